@@ -1,0 +1,193 @@
+"""Run folders: manifests, atomic writes, and the decision between fresh, resumed and finished."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reclm.errors import ArtifactError, DataError
+
+MANIFEST = "manifest.json"
+_RECORDED_PACKAGES = ("reclm", "torch", "transformers", "peft", "accelerate", "numpy", "polars")
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path`` that replaces it when the block succeeds.
+
+    Whatever happens inside, ``path`` is either untouched or complete.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes ``path`` (replacing it) when the block succeeds."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if target.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            target.replace(replaced / "old")
+            partial.replace(target)
+            shutil.rmtree(replaced)
+        else:
+            partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes ``value`` as indented UTF-8 JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DataError: The file is missing or is not UTF-8 JSON; names file and line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError.at(path, "no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError.at(path, f"not UTF-8 text ({error.reason})") from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
+
+
+def fingerprint(paths: Iterable[str | Path]) -> str:
+    """SHA-256 over the contents of files, in the order given; a folder stands for its files."""
+    digest = hashlib.sha256()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError.at(path, "no such file or folder")
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that one stage writes into.
+
+    Attributes:
+        folder: The folder named by ``--out``.
+        resumed: An interrupted run with the same configuration and data is being continued.
+        finished: An earlier run with the same configuration and data is complete; nothing to do.
+    """
+
+    folder: Path
+    resumed: bool
+    finished: bool
+
+    def finish(self, **results: Any) -> None:
+        """Marks the run complete and records ``results`` in its manifest."""
+        manifest = read_json(self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, manifest | {"status": "finished", "results": results})
+
+
+def open_run(
+    folder: str | Path,
+    stage: str,
+    config: Any,
+    *,
+    inputs: Mapping[str, str | Path] | None = None,
+    free_fields: Iterable[str] = (),
+) -> Run:
+    """Opens a run folder, fresh or to be resumed.
+
+    Args:
+        folder: Where the run lives.
+        stage: Name of the command, for example ``"teacher fit"``.
+        config: The frozen dataclass of the stage.
+        inputs: Input files or folders by name; their contents are hashed into the manifest.
+        free_fields: Configuration fields that may differ between a run and its resumption because
+            they cannot change the result (``out`` is always one).
+
+    Raises:
+        ArtifactError: The folder holds something else: another stage, other settings, other data.
+    """
+    folder = Path(folder)
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    data = {name: fingerprint([path]) for name, path in (inputs or {}).items()}
+    wanted = {
+        "stage": stage,
+        "config": settings,
+        "data": data,
+        "seed": settings.get("seed"),
+        "versions": versions(),
+        "status": "running",
+    }
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ArtifactError(
+                f"--out {folder}: holds files but no {MANIFEST}; expected an empty or new folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / MANIFEST, wanted)
+        return Run(folder, resumed=False, finished=False)
+
+    found = read_json(folder / MANIFEST)
+    if found.get("stage") != stage:
+        raise ArtifactError(
+            f"--out {folder}: holds a run of `reclm {found.get('stage')}`; "
+            f"expected an empty folder or a run of `reclm {stage}`"
+        )
+    free = {"out", *free_fields}
+    old = {k: v for k, v in found.get("config", {}).items() if k not in free}
+    new = {k: v for k, v in settings.items() if k not in free}
+    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+    changed += [f"contents of {k}" for k in data if found.get("data", {}).get(k) != data[k]]
+    if changed:
+        raise ArtifactError(
+            f"--out {folder}: holds a run with other settings ({', '.join(changed)}); "
+            "repeat its command to resume it, or name another folder"
+        )
+    return Run(folder, resumed=True, finished=found.get("status") == "finished")

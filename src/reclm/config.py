@@ -1,0 +1,347 @@
+"""One frozen dataclass per stage; the command line and YAML files are made from these.
+
+Nothing heavy is imported here: ``reclm --help`` reads this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Method = Literal["cgen"]
+HistoryForm = Literal["title", "span"]
+ListForm = Literal["numbered", "plain"]
+Decoding = Literal["grounded", "unconstrained"]
+ScopeType = Literal["branching", "open", "every"]
+LossType = Literal["focal-items", "focal", "plain"]
+
+
+@dataclass(frozen=True)
+class AmazonConfig:
+    """Prepare raw Amazon-2018 reviews.
+
+    Attributes:
+        reviews: Review file as downloaded, JSON lines, gzip or plain (X_5.json.gz).
+        meta: Metadata file as downloaded, JSON lines, gzip or plain (meta_X.json.gz).
+        out: Folder for metas.jsonl, category.jsonl and sequential.jsonl.
+        length: Keep users with at least this many interactions, and their first ones only.
+        users: Users to sample without replacement; 0 keeps all.
+        k_core: Instead of `length`, keep the k-core of users and items; 0 switches it off.
+        seed: Seed of the sample.
+    """
+
+    reviews: Path
+    meta: Path
+    out: Path
+    length: int = 17
+    users: int = 10_000
+    k_core: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MovieLensConfig:
+    """Prepare MovieLens (ml-100k, ml-1m) or RecBole's .inter/.item files.
+
+    Attributes:
+        source: Folder with the files as published.
+        out: Folder for metas.jsonl, category.jsonl and sequential.jsonl.
+        min_rating: Keep ratings of at least this value; 0 keeps every rating.
+        min_interactions: Keep users with at least this many interactions.
+    """
+
+    source: Path
+    out: Path
+    min_rating: float = 0.0
+    min_interactions: int = 3
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Prepare tables (CSV, Parquet or JSON lines) of interactions and items.
+
+    Attributes:
+        interactions: File with one row per interaction.
+        items: File with one row per item.
+        out: Folder for metas.jsonl, category.jsonl and sequential.jsonl.
+        user_column: Column of `interactions` that holds the user id.
+        item_column: Column of `interactions` that holds the item id.
+        time_column: Column of `interactions` to order by; empty keeps the order of the file.
+        item_id_column: Column of `items` that holds the item id.
+        title_column: Column of `items` that holds the title.
+        description_column: Column of `items` that holds the description; empty for none.
+        category_column: Column of `items` that holds the category; empty for none.
+        category_separator: Splits several categories in one cell; empty for one category.
+        k_core: Keep the k-core of users and items; 0 switches it off.
+        min_interactions: Keep users with at least this many interactions.
+    """
+
+    interactions: Path
+    items: Path
+    out: Path
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str = "timestamp"
+    item_id_column: str = "item_id"
+    title_column: str = "title"
+    description_column: str = ""
+    category_column: str = ""
+    category_separator: str = ""
+    k_core: int = 0
+    min_interactions: int = 3
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Report on prepared data and say whether it can be trained on.
+
+    Attributes:
+        data: Folder with metas.jsonl, category.jsonl and sequential.jsonl.
+    """
+
+    data: Path
+
+
+@dataclass(frozen=True)
+class TeacherFitConfig:
+    """Train a SASRec teacher (arXiv 1808.09781) with full-softmax loss.
+
+    Attributes:
+        data: Folder of prepared data.
+        out: Run folder.
+        max_length: Newest items of a history the network sees.
+        hidden: Width of item embeddings and blocks.
+        inner: Width of the feed-forward layers.
+        layers: Number of blocks.
+        heads: Number of attention heads.
+        dropout: Dropout of embeddings, attention and feed-forward layers.
+        batch_size: Sequences per step.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        epochs: Epochs at most.
+        patience: Stop after this many validations without a better NDCG@10.
+        validate_every: Epochs between validations.
+        exclude_seen: Validate with items of the history left out of the ranking.
+        max_minutes: Stop after this many minutes with the best weights; 0 for no limit. A run that
+            hits the limit is not reproducible to the bit.
+        device: Device to train on; auto takes CUDA where there is one.
+        seed: Seed of initialisation, batches and dropout.
+    """
+
+    data: Path
+    out: Path
+    max_length: int = 50
+    hidden: int = 64
+    inner: int = 256
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.2
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    epochs: int = 200
+    patience: int = 10
+    validate_every: int = 1
+    exclude_seen: bool = False
+    max_minutes: float = 0.0
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Fine-tune a chat model on recommendation conversations.
+
+    Attributes:
+        model: Hub name or folder of a causal LM, or `tiny` or `smollm2`.
+        data: Folder of prepared data.
+        out: Run folder; checkpoints and the final model or adapter go here.
+        method: How an item is written inside its span.
+        teacher: Run folder of a fitted teacher that extends the lists; empty trains on the single
+            next item.
+        chat: General conversations in ShareGPT format; needed by the two ratios below.
+        chat_ratio: Whole general conversations per recommendation sample.
+        multi_round_ratio: Share of recommendation samples with a general turn before or after.
+        candidate_ratio: Share of samples that offer a candidate list in the prompt.
+        max_candidates: Length of a candidate list at most.
+        mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
+        history_form: Write history items as quoted titles or as item spans.
+        list_form: Write answers as numbered lines or as plain lines.
+        max_history: Newest items of a history the prompt shows.
+        list_length: Items in an answer at most; each sample draws 1..list_length.
+        fixed_list_length: Always ask for `list_length` items.
+        max_length: Tokens of a sample at most; older history items are cut to fit.
+        loss_on_history: Also train on the item spans of the prompt's history (needs `span`).
+        scope: Where the softmax of an item span runs over the catalog's continuations only:
+            branching (only nodes with a choice), open (all but the forced closing), or every.
+        loss: Focal loss on item spans, on all labels, or plain cross entropy.
+        focal_gamma: Exponent of the focal loss.
+        tune: Train LoRA adapters or all weights.
+        lora_r: Rank of the adapters.
+        lora_alpha: Scale of the adapters.
+        lora_dropout: Dropout on the adapters' input.
+        lora_targets: Modules that get adapters; `all-linear` for every linear layer.
+        train_embeddings: Train the whole input embedding rather than the new tokens' rows.
+        train_lm_head: Train the whole output layer rather than the new tokens' rows.
+        quantization: Load the backbone in 8 or 4 bits (CUDA only).
+        attention: Attention implementation passed to transformers.
+        epochs: Passes over the users; one sample per user and pass.
+        max_steps: Stop after this many steps; 0 for no limit.
+        batch_size: Samples per process and step.
+        gradient_accumulation: Batches per optimiser step.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        learning_rate: Peak learning rate.
+        warmup_ratio: Share of steps with rising learning rate.
+        scheduler: Learning-rate schedule of transformers; polynomial decays to a tenth.
+        weight_decay: Weight decay of AdamW.
+        clip_norm: Gradient norm limit; 0 for none.
+        bf16: Train in bfloat16 mixed precision.
+        validate_every: Epochs between validations; 0 never validates.
+        validation_users: Users of the validation loss at most.
+        checkpoint_every: Steps between checkpoints; 0 only at the end of an epoch.
+        logging_steps: Steps between log lines.
+        workers: Processes that prepare batches.
+        device: `cpu`, or auto for what accelerate finds.
+        seed: Seed of samples, initialisation and dropout.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    method: Method = "cgen"
+    teacher: str = ""
+    chat: Path | None = None
+    chat_ratio: float = 0.0
+    multi_round_ratio: float = 0.0
+    candidate_ratio: float = 0.0
+    max_candidates: int = 20
+    mention_control_tokens: bool = True
+    history_form: HistoryForm = "title"
+    list_form: ListForm = "numbered"
+    max_history: int = 10
+    list_length: int = 10
+    fixed_list_length: bool = False
+    max_length: int = 1024
+    loss_on_history: bool = False
+    scope: ScopeType = "every"
+    loss: LossType = "plain"
+    focal_gamma: float = 2.0
+    tune: Literal["lora", "full"] = "lora"
+    lora_r: int = 16
+    lora_alpha: float = 8.0
+    lora_dropout: float = 0.1
+    lora_targets: str = "all-linear"
+    train_embeddings: bool = False
+    train_lm_head: bool = False
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    attention: str = "sdpa"
+    epochs: int = 10
+    max_steps: int = 0
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    gradient_checkpointing: bool = False
+    learning_rate: float = 1e-4
+    warmup_ratio: float = 0.05
+    scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    bf16: bool = False
+    validate_every: int = 1
+    validation_users: int = 320
+    checkpoint_every: int = 0
+    logging_steps: int = 10
+    workers: int = 0
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Merge an adapter into its backbone and write a plain Hugging Face folder.
+
+    Attributes:
+        run: Run folder of `reclm train sft`.
+        out: Folder for the merged model.
+    """
+
+    run: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class EvaluateRecommendConfig:
+    """Score recommendations on the held-out items.
+
+    Attributes:
+        model: Folder of a trained model, of a teacher run, or the word popularity.
+        data: Folder of prepared data; another domain's data for a cross-domain run.
+        out: Run folder for summary.json and users.parquet.
+        split: Held-out item to score.
+        k: Items per answer.
+        users: Users to score at most, sampled by `seed`; 0 scores all.
+        max_history: Newest items of a history the model sees.
+        exclude_seen: Never recommend items of the user's history.
+        decoding: Grounded in the catalog, or unconstrained to show what grounding buys.
+        batch_size: Users per batch; results do not depend on it.
+        bootstrap: Resamples of the confidence intervals.
+        device: Device to run on; auto takes CUDA where there is one.
+        seed: Seed of the bootstrap and of the user sample.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    split: Literal["valid", "test"] = "test"
+    k: int = 10
+    users: int = 0
+    max_history: int = 10
+    exclude_seen: bool = False
+    decoding: Decoding = "grounded"
+    batch_size: int = 64
+    bootstrap: int = 1000
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RecommendConfig:
+    """Recommend items that follow a history.
+
+    Attributes:
+        model: Folder of a trained model.
+        history: Item ids, oldest first, separated by commas.
+        k: Items to recommend.
+        exclude: Item ids never to recommend, separated by commas.
+        categories: Recommend from these categories only, separated by commas.
+        exclude_seen: Never recommend items of the history.
+        format: Print a table or JSON.
+        device: Device to run on; auto takes CUDA where there is one.
+    """
+
+    model: Path
+    history: str
+    k: int = 10
+    exclude: str = ""
+    categories: str = ""
+    exclude_seen: bool = True
+    format: Literal["table", "json"] = "table"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Data, teacher, training and evaluation in one go, on MovieLens-100K.
+
+    Attributes:
+        out: Folder for data, teacher, model and summary.
+        source: MovieLens-100K folder; empty takes the one in the recbole wheel.
+        budget: Size of the training: smoke (seconds, only shows that it runs), laptop (within ten
+            minutes on two cores) or hour.
+        seed: Seed of everything.
+    """
+
+    out: Path = Path("runs/demo")
+    source: str = ""
+    budget: Literal["smoke", "laptop", "hour"] = "laptop"
+    seed: int = 0

@@ -1,0 +1,1 @@
+"""Raw data to catalog and histories."""

@@ -1,0 +1,1 @@
+"""Histories and lists as chat messages, and messages as token ids."""

@@ -1,0 +1,81 @@
+"""The one exception family of reclm, and the helper for optional dependencies."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+
+class ReclmError(Exception):
+    """Base of every error a user of reclm can cause or has to act on.
+
+    The message is one line: where (file and line, field or flag), what was found, what was
+    expected, and the next step. The command line prints it without a traceback.
+    """
+
+
+class DataError(ReclmError):
+    """An input file or record cannot be used."""
+
+    @classmethod
+    def at(cls, path: str | Path, message: str, *, line: int | None = None) -> DataError:
+        """Builds the error with its place in front: ``path:line: message``."""
+        place = f"{path}:{line}" if line is not None else f"{path}"
+        return cls(f"{place}: {message}")
+
+
+class ConfigError(ReclmError):
+    """A flag or configuration field has a value that cannot work."""
+
+
+class ArtifactError(ReclmError):
+    """A run folder, manifest or checkpoint is missing, foreign or damaged."""
+
+
+class CatalogError(ReclmError):
+    """A catalog lacks what was asked of it: an item id, a category, an item to recommend."""
+
+
+class NoItemLeftError(CatalogError):
+    """An item span was opened, but the exclusions leave no item that could stand in it."""
+
+
+class TokenizerError(ReclmError):
+    """The tokenizer does not fit: a control token is missing, or it is not the one trained with."""
+
+
+class TrieError(ReclmError):
+    """A prefix tree is damaged, or was asked about a prefix that no item has."""
+
+
+class TeacherError(ReclmError):
+    """The teacher cannot answer."""
+
+
+class BackboneError(ReclmError):
+    """A language model cannot be created, loaded, adapted or saved."""
+
+
+class MissingExtraError(ReclmError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Imports an optional dependency.
+
+    Args:
+        module: Dotted module name.
+        extra: The extra of the ``reclm`` package that brings it.
+
+    Raises:
+        MissingExtraError: The module is not installed; names the install command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"{module} is not installed; run: pip install 'reclm[{extra}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""How an item becomes tokens, and the prefix tree of all items."""
