@@ -283,7 +283,6 @@ def _llama3() -> PreTrainedTokenizerFast:
         bos_token="<|begin_of_text|>",
         eos_token="<|eot_id|>",
         pad_token="<|end_of_text|>",
-        additional_special_tokens=special[2:4],
     )
 
 
@@ -396,7 +395,6 @@ def _gemma(folder: Path) -> PreTrainedTokenizerFast:
         eos_token="<end_of_turn>",
         unk_token="<unk>",
         pad_token="<pad>",
-        additional_special_tokens=["<start_of_turn>"],
     )
 
 
