@@ -1,0 +1,311 @@
+"""What one answer may say next inside its item spans: a small mutable matcher over a trie."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from reclm.errors import NoItemLeftError, TrieError
+from reclm.items.trie import CLOSE, Cursor, ItemTrie
+
+_DENSE_SHARE = 64
+
+
+@dataclass(frozen=True)
+class ExcludedItems:
+    """Items that may not be named, in the form a constraint asks about: ranges of positions.
+
+    Built once and shared by all answers it holds for. Rules for the whole catalog (a category,
+    what is out of stock) become one prefix sum; few items (a user's history) stay a short list,
+    and may stand on top of a rule for the catalog.
+
+    Attributes:
+        trie: The trie whose items are meant.
+        before: Number of excluded positions before each position, or ``None`` if there is no
+            rule for the whole catalog.
+        listed: Excluded positions beyond those of ``before``, ascending.
+    """
+
+    trie: ItemTrie
+    before: Int32[np.ndarray, " items+1"] | None
+    listed: Int32[np.ndarray, " listed"]
+
+    @classmethod
+    def build(
+        cls,
+        trie: ItemTrie,
+        rows: Collection[int] | Bool[np.ndarray, " items"],
+        base: ExcludedItems | None = None,
+    ) -> ExcludedItems:
+        """Excludes items.
+
+        Args:
+            trie: The trie whose items are meant.
+            rows: Item rows, or a mask over all item rows that is true where one is excluded.
+            base: Items that are excluded too; what it holds is shared, not copied.
+
+        Raises:
+            TrieError: A row does not exist, the mask has another length than the catalog, or
+                ``base`` belongs to another trie.
+        """
+        if base is not None and base.trie is not trie:
+            raise TrieError("base: holds excluded items of another trie; build it for this one")
+        if isinstance(rows, np.ndarray) and rows.dtype == np.bool_:
+            if rows.shape != (trie.num_items,):
+                raise TrieError(
+                    f"excluded: found a mask of shape {rows.shape}; expected ({trie.num_items},)"
+                )
+            listed = np.flatnonzero(rows[trie.order]).astype(np.int32)
+        else:
+            listed = np.sort(trie.positions(rows))
+        before = None
+        if base is not None:
+            before = base.before
+            if before is not None:
+                listed = listed[before[listed + 1] == before[listed]]
+            listed = np.union1d(base.listed, listed).astype(np.int32)
+        if len(listed) * _DENSE_SHARE > trie.num_items:
+            steps = np.zeros(trie.num_items + 1, dtype=np.int32)
+            steps[listed + 1] = 1
+            total = np.cumsum(steps, dtype=np.int32)
+            before = total if before is None else total + before
+            listed = listed[:0]
+        return cls(trie, before, listed)
+
+    def count_before(self, positions: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+        """Number of excluded positions before each of ``positions``."""
+        if self.before is None:
+            return np.searchsorted(self.listed, positions).astype(np.int32)
+        counts = self.before[positions]
+        if len(self.listed):
+            counts = counts + np.searchsorted(self.listed, positions).astype(np.int32)
+        return counts
+
+    def count(self, lo: int, hi: int) -> int:
+        """Number of excluded positions in ``[lo, hi)``."""
+        found = 0
+        if self.before is not None:
+            found = int(self.before[hi]) - int(self.before[lo])
+        if len(self.listed):
+            found += int(self.listed.searchsorted(hi)) - int(self.listed.searchsorted(lo))
+        return found
+
+
+class SpanConstraint:
+    """Where one answer stands: outside of item spans, or at a place in the trie.
+
+    Between spans it says whether another may open; inside, which tokens may follow. Every place
+    it can reach still leads to an item that is allowed, so a span that was opened can be closed.
+
+    Attributes:
+        trie: The items.
+        eoi_token_id: The token that closes a span.
+        excluded: Items this answer may not name.
+        unique: An item is named at most once; items that share a title are spent together.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_emitted",
+        "_root",
+        "_spent",
+        "eoi_token_id",
+        "excluded",
+        "trie",
+        "unique",
+    )
+
+    def __init__(
+        self,
+        trie: ItemTrie,
+        eoi_token_id: int,
+        *,
+        excluded: ExcludedItems | None = None,
+        unique: bool = True,
+        domain: str | None = None,
+    ) -> None:
+        """Starts outside of any span, with nothing named yet.
+
+        Raises:
+            TrieError: The closing token occurs in an item's own tokens, the excluded items are
+                those of another trie, or the trie does not have the domain.
+        """
+        if trie.contains_token(eoi_token_id):
+            raise TrieError(
+                f"eoi_token_id {eoi_token_id}: occurs inside an item's tokens, so that the end of "
+                "a span could not be told; build the trie from rows without control tokens"
+            )
+        if excluded is not None and excluded.trie is not trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        self.trie = trie
+        self.eoi_token_id = eoi_token_id
+        self.excluded = excluded
+        self.unique = unique
+        self._root = trie.root(domain)
+        self._cursor: Cursor | None = None
+        self._emitted: tuple[int, ...] = ()
+        # Sorted positions this answer has used up, beyond the excluded ones.
+        self._spent: list[int] = []
+
+    @property
+    def inside(self) -> bool:
+        """Whether a span is open."""
+        return self._cursor is not None
+
+    @property
+    def emitted(self) -> tuple[int, ...]:
+        """Item rows named so far, in order."""
+        return self._emitted
+
+    def can_begin(self) -> bool:
+        """Whether a span may be opened now: none is open and an item is left."""
+        return self._cursor is None and self._free(self._root.lo, self._root.hi) > 0
+
+    def begin(self) -> None:
+        """Opens a span.
+
+        Raises:
+            NoItemLeftError: Every item is excluded or has been named.
+            TrieError: A span is open already.
+        """
+        if self._cursor is not None:
+            raise TrieError("a span is open already; close it before the next one")
+        if not self._free(self._root.lo, self._root.hi):
+            total = self._root.hi - self._root.lo
+            raise NoItemLeftError(
+                f"no item left to recommend: all {total} are excluded or have been named "
+                f"({len(self._emitted)} named); exclude fewer items or ask for fewer"
+            )
+        self._cursor = self._root
+
+    def allowed(self) -> Int32[np.ndarray, " allowed"]:
+        """The tokens that may follow inside the open span, ascending; never none.
+
+        The closing token is among them where the span may close.
+
+        Raises:
+            TrieError: No span is open.
+        """
+        cursor = self._open_cursor()
+        if cursor.chain < cursor.chain_end:
+            return self.trie.arrays.tail[cursor.chain : cursor.chain + 1]
+        if cursor.node < 0:
+            return np.array([self.eoi_token_id], dtype=np.int32)
+        tokens = self._free_choices(cursor)
+        if tokens[-1] != CLOSE:
+            return tokens
+        if len(tokens) == 1 or tokens[-2] < self.eoi_token_id:
+            closing = tokens.copy()
+            closing[-1] = self.eoi_token_id
+            return closing
+        at = int(np.searchsorted(tokens[:-1], self.eoi_token_id))
+        return np.insert(tokens[:-1], at, self.eoi_token_id)
+
+    def forced(self) -> list[int]:
+        """The tokens that follow without another choice, up to the next decision or the close.
+
+        Includes the closing token. Empty outside a span and where a decision is next.
+        """
+        cursor = self._cursor
+        run: list[int] = []
+        while cursor is not None:
+            run += self.trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
+            if cursor.node < 0:
+                run.append(self.eoi_token_id)
+                break
+            tokens = self._free_choices(cursor)
+            if len(tokens) > 1:
+                break
+            token = int(tokens[0])
+            if token == CLOSE:
+                run.append(self.eoi_token_id)
+                break
+            run.append(token)
+            skipped = cursor.chain_end - cursor.chain
+            at_node = cursor._replace(depth=cursor.depth + skipped, chain=cursor.chain_end)
+            cursor = self.trie.step(at_node, token)
+        return run
+
+    def accept(self, token: int) -> int | None:
+        """Moves one token further inside the open span.
+
+        Args:
+            token: One of :meth:`allowed`.
+
+        Returns:
+            The item row the span names if ``token`` closes it, else ``None``. Of several items
+            with the same tokens, the first that is allowed.
+
+        Raises:
+            TrieError: No span is open, or the token is not allowed; the state is unchanged.
+        """
+        cursor = self._open_cursor()
+        if token == self.eoi_token_id:
+            lo, hi = self.trie.closing_range(cursor)
+            if lo == hi:
+                raise TrieError(f"token {token} at depth {cursor.depth}: no item ends here")
+            if self._free(lo, hi):
+                return self._close(lo, hi)
+        else:
+            following = self.trie.step(cursor, token)
+            if self._free(following.lo, following.hi):
+                self._cursor = following
+                return None
+        raise TrieError(f"token {token} at depth {cursor.depth}: leads only to excluded items")
+
+    def fork(self) -> SpanConstraint:
+        """An independent copy in the same state."""
+        copy = object.__new__(SpanConstraint)
+        copy.trie = self.trie
+        copy.eoi_token_id = self.eoi_token_id
+        copy.excluded = self.excluded
+        copy.unique = self.unique
+        copy._root = self._root
+        copy._cursor = self._cursor
+        copy._emitted = self._emitted
+        copy._spent = self._spent.copy()
+        return copy
+
+    def _open_cursor(self) -> Cursor:
+        if self._cursor is None:
+            raise TrieError("no span is open; call begin first")
+        return self._cursor
+
+    def _free(self, lo: int, hi: int) -> int:
+        """Number of items in ``[lo, hi)`` that may still be named."""
+        free = hi - lo
+        if self.excluded is not None:
+            free -= self.excluded.count(lo, hi)
+        if self._spent:
+            free -= bisect_left(self._spent, hi) - bisect_left(self._spent, lo)
+        return free
+
+    def _free_choices(self, cursor: Cursor) -> Int32[np.ndarray, " choices"]:
+        """The choices of the cursor's node that lead to an allowed item, ``CLOSE`` last."""
+        tokens, bounds = self.trie.choices(cursor.node)
+        blocked = None
+        if self.excluded is not None and self.excluded.count(cursor.lo, cursor.hi):
+            blocked = self.excluded.count_before(bounds)
+        first, end = bisect_left(self._spent, cursor.lo), bisect_left(self._spent, cursor.hi)
+        if first < end:
+            spent = np.array(self._spent[first:end], dtype=np.int32).searchsorted(bounds)
+            blocked = spent if blocked is None else blocked + spent
+        if blocked is None:
+            return tokens
+        free = bounds - blocked
+        return tokens[free[1:] > free[:-1]]
+
+    def _close(self, lo: int, hi: int) -> int:
+        """Ends the span at the items ``[lo, hi)`` and names the first that is allowed."""
+        free = [position for position in range(lo, hi) if self._free(position, position + 1)]
+        row = int(self.trie.order[free[0]])
+        if self.unique:
+            for position in free:
+                insort(self._spent, position)
+        self._emitted = (*self._emitted, row)
+        self._cursor = None
+        return row
