@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reclm.config import LossType, ScopeType
+from reclm.errors import TrieError
+from reclm.items.trie import ItemTrie
+from reclm.training.losses import LabelledSpans, ScopedTargets, scoped_cross_entropy, scoped_targets
+
+SOI, EOI, PAD, VOCAB, HIDDEN = 20, 21, 22, 24, 8
+SCOPES = get_args(ScopeType)
+LOSSES = get_args(LossType)
+
+
+class Batch:
+    """Samples written as lists of ids and item rows: a row in a tuple is a span."""
+
+    def __init__(self, catalog: list[list[int]], samples: list[list[Any]]) -> None:
+        self.catalog = catalog
+        self.trie = ItemTrie.build(catalog)
+        ids: list[list[int]] = []
+        spans: list[tuple[int, int, int, int]] = []
+        for number, sample in enumerate(samples):
+            flat: list[int] = []
+            for part in sample:
+                if isinstance(part, tuple):
+                    start = len(flat)
+                    flat += [SOI, *catalog[part[0]], EOI]
+                    spans.append((number, start, len(flat), part[0]))
+                else:
+                    flat.append(part)
+            ids.append(flat)
+        length = max(map(len, ids))
+        self.ids = np.array([row + [PAD] * (length - len(row)) for row in ids], dtype=np.int32)
+        self.labelled = self.ids != PAD
+        self.labelled[:, 0] = False
+        columns = np.array(spans, dtype=np.int64).reshape(-1, 4).T
+        self.spans = LabelledSpans(*columns)
+
+    def targets(self, scope: ScopeType = "every") -> ScopedTargets:
+        return scoped_targets(
+            self.trie, self.ids, self.labelled, self.spans, eoi_token_id=EOI, scope=scope
+        )
+
+
+def naive(
+    batch: Batch,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    scope: ScopeType,
+    loss: LossType,
+    gamma: float,
+) -> torch.Tensor:
+    """One position after another, over explicit sets of tokens from a scan of the catalog."""
+    logits = hidden @ weight.T + bias
+    total, labels = hidden.sum() * 0, 0
+    span_of = {}
+    for s, start, end, row in zip(
+        batch.spans.sample, batch.spans.start, batch.spans.end, batch.spans.row, strict=True
+    ):
+        for t in range(start + 1, end):
+            span_of[int(s), t] = (int(t - start - 1), int(row))
+    for s in range(batch.ids.shape[0]):
+        for t in range(1, batch.ids.shape[1]):
+            if (s, t) not in span_of and not batch.labelled[s, t]:
+                continue
+            labels += 1
+            allowed = list(range(VOCAB))
+            if (s, t) in span_of:
+                depth, row = span_of[s, t]
+                prefix = batch.catalog[row][:depth]
+                found = {[*item, EOI][depth] for item in batch.catalog if item[:depth] == prefix}
+                single = len(found) == 1
+                whole = (scope == "branching" and single) or (scope == "open" and found == {EOI})
+                allowed = allowed if whole else sorted(found)
+            logp = torch.log_softmax(logits[s, t - 1][allowed], 0)[
+                allowed.index(int(batch.ids[s, t]))
+            ]
+            focal = loss == "focal" or (loss == "focal-items" and (s, t) in span_of)
+            total = total - logp * ((1 - logp.exp()) ** gamma if focal else 1.0)
+    return total / max(labels, 1)
+
+
+def check_equal(batch: Batch, scope: ScopeType, loss: LossType, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*batch.ids.shape, HIDDEN)
+    tensors = [
+        torch.randn(size, generator=generator).requires_grad_()
+        for size in (shape, (VOCAB, HIDDEN), (VOCAB,))
+    ]
+    hidden, weight, bias = tensors
+    expected = naive(batch, hidden, weight, bias, scope, loss, 2.0)
+    wanted = torch.autograd.grad(expected, tensors, allow_unused=True)
+    found = scoped_cross_entropy(hidden, weight, batch.targets(scope), bias=bias, loss=loss)
+    got = torch.autograd.grad(found, tensors, allow_unused=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for grad, reference, tensor in zip(got, wanted, tensors, strict=True):
+        zero = torch.zeros_like(tensor)
+        torch.testing.assert_close(
+            zero if grad is None else grad,
+            zero if reference is None else reference,
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+
+# Prefixes of one another, equal rows, a single token, a chain.
+CATALOG = [[1, 2, 3], [1, 2], [1, 4, 5, 6], [7], [8, 9, 10, 11], [1, 2], [8, 9, 12]]
+SAMPLES = [[0, 15, (0,), 16, (3,), 17], [0, (1,), (2,), 18, (4,), (6,), (5,)], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_equals_the_naive_reference(scope: ScopeType, loss: LossType) -> None:
+    check_equal(Batch(CATALOG, SAMPLES), scope, loss)
+
+
+tokens = st.integers(0, 5)
+catalogs = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    catalog=catalogs,
+    draws=st.lists(
+        st.lists(st.one_of(st.integers(0, 19), st.tuples(st.integers(0, 99))), max_size=8),
+        min_size=1,
+        max_size=3,
+    ),
+    scope=st.sampled_from(SCOPES),
+    loss=st.sampled_from(LOSSES),
+    seed=st.integers(0, 999),
+)
+def test_equals_the_naive_reference_on_random_catalogs(
+    catalog: list[list[int]],
+    draws: list[list[Any]],
+    scope: ScopeType,
+    loss: LossType,
+    seed: int,
+) -> None:
+    samples = [
+        [0, *(((p[0] % len(catalog)),) if isinstance(p, tuple) else p for p in draw)]
+        for draw in draws
+    ]
+    check_equal(Batch(catalog, samples), scope, loss, seed)
+
+
+def test_one_item_catalog_costs_nothing_inside_its_span() -> None:
+    batch = Batch([[1, 2, 3]], [[0, (0,)]])
+    targets = batch.targets("every")
+    assert targets.block_shape == ()
+    assert targets.free_token.tolist() == [SOI]
+    assert targets.num_labels == 5
+
+
+def test_scopes_differ_only_in_positions_with_one_continuation() -> None:
+    batch = Batch(CATALOG, [[0, (4,)]])  # decisions: 8 at the root, 11 against 12
+    assert batch.targets("every").free_token.tolist() == [SOI]
+    assert batch.targets("open").free_token.tolist() == [SOI, EOI]
+    assert batch.targets("branching").free_token.tolist() == [SOI, 9, 11, EOI]
+    assert batch.targets("branching").free_in_span.tolist() == [False, True, True, True]
+    assert {batch.targets(scope).num_labels for scope in SCOPES} == {6}
+
+
+def test_closing_is_a_decision_where_a_longer_title_goes_on() -> None:
+    batch = Batch([[1], [1, 2]], [[0, (0,)]])
+    for scope in SCOPES:
+        targets = batch.targets(scope)
+        assert targets.block_shape == ((1, 1, 2),)
+        assert targets.child_token.tolist() == [2, EOI]
+        assert targets.decision_choice.tolist() == [1]
+
+
+def test_uniform_logits_give_the_logarithm_of_the_number_of_children() -> None:
+    batch = Batch([[1], [2], [3], [4]], [[0, (2,)]])
+    hidden, weight = torch.zeros(1, 4, HIDDEN), torch.zeros(VOCAB, HIDDEN)
+    loss = scoped_cross_entropy(hidden, weight, batch.targets())
+    # <SOI> over the vocabulary, one of four items, and a forced closing.
+    torch.testing.assert_close(loss, torch.tensor((np.log(VOCAB) + np.log(4)) / 3).float())
+
+
+def test_all_decisions_of_a_node_share_one_product() -> None:
+    batch = Batch([[i, j] for i in range(4) for j in range(4)], [[0, (0,), (5,), (5,), (7,)]])
+    # The root decided four times; nodes 0 (once) and 1 (three times) of four children each.
+    assert sorted(batch.targets().block_shape) == [(1, 1, 4), (2, 4, 4)]
+
+
+def test_batch_without_labels_is_zero_with_zero_gradients() -> None:
+    batch = Batch(CATALOG, [[0, 1, 2]])
+    batch.labelled[:] = False
+    targets = batch.targets()
+    assert targets.num_labels == 0
+    hidden = torch.randn(1, 3, HIDDEN, requires_grad=True)
+    loss = scoped_cross_entropy(hidden, torch.randn(VOCAB, HIDDEN), targets)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
+
+
+def test_parts_of_a_batch_add_up_over_a_common_count() -> None:
+    whole = Batch(CATALOG, SAMPLES)
+    weight = torch.randn(VOCAB, HIDDEN)
+    hidden = torch.randn(*whole.ids.shape, HIDDEN)
+    count = whole.targets().num_labels
+    parts = 0.0
+    for number, sample in enumerate(SAMPLES):
+        part = Batch(CATALOG, [sample])
+        states = hidden[number : number + 1, : part.ids.shape[1]]
+        parts += scoped_cross_entropy(states, weight, part.targets(), num_labels=count).item()
+    assert parts == pytest.approx(scoped_cross_entropy(hidden, weight, whole.targets()).item())
+
+
+def test_scale_and_softcap_shape_all_logits() -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    hidden, weight = torch.randn(*batch.ids.shape, HIDDEN), torch.randn(VOCAB, HIDDEN)
+    targets = batch.targets()
+    scaled = scoped_cross_entropy(hidden, weight, targets, scale=0.5)
+    torch.testing.assert_close(scaled, scoped_cross_entropy(hidden, weight * 0.5, targets))
+    capped = scoped_cross_entropy(hidden, weight, targets, softcap=1e4)
+    torch.testing.assert_close(capped, scoped_cross_entropy(hidden, weight, targets))
+    flat = scoped_cross_entropy(hidden * 1e6, weight, targets, softcap=1e-6)
+    assert flat.item() < np.log(VOCAB)
+
+
+def test_target_outside_the_catalog_is_a_named_error() -> None:
+    batch = Batch(CATALOG, [[0, (4,)]])
+    batch.spans.row[0] = 7
+    with pytest.raises(TrieError, match="item row 7"):
+        batch.targets()
+
+
+def test_span_cut_inside_is_a_named_error() -> None:
+    batch = Batch(CATALOG, [[0, (4,)]])
+    batch.ids, batch.labelled = batch.ids[:, :-1], batch.labelled[:, :-1]
+    with pytest.raises(TrieError, match="item row 4 at token 1: is not whole"):
+        batch.targets()
+    batch.spans.end[0] -= 1
+    with pytest.raises(TrieError, match="is not whole"):
+        batch.targets()
+
+
+def test_gradients_reach_only_children_and_are_finite_for_sure_predictions() -> None:
+    batch = Batch([[1], [2], [3]], [[0, (2,)]])
+    batch.labelled[:] = False
+    weight = torch.zeros(VOCAB, HIDDEN)
+    weight[3] = 100.0
+    weight.requires_grad_()
+    hidden = torch.ones(1, 4, HIDDEN, requires_grad=True)
+    scoped_cross_entropy(hidden, weight, batch.targets(), loss="focal", gamma=0.5).backward()
+    assert hidden.grad is not None
+    assert weight.grad is not None
+    assert torch.isfinite(hidden.grad).all()
+    assert torch.isfinite(weight.grad).all()
+    assert set(torch.nonzero(weight.grad.abs().sum(1)).flatten().tolist()) <= {1, 2, 3}
