@@ -1,0 +1,367 @@
+"""The command line: ``reclm <stage> <verb>``, each verb one configuration and one function.
+
+Nothing heavy is imported before a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import json
+import re
+import sys
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docstring_parser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+
+from reclm import config
+from reclm.errors import CatalogError, ConfigError, ReclmError
+
+if TYPE_CHECKING:
+    from reclm.data.catalog import Catalog
+    from reclm.recommender import Recommendation
+
+_UNTRAINABLE = 1
+_USER_ERROR = 2
+_INTERRUPTED = 130
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", Path | None: "PATH"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of the command line.
+
+    Attributes:
+        settings: Configuration dataclass; its docstring is the help of the command.
+        function: ``"module:function"`` that takes the configuration; imported when it runs. A
+            result with ``trainable`` false makes the exit code 1.
+    """
+
+    settings: type
+    function: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the help."""
+        return docstring_parser.parse(self.settings.__doc__ or "").short_description or ""
+
+
+COMMANDS: dict[str, Command] = {
+    "data amazon": Command(config.AmazonConfig, "reclm.data.amazon:prepare_amazon"),
+    "data movielens": Command(config.MovieLensConfig, "reclm.data.movielens:prepare_movielens"),
+    "data table": Command(config.TableConfig, "reclm.data.tables:prepare_table"),
+    "data check": Command(config.CheckConfig, "reclm.data.validation:check"),
+    "teacher fit": Command(config.TeacherFitConfig, "reclm.teacher.fit:fit_teacher"),
+    "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
+    "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
+    "evaluate recommend": Command(
+        config.EvaluateRecommendConfig, "reclm.evaluation.recommend:evaluate_recommend"
+    ),
+    "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
+    "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; ``sys.argv`` when omitted.
+
+    Returns:
+        The exit code: 0 for success, 1 for data that cannot be trained on (`reclm data check`),
+        2 for an error the user can act on (one line on standard error), 130 when interrupted.
+    """
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except ReclmError as error:
+        _complain(str(error))
+        return _USER_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        return _USER_ERROR
+    except KeyboardInterrupt:
+        _complain("interrupted; a run with checkpoints goes on when its command is repeated")
+        return _INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    """Finds the command, parses its flags and calls its function."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(_overview(COMMANDS))
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"reclm {version('reclm')}\n")
+        return 0
+    stage = arguments[0]
+    verbs = {name: command for name, command in COMMANDS.items() if name.split()[0] == stage}
+    if not verbs:
+        stages = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+        raise ConfigError(f"{stage}: no such command{_near(stage, stages)}; see reclm --help")
+    if stage in verbs:
+        return _call(stage, verbs[stage], arguments[1:])
+    if len(arguments) == 1 or arguments[1] in {"-h", "--help"}:
+        sys.stdout.write(_overview(verbs))
+        return 0
+    name = f"{stage} {arguments[1]}"
+    if name not in verbs:
+        near = _near(arguments[1], [verb.split()[1] for verb in verbs])
+        raise ConfigError(f"{name}: no such command{near}; see reclm {stage} --help")
+    return _call(name, verbs[name], arguments[2:])
+
+
+def _call(name: str, command: Command, flags: list[str]) -> int:
+    settings = parse(name, command.settings, flags)
+    module, function = command.function.split(":")
+    result = getattr(importlib.import_module(module), function)(settings)
+    return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+
+
+def _overview(commands: dict[str, Command]) -> str:
+    width = max(map(len, commands)) + 2
+    lines = [f"  reclm {name:<{width}}{command.summary}\n" for name, command in commands.items()]
+    return (
+        "usage: reclm <stage> <verb> [--config FILE.yaml] [--flag value ...]\n\n"
+        + "".join(lines)
+        + "\nFlags of a command: reclm <stage> <verb> --help\n"
+    )
+
+
+class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+    """Shows the help of a field as written; types and defaults are already in it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+
+def build_parser(name: str, settings: type) -> ArgumentParser:
+    """Makes the parser of a command from its configuration dataclass.
+
+    Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
+    key of the YAML file named by ``--config``; the text under ``Attributes`` is its help.
+    """
+    parser = ArgumentParser(
+        prog=f"reclm {name}",
+        description=docstring_parser.parse(settings.__doc__ or "").short_description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+        print_config="--print-config",
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="YAML file with any of these settings; flags behind it win over it.",
+    )
+    help_of = field_help(settings)
+    types = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        required = field.default is dataclasses.MISSING
+        text = help_of[field.name].replace("%", "%%")
+        if required:
+            text += " (required)"
+        elif field.default not in ("", None):
+            text += f" (default: {field.default})"
+        options: dict[str, Any] = {"help": text, "required": required}
+        if not required:
+            options["default"] = field.default
+        if types[field.name] is bool:
+            options["action"] = ActionYesNo(yes_prefix="", no_prefix="no-")
+        else:
+            options["type"] = types[field.name]
+            if types[field.name] in _METAVARS:
+                options["metavar"] = _METAVARS[types[field.name]]
+        parser.add_argument(_flag(field.name), **options)
+    return parser
+
+
+def field_help(settings: type) -> dict[str, str]:
+    """Help text of each field, from the ``Attributes`` section of the docstring."""
+    described = docstring_parser.parse(settings.__doc__ or "").params
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in described}
+
+
+def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
+    """Parses flags into a configuration.
+
+    Args:
+        name: Name of the command, for the help.
+        settings: The configuration dataclass.
+        flags: The command line behind the command's name.
+
+    Raises:
+        ConfigError: A flag, a value or the YAML file cannot be used; one line that names the flag.
+    """
+    parser = build_parser(name, settings)
+    try:
+        values = parser.parse_args(list(flags))
+    except argparse.ArgumentError as error:
+        raise ConfigError(_explain(str(error), name, settings, flags)) from error
+    return settings(**{field.name: values[field.name] for field in dataclasses.fields(settings)})
+
+
+def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> str:
+    """Rewrites a message of the argument parser into one line that names the flag."""
+    fields = [field.name for field in dataclasses.fields(settings)]
+    config_flag = _config_flag(flags)
+    see = f"see reclm {name} --help"
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        given = found[1].split("=")[0]
+        if not given.startswith("-"):
+            return f"{given}: unexpected argument, values stand behind a flag; {see}"
+        return f"{given}: no such flag{_near(given, [*map(_flag, fields), '--config'])}; {see}"
+    if found := re.match(r"Option '(.+)' is not accepted", message):
+        return f"{config_flag}: no setting {found[1]!r}{_near(found[1], fields)}; {see}"
+    if found := re.match(r"the following arguments are required: (.+)", message):
+        missing = ", ".join(_flag(key) for key in found[1].split(", "))
+        return f"{missing}: required, but not given; {see}"
+    if found := re.match(r"(?s)Parser key \"config\":\s*(.+)", message):
+        return f"{config_flag}: {_one_line(found[1])}"
+    if found := re.match(r"(?s)(?:Problems parsing|Unexpected) config:(.+)", message):
+        return f"{config_flag}: not a YAML mapping of settings: {_one_line(found[1])}"
+    if found := re.match(r"(?s)Parser key \"(\w+)\":.*Got value: (.*)", message):
+        annotation = typing.get_type_hints(settings).get(found[1])
+        # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
+        hint = "; in YAML, put it in quotes" if annotation is str else ""
+        got = found[2].strip()
+        return f"{_flag(found[1])}: expected {_type_name(annotation)}, got {got!r}{hint}"
+    if found := re.match(r"(?s)Parser key \"(\w+)\":\s*(.+)", message):
+        return f"{_flag(found[1])}: {_one_line(found[2])}; {see}"
+    if found := re.match(r"Value not boolean: (.*)\.$", message):
+        return f"{config_flag}: expected true or false for a switch, got {found[1]!r}"
+    if found := re.match(r"argument (--[\w-]+)\S*: (.+)", message):
+        return f"{found[1]}: {found[2]}; {see}"
+    return f"{_one_line(message)}; {see}"
+
+
+def _config_flag(flags: Sequence[str]) -> str:
+    for flag, value in zip(flags, [*flags[1:], ""], strict=True):
+        if flag == "--config":
+            return f"--config {value}"
+        if flag.startswith("--config="):
+            return flag.replace("=", " ", 1)
+    return "--config"
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if choices := [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]:
+        return "one of " + ", ".join(choices)
+    return names.get(annotation, "a path")
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
+
+
+def recommend(settings: config.RecommendConfig) -> None:
+    """Prints recommendations for one history as a table or as JSON.
+
+    Raises:
+        ConfigError: A flag names no model, no item or no category of the model's catalog.
+    """
+    from reclm.data.catalog import Catalog
+
+    if settings.k < 1:
+        raise ConfigError(f"--k: expected at least 1, got {settings.k}")
+    if not settings.model.is_dir():
+        raise ConfigError(f"--model: no such folder: {settings.model}")
+    history, exclude = _split(settings.history), _split(settings.exclude)
+    categories = _split(settings.categories)
+    if (settings.model / "metas.jsonl").exists():
+        # Before the weights are loaded: a mistyped id should not cost that time.
+        catalog = Catalog.load(settings.model)
+        _check_items("--history", history, catalog)
+        _check_items("--exclude", exclude, catalog)
+        _check_categories(categories, catalog)
+
+    from reclm.recommender import Recommender
+
+    recommender = Recommender.from_pretrained(settings.model, device=settings.device)
+    found = recommender.recommend(
+        history,
+        k=settings.k,
+        exclude=exclude,
+        categories=categories,
+        exclude_seen=settings.exclude_seen,
+    )
+    if len(found) < settings.k:
+        sys.stderr.write(
+            f"notice: --k {settings.k}: only {len(found)} items are left to recommend\n"
+        )
+    _print_recommendations(found, settings.format)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
+    known = {item.item_id: item.title for item in catalog.items}
+    for item_id in item_ids:
+        if item_id in known:
+            continue
+        close = difflib.get_close_matches(item_id, known, n=3, cutoff=0.3)
+        near = ", ".join(f"{other!r} ({known[other]})" for other in close)
+        raise ConfigError(
+            f"{flag}: no item {item_id!r} in the model's catalog of {len(known)} items"
+            + (f"; near: {near}" if near else "")
+        )
+
+
+def _check_categories(categories: Sequence[str], catalog: Catalog) -> None:
+    for category in categories:
+        try:
+            catalog.category_rows(category)
+        except CatalogError as error:
+            raise ConfigError(f"--categories: {error}") from error
+
+
+def _print_recommendations(found: Sequence[Recommendation], form: str) -> None:
+    if form == "json":
+        rows = [
+            {"rank": one.rank, "item_id": one.item_id, "title": one.title, "score": one.score}
+            for one in found
+        ]
+        sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("rank", "item", "title", "score")
+    for one in found:
+        table.add_row(str(one.rank), Text(one.item_id), Text(one.title), f"{one.score:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from pathlib import Path
+
+import pytest
+
+from reclm import config
+from reclm.cli import COMMANDS, field_help, parse
+
+SETTINGS = [
+    member
+    for _, member in inspect.getmembers(config, inspect.isclass)
+    if member.__module__ == config.__name__
+]
+VALUES = {str: "word", Path: "some/where"}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_field_has_help_and_no_help_is_left_over(settings: type) -> None:
+    described = field_help(settings)
+    assert list(described) == [field.name for field in dataclasses.fields(settings)]
+    assert all(text.endswith(".") for text in described.values())
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_settings_are_frozen_dataclasses(settings: type) -> None:
+    assert dataclasses.is_dataclass(settings)
+    required = {
+        field.name: "x"
+        for field in dataclasses.fields(settings)
+        if field.default is dataclasses.MISSING
+    }
+    made = settings(**required)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, dataclasses.fields(settings)[0].name, "y")
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_settings_class_is_the_configuration_of_one_command(settings: type) -> None:
+    assert [command.settings for command in COMMANDS.values()].count(settings) == 1
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
+def test_defaults_survive_the_command_line(name: str, command: object) -> None:
+    settings = COMMANDS[name].settings
+    types = typing.get_type_hints(settings)
+    required = [f for f in dataclasses.fields(settings) if f.default is dataclasses.MISSING]
+    flags = [
+        part
+        for field in required
+        for part in ("--" + field.name.replace("_", "-"), VALUES[types[field.name]])
+    ]
+    parsed = parse(name, settings, flags)
+    assert parsed == settings(**{f.name: types[f.name](VALUES[types[f.name]]) for f in required})
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_defaults_are_of_their_declared_type(settings: type) -> None:
+    types = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        if field.default is dataclasses.MISSING:
+            continue
+        declared = types[field.name]
+        if choices := typing.get_args(declared):
+            assert field.default in choices or (field.default is None and type(None) in choices)
+        else:
+            # `type` rather than isinstance: True is no default for a whole number, 1 none for 1.0.
+            assert type(field.default) is declared or isinstance(field.default, Path)
