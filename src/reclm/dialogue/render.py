@@ -12,7 +12,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from reclm.dialogue.guard import GuardedTokenizer
-from reclm.dialogue.skeleton import Outline, Place, Skeleton, make_skeleton, takes_system
+from reclm.dialogue.skeleton import Outline, Skeleton, make_skeleton, takes_system
 from reclm.errors import CatalogError, DataError, TokenizerError
 from reclm.items.tokens import EOI, SOI, ItemTokens
 
@@ -169,19 +169,20 @@ class Renderer:
         rows = [-1] * len(specials)
         offsets = [0]
         length = len(pieces[0])
-        for slot, text, inner in zip(
+        for slot, fixed, inner in zip(
             skeleton.slots, skeleton.texts[1:], skeleton.specials[1:], strict=True
         ):
             length += len(cores[slot])
             offsets.append(length)
-            length += len(text)
-            pieces += (cores[slot], text)
+            length += len(fixed)
+            pieces += (cores[slot], fixed)
             specials += contents[slot].specials
             rows += contents[slot].rows
             specials += inner
             rows += [-1] * len(inner)
 
-        encoding = self._guard.encode("".join(pieces))
+        text = "".join(pieces)
+        encoding = self._guard.encode(text)
         token_ids = np.array(encoding.ids, dtype=np.int32)
         positions = self._guard.positions(token_ids)
         if token_ids[positions].tolist() != specials:
@@ -189,7 +190,7 @@ class Renderer:
                 "the tokenizer turned a message's text into a control token; refusing the message "
                 "(its vocabulary spells one of its special tokens in another way)"
             )
-        mask = _assistant_tokens(encoding, len(token_ids), skeleton, offsets)
+        mask = _assistant_tokens(self._guard, text, encoding, skeleton, offsets)
         return self._with_items(token_ids, mask, positions, rows)
 
     def _placed(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -275,43 +276,51 @@ def _outline(role: Role, text: str, core: str) -> Outline:
 
 
 def _assistant_tokens(
-    encoding: Encoding, length: int, skeleton: Skeleton, offsets: list[int]
+    guard: GuardedTokenizer,
+    text: str,
+    encoding: Encoding,
+    skeleton: Skeleton,
+    offsets: Sequence[int],
 ) -> np.ndarray:
     """Mask of the tokens in the assistant's turns.
 
     Args:
+        guard: The tokenizer.
+        text: The conversation.
         encoding: The encoded conversation.
-        length: Its number of tokens.
         skeleton: Its skeleton.
-        offsets: Where each text of the skeleton begins in the encoded string, in characters.
+        offsets: Where each text of the skeleton begins in `text`, in characters.
     """
-    mask = np.zeros(length, dtype=np.bool_)
-
-    def character(place: Place) -> int:
-        return offsets[place.text] + place.offset
-
+    mask = np.zeros(len(encoding), dtype=np.bool_)
     for start, end in skeleton.turns:
-        first = _first_token(encoding, length, character(start))
-        mask[first : _first_token(encoding, length, character(end))] = True
+        first, after = (
+            _first_token(guard, text, encoding, offsets[place.text] + place.offset)
+            for place in (start, end)
+        )
+        mask[first:after] = True
     return mask
 
 
-def _first_token(encoding: Encoding, length: int, character: int) -> int:
-    """First token that lies wholly at or after a character.
+def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, character: int) -> int:
+    """First token that begins at or after a character.
 
     A token that also covers earlier characters belongs to what comes before: after the prompt
     alone a model could not have written it.
     """
     token = encoding.char_to_token(character)
-    last = encoding.token_to_chars(length - 1) if length else None
     wanted = character
     while token is None:
         # The normaliser dropped the character, or the string ends here.
         wanted += 1
-        if last is None or wanted >= last[1]:
-            return length
+        if wanted >= len(text):
+            return len(encoding)
         token = encoding.char_to_token(wanted)
-    while token < length and _begins_before(encoding, token, character):
+    if _begins_before(encoding, token, character):
+        # Bytes of several unknown letters are all said to cover all of them, so ask again.
+        before = guard.encode(text[:character]).ids
+        if encoding.ids[: len(before)] == before:
+            return len(before)
+    while token < len(encoding) and _begins_before(encoding, token, character):
         token += 1
     # A prefix space that the tokenizer makes up is a token of no characters.
     while token > 0 and not _begins_before(encoding, token - 1, character):
