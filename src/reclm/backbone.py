@@ -1,0 +1,463 @@
+"""The language model under a recommender: create, load, adapt, save and merge it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from reclm.artifacts import open_run, read_json, versions, write_json
+from reclm.config import HistoryForm, ListForm, MergeConfig, Method
+from reclm.errors import (
+    ArtifactError,
+    BackboneError,
+    ConfigError,
+    DataError,
+    TokenizerError,
+    require,
+)
+from reclm.items.tokens import EOI, SOI, tokenizer_fingerprint
+from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
+from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
+
+__all__ = [
+    "Backbone",
+    "ModelSpec",
+    "TinyConfig",
+    "add_lora",
+    "base_model",
+    "create_tiny",
+    "load_backbone",
+    "load_model",
+    "load_spec",
+    "merge_run",
+    "output_rows",
+    "resolve_device",
+    "save_backbone",
+    "save_model",
+    "smollm2",
+]
+
+SPEC_FILE = "reclm.json"
+_ADAPTER_FILE = "adapter_config.json"
+_CATALOG_FILES = ("metas.jsonl", "category.jsonl")
+# New rows start at the mean of the old ones; without a little noise <SOI> and <EOI> would be one.
+_NEW_ROW_NOISE = 0.02
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A causal language model and a tokenizer that knows the control tokens.
+
+    Attributes:
+        model: The transformers model, wrapped by peft after `add_lora`.
+        tokenizer: A fast tokenizer with a chat template.
+        soi_token_id: Token that opens an item span.
+        eoi_token_id: Token that closes it.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    soi_token_id: int
+    eoi_token_id: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a trained model has to be asked with; the contents of `reclm.json`.
+
+    Attributes:
+        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, where a relative path
+            starts at the model's own folder. Only kept as information once merged.
+        method: How an item is written inside its span.
+        history_form: How the prompt writes the history.
+        list_form: How the answer writes its list.
+        max_history: Newest items of a history the prompt shows.
+        list_length: Items in an answer at most, as trained.
+        max_length: Tokens of a conversation at most, as trained.
+        tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
+        versions: Filled in by `save_model`.
+    """
+
+    base: str
+    method: Method = "cgen"
+    history_form: HistoryForm = "title"
+    list_form: ListForm = "numbered"
+    max_history: int = 10
+    list_length: int = 10
+    max_length: int = 1024
+    tokenizer_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
+    """Creates an untrained Llama with a byte-level BPE trained on `texts`.
+
+    Args:
+        texts: What the model will read and write: titles, prompts, conversations.
+        sizes: Sizes and seed. Same texts and sizes give the same bits.
+    """
+    sizes = sizes or TinyConfig()
+    tokenizer = train_tokenizer(texts, sizes.vocab_size)
+    return _with_control_tokens(create_tiny_model(tokenizer, sizes), tokenizer)
+
+
+def load_backbone(
+    name_or_path: str | Path,
+    *,
+    attention: str = "sdpa",
+    quantization: str = "none",
+    dtype: torch.dtype | None = None,
+    device: str = "auto",
+) -> Backbone:
+    """Loads a chat model and adds the control tokens it lacks.
+
+    Args:
+        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
+        attention: Attention implementation of transformers.
+        quantization: `none`, `8bit` or `4bit` (bitsandbytes, CUDA only).
+        dtype: Type of the weights; None for float32, the type to train in.
+        device: `auto`, `cpu`, `cuda`, ...
+
+    Raises:
+        BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer, or
+            an output layer whose scores are transformed afterwards.
+        ConfigError: The device or the quantization is not available.
+        MissingExtraError: An optional dependency is not installed.
+    """
+    model, tokenizer = load_pretrained(
+        name_or_path,
+        resolve_device(device),
+        attention=attention,
+        quantization=quantization,
+        dtype=dtype or torch.float32,
+    )
+    backbone = _with_control_tokens(model, tokenizer)
+    _require_plain_output(backbone.model, str(name_or_path))
+    return backbone
+
+
+def add_lora(
+    backbone: Backbone,
+    *,
+    r: int,
+    alpha: float,
+    dropout: float,
+    targets: str = "all-linear",
+    train_embeddings: bool = False,
+    train_lm_head: bool = False,
+    seed: int = 0,
+) -> Backbone:
+    """Wraps the model with LoRA adapters (arXiv 2106.09685); only they can be trained then.
+
+    The rows of the control tokens are trained too, in the input embedding and in the output layer,
+    unless the whole layer is. In a model that ties the two layers they stay tied: training one
+    whole trains the other.
+
+    Args:
+        backbone: Its model is modified in place.
+        r: Rank of the adapters.
+        alpha: Scale of the adapters; they are multiplied by `alpha / r`.
+        dropout: Dropout on the adapters' input.
+        targets: Names of linear modules, separated by commas, or `all-linear` for each but the
+            output layer.
+        train_embeddings: Train the whole input embedding.
+        train_lm_head: Train the whole output layer.
+        seed: Seed of the adapters' initial weights.
+
+    Raises:
+        ConfigError: A number cannot work, or no module is called as `targets` says.
+        BackboneError: The output layer has a bias, which trained rows would lose.
+    """
+    peft = require("peft", extra="train")
+    model = backbone.model
+    if r < 1:
+        raise ConfigError(f"--lora-r {r}: expected at least 1")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"--lora-dropout {dropout}: expected a number in [0, 1)")
+    embedding = _module_name(model, model.get_input_embeddings())
+    head = _module_name(model, model.get_output_embeddings())
+    tied = _is_tied(model)
+    whole = [embedding] * (train_embeddings or (tied and train_lm_head))
+    whole += [head] * (train_lm_head and not tied)
+    layers = [embedding] if tied else [embedding, head]
+    rows = {name: [backbone.soi_token_id, backbone.eoi_token_id] for name in layers}
+    rows = {name: ids for name, ids in rows.items() if name not in whole}
+    if (tied or head in rows) and getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise BackboneError(
+            f"output layer {head} has a bias, which trained rows would lose; "
+            "pass " + ("--tune full" if tied else "--train-lm-head true")
+        )
+    names: str | list[str] = targets
+    if targets != "all-linear":
+        names = [name.strip() for name in targets.split(",") if name.strip()]
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=names,
+        modules_to_save=whole or None,
+        trainable_token_indices=rows or None,
+        ensure_weight_tying=tied and bool(whole),
+    )
+    if getattr(model, "is_quantized", False):
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    try:
+        with _seeded(seed, model.device):
+            wrapped = peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"--lora-targets {targets}: {first_line(error)}") from error
+    return dataclasses.replace(backbone, model=wrapped)
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The decoder without output layer, through peft's wrapper; it keeps its adapters.
+
+    Called with token ids `[batch, length]` it yields `last_hidden_state` `[batch, length, hidden]`,
+    to be multiplied by `output_rows`.
+    """
+    causal: Any = _unwrapped(model)
+    decoder: nn.Module = getattr(causal, causal.base_model_prefix)
+    return decoder
+
+
+def output_rows(
+    model: nn.Module,
+) -> tuple[Float[Tensor, "vocab hidden"], Float[Tensor, " vocab"] | None]:
+    """Weight and bias of the output layer as they act now, adapters included.
+
+    `hidden @ weight.T + bias` are the model's logits. Gradients flow through the weight to what is
+    trained: the whole layer, or the control tokens' rows alone.
+    """
+    head: Any = _unwrapped(model).get_output_embeddings()
+    return head.weight, getattr(head, "bias", None)
+
+
+def save_backbone(folder: str | Path, backbone: Backbone) -> None:
+    """Writes model (or adapter) and tokenizer in Hugging Face's format.
+
+    Raises:
+        BackboneError: The model cannot be saved in this form (quantized weights, for example).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if _is_adapter(backbone.model):
+            # By default peft would look on the hub whether the vocabulary has grown.
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+        else:
+            backbone.model.save_pretrained(folder)
+    except (ValueError, NotImplementedError) as error:
+        raise BackboneError(f"{folder}: cannot save the model: {first_line(error)}") from error
+    backbone.tokenizer.save_pretrained(folder)
+
+
+def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
+    """Writes a trained model; `reclm.json` comes last and marks the folder as complete.
+
+    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again.
+    """
+    folder = Path(folder)
+    (folder / SPEC_FILE).unlink(missing_ok=True)
+    save_backbone(folder, backbone)
+    base = spec.base
+    if not (folder / base).is_dir() and Path(base).is_dir():
+        base = str(Path(base).resolve())
+    spec = dataclasses.replace(
+        spec,
+        base=base,
+        tokenizer_fingerprint=tokenizer_fingerprint(backbone.tokenizer),
+        versions=versions(),
+    )
+    write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
+
+
+def load_spec(folder: str | Path) -> ModelSpec:
+    """Reads `reclm.json`.
+
+    Raises:
+        BackboneError: It is missing or damaged.
+    """
+    path = Path(folder) / SPEC_FILE
+    if not path.exists():
+        raise BackboneError(
+            f"{folder}: holds no {SPEC_FILE}; expected the folder of a finished `reclm train sft` "
+            "or `reclm train merge`"
+        )
+    try:
+        found = read_json(path)
+    except DataError as error:
+        raise BackboneError(str(error)) from error
+    known = {f.name for f in dataclasses.fields(ModelSpec)}
+    if (
+        not isinstance(found, dict)
+        or not {"base", "tokenizer_fingerprint"} <= found.keys() <= known
+    ):
+        raise BackboneError(f"{path}: not written by this version of reclm; train the model again")
+    return ModelSpec(**found)
+
+
+def load_model(
+    folder: str | Path,
+    device: str = "auto",
+    *,
+    attention: str = "sdpa",
+    dtype: torch.dtype | None = None,
+    merge_adapter: bool = True,
+) -> tuple[Backbone, ModelSpec]:
+    """Loads what `save_model` wrote, an adapter on top of its base included.
+
+    Args:
+        folder: Folder of a model or adapter.
+        device: `auto`, `cpu`, `cuda`, ...
+        attention: Attention implementation of transformers.
+        dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
+        merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
+
+    Returns:
+        The backbone in evaluation mode, and how it was trained.
+
+    Raises:
+        BackboneError: The folder is incomplete or damaged.
+        TokenizerError: The tokenizer is not the one the model was saved with.
+    """
+    folder = Path(folder)
+    spec = load_spec(folder)
+    if dtype is None:
+        dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
+    adapted = (folder / _ADAPTER_FILE).exists()
+    source: str | Path = folder
+    if adapted:
+        source = folder / spec.base if (folder / spec.base).is_dir() else spec.base
+    backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+    if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
+        raise TokenizerError(
+            f"{source}: its tokenizer is not the one that {folder / SPEC_FILE} was written with; "
+            "restore it or train the model again"
+        )
+    if adapted:
+        peft = require("peft", extra="train")
+        with loading(folder):
+            model = peft.PeftModel.from_pretrained(backbone.model, folder)
+        model = model.merge_and_unload(safe_merge=True) if merge_adapter else model
+        backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
+    return backbone, spec
+
+
+def merge_run(config: MergeConfig) -> Path:
+    """Merges the adapter of a run into its backbone and writes a plain Hugging Face folder.
+
+    Returns:
+        `config.out`, which loads with plain transformers and holds the catalog beside the model.
+
+    Raises:
+        BackboneError: The run holds no adapter.
+        ArtifactError: `out` holds something else.
+    """
+    load_spec(config.run)
+    if not (config.run / _ADAPTER_FILE).exists():
+        raise BackboneError(
+            f"--run {config.run}: holds no {_ADAPTER_FILE}; a fully tuned model needs no merging"
+        )
+    if config.run.resolve() == config.out.resolve():
+        raise ArtifactError(f"--out {config.out}: is the run itself; name another folder")
+    inputs = {
+        "adapter": config.run / "adapter_model.safetensors",
+        "spec": config.run / SPEC_FILE,
+    }
+    run = open_run(config.out, "train merge", config, inputs=inputs)
+    if run.finished:
+        return config.out
+    backbone, spec = load_model(config.run, "cpu")
+    for name in _CATALOG_FILES:
+        if (config.run / name).exists():
+            shutil.copyfile(config.run / name, config.out / name)
+    save_model(config.out, backbone, spec)
+    run.finish()
+    return config.out
+
+
+def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    known = tokenizer.get_vocab()
+    missing = [token for token in (SOI, EOI) if token not in known]
+    if missing:
+        tokenizer.add_tokens(missing, special_tokens=True)
+        new = tokenizer.convert_tokens_to_ids(missing)
+        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _start_rows(model, new)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < len(tokenizer):
+        raise BackboneError(
+            f"{model.config.name_or_path}: {rows} embedding rows for {len(tokenizer)} tokens; "
+            "model and tokenizer do not belong together"
+        )
+    soi, eoi = tokenizer.convert_tokens_to_ids([SOI, EOI])
+    return Backbone(model, tokenizer, soi_token_id=soi, eoi_token_id=eoi)
+
+
+@torch.no_grad()
+def _start_rows(model: Any, new: Sequence[int]) -> None:
+    layers = [model.get_input_embeddings()]
+    if not _is_tied(model):
+        layers.append(model.get_output_embeddings())
+    first = min(new)
+    for layer in layers:
+        old = layer.weight[:first].float()
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(len(new), old.shape[1], generator=generator).to(old.device)
+        rows = old.mean(0) + _NEW_ROW_NOISE * old.std(0) * noise
+        layer.weight[list(new)] = rows.to(layer.weight.dtype)
+        if getattr(layer, "bias", None) is not None:
+            layer.bias[list(new)] = layer.bias[:first].mean()
+
+
+@torch.no_grad()
+def _require_plain_output(model: Any, name: str) -> None:
+    # Losses and decoding multiply by a few rows of the output layer instead of calling it; a model
+    # that scales or caps its logits afterwards would silently be trained on other scores.
+    ids = torch.arange(min(8, model.config.get_text_config().vocab_size), device=model.device)[None]
+    hidden = base_model(model)(ids).last_hidden_state
+    weight, bias = output_rows(model)
+    expected = nn.functional.linear(hidden, weight, bias)
+    if not torch.allclose(model(ids).logits.float(), expected.float(), rtol=1e-2, atol=1e-2):
+        raise BackboneError(
+            f"{name}: transforms the scores of its output layer (soft-capping or scaling), which "
+            "is not supported; choose another model"
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _is_adapter(model: Any) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def _unwrapped(model: Any) -> Any:
+    return model.get_base_model() if _is_adapter(model) else model
+
+
+def _is_tied(model: Any) -> bool:
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def _module_name(model: nn.Module, module: nn.Module) -> str:
+    names = {id(found): name for name, found in model.named_modules()}
+    return names[id(module)]

