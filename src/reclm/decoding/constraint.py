@@ -78,12 +78,8 @@ class ExcludedItems:
 
     def count_before(self, positions: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
         """Number of excluded positions before each of ``positions``."""
-        if self.before is None:
-            return np.searchsorted(self.listed, positions).astype(np.int32)
-        counts = self.before[positions]
-        if len(self.listed):
-            counts = counts + np.searchsorted(self.listed, positions).astype(np.int32)
-        return counts
+        counts = self.listed.searchsorted(positions).astype(np.int32)
+        return counts if self.before is None else self.before[positions] + counts
 
     def count(self, lo: int, hi: int) -> int:
         """Number of excluded positions in ``[lo, hi)``."""
@@ -297,7 +293,8 @@ class SpanConstraint:
         if blocked is None:
             return tokens
         free = bounds - blocked
-        return tokens[free[1:] > free[:-1]]
+        choices: np.ndarray = tokens[free[1:] > free[:-1]]
+        return choices
 
     def _close(self, lo: int, hi: int) -> int:
         """Ends the span at the items ``[lo, hi)`` and names the first that is allowed."""

@@ -36,7 +36,7 @@ def save_arrays(
             described[name] = {
                 "dtype": contiguous.dtype.str,
                 "length": len(contiguous),
-                "crc32": zlib.crc32(contiguous),
+                "crc32": zlib.crc32(contiguous.data),
             }
         header = {"kind": kind, "version": _VERSION, "fields": dict(fields), "arrays": described}
         header["crc32"] = _header_checksum(header)
@@ -80,7 +80,7 @@ def load_arrays(
                 f"{path}: holds {array.dtype.str} of shape {array.shape}; the header promises "
                 f"{entry['dtype']} of length {entry['length']}; write the {kind} again"
             )
-        if zlib.crc32(array) != entry["crc32"]:
+        if zlib.crc32(array.data) != entry["crc32"]:
             raise error(f"{path}: contents do not match their checksum; write the {kind} again")
         arrays[name] = array
     return arrays, header["fields"]

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, Integer
+
+from reclm.errors import TrieError
 
 CLOSE = -1
 """Stands for "the span closes here" among the choices of a node; follows all tokens."""
 
+_LARGEST_TOKEN = 2**31 - 3
 _SAME = np.iinfo(np.int32).max
 _MAX_TOKENS_A_KEY = 8
+
+
+TokenRows = (
+    Sequence[Sequence[int]]
+    | Integer[np.ndarray, "items length"]
+    | tuple[Integer[np.ndarray, " tokens"], Integer[np.ndarray, " items+1"]]
+)
+"""Token ids of each item row; see :meth:`reclm.items.trie.ItemTrie.build`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,62 @@ class TrieArrays:
     tail_start: Int32[np.ndarray, " edges+domains+1"]
     tail: Int32[np.ndarray, " tail"]
     domain_bounds: Int32[np.ndarray, " domains+1"]
+
+
+def flatten_rows(
+    token_rows: TokenRows,
+) -> tuple[Int32[np.ndarray, " tokens"], Int64[np.ndarray, " items+1"]]:
+    """Token rows of any accepted form as one array and the offsets of the rows.
+
+    Raises:
+        TrieError: There is no row, one is empty, or a token is not a token id.
+    """
+    if isinstance(token_rows, np.ndarray):
+        if token_rows.ndim != 2:
+            raise TrieError(
+                f"token_rows: found an array of shape {token_rows.shape}; "
+                "expected [items, length], nested sequences, or the pair (flat, offsets)"
+            )
+        flat = token_rows.reshape(-1)
+        offsets = np.arange(len(token_rows) + 1, dtype=np.int64) * token_rows.shape[1]
+    elif (
+        isinstance(token_rows, tuple)
+        and len(token_rows) == 2
+        and all(isinstance(part, np.ndarray) for part in token_rows)
+    ):
+        flat = np.asarray(token_rows[0])
+        offsets = np.asarray(token_rows[1], dtype=np.int64)
+        if flat.ndim != 1 or len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(flat):
+            raise TrieError("token_rows: the offsets do not run from 0 to the number of tokens")
+    else:
+        # An array of machine integers refuses everything else, where numpy would round it.
+        tokens = array("q")
+        ends = [0]
+        for number, row in enumerate(token_rows):
+            try:
+                tokens.extend(map(index, row))
+            except (TypeError, OverflowError) as error:
+                raise TrieError(
+                    f"item row {number}: holds something that is no token id"
+                ) from error
+            ends.append(len(tokens))
+        flat = np.array(tokens, dtype=np.int64)
+        offsets = np.array(ends, dtype=np.int64)
+    if len(offsets) < 2:
+        raise TrieError("token_rows: the catalog is empty; expected at least one item")
+    empty = np.flatnonzero(offsets[1:] <= offsets[:-1])
+    if len(empty):
+        raise TrieError(f"item row {empty[0]}: has no token; expected at least one")
+    if not np.issubdtype(flat.dtype, np.integer):
+        raise TrieError(f"token_rows: found {flat.dtype} values; expected token ids (integers)")
+    if flat.min() < 0 or flat.max() > _LARGEST_TOKEN or len(flat) > _LARGEST_TOKEN:
+        where = np.flatnonzero((flat < 0) | (flat > _LARGEST_TOKEN))
+        place = int(np.searchsorted(offsets, where[0], side="right")) - 1 if len(where) else 0
+        raise TrieError(
+            f"item row {place}: holds something that is no token id, or the catalog holds more "
+            f"than {_LARGEST_TOKEN} tokens; expected ids from 0 to {_LARGEST_TOKEN}"
+        )
+    return flat.astype(np.int32, copy=False), offsets
 
 
 def build_arrays(

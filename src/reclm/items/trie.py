@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Int32, Integer
 
 from reclm.errors import TrieError
 from reclm.items.arrays import load_arrays, save_arrays
-from reclm.items.construction import CLOSE, TrieArrays, build_arrays
+from reclm.items.construction import (
+    CLOSE,
+    TokenRows,
+    TrieArrays,
+    build_arrays,
+    flatten_rows,
+)
+from reclm.items.decisions import Decisions, find_decisions
 
 __all__ = ["CLOSE", "Children", "Cursor", "Decisions", "ItemTrie"]
 
 _KIND = "item trie"
-_LARGEST_TOKEN = 2**31 - 3
-
-TokenRows = (
-    Sequence[Sequence[int]]
-    | Integer[np.ndarray, "items length"]
-    | tuple[Integer[np.ndarray, " tokens"], Integer[np.ndarray, " items+1"]]
-)
 
 
 class Cursor(NamedTuple):
@@ -65,22 +65,6 @@ class Children(NamedTuple):
     closes: tuple[int, int]
 
 
-class Decisions(NamedTuple):
-    """The nodes on the way to some items, closing decisions included; one item's after another's.
-
-    Attributes:
-        offsets: Where each item's decisions start; one more entry marks the end.
-        depth: Number of tokens of the item before the decision.
-        node: The node.
-        choice: Index of the item's choice among ``node_tokens(node)``.
-    """
-
-    offsets: Int64[np.ndarray, " rows+1"]
-    depth: Int32[np.ndarray, " decisions"]
-    node: Int32[np.ndarray, " decisions"]
-    choice: Int32[np.ndarray, " decisions"]
-
-
 class ItemTrie:
     """The prefix tree of the items' token rows, without the tokens that open and close a span.
 
@@ -102,15 +86,19 @@ class ItemTrie:
         self.arrays = arrays
         self.domains = domains
         # Scalar reads of a memory view are several times faster than those of an array.
-        self._node_lo = memoryview(arrays.node_lo)
-        self._node_depth = memoryview(arrays.node_depth)
-        self._node_edges = memoryview(arrays.node_edges)
-        self._edge_token = memoryview(arrays.edge_token)
-        self._bounds = memoryview(arrays.bounds)
-        self._tail_start = memoryview(arrays.tail_start)
-        self._tail = memoryview(arrays.tail)
-        self._domain_bounds = memoryview(arrays.domain_bounds)
+        self._node_lo = arrays.node_lo.data
+        self._node_depth = arrays.node_depth.data
+        self._node_edges = arrays.node_edges.data
+        self._edge_token = arrays.edge_token.data
+        self._bounds = arrays.bounds.data
+        self._tail_start = arrays.tail_start.data
+        self._tail = arrays.tail.data
+        self._domain_bounds = arrays.domain_bounds.data
         self._contained: dict[int, bool] = {}
+
+    def __reduce__(self) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...]]]:
+        """Memory views do not travel to worker processes; they are made again there."""
+        return ItemTrie, (self.arrays, self.domains)
 
     @classmethod
     def build(cls, token_rows: TokenRows, domains: Sequence[str] | None = None) -> ItemTrie:
@@ -124,7 +112,7 @@ class ItemTrie:
         Raises:
             TrieError: There is no item, a row is empty, or a token is not a token id.
         """
-        flat, offsets = _flatten(token_rows)
+        flat, offsets = flatten_rows(token_rows)
         names: tuple[str, ...] = ("",)
         domain = np.zeros(len(offsets) - 1, dtype=np.int32)
         if domains is not None:
@@ -173,7 +161,7 @@ class ItemTrie:
         for field in fields(self.arrays):
             array = getattr(self.arrays, field.name)
             digest.update(f"{field.name}:{len(array)}:".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def contains_token(self, token: int) -> bool:
@@ -335,7 +323,8 @@ class ItemTrie:
             raise TrieError(
                 f"item row {outside[0]}: not in the trie; expected 0 to {self.num_items - 1}"
             )
-        return self.position[wanted]
+        positions: np.ndarray = self.position[wanted]
+        return positions
 
     def decisions(
         self, row: int
@@ -364,29 +353,7 @@ class ItemTrie:
             raise TrieError(
                 f"item row {outside[0]}: not in the trie; expected 0 to {self.num_items - 1}"
             )
-        position = self.position[wanted]
-        bounds_at = self.arrays.node_edges[:-1] + np.arange(self.num_nodes, dtype=np.int32)
-        number = np.searchsorted(self.arrays.domain_bounds, position, side="right") - 1
-        lo = self.arrays.domain_bounds[number]
-        hi = self.arrays.domain_bounds[number + 1]
-        node = np.searchsorted(self.arrays.node_lo, lo)
-        item = np.arange(len(wanted))
-        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        while len(item):
-            inside = (hi - lo > 1) & (node < self.num_nodes)
-            inside[inside] = self.arrays.node_lo[node[inside]] == lo[inside]
-            item, node = item[inside], node[inside]
-            if not len(item):
-                break
-            at = position[item]
-            first = bounds_at[node].astype(np.int64)
-            count = self.arrays.node_edges[node + 1] - self.arrays.node_edges[node]
-            choice = _last_not_above(self.arrays.bounds, first, first + count, at) - first
-            found.append((item, node, choice))
-            lo = self.arrays.bounds[first + choice]
-            hi = self.arrays.bounds[first + choice + 1]
-            node = np.where(choice == 0, node + 1, np.searchsorted(self.arrays.node_lo, lo))
-        return _in_item_order(found, len(wanted), self.arrays.node_depth)
+        return find_decisions(self.arrays, self.position[wanted])
 
     def save(self, folder: str | Path) -> None:
         """Writes the trie as npy files and a header; ``folder`` is replaced as a whole."""
@@ -403,73 +370,3 @@ class ItemTrie:
         names = tuple(field.name for field in fields(TrieArrays))
         arrays, header = load_arrays(folder, _KIND, names, TrieError)
         return cls(TrieArrays(**arrays), tuple(header["domains"]))
-
-
-def _flatten(
-    token_rows: TokenRows,
-) -> tuple[Int32[np.ndarray, " tokens"], Int64[np.ndarray, " items+1"]]:
-    """Token rows of any accepted form as one array and the offsets of the rows, validated."""
-    if isinstance(token_rows, np.ndarray):
-        if token_rows.ndim != 2:
-            raise TrieError(
-                f"token_rows: found an array of shape {token_rows.shape}; "
-                "expected [items, length], nested sequences, or the pair (flat, offsets)"
-            )
-        flat = token_rows.reshape(-1)
-        offsets = np.arange(len(token_rows) + 1, dtype=np.int64) * token_rows.shape[1]
-    elif (
-        isinstance(token_rows, tuple)
-        and len(token_rows) == 2
-        and all(isinstance(part, np.ndarray) for part in token_rows)
-    ):
-        flat = np.asarray(token_rows[0])
-        offsets = np.asarray(token_rows[1], dtype=np.int64)
-        if flat.ndim != 1 or len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != len(flat):
-            raise TrieError("token_rows: the offsets do not run from 0 to the number of tokens")
-    else:
-        lengths = np.fromiter(map(len, token_rows), dtype=np.int64, count=len(token_rows))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        flat = np.empty(offsets[-1], dtype=np.int64)
-        for row, start in zip(token_rows, offsets[:-1].tolist(), strict=True):
-            flat[start : start + len(row)] = row
-    if len(offsets) < 2:
-        raise TrieError("token_rows: the catalog is empty; expected at least one item")
-    empty = np.flatnonzero(offsets[1:] <= offsets[:-1])
-    if len(empty):
-        raise TrieError(f"item row {empty[0]}: has no token; expected at least one")
-    if not np.issubdtype(flat.dtype, np.integer):
-        raise TrieError(f"token_rows: found {flat.dtype} values; expected token ids (integers)")
-    if flat.min() < 0 or flat.max() > _LARGEST_TOKEN or len(flat) > _LARGEST_TOKEN:
-        where = np.flatnonzero((flat < 0) | (flat > _LARGEST_TOKEN))
-        place = int(np.searchsorted(offsets, where[0], side="right")) - 1 if len(where) else 0
-        raise TrieError(
-            f"item row {place}: holds something that is no token id, or the catalog holds more "
-            f"than {_LARGEST_TOKEN} tokens; expected ids from 0 to {_LARGEST_TOKEN}"
-        )
-    return flat.astype(np.int32, copy=False), offsets
-
-
-def _last_not_above(
-    values: np.ndarray, first: np.ndarray, end: np.ndarray, wanted: np.ndarray
-) -> np.ndarray:
-    """For each segment ``[first, end)`` of ``values``, ascending, the last index not above."""
-    low, high = first.copy(), end.copy()
-    while (high - low > 1).any():
-        middle = (low + high) // 2
-        below = values[middle] <= wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return low
-
-
-def _in_item_order(
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], num_rows: int, node_depth: np.ndarray
-) -> Decisions:
-    """Decisions found level by level, put item by item."""
-    if not found:
-        none = np.zeros(0, dtype=np.int32)
-        return Decisions(np.zeros(num_rows + 1, dtype=np.int64), none, none, none)
-    item, node, choice = (np.concatenate(part) for part in zip(*found, strict=True))
-    by_item = np.argsort(item, kind="stable")
-    item, node, choice = item[by_item], node[by_item], choice[by_item]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(item, minlength=num_rows))))
-    return Decisions(offsets, node_depth[node], node.astype(np.int32), choice.astype(np.int32))

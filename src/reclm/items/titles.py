@@ -1,0 +1,147 @@
+"""Titles that name exactly one item and survive the tokenizer."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from reclm.errors import DataError
+from reclm.items.tokens import (
+    EOI,
+    SOI,
+    control_token_ids,
+    decode_rows,
+    encode_titles,
+    special_token_pattern,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from reclm.data.catalog import Catalog, Item
+
+_ROUNDS = 5
+_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
+
+
+def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+    """A title for every item row, fit to stand in a span.
+
+    Titles are cleaned (HTML entities, white space, unprintable characters, Unicode composition;
+    the text of a special token is broken by a space), stable under tokenize→decode, and unique:
+    of several items with one title the first keeps it, the others get a category that tells them
+    apart, or else a number, behind it.
+
+    Args:
+        catalog: The items.
+        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+
+    Raises:
+        DataError: A title is empty once cleaned, or cannot be made stable; names the item.
+        TokenizerError: A control token is missing.
+    """
+    control_token_ids(tokenizer)
+    markup = _markup_pattern(tokenizer)
+    items = catalog.items
+    titles = _stable(items, [item.title for item in items], tokenizer, markup)
+    for _ in range(_ROUNDS):
+        proposed = _told_apart(items, titles)
+        if not proposed:
+            return tuple(titles)
+        rows = list(proposed)
+        stable = _stable(
+            [items[row] for row in rows], [proposed[row] for row in rows], tokenizer, markup
+        )
+        for row, title in zip(rows, stable, strict=True):
+            titles[row] = title
+    row = next(iter(_told_apart(items, titles)))
+    raise DataError(
+        f"item {items[row].item_id!r}: title {titles[row]!r} is that of another item too, and the "
+        "tokenizer loses what would tell them apart; give the item a title of its own"
+    )
+
+
+def _clean(title: str, markup: re.Pattern[str]) -> str:
+    """One title without entities, odd white space or the text of a special token."""
+    for _ in range(_ROUNDS):
+        unescaped = html.unescape(title)
+        if unescaped == title:
+            break
+        title = unescaped
+    title = unicodedata.normalize("NFC", _UNPRINTABLE.sub("", title))
+    title = " ".join(title.split())
+    while found := markup.search(title):
+        text = found.group()
+        title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
+    return title.strip()
+
+
+def _markup_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
+    """Matches special tokens, and the added tokens that look like markup, in a title."""
+    markers = {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if not token.special and len(token.content) > 1 and token.content[0] in "<["
+    } | {SOI, EOI}
+    special = special_token_pattern(tokenizer).pattern
+    return re.compile("|".join([special, *map(re.escape, sorted(markers, key=len, reverse=True))]))
+
+
+def _stable(
+    items: Sequence[Item],
+    titles: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast,
+    markup: re.Pattern[str],
+) -> list[str]:
+    """Cleaned titles that decode to themselves.
+
+    Raises:
+        DataError: A title is or becomes empty, or never settles.
+    """
+    settled = [_clean(title, markup) for title in titles]
+    pending = list(range(len(titles)))
+    for _ in range(_ROUNDS):
+        for row in pending:
+            if not settled[row]:
+                raise DataError(
+                    f"item {items[row].item_id!r}: title {titles[row]!r} is empty once cleaned; "
+                    "expected text; give the item a title or leave it out"
+                )
+        encoded = encode_titles([settled[row] for row in pending], tokenizer)
+        unstable = []
+        for row, text in zip(pending, decode_rows(encoded, tokenizer), strict=True):
+            if text != settled[row]:
+                unstable.append(row)
+                settled[row] = _clean(text, markup)
+        if not unstable:
+            return settled
+        pending = unstable
+    row = pending[0]
+    raise DataError(
+        f"item {items[row].item_id!r}: title {titles[row]!r} changes each time it is tokenised and "
+        "decoded; give the item a title this tokenizer can spell"
+    )
+
+
+def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
+    """A new title for each item row but the first of those that share one."""
+    sharing: dict[str, list[int]] = defaultdict(list)
+    for row, title in enumerate(titles):
+        sharing[title].append(row)
+    used = set(sharing)
+    proposed: dict[int, str] = {}
+    for title, rows in sharing.items():
+        numbers = itertools.count(2)
+        for row in rows[1:]:
+            others = {name for other in rows if other != row for name in items[other].categories}
+            telling = [name for name in items[row].categories if name not in others]
+            candidates = itertools.chain(telling[:1], map(str, numbers))
+            named = (f"{title} ({ending})" for ending in candidates)
+            proposed[row] = next(name for name in named if name not in used)
+            used.add(proposed[row])
+    return proposed
