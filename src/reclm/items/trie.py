@@ -301,15 +301,12 @@ class ItemTrie:
                     f"prefix {list(prefix)}: no item starts with its first {depth + 1} tokens"
                 ) from error
         blocked = np.sort(self.positions(excluded))
-
-        def free(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-            return np.searchsorted(blocked, hi) - np.searchsorted(blocked, lo) < hi - lo
-
         tokens, lo, hi, closes = self.children(cursor)
-        allowed: list[int | None] = list(tokens[free(lo, hi)].tolist())
-        if free(*(np.array(closes).reshape(2, 1)))[0]:
-            allowed.append(None)
-        return allowed
+        edges = np.append(lo, closes[0]), np.append(hi, closes[1])
+        before = [blocked.searchsorted(edge) for edge in edges]
+        free = before[1] - before[0] < edges[1] - edges[0]
+        allowed: list[int | None] = [*tokens[free[:-1]].tolist()]
+        return [*allowed, None] if free[-1] else allowed
 
     def positions(self, rows: Collection[int]) -> Int32[np.ndarray, " rows"]:
         """Sorted positions of item rows, each row once.
