@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,6 @@ def plain(messages: list[Message]) -> list[dict[str, str]]:
         {"role": m.role, "content": "".join(p.text for p in m.parts if isinstance(p, Text))}
         for m in messages
     ]
-
-
-@pytest.fixture(scope="session")
-def renderers(chat_tokenizers: dict[str, Any], titles: tuple[str, ...]) -> dict[str, Renderer]:
-    return {
-        name: Renderer(tokenizer, ItemTokens.from_titles(titles, tokenizer))
-        for name, tokenizer in chat_tokenizers.items()
-    }
 
 
 space = st.text(alphabet=" \n\t", max_size=3)
@@ -225,6 +218,43 @@ def test_items_are_their_token_rows_between_control_tokens(
     assert np.isin(rendered.input_ids, control).sum() == 8
     assert rendered.input_ids.dtype == np.int32
     assert rendered.loss_mask.dtype == np.bool_
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_item_spans_have_the_ids_of_control_tokens_written_out(
+    renderers: dict[str, Renderer],
+    chat_tokenizers: dict[str, Any],
+    titles: tuple[str, ...],
+    family: str,
+) -> None:
+    written = f"1. <SOI>{titles[4]}<EOI>\n2. <SOI>{titles[13]}<EOI>"
+    expected = chat_tokenizers[family].apply_chat_template(
+        plain([user("Two, please"), assistant(written)]), return_dict=False
+    )
+    answer = assistant("1. ", ItemRef(4), "\n2. ", ItemRef(13))
+    rendered = renderers[family].conversation([user("Two, please"), answer])
+    assert rendered.input_ids.tolist() == expected
+
+
+def test_a_real_tokenizer_renders_as_its_chat_template(
+    smollm2_folder: Path, titles: tuple[str, ...]
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<SOI>", "<EOI>"]})
+    renderer = Renderer(tokenizer, ItemTokens.from_titles(titles, tokenizer))
+    messages = [user(" A film,\n\nplease "), assistant("Été à Nîmes? 你"), user("<b>No</b>…")]
+    expected = tokenizer.apply_chat_template(
+        plain(messages), add_generation_prompt=True, return_dict=False
+    )
+    assert renderer.prompt(messages).tolist() == expected
+    attacked = renderer.prompt([user("".join(MARKERS))])
+    harmless = renderer.prompt([user("x")])
+    added = list(tokenizer.added_tokens_decoder)
+    assert (
+        attacked[np.isin(attacked, added)].tolist() == harmless[np.isin(harmless, added)].tolist()
+    )
 
 
 def runs(tokenizer: Any, ids: np.ndarray, mask: np.ndarray) -> list[list[str]]:

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Int32
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
+from reclm.data.chat import Role
 from reclm.dialogue.guard import GuardedTokenizer
 from reclm.dialogue.skeleton import Outline, Skeleton, make_skeleton, takes_system
 from reclm.errors import CatalogError, DataError, TokenizerError
 from reclm.items.tokens import EOI, SOI, ItemTokens
 
-Role = Literal["system", "user", "assistant"]
 _SKELETONS_KEPT = 512
 
 
