@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -83,12 +84,17 @@ class ExcludedItems:
 
     def count(self, lo: int, hi: int) -> int:
         """Number of excluded positions in ``[lo, hi)``."""
-        found = 0
-        if self.before is not None:
-            found = int(self.before[hi]) - int(self.before[lo])
-        if len(self.listed):
-            found += int(self.listed.searchsorted(hi)) - int(self.listed.searchsorted(lo))
-        return found
+        listed, before = self._listed, self._before
+        found = bisect_left(listed, hi) - bisect_left(listed, lo)
+        return found if before is None else found + before[hi] - before[lo]
+
+    @cached_property
+    def _listed(self) -> memoryview[int]:
+        return self.listed.data
+
+    @cached_property
+    def _before(self) -> memoryview[int] | None:
+        return None if self.before is None else self.before.data
 
 
 class SpanConstraint:
@@ -248,7 +254,8 @@ class SpanConstraint:
                 return self._close(lo, hi)
         else:
             following = self.trie.step(cursor, token)
-            if self._free(following.lo, following.hi):
+            same_items = following.hi - following.lo == cursor.hi - cursor.lo
+            if same_items or self._free(following.lo, following.hi):
                 self._cursor = following
                 return None
         raise TrieError(f"token {token} at depth {cursor.depth}: leads only to excluded items")
