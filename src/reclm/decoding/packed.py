@@ -1,0 +1,317 @@
+"""Packed rows: ragged rows side by side in one forward pass, with a key/value cache of our own.
+
+The tokens of all rows lie in one ``[1, tokens]`` input, so linear layers see no padding; only
+attention knows about rows. It is registered with transformers' ``AttentionInterface``, which makes
+this work for every architecture that takes its attention from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the PyTorch documentation uses
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PretrainedConfig
+
+from reclm.backbone import base_model, output_rows
+from reclm.errors import BackboneError
+
+IMPLEMENTATION = "reclm_packed"
+_KEYWORD = "packed_rows"
+_SMALLEST_CAPACITY = 64
+_KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
+# Arguments that change what attention computes and that packed attention does not know.
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "block_table")
+
+
+class RowCache:
+    """Keys and values of one row: per layer two ``[kv_heads, capacity, head_dim]`` buffers.
+
+    Buffers grow by doubling, so that appending costs amortised constant time.
+
+    Attributes:
+        length: Tokens of the row that every layer holds.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._buffers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def layers(self) -> int:
+        """Attention layers that have stored something."""
+        return len(self._buffers)
+
+    def append(
+        self,
+        layer: nn.Module,
+        keys: Float[Tensor, "kv_heads new head_dim"],
+        values: Float[Tensor, "kv_heads new head_dim"],
+    ) -> tuple[Float[Tensor, "kv_heads seen head_dim"], Float[Tensor, "kv_heads seen head_dim"]]:
+        """Stores the new tokens behind the old ones and returns all of them, as views."""
+        end = self.length + keys.shape[1]
+        buffers = self._buffers.get(layer)
+        if buffers is None or buffers[0].shape[1] < end:
+            capacity = max(_SMALLEST_CAPACITY, end + end // 2)
+            grown = (
+                keys.new_empty(keys.shape[0], capacity, keys.shape[2]),
+                values.new_empty(values.shape[0], capacity, values.shape[2]),
+            )
+            if buffers is not None:
+                for new, old in zip(grown, buffers, strict=True):
+                    new[:, : self.length] = old[:, : self.length]
+            buffers = self._buffers[layer] = grown
+        buffers[0][:, self.length : end] = keys
+        buffers[1][:, self.length : end] = values
+        return buffers[0][:, :end], buffers[1][:, :end]
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """What packed attention has to know about one forward pass.
+
+    Attributes:
+        caches: The cache of each row.
+        counts: New tokens of each row, in the order they lie in the input.
+    """
+
+    caches: tuple[RowCache, ...]
+    counts: tuple[int, ...]
+    _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+
+    def mask(self, seen: int, new: int, window: int | None, device: torch.device) -> Tensor | None:
+        """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
+        key = (seen, new, window)
+        if key not in self._masks:
+            self._masks[key] = _causal_mask(seen, new, window, device)
+        return self._masks[key]
+
+
+def _causal_mask(seen: int, new: int, window: int | None, device: torch.device) -> Tensor | None:
+    windowed = window is not None and seen + new > window
+    if new == 1 and not windowed:
+        return None
+    queries = torch.arange(seen, seen + new, device=device)[:, None]
+    keys = torch.arange(seen + new, device=device)[None, :]
+    mask = keys <= queries
+    return mask & (keys > queries - window) if windowed and window is not None else mask
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    key: Float[Tensor, "1 kv_heads tokens head_dim"],
+    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    attention_mask: Tensor | None,  # noqa: ARG001 - part of transformers' interface
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed_rows: PackedRows | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
+    """Attention of each row over its own cache, in the form ``AttentionInterface`` asks for.
+
+    Raises:
+        BackboneError: The model wants something of its attention that is not built.
+    """
+    if packed_rows is None:
+        raise BackboneError(
+            f"{type(module).__name__} did not hand on `{_KEYWORD}` to its attention"
+        )
+    unsupported = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+    if unsupported or not getattr(module, "is_causal", True):
+        what = ", ".join(unsupported) or "attention in both directions"
+        raise BackboneError(
+            f"{type(module).__name__} uses {what}, which packed rows do not support"
+        )
+    outputs = []
+    start = 0
+    for cache, count in zip(packed_rows.caches, packed_rows.counts, strict=True):
+        new = slice(start, start + count)
+        keys, values = cache.append(module, key[0, :, new], value[0, :, new])
+        mask = packed_rows.mask(cache.length, count, sliding_window, query.device)
+        outputs.append(_attend(query[:, :, new], keys[None], values[None], mask, scaling, softcap))
+        start += count
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1
+        )
+    scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3)
+    scores = softcap * torch.tanh(scores * (scaling or query.shape[-1] ** -0.5) / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return weights @ value.repeat_interleave(groups, 1)
+
+
+# No mask function is registered under this name: transformers then builds no mask at all.
+AttentionInterface.register(IMPLEMENTATION, packed_attention)
+
+
+class Readout:
+    """What the model says after the last token of each row, with as little output layer as needed.
+
+    Args:
+        hidden: Last hidden states, where the output layer is plain linear; else None.
+        logits: Scores over the vocabulary, where it is not.
+        head: The output layer.
+        weight: ``[vocab, hidden]`` rows of the output layer.
+        bias: ``[vocab]`` of the output layer, or None.
+    """
+
+    def __init__(
+        self,
+        hidden: Float[Tensor, "rows hidden"] | None,
+        logits: Float[Tensor, "rows vocab"] | None,
+        head: nn.Module,
+        weight: Float[Tensor, "vocab hidden"],
+        bias: Float[Tensor, " vocab"] | None,
+    ) -> None:
+        self._hidden, self._logits = hidden, logits
+        self._head, self._weight, self._bias = head, weight, bias
+
+    @torch.no_grad()
+    def full(self, rows: Sequence[int]) -> Float[Tensor, "chosen vocab"]:
+        """Scores of the whole vocabulary for some rows, in float32."""
+        if self._hidden is None:
+            assert self._logits is not None
+            return self._logits[list(rows)].float()
+        scores: Tensor = self._head(self._hidden[list(rows)])
+        return scores.float()
+
+    @torch.no_grad()
+    def some(
+        self, rows: Sequence[int], tokens: Int[np.ndarray, " some"]
+    ) -> Float[Tensor, "chosen some"]:
+        """Scores of some tokens for some rows, in float32: only their rows are multiplied."""
+        if self._hidden is None:
+            assert self._logits is not None
+            columns = torch.as_tensor(tokens, dtype=torch.long, device=self._logits.device)
+            return self._logits[list(rows)][:, columns].float()
+        columns = torch.as_tensor(tokens, dtype=torch.long, device=self._weight.device)
+        bias = None if self._bias is None else self._bias[columns]
+        return F.linear(self._hidden[list(rows)], self._weight[columns], bias).float()
+
+
+class PackedModel:
+    """A causal LM that is fed packed rows; the model itself is left as it was between calls.
+
+    Args:
+        model: Any transformers causal LM, also within a PEFT wrapper.
+
+    Raises:
+        BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
+            has layers that packed rows do not support.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._configs = _configs(model)
+        _check_support(model, self._configs)
+        self._model = model
+        self._base = base_model(model)
+        self._head: nn.Module = _plain_model(model).get_output_embeddings()
+        self._weight, self._bias = output_rows(model)
+        self.device: torch.device = self._weight.device
+        self._linear = self._head_is_linear()
+
+    @torch.no_grad()
+    def forward(self, rows: Sequence[tuple[RowCache, Sequence[int]]]) -> Readout:
+        """Feeds every row its new token ids (at least one each) and advances the caches.
+
+        Raises:
+            BackboneError: A layer of the model went round packed attention.
+        """
+        packed = PackedRows(tuple(cache for cache, _ in rows), tuple(len(new) for _, new in rows))
+        last = torch.tensor(packed.counts, device=self.device).cumsum(0) - 1
+        tokens = [token for _, new in rows for token in new]
+        positions = [
+            position
+            for cache, new in rows
+            for position in range(cache.length, cache.length + len(new))
+        ]
+        inputs = {
+            "input_ids": torch.tensor([tokens], device=self.device),
+            "position_ids": torch.tensor([positions], device=self.device),
+            "use_cache": False,
+            _KEYWORD: packed,
+        }
+        hidden = logits = None
+        with self._packed():
+            if self._linear:
+                hidden = self._base(**inputs).last_hidden_state[0, last]
+            else:
+                logits = self._model(**inputs, logits_to_keep=last).logits[0]
+        for cache, new in rows:
+            cache.length += len(new)
+            if cache.layers != self._layers:
+                raise BackboneError(
+                    f"{type(self._model).__name__} sent {cache.layers} of {self._layers} layers "
+                    "through its attention interface; packed rows need all of them"
+                )
+        return Readout(hidden, logits, self._head, self._weight, self._bias)
+
+    @property
+    def _layers(self) -> int:
+        return int(self._model.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @torch.no_grad()
+    def _head_is_linear(self) -> bool:
+        """Whether nothing, such as a scale or a cap, comes between output layer and scores."""
+        probe = torch.arange(min(16, len(self._weight)), device=self.device)[None]
+        expected = self._model(input_ids=probe, use_cache=False).logits
+        hidden = self._base(input_ids=probe, use_cache=False).last_hidden_state
+        # The very same product gives the very same bits; a scale or cap near 1 must not slip by.
+        return torch.equal(F.linear(hidden, self._weight, self._bias).float(), expected.float())
+
+    @contextlib.contextmanager
+    def _packed(self) -> Iterator[None]:
+        before = [config._attn_implementation for config in self._configs]
+        training = self._model.training
+        self._model.eval()
+        try:
+            for config in self._configs:
+                config._attn_implementation = IMPLEMENTATION
+            yield
+        finally:
+            for config, implementation in zip(self._configs, before, strict=True):
+                config._attn_implementation = implementation
+            self._model.train(training)
+
+
+def _plain_model(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _configs(model: nn.Module) -> list[PretrainedConfig]:
+    """Every configuration object that a part of the model reads its attention's name from."""
+    found = (getattr(module, "config", None) for module in model.modules())
+    return list({id(c): c for c in found if isinstance(c, PretrainedConfig)}.values())
+
+
+def _check_support(model: nn.Module, configs: Sequence[PretrainedConfig]) -> None:
+    name = type(_plain_model(model)).__name__
+    if not _plain_model(model)._can_set_attn_implementation():
+        raise BackboneError(f"{name} does not take its attention from transformers' interface")
+    for config in configs:
+        other = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYER_TYPES
+        if other or getattr(config, "attention_chunk_size", None):
+            kinds = ", ".join(sorted(other)) or "chunked attention"
+            raise BackboneError(f"{name} has layers of type {kinds}, which packed rows do not know")

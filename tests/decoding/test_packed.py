@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from reclm.decoding.packed import PackedModel, RowCache
+from reclm.errors import BackboneError
+
+VOCAB = 61
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": VOCAB, "n_positions": 256}
+
+MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "tied llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=5)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "gemma2, soft caps and window": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**SIZES, sliding_window=6, final_logit_softcapping=0.5)
+    ),
+    "granite, scaled logits": lambda: GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=3)),
+    "gpt2, learned positions": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, eos_token_id=2)),
+}
+
+
+def make(name: str) -> Any:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    if "gemma2" in name:
+        # Soft caps do nothing to scores as small as an untrained model's.
+        model.config.attn_logit_softcapping = 0.1
+        for layer in model.model.layers:
+            layer.self_attn.attn_logit_softcapping = 0.1
+        model.set_attn_implementation("eager")
+    return model
+
+
+@torch.no_grad()
+def expected_logits(model: Any, tokens: list[int]) -> torch.Tensor:
+    return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ragged_rows_score_as_each_row_alone_does(name: str) -> None:
+    model = make(name)
+    packed = PackedModel(model)
+    random = np.random.default_rng(1)
+    caches = [RowCache() for _ in range(4)]
+    seen: list[list[int]] = [[] for _ in caches]
+    # Runs of different lengths; the third row joins late and the second one rests in between.
+    for counts in ([9, 1, 0, 80], [1, 7, 0, 1], [3, 0, 12, 1], [1, 1, 1, 1], [2, 5, 1, 70]):
+        active = [row for row, count in enumerate(counts) if count]
+        new = {row: random.integers(3, VOCAB, counts[row]).tolist() for row in active}
+        readout = packed.forward([(caches[row], new[row]) for row in active])
+        for row in active:
+            seen[row] += new[row]
+        full = readout.full(range(len(active)))
+        expected = torch.stack([expected_logits(model, seen[row]) for row in active])
+        torch.testing.assert_close(full, expected, rtol=1e-4, atol=1e-5)
+        some = np.array([3, 7, 60])
+        chosen = [len(active) - 1, 0]
+        torch.testing.assert_close(
+            readout.some(chosen, some), expected[chosen][:, some], rtol=1e-4, atol=1e-5
+        )
+    assert [cache.length for cache in caches] == [len(tokens) for tokens in seen]
+
+
+def test_model_is_left_as_it_was() -> None:
+    model = make("llama").train()
+    before = model.config._attn_implementation
+    PackedModel(model).forward([(RowCache(), [3, 4])])
+    assert model.config._attn_implementation == before
+    assert model.training
+    with pytest.raises(IndexError):
+        PackedModel(model).forward([(RowCache(), [VOCAB + 5])])
+    assert model.config._attn_implementation == before
+
+
+def test_adapters_count() -> None:
+    peft = pytest.importorskip("peft")
+    model = make("tied llama")
+    plain = expected_logits(model, [3, 4, 5])
+    config = peft.LoraConfig(r=2, target_modules="all-linear", trainable_token_indices=[3, 4])
+    adapted = peft.get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    expected = expected_logits(adapted, [3, 4, 5])
+    assert not torch.allclose(plain, expected, atol=1e-3)
+    readout = PackedModel(adapted).forward([(RowCache(), [3, 4, 5])])
+    torch.testing.assert_close(readout.full([0])[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        readout.some([0], np.array([3, 4, 5]))[0], expected[[3, 4, 5]], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_models_that_cannot_be_packed_are_refused() -> None:
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=1, n_head=4))
+    with pytest.raises(BackboneError, match="does not take its attention"):
+        PackedModel(bloom)
+    chunked = {**SIZES, "intermediate_size_mlp": 48, "num_local_experts": 2}
+    with pytest.raises(BackboneError, match="packed rows do not know"):
+        PackedModel(Llama4ForCausalLM(Llama4TextConfig(**chunked)))
