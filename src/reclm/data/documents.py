@@ -170,6 +170,24 @@ def json_lines(path: str | Path, *, label: str = "") -> Iterator[tuple[int, dict
         raise DataError.at(path, "the file is empty; expected one JSON object a line")
 
 
+def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
+    """Streams the lines of a UTF-8 file with their line ends, plain or gzip.
+
+    Args:
+        path: The file.
+        label: Text of the progress bar; empty shows none.
+
+    Raises:
+        DataError: The file is missing, cut off, damaged or not UTF-8; names file and line.
+    """
+    for number, content in _lines(Path(path), label):
+        try:
+            yield content.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            message = f"not UTF-8 text ({error.reason})"
+            raise DataError.at(path, message, line=number) from error
+
+
 def identifier(value: Any) -> str | None:
     """The id that ``value`` stands for; ``None`` if it cannot be one.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, Integer
 
 from reclm.data.catalog import METAS, Catalog, write_document
 from reclm.data.documents import Entry, entries, identifier
@@ -36,7 +36,7 @@ class Histories:
     """
 
     user_ids: tuple[str, ...]
-    offsets: Int64[np.ndarray, "users+1"]
+    offsets: Int64[np.ndarray, " users+1"]
     rows: Int32[np.ndarray, " interactions"]
 
     def __post_init__(self) -> None:
@@ -53,7 +53,11 @@ class Histories:
             raise DataError(f"histories: user {twice!r} occurs twice; expected unique ids")
 
     @classmethod
-    def from_lists(cls, user_ids: Sequence[str], lists: Iterable[Sequence[int]]) -> Histories:
+    def from_lists(
+        cls,
+        user_ids: Sequence[str],
+        lists: Iterable[Sequence[int] | Integer[np.ndarray, " length"]],
+    ) -> Histories:
         """Builds histories of lists of item rows, one for every user; see the class for errors."""
         parts = [np.asarray(part, dtype=np.int32) for part in lists]
         offsets = np.zeros(len(parts) + 1, dtype=np.int64)
@@ -224,9 +228,11 @@ def item_ids(path: Path, entry: Entry) -> list[str]:
     if not isinstance(value, list):
         message = f"user {entry.key!r}: expected a list of item ids, oldest first"
         raise DataError.at(path, message, line=entry.line)
-    found = [identifier(item) for item in value]
-    if None in found:
-        wrong = value[found.index(None)]
-        message = f"user {entry.key!r} has {wrong!r} in the history; expected item ids"
-        raise DataError.at(path, message, line=entry.line)
-    return [item for item in found if item is not None]
+    found: list[str] = []
+    for item in value:
+        item_id = identifier(item)
+        if item_id is None:
+            message = f"user {entry.key!r} has {item!r} in the history; expected item ids"
+            raise DataError.at(path, message, line=entry.line)
+        found.append(item_id)
+    return found
