@@ -28,9 +28,6 @@ class GuardedTokenizer:
     the model then finds in text. Renaming removes the names from the vocabulary, the merges and
     the added tokens alike and changes nothing else, so other text keeps exactly its tokens, and a
     whole conversation can be encoded as one string, as the chat template meant it.
-
-    Attributes:
-        vocabulary_size: One more than the largest token id.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -73,8 +70,10 @@ class GuardedTokenizer:
             or r"(?!)"
         )
         self._name_pattern = re.compile(rf"<\|{secret}:(\d+)\|>")
-        self.vocabulary_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
-        self._is_protected = np.zeros(self.vocabulary_size, dtype=np.bool_)
+        vocabulary = description["model"]["vocab"]
+        in_model = len(vocabulary) if isinstance(vocabulary, list) else max(vocabulary.values()) + 1
+        added = (token["id"] + 1 for token in description["added_tokens"])
+        self._is_protected = np.zeros(max(in_model, *added), dtype=np.bool_)
         self._is_protected[list(protected.values())] = True
         # A model without byte fallback uses it for letters it does not know, so text may hold it.
         self._unknown = unknown if unknown is not None else -1
