@@ -27,7 +27,8 @@ class AmazonConfig:
         out: Folder for metas.jsonl, category.jsonl and sequential.jsonl.
         length: Keep users with at least this many interactions, and their first ones only.
         users: Users to sample without replacement; 0 keeps all.
-        k_core: Instead of `length`, keep the k-core of users and items; 0 switches it off.
+        k_core: Instead of `length` and `users`, keep the k-core of users and items with complete
+            histories; 0 switches it off.
         seed: Seed of the sample.
     """
 

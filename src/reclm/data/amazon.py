@@ -184,7 +184,7 @@ def _read_reviews(
 
 def _select(frame: pl.DataFrame, config: AmazonConfig) -> pl.DataFrame:
     if config.k_core:
-        return drop_short(k_core(frame, config.k_core), MIN_INTERACTIONS)
+        return k_core(frame, config.k_core, user_k=max(config.k_core, MIN_INTERACTIONS))
     return drop_short(frame, config.length).filter(
         pl.int_range(pl.len()).over("user") < config.length
     )

@@ -103,7 +103,7 @@ class Catalog:
                 message = f"item {entry.key!r} is already on line {lines[entry.key]}"
                 raise DataError.at(path, message + "; expected unique ids", line=entry.line)
             lines[entry.key] = entry.line
-            loaded.append(_item(path, entry))
+            loaded.append(parse_item(path, entry))
         if not loaded:
             raise DataError.at(path, "holds no items; expected at least one")
         categories = _load_categories(folder / CATEGORIES, lines)
@@ -243,18 +243,12 @@ def title_of(value: Any) -> str | None:
     return None
 
 
-def write_document(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object with one entry a line, atomically."""
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.write("{")
-        for number, (key, entry) in enumerate(value.items()):
-            stream.write(",\n" if number else "\n")
-            stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
-            stream.write(json.dumps(entry, ensure_ascii=False))
-        stream.write("\n}\n" if value else "}\n")
+def parse_item(path: Path, entry: Entry) -> Item:
+    """The item of one entry of ``metas.jsonl``, without its categories.
 
-
-def _item(path: Path, entry: Entry) -> Item:
+    Raises:
+        DataError: It has no title, or a field is not Unicode text; names file and line.
+    """
     title = title_of(entry.value)
     if title is None:
         fields = ", ".join(TITLE_FIELDS)
@@ -274,6 +268,17 @@ def _item(path: Path, entry: Entry) -> Item:
         message = f"item {entry.key!r} holds half a surrogate pair; expected Unicode text"
         raise DataError.at(path, message, line=entry.line) from error
     return Item(entry.key, title, description, title_t=title_t or None)
+
+
+def write_document(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one JSON object with one entry a line, atomically."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write("{")
+        for number, (key, entry) in enumerate(value.items()):
+            stream.write(",\n" if number else "\n")
+            stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
+            stream.write(json.dumps(entry, ensure_ascii=False))
+        stream.write("\n}\n" if value else "}\n")
 
 
 def _meta(item: Item) -> dict[str, str]:

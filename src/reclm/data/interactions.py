@@ -18,7 +18,7 @@ SEQUENCES = "sequential.jsonl"
 MIN_INTERACTIONS = 3
 """One item each to train on, to validate with and to test with."""
 
-_USER_FIELDS = ("user_id", "user", "reviewerID")
+USER_FIELDS = ("user_id", "user", "reviewerID")
 _LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
 
 
@@ -77,7 +77,7 @@ class Histories:
         row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
         lines: dict[str, int] = {}
         lists: list[list[int]] = []
-        for entry in entries(path, _USER_FIELDS):
+        for entry in entries(path, USER_FIELDS):
             if entry.key in lines:
                 message = f"user {entry.key!r} is already on line {lines[entry.key]}"
                 raise DataError.at(path, message + "; expected unique ids", line=entry.line)
@@ -194,12 +194,13 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
     return LeaveOneOut(histories)
 
 
-def k_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
+def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
     """The largest part of the interactions in which every user and every item occurs ``k`` times.
 
     Args:
         frame: One row per interaction; columns ``user``, ``item`` and any others.
-        k: Interactions of every user and item at least.
+        k: Interactions of every item, and of every user, at least.
+        user_k: Interactions of every user at least, where that differs.
 
     Returns:
         The rows of the core in their order; none if there is no core.
@@ -209,8 +210,9 @@ def k_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
     """
     if k < 1:
         raise ConfigError(f"--k_core {k}: expected 1 or more")
+    user_k = k if user_k is None else user_k
     while True:
-        kept = frame.filter((pl.len().over("user") >= k) & (pl.len().over("item") >= k))
+        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
         if len(kept) == len(frame):
             return kept
         frame = kept

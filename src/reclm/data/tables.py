@@ -62,8 +62,10 @@ def prepare_table(config: TableConfig) -> Path:
     items = _read_items(config)
     frame, user_ids, repeated = _read_interactions(config, items)
     if config.k_core:
-        frame = k_core(frame, config.k_core)
-    frame = drop_short(frame, config.min_interactions)
+        user_k = max(config.k_core, config.min_interactions)
+        frame = k_core(frame, config.k_core, user_k=user_k)
+    else:
+        frame = drop_short(frame, config.min_interactions)
     hint = f"--min_interactions {config.min_interactions}"
     hint += f" and --k_core {config.k_core}" if config.k_core else ""
     require_users(Path(config.interactions), len(frame), f"try less than {hint}")
@@ -75,7 +77,7 @@ def prepare_table(config: TableConfig) -> Path:
     users, lists = group_histories(frame, user_ids)
     reason = f"users with fewer than {config.min_interactions} interactions"
     if config.k_core:
-        reason = f"users outside the {max(config.k_core, config.min_interactions)}-core"
+        reason = f"users outside the {config.k_core}-core"
     prepared = Prepared(
         Catalog.from_items(items, Path(config.out).resolve().name),
         Histories.from_lists(users, lists),
