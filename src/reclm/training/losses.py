@@ -152,8 +152,6 @@ def scoped_cross_entropy(
     loss: LossType = "plain",
     gamma: float = 2.0,
     num_labels: int | Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of the labelled positions.
 
@@ -167,8 +165,6 @@ def scoped_cross_entropy(
         gamma: Exponent of the focal loss.
         num_labels: Divide by this many labels instead of those of ``targets``; for batches that
             are shared by several steps or processes.
-        scale: Factor on the logits.
-        softcap: Bound of the logits as in Gemma 2, ``softcap * tanh(logits / softcap)``.
 
     Returns:
         In nats; 0 with zero gradients if there is no label.
@@ -176,15 +172,9 @@ def scoped_cross_entropy(
     states = hidden.reshape(-1, hidden.shape[-1])
     total = states.new_zeros((), dtype=torch.float32) + states[:0].sum().float()
 
-    def shaped(logits: Tensor) -> Tensor:
-        logits = logits.float()
-        if scale != 1.0:
-            logits = logits * scale
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
     if len(targets.free_position):
         free = states.index_select(0, targets.free_position)
-        logits = shaped(functional.linear(free, weight, bias))
+        logits = functional.linear(free, weight, bias).float()
         surprise = functional.cross_entropy(logits, targets.free_token, reduction="none")
         if loss == "focal":
             surprise = _focal(surprise, gamma)
@@ -209,7 +199,7 @@ def scoped_cross_entropy(
             )
             if biases is not None:
                 logits = logits + biases[block].view(nodes, 1, children)
-            logits = shaped(logits).masked_fill(
+            logits = logits.float().masked_fill(
                 padding[block].view(nodes, 1, children), float("-inf")
             )
             choice = targets.decision_choice[decision : decision + nodes * each].clamp(min=0)

@@ -1,0 +1,453 @@
+"""Training samples: a pure function of seed, epoch and user, rendered and collated in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch.utils.data import Dataset
+
+from reclm.config import ScopeType, SftConfig
+from reclm.data.interactions import LeaveOneOut
+from reclm.dialogue.render import Message, Rendered, Renderer
+from reclm.dialogue.tasks import fit_history, recommend_messages, with_exchange
+from reclm.dialogue.templates import Wording, wordings
+from reclm.errors import DataError
+from reclm.items.tokens import ItemTokens
+from reclm.items.trie import ItemTrie
+from reclm.teacher.client import Teacher
+from reclm.training.general import GeneralChat
+from reclm.training.losses import LabelledSpans, scoped_targets
+
+# Batches whose samples are put next to others of like length; more would train on shorter samples
+# for long stretches without saving much padding.
+_POOL = 16
+# Keys of the random streams.
+_ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION = range(5)
+
+
+class Draws(NamedTuple):
+    """What chance decides about the samples of one epoch, before the teacher is asked.
+
+    Attributes:
+        target: Index of the target in the user's training items.
+        start: Index of the first item of the history, which ends before the target.
+        list_length: Items in the answer.
+        wording: Wording of each sample.
+        exchange: General exchange beside the recommendation; -1 for none.
+        before: Whether that exchange comes first.
+        conversation: General conversation of each sample behind the recommendation samples.
+    """
+
+    target: Int64[np.ndarray, " users"]
+    start: Int64[np.ndarray, " users"]
+    list_length: Int64[np.ndarray, " users"]
+    wording: Int64[np.ndarray, " users"]
+    exchange: Int64[np.ndarray, " users"]
+    before: Bool[np.ndarray, " users"]
+    conversation: Int64[np.ndarray, " conversations"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A rendered conversation and what of it is trained.
+
+    Attributes:
+        rendered: Token ids, loss mask and spans.
+        trained: Item spans that carry loss.
+        cut: History items left out to fit the length.
+    """
+
+    rendered: Rendered
+    trained: Bool[np.ndarray, " spans"]
+    cut: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One recommendation to render."""
+
+    user: int
+    history: list[int]
+    target: int
+    list_length: int
+    wording: Wording
+    exchange: tuple[Message, ...] | None
+    before: bool
+    rng_key: tuple[int, ...]
+
+
+class SampleSource:
+    """Makes recommendation and general samples.
+
+    A sample of the training shows a random window of a user's training items and asks for the item
+    behind it: the target is uniform over all but the first item, the start of the window uniform
+    over the ``max_history`` items before the target (arXiv 2505.03336). The answer names the target
+    first and the teacher's best items behind it.
+    """
+
+    def __init__(
+        self,
+        split: LeaveOneOut,
+        titles: Sequence[str],
+        item_tokens: ItemTokens,
+        renderer: Renderer,
+        config: SftConfig,
+        *,
+        teacher: Teacher | None = None,
+        chat: GeneralChat | None = None,
+    ) -> None:
+        """Takes what samples are made of.
+
+        Args:
+            split: Histories and what of them is held out.
+            titles: Title of each item row, as written in prompts.
+            item_tokens: Token rows of the catalog.
+            renderer: Renderer of the model's tokenizer and the catalog.
+            config: Settings of the training.
+            teacher: Extends the lists; without one a list is the target alone.
+            chat: General conversations, where the configuration mixes some in.
+
+        Raises:
+            DataError: No user has two items to train on.
+        """
+        self._split = split
+        self._titles = titles
+        self._renderer = renderer
+        self._config = config
+        self._teacher = teacher
+        self._chat = chat
+        lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
+        self.users = np.flatnonzero(lengths >= 2)
+        self._lengths = lengths[self.users]
+        if not len(self.users):
+            raise DataError(
+                "no user has two items besides the two held out; expected users with at least four"
+            )
+        self._item_size = np.diff(item_tokens.offsets) + 2
+        self._wordings = wordings(
+            "train", mention_control_tokens=config.mention_control_tokens, candidates=False
+        )
+        self._plain = len(self._wordings)
+        if config.candidate_ratio > 0:
+            self._wordings += wordings(
+                "train", mention_control_tokens=config.mention_control_tokens, candidates=True
+            )
+        self.num_general = 0
+        if chat is not None:
+            self.num_general = round(config.chat_ratio * len(self.users))
+
+    @property
+    def per_epoch(self) -> int:
+        """Samples of one epoch."""
+        return len(self.users) + self.num_general
+
+    def draws(self, epoch: int) -> Draws:
+        """What chance decides in an epoch."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, _DRAWS, epoch])
+        count = len(self.users)
+        target = rng.integers(1, self._lengths)
+        start = rng.integers(np.maximum(0, target - config.max_history), target)
+        shortest = config.list_length if config.fixed_list_length else 1
+        list_length = rng.integers(shortest, config.list_length + 1, size=count)
+        if self._teacher is None:
+            list_length = np.ones(count, dtype=np.int64)
+        wording = rng.integers(0, self._plain, size=count)
+        if config.candidate_ratio > 0:
+            offering = rng.integers(self._plain, len(self._wordings), size=count)
+            wording = np.where(rng.random(count) < config.candidate_ratio, offering, wording)
+        exchange = np.full(count, -1, dtype=np.int64)
+        before = np.zeros(count, dtype=np.bool_)
+        conversation = np.zeros(0, dtype=np.int64)
+        if self._chat is not None:
+            chosen = rng.integers(0, len(self._chat.exchanges), size=count)
+            exchange = np.where(rng.random(count) < config.multi_round_ratio, chosen, -1)
+            before = rng.random(count) < 0.5
+            conversation = rng.integers(
+                0, len(self._chat.conversations), size=self.num_general, dtype=np.int64
+            )
+        return Draws(target, start, list_length, wording, exchange, before, conversation)
+
+    def estimated_lengths(self, draws: Draws) -> Int64[np.ndarray, " samples"]:
+        """Roughly the tokens of each sample of an epoch, to put like beside like."""
+        items = draws.target - draws.start + draws.list_length
+        estimate = (items * (self._item_size.mean() + 3)).astype(np.int64)
+        if self._chat is None:
+            return estimate
+        lengths: Int64[np.ndarray, " samples"] = self._chat.lengths[draws.conversation]
+        return np.concatenate([estimate, lengths]).astype(np.int64)
+
+    def train_samples(
+        self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
+    ) -> list[Sample]:
+        """Samples of the training.
+
+        Args:
+            wanted: Epoch and number within the epoch of each sample.
+            draws: Draws of that epoch, for each sample.
+        """
+        samples: dict[int, Sample] = {}
+        places: list[int] = []
+        tasks: list[_Task] = []
+        for place, ((epoch, number), drawn) in enumerate(zip(wanted, draws, strict=True)):
+            if number < len(self.users):
+                places.append(place)
+                tasks.append(self._task(epoch, number, drawn))
+                continue
+            assert self._chat is not None
+            conversation = drawn.conversation[number - len(self.users)]
+            rendered = self._renderer.conversation(self._chat.conversations[conversation])
+            samples[place] = Sample(rendered, _written(rendered), 0)
+        samples.update(zip(places, self._rendered(tasks), strict=True))
+        return [samples[place] for place in range(len(wanted))]
+
+    def validation_samples(self, users: Sequence[int]) -> list[Sample]:
+        """For each user the validation item behind the newest of the items before it."""
+        config = self._config
+        tasks: list[_Task] = []
+        for user in users:
+            held_out = self._split.valid(user)
+            rng = np.random.default_rng([config.seed, _VALIDATION, user])
+            shortest = config.list_length if config.fixed_list_length else 1
+            length = int(rng.integers(shortest, config.list_length + 1))
+            tasks.append(
+                _Task(
+                    user=user,
+                    history=held_out.history[-config.max_history :].tolist(),
+                    target=int(held_out.target),
+                    list_length=1 if self._teacher is None else length,
+                    wording=self._wordings[0],
+                    exchange=None,
+                    before=False,
+                    rng_key=(),
+                )
+            )
+        return self._rendered(tasks)
+
+    def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
+        user = int(self.users[number])
+        items = self._split.train(user)
+        target = int(drawn.target[number])
+        exchange = int(drawn.exchange[number])
+        chat = self._chat
+        return _Task(
+            user=user,
+            history=items[int(drawn.start[number]) : target].tolist(),
+            target=int(items[target]),
+            list_length=int(drawn.list_length[number]),
+            wording=self._wordings[int(drawn.wording[number])],
+            exchange=None if exchange < 0 or chat is None else chat.exchanges[exchange],
+            before=bool(drawn.before[number]),
+            rng_key=(self._config.seed, _CANDIDATES, epoch, user),
+        )
+
+    def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
+        return [
+            self._render(task, answer)
+            for task, answer in zip(tasks, self._answers(tasks), strict=True)
+        ]
+
+    def _answers(self, tasks: Sequence[_Task]) -> list[list[int]]:
+        """The target first, then the teacher's items; the teacher is asked once."""
+        if self._teacher is None or not tasks:
+            return [[task.target] for task in tasks]
+        longest = max(task.list_length for task in tasks)
+        best = self._teacher.top_k([task.history for task in tasks], longest)
+        return [
+            [task.target, *(row for row in rows if row not in (task.target, -1))][
+                : task.list_length
+            ]
+            for task, rows in zip(tasks, best.tolist(), strict=True)
+        ]
+
+    def _render(self, task: _Task, answer: list[int]) -> Sample:
+        config = self._config
+        candidates = self._candidates(task, answer) if task.wording.offers_candidates else None
+
+        def build(history: Sequence[int]) -> tuple[Message, ...]:
+            messages = recommend_messages(
+                task.wording,
+                history,
+                len(answer),
+                answer,
+                self._titles,
+                config.history_form,
+                config.list_form,
+                candidates,
+            )
+            if task.exchange is None:
+                return messages
+            return with_exchange(messages, task.exchange, before=task.before)
+
+        rendered = self._renderer.conversation(build(task.history))
+        cut = 0
+        if len(rendered.input_ids) > config.max_length:
+            messages, cut = fit_history(self._renderer, build, task.history, config.max_length)
+            rendered = self._renderer.conversation(messages)
+        trained = _written(rendered)
+        if config.loss_on_history:
+            shown = np.flatnonzero(~trained)
+            count = len(task.history) - cut
+            instruction = task.wording.instruction
+            candidates_first = candidates is not None and instruction.index(
+                "{candidates}"
+            ) < instruction.index("{history}")
+            trained[shown[len(shown) - count :] if candidates_first else shown[:count]] = True
+        return Sample(rendered, trained, cut)
+
+    def _candidates(self, task: _Task, answer: list[int]) -> list[int]:
+        """The answer among random other items, in random order."""
+        rng = np.random.default_rng(task.rng_key)
+        size = min(
+            int(rng.integers(len(answer), self._config.max_candidates + 1)), len(self._titles)
+        )
+        candidates = dict.fromkeys(answer)
+        while len(candidates) < size:
+            candidates.update(
+                dict.fromkeys(rng.integers(len(self._titles), size=size - len(candidates)).tolist())
+            )
+        return [list(candidates)[place] for place in rng.permutation(len(candidates))]
+
+
+class SftDataset(Dataset[Sample]):
+    """All samples of a training, in the order they are trained on.
+
+    Epochs follow one another, each in an order of its own. Within some batches' worth of samples
+    those of like length stand together, and the batches are shuffled; so a batch has little
+    padding, and any sample still depends on nothing but its index.
+    """
+
+    def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
+        """Lays out the samples.
+
+        Args:
+            source: Makes the samples.
+            num_samples: Samples of the whole training.
+            batch_size: Samples of an optimiser step, over all processes and accumulated batches.
+            seed: Seed of the order.
+        """
+        self._source = source
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._draws = lru_cache(maxsize=8)(source.draws)
+        self._order = lru_cache(maxsize=8)(self._epoch_order)
+        self._pool = lru_cache(maxsize=2)(self._pool_order)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, so that the teacher is asked once."""
+        size = _POOL * self._batch_size
+        wanted = [self._pool(index // size)[index % size] for index in indices]
+        return self._source.train_samples(wanted, [self._draws(epoch) for epoch, _ in wanted])
+
+    def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " samples"]:
+        rng = np.random.default_rng([self._seed, _ORDER, epoch])
+        return rng.permutation(self._source.per_epoch)
+
+    def _pool_order(self, pool: int) -> list[tuple[int, int]]:
+        """Epoch and number of each sample of a pool, in order."""
+        size = _POOL * self._batch_size
+        places = np.arange(pool * size, min((pool + 1) * size, self._num_samples))
+        epochs, within = np.divmod(places, self._source.per_epoch)
+        numbers = np.empty_like(places)
+        lengths = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            numbers[here] = self._order(epoch)[within[here]]
+            lengths[here] = self._source.estimated_lengths(self._draws(epoch))[numbers[here]]
+        by_length = np.argsort(lengths, kind="stable")
+        batches = len(places) // self._batch_size
+        whole = by_length[: batches * self._batch_size].reshape(batches, self._batch_size)
+        rng = np.random.default_rng([self._seed, _SHUFFLE, pool])
+        order = np.concatenate(
+            [rng.permutation(whole).reshape(-1), by_length[batches * self._batch_size :]]
+        )
+        return list(zip(epochs[order].tolist(), numbers[order].tolist(), strict=True))
+
+
+class ValidationDataset(Dataset[Sample]):
+    """One sample for each of some users, the same in every validation."""
+
+    def __init__(self, source: SampleSource, num_users: int, seed: int) -> None:
+        """Samples at most ``num_users`` users."""
+        self._source = source
+        rng = np.random.default_rng([seed, _VALIDATION])
+        self._users = np.sort(rng.permutation(source.users)[:num_users]).tolist()
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, so that the teacher is asked once."""
+        return self._source.validation_samples([self._users[index] for index in indices])
+
+
+class Collator:
+    """Pads samples on the right and lays out what each position is trained on.
+
+    With causal attention nothing sees the padding behind it, so there is no attention mask.
+    """
+
+    def __init__(
+        self, trie: ItemTrie, *, eoi_token_id: int, pad_token_id: int, scope: ScopeType
+    ) -> None:
+        """Takes the prefix tree of the catalog and the ids of two tokens."""
+        self._trie = trie
+        self._eoi_token_id = eoi_token_id
+        self._pad_token_id = pad_token_id
+        self._scope = scope
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """A batch.
+
+        Returns:
+            ``input_ids`` ``[batch, length]``, ``targets``, ``num_labels`` (a scalar tensor) and
+            ``cut``, the history items left out.
+        """
+        length = max(len(sample.rendered.input_ids) for sample in samples)
+        input_ids = np.full((len(samples), length), self._pad_token_id, dtype=np.int64)
+        labelled = np.zeros((len(samples), length), dtype=np.bool_)
+        spans: list[tuple[int, int, int, int]] = []
+        for number, sample in enumerate(samples):
+            size = len(sample.rendered.input_ids)
+            input_ids[number, :size] = sample.rendered.input_ids
+            labelled[number, :size] = sample.rendered.loss_mask
+            for span, trained in zip(sample.rendered.spans, sample.trained.tolist(), strict=True):
+                if trained:
+                    spans.append((number, *span))
+        columns = np.array(spans, dtype=np.int64).reshape(-1, 4).T
+        targets = scoped_targets(
+            self._trie,
+            input_ids,
+            labelled,
+            LabelledSpans(*columns),
+            eoi_token_id=self._eoi_token_id,
+            scope=self._scope,
+        )
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "targets": targets,
+            "num_labels": torch.tensor(targets.num_labels),
+            "cut": torch.tensor(sum(sample.cut for sample in samples)),
+        }
+
+
+def _written(rendered: Rendered) -> Bool[np.ndarray, " spans"]:
+    """Spans the assistant writes."""
+    starts = [span.start for span in rendered.spans]
+    return rendered.loss_mask[starts].copy() if starts else np.zeros(0, dtype=np.bool_)

@@ -1,0 +1,82 @@
+"""What a training shows while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import TrainerCallback
+
+
+class ProgressReport(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on a terminal, a line for each entry of the log elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Reports to a console, by default standard error."""
+        self._console = console or Console(stderr=True, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._loss = ""
+        self._warned = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Opens the bar."""
+        del args, control, kwargs
+        if state.is_world_process_zero and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("train sft"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(
+                "train", total=state.max_steps, completed=state.global_step, loss=""
+            )
+            self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
+        del args, control, kwargs
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, loss=self._loss)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows losses, and says once if histories had to be cut."""
+        del args, control, kwargs
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            self._loss = f"loss {float(logs['loss']):.3f}"
+        if logs.get("history_items_cut") and not self._warned:
+            self._warned = True
+            self._console.print(
+                f"step {state.global_step}: {logs['history_items_cut']} history items were cut, "
+                "oldest first, to keep samples within --max-length (counted in the log)"
+            )
+        shown = "eval_loss" in logs or ("loss" in logs and self._bar is None)
+        if shown:
+            values = [f"step {state.global_step}/{state.max_steps}"]
+            for name, title in (("loss", "loss"), ("eval_loss", "validation loss")):
+                if name in logs:
+                    values.append(f"{title} {float(logs[name]):.4f}")
+            if "learning_rate" in logs:
+                values.append(f"learning rate {float(logs['learning_rate']):.2e}")
+            self._console.print("train sft: " + ", ".join(values))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Closes the bar."""
+        del args, state, control, kwargs
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,357 @@
+"""Supervised fine-tuning on recommendation conversations: `reclm train sft`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from rich.console import Console
+from transformers import PrinterCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from reclm.artifacts import open_run
+from reclm.backbone import (
+    Backbone,
+    ModelSpec,
+    TinyConfig,
+    add_lora,
+    create_tiny,
+    load_backbone,
+    save_backbone,
+    save_model,
+)
+from reclm.config import SftConfig
+from reclm.data.catalog import Catalog
+from reclm.data.chat import Conversation, load_conversations
+from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
+from reclm.dialogue.render import Renderer
+from reclm.dialogue.templates import TRAIN_WORDINGS
+from reclm.errors import ConfigError, TeacherError
+from reclm.items.titles import canonical_titles
+from reclm.items.tokens import ItemTokens
+from reclm.teacher.client import InProcessTeacher, load_teacher
+from reclm.training.dataset import Collator, SampleSource, SftDataset, ValidationDataset
+from reclm.training.general import GeneralChat
+from reclm.training.progress import ProgressReport
+from reclm.training.trainer import (
+    ScopedTrainer,
+    newest_checkpoint,
+    plain_forward,
+    remove_incomplete,
+)
+
+_STAGE = "train sft"
+_CHECKPOINTS = "checkpoints"
+_TINY_BASE = "base"
+# Settings that cannot change the weights, so a run may be resumed with others.
+_FREE_FIELDS = ("workers", "logging_steps", "checkpoint_every")
+# The prompts come back in every sample, so their words should be whole tokens of a tiny model.
+_PROMPT_REPEATS = 100
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a training reads."""
+
+    catalog: Catalog
+    split: LeaveOneOut
+    teacher: InProcessTeacher | None
+    conversations: tuple[Conversation, ...]
+
+
+def train_sft(config: SftConfig) -> Path:
+    """Fine-tunes a chat model so that it answers with items of the catalog.
+
+    Killed and started again with the same configuration, it goes on from its newest checkpoint and
+    ends with the same weights. Under ``accelerate launch`` each process takes ``batch_size``
+    samples of a step.
+
+    Returns:
+        ``config.out``: after full tuning a folder to recommend with; after LoRA an adapter, to be
+        merged by ``reclm train merge``. Both hold the catalog, with the titles the model writes.
+
+    Raises:
+        ConfigError: Settings contradict one another, or name something that is not there; raised
+            before anything is loaded.
+        DataError: The data cannot be trained on.
+        ArtifactError: The run folder holds something else.
+    """
+    check_config(config)
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    processes = PartialState(cpu=on_cpu)
+    inputs = _read(config, on_cpu=on_cpu)
+    with processes.main_process_first():
+        run = open_run(config.out, _STAGE, config, inputs=_hashed(config), free_fields=_FREE_FIELDS)
+    if run.finished:
+        return config.out
+    set_seed(config.seed)
+    backbone = _backbone(config, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
+    catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
+    trainer = _trainer(config, inputs, backbone, catalog)
+    checkpoints = config.out / _CHECKPOINTS
+    if processes.is_main_process:
+        remove_incomplete(checkpoints)
+    processes.wait_for_everyone()
+    newest = newest_checkpoint(checkpoints)
+    result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    plain_forward(backbone.model)
+    if processes.is_main_process:
+        catalog.save(config.out)
+        save_model(config.out, backbone, _spec(config))
+        run.finish(steps=result.global_step, loss=result.training_loss)
+        shutil.rmtree(checkpoints)
+    processes.wait_for_everyone()
+    return config.out
+
+
+def check_config(config: SftConfig) -> None:
+    """Checks what can be checked without loading anything.
+
+    Raises:
+        ConfigError: Names the flag.
+    """
+    needs = [
+        (config.loss_on_history and config.history_form != "span",
+         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
+        (config.chat is None and config.chat_ratio > 0,
+         f"--chat-ratio {config.chat_ratio}: no conversations to mix in; add --chat FILE"),
+        (config.chat is None and config.multi_round_ratio > 0,
+         f"--multi-round-ratio {config.multi_round_ratio}: no conversations to take turns from; "
+         "add --chat FILE"),
+        (config.chat is not None and not config.chat.is_file(),
+         f"--chat {config.chat}: no such file"),
+        (not config.data.is_dir(), f"--data {config.data}: no such folder"),
+        (bool(config.teacher) and not Path(config.teacher).is_dir(),
+         f"--teacher {config.teacher}: no such folder; fit one with `reclm teacher fit`"),
+        (config.candidate_ratio > 0 and config.max_candidates < config.list_length,
+         f"--max-candidates {config.max_candidates}: shorter than --list-length "
+         f"{config.list_length}; a candidate list holds the whole answer"),
+        (config.quantization != "none" and not _cuda(config),
+         f"--quantization {config.quantization}: needs a CUDA device; "
+         "use --quantization none on the CPU"),
+        (config.quantization != "none" and config.tune == "full",
+         f"--quantization {config.quantization}: quantized weights cannot be trained; "
+         "use --tune lora"),
+        (config.quantization != "none" and config.model == "tiny",
+         f"--quantization {config.quantization}: a tiny model starts from scratch; "
+         "use --quantization none"),
+    ]  # fmt: skip
+    for wrong, message in needs:
+        if wrong:
+            raise ConfigError(message)
+    for name in ("chat_ratio", "focal_gamma", "weight_decay", "clip_norm"):
+        _check_range(config, name, low=0.0)
+    for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio"):
+        _check_range(config, name, low=0.0, high=1.0)
+    for name in ("max_steps", "validate_every", "checkpoint_every", "workers", "seed"):
+        _check_range(config, name, low=0)
+    for name in (
+        "max_history", "list_length", "max_length", "epochs", "batch_size", "validation_users",
+        "gradient_accumulation", "logging_steps", "lora_r",
+    ):  # fmt: skip
+        _check_range(config, name, low=1)
+    if not config.learning_rate > 0:
+        raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
+
+
+def _check_range(config: SftConfig, name: str, low: float, high: float | None = None) -> None:
+    value = getattr(config, name)
+    if value < low or (high is not None and value > high):
+        wanted = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ConfigError(f"--{name.replace('_', '-')} {value}: expected {wanted}")
+
+
+def _cuda(config: SftConfig) -> bool:
+    return config.device != "cpu" and torch.cuda.is_available()
+
+
+def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
+    """Inputs whose contents decide whether a run may be resumed."""
+    found: dict[str, str | Path] = {"data": config.data}
+    if config.teacher:
+        found["teacher"] = Path(config.teacher) / "teacher.safetensors"
+    if config.chat is not None:
+        found["chat"] = config.chat
+    if Path(config.model).is_dir():
+        found["model"] = Path(config.model)
+    return found
+
+
+def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
+    catalog = Catalog.load(config.data)
+    split = leave_one_out(Histories.load(config.data, catalog))
+    teacher = None
+    if config.teacher:
+        # Workers are forked, and CUDA does not survive that.
+        device = "cpu" if on_cpu or config.workers else "auto"
+        try:
+            teacher = load_teacher(config.teacher, catalog, device)
+        except TeacherError as error:
+            raise ConfigError(f"--teacher: {error}") from error
+    conversations = () if config.chat is None else load_conversations(config.chat)
+    return _Inputs(catalog, split, teacher, conversations)
+
+
+def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool) -> Backbone:
+    if config.model == "tiny":
+        sizes = TinyConfig(max_position=config.max_length, seed=config.seed)
+        backbone = create_tiny(_tiny_texts(inputs), sizes)
+        if config.tune == "lora" and is_main:
+            save_backbone(config.out / _TINY_BASE, backbone)
+    else:
+        # Each process of several takes the device accelerate gives it, when the trainer moves it.
+        backbone = load_backbone(
+            config.model,
+            attention=config.attention,
+            quantization=config.quantization,
+            device="cpu" if on_cpu else f"cuda:{PartialState().local_process_index}",
+        )
+    longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and config.max_length > longest:
+        raise ConfigError(
+            f"--max-length {config.max_length}: {config.model} reads {longest} at most"
+        )
+    if config.tune == "lora":
+        return add_lora(
+            backbone,
+            r=config.lora_r,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            targets=config.lora_targets,
+            train_embeddings=config.train_embeddings,
+            train_lm_head=config.train_lm_head,
+            seed=config.seed,
+        )
+    backbone.model.requires_grad_(True)
+    return backbone
+
+
+def _tiny_texts(inputs: _Inputs) -> list[str]:
+    """What the tokenizer of a tiny model learns its words from."""
+    prompts = [wording.instruction for wording in TRAIN_WORDINGS] + ["user\nassistant\n1234567890."]
+    turns = [turn.text for conversation in inputs.conversations for turn in conversation]
+    return [*inputs.catalog.titles, *prompts * _PROMPT_REPEATS, *turns]
+
+
+def _trainer(
+    config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog
+) -> ScopedTrainer:
+    console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+    titles = [item.title_t or item.title for item in catalog.items]
+    item_tokens = ItemTokens.from_titles(titles, backbone.tokenizer)
+    renderer = Renderer(backbone.tokenizer, item_tokens)
+    chat = None
+    if config.chat is not None and (config.chat_ratio > 0 or config.multi_round_ratio > 0):
+        chat = GeneralChat.fit(inputs.conversations, renderer, config.max_length, config.chat)
+        if chat.cut or chat.dropped:
+            console.print(
+                f"{config.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
+                f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
+                f"{config.max_length}"
+            )
+    source = SampleSource(
+        inputs.split, titles, item_tokens, renderer, config, teacher=inputs.teacher, chat=chat
+    )
+    skipped = len(inputs.split) - len(source.users)
+    if skipped:
+        console.print(
+            f"{config.data}: {skipped} of {len(inputs.split)} users have a single item to train "
+            "on, which leaves no history; they are not trained on"
+        )
+    trie = item_tokens.trie()
+    step_size = config.batch_size * config.gradient_accumulation * PartialState().num_processes
+    steps = -(-config.epochs * source.per_epoch // step_size)
+    if config.max_steps:
+        steps = min(steps, config.max_steps)
+    pad = backbone.tokenizer.pad_token_id
+    trainer = ScopedTrainer(
+        loss=config.loss,
+        gamma=config.focal_gamma,
+        model=backbone.model,
+        args=_arguments(config, steps, source.per_epoch / step_size),
+        train_dataset=SftDataset(source, steps * step_size, step_size, config.seed),
+        eval_dataset=ValidationDataset(source, config.validation_users, config.seed),
+        data_collator=Collator(
+            trie,
+            eoi_token_id=backbone.eoi_token_id,
+            pad_token_id=backbone.eoi_token_id if pad is None else pad,
+            scope=config.scope,
+        ),
+        callbacks=_callbacks(config, console),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> TrainingArguments:
+    """The settings of `Trainer`; the dataset is the whole training, so it passes over it once."""
+
+    def every(epochs: float) -> int:
+        return max(1, round(epochs * steps_per_epoch))
+
+    schedules = {"constant": "constant_with_warmup"}
+    return TrainingArguments(
+        output_dir=str(config.out / _CHECKPOINTS),
+        num_train_epochs=1,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        gradient_checkpointing=config.gradient_checkpointing,
+        learning_rate=config.learning_rate,
+        warmup_steps=round(config.warmup_ratio * steps),
+        lr_scheduler_type=schedules.get(config.scheduler, config.scheduler),
+        lr_scheduler_kwargs=(
+            {"lr_end": config.learning_rate / 10} if config.scheduler == "polynomial" else {}
+        ),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip_norm,
+        bf16=config.bf16,
+        use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
+        eval_strategy="steps" if config.validate_every else "no",
+        eval_steps=every(config.validate_every) if config.validate_every else None,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every or every(1),
+        save_total_limit=2,
+        logging_steps=config.logging_steps,
+        dataloader_num_workers=config.workers,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        label_names=[],
+        disable_tqdm=True,
+        report_to="none",
+        seed=config.seed,
+    )
+
+
+def _callbacks(config: SftConfig, console: Console) -> Sequence[object]:
+    callbacks: list[object] = [ProgressReport(console)]
+    if PartialState().is_main_process:
+        from torch.utils.tensorboard import SummaryWriter
+
+        callbacks.append(TensorBoardCallback(SummaryWriter(str(config.out / "tensorboard"))))
+    return callbacks
+
+
+def _spec(config: SftConfig) -> ModelSpec:
+    base = config.model
+    if config.model == "tiny" and config.tune == "lora":
+        base = _TINY_BASE
+    elif Path(config.model).is_dir():
+        base = os.path.relpath(config.model, config.out)
+    return ModelSpec(
+        base=base,
+        method=config.method,
+        history_form=config.history_form,
+        list_form=config.list_form,
+        max_history=config.max_history,
+        list_length=config.list_length,
+        max_length=config.max_length,
+    )

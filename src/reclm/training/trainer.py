@@ -1,0 +1,160 @@
+"""The transformers `Trainer` with the trie-scoped loss, fixed sample order and safe resumption."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from reclm.artifacts import write_json
+from reclm.backbone import base_model, output_rows
+from reclm.config import LossType
+from reclm.training.losses import ScopedTargets, scoped_cross_entropy
+
+_COMPLETE = "complete.json"
+
+
+def scoped_forward(model: nn.Module, loss: LossType, gamma: float) -> None:
+    """Makes a causal language model's forward pass return the scoped loss.
+
+    The loss is computed inside the forward pass, because wrappers for several processes (DDP, FSDP,
+    DeepSpeed) gather weights and arrange for gradients there.
+
+    Args:
+        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
+        loss: Loss type.
+        gamma: Exponent of the focal loss.
+    """
+
+    def forward(
+        self: nn.Module,
+        input_ids: Int64[Tensor, "batch length"],
+        targets: ScopedTargets,
+        num_labels: Tensor | None = None,
+    ) -> Float[Tensor, ""]:
+        hidden = base_model(self)(input_ids=input_ids, use_cache=False).last_hidden_state
+        weight, bias = output_rows(self)
+        return scoped_cross_entropy(
+            hidden, weight, targets, bias=bias, loss=loss, gamma=gamma, num_labels=num_labels
+        )
+
+    setattr(model, "forward", MethodType(forward, model))  # noqa: B010
+
+
+def plain_forward(model: nn.Module) -> None:
+    """Gives a model its own forward pass back."""
+    for name in ("forward", "_original_forward"):
+        model.__dict__.pop(name, None)
+
+
+class ScopedTrainer(Trainer):  # type: ignore[misc]
+    """Trains on batches of `Collator`, in the order of the dataset."""
+
+    def __init__(self, *, loss: LossType, gamma: float, **options: Any) -> None:
+        """Takes a loss type, the focal exponent, and the options of `Trainer`."""
+        super().__init__(**options)
+        scoped_forward(self.model, loss, gamma)
+        # Losses are sums over the labels of all batches and processes of a step.
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True
+        self._cut = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """Batches of one optimiser step, and their labels over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        counts = torch.stack(
+            [
+                torch.stack([batch["num_labels"].to(device), batch["cut"].to(device)])
+                for batch in batches
+            ]
+        ).sum(0)
+        if self.args.world_size > 1:
+            counts = self.accelerator.gather(counts[None]).sum(0)
+        self._cut += int(counts[1])
+        return batches, counts[0]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The scoped loss of one batch, as its share of the step's loss."""
+        loss = model(
+            input_ids=inputs["input_ids"],
+            targets=inputs["targets"],
+            num_labels=num_items_in_batch,
+        )
+        if num_items_in_batch is not None:
+            # Processes average their gradients, but their losses add up.
+            loss = loss * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The loss of a validation batch."""
+        del prediction_loss_only, ignore_keys
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the history items cut since the last line of the log."""
+        if "loss" in logs:
+            logs["history_items_cut"] = self._cut
+            self._cut = 0
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: it would walk through all parameters in every step."""
+        del inputs
+        return 0
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder = Path(str(self.args.output_dir)) / name
+            write_json(folder / _COMPLETE, {"step": self.state.global_step})
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written completely."""
+    found = [(_step(path), path) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
+    complete = [(step, path) for step, path in found if (path / _COMPLETE).exists()]
+    return max(complete)[1] if complete else None
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Removes checkpoints that a killed run left half-written."""
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (path / _COMPLETE).exists():
+            shutil.rmtree(path)
+
+
+def _step(checkpoint: Path) -> int:
+    number = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+    return int(number) if number.isdigit() else -1
