@@ -1,0 +1,454 @@
+"""The public face: a trained model, its catalog and its engine."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from reclm.backbone import Backbone, ModelSpec, load_model
+from reclm.data.catalog import Catalog
+from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.events import FinishReason
+from reclm.decoding.generate import (
+    Completion,
+    Engine,
+    Finished,
+    ItemDone,
+    Request,
+    Scaffold,
+    TextToken,
+)
+from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
+from reclm.dialogue.skeleton import Role
+from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
+from reclm.dialogue.templates import wordings
+from reclm.errors import ConfigError, DataError, NoItemLeftError
+from reclm.items.titles import canonical_titles
+from reclm.items.tokens import ItemTokens
+
+_log = logging.getLogger(__name__)
+_UNFINISHED_CHARACTER = "\ufffd"
+
+ChatMessage = Message | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item in an answer.
+
+    Attributes:
+        item_id: Its id in the catalog.
+        title: Its title as published.
+        rank: Its place in the answer, from 1.
+        score: Probability the model gave it at its place, among the items allowed there.
+    """
+
+    item_id: str
+    title: str
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the assistant said.
+
+    Attributes:
+        text: The answer with titles in place of item spans.
+        items: The items it recommends, in order.
+        message: The same as a turn of the conversation, to be put before the user's next one.
+        finish_reason: Why it ended: ``eos``, ``length`` or ``no_item_left``.
+    """
+
+    text: str
+    items: tuple[Recommendation, ...]
+    message: Message
+    finish_reason: FinishReason
+
+
+class Recommender:
+    """A model that recommends items of one catalog.
+
+    Args:
+        backbone: Model and tokenizer.
+        spec: How the model was trained, which is how it has to be asked.
+        catalog: The items.
+
+    Attributes:
+        backbone: Model and tokenizer.
+        spec: How the model was trained.
+        catalog: The items, each with the title the model writes as its ``title_t``.
+        item_tokens: Tokens of the items.
+        renderer: Turns messages into prompts.
+        engine: Generates answers.
+    """
+
+    def __init__(self, backbone: Backbone, spec: ModelSpec, catalog: Catalog) -> None:
+        titles = canonical_titles(catalog, backbone.tokenizer)
+        self.backbone = backbone
+        self.spec = spec
+        self.catalog = catalog.with_titles_t(titles)
+        self.item_tokens = ItemTokens.from_titles(titles, backbone.tokenizer)
+        self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
+        self._titles = titles
+        self._trie = self.item_tokens.trie()
+        self._longest = int(np.diff(self.item_tokens.offsets).max())
+        self._scaffolds: dict[int, ListScaffold] = {}
+        self._category_rules: dict[tuple[str, ...], ExcludedItems] = {}
+        self.engine = Engine(
+            backbone.model,
+            self._trie,
+            soi_token_id=backbone.soi_token_id,
+            eoi_token_id=backbone.eoi_token_id,
+            stop_token_ids=_stop_token_ids(backbone, self._scaffold(1)),
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Recommender:
+        """Loads a trained model with the catalog that lies beside it.
+
+        Args:
+            folder: Folder of a trained model.
+            device: ``auto``, ``cpu``, ``cuda``, ...
+
+        Raises:
+            BackboneError: The model is incomplete or damaged.
+            DataError: The catalog is.
+            TokenizerError: The tokenizer is not the one the model was saved with.
+        """
+        catalog = Catalog.load(folder)
+        backbone, spec = load_model(folder, device)
+        return cls(backbone, spec, catalog)
+
+    def with_catalog(self, catalog: Catalog) -> Recommender:
+        """The same model on another catalog; the weights are shared."""
+        return Recommender(self.backbone, self.spec, catalog)
+
+    def recommend(
+        self,
+        history_item_ids: Sequence[str],
+        k: int = 10,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        exclude_seen: bool = True,
+    ) -> list[Recommendation]:
+        """Recommends items that follow a history.
+
+        Args:
+            history_item_ids: Item ids, oldest first; the model sees the newest of them.
+            k: Items to recommend.
+            exclude: Item ids never to recommend.
+            categories: Recommend from these categories only; all if empty.
+            exclude_seen: Never recommend items of the history.
+
+        Returns:
+            ``k`` different items, best first; fewer only where the catalog has no more to offer.
+
+        Raises:
+            CatalogError: An item or category is not in the catalog.
+            NoItemLeftError: The exclusions leave no item at all.
+        """
+        found = self.recommend_batch([history_item_ids], k, exclude, categories, exclude_seen)[0]
+        if not found:
+            raise self.no_item_left()
+        return found
+
+    def recommend_batch(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        exclude_seen: bool = True,
+        batch_size: int = 64,
+    ) -> list[list[Recommendation]]:
+        """Recommends for many histories side by side; arguments as in :meth:`recommend`.
+
+        A history that leaves no item to recommend gets an empty list and does not stop the others.
+
+        Raises:
+            CatalogError: An item or category is not in the catalog.
+        """
+        rows = [self.catalog.rows(history).tolist() for history in histories]
+        requests = [
+            self.list_request(history, k, self.excluded(exclude, categories, history, exclude_seen))
+            for history in rows
+        ]
+        found: list[list[Recommendation]] = []
+        for start in range(0, len(requests), batch_size):
+            completions = self.engine.complete(requests[start : start + batch_size])
+            found += map(self._recommendations, completions)
+        return found
+
+    def excluded(
+        self,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        history: Sequence[int] = (),
+        exclude_seen: bool = False,
+    ) -> ExcludedItems:
+        """The items an answer may not name.
+
+        Args:
+            exclude: Item ids.
+            categories: Items outside all of these are excluded; none is if empty.
+            history: Item rows of the history.
+            exclude_seen: Whether the history is excluded.
+
+        Raises:
+            CatalogError: An item or category is not in the catalog.
+        """
+        rows = {int(row) for row in self.catalog.rows(exclude)}
+        if exclude_seen:
+            rows.update(int(row) for row in history)
+        if not categories:
+            return ExcludedItems.build(self._trie, rows)
+        key = tuple(sorted(set(categories)))
+        if key not in self._category_rules:
+            outside = ~self.catalog.allowed_rows(key)
+            self._category_rules[key] = ExcludedItems.build(self._trie, outside)
+        return ExcludedItems.build(self._trie, rows, base=self._category_rules[key])
+
+    def list_request(
+        self,
+        history: Sequence[int],
+        k: int,
+        excluded: ExcludedItems | None = None,
+        *,
+        grounded: bool = True,
+        max_history: int | None = None,
+    ) -> Request:
+        """The request for a list of ``k`` items, worded as in training.
+
+        Args:
+            history: Item rows, oldest first.
+            k: Items to recommend.
+            excluded: Items the answer may not name.
+            grounded: Whether items are held to the catalog and the form of the list is given; if
+                not, the model writes what it likes.
+            max_history: Newest items the prompt shows; None takes what the model was trained with.
+
+        Raises:
+            ConfigError: ``k`` is not positive, or the prompt does not fit the model.
+        """
+        if k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1")
+        [wording, *_] = wordings("test")
+        limit = self.spec.max_history if max_history is None else max_history
+        shown = [int(row) for row in history][-limit:] if limit else []
+
+        def build(rows: Sequence[int]) -> tuple[Message, ...]:
+            return recommend_messages(
+                wording,
+                rows,
+                k,
+                None,
+                self._titles,
+                self.spec.history_form,
+                self.spec.list_form,
+            )
+
+        messages, cut = fit_history(self.renderer, build, shown, self.spec.max_length)
+        if cut:
+            _log.warning(
+                "the prompt exceeds the model's %d tokens: the oldest %d of %d history items "
+                "were left out",
+                self.spec.max_length,
+                cut,
+                len(shown),
+            )
+        scaffold = self._scaffold(k)
+        room = sum(map(len, scaffold.before_item)) + k * (self._longest + 2) + len(scaffold.end)
+        return Request(
+            self.renderer.prompt(messages).tolist(),
+            max_new_tokens=room,
+            max_items=k,
+            excluded=excluded,
+            scaffold=Scaffold(scaffold.before_item) if grounded else None,
+            grounded=grounded,
+        )
+
+    def chat(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Answer:
+        """Answers the last message of a conversation.
+
+        Args:
+            messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
+                ``message`` of an earlier answer, which keeps its items items.
+            exclude: Item ids never to recommend.
+            categories: Recommend from these categories only; all if empty.
+            max_new_tokens: Tokens of the answer at most.
+            temperature: Divides the scores before sampling; 0 decodes greedily.
+            seed: Seed of the samples.
+
+        Raises:
+            CatalogError: An item or category is not in the catalog.
+            DataError: A message is malformed.
+            NoItemLeftError: The exclusions leave no item at all.
+        """
+        pieces = _Pieces(self)
+        request = self._chat_request(
+            messages, exclude, categories, max_new_tokens, temperature, seed
+        )
+        for _ in pieces.read(request):
+            pass
+        return pieces.answer()
+
+    def stream(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[str | Recommendation]:
+        """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles."""
+        request = self._chat_request(
+            messages, exclude, categories, max_new_tokens, temperature, seed
+        )
+        return _Pieces(self).read(request)
+
+    def _chat_request(
+        self,
+        messages: Sequence[ChatMessage],
+        exclude: Sequence[str],
+        categories: Sequence[str],
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> Request:
+        turns = tuple(map(_as_message, messages))
+        return Request(
+            self.renderer.prompt(turns).tolist(),
+            max_new_tokens=max_new_tokens,
+            excluded=self.excluded(exclude, categories),
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def _scaffold(self, k: int) -> ListScaffold:
+        if k not in self._scaffolds:
+            self._scaffolds[k] = list_scaffold(self.renderer, self.spec.list_form, k)
+        return self._scaffolds[k]
+
+    def _recommendations(self, completion: Completion) -> list[Recommendation]:
+        ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
+        return [self.recommendation(row, rank, logprob) for rank, (row, logprob) in ranked]
+
+    def recommendation(self, row: int, rank: int, logprob: float) -> Recommendation:
+        """What is said of an item row that the engine named."""
+        item = self.catalog.item(row)
+        return Recommendation(item.item_id, item.title, rank, math.exp(logprob))
+
+    def no_item_left(self) -> NoItemLeftError:
+        """The error where an answer could not name a single item."""
+        return NoItemLeftError(
+            "no item left to recommend: the exclusions leave none of the "
+            f"{len(self.catalog)} items; exclude fewer or name other categories"
+        )
+
+
+class _Pieces:
+    """Turns the events of one answer into text pieces and items.
+
+    Tokens are always decoded with all that precede them: a character may be spread over several
+    tokens, and many tokenizers write a space only between two tokens.
+    """
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+        self._tokens: list[int] = []
+        self._shown = 0
+        self._text: list[str] = []
+        self._parts: list[Part] = []
+        self._items: list[Recommendation] = []
+        self._reason: FinishReason = "length"
+
+    def read(self, request: Request) -> Iterator[str | Recommendation]:
+        recommender = self._recommender
+        for event in recommender.engine.generate([request]):
+            if isinstance(event, TextToken):
+                self._tokens.append(event.token_id)
+                yield from self._new_text(wait=True)
+            elif isinstance(event, ItemDone):
+                yield from self._new_text(wait=False)
+                self._tokens += recommender.item_tokens.span(event.item_row)
+                self._shown = len(self._decode())
+                item = recommender.recommendation(
+                    event.item_row, len(self._items) + 1, event.logprob
+                )
+                self._items.append(item)
+                self._parts.append(ItemRef(event.item_row))
+                self._text.append(item.title)
+                yield item
+            elif isinstance(event, Finished):
+                if event.reason == "no_item_left":
+                    raise recommender.no_item_left()
+                yield from self._new_text(wait=False)
+                self._reason = event.reason
+
+    def answer(self) -> Answer:
+        message = Message("assistant", tuple(self._parts))
+        return Answer("".join(self._text), tuple(self._items), message, self._reason)
+
+    def _decode(self) -> str:
+        tokenizer: Any = self._recommender.backbone.tokenizer
+        text: str = tokenizer.decode(
+            self._tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _new_text(self, *, wait: bool) -> Iterator[str]:
+        text = self._decode()
+        piece = text[self._shown :]
+        if not piece or (wait and text.endswith(_UNFINISHED_CHARACTER)):
+            return
+        self._shown = len(text)
+        self._text.append(piece)
+        if self._parts and isinstance(self._parts[-1], Text):
+            piece_before = self._parts.pop()
+            assert isinstance(piece_before, Text)
+            self._parts.append(Text(piece_before.text + piece))
+        else:
+            self._parts.append(Text(piece))
+        yield piece
+
+
+def _as_message(message: ChatMessage) -> Message:
+    if isinstance(message, Message):
+        return message
+    role, content = message.get("role"), message.get("content")
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise DataError(
+            f"messages: found {dict(message)!r}; expected a role (system, user, assistant) and "
+            "a content of text"
+        )
+    return Message(cast(Role, role), (Text(content),))
+
+
+def _stop_token_ids(backbone: Backbone, scaffold: ListScaffold) -> set[int]:
+    """The special token the chat template ends a turn with, and what the model itself names."""
+    special = {
+        number for number, token in backbone.tokenizer.added_tokens_decoder.items() if token.special
+    }
+    stop = {token for token in scaffold.end if token in special}
+    named = [backbone.tokenizer.eos_token_id]
+    configured = getattr(backbone.model.generation_config, "eos_token_id", None)
+    named += configured if isinstance(configured, list) else [configured]
+    return stop | {int(token) for token in named if token is not None}
