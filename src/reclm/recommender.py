@@ -13,6 +13,7 @@ import numpy as np
 
 from reclm.backbone import Backbone, ModelSpec, load_model
 from reclm.data.catalog import Catalog
+from reclm.data.chat import Role
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.events import FinishReason
 from reclm.decoding.generate import (
@@ -25,7 +26,6 @@ from reclm.decoding.generate import (
     TextToken,
 )
 from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
-from reclm.dialogue.skeleton import Role
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wordings
 from reclm.errors import ConfigError, DataError, NoItemLeftError
