@@ -314,7 +314,7 @@ def test_merged_folder_loads_plainly_with_the_adapters_logits(
     train(wrapped)
     ids = some_ids(wrapped)
     expected = logits_of(wrapped.model, ids)
-    save_model(run, wrapped, ModelSpec(base="./base"))
+    save_model(run, wrapped, ModelSpec(base="base"))
     (run / "metas.jsonl").write_text('{"1": {"title": "Harbour"}}')
     (run / "category.jsonl").write_text("{}")
 
@@ -345,7 +345,7 @@ def test_merged_folder_loads_plainly_with_the_adapters_logits(
 def adapter_run(titles, tmp_path):
     backbone = tiny(titles)
     save_backbone(tmp_path / "run" / "base", backbone)
-    save_model(tmp_path / "run", lora(backbone), ModelSpec(base="./base"))
+    save_model(tmp_path / "run", lora(backbone), ModelSpec(base="base"))
     return tmp_path / "run"
 
 
@@ -400,6 +400,19 @@ def test_a_path_as_base_is_kept_absolute(titles, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     _, spec = load_model(tmp_path / "run", "cpu")
     assert spec.base == str(tmp_path / "models" / "mine")
+
+
+def test_a_base_seen_from_the_model_may_move_with_it(titles, tmp_path):
+    backbone = tiny(titles)
+    save_backbone(tmp_path / "a" / "models" / "mine", backbone)
+    save_backbone(tmp_path / "a" / "run" / "inside", backbone)
+    wrapped = lora(backbone)
+    for number, base in enumerate(("../models/mine", "inside")):
+        save_model(tmp_path / "a" / "run", wrapped, ModelSpec(base=base))
+        (tmp_path / "a").rename(tmp_path / f"moved{number}")
+        _, spec = load_model(tmp_path / f"moved{number}" / "run", "cpu")
+        assert spec.base == ("../models/mine", "./inside")[number]
+        (tmp_path / f"moved{number}").rename(tmp_path / "a")
 
 
 def test_folder_without_its_mark_is_incomplete(tiny_backbone, tmp_path):

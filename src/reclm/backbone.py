@@ -76,8 +76,8 @@ class ModelSpec:
     """What a trained model has to be asked with; the contents of `reclm.json`.
 
     Attributes:
-        base: Backbone of an adapter: `smollm2`, a hub name, or a folder; one that starts with `./`
-            lies inside the model's own folder. Only kept as information once merged.
+        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
+            model's own folder if it starts with a dot. Only kept as information once merged.
         method: How an item is written inside its span.
         history_form: How the prompt writes the history.
         list_form: How the answer writes its list.
@@ -264,13 +264,16 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     """Writes a trained model; `reclm.json` comes last and marks the folder as complete.
 
-    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again.
+    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again: a
+    folder may be given as seen from `folder` or from the working directory.
     """
     folder = Path(folder)
     (folder / SPEC_FILE).unlink(missing_ok=True)
     save_backbone(folder, backbone)
     base = spec.base
-    if Path(base).is_dir() and not (base.startswith("./") and (folder / base).is_dir()):
+    if (folder / base).is_dir():
+        base = base if base.startswith((".", "/")) else f"./{base}"
+    elif Path(base).is_dir():
         base = str(Path(base).resolve())
     spec = dataclasses.replace(
         spec,
@@ -337,7 +340,7 @@ def load_model(
     adapted = (folder / _ADAPTER_FILE).exists()
     source: str | Path = folder
     if adapted:
-        source = folder / spec.base if spec.base.startswith("./") else spec.base
+        source = folder / spec.base if spec.base.startswith(".") else spec.base
         backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
     else:
         model, tokenizer = load_pretrained(
