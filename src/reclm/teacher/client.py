@@ -103,7 +103,7 @@ class InProcessTeacher(ScoringTeacher):
         """Where the network runs."""
         return self._network.item_embedding.weight.device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _score(
         self, histories: Sequence[Int64[np.ndarray, " length"]]
     ) -> Float[Tensor, "batch items"]:

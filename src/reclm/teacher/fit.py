@@ -351,5 +351,7 @@ def _check(config: TeacherFitConfig) -> None:
         raise ConfigError(f"--dropout {config.dropout}: expected at least 0 and less than 1")
     if config.learning_rate <= 0:
         raise ConfigError(f"--learning_rate {config.learning_rate}: expected more than 0")
-    if config.weight_decay < 0 or config.max_minutes < 0 or config.seed < 0:
-        raise ConfigError("--weight_decay, --max_minutes and --seed: expected at least 0")
+    for field in ("weight_decay", "max_minutes", "seed"):
+        value = getattr(config, field)
+        if value < 0:
+            raise ConfigError(f"--{field} {value}: expected at least 0")

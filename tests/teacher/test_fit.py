@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from reclm.artifacts import MANIFEST, read_json
+from reclm.config import MovieLensConfig, TeacherFitConfig
+from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories, leave_one_out
+from reclm.data.movielens import prepare_movielens
+from reclm.errors import ArtifactError, ConfigError, DataError
+from reclm.teacher import fit
+from reclm.teacher.client import load_teacher
+from reclm.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
+from reclm.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
+
+SMALL = {
+    "max_length": 8,
+    "hidden": 16,
+    "inner": 32,
+    "layers": 2,
+    "heads": 2,
+    "dropout": 0.1,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+    "device": "cpu",
+}
+
+
+def small(data: Path, out: Path, **changes: object) -> TeacherFitConfig:
+    return TeacherFitConfig(data=data, out=out, **(SMALL | changes))  # type: ignore[arg-type]
+
+
+def test_learns_the_walk(walks: Path, catalog: Catalog, tmp_path: Path) -> None:
+    out = fit_teacher(small(walks, tmp_path / "run", epochs=40))
+    teacher = load_teacher(out, catalog, "cpu")
+    found = teacher.top_k([[row, row + 1, row + 2] for row in range(20)], 1)
+    assert (found[:, 0] == np.arange(20) + 3).mean() >= 0.9
+
+    summary = read_json(out / VALIDATION_FILE)
+    assert summary["metrics"]["HR@1"] >= 0.9
+    assert summary["epochs"] == len(summary["history"]) <= 40
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        [MANIFEST, TEACHER_FILE, WEIGHTS_FILE, VALIDATION_FILE]
+    )
+    assert read_json(out / MANIFEST)["status"] == "finished"
+
+
+def test_reported_metrics_are_those_of_the_saved_weights(
+    walks: Path, catalog: Catalog, tmp_path: Path
+) -> None:
+    config = small(walks, tmp_path / "run", epochs=6, learning_rate=3e-2, exclude_seen=True)
+    out = fit_teacher(config)
+    summary = read_json(out / VALIDATION_FILE)
+    split = leave_one_out(Histories.load(walks, catalog))
+    teacher = load_teacher(out, catalog, "cpu")
+    found = teacher.top_k([split.valid(user).history for user in range(len(split))], 10)
+    places = [
+        np.flatnonzero(rows == split.valid(user).target).tolist() for user, rows in enumerate(found)
+    ]
+    assert summary["metrics"]["HR@10"] == pytest.approx(sum(map(len, places)) / len(split))
+    ndcg = sum(1 / np.log2(place[0] + 2) for place in places if place) / len(split)
+    assert summary["metrics"]["NDCG@10"] == pytest.approx(ndcg)
+    best = max(entry["NDCG@10"] for entry in summary["history"])
+    assert summary["metrics"]["NDCG@10"] == best
+
+
+def test_stops_when_validation_does_not_improve(walks: Path, tmp_path: Path) -> None:
+    out = fit_teacher(small(walks, tmp_path / "run", epochs=500, patience=2, validate_every=2))
+    summary = read_json(out / VALIDATION_FILE)
+    assert summary["stopped_by"] == "patience"
+    assert summary["epochs"] == summary["best_epoch"] + 2 * 2
+    assert [e["epoch"] for e in summary["history"] if "NDCG@10" in e] == list(
+        range(2, summary["epochs"] + 1, 2)
+    )
+
+
+def test_stops_at_the_time_limit_with_the_best_weights(walks: Path, tmp_path: Path) -> None:
+    config = small(walks, tmp_path / "run", epochs=500, max_minutes=1e-4)
+    summary = read_json(fit_teacher(config) / VALIDATION_FILE)
+    assert summary["stopped_by"] == "max_minutes"
+    assert summary["epochs"] == 1
+
+
+def test_leaves_the_generator_of_the_caller_alone(walks: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    fit_teacher(small(walks, tmp_path / "run", epochs=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_finished_run_is_not_repeated(walks: Path, tmp_path: Path) -> None:
+    config = small(walks, tmp_path / "run", epochs=2)
+    weights = fit_teacher(config) / WEIGHTS_FILE
+    before = weights.stat().st_mtime_ns
+    fit_teacher(config)
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(ArtifactError, match="other settings"):
+        fit_teacher(dataclasses.replace(config, seed=1))
+
+
+def test_the_seed_decides(walks: Path, tmp_path: Path) -> None:
+    weights = [
+        (
+            fit_teacher(small(walks, tmp_path / name, epochs=2, seed=seed)) / WEIGHTS_FILE
+        ).read_bytes()
+        for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from reclm.config import TeacherFitConfig
+from reclm.teacher.fit import fit_teacher
+options = json.loads(sys.argv[1])
+for out in sys.argv[3:]:
+    fit_teacher(TeacherFitConfig(data=Path(sys.argv[2]), out=Path(out), **options))
+"""
+
+
+def test_a_killed_run_ends_with_the_same_weights(walks: Path, tmp_path: Path) -> None:
+    options = json.dumps(SMALL | {"epochs": 30, "patience": 30, "dropout": 0.3})
+    command = [sys.executable, "-c", RUN, options, str(walks)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    checkpoint = killed / "checkpoint.safetensors"
+
+    process = subprocess.Popen([*command, str(killed)], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert checkpoint.exists()
+    assert read_json(killed / MANIFEST)["status"] == "running"
+    assert not (killed / TEACHER_FILE).exists()
+
+    finished = subprocess.run(
+        [*command, str(killed), str(whole)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert "resuming after epoch" in finished.stderr
+    assert (killed / WEIGHTS_FILE).read_bytes() == (whole / WEIGHTS_FILE).read_bytes()
+    histories = [read_json(run / VALIDATION_FILE)["history"] for run in (killed, whole)]
+    assert histories[0] == histories[1]
+    assert {p.name for p in killed.iterdir()} == {p.name for p in whole.iterdir()}
+
+
+def test_a_damaged_checkpoint_is_named(
+    walks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(walks, tmp_path / "run", epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "save_network", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit_teacher(config)
+    checkpoint = config.out / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: damaged checkpoint"):
+        fit_teacher(config)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0: expected at least 1"),
+        ({"max_length": 0}, "--max_length 0: expected at least 1"),
+        ({"heads": 3}, "--hidden 16: expected a multiple of --heads"),
+        ({"dropout": 1.0}, "--dropout 1.0"),
+        ({"learning_rate": 0.0}, "--learning_rate 0.0"),
+        ({"seed": -1}, "--seed -1: expected at least 0"),
+        ({"max_minutes": -1.0}, "--max_minutes -1.0: expected at least 0"),
+    ],
+)
+def test_values_that_cannot_work_are_named(
+    walks: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        fit_teacher(small(walks, tmp_path / "run", **changes))
+    assert message in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_histories_without_a_training_pair_are_refused(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.save(tmp_path / "data")
+    histories = Histories.from_lists(["a", "b"], [[0, 1, 2], [3, 4, 5]])
+    histories.save(tmp_path / "data", catalog)
+    with pytest.raises(DataError, match="no history has the 4 items"):
+        fit_teacher(small(tmp_path / "data", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@given(
+    lengths=st.lists(st.integers(0, 25), max_size=6),
+    max_length=st.integers(1, 9),
+    seed=st.integers(0, 100),
+)
+def test_each_item_is_a_target_once(lengths: list[int], max_length: int, seed: int) -> None:
+    # Rows of user u are 100 u, 100 u + 1, …, so that pairs tell where they come from.
+    histories = [100 * user + np.arange(length) for user, length in enumerate(lengths)]
+    windows = training_windows(histories, max_length, np.random.default_rng(seed))
+    pairs = [pair for w in windows for pair in zip(w.items, w.targets, strict=True)]
+    expected = [pair for rows in histories for pair in itertools.pairwise(rows)]
+    assert sorted(pairs) == sorted(expected)
+    assert all(1 <= len(w.items) <= max_length for w in windows)
+    assert all((np.diff(w.items) == 1).all() for w in windows)
+
+
+def test_blocks_of_logits_add_up(network: SasRec, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = network.pad([np.array([1, 2, 3]), np.array([4]), np.array([7, 7])])
+    targets = network.pad([np.array([2, 3, 4]), np.array([5]), np.array([7, 8])])
+    labelled = targets != 0
+    expected = functional.cross_entropy(
+        network.item_scores(network(items))[labelled], targets[labelled] - 1
+    )
+    wanted = torch.autograd.grad(expected, list(network.parameters()), allow_unused=True)
+    for cells in (1, 24 * 4, 1 << 24):
+        monkeypatch.setattr(fit, "_LOGIT_CELLS", cells)
+        network.zero_grad()
+        assert full_softmax_loss(network, items, targets) == pytest.approx(expected.item())
+        for parameter, gradient in zip(network.parameters(), wanted, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_movielens_is_learned_within_minutes(ml100k_source: Path, tmp_path: Path) -> None:
+    data = prepare_movielens(MovieLensConfig(source=ml100k_source, out=tmp_path / "data"))
+    out = fit_teacher(
+        TeacherFitConfig(data=data, out=tmp_path / "run", exclude_seen=True, max_minutes=1.5)
+    )
+    catalog = Catalog.load(data)
+    split = leave_one_out(Histories.load(data, catalog))
+    tests = [split.test(user) for user in range(len(split))]
+    ranks = load_teacher(out, catalog).ranking(
+        [test.history for test in tests], [[test.target] for test in tests], exclude_seen=True
+    )
+    assert np.mean(np.concatenate(ranks) <= 10) >= 0.15
