@@ -22,7 +22,7 @@ class FitReport:
         self._progress = Progress(
             TextColumn("teacher"),
             BarColumn(),
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn(f"epoch {{task.fields[epoch]}} of {epochs}"),
             TextColumn("{task.fields[result]}"),
             TimeElapsedColumn(),
             console=self._console,
