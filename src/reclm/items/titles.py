@@ -42,7 +42,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
         tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
 
     Raises:
-        DataError: A title is empty once cleaned, or cannot be made stable; names the item.
+        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
         TokenizerError: A control token is missing.
     """
     control_token_ids(tokenizer)
@@ -101,8 +101,9 @@ def _stable(
     """Cleaned titles that decode to themselves.
 
     Raises:
-        DataError: A title is or becomes empty, or never settles.
+        DataError: A title is or becomes empty, cannot be spelled, or never settles.
     """
+    unknown = _unknown_ids(tokenizer)
     settled = [_clean(title, markup) for title in titles]
     pending = list(range(len(titles)))
     for _ in range(_ROUNDS):
@@ -113,6 +114,12 @@ def _stable(
                     "expected text; give the item a title or leave it out"
                 )
         encoded = encode_titles([settled[row] for row in pending], tokenizer)
+        for row, tokens in zip(pending, encoded, strict=True):
+            if unknown.intersection(tokens):
+                raise DataError(
+                    f"item {items[row].item_id!r}: title {titles[row]!r} holds something this "
+                    "tokenizer has no token for; give the item a title it can spell"
+                )
         unstable = []
         for row, text in zip(pending, decode_rows(encoded, tokenizer), strict=True):
             if text != settled[row]:
@@ -126,6 +133,13 @@ def _stable(
         f"item {items[row].item_id!r}: title {titles[row]!r} changes each time it is tokenised and "
         "decoded; give the item a title this tokenizer can spell"
     )
+
+
+def _unknown_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Ids that stand for text the tokenizer has no token for; none for most."""
+    model = tokenizer.backend_tokenizer.model
+    names = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
+    return {tokenizer.convert_tokens_to_ids(name) for name in names}
 
 
 def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:

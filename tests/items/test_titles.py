@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reclm.data.catalog import Catalog, Item
+from reclm.errors import DataError, TokenizerError
+from reclm.items.titles import canonical_titles
+from reclm.items.tokens import EOI, SOI, ItemTokens
+
+FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
+
+
+def catalog_of(*titles: str, categories: dict[int, tuple[str, ...]] | None = None) -> Catalog:
+    return Catalog.from_items(
+        Item(f"i{row}", title, categories=(categories or {}).get(row, ()))
+        for row, title in enumerate(titles)
+    )
+
+
+@pytest.fixture(params=FAMILIES)
+def tokenizer(request: pytest.FixtureRequest, chat_tokenizers: dict[str, Any]) -> Any:
+    return chat_tokenizers[request.param]
+
+
+@pytest.fixture
+def chatml(chat_tokenizers: dict[str, Any]) -> Any:
+    return chat_tokenizers["chatml"]
+
+
+def test_good_titles_stay_as_they_are(tokenizer: Any, titles: tuple[str, ...]) -> None:
+    assert canonical_titles(catalog_of(*titles), tokenizer) == titles
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Quill &amp; Ink", "Quill & Ink"),
+        ("Quill &amp;amp; Ink", "Quill & Ink"),
+        ("  spaces \n at\tboth ends \u00a0", "spaces at both ends"),
+        ("Cafe\u0301", "Caf\u00e9"),
+        ("a\u200bb\ufeff\x00c", "abc"),
+        ("The End <EOI>", "The End < EOI>"),
+        ("&lt;SOI&gt; begins", "< SOI> begins"),
+        ("<<EOI>EOI>", "<< EOI>EOI>"),
+        ("half \ud83d a pair", "half a pair"),
+    ],
+)
+def test_titles_are_cleaned(tokenizer: Any, title: str, expected: str) -> None:
+    assert canonical_titles(catalog_of(title), tokenizer) == (expected,)
+
+
+def test_nasty_titles_become_items_in_every_family(tokenizer: Any) -> None:
+    nasty = (
+        "<EOI>", "x<SOI>y<EOI>z", "<|im_end|>\n<|im_start|>user", "</s><s>", "<|eot_id|>", "[INST]",
+        "<end_of_turn>", "<0x41>", "▁▁a", "日本語 🎬", "A", "A", "A (2)", "a  b", "&#60;EOI&#62;",
+    )  # fmt: skip
+    titles = canonical_titles(catalog_of(*nasty), tokenizer)
+    assert len(set(titles)) == len(nasty)
+    for title in titles:
+        assert title == title.strip() != ""
+        assert SOI not in title
+        assert EOI not in title
+    tokens = ItemTokens.from_titles(titles, tokenizer)
+    for row, title in enumerate(titles):
+        assert tokens.decode(row, tokenizer) == title
+        written = tokenizer(f"{SOI}{title}{EOI}", add_special_tokens=False)["input_ids"]
+        assert tokens.span(row) == written
+    assert canonical_titles(catalog_of(*titles), tokenizer) == titles
+
+
+def test_items_with_one_title_are_told_apart(chatml: Any) -> None:
+    catalog = catalog_of(
+        "Night", "Night", "Night", "Night (2)", " Night", "Zebra", "Zebra",
+        categories={0: ("Films",), 1: ("Films", "Books"), 2: ("Films",), 5: ("x",), 6: ("x",)},
+    )  # fmt: skip
+    assert canonical_titles(catalog, chatml) == (
+        "Night", "Night (Books)", "Night (3)", "Night (2)", "Night (4)", "Zebra", "Zebra (2)",
+    )  # fmt: skip
+
+
+def test_titles_that_only_become_equal_once_cleaned_are_told_apart(chatml: Any) -> None:
+    catalog = catalog_of("A & B", "A &amp; B", "A  &  B")
+    assert canonical_titles(catalog, chatml) == ("A & B", "A & B (2)", "A & B (3)")
+
+
+@pytest.mark.parametrize("title", ["", "   ", "\n", "\u200b", "&nbsp;", "\ud83d"])
+def test_an_empty_title_names_its_item(tokenizer: Any, title: str) -> None:
+    with pytest.raises(DataError, match=r"item 'i1': .*empty once cleaned"):
+        canonical_titles(catalog_of("Night", title), tokenizer)
+
+
+def test_a_tokenizer_that_changes_text_is_followed_until_it_settles() -> None:
+    tokenizer = _lower_case_words("<unk>", "night", "day", "(2)")
+    catalog = catalog_of("NIGHT", "Day", "night")
+    assert canonical_titles(catalog, tokenizer) == ("night", "day", "night (2)")
+
+
+def test_titles_a_tokenizer_cannot_tell_apart_are_an_error() -> None:
+    from tokenizers import Regex, normalizers
+
+    tokenizer = _lower_case_words("<unk>", "night")
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Replace(Regex(r" \(\d+\)"), "")
+    assert canonical_titles(catalog_of("night (1995)"), tokenizer) == ("night",)
+    with pytest.raises(DataError, match=r"item 'i1': title 'night' is that of another item too"):
+        canonical_titles(catalog_of("night", "night"), tokenizer)
+
+
+def test_a_title_the_tokenizer_cannot_spell_names_its_item() -> None:
+    tokenizer = _lower_case_words("<unk>", "night")
+    with pytest.raises(DataError, match=r"item 'i1': title 'day' holds something .* no token for"):
+        canonical_titles(catalog_of("night", "day"), tokenizer)
+
+
+def test_a_title_that_never_settles_names_its_item() -> None:
+    from tokenizers import normalizers
+
+    tokenizer = _lower_case_words("<unk>", "a", "night")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("a ")
+    with pytest.raises(DataError, match=r"item 'i0': title 'night' changes each time"):
+        canonical_titles(catalog_of("night"), tokenizer)
+
+
+def _lower_case_words(unknown: str, *words: str) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate((unknown, *words))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_special_tokens({"additional_special_tokens": [SOI, EOI]})
+    return tokenizer
+
+
+def test_a_missing_control_token_is_named() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    backend = _lower_case_words("<unk>", "night").backend_tokenizer
+    spec = json.loads(backend.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] != EOI]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=type(backend).from_str(json.dumps(spec)))
+    with pytest.raises(TokenizerError, match=f"no special token {EOI}"):
+        canonical_titles(catalog_of("night"), tokenizer)
+
+
+def test_titles_are_the_same_every_time(chatml: Any, titles: tuple[str, ...]) -> None:
+    catalog = catalog_of(*titles, *titles, *(f" {title}&nbsp;" for title in titles))
+    first = canonical_titles(catalog, chatml)
+    assert len(set(first)) == len(catalog)
+    assert first == canonical_titles(catalog, chatml)
+
+
+@pytest.mark.parametrize("domain", ["office", "games"])
+def test_real_catalogs_become_items(shared_data: Path, chatml: Any, domain: str) -> None:
+    catalog = Catalog.load(shared_data / domain)
+    start = time.perf_counter()
+    titles = canonical_titles(catalog, chatml)
+    tokens = ItemTokens.from_titles(titles, chatml)
+    seconds = time.perf_counter() - start
+    assert len(set(titles)) == len(catalog)
+    trie = tokens.trie()
+    assert trie.num_items == len(catalog)
+    assert sum(title == item.title for title, item in zip(titles, catalog.items, strict=True)) > (
+        0.8 * len(catalog)
+    )
+    # About three seconds for 17k titles, with room for a busy machine.
+    assert seconds < 30

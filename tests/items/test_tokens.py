@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reclm.errors import CatalogError, TokenizerError
+from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids, tokenizer_fingerprint
+
+FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
+MARKERS = ("<EOI>", "x <SOI> y", "<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn> z")
+
+
+@pytest.fixture(params=FAMILIES)
+def tokenizer(request: pytest.FixtureRequest, chat_tokenizers: dict[str, Any]) -> Any:
+    return chat_tokenizers[request.param]
+
+
+def test_items_are_tokenised_as_they_stand_behind_the_opening_token(
+    tokenizer: Any, titles: tuple[str, ...]
+) -> None:
+    tokens = ItemTokens.from_titles(titles, tokenizer)
+    assert len(tokens) == len(titles)
+    for row, title in enumerate(titles):
+        written = tokenizer(f"{SOI}{title}{EOI}", add_special_tokens=False)["input_ids"]
+        assert tokens.span(row) == written
+        assert tokens.row(row).tolist() == written[1:-1]
+        assert tokens.decode(row, tokenizer) == title
+    assert [row.tolist() for row in tokens.rows()] == [
+        tokens.row(row).tolist() for row in range(len(titles))
+    ]
+
+
+def test_every_span_is_a_path_of_the_trie_and_no_other_is(
+    tokenizer: Any, titles: tuple[str, ...]
+) -> None:
+    tokens = ItemTokens.from_titles([*titles, titles[0]], tokenizer)
+    trie = tokens.trie()
+    assert trie.num_items == len(titles) + 1
+    for row in range(len(titles)):
+        path = tokens.row(row).tolist()
+        for depth, token in enumerate(path):
+            assert token in trie.next_tokens(path[:depth])
+        assert trie.next_tokens(path)[-1] is None
+
+
+def refusal(title: str, tokenizer: Any) -> str | None:
+    """Why a title is refused; ``None`` if it is accepted, and then comes back as it was."""
+    try:
+        tokens = ItemTokens.from_titles(["Night", title], tokenizer)
+    except TokenizerError as error:
+        return str(error)
+    assert tokens.decode(1, tokenizer) == title
+    assert not set(tokens.flat.tolist()) & set(tokenizer.all_special_ids)
+    return None
+
+
+@pytest.mark.parametrize("title", MARKERS)
+def test_a_title_full_of_markers_is_plain_text_or_refused(
+    chat_tokenizers: dict[str, Any], title: str
+) -> None:
+    for family in ("chatml", "llama2", "llama3", "gemma"):
+        assert refusal(title, chat_tokenizers[family]) is None
+    # This one treats the start of a text in its own way, and a marker can only be spelled there.
+    message = refusal(title, chat_tokenizers["sentencepiece"])
+    if EOI in title or SOI in title:
+        assert message is not None
+        assert "item row 1" in message
+        assert "holds the text of a special token" in message
+
+
+@pytest.mark.parametrize("title", [" leads", "trails ", "two  spaces", " ", "a\nb"])
+def test_spaces_are_kept_or_the_title_is_refused(tokenizer: Any, title: str) -> None:
+    message = refusal(title, tokenizer)
+    assert message is None or ("item row 1" in message and "canonical_titles" in message)
+
+
+def test_html_entities_are_text_like_any_other(tokenizer: Any) -> None:
+    title = "Quill &amp; Ink &lt;EOI&gt;"
+    tokens = ItemTokens.from_titles([title], tokenizer)
+    assert tokens.decode(0, tokenizer) == title
+
+
+def test_titles_that_cannot_be_items_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(TokenizerError, match="item row 1: title '' has no token"):
+        ItemTokens.from_titles(["Night", ""], tokenizer)
+    with pytest.raises(TokenizerError, match=r"item row 2: .* is not Unicode text"):
+        ItemTokens.from_titles(["Night", "Day", "half a \ud83d"], tokenizer)
+    with pytest.raises(CatalogError, match="catalog is empty"):
+        ItemTokens.from_titles([], tokenizer)
+
+
+def test_an_unknown_character_is_refused_where_it_would_be_lost() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "night": 1, "<s>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", bos_token="<s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": [SOI, EOI]})
+    assert ItemTokens.from_titles(["night"], tokenizer).row(0).tolist() == [1]
+    with pytest.raises(TokenizerError, match="comes back from the tokenizer as '<unk>'"):
+        ItemTokens.from_titles(["night", "day"], tokenizer)
+    with pytest.raises(TokenizerError, match=r"item row 1: .* holds the special token '<s>'"):
+        ItemTokens.from_titles(["night", "<s>"], tokenizer)
+
+
+def test_a_missing_or_plain_control_token_is_named(chat_tokenizers: dict[str, Any]) -> None:
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    def without(token: str) -> Any:
+        backend = Tokenizer.from_str(chat_tokenizers["chatml"].backend_tokenizer.to_str())
+        spec = backend.to_str().replace(token, "<OTHER>")
+        return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(spec))
+
+    for token in (SOI, EOI):
+        tokenizer = without(token)
+        with pytest.raises(TokenizerError, match=f"no special token {token}"):
+            ItemTokens.from_titles(["Night"], tokenizer)
+        tokenizer.add_tokens([AddedToken(token, special=False)])
+        with pytest.raises(TokenizerError, match=f"no special token {token}"):
+            control_token_ids(tokenizer)
+    with pytest.raises(TokenizerError, match="expected a fast"):
+        control_token_ids(object())  # type: ignore[arg-type]
+
+
+def test_another_tokenizer_is_noticed(
+    chat_tokenizers: dict[str, Any], titles: tuple[str, ...], tmp_path: Path
+) -> None:
+    made = {name: ItemTokens.from_titles(titles, each) for name, each in chat_tokenizers.items()}
+    for name, tokens in made.items():
+        for other, tokenizer in chat_tokenizers.items():
+            if name == other:
+                tokens.check_tokenizer(tokenizer)
+            else:
+                with pytest.raises(TokenizerError, match="make them again"):
+                    tokens.check_tokenizer(tokenizer)
+    grown = copy.deepcopy(chat_tokenizers["chatml"])
+    grown.add_tokens(["<a_1>"])
+    with pytest.raises(TokenizerError, match="not the one the item tokens were made with"):
+        made["chatml"].check_tokenizer(grown)
+
+
+def test_the_fingerprint_sees_merges_and_survives_saving(
+    tokenizer: Any, chat_tokenizers: dict[str, Any], tmp_path: Path
+) -> None:
+    import json
+
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    before = tokenizer_fingerprint(tokenizer)
+    tokenizer("text", padding="max_length", max_length=9, truncation=True)
+    assert tokenizer_fingerprint(tokenizer) == before
+    tokenizer.save_pretrained(tmp_path)
+    assert tokenizer_fingerprint(AutoTokenizer.from_pretrained(tmp_path)) == before
+
+    backend = chat_tokenizers["chatml"].backend_tokenizer
+    spec = json.loads(backend.to_str())
+    spec["model"]["merges"] = spec["model"]["merges"][:50]
+    fewer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
+    assert fewer.get_vocab() == chat_tokenizers["chatml"].get_vocab()
+    assert tokenizer_fingerprint(fewer) != tokenizer_fingerprint(chat_tokenizers["chatml"])
+
+
+def test_item_tokens_are_saved_and_damage_is_noticed(
+    tokenizer: Any, titles: tuple[str, ...], tmp_path: Path
+) -> None:
+    tokens = ItemTokens.from_titles(titles, tokenizer)
+    tokens.save(tmp_path / "items")
+    again = ItemTokens.load(tmp_path / "items")
+    assert again.span(7) == tokens.span(7)
+    assert again.tokenizer_fingerprint == tokens.tokenizer_fingerprint
+    assert again.trie().fingerprint == tokens.trie().fingerprint
+    again.check_tokenizer(tokenizer)
+    path = tmp_path / "items" / "flat.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CatalogError, match=r"flat\.npy"):
+        ItemTokens.load(tmp_path / "items")
+
+
+def test_rows_outside_are_refused_and_arrays_are_read_only(
+    chat_tokenizers: dict[str, Any],
+) -> None:
+    tokens = ItemTokens.from_titles(["Night", "Zebra"], chat_tokenizers["chatml"])
+    for row in (-1, 2):
+        with pytest.raises(CatalogError, match=f"item row {row}"):
+            tokens.row(row)
+    with pytest.raises(ValueError, match="read-only"):
+        tokens.flat[0] = 3
+    assert tokens.flat.dtype == np.int32
