@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.setup-done
+# Size and folder of the demo: smoke, laptop or hour.
+BUDGET ?= laptop
+OUT ?= runs/demo
 
 .PHONY: setup demo test test-slow lint bench docs clean
 
@@ -14,7 +17,7 @@ $(SETUP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/reclm demo --out runs/demo
+	$(BIN)/reclm demo --budget $(BUDGET) --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -81,6 +81,7 @@ class ModelSpec:
         method: How an item is written inside its span.
         history_form: How the prompt writes the history.
         list_form: How the answer writes its list.
+        wording: Name of the wording it is asked with.
         max_history: Newest items of a history the prompt shows.
         list_length: Items in an answer at most, as trained.
         max_length: Tokens of a conversation at most, as trained.
@@ -92,6 +93,7 @@ class ModelSpec:
     method: Method = "cgen"
     history_form: HistoryForm = "title"
     list_form: ListForm = "numbered"
+    wording: str = "test-single-turn"
     max_history: int = 10
     list_length: int = 10
     max_length: int = 1024

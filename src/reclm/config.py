@@ -167,9 +167,11 @@ class SftConfig:
         candidate_ratio: Share of samples that offer a candidate list in the prompt.
         max_candidates: Length of a candidate list at most.
         mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
+        wording: Wording the trained model is asked with, one of those for tests.
         history_form: Write history items as quoted titles or as item spans.
         list_form: Write answers as numbered lines or as plain lines.
         max_history: Newest items of a history the prompt shows.
+        window: Start the history of a sample at random, or show all of `max_history`.
         list_length: Items in an answer at most; each sample draws 1..list_length.
         fixed_list_length: Always ask for `list_length` items.
         max_length: Tokens of a sample at most; older history items are cut to fit.
@@ -187,6 +189,11 @@ class SftConfig:
         train_lm_head: Train the whole output layer rather than the new tokens' rows.
         quantization: Load the backbone in 8 or 4 bits (CUDA only).
         attention: Attention implementation passed to transformers.
+        tiny_vocab: Tokens of a `tiny` model at most.
+        tiny_hidden: Width of a `tiny` model.
+        tiny_inner: Width of its feed-forward layers.
+        tiny_layers: Number of its blocks.
+        tiny_heads: Number of its attention heads.
         epochs: Passes over the users; one sample per user and pass.
         max_steps: Stop after this many steps; 0 for no limit.
         batch_size: Samples per process and step.
@@ -218,9 +225,11 @@ class SftConfig:
     candidate_ratio: float = 0.0
     max_candidates: int = 20
     mention_control_tokens: bool = True
+    wording: str = "test-single-turn"
     history_form: HistoryForm = "title"
     list_form: ListForm = "numbered"
     max_history: int = 10
+    window: Literal["random", "full"] = "random"
     list_length: int = 10
     fixed_list_length: bool = False
     max_length: int = 1024
@@ -237,6 +246,11 @@ class SftConfig:
     train_lm_head: bool = False
     quantization: Literal["none", "8bit", "4bit"] = "none"
     attention: str = "sdpa"
+    tiny_vocab: int = 6144
+    tiny_hidden: int = 128
+    tiny_inner: int = 256
+    tiny_layers: int = 2
+    tiny_heads: int = 4
     epochs: int = 10
     max_steps: int = 0
     batch_size: int = 8

@@ -27,7 +27,7 @@ from reclm.decoding.generate import (
 )
 from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
-from reclm.dialogue.templates import wordings
+from reclm.dialogue.templates import wording_named
 from reclm.errors import ConfigError, DataError, NoItemLeftError
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
@@ -239,7 +239,7 @@ class Recommender:
         """
         if k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1")
-        [wording, *_] = wordings("test")
+        wording = wording_named(self.spec.wording)
         limit = self.spec.max_history if max_history is None else max_history
         shown = [int(row) for row in history][-limit:] if limit else []
 

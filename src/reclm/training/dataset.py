@@ -87,8 +87,8 @@ class SampleSource:
 
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
-    over the ``max_history`` items before the target (arXiv 2505.03336). The answer names the target
-    first and the teacher's best items behind it.
+    over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them. The
+    answer names the target first and the teacher's best items behind it.
     """
 
     def __init__(
@@ -153,7 +153,10 @@ class SampleSource:
         rng = np.random.default_rng([config.seed, _DRAWS, epoch])
         count = len(self.users)
         target = rng.integers(1, self._lengths)
-        start = rng.integers(np.maximum(0, target - config.max_history), target)
+        oldest = np.maximum(0, target - config.max_history)
+        start = rng.integers(oldest, target)
+        if config.window == "full":
+            start = oldest
         shortest = config.list_length if config.fixed_list_length else 1
         list_length = rng.integers(shortest, config.list_length + 1, size=count)
         if self._teacher is None:

@@ -31,7 +31,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.dialogue.render import Renderer
-from reclm.dialogue.templates import TRAIN_WORDINGS
+from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
@@ -156,6 +156,8 @@ def check_config(config: SftConfig) -> None:
         "gradient_accumulation", "logging_steps", "lora_r",
     ):  # fmt: skip
         _check_range(config, name, low=1)
+    if wording_named(config.wording).offers_candidates:
+        raise ConfigError(f"--wording {config.wording}: offers candidates, which nobody gives it")
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
 
@@ -200,7 +202,15 @@ def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
 
 def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool) -> Backbone:
     if config.model == "tiny":
-        sizes = TinyConfig(max_position=config.max_length, seed=config.seed)
+        sizes = TinyConfig(
+            vocab_size=config.tiny_vocab,
+            hidden=config.tiny_hidden,
+            inner=config.tiny_inner,
+            layers=config.tiny_layers,
+            heads=config.tiny_heads,
+            max_position=config.max_length,
+            seed=config.seed,
+        )
         backbone = create_tiny(_tiny_texts(inputs), sizes)
         if config.tune == "lora" and is_main:
             save_backbone(config.out / _TINY_BASE, backbone)
@@ -351,6 +361,7 @@ def _spec(config: SftConfig) -> ModelSpec:
         method=config.method,
         history_form=config.history_form,
         list_form=config.list_form,
+        wording=config.wording,
         max_history=config.max_history,
         list_length=config.list_length,
         max_length=config.max_length,

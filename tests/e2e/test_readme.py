@@ -1,0 +1,68 @@
+"""Every command of the README and the docs runs, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PAGES = ("README.md", "docs/formats.md", "docs/your-own-model.md", "docs/your-own-data.md")
+_BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# CI itself is `make test`; `make demo` runs below, in small.
+_RUN_ELSEWHERE = ("make test", "make demo")
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory, ml100k_source):
+    """A working folder in which ``make demo`` has run with its smallest budget."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "shared").symlink_to(_ROOT.parent / "shared")
+    command = ["make", "-C", str(_ROOT), "demo", "BUDGET=smoke", f"OUT={folder / 'runs/demo'}"]
+    subprocess.run(command, check=True, timeout=200, stdin=subprocess.DEVNULL)
+    return folder
+
+
+def _blocks(page: str) -> list[tuple[str, str]]:
+    return _BLOCK.findall((_ROOT / page).read_text(encoding="utf-8"))
+
+
+def _environment() -> dict[str, str]:
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("page", _PAGES)
+def test_every_block_of_the_page_runs(page, demo_folder, tmp_path):
+    shutil.copytree(demo_folder, tmp_path / "work", symlinks=True)
+    blocks = _blocks(page)
+    assert blocks, f"{page}: no command in it"
+    for language, code in blocks:
+        if language == "bash":
+            lines = [line for line in code.splitlines() if not line.startswith(_RUN_ELSEWHERE)]
+            command = ["bash", "-euo", "pipefail", "-c", "\n".join(lines)]
+        else:
+            command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path / "work",
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout}\n{done.stderr}"
+
+
+def test_make_targets_named_by_the_readme_exist():
+    targets = set(re.findall(r"make ([a-z-]+)", (_ROOT / "README.md").read_text(encoding="utf-8")))
+    makefile = (_ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets >= {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
