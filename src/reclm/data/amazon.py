@@ -71,10 +71,10 @@ def prepare_amazon(config: AmazonConfig) -> Path:
     users = frame["user"].n_unique()
     if config.k_core:
         skipped[f"users outside the {config.k_core}-core"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --k_core than {config.k_core}")
+        require_users(reviews, users, f"try a smaller --k-core than {config.k_core}")
     else:
         skipped[f"users with fewer than {config.length} interactions"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --length than {config.length}, or --k_core 5")
+        require_users(reviews, users, f"try a smaller --length than {config.length}, or --k-core 5")
         frame, skipped["users not sampled"] = _sample(frame, config.users, config.seed)
     items, rows = _read_items(meta, item_codes, frame)
     names, lists = group_histories(frame.with_columns(item=pl.Series(rows)), user_ids)
@@ -88,7 +88,7 @@ def prepare_amazon(config: AmazonConfig) -> Path:
 
 def _check(config: AmazonConfig) -> None:
     if config.k_core < 0:
-        raise ConfigError(f"--k_core {config.k_core}: expected 0 (off) or more")
+        raise ConfigError(f"--k-core {config.k_core}: expected 0 (off) or more")
     if config.users < 0:
         raise ConfigError(f"--users {config.users}: expected 0 (all) or more")
     if not config.k_core:

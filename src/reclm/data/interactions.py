@@ -189,7 +189,7 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
         raise DataError(
             f"user {histories.user_ids[user]!r} has {histories.lengths[user]} items{others}; "
             f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with: "
-            "prepare the data with --min_interactions 3"
+            "prepare the data with --min-interactions 3"
         )
     return LeaveOneOut(histories)
 
@@ -209,7 +209,7 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
         ConfigError: ``k`` is below 1.
     """
     if k < 1:
-        raise ConfigError(f"--k_core {k}: expected 1 or more")
+        raise ConfigError(f"--k-core {k}: expected 1 or more")
     user_k = k if user_k is None else user_k
     while True:
         kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))

@@ -94,7 +94,7 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
         DataError: The source is no MovieLens folder, or a line is broken; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min_interactions", config.min_interactions)
+    check_min_interactions("--min-interactions", config.min_interactions)
     check_out(Path(config.out))
     layout = _find_layout(Path(config.source))
     movies = Path(config.source) / layout.movies
@@ -102,7 +102,7 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
     items = _read_movies(movies, layout)
     frame, user_ids, low = _read_ratings(ratings, layout, items, config.min_rating)
     frame = drop_short(frame.sort("time", maintain_order=True), config.min_interactions)
-    hint = f"--min_interactions {config.min_interactions} --min_rating {config.min_rating:g}"
+    hint = f"--min-interactions {config.min_interactions} --min-rating {config.min_rating:g}"
     require_users(ratings, len(frame), f"expected ratings that pass {hint}")
     users, lists = group_histories(frame.sort("user", maintain_order=True), user_ids)
     prepared = Prepared(

@@ -55,9 +55,9 @@ def prepare_table(config: TableConfig) -> Path:
             unknown one; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min_interactions", config.min_interactions)
+    check_min_interactions("--min-interactions", config.min_interactions)
     if config.k_core < 0:
-        raise ConfigError(f"--k_core {config.k_core}: expected 0 (off) or more")
+        raise ConfigError(f"--k-core {config.k_core}: expected 0 (off) or more")
     check_out(Path(config.out))
     items = _read_items(config)
     frame, user_ids, repeated = _read_interactions(config, items)
@@ -66,8 +66,8 @@ def prepare_table(config: TableConfig) -> Path:
         frame = k_core(frame, config.k_core, user_k=user_k)
     else:
         frame = drop_short(frame, config.min_interactions)
-    hint = f"--min_interactions {config.min_interactions}"
-    hint += f" and --k_core {config.k_core}" if config.k_core else ""
+    hint = f"--min-interactions {config.min_interactions}"
+    hint += f" and --k-core {config.k_core}" if config.k_core else ""
     require_users(Path(config.interactions), len(frame), f"try less than {hint}")
     if config.k_core:
         codes = np.unique(frame["item"].to_numpy())
@@ -90,26 +90,26 @@ def prepare_table(config: TableConfig) -> Path:
 def _read_items(config: TableConfig) -> list[Item]:
     path = Path(config.items)
     named = {
-        "--item_id_column": config.item_id_column,
-        "--title_column": config.title_column,
-        "--description_column": config.description_column,
-        "--category_column": config.category_column,
+        "--item-id-column": config.item_id_column,
+        "--title-column": config.title_column,
+        "--description-column": config.description_column,
+        "--category-column": config.category_column,
     }
     items: dict[str, Item] = {}
     for line, cells in _rows(path, named):
-        item_id = identifier(cells["--item_id_column"])
+        item_id = identifier(cells["--item-id-column"])
         if item_id is None:
-            message = f"{config.item_id_column} is {cells['--item_id_column']!r}; expected an id"
+            message = f"{config.item_id_column} is {cells['--item-id-column']!r}; expected an id"
             raise DataError.at(path, message, line=line)
         if item_id in items:
             message = f"item {item_id!r} occurs twice; expected unique ids"
             raise DataError.at(path, message, line=line)
-        title = _text(cells["--title_column"])
+        title = _text(cells["--title-column"])
         if not title:
             message = f"item {item_id!r} has an empty {config.title_column}; expected a title"
             raise DataError.at(path, message, line=line)
-        description = _text(cells.get("--description_column"))
-        categories = _categories(cells.get("--category_column"), config.category_separator)
+        description = _text(cells.get("--description-column"))
+        categories = _categories(cells.get("--category-column"), config.category_separator)
         items[item_id] = Item(item_id, title, description, categories)
     return list(items.values())
 
@@ -141,25 +141,25 @@ def _read_interactions(
     """
     path = Path(config.interactions)
     named = {
-        "--user_column": config.user_column,
-        "--item_column": config.item_column,
-        "--time_column": config.time_column,
+        "--user-column": config.user_column,
+        "--item-column": config.item_column,
+        "--time-column": config.time_column,
     }
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_codes: dict[str, int] = {}
     users, rows, times = array("i"), array("i"), array("d")
     for line, cells in _rows(path, named):
-        user, item = identifier(cells["--user_column"]), identifier(cells["--item_column"])
+        user, item = identifier(cells["--user-column"]), identifier(cells["--item-column"])
         if user is None or item is None:
             name = config.user_column if user is None else config.item_column
-            cell = cells["--user_column" if user is None else "--item_column"]
+            cell = cells["--user-column" if user is None else "--item-column"]
             raise DataError.at(path, f"{name} is {cell!r}; expected an id", line=line)
         if item not in row_of:
             message = f"item {item!r} is not in {config.items}; add it there or remove the row"
             raise DataError.at(path, message, line=line)
-        time = _seconds(cells["--time_column"]) if config.time_column else 0.0
+        time = _seconds(cells["--time-column"]) if config.time_column else 0.0
         if time is None:
-            cell = cells["--time_column"]
+            cell = cells["--time-column"]
             message = f"{config.time_column} is {cell!r}; expected a number or an ISO 8601 time"
             raise DataError.at(path, message, line=line)
         users.append(user_codes.setdefault(user, len(user_codes)))

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reclm.artifacts import MANIFEST, read_json
+from reclm.config import AmazonConfig, CheckConfig
+from reclm.data.amazon import prepare_amazon
+from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories, leave_one_out
+from reclm.data.validation import check
+from reclm.errors import ConfigError, DataError
+
+
+def review(user: str, item: str, time: int) -> dict[str, Any]:
+    return {"reviewerID": user, "asin": item, "unixReviewTime": time, "overall": 5.0}
+
+
+def meta(item: str, **fields: Any) -> dict[str, Any]:
+    return {"asin": item, "title": f"Title {item}", "category": ["Shop", "Part"]} | fields
+
+
+METAS = [meta(item) for item in "abcdef"]
+REVIEWS = [review("u", item, time) for time, item in enumerate("abcd")]
+
+
+def config(folder: Path, reviews: Any, metas: Any, **flags: Any) -> AmazonConfig:
+    paths = []
+    for name, records in (("Shop_5.json.gz", reviews), ("meta_Shop.json.gz", metas)):
+        content = records
+        if isinstance(records, list):
+            content = gzip.compress("".join(json.dumps(r) + "\n" for r in records).encode())
+        (folder / name).write_bytes(content)
+        paths.append(folder / name)
+    return AmazonConfig(*paths, folder / "out", **{"length": 3} | flags)
+
+
+def load(out: Path) -> tuple[Catalog, dict[str, list[str]]]:
+    catalog = Catalog.load(out)
+    histories = Histories.load(out, catalog)
+    return catalog, {
+        user: [catalog.item(int(row)).item_id for row in histories.history(index)]
+        for index, user in enumerate(histories.user_ids)
+    }
+
+
+def skipped(out: Path) -> dict[str, int]:
+    return dict(read_json(out / MANIFEST)["results"]["skipped"])
+
+
+def test_ordered_by_time_then_file_and_cut_to_length(tmp_path) -> None:
+    reviews = [
+        review("u", "d", 40),
+        review("u", "c", 20),
+        review("u", "b", 20),
+        review("u", "a", 10),
+        review("v", "a", 1),
+        review("v", "b", 2),
+    ]
+    catalog, histories = load(prepare_amazon(config(tmp_path, reviews, METAS)))
+    assert histories == {"u": ["a", "c", "b"]}
+    # Only items of the histories are in the catalog, in the order of the metadata.
+    assert [item.item_id for item in catalog.items] == ["a", "b", "c"]
+    assert skipped(tmp_path / "out") == {"users with fewer than 3 interactions": 1}
+
+
+def test_the_earliest_review_of_an_item_counts(tmp_path) -> None:
+    reviews = [
+        review("u", "a", 30),
+        review("u", "b", 20),
+        review("u", "a", 10),
+        review("u", "c", 25),
+    ]
+    out = prepare_amazon(config(tmp_path, reviews, METAS))
+    assert load(out)[1] == {"u": ["a", "b", "c"]}
+    assert skipped(out) == {"repeated reviews of an item by a user": 1}
+
+
+def test_unusable_items_go_with_their_reviews_and_are_counted(tmp_path) -> None:
+    metas = [
+        *METAS,
+        meta("no title", title=""),
+        meta("none", title=None),
+        meta("markup", title="<span></span>"),
+        meta("code", title="var aPageStart = (new Date()).getTime();"),
+        meta("price", title="$9.99"),
+        meta("no category", category=[]),
+        meta("junk category", category=["</span></span>"]),
+        {"asin": "bare"},
+        meta("a", title="Another a"),
+    ]
+    reviews = [*REVIEWS, *(review("u", m["asin"], 0) for m in metas[6:14]), review("u", "gone", 1)]
+    out = prepare_amazon(config(tmp_path, reviews, metas))
+    catalog, histories = load(out)
+    assert histories == {"u": ["a", "b", "c"]}
+    assert catalog.titles == ("Title a", "Title b", "Title c")
+    assert skipped(out) == {
+        "items without a title": 4,
+        "items whose title is page code or a price": 2,
+        "items without a category": 2,
+        "repeated items in the metadata": 1,
+        "reviews of items that were left out": 9,
+    }
+
+
+def test_titles_descriptions_and_categories_are_cleaned(tmp_path) -> None:
+    metas = [
+        meta(
+            "a",
+            title="Tom &amp; <b>Jerry</b>\n\tDeluxe",
+            description=["<p>One.</p>", "", "Two<br/>lines.", "var x = 1;"],
+            category=["Toys &amp; Games", "Dolls", "Cloth", "Cloth", "Made by hand."],
+        ),
+        meta("b", description="Text &lt;3", category=["Toys &amp; Games"]),
+        meta("c", category=["Toys", "Dolls", "x" * 51, "Cloth"]),
+    ]
+    items = load(prepare_amazon(config(tmp_path, REVIEWS[:3], metas)))[0].items
+    assert items[0].title == "Tom & Jerry Deluxe"
+    assert items[0].description == "One. Two lines."
+    assert set(items[0].categories) == {"Dolls", "Dolls, Cloth", "Dolls, Cloth, Cloth"}
+    assert (items[1].description, items[1].categories) == ("Text <3", ("Toys & Games",))
+    assert items[2].categories == ("Dolls",)
+
+
+def test_users_are_sampled_once_each_and_by_seed(tmp_path) -> None:
+    reviews = [review(f"u{u}", item, 1) for u in range(30) for item in "abc"]
+    samples = []
+    for seed in (0, 0, 1):
+        out = prepare_amazon(config(tmp_path, reviews, METAS, users=10, seed=seed))
+        users = list(load(out)[1])
+        assert len(set(users)) == 10
+        assert users == sorted(users, key=lambda user: int(user[1:]))
+        assert skipped(out) == {"users not sampled": 20}
+        samples.append(users)
+    assert samples[0] == samples[1] != samples[2]
+    assert len(load(prepare_amazon(config(tmp_path, reviews, METAS, users=0)))[1]) == 30
+
+
+def test_k_core_keeps_whole_histories_of_three_at_least(tmp_path) -> None:
+    reviews = [review(user, item, 1) for user in "uv" for item in "abcd"]
+    reviews += [review("u", "e", 2), review("w", "a", 1), review("w", "b", 1)]
+    out = prepare_amazon(config(tmp_path, reviews, METAS, k_core=2, users=1, length=17))
+    assert load(out)[1] == {"u": list("abcd"), "v": list("abcd")}
+    assert skipped(out) == {"users outside the 2-core": 1}
+
+
+def broken(line: str) -> bytes:
+    return (json.dumps(review("u", "a", 1)) + "\n" + line + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("reviews", "metas", "message"),
+    [
+        (b"", METAS, r"Shop_5\.json\.gz: the file is empty"),
+        (REVIEWS, b"", r"meta_Shop\.json\.gz: the file is empty"),
+        (
+            gzip.compress(broken("{}"))[:-12],
+            METAS,
+            r"Shop_5\.json\.gz:\d: the gzip file ends early",
+        ),
+        (broken('{"asin": '), METAS, r"Shop_5\.json\.gz:2: not valid JSON"),
+        (broken('{"asin": "a"}'), METAS, r"Shop_5\.json\.gz:2: no field 'reviewerID'"),
+        (broken('{"reviewerID": "u"}'), METAS, r":2: no field 'asin'; expected text"),
+        (broken('{"reviewerID": "", "asin": "a"}'), METAS, r":2: '' in field 'reviewerID'"),
+        (broken('{"reviewerID": "u", "asin": "b"}'), METAS, r":2: no field 'unixReviewTime'"),
+        (
+            broken('{"reviewerID": "u", "asin": "b", "unixReviewTime": "now"}'),
+            METAS,
+            r":2: 'now' in field 'unixReviewTime'; expected whole seconds",
+        ),
+        (REVIEWS, [*METAS, {"title": "x"}], r"meta_Shop\.json\.gz:7: no field 'asin'"),
+        (REVIEWS, [meta("a", title=7)], r"meta_Shop\.json\.gz:1: field 'title' is 7"),
+        (REVIEWS, [meta("a", category="x")], r"meta_Shop\.json\.gz:1: field 'category' is 'x'"),
+        (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is '3'"),
+        (REVIEWS, [meta("a", title="")], r"meta_Shop\.json\.gz: no item has both"),
+        (REVIEWS[:2], METAS, r"no user is left after filtering; try a smaller --length than 3"),
+    ],
+)
+def test_bad_files_are_one_line_and_leave_nothing(tmp_path, reviews, metas, message) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        prepare_amazon(config(tmp_path, reviews, metas))
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "Shop_5.json.gz",
+        "meta_Shop.json.gz",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"length": 2}, "--length 2: expected at least 3"),
+        ({"users": -1}, "--users -1"),
+        ({"k_core": -5}, "--k-core -5"),
+    ],
+)
+def test_numbers_out_of_range_name_the_flag(tmp_path, flags, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_amazon(config(tmp_path, REVIEWS, METAS, **flags))
+
+
+def test_real_gift_cards(shared_data, tmp_path) -> None:
+    raw = shared_data / "raw"
+    settings = AmazonConfig(
+        raw / "Gift_Cards_5.json.gz", raw / "meta_Gift_Cards.json.gz", tmp_path / "out", k_core=5
+    )
+    catalog, histories = load(prepare_amazon(settings))
+    assert (len(catalog), catalog.categories) == (145, ("Gift Cards",))
+    # The same by brute force on the raw lines.
+    usable = set()
+    with gzip.open(settings.meta, "rt") as stream:
+        for record in map(json.loads, stream):
+            if record["title"] and record["category"]:
+                usable.add(record["asin"])
+    first: dict[tuple[str, str], int] = {}
+    with gzip.open(settings.reviews, "rt") as stream:
+        for record in map(json.loads, stream):
+            key = (record["reviewerID"], record["asin"])
+            if key[1] in usable:
+                first[key] = min(record["unixReviewTime"], first.get(key, 1 << 60))
+    while True:
+        users, items = Counter(k[0] for k in first), Counter(k[1] for k in first)
+        left = {k: v for k, v in first.items() if users[k[0]] >= 5 and items[k[1]] >= 5}
+        if len(left) == len(first):
+            break
+        first = left
+    assert {(user, item) for user, ids in histories.items() for item in ids} == set(first)
+    for user, ids in histories.items():
+        assert [first[user, item] for item in ids] == sorted(first[user, item] for item in ids)
+    assert len(leave_one_out(Histories.load(tmp_path / "out", catalog))) == 442
+    assert check(CheckConfig(tmp_path / "out")).trainable

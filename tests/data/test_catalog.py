@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
+from reclm.errors import CatalogError, DataError
+
+ITEMS = (
+    Item("a", "Apple", "Red.", ("fruit",)),
+    Item("b", "Beet", categories=("food", "root")),
+    Item("c", "Cherry", categories=("food", "fruit"), title_t="Cherry (2)"),
+)
+
+
+def write(folder: Path, metas: str, categories: str | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / METAS).write_text(metas, encoding="utf-8")
+    if categories is not None:
+        (folder / CATEGORIES).write_text(categories, encoding="utf-8")
+    return folder
+
+
+def test_rows_and_ids() -> None:
+    catalog = Catalog.from_items(ITEMS, "shop")
+    assert len(catalog) == 3
+    assert catalog.row("b") == 1
+    assert catalog.item(2).title == "Cherry"
+    assert catalog.rows(["c", "a"]).tolist() == [2, 0]
+    assert catalog.rows([]).dtype == np.int64
+    assert catalog.titles == ("Apple", "Beet", "Cherry")
+
+
+def test_categories_and_masks() -> None:
+    catalog = Catalog.from_items(ITEMS)
+    assert catalog.categories == ("food", "fruit", "root")
+    assert catalog.category_rows("fruit").tolist() == [0, 2]
+    assert catalog.allowed_rows(["root"]).tolist() == [False, True, False]
+    assert catalog.allowed_rows(["root", "fruit"]).tolist() == [True, True, True]
+    assert catalog.allowed_rows([]).tolist() == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.row("aa"), r"no item with id 'aa'; near: 'a'"),
+        (lambda c: c.rows(["a", "z"]), r"no item with id 'z'"),
+        (lambda c: c.item(3), r"no item at row 3; expected 0 to 2"),
+        (lambda c: c.item(-1), r"no item at row -1"),
+        (lambda c: c.category_rows("fruits"), r"no category 'fruits'; near: 'fruit'"),
+        (lambda c: c.allowed_rows(["nuts"]), r"no category 'nuts'"),
+        (lambda c: c.with_titles_t(["x"]), r"1 titles for 3 items"),
+    ],
+)
+def test_unknown_names_are_named(call, message) -> None:
+    with pytest.raises(CatalogError, match=message):
+        call(Catalog.from_items(ITEMS, "shop"))
+
+
+def test_a_catalog_has_items_with_unique_ids() -> None:
+    with pytest.raises(CatalogError, match="no items"):
+        Catalog.from_items([])
+    with pytest.raises(CatalogError, match="'a' occurs twice"):
+        Catalog.from_items([Item("a", "x"), Item("a", "y")])
+
+
+def test_fingerprint_covers_ids_titles_and_order() -> None:
+    one, two = Item("1", "x"), Item("2", "y")
+    first = Catalog.from_items([one, two], "p").fingerprint
+    assert first == Catalog.from_items([one, two], "q").fingerprint
+    assert len({first, *(Catalog.from_items(i).fingerprint for i in ([two, one], [one]))}) == 3
+    assert first == Catalog.from_items([one, two]).with_titles_t(["X", "Y"]).fingerprint
+    # Ids and titles that read the same side by side must not collide.
+    assert (
+        Catalog.from_items([Item("1x", "y")]).fingerprint
+        != Catalog.from_items([Item("1", "xy")]).fingerprint
+    )
+
+
+def test_save_and_load_round_trip(tmp_path) -> None:
+    catalog = Catalog.from_items(ITEMS, "shop")
+    catalog.save(tmp_path / "shop")
+    assert Catalog.load(tmp_path / "shop") == catalog
+    assert json.loads((tmp_path / "shop" / METAS).read_text())["a"] == {
+        "title": "Apple",
+        "description": "Red.",
+    }
+    assert json.loads((tmp_path / "shop" / CATEGORIES).read_text())["food"] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "metas",
+    [
+        '{"x": {"title": "X"}, "y": {"title": "Y", "description": ["p", "q"]}}',
+        '{\n "x": {\n  "title": "X"\n },\n "y": {"title": "Y", "description": "p q"}\n}\n',
+        '{"x": {"title": "X"}}\n\n{"y": {"title": "Y", "description": ["p", "q"]}}\n',
+        '{"item_id": "x", "title": "X"}\n{"asin": "y", "title": "Y", "description": "p q"}',
+        '\ufeff{"x": {"title": "", "name": "X"}, "y": {"title_t": "Y", "description": "p q"}}',
+    ],
+)
+def test_every_shape_of_metas_is_read(tmp_path, metas) -> None:
+    catalog = Catalog.load(write(tmp_path, metas), "named")
+    assert [(i.item_id, i.title, i.description) for i in catalog.items] == [
+        ("x", "X", ""),
+        ("y", "Y", "p q"),
+    ]
+    assert catalog.name == "named"
+    assert catalog.categories == ()
+
+
+@pytest.mark.parametrize(
+    ("metas", "categories", "message"),
+    [
+        ("", None, r"metas\.jsonl: the file is empty"),
+        ("{}", None, r"metas\.jsonl: holds no items"),
+        ("[]", None, r"metas\.jsonl:1: not valid JSON: expected '\{'"),
+        ('{"a": {"title": "A"}', None, r"metas\.jsonl:1: .*found the end of the file"),
+        ('{"a": {"title": "A"},\n"b": {"title": }}', None, r"metas\.jsonl:2: not valid JSON"),
+        ('{"a": {"title": "A"},\n"a": {"title": "B"}}', None, r":2: item 'a' is already on line 1"),
+        ('{\n"a": {"title": "  "}}', None, r"metas\.jsonl:2: item 'a' has no title"),
+        ('{"a": "Apple"}', None, r"metas\.jsonl:1: item 'a' has no title"),
+        ('{"a": {"price": 1}}', None, r"metas\.jsonl:1: item 'a' has no title"),
+        ('{"a": {"title": "A", "description": 7}}', None, r":1: description of item 'a'"),
+        ('{"a": {"title": "\\ud800"}}', None, r":1: item 'a' holds half a surrogate pair"),
+        ('{"a": {"title": "A"}}', '{"c":\n["b"]}', r"category\.jsonl:1: .* item 'b', unknown"),
+        ('{"a": {"title": "A"}}', '{"c": "a"}', r"category\.jsonl:1: .*expected a list"),
+        ('{"a": {"title": "A"}}', '{"c": [],\n"c": []}', r"category\.jsonl:2: .*already on line 1"),
+    ],
+)
+def test_broken_files_are_one_line_with_file_and_line(tmp_path, metas, categories, message) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        Catalog.load(write(tmp_path, metas, categories))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_wrong_encoding(tmp_path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        Catalog.load(tmp_path)
+    (tmp_path / METAS).write_bytes(b'{"a":\n {"title": "\xff"}}')
+    with pytest.raises(DataError, match=r"metas\.jsonl:2: not UTF-8"):
+        Catalog.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "categories"), [("office", 3459, 778), ("games", 16859, 0)]
+)
+def test_real_catalogs(shared_data, tmp_path, name, items, categories) -> None:
+    catalog = Catalog.load(shared_data / name)
+    assert (catalog.name, len(catalog), len(catalog.categories)) == (name, items, categories)
+    catalog.save(tmp_path / name)
+    assert Catalog.load(tmp_path / name) == catalog

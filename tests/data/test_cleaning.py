@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from reclm.data.cleaning import is_page_code, is_price, plain_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("plain", "plain"),
+        ("  a\n\tb\r\n c  ", "a b c"),
+        ("Black &amp; White", "Black & White"),
+        ("Tom &amp;amp; Jerry &amp;quot;Two&amp;quot;", 'Tom & Jerry "Two"'),
+        ("Warranty &gt;&gt;&gt; Shop", "Warranty >>> Shop"),
+        ("one<br />two<BR>three", "one two three"),
+        ('<a href="x?a=1&b=2">link</a> on', "link on"),
+        ("&lt;b&gt;bold&lt;/b&gt;", "bold"),
+        ("x <!-- hidden --> y <!-- cut", "x y"),
+        ("x<script>var a = '<b>';</script> y<style>p{a:b}", "x y"),
+        ('Cable <span class="a-size-medium', "Cable"),
+        ("I <3 you, a < b > c", "I <3 you, a < b > c"),
+        ("Book <Special Edition> <SOI>", "Book <Special Edition> <SOI>"),
+        ("a\u200b\ufeff b\x00c", "a b c"),
+        ("half \ud800 pair", "half ? pair"),
+        ("<p></p>", ""),
+    ],
+)
+def test_markup_goes_and_words_stay(raw, text) -> None:
+    assert plain_text(raw) == text
+    assert plain_text(text) == text
+
+
+def test_page_code_is_told_from_words() -> None:
+    code = [
+        "var aPageStart = (new Date()).getTime(); var ue_t0=ue_t0||+new Date();",
+        ".a-section { margin-bottom: 0; } Camera",
+        "function go(a, b) { return a }",
+        "x document.write('y')",
+    ]
+    words = [
+        "Multi function(al) VAR amplifier",
+        "Window.Cleaner {blue}",
+        "The Function of Reason (1929)",
+        "$100 Gift Card: A = B",
+    ]
+    assert all(map(is_page_code, code))
+    assert not any(map(is_page_code, words))
+
+
+def test_prices_are_told_from_titles() -> None:
+    assert all(map(is_price, ["$19.99", "$1.00 - $2,000", " € 5 "]))
+    assert not any(map(is_price, ["", "1984", "$100 Bill Book", "-"]))

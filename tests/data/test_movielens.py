@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from reclm.config import MovieLensConfig
+from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories
+from reclm.data.movielens import prepare_movielens, recbole_movielens
+from reclm.errors import ConfigError, DataError
+
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+RATINGS = [("7", "1", 5, 30), ("7", "2", 3, 10), ("7", "3", 4, 20), ("8", "3", 5, 1)]
+RECBOLE = {
+    "ml.inter": INTER + "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in RATINGS),
+    "ml.item": ITEM + "1\tToy Story\t1995\tAnimation Comedy\n2\tunkonwn\tunkonwn\tunknown\n"
+    "3\tSeven (Se7en)\t1995\tCrime\n",
+}
+FLAGS = "|".join("0" * 19)
+ML_100K = {
+    "u.data": "".join(f"{u}\t{i}\t{r}\t{t}\n" for u, i, r, t in RATINGS),
+    "u.item": f"1|Toy Story (1995)|01-Jan-1995||http://x|{'0|0|0|1|0|1' + FLAGS[11:]}\n"
+    f"2|unknown||||1{FLAGS[1:]}\n3|Cité (1995)|01-Jan-1995||http://x|{FLAGS}\n",
+}
+ML_1M = {
+    "ratings.dat": "".join(f"{u}::{i}::{r}::{t}\n" for u, i, r, t in RATINGS),
+    "movies.dat": "1::Toy Story (1995)::Animation|Comedy\n2::M: A (1931)::Crime\n"
+    "3::Cité (1995)::Drama\n",
+}
+
+
+def write(folder: Path, files: dict[str, str], encoding: str = "utf-8") -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_bytes(text.encode(encoding))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "encoding", "titles", "categories"),
+    [
+        (
+            RECBOLE,
+            "utf-8",
+            ("Toy Story (1995)", "unkonwn", "Seven (Se7en) (1995)"),
+            [("Animation", "Comedy"), (), ("Crime",)],
+        ),
+        (
+            ML_100K,
+            "latin-1",
+            ("Toy Story (1995)", "unknown", "Cité (1995)"),
+            [("Animation", "Comedy"), (), ()],
+        ),
+        (
+            ML_1M,
+            "latin-1",
+            ("Toy Story (1995)", "M: A (1931)", "Cité (1995)"),
+            [("Animation", "Comedy"), ("Crime",), ("Drama",)],
+        ),
+    ],
+)
+def test_every_edition_is_read(tmp_path, files, encoding, titles, categories) -> None:
+    source = write(tmp_path / "source", files, encoding)
+    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    catalog = Catalog.load(out)
+    assert catalog.titles == titles
+    assert [item.categories for item in catalog.items] == categories
+    histories = Histories.load(out, catalog)
+    assert histories.user_ids == ("7",)
+    assert histories.rows.tolist() == [1, 2, 0]
+
+
+def test_ratings_can_be_filtered(tmp_path) -> None:
+    more = "".join(f"9\t{item}\t4\t5\n" for item in (3, 1, 2))
+    source = write(tmp_path / "source", RECBOLE | {"ml.inter": RECBOLE["ml.inter"] + more})
+    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out", min_rating=4))
+    catalog = Catalog.load(out)
+    # Equal times keep the order of the file, and movies without ratings stay.
+    assert Histories.load(out, catalog).user_ids == ("9",)
+    assert Histories.load(out, catalog).rows.tolist() == [2, 0, 1]
+    assert len(catalog) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"source: no MovieLens files; expected u\.data"),
+        ({"ml.inter": RECBOLE["ml.inter"]}, r"ml\.item: no such file"),
+        (RECBOLE | {"ml.item": ""}, r"ml\.item: the file is empty"),
+        (RECBOLE | {"ml.item": ITEM}, r"ml\.item: the file is empty"),
+        (RECBOLE | {"ml.inter": INTER}, r"ml\.inter: the file is empty"),
+        (
+            RECBOLE | {"ml.item": "id:token\tmovie_title:token\n"},
+            r"ml\.item:1: no column 'item_id'",
+        ),
+        (RECBOLE | {"ml.inter": "user_id:token\titem_id:token\n"}, r":1: no column 'rating'"),
+        (RECBOLE | {"ml.item": ITEM + "1\tToy\n"}, r"ml\.item:2: 2 fields; expected at least 4"),
+        (
+            RECBOLE | {"ml.item": ITEM + "1\t \t1995\tX\n"},
+            r"ml\.item:2: movie '1' has an empty title",
+        ),
+        (RECBOLE | {"ml.item": RECBOLE["ml.item"] + "1\tX\t\t\n"}, r"ml\.item:5: movie '1' occurs"),
+        (RECBOLE | {"ml.inter": INTER + "7\t99\t5\t1\n"}, r"ml\.inter:2: movie '99' is not in ml"),
+        (RECBOLE | {"ml.inter": INTER + "7\t1\tgood\t1\n"}, r"ml\.inter:2: rating 'good' at '1'"),
+        (RECBOLE | {"ml.inter": INTER + "7\t1\t5\t1\n"}, r"ml\.inter: no user is left"),
+        (ML_100K | {"u.data": "7\t1\t5\n"}, r"u\.data:1: 3 fields; expected user_id, item_id"),
+        (ML_100K | {"u.item": "1|Toy Story|x\n"}, r"u\.item:1: 3 fields; expected 24"),
+        (ML_1M | {"movies.dat": "1::Toy Story\n"}, r"movies\.dat:1: 2 fields; expected 3"),
+    ],
+)
+def test_bad_files_are_one_line_and_leave_nothing(tmp_path, files, message) -> None:
+    source = write(tmp_path / "source", files)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_missing_source_wrong_encoding_and_limits(tmp_path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        prepare_movielens(MovieLensConfig(tmp_path / "none", tmp_path / "out"))
+    with pytest.raises(ConfigError, match="--min-interactions 2"):
+        prepare_movielens(MovieLensConfig(tmp_path, tmp_path / "out", min_interactions=2))
+    write(tmp_path, RECBOLE | {"ml.item": ITEM + "1\tCité\t1995\tX\n"}, "latin-1")
+    with pytest.raises(DataError, match=r"ml\.item:2: not UTF-8 text"):
+        prepare_movielens(MovieLensConfig(tmp_path, tmp_path / "out"))
+
+
+def test_real_movielens(ml100k_source, tmp_path) -> None:
+    assert ml100k_source == recbole_movielens()
+    assert "recbole" not in sys.modules
+    out = prepare_movielens(MovieLensConfig(ml100k_source, tmp_path / "out"))
+    catalog = Catalog.load(out)
+    histories = Histories.load(out, catalog)
+    assert (len(catalog), len(histories), len(histories.rows)) == (1682, 943, 100_000)
+    assert catalog.item(0).title == "Toy Story (1995)"
+    assert catalog.item(catalog.row("267")).title == "unkonwn"
+    assert len(catalog.categories) == 18
+    assert histories.lengths.min() == 20

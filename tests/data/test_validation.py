@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reclm.config import CheckConfig
+from reclm.data.catalog import CATEGORIES, METAS
+from reclm.data.interactions import SEQUENCES
+from reclm.data.validation import CheckReport, check
+from reclm.errors import DataError
+
+GOOD = '{"a": {"title": "A"}, "b": {"title": "B"}, "c": {"title": "B"}, "d": {"title": "D"}}'
+
+
+def report(folder: Path, metas: str, categories: str | None, sequences: str) -> CheckReport:
+    (folder / METAS).write_text(metas)
+    if categories is not None:
+        (folder / CATEGORIES).write_text(categories)
+    (folder / SEQUENCES).write_text(sequences)
+    return check(CheckConfig(folder))
+
+
+def test_counts_by_hand(tmp_path, capsys) -> None:
+    sequences = '{"u": ["a", "b", "a"], "v": ["c", "b", "a", "c", "c"]}'
+    found = report(tmp_path, GOOD, '{"x": ["a", "b"], "y": ["a"]}', sequences)
+    assert found == CheckReport(
+        folder=tmp_path,
+        users=2,
+        items=4,
+        interactions=8,
+        shortest=3,
+        median=4.0,
+        longest=5,
+        categories=2,
+        duplicate_titles=2,
+        without_category=2,
+        without_interactions=1,
+        repeats=3,
+        problems=(),
+    )
+    assert found.trainable
+    assert "can be trained on" in capsys.readouterr().out
+
+
+def test_all_problems_in_one_call(tmp_path, capsys) -> None:
+    metas = (
+        '{"a": {"title": "A"},\n"b": {"title": ""},\n"a": {"title": "A"},\n'
+        '"c": {"title": "C", "description": 3}}'
+    )
+    categories = '{"x": ["a", "zz"],\n"x": ["a"],\n"y": "a"}'
+    sequences = (
+        '{"u": ["a", "b", "q"],\n"v": ["a", "b"],\n"u": ["a", "a", "a"],\n'
+        '"w": 3,\n"x": [],\n"y": ["a"],\n"z": ["a"]}'
+    )
+    found = report(tmp_path, metas, categories, sequences)
+    assert not found.trainable
+    counts = {problem.what: problem.count for problem in found.problems}
+    assert counts == {
+        "repeated item": 1,
+        "items without title": 1,
+        "items with an unusable field": 1,
+        "unknown items in categories": 1,
+        "repeated category": 1,
+        "categories that are no list of item ids": 1,
+        "unknown items in histories": 1,
+        "users with fewer than 3 items": 4,
+        "repeated user": 1,
+        "histories that are no list of item ids": 1,
+    }
+    examples = {problem.what: problem.examples for problem in found.problems}
+    assert examples["repeated item"] == (f"{tmp_path / METAS}:3: 'a', first on 1",)
+    assert examples["unknown items in histories"] == (f"{tmp_path / SEQUENCES}:1: 'q' of user 'u'",)
+    assert len(examples["users with fewer than 3 items"]) == 3
+    assert "cannot be trained on" in capsys.readouterr().out
+
+
+def test_empty_documents_are_problems(tmp_path) -> None:
+    found = report(tmp_path, "{}", "{}", "{}")
+    assert [problem.what for problem in found.problems] == ["no item at all", "no user at all"]
+    assert (found.shortest, found.median, found.longest) == (0, 0.0, 0)
+
+
+def test_files_that_cannot_be_read(tmp_path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        check(CheckConfig(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"metas\.jsonl: no such file"):
+        check(CheckConfig(tmp_path))
+    with pytest.raises(DataError, match=r"sequential\.jsonl:2: not valid JSON"):
+        report(tmp_path, GOOD, None, '{"u":\n [')
+
+
+def test_real_data(shared_data) -> None:
+    office = check(CheckConfig(shared_data / "office"))
+    assert office.trainable
+    assert (office.users, office.items, office.interactions) == (3231, 3459, 22447)
+    games = check(CheckConfig(shared_data / "games"))
+    assert games.trainable
+    assert (games.shortest, games.longest, games.without_category) == (5, 50, 16859)
