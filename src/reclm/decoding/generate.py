@@ -142,8 +142,9 @@ def _decide_outside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[A
     if not rows:
         return []
     scores = readout.full(rows)
-    for number, row in enumerate(rows):
-        scores[number, answers[row].banned()] = -torch.inf
+    banned = [(number, token) for number, row in enumerate(rows) for token in answers[row].banned()]
+    if banned:
+        scores[tuple(torch.tensor(banned, device=scores.device).T)] = -torch.inf
     best, greedy = scores.max(dim=-1)
     if not best.isfinite().all():
         raise BackboneError(NOT_NUMBERS)

@@ -285,7 +285,8 @@ class PackedModel:
     def _packed(self) -> Iterator[None]:
         before = [config._attn_implementation for config in self._configs]
         training = self._model.training
-        self._model.eval()
+        if training:
+            self._model.eval()
         try:
             for config in self._configs:
                 config._attn_implementation = IMPLEMENTATION
@@ -293,7 +294,8 @@ class PackedModel:
         finally:
             for config, implementation in zip(self._configs, before, strict=True):
                 config._attn_implementation = implementation
-            self._model.train(training)
+            if training:
+                self._model.train()
 
 
 def _plain_model(model: Any) -> Any:

@@ -1,0 +1,65 @@
+"""What every benchmark shares: where real titles lie, timing side by side, the table it writes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def shared_data() -> Path:
+    """The folder of real data: RECLM_SHARED_DATA, or shared/data beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("RECLM_SHARED_DATA", beside))
+    if not folder.is_dir():
+        sys.exit(f"{folder}: no such folder; set RECLM_SHARED_DATA to the folder of real data")
+    return folder
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; a round runs them one after the other."""
+    if warm_up:
+        for run in contenders.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> float:
+    """Median over the rounds of the time against that of ``base`` in the same round."""
+    pairs = zip(seconds[name], seconds[base], strict=True)
+    return statistics.median(own / other for own, other in pairs)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def publish(name: str, question: str, body: str) -> None:
+    """Prints a result and writes it to ``results/NAME.md`` with the command that made it."""
+    arguments = " ".join(sys.argv[1:])
+    machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+    text = (
+        f"# {question}\n\n`python -m benchmarks.{name} {arguments}`".rstrip()
+        + f" on {machine}\n\n{body}\n"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
