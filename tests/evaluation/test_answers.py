@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reclm.config import ListForm
+from reclm.data.catalog import Catalog, Item
+from reclm.evaluation.answers import AnswerReader, Named, entries
+from reclm.items.titles import canonical_titles
+from reclm.items.tokens import ItemTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# The second and the third share a title; the third is told apart by its category.
+CATALOG = Catalog.from_items(
+    [
+        Item("a", "Harbour"),
+        Item("b", "Night Train", categories=("Drama",)),
+        Item("c", "Night Train", categories=("Horror",)),
+        Item("d", "Sea of Glass (1990)"),
+    ]
+)
+FAMILIES = ["chatml", "llama2", "llama3", "gemma", "sentencepiece"]
+
+
+class Case:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, list_form: ListForm) -> None:
+        self.tokenizer = tokenizer
+        self.titles = canonical_titles(CATALOG, tokenizer)
+        self.items = ItemTokens.from_titles(self.titles, tokenizer)
+        self.reader = AnswerReader(CATALOG, self.titles, self.items, tokenizer, list_form)
+
+    def tokens(self, *pieces: str | int) -> list[int]:
+        """Token ids of an answer: control tokens and texts as they are, item rows as spans."""
+        ids: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, int):
+                ids += self.items.span(piece)
+            elif piece == "<SOI>":
+                ids.append(self.items.soi_token_id)
+            elif piece == "<EOI>":
+                ids.append(self.items.eoi_token_id)
+            else:
+                ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def rows(self, *pieces: str | int, truncated: bool = False) -> list[int | None]:
+        return [named.row for named in self.reader.read(self.tokens(*pieces), truncated=truncated)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def numbered(
+    request: pytest.FixtureRequest, chat_tokenizers: dict[str, PreTrainedTokenizerFast]
+) -> Case:
+    return Case(chat_tokenizers[request.param], "numbered")
+
+
+@pytest.fixture(scope="module")
+def plain(chat_tokenizers: dict[str, PreTrainedTokenizerFast]) -> Case:
+    return Case(chat_tokenizers["chatml"], "plain")
+
+
+def texts(named: Sequence[Named]) -> list[str]:
+    return [one.text for one in named]
+
+
+def test_spans_are_read_in_order(numbered: Case) -> None:
+    tokens = numbered.tokens("1. ", 3, "\n2. ", 0, "\n3. ", 2, "\n4. ", 3)
+    named = numbered.reader.read(tokens)
+    assert [one.row for one in named] == [3, 0, 2, 3]
+    assert texts(named) == [numbered.titles[row] for row in (3, 0, 2, 3)]
+
+
+def test_a_name_in_a_span_that_is_no_title_is_out_of_domain(numbered: Case) -> None:
+    assert numbered.rows("1. ", "<SOI>", "Sea of Grass", "<EOI>", "\n2. ", 0) == [None, 0]
+
+
+def test_the_start_of_a_title_is_no_title(numbered: Case) -> None:
+    tokens = numbered.items.span(3)
+    assert [one.row for one in numbered.reader.read([*tokens[:-2], tokens[-1]])] == [None]
+
+
+def test_an_empty_span_is_out_of_domain(numbered: Case) -> None:
+    assert numbered.rows("<SOI>", "<EOI>", "\n2. ", 1) == [None, 1]
+
+
+def test_list_lines_without_a_span_count(numbered: Case) -> None:
+    named = numbered.reader.read(
+        numbered.tokens("Here you are:\n1. Robot Circus\n2. ", 1, "\n3) Harbour\n\nEnjoy them.")
+    )
+    assert [one.row for one in named] == [None, 1, 0]
+    assert texts(named)[0] == "Robot Circus"
+
+
+def test_bullets_and_quotes_around_a_title_do_not_matter(numbered: Case) -> None:
+    assert numbered.rows("- 'Harbour'\n* \"Harbour\"\n- Harbours\n- harbour") == [0, 0, None, None]
+
+
+def test_a_number_alone_names_nothing(numbered: Case) -> None:
+    assert numbered.rows("1. \n2. ", 0, "\n3.") == [0]
+
+
+def test_two_spans_of_a_line_count_and_its_text_does_not(numbered: Case) -> None:
+    assert numbered.rows("1. ", 0, " and its sequel ", 3, ", both great") == [0, 3]
+
+
+def test_a_shared_title_in_plain_text_is_the_first_item_of_that_title(numbered: Case) -> None:
+    assert numbered.rows("1. Night Train\n2. ", 2) == [1, 2]
+
+
+def test_a_span_that_another_one_interrupts_is_read_as_it_stands(numbered: Case) -> None:
+    assert numbered.rows("<SOI>", "Night Tr", 0) == [None, 0]
+
+
+def test_a_closing_token_without_a_span_is_ignored(numbered: Case) -> None:
+    assert numbered.rows("1. ", "<EOI>", 0) == [0]
+
+
+def test_a_span_left_open_counts_unless_the_answer_was_cut(numbered: Case) -> None:
+    pieces = ("1. ", 0, "\n2. ", "<SOI>", "Night")
+    assert numbered.rows(*pieces) == [0, None]
+    assert numbered.rows(*pieces, truncated=True) == [0]
+    assert numbered.rows("1. ", 0, "\n2. Night", truncated=True) == [0]
+    assert numbered.rows("1. ", 0, "\n2. Night\n", truncated=True) == [0, None]
+    assert numbered.rows("1. ", 0, " and", truncated=True) == [0]
+
+
+def test_no_tokens_name_nothing(numbered: Case) -> None:
+    assert numbered.rows() == []
+
+
+def test_plain_lists_count_every_line_but_an_introduction(plain: Case) -> None:
+    named = plain.reader.read(plain.tokens("My list:\n", 0, "\nRobot Circus\n\nHarbour"))
+    assert [one.row for one in named] == [0, None, 0]
+
+
+def test_another_tokenisation_of_a_title_names_the_item(plain: Case) -> None:
+    spelled = [plain.tokenizer.convert_tokens_to_ids(letter) for letter in "Harbour"]
+    assert spelled != plain.items.row(0).tolist()
+    tokens = [plain.items.soi_token_id, *spelled, plain.items.eoi_token_id]
+    assert plain.reader.read(tokens) == (Named("Harbour", 0),)
+
+
+def test_entries_number_the_names_that_are_no_items() -> None:
+    named = [Named("x", None), Named("A", 3), Named("y", None), Named("x", None), Named("A", 3)]
+    assert entries(named) == [-1, 3, -2, -1, 3]
