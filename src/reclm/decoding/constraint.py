@@ -16,7 +16,7 @@ from reclm.items.trie import CLOSE, Cursor, ItemTrie
 _DENSE_SHARE = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExcludedItems:
     """Items that may not be named, in the form a constraint asks about: ranges of positions.
 

@@ -28,7 +28,7 @@ TokenRows = (
 """Token ids of each item row; see :meth:`reclm.items.trie.ItemTrie.build`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrieArrays:
     """The trie of items sorted by their token rows, in compressed sparse row form.
 

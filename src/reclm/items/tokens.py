@@ -35,7 +35,7 @@ _PROBES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemTokens:
     """The tokens of every item row, as they stand between the two control tokens.
 
