@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from reclm.config import ScopeType, SftConfig
 from reclm.data.interactions import LeaveOneOut
 from reclm.dialogue.render import Message, Rendered, Renderer
-from reclm.dialogue.tasks import fit_history, recommend_messages, with_exchange
+from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
 from reclm.dialogue.templates import Wording, wordings
 from reclm.errors import DataError
 from reclm.items.tokens import ItemTokens
@@ -27,6 +27,8 @@ from reclm.training.losses import LabelledSpans, scoped_targets
 # Batches whose samples are put next to others of like length; more would train on shorter samples
 # for long stretches without saving much padding.
 _POOL = 16
+# Tokens that come with an item: those that open and close its span, and what stands between items.
+_AROUND_ITEM = 5
 # Keys of the random streams.
 _ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION = range(5)
 
@@ -129,7 +131,6 @@ class SampleSource:
             raise DataError(
                 "no user has two items besides the two held out; expected users with at least four"
             )
-        self._item_size = np.diff(item_tokens.offsets) + 2
         self._wordings = wordings(
             "train", mention_control_tokens=config.mention_control_tokens, candidates=False
         )
@@ -138,6 +139,10 @@ class SampleSource:
             self._wordings += wordings(
                 "train", mention_control_tokens=config.mention_control_tokens, candidates=True
             )
+        sizes = np.diff(item_tokens.offsets) + _AROUND_ITEM
+        self._average_size = float(sizes.mean())
+        self._size_until = np.concatenate([[0], np.cumsum(sizes[split.histories.rows])])
+        self._wording_lengths = np.array([self._length_of(wording) for wording in self._wordings])
         self.num_general = 0
         if chat is not None:
             self.num_general = round(config.chat_ratio * len(self.users))
@@ -179,11 +184,18 @@ class SampleSource:
 
     def estimated_lengths(self, draws: Draws) -> Int64[np.ndarray, " samples"]:
         """Roughly the tokens of each sample of an epoch, to put like beside like."""
-        items = draws.target - draws.start + draws.list_length
-        estimate = (items * (self._item_size.mean() + 3)).astype(np.int64)
+        first = self._split.histories.offsets[self.users]
+        size_until = self._size_until
+        # The teacher is not asked yet, so its items count as average ones.
+        estimate: Int64[np.ndarray, " users"] = (
+            size_until[first + draws.target + 1]
+            - size_until[first + draws.start]
+            + ((draws.list_length - 1) * self._average_size).astype(np.int64)
+            + self._wording_lengths[draws.wording]
+        )
         if self._chat is None:
             return estimate
-        lengths: Int64[np.ndarray, " samples"] = self._chat.lengths[draws.conversation]
+        lengths = self._chat.lengths[draws.conversation]
         return np.concatenate([estimate, lengths]).astype(np.int64)
 
     def train_samples(
@@ -232,6 +244,19 @@ class SampleSource:
                 )
             )
         return self._rendered(tasks)
+
+    def _length_of(self, wording: Wording) -> int:
+        """Tokens of a request without its items."""
+        offered = (
+            range(min(self._config.max_candidates // 2, len(self._titles)))
+            if wording.offers_candidates
+            else None
+        )
+        config = self._config
+        messages = recommend_messages(
+            wording, (), 1, (), self._titles, config.history_form, config.list_form, offered
+        )
+        return num_tokens(self._renderer, messages)
 
     def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
         user = int(self.users[number])

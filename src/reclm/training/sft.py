@@ -212,6 +212,7 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
             seed=config.seed,
         )
         backbone = create_tiny(_tiny_texts(inputs), sizes)
+        backbone.model.set_attn_implementation(config.attention)
         if config.tune == "lora" and is_main:
             save_backbone(config.out / _TINY_BASE, backbone)
     else:

@@ -132,6 +132,15 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         del inputs
         return 0
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if hasattr(self.model, "peft_config"):
+            # By default peft would look on the hub whether the vocabulary has grown.
+            self.model.save_pretrained(
+                output_dir, state_dict=state_dict, save_embedding_layers=False
+            )
+        else:
+            super()._save(output_dir, state_dict)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()

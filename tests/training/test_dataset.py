@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reclm.backbone import Backbone, base_model, output_rows
+from reclm.config import SftConfig
+from reclm.data.catalog import Catalog
+from reclm.data.chat import load_conversations
+from reclm.data.interactions import Histories, leave_one_out
+from reclm.dialogue.render import Renderer
+from reclm.errors import ConfigError, DataError
+from reclm.items.tokens import ItemTokens
+from reclm.teacher.client import load_teacher
+from reclm.teacher.popularity import Popularity
+from reclm.training.dataset import Collator, Sample, SampleSource, SftDataset, ValidationDataset
+from reclm.training.general import GeneralChat
+from reclm.training.losses import scoped_cross_entropy
+
+
+class CountingTeacher(Popularity):
+    """Popularity by row number that counts how often it is asked."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(np.arange(len(catalog), 0, -1), catalog)
+        self.calls = 0
+
+    def top_k(self, *args: Any, **options: Any) -> np.ndarray:
+        self.calls += 1
+        return super().top_k(*args, **options)
+
+
+class Workshop:
+    """Makes sources and decodes their samples."""
+
+    def __init__(
+        self, backbone: Backbone, catalog: Catalog, histories: Histories, chat_file: Path
+    ) -> None:
+        self.backbone = backbone
+        self.catalog = catalog
+        self.split = leave_one_out(histories)
+        self.tokens = ItemTokens.from_titles(catalog.titles, backbone.tokenizer)
+        self.renderer = Renderer(backbone.tokenizer, self.tokens)
+        self.chat_file = chat_file
+        self.config = SftConfig(
+            model="tiny", data=Path("data"), out=Path("out"), history_form="span", max_history=4,
+            list_length=5,
+        )  # fmt: skip
+
+    def source(
+        self, *, teacher: Any = None, split: Any = None, chat: bool = False, **changes: Any
+    ) -> SampleSource:
+        config = replace(self.config, **changes)
+        general = None
+        if chat:
+            general = GeneralChat.fit(
+                load_conversations(self.chat_file), self.renderer, 200, self.chat_file
+            )
+        return SampleSource(
+            split or self.split, self.catalog.titles, self.tokens, self.renderer, config,
+            teacher=teacher, chat=general,
+        )  # fmt: skip
+
+    def text(self, sample: Sample) -> str:
+        return self.backbone.tokenizer.decode(sample.rendered.input_ids)
+
+    def collator(self) -> Collator:
+        return Collator(
+            self.tokens.trie(),
+            eoi_token_id=self.backbone.eoi_token_id,
+            pad_token_id=self.backbone.tokenizer.pad_token_id,
+            scope="every",
+        )
+
+
+@pytest.fixture
+def workshop(
+    tiny_backbone: Backbone, catalog: Catalog, histories: Histories, chat_file: Path
+) -> Workshop:
+    return Workshop(tiny_backbone, catalog, histories, chat_file)
+
+
+def everything(source: SampleSource, epoch: int = 0) -> list[Sample]:
+    draws = source.draws(epoch)
+    wanted = [(epoch, number) for number in range(source.per_epoch)]
+    return source.train_samples(wanted, [draws] * len(wanted))
+
+
+def answer_of(sample: Sample) -> list[int]:
+    spans = sample.rendered.spans
+    return [span.row for span in spans if sample.rendered.loss_mask[span.start]]
+
+
+def history_of(sample: Sample) -> list[int]:
+    spans = sample.rendered.spans
+    return [span.row for span in spans if not sample.rendered.loss_mask[span.start]]
+
+
+def same(first: Sample, second: Sample) -> bool:
+    return bool(
+        np.array_equal(first.rendered.input_ids, second.rendered.input_ids)
+        and np.array_equal(first.rendered.loss_mask, second.rendered.loss_mask)
+        and np.array_equal(first.trained, second.trained)
+    )
+
+
+def test_windows_end_before_the_target_and_never_touch_held_out_items(workshop: Workshop) -> None:
+    source = workshop.source()
+    seen_lengths = set()
+    for epoch in range(3):
+        for user, sample in zip(source.users.tolist(), everything(source, epoch), strict=True):
+            items = workshop.split.train(user).tolist()
+            (target,) = answer_of(sample)
+            history = history_of(sample)
+            place = items.index(target)
+            assert place >= 1
+            assert history == items[place - len(history) : place]
+            seen_lengths.add(len(history))
+    assert seen_lengths == {1, 2, 3, 4}
+
+
+def test_targets_are_spread_over_the_training_items(workshop: Workshop) -> None:
+    source = workshop.source()
+    longest = int(np.argmax([len(workshop.split.train(user)) for user in source.users]))
+    items = workshop.split.train(int(source.users[longest])).tolist()
+    targets = {
+        source.train_samples([(epoch, longest)], [source.draws(epoch)])[0].rendered.spans[-1].row
+        for epoch in range(150)
+    }
+    assert targets == set(items[1:])
+
+
+def test_answers_name_the_target_and_then_the_teachers_items(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(teacher=teacher)
+    lengths = set()
+    for sample in everything(source):
+        answer, history = answer_of(sample), history_of(sample)
+        best = [row for row in range(len(workshop.catalog)) if row not in (*history, answer[0])]
+        assert answer[1:] == best[: len(answer) - 1]
+        assert f" {len(answer)} different items" in workshop.text(sample)
+        lengths.add(len(answer))
+    assert lengths == {1, 2, 3, 4, 5}
+
+
+def test_teacher_is_asked_once_a_batch(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    dataset = SftDataset(workshop.source(teacher=teacher), 64, 16, seed=0)
+    dataset.__getitems__(list(range(16)))
+    assert teacher.calls == 1
+    ValidationDataset(workshop.source(teacher=teacher), 10, seed=0).__getitems__(list(range(10)))
+    assert teacher.calls == 2
+
+
+def test_fixed_list_length(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(teacher=teacher, fixed_list_length=True)
+    assert {len(answer_of(sample)) for sample in everything(source)} == {5}
+
+
+def test_lists_are_shorter_where_the_catalog_ends(workshop: Workshop) -> None:
+    count = len(workshop.catalog)
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(teacher=teacher, fixed_list_length=True, list_length=count)
+    for sample in everything(source):
+        # The history is left out, unless the target is one of its items again.
+        assert len(answer_of(sample)) == count - len(history_of(sample))
+
+
+def test_sample_depends_on_its_index_alone(
+    workshop: Workshop, data: Path, teacher: Path, histories: Histories
+) -> None:
+    network = load_teacher(teacher, Catalog.load(data), "cpu")
+    options = {"chat": True, "chat_ratio": 0.5, "multi_round_ratio": 0.5, "candidate_ratio": 0.5}
+
+    def dataset() -> SftDataset:
+        return SftDataset(workshop.source(teacher=network, **options), 200, 8, seed=3)
+
+    whole = dataset().__getitems__(list(range(200)))
+    fresh = dataset()
+    order = np.random.default_rng(0).permutation(200).tolist()
+    for index in order[:60]:
+        assert same(fresh[index], whole[index])
+    other = SftDataset(workshop.source(teacher=network, seed=1, **options), 200, 8, seed=1)
+    assert not all(same(other[index], whole[index]) for index in range(20))
+
+
+def test_epochs_visit_every_sample_once(workshop: Workshop) -> None:
+    source = workshop.source(chat=True, chat_ratio=0.25)
+    assert source.per_epoch == len(source.users) + round(0.25 * len(source.users))
+    total = 3 * source.per_epoch
+    dataset = SftDataset(source, total, 8, seed=0)
+    size = 16 * 8
+    order = [dataset._pool(index // size)[index % size] for index in range(total)]
+    expected = [(epoch, number) for epoch in range(3) for number in range(source.per_epoch)]
+    assert sorted(order) == expected
+
+
+def test_batches_hold_samples_of_like_length(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    dataset = SftDataset(workshop.source(teacher=teacher), 256, 8, seed=0)
+    lengths = np.array(
+        [len(sample.rendered.input_ids) for sample in dataset.__getitems__(list(range(256)))]
+    )
+    padded = lengths.reshape(-1, 8).max(1).sum() * 8
+    shuffled = np.random.default_rng(0).permutation(lengths).reshape(-1, 8).max(1).sum() * 8
+    assert (padded - lengths.sum()) < 0.25 * (shuffled - lengths.sum())
+    means = lengths.reshape(-1, 8).mean(1)
+    assert (np.diff(means[:16]) < 0).any()
+    assert (np.diff(means[:16]) > 0).any()
+
+
+def test_candidates_hold_the_answer_among_others(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(
+        teacher=teacher, candidate_ratio=1.0, max_candidates=9, loss_on_history=True
+    )
+    sizes = set()
+    for user, sample in zip(source.users.tolist(), everything(source), strict=True):
+        answer = answer_of(sample)
+        shown = [
+            (span.row, trained)
+            for span, trained in zip(sample.rendered.spans, sample.trained, strict=True)
+            if not sample.rendered.loss_mask[span.start]
+        ]
+        history = [row for row, trained in shown if trained]
+        candidates = [row for row, trained in shown if not trained]
+        items = workshop.split.train(user).tolist()
+        place = items.index(answer[0])
+        assert history == items[place - len(history) : place]
+        assert set(answer) <= set(candidates)
+        assert len(set(candidates)) == len(candidates) <= 9
+        sizes.add(len(candidates))
+        assert "candidate items are" in workshop.text(sample)
+    assert len(sizes) > 3
+
+
+def test_wordings_mention_control_tokens_only_if_asked(workshop: Workshop) -> None:
+    plain = workshop.source(mention_control_tokens=False)
+    assert not any("enclosed by" in workshop.text(sample) for sample in everything(plain))
+    both = [("enclosed by" in workshop.text(sample)) for sample in everything(workshop.source())]
+    assert 0 < sum(both) < len(both)
+
+
+def test_general_exchange_comes_before_or_after(workshop: Workshop) -> None:
+    source = workshop.source(chat=True, multi_round_ratio=1.0)
+    before = after = 0
+    for sample in everything(source):
+        text = workshop.text(sample)
+        assert text.count("Question") == text.count("Answer") == 1
+        if text.index("Question") < text.index("historical"):
+            before += 1
+        else:
+            after += 1
+    assert before
+    assert after
+    half = workshop.source(chat=True, multi_round_ratio=0.5)
+    count = sum("Question" in workshop.text(sample) for sample in everything(half))
+    assert 0 < count < half.per_epoch
+
+
+def test_whole_conversations_are_mixed_in(workshop: Workshop) -> None:
+    source = workshop.source(chat=True, chat_ratio=1.0)
+    general = everything(source)[len(source.users) :]
+    assert len(general) == len(source.users)
+    for sample in general:
+        assert not sample.rendered.spans
+        assert "Question" in workshop.text(sample)
+        assert sample.rendered.loss_mask.any()
+
+
+def test_conversations_are_cut_by_exchanges_and_counted(workshop: Workshop) -> None:
+    conversations = load_conversations(workshop.chat_file)
+    chat = GeneralChat.fit(conversations, workshop.renderer, 60, workshop.chat_file)
+    assert (chat.cut, chat.dropped) == (5, 0)
+    assert {len(messages) for messages in chat.conversations} == {2}
+    assert chat.lengths.max() <= 60
+    with pytest.raises(DataError, match=r"chat.json: none of 5 conversations .*--max-length"):
+        GeneralChat.fit(conversations, workshop.renderer, 10, workshop.chat_file)
+
+
+def test_long_histories_are_cut_oldest_first_and_counted(workshop: Workshop) -> None:
+    whole = everything(workshop.source())
+    longest = max(len(sample.rendered.input_ids) for sample in whole)
+    cut = everything(workshop.source(max_length=longest - 1))
+    assert sum(sample.cut for sample in cut) > 0
+    for before, after in zip(whole, cut, strict=True):
+        assert len(after.rendered.input_ids) < longest
+        assert history_of(after) == history_of(before)[after.cut :]
+        assert answer_of(after) == answer_of(before)
+    batch = workshop.collator()(cut)
+    assert batch["cut"] == sum(sample.cut for sample in cut)
+    with pytest.raises(ConfigError, match="--max-length 20"):
+        everything(workshop.source(max_length=20))
+
+
+def test_loss_on_history_trains_exactly_the_shown_items(workshop: Workshop) -> None:
+    for sample in everything(workshop.source(loss_on_history=True)):
+        assert sample.trained.all()
+    for sample in everything(workshop.source()):
+        assert sample.trained.tolist() == [False] * len(history_of(sample)) + [True]
+
+
+def test_titles_in_the_history_leave_spans_to_the_answer(workshop: Workshop) -> None:
+    for sample in everything(workshop.source(history_form="title")):
+        assert len(sample.rendered.spans) == 1
+        assert "'" in workshop.text(sample)
+
+
+def test_validation_asks_for_the_held_out_item(workshop: Workshop) -> None:
+    source = workshop.source(teacher=CountingTeacher(workshop.catalog))
+    dataset = ValidationDataset(source, 12, seed=0)
+    assert len(dataset) == 12
+    assert same(dataset[3], dataset.__getitems__([1, 3])[1])
+    for index in range(12):
+        held_out = workshop.split.valid(dataset._users[index])
+        sample = dataset[index]
+        assert answer_of(sample)[0] == held_out.target
+        assert history_of(sample) == held_out.history[-4:].tolist()
+
+
+def test_users_with_one_training_item_are_left_out(
+    workshop: Workshop, histories: Histories
+) -> None:
+    assert workshop.source().users.tolist() == list(range(1, len(histories)))
+    short = leave_one_out(Histories.from_lists(["a", "b"], [[1, 2, 3], [4, 5, 6]]))
+    with pytest.raises(DataError, match="expected users with at least four"):
+        workshop.source(split=short)
+
+
+def mean_loss(workshop: Workshop, samples: Sequence[Sample]) -> tuple[float, int]:
+    batch = workshop.collator()(samples)
+    model = workshop.backbone.model
+    with torch.no_grad():
+        hidden = base_model(model)(input_ids=batch["input_ids"]).last_hidden_state
+        weight, bias = output_rows(model)
+        loss = scoped_cross_entropy(hidden, weight, batch["targets"], bias=bias)
+    return loss.item(), int(batch["num_labels"])
+
+
+def test_padding_changes_no_loss(workshop: Workshop) -> None:
+    source = workshop.source(teacher=CountingTeacher(workshop.catalog), loss_on_history=True)
+    samples = everything(source)[:6]
+    together, count = mean_loss(workshop, samples)
+    alone = [mean_loss(workshop, [sample]) for sample in samples]
+    assert count == sum(number for _, number in alone)
+    expected = sum(loss * number for loss, number in alone) / count
+    assert together == pytest.approx(expected, rel=1e-5)

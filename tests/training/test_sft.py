@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reclm.artifacts import read_json
+from reclm.backbone import load_model, merge_run
+from reclm.config import MergeConfig, SftConfig
+from reclm.data.catalog import Catalog
+from reclm.errors import ArtifactError, ConfigError
+from reclm.training.sft import check_config, train_sft
+
+Settings = Callable[..., SftConfig]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data: Path, teacher: Path, tiny_folder: Path) -> Settings:
+    """Settings of a training of seconds, to be changed by keyword."""
+    base = SftConfig(
+        model=str(tiny_folder), data=data, out=tmp_path / "run", teacher=str(teacher),
+        tune="full", history_form="span", list_length=3, max_history=4, epochs=1, batch_size=4,
+        max_steps=4, learning_rate=1e-2, validate_every=0, logging_steps=1, device="cpu",
+    )  # fmt: skip
+
+    def change(**changes: Any) -> SftConfig:
+        return replace(base, **changes)
+
+    return change
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    name = "adapter_model.safetensors"
+    return load_file(folder / (name if (folder / name).exists() else "model.safetensors"))
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def logged(folder: Path, tag: str) -> list[float]:
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [event.value for event in events.Scalars(tag)]
+
+
+def command(config: SftConfig) -> list[str]:
+    """The settings as arguments of a Python process that trains with them."""
+    program = (
+        "import json, sys; from pathlib import Path; from reclm.config import SftConfig;"
+        "from reclm.training.sft import train_sft;"
+        "given = json.loads(sys.argv[1]);"
+        "paths = {k: Path(given[k]) for k in ('data', 'out')};"
+        "train_sft(SftConfig(**(given | paths)))"
+    )
+    return ["-c", program, json.dumps(vars(config), default=str)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def test_tiny_model_learns_from_scratch(settings: Settings, capsys: Any) -> None:
+    config = settings(
+        model="tiny", loss_on_history=True, epochs=3, max_steps=24, validate_every=1, batch_size=8
+    )
+    assert train_sft(config) == config.out
+    losses = logged(config.out, "train/loss")
+    assert len(losses) == 15  # 3 epochs of 39 users, 8 a step
+    assert losses[-1] < 0.8 * losses[0]
+    assert len(logged(config.out, "eval/loss")) == 3
+    assert read_json(config.out / "manifest.json")["status"] == "finished"
+    assert not (config.out / "checkpoints").exists()
+    assert "1 of 40 users have a single item" in capsys.readouterr().err.replace("\n", " ")
+
+    backbone, spec = load_model(config.out, "cpu")
+    assert (spec.base, spec.history_form, spec.list_length) == ("tiny", "span", 3)
+    saved = Catalog.load(config.out)
+    assert saved.titles == Catalog.load(config.data).titles
+    assert all(item.title_t for item in saved.items)
+    assert backbone.tokenizer.chat_template
+
+    stamp = (config.out / "model.safetensors").stat().st_mtime_ns
+    train_sft(config)  # finished: nothing to do
+    assert (config.out / "model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(ArtifactError, match="epochs"):
+        train_sft(replace(config, epochs=4))
+
+
+def test_accumulated_batches_equal_one_large_batch(settings: Settings, tmp_path: Path) -> None:
+    whole = train_sft(settings(batch_size=8, out=tmp_path / "whole"))
+    parts = train_sft(settings(batch_size=4, gradient_accumulation=2, out=tmp_path / "parts"))
+    expected = weights(whole)
+    for name, found in weights(parts).items():
+        torch.testing.assert_close(found, expected[name], atol=2e-4, rtol=1e-3)
+    assert logged(parts, "train/loss") == pytest.approx(logged(whole, "train/loss"), rel=1e-4)
+
+
+def test_workers_change_nothing(settings: Settings, tmp_path: Path) -> None:
+    first = train_sft(settings(out=tmp_path / "none"))
+    second = train_sft(settings(out=tmp_path / "two", workers=2))
+    assert_same_bits(first, second)
+
+
+def test_killed_run_resumes_to_the_same_bits(settings: Settings, tmp_path: Path) -> None:
+    # Dropout makes the state of the random generators count, validation moves it.
+    config = settings(
+        tune="lora", lora_r=4, lora_dropout=0.3, max_steps=0, epochs=6, checkpoint_every=3,
+        validate_every=1, validation_users=4,
+    )  # fmt: skip
+    whole = train_sft(replace(config, out=tmp_path / "whole"))
+
+    killed = replace(config, out=tmp_path / "killed")
+    checkpoints = killed.out / "checkpoints"
+    process = subprocess.Popen(
+        [sys.executable, *command(killed)], env=environment(), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/complete.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.out / "reclm.json").exists()
+    # What a kill in the middle of a checkpoint leaves behind.
+    half = checkpoints / "checkpoint-999"
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{", encoding="utf-8")
+
+    assert train_sft(killed) == killed.out
+    assert_same_bits(whole, killed.out)
+    assert logged(killed.out, "train/loss") == logged(whole, "train/loss")
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(settings: Settings, tmp_path: Path) -> None:
+    one = train_sft(settings(batch_size=4, out=tmp_path / "one"))
+    two = settings(batch_size=2, out=tmp_path / "two")
+    script = tmp_path / "train.py"
+    flag, program, given = command(two)
+    assert flag == "-c"
+    script.write_text(program, encoding="utf-8")
+    # Without the switch accelerate starts one process where there is no GPU, unless MPI is there.
+    launch = [
+        "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", "0", str(script), given,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *launch],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert logged(two.out, "train/loss") == pytest.approx(logged(one, "train/loss"), rel=1e-4)
+    expected = weights(one)
+    for name, found in weights(two.out).items():
+        torch.testing.assert_close(found, expected[name], atol=2e-4, rtol=1e-3)
+
+
+def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
+    settings: Settings, tmp_path: Path
+) -> None:
+    config = settings(model="tiny", tune="lora", max_steps=2)
+    train_sft(config)
+    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    check_merged(config.out, merged)
+
+
+def check_merged(run: Path, merged: Path) -> None:
+    """A merged folder loads with plain transformers and yields the adapter's logits."""
+    adapted, _ = load_model(run, "cpu")
+    plain = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    ids = tokenizer("1. <SOI>Night Train<EOI>\n2. <SOI>", return_tensors="pt").input_ids
+    assert adapted.soi_token_id in ids
+    with torch.no_grad():
+        expected = adapted.model.eval()(ids).logits
+        found = plain(ids).logits
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+    assert Catalog.load(merged).titles == Catalog.load(run).titles
+
+
+def test_smollm2_takes_real_steps_and_merges(
+    settings: Settings, smollm2_folder: Path, tmp_path: Path
+) -> None:
+    config = settings(
+        model="smollm2", tune="lora", lora_r=8, lora_alpha=16.0, lora_dropout=0.0, batch_size=2,
+        max_steps=3, learning_rate=1e-3, history_form="title", mention_control_tokens=False,
+    )  # fmt: skip
+    train_sft(config)
+    losses = logged(config.out, "train/loss")
+    assert len(losses) == 3
+    assert all(0.0 < loss < 10.0 for loss in losses)
+    adapter = weights(config.out)
+    assert any("lora_B" in name and tensor.abs().max() > 0 for name, tensor in adapter.items())
+    assert any("trainable_tokens" in name for name in adapter)
+    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    check_merged(config.out, merged)
+
+
+WRONG = [
+    ({"loss_on_history": True, "history_form": "title"}, "--loss-on-history.*--history-form span"),
+    ({"chat_ratio": 0.5}, "--chat-ratio 0.5.*--chat FILE"),
+    ({"multi_round_ratio": 0.5}, "--multi-round-ratio 0.5.*--chat FILE"),
+    ({"chat": Path("nowhere.json")}, "--chat nowhere.json: no such file"),
+    ({"data": Path("nowhere")}, "--data nowhere: no such folder"),
+    ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*reclm teacher fit"),
+    ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
+    ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),
+    ({"candidate_ratio": 1.5}, "--candidate-ratio 1.5: expected 0.0 to 1.0"),
+    ({"chat_ratio": -0.1}, "--chat-ratio -0.1: expected at least 0"),
+    ({"batch_size": 0}, "--batch-size 0: expected at least 1"),
+    ({"list_length": 0}, "--list-length 0: expected at least 1"),
+    ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),
+    ({"lora_r": 0}, "--lora-r 0: expected at least 1"),
+    ({"seed": -1}, "--seed -1: expected at least 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=[next(iter(c)) for c, _ in WRONG])
+def test_bad_settings_name_the_flag_before_anything_loads(
+    settings: Settings, changes: dict[str, Any], message: str
+) -> None:
+    config = settings(model="no/such-model", **changes)
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+    with pytest.raises(ConfigError, match=message):
+        train_sft(config)
+    assert not config.out.exists()
+
+
+def test_teacher_of_another_catalog_is_refused(settings: Settings, tmp_path: Path) -> None:
+    config = settings(model="no/such-model")
+    catalog = Catalog.load(config.data)
+    other = Catalog.from_items(reversed(catalog.items), "other")
+    other.save(tmp_path / "data")
+    sequences = (config.data / "sequential.jsonl").read_bytes()
+    (tmp_path / "data" / "sequential.jsonl").write_bytes(sequences)
+    with pytest.raises(ConfigError, match=r"--teacher: .*fitted on another catalog"):
+        train_sft(replace(config, data=tmp_path / "data"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"--teacher: .*teacher.json"):
+        train_sft(replace(config, teacher=str(tmp_path / "empty")))
+    assert not config.out.exists()
+
+
+def test_samples_longer_than_the_model_reads_are_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"--max-length 5000: .* reads 1024 at most"):
+        train_sft(settings(max_length=5000))
