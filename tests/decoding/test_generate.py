@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reclm.backbone import load_backbone
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.generate import (
     Completion,
@@ -22,6 +24,7 @@ from reclm.decoding.generate import (
 )
 from reclm.decoding.processor import ItemConstrainedLogitsProcessor
 from reclm.errors import BackboneError, ConfigError, NoItemLeftError, TokenizerError
+from reclm.items.tokens import ItemTokens
 from reclm.items.trie import ItemTrie
 from worlds import (
     EOI,
@@ -387,3 +390,31 @@ def test_scores_that_are_not_numbers_are_an_error() -> None:
                 engine.complete([Request([4])])
         finally:
             weight.copy_(before)
+
+
+@pytest.mark.slow
+def test_smollm2_writes_what_generate_with_the_processor_writes(
+    smollm2_folder: Path, titles: tuple[str, ...]
+) -> None:
+    backbone = load_backbone(smollm2_folder, device="cpu")
+    tokens = ItemTokens.from_titles(titles, backbone.tokenizer)
+    trie = tokens.trie()
+    soi, eoi = backbone.soi_token_id, backbone.eoi_token_id
+    stop = backbone.tokenizer.eos_token_id
+    opened = [soi, *backbone.tokenizer("Films I like:").input_ids]
+    batch = [[*opened, *tokens.span(row), *opened[1:]] for row in range(0, 9, 3)]
+    with torch.no_grad():
+        # An untrained <SOI> is never chosen; the score of a frequent token opens spans often.
+        newline = backbone.tokenizer("\n").input_ids[0]
+        weight = backbone.model.get_input_embeddings().weight
+        weight[soi] = 1.01 * weight[newline]
+    engine = Engine(backbone.model, trie, soi_token_id=soi, eoi_token_id=eoi, stop_token_ids=[stop])
+    completions = engine.complete([Request(prompt, max_new_tokens=60) for prompt in batch])
+    processor = ItemConstrainedLogitsProcessor(trie, soi, eoi)
+    answers = generate(
+        backbone.model, batch, 60, logits_processor=[processor], eos_token_id=stop, pad_token_id=PAD
+    )
+    assert any(completion.items for completion in completions)
+    for completion, answer in zip(completions, answers, strict=True):
+        tokens_written = list(completion.token_ids)
+        assert answer[: len(tokens_written)] == tokens_written
