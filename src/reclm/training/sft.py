@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from reclm.training.general import GeneralChat
 from reclm.training.progress import ProgressReport
 from reclm.training.trainer import (
     ScopedTrainer,
+    checkpoint_step,
     newest_checkpoint,
     plain_forward,
     remove_incomplete,
@@ -93,12 +94,14 @@ def train_sft(config: SftConfig) -> Path:
     set_seed(config.seed)
     backbone = _backbone(config, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
     catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
-    trainer = _trainer(config, inputs, backbone, catalog)
     checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
         remove_incomplete(checkpoints)
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
+    trainer = _trainer(config, inputs, backbone, catalog)
+    if processes.is_main_process:
+        trainer.add_callback(_tensorboard(config.out, after=checkpoint_step(newest)))
     result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     plain_forward(backbone.model)
     if processes.is_main_process:
@@ -294,7 +297,7 @@ def _trainer(
             pad_token_id=backbone.eoi_token_id if pad is None else pad,
             scope=config.scope,
         ),
-        callbacks=_callbacks(config, console),
+        callbacks=[ProgressReport(console)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -342,13 +345,11 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
     )
 
 
-def _callbacks(config: SftConfig, console: Console) -> Sequence[object]:
-    callbacks: list[object] = [ProgressReport(console)]
-    if PartialState().is_main_process:
-        from torch.utils.tensorboard import SummaryWriter
+def _tensorboard(out: Path, after: int) -> TensorBoardCallback:
+    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    from torch.utils.tensorboard import SummaryWriter
 
-        callbacks.append(TensorBoardCallback(SummaryWriter(str(config.out / "tensorboard"))))
-    return callbacks
+    return TensorBoardCallback(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
 
 
 def _spec(config: SftConfig) -> ModelSpec:

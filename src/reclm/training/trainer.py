@@ -152,7 +152,7 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written completely."""
-    found = [(_step(path), path) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
+    found = [(checkpoint_step(path), path) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
     complete = [(step, path) for step, path in found if (path / _COMPLETE).exists()]
     return max(complete)[1] if complete else None
 
@@ -164,6 +164,7 @@ def remove_incomplete(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _step(checkpoint: Path) -> int:
-    number = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-    return int(number) if number.isdigit() else -1
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """Optimiser steps done at a checkpoint; 0 for none."""
+    number = "" if checkpoint is None else checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
