@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from reclm import config
-from reclm.cli import COMMANDS, field_help, main, parse
+from reclm.cli import COMMANDS, main
+from reclm.flags import field_help
+
+if TYPE_CHECKING:
+    from reclm.backbone import Backbone
 
 RECLM = Path(sys.executable).parent / "reclm"
-SFT = ["--model", "tiny", "--data", "d", "--out", "o"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -24,6 +28,23 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     return captured.err.removeprefix("error: ").rstrip()
+
+
+@pytest.fixture(scope="module")
+def model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
+) -> Path:
+    """A random model over the first eight titles; the first four are dramas."""
+    from reclm.backbone import ModelSpec, save_model
+    from reclm.data.catalog import Catalog, Item
+
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, tiny_backbone, ModelSpec(base="tiny"))
+    Catalog.from_items(
+        Item(f"m{row}", title, categories=("Drama",) if row < 4 else ())
+        for row, title in enumerate(titles[:8])
+    ).save(folder)
+    return folder
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -54,7 +75,11 @@ def test_help_shows_every_flag_with_the_text_of_its_field(
     assert ended.value.code == 0
     # Without white space, since lines also break after hyphens.
     shown = "".join(capsys.readouterr().out.split())
-    for field, text in field_help(COMMANDS[name].settings).items():
+    settings = COMMANDS[name].settings
+    nested = {f.name for f in dataclasses.fields(settings) if dataclasses.is_dataclass(f.default)}
+    for field, text in field_help(settings).items():
+        if field in nested:
+            field = text = field + "."
         assert "--" + field.replace("_", "-") in shown
         assert "".join(text.split()) in shown
 
@@ -91,104 +116,6 @@ def test_help_imports_nothing_heavy(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_flags_fill_the_settings() -> None:
-    flags = ["--reviews", "r.gz", "--meta", "m.gz", "--out", "o", "--k-core", "5", "--seed=3"]
-    assert parse("data amazon", config.AmazonConfig, flags) == config.AmazonConfig(
-        reviews=Path("r.gz"), meta=Path("m.gz"), out=Path("o"), k_core=5, seed=3
-    )
-
-
-def test_switches_have_two_forms() -> None:
-    flags = ["--model", "m", "--history", "1"]
-    assert parse("recommend", config.RecommendConfig, flags).exclude_seen is True
-    assert not parse(
-        "recommend", config.RecommendConfig, [*flags, "--no-exclude-seen"]
-    ).exclude_seen
-    assert parse("recommend", config.RecommendConfig, [*flags, "--exclude-seen"]).exclude_seen
-
-
-def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
-    file = tmp_path / "sft.yaml"
-    file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")
-    settings = parse(
-        "train sft", config.SftConfig, ["--config", str(file), "--out", "o", "--epochs", "7"]
-    )
-    assert settings == config.SftConfig(
-        model="tiny", data=Path("d"), out=Path("o"), epochs=7, bf16=True, learning_rate=1e-4
-    )
-
-
-def test_printed_configuration_is_read_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = [*SFT, "--lora-r", "4", "--gradient-checkpointing", "--chat", "c.json"]
-    with pytest.raises(SystemExit):
-        main(["train", "sft", *flags, "--print-config"])
-    file = tmp_path / "again.yaml"
-    file.write_text(capsys.readouterr().out)
-    again = parse("train sft", config.SftConfig, [f"--config={file}"])
-    assert again == parse("train sft", config.SftConfig, flags)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["dta"], "dta: no such command, did you mean data?"),
-        (["data", "amazn"], "data amazn: no such command, did you mean amazon?"),
-        (["zzz"], "zzz: no such command; see reclm --help"),
-        (["train", "sft", *SFT, "--epoch", "3"], "--epoch: no such flag, did you mean --epochs?"),
-        (["train", "sft", *SFT, "--epoch=3"], "--epoch: no such flag, did you mean --epochs?"),
-        (["train", "sft", *SFT, "stray"], "stray: unexpected argument"),
-        (
-            ["train", "sft", *SFT, "--epochs", "three"],
-            "--epochs: expected a whole number, got 'three'",
-        ),
-        (["train", "sft", *SFT, "--epochs", "2.5"], "--epochs: expected a whole number, got '2.5'"),
-        (
-            ["train", "sft", *SFT, "--learning-rate", "x"],
-            "--learning-rate: expected a number, got 'x'",
-        ),
-        (
-            ["train", "sft", *SFT, "--scope", "all"],
-            "--scope: expected one of branching, open, every, got 'all'",
-        ),
-        (["train", "sft", *SFT, "--bf16=3"], "--bf16: ignored explicit argument '3'"),
-        (["train", "sft", *SFT, "--seed"], "--seed: expected one argument"),
-        (["train", "sft", "--out", "o"], "--model, --data: required, but not given"),
-    ],
-)
-def test_bad_flags_are_named_in_one_line(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert refused(capsys, *arguments).startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("epochs: three\n", "--epochs: expected a whole number, got 'three'"),
-        ("epohs: 3\n", "--config FILE: no setting 'epohs', did you mean epochs?"),
-        ("model: [tiny\n", "--config FILE: not a YAML mapping of settings: while parsing"),
-        ("- a\n- b\n", "--config FILE: not a YAML mapping of settings: - a - b"),
-        ("model: 5\n", "--model: expected text, got '5'; in YAML, put it in quotes"),
-        ("data: [1, 2]\n", "--data: "),
-        ("bf16: maybe\n", "--config FILE: expected true or false for a switch, got 'maybe'"),
-    ],
-)
-def test_bad_yaml_is_named_in_one_line(
-    text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    message = refused(capsys, "train", "sft", *SFT, "--config", str(file))
-    assert message.startswith(expected.replace("FILE", str(file)))
-
-
-def test_missing_yaml_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(capsys, "train", "sft", *SFT, "--config", "/no/such.yaml")
-    assert message.startswith("--config /no/such.yaml: ")
-
-
 def test_library_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "data", "check", "--data", str(tmp_path / "none"))
     assert str(tmp_path / "none") in message
@@ -202,3 +129,93 @@ def test_checked_data_decides_the_exit_code(tmp_path: Path) -> None:
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
     (tmp_path / "sequential.jsonl").write_text("{}")
     assert main(["data", "check", "--data", str(tmp_path)]) == 1
+
+
+def test_bad_flags_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "train", "sft", "--model", "tiny", "--epoch", "3")
+    assert message.startswith("--epoch: no such flag, did you mean --epochs?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["dta"], "dta: no such command, did you mean data?; see reclm --help"),
+        (["zzz"], "zzz: no such command; see reclm --help"),
+        (["data", "amzon"], "data amzon: no such command, did you mean amazon?"),
+    ],
+)
+def test_unknown_commands_are_named(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, *arguments).startswith(expected)
+
+
+def test_recommend_prints_json_that_python_agrees_with(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reclm.recommender import Recommender
+
+    flags = ["--model", str(model), "--history", "m1, m5", "--k", "3", "--format", "json"]
+    assert main(["recommend", *flags, "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = Recommender.from_pretrained(model, device="cpu").recommend(["m1", "m5"], k=3)
+    assert found == [dataclasses.asdict(one) for one in expected]
+    assert [one["rank"] for one in found] == [1, 2, 3]
+    assert not {"m1", "m5"} & {one["item_id"] for one in found}
+
+
+def test_recommend_prints_a_table(
+    model: Path, titles: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(model), "--history", "m1", "--exclude", "m0,m2", "--categories"]
+    assert main(["recommend", *flags, "Drama", "--k", "1", "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    assert titles[3] in captured.out
+    assert "m3" in captured.out
+    assert "notice" not in captured.err
+
+
+def test_recommend_more_than_there_is_gives_all_with_a_notice(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", str(model), "--history", "m1", "--k", "20", "--format", "json"]
+    assert main(["recommend", *flags, "--device", "cpu"]) == 0
+    captured = capsys.readouterr()
+    ids = {one["item_id"] for one in json.loads(captured.out)}
+    assert ids == {f"m{row}" for row in range(8)} - {"m1"}
+    assert "notice: --k 20: only 7 items are left to recommend\n" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            ["--history", "m1,mm5"],
+            "--history: no item 'mm5' in the model's catalog of 8 items; near",
+        ),
+        (["--history", "zzz"], "--history: no item 'zzz' in the model's catalog of 8 items"),
+        (["--history", "m1", "--exclude", "9"], "--exclude: no item '9'"),
+        (["--history", "m1", "--categories", "Dramas"], "--categories: "),
+        (["--history", "m1", "--k", "0"], "--k: expected at least 1, got 0"),
+        (["--history", "m1", "--exclude", "m0,m2,m3", "--categories", "Drama"], "no item left"),
+    ],
+)
+def test_recommend_names_the_flag_that_cannot_work(
+    model: Path, flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(
+        capsys, "recommend", "--model", str(model), "--device", "cpu", *flags
+    ).startswith(expected)
+
+
+def test_near_items_are_named_with_their_titles(
+    model: Path, titles: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, "recommend", "--model", str(model), "--history", "mm5")
+    assert f"'m5' ({titles[5]})" in message
+
+
+def test_recommend_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = refused(capsys, "recommend", "--model", str(tmp_path / "x"), "--history", "1")
+    assert missing == f"--model: no such folder: {tmp_path / 'x'}"
+    refused(capsys, "recommend", "--model", str(tmp_path), "--history", "1")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reclm import config
-from reclm.cli import COMMANDS, field_help, parse
+from reclm.cli import COMMANDS
+from reclm.flags import field_help, parse
 
 SETTINGS = [
     member
@@ -38,9 +39,15 @@ def test_settings_are_frozen_dataclasses(settings: type) -> None:
         setattr(made, dataclasses.fields(settings)[0].name, "y")
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_every_settings_class_is_the_configuration_of_one_command(settings: type) -> None:
-    assert [command.settings for command in COMMANDS.values()].count(settings) == 1
+def test_every_settings_class_belongs_to_one_command() -> None:
+    nested = [
+        hint
+        for settings in SETTINGS
+        for hint in typing.get_type_hints(settings).values()
+        if dataclasses.is_dataclass(hint)
+    ]
+    used = [*(command.settings for command in COMMANDS.values()), *nested]
+    assert sorted(map(repr, used)) == sorted(map(repr, SETTINGS))
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())
@@ -64,7 +71,9 @@ def test_defaults_are_of_their_declared_type(settings: type) -> None:
         if field.default is dataclasses.MISSING:
             continue
         declared = types[field.name]
-        if choices := typing.get_args(declared):
+        if dataclasses.is_dataclass(declared):
+            assert field.default == declared()
+        elif choices := typing.get_args(declared):
             assert field.default in choices or (field.default is None and type(None) in choices)
         else:
             # `type` rather than isinstance: True is no default for a whole number, 1 none for 1.0.

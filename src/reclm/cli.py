@@ -5,24 +5,17 @@ Nothing heavy is imported before a command runs, so that help answers at once.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import difflib
 import importlib
 import json
-import re
 import sys
-import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+from typing import TYPE_CHECKING
 
 from reclm import config
 from reclm.errors import CatalogError, ConfigError, ReclmError
+from reclm.flags import near, parse, summary
 
 if TYPE_CHECKING:
     from reclm.data.catalog import Catalog
@@ -31,7 +24,6 @@ if TYPE_CHECKING:
 _UNTRAINABLE = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
-_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", Path | None: "PATH"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Command:
     @property
     def summary(self) -> str:
         """First line of the help."""
-        return docstring_parser.parse(self.settings.__doc__ or "").short_description or ""
+        return summary(self.settings)
 
 
 COMMANDS: dict[str, Command] = {
@@ -108,7 +100,7 @@ def _run(arguments: list[str]) -> int:
     verbs = {name: command for name, command in COMMANDS.items() if name.split()[0] == stage}
     if not verbs:
         stages = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
-        raise ConfigError(f"{stage}: no such command{_near(stage, stages)}; see reclm --help")
+        raise ConfigError(f"{stage}: no such command{near(stage, stages)}; see reclm --help")
     if stage in verbs:
         return _call(stage, verbs[stage], arguments[1:])
     if len(arguments) == 1 or arguments[1] in {"-h", "--help"}:
@@ -116,8 +108,10 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = f"{stage} {arguments[1]}"
     if name not in verbs:
-        near = _near(arguments[1], [verb.split()[1] for verb in verbs])
-        raise ConfigError(f"{name}: no such command{near}; see reclm {stage} --help")
+        known = [verb.split()[1] for verb in verbs]
+        raise ConfigError(
+            f"{name}: no such command{near(arguments[1], known)}; see reclm {stage} --help"
+        )
     return _call(name, verbs[name], arguments[2:])
 
 
@@ -136,146 +130,6 @@ def _overview(commands: dict[str, Command]) -> str:
         + "".join(lines)
         + "\nFlags of a command: reclm <stage> <verb> --help\n"
     )
-
-
-class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
-    """Shows the help of a field as written; types and defaults are already in it."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help or ""
-
-
-def build_parser(name: str, settings: type) -> ArgumentParser:
-    """Makes the parser of a command from its configuration dataclass.
-
-    Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
-    key of the YAML file named by ``--config``; the text under ``Attributes`` is its help.
-    """
-    parser = ArgumentParser(
-        prog=f"reclm {name}",
-        description=docstring_parser.parse(settings.__doc__ or "").short_description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-        print_config="--print-config",
-    )
-    parser.add_argument(
-        "--config",
-        action="config",
-        metavar="FILE",
-        help="YAML file with any of these settings; flags behind it win over it.",
-    )
-    help_of = field_help(settings)
-    types = typing.get_type_hints(settings)
-    for field in dataclasses.fields(settings):
-        required = field.default is dataclasses.MISSING
-        text = help_of[field.name].replace("%", "%%")
-        if required:
-            text += " (required)"
-        elif field.default not in ("", None):
-            text += f" (default: {field.default})"
-        options: dict[str, Any] = {"help": text, "required": required}
-        if not required:
-            options["default"] = field.default
-        if types[field.name] is bool:
-            options["action"] = ActionYesNo(yes_prefix="", no_prefix="no-")
-        else:
-            options["type"] = types[field.name]
-            if types[field.name] in _METAVARS:
-                options["metavar"] = _METAVARS[types[field.name]]
-        parser.add_argument(_flag(field.name), **options)
-    return parser
-
-
-def field_help(settings: type) -> dict[str, str]:
-    """Help text of each field, from the ``Attributes`` section of the docstring."""
-    described = docstring_parser.parse(settings.__doc__ or "").params
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in described}
-
-
-def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
-    """Parses flags into a configuration.
-
-    Args:
-        name: Name of the command, for the help.
-        settings: The configuration dataclass.
-        flags: The command line behind the command's name.
-
-    Raises:
-        ConfigError: A flag, a value or the YAML file cannot be used; one line that names the flag.
-    """
-    parser = build_parser(name, settings)
-    try:
-        values = parser.parse_args(list(flags))
-    except argparse.ArgumentError as error:
-        raise ConfigError(_explain(str(error), name, settings, flags)) from error
-    return settings(**{field.name: values[field.name] for field in dataclasses.fields(settings)})
-
-
-def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> str:
-    """Rewrites a message of the argument parser into one line that names the flag."""
-    fields = [field.name for field in dataclasses.fields(settings)]
-    config_flag = _config_flag(flags)
-    see = f"see reclm {name} --help"
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        given = found[1].split("=")[0]
-        if not given.startswith("-"):
-            return f"{given}: unexpected argument, values stand behind a flag; {see}"
-        return f"{given}: no such flag{_near(given, [*map(_flag, fields), '--config'])}; {see}"
-    if found := re.match(r"Option '(.+)' is not accepted", message):
-        return f"{config_flag}: no setting {found[1]!r}{_near(found[1], fields)}; {see}"
-    if found := re.match(r"the following arguments are required: (.+)", message):
-        missing = ", ".join(_flag(key) for key in found[1].split(", "))
-        return f"{missing}: required, but not given; {see}"
-    if found := re.match(r"(?s)Parser key \"config\":\s*(.+)", message):
-        return f"{config_flag}: {_one_line(found[1])}"
-    if found := re.match(r"(?s)(?:Problems parsing|Unexpected) config:(.+)", message):
-        return f"{config_flag}: not a YAML mapping of settings: {_one_line(found[1])}"
-    if found := re.match(r"(?s)Parser key \"(\w+)\":.*Got value: (.*)", message):
-        annotation = typing.get_type_hints(settings).get(found[1])
-        # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
-        hint = "; in YAML, put it in quotes" if annotation is str else ""
-        got = found[2].strip()
-        return f"{_flag(found[1])}: expected {_type_name(annotation)}, got {got!r}{hint}"
-    if found := re.match(r"(?s)Parser key \"(\w+)\":\s*(.+)", message):
-        return f"{_flag(found[1])}: {_one_line(found[2])}; {see}"
-    if found := re.match(r"Value not boolean: (.*)\.$", message):
-        return f"{config_flag}: expected true or false for a switch, got {found[1]!r}"
-    if found := re.match(r"argument (--[\w-]+)\S*: (.+)", message):
-        return f"{found[1]}: {found[2]}; {see}"
-    return f"{_one_line(message)}; {see}"
-
-
-def _config_flag(flags: Sequence[str]) -> str:
-    for flag, value in zip(flags, [*flags[1:], ""], strict=True):
-        if flag == "--config":
-            return f"--config {value}"
-        if flag.startswith("--config="):
-            return flag.replace("=", " ", 1)
-    return "--config"
-
-
-def _type_name(annotation: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if choices := [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]:
-        return "one of " + ", ".join(choices)
-    return names.get(annotation, "a path")
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _complain(message: str) -> None:
@@ -330,10 +184,10 @@ def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
         if item_id in known:
             continue
         close = difflib.get_close_matches(item_id, known, n=3, cutoff=0.3)
-        near = ", ".join(f"{other!r} ({known[other]})" for other in close)
+        alike = ", ".join(f"{other!r} ({known[other]})" for other in close)
         raise ConfigError(
             f"{flag}: no item {item_id!r} in the model's catalog of {len(known)} items"
-            + (f"; near: {near}" if near else "")
+            + (f"; near: {alike}" if alike else "")
         )
 
 

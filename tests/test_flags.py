@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reclm import config
+from reclm.errors import ConfigError
+from reclm.flags import build_parser, parse
+
+SFT = ["--model", "tiny", "--data", "d", "--out", "o"]
+
+
+def refused(flags: list[str]) -> str:
+    """The one line that says what is wrong with flags of `train sft`."""
+    with pytest.raises(ConfigError) as raised:
+        parse("train sft", config.SftConfig, flags)
+    message = str(raised.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_flags_fill_the_settings() -> None:
+    flags = ["--reviews", "r.gz", "--meta", "m.gz", "--out", "o", "--k-core", "5", "--seed=3"]
+    assert parse("data amazon", config.AmazonConfig, flags) == config.AmazonConfig(
+        reviews=Path("r.gz"), meta=Path("m.gz"), out=Path("o"), k_core=5, seed=3
+    )
+
+
+def test_switches_have_two_forms() -> None:
+    flags = ["--model", "m", "--history", "1"]
+    assert parse("recommend", config.RecommendConfig, flags).exclude_seen is True
+    off = parse("recommend", config.RecommendConfig, [*flags, "--no-exclude-seen"])
+    assert off.exclude_seen is False
+    on = parse("recommend", config.RecommendConfig, [*flags, "--exclude-seen"])
+    assert on.exclude_seen is True
+
+
+def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
+    file = tmp_path / "sft.yaml"
+    file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")
+    settings = parse(
+        "train sft", config.SftConfig, ["--config", str(file), "--out", "o", "--epochs", "7"]
+    )
+    assert settings == config.SftConfig(
+        model="tiny", data=Path("d"), out=Path("o"), epochs=7, bf16=True, learning_rate=1e-4
+    )
+
+
+def test_printed_configuration_is_read_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*SFT, "--lora-r", "4", "--gradient-checkpointing", "--chat", "c.json"]
+    with pytest.raises(SystemExit):
+        parse("train sft", config.SftConfig, [*flags, "--print-config"])
+    file = tmp_path / "again.yaml"
+    file.write_text(capsys.readouterr().out)
+    again = parse("train sft", config.SftConfig, [f"--config={file}"])
+    assert again == parse("train sft", config.SftConfig, flags)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes.
+
+    Attributes:
+        inner_width: Width of something.
+        tied: Whether it is tied.
+    """
+
+    inner_width: int = 4
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Something with sizes.
+
+    Attributes:
+        name: Its name.
+        sizes: Its sizes.
+    """
+
+    name: str
+    sizes: Sizes = Sizes(inner_width=8)
+
+
+def test_nested_settings_are_dotted_flags_and_nested_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "nested.yaml"
+    file.write_text("name: a\nsizes:\n  inner_width: 5\n")
+    assert parse("x", Nested, ["--name", "a"]) == Nested("a")
+    assert parse("x", Nested, ["--config", str(file)]) == Nested("a", Sizes(5))
+    flags = ["--name", "a", "--sizes.inner-width", "6", "--sizes.tied"]
+    assert parse("x", Nested, flags) == Nested("a", Sizes(6, tied=True))
+    with pytest.raises(
+        ConfigError, match=r"^--sizes\.inner-width: expected a whole number, got 'y'"
+    ):
+        parse("x", Nested, ["--name", "a", "--sizes.inner-width", "y"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([*SFT, "--epoch", "3"], "--epoch: no such flag, did you mean --epochs?"),
+        ([*SFT, "--epoch=3"], "--epoch: no such flag, did you mean --epochs?"),
+        ([*SFT, "stray"], "stray: unexpected argument"),
+        (
+            [*SFT, "--epochs", "three"],
+            "--epochs: expected a whole number, got 'three'",
+        ),
+        ([*SFT, "--epochs", "2.5"], "--epochs: expected a whole number, got '2.5'"),
+        (
+            [*SFT, "--learning-rate", "x"],
+            "--learning-rate: expected a number, got 'x'",
+        ),
+        (
+            [*SFT, "--scope", "all"],
+            "--scope: expected one of branching, open, every, got 'all'",
+        ),
+        ([*SFT, "--bf16=3"], "--bf16: ignored explicit argument '3'"),
+        ([*SFT, "--seed"], "--seed: expected one argument"),
+        (["--out", "o"], "--model, --data: required, but not given"),
+    ],
+)
+def test_bad_flags_are_named_in_one_line(flags: list[str], expected: str) -> None:
+    assert refused(flags).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs: three\n", "--epochs: expected a whole number, got 'three'"),
+        ("epohs: 3\n", "--config FILE: no setting 'epohs', did you mean epochs?"),
+        ("model: [tiny\n", "--config FILE: not a YAML mapping of settings: while parsing"),
+        ("- a\n- b\n", "--config FILE: not a YAML mapping of settings: - a - b"),
+        ("model: 5\n", "--model: expected text, got '5'; in YAML, put it in quotes"),
+        ("data: [1, 2]\n", "--data: "),
+        ("bf16: maybe\n", "--config FILE: expected true or false for a switch, got 'maybe'"),
+    ],
+)
+def test_bad_yaml_is_named_in_one_line(text: str, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert refused([*SFT, "--config", str(file)]).startswith(expected.replace("FILE", str(file)))
+
+
+def test_missing_yaml_is_named() -> None:
+    message = refused([*SFT, "--config", "/no/such.yaml"])
+    assert message.startswith("--config /no/such.yaml: ")
+
+
+def test_help_of_nested_settings_shows_the_values_they_are_given() -> None:
+    shown = " ".join(build_parser("x", Nested).format_help().split())
+    assert "--sizes.inner-width N Width of something. (default: 8)" in shown
+    assert "--name TEXT Its name. (required)" in shown
