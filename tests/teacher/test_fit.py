@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,26 @@ def test_a_finished_run_is_not_repeated(walks: Path, tmp_path: Path) -> None:
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(ArtifactError, match="other settings"):
         fit_teacher(dataclasses.replace(config, seed=1))
+
+
+def test_a_run_may_live_inside_its_data(walks: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(walks, data)
+    config = small(data, data / "teacher", epochs=1)
+    weights = fit_teacher(config) / WEIGHTS_FILE
+    before = weights.stat().st_mtime_ns
+    assert fit_teacher(config) / WEIGHTS_FILE == weights
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_other_histories_are_other_data(walks: Path, catalog: Catalog, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(walks, data)
+    config = small(data, tmp_path / "run", epochs=1)
+    fit_teacher(config)
+    Histories.from_lists(["a"], [[0, 1, 2, 3, 4]]).save(data, catalog)
+    with pytest.raises(ArtifactError, match=r"contents of sequential\.jsonl"):
+        fit_teacher(config)
 
 
 def test_the_seed_decides(walks: Path, tmp_path: Path) -> None:

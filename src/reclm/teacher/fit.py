@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from reclm.artifacts import atomic_path, open_run, write_json
 from reclm.config import TeacherFitConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
+from reclm.data.catalog import METAS, Catalog
+from reclm.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
 from reclm.errors import ArtifactError, ConfigError, DataError
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.report import FitReport
@@ -29,7 +29,7 @@ VALIDATION_FILE = "validation.json"
 _CHECKPOINT = "checkpoint.safetensors"
 _CUTOFFS = (1, 5, 10)
 _GOAL = "NDCG@10"
-_WARMUP_STEPS = 20
+_WARMUP_STEPS = 50
 # Logits of one step are computed in blocks of at most this many cells (64 MB each).
 _LOGIT_CELLS = 1 << 24
 
@@ -71,7 +71,7 @@ def fit_teacher(config: TeacherFitConfig) -> Path:
         config.out,
         "teacher fit",
         config,
-        inputs={"data": config.data},
+        inputs={name: Path(config.data) / name for name in (METAS, SEQUENCES)},
         free_fields=["max_minutes"],
     )
     checkpoint = run.folder / _CHECKPOINT
