@@ -1,4 +1,4 @@
-"""How results are shown: progress while users are scored, and one line a method in a table."""
+"""How results are shown: progress while users are scored, and the metrics in a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,31 +16,12 @@ Batch = TypeVar("Batch", bound=Sequence[object])
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-def comparison_table(
-    summaries: Iterable[Mapping[str, Any]], metrics: Sequence[str], title: str = ""
-) -> Table:
-    """One row a summary, one column a metric, with its 95 % interval in each cell.
-
-    Args:
-        summaries: Contents of ``summary.json`` files.
-        metrics: Names of the metrics to show; one that a summary lacks shows as a dash.
-        title: Title of the table.
-    """
-    table = Table("method", title=title or None)
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for summary in summaries:
-        found = summary["metrics"]
-        cells = [_cell(found[metric]) if metric in found else "-" for metric in metrics]
-        table.add_row(summary["method"], *cells)
-    return table
-
-
 def metric_table(summary: Mapping[str, Any]) -> Table:
     """All metrics of one summary, a row each metric and a column each cutoff."""
     cutoffs = sorted({int(name.split("@")[1]) for name in summary["metrics"]})
     names = list(dict.fromkeys(name.split("@")[0] for name in summary["metrics"]))
-    table = Table(summary["method"], title=f"{summary['users']} users, 95 % intervals")
+    title = f"{summary['users']} users, 95 % intervals"
+    table = Table(summary["method"], title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for cutoff in cutoffs:
         table.add_column(f"@{cutoff}", justify="right")
     for name in names:
