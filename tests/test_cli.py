@@ -127,6 +127,7 @@ def test_checked_data_decides_the_exit_code(tmp_path: Path) -> None:
     (tmp_path / "category.jsonl").write_text("{}")
     (tmp_path / "sequential.jsonl").write_text(json.dumps({"a": list("0123"), "b": list("321")}))
     assert main(["data", "check", "--data", str(tmp_path)]) == 0
+    assert main(["data", "check", str(tmp_path)]) == 0
     (tmp_path / "sequential.jsonl").write_text("{}")
     assert main(["data", "check", "--data", str(tmp_path)]) == 1
 

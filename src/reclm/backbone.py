@@ -195,7 +195,7 @@ def add_lora(
     if (tied or head in rows) and getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise BackboneError(
             f"output layer {head} has a bias, which trained rows would lose; "
-            "pass " + ("--tune full" if tied else "--train-lm-head true")
+            "pass " + ("--tune full" if tied else "--train-lm-head")
         )
     names: str | list[str] = targets
     if targets != "all-linear":

@@ -34,10 +34,12 @@ class Command:
         settings: Configuration dataclass; its docstring is the help of the command.
         function: ``"module:function"`` that takes the configuration; imported when it runs. A
             result with ``trainable`` false makes the exit code 1.
+        leading: Flag whose value may stand alone right behind the command; empty for none.
     """
 
     settings: type
     function: str
+    leading: str = ""
 
     @property
     def summary(self) -> str:
@@ -49,7 +51,7 @@ COMMANDS: dict[str, Command] = {
     "data amazon": Command(config.AmazonConfig, "reclm.data.amazon:prepare_amazon"),
     "data movielens": Command(config.MovieLensConfig, "reclm.data.movielens:prepare_movielens"),
     "data table": Command(config.TableConfig, "reclm.data.tables:prepare_table"),
-    "data check": Command(config.CheckConfig, "reclm.data.validation:check"),
+    "data check": Command(config.CheckConfig, "reclm.data.validation:check", leading="--data"),
     "teacher fit": Command(config.TeacherFitConfig, "reclm.teacher.fit:fit_teacher"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
@@ -116,6 +118,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _call(name: str, command: Command, flags: list[str]) -> int:
+    if command.leading and flags and not flags[0].startswith("-"):
+        flags = [command.leading, *flags]
     settings = parse(name, command.settings, flags)
     module, function = command.function.split(":")
     result = getattr(importlib.import_module(module), function)(settings)
