@@ -2,7 +2,8 @@
 
 Contenders, one after the other in each round, on the same prompts:
 
-- ``generate``: plain, unconstrained ``model.generate`` of as many tokens as the longest answer.
+- ``generate``: plain, unconstrained ``model.generate`` of as many tokens in total: each row writes
+  the mean length of the answers, although it would take the longest to write the same ones.
 - ``prefix_allowed_tokens_fn``: ``model.generate`` held to the same lists by transformers' own hook
   and a prefix tree of nested dictionaries. It has to write the engine's answers token for token.
 - ``engine``: forced runs appended in one forward pass, rows packed.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +98,7 @@ def measure(folder: Path, model: str, batch: int, k: int, rounds: int) -> list[l
     completions = recommender.engine.complete(requests)
     passes = recommender.engine.statistics.forward_passes
     longest = max(len(completion.token_ids) for completion in completions)
+    mean = math.ceil(statistics.mean(len(completion.token_ids) for completion in completions))
     constraint = DictConstraint(recommender, requests[0], width)
 
     def plain() -> None:
@@ -103,8 +106,8 @@ def measure(folder: Path, model: str, batch: int, k: int, rounds: int) -> list[l
             input_ids=ids,
             attention_mask=mask,
             do_sample=False,
-            min_new_tokens=longest,
-            max_new_tokens=longest,
+            min_new_tokens=mean,
+            max_new_tokens=mean,
             pad_token_id=0,
         )
 
@@ -127,7 +130,7 @@ def measure(folder: Path, model: str, batch: int, k: int, rounds: int) -> list[l
         {"generate": plain, "prefix_allowed_tokens_fn": hooked, "engine": engine}, rounds
     )
     tokens = sum(len(completion.token_ids) for completion in completions)
-    counts = {"generate": longest, "prefix_allowed_tokens_fn": longest, "engine": passes}
+    counts = {"generate": mean, "prefix_allowed_tokens_fn": longest, "engine": passes}
     return [
         [
             folder.name,
@@ -135,7 +138,7 @@ def measure(folder: Path, model: str, batch: int, k: int, rounds: int) -> list[l
             f"{statistics.median(seconds[name]):.1f}",
             f"{ratio(seconds, name, 'generate'):.2f}",
             counts[name],
-            longest * batch if name == "generate" else tokens,
+            mean * batch if name == "generate" else tokens,
         ]
         for name in seconds
     ]
