@@ -350,7 +350,7 @@ def _check(config: TeacherFitConfig) -> None:
     if not 0 <= config.dropout < 1:
         raise ConfigError(f"--dropout {config.dropout}: expected at least 0 and less than 1")
     if config.learning_rate <= 0:
-        raise ConfigError(f"--learning_rate {config.learning_rate}: expected more than 0")
+        raise ConfigError(f"--learning-rate {config.learning_rate}: expected more than 0")
     for field in ("weight_decay", "max_minutes", "seed"):
         value = getattr(config, field)
         if value < 0:
