@@ -45,6 +45,19 @@ class Prepared:
     skipped: Mapping[str, int]
 
 
+def prepared_files(folder: Path) -> dict[str, str | Path]:
+    """The files of prepared data, as inputs of a run; what else lies in the folder is none.
+
+    Raises:
+        DataError: One that cannot be done without is missing.
+    """
+    for name in (METAS, SEQUENCES):
+        if not (folder / name).is_file():
+            raise DataError.at(folder / name, "no such file; expected a folder of prepared data")
+    names = (METAS, CATEGORIES, SEQUENCES)
+    return {name: folder / name for name in names if (folder / name).is_file()}
+
+
 def check_out(out: Path) -> None:
     """Refuses an output folder that holds anything but earlier prepared data.
 

@@ -16,6 +16,7 @@ from reclm.artifacts import MANIFEST, atomic_path, open_run, read_json, write_js
 from reclm.config import EvaluateRecommendConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, Holdout, LeaveOneOut, leave_one_out
+from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError
 from reclm.evaluation import metrics
 from reclm.evaluation.answers import AnswerReader, Named, entries
@@ -79,7 +80,7 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         BackboneError: The model is incomplete or damaged.
     """
     _check(config)
-    inputs = {"data": config.data, **_model_files(config.model)}
+    inputs = {**prepared_files(config.data), **_model_files(config.model)}
     run = open_run(
         config.out, "evaluate recommend", config, inputs=inputs, free_fields=("batch_size",)
     )

@@ -20,6 +20,7 @@ from torch.nn import functional
 from reclm.config import LossType, ScopeType
 from reclm.errors import TrieError
 from reclm.items.trie import CLOSE, ItemTrie
+from reclm.training.output_layer import focal, free_loss_and_rows
 
 # A node with at least this many logits in a batch gets a matrix product of its own; smaller ones
 # are padded to a common shape, because a product each would cost more than the padding.
@@ -170,47 +171,20 @@ def scoped_cross_entropy(
         In nats; 0 with zero gradients if there is no label.
     """
     states = hidden.reshape(-1, hidden.shape[-1])
-    total = states.new_zeros((), dtype=torch.float32) + states[:0].sum().float()
-
-    if len(targets.free_position):
-        free = states.index_select(0, targets.free_position)
-        logits = functional.linear(free, weight, bias).float()
-        surprise = functional.cross_entropy(logits, targets.free_token, reduction="none")
-        if loss == "focal":
-            surprise = _focal(surprise, gamma)
-        elif loss == "focal-items":
-            surprise = torch.where(targets.free_in_span, _focal(surprise, gamma), surprise)
-        total = total + surprise.sum()
-
+    num_free = len(targets.free_position)
+    at = torch.cat([targets.free_position, targets.decision_position])
+    labelled = states.index_select(0, at)
+    free, deciding = labelled[:num_free], labelled[num_free:]
+    weighted = targets.free_in_span
+    if loss != "focal-items":
+        weighted = torch.full_like(weighted, loss == "focal")
+    token = targets.child_token.clamp(min=0)
+    total, rows = free_loss_and_rows(free, weight, bias, targets.free_token, weighted, gamma, token)
     if targets.block_shape:
-        # One gather for all blocks: each gather from the weight costs a gradient of its full size.
-        token = targets.child_token.clamp(min=0)
-        rows = weight.index_select(0, token)
-        deciding = states.index_select(0, targets.decision_position)
-        padding = targets.child_token < 0
         biases = None if bias is None else bias.index_select(0, token)
-        child = decision = 0
-        surprises = []
-        for nodes, each, children in targets.block_shape:
-            block = slice(child, child + nodes * children)
-            logits = torch.matmul(
-                deciding[decision : decision + nodes * each].view(nodes, each, -1),
-                rows[block].view(nodes, children, -1).mT,
-            )
-            if biases is not None:
-                logits = logits + biases[block].view(nodes, 1, children)
-            logits = logits.float().masked_fill(
-                padding[block].view(nodes, 1, children), float("-inf")
-            )
-            choice = targets.decision_choice[decision : decision + nodes * each].clamp(min=0)
-            surprises.append(
-                functional.cross_entropy(logits.view(-1, children), choice, reduction="none")
-            )
-            child += nodes * children
-            decision += nodes * each
-        surprise = torch.cat(surprises)
+        surprise = _decisions(deciding, rows, biases, targets)
         if loss != "plain":
-            surprise = _focal(surprise, gamma)
+            surprise = focal(surprise, gamma)
         total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
 
     if num_labels is None:
@@ -220,11 +194,31 @@ def scoped_cross_entropy(
     return total / max(num_labels, 1)
 
 
-def _focal(surprise: Tensor, gamma: float) -> Tensor:
-    """``(1 - p) ** gamma * -log p`` from ``-log p``."""
-    # For gamma < 1 the power has no derivative at 0, where the product's is 0.
-    wrong = torch.expm1(-surprise).neg().clamp(min=1e-12)
-    return torch.pow(wrong, gamma) * surprise
+def _decisions(
+    states: Float[Tensor, "decisions hidden"],
+    rows: Float[Tensor, "children hidden"],
+    biases: Float[Tensor, " children"] | None,
+    targets: ScopedTargets,
+) -> Float[Tensor, " decisions"]:
+    """Cross entropy of each decision among the children of its node."""
+    padding = targets.child_token < 0
+    choices = targets.decision_choice.clamp(min=0)
+    child = decision = 0
+    surprises = []
+    for nodes, each, children in targets.block_shape:
+        block = slice(child, child + nodes * children)
+        here = slice(decision, decision + nodes * each)
+        logits = torch.matmul(
+            states[here].view(nodes, each, -1), rows[block].view(nodes, children, -1).mT
+        )
+        if biases is not None:
+            logits = logits + biases[block].view(nodes, 1, children)
+        logits = logits.float().masked_fill(padding[block].view(nodes, 1, children), float("-inf"))
+        surprises.append(
+            functional.cross_entropy(logits.view(-1, children), choices[here], reduction="none")
+        )
+        child, decision = block.stop, here.stop
+    return torch.cat(surprises)
 
 
 def _inside(spans: LabelledSpans, shape: tuple[int, ...]) -> Bool[np.ndarray, "batch length"]:
@@ -274,8 +268,8 @@ def _blocks(
     edges = trie.arrays.node_edges[nodes].astype(np.int64)
     children = trie.arrays.node_edges[nodes + 1].astype(np.int64) - edges
 
-    # Nodes whose sizes round up to the same powers of two share a block.
-    key = np.ceil(np.log2(each)).astype(np.int64) * 64 + np.ceil(np.log2(children)).astype(np.int64)
+    # Nodes whose sizes round up to the same powers of four share a block.
+    key = _magnitude(each) * 64 + _magnitude(children)
     large = np.flatnonzero(each * children >= _OWN_PRODUCT)
     key[large] = -1 - np.arange(len(large))
     shapes: list[tuple[int, int, int]] = []
@@ -296,6 +290,11 @@ def _blocks(
         np.concatenate(choices),
         np.concatenate(tokens),
     )
+
+
+def _magnitude(size: np.ndarray) -> Int64[np.ndarray, " sizes"]:
+    magnitude: Int64[np.ndarray, " sizes"] = np.ceil(np.log2(size) / 2).astype(np.int64)
+    return magnitude
 
 
 def _padded(

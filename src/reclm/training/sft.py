@@ -30,6 +30,7 @@ from reclm.config import SftConfig
 from reclm.data.catalog import Catalog
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
+from reclm.data.prepared import prepared_files
 from reclm.dialogue.render import Renderer
 from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
@@ -178,7 +179,7 @@ def _cuda(config: SftConfig) -> bool:
 
 def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    found: dict[str, str | Path] = {"data": config.data}
+    found = prepared_files(config.data)
     if config.teacher:
         found["teacher"] = Path(config.teacher) / "teacher.safetensors"
     if config.chat is not None:
