@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reclm.config import LossType, ScopeType
 from reclm.errors import TrieError
 from reclm.items.trie import ItemTrie
+from reclm.training import output_layer
 from reclm.training.losses import LabelledSpans, ScopedTargets, scoped_cross_entropy, scoped_targets
 
 SOI, EOI, PAD, VOCAB, HIDDEN = 20, 21, 22, 24, 8
@@ -120,6 +121,43 @@ SAMPLES = [[0, 15, (0,), 16, (3,), 17], [0, (1,), (2,), 18, (4,), (6,), (5,)], [
 @pytest.mark.parametrize("scope", SCOPES)
 def test_equals_the_naive_reference(scope: ScopeType, loss: LossType) -> None:
     check_equal(Batch(CATALOG, SAMPLES), scope, loss)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_logits_in_parts_are_the_same(loss: LossType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_layer, "_MOST_LOGITS", 3 * VOCAB)
+    check_equal(Batch(CATALOG, SAMPLES), "open", loss)
+
+
+def test_frozen_output_layer_gets_no_gradient() -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    hidden = torch.randn(*batch.ids.shape, HIDDEN)
+    weight = torch.randn(VOCAB, HIDDEN)
+    found = []
+    for frozen in (True, False):
+        states = hidden.clone().requires_grad_()
+        rows = weight.clone().requires_grad_(not frozen)
+        scoped_cross_entropy(states, rows, batch.targets()).backward()
+        found.append(states.grad)
+        assert (rows.grad is None) == frozen
+    assert torch.equal(*found)
+
+
+def test_mixed_precision_is_close_and_keeps_types() -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(*batch.ids.shape, HIDDEN, generator=generator).requires_grad_()
+    weight = torch.randn(VOCAB, HIDDEN, generator=generator).requires_grad_()
+    exact = scoped_cross_entropy(hidden, weight, batch.targets())
+    wanted = torch.autograd.grad(exact, (hidden, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = scoped_cross_entropy(hidden, weight, batch.targets())
+    found = torch.autograd.grad(mixed, (hidden, weight))
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, atol=0.02, rtol=0.02)
+    for grad, reference in zip(found, wanted, strict=True):
+        assert grad.dtype == torch.float32
+        torch.testing.assert_close(grad, reference, atol=0.02, rtol=0.05)
 
 
 tokens = st.integers(0, 5)
