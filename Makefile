@@ -5,6 +5,8 @@ SETUP := .venv/.setup-done
 # Size and folder of the demo: smoke, laptop or hour.
 BUDGET ?= laptop
 OUT ?= runs/demo
+# Threads that spin while they wait make everything slow where the cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test test-slow lint bench docs clean
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,6 +122,9 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
     if command.leading and flags and not flags[0].startswith("-"):
         flags = [command.leading, *flags]
     settings = parse(name, command.settings, flags)
+    # Read when torch is loaded. Threads that spin while they wait for one another make a step up to
+    # twenty times as slow where something else runs on the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, function = command.function.split(":")
     result = getattr(importlib.import_module(module), function)(settings)
     return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
