@@ -143,6 +143,9 @@ def test_killed_run_resumes_to_the_same_bits(settings: Settings, tmp_path: Path)
     half.mkdir()
     (half / "trainer_state.json").write_text("{", encoding="utf-8")
 
+    # TensorBoard reads its files by the second they were begun in. A new process would need several
+    # to import torch; this one does not, and its file could come first.
+    time.sleep(1.1)
     assert train_sft(killed) == killed.out
     assert_same_bits(whole, killed.out)
     assert logged(killed.out, "train/loss") == logged(whole, "train/loss")
