@@ -161,6 +161,8 @@ class SftConfig:
         method: How an item is written inside its span.
         teacher: Run folder of a fitted teacher that extends the lists; empty trains on the single
             next item.
+        teacher_sees: Show the teacher the same window as the model, or the whole history before the
+            target; it recommends none of what it is shown.
         chat: General conversations in ShareGPT format; needed by the two ratios below.
         chat_ratio: Whole general conversations per recommendation sample.
         multi_round_ratio: Share of recommendation samples with a general turn before or after.
@@ -203,6 +205,7 @@ class SftConfig:
         warmup_ratio: Share of steps with rising learning rate.
         scheduler: Learning-rate schedule of transformers; polynomial decays to a tenth.
         weight_decay: Weight decay of AdamW.
+        adam_beta2: Decay of AdamW's second moment; short trainings want less than 0.999.
         clip_norm: Gradient norm limit; 0 for none.
         bf16: Train in bfloat16 mixed precision.
         validate_every: Epochs between validations; 0 never validates.
@@ -219,6 +222,7 @@ class SftConfig:
     out: Path
     method: Method = "cgen"
     teacher: str = ""
+    teacher_sees: Literal["window", "history"] = "window"
     chat: Path | None = None
     chat_ratio: float = 0.0
     multi_round_ratio: float = 0.0
@@ -260,6 +264,7 @@ class SftConfig:
     warmup_ratio: float = 0.05
     scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
     weight_decay: float = 0.01
+    adam_beta2: float = 0.999
     clip_norm: float = 1.0
     bf16: bool = False
     validate_every: int = 1

@@ -76,6 +76,7 @@ class _Task:
 
     user: int
     history: list[int]
+    earlier: list[int]
     target: int
     list_length: int
     wording: Wording
@@ -90,7 +91,8 @@ class SampleSource:
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
     over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them. The
-    answer names the target first and the teacher's best items behind it.
+    answer names the target first and the teacher's best items behind it, none of them among the
+    items the teacher was shown.
     """
 
     def __init__(
@@ -235,6 +237,7 @@ class SampleSource:
                 _Task(
                     user=user,
                     history=held_out.history[-config.max_history :].tolist(),
+                    earlier=held_out.history[: -config.max_history].tolist(),
                     target=int(held_out.target),
                     list_length=1 if self._teacher is None else length,
                     wording=self._wordings[0],
@@ -267,6 +270,7 @@ class SampleSource:
         return _Task(
             user=user,
             history=items[int(drawn.start[number]) : target].tolist(),
+            earlier=items[: int(drawn.start[number])].tolist(),
             target=int(items[target]),
             list_length=int(drawn.list_length[number]),
             wording=self._wordings[int(drawn.wording[number])],
@@ -286,7 +290,10 @@ class SampleSource:
         if self._teacher is None or not tasks:
             return [[task.target] for task in tasks]
         longest = max(task.list_length for task in tasks)
-        best = self._teacher.top_k([task.history for task in tasks], longest)
+        known = [task.history for task in tasks]
+        if self._config.teacher_sees == "history":
+            known = [[*task.earlier, *task.history] for task in tasks]
+        best = self._teacher.top_k(known, longest)
         return [
             [task.target, *(row for row in rows if row not in (task.target, -1))][
                 : task.list_length

@@ -53,6 +53,8 @@ _CHECKPOINTS = "checkpoints"
 _TINY_BASE = "base"
 # Settings that cannot change the weights, so a run may be resumed with others.
 _FREE_FIELDS = ("workers", "logging_steps", "checkpoint_every")
+# What stands around items and turns, so that it is few tokens too.
+_FRAME = "user\nassistant\n1 2 3 4 5 6 7 8 9 10 →  → , , 1. 2. 3. 4. 5. 6. 7. 8. 9. 10. "
 # The prompts come back in every sample, so their words should be whole tokens of a tiny model.
 _PROMPT_REPEATS = 100
 
@@ -162,6 +164,8 @@ def check_config(config: SftConfig) -> None:
         _check_range(config, name, low=1)
     if wording_named(config.wording).offers_candidates:
         raise ConfigError(f"--wording {config.wording}: offers candidates, which nobody gives it")
+    if not 0 <= config.adam_beta2 < 1:
+        raise ConfigError(f"--adam-beta2 {config.adam_beta2}: expected at least 0 and less than 1")
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
 
@@ -249,7 +253,7 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
 
 def _tiny_texts(inputs: _Inputs) -> list[str]:
     """What the tokenizer of a tiny model learns its words from."""
-    prompts = [wording.instruction for wording in TRAIN_WORDINGS] + ["user\nassistant\n1234567890."]
+    prompts = [wording.instruction for wording in TRAIN_WORDINGS] + [_FRAME]
     turns = [turn.text for conversation in inputs.conversations for turn in conversation]
     return [*inputs.catalog.titles, *prompts * _PROMPT_REPEATS, *turns]
 
@@ -325,6 +329,7 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
             {"lr_end": config.learning_rate / 10} if config.scheduler == "polynomial" else {}
         ),
         weight_decay=config.weight_decay,
+        adam_beta2=config.adam_beta2,
         max_grad_norm=config.clip_norm,
         bf16=config.bf16,
         use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
