@@ -19,10 +19,11 @@ _RUN_ELSEWHERE = ("make test", "make demo")
 
 
 @pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory, ml100k_source):
+def demo_folder(tmp_path_factory, ml100k_source, shared_data):
     """A working folder in which ``make demo`` has run with its smallest budget."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "shared").symlink_to(_ROOT.parent / "shared")
+    (folder / "shared").mkdir()
+    (folder / "shared" / "data").symlink_to(shared_data)
     command = ["make", "-C", str(_ROOT), "demo", "BUDGET=smoke", f"OUT={folder / 'runs/demo'}"]
     subprocess.run(command, check=True, timeout=200, stdin=subprocess.DEVNULL)
     return folder

@@ -209,12 +209,12 @@ def _interrupt(*_: object) -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "--epochs 0: expected at least 1"),
-        ({"max_length": 0}, "--max_length 0: expected at least 1"),
+        ({"max_length": 0}, "--max-length 0: expected at least 1"),
         ({"heads": 3}, "--hidden 16: expected a multiple of --heads"),
         ({"dropout": 1.0}, "--dropout 1.0"),
-        ({"learning_rate": 0.0}, "--learning_rate 0.0"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
         ({"seed": -1}, "--seed -1: expected at least 0"),
-        ({"max_minutes": -1.0}, "--max_minutes -1.0: expected at least 0"),
+        ({"max_minutes": -1.0}, "--max-minutes -1.0: expected at least 0"),
     ],
 )
 def test_values_that_cannot_work_are_named(

@@ -342,7 +342,7 @@ def _check(config: TeacherFitConfig) -> None:
     ):
         value = getattr(config, field)
         if value < 1:
-            raise ConfigError(f"--{field} {value}: expected at least 1")
+            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 1")
     if config.hidden % config.heads:
         raise ConfigError(
             f"--hidden {config.hidden}: expected a multiple of --heads ({config.heads})"
@@ -354,4 +354,4 @@ def _check(config: TeacherFitConfig) -> None:
     for field in ("weight_decay", "max_minutes", "seed"):
         value = getattr(config, field)
         if value < 0:
-            raise ConfigError(f"--{field} {value}: expected at least 0")
+            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 0")
