@@ -37,7 +37,7 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 docs: setup
-	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/figures.py $(OUT)
 
 clean:
 	rm -rf .venv runs build dist

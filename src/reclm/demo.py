@@ -208,10 +208,10 @@ def comparison(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=f"{users} users, seen items excluded, 95 % intervals")
     table.add_column("method")
     for metric in _SHOWN_METRICS:
-        table.add_column(metric, justify="right")
+        table.add_column(metric, justify="right", no_wrap=True)
     for row in rows:
         cells = [
-            f"{m['value']:.3f} [dim]({m['low']:.3f} to {m['high']:.3f})[/dim]"
+            f"{m['value']:.3f} [dim]({m['low']:.3f}–{m['high']:.3f})[/dim]"
             for m in (row["metrics"][metric] for metric in _SHOWN_METRICS)
         ]
         table.add_row(row["method"], *cells)
