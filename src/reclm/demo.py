@@ -189,7 +189,7 @@ def sft_settings(budget: Budget, data: Path, teacher: Path, out: Path, seed: int
         epochs=budget.sft_epochs,
         batch_size=budget.batch_size,
         learning_rate=budget.learning_rate,
-        # After a shorter warm-up a model from scratch never gets beyond what is popular.
+        # With a shorter warm-up a model from scratch was seen to learn far more slowly.
         warmup_ratio=0.1,
         adam_beta2=0.98,
         validate_every=0,
