@@ -24,7 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from reclm.decoding.packed import PackedModel, RowCache
+from reclm.decoding.packed import Branches, PackedModel, RowCache
 from reclm.errors import BackboneError
 
 VOCAB = 61
@@ -95,6 +95,32 @@ def test_ragged_rows_score_as_each_row_alone_does(name: str) -> None:
             readout.some(chosen, some), expected[chosen][:, some], rtol=1e-4, atol=1e-5
         )
     assert [cache.length for cache in caches] == [len(tokens) for tokens in seen]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_branches_score_as_each_text_alone_does(name: str) -> None:
+    model = make(name)
+    packed = PackedModel(model)
+    prompt, texts = [5, 9, 3, 30, 8], [[7, 11], [7, 12], [40, 41, 42]]
+    cache = RowCache()
+    packed.forward([(cache, prompt)])
+    # Two branches, 7 and 40-41-42; then 11 and 12 behind the first of them.
+    first = np.zeros((4, 9), dtype=bool)
+    first[:, :5] = True
+    first[0, 5] = True
+    first[1:, 6:] = np.tri(3, dtype=bool)
+    places = np.array([0, 1, 2, 3, 4, 5, 5, 6, 7])
+    early = packed.forward_branches([(cache, Branches([7, 40, 41, 42], places, first, [0, 3]))])
+    second = np.zeros((2, 11), dtype=bool)
+    second[:, :6] = True
+    second[[0, 1], [9, 10]] = True
+    places = np.append(places, [6, 6])
+    late = packed.forward_branches([(cache, Branches([11, 12], places, second, [0, 1]))])
+    scores = torch.cat([late.full([0, 1]), early.full([1])])
+    for text, found in zip(texts, scores, strict=True):
+        with torch.no_grad():
+            expected = model(torch.tensor([[*prompt, *text]])).logits[0, -1]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_model_is_left_as_it_was() -> None:

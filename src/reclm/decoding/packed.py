@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the PyTorch documentation uses
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig
 
@@ -72,6 +72,23 @@ class RowCache:
         return buffers[0][:, :end], buffers[1][:, :end]
 
 
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """New tokens that continue one row in several ways at once; its cache then holds a tree.
+
+    Attributes:
+        token_ids: The new tokens, one branch after the other.
+        positions: Place in the text of every token of the row, those of the cache first.
+        visible: Which tokens of the row each new token follows, itself included.
+        read: Which of the new tokens are the ends whose scores are wanted.
+    """
+
+    token_ids: Sequence[int]
+    positions: Int64[np.ndarray, " seen+new"]
+    visible: Bool[np.ndarray, "new seen+new"]
+    read: Sequence[int]
+
+
 @dataclass(frozen=True)
 class PackedRows:
     """What packed attention has to know about one forward pass.
@@ -79,18 +96,33 @@ class PackedRows:
     Attributes:
         caches: The cache of each row.
         counts: New tokens of each row, in the order they lie in the input.
+        branches: Per row the branches its new tokens are; empty where rows are plain text.
     """
 
     caches: tuple[RowCache, ...]
     counts: tuple[int, ...]
+    branches: tuple[Branches, ...] = ()
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
-    def mask(self, seen: int, new: int, window: int | None, device: torch.device) -> Tensor | None:
+    def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
-        key = (seen, new, window)
+        if self.branches:
+            if (row, window) not in self._branch_masks:
+                self._branch_masks[row, window] = _branch_mask(self.branches[row], window, device)
+            return self._branch_masks[row, window]
+        key = (self.caches[row].length, self.counts[row], window)
         if key not in self._masks:
-            self._masks[key] = _causal_mask(seen, new, window, device)
+            self._masks[key] = _causal_mask(*key, device)
         return self._masks[key]
+
+
+def _branch_mask(branches: Branches, window: int | None, device: torch.device) -> Tensor:
+    mask = branches.visible
+    if window is not None:
+        new = len(branches.token_ids)
+        mask = mask & (branches.positions > branches.positions[-new:, None] - window)
+    return torch.from_numpy(mask).to(device)
 
 
 def _causal_mask(seen: int, new: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -132,10 +164,11 @@ def packed_attention(
         )
     outputs = []
     start = 0
-    for cache, count in zip(packed_rows.caches, packed_rows.counts, strict=True):
+    rows = zip(packed_rows.caches, packed_rows.counts, strict=True)
+    for row, (cache, count) in enumerate(rows):
         new = slice(start, start + count)
         keys, values = cache.append(module, key[0, :, new], value[0, :, new])
-        mask = packed_rows.mask(cache.length, count, sliding_window, query.device)
+        mask = packed_rows.mask(row, sliding_window, query.device)
         outputs.append(_attend(query[:, :, new], keys[None], values[None], mask, scaling, softcap))
         start += count
     return torch.cat(outputs, dim=2).transpose(1, 2), None
@@ -240,13 +273,37 @@ class PackedModel:
             BackboneError: A layer of the model went round packed attention.
         """
         packed = PackedRows(tuple(cache for cache, _ in rows), tuple(len(new) for _, new in rows))
-        last = torch.tensor(packed.counts, device=self.device).cumsum(0) - 1
+        last = np.cumsum(packed.counts) - 1
         tokens = [token for _, new in rows for token in new]
         positions = [
             position
             for cache, new in rows
             for position in range(cache.length, cache.length + len(new))
         ]
+        return self._feed(packed, tokens, positions, last.tolist())
+
+    @torch.no_grad()
+    def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
+        """Feeds every row its branches; scores are those of all wanted ends, row by row.
+
+        Raises:
+            BackboneError: A layer of the model went round packed attention.
+        """
+        branches = tuple(new for _, new in rows)
+        counts = tuple(len(new.token_ids) for new in branches)
+        packed = PackedRows(tuple(cache for cache, _ in rows), counts, branches)
+        starts = np.cumsum((0, *counts)).tolist()
+        return self._feed(
+            packed,
+            [token for new in branches for token in new.token_ids],
+            np.concatenate([n.positions[-len(n.token_ids) :] for n in branches]).tolist(),
+            [start + end for start, new in zip(starts, branches, strict=False) for end in new.read],
+        )
+
+    def _feed(
+        self, packed: PackedRows, tokens: list[int], positions: list[int], read: list[int]
+    ) -> Readout:
+        wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
             "position_ids": torch.tensor([positions], device=self.device),
@@ -256,11 +313,11 @@ class PackedModel:
         hidden = logits = None
         with self._packed():
             if self._linear:
-                hidden = self._base(**inputs).last_hidden_state[0, last]
+                hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
-                logits = self._model(**inputs, logits_to_keep=last).logits[0]
-        for cache, new in rows:
-            cache.length += len(new)
+                logits = self._model(**inputs, logits_to_keep=wanted).logits[0]
+        for cache, count in zip(packed.caches, packed.counts, strict=True):
+            cache.length += count
             if cache.layers != self._layers:
                 raise BackboneError(
                     f"{type(self._model).__name__} sent {cache.layers} of {self._layers} layers "

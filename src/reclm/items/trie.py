@@ -243,6 +243,11 @@ class ItemTrie:
                 return self._follow(edge, node, depth)
         raise TrieError(f"token {token} at depth {depth}: no item continues with it")
 
+    def choose(self, cursor: Cursor, choice: int) -> Cursor:
+        """The place behind one of the cursor's :meth:`choices`, which must not be the close."""
+        depth = cursor.depth + cursor.chain_end - cursor.chain
+        return self._follow(self._node_edges[cursor.node] + choice, cursor.node, depth)
+
     def _follow(self, edge: int, node: int, depth: int) -> Cursor:
         """The place behind the own token of an edge of ``node``."""
         at = edge + node

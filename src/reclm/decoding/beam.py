@@ -1,0 +1,301 @@
+"""Search over one item slot: the items the model would most likely write there, in one call.
+
+Token by token, greedy decoding under exclusions ranks by the wrong numbers: where most items that
+start with a token are excluded, the token still collects the probability of all of them, and one
+of the few left inherits it. Here an item's score is the log-probability of its whole title under
+the model held to the catalog; excluded items are left out and keep their share, so that the order
+of the others is the model's own.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from reclm.decoding.answer import check_control_tokens
+from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.packed import Branches, PackedModel, Readout, RowCache
+from reclm.decoding.sampling import NOT_NUMBERS
+from reclm.errors import BackboneError, ConfigError, TrieError
+from reclm.items.trie import CLOSE, Cursor, ItemTrie
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in a text where an item is to stand.
+
+    Attributes:
+        prompt_ids: Token ids of the text before the span; the opening token is added to them.
+        excluded: Items that must not be found.
+        domain: Which of the trie's catalogs to search; None for the only one.
+    """
+
+    prompt_ids: Sequence[int]
+    excluded: ExcludedItems | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RankedItems:
+    """Items of one slot, best first; of equal ones the lower row.
+
+    Attributes:
+        rows: Item rows.
+        logprobs: Natural logarithm of each item's probability among all items of its catalog,
+            excluded ones included. Items with equal tokens have the same.
+    """
+
+    rows: Int32[np.ndarray, " found"]
+    logprobs: Float64[np.ndarray, " found"]
+
+
+class ItemBeam:
+    """Finds the best items of slots.
+
+    Branch and bound: the likeliest open prefixes are continued first, and a prefix that is less
+    likely than the k-th best item found is dropped with all that is below it. What is left is
+    exact. With ``exact`` false it is the beam search of the field instead: after each step only
+    the ``width`` likeliest prefixes are kept.
+
+    Args:
+        model: A transformers causal LM, also within a PEFT wrapper.
+        trie: Prefix tree of the items' token rows.
+        soi_token_id: Token that opens an item span.
+        eoi_token_id: Token that closes an item span.
+        width: Prefixes of one slot to continue in one forward pass.
+        exact: Search on until no item can be missing.
+
+    Raises:
+        TokenizerError: A control token occurs inside an item.
+        BackboneError: The model cannot be fed packed rows.
+        ConfigError: ``width`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        trie: ItemTrie,
+        *,
+        soi_token_id: int,
+        eoi_token_id: int,
+        width: int = 32,
+        exact: bool = True,
+    ) -> None:
+        if width < 1:
+            raise ConfigError(f"width: found {width}; expected at least 1")
+        check_control_tokens(trie, soi_token_id, eoi_token_id, ())
+        self._model = PackedModel(model)
+        self._trie = trie
+        self._soi, self._eoi = soi_token_id, eoi_token_id
+        self._width = width
+        self._exact = exact
+        self.forward_passes = 0
+
+    def top_items(self, slots: Sequence[Slot], k: int | None = 10) -> list[RankedItems]:
+        """The best items of each slot; slots are searched side by side.
+
+        Args:
+            slots: What to search.
+            k: Items to find; None ranks all that are allowed.
+
+        Returns:
+            For each slot ``k`` items, fewer where fewer are allowed (or, with ``exact`` false,
+            where the kept prefixes lead to fewer).
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: A slot's domain or exclusions are not those of the trie.
+            BackboneError: The model's scores are not numbers.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1, or None")
+        searches = [_Search(self._trie, slot, self._soi, k) for slot in slots]
+        active = [search for search in searches if search.expanded]
+        if active:
+            readout = self._model.forward([(s.cache, s.prompt) for s in active])
+            self._score(readout, active)
+        while active := [search for search in active if self._advance(search)]:
+            readout = self._model.forward_branches([(s.cache, s.branches()) for s in active])
+            self._score(readout, active)
+        return [search.ranked() for search in searches]
+
+    def _advance(self, search: _Search) -> bool:
+        return search.advance(self._width, exact=self._exact)
+
+    def _score(self, readout: Readout, searches: Sequence[_Search]) -> None:
+        """Gives each search the log-probabilities of its expanded prefixes' choices."""
+        self.forward_passes += 1
+        nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
+        choices = [self._trie.node_tokens(node) for node in nodes]
+        counts = np.fromiter(map(len, choices), np.int64, len(choices))
+        tokens = np.concatenate(choices)
+        tokens = np.where(tokens == CLOSE, self._eoi, tokens)
+        scored, column = np.unique(tokens, return_inverse=True)
+        scores = readout.some(range(len(nodes)), scored).cpu().numpy()
+        row = np.repeat(np.arange(len(nodes)), counts)
+        logprobs = _log_softmax_runs(scores[row, column].astype(np.float64), counts)
+        ends = np.cumsum(counts)
+        first = 0
+        for search in searches:
+            number = len(search.expanded)
+            runs = slice(first, first + number)
+            begin = int(ends[first - 1]) if first else 0
+            search.take(logprobs[begin : int(ends[first + number - 1])], counts[runs])
+            first += number
+
+
+class _Prefix(NamedTuple):
+    """The start of a title, up to a node of the trie.
+
+    Attributes:
+        logprob: Its log-probability.
+        cursor: The node, all tokens that lead to it without a choice behind it.
+        tokens: Its last tokens, those that its parent does not have.
+        path: Where its other tokens lie in the cache, beyond the prompt.
+    """
+
+    logprob: float
+    cursor: Cursor
+    tokens: tuple[int, ...]
+    path: Int64[np.ndarray, " length"]
+
+
+class _Search:
+    """The state of the search in one slot.
+
+    Attributes:
+        cache: Keys and values of the prompt and of every prefix that was expanded.
+        prompt: Prompt, opening token, and what every title of the catalog starts with.
+        expanded: The prefixes whose choices are scored next.
+    """
+
+    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+        if slot.excluded is not None and slot.excluded.trie is not trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        root = trie.root(slot.domain)
+        forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
+        self.cache = RowCache()
+        self.prompt = [*(int(token) for token in slot.prompt_ids), soi, *forced]
+        self._trie = trie
+        self._excluded = slot.excluded
+        self._k = k
+        self._positions = np.arange(len(self.prompt))
+        self._found = np.empty(0, np.int32)
+        self._logprobs = np.empty(0)
+        self._open: list[tuple[float, int, _Prefix, int]] = []
+        self._pushed = 0
+        self.expanded: list[_Prefix] = []
+        if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
+            if root.node < 0:
+                self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
+            else:
+                self.expanded = [_Prefix(0.0, root, (), np.empty(0, np.int64))]
+
+    def take(
+        self, logprobs: Float64[np.ndarray, " choices"], counts: Int64[np.ndarray, " expanded"]
+    ) -> None:
+        """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
+        start = 0
+        for prefix, count in zip(self.expanded, counts.tolist(), strict=True):
+            total = prefix.logprob + logprobs[start : start + count]
+            start += count
+            tokens, bounds = self._trie.choices(prefix.cursor.node)
+            lo, hi = bounds[:-1], bounds[1:]
+            useful = (total >= self._bound) & (self._free(lo, hi) > 0)
+            whole = useful & (hi - lo == 1)
+            if tokens[-1] == CLOSE and useful[-1]:
+                whole[-1] = useful[-1] = False
+                closing = np.arange(lo[-1], hi[-1])
+                self._add(closing, np.full(len(closing), total[-1]))
+            self._add(lo[whole], total[whole])
+            for choice in np.flatnonzero(useful & ~whole).tolist():
+                if tokens[choice] != CLOSE:
+                    self._pushed += 1
+                    entry = (-float(total[choice]), self._pushed, prefix, choice)
+                    heapq.heappush(self._open, entry)
+        self.expanded = []
+
+    def advance(self, width: int, *, exact: bool) -> bool:
+        """Chooses the prefixes to expand next; False if there is none worth it."""
+        while self._open and len(self.expanded) < width and -self._open[0][0] >= self._bound:
+            negative, _, parent, choice = heapq.heappop(self._open)
+            cursor = self._trie.choose(parent.cursor, choice)
+            if cursor.node < 0:
+                items = np.arange(cursor.lo, cursor.hi)
+                self._add(items, np.full(len(items), -negative))
+                continue
+            own = int(self._trie.node_tokens(parent.cursor.node)[choice])
+            run = self._trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
+            self.expanded.append(_Prefix(-negative, cursor, (own, *run), parent.path))
+        if not exact:
+            self._open.clear()
+        return bool(self.expanded)
+
+    def branches(self) -> Branches:
+        """The tokens of the expanded prefixes, each seeing the prompt and its own past."""
+        seen, prompt = len(self._positions), len(self.prompt)
+        tokens = [token for prefix in self.expanded for token in prefix.tokens]
+        visible = np.zeros((len(tokens), seen + len(tokens)), dtype=bool)
+        visible[:, :prompt] = True
+        positions, ends = [self._positions], []
+        start = 0
+        for number, prefix in enumerate(self.expanded):
+            length = len(prefix.tokens)
+            end = start + length
+            visible[start:end, prefix.path] = True
+            visible[start:end, seen + start : seen + end] = np.tri(length, dtype=bool)
+            positions.append(np.arange(length) + prompt + len(prefix.path))
+            ends.append(end - 1)
+            path = np.append(prefix.path, np.arange(seen + start, seen + end))
+            self.expanded[number] = prefix._replace(path=path)
+            start = end
+        self._positions = np.concatenate(positions)
+        return Branches(tokens, self._positions, visible, ends)
+
+    def ranked(self) -> RankedItems:
+        """What was found; the search is over."""
+        return RankedItems(self._trie.order[self._found], self._logprobs)
+
+    @property
+    def _bound(self) -> float:
+        """What an item needs to be among the best."""
+        return -np.inf if len(self._found) != self._k else float(self._logprobs[-1])
+
+    def _free(
+        self, lo: Int32[np.ndarray, " n"], hi: Int32[np.ndarray, " n"]
+    ) -> Int32[np.ndarray, " n"]:
+        """How many items of each range are allowed."""
+        free: np.ndarray = hi - lo
+        if self._excluded is not None:
+            free = free - (self._excluded.count_before(hi) - self._excluded.count_before(lo))
+        return free
+
+    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+        """Keeps the allowed ones of some items if they are among the best."""
+        allowed = self._free(positions, positions + 1) > 0
+        found = np.concatenate([self._found, positions[allowed]])
+        scores = np.concatenate([self._logprobs, logprobs[allowed]])
+        best = np.lexsort((self._trie.order[found], -scores))[: self._k]
+        self._found, self._logprobs = found[best], scores[best]
+
+
+def _log_softmax_runs(
+    scores: Float64[np.ndarray, " total"], counts: Int64[np.ndarray, " runs"]
+) -> Float64[np.ndarray, " total"]:
+    """Log-probabilities within each of several runs of scores.
+
+    Raises:
+        BackboneError: A score is not a number, or none of a run is finite.
+    """
+    starts = np.cumsum(counts) - counts
+    shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
+    total = np.log(np.add.reduceat(np.exp(shifted), starts))
+    logprobs: np.ndarray = shifted - np.repeat(total, counts)
+    if np.isnan(logprobs).any():
+        raise BackboneError(NOT_NUMBERS)
+    return logprobs

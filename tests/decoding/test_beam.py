@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
+
+from reclm.decoding.beam import ItemBeam, Slot
+from reclm.decoding.constraint import ExcludedItems
+from reclm.errors import BackboneError, ConfigError, TokenizerError, TrieError
+from reclm.items.trie import ItemTrie
+from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, choices, make_model, prompts, token_rows
+
+thorough = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+seeds = st.integers(0, 3)
+
+
+def make_beam(model: Any, trie: ItemTrie, **options: Any) -> ItemBeam:
+    return ItemBeam(model, trie, soi_token_id=SOI, eoi_token_id=EOI, **options)
+
+
+@torch.no_grad()
+def exhaustive(model: Any, rows: Sequence[Sequence[int]], prompt: Sequence[int]) -> np.ndarray:
+    """Log-probability of every row: all of its tokens scored among what the catalog allows."""
+    found = []
+    for row in rows:
+        logits = model(torch.tensor([[*prompt, SOI, *row]])).logits[0, len(prompt) :].double()
+        total = 0.0
+        for depth, token in enumerate([*row, EOI]):
+            allowed = sorted(choices(rows, row[:depth], set()))
+            total += float(logits[depth, allowed].log_softmax(-1)[allowed.index(token)])
+        found.append(total)
+    return np.array(found)
+
+
+@thorough
+@given(token_rows, prompts, seeds, st.integers(1, 5), st.data())
+def test_equals_scoring_every_item(
+    rows: list[list[int]], batch: list[list[int]], seed: int, width: int, data: st.DataObject
+) -> None:
+    model = make_model(seed)
+    trie = ItemTrie.build(rows)
+    left_out = [data.draw(st.sets(st.integers(0, len(rows) - 1))) for _ in batch]
+    k = data.draw(st.none() | st.integers(1, len(rows) + 2))
+    slots = [
+        Slot(prompt, ExcludedItems.build(trie, excluded) if excluded else None)
+        for prompt, excluded in zip(batch, left_out, strict=True)
+    ]
+    answers = make_beam(model, trie, width=width).top_items(slots, k)
+    for prompt, excluded, answer in zip(batch, left_out, answers, strict=True):
+        scores = exhaustive(model, rows, prompt)
+        expected = sorted(set(range(len(rows))) - excluded, key=lambda row: (-scores[row], row))[:k]
+        found = answer.rows.tolist()
+        assert len(set(found)) == len(found) == len(expected)
+        assert not excluded & set(found)
+        assert answer.logprobs == pytest.approx(scores[found], abs=1e-4)
+        # The same items, up to the order of scores that float32 cannot tell apart.
+        assert answer.logprobs == pytest.approx(scores[expected], abs=1e-4)
+
+
+@thorough
+@given(token_rows, prompts, seeds)
+def test_whole_ranking_is_a_distribution_over_titles(
+    rows: list[list[int]], batch: list[list[int]], seed: int
+) -> None:
+    beam = make_beam(make_model(seed), ItemTrie.build(rows))
+    for answer in beam.top_items([Slot(prompt) for prompt in batch], None):
+        assert sorted(answer.rows.tolist()) == list(range(len(rows)))
+        of_title = {
+            tuple(rows[row]): p for row, p in zip(answer.rows, answer.logprobs, strict=True)
+        }
+        assert sum(map(np.exp, of_title.values())) == pytest.approx(1, abs=1e-6)
+
+
+def test_excluded_items_keep_their_share() -> None:
+    """Most of what token 4 is likely for may not be named, and makes nothing else likelier."""
+    rows = [[4, first, second] for first in (5, 6, 7) for second in (5, 6, 7)] + [[8], [9]]
+    trie, model, prompt = ItemTrie.build(rows), make_model(0), [10, 11]
+    scores = exhaustive(model, rows, prompt)
+    kept = int(scores[:9].argmin())
+    slot = Slot(prompt, ExcludedItems.build(trie, set(range(9)) - {kept}))
+    [answer] = make_beam(model, trie).top_items([slot], 3)
+    assert answer.rows.tolist() == sorted([kept, 9, 10], key=lambda row: -scores[row])
+    assert np.exp(answer.logprobs).sum() == pytest.approx(np.exp(scores[[kept, 9, 10]]).sum())
+
+
+def test_domains_are_searched_apart() -> None:
+    rows = [[4], [4, 5], [6], [4, 5, 6], [7]]
+    trie = ItemTrie.build(rows, domains=["a", "b", "a", "b", "b"])
+    beam = make_beam(make_model(1), trie)
+    in_a, in_b = beam.top_items([Slot([9], domain="a"), Slot([9], domain="b")], None)
+    assert set(in_a.rows.tolist()) == {0, 2}
+    scores = exhaustive(make_model(1), [rows[1], rows[3], rows[4]], [9])
+    order = np.argsort(-scores)
+    assert in_b.rows.tolist() == [[1, 3, 4][i] for i in order]
+    assert in_b.logprobs == pytest.approx(scores[order], abs=1e-4)
+    with pytest.raises(TrieError, match="domain: found 'c'"):
+        beam.top_items([Slot([9], domain="c")])
+
+
+@thorough
+@given(token_rows, prompts, seeds, st.integers(1, 3))
+def test_limited_beam_names_valid_items_with_their_exact_probability(
+    rows: list[list[int]], batch: list[list[int]], seed: int, width: int
+) -> None:
+    model = make_model(seed)
+    beam = make_beam(model, ItemTrie.build(rows), width=width, exact=False)
+    for prompt, answer in zip(batch, beam.top_items([Slot(p) for p in batch], 5), strict=True):
+        found = answer.rows.tolist()
+        assert found
+        assert len(set(found)) == len(found)
+        assert answer.logprobs == pytest.approx(exhaustive(model, rows, prompt)[found], abs=1e-4)
+
+
+def test_limited_beam_keeps_the_likeliest_prefixes() -> None:
+    rows = [[a, b] for a in range(4, 12) for b in range(4, 12)]
+    model, prompt = make_model(2), [5, 6]
+    scores = exhaustive(model, rows, prompt).reshape(8, 8)
+    first = np.logaddexp.reduce(scores, axis=1)
+    kept = np.argsort(-first)[:2]
+    expected = max((scores[a, b], a * 8 + b) for a in kept for b in range(8))[1]
+    beam = make_beam(model, ItemTrie.build(rows), width=2, exact=False)
+    [answer] = beam.top_items([Slot(prompt)], 16)
+    assert answer.rows[0] == expected
+    assert {row // 8 for row in answer.rows.tolist()} == set(kept.tolist())
+    assert beam.forward_passes == 2
+
+
+def test_sampling_settings_of_the_checkpoint_do_not_cut_anything() -> None:
+    model = make_model(3)
+    rows = [[token] for token in range(FIRST_WORD, VOCAB)]
+    config = model.generation_config
+    before = (config.do_sample, config.top_k, config.top_p)
+    try:
+        config.do_sample, config.top_k, config.top_p = True, 1, 0.01
+        [answer] = make_beam(model, ItemTrie.build(rows)).top_items([Slot([4])], 8)
+    finally:
+        config.do_sample, config.top_k, config.top_p = before
+    assert sorted(answer.rows.tolist()) == list(range(8))
+
+
+def test_sliding_window_sees_places_in_the_text_not_in_the_cache() -> None:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=4,
+        initializer_range=0.6,
+    )
+    model = MistralForCausalLM(config).eval()
+    rows = [[4, 5, 6], [4, 6, 6, 7], [5, 5, 5, 5, 5], [5, 5, 6], [4, 5, 7, 8, 9], [7]]
+    prompt = [9, 8, 7, 6, 5, 4, 10]
+    [answer] = make_beam(model, ItemTrie.build(rows), width=1).top_items([Slot(prompt)], None)
+    scores = exhaustive(model, rows, prompt)
+    assert answer.rows.tolist() == np.argsort(-scores).tolist()
+    assert answer.logprobs == pytest.approx(np.sort(scores)[::-1], abs=1e-4)
+
+
+def test_nothing_allowed_finds_nothing_without_asking_the_model() -> None:
+    trie = ItemTrie.build([[4], [5, 6]])
+    beam = make_beam(make_model(0), trie)
+    [answer] = beam.top_items([Slot([4], ExcludedItems.build(trie, {0, 1}))])
+    assert len(answer.rows) == len(answer.logprobs) == 0
+    assert beam.forward_passes == 0
+
+
+def test_one_title_alone_is_certain() -> None:
+    beam = make_beam(make_model(0), ItemTrie.build([[4, 5], [4, 5]]))
+    [answer] = beam.top_items([Slot([4])])
+    assert answer.rows.tolist() == [0, 1]
+    assert answer.logprobs.tolist() == [0.0, 0.0]
+
+
+def test_errors_name_what_was_found() -> None:
+    trie, model = ItemTrie.build([[4], [5]]), make_model(0)
+    with pytest.raises(ConfigError, match="width: found 0"):
+        make_beam(model, trie, width=0)
+    with pytest.raises(ConfigError, match="k: found 0"):
+        make_beam(model, trie).top_items([Slot([4])], 0)
+    with pytest.raises(TokenizerError, match="in the tokens of an item"):
+        make_beam(model, ItemTrie.build([[EOI, 4]]))
+    elsewhere = ExcludedItems.build(ItemTrie.build([[4], [5]]), {0})
+    with pytest.raises(TrieError, match="items of another trie"):
+        make_beam(model, trie).top_items([Slot([4], elsewhere)])
+    broken = make_model.__wrapped__(0)
+    with torch.no_grad():
+        broken.lm_head.weight[4] = torch.nan
+    with pytest.raises(BackboneError, match="not numbers"):
+        make_beam(broken, trie).top_items([Slot([STOP])])
