@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,33 +47,56 @@ def check(found: list[Recommendation], catalog: Catalog, k: int) -> None:
         assert 0 < one.score <= 1
 
 
+decodings = pytest.mark.parametrize("decode", ["beam", "list"])
+
+
+@decodings
 @pytest.mark.parametrize("list_form", ["numbered", "plain"])
 @pytest.mark.parametrize("history_form", ["title", "span"])
 def test_recommends_k_different_items(
-    tiny_backbone: Backbone, titles: tuple[str, ...], list_form: Any, history_form: Any
+    tiny_backbone: Backbone,
+    titles: tuple[str, ...],
+    list_form: Any,
+    history_form: Any,
+    decode: Any,
 ) -> None:
     spec = ModelSpec(base="tiny", list_form=list_form, history_form=history_form)
     recommender = Recommender(tiny_backbone, spec, make_catalog(titles))
     for k in (1, 10):
-        found = recommender.recommend(["i3", "i7"], k=k)
+        found = recommender.recommend(["i3", "i7"], k=k, decode=decode)
         check(found, recommender.catalog, k)
         assert not {"i3", "i7"} & {one.item_id for one in found}
 
 
-def test_batch_equals_one_by_one(recommender: Recommender) -> None:
+@decodings
+def test_batch_equals_one_by_one(recommender: Recommender, decode: Any) -> None:
     histories = [["i1"], ["i4", "i9", "i2"], [], [f"i{row}" for row in range(15)]]
-    together = recommender.recommend_batch(histories, k=5, batch_size=3)
+    together = recommender.recommend_batch(histories, k=5, batch_size=3, decode=decode)
     for history, found in zip(histories, together, strict=True):
-        alone = recommender.recommend(history, k=5)
+        alone = recommender.recommend(history, k=5, decode=decode)
         assert [one.item_id for one in alone] == [one.item_id for one in found]
 
 
-def test_more_items_than_there_are_ends_with_all_of_them(recommender: Recommender) -> None:
+@decodings
+def test_more_items_than_there_are_ends_with_all_of_them(
+    recommender: Recommender, decode: Any
+) -> None:
     total = len(recommender.catalog)
-    found = recommender.recommend(["i0"], k=total + 10, exclude_seen=False)
+    found = recommender.recommend(["i0"], k=total + 10, exclude_seen=False, decode=decode)
     check(found, recommender.catalog, total)
-    found = recommender.recommend(["i0", "i1"], k=total + 10)
+    found = recommender.recommend(["i0", "i1"], k=total + 10, decode=decode)
     check(found, recommender.catalog, total - 2)
+
+
+def test_ranking_is_by_the_probability_of_the_first_place(recommender: Recommender) -> None:
+    slot = recommender.slot([3, 7], 5)
+    [everything] = recommender.beam.top_items([slot], None)
+    assert np.exp(everything.logprobs).sum() == pytest.approx(1, abs=1e-5)
+    kept = [place for place, row in enumerate(everything.rows) if row not in {3, 7}][:5]
+    found = recommender.recommend(["i3", "i7"], k=5)
+    assert [one.item_id for one in found] == [f"i{everything.rows[place]}" for place in kept]
+    scores = [one.score for one in found]
+    assert scores == pytest.approx(np.exp(everything.logprobs[kept]).tolist(), rel=1e-4)
 
 
 def test_exclusions_and_categories(recommender: Recommender) -> None:

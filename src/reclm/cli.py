@@ -174,6 +174,7 @@ def recommend(settings: config.RecommendConfig) -> None:
         exclude=exclude,
         categories=categories,
         exclude_seen=settings.exclude_seen,
+        decode=settings.decode,
     )
     if len(found) < settings.k:
         sys.stderr.write(

@@ -12,7 +12,7 @@ from typing import Literal
 Method = Literal["cgen"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
-Decoding = Literal["grounded", "unconstrained"]
+Decode = Literal["beam", "list"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
 
@@ -302,7 +302,8 @@ class EvaluateRecommendConfig:
         users: Users to score at most, sampled by `seed`; 0 scores all.
         max_history: Newest items of a history the model sees.
         exclude_seen: Never recommend items of the user's history.
-        decoding: Grounded in the catalog, or unconstrained to show what grounding buys.
+        decode: How a language model answers: beam ranks the items it would write first, list has it
+            write a list, unconstrained the same without the catalog, to show what grounding buys.
         batch_size: Users per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
         device: Device to run on; auto takes CUDA where there is one.
@@ -317,7 +318,7 @@ class EvaluateRecommendConfig:
     users: int = 0
     max_history: int = 10
     exclude_seen: bool = False
-    decoding: Decoding = "grounded"
+    decode: Decode | Literal["unconstrained"] = "beam"
     batch_size: int = 64
     bootstrap: int = 1000
     device: str = "auto"
@@ -335,6 +336,7 @@ class RecommendConfig:
         exclude: Item ids never to recommend, separated by commas.
         categories: Recommend from these categories only, separated by commas.
         exclude_seen: Never recommend items of the history.
+        decode: Rank the items the model would write first (beam), or have it write a list.
         format: Print a table or JSON.
         device: Device to run on; auto takes CUDA where there is one.
     """
@@ -345,6 +347,7 @@ class RecommendConfig:
     exclude: str = ""
     categories: str = ""
     exclude_seen: bool = True
+    decode: Decode = "beam"
     format: Literal["table", "json"] = "table"
     device: str = "auto"
 

@@ -12,8 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from reclm.backbone import Backbone, ModelSpec, load_model
+from reclm.config import Decode
 from reclm.data.catalog import Catalog
 from reclm.data.chat import Role
+from reclm.decoding.beam import ItemBeam, RankedItems, Slot
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.events import FinishReason
 from reclm.decoding.generate import (
@@ -46,7 +48,8 @@ class Recommendation:
         item_id: Its id in the catalog.
         title: Its title as published.
         rank: Its place in the answer, from 1.
-        score: Probability the model gave it at its place, among the items allowed there.
+        score: Probability the model gave it at its place: in a ranking among all items of the
+            catalog, in a written list among those that were still allowed.
     """
 
     item_id: str
@@ -87,6 +90,7 @@ class Recommender:
         item_tokens: Tokens of the items.
         renderer: Turns messages into prompts.
         engine: Generates answers.
+        beam: Ranks the items of one place in a text.
     """
 
     def __init__(self, backbone: Backbone, spec: ModelSpec, catalog: Catalog) -> None:
@@ -107,6 +111,12 @@ class Recommender:
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,
             stop_token_ids=_stop_token_ids(backbone, self._scaffold(1)),
+        )
+        self.beam = ItemBeam(
+            backbone.model,
+            self._trie,
+            soi_token_id=backbone.soi_token_id,
+            eoi_token_id=backbone.eoi_token_id,
         )
 
     @classmethod
@@ -137,6 +147,7 @@ class Recommender:
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
         exclude_seen: bool = True,
+        decode: Decode = "beam",
     ) -> list[Recommendation]:
         """Recommends items that follow a history.
 
@@ -146,6 +157,8 @@ class Recommender:
             exclude: Item ids never to recommend.
             categories: Recommend from these categories only; all if empty.
             exclude_seen: Never recommend items of the history.
+            decode: ``beam`` ranks the items the model would write in first place, by their exact
+                probability; ``list`` has it write a list, item after item.
 
         Returns:
             ``k`` different items, best first; fewer only where the catalog has no more to offer.
@@ -154,7 +167,9 @@ class Recommender:
             CatalogError: An item or category is not in the catalog.
             NoItemLeftError: The exclusions leave no item at all.
         """
-        found = self.recommend_batch([history_item_ids], k, exclude, categories, exclude_seen)[0]
+        [found] = self.recommend_batch(
+            [history_item_ids], k, exclude, categories, exclude_seen, decode
+        )
         if not found:
             raise self.no_item_left()
         return found
@@ -166,6 +181,7 @@ class Recommender:
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
         exclude_seen: bool = True,
+        decode: Decode = "beam",
         batch_size: int = 64,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
@@ -176,14 +192,18 @@ class Recommender:
             CatalogError: An item or category is not in the catalog.
         """
         rows = [self.catalog.rows(history).tolist() for history in histories]
-        requests = [
-            self.list_request(history, k, self.excluded(exclude, categories, history, exclude_seen))
-            for history in rows
-        ]
+        excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
         found: list[list[Recommendation]] = []
-        for start in range(0, len(requests), batch_size):
-            completions = self.engine.complete(requests[start : start + batch_size])
-            found += map(self._recommendations, completions)
+        for start in range(0, len(rows), batch_size):
+            batch = zip(
+                rows[start : start + batch_size], excluded[start : start + batch_size], strict=True
+            )
+            if decode == "beam":
+                slots = [self.slot(history, k, without) for history, without in batch]
+                found += map(self._ranking, self.beam.top_items(slots, k))
+            else:
+                requests = [self.list_request(history, k, without) for history, without in batch]
+                found += map(self._list, self.engine.complete(requests))
         return found
 
     def excluded(
@@ -274,6 +294,23 @@ class Recommender:
             grounded=grounded,
         )
 
+    def slot(
+        self,
+        history: Sequence[int],
+        k: int,
+        excluded: ExcludedItems | None = None,
+        *,
+        max_history: int | None = None,
+    ) -> Slot:
+        """The first place of the list that :meth:`list_request` asks for, to be searched.
+
+        Raises:
+            ConfigError: ``k`` is not positive, or the prompt does not fit the model.
+        """
+        request = self.list_request(history, k, excluded, max_history=max_history)
+        assert request.scaffold is not None
+        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded)
+
     def chat(
         self,
         messages: Sequence[ChatMessage],
@@ -347,8 +384,12 @@ class Recommender:
             self._scaffolds[k] = list_scaffold(self.renderer, self.spec.list_form, k)
         return self._scaffolds[k]
 
-    def _recommendations(self, completion: Completion) -> list[Recommendation]:
+    def _list(self, completion: Completion) -> list[Recommendation]:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
+        return [self.recommendation(row, rank, logprob) for rank, (row, logprob) in ranked]
+
+    def _ranking(self, found: RankedItems) -> list[Recommendation]:
+        ranked = enumerate(zip(found.rows.tolist(), found.logprobs.tolist(), strict=True), start=1)
         return [self.recommendation(row, rank, logprob) for rank, (row, logprob) in ranked]
 
     def recommendation(self, row: int, rank: int, logprob: float) -> Recommendation:

@@ -210,10 +210,15 @@ def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> 
         assert items.to_list() == [catalog.item(row).item_id for row in rows.tolist()]
 
 
-def test_grounded_model_names_what_it_recommends(tmp_path: Path, data: Path, model: Path) -> None:
+@pytest.mark.parametrize("decode", ["beam", "list"])
+def test_grounded_model_names_what_it_recommends(
+    tmp_path: Path, data: Path, model: Path, decode: Any
+) -> None:
     from reclm.recommender import Recommender
 
-    summary, users = run(tmp_path / "out", model, data, k=4, max_history=3, exclude_seen=True)
+    summary, users = run(
+        tmp_path / "out", model, data, k=4, max_history=3, exclude_seen=True, decode=decode
+    )
     assert summary["method"] == "cgen"
     for name in ("OOD@4", "Repeats@4", "InHistory@4"):
         assert summary["metrics"][name] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -223,7 +228,7 @@ def test_grounded_model_names_what_it_recommends(tmp_path: Path, data: Path, mod
     recommender = Recommender.from_pretrained(model, device="cpu")
     for user in range(3):
         seen = [catalog.item(int(row)).item_id for row in histories.history(user)[:-1]]
-        expected = recommender.recommend(seen[-3:], k=4, exclude=seen)
+        expected = recommender.recommend(seen[-3:], k=4, exclude=seen, decode=decode)
         assert users["items"][user].to_list() == [one.item_id for one in expected]
 
 
@@ -239,7 +244,7 @@ def test_unconstrained_model_is_scored_on_what_it_wrote(
     # The second of the three items that the model names has another title here.
     renamed = (*titles[:24], "Something Else", *titles[25:])
     other = make_data(tmp_path / "other", renamed)
-    summary, users = run(tmp_path / "free", trained_model, other, k=3, decoding="unconstrained")
+    summary, users = run(tmp_path / "free", trained_model, other, k=3, decode="unconstrained")
     assert users["named"].to_list() == [[titles[13], titles[24], titles[47]]] * 12
     assert users["items"].to_list() == [["i13", None, "i47"]] * 12
     assert summary["metrics"]["OOD@3"]["value"] == pytest.approx(1 / 3)
@@ -247,7 +252,7 @@ def test_unconstrained_model_is_scored_on_what_it_wrote(
     hits = users["target"].is_in(["i13", "i47"])
     assert summary["metrics"]["HR@3"]["value"] == pytest.approx(hits.mean())
 
-    held, users = run(tmp_path / "held", trained_model, other, k=3)
+    held, users = run(tmp_path / "held", trained_model, other, k=3, decode="list")
     assert {text for named in users["named"] for text in named} <= set(renamed)
     assert held["metrics"]["OOD@3"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert held["metrics"]["RightCount@3"]["value"] == 1
@@ -256,7 +261,7 @@ def test_unconstrained_model_is_scored_on_what_it_wrote(
 def test_a_model_that_names_nothing_has_no_share_of_anything(
     tmp_path: Path, data: Path, model: Path
 ) -> None:
-    summary, users = run(tmp_path / "out", model, data, k=1, users=2, decoding="unconstrained")
+    summary, users = run(tmp_path / "out", model, data, k=1, users=2, decode="unconstrained")
     assert users["named"].list.len().to_list() == [0, 0]
     assert summary["metrics"]["RightCount@1"]["value"] == 0
     assert not {"OOD@1", "Repeats@1", "InHistory@1", "TargetCategory@1"} & set(summary["metrics"])
@@ -317,8 +322,8 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
         ({"bootstrap": 0}, "--bootstrap: expected at least 1, got 0"),
         ({"users": -1}, "--users: expected 0 or more, got -1"),
         ({"model": "nowhere"}, "--model nowhere: no such folder; expected a trained model"),
-        ({"decoding": "unconstrained"}, "--decoding unconstrained: popularity is no language"),
-        ({"decoding": "unconstrained", "exclude_seen": True}, "--exclude-seen: nothing can be"),
+        ({"decode": "unconstrained"}, "--decode unconstrained: popularity is no language"),
+        ({"decode": "unconstrained", "exclude_seen": True}, "--exclude-seen: nothing can be"),
     ],
 )
 def test_settings_that_cannot_work_are_named_and_nothing_is_written(

@@ -187,15 +187,15 @@ def _check(config: EvaluateRecommendConfig) -> None:
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
     if config.users < 0:
         raise ConfigError(f"--users: expected 0 or more, got {config.users}")
-    if config.decoding == "unconstrained":
+    if config.decode == "unconstrained":
         if config.exclude_seen:
             raise ConfigError(
-                "--exclude-seen: nothing can be excluded with --decoding unconstrained; "
+                "--exclude-seen: nothing can be excluded with --decode unconstrained; "
                 "leave one of them out"
             )
         if not _is_language_model(config.model):
             raise ConfigError(
-                f"--decoding unconstrained: {config.model} is no language model; leave it out"
+                f"--decode unconstrained: {config.model} is no language model; leave it out"
             )
 
 
@@ -271,9 +271,9 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         recommender.backbone.tokenizer,
         recommender.spec.list_form,
     )
-    grounded = config.decoding == "grounded"
+    grounded = config.decode == "list"
 
-    def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
+    def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         requests = []
         for holdout in holdouts:
             history = holdout.history.tolist()
@@ -288,7 +288,20 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
             for done in recommender.engine.complete(requests)
         ]
 
-    return answer
+    def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
+        slots = []
+        for holdout in holdouts:
+            history = holdout.history.tolist()
+            excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
+            slots.append(
+                recommender.slot(history, config.k, excluded, max_history=config.max_history)
+            )
+        return [
+            tuple(Named(titles[row], row) for row in found.rows.tolist())
+            for found in recommender.beam.top_items(slots, config.k)
+        ]
+
+    return rank if config.decode == "beam" else write
 
 
 def _batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
