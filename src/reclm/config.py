@@ -13,6 +13,7 @@ Method = Literal["cgen"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
+EvaluationDecode = Literal["beam", "list", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
 
@@ -318,7 +319,7 @@ class EvaluateRecommendConfig:
     users: int = 0
     max_history: int = 10
     exclude_seen: bool = False
-    decode: Decode | Literal["unconstrained"] = "beam"
+    decode: EvaluationDecode = "beam"
     batch_size: int = 64
     bootstrap: int = 1000
     device: str = "auto"
