@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +251,7 @@ def _numbered(path: Path) -> Iterator[tuple[str, int, int]]:
         fields = content.rsplit(maxsplit=1)
         if not fields:
             continue
-        if len(fields) < 2 or not fields[1].isdecimal():
+        if len(fields) < 2 or not re.fullmatch("[0-9]{1,18}", fields[1]):
             message = f"found {content[:40]!r}; expected an item id, a tab and a number"
             raise DataError.at(path, message, line=line)
         yield fields[0].strip(), int(fields[1]), line
