@@ -99,9 +99,7 @@ def import_unirec(config: ImportUnirecConfig) -> Path:
         inputs["item_numbers"] = Path(config.item_numbers)
     tensors, settings = read_weights(Path(config.weights))
     network = network_of(tensors, settings, numbers, config)
-    run = open_run(
-        config.out, "teacher import-unirec", config, inputs=inputs, free_fields=["device"]
-    )
+    run = open_run(config.out, "teacher import-unirec", config, inputs=inputs)
     if not run.finished:
         teacher = InProcessTeacher(network.to(device), catalog)
         metrics = validation_metrics(teacher, split, exclude_seen=config.exclude_seen)
