@@ -53,7 +53,13 @@ COMMANDS: dict[str, Command] = {
     "data movielens": Command(config.MovieLensConfig, "reclm.data.movielens:prepare_movielens"),
     "data table": Command(config.TableConfig, "reclm.data.tables:prepare_table"),
     "data check": Command(config.CheckConfig, "reclm.data.validation:check", leading="--data"),
+    "data to-unirec": Command(
+        config.ToUnirecConfig, "reclm.data.unirec:to_unirec", leading="--data"
+    ),
     "teacher fit": Command(config.TeacherFitConfig, "reclm.teacher.fit:fit_teacher"),
+    "teacher import-unirec": Command(
+        config.ImportUnirecConfig, "reclm.teacher.unirec:import_unirec"
+    ),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(

@@ -106,6 +106,19 @@ class CheckConfig:
 
 
 @dataclass(frozen=True)
+class ToUnirecConfig:
+    """Write prepared data as the files UniRec trains on.
+
+    Attributes:
+        data: Folder of prepared data.
+        out: Run folder; its name is the name of the data set in UniRec.
+    """
+
+    data: Path
+    out: Path
+
+
+@dataclass(frozen=True)
 class TeacherFitConfig:
     """Train a SASRec teacher (arXiv 1808.09781) with full-softmax loss.
 
@@ -149,6 +162,37 @@ class TeacherFitConfig:
     max_minutes: float = 0.0
     device: str = "auto"
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class ImportUnirecConfig:
+    """Import a SASRec teacher that UniRec trained.
+
+    Attributes:
+        weights: UniRec's checkpoint (.pth, read without running code), or .safetensors.
+        data: Folder of prepared data.
+        out: Run folder.
+        item_numbers: Numbers of the items in the weights: row (as `reclm data to-unirec` gives
+            them), appearance (by first appearance in sequential.jsonl, as RecLM's preprocessing
+            does), or a JSON or TSV file of item ids and numbers.
+        heads: Attention heads; 0 takes the checkpoint's setting, 2 if it has none.
+        activation: Function between the feed-forward layers (gelu, relu, swish, tanh, sigmoid);
+            empty takes the checkpoint's setting, gelu if it has none.
+        norm_eps: Term that keeps layer norms from dividing by zero; 0 takes the checkpoint's
+            setting, 1e-12 if it has none.
+        exclude_seen: Validate with items of the history left out of the ranking.
+        device: Device of the validation; auto takes CUDA where there is one.
+    """
+
+    weights: Path
+    data: Path
+    out: Path
+    item_numbers: str = "row"
+    heads: int = 0
+    activation: str = ""
+    norm_eps: float = 0.0
+    exclude_seen: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

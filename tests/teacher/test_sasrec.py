@@ -111,6 +111,18 @@ def _edit(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_runs_of_before_activation_and_norm_eps_load(network: SasRec, tmp_path: Path) -> None:
+    save_network(tmp_path, network, "print")
+    old = {k: v for k, v in vars(network.sizes).items() if k not in ("activation", "norm_eps")}
+    _edit(tmp_path, sizes=old)
+    assert load_network(tmp_path)[0].sizes == network.sizes
+
+
+def test_an_unknown_activation_is_named(sizes: SasRecSizes) -> None:
+    with pytest.raises(TeacherError, match=r"activation: found 'elu'; expected one of gelu"):
+        SasRec(SasRecSizes(**(vars(sizes) | {"activation": "elu"})))
+
+
 def test_damage_is_named(network: SasRec, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"holds no teacher\.json"):
         load_network(tmp_path)

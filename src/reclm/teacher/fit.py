@@ -30,8 +30,9 @@ _CHECKPOINT = "checkpoint.safetensors"
 _CUTOFFS = (1, 5, 10)
 _GOAL = "NDCG@10"
 _WARMUP_STEPS = 50
-# Logits of one step are computed in blocks of at most this many cells (64 MB each).
-_LOGIT_CELLS = 1 << 24
+# Logits of one step are computed in blocks of at most this many cells: 16 MB, which a processor's
+# cache holds, take three quarters of the time of 64 MB.
+_LOGIT_CELLS = 1 << 22
 
 
 class Window(NamedTuple):
@@ -144,6 +145,32 @@ def full_softmax_loss(
     return total
 
 
+def validation_metrics(
+    teacher: InProcessTeacher, split: LeaveOneOut, *, exclude_seen: bool
+) -> dict[str, float]:
+    """HR and NDCG at 1, 5 and 10 of a teacher on the validation items.
+
+    Args:
+        teacher: The teacher.
+        split: Histories and their validation items.
+        exclude_seen: Leave items of the history out of the ranking.
+    """
+    held_out = [split.valid(user) for user in range(len(split))]
+    ranks = np.concatenate(
+        teacher.ranking(
+            [holdout.history for holdout in held_out],
+            [[holdout.target] for holdout in held_out],
+            exclude_seen=exclude_seen,
+        )
+    )
+    metrics = {}
+    for k in _CUTOFFS:
+        hits = (ranks >= 1) & (ranks <= k)
+        metrics[f"HR@{k}"] = float(hits.mean())
+        metrics[f"NDCG@{k}"] = float((1 / np.log2(ranks[hits] + 1)).sum() / len(ranks))
+    return metrics
+
+
 class _Fit:
     """Network, optimiser and the best weights so far; knows how to save and restore itself."""
 
@@ -158,9 +185,7 @@ class _Fit:
         self.config = config
         self.catalog = catalog
         self.train = train
-        held_out = [split.valid(user) for user in range(len(train))]
-        self.valid_histories = [holdout.history for holdout in held_out]
-        self.valid_targets = [[holdout.target] for holdout in held_out]
+        self.split = split
         torch.manual_seed(config.seed)
         sizes = SasRecSizes(
             num_items=len(catalog),
@@ -216,7 +241,7 @@ class _Fit:
         return {
             "method": "sasrec",
             "split": "valid",
-            "users": len(self.valid_targets),
+            "users": len(self.split),
             "exclude_seen": self.config.exclude_seen,
             "epochs": self.epoch,
             "best_epoch": None if best is None else best["epoch"],
@@ -261,17 +286,7 @@ class _Fit:
 
     def _validate(self) -> dict[str, float]:
         teacher = InProcessTeacher(self.network, self.catalog)
-        ranks = np.concatenate(
-            teacher.ranking(
-                self.valid_histories, self.valid_targets, exclude_seen=self.config.exclude_seen
-            )
-        )
-        metrics = {}
-        for k in _CUTOFFS:
-            hits = (ranks >= 1) & (ranks <= k)
-            metrics[f"HR@{k}"] = float(hits.mean())
-            metrics[f"NDCG@{k}"] = float((1 / np.log2(ranks[hits] + 1)).sum() / len(ranks))
-        return metrics
+        return validation_metrics(teacher, self.split, exclude_seen=self.config.exclude_seen)
 
     def _save(self, path: Path) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}

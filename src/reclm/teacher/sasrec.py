@@ -9,7 +9,7 @@ plain tensors that resume to the bit, and layers and positions are laid out as U
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,14 @@ from reclm.errors import DataError, TeacherError
 
 TEACHER_FILE = "teacher.json"
 WEIGHTS_FILE = "teacher.safetensors"
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "swish": functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
 _KIND = "sasrec"
-_NORM_EPS = 1e-12
 _INIT_STD = 0.02
 
 
@@ -43,6 +49,8 @@ class SasRecSizes:
         layers: Number of blocks.
         heads: Number of attention heads; divides `hidden`.
         dropout: Dropout of embeddings, attention and feed-forward layers.
+        activation: Function between the feed-forward layers, by its name in `ACTIVATIONS`.
+        norm_eps: Term that keeps layer norms from dividing by zero.
     """
 
     num_items: int
@@ -52,6 +60,8 @@ class SasRecSizes:
     layers: int
     heads: int
     dropout: float
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
 
 
 class _Attention(nn.Module):
@@ -65,7 +75,7 @@ class _Attention(nn.Module):
         self.key = nn.Linear(sizes.hidden, sizes.hidden)
         self.value = nn.Linear(sizes.hidden, sizes.hidden)
         self.dense = nn.Linear(sizes.hidden, sizes.hidden)
-        self.norm = nn.LayerNorm(sizes.hidden, eps=_NORM_EPS)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
     def forward(
         self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
@@ -90,14 +100,15 @@ class _FeedForward(nn.Module):
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
         self.dropout = sizes.dropout
+        self.activation = ACTIVATIONS[sizes.activation]
         self.dense_1 = nn.Linear(sizes.hidden, sizes.inner)
         self.dense_2 = nn.Linear(sizes.inner, sizes.hidden)
-        self.norm = nn.LayerNorm(sizes.hidden, eps=_NORM_EPS)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
     def forward(
         self, hidden: Float[Tensor, "batch length hidden"]
     ) -> Float[Tensor, "batch length hidden"]:
-        inner = self.dense_2(functional.gelu(self.dense_1(hidden)))
+        inner = self.dense_2(self.activation(self.dense_1(hidden)))
         inner = functional.dropout(inner, self.dropout, self.training)
         result: Tensor = self.norm(hidden + inner)
         return result
@@ -134,10 +145,14 @@ class SasRec(nn.Module):
             raise TeacherError(
                 f"hidden: found {sizes.hidden}; expected a multiple of heads ({sizes.heads})"
             )
+        if sizes.activation not in ACTIVATIONS:
+            raise TeacherError(
+                f"activation: found {sizes.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
         self.sizes = sizes
         self.item_embedding = nn.Embedding(sizes.num_items + 1, sizes.hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(sizes.max_length, sizes.hidden)
-        self.norm = nn.LayerNorm(sizes.hidden, eps=_NORM_EPS)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
         self.blocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
         self.apply(_initialise)
 
