@@ -60,6 +60,7 @@ COMMANDS: dict[str, Command] = {
     "teacher import-unirec": Command(
         config.ImportUnirecConfig, "reclm.teacher.unirec:import_unirec"
     ),
+    "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(

