@@ -205,7 +205,7 @@ def _is_language_model(model: str) -> bool:
 
 def _is_teacher(model: str) -> bool:
     manifest = Path(model) / MANIFEST
-    return manifest.exists() and read_json(manifest).get("stage") == "teacher fit"
+    return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
 
 
 def _model_files(model: str) -> dict[str, Path]:
@@ -221,9 +221,10 @@ def _model_files(model: str) -> dict[str, Path]:
     if not _is_language_model(model) and not _is_teacher(model):
         raise ConfigError(
             f"--model {model}: neither a trained model (reclm.json) nor a run of "
-            "`reclm teacher fit`"
+            "`reclm teacher fit` or `import-unirec`"
         )
-    files = [*folder.glob("*.safetensors"), *folder.glob("reclm.json")]
+    names = ("*.safetensors", "reclm.json", "teacher.json")
+    files = [file for name in names for file in folder.glob(name)]
     return {f"model/{file.name}": file for file in sorted(files)}
 
 
