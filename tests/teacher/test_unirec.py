@@ -448,6 +448,14 @@ def test_the_command_line_reaches_both_ways(
     assert cli.main(["teacher", "import-unirec", *flags, "--out", str(run_folder)]) == 0
     assert_ranks_as(run_folder, catalog, SMALL)
     assert "valid NDCG@10" in capsys.readouterr().err
+    flags_of_evaluation = ["--data", str(walks), "--split", "valid", "--out", str(tmp_path / "e")]
+    assert (
+        cli.main(["evaluate", "recommend", "--model", str(run_folder), *flags_of_evaluation]) == 0
+    )
+    metrics = read_json(tmp_path / "e" / "summary.json")["metrics"]
+    validated = read_json(run_folder / VALIDATION_FILE)["metrics"]
+    assert metrics["NDCG@10"]["value"] == pytest.approx(validated["NDCG@10"])
+    capsys.readouterr()
     (tmp_path / "broken.json").write_text("{")
     flags[-1] = str(tmp_path / "broken.json")
     assert cli.main(["teacher", "import-unirec", *flags, "--out", str(tmp_path / "x")]) == 2

@@ -207,7 +207,7 @@ def _is_language_model(model: str) -> bool:
 
 def _is_teacher(model: str) -> bool:
     manifest = Path(model) / MANIFEST
-    return manifest.exists() and read_json(manifest).get("stage") == "teacher fit"
+    return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
 
 
 def _model_files(model: str) -> dict[str, Path]:
@@ -223,9 +223,9 @@ def _model_files(model: str) -> dict[str, Path]:
     if not _is_language_model(model) and not _is_teacher(model):
         raise ConfigError(
             f"--model {model}: neither a trained model (reclm.json) nor a run of "
-            "`reclm teacher fit`"
+            "`reclm teacher fit` or `import-unirec`"
         )
-    patterns = ("*.safetensors", "reclm.json", f"*{INDEX}", f"*{ITEM2ID}")
+    patterns = ("*.safetensors", "reclm.json", "teacher.json", f"*{INDEX}", f"*{ITEM2ID}")
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     return {f"model/{file.name}": file for file in sorted(files)}
 
