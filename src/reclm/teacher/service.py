@@ -39,7 +39,7 @@ _ASKED = ("/inference", "/ranking", "/scores")
 _ENDPOINTS = (*_ASKED, "/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
 # Scores of an answer: 16 MB.
 _MAX_SCORES = 1 << 22
-# Ids in a request beyond which it is read off the event loop.
+# Ids in a request or an answer beyond which it is read or written off the event loop.
 _MANY_IDS = 2000
 _PROBLEMS = {
     400: "The body is not JSON.",
@@ -207,6 +207,8 @@ class TeacherService:
             return self._problem(
                 504, f"no answer within {self._config.timeout:g} s; ask about fewer rows at once"
             )
+        if sum(map(len, answer)) > _MANY_IDS:
+            return await asyncio.to_thread(write, answer)
         return write(answer)
 
     def _json(self, answer: dict[str, Any]) -> Response:
