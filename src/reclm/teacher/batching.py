@@ -147,7 +147,8 @@ class Batcher:
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            answers = await loop.run_in_executor(thread, self._answer_together, questions)
+            found = await loop.run_in_executor(thread, self._answer_together, questions)
+            answers = list(zip(batch, found, strict=True))
         except Exception as error:
             for waiter in batch:
                 if not waiter.answer.done():
@@ -157,7 +158,7 @@ class Batcher:
         self._observe(rows, seconds)
         known = self._seconds_a_row or seconds / rows
         self._seconds_a_row = (1 - _NEWEST) * known + _NEWEST * seconds / rows
-        for waiter, answer in zip(batch, answers, strict=True):
+        for waiter, answer in answers:
             if not waiter.answer.done():
                 waiter.answer.set_result(answer)
 

@@ -260,7 +260,7 @@ class _Fit:
         return {"epoch": self.epoch + 1, "loss": total / labels}
 
     def _validate(self) -> dict[str, float]:
-        teacher = InProcessTeacher(self.network, self.catalog)
+        teacher = InProcessTeacher(self.network, self.catalog, exact=False)
         ranks = np.concatenate(
             teacher.ranking(
                 self.valid_histories, self.valid_targets, exclude_seen=self.config.exclude_seen

@@ -128,7 +128,7 @@ class HttpTeacher:
         common = {"k": k, "exclude_seen": exclude_seen}
         for rows, answer in self._batches("inference", columns, common):
             for row, items in zip(rows, answer, strict=True):
-                result[row, : len(items)] = self._rows(items)
+                result[row, : len(items)] = self._rows(items, k)
         return result
 
     def ranking(
@@ -198,7 +198,9 @@ class HttpTeacher:
         lists = (rows.at(index).tolist() for index in range(len(rows.offsets) - 1))
         return [[ids[row] for row in each] for each in lists]
 
-    def _rows(self, items: Sequence[str]) -> list[int]:
+    def _rows(self, items: Sequence[str], k: int) -> list[int]:
+        if len(items) > k:
+            raise TeacherError(f"{self.url}: asked for {k} items, answered with {len(items)}")
         try:
             return [self._row_of[item] for item in items]
         except (KeyError, TypeError) as error:

@@ -19,6 +19,7 @@ from reclm.teacher.sasrec import WEIGHTS_FILE
 
 # An idle client may be in the middle of a training step.
 _KEEP_ALIVE = 75
+_BACKLOG = 2048
 
 
 def serve_teacher(config: TeacherServeConfig) -> None:
@@ -39,7 +40,7 @@ def serve_teacher(config: TeacherServeConfig) -> None:
     _check(config)
     prepared_files(config.data)
     catalog = Catalog.load(config.data)
-    with _listening(config) as listener:
+    with _bound(config) as listener:
         teacher = load_teacher(config.model, catalog, config.device)
         service = TeacherService(
             teacher, catalog, config, _fingerprint(config.model / WEIGHTS_FILE, catalog)
@@ -55,6 +56,8 @@ def serve_teacher(config: TeacherServeConfig) -> None:
                 timeout_graceful_shutdown=int(config.timeout) + 5,
             )
         )
+        # Whoever reads the line below may connect at once.
+        listener.listen(_BACKLOG)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         host, port = listener.getsockname()[:2]
         console.print(
@@ -97,8 +100,8 @@ def _check(config: TeacherServeConfig) -> None:
         raise ConfigError(f"--model {config.model}: no such folder; fit one with `teacher fit`")
 
 
-def _listening(config: TeacherServeConfig) -> socket.socket:
-    """A socket that listens already, so that a taken port is known before anything is loaded."""
+def _bound(config: TeacherServeConfig) -> socket.socket:
+    """A socket on the port, so that a taken one is known before anything is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
