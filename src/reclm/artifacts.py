@@ -165,6 +165,7 @@ def open_run(
     config: Any,
     *,
     inputs: Mapping[str, str | Path] | None = None,
+    identities: Mapping[str, str] | None = None,
     free_fields: Iterable[str] = (),
 ) -> Run:
     """Opens a run folder, fresh or to be resumed.
@@ -174,6 +175,7 @@ def open_run(
         stage: Name of the command, for example ``"teacher fit"``.
         config: The frozen dataclass of the stage.
         inputs: Input files or folders by name; their contents are hashed into the manifest.
+        identities: Hashes by name of inputs that are no files, such as a served teacher.
         free_fields: Configuration fields that may differ between a run and its resumption because
             they cannot change the result (``out`` is always one).
 
@@ -183,6 +185,7 @@ def open_run(
     folder = Path(folder)
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     data = {name: fingerprint([path]) for name, path in (inputs or {}).items()}
+    data |= identities or {}
     wanted = {
         "stage": stage,
         "config": settings,

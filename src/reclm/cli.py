@@ -61,6 +61,7 @@ COMMANDS: dict[str, Command] = {
         config.ImportUnirecConfig, "reclm.teacher.unirec:import_unirec"
     ),
     "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
+    "teacher serve": Command(config.TeacherServeConfig, "reclm.teacher.server:serve_teacher"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(

@@ -228,6 +228,40 @@ class EmbedConfig:
 
 
 @dataclass(frozen=True)
+class TeacherServeConfig:
+    """Answer for a fitted teacher over HTTP, in the published wire format.
+
+    Attributes:
+        model: Run folder of the teacher.
+        data: Folder of the prepared data it was fitted on.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one and says which.
+        device: Device to run on; auto takes CUDA where there is one.
+        max_batch: Histories answered together at most.
+        max_wait: Seconds a question waits for others to join; one that is to be answered
+            immediately does not wait.
+        max_queue: Histories that may wait; beyond them the answer is 429 with Retry-After.
+        timeout: Seconds until an answer is given up (504), or a body that does not arrive (408).
+        max_k: Items a history may ask for.
+        max_rows: Histories of a request at most.
+        max_body: Bytes of a request at most.
+    """
+
+    model: Path
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 2068
+    device: str = "auto"
+    max_batch: int = 256
+    max_wait: float = 0.002
+    max_queue: int = 8192
+    timeout: float = 30.0
+    max_k: int = 1000
+    max_rows: int = 1024
+    max_body: int = 4_194_304
+
+
+@dataclass(frozen=True)
 class SftConfig:
     """Fine-tune a chat model on recommendation conversations.
 
@@ -241,8 +275,8 @@ class SftConfig:
         index: Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty.
         align_ratio: Samples that teach what codes mean (text of an item to its codes, codes to its
             title) per recommendation sample; needs codes.
-        teacher: Run folder of a fitted teacher that extends the lists; empty trains on the single
-            next item.
+        teacher: Run folder of a fitted teacher that extends the lists, or the URL of one that is
+            served; empty trains on the single next item.
         teacher_sees: Show the teacher the same window as the model, or the whole history before the
             target; it recommends none of what it is shown.
         chat: General conversations in ShareGPT format; needed by the two ratios below.
@@ -387,7 +421,8 @@ class EvaluateRecommendConfig:
     """Score recommendations on the held-out items.
 
     Attributes:
-        model: Folder of a trained model, of a teacher run, or the word popularity.
+        model: Folder of a trained model or of a teacher run, the URL of a served teacher, or the
+            word popularity.
         data: Folder of prepared data; another domain's data for a cross-domain run.
         out: Run folder for summary.json and users.parquet.
         index: Folder of the index files of another domain's data, for a model that writes codes;

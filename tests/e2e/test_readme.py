@@ -19,6 +19,7 @@ _PAGES = (
     "docs/your-own-data.md",
     "docs/unirec.md",
     "docs/semantic-ids.md",
+    "docs/teacher.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.

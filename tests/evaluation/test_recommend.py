@@ -17,6 +17,7 @@ from reclm.data.interactions import Histories, Holdout
 from reclm.errors import ArtifactError, ConfigError, DataError
 from reclm.evaluation.answers import Named
 from reclm.evaluation.recommend import evaluate_recommend, sample_users, score
+from serving import served
 
 if TYPE_CHECKING:
     from reclm.backbone import Backbone
@@ -208,6 +209,20 @@ def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> 
     expected = load_teacher(tmp_path / "teacher", catalog, "cpu").top_k(seen, 10)
     for items, rows in zip(users["items"], expected, strict=True):
         assert items.to_list() == [catalog.item(row).item_id for row in rows.tolist()]
+
+
+def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None:
+    from reclm.config import TeacherFitConfig
+    from reclm.teacher.client import load_teacher
+    from reclm.teacher.fit import fit_teacher
+
+    folder, catalog = tmp_path / "teacher", Catalog.load(data)
+    fit_teacher(TeacherFitConfig(data=data, out=folder, epochs=1, hidden=8, inner=8, device="cpu"))
+    with served(load_teacher(folder, catalog, "cpu"), catalog) as url:
+        summary, users = run(tmp_path / "served", url, data)
+    expected, same_users = run(tmp_path / "local", folder, data)
+    assert summary == expected
+    assert users.equals(same_users)
 
 
 @pytest.mark.parametrize("decode", ["beam", "list"])

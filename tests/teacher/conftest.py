@@ -9,7 +9,7 @@ import torch
 from reclm.data.catalog import Catalog, Item
 from reclm.data.interactions import Histories
 from reclm.teacher.client import InProcessTeacher
-from reclm.teacher.sasrec import SasRec, SasRecSizes
+from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
 
 NUM_ITEMS = 24
 
@@ -35,8 +35,7 @@ def sizes() -> SasRecSizes:
     )
 
 
-@pytest.fixture
-def network(sizes: SasRecSizes) -> SasRec:
+def random_network(sizes: SasRecSizes) -> SasRec:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = SasRec(sizes)
@@ -44,6 +43,25 @@ def network(sizes: SasRecSizes) -> SasRec:
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     return network.eval()
+
+
+@pytest.fixture
+def network(sizes: SasRecSizes) -> SasRec:
+    return random_network(sizes)
+
+
+@pytest.fixture(scope="session")
+def reference(sizes: SasRecSizes, catalog: Catalog) -> InProcessTeacher:
+    """The teacher of `network`, for services that live longer than a test."""
+    return InProcessTeacher(random_network(sizes), catalog)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, sizes: SasRecSizes, catalog: Catalog) -> Path:
+    """The folder of the same teacher."""
+    folder = tmp_path_factory.mktemp("run")
+    save_network(folder, random_network(sizes), catalog.fingerprint)
+    return folder
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ from reclm.dialogue.render import Renderer
 from reclm.errors import ConfigError, DataError
 from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import load_teacher
+from reclm.teacher.http import HttpTeacher
 from reclm.teacher.popularity import Popularity
 from reclm.training.dataset import Collator, Sample, SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.losses import scoped_cross_entropy
+from serving import served
 
 
 class CountingTeacher(Popularity):
@@ -189,6 +191,28 @@ def test_sample_depends_on_its_index_alone(
         assert same(fresh[index], whole[index])
     other = SftDataset(workshop.source(teacher=network, seed=1, **options), 200, 8, seed=1)
     assert not all(same(other[index], whole[index]) for index in range(20))
+
+
+def test_batches_of_a_served_teacher_are_those_of_one_in_this_process(
+    workshop: Workshop, data: Path, teacher: Path
+) -> None:
+    catalog = Catalog.load(data)
+    local = load_teacher(teacher, catalog, "cpu")
+    options = {"chat": True, "multi_round_ratio": 0.5, "candidate_ratio": 0.5}
+    with served(local, catalog) as url:
+        for sees in ("window", "history"):
+            sources = [
+                workshop.source(teacher=each, teacher_sees=sees, **options)
+                for each in (local, HttpTeacher(url, catalog))
+            ]
+            mine, theirs = [
+                [
+                    *SftDataset(source, 120, 8, seed=3).__getitems__(list(range(120))),
+                    *source.validation_samples(source.users.tolist()),
+                ]
+                for source in sources
+            ]
+            assert all(same(*pair) for pair in zip(mine, theirs, strict=True))
 
 
 def test_epochs_visit_every_sample_once(workshop: Workshop) -> None:

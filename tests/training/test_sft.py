@@ -22,7 +22,9 @@ from reclm.backbone import load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
 from reclm.data.catalog import Catalog
 from reclm.errors import ArtifactError, ConfigError
+from reclm.teacher.client import load_teacher
 from reclm.training.sft import check_config, train_sft
+from serving import Process, served
 
 Settings = Callable[..., SftConfig]
 
@@ -269,3 +271,34 @@ def test_teacher_of_another_catalog_is_refused(settings: Settings, tmp_path: Pat
 def test_samples_longer_than_the_model_reads_are_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"--max-length 5000: .* reads 1024 at most"):
         train_sft(settings(max_length=5000))
+
+
+def test_a_served_teacher_gives_the_same_samples(
+    settings: Settings, data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    catalog = Catalog.load(data)
+    local = load_teacher(teacher, catalog, "cpu")
+    train_sft(settings(out=tmp_path / "local"))
+    process = Process(teacher, data)
+    try:
+        train_sft(settings(out=tmp_path / "served", teacher=process.url))
+        # Workers are forked from a process that has asked already.
+        train_sft(settings(out=tmp_path / "workers", teacher=process.url, workers=2))
+    finally:
+        process.kill()
+    assert_same_bits(tmp_path / "local", tmp_path / "served")
+    assert_same_bits(tmp_path / "local", tmp_path / "workers")
+    changed = served(local, catalog, fingerprint="another", port=process.port)
+    with changed as url, pytest.raises(ArtifactError, match=r"other settings .contents of teacher"):
+        train_sft(settings(out=tmp_path / "served", teacher=url))
+
+
+def test_nobody_at_the_teachers_address(
+    settings: Settings, data: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog.load(data)
+    with served(load_teacher(teacher, catalog, "cpu"), catalog) as url:
+        pass
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    with pytest.raises(ConfigError, match=f"--teacher: {url}/teacher: no answer after"):
+        train_sft(settings(teacher=url))

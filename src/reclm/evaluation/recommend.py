@@ -23,6 +23,7 @@ from reclm.evaluation.answers import AnswerReader, Named, entries
 from reclm.evaluation.report import metric_table
 from reclm.items.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from reclm.progress import with_progress
+from reclm.teacher.location import is_url, open_teacher
 
 if TYPE_CHECKING:
     from reclm.recommender import Recommender
@@ -84,7 +85,12 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
     _check(config)
     inputs = {**prepared_files(config.data), **_model_files(config.model)}
     run = open_run(
-        config.out, "evaluate recommend", config, inputs=inputs, free_fields=("batch_size",)
+        config.out,
+        "evaluate recommend",
+        config,
+        inputs=inputs,
+        identities=_identities(config),
+        free_fields=("batch_size",),
     )
     console = Console(stderr=True)
     if run.finished:
@@ -212,13 +218,13 @@ def _is_teacher(model: str) -> bool:
 
 def _model_files(model: str) -> dict[str, Path]:
     """The files of a model that its answers depend on."""
-    if model == POPULARITY:
+    if model == POPULARITY or is_url(model):
         return {}
     folder = Path(model)
     if not folder.is_dir():
         raise ConfigError(
-            f"--model {model}: no such folder; expected a trained model, a teacher run, or the "
-            f"word {POPULARITY}"
+            f"--model {model}: no such folder; expected a trained model, a teacher run, the URL "
+            f"of a served teacher, or the word {POPULARITY}"
         )
     if not _is_language_model(model) and not _is_teacher(model):
         raise ConfigError(
@@ -228,6 +234,15 @@ def _model_files(model: str) -> dict[str, Path]:
     patterns = ("*.safetensors", "reclm.json", "teacher.json", f"*{INDEX}", f"*{ITEM2ID}")
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     return {f"model/{file.name}": file for file in sorted(files)}
+
+
+def _identities(config: EvaluateRecommendConfig) -> Mapping[str, str]:
+    """What stands for the contents of a teacher that is served."""
+    if not is_url(config.model):
+        return {}
+    from reclm.teacher.http import HttpTeacher
+
+    return {"model": HttpTeacher(config.model, Catalog.load(config.data)).fingerprint}
 
 
 def _method(config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOut) -> Method:
@@ -247,9 +262,7 @@ def _method(config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOu
                 semantic_ids = load_semantic_ids(config.index or config.data, catalog)
             recommender = recommender.with_catalog(catalog, semantic_ids)
         return Method(recommender.spec.method, _ask_model(recommender, config))
-    from reclm.teacher.client import load_teacher
-
-    teacher = load_teacher(config.model, catalog, config.device)
+    teacher = open_teacher(config.model, catalog, config.device)
     return Method("sasrec", _ask_teacher(teacher, catalog, config))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -80,12 +81,24 @@ class Teacher(Protocol):
 
 
 class InProcessTeacher(ScoringTeacher):
-    """A SASRec network asked directly."""
+    """A SASRec network asked directly.
+
+    What else is asked in the same batch changes how float32 products are summed, and with it the
+    order of items whose scores are nearly equal (one list of a hundred in a thousand). So scores
+    are computed in float64 and rounded to float32: an answer depends on its question alone,
+    whoever batches it with what.
+    """
 
     _needs_history = True
 
-    def __init__(self, network: SasRec, catalog: Catalog) -> None:
+    def __init__(self, network: SasRec, catalog: Catalog, *, exact: bool = True) -> None:
         """Takes the network to evaluation mode; it stays on its device.
+
+        Args:
+            network: The network; copied where it is to be exact.
+            catalog: The catalog it was made for.
+            exact: Compute in float64. Without it the network itself is asked, in half the time,
+                which is enough for a metric over many histories.
 
         Raises:
             TeacherError: The network was made for a catalog of another size.
@@ -97,18 +110,26 @@ class InProcessTeacher(ScoringTeacher):
                 f"the catalog {catalog.name!r} has {len(catalog)}; fit a teacher on this catalog"
             )
         self._network = network.eval()
+        # Apple's GPUs have no float64.
+        if exact and self.device.type != "mps":
+            self._network = copy.deepcopy(network).double()
 
     @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return self._network.item_embedding.weight.device
 
+    @property
+    def window(self) -> int:
+        """Newest items of a history that are scored."""
+        return self._network.sizes.max_length
+
     @torch.no_grad()
     def _score(
         self, histories: Sequence[Int64[np.ndarray, " length"]]
     ) -> Float[Tensor, "batch items"]:
         items = self._network.pad(histories)
-        return self._network.item_scores(self._network.last_hidden(items))
+        return self._network.item_scores(self._network.last_hidden(items)).float()
 
 
 def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> InProcessTeacher:

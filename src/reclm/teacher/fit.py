@@ -285,7 +285,7 @@ class _Fit:
         return {"epoch": self.epoch + 1, "loss": total / labels}
 
     def _validate(self) -> dict[str, float]:
-        teacher = InProcessTeacher(self.network, self.catalog)
+        teacher = InProcessTeacher(self.network, self.catalog, exact=False)
         return validation_metrics(teacher, self.split, exclude_seen=self.config.exclude_seen)
 
     def _save(self, path: Path) -> None:

@@ -128,11 +128,8 @@ class ScoringTeacher(ABC):
 
     def _histories(self, histories: RowLists) -> Ragged:
         checked = ragged("history", histories, len(histories), self.num_items)
-        empty = np.flatnonzero(np.diff(checked.offsets) == 0)
-        if self._needs_history and empty.size:
-            raise TeacherError(
-                f"history {empty[0]}: empty; {type(self).__name__} needs at least one item"
-            )
+        if self._needs_history:
+            refuse_empty(checked, type(self).__name__)
         return checked
 
     def _blocks(self, histories: Ragged) -> Iterator[np.ndarray]:
@@ -160,7 +157,7 @@ class ScoringTeacher(ABC):
         if excluded is not None:
             never.append(ragged("excluded", excluded, batch, self.num_items))
         if categories is not None:
-            _check_length("categories", len(categories), batch)
+            check_length("categories", len(categories), batch)
             for category in dict.fromkeys(categories):
                 if category is not None:
                     self._category_mask(category)
@@ -192,19 +189,45 @@ class ScoringTeacher(ABC):
     def _category_mask(self, selection: str) -> Bool[Tensor, " items"]:
         """True for the items that "+C" (only C) or "-C" (all but C) rules out."""
         if selection not in self._category_masks:
-            if selection[:1] not in ("+", "-"):
-                raise TeacherError(
-                    f"categories: found {selection!r}; expected +NAME (only that category) "
-                    "or -NAME (all but that category)"
-                )
+            only, name = split_category(selection)
             inside = torch.zeros(self.num_items, dtype=torch.bool)
-            inside[torch.from_numpy(self._catalog.category_rows(selection[1:]).copy())] = True
-            mask = ~inside if selection[0] == "+" else inside
+            inside[torch.from_numpy(self._catalog.category_rows(name).copy())] = True
+            mask = ~inside if only else inside
             self._category_masks[selection] = mask.to(self.device)
         return self._category_masks[selection]
 
 
-def _check_length(name: str, found: int, expected: int) -> None:
+def split_category(selection: str) -> tuple[bool, str]:
+    """Takes ``"+C"`` apart into (True, ``"C"``), ``"-C"`` into (False, ``"C"``).
+
+    Raises:
+        TeacherError: Neither sign is in front.
+    """
+    if selection[:1] not in ("+", "-"):
+        raise TeacherError(
+            f"categories: found {selection!r}; expected +NAME (only that category) "
+            "or -NAME (all but that category)"
+        )
+    return selection[0] == "+", selection[1:]
+
+
+def refuse_empty(histories: Ragged, teacher: str) -> None:
+    """Refuses histories without an item.
+
+    Raises:
+        TeacherError: Names the history and ``teacher``, which needs at least one item.
+    """
+    empty = np.flatnonzero(np.diff(histories.offsets) == 0)
+    if empty.size:
+        raise TeacherError(f"history {empty[0]}: empty; {teacher} needs at least one item")
+
+
+def check_length(name: str, found: int, expected: int) -> None:
+    """Refuses a list that has not one entry for each history.
+
+    Raises:
+        TeacherError: Names the list.
+    """
     if found != expected:
         raise TeacherError(f"{name}: found {found} entries; expected {expected}, one a history")
 
@@ -215,7 +238,7 @@ def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ra
     Raises:
         TeacherError: A row that is no row of the catalog; names the list and the row.
     """
-    _check_length(name, len(lists), batch)
+    check_length(name, len(lists), batch)
     arrays = [np.asarray(() if rows is None else rows) for rows in lists]
     for index, rows in enumerate(arrays):
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):

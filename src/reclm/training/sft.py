@@ -44,7 +44,9 @@ from reclm.items.semantic_ids import (
 )
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
-from reclm.teacher.client import InProcessTeacher, load_teacher
+from reclm.teacher.client import Teacher
+from reclm.teacher.http import HttpTeacher
+from reclm.teacher.location import is_url, open_teacher
 from reclm.training.alignment import Alignment
 from reclm.training.dataset import Collator, SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
@@ -76,7 +78,7 @@ class _Inputs:
     catalog: Catalog
     split: LeaveOneOut
     semantic_ids: SemanticIds | None
-    teacher: InProcessTeacher | None
+    teacher: Teacher | None
     conversations: tuple[Conversation, ...]
 
 
@@ -103,7 +105,14 @@ def train_sft(config: SftConfig) -> Path:
     config = with_item_form(config)
     inputs = _read(config, on_cpu=on_cpu)
     with processes.main_process_first():
-        run = open_run(config.out, _STAGE, config, inputs=_hashed(config), free_fields=_FREE_FIELDS)
+        run = open_run(
+            config.out,
+            _STAGE,
+            config,
+            inputs=_hashed(config),
+            identities=_identities(inputs.teacher),
+            free_fields=_FREE_FIELDS,
+        )
     if run.finished:
         return config.out
     set_seed(config.seed)
@@ -152,7 +161,7 @@ def check_config(config: SftConfig) -> None:
          "--item-form codes: --method cgen writes titles; use --method token"),
         (bool(config.index) and not Path(config.index).is_dir(),
          f"--index {config.index}: no such folder"),
-        (bool(config.teacher) and not Path(config.teacher).is_dir(),
+        (bool(config.teacher) and not is_url(config.teacher) and not Path(config.teacher).is_dir(),
          f"--teacher {config.teacher}: no such folder; fit one with `reclm teacher fit`"),
         (config.candidate_ratio > 0 and config.max_candidates < config.list_length,
          f"--max-candidates {config.max_candidates}: shorter than --list-length "
@@ -241,7 +250,7 @@ def _cuda(config: SftConfig) -> bool:
 def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
     found = prepared_files(config.data)
-    if config.teacher:
+    if config.teacher and not is_url(config.teacher):
         found["teacher"] = Path(config.teacher) / "teacher.safetensors"
     if config.chat is not None:
         found["chat"] = config.chat
@@ -252,6 +261,11 @@ def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
     return found
 
 
+def _identities(teacher: Teacher | None) -> Mapping[str, str]:
+    """What stands for the contents of a teacher that is served."""
+    return {"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {}
+
+
 def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
     catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
@@ -260,7 +274,7 @@ def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
         # Workers are forked, and CUDA does not survive that.
         device = "cpu" if on_cpu or config.workers else "auto"
         try:
-            teacher = load_teacher(config.teacher, catalog, device)
+            teacher = open_teacher(config.teacher, catalog, device)
         except TeacherError as error:
             raise ConfigError(f"--teacher: {error}") from error
     conversations = () if config.chat is None else load_conversations(config.chat)

@@ -1,0 +1,120 @@
+"""The process that serves a teacher: `reclm teacher serve`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import socket
+from pathlib import Path
+
+from rich.console import Console
+
+from reclm.config import TeacherServeConfig
+from reclm.data.catalog import Catalog
+from reclm.data.prepared import prepared_files
+from reclm.errors import ConfigError, require
+from reclm.teacher.client import load_teacher
+from reclm.teacher.sasrec import WEIGHTS_FILE
+
+# An idle client may be in the middle of a training step.
+_KEEP_ALIVE = 75
+_BACKLOG = 2048
+
+
+def serve_teacher(config: TeacherServeConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what it has accepted and returns.
+
+    Raises:
+        ConfigError: A setting cannot work, or the port is taken.
+        DataError: The data is missing or broken.
+        TeacherError: No teacher there, a damaged one, or one of another catalog.
+        MissingExtraError: FastAPI, uvicorn or the Prometheus client is not installed.
+    """
+    for package in ("fastapi", "prometheus_client", "uvicorn"):
+        require(package, extra="serve")
+    import uvicorn
+
+    from reclm.teacher.service import TeacherService
+
+    _check(config)
+    prepared_files(config.data)
+    catalog = Catalog.load(config.data)
+    with _bound(config) as listener:
+        teacher = load_teacher(config.model, catalog, config.device)
+        service = TeacherService(
+            teacher, catalog, config, _fingerprint(config.model / WEIGHTS_FILE, catalog)
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                service.app(),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                # Whatever was accepted is answered or given up within `timeout`.
+                timeout_graceful_shutdown=int(config.timeout) + 5,
+            )
+        )
+        # Whoever reads the line below may connect at once.
+        listener.listen(_BACKLOG)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        host, port = listener.getsockname()[:2]
+        console.print(
+            f"teacher: {len(catalog)} items of {catalog.name} on "
+            f"http://{f'[{host}]' if ':' in host else host}:{port} ({teacher.device})"
+        )
+        # uvicorn raises the signal again when it has shut down, which would end the process
+        # before it says goodbye, and with a failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+    console.print(
+        f"teacher: stopped; {service.batcher.accepted} questions accepted, "
+        f"{service.telemetry.answered} answered"
+    )
+
+
+def _fingerprint(weights: Path, catalog: Catalog) -> str:
+    with weights.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(catalog.fingerprint.encode())
+    # Unlike the catalog's fingerprint, answers depend on categories too.
+    members = {name: catalog.category_rows(name).tolist() for name in catalog.categories}
+    digest.update(json.dumps(members).encode())
+    return digest.hexdigest()
+
+
+def _check(config: TeacherServeConfig) -> None:
+    for field in ("max_batch", "max_queue", "max_k", "max_rows", "max_body"):
+        if getattr(config, field) < 1:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected at least 1, got {getattr(config, field)}")
+    if not 0 <= config.port <= 65535:
+        raise ConfigError(f"--port: expected 0 to 65535, got {config.port}")
+    if not config.max_wait >= 0:
+        raise ConfigError(f"--max-wait: expected 0 seconds or more, got {config.max_wait}")
+    if not config.timeout > 0:
+        raise ConfigError(f"--timeout: expected more than 0 seconds, got {config.timeout}")
+    if not config.model.is_dir():
+        raise ConfigError(f"--model {config.model}: no such folder; fit one with `teacher fit`")
+
+
+def _bound(config: TeacherServeConfig) -> socket.socket:
+    """A socket on the port, so that a taken one is known before anything is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Only where the protocol is named does asyncio switch Nagle's algorithm off, without which
+        # every answer over a kept connection is 40 ms late.
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"--host {config.host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"--port {config.port} on {config.host}: {error.strerror}") from error
+    return listener
