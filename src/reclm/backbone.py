@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reclm.artifacts import open_run, read_json, versions, write_json
-from reclm.config import HistoryForm, ListForm, MergeConfig, Method
+from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
 from reclm.errors import (
     ArtifactError,
     BackboneError,
@@ -25,14 +25,17 @@ from reclm.errors import (
     TokenizerError,
     require,
 )
+from reclm.items.semantic_ids import INDEX, ITEM2ID
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
+from reclm.vocabulary import add_code_tokens, add_special_tokens, code_token_ids, is_tied
 
 __all__ = [
     "Backbone",
     "ModelSpec",
     "TinyConfig",
+    "add_codes",
     "add_lora",
     "base_model",
     "create_tiny",
@@ -49,9 +52,7 @@ __all__ = [
 
 SPEC_FILE = "reclm.json"
 _ADAPTER_FILE = "adapter_config.json"
-_CATALOG_FILES = ("metas.jsonl", "category.jsonl")
-# New rows start at the mean of the old ones; without a little noise <SOI> and <EOI> would be one.
-_NEW_ROW_NOISE = 0.02
+_CATALOG_FILES = ("metas.jsonl", "category.jsonl", f"*{INDEX}", f"*{ITEM2ID}")
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class Backbone:
         tokenizer: A fast tokenizer with a chat template.
         soi_token_id: Token that opens an item span.
         eoi_token_id: Token that closes it.
+        code_token_ids: Tokens of the codes of semantic IDs, level by level; none for titles.
     """
 
     model: Any
     tokenizer: PreTrainedTokenizerFast
     soi_token_id: int
     eoi_token_id: int
+    code_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class ModelSpec:
     Attributes:
         base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
             model's own folder if it starts with a dot. Only kept as information once merged.
-        method: How an item is written inside its span.
+        method: Method it was trained with.
+        item_form: How an item is written inside its span.
+        code_sizes: Number of codes at each level; none for titles.
         history_form: How the prompt writes the history.
         list_form: How the answer writes its list.
         wording: Name of the wording it is asked with.
@@ -91,6 +96,8 @@ class ModelSpec:
 
     base: str
     method: Method = "cgen"
+    item_form: ItemForm = "titles"
+    code_sizes: tuple[int, ...] = ()
     history_form: HistoryForm = "title"
     list_form: ListForm = "numbered"
     wording: str = "test-single-turn"
@@ -146,6 +153,20 @@ def load_backbone(
     return _checked(_with_control_tokens(model, tokenizer), str(name_or_path))
 
 
+def add_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
+    """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained.
+
+    Args:
+        backbone: Its model and tokenizer are modified in place.
+        sizes: Number of codes at each level.
+
+    Raises:
+        TokenizerError: One of them is in the vocabulary already.
+    """
+    new = add_code_tokens(backbone.model, backbone.tokenizer, sizes)
+    return dataclasses.replace(backbone, code_token_ids=new)
+
+
 def add_lora(
     backbone: Backbone,
     *,
@@ -159,9 +180,9 @@ def add_lora(
 ) -> Backbone:
     """Wraps the model with LoRA adapters (arXiv 2106.09685); only they can be trained then.
 
-    The rows of the control tokens are trained too, in the input embedding and in the output layer,
-    unless the whole layer is. In a model that ties the two layers they stay tied: training one
-    whole trains the other.
+    The rows of control and code tokens are trained too, in the input embedding and in the output
+    layer, unless the whole layer is. In a model that ties the two layers they stay tied: training
+    one whole trains the other.
 
     Args:
         backbone: Its model is modified in place.
@@ -186,12 +207,12 @@ def add_lora(
         raise ConfigError(f"--lora-dropout {dropout}: expected a number in [0, 1)")
     embedding = _module_name(model, model.get_input_embeddings())
     head = _module_name(model, model.get_output_embeddings())
-    tied = _is_tied(model)
+    tied = is_tied(model)
     whole = [embedding] * (train_embeddings or (tied and train_lm_head))
     whole += [head] * (train_lm_head and not tied)
     layers = [embedding] if tied else [embedding, head]
-    rows = {name: [backbone.soi_token_id, backbone.eoi_token_id] for name in layers}
-    rows = {name: ids for name, ids in rows.items() if name not in whole}
+    new = [backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids]
+    rows = {name: new for name in layers if name not in whole}
     if (tied or head in rows) and getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise BackboneError(
             f"output layer {head} has a bias, which trained rows would lose; "
@@ -237,7 +258,7 @@ def output_rows(
     """Weight and bias of the output layer as they act now, adapters included.
 
     `hidden @ weight.T + bias` are the model's logits. Gradients flow through the weight to what is
-    trained: the whole layer, or the control tokens' rows alone.
+    trained: the whole layer, or the rows of the new tokens alone.
     """
     head: Any = _unwrapped(model).get_output_embeddings()
     return head.weight, getattr(head, "bias", None)
@@ -308,7 +329,7 @@ def load_spec(folder: str | Path) -> ModelSpec:
         or not {"base", "tokenizer_fingerprint"} <= found.keys() <= known
     ):
         raise BackboneError(f"{path}: not written by this version of reclm; train the model again")
-    return ModelSpec(**found)
+    return ModelSpec(**(found | {"code_sizes": tuple(found.get("code_sizes", ()))}))
 
 
 def load_model(
@@ -344,12 +365,16 @@ def load_model(
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base
         backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+        if spec.code_sizes:
+            backbone = add_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
             folder, resolve_device(device), attention=attention, quantization="none", dtype=dtype
         )
         # Never added here: a trained row that got lost must not come back untrained.
-        backbone = _checked(Backbone(model, tokenizer, *control_token_ids(tokenizer)), str(folder))
+        codes = code_token_ids(tokenizer, spec.code_sizes)
+        backbone = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
+        backbone = _checked(backbone, str(folder))
     if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
         raise TokenizerError(
             f"{source}: its tokenizer is not the one that {folder / SPEC_FILE} was written with; "
@@ -389,9 +414,9 @@ def merge_run(config: MergeConfig) -> Path:
     if run.finished:
         return config.out
     backbone, spec = load_model(config.run, "cpu")
-    for name in _CATALOG_FILES:
-        if (config.run / name).exists():
-            shutil.copyfile(config.run / name, config.out / name)
+    for pattern in _CATALOG_FILES:
+        for file in config.run.glob(pattern):
+            shutil.copyfile(file, config.out / file.name)
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out
@@ -401,28 +426,8 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
     known = tokenizer.get_vocab()
     missing = [token for token in (SOI, EOI) if token not in known]
     if missing:
-        tokenizer.add_tokens(missing, special_tokens=True)
-        new = tokenizer.convert_tokens_to_ids(missing)
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        _start_rows(model, new)
+        add_special_tokens(model, tokenizer, missing)
     return Backbone(model, tokenizer, *control_token_ids(tokenizer))
-
-
-@torch.no_grad()
-def _start_rows(model: Any, new: Sequence[int]) -> None:
-    layers = [model.get_input_embeddings()]
-    if not _is_tied(model):
-        layers.append(model.get_output_embeddings())
-    first = min(new)
-    for layer in layers:
-        old = layer.weight[:first].float()
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(len(new), old.shape[1], generator=generator).to(old.device)
-        rows = old.mean(0) + _NEW_ROW_NOISE * old.std(0) * noise
-        layer.weight[list(new)] = rows.to(layer.weight.dtype)
-        if getattr(layer, "bias", None) is not None:
-            layer.bias[list(new)] = layer.bias[:first].mean()
 
 
 @torch.no_grad()
@@ -463,10 +468,6 @@ def _is_adapter(model: Any) -> bool:
 
 def _unwrapped(model: Any) -> Any:
     return model.get_base_model() if _is_adapter(model) else model
-
-
-def _is_tied(model: Any) -> bool:
-    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 def _module_name(model: nn.Module, module: nn.Module) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Method = Literal["cgen"]
+Method = Literal["cgen", "token"]
+ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
@@ -189,7 +190,12 @@ class SftConfig:
         model: Hub name or folder of a causal LM, or `tiny` or `smollm2`.
         data: Folder of prepared data.
         out: Run folder; checkpoints and the final model or adapter go here.
-        method: How an item is written inside its span.
+        method: How an item is written inside its span: `cgen` by its title, `token` by its codes.
+        item_form: For `token`, `codes` or `titles`; auto takes codes where the index files are and
+            says so where it falls back to titles.
+        index: Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty.
+        align_ratio: Samples that teach what codes mean (text of an item to its codes, codes to its
+            title) per recommendation sample; needs codes.
         teacher: Run folder of a fitted teacher that extends the lists; empty trains on the single
             next item.
         teacher_sees: Show the teacher the same window as the model, or the whole history before the
@@ -201,7 +207,8 @@ class SftConfig:
         max_candidates: Length of a candidate list at most.
         mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
         wording: Wording the trained model is asked with, one of those for tests.
-        history_form: Write history items as quoted titles or as item spans.
+        history_form: Write history items as quoted titles or as item spans; auto takes spans for
+            codes and titles otherwise.
         list_form: Write answers as numbered lines or as plain lines.
         max_history: Newest items of a history the prompt shows.
         window: Start the history of a sample at random, or show all of `max_history`.
@@ -252,6 +259,9 @@ class SftConfig:
     data: Path
     out: Path
     method: Method = "cgen"
+    item_form: Literal["auto", "codes", "titles"] = "auto"
+    index: str = ""
+    align_ratio: float = 0.0
     teacher: str = ""
     teacher_sees: Literal["window", "history"] = "window"
     chat: Path | None = None
@@ -261,7 +271,7 @@ class SftConfig:
     max_candidates: int = 20
     mention_control_tokens: bool = True
     wording: str = "test-single-turn"
-    history_form: HistoryForm = "title"
+    history_form: Literal["auto", "title", "span"] = "auto"
     list_form: ListForm = "numbered"
     max_history: int = 10
     window: Literal["random", "full"] = "random"
@@ -306,6 +316,13 @@ class SftConfig:
     device: str = "auto"
     seed: int = 0
 
+    @property
+    def shown_history(self) -> HistoryForm:
+        """How history items are written, `auto` resolved."""
+        if self.history_form != "auto":
+            return self.history_form
+        return "span" if self.item_form == "codes" else "title"
+
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -328,6 +345,8 @@ class EvaluateRecommendConfig:
         model: Folder of a trained model, of a teacher run, or the word popularity.
         data: Folder of prepared data; another domain's data for a cross-domain run.
         out: Run folder for summary.json and users.parquet.
+        index: Folder of the index files of another domain's data, for a model that writes codes;
+            the data folder if empty.
         split: Held-out item to score.
         k: Items per answer.
         users: Users to score at most, sampled by `seed`; 0 scores all.
@@ -344,6 +363,7 @@ class EvaluateRecommendConfig:
     model: str
     data: Path
     out: Path
+    index: str = ""
     split: Literal["valid", "test"] = "test"
     k: int = 10
     users: int = 0

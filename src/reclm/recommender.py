@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from reclm.backbone import Backbone, ModelSpec, load_model
+from reclm.backbone import Backbone, ModelSpec, load_model, load_spec
 from reclm.config import Decode
 from reclm.data.catalog import Catalog
 from reclm.data.chat import Role
@@ -30,9 +30,10 @@ from reclm.decoding.generate import (
 from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wording_named
-from reclm.errors import ConfigError, DataError, NoItemLeftError
+from reclm.errors import ConfigError, DataError, NoItemLeftError, SemanticIdError
+from reclm.items.semantic_ids import INDEX, ITEM2ID, SemanticIds, load_semantic_ids
 from reclm.items.titles import canonical_titles
-from reclm.items.tokens import ItemTokens
+from reclm.items.tokens import ItemTokens, encode_titles
 
 _log = logging.getLogger(__name__)
 _UNFINISHED_CHARACTER = "\ufffd"
@@ -82,6 +83,7 @@ class Recommender:
         backbone: Model and tokenizer.
         spec: How the model was trained, which is how it has to be asked.
         catalog: The items.
+        semantic_ids: Codes of the items, for a model that writes codes.
 
     Attributes:
         backbone: Model and tokenizer.
@@ -91,14 +93,24 @@ class Recommender:
         renderer: Turns messages into prompts.
         engine: Generates answers.
         beam: Ranks the items of one place in a text.
+
+    Raises:
+        SemanticIdError: The model writes codes and none are given.
+        TokenizerError: The tokenizer lacks tokens of the items.
     """
 
-    def __init__(self, backbone: Backbone, spec: ModelSpec, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: ModelSpec,
+        catalog: Catalog,
+        semantic_ids: SemanticIds | None = None,
+    ) -> None:
         titles = canonical_titles(catalog, backbone.tokenizer)
         self.backbone = backbone
         self.spec = spec
         self.catalog = catalog.with_titles_t(titles)
-        self.item_tokens = ItemTokens.from_titles(titles, backbone.tokenizer)
+        self.item_tokens = _item_tokens(backbone, spec, catalog, titles, semantic_ids)
         self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
         self._titles = titles
         self._trie = self.item_tokens.trie()
@@ -130,15 +142,31 @@ class Recommender:
         Raises:
             BackboneError: The model is incomplete or damaged.
             DataError: The catalog is.
+            SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
         catalog = Catalog.load(folder)
+        semantic_ids = None
+        if load_spec(folder).item_form == "codes":
+            semantic_ids = load_semantic_ids(folder, catalog)
         backbone, spec = load_model(folder, device)
-        return cls(backbone, spec, catalog)
+        return cls(backbone, spec, catalog, semantic_ids)
 
-    def with_catalog(self, catalog: Catalog) -> Recommender:
-        """The same model on another catalog; the weights are shared."""
-        return Recommender(self.backbone, self.spec, catalog)
+    def with_catalog(
+        self, catalog: Catalog, semantic_ids: SemanticIds | None = None
+    ) -> Recommender:
+        """The same model on another catalog; the weights are shared.
+
+        Args:
+            catalog: The items.
+            semantic_ids: Codes of the items, needed by a model that writes codes; from the
+                quantizer whose codes the model was trained with.
+
+        Raises:
+            SemanticIdError: The model writes codes and none are given.
+            TokenizerError: The model has no token for one of the codes.
+        """
+        return Recommender(self.backbone, self.spec, catalog, semantic_ids)
 
     def recommend(
         self,
@@ -397,6 +425,13 @@ class Recommender:
         item = self.catalog.item(row)
         return Recommendation(item.item_id, item.title, rank, math.exp(logprob))
 
+    def spelled_tokens(self, row: int) -> list[int]:
+        """Tokens of an item's title in its span, which text behind the span is decoded after."""
+        if self.spec.item_form == "titles":
+            return self.item_tokens.span(row)
+        [title] = encode_titles([self._titles[row]], self.backbone.tokenizer)
+        return [self.item_tokens.soi_token_id, *title, self.item_tokens.eoi_token_id]
+
     def no_item_left(self) -> NoItemLeftError:
         """The error where an answer could not name a single item."""
         return NoItemLeftError(
@@ -429,7 +464,7 @@ class _Pieces:
                 yield from self._new_text(wait=True)
             elif isinstance(event, ItemDone):
                 yield from self._new_text(wait=False)
-                self._tokens += recommender.item_tokens.span(event.item_row)
+                self._tokens += recommender.spelled_tokens(event.item_row)
                 self._shown = len(self._decode())
                 item = recommender.recommendation(
                     event.item_row, len(self._items) + 1, event.logprob
@@ -469,6 +504,29 @@ class _Pieces:
         else:
             self._parts.append(Text(piece))
         yield piece
+
+
+def _item_tokens(
+    backbone: Backbone,
+    spec: ModelSpec,
+    catalog: Catalog,
+    titles: Sequence[str],
+    semantic_ids: SemanticIds | None,
+) -> ItemTokens:
+    """The items as this model writes them."""
+    if spec.item_form == "titles":
+        return ItemTokens.from_titles(titles, backbone.tokenizer)
+    if semantic_ids is None:
+        raise SemanticIdError(
+            f"catalog {catalog.name}: the model writes items as codes, and this catalog comes "
+            f"without; give its semantic IDs (*{INDEX} and *{ITEM2ID})"
+        )
+    if len(semantic_ids) != len(catalog):
+        raise SemanticIdError(
+            f"catalog {catalog.name}: {len(catalog)} items, and codes of {len(semantic_ids)}; "
+            "expected codes for every item"
+        )
+    return ItemTokens.from_codes(semantic_ids, backbone.tokenizer)
 
 
 def _as_message(message: ChatMessage) -> Message:

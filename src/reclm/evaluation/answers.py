@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from reclm.config import ListForm
-from reclm.items.tokens import ItemTokens, decode_rows
+from reclm.items.semantic_ids import is_code_token
+from reclm.items.tokens import ItemTokens, decode_rows, special_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -22,7 +23,7 @@ class Named(NamedTuple):
     """One thing an answer names, in order.
 
     Attributes:
-        text: The name as written.
+        text: The name as written; the title where it is written as codes.
         row: Row of the item in the catalog, None if no item is called that.
     """
 
@@ -35,8 +36,9 @@ class AnswerReader:
 
     Named is what stands in an item span, and what a line of the list says that has no span in it:
     a numbered line or one with a bullet, and where the model writes plain lists every line that
-    does not end with a colon. A name is an item of the catalog if it is its title, letter for
-    letter; on lines outside spans quotes around it do not count. Nothing is matched by likeness.
+    does not end with a colon. A name is an item of the catalog if it is its title or its codes,
+    letter for letter; on lines outside spans quotes around it do not count. Nothing is matched by
+    likeness.
     """
 
     def __init__(
@@ -62,9 +64,18 @@ class AnswerReader:
         self._row_of_tokens = {
             tuple(tokens.tolist()): row for row, tokens in enumerate(item_tokens.rows())
         }
+        self._titles = titles
+        special = special_token_ids(tokenizer)
+        # A code outside a span names something too; other special tokens are silent.
+        codes = {number for token, number in special.items() if is_code_token(token)}
+        self._silent = {*tokenizer.all_special_ids, *special.values()} - codes
         self._row_of_title: dict[str, int] = {}
         for row, title in [*enumerate(titles), *enumerate(catalog.titles)]:
             self._row_of_title.setdefault(title, row)
+        if codes:
+            written = decode_rows([row.tolist() for row in item_tokens.rows()], tokenizer)
+            for row, text in enumerate(written):
+                self._row_of_title.setdefault(text, row)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
         """Reads one answer.
@@ -116,12 +127,15 @@ class AnswerReader:
     def _span(self, tokens: Sequence[int]) -> Named:
         if not tokens:
             return Named("", None)
-        [text] = decode_rows([tokens], self._tokenizer)
         row = self._row_of_tokens.get(tuple(tokens))
-        return Named(text, self._row_of_title.get(text) if row is None else row)
+        if row is not None:
+            return Named(self._titles[row], row)
+        [text] = decode_rows([tokens], self._tokenizer)
+        return Named(text, self._row_of_title.get(text))
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        spoken = [token for token in tokens if token not in self._silent]
+        return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
 
     def _end_of_line(self, line: Sequence[Named | str]) -> list[Named]:
         spans = [piece for piece in line if isinstance(piece, Named)]

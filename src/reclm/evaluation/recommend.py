@@ -21,6 +21,7 @@ from reclm.errors import ConfigError
 from reclm.evaluation import metrics
 from reclm.evaluation.answers import AnswerReader, Named, entries
 from reclm.evaluation.report import metric_table
+from reclm.items.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from reclm.progress import with_progress
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def _model_files(model: str) -> dict[str, Path]:
             f"--model {model}: neither a trained model (reclm.json) nor a run of "
             "`reclm teacher fit`"
         )
-    files = [*folder.glob("*.safetensors"), *folder.glob("reclm.json")]
+    patterns = ("*.safetensors", "reclm.json", f"*{INDEX}", f"*{ITEM2ID}")
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
     return {f"model/{file.name}": file for file in sorted(files)}
 
 
@@ -240,7 +242,10 @@ def _method(config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOu
 
         recommender = Recommender.from_pretrained(config.model, device=config.device)
         if recommender.catalog.fingerprint != catalog.fingerprint:
-            recommender = recommender.with_catalog(catalog)
+            semantic_ids = None
+            if recommender.spec.item_form == "codes":
+                semantic_ids = load_semantic_ids(config.index or config.data, catalog)
+            recommender = recommender.with_catalog(catalog, semantic_ids)
         return Method(recommender.spec.method, _ask_model(recommender, config))
     from reclm.teacher.client import load_teacher
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,9 +82,7 @@ class SemanticIds:
 
     def token_names(self) -> tuple[str, ...]:
         """All code tokens, used or not, level by level in ascending order."""
-        return tuple(
-            code_token(level, code) for level, size in enumerate(self.sizes) for code in range(size)
-        )
+        return code_names(self.sizes)
 
     def collisions(self) -> int:
         """Number of items that share all their codes with an earlier one."""
@@ -176,24 +174,62 @@ def code_token(level: int, code: int) -> str:
     return f"<{string.ascii_lowercase[level]}_{code}>"
 
 
+def is_code_token(text: str) -> bool:
+    """Whether a text is the token of some code."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def code_names(sizes: Sequence[int]) -> tuple[str, ...]:
+    """All code tokens of codebooks of some sizes, level by level in ascending order."""
+    return tuple(
+        code_token(level, code) for level, size in enumerate(sizes) for code in range(size)
+    )
+
+
 def index_name(folder: str | Path) -> str | None:
-    """Name of the data set whose index files lie in a folder; None if there are none.
+    """Name of the data set whose index file lies in a folder; None if there is none.
 
     Raises:
-        SemanticIdError: There are those of several, or an index without its item file.
+        SemanticIdError: There are those of several.
     """
-    folder = Path(folder)
-    names = sorted(path.name.removesuffix(INDEX) for path in folder.glob(f"*{INDEX}"))
+    names = sorted(path.name.removesuffix(INDEX) for path in Path(folder).glob(f"*{INDEX}"))
     if len(names) > 1:
         raise SemanticIdError(
             f"{folder}: holds the index files of {', '.join(names)}; expected those of one data set"
         )
-    if names and not (folder / f"{names[0]}{ITEM2ID}").is_file():
-        raise SemanticIdError(
-            f"{folder / names[0]}{ITEM2ID}: no such file; expected it beside {names[0]}{INDEX}, "
-            "one item id and row a line"
-        )
     return names[0] if names else None
+
+
+def missing_index(folder: str | Path) -> str:
+    """What a folder lacks of index files, as the middle of a message; empty if nothing.
+
+    Raises:
+        SemanticIdError: There are those of several data sets.
+    """
+    name = index_name(folder)
+    if name is None:
+        return f"{folder} holds no index files ({{dataset}}{INDEX} and {{dataset}}{ITEM2ID})"
+    if not (Path(folder) / f"{name}{ITEM2ID}").is_file():
+        return f"{folder} holds {name}{INDEX}, but no {name}{ITEM2ID}"
+    return ""
+
+
+def index_files(folder: str | Path) -> dict[str, str | Path]:
+    """The index files in a folder, as inputs of a run."""
+    name = index_name(folder)
+    return {f"index{ending}": Path(folder) / f"{name}{ending}" for ending in (INDEX, ITEM2ID)}
+
+
+def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
+    """Reads the index files in a folder, whatever the data set is called.
+
+    Raises:
+        SemanticIdError: They are missing, or see :meth:`SemanticIds.load`.
+    """
+    missing = missing_index(folder)
+    if missing:
+        raise SemanticIdError(f"{missing}; make them for its catalog with `reclm items assign`")
+    return SemanticIds.load(folder, index_name(folder) or "", catalog)
 
 
 def _read_rows(path: Path) -> dict[str, tuple[int, int]]:

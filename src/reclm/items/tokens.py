@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from reclm.errors import CatalogError, TokenizerError
+from reclm.errors import CatalogError, SemanticIdError, TokenizerError
 from reclm.items.arrays import load_arrays, save_arrays
+from reclm.items.semantic_ids import SemanticIds, code_token
 from reclm.items.trie import ItemTrie
 
 if TYPE_CHECKING:
@@ -99,6 +100,45 @@ class ItemTokens:
             )
         return cls(flat, offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
 
+    @classmethod
+    def from_codes(
+        cls, semantic_ids: SemanticIds, tokenizer: PreTrainedTokenizerFast
+    ) -> ItemTokens:
+        """Takes the code tokens of each item, ``<a_137><b_180>…``.
+
+        Args:
+            semantic_ids: Codes of each item row.
+            tokenizer: A fast tokenizer that has ``<SOI>``, ``<EOI>`` and the code tokens.
+
+        Raises:
+            SemanticIdError: Two items share all their codes, so that an answer could not tell which
+                of them it names.
+            TokenizerError: A control token, or a code token of some item, is missing or not
+                special; names the item row.
+        """
+        shared = semantic_ids.collisions()
+        if shared:
+            raise SemanticIdError(
+                f"semantic IDs: {shared} of {len(semantic_ids)} items share their codes with an "
+                "earlier one; tell them apart with `reclm items assign`"
+            )
+        soi, eoi = control_token_ids(tokenizer)
+        special = special_token_ids(tokenizer)
+        columns = []
+        for level, size in enumerate(semantic_ids.sizes):
+            ids = [special.get(code_token(level, code), -1) for code in range(size)]
+            columns.append(np.array(ids, dtype=np.int32)[semantic_ids.codes[:, level]])
+        rows = np.stack(columns, axis=1)
+        if (rows < 0).any():
+            row, level = (int(place) for place in np.argwhere(rows < 0)[0])
+            token = code_token(level, int(semantic_ids.codes[row, level]))
+            raise TokenizerError(
+                f"item row {row}: the tokenizer has no code token {token}; train a model with "
+                "these semantic IDs, or assign those of the model"
+            )
+        offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+        return cls(rows.reshape(-1), offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -133,7 +173,7 @@ class ItemTokens:
         return ItemTrie.build((self.flat, self.offsets))
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-        """Text of an item row, which is its title.
+        """Text of an item row: its title, or its code tokens.
 
         Raises:
             CatalogError: There is no such row.
@@ -189,11 +229,7 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
         raise TokenizerError(
             f"tokenizer: found {type(tokenizer).__name__}; expected a fast one of transformers"
         )
-    special = {
-        token.content: number
-        for number, token in tokenizer.added_tokens_decoder.items()
-        if token.special
-    }
+    special = special_token_ids(tokenizer)
     for token in (SOI, EOI):
         if token not in special:
             raise TokenizerError(
@@ -201,6 +237,15 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
                 "reclm.backbone.load_backbone, which adds the control tokens"
             )
     return special[SOI], special[EOI]
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Id of each special token, by its text."""
+    return {
+        token.content: number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -257,7 +257,7 @@ class SampleSource:
         )
         config = self._config
         messages = recommend_messages(
-            wording, (), 1, (), self._titles, config.history_form, config.list_form, offered
+            wording, (), 1, (), self._titles, config.shown_history, config.list_form, offered
         )
         return num_tokens(self._renderer, messages)
 
@@ -312,7 +312,7 @@ class SampleSource:
                 len(answer),
                 answer,
                 self._titles,
-                config.history_form,
+                config.shown_history,
                 config.list_form,
                 candidates,
             )

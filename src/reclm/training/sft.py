@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,13 +20,14 @@ from reclm.backbone import (
     Backbone,
     ModelSpec,
     TinyConfig,
+    add_codes,
     add_lora,
     create_tiny,
     load_backbone,
     save_backbone,
     save_model,
 )
-from reclm.config import SftConfig
+from reclm.config import ItemForm, SftConfig
 from reclm.data.catalog import Catalog
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -34,6 +35,13 @@ from reclm.data.prepared import prepared_files
 from reclm.dialogue.render import Renderer
 from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
+from reclm.items.semantic_ids import (
+    SemanticIds,
+    index_files,
+    index_name,
+    load_semantic_ids,
+    missing_index,
+)
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import InProcessTeacher, load_teacher
@@ -65,6 +73,7 @@ class _Inputs:
 
     catalog: Catalog
     split: LeaveOneOut
+    semantic_ids: SemanticIds | None
     teacher: InProcessTeacher | None
     conversations: tuple[Conversation, ...]
 
@@ -87,6 +96,7 @@ def train_sft(config: SftConfig) -> Path:
         ArtifactError: The run folder holds something else.
     """
     check_config(config)
+    config = with_item_form(config)
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     processes = PartialState(cpu=on_cpu)
     inputs = _read(config, on_cpu=on_cpu)
@@ -109,7 +119,10 @@ def train_sft(config: SftConfig) -> Path:
     plain_forward(backbone.model)
     if processes.is_main_process:
         catalog.save(config.out)
-        save_model(config.out, backbone, _spec(config))
+        if inputs.semantic_ids is not None:
+            name = index_name(_index_folder(config)) or catalog.name
+            inputs.semantic_ids.save(config.out, name, catalog)
+        save_model(config.out, backbone, _spec(config, inputs.semantic_ids))
         run.finish(steps=result.global_step, loss=result.training_loss)
         shutil.rmtree(checkpoints)
     processes.wait_for_everyone()
@@ -123,7 +136,7 @@ def check_config(config: SftConfig) -> None:
         ConfigError: Names the flag.
     """
     needs = [
-        (config.loss_on_history and config.history_form != "span",
+        (config.loss_on_history and config.history_form == "title",
          "--loss-on-history: needs item spans in the prompt; add --history-form span"),
         (config.chat is None and config.chat_ratio > 0,
          f"--chat-ratio {config.chat_ratio}: no conversations to mix in; add --chat FILE"),
@@ -133,6 +146,10 @@ def check_config(config: SftConfig) -> None:
         (config.chat is not None and not config.chat.is_file(),
          f"--chat {config.chat}: no such file"),
         (not config.data.is_dir(), f"--data {config.data}: no such folder"),
+        (config.method == "cgen" and config.item_form == "codes",
+         "--item-form codes: --method cgen writes titles; use --method token"),
+        (bool(config.index) and not Path(config.index).is_dir(),
+         f"--index {config.index}: no such folder"),
         (bool(config.teacher) and not Path(config.teacher).is_dir(),
          f"--teacher {config.teacher}: no such folder; fit one with `reclm teacher fit`"),
         (config.candidate_ratio > 0 and config.max_candidates < config.list_length,
@@ -151,7 +168,7 @@ def check_config(config: SftConfig) -> None:
     for wrong, message in needs:
         if wrong:
             raise ConfigError(message)
-    for name in ("chat_ratio", "focal_gamma", "weight_decay", "clip_norm"):
+    for name in ("chat_ratio", "align_ratio", "focal_gamma", "weight_decay", "clip_norm"):
         _check_range(config, name, low=0.0)
     for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio"):
         _check_range(config, name, low=0.0, high=1.0)
@@ -168,6 +185,43 @@ def check_config(config: SftConfig) -> None:
         raise ConfigError(f"--adam-beta2 {config.adam_beta2}: expected at least 0 and less than 1")
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
+
+
+def with_item_form(config: SftConfig) -> SftConfig:
+    """The configuration with its item form settled; says so where codes were wanted in vain.
+
+    Raises:
+        ConfigError: Codes are asked for and there are none, or something else needs them.
+        SemanticIdError: There are index files of several data sets.
+    """
+    form: ItemForm = "titles"
+    if config.method == "token" and config.item_form != "titles":
+        form = "codes"
+        missing = missing_index(_index_folder(config))
+        if missing and config.item_form == "codes":
+            raise ConfigError(f"--item-form codes: {missing}; make them with `reclm items assign`")
+        if missing:
+            form = "titles"
+            Console(stderr=True, soft_wrap=True).print(
+                f"notice: --item-form auto: {missing}; items are written as their titles, not as "
+                "codes",
+                style="yellow",
+            )
+    config = replace(config, item_form=form)
+    if config.loss_on_history and config.shown_history != "span":
+        raise ConfigError(
+            "--loss-on-history: needs item spans in the prompt; add --history-form span"
+        )
+    if config.align_ratio and form != "codes":
+        raise ConfigError(
+            f"--align-ratio {config.align_ratio}: teaches what codes mean, and items are written "
+            "as titles; leave it out, or use --method token --item-form codes"
+        )
+    return config
+
+
+def _index_folder(config: SftConfig) -> Path:
+    return Path(config.index) if config.index else config.data
 
 
 def _check_range(config: SftConfig, name: str, low: float, high: float | None = None) -> None:
@@ -188,6 +242,8 @@ def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
         found["teacher"] = Path(config.teacher) / "teacher.safetensors"
     if config.chat is not None:
         found["chat"] = config.chat
+    if config.item_form == "codes":
+        found |= index_files(_index_folder(config))
     if Path(config.model).is_dir():
         found["model"] = Path(config.model)
     return found
@@ -205,7 +261,10 @@ def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
         except TeacherError as error:
             raise ConfigError(f"--teacher: {error}") from error
     conversations = () if config.chat is None else load_conversations(config.chat)
-    return _Inputs(catalog, split, teacher, conversations)
+    semantic_ids = None
+    if config.item_form == "codes":
+        semantic_ids = load_semantic_ids(_index_folder(config), catalog)
+    return _Inputs(catalog, split, semantic_ids, teacher, conversations)
 
 
 def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool) -> Backbone:
@@ -236,6 +295,8 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
         raise ConfigError(
             f"--max-length {config.max_length}: {config.model} reads {longest} at most"
         )
+    if inputs.semantic_ids is not None:
+        backbone = add_codes(backbone, inputs.semantic_ids.sizes)
     if config.tune == "lora":
         return add_lora(
             backbone,
@@ -263,7 +324,11 @@ def _trainer(
 ) -> ScopedTrainer:
     console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
     titles = [item.title_t or item.title for item in catalog.items]
-    item_tokens = ItemTokens.from_titles(titles, backbone.tokenizer)
+    item_tokens = (
+        ItemTokens.from_titles(titles, backbone.tokenizer)
+        if inputs.semantic_ids is None
+        else ItemTokens.from_codes(inputs.semantic_ids, backbone.tokenizer)
+    )
     renderer = Renderer(backbone.tokenizer, item_tokens)
     chat = None
     if config.chat is not None and (config.chat_ratio > 0 or config.multi_round_ratio > 0):
@@ -358,7 +423,7 @@ def _tensorboard(out: Path, after: int) -> TensorBoardCallback:
     return TensorBoardCallback(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
 
 
-def _spec(config: SftConfig) -> ModelSpec:
+def _spec(config: SftConfig, semantic_ids: SemanticIds | None) -> ModelSpec:
     base = config.model
     if config.model == "tiny" and config.tune == "lora":
         base = _TINY_BASE
@@ -367,7 +432,9 @@ def _spec(config: SftConfig) -> ModelSpec:
     return ModelSpec(
         base=base,
         method=config.method,
-        history_form=config.history_form,
+        item_form="titles" if semantic_ids is None else "codes",
+        code_sizes=() if semantic_ids is None else semantic_ids.sizes,
+        history_form=config.shown_history,
         list_form=config.list_form,
         wording=config.wording,
         max_history=config.max_history,

@@ -1,0 +1,99 @@
+"""New tokens of a language model: named in the tokenizer, and with a row in each of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from reclm.errors import TokenizerError
+from reclm.items.semantic_ids import code_names
+from reclm.items.tokens import special_token_ids
+
+# New rows start at the mean of the old ones; without a little noise they would all be one.
+_NEW_ROW_NOISE = 0.02
+
+
+def add_special_tokens(
+    model: Any, tokenizer: PreTrainedTokenizerFast, names: Sequence[str]
+) -> list[int]:
+    """Adds special tokens behind the vocabulary; their rows depend on nothing but the old ones.
+
+    Args:
+        model: A causal language model; its layers grow in place where they have no spare rows.
+        tokenizer: Its tokenizer, which has none of the tokens; modified in place.
+        names: The new tokens.
+
+    Returns:
+        Their ids.
+    """
+    tokenizer.add_tokens(list(names), special_tokens=True)
+    new: list[int] = tokenizer.convert_tokens_to_ids(list(names))
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _start_rows(model, new)
+    return new
+
+
+def add_code_tokens(
+    model: Any, tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]
+) -> tuple[int, ...]:
+    """Adds the code tokens of semantic IDs, ``<a_0>`` first.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        sizes: Number of codes at each level.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        TokenizerError: One of them is in the vocabulary already.
+    """
+    names = code_names(sizes)
+    known = tokenizer.get_vocab()
+    for name in names:
+        if name in known:
+            raise TokenizerError(
+                f"tokenizer: code token {name} is in the vocabulary already; start from a model "
+                "that was not trained with codes"
+            )
+    return tuple(add_special_tokens(model, tokenizer, names))
+
+
+def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Ids of the code tokens of semantic IDs, level by level.
+
+    Raises:
+        TokenizerError: One of them is no special token of the tokenizer.
+    """
+    special = special_token_ids(tokenizer)
+    names = code_names(sizes)
+    for name in names:
+        if name not in special:
+            raise TokenizerError(f"tokenizer: has no code token {name}; train the model again")
+    return tuple(special[name] for name in names)
+
+
+def is_tied(model: Any) -> bool:
+    """Whether the output layer shares the input embedding."""
+    return model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+@torch.no_grad()
+def _start_rows(model: Any, new: Sequence[int]) -> None:
+    layers = [model.get_input_embeddings()]
+    if not is_tied(model):
+        layers.append(model.get_output_embeddings())
+    first = min(new)
+    for layer in layers:
+        old = layer.weight[:first].float()
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(len(new), old.shape[1], generator=generator).to(old.device)
+        rows = old.mean(0) + _NEW_ROW_NOISE * old.std(0) * noise
+        layer.weight[list(new)] = rows.to(layer.weight.dtype)
+        if getattr(layer, "bias", None) is not None:
+            layer.bias[list(new)] = layer.bias[:first].mean()
