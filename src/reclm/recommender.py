@@ -123,6 +123,7 @@ class Recommender:
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,
             stop_token_ids=_stop_token_ids(backbone, self._scaffold(1)),
+            item_only_token_ids=backbone.code_token_ids,
         )
         self.beam = ItemBeam(
             backbone.model,

@@ -8,6 +8,7 @@ import pytest
 from reclm.data.chat import Turn
 from reclm.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
 from reclm.dialogue.tasks import (
+    alignment_messages,
     first_exchange,
     fit_history,
     fit_turns,
@@ -18,7 +19,7 @@ from reclm.dialogue.tasks import (
     recommend_messages,
     with_exchange,
 )
-from reclm.dialogue.templates import Wording, wordings
+from reclm.dialogue.templates import AlignmentWording, Wording, wordings
 from reclm.errors import ConfigError, DataError
 
 FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
@@ -182,3 +183,14 @@ def test_long_conversations_lose_their_newest_exchanges(renderers: dict[str, Ren
     assert fit_turns(renderer, messages, whole - 1) == (messages[:3], 2)
     assert fit_turns(renderer, messages, first) == (messages[:3], 2)
     assert fit_turns(renderer, messages, first - 1) == ((), 5)
+
+
+def test_alignment_asks_for_an_item_by_its_text_or_for_its_title() -> None:
+    wording = AlignmentWording("w", "{text} <- which?", "{item}")
+    asked, answered = alignment_messages(wording, 2, "C: {item} <SOI>", "C")
+    assert (asked.role, answered.role) == ("user", "assistant")
+    assert said(asked) == "C: {item} <SOI> <- which?"
+    assert said(answered) == "#2"
+    asked, answered = alignment_messages(AlignmentWording("w", "{item}?", "{title}!"), 2, "", "C")
+    assert said(asked) == "#2?"
+    assert said(answered) == "C!"

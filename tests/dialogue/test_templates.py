@@ -4,7 +4,13 @@ import string
 
 import pytest
 
-from reclm.dialogue.templates import TEST_WORDINGS, TRAIN_WORDINGS, wording_named, wordings
+from reclm.dialogue.templates import (
+    ALIGNMENT_WORDINGS,
+    TEST_WORDINGS,
+    TRAIN_WORDINGS,
+    wording_named,
+    wordings,
+)
 from reclm.errors import ConfigError
 
 
@@ -48,3 +54,13 @@ def test_a_wording_is_found_by_name() -> None:
     assert wording_named("test-single-turn") == wordings("test")[0]
     with pytest.raises(ConfigError, match="test-single-turn"):
         wording_named("polite")
+
+
+def test_alignment_wordings_show_one_side_and_ask_for_the_other() -> None:
+    sides = {("text", "item"): 0, ("item", "title"): 0}
+    for wording in ALIGNMENT_WORDINGS:
+        (shown,), (asked,) = fields(wording.instruction), fields(wording.answer)
+        sides[shown, asked] += 1
+        assert wording.shows_text == (shown == "text")
+    assert set(sides.values()) == {2}
+    assert len({wording.name for wording in ALIGNMENT_WORDINGS}) == len(ALIGNMENT_WORDINGS)

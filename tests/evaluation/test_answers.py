@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from reclm.config import ListForm
 from reclm.data.catalog import Catalog, Item
 from reclm.evaluation.answers import AnswerReader, Named, entries
+from reclm.items.semantic_ids import SemanticIds
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
 
@@ -147,3 +150,36 @@ def test_another_tokenisation_of_a_title_names_the_item(plain: Case) -> None:
 def test_entries_number_the_names_that_are_no_items() -> None:
     named = [Named("x", None), Named("A", 3), Named("y", None), Named("x", None), Named("A", 3)]
     assert entries(named) == [-1, 3, -2, -1, 3]
+
+
+CODES = np.array([[0, 1], [1, 0], [1, 1], [0, 0]], dtype=np.int32)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def coded(
+    request: pytest.FixtureRequest, chat_tokenizers: dict[str, PreTrainedTokenizerFast]
+) -> Case:
+    tokenizer = copy.deepcopy(chat_tokenizers[request.param])
+    ids = SemanticIds(CODES.copy(), (2, 3))
+    tokenizer.add_tokens(list(ids.token_names()), special_tokens=True)
+    case = Case(tokenizer, "numbered")
+    case.items = ItemTokens.from_codes(ids, tokenizer)
+    case.reader = AnswerReader(CATALOG, case.titles, case.items, tokenizer, "numbered")
+    return case
+
+
+def test_codes_are_read_as_items_and_shown_as_titles(coded: Case) -> None:
+    found = coded.reader.read(coded.tokens("1. ", 3, "\n2. ", 0, "\n3. ", 2))
+    assert [one.row for one in found] == [3, 0, 2]
+    assert [one.text for one in found] == [coded.titles[row] for row in (3, 0, 2)]
+
+
+def test_codes_of_no_item_count_as_names(coded: Case) -> None:
+    unknown = ["<SOI>", "<a_0><b_2>", "<EOI>"]
+    assert coded.rows("1. ", *unknown, "\n2. ", 1, "\n3. ", "<SOI>", "<a_1>", "<EOI>") == [
+        None,
+        1,
+        None,
+    ]
+    # Outside spans too: nothing a model names may go unseen.
+    assert coded.rows("1. <a_0><b_1>\n2. <a_0><b_2>\n3. <a_1>\n4. Harbour") == [0, None, None, 0]

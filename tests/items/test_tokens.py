@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclm.errors import CatalogError, TokenizerError
+from reclm.errors import CatalogError, SemanticIdError, TokenizerError
+from reclm.items.semantic_ids import SemanticIds, code_names
 from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids, tokenizer_fingerprint
+from reclm.items.trie import ItemTrie
 
 FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
 MARKERS = ("<EOI>", "x <SOI> y", "<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn> z")
@@ -193,3 +195,48 @@ def test_rows_outside_are_refused_and_arrays_are_read_only(
     with pytest.raises(ValueError, match="read-only"):
         tokens.flat[0] = 3
     assert tokens.flat.dtype == np.int32
+
+
+def with_codes(tokenizer: Any, sizes: tuple[int, ...]) -> Any:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens(list(code_names(sizes)), special_tokens=True)
+    return tokenizer
+
+
+CODES = np.array([[1, 0], [0, 2], [1, 2]], dtype=np.int32)
+
+
+def test_codes_of_an_item_are_its_tokens(tokenizer: Any) -> None:
+    ids = SemanticIds(CODES.copy(), (2, 3))
+    tokenizer = with_codes(tokenizer, ids.sizes)
+    tokens = ItemTokens.from_codes(ids, tokenizer)
+    tokens.check_tokenizer(tokenizer)
+    assert len(tokens) == 3
+    for row in range(3):
+        names = [SOI, *ids.tokens(row), EOI]
+        assert tokens.span(row) == tokenizer.convert_tokens_to_ids(names)
+    trie = tokens.trie()
+    a0, a1, b0, b2 = tokenizer.convert_tokens_to_ids(["<a_0>", "<a_1>", "<b_0>", "<b_2>"])
+    assert trie.next_tokens([]) == [a0, a1]
+    assert trie.next_tokens([a1]) == [b0, b2]
+    assert trie.next_tokens([a1, b0]) == [None]
+    domains = ItemTrie.build(tokens.rows(), domains=["x", "y", "x"])
+    assert domains.domains == ("x", "y")
+
+
+def test_codes_that_cannot_be_written_are_refused(tokenizer: Any) -> None:
+    few = with_codes(tokenizer, (2, 2))
+    with pytest.raises(TokenizerError, match="item row 1: the tokenizer has no code token <b_2>"):
+        ItemTokens.from_codes(SemanticIds(CODES.copy(), (2, 3)), few)
+    plain = copy.deepcopy(tokenizer)
+    plain.add_tokens(list(code_names((2, 3))), special_tokens=False)
+    with pytest.raises(TokenizerError, match="item row 0: the tokenizer has no code token <a_1>"):
+        ItemTokens.from_codes(SemanticIds(CODES.copy(), (2, 3)), plain)
+    twice = SemanticIds(CODES[[0, 1, 0]], (2, 3))
+    with pytest.raises(SemanticIdError, match="1 of 3 items share all their codes"):
+        ItemTokens.from_codes(twice, with_codes(tokenizer, (2, 3)))
+
+
+def test_unused_codes_need_no_token(tokenizer: Any) -> None:
+    tokens = ItemTokens.from_codes(SemanticIds(CODES.copy(), (2, 9)), with_codes(tokenizer, (2, 3)))
+    assert len(tokens) == 3

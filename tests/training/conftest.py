@@ -10,6 +10,7 @@ import torch
 from reclm.backbone import Backbone, save_backbone
 from reclm.data.catalog import Catalog, Item
 from reclm.data.interactions import Histories
+from reclm.items.semantic_ids import SemanticIds
 from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
 
 
@@ -35,6 +36,25 @@ def data(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog, histories: 
     folder = tmp_path_factory.mktemp("data")
     catalog.save(folder)
     histories.save(folder, catalog)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def semantic_ids(catalog: Catalog) -> SemanticIds:
+    """Random codes on three levels, no two items alike."""
+    rng = np.random.default_rng(3)
+    numbers = rng.permutation(4 * 5 * 6)[: len(catalog)]
+    codes = np.stack(np.unravel_index(numbers, (4, 5, 6)), axis=1).astype(np.int32)
+    return SemanticIds(codes, (4, 5, 6))
+
+
+@pytest.fixture(scope="session")
+def index(
+    tmp_path_factory: pytest.TempPathFactory, catalog: Catalog, semantic_ids: SemanticIds
+) -> Path:
+    """Folder of the index files."""
+    folder = tmp_path_factory.mktemp("index")
+    semantic_ids.save(folder, "films", catalog)
     return folder
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from reclm.decoding.answer import Answer, check_control_tokens
 from reclm.decoding.events import Completion, Event, Finished, ItemBegun, ItemDone, TextToken
@@ -62,6 +64,8 @@ class Engine:
         soi_token_id: Token that opens an item span.
         eoi_token_id: Token that closes an item span.
         stop_token_ids: Tokens that end an answer.
+        item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
+            codes of semantic IDs.
         retriever: Chooses the items; without one the model writes them token by token.
 
     Attributes:
@@ -81,12 +85,14 @@ class Engine:
         soi_token_id: int,
         eoi_token_id: int,
         stop_token_ids: Collection[int],
+        item_only_token_ids: Collection[int] = (),
         retriever: ItemRetriever | None = None,
     ) -> None:
         if retriever is not None:
             check_items(trie, retriever)
         self._retriever = retriever
         self._trie = trie
+        self._item_only = torch.tensor(sorted(item_only_token_ids), dtype=torch.int64)
         self._control = check_control_tokens(trie, soi_token_id, eoi_token_id, stop_token_ids)
         self._model = PackedModel(model)
         self.statistics = Statistics()
@@ -122,7 +128,10 @@ class Engine:
             readout = self._model.forward(rows)
             self.statistics.forward_passes += 1
             self.statistics.tokens_fed += sum(len(new) for _, new in rows)
-            decisions = [*_decide_inside(readout, active), *_decide_outside(readout, active)]
+            decisions = [
+                *_decide_inside(readout, active),
+                *_decide_outside(readout, active, self._item_only),
+            ]
             for answer, token, logprob in decisions:
                 yield from answer.take(token, logprob)
             items = self._retrieve(readout, active)
@@ -167,7 +176,9 @@ def _decide_inside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[An
     return decisions
 
 
-def _decide_outside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[Answer, int, float]]:
+def _decide_outside(
+    readout: Readout, answers: Sequence[Answer], item_only: Int64[Tensor, " tokens"]
+) -> list[tuple[Answer, int, float]]:
     """Decisions of the answers outside item spans, over the whole vocabulary."""
     rows = [
         row for row, answer in enumerate(answers) if not answer.inside and not answer.awaits_item
@@ -178,6 +189,10 @@ def _decide_outside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[A
     banned = [(number, token) for number, row in enumerate(rows) for token in answers[row].banned()]
     if banned:
         scores[tuple(torch.tensor(banned, device=scores.device).T)] = -torch.inf
+    if len(item_only):
+        grounded = [number for number, row in enumerate(rows) if answers[row].request.grounded]
+        places = torch.tensor(grounded, dtype=torch.int64, device=scores.device)
+        scores[places[:, None], item_only.to(scores.device)] = -torch.inf
     best, greedy = scores.max(dim=-1)
     if not best.isfinite().all():
         raise BackboneError(NOT_NUMBERS)

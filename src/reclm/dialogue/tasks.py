@@ -12,7 +12,7 @@ from typing import NamedTuple
 from reclm.config import HistoryForm, ListForm
 from reclm.data.chat import Conversation
 from reclm.dialogue.render import ControlToken, ItemRef, Message, Part, Renderer, Text
-from reclm.dialogue.templates import Wording
+from reclm.dialogue.templates import AlignmentWording, Wording
 from reclm.errors import ConfigError, DataError
 
 _CONTROL = re.compile("(<SOI>|<EOI>)")
@@ -81,6 +81,34 @@ def recommend_messages(
     if answer_rows is not None:
         messages.append(Message("assistant", list_parts(answer_rows, list_form)))
     return tuple(messages)
+
+
+def alignment_messages(
+    wording: AlignmentWording, row: int, text: str, title: str
+) -> tuple[Message, ...]:
+    """A question about what an item is, with its answer.
+
+    Args:
+        wording: How it is asked and answered.
+        row: The item row.
+        text: Title and description of the item.
+        title: Its title.
+    """
+    values: dict[str | None, Part] = {
+        "text": Text(text),
+        "title": Text(title),
+        "item": ItemRef(row),
+    }
+
+    def parts(template: str) -> tuple[Part, ...]:
+        filled: list[Part] = []
+        for literal, field in _instruction(template):
+            filled += literal
+            if field is not None:
+                filled.append(values[field])
+        return tuple(filled)
+
+    return Message("user", parts(wording.instruction)), Message("assistant", parts(wording.answer))
 
 
 def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:

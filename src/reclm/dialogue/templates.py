@@ -101,6 +101,39 @@ TEST_WORDINGS = (
 )
 
 
+@dataclass(frozen=True)
+class AlignmentWording:
+    """One way to practise what the codes of an item mean.
+
+    The tasks are those of LC-Rec (arXiv 2311.09049); the wordings are our own.
+
+    Attributes:
+        name: Names the wording.
+        instruction: What the user says, with the field ``{text}`` (title and description of the
+            item) or ``{item}`` (its span).
+        answer: What the assistant says, ``{item}`` or ``{title}``.
+    """
+
+    name: str
+    instruction: str
+    answer: str
+
+    @property
+    def shows_text(self) -> bool:
+        """Whether the item is to be named by its text, rather than the other way round."""
+        return "{text}" in self.instruction
+
+
+ALIGNMENT_WORDINGS = (
+    AlignmentWording(
+        "text-to-item", "Which item does the following text describe?\n{text}", "{item}"
+    ),
+    AlignmentWording("item-of-text", "{text}\n\nWhich item of the catalog is this?", "{item}"),
+    AlignmentWording("item-to-title", "What is the title of the item {item}?", "{title}"),
+    AlignmentWording("title-of-item", "The user looks at {item}. What is it called?", "{title}"),
+)
+
+
 def wordings(
     stage: Stage, *, mention_control_tokens: bool = False, candidates: bool = False
 ) -> tuple[Wording, ...]:

@@ -88,6 +88,20 @@ class SemanticIds:
         """Number of items that share all their codes with an earlier one."""
         return len(self) - len(np.unique(self.codes, axis=0))
 
+    def require_unique(self) -> None:
+        """Refuses codes that do not tell all items apart.
+
+        Raises:
+            SemanticIdError: Two items share all their codes; says how many do.
+        """
+        shared = self.collisions()
+        if shared:
+            raise SemanticIdError(
+                f"semantic IDs: {shared} of {len(self)} items share all their codes with an "
+                "earlier one, so that an answer could not tell them apart; repair them with "
+                "`reclm items assign`"
+            )
+
     def save(self, folder: str | Path, name: str, catalog: Catalog) -> None:
         """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from reclm.errors import CatalogError, SemanticIdError, TokenizerError
+from reclm.errors import CatalogError, TokenizerError
 from reclm.items.arrays import load_arrays, save_arrays
 from reclm.items.semantic_ids import SemanticIds, code_token
 from reclm.items.trie import ItemTrie
@@ -116,12 +116,7 @@ class ItemTokens:
             TokenizerError: A control token, or a code token of some item, is missing or not
                 special; names the item row.
         """
-        shared = semantic_ids.collisions()
-        if shared:
-            raise SemanticIdError(
-                f"semantic IDs: {shared} of {len(semantic_ids)} items share their codes with an "
-                "earlier one; tell them apart with `reclm items assign`"
-            )
+        semantic_ids.require_unique()
         soi, eoi = control_token_ids(tokenizer)
         special = special_token_ids(tokenizer)
         columns = []

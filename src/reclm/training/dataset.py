@@ -16,11 +16,12 @@ from reclm.config import ScopeType, SftConfig
 from reclm.data.interactions import LeaveOneOut
 from reclm.dialogue.render import Message, Rendered, Renderer
 from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
-from reclm.dialogue.templates import Wording, wordings
+from reclm.dialogue.templates import ALIGNMENT_WORDINGS, Wording, wordings
 from reclm.errors import DataError
 from reclm.items.tokens import ItemTokens
 from reclm.items.trie import ItemTrie
 from reclm.teacher.client import Teacher
+from reclm.training.alignment import Alignment
 from reclm.training.general import GeneralChat
 from reclm.training.losses import LabelledSpans, scoped_targets
 
@@ -44,6 +45,8 @@ class Draws(NamedTuple):
         exchange: General exchange beside the recommendation; -1 for none.
         before: Whether that exchange comes first.
         conversation: General conversation of each sample behind the recommendation samples.
+        aligned: Item row of each alignment sample, which come last.
+        alignment: Wording of each alignment sample.
     """
 
     target: Int64[np.ndarray, " users"]
@@ -53,6 +56,8 @@ class Draws(NamedTuple):
     exchange: Int64[np.ndarray, " users"]
     before: Bool[np.ndarray, " users"]
     conversation: Int64[np.ndarray, " conversations"]
+    aligned: Int64[np.ndarray, " alignments"]
+    alignment: Int64[np.ndarray, " alignments"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class _Task:
 
 
 class SampleSource:
-    """Makes recommendation and general samples.
+    """Makes recommendation, general and alignment samples.
 
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
@@ -105,6 +110,7 @@ class SampleSource:
         *,
         teacher: Teacher | None = None,
         chat: GeneralChat | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
         """Takes what samples are made of.
 
@@ -116,6 +122,7 @@ class SampleSource:
             config: Settings of the training.
             teacher: Extends the lists; without one a list is the target alone.
             chat: General conversations, where the configuration mixes some in.
+            alignment: Questions about what items are, where the configuration mixes some in.
 
         Raises:
             DataError: No user has two items to train on.
@@ -126,6 +133,7 @@ class SampleSource:
         self._config = config
         self._teacher = teacher
         self._chat = chat
+        self._alignment = alignment
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         self._lengths = lengths[self.users]
@@ -148,11 +156,14 @@ class SampleSource:
         self.num_general = 0
         if chat is not None:
             self.num_general = round(config.chat_ratio * len(self.users))
+        self.num_aligned = 0
+        if alignment is not None:
+            self.num_aligned = round(config.align_ratio * len(self.users))
 
     @property
     def per_epoch(self) -> int:
         """Samples of one epoch."""
-        return len(self.users) + self.num_general
+        return len(self.users) + self.num_general + self.num_aligned
 
     def draws(self, epoch: int) -> Draws:
         """What chance decides in an epoch."""
@@ -182,7 +193,19 @@ class SampleSource:
             conversation = rng.integers(
                 0, len(self._chat.conversations), size=self.num_general, dtype=np.int64
             )
-        return Draws(target, start, list_length, wording, exchange, before, conversation)
+        aligned = rng.integers(0, len(self._titles), size=self.num_aligned)
+        alignment = rng.integers(0, len(ALIGNMENT_WORDINGS), size=self.num_aligned)
+        return Draws(
+            target,
+            start,
+            list_length,
+            wording,
+            exchange,
+            before,
+            conversation,
+            aligned,
+            alignment,
+        )
 
     def estimated_lengths(self, draws: Draws) -> Int64[np.ndarray, " samples"]:
         """Roughly the tokens of each sample of an epoch, to put like beside like."""
@@ -195,10 +218,12 @@ class SampleSource:
             + ((draws.list_length - 1) * self._average_size).astype(np.int64)
             + self._wording_lengths[draws.wording]
         )
-        if self._chat is None:
-            return estimate
-        lengths = self._chat.lengths[draws.conversation]
-        return np.concatenate([estimate, lengths]).astype(np.int64)
+        lengths = [estimate]
+        if self._chat is not None:
+            lengths.append(self._chat.lengths[draws.conversation])
+        if self._alignment is not None:
+            lengths.append(self._alignment.lengths[draws.alignment, draws.aligned])
+        return np.concatenate(lengths).astype(np.int64)
 
     def train_samples(
         self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
@@ -217,9 +242,7 @@ class SampleSource:
                 places.append(place)
                 tasks.append(self._task(epoch, number, drawn))
                 continue
-            assert self._chat is not None
-            conversation = drawn.conversation[number - len(self.users)]
-            rendered = self._renderer.conversation(self._chat.conversations[conversation])
+            rendered = self._renderer.conversation(self._other(number - len(self.users), drawn))
             samples[place] = Sample(rendered, _written(rendered), 0)
         samples.update(zip(places, self._rendered(tasks), strict=True))
         return [samples[place] for place in range(len(wanted))]
@@ -260,6 +283,15 @@ class SampleSource:
             wording, (), 1, (), self._titles, config.shown_history, config.list_form, offered
         )
         return num_tokens(self._renderer, messages)
+
+    def _other(self, number: int, drawn: Draws) -> tuple[Message, ...]:
+        """A sample that recommends nothing: general conversations first, then alignment."""
+        if number < self.num_general:
+            assert self._chat is not None
+            return self._chat.conversations[drawn.conversation[number]]
+        assert self._alignment is not None
+        place = number - self.num_general
+        return self._alignment.messages(int(drawn.alignment[place]), int(drawn.aligned[place]))
 
     def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
         user = int(self.users[number])
@@ -430,56 +462,6 @@ class ValidationDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, so that the teacher is asked once."""
         return self._source.validation_samples([self._users[index] for index in indices])
-
-
-class Collator:
-    """Pads samples on the right and lays out what each position is trained on.
-
-    With causal attention nothing sees the padding behind it, so there is no attention mask.
-    """
-
-    def __init__(
-        self, trie: ItemTrie, *, eoi_token_id: int, pad_token_id: int, scope: ScopeType
-    ) -> None:
-        """Takes the prefix tree of the catalog and the ids of two tokens."""
-        self._trie = trie
-        self._eoi_token_id = eoi_token_id
-        self._pad_token_id = pad_token_id
-        self._scope = scope
-
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            ``input_ids`` ``[batch, length]``, ``targets``, ``num_labels`` (a scalar tensor) and
-            ``cut``, the history items left out.
-        """
-        length = max(len(sample.rendered.input_ids) for sample in samples)
-        input_ids = np.full((len(samples), length), self._pad_token_id, dtype=np.int64)
-        labelled = np.zeros((len(samples), length), dtype=np.bool_)
-        spans: list[tuple[int, int, int, int]] = []
-        for number, sample in enumerate(samples):
-            size = len(sample.rendered.input_ids)
-            input_ids[number, :size] = sample.rendered.input_ids
-            labelled[number, :size] = sample.rendered.loss_mask
-            for span, trained in zip(sample.rendered.spans, sample.trained.tolist(), strict=True):
-                if trained:
-                    spans.append((number, *span))
-        columns = np.array(spans, dtype=np.int64).reshape(-1, 4).T
-        targets = scoped_targets(
-            self._trie,
-            input_ids,
-            labelled,
-            LabelledSpans(*columns),
-            eoi_token_id=self._eoi_token_id,
-            scope=self._scope,
-        )
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "targets": targets,
-            "num_labels": torch.tensor(targets.num_labels),
-            "cut": torch.tensor(sum(sample.cut for sample in samples)),
-        }
 
 
 def _written(rendered: Rendered) -> Bool[np.ndarray, " spans"]:

@@ -45,6 +45,7 @@ from reclm.items.semantic_ids import (
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import InProcessTeacher, load_teacher
+from reclm.training.alignment import Alignment
 from reclm.training.dataset import Collator, SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.progress import ProgressReport
@@ -264,6 +265,7 @@ def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
     semantic_ids = None
     if config.item_form == "codes":
         semantic_ids = load_semantic_ids(_index_folder(config), catalog)
+        semantic_ids.require_unique()
     return _Inputs(catalog, split, semantic_ids, teacher, conversations)
 
 
@@ -339,8 +341,23 @@ def _trainer(
                 f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
                 f"{config.max_length}"
             )
+    alignment = None
+    if config.align_ratio > 0:
+        alignment = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, config.max_length)
+        if alignment.cut:
+            console.print(
+                f"{config.data}: {alignment.cut} of {len(catalog)} item texts were cut at their "
+                f"end, to fit --max-length {config.max_length}"
+            )
     source = SampleSource(
-        inputs.split, titles, item_tokens, renderer, config, teacher=inputs.teacher, chat=chat
+        inputs.split,
+        titles,
+        item_tokens,
+        renderer,
+        config,
+        teacher=inputs.teacher,
+        chat=chat,
+        alignment=alignment,
     )
     skipped = len(inputs.split) - len(source.users)
     if skipped:
