@@ -1,29 +1,26 @@
-"""Training samples: a pure function of seed, epoch and user, rendered and collated in batches."""
+"""Training samples: a pure function of seed, epoch and user, rendered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 from torch.utils.data import Dataset
 
-from reclm.config import ScopeType, SftConfig
+from reclm.config import SftConfig
 from reclm.data.interactions import LeaveOneOut
 from reclm.dialogue.render import Message, Rendered, Renderer
 from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
 from reclm.dialogue.templates import ALIGNMENT_WORDINGS, Wording, wordings
 from reclm.errors import DataError
 from reclm.items.tokens import ItemTokens
-from reclm.items.trie import ItemTrie
 from reclm.teacher.client import Teacher
 from reclm.training.alignment import Alignment
 from reclm.training.general import GeneralChat
-from reclm.training.losses import LabelledSpans, scoped_targets
 
 # Batches whose samples are put next to others of like length; more would train on shorter samples
 # for long stretches without saving much padding.

@@ -21,6 +21,23 @@ from reclm.training.losses import LabelledSpans, ScopedTargets, free_targets
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """The part of retrieval in a loss.
+
+    Attributes:
+        head: What finds items; trained with the model.
+        weight: Factor of its loss beside that of the language.
+        negatives: Random items that stand for all others in training; 0 for the exact softmax.
+        only_head: Leave the loss of the language out.
+    """
+
+    head: RetrievalHead
+    weight: float = 1.0
+    negatives: int = 0
+    only_head: bool = False
+
+
+@dataclass(frozen=True)
 class ItemTargets:
     """Which item each opened span is to name.
 
