@@ -28,6 +28,7 @@ from reclm.errors import (
 from reclm.items.semantic_ids import INDEX, ITEM2ID
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
+from reclm.retrieval import RetrievalHead
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
     SPREAD,
@@ -71,6 +72,7 @@ class Backbone:
         soi_token_id: Token that opens an item span.
         eoi_token_id: Token that closes it.
         code_token_ids: Tokens of the codes of semantic IDs, level by level; none for titles.
+        head: Finds items by the model's hidden states, where they are retrieved.
     """
 
     model: Any
@@ -78,6 +80,7 @@ class Backbone:
     soi_token_id: int
     eoi_token_id: int
     code_token_ids: tuple[int, ...] = ()
+    head: RetrievalHead | None = None
 
 
 @dataclass(frozen=True)
@@ -300,6 +303,8 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     folder = Path(folder)
     (folder / SPEC_FILE).unlink(missing_ok=True)
     save_backbone(folder, backbone)
+    if backbone.head is not None:
+        backbone.head.save(folder)
     base = spec.base
     if (folder / base).is_dir():
         base = base if base.startswith((".", "/")) else f"./{base}"
@@ -393,6 +398,9 @@ def load_model(
             model = peft.PeftModel.from_pretrained(backbone.model, folder)
         model = model.merge_and_unload(safe_merge=True) if merge_adapter else model
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
+    if spec.method == "ret":
+        head = RetrievalHead.load(folder, resolve_device(device))
+        backbone = dataclasses.replace(backbone, head=head)
     return backbone, spec
 
 

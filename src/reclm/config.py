@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Method = Literal["cgen", "token"]
+Method = Literal["cgen", "token", "ret"]
 ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
@@ -269,12 +269,20 @@ class SftConfig:
         model: Hub name or folder of a causal LM, or `tiny` or `smollm2`.
         data: Folder of prepared data.
         out: Run folder; checkpoints and the final model or adapter go here.
-        method: How an item is written inside its span: `cgen` by its title, `token` by its codes.
+        method: How an item is written inside its span: `cgen` by its title, `token` by its codes,
+            `ret` by its title too, but found by its vector and not chosen word by word.
         item_form: For `token`, `codes` or `titles`; auto takes codes where the index files are and
             says so where it falls back to titles.
         index: Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty.
         align_ratio: Samples that teach what codes mean (text of an item to its codes, codes to its
             title) per recommendation sample; needs codes.
+        vectors: Item vectors (npy) that `ret` finds items by; make them with `reclm items embed`.
+        retrieval_weight: Factor of the retrieval loss beside the language loss; each is a mean.
+        negatives: Random items that stand for the catalog in the retrieval loss; 0 takes the exact
+            softmax over all items, which catalogs above 100,000 items can do without.
+        train_item_vectors: Also train the item vectors.
+        only_head: Train the retrieval head (and vectors) alone; the language model stays as it is
+            and is saved whole.
         teacher: Run folder of a fitted teacher that extends the lists, or the URL of one that is
             served; empty trains on the single next item.
         teacher_sees: Show the teacher the same window as the model, or the whole history before the
@@ -341,6 +349,11 @@ class SftConfig:
     item_form: Literal["auto", "codes", "titles"] = "auto"
     index: str = ""
     align_ratio: float = 0.0
+    vectors: str = ""
+    retrieval_weight: float = 1.0
+    negatives: int = 0
+    train_item_vectors: bool = False
+    only_head: bool = False
     teacher: str = ""
     teacher_sees: Literal["window", "history"] = "window"
     chat: Path | None = None
@@ -427,6 +440,7 @@ class EvaluateRecommendConfig:
         out: Run folder for summary.json and users.parquet.
         index: Folder of the index files of another domain's data, for a model that writes codes;
             the data folder if empty.
+        vectors: Item vectors (npy) of another domain's data, for a model that retrieves.
         split: Held-out item to score.
         k: Items per answer.
         users: Users to score at most, sampled by `seed`; 0 scores all.
@@ -444,6 +458,7 @@ class EvaluateRecommendConfig:
     data: Path
     out: Path
     index: str = ""
+    vectors: str = ""
     split: Literal["valid", "test"] = "test"
     k: int = 10
     users: int = 0

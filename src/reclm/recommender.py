@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Float32
 
 from reclm.backbone import Backbone, ModelSpec, load_model, load_spec
 from reclm.config import Decode
@@ -27,10 +28,11 @@ from reclm.decoding.generate import (
     Scaffold,
     TextToken,
 )
+from reclm.decoding.retrieve import ItemRanking, ItemRetriever
 from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wording_named
-from reclm.errors import ConfigError, DataError, NoItemLeftError, SemanticIdError
+from reclm.errors import ConfigError, DataError, NoItemLeftError, SemanticIdError, VectorError
 from reclm.items.semantic_ids import INDEX, ITEM2ID, SemanticIds, load_semantic_ids
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens, encode_titles
@@ -97,6 +99,7 @@ class Recommender:
     Raises:
         SemanticIdError: The model writes codes and none are given.
         TokenizerError: The tokenizer lacks tokens of the items.
+        VectorError: The model retrieves, and its vectors are those of another number of items.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Recommender:
         self._longest = int(np.diff(self.item_tokens.offsets).max())
         self._scaffolds: dict[int, ListScaffold] = {}
         self._category_rules: dict[tuple[str, ...], ExcludedItems] = {}
+        retriever = None if backbone.head is None else ItemRetriever(backbone.head)
         self.engine = Engine(
             backbone.model,
             self._trie,
@@ -124,13 +128,18 @@ class Recommender:
             eoi_token_id=backbone.eoi_token_id,
             stop_token_ids=_stop_token_ids(backbone, self._scaffold(1)),
             item_only_token_ids=backbone.code_token_ids,
+            retriever=retriever,
         )
-        self.beam = ItemBeam(
-            backbone.model,
-            self._trie,
-            soi_token_id=backbone.soi_token_id,
-            eoi_token_id=backbone.eoi_token_id,
-        )
+        self.beam: ItemBeam | ItemRanking
+        if retriever is not None:
+            self.beam = ItemRanking(backbone.model, self._trie, retriever)
+        else:
+            self.beam = ItemBeam(
+                backbone.model,
+                self._trie,
+                soi_token_id=backbone.soi_token_id,
+                eoi_token_id=backbone.eoi_token_id,
+            )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Recommender:
@@ -154,7 +163,10 @@ class Recommender:
         return cls(backbone, spec, catalog, semantic_ids)
 
     def with_catalog(
-        self, catalog: Catalog, semantic_ids: SemanticIds | None = None
+        self,
+        catalog: Catalog,
+        semantic_ids: SemanticIds | None = None,
+        vectors: Float32[np.ndarray, "items dim"] | None = None,
     ) -> Recommender:
         """The same model on another catalog; the weights are shared.
 
@@ -162,12 +174,23 @@ class Recommender:
             catalog: The items.
             semantic_ids: Codes of the items, needed by a model that writes codes; from the
                 quantizer whose codes the model was trained with.
+            vectors: Vector of each item, needed by a model that retrieves; made by the model and
+                wording of those it was trained with (`reclm items embed`).
 
         Raises:
             SemanticIdError: The model writes codes and none are given.
             TokenizerError: The model has no token for one of the codes.
+            VectorError: The model retrieves and vectors are missing or do not fit.
         """
-        return Recommender(self.backbone, self.spec, catalog, semantic_ids)
+        backbone = self.backbone
+        if backbone.head is not None:
+            if vectors is None:
+                raise VectorError(
+                    f"catalog {catalog.name}: the model finds items by their vectors, and this "
+                    f"catalog comes without; {backbone.head.how_to_embed()}"
+                )
+            backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
+        return Recommender(backbone, self.spec, catalog, semantic_ids)
 
     def recommend(
         self,

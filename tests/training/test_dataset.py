@@ -20,7 +20,8 @@ from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import load_teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.popularity import Popularity
-from reclm.training.dataset import Collator, Sample, SampleSource, SftDataset, ValidationDataset
+from reclm.training.collator import Collator
+from reclm.training.dataset import Sample, SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.losses import scoped_cross_entropy
 from serving import served

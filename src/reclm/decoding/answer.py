@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from reclm.decoding.constraint import SpanConstraint
 from reclm.decoding.events import (
@@ -42,6 +42,13 @@ class ControlTokens:
 class Answer:
     """State of one answer: advanced by the model's decisions, it adds what they force.
 
+    Args:
+        index: Which request of the batch.
+        request: What was asked for.
+        trie: The items.
+        control: The control tokens.
+        retrieves: Items are handed in whole (`take_item`) instead of decided on token by token.
+
     Attributes:
         index: Which request of the batch.
         request: What was asked for.
@@ -51,7 +58,13 @@ class Answer:
     """
 
     def __init__(
-        self, index: int, request: Request, trie: ItemTrie, control: ControlTokens
+        self,
+        index: int,
+        request: Request,
+        trie: ItemTrie,
+        control: ControlTokens,
+        *,
+        retrieves: bool = False,
     ) -> None:
         self.index = index
         self.request = request
@@ -73,6 +86,14 @@ class Answer:
         self._span: list[int] = []
         self._span_logprob = 0.0
         self._closed_spans = 0
+        self._retrieves = retrieves and request.grounded
+        self._awaits_item = False
+        self._wanted: int | None = None
+
+    @property
+    def awaits_item(self) -> bool:
+        """Whether a span opens next and the item in it is to be retrieved; see `take_item`."""
+        return self._awaits_item
 
     @property
     def inside(self) -> bool:
@@ -120,7 +141,28 @@ class Answer:
             self._span_logprob += logprob
         elif token in self._control.stop:
             return [self._finish("eos")]
+        elif self._retrieves and token == self._control.soi:
+            # The state that opens the span is also the one that finds the item.
+            self._awaits_item = True
+            return []
         events = self._append(token)
+        return events + self._force()
+
+    def free_rows(self) -> Bool[np.ndarray, " items"]:
+        """Which item rows may still be named."""
+        return self._constraint.free_rows()
+
+    def take_item(self, row: int, logprob: float) -> list[Event]:
+        """Opens a span, writes an item into it, and goes on to the next decision.
+
+        Args:
+            row: Item row, one of :meth:`free_rows`.
+            logprob: Its log-probability among them.
+        """
+        self._awaits_item = False
+        self._wanted = row
+        self._span_logprob = logprob
+        events = self._append(self._control.soi)
         return events + self._force()
 
     def _may_begin(self) -> bool:
@@ -130,7 +172,7 @@ class Answer:
     def _force(self) -> list[Event]:
         """Appends tokens until the model has to decide or the answer ends."""
         events: list[Event] = []
-        while self.finish_reason is None:
+        while self.finish_reason is None and not self._awaits_item:
             if self.inside:
                 run = self._constraint.forced()
                 if not run:
@@ -139,7 +181,10 @@ class Answer:
                 break
             else:
                 number = len(self._items)
-                run = [*self.request.scaffold.before_item[number], self._control.soi]
+                run = [*self.request.scaffold.before_item[number]]
+                self._awaits_item = self._retrieves
+                if not self._retrieves:
+                    run.append(self._control.soi)
             for token in run:
                 events += self._append(token)
         return events
@@ -153,7 +198,7 @@ class Answer:
         if self.inside:
             events = self._append_inside(token)
         elif self.request.grounded and token == self._control.soi:
-            self._constraint.begin()
+            self._constraint.begin(self._wanted)
             events = [ItemBegun(self.index)]
         else:
             events = [TextToken(self.index, token)]

@@ -89,12 +89,41 @@ class ExcludedItems:
         return found if before is None else found + before[hi] - before[lo]
 
     @cached_property
+    def rows(self) -> Bool[np.ndarray, " items"]:
+        """Which item rows are excluded."""
+        excluded = np.zeros(self.trie.num_items, dtype=np.bool_)
+        if self.before is not None:
+            excluded[self.trie.order] = np.diff(self.before) > 0
+        excluded[self.trie.order[self.listed]] = True
+        excluded.flags.writeable = False
+        return excluded
+
+    @cached_property
     def _listed(self) -> memoryview[int]:
         return self.listed.data
 
     @cached_property
     def _before(self) -> memoryview[int] | None:
         return None if self.before is None else self.before.data
+
+
+def free_rows(
+    trie: ItemTrie, excluded: ExcludedItems | None = None, domain: str | None = None
+) -> Bool[np.ndarray, " items"]:
+    """Which item rows of a domain are not excluded.
+
+    Raises:
+        TrieError: There is no such domain, or several and none was named.
+    """
+    return _free_rows(trie, excluded, trie.root(domain))
+
+
+def _free_rows(trie: ItemTrie, excluded: ExcludedItems | None, root: Cursor) -> np.ndarray:
+    free = np.zeros(trie.num_items, dtype=np.bool_)
+    free[trie.order[root.lo : root.hi]] = True
+    if excluded is not None:
+        free &= ~excluded.rows
+    return free
 
 
 class SpanConstraint:
@@ -115,6 +144,7 @@ class SpanConstraint:
         "_emitted",
         "_root",
         "_spent",
+        "_wanted",
         "eoi_token_id",
         "excluded",
         "trie",
@@ -152,6 +182,8 @@ class SpanConstraint:
         self._emitted: tuple[int, ...] = ()
         # Sorted positions this answer has used up, beyond the excluded ones.
         self._spent: list[int] = []
+        # Sorted position of the item the open span is to name; None lets the tokens decide.
+        self._wanted: int | None = None
 
     @property
     def inside(self) -> bool:
@@ -167,12 +199,21 @@ class SpanConstraint:
         """Whether a span may be opened now: none is open and an item is left."""
         return self._cursor is None and self._free(self._root.lo, self._root.hi) > 0
 
-    def begin(self) -> None:
+    def free_rows(self) -> Bool[np.ndarray, " items"]:
+        """Which item rows may still be named."""
+        free = _free_rows(self.trie, self.excluded, self._root)
+        free[self.trie.order[self._spent]] = False
+        return free
+
+    def begin(self, row: int | None = None) -> None:
         """Opens a span.
+
+        Args:
+            row: The item it is to name, one of :meth:`free_rows`; then every token is forced.
 
         Raises:
             NoItemLeftError: Every item is excluded or has been named.
-            TrieError: A span is open already.
+            TrieError: A span is open already, or the item may not be named.
         """
         if self._cursor is not None:
             raise TrieError("a span is open already; close it before the next one")
@@ -182,6 +223,12 @@ class SpanConstraint:
                 f"no item left to recommend: all {total} are excluded or have been named "
                 f"({len(self._emitted)} named); exclude fewer items or ask for fewer"
             )
+        if row is not None:
+            [position] = self.trie.positions([row]).tolist()
+            outside = not self._root.lo <= position < self._root.hi
+            if outside or not self._free(position, position + 1):
+                raise TrieError(f"item row {row}: is excluded or has been named already")
+            self._wanted = position
         self._cursor = self._root
 
     def allowed(self) -> Int32[np.ndarray, " allowed"]:
@@ -213,6 +260,8 @@ class SpanConstraint:
         Includes the closing token. Empty outside a span and where a decision is next.
         """
         cursor = self._cursor
+        if cursor is not None and self._wanted is not None:
+            return [*self.trie.rest(cursor, self._wanted), self.eoi_token_id]
         run: list[int] = []
         while cursor is not None:
             run += self.trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
@@ -271,6 +320,7 @@ class SpanConstraint:
         copy._cursor = self._cursor
         copy._emitted = self._emitted
         copy._spent = self._spent.copy()
+        copy._wanted = self._wanted
         return copy
 
     def _open_cursor(self) -> Cursor:
@@ -304,9 +354,10 @@ class SpanConstraint:
         return choices
 
     def _close(self, lo: int, hi: int) -> int:
-        """Ends the span at the items ``[lo, hi)`` and names the first that is allowed."""
+        """Ends the span at the items ``[lo, hi)`` and names the wanted one, or else the first."""
         free = [position for position in range(lo, hi) if self._free(position, position + 1)]
-        row = int(self.trie.order[free[0]])
+        row = int(self.trie.order[free[0] if self._wanted is None else self._wanted])
+        self._wanted = None
         if self.unique:
             for position in free:
                 insort(self._spent, position)

@@ -1,8 +1,9 @@
 """The decoding engine: a batch of requests in, a stream of events out; token ids only.
 
-Inside an item span the model decides only where the catalog leaves a choice. What a decision
-forces (the rest of a title, its closing token, the scaffold up to the next title) is fed together
-with it in one forward pass, rows of a batch with runs of different lengths.
+Inside an item span the model decides only where the catalog leaves a choice; with a retriever it
+decides nothing there, as the state that opens the span already says which item stands in it. What a
+decision forces (the rest of a title, its closing token, the scaffold up to the next title) is fed
+together with it in one forward pass, rows of a batch with runs of different lengths.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from reclm.decoding.answer import Answer, check_control_tokens
 from reclm.decoding.events import Completion, Event, Finished, ItemBegun, ItemDone, TextToken
 from reclm.decoding.packed import PackedModel, Readout
 from reclm.decoding.request import Request, Scaffold
+from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
 from reclm.errors import BackboneError
 from reclm.items.trie import ItemTrie
@@ -45,7 +47,7 @@ class Statistics:
     Attributes:
         forward_passes: Calls of the model, prefill included.
         tokens_fed: Tokens the model has seen, those of the prompts included.
-        decisions: Tokens the model decided on, over all rows.
+        decisions: Tokens the model decided on and items that were retrieved, over all rows.
     """
 
     forward_passes: int = 0
@@ -64,6 +66,7 @@ class Engine:
         stop_token_ids: Tokens that end an answer.
         item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
             codes of semantic IDs.
+        retriever: Chooses the items; without one the model writes them token by token.
 
     Attributes:
         statistics: Counts of what was done.
@@ -71,6 +74,7 @@ class Engine:
     Raises:
         TokenizerError: A control token has two roles or occurs inside an item.
         BackboneError: The model cannot be fed packed rows.
+        VectorError: The retriever has vectors of another number of items.
     """
 
     def __init__(
@@ -82,7 +86,11 @@ class Engine:
         eoi_token_id: int,
         stop_token_ids: Collection[int],
         item_only_token_ids: Collection[int] = (),
+        retriever: ItemRetriever | None = None,
     ) -> None:
+        if retriever is not None:
+            check_items(trie, retriever)
+        self._retriever = retriever
         self._trie = trie
         self._item_only = torch.tensor(sorted(item_only_token_ids), dtype=torch.int64)
         self._control = check_control_tokens(trie, soi_token_id, eoi_token_id, stop_token_ids)
@@ -108,7 +116,7 @@ class Engine:
 
     def _answers(self, requests: Sequence[Request]) -> list[Answer]:
         return [
-            Answer(index, request, self._trie, self._control)
+            Answer(index, request, self._trie, self._control, retrieves=self._retriever is not None)
             for index, request in enumerate(requests)
         ]
 
@@ -120,13 +128,36 @@ class Engine:
             readout = self._model.forward(rows)
             self.statistics.forward_passes += 1
             self.statistics.tokens_fed += sum(len(new) for _, new in rows)
-            self.statistics.decisions += len(active)
             decisions = [
                 *_decide_inside(readout, active),
                 *_decide_outside(readout, active, self._item_only),
             ]
             for answer, token, logprob in decisions:
                 yield from answer.take(token, logprob)
+            items = self._retrieve(readout, active)
+            for answer, item_row, logprob in items:
+                yield from answer.take_item(item_row, logprob)
+            self.statistics.decisions += len(decisions) + len(items)
+
+    def _retrieve(
+        self, readout: Readout, answers: Sequence[Answer]
+    ) -> list[tuple[Answer, int, float]]:
+        """Items of the answers in which a span opens now."""
+        rows = [row for row, answer in enumerate(answers) if answer.awaits_item]
+        if not rows or self._retriever is None:
+            return []
+        picks = [
+            Pick(
+                free=answers[row].free_rows(),
+                temperature=answers[row].request.temperature,
+                top_k=answers[row].request.top_k,
+                top_p=answers[row].request.top_p,
+                random=answers[row].random,
+            )
+            for row in rows
+        ]
+        chosen = self._retriever.pick(readout.states(rows), picks)
+        return [(answers[row], *item) for row, item in zip(rows, chosen, strict=True)]
 
 
 def _decide_inside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[Answer, int, float]]:
@@ -149,7 +180,9 @@ def _decide_outside(
     readout: Readout, answers: Sequence[Answer], item_only: Int64[Tensor, " tokens"]
 ) -> list[tuple[Answer, int, float]]:
     """Decisions of the answers outside item spans, over the whole vocabulary."""
-    rows = [row for row, answer in enumerate(answers) if not answer.inside]
+    rows = [
+        row for row, answer in enumerate(answers) if not answer.inside and not answer.awaits_item
+    ]
     if not rows:
         return []
     scores = readout.full(rows)

@@ -221,6 +221,19 @@ class Readout:
         self._hidden, self._logits = hidden, logits
         self._head, self._weight, self._bias = head, weight, bias
 
+    def states(self, rows: Sequence[int]) -> Float[Tensor, "chosen hidden"]:
+        """The hidden states of some rows, from which the output layer makes the scores.
+
+        Raises:
+            BackboneError: The model transforms the scores of its output layer.
+        """
+        if self._hidden is None:
+            raise BackboneError(
+                "the model transforms the scores of its output layer, and retrieval needs the "
+                "states before it; choose another model"
+            )
+        return self._hidden[list(rows)]
+
     @torch.no_grad()
     def full(self, rows: Sequence[int]) -> Float[Tensor, "chosen vocab"]:
         """Scores of the whole vocabulary for some rows, in float32."""

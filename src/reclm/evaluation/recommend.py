@@ -22,6 +22,7 @@ from reclm.evaluation import metrics
 from reclm.evaluation.answers import AnswerReader, Named, entries
 from reclm.evaluation.report import metric_table
 from reclm.items.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
+from reclm.items.vectors import load_vectors
 from reclm.progress import with_progress
 from reclm.teacher.location import is_url, open_teacher
 
@@ -83,7 +84,9 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         BackboneError: The model is incomplete or damaged.
     """
     _check(config)
-    inputs = {**prepared_files(config.data), **_model_files(config.model)}
+    inputs = {**prepared_files(config.data), **model_files(config.model)}
+    if config.vectors:
+        inputs["vectors"] = existing_vectors(config.vectors)
     run = open_run(
         config.out,
         "evaluate recommend",
@@ -207,6 +210,19 @@ def _check(config: EvaluateRecommendConfig) -> None:
             )
 
 
+def existing_vectors(path: str) -> Path:
+    """The file a flag names.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"--vectors {path}: no such file; make item vectors with `reclm items embed`"
+        )
+    return Path(path)
+
+
 def _is_language_model(model: str) -> bool:
     return model != POPULARITY and (Path(model) / "reclm.json").exists()
 
@@ -216,7 +232,7 @@ def _is_teacher(model: str) -> bool:
     return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
 
 
-def _model_files(model: str) -> dict[str, Path]:
+def model_files(model: str) -> dict[str, Path]:
     """The files of a model that its answers depend on."""
     if model == POPULARITY or is_url(model):
         return {}
@@ -253,17 +269,50 @@ def _method(config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOu
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
         return Method(POPULARITY, _ask_teacher(popularity, catalog, config))
     if _is_language_model(config.model):
-        from reclm.recommender import Recommender
-
-        recommender = Recommender.from_pretrained(config.model, device=config.device)
-        if recommender.catalog.fingerprint != catalog.fingerprint:
-            semantic_ids = None
-            if recommender.spec.item_form == "codes":
-                semantic_ids = load_semantic_ids(config.index or config.data, catalog)
-            recommender = recommender.with_catalog(catalog, semantic_ids)
+        recommender = load_recommender(
+            config.model, catalog, config.device, config.index or config.data, config.vectors
+        )
         return Method(recommender.spec.method, _ask_model(recommender, config))
     teacher = open_teacher(config.model, catalog, config.device)
     return Method("sasrec", _ask_teacher(teacher, catalog, config))
+
+
+def load_recommender(
+    model: str | Path, catalog: Catalog, device: str, index: str | Path, vectors: str
+) -> Recommender:
+    """Loads a language model, for the catalog to be scored on.
+
+    Args:
+        model: Folder of the model.
+        catalog: The catalog; if it is not the model's own, the next two say how the model writes or
+            finds its items.
+        device: Device to run on.
+        index: Folder of index files, for a model that writes codes.
+        vectors: File of item vectors, for a model that retrieves; empty for none.
+
+    Raises:
+        ConfigError: Vectors are given and of no use.
+        SemanticIdError: Index files are needed, and missing or damaged.
+        VectorError: Vectors are needed, and missing or do not fit.
+    """
+    from reclm.recommender import Recommender
+
+    recommender = Recommender.from_pretrained(model, device=device)
+    own = recommender.catalog.fingerprint == catalog.fingerprint
+    if vectors and (own or recommender.backbone.head is None):
+        raise ConfigError(
+            f"--vectors {vectors}: {model} "
+            + ("has those of this catalog" if own else "does not retrieve")
+            + "; leave it out"
+        )
+    if own:
+        return recommender
+    semantic_ids = None
+    if recommender.spec.item_form == "codes":
+        semantic_ids = load_semantic_ids(index, catalog)
+    return recommender.with_catalog(
+        catalog, semantic_ids, load_vectors(vectors, len(catalog)) if vectors else None
+    )
 
 
 def _ask_teacher(teacher: Teacher, catalog: Catalog, config: EvaluateRecommendConfig) -> Answering:

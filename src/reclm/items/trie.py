@@ -276,6 +276,20 @@ class ItemTrie:
             self.arrays.bounds[first + node : end + node + 1],
         )
 
+    def rest(self, cursor: Cursor, position: int) -> list[int]:
+        """The tokens from the cursor to the end of the item at a sorted position below it."""
+        run: list[int] = []
+        while True:
+            run += self._tail[cursor.chain : cursor.chain_end].tolist()
+            if cursor.node < 0:
+                return run
+            tokens, bounds = self.choices(cursor.node)
+            choice = int(bounds.searchsorted(position, side="right")) - 1
+            if tokens[choice] == CLOSE:
+                return run
+            run.append(int(tokens[choice]))
+            cursor = self.choose(cursor, choice)
+
     def node_tokens(self, node: int) -> Int32[np.ndarray, " choices"]:
         """The tokens of a node, ascending, :data:`CLOSE` last where the span may close."""
         return self.choices(node)[0]

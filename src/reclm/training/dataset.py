@@ -1,29 +1,26 @@
-"""Training samples: a pure function of seed, epoch and user, rendered and collated in batches."""
+"""Training samples: a pure function of seed, epoch and user, rendered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 from torch.utils.data import Dataset
 
-from reclm.config import ScopeType, SftConfig
+from reclm.config import SftConfig
 from reclm.data.interactions import LeaveOneOut
 from reclm.dialogue.render import Message, Rendered, Renderer
 from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
 from reclm.dialogue.templates import ALIGNMENT_WORDINGS, Wording, wordings
 from reclm.errors import DataError
 from reclm.items.tokens import ItemTokens
-from reclm.items.trie import ItemTrie
 from reclm.teacher.client import Teacher
 from reclm.training.alignment import Alignment
 from reclm.training.general import GeneralChat
-from reclm.training.losses import LabelledSpans, scoped_targets
 
 # Batches whose samples are put next to others of like length; more would train on shorter samples
 # for long stretches without saving much padding.
@@ -462,56 +459,6 @@ class ValidationDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, so that the teacher is asked once."""
         return self._source.validation_samples([self._users[index] for index in indices])
-
-
-class Collator:
-    """Pads samples on the right and lays out what each position is trained on.
-
-    With causal attention nothing sees the padding behind it, so there is no attention mask.
-    """
-
-    def __init__(
-        self, trie: ItemTrie, *, eoi_token_id: int, pad_token_id: int, scope: ScopeType
-    ) -> None:
-        """Takes the prefix tree of the catalog and the ids of two tokens."""
-        self._trie = trie
-        self._eoi_token_id = eoi_token_id
-        self._pad_token_id = pad_token_id
-        self._scope = scope
-
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            ``input_ids`` ``[batch, length]``, ``targets``, ``num_labels`` (a scalar tensor) and
-            ``cut``, the history items left out.
-        """
-        length = max(len(sample.rendered.input_ids) for sample in samples)
-        input_ids = np.full((len(samples), length), self._pad_token_id, dtype=np.int64)
-        labelled = np.zeros((len(samples), length), dtype=np.bool_)
-        spans: list[tuple[int, int, int, int]] = []
-        for number, sample in enumerate(samples):
-            size = len(sample.rendered.input_ids)
-            input_ids[number, :size] = sample.rendered.input_ids
-            labelled[number, :size] = sample.rendered.loss_mask
-            for span, trained in zip(sample.rendered.spans, sample.trained.tolist(), strict=True):
-                if trained:
-                    spans.append((number, *span))
-        columns = np.array(spans, dtype=np.int64).reshape(-1, 4).T
-        targets = scoped_targets(
-            self._trie,
-            input_ids,
-            labelled,
-            LabelledSpans(*columns),
-            eoi_token_id=self._eoi_token_id,
-            scope=self._scope,
-        )
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "targets": targets,
-            "num_labels": torch.tensor(targets.num_labels),
-            "cut": torch.tensor(sum(sample.cut for sample in samples)),
-        }
 
 
 def _written(rendered: Rendered) -> Bool[np.ndarray, " spans"]:

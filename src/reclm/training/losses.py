@@ -144,6 +144,34 @@ def scoped_targets(
     )
 
 
+def free_targets(
+    input_ids: Integer[np.ndarray, "batch length"],
+    labelled: Bool[np.ndarray, "batch length"],
+    spans: LabelledSpans,
+) -> ScopedTargets:
+    """The labels of a batch outside ``spans``, over the whole vocabulary; none inside them.
+
+    Args:
+        input_ids: Token ids, padded on the right.
+        labelled: Tokens to train on; the token that opens a span is outside of it.
+        spans: Item spans of the batch.
+    """
+    free = labelled & ~_inside(spans, input_ids.shape)
+    free[:, 0] = False
+    tokens = np.flatnonzero(free)
+    none = torch.zeros(0, dtype=torch.int64)
+    return ScopedTargets(
+        free_position=torch.from_numpy(tokens - 1),
+        free_token=torch.from_numpy(input_ids.reshape(-1)[tokens].astype(np.int64)),
+        free_in_span=torch.zeros(len(tokens), dtype=torch.bool),
+        block_shape=(),
+        decision_position=none,
+        decision_choice=none,
+        child_token=none,
+        num_labels=len(tokens),
+    )
+
+
 def scoped_cross_entropy(
     hidden: Float[Tensor, "*batch hidden"],
     weight: Float[Tensor, "vocab hidden"],

@@ -44,13 +44,17 @@ from reclm.items.semantic_ids import (
 )
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
+from reclm.items.vectors import load_vectors
+from reclm.retrieval import RetrievalHead, vectors_origin
 from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.location import is_url, open_teacher
 from reclm.training.alignment import Alignment
-from reclm.training.dataset import Collator, SampleSource, SftDataset, ValidationDataset
+from reclm.training.collator import Collator
+from reclm.training.dataset import SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.progress import ProgressReport
+from reclm.training.retrieval_loss import Retrieval
 from reclm.training.trainer import (
     ScopedTrainer,
     checkpoint_step,
@@ -157,8 +161,23 @@ def check_config(config: SftConfig) -> None:
         (config.chat is not None and not config.chat.is_file(),
          f"--chat {config.chat}: no such file"),
         (not config.data.is_dir(), f"--data {config.data}: no such folder"),
-        (config.method == "cgen" and config.item_form == "codes",
-         "--item-form codes: --method cgen writes titles; use --method token"),
+        (config.method != "token" and config.item_form == "codes",
+         f"--item-form codes: --method {config.method} writes titles; use --method token"),
+        (config.method == "ret" and not config.vectors,
+         "--vectors: --method ret finds items by their vectors; make them with "
+         "`reclm items embed`"),
+        (config.method == "ret" and not Path(config.vectors).is_file(),
+         f"--vectors {config.vectors}: no such file; make item vectors with `reclm items embed`"),
+        (config.method != "ret" and bool(config.vectors),
+         f"--vectors: --method {config.method} has no use for them; use --method ret"),
+        (config.method != "ret" and (config.train_item_vectors or config.only_head),
+         "--train-item-vectors, --only-head: train what --method ret has; add it"),
+        (config.only_head and config.quantization != "none",
+         "--only-head: saves the language model whole, which quantized weights cannot be; "
+         "use --quantization none"),
+        (config.only_head and (config.train_embeddings or config.train_lm_head),
+         "--only-head: leaves the language model as it is; drop --train-embeddings and "
+         "--train-lm-head"),
         (bool(config.index) and not Path(config.index).is_dir(),
          f"--index {config.index}: no such folder"),
         (bool(config.teacher) and not is_url(config.teacher) and not Path(config.teacher).is_dir(),
@@ -183,7 +202,7 @@ def check_config(config: SftConfig) -> None:
         _check_range(config, name, low=0.0)
     for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio"):
         _check_range(config, name, low=0.0, high=1.0)
-    for name in ("max_steps", "validate_every", "checkpoint_every", "workers", "seed"):
+    for name in ("negatives", "max_steps", "validate_every", "checkpoint_every", "workers", "seed"):
         _check_range(config, name, low=0)
     for name in (
         "max_history", "list_length", "max_length", "epochs", "batch_size", "validation_users",
@@ -194,6 +213,10 @@ def check_config(config: SftConfig) -> None:
         raise ConfigError(f"--wording {config.wording}: offers candidates, which nobody gives it")
     if not 0 <= config.adam_beta2 < 1:
         raise ConfigError(f"--adam-beta2 {config.adam_beta2}: expected at least 0 and less than 1")
+    if not config.retrieval_weight > 0:
+        raise ConfigError(
+            f"--retrieval-weight {config.retrieval_weight}: expected a positive number"
+        )
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
 
@@ -254,6 +277,8 @@ def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
         found["teacher"] = Path(config.teacher) / "teacher.safetensors"
     if config.chat is not None:
         found["chat"] = config.chat
+    if config.vectors:
+        found["vectors"] = Path(config.vectors)
     if config.item_form == "codes":
         found |= index_files(_index_folder(config))
     if Path(config.model).is_dir():
@@ -298,7 +323,7 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
         )
         backbone = create_tiny(_tiny_texts(inputs), sizes)
         backbone.model.set_attn_implementation(config.attention)
-        if config.tune == "lora" and is_main:
+        if _adapts(config) and is_main:
             save_backbone(config.out / _TINY_BASE, backbone)
     else:
         # Each process of several takes the device accelerate gives it, when the trainer moves it.
@@ -316,7 +341,9 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
     if inputs.semantic_ids is not None:
         spread = UNTRAINED_SPREAD if config.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
-    if config.tune == "lora":
+    if config.method == "ret":
+        backbone = replace(backbone, head=_head(config, backbone, len(inputs.catalog)))
+    if _adapts(config):
         return add_lora(
             backbone,
             r=config.lora_r,
@@ -327,8 +354,24 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
             train_lm_head=config.train_lm_head,
             seed=config.seed,
         )
-    backbone.model.requires_grad_(True)
+    backbone.model.requires_grad_(not config.only_head)
     return backbone
+
+
+def _adapts(config: SftConfig) -> bool:
+    """Whether the result is an adapter."""
+    return config.tune == "lora" and not config.only_head
+
+
+def _head(config: SftConfig, backbone: Backbone, items: int) -> RetrievalHead:
+    """An untrained head on the vectors of the catalog."""
+    return RetrievalHead.create(
+        backbone.model.config.get_text_config().hidden_size,
+        load_vectors(config.vectors, items),
+        train_vectors=config.train_item_vectors,
+        origin=vectors_origin(config.vectors),
+        seed=config.seed,
+    )
 
 
 def _tiny_texts(inputs: _Inputs) -> list[str]:
@@ -388,9 +431,15 @@ def _trainer(
     if config.max_steps:
         steps = min(steps, config.max_steps)
     pad = backbone.tokenizer.pad_token_id
+    retrieval = None
+    if backbone.head is not None:
+        retrieval = Retrieval(
+            backbone.head, config.retrieval_weight, config.negatives, config.only_head
+        )
     trainer = ScopedTrainer(
         loss=config.loss,
         gamma=config.focal_gamma,
+        retrieval=retrieval,
         model=backbone.model,
         args=_arguments(config, steps, source.per_epoch / step_size),
         train_dataset=SftDataset(source, steps * step_size, step_size, config.seed),
@@ -400,6 +449,7 @@ def _trainer(
             eoi_token_id=backbone.eoi_token_id,
             pad_token_id=backbone.eoi_token_id if pad is None else pad,
             scope=config.scope,
+            retrieves=retrieval is not None,
         ),
         callbacks=[ProgressReport(console)],
     )
@@ -459,7 +509,7 @@ def _tensorboard(out: Path, after: int) -> TensorBoardCallback:
 
 def _spec(config: SftConfig, semantic_ids: SemanticIds | None) -> ModelSpec:
     base = config.model
-    if config.model == "tiny" and config.tune == "lora":
+    if config.model == "tiny" and _adapts(config):
         base = _TINY_BASE
     elif Path(config.model).is_dir():
         base = os.path.relpath(config.model, config.out)

@@ -18,12 +18,17 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from reclm.artifacts import write_json
 from reclm.backbone import base_model, output_rows
 from reclm.config import LossType
+from reclm.retrieval import RetrievalHead
 from reclm.training.losses import ScopedTargets, scoped_cross_entropy
+from reclm.training.retrieval_loss import ItemTargets, Retrieval, retrieval_cross_entropy
 
 _COMPLETE = "complete.json"
+_HEAD = "retrieval_head"
 
 
-def scoped_forward(model: nn.Module, loss: LossType, gamma: float) -> None:
+def scoped_forward(
+    model: nn.Module, loss: LossType, gamma: float, retrieval: Retrieval | None = None
+) -> None:
     """Makes a causal language model's forward pass return the scoped loss.
 
     The loss is computed inside the forward pass, because wrappers for several processes (DDP, FSDP,
@@ -33,6 +38,8 @@ def scoped_forward(model: nn.Module, loss: LossType, gamma: float) -> None:
         model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
         loss: Loss type.
         gamma: Exponent of the focal loss.
+        retrieval: The head that finds items and its part in the loss; the head becomes a part of
+            the model.
     """
 
     def forward(
@@ -40,18 +47,34 @@ def scoped_forward(model: nn.Module, loss: LossType, gamma: float) -> None:
         input_ids: Int64[Tensor, "batch length"],
         targets: ScopedTargets,
         num_labels: Tensor | None = None,
+        items: ItemTargets | None = None,
+        num_spans: Tensor | None = None,
     ) -> Float[Tensor, ""]:
         hidden = base_model(self)(input_ids=input_ids, use_cache=False).last_hidden_state
-        weight, bias = output_rows(self)
-        return scoped_cross_entropy(
-            hidden, weight, targets, bias=bias, loss=loss, gamma=gamma, num_labels=num_labels
-        )
+        total: Tensor = hidden.new_zeros((), dtype=torch.float32)
+        if retrieval is None or not retrieval.only_head:
+            weight, bias = output_rows(self)
+            total = total + scoped_cross_entropy(
+                hidden, weight, targets, bias=bias, loss=loss, gamma=gamma, num_labels=num_labels
+            )
+        if retrieval is not None and items is not None:
+            total = total + retrieval.weight * retrieval_cross_entropy(
+                hidden,
+                retrieval.head,
+                items,
+                negatives=retrieval.negatives if self.training else 0,
+                num_spans=num_spans,
+            )
+        return total
 
+    if retrieval is not None:
+        model.add_module(_HEAD, retrieval.head)
     setattr(model, "forward", MethodType(forward, model))  # noqa: B010
 
 
 def plain_forward(model: nn.Module) -> None:
-    """Gives a model its own forward pass back."""
+    """Gives a model its own forward pass back; a head is no part of it any more."""
+    model._modules.pop(_HEAD, None)
     for name in ("forward", "_original_forward"):
         model.__dict__.pop(name, None)
 
@@ -59,14 +82,24 @@ def plain_forward(model: nn.Module) -> None:
 class ScopedTrainer(Trainer):  # type: ignore[misc]
     """Trains on batches of `Collator`, in the order of the dataset."""
 
-    def __init__(self, *, loss: LossType, gamma: float, **options: Any) -> None:
-        """Takes a loss type, the focal exponent, and the options of `Trainer`."""
+    def __init__(
+        self,
+        *,
+        loss: LossType,
+        gamma: float,
+        retrieval: Retrieval | None = None,
+        **options: Any,
+    ) -> None:
+        """Takes a loss type, the focal exponent, retrieval, and the options of `Trainer`."""
+        # Before the model is placed on its device, so that the head goes with it.
+        scoped_forward(options["model"], loss, gamma, retrieval)
         super().__init__(**options)
-        scoped_forward(self.model, loss, gamma)
+        self._head: RetrievalHead | None = None if retrieval is None else retrieval.head
         # Losses are sums over the labels of all batches and processes of a step.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
         self._cut = 0
+        self._num_spans: Tensor | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
@@ -78,15 +111,14 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
+        names = ("num_labels", "num_spans", "cut")
         counts = torch.stack(
-            [
-                torch.stack([batch["num_labels"].to(device), batch["cut"].to(device)])
-                for batch in batches
-            ]
+            [torch.stack([batch[name].to(device) for name in names]) for batch in batches]
         ).sum(0)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
-        self._cut += int(counts[1])
+        self._num_spans = counts[1]
+        self._cut += int(counts[2])
         return batches, counts[0]
 
     def compute_loss(
@@ -101,6 +133,8 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
             input_ids=inputs["input_ids"],
             targets=inputs["targets"],
             num_labels=num_items_in_batch,
+            items=inputs.get("items"),
+            num_spans=None if num_items_in_batch is None else self._num_spans,
         )
         if num_items_in_batch is not None:
             # Processes average their gradients, but their losses add up.
@@ -140,6 +174,14 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
             )
         else:
             super()._save(output_dir, state_dict)
+        if self._head is not None:
+            self._head.save(str(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._head is not None:
+            saved = RetrievalHead.load(resume_from_checkpoint)
+            self._head.load_state_dict(saved.state_dict())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -1,0 +1,290 @@
+"""Which item stands in a span that opens: the best allowed one by the retrieval head's score.
+
+Items are compared exactly, by one matrix product. Catalogs beyond a size are searched through an
+inverted-file index instead; the items it proposes are compared exactly, and where all of them are
+excluded the whole catalog is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from reclm.decoding.beam import RankedItems, Slot
+from reclm.decoding.constraint import free_rows
+from reclm.decoding.packed import PackedModel, RowCache
+from reclm.decoding.sampling import NOT_NUMBERS, choose
+from reclm.errors import BackboneError, ConfigError, TrieError, VectorError, require
+from reclm.items.trie import ItemTrie
+from reclm.retrieval import RetrievalHead
+
+INDEX_ABOVE = 1_000_000
+# Scores of the whole catalog that exist at a time.
+_MOST_SCORES = 1 << 25
+# Items that sampling chooses among; no answer of any use comes from behind them.
+_SAMPLED = 1000
+# Items the index proposes for one; more where more are asked for.
+_PROPOSED = 100
+# Lists of the index that are looked through: a share of them finds nearly all nearest items.
+_PROBED_SHARE = 1 / 8
+
+Free = Bool[np.ndarray, " items"]
+"""Which item rows may be named."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """How one item is chosen.
+
+    Attributes:
+        free: Item rows to choose among.
+        temperature: Divides the scores before sampling; 0 takes the best item.
+        top_k: Sample from this many best items; 0 for all that count.
+        top_p: Sample from the smallest set of items with this probability.
+        random: Source of the sample.
+    """
+
+    free: Free
+    temperature: float
+    top_k: int
+    top_p: float
+    random: np.random.Generator
+
+
+class ItemRetriever:
+    """Finds items by the scores of a retrieval head.
+
+    Args:
+        head: The head, with a vector for each item row.
+        index_above: Number of items beyond which an index is built and asked.
+
+    Raises:
+        MissingExtraError: The catalog needs an index and faiss is not installed.
+    """
+
+    def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
+        self.head = head
+        if len(head) > index_above:
+            require("faiss", extra="index")
+        self._indexed = len(head) > index_above
+
+    def pick(
+        self, states: Float[Tensor, "rows hidden"], picks: Sequence[Pick]
+    ) -> list[tuple[int, float]]:
+        """Chooses an item for each state.
+
+        Args:
+            states: Hidden states that predict the opening token.
+            picks: How to choose; each leaves at least one item free.
+
+        Returns:
+            Item row, and its log-probability at temperature 1 among the free items (of those that
+            the index proposes, where there is one).
+
+        Raises:
+            BackboneError: The scores are not numbers.
+        """
+        wanted = max((_SAMPLED if pick.temperature else 1 for pick in picks), default=1)
+        chosen = []
+        for pick, found in zip(
+            picks, self.best(states, [pick.free for pick in picks], wanted), strict=True
+        ):
+            place = choose(
+                found.logprobs,
+                temperature=pick.temperature,
+                top_k=pick.top_k,
+                top_p=pick.top_p,
+                random=pick.random,
+            )
+            chosen.append((int(found.rows[place]), float(found.logprobs[place])))
+        return chosen
+
+    def best(
+        self,
+        states: Float[Tensor, "rows hidden"],
+        free: Sequence[Free],
+        k: int | None,
+        among: Sequence[Free] | None = None,
+    ) -> list[RankedItems]:
+        """The best free items of each state, best first; of equal ones the lower row.
+
+        Args:
+            states: Hidden states that predict the opening token.
+            free: For each state the item rows to choose among.
+            k: Items to find; None ranks all free ones.
+            among: For each state the item rows that share the probability; by default the free
+                ones.
+
+        Raises:
+            BackboneError: The scores are not numbers.
+        """
+        with torch.no_grad():
+            query = self.head.query(states)
+        if not query.isfinite().all():
+            raise BackboneError(NOT_NUMBERS)
+        found: list[RankedItems | None] = [None] * len(free)
+        among = free if among is None else among
+        if self._indexed and k is not None:
+            found = self._proposed(query, free, k, among)
+        rest = [place for place, ranked in enumerate(found) if ranked is None]
+        size = max(1, _MOST_SCORES // len(self.head))
+        for start in range(0, len(rest), size):
+            part = rest[start : start + size]
+            ranked = self._compared(
+                query[part], [free[place] for place in part], k, [among[place] for place in part]
+            )
+            for place, one in zip(part, ranked, strict=True):
+                found[place] = one
+        return [one for one in found if one is not None]
+
+    @torch.no_grad()
+    def _compared(
+        self,
+        query: Float[Tensor, "rows dim"],
+        free: Sequence[Free],
+        k: int | None,
+        among: Sequence[Free],
+    ) -> list[RankedItems]:
+        """Compares all items."""
+        scores = self.head.scores(query)
+        shared = torch.from_numpy(np.stack(among)).to(scores.device)
+        total = scores.masked_fill(~shared, -torch.inf).double().logsumexp(1)
+        allowed = torch.from_numpy(np.stack(free)).to(scores.device)
+        scores = scores.masked_fill_(~allowed, -torch.inf)
+        if k == 1:
+            worst = scores.max(1, keepdim=True).values
+        elif k is None or k >= scores.shape[1]:
+            worst = torch.full_like(scores[:, :1], -torch.inf)
+        else:
+            worst = scores.topk(k, dim=1).values[:, -1:]
+        # More than k where items tie with the last one, so that the order does not rest on chance.
+        place, row = ((scores >= worst) & allowed).nonzero(as_tuple=True)
+        logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
+        ends = torch.bincount(place, minlength=len(query)).cumsum(0).cpu().numpy()
+        rows = row.cpu().numpy()
+        return [
+            _ranked(rows[start:end], logprobs[start:end], k)
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _proposed(
+        self,
+        query: Float[Tensor, "rows dim"],
+        free: Sequence[Free],
+        k: int,
+        among: Sequence[Free],
+    ) -> list[RankedItems | None]:
+        """Compares the items the index proposes; None where too few of them are free."""
+        count = min(len(self.head), max(_PROPOSED, 2 * k))
+        _, proposed = self._index.search(query.cpu().numpy(), count)
+        ranked: list[RankedItems | None] = []
+        for place, rows in enumerate(proposed):
+            rows = np.sort(rows[rows >= 0])
+            allowed = free[place][rows]
+            if allowed.sum() < min(k, int(np.count_nonzero(free[place]))):
+                ranked.append(None)
+                continue
+            items = torch.from_numpy(rows).to(query.device)
+            scores = self.head.scores(query[place : place + 1], items)[0].double().cpu().numpy()
+            total = np.logaddexp.reduce(scores[among[place][rows]])
+            ranked.append(_ranked(rows[allowed], scores[allowed] - total, k))
+        return ranked
+
+    @cached_property
+    def _index(self) -> Any:
+        """An inverted file over all vectors (faiss), its lists made by seeded k-means."""
+        faiss = require("faiss", extra="index")
+        vectors = self.head.vectors.detach().cpu().numpy()
+        lists = max(1, 4 * math.isqrt(len(vectors)))
+        quantizer = faiss.IndexFlatIP(self.head.dim)
+        index = faiss.IndexIVFFlat(quantizer, self.head.dim, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = 0
+        index.nprobe = max(1, math.ceil(lists * _PROBED_SHARE))
+        index.train(vectors)
+        index.add(vectors)
+        return index
+
+
+class ItemRanking:
+    """Ranks the items of slots by the retrieval head's softmax; one forward pass for all slots.
+
+    Args:
+        model: A transformers causal LM, also within a PEFT wrapper.
+        trie: The items.
+        retriever: Finds them.
+
+    Raises:
+        VectorError: The head has vectors of another number of items.
+        BackboneError: The model cannot be fed packed rows.
+    """
+
+    def __init__(self, model: Any, trie: ItemTrie, retriever: ItemRetriever) -> None:
+        check_items(trie, retriever)
+        self._model = PackedModel(model)
+        self._trie = trie
+        self._retriever = retriever
+        self.forward_passes = 0
+
+    def top_items(self, slots: Sequence[Slot], k: int | None = 10) -> list[RankedItems]:
+        """The best items of each slot; as :meth:`reclm.decoding.beam.ItemBeam.top_items`.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: A slot's domain or exclusions are not those of the trie.
+            BackboneError: The model's scores are not numbers.
+        """
+        if k is not None and k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1, or None")
+        free = [self._rows(slot, excluded=True) for slot in slots]
+        among = [self._rows(slot, excluded=False) for slot in slots]
+        none = RankedItems(np.empty(0, np.int32), np.empty(0))
+        found = [none] * len(slots)
+        asked = [place for place, rows in enumerate(free) if rows.any()]
+        if asked:
+            rows = [(RowCache(), [int(t) for t in slots[place].prompt_ids]) for place in asked]
+            readout = self._model.forward(rows)
+            self.forward_passes += 1
+            ranked = self._retriever.best(
+                readout.states(range(len(asked))),
+                [free[place] for place in asked],
+                k,
+                [among[place] for place in asked],
+            )
+            for place, one in zip(asked, ranked, strict=True):
+                found[place] = one
+        return found
+
+    def _rows(self, slot: Slot, *, excluded: bool) -> Free:
+        rule = slot.excluded if excluded else None
+        if slot.excluded is not None and slot.excluded.trie is not self._trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        return free_rows(self._trie, rule, slot.domain)
+
+
+def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
+    """Makes sure that a retriever's items are those of a trie.
+
+    Raises:
+        VectorError: They are not as many.
+    """
+    if len(retriever.head) != trie.num_items:
+        raise VectorError(
+            f"item vectors: {len(retriever.head)} rows; expected one for each of the "
+            f"{trie.num_items} items of the catalog; {retriever.head.how_to_embed()}"
+        )
+
+
+def _ranked(
+    rows: Int64[np.ndarray, " found"], logprobs: Float64[np.ndarray, " found"], k: int | None
+) -> RankedItems:
+    best = np.lexsort((rows, -logprobs))[:k]
+    return RankedItems(rows[best].astype(np.int32), logprobs[best])

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from reclm import Catalog, Item, Recommender
+from reclm.artifacts import read_json
+from reclm.backbone import Backbone, load_model, merge_run
+from reclm.config import MergeConfig, SftConfig
+from reclm.dialogue.render import ItemRef, Message, Renderer, Text
+from reclm.errors import ConfigError, VectorError
+from reclm.items.tokens import ItemTokens
+from reclm.items.vectors import save_vectors
+from reclm.retrieval import HEAD_FILE, RetrievalHead
+from reclm.training.collator import Collator
+from reclm.training.dataset import Sample
+from reclm.training.retrieval_loss import Retrieval
+from reclm.training.sft import check_config, train_sft
+from reclm.training.trainer import plain_forward, scoped_forward
+
+Settings = Callable[..., SftConfig]
+DIM = 12
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
+    path = tmp_path_factory.mktemp("vectors") / "films.emb-words-t.npy"
+    random = np.random.default_rng(3)
+    save_vectors(path, random.standard_normal((len(titles), DIM)).astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, data: Path, teacher: Path, tiny_folder: Path, vectors: Path
+) -> Settings:
+    """Settings of a training of seconds, to be changed by keyword."""
+    base = SftConfig(
+        model=str(tiny_folder), data=data, out=tmp_path / "run", teacher=str(teacher),
+        method="ret", vectors=str(vectors), tune="full", history_form="span", list_length=3,
+        max_history=4, epochs=1, batch_size=4, max_steps=4, learning_rate=1e-2, validate_every=0,
+        logging_steps=1, device="cpu",
+    )  # fmt: skip
+
+    def change(**changes: Any) -> SftConfig:
+        return replace(base, **changes)
+
+    return change
+
+
+def head_of(folder: Path) -> dict[str, torch.Tensor]:
+    return RetrievalHead.load(folder).state_dict()
+
+
+def assert_same_head(first: Path, second: Path) -> None:
+    one, other = head_of(first), head_of(second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    return dict(model.state_dict())
+
+
+def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(
+    settings: Settings, tmp_path: Path, chat_file: Path
+) -> None:
+    config = settings(
+        loss_on_history=True, epochs=3, max_steps=24, batch_size=8, validate_every=1,
+        train_item_vectors=True, chat=chat_file, chat_ratio=0.3, multi_round_ratio=0.3,
+        checkpoint_every=5,
+    )  # fmt: skip
+    train_sft(config)
+    manifest = read_json(config.out / "manifest.json")
+    assert manifest["results"]["loss"] < 10
+    moved = tmp_path / "moved"
+    shutil.copytree(config.out, moved)
+    shutil.rmtree(config.out)
+    recommender = Recommender.from_pretrained(moved, "cpu")
+    assert recommender.spec.method == "ret"
+    for decode in ("beam", "list"):
+        found = recommender.recommend(["i3", "i8"], k=12, exclude=["i1"], decode=decode)
+        ids = [one.item_id for one in found]
+        assert len(set(ids)) == 12
+        assert not {"i1", "i3", "i8"} & set(ids)
+    events = list(recommender.stream([{"role": "user", "content": "Hello"}], max_new_tokens=60))
+    assert events
+    # The weights of the language model load without the head, and nothing is said to be missing.
+    _, info = AutoModelForCausalLM.from_pretrained(moved, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+
+
+def test_gradients_reach_what_is_trained_and_nothing_else(
+    settings: Settings, tmp_path: Path, vectors: Path, tiny_folder: Path
+) -> None:
+    start = RetrievalHead.create(32, np.load(vectors))
+    base = weights(tiny_folder)
+    for name, trains, changes in (
+        ("lora", {"lora", "projection"}, {"tune": "lora"}),
+        ("vectors", {"lora", "projection", "vectors"},
+         {"tune": "lora", "train_item_vectors": True}),
+        ("head", {"projection"}, {"only_head": True, "tune": "lora"}),
+        ("head-and-vectors", {"projection", "vectors"},
+         {"only_head": True, "train_item_vectors": True}),
+    ):  # fmt: skip
+        run = train_sft(settings(out=tmp_path / name, **changes))
+        head = RetrievalHead.load(run)
+        changed = set()
+        if not torch.equal(head.projection.weight, start.projection.weight):
+            changed.add("projection")
+        if not torch.equal(head.vectors, start.vectors):
+            changed.add("vectors")
+        assert torch.equal(head.center, start.center)
+        assert torch.equal(head.scale, start.scale)
+        if "lora" in trains:
+            assert not (run / "model.safetensors").exists()
+            backbone, _ = load_model(run, "cpu", merge_adapter=False)
+            state = backbone.model.state_dict()
+            adapters = [tensor for key, tensor in state.items() if "lora_B" in key]
+            assert adapters
+            if any(tensor.any() for tensor in adapters):
+                changed.add("lora")
+            # Beneath the adapters the backbone is as it was.
+            for key, tensor in state.items():
+                if "lora_" not in key and "token_adapter" not in key:
+                    plain = key.replace("base_model.model.", "").replace("base_layer.", "")
+                    if plain in base:
+                        assert torch.equal(tensor, base[plain]), key
+        else:
+            found = weights(run)
+            assert all(torch.equal(found[key], base[key]) for key in base)
+        assert changed == trains, name
+
+
+def test_loss_is_language_outside_spans_plus_items_at_their_openings(
+    own_tiny_backbone: Backbone, titles: tuple[str, ...], vectors: Path
+) -> None:
+    """Against plain cross entropies, for a recommendation beside a row of general chat."""
+    model, tokenizer = own_tiny_backbone.model, own_tiny_backbone.tokenizer
+    item_tokens = ItemTokens.from_titles(list(titles), tokenizer)
+    renderer = Renderer(tokenizer, item_tokens)
+    hello = [Message("user", (Text("Hello"),)), Message("assistant", (Text("Sure, tell me"),))]
+    asked = Message("user", (Text("I have seen "), ItemRef(4)))
+    answer = Message("assistant", (Text("Here: "), ItemRef(7), Text(" and "), ItemRef(30)))
+    samples = []
+    for messages in ([asked, answer], hello):
+        rendered = renderer.conversation(messages)
+        written = np.array([rendered.loss_mask[span.start] for span in rendered.spans], dtype=bool)
+        samples.append(Sample(rendered, written, 0))
+    collator = Collator(
+        item_tokens.trie(),
+        eoi_token_id=own_tiny_backbone.eoi_token_id,
+        pad_token_id=0,
+        scope="every",
+        retrieves=True,
+    )
+    head = RetrievalHead.create(32, np.load(vectors))
+
+    def loss(batch: dict[str, Any]) -> torch.Tensor:
+        scoped_forward(model, "plain", 2.0, Retrieval(head, weight=0.7))
+        try:
+            return model(batch["input_ids"], batch["targets"], items=batch["items"])
+        finally:
+            plain_forward(model)
+
+    both, general = collator(samples), collator(samples[1:])
+    labels = both["input_ids"].clone()
+    states, rows = [], []
+    for number, sample in enumerate(samples):
+        size = len(sample.rendered.input_ids)
+        labels[number, :size][torch.from_numpy(~sample.rendered.loss_mask)] = -100
+        labels[number, size:] = -100
+        for span, written in zip(sample.rendered.spans, sample.trained, strict=True):
+            labels[number, span.start + 1 : span.end] = -100
+            if written:
+                states.append((number, span.start - 1))
+                rows.append(span.row)
+    assert rows == [7, 30]
+    output = model(both["input_ids"], output_hidden_states=True)
+    text = functional.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    before = torch.stack([output.hidden_states[-1][place] for place in states])
+    items = functional.cross_entropy(head(before), torch.tensor(rows))
+    torch.testing.assert_close(loss(both), text + 0.7 * items)
+    assert both["num_spans"] == 2
+    assert general["num_spans"] == 0
+    text = functional.cross_entropy(
+        model(general["input_ids"]).logits[:, :-1].flatten(0, 1),
+        labels[1:, 1 : general["input_ids"].shape[1]].flatten(),
+    )
+    alone = loss(general)
+    torch.testing.assert_close(alone, text)
+    alone.backward()
+    # Zero, not missing: processes that share gradients wait for every one of them.
+    assert head.projection.weight.grad is not None
+    assert not head.projection.weight.grad.any()
+    assert not [name for name, _ in model.named_parameters() if "retrieval" in name]
+
+
+def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> None:
+    run = train_sft(settings(tune="lora"))
+    merged = merge_run(MergeConfig(run=run, out=tmp_path / "merged"))
+    assert_same_head(run, merged)
+    histories = [["i1", "i5"], ["i7"], []]
+    for decode in ("beam", "list"):
+        one, other = (
+            Recommender.from_pretrained(folder, "cpu").recommend_batch(
+                histories, k=5, decode=decode
+            )
+            for folder in (run, merged)
+        )
+        assert [[r.item_id for r in found] for found in one] == [
+            [r.item_id for r in found] for found in other
+        ]
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_interrupted_run_ends_with_the_same_bits(
+    settings: Settings, tmp_path: Path, tune: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reclm.training import sft
+    from reclm.training.trainer import ScopedTrainer
+
+    config = settings(
+        tune=tune, negatives=8, train_item_vectors=True, max_steps=6, checkpoint_every=2
+    )
+    whole = train_sft(replace(config, out=tmp_path / "whole"))
+
+    step = ScopedTrainer.training_step
+
+    def stop_after_four(self: Any, *given: Any, **named: Any) -> Any:
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScopedTrainer, "training_step", stop_after_four)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train_sft(config)
+    assert (config.out / "checkpoints").exists()
+    assert_same_head(train_sft(config), whole)
+
+
+def test_another_catalog_needs_its_vectors(
+    settings: Settings, tmp_path: Path, titles: tuple[str, ...]
+) -> None:
+    recommender = Recommender.from_pretrained(train_sft(settings()), "cpu")
+    catalog = Catalog.from_items(
+        [Item(f"b{row}", f"The Book of {title}") for row, title in enumerate(titles[:20])], "books"
+    )
+    with pytest.raises(VectorError, match=r"catalog books: .*reclm items embed"):
+        recommender.with_catalog(catalog)
+    random = np.random.default_rng(0)
+    with pytest.raises(VectorError, match="7 numbers an item"):
+        recommender.with_catalog(catalog, vectors=random.standard_normal((20, 7)).astype("f"))
+    with pytest.raises(VectorError, match="19 rows; expected one for each of the 20 items"):
+        recommender.with_catalog(catalog, vectors=random.standard_normal((19, DIM)).astype("f"))
+    books = recommender.with_catalog(
+        catalog, vectors=random.standard_normal((20, DIM)).astype(np.float32)
+    )
+    for decode in ("beam", "list"):
+        found = books.recommend(["b1"], k=19, decode=decode)
+        assert {one.item_id for one in found} == {f"b{row}" for row in range(20)} - {"b1"}
+    assert len(recommender.recommend(["i1"], k=3)) == 3  # the first one is as it was
+
+
+def test_settings_that_contradict_one_another_are_refused(
+    settings: Settings, tmp_path: Path, data: Path
+) -> None:
+    for changes, message in (
+        ({"vectors": ""}, "--vectors.*reclm items embed"),
+        ({"vectors": "nowhere.npy"}, "--vectors nowhere.npy: no such file"),
+        ({"method": "cgen"}, "--vectors: --method cgen has no use"),
+        ({"method": "cgen", "vectors": "", "only_head": True}, "--only-head"),
+        ({"item_form": "codes"}, "--item-form codes: --method ret writes titles"),
+        ({"only_head": True, "train_lm_head": True}, "--only-head: leaves"),
+        ({"retrieval_weight": 0.0}, "--retrieval-weight 0.0"),
+        ({"negatives": -1}, "--negatives -1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_config(settings(**changes))
+    short = tmp_path / "short.npy"
+    save_vectors(short, np.ones((3, 4), dtype=np.float32))
+    with pytest.raises(VectorError, match="3 rows; expected one for each of the 50 items"):
+        train_sft(settings(vectors=str(short)))
+    assert HEAD_FILE not in {path.name for path in data.iterdir()}
