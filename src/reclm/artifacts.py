@@ -19,7 +19,16 @@ from typing import Any
 from reclm.errors import ArtifactError, DataError
 
 MANIFEST = "manifest.json"
-_RECORDED_PACKAGES = ("reclm", "torch", "transformers", "peft", "accelerate", "numpy", "polars")
+_RECORDED_PACKAGES = (
+    "reclm",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "polars",
+)
 
 
 @contextlib.contextmanager

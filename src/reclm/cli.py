@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = {
     "data table": Command(config.TableConfig, "reclm.data.tables:prepare_table"),
     "data check": Command(config.CheckConfig, "reclm.data.validation:check", leading="--data"),
     "teacher fit": Command(config.TeacherFitConfig, "reclm.teacher.fit:fit_teacher"),
+    "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(

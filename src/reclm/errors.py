@@ -49,6 +49,14 @@ class TrieError(ReclmError):
     """A prefix tree is damaged, or was asked about a prefix that no item has."""
 
 
+class SemanticIdError(ReclmError):
+    """Semantic IDs are missing, malformed, do not fit the catalog, or cannot be made."""
+
+
+class VectorError(ReclmError):
+    """Item vectors are missing, damaged, or do not fit the catalog."""
+
+
 class TeacherError(ReclmError):
     """The teacher cannot answer."""
 

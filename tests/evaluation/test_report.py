@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
-from reclm.evaluation.report import metric_table, with_progress
+from reclm.evaluation.report import metric_table
 
 
 def test_table_has_a_row_a_metric_and_fits_a_terminal() -> None:
@@ -29,16 +28,3 @@ def test_table_has_a_row_a_metric_and_fits_a_terminal() -> None:
     assert lines[1] == ["sasrec", "@1", "@5", "@10"]
     assert lines[-2] == ["HR", *["0.250", "(0.125–0.500)"] * 3]
     assert lines[-1] == ["TargetCategory", "0.250", "(0.125–0.500)"]
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_hands_on_every_batch(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reclm.evaluation.report._SECONDS_BETWEEN_LINES", 0.0)
-    output = io.StringIO()
-    console = Console(file=output, force_terminal=terminal)
-    batches = [[1, 2], [3, 4], [5]]
-    assert list(with_progress(batches, 5, "evaluate", console)) == batches
-    if terminal:
-        assert "5/5" in output.getvalue()
-    else:
-        assert output.getvalue() == "evaluate: 2 of 5\nevaluate: 4 of 5\n"

@@ -20,7 +20,8 @@ from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError
 from reclm.evaluation import metrics
 from reclm.evaluation.answers import AnswerReader, Named, entries
-from reclm.evaluation.report import metric_table, with_progress
+from reclm.evaluation.report import metric_table
+from reclm.progress import with_progress
 
 if TYPE_CHECKING:
     from reclm.recommender import Recommender

@@ -1,0 +1,43 @@
+"""How far a long job has come, in a terminal and in logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Batch = TypeVar("Batch", bound=Sized)
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def with_progress(
+    batches: Iterable[Batch], total: int, what: str, console: Console | None = None
+) -> Iterator[Batch]:
+    """Hands on batches and shows how many of `total` items are done.
+
+    A live bar in a terminal; elsewhere (logs, pipes) a line every few seconds.
+    """
+    console = console or Console(stderr=True)
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=total)
+    done, said = 0, time.monotonic()
+    with bar:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            bar.update(task, completed=done)
+            quiet = time.monotonic() - said < _SECONDS_BETWEEN_LINES
+            if not console.is_terminal and not quiet and done < total:
+                said = time.monotonic()
+                console.print(f"{what}: {done} of {total}", soft_wrap=True)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reclm.artifacts import read_json
+from reclm.config import EmbedConfig
+from reclm.data.catalog import Catalog, Item
+from reclm.embedding.embed import embed_items
+from reclm.embedding.encoders import load_encoder
+from reclm.errors import ArtifactError, ConfigError, VectorError
+from reclm.items.texts import item_texts, text_wording_named
+from reclm.items.vectors import load_vectors
+
+
+@pytest.fixture
+def config(tmp_path: Path, data: Path, decoder_folder: Path) -> EmbedConfig:
+    return EmbedConfig(
+        data=data, out=tmp_path / "run", source="causal", model=str(decoder_folder),
+        dataset="films", batch_size=4, device="cpu",
+    )  # fmt: skip
+
+
+def test_rows_follow_the_catalog_whatever_the_batch(config: EmbedConfig, tmp_path: Path) -> None:
+    path = embed_items(config)
+    assert path == config.out / f"films.emb-{Path(config.model).name}-td.npy"
+    catalog = Catalog.load(config.data)
+    encoder = load_encoder("causal", config.model, torch.device("cpu"), max_tokens=512)
+    texts = item_texts(catalog, text_wording_named("td"))
+    expected = np.concatenate([encoder.encode([text]) for text in texts])
+    np.testing.assert_allclose(load_vectors(path, len(catalog)), expected, atol=1e-5)
+    for size in (1, 50):
+        other = embed_items(replace(config, batch_size=size, out=tmp_path / str(size)))
+        np.testing.assert_allclose(load_vectors(other), expected, atol=1e-5)
+    assert {found.name for found in config.out.iterdir()} == {"manifest.json", path.name}
+    results = read_json(config.out / "manifest.json")["results"]
+    assert (results["items"], results["hidden"], results["cut"]) == (50, 32, 0)
+
+
+def test_finished_run_is_left_alone(config: EmbedConfig) -> None:
+    path = embed_items(config)
+    stamp = path.stat().st_mtime_ns
+    assert embed_items(config) == path
+    assert path.stat().st_mtime_ns == stamp
+    with pytest.raises(ArtifactError, match="max_tokens"):
+        embed_items(replace(config, max_tokens=3))
+
+
+def test_cut_texts_are_counted_and_said(
+    config: EmbedConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed_items(replace(config, max_tokens=3))
+    results = read_json(config.out / "manifest.json")["results"]
+    assert results["cut"] > 0
+    said = capsys.readouterr().err
+    assert f"notice: {results['cut']} of 50 texts are longer than 3 tokens" in said
+
+
+def test_killed_run_ends_with_the_same_bits(config: EmbedConfig, tmp_path: Path) -> None:
+    # Long texts, so that there is time to kill it.
+    slow = tmp_path / "slow"
+    titles = [item.title for item in Catalog.load(config.data).items]
+    Catalog.from_items(
+        Item(f"i{row}", title, f"{title} " * 40) for row, title in enumerate(titles * 8)
+    ).save(slow)
+    config = replace(config, data=slow, batch_size=1)
+    flags = []
+    for name, value in vars(config).items():
+        flags += [f"--{name.replace('_', '-')}", str(value)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reclm.cli", "items", "embed", *flags],
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    shards = config.out / "shards"
+    deadline = time.monotonic() + 60
+    while len(list(shards.glob("0*.npy"))) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 3 <= len(list(shards.glob("0*.npy"))) < 25
+    assert read_json(config.out / "manifest.json")["status"] == "running"
+
+    found = embed_items(config)
+    whole = embed_items(replace(config, out=tmp_path / "whole"))
+    assert found.read_bytes() == whole.read_bytes()
+    assert not shards.exists()
+    assert list(config.out.glob(".*")) == []
+
+
+def test_model_that_gives_no_number_names_the_item(
+    config: EmbedConfig, tmp_path: Path, decoder_folder: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in decoder_folder.iterdir():
+        if file.name != "model.safetensors":
+            (broken / file.name).write_bytes(file.read_bytes())
+    weights = load_file(decoder_folder / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(VectorError, match=r"item 'i\d+': the model gives NaN or infinity"):
+        embed_items(replace(config, model=str(broken)))
+
+
+def test_wrong_settings_are_one_line(config: EmbedConfig) -> None:
+    for changes, said in (
+        ({"max_tokens": 0}, "--max-tokens 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"dataset": "a/b"}, "--dataset a/b"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            embed_items(replace(config, **changes))  # type: ignore[arg-type]
+    assert not config.out.exists()
