@@ -55,6 +55,8 @@ COMMANDS: dict[str, Command] = {
     "data check": Command(config.CheckConfig, "reclm.data.validation:check", leading="--data"),
     "teacher fit": Command(config.TeacherFitConfig, "reclm.teacher.fit:fit_teacher"),
     "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
+    "items quantize": Command(config.QuantizeConfig, "reclm.items.quantize:quantize_items"),
+    "items assign": Command(config.AssignConfig, "reclm.items.assignment:assign_items"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(
