@@ -14,6 +14,8 @@ from reclm.errors import SemanticIdError
 from reclm.items.semantic_ids import code_token
 from reclm.items.sinkhorn import sinkhorn
 
+_ITERATIONS = 1000
+
 LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes"]]
 
 
@@ -120,10 +122,12 @@ def _match(
     slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
     masses = torch.ones(movers + 1)
     masses[-1] = free - movers
+    # Which entry of a row is largest is settled long before the sums are exact.
     if free == movers:
-        plan = sinkhorn(wanted, epsilon)
+        plan = sinkhorn(wanted, epsilon, iterations=_ITERATIONS)
     else:
-        plan = sinkhorn(torch.cat([wanted, slack]), epsilon, masses=masses)[:-1]
+        with_slack = torch.cat([wanted, slack])
+        plan = sinkhorn(with_slack, epsilon, masses=masses, iterations=_ITERATIONS)[:-1]
     chosen = np.full(movers, -1, dtype=np.int64)
     left = np.ones(free, dtype=np.bool_)
     for mover, column in enumerate(plan.argmax(1).tolist()):
