@@ -260,8 +260,8 @@ class AssignConfig:
         model: Run folder of `reclm items quantize`; empty reads codes from `index`.
         best: Weights of an RQ-VAE to take: those with the fewest collisions, or with the best
             reconstruction.
-        vectors: The npy file of item vectors; without it, an index is repaired by free codes in
-            ascending order.
+        vectors: The npy file of item vectors; without it, items of an `index` that share their
+            codes move to the lowest free last codes.
         index: A `.index.json` file made elsewhere, instead of `model`.
         item2id: Its item file; empty takes the one beside it, or else rows of the catalog.
         repair: Resolve collisions of such an index rather than refuse it.
