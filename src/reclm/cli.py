@@ -60,8 +60,10 @@ COMMANDS: dict[str, Command] = {
     "teacher import-unirec": Command(
         config.ImportUnirecConfig, "reclm.teacher.unirec:import_unirec"
     ),
-    "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
     "teacher serve": Command(config.TeacherServeConfig, "reclm.teacher.server:serve_teacher"),
+    "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
+    "items quantize": Command(config.QuantizeConfig, "reclm.items.quantize:quantize_items"),
+    "items assign": Command(config.AssignConfig, "reclm.items.assignment:assign_items"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(

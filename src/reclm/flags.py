@@ -67,12 +67,16 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
         if setting.required:
             text += " (required)"
         elif setting.default not in ("", None):
-            text += f" (default: {setting.default})"
+            text += f" (default: {_as_typed(setting.default)})"
         options: dict[str, Any] = {"help": text, "required": setting.required}
         if not setting.required:
             options["default"] = setting.default
         if setting.type is bool:
             options["action"] = ActionYesNo(yes_prefix="", no_prefix="no-")
+        elif (member := _member(setting.type)) is not None:
+            options |= {"type": member, "nargs": "+", "metavar": _METAVARS[member]}
+            if not setting.required:
+                options["default"] = list(setting.default)
         else:
             options["type"] = setting.type
             if setting.type in _METAVARS:
@@ -147,7 +151,8 @@ def _build(settings: type, values: Any, prefix: str = "") -> Any:
         if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
             made[field.name] = _build(annotation, values, f"{prefix}{field.name}.")
         else:
-            made[field.name] = values[prefix + field.name]
+            value = values[prefix + field.name]
+            made[field.name] = value if _member(annotation) is None else tuple(value)
     return settings(**made)
 
 
@@ -170,7 +175,8 @@ def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> s
         return f"{config_flag}: {_one_line(found[1])}"
     if found := re.match(r"(?s)(?:Problems parsing|Unexpected) config:(.+)", message):
         return f"{config_flag}: not a YAML mapping of settings: {_one_line(found[1])}"
-    if found := re.match(r"(?s)Parser key \"([\w.]+)\":.*Got value: (.*)", message):
+    pattern = r"(?s)Parser key \"([\w.]+)\"(?: element \d+)?:.*Got value: (.*)"
+    if found := re.match(pattern, message):
         annotation = types.get(found[1])
         # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
         hint = "; in YAML, put it in quotes" if annotation is str else ""
@@ -194,8 +200,19 @@ def _config_flag(flags: Sequence[str]) -> str:
     return "--config"
 
 
+def _member(annotation: Any) -> Any:
+    """Type of the values of a `tuple[type, ...]`, which is a flag of several; else None."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else None
+
+
+def _as_typed(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
 def _type_name(annotation: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if (member := _member(annotation)) is not None:
+        return f"{names[member].removeprefix('a ')}s"
     if choices := [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]:
         return "one of " + ", ".join(choices)
     return names.get(annotation, "a path")

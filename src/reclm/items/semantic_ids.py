@@ -7,12 +7,13 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int32
 
-from reclm.artifacts import atomic_path, read_json
+from reclm.artifacts import atomic_path
+from reclm.data.documents import Entry, entries
 from reclm.errors import CatalogError, DataError, SemanticIdError
 
 if TYPE_CHECKING:
@@ -88,19 +89,31 @@ class SemanticIds:
         """Number of items that share all their codes with an earlier one."""
         return len(self) - len(np.unique(self.codes, axis=0))
 
-    def require_unique(self) -> None:
+    def require_unique(
+        self,
+        where: str = "semantic IDs",
+        repair: str = "repair them with `reclm items assign --index FILE --repair`",
+    ) -> None:
         """Refuses codes that do not tell all items apart.
 
+        Args:
+            where: Where the codes come from, the beginning of the message.
+            repair: What to do about it, the end of the message.
+
         Raises:
-            SemanticIdError: Two items share all their codes; says how many do.
+            SemanticIdError: Two items share all their codes; says how many do and names two.
         """
         shared = self.collisions()
-        if shared:
-            raise SemanticIdError(
-                f"semantic IDs: {shared} of {len(self)} items share all their codes with an "
-                "earlier one, so that an answer could not tell them apart; repair them with "
-                "`reclm items assign`"
-            )
+        if not shared:
+            return
+        _, first, of_row = np.unique(self.codes, axis=0, return_index=True, return_inverse=True)
+        earlier = first[of_row.reshape(-1)]
+        row = int(np.flatnonzero(earlier != np.arange(len(self)))[0])
+        raise SemanticIdError(
+            f"{where}: {shared} of {len(self)} items share all their codes with an earlier one "
+            f"(rows {earlier[row]} and {row} are both {''.join(self.tokens(row))}), so that an "
+            f"answer could not tell them apart; {repair}"
+        )
 
     def save(self, folder: str | Path, name: str, catalog: Catalog) -> None:
         """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically.
@@ -154,9 +167,25 @@ class SemanticIds:
             SemanticIdError: A file is missing, malformed, misses an item of the catalog or names
                 one that is not in it; names file and line or entry.
         """
-        index, item2id = Path(folder) / f"{name}{INDEX}", Path(folder) / f"{name}{ITEM2ID}"
-        rows = _read_rows(item2id)
+        return cls.read(Path(folder) / f"{name}{INDEX}", Path(folder) / f"{name}{ITEM2ID}", catalog)
+
+    @classmethod
+    def read(cls, index: Path, item2id: Path | None, catalog: Catalog) -> SemanticIds:
+        """Reads index files of any name, collisions and all.
+
+        Args:
+            index: File with the codes of each row.
+            item2id: File with the row of each item; None takes an entry for the item at that row of
+                the catalog.
+            catalog: The items the rows of the result are to follow.
+
+        Raises:
+            SemanticIdError: See :meth:`load`.
+        """
         found = _read_codes(index)
+        if item2id is None:
+            return cls._in_order(index, found, catalog)
+        rows = _read_rows(item2id)
         for item_id, (row, line) in rows.items():
             if row not in found:
                 raise SemanticIdError(
@@ -180,6 +209,26 @@ class SemanticIds:
             row = next(row for row in found if row not in named)
             raise SemanticIdError(f"{index}: entry {row} is the row of no item in {item2id.name}")
         codes = np.array([found[rows[item.item_id][0]] for item in catalog.items], dtype=np.int32)
+        return cls(codes, tuple((codes.max(axis=0) + 1).tolist()))
+
+    @classmethod
+    def _in_order(
+        cls, index: Path, found: Mapping[int, list[int]], catalog: Catalog
+    ) -> SemanticIds:
+        """Codes whose entries are numbered like the rows of the catalog."""
+        for row, item in enumerate(catalog.items):
+            if row not in found:
+                raise SemanticIdError(
+                    f"{index}: has no entry {row}, the row of item {item.item_id!r}; expected "
+                    f"codes for each of the {len(catalog)} items"
+                )
+        if len(found) > len(catalog):
+            row = next(row for row in found if row >= len(catalog))
+            raise SemanticIdError(
+                f"{index}: entry {row} is the row of no item; the catalog ends with row "
+                f"{len(catalog) - 1}"
+            )
+        codes = np.array([found[row] for row in range(len(catalog))], dtype=np.int32)
         return cls(codes, tuple((codes.max(axis=0) + 1).tolist()))
 
 
@@ -279,34 +328,46 @@ def _read_rows(path: Path) -> dict[str, tuple[int, int]]:
 def _read_codes(path: Path) -> dict[int, list[int]]:
     """Codes of each row of an index file."""
     try:
-        loaded = read_json(path)
+        loaded = list(entries(path, ()))
     except DataError as error:
-        raise SemanticIdError(str(error)) from error
-    if not isinstance(loaded, Mapping) or not loaded:
+        raise SemanticIdError(f"{error}; expected an object of rows and code tokens") from error
+    if not loaded:
         raise SemanticIdError(f"{path}: expected an object of rows and their code tokens")
-    return dict(_entries(path, loaded))
+    codes: dict[int, list[int]] = {}
+    for line, row, found in _rows_of_codes(path, loaded):
+        if row in codes:
+            raise SemanticIdError(f"{path}:{line}: entry {row} is there twice; expected it once")
+        codes[row] = found
+    return codes
 
 
-def _entries(path: Path, loaded: Mapping[str, Any]) -> Iterator[tuple[int, list[int]]]:
+def _rows_of_codes(path: Path, loaded: Sequence[Entry]) -> Iterator[tuple[int, int, list[int]]]:
+    """Line, row and codes of each entry of an index file."""
     levels = None
-    for key, tokens in loaded.items():
+    for entry in loaded:
+        key, tokens = entry.key, entry.value
         if not (key.isascii() and key.isdigit() and str(int(key)) == key):
-            raise SemanticIdError(f"{path}: entry {key!r} is not a row; expected a whole number")
+            raise SemanticIdError(
+                f"{path}:{entry.line}: entry {key!r} is not a row; expected a whole number"
+            )
         if not isinstance(tokens, list) or not tokens:
-            raise SemanticIdError(f"{path}: entry {key}: expected a list of code tokens")
+            raise SemanticIdError(
+                f"{path}:{entry.line}: entry {key}: expected a list of code tokens"
+            )
         if levels is None:
             levels = len(tokens)
         if len(tokens) != levels:
             raise SemanticIdError(
-                f"{path}: entry {key} has {len(tokens)} codes; expected {levels} as in the first"
+                f"{path}:{entry.line}: entry {key} has {len(tokens)} codes; expected {levels} as "
+                "in the first"
             )
         codes = []
         for level, token in enumerate(tokens):
             found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
             if found is None or found[1] != string.ascii_lowercase[level]:
                 raise SemanticIdError(
-                    f"{path}: entry {key} has {token!r} at level {level + 1}; expected a code "
-                    f"token such as {code_token(level, 0)}"
+                    f"{path}:{entry.line}: entry {key} has {token!r} at level {level + 1}; "
+                    f"expected a code token such as {code_token(level, 0)}"
                 )
             codes.append(int(found[2]))
-        yield int(key), codes
+        yield entry.line, int(key), codes

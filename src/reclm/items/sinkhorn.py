@@ -1,0 +1,71 @@
+"""Balanced assignment of samples to codes by entropic optimal transport (arXiv 1306.0895)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# From here on scaling steps are this much longer (arXiv 1711.01851); before, that may diverge.
+_PLAIN_ITERATIONS = 50
+_STRIDE = 1.8
+# Scalings go into the potentials this often; between, they stay far from overflow.
+_ITERATIONS_A_BLOCK = 20
+
+
+def sinkhorn(
+    distances: Float[Tensor, "samples codes"],
+    epsilon: float,
+    *,
+    masses: Float[Tensor, " samples"] | None = None,
+    iterations: int = 20_000,
+    tolerance: float = 1e-4,
+) -> Float[Tensor, "samples codes"]:
+    """The transport plan from samples to codes in which every code receives as much.
+
+    Rows sum to the mass of their sample, columns to the same share of all mass. Distances are
+    brought to [-1, 1] first, so that one `epsilon` does for all sizes of vectors. Potentials are
+    kept in the log domain and in double precision: no `epsilon` is too small to divide by.
+
+    Args:
+        distances: Squared distances from samples to codes, all finite.
+        epsilon: Strength of the entropy; near 0 the plan is a matching, large it is uniform.
+        masses: Mass of each sample; 1 each when omitted.
+        iterations: Iterations at most; a plan that stops there has exact column sums only.
+        tolerance: Largest relative error of a row or column sum.
+
+    Returns:
+        The plan in double precision; its largest entry in a row is the code of the sample.
+    """
+    exponents = -_centred(distances.double()) / epsilon
+    rows = torch.ones_like(exponents[:, 0]) if masses is None else masses.double()
+    log_rows, column = rows.log()[:, None], float(rows.sum()) / distances.shape[1]
+    # A step in the log domain leaves no row or column whose sum could underflow.
+    left = log_rows - torch.logsumexp(exponents, 1, keepdim=True)
+    right = math.log(column) - torch.logsumexp(exponents + left, 0, keepdim=True)
+    done = 1
+    while True:
+        plan = torch.exp(exponents + left + right)
+        error = torch.maximum(
+            (plan.sum(1) / rows - 1).abs().max(), (plan.sum(0) / column - 1).abs().max()
+        )
+        if done >= iterations or float(error) <= tolerance:
+            return plan
+        stride = 1.0 if done < _PLAIN_ITERATIONS else _STRIDE
+        block = min(_ITERATIONS_A_BLOCK, iterations - done)
+        by_row, by_column = torch.ones_like(rows), torch.ones_like(plan[0])
+        for step in range(block):
+            if done + step + 1 == iterations:
+                stride = 1.0
+            by_row = by_row * (rows / (by_row * (plan @ by_column))) ** stride
+            by_column = by_column * (column / (by_column * (by_row @ plan))) ** stride
+        left, right = left + by_row.log()[:, None], right + by_column.log()
+        done += block
+
+
+def _centred(distances: Float[Tensor, "samples codes"]) -> Float[Tensor, "samples codes"]:
+    """Distances moved and scaled to [-1, 1]."""
+    low, high = distances.min(), distances.max()
+    return (distances - (high + low) / 2) / ((high - low) / 2).clamp(min=1e-12)
