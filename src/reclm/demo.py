@@ -13,9 +13,13 @@ from rich.table import Table
 
 from reclm.artifacts import read_json, write_json
 from reclm.config import (
+    AssignConfig,
     DemoConfig,
+    EmbedConfig,
     EvaluateRecommendConfig,
+    Method,
     MovieLensConfig,
+    QuantizeConfig,
     SftConfig,
     TeacherFitConfig,
 )
@@ -35,9 +39,12 @@ class Budget:
         inner: Width of its feed-forward layers.
         layers: Number of its blocks.
         heads: Number of its attention heads.
-        sft_epochs: Samples per user that the language model is trained on.
+        cgen_epochs: Samples per user that the model which writes titles is trained on.
+        token_epochs: The same of the model which writes codes.
+        ret_epochs: The same of the model which retrieves.
         batch_size: Samples per step.
         learning_rate: Peak learning rate of the language model.
+        codebooks: Codes of an item at each level.
         users: Users to evaluate; 0 evaluates all.
     """
 
@@ -46,11 +53,17 @@ class Budget:
     inner: int
     layers: int
     heads: int
-    sft_epochs: int
+    cgen_epochs: int
+    token_epochs: int
+    ret_epochs: int
     batch_size: int
     learning_rate: float
+    codebooks: tuple[int, ...]
     users: int
 
+
+METHODS = ("popularity", "sasrec", "cgen", "token", "ret")
+_PUBLISHED_CODEBOOKS = (256, 256, 256, 256)
 
 BUDGETS = {
     "smoke": Budget(
@@ -59,9 +72,12 @@ BUDGETS = {
         inner=64,
         layers=1,
         heads=2,
-        sft_epochs=1,
+        cgen_epochs=1,
+        token_epochs=1,
+        ret_epochs=1,
         batch_size=64,
         learning_rate=3e-3,
+        codebooks=(16, 16, 16, 16),
         users=32,
     ),
     "laptop": Budget(
@@ -70,9 +86,12 @@ BUDGETS = {
         inner=256,
         layers=2,
         heads=2,
-        sft_epochs=56,
+        cgen_epochs=44,
+        token_epochs=36,
+        ret_epochs=24,
         batch_size=32,
         learning_rate=4e-3,
+        codebooks=_PUBLISHED_CODEBOOKS,
         users=0,
     ),
     "hour": Budget(
@@ -81,16 +100,19 @@ BUDGETS = {
         inner=512,
         layers=3,
         heads=3,
-        sft_epochs=400,
+        cgen_epochs=200,
+        token_epochs=150,
+        ret_epochs=60,
         batch_size=32,
         learning_rate=2e-3,
+        codebooks=_PUBLISHED_CODEBOOKS,
         users=0,
     ),
 }
 
 
 def run_demo(config: DemoConfig) -> Path:
-    """Prepares MovieLens-100K, trains a teacher and a tiny RecLM-cgen, and compares them.
+    """Prepares MovieLens-100K, trains a teacher and three tiny recommenders, and compares them.
 
     A finished stage is kept when the command is repeated, an interrupted one resumes.
 
@@ -101,28 +123,57 @@ def run_demo(config: DemoConfig) -> Path:
         DataError: MovieLens-100K is not there; names the package that ships it.
     """
     from reclm.data.movielens import prepare_movielens, recbole_movielens
+    from reclm.embedding.embed import embed_items
     from reclm.evaluation.recommend import evaluate_recommend
+    from reclm.items.assignment import assign_items
+    from reclm.items.quantize import quantize_items
     from reclm.teacher.fit import fit_teacher
     from reclm.training.sft import train_sft
 
     console = Console()
     budget = BUDGETS[config.budget]
     out = config.out
-    data, teacher, model = out / "data", out / "teacher", out / "cgen"
+    data, teacher = out / "data", out / "teacher"
+    vectors, quantizer, codes = out / "vectors", out / "quantizer", out / "codes"
+    vectors_file = vectors / "movielens.emb-minilm-tc.npy"
     started = time.monotonic()
 
-    def stage(title: str, run: Callable[[], object]) -> None:
+    def stage(number: int, title: str, *runs: Callable[[], object]) -> None:
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        console.rule(f"[bold]{title}[/bold]  [dim]{minutes}:{seconds:02d}[/dim]", align="left")
-        run()
+        heading = f"[bold]{number}/7  {title}[/bold]  [dim]{minutes}:{seconds:02d}[/dim]"
+        console.rule(heading, align="left")
+        for run in runs:
+            run()
+
+    def train(method: Method, **settings: Any) -> Callable[[], object]:
+        return lambda: train_sft(
+            sft_settings(
+                budget, method, data=data, teacher=str(teacher), out=out / method, **settings
+            )
+        )
+
+    def evaluate(name: str) -> Callable[[], object]:
+        model = name if name == "popularity" else out / ("teacher" if name == "sasrec" else name)
+        return lambda: evaluate_recommend(
+            EvaluateRecommendConfig(
+                model=str(model),
+                data=data,
+                out=out / "evaluation" / name,
+                exclude_seen=True,
+                users=budget.users,
+                seed=config.seed,
+            )
+        )
 
     source = Path(config.source) if config.source else recbole_movielens()
     stage(
-        "1/4  MovieLens-100K: ratings to catalog and histories",
+        1,
+        "MovieLens-100K: ratings to catalog and histories",
         lambda: prepare_movielens(MovieLensConfig(source=source, out=data)),
     )
     stage(
-        "2/4  SASRec teacher",
+        2,
+        "SASRec teacher",
         lambda: fit_teacher(
             TeacherFitConfig(
                 data=data,
@@ -134,51 +185,78 @@ def run_demo(config: DemoConfig) -> Path:
         ),
     )
     stage(
-        "3/4  RecLM-cgen: a tiny language model that writes titles of the catalog",
-        lambda: train_sft(sft_settings(budget, data, teacher, model, config.seed)),
+        3,
+        "RecLM-cgen: a tiny language model that writes titles of the catalog",
+        train("cgen", seed=config.seed),
     )
-
-    def evaluate() -> None:
-        for name, scored in (("popularity", "popularity"), ("sasrec", teacher), ("cgen", model)):
-            evaluate_recommend(
-                EvaluateRecommendConfig(
-                    model=str(scored),
-                    data=data,
-                    out=out / "evaluation" / name,
-                    exclude_seen=True,
-                    users=budget.users,
-                    seed=config.seed,
-                )
+    stage(
+        4,
+        "Items as vectors of their texts, and as codes",
+        lambda: embed_items(EmbedConfig(data=data, out=vectors, dataset="movielens", wording="tc")),
+        lambda: quantize_items(
+            QuantizeConfig(
+                vectors=vectors_file,
+                out=quantizer,
+                method="rqkmeans",
+                codebooks=budget.codebooks,
+                seed=config.seed,
             )
+        ),
+        lambda: assign_items(
+            AssignConfig(
+                data=data,
+                out=codes,
+                model=str(quantizer),
+                vectors=vectors_file,
+                dataset="movielens",
+                seed=config.seed,
+            )
+        ),
+    )
+    stage(
+        5,
+        "RecLM-token: the same model, writing codes",
+        train("token", index=str(codes), seed=config.seed),
+    )
+    stage(
+        6,
+        "RecLM-ret: the same model, retrieving titles by their vectors",
+        train("ret", vectors=str(vectors_file), seed=config.seed),
+    )
+    stage(7, "Held-out last item of every user", *map(evaluate, METHODS))
 
-    stage("4/4  Held-out last item of every user", evaluate)
-
-    rows = [
-        read_json(out / "evaluation" / name / "summary.json")
-        for name in ("popularity", "sasrec", "cgen")
-    ]
+    rows = [read_json(out / "evaluation" / name / "summary.json") for name in METHODS]
     write_json(out / "summary.json", {"rows": rows})
     console.rule("[bold]Result[/bold]", align="left")
     console.print(comparison(rows))
-    show_answer(console, model, data)
+    show_answer(console, out / "cgen", data)
     return out / "summary.json"
 
 
-def sft_settings(budget: Budget, data: Path, teacher: Path, out: Path, seed: int) -> SftConfig:
-    """Settings that train a language model from scratch on item spans, on a CPU."""
+def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftConfig:
+    """Settings that train a language model from scratch on item spans, on a CPU.
+
+    Args:
+        budget: Size of the model and length of the training.
+        method: How the model writes items.
+        settings: What else is to be set.
+    """
     import torch
 
+    epochs = {
+        "cgen": budget.cgen_epochs,
+        "token": budget.token_epochs,
+        "ret": budget.ret_epochs,
+    }
     return SftConfig(
         model="tiny",
+        method=method,
         tiny_hidden=budget.hidden,
         tiny_inner=budget.inner,
         tiny_layers=budget.layers,
         tiny_heads=budget.heads,
         wording="test-as-trained",
         window="full",
-        data=data,
-        out=out,
-        teacher=str(teacher),
         teacher_sees="history",
         tune="full",
         history_form="span",
@@ -186,7 +264,7 @@ def sft_settings(budget: Budget, data: Path, teacher: Path, out: Path, seed: int
         list_form="plain",
         fixed_list_length=True,
         mention_control_tokens=False,
-        epochs=budget.sft_epochs,
+        epochs=epochs[method],
         batch_size=budget.batch_size,
         learning_rate=budget.learning_rate,
         # With a shorter warm-up a model from scratch was seen to learn far more slowly.
@@ -198,7 +276,7 @@ def sft_settings(budget: Budget, data: Path, teacher: Path, out: Path, seed: int
         # Twice as fast where the processor multiplies bfloat16, slower where it only imitates it.
         bf16=bool(torch.cpu._is_avx512_bf16_supported()),
         attention="eager",
-        seed=seed,
+        **settings,
     )
 
 
