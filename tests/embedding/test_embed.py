@@ -66,6 +66,14 @@ def test_cut_texts_are_counted_and_said(
     assert f"notice: {results['cut']} of 50 texts are longer than 3 tokens" in said
 
 
+def test_half_precision_is_close_and_still_float32(config: EmbedConfig, tmp_path: Path) -> None:
+    whole = load_vectors(embed_items(config))
+    half = load_vectors(embed_items(replace(config, dtype="bfloat16", out=tmp_path / "half")))
+    assert half.dtype == np.float32
+    assert not np.array_equal(half, whole)
+    np.testing.assert_allclose(half, whole, atol=0.05)
+
+
 def test_killed_run_ends_with_the_same_bits(config: EmbedConfig, tmp_path: Path) -> None:
     # Long texts, so that there is time to kill it.
     slow = tmp_path / "slow"

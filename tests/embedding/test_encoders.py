@@ -71,6 +71,9 @@ def test_minilm_is_what_its_layers_say(minilm_folder: Path) -> None:
         np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
     likeness = found @ found.T
     assert likeness[0, 1] > 0.7 > likeness[0, 2]
+    half = load_encoder("sentence", "minilm", CPU, max_tokens=512, dtype=torch.bfloat16)
+    assert half.encode(texts).dtype == np.float32
+    np.testing.assert_allclose(half.encode(texts), found, atol=0.02)
     short = load_encoder("sentence", str(minilm_folder), CPU, max_tokens=16)
     assert short.lengths(["pencil " * 40])[0] == 42
     np.testing.assert_allclose(

@@ -60,6 +60,7 @@ from reclm.training.trainer import (
     plain_forward,
     remove_incomplete,
 )
+from reclm.vocabulary import SPREAD, UNTRAINED_SPREAD
 
 _STAGE = "train sft"
 _CHECKPOINTS = "checkpoints"
@@ -101,9 +102,9 @@ def train_sft(config: SftConfig) -> Path:
         ArtifactError: The run folder holds something else.
     """
     check_config(config)
-    config = with_item_form(config)
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     processes = PartialState(cpu=on_cpu)
+    config = with_item_form(config)
     inputs = _read(config, on_cpu=on_cpu)
     with processes.main_process_first():
         run = open_run(config.out, _STAGE, config, inputs=_hashed(config), free_fields=_FREE_FIELDS)
@@ -226,7 +227,8 @@ def with_item_form(config: SftConfig) -> SftConfig:
             raise ConfigError(f"--item-form codes: {missing}; make them with `reclm items assign`")
         if missing:
             form = "titles"
-            Console(stderr=True, soft_wrap=True).print(
+            quiet = not PartialState().is_main_process
+            Console(stderr=True, soft_wrap=True, quiet=quiet).print(
                 f"notice: --item-form auto: {missing}; items are written as their titles, not as "
                 "codes",
                 style="yellow",
@@ -323,7 +325,8 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
             f"--max-length {config.max_length}: {config.model} reads {longest} at most"
         )
     if inputs.semantic_ids is not None:
-        backbone = add_codes(backbone, inputs.semantic_ids.sizes)
+        spread = UNTRAINED_SPREAD if config.model == "tiny" else SPREAD
+        backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if config.method == "ret":
         backbone = replace(backbone, head=_head(config, backbone, len(inputs.catalog)))
     if _adapts(config):
