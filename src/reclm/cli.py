@@ -69,6 +69,9 @@ COMMANDS: dict[str, Command] = {
     "evaluate recommend": Command(
         config.EvaluateRecommendConfig, "reclm.evaluation.recommend:evaluate_recommend"
     ),
+    "evaluate retrieval": Command(
+        config.EvaluateRetrievalConfig, "reclm.evaluation.retrieval:evaluate_retrieval"
+    ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
     "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
 }

@@ -581,6 +581,43 @@ class EvaluateRecommendConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateRetrievalConfig:
+    """Score the retrieval head at each place of an answer.
+
+    Attributes:
+        model: Folder of a model trained with `--method ret`.
+        data: Folder of prepared data; another domain's data for a cross-domain run.
+        out: Run folder for summary.json, places.parquet, and the similarity of the states.
+        vectors: Item vectors (npy) of another domain's data.
+        split: Held-out item to score.
+        k: Items per answer.
+        cutoff: The held-out item counts as found among this many best ones.
+        users: Users to score at most, sampled by `seed`; 0 scores all.
+        max_history: Newest items of a history the model sees.
+        exclude_seen: Never recommend items of the user's history.
+        batch_size: Users per batch; results do not depend on it.
+        bootstrap: Resamples of the confidence intervals.
+        device: Device to run on; auto takes CUDA where there is one.
+        seed: Seed of the bootstrap and of the user sample.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    vectors: str = ""
+    split: Literal["valid", "test"] = "test"
+    k: int = 10
+    cutoff: int = 10
+    users: int = 0
+    max_history: int = 10
+    exclude_seen: bool = False
+    batch_size: int = 64
+    bootstrap: int = 1000
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class RecommendConfig:
     """Recommend items that follow a history.
 

@@ -109,8 +109,8 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
     holdouts = [held_out(user) for user in users]
 
     answers: list[tuple[Named, ...]] = []
-    batches = _batches(holdouts, config.batch_size)
-    for batch in with_progress(batches, len(holdouts), f"evaluate {method.name}", console):
+    shown = batches(holdouts, config.batch_size)
+    for batch in with_progress(shown, len(holdouts), f"evaluate {method.name}", console):
         answers += method.answer(batch)
 
     scores = score(answers, holdouts, catalog, config.k)
@@ -372,7 +372,8 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
     return rank if config.decode == "beam" else write
 
 
-def _batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
+def batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
+    """Users in batches of at most ``size``."""
     for start in range(0, len(holdouts), size):
         yield holdouts[start : start + size]
 

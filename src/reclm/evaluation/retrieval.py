@@ -1,0 +1,285 @@
+"""How well the retrieval head finds the held-out item, place by place of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float64, Int64
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from reclm.artifacts import atomic_path, open_run, read_json, write_json
+from reclm.backbone import base_model
+from reclm.config import EvaluateRetrievalConfig
+from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories, Holdout, leave_one_out
+from reclm.data.prepared import prepared_files
+from reclm.decoding.constraint import free_rows
+from reclm.errors import ConfigError, require
+from reclm.evaluation import metrics
+from reclm.evaluation.recommend import (
+    batches,
+    existing_vectors,
+    load_recommender,
+    model_files,
+    sample_users,
+)
+from reclm.progress import with_progress
+
+if TYPE_CHECKING:
+    from reclm.recommender import Recommender
+
+SUMMARY = "summary.json"
+PLACES = "places.parquet"
+SIMILARITY = "similarity.npy"
+HEAT_MAP = "similarity.png"
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the head does at the places of some answers.
+
+    Attributes:
+        rank: Rank of the held-out item, from 1, by the state that opens the span of each place; NaN
+            where an answer has fewer items or may not name the held-out one.
+        similarity: Cosine of the states of each two places; NaN where an answer has fewer items.
+    """
+
+    rank: Float64[np.ndarray, "users k"]
+    similarity: Float64[np.ndarray, "users k k"]
+
+
+def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
+    """Has a model write lists and looks at the states that open their spans.
+
+    At each place the held-out item is ranked among all items that the answer may name, those that
+    it has named before included, so that places can be compared. `Recall` is 1 where it is among
+    the best ``cutoff``, `NDCG` is ``1 / log2(rank + 1)`` there, both means over users with 95 %
+    bootstrap intervals. The cosine of the states of two places, as a mean over users, says how far
+    the head asks for the same thing again; states all alike leave a ranking by one query.
+
+    Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
+    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``.
+
+    Returns:
+        ``config.out``.
+
+    Raises:
+        ConfigError: A setting cannot work, or the model does not retrieve.
+        ArtifactError: ``config.out`` holds something else.
+        DataError: The data is broken, or a user has fewer than three items.
+        VectorError: The data is another catalog and its vectors are missing or do not fit.
+        MissingExtraError: matplotlib is not installed.
+    """
+    _check(config)
+    inputs = {**prepared_files(config.data), **model_files(config.model)}
+    if config.vectors:
+        inputs["vectors"] = existing_vectors(config.vectors)
+    require("matplotlib", extra="plot")
+    run = open_run(
+        config.out, "evaluate retrieval", config, inputs=inputs, free_fields=("batch_size",)
+    )
+    console = Console(stderr=True)
+    if run.finished:
+        console.print(f"{config.out}: already evaluated", soft_wrap=True)
+        console.print(_table(read_json(config.out / SUMMARY)))
+        return config.out
+
+    catalog = Catalog.load(config.data)
+    split = leave_one_out(Histories.load(config.data, catalog))
+    recommender = load_recommender(
+        config.model, catalog, config.device, config.data, config.vectors
+    )
+    if recommender.backbone.head is None:
+        raise ConfigError(
+            f"--model {config.model}: method {recommender.spec.method} does not retrieve; expected "
+            "a model of `reclm train sft --method ret`"
+        )
+    users = sample_users(len(split), config.users, config.seed)
+    held_out = split.test if config.split == "test" else split.valid
+    holdouts = [held_out(user) for user in users]
+    parts = []
+    shown = batches(holdouts, config.batch_size)
+    for batch in with_progress(shown, len(holdouts), "evaluate retrieval", console):
+        parts.append(look_at(recommender, batch, config))
+    places = Places(
+        np.concatenate([part.rank for part in parts]),
+        np.concatenate([part.similarity for part in parts]),
+    )
+
+    summary = _summarise(places, config)
+    similarity = np.array(summary["similarity"])
+    with atomic_path(config.out / PLACES) as partial:
+        _place_table([split.user_ids[user] for user in users], places).write_parquet(partial)
+    with atomic_path(config.out / SIMILARITY) as partial, partial.open("wb") as stream:
+        np.save(stream, similarity, allow_pickle=False)
+    with atomic_path(config.out / HEAT_MAP) as partial:
+        _draw(partial, similarity)
+    write_json(config.out / SUMMARY, summary)
+    run.finish(**{name: summary["places"][0][name]["value"] for name in _names(config.cutoff)})
+    console.print(_table(summary))
+    return config.out
+
+
+def look_at(
+    recommender: Recommender, holdouts: Sequence[Holdout], config: EvaluateRetrievalConfig
+) -> Places:
+    """Has the model answer some users and reads the states of its whole answers in one pass each.
+
+    Args:
+        recommender: A model that retrieves.
+        holdouts: History and held-out item of each user.
+        config: Length of the answers, and what they may not name.
+    """
+    head = recommender.backbone.head
+    assert head is not None
+    k = config.k
+    requests = []
+    for holdout in holdouts:
+        history = holdout.history.tolist()
+        excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
+        requests.append(
+            recommender.list_request(history, k, excluded, max_history=config.max_history)
+        )
+    rank = np.full((len(holdouts), k), np.nan)
+    similarity = np.full((len(holdouts), k, k), np.nan)
+    answers = recommender.engine.complete(requests)
+    for user, (holdout, request, answer) in enumerate(
+        zip(holdouts, requests, answers, strict=True)
+    ):
+        if not answer.items:
+            continue
+        opened = np.flatnonzero(np.array(answer.token_ids) == recommender.backbone.soi_token_id)
+        states = _states(recommender, [*request.prompt_ids, *answer.token_ids])
+        states = states[torch.from_numpy(opened + len(request.prompt_ids) - 1)]
+        assert request.excluded is not None
+        free = torch.from_numpy(free_rows(request.excluded.trie, request.excluded))
+        found = _ranks(head(states).cpu(), free, holdout.target)
+        rank[user, : len(found)] = found
+        unit = torch.nn.functional.normalize(states.double(), dim=1)
+        similarity[user, : len(found), : len(found)] = (unit @ unit.T).cpu().numpy()
+    return Places(rank, similarity)
+
+
+@torch.no_grad()
+def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
+    """Hidden states before the output layer, ``[length, hidden]``."""
+    model = recommender.backbone.model
+    ids = torch.tensor([list(token_ids)], device=model.device)
+    states: torch.Tensor = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
+    return states
+
+
+def _ranks(
+    scores: torch.Tensor, free: torch.Tensor, target: int
+) -> Int64[np.ndarray, " places"] | Float64[np.ndarray, " places"]:
+    """Rank of an item among the free ones, equal ones of a lower row before it."""
+    if not free[target]:
+        return np.full(len(scores), np.nan)
+    own = scores[:, target : target + 1]
+    before = (scores > own) | ((scores == own) & (torch.arange(scores.shape[1]) < target))
+    ranks: np.ndarray = 1 + (before & free).sum(1).numpy()
+    return ranks
+
+
+def _summarise(places: Places, config: EvaluateRetrievalConfig) -> dict[str, Any]:
+    """The contents of ``summary.json``."""
+    found = places.rank <= config.cutoff
+    gain = np.where(found, 1 / np.log2(places.rank + 1), 0.0)
+    defined = ~np.isnan(places.rank)
+    rows = []
+    for place in range(config.k):
+        columns = [np.where(defined, value, np.nan)[:, place] for value in (found, gain)]
+        intervals = metrics.bootstrap_intervals(
+            np.stack(columns, axis=1), config.bootstrap, config.seed
+        )
+        named = zip(_names(config.cutoff), intervals, strict=True)
+        counted = {"place": place + 1, "users": int(defined[:, place].sum())}
+        rows.append(counted | {name: interval._asdict() for name, interval in named})
+    kept = ~np.isnan(places.similarity)
+    total = np.where(kept, places.similarity, 0.0).sum(axis=0)
+    similarity = np.divide(
+        total, kept.sum(axis=0), out=np.full_like(total, np.nan), where=kept.any(axis=0)
+    )
+    return {
+        "method": "ret",
+        "users": len(places.rank),
+        "k": config.k,
+        "cutoff": config.cutoff,
+        "places": [row for row in rows if row["users"]],
+        "similarity": similarity.tolist(),
+    }
+
+
+def _names(cutoff: int) -> tuple[str, str]:
+    return f"Recall@{cutoff}", f"NDCG@{cutoff}"
+
+
+def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
+    users, k = places.rank.shape
+    table = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.array(user_ids, dtype=object), k).tolist(),
+            "place": np.tile(np.arange(1, k + 1), users),
+            "rank": places.rank.reshape(-1),
+        }
+    )
+    return table.drop_nans("rank").with_columns(pl.col("rank").cast(pl.Int64))
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    """A row each place."""
+    names = _names(summary["cutoff"])
+    table = Table("place", title=f"{summary['users']} users, 95 % intervals", box=SIMPLE_HEAD)
+    for name in (*names, "similarity to place 1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary["places"]:
+        cells = [
+            f"{row[name]['value']:.3f} [dim]({row[name]['low']:.3f}–{row[name]['high']:.3f})[/dim]"
+            for name in names
+        ]
+        place = row["place"]
+        table.add_row(str(place), *cells, f"{summary['similarity'][0][place - 1]:.3f}")
+    return table
+
+
+def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
+    """A heat map with its numbers."""
+    figure_module = require("matplotlib.figure", extra="plot")
+    k = len(similarity)
+    figure = figure_module.Figure(figsize=(1.5 + 0.5 * k, 1 + 0.5 * k), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(similarity, vmin=min(0.0, float(np.nanmin(similarity))), vmax=1.0)
+    for place, other in np.argwhere(~np.isnan(similarity)):
+        value = similarity[place, other]
+        axes.text(other, place, f"{value:.2f}", ha="center", va="center", fontsize=7,
+                  color="black" if value > 0.5 else "white")  # fmt: skip
+    axes.set_xticks(range(k), range(1, k + 1))
+    axes.set_yticks(range(k), range(1, k + 1))
+    axes.set_title("Cosine of the states that open items")
+    axes.set_xlabel("place in the answer")
+    axes.set_ylabel("place in the answer")
+    figure.colorbar(image)
+    figure.savefig(path, format="png", dpi=120)
+
+
+def _check(config: EvaluateRetrievalConfig) -> None:
+    for field in ("k", "cutoff", "max_history", "batch_size", "bootstrap"):
+        value = getattr(config, field)
+        if value < 1:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected at least 1, got {value}")
+    if config.users < 0:
+        raise ConfigError(f"--users: expected 0 or more, got {config.users}")
+    if not (Path(config.model) / "reclm.json").exists():
+        raise ConfigError(
+            f"--model {config.model}: no language model (reclm.json); expected a model of "
+            "`reclm train sft --method ret`"
+        )
