@@ -21,8 +21,9 @@ $(SETUP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/reclm demo --budget $(BUDGET) --out $(OUT)
 
+# Two processes of one thread each: most tests are too small for threads of their own.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
