@@ -73,6 +73,8 @@ def test_defaults_are_of_their_declared_type(settings: type) -> None:
         declared = types[field.name]
         if dataclasses.is_dataclass(declared):
             assert field.default == declared()
+        elif typing.get_origin(declared) is tuple:
+            assert all(type(one) is typing.get_args(declared)[0] for one in field.default)
         elif choices := typing.get_args(declared):
             assert field.default in choices or (field.default is None and type(None) in choices)
         else:

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PAGES = ("README.md", "docs/formats.md", "docs/your-own-model.md", "docs/your-own-data.md")
+_PAGES = (
+    "README.md",
+    "docs/formats.md",
+    "docs/your-own-model.md",
+    "docs/your-own-data.md",
+    "docs/semantic-ids.md",
+)
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.
 _RUN_ELSEWHERE = ("make test", "make demo")
