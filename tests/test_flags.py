@@ -37,6 +37,30 @@ def test_switches_have_two_forms() -> None:
     assert on.exclude_seen is True
 
 
+def test_flags_of_several_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ["--vectors", "v.npy", "--out", "o"]
+    several = parse(
+        "items quantize",
+        config.QuantizeConfig,
+        [*paths, "--codebooks", "64", "32", "--sinkhorn-eps", "0", "0.01", "--epochs", "3"],
+    )
+    assert several.codebooks == (64, 32)
+    assert several.sinkhorn_eps == (0.0, 0.01)
+    assert several.layers == config.QuantizeConfig(Path("v"), Path("o")).layers
+    file = tmp_path / "quantize.yaml"
+    file.write_text("codebooks: [64, 32]\nsinkhorn_eps: [0, 0.01]\nepochs: 3\n")
+    flags = ["--config", str(file), *paths]
+    assert parse("items quantize", config.QuantizeConfig, flags) == several
+    with pytest.raises(SystemExit):
+        parse("items quantize", config.QuantizeConfig, [*flags, "--print-config"])
+    file.write_text(capsys.readouterr().out)
+    assert parse("items quantize", config.QuantizeConfig, ["--config", str(file)]) == several
+    for wrong in (["x"], ["3", "x"], ["1.5"]):
+        with pytest.raises(ConfigError) as raised:
+            parse("items quantize", config.QuantizeConfig, [*paths, "--codebooks", *wrong])
+        assert str(raised.value) == f"--codebooks: expected whole numbers, got {wrong[-1]!r}"
+
+
 def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
     file = tmp_path / "sft.yaml"
     file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")

@@ -27,15 +27,18 @@ def test_centres_are_the_means_of_what_is_nearest() -> None:
 
 def test_residuals_are_clustered_level_by_level() -> None:
     left = blobs()
-    seen: list[int] = []
-    codebooks = residual_kmeans(
-        left, (4, 3), iterations=50, seed=0, after_level=lambda found: seen.append(len(found))
-    )
-    assert seen == [1, 2]
+    seen: list[tuple[np.ndarray, float]] = []
+
+    def note(codes: np.ndarray, error: float) -> None:
+        seen.append((codes.copy(), error))
+
+    codebooks = residual_kmeans(left, (4, 3), iterations=50, seed=0, after_level=note)
     assert [tuple(codebook.shape) for codebook in codebooks] == [(4, 2), (3, 2)]
     vectors = torch.from_numpy(blobs())
     codes = residual_codes(vectors, codebooks)
+    assert [found.tolist() for found, _ in seen] == [codes[:, :1].tolist(), codes.tolist()]
     total = sum_of_codes(codes, codebooks)
+    assert seen[1][1] == pytest.approx(float((vectors - total).square().sum()), abs=1e-5)
     torch.testing.assert_close(vectors - total, torch.from_numpy(left), atol=1e-5, rtol=0)
     first = vectors - codebooks[0][codes[:, 0]]
     torch.testing.assert_close(sum_of_codes(codes[:, :1], codebooks), vectors - first)

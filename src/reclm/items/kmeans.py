@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from reclm.errors import require
@@ -50,7 +50,7 @@ def residual_kmeans(
     *,
     iterations: int,
     seed: int,
-    after_level: Callable[[list[Float[Tensor, "codes width"]]], None] | None = None,
+    after_level: Callable[[Int32[np.ndarray, "samples levels"], float], None] | None = None,
 ) -> list[Float[Tensor, "codes width"]]:
     """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
 
@@ -59,15 +59,21 @@ def residual_kmeans(
         sizes: Codes at each level.
         iterations: Rounds of Lloyd's algorithm at each level.
         seed: Seed of the first centres.
-        after_level: Called with the codebooks so far after each level.
+        after_level: Called after each level with the codes of the sample so far and the squared
+            length of all that is left over.
     """
     codebooks: list[Tensor] = []
+    codes = np.empty((len(vectors), len(sizes)), dtype=np.int32)
     for level, size in enumerate(sizes):
         codebook = torch.from_numpy(kmeans(vectors, size, iterations, seed + level))
         codebooks.append(codebook)
+        left = 0.0
         for start in range(0, len(vectors), _ROWS_AT_ONCE):
             block = torch.from_numpy(vectors[start : start + _ROWS_AT_ONCE])
-            block -= codebook[squared_distances(block, codebook).argmin(1)]
+            nearest = squared_distances(block, codebook).argmin(1)
+            block -= codebook[nearest]
+            left += float(block.square().sum(dtype=torch.float64))
+            codes[start : start + len(block), level] = nearest.numpy()
         if after_level is not None:
-            after_level(codebooks)
+            after_level(codes[:, : level + 1], left)
     return codebooks

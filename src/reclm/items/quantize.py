@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
-from torch import Tensor
+from jaxtyping import Float32, Int32
 
 from reclm.artifacts import open_run, write_json
 from reclm.config import QuantizeConfig
@@ -16,13 +15,8 @@ from reclm.devices import resolve_device
 from reclm.errors import ConfigError, VectorError
 from reclm.items.kmeans import residual_kmeans
 from reclm.items.learning import Entry, code_use, draw_learning
-from reclm.items.quantizers import (
-    CODEBOOKS_FILE,
-    Quantizer,
-    save_description,
-    save_weights,
-)
-from reclm.items.rqvae_fit import RqVaeFit
+from reclm.items.quantizers import CODEBOOKS_FILE, save_description, save_weights
+from reclm.items.rqvae_fit import RqVaeFit, mean_and_scale
 from reclm.items.vectors import load_vectors
 
 HISTORY_FILE = "history.json"
@@ -93,15 +87,12 @@ def _fit_kmeans(
     count = min(len(vectors), config.kmeans_sample)
     rows = np.sort(rng.choice(len(vectors), count, replace=False))
     sample = vectors[rows]
+    variance = mean_and_scale(sample)[1] ** 2 * sample.size
     history: list[Entry] = []
 
-    def after_level(codebooks: list[Tensor]) -> None:
-        quantizer = Quantizer.of_codebooks(codebooks)
-        original = vectors[rows]
-        codes = quantizer.codes(original)
-        unexplained = quantizer.unexplained(original, codes)
-        use = code_use(codes, quantizer.sizes)
-        history.append({"level": len(codebooks), "unexplained": unexplained, **use})
+    def after_level(codes: Int32[np.ndarray, "samples levels"], left: float) -> None:
+        use = code_use(codes, config.codebooks[: codes.shape[1]])
+        history.append({"level": codes.shape[1], "unexplained": left / variance, **use})
 
     codebooks = residual_kmeans(
         sample,
