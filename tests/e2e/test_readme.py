@@ -18,6 +18,7 @@ _PAGES = (
     "docs/your-own-model.md",
     "docs/your-own-data.md",
     "docs/semantic-ids.md",
+    "docs/retrieval.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.
