@@ -20,6 +20,7 @@ _PAGES = (
     "docs/unirec.md",
     "docs/semantic-ids.md",
     "docs/teacher.md",
+    "docs/retrieval.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.

@@ -17,7 +17,8 @@ from reclm.artifacts import read_json
 from reclm.backbone import Backbone, load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
 from reclm.dialogue.render import ItemRef, Message, Renderer, Text
-from reclm.errors import ConfigError, VectorError
+from reclm.errors import ConfigError, NoItemLeftError, VectorError
+from reclm.evaluation.answers import AnswerReader
 from reclm.items.tokens import ItemTokens
 from reclm.items.vectors import save_vectors
 from reclm.retrieval import HEAD_FILE, RetrievalHead
@@ -271,6 +272,40 @@ def test_another_catalog_needs_its_vectors(
         found = books.recommend(["b1"], k=19, decode=decode)
         assert {one.item_id for one in found} == {f"b{row}" for row in range(20)} - {"b1"}
     assert len(recommender.recommend(["i1"], k=3)) == 3  # the first one is as it was
+
+
+def test_checkpoint_serves_a_real_catalog_it_never_saw(
+    settings: Settings, tmp_path: Path, shared_data: Path
+) -> None:
+    films = Recommender.from_pretrained(train_sft(settings()), "cpu")
+    catalog = Catalog.load(shared_data / "office")
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((len(catalog), DIM)).astype(np.float32)
+    office = films.with_catalog(catalog, vectors=vectors)
+    ids = [item.item_id for item in catalog.items]
+    reader = AnswerReader(
+        catalog,
+        [item.title_t or item.title for item in office.catalog.items],
+        office.item_tokens,
+        office.backbone.tokenizer,
+        office.spec.list_form,
+    )
+    for size in (0, 10, len(ids) // 2, len(ids) - 7):
+        without = set(random.permutation(len(ids))[:size].tolist())
+        excluded = office.excluded([ids[row] for row in without])
+        requests = [office.list_request([row, row + 1], 10, excluded) for row in (5, 900)]
+        for answer in office.engine.complete(requests):
+            count = min(10, len(ids) - size)
+            assert len(set(answer.items)) == len(answer.items) == count
+            assert not without & set(answer.items)
+            assert answer.finish_reason == ("items" if count == 10 else "no_item_left")
+            # What stands in the text is read back as those very items: none is out of the catalog.
+            assert [named.row for named in reader.read(answer.token_ids)] == list(answer.items)
+    everything = office.excluded(ids)
+    [closed] = office.engine.complete([office.list_request([5], 10, everything)])
+    assert (closed.token_ids, closed.finish_reason) == ((), "no_item_left")
+    with pytest.raises(NoItemLeftError, match="no item left to recommend"):
+        office.recommend([ids[5]], exclude=ids)
 
 
 def test_settings_that_contradict_one_another_are_refused(
