@@ -38,7 +38,8 @@ from reclm.data.interactions import Histories
 from reclm.teacher.client import InProcessTeacher, load_teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
-from reclm.training.dataset import Collator, SftDataset
+from reclm.training.collator import Collator
+from reclm.training.dataset import SftDataset
 from reclm.training.sft import train_sft
 from reclm.training.trainer import ScopedTrainer
 
