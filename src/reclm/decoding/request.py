@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reclm.decoding.constraint import ExcludedItems
 from reclm.errors import ConfigError
+from reclm.items.trie import ItemTrie
+
+if TYPE_CHECKING:
+    from reclm.decoding.retrieve import ItemRetriever
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """The items an answer may name.
+
+    Attributes:
+        trie: Prefix tree of their token rows.
+        retriever: Chooses the items; None where the model writes them token by token.
+    """
+
+    trie: ItemTrie
+    retriever: ItemRetriever | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,8 @@ class Request:
         seed: Seed of the samples. They do not depend on the other requests of the batch.
         scaffold: The list to fill; None lets the model write freely between items.
         stop_at_max_items: End the answer behind the last item; else the text goes on without items.
+        grounding: The items, such as one version of a catalog that changes while others are
+            answered; None takes those of the engine.
         grounded: Hold item spans to the catalog. If not, nothing is masked or forced, no item event
             is raised, and spans are what the model makes of them; for comparison only.
     """
@@ -57,6 +77,7 @@ class Request:
     seed: int = 0
     scaffold: Scaffold | None = None
     stop_at_max_items: bool = True
+    grounding: Grounding | None = None
     grounded: bool = True
 
     def __post_init__(self) -> None:

@@ -1,0 +1,149 @@
+"""Requests that join and leave while others are answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.generate import (
+    Completion,
+    Engine,
+    Event,
+    Finished,
+    Grounding,
+    ItemDone,
+    Request,
+)
+from reclm.errors import ConfigError, TokenizerError
+from reclm.items.trie import ItemTrie
+from worlds import EOI, FIRST_WORD, SOI, STOP, make_model, read, token_rows, words
+
+thorough = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+def make_engine(model: Any, trie: ItemTrie) -> Engine:
+    return Engine(model, trie, soi_token_id=SOI, eoi_token_id=EOI, stop_token_ids=[STOP])
+
+
+@thorough
+@given(
+    st.lists(token_rows, min_size=1, max_size=2),
+    st.lists(
+        st.tuples(
+            st.lists(words | st.just(SOI), min_size=1, max_size=6),
+            st.integers(0, 4),  # steps before the next one joins
+            st.none() | st.integers(0, 6),  # step at which it is cancelled
+            st.sampled_from([0.0, 1.0]),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(0, 3),
+)
+def test_an_answer_does_not_depend_on_who_joins_and_leaves(
+    catalogs: list[list[list[int]]],
+    plan: list[tuple[list[int], int, int | None, float]],
+    seed: int,
+) -> None:
+    model = make_model(seed)
+    tries = [ItemTrie.build(rows) for rows in catalogs]
+    engine = make_engine(model, tries[0])
+    requests = [
+        Request(
+            prompt,
+            max_new_tokens=14,
+            temperature=temperature,
+            seed=number,
+            excluded=ExcludedItems.build(tries[number % len(tries)], [0]),
+            grounding=Grounding(tries[number % len(tries)]),
+        )
+        for number, (prompt, _, _, temperature) in enumerate(plan)
+    ]
+    session = engine.session()
+    told: dict[int, list[Event]] = {}
+    completions: dict[int, Completion] = {}
+    cancelled: set[int] = set()
+    ages: dict[int, int] = {}
+
+    def step() -> None:
+        for index, age in list(ages.items()):
+            if index not in completions and plan[index][2] == age:
+                session.cancel(index)
+                cancelled.add(index)
+            ages[index] = age + 1
+        for event in session.step():
+            assert event.index not in cancelled
+            told.setdefault(event.index, []).append(event)
+            if isinstance(event, Finished):
+                completions[event.index] = session.completion(event.index)
+
+    for request, (_, wait, _, _) in zip(requests, plan, strict=True):
+        ages[session.add(request)] = 0
+        for _ in range(wait):
+            step()
+    while session:
+        step()
+    assert cancelled | set(completions) == set(range(len(plan)))
+    for index, completion in completions.items():
+        alone = list(engine.generate([requests[index]]))
+        assert [_rounded(event) for event in told[index]] == [_rounded(event) for event in alone]
+        rows = catalogs[index % len(catalogs)]
+        spans = read(completion.token_ids).spans
+        assert spans == [tuple(rows[item]) for item in completion.items]
+        assert 0 not in completion.items
+
+
+def _rounded(event: Event) -> Event:
+    """The event as that of a request alone; sums of the batch may round in another way."""
+    if isinstance(event, ItemDone):
+        return replace(event, index=0, logprob=round(event.logprob, 4))
+    return replace(event, index=0)
+
+
+def test_an_idle_session_does_nothing_and_a_completion_is_handed_out_once() -> None:
+    engine = make_engine(make_model(0), ItemTrie.build([[FIRST_WORD]]))
+    session = engine.session()
+    assert session.step() == []
+    assert engine.statistics.forward_passes == 0
+    index = session.add(Request([8], max_new_tokens=3))
+    assert len(session) == 1
+    while session:
+        session.step()
+    assert len(session.completion(index).token_ids) <= 3
+    with pytest.raises(KeyError):
+        session.completion(index)
+
+
+def test_cancelling_twice_or_too_late_is_no_error() -> None:
+    engine = make_engine(make_model(0), ItemTrie.build([[FIRST_WORD]]))
+    session = engine.session()
+    index = session.add(Request([8], max_new_tokens=3))
+    session.cancel(index)
+    session.cancel(index)
+    assert len(session) == 0
+    assert session.step() == []
+
+
+def test_a_request_without_items_left_ends_at_its_first_step() -> None:
+    trie = ItemTrie.build([[FIRST_WORD]])
+    session = make_engine(make_model(0), trie).session()
+    index = session.add(Request([8], excluded=ExcludedItems.build(trie, np.array([True]))))
+    assert session.step() == [Finished(index, "no_item_left")]
+    assert session.completion(index).token_ids == ()
+
+
+def test_grounding_of_another_kind_is_refused() -> None:
+    engine = make_engine(make_model(0), ItemTrie.build([[FIRST_WORD]]))
+    with pytest.raises(TokenizerError, match="<EOI>"):
+        engine.session().add(Request([8], grounding=Grounding(ItemTrie.build([[EOI]]))))
+    retrieved = Grounding(ItemTrie.build([[FIRST_WORD]]), retriever=object())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="either all retrieved or all written"):
+        engine.session().add(Request([8], grounding=retrieved))
