@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int32
 
-from reclm.decoding.constraint import SpanConstraint
 from reclm.decoding.events import (
     Completion,
     Event,
@@ -20,6 +18,7 @@ from reclm.decoding.events import (
 )
 from reclm.decoding.packed import RowCache
 from reclm.decoding.request import Request
+from reclm.decoding.spans import Run, SpanBatch
 from reclm.errors import TokenizerError
 from reclm.items.trie import ItemTrie
 
@@ -40,12 +39,15 @@ class ControlTokens:
 
 
 class Answer:
-    """State of one answer: advanced by the model's decisions, it adds what they force.
+    """State of one answer: advanced by decisions and by the runs of tokens they force.
+
+    What comes next is one of: a decision outside of spans (`deciding`), a decision in a span
+    (`inside`), a span to be opened (`opening`), an item to be retrieved (`awaits_item`).
 
     Args:
         index: Which request of the batch.
         request: What was asked for.
-        trie: The items.
+        spans: Item spans of all answers over the same items.
         control: The control tokens.
         retrieves: Items are handed in whole (`take_item`) instead of decided on token by token.
 
@@ -54,6 +56,8 @@ class Answer:
         request: What was asked for.
         cache: Keys and values of the tokens fed so far.
         random: Source of the answer's samples.
+        spans: Item spans of all answers over the same items.
+        slot: Which of them are this answer's; -1 if it is not grounded.
         finish_reason: Why the answer ended; None while it goes on.
     """
 
@@ -61,7 +65,7 @@ class Answer:
         self,
         index: int,
         request: Request,
-        trie: ItemTrie,
+        spans: SpanBatch,
         control: ControlTokens,
         *,
         retrieves: bool = False,
@@ -70,25 +74,34 @@ class Answer:
         self.request = request
         self.cache = RowCache()
         self.random = np.random.default_rng(request.seed)
+        self.spans = spans
+        self.slot = -1
+        if request.grounded:
+            self.slot = spans.join(request.excluded, unique=request.unique, domain=request.domain)
         self.finish_reason: FinishReason | None = None
         self._control = control
-        self._constraint = SpanConstraint(
-            trie,
-            control.eoi,
-            excluded=request.excluded,
-            unique=request.unique,
-            domain=request.domain,
-        )
+        self._prompt = [int(token) for token in request.prompt_ids]
         self._token_ids: list[int] = []
-        self._unfed: list[int] = [int(token) for token in request.prompt_ids]
+        self._fed = 0
         self._items: list[int] = []
         self._logprobs: list[float] = []
         self._span: list[int] = []
         self._span_logprob = 0.0
         self._closed_spans = 0
         self._retrieves = retrieves and request.grounded
+        self._inside = False
+        self._opening = False
         self._awaits_item = False
-        self._wanted: int | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether an item span is open, and its next token to be decided on."""
+        return self._inside
+
+    @property
+    def opening(self) -> bool:
+        """Whether a span opens next; see :meth:`open`."""
+        return self._opening
 
     @property
     def awaits_item(self) -> bool:
@@ -96,13 +109,9 @@ class Answer:
         return self._awaits_item
 
     @property
-    def inside(self) -> bool:
-        """Whether an item span is open."""
-        return self._constraint.inside
-
-    def allowed(self) -> Int32[np.ndarray, " allowed"]:
-        """Tokens that may come next inside a span, ascending."""
-        return self._constraint.allowed()
+    def deciding(self) -> bool:
+        """Whether the next token is to be decided on outside of spans."""
+        return not (self._inside or self._opening or self._awaits_item)
 
     def banned(self) -> list[int]:
         """Tokens that must not come next outside a span."""
@@ -114,8 +123,23 @@ class Answer:
 
     def unfed(self) -> list[int]:
         """Tokens that the model has not seen yet; they count as seen from now on."""
-        tokens, self._unfed = self._unfed, []
+        tokens = self.text[self._fed :] if self._fed < len(self._prompt) else []
+        tokens = tokens or self._token_ids[self._fed - len(self._prompt) :]
+        self._fed = len(self._prompt) + len(self._token_ids)
         return tokens
+
+    @property
+    def text(self) -> list[int]:
+        """All tokens so far, those of the prompt first."""
+        return self._prompt + self._token_ids
+
+    def share(self, donor: RowCache, tokens: int) -> None:
+        """Takes the keys and values of the first tokens over from a row that begins alike.
+
+        Nothing may have been fed yet, and at least one token has to stay unfed.
+        """
+        self.cache = RowCache(donor, tokens)
+        self._fed = tokens
 
     def completion(self) -> Completion:
         """The finished answer."""
@@ -124,101 +148,114 @@ class Answer:
             tuple(self._token_ids), tuple(self._items), tuple(self._logprobs), self.finish_reason
         )
 
+    def leave(self) -> None:
+        """Gives its place among the spans up; an answer that has ended has done so already."""
+        if self.slot >= 0:
+            self.spans.leave(self.slot)
+            self.slot = -1
+
+    def forget(self) -> None:
+        """Lets the keys and values go."""
+        self.cache = RowCache()
+
     def start(self) -> list[Event]:
         """Begins the answer: what comes before the first decision, or the end if there is none."""
-        if self.request.grounded and not self._constraint.can_begin():
+        if self.request.grounded and not self.spans.left(self.slot):
             return [self._finish("no_item_left")]
-        return self._force()
+        return self._scaffold()
 
-    def take(self, token: int, logprob: float) -> list[Event]:
-        """Advances by a decision of the model and by all that follows from it.
-
-        Args:
-            token: The token decided on, one that was allowed.
-            logprob: Its log-probability among the allowed ones; of no meaning outside spans.
-        """
-        if self.inside:
-            self._span_logprob += logprob
-        elif token in self._control.stop:
+    def take_text(self, token: int) -> list[Event]:
+        """Advances by a decision outside of spans."""
+        if token in self._control.stop:
             return [self._finish("eos")]
-        elif self._retrieves and token == self._control.soi:
+        if self.request.grounded and token == self._control.soi:
             # The state that opens the span is also the one that finds the item.
-            self._awaits_item = True
+            self._opening, self._awaits_item = not self._retrieves, self._retrieves
             return []
-        events = self._append(token)
-        return events + self._force()
+        return self._append_text([token])
 
-    def free_rows(self) -> Bool[np.ndarray, " items"]:
-        """Which item rows may still be named."""
-        return self._constraint.free_rows()
-
-    def take_item(self, row: int, logprob: float) -> list[Event]:
-        """Opens a span, writes an item into it, and goes on to the next decision.
+    def open(self, run: Run) -> list[Event]:
+        """Opens a span.
 
         Args:
-            row: Item row, one of :meth:`free_rows`.
-            logprob: Its log-probability among them.
+            run: What follows in it without a decision.
+        """
+        self._opening, self._inside = False, True
+        if not self._room:
+            return [self._finish("length")]
+        self._token_ids.append(self._control.soi)
+        return [ItemBegun(self.index), *self._append_span(run)]
+
+    def take(self, run: Run, logprob: float) -> list[Event]:
+        """Advances by a decision in a span.
+
+        Args:
+            run: The token decided on, and what follows it without another decision.
+            logprob: Log-probability of the token among the allowed ones.
+        """
+        self._span_logprob += logprob
+        return self._append_span(run)
+
+    def take_item(self, run: Run, logprob: float) -> list[Event]:
+        """Writes an item.
+
+        Args:
+            run: All of its tokens.
+            logprob: Its log-probability among those that were allowed.
         """
         self._awaits_item = False
-        self._wanted = row
         self._span_logprob = logprob
-        events = self._append(self._control.soi)
-        return events + self._force()
+        return self.open(run)
+
+    @property
+    def _room(self) -> int:
+        """Tokens that may still be added."""
+        return self.request.max_new_tokens - len(self._token_ids)
 
     def _may_begin(self) -> bool:
         limit = self.request.item_limit
-        return (limit is None or len(self._items) < limit) and self._constraint.can_begin()
+        more = limit is None or len(self._items) < limit
+        return more and self.spans.left(self.slot) > 0
 
-    def _force(self) -> list[Event]:
-        """Appends tokens until the model has to decide or the answer ends."""
-        events: list[Event] = []
-        while self.finish_reason is None and not self._awaits_item:
-            if self.inside:
-                run = self._constraint.forced()
-                if not run:
-                    break
-            elif self.request.scaffold is None:
-                break
-            else:
-                number = len(self._items)
-                run = [*self.request.scaffold.before_item[number]]
-                self._awaits_item = self._retrieves
-                if not self._retrieves:
-                    run.append(self._control.soi)
-            for token in run:
-                events += self._append(token)
+    def _scaffold(self) -> list[Event]:
+        """Adds what is given up to the next item, and has that one begin."""
+        scaffold = self.request.scaffold
+        if scaffold is None:
+            return []
+        events = self._append_text(scaffold.before_item[len(self._items)])
+        if self.finish_reason is None:
+            self._opening, self._awaits_item = not self._retrieves, self._retrieves
         return events
 
-    def _append(self, token: int) -> list[Event]:
-        """Adds a token to the answer, unless that has ended."""
-        if self.finish_reason is not None:
-            return []
-        self._token_ids.append(token)
-        self._unfed.append(token)
-        if self.inside:
-            events = self._append_inside(token)
-        elif self.request.grounded and token == self._control.soi:
-            self._constraint.begin(self._wanted)
-            events = [ItemBegun(self.index)]
-        else:
-            events = [TextToken(self.index, token)]
+    def _append_text(self, tokens: Sequence[int]) -> list[Event]:
+        """Adds tokens outside of spans, as far as there is room."""
+        events: list[Event] = []
+        for token in tokens[: self._room]:
+            self._token_ids.append(token)
+            events.append(TextToken(self.index, token))
             if not self.request.grounded and token == self._control.eoi:
                 self._closed_spans += 1
                 events += self._end_of_item(self._closed_spans)
-        if self.finish_reason is None and len(self._token_ids) >= self.request.max_new_tokens:
-            events.append(self._finish("length"))
-        return events
+        return events + self._end_of_room()
 
-    def _append_inside(self, token: int) -> list[Event]:
-        row = self._constraint.accept(token)
-        if row is None:
-            self._span.append(token)
-            return []
-        done = ItemDone(self.index, row, tuple(self._span), self._span_logprob)
-        self._items.append(row)
+    def _append_span(self, run: Run) -> list[Event]:
+        """Adds tokens to the open span, as far as there is room."""
+        tokens = run.tokens[: self._room]
+        self._token_ids += tokens
+        self._span += tokens
+        if run.item < 0 or len(tokens) < len(run.tokens):
+            return self._end_of_room()
+        self._inside = False
+        done = ItemDone(self.index, run.item, tuple(self._span[:-1]), self._span_logprob)
+        self._items.append(run.item)
         self._logprobs.append(self._span_logprob)
         self._span, self._span_logprob = [], 0.0
-        return [done, *self._end_of_item(len(self._items))]
+        events = [done, *self._end_of_item(len(self._items)), *self._end_of_room()]
+        return events if self.finish_reason is not None else events + self._scaffold()
+
+    def _end_of_room(self) -> list[Event]:
+        """Ends the answer if it may not grow any longer."""
+        return [] if self.finish_reason is not None or self._room else [self._finish("length")]
 
     def _end_of_item(self, count: int) -> list[Event]:
         """Ends the answer if it has its items, or if the next one asked for does not exist."""
@@ -230,20 +267,18 @@ class Answer:
             if not request.stop_at_max_items and request.scaffold is None:
                 return []
             reason = "items"
-        elif request.grounded and not self._constraint.can_begin():
+        elif request.grounded and not self.spans.left(self.slot):
             reason = "no_item_left"
         else:
             return []
-        events: list[Event] = []
-        for token in request.scaffold.end if request.scaffold is not None else ():
-            if len(self._token_ids) < request.max_new_tokens:
-                self._token_ids.append(token)
-                events.append(TextToken(self.index, token))
-        return [*events, self._finish(reason)]
+        end = request.scaffold.end if request.scaffold is not None else ()
+        end = end[: self._room]
+        self._token_ids += end
+        return [*(TextToken(self.index, token) for token in end), self._finish(reason)]
 
     def _finish(self, reason: FinishReason) -> Finished:
         self.finish_reason = reason
-        self.cache = RowCache()
+        self.leave()
         return Finished(self.index, reason)
 
 

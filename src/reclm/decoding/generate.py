@@ -20,9 +20,11 @@ from torch import Tensor
 from reclm.decoding.answer import Answer, check_control_tokens
 from reclm.decoding.events import Completion, Event, Finished, ItemBegun, ItemDone, TextToken
 from reclm.decoding.packed import PackedModel, Readout
+from reclm.decoding.prefixes import Prefixes
 from reclm.decoding.request import Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
+from reclm.decoding.spans import SpanBatch
 from reclm.errors import BackboneError, ConfigError
 from reclm.items.trie import ItemTrie
 
@@ -124,17 +126,16 @@ class Engine:
             session.step()
         return [session.completion(index) for index in indices]
 
-    def _answer(self, index: int, request: Request) -> Answer:
+    def _items_of(self, request: Request) -> Grounding:
+        """The items of a request."""
         grounding = request.grounding or self._grounding
         if grounding is not self._grounding:
             self._check(grounding)
-        return Answer(
-            index,
-            request,
-            grounding.trie,
-            self._control,
-            retrieves=grounding.retriever is not None,
-        )
+        return grounding
+
+    def _answer(self, index: int, request: Request, spans: SpanBatch) -> Answer:
+        retrieves = self._grounding.retriever is not None
+        return Answer(index, request, spans, self._control, retrieves=retrieves)
 
     def _check(self, grounding: Grounding) -> None:
         if (grounding.retriever is None) != (self._grounding.retriever is None):
@@ -153,35 +154,31 @@ class Engine:
         readout = self._model.forward(rows)
         self.statistics.forward_passes += 1
         self.statistics.tokens_fed += sum(len(new) for _, new in rows)
-        decisions = [
-            *_decide_inside(readout, active),
-            *_decide_outside(readout, active, self._item_only),
-        ]
-        events: list[Event] = []
-        for answer, token, logprob in decisions:
-            events += answer.take(token, logprob)
-        items = self._retrieve(readout, active)
-        for answer, item_row, logprob in items:
-            events += answer.take_item(item_row, logprob)
-        self.statistics.decisions += len(decisions) + len(items)
-        return events
+        groups = _groups(active)
+        self.statistics.decisions += len(groups.outside) + sum(map(len, groups.inside.values()))
+        events = _decide_outside(readout, active, groups.outside, self._item_only)
+        for spans, inside in groups.inside.items():
+            events += _decide_inside(readout, active, inside, spans)
+        events += self._retrieve(readout, active)
+        return events + _open_spans(active)
 
-    def _retrieve(
-        self, readout: Readout, answers: Sequence[Answer]
-    ) -> list[tuple[Answer, int, float]]:
-        """Items of the answers in which a span opens now."""
+    def _retrieve(self, readout: Readout, answers: Sequence[Answer]) -> list[Event]:
+        """Writes the items of the answers in which a span opens now."""
         waiting: dict[ItemRetriever, list[int]] = {}
         for row, answer in enumerate(answers):
             if answer.awaits_item:
                 retriever = (answer.request.grounding or self._grounding).retriever
                 assert retriever is not None
                 waiting.setdefault(retriever, []).append(row)
-        found: list[tuple[Answer, int, float]] = []
+        events: list[Event] = []
         for retriever, rows in waiting.items():
             picks = [_pick(answers[row]) for row in rows]
             chosen = retriever.pick(readout.states(rows), picks)
-            found += [(answers[row], *item) for row, item in zip(rows, chosen, strict=True)]
-        return found
+            self.statistics.decisions += len(chosen)
+            for row, (item_row, logprob) in zip(rows, chosen, strict=True):
+                answer = answers[row]
+                events += answer.take_item(answer.spans.write(answer.slot, item_row), logprob)
+        return events
 
 
 class Session:
@@ -198,6 +195,8 @@ class Session:
         self._engine = engine
         self._joined = 0
         self._begun: list[Event] = []
+        self._spans: dict[Grounding, SpanBatch] = {}
+        self._prefixes = Prefixes()
         self._active: dict[int, Answer] = {}
         self._finished: dict[int, Answer] = {}
 
@@ -218,7 +217,7 @@ class Session:
             ConfigError: Its items are retrieved and the engine's are not, or the reverse.
         """
         index = self._joined
-        answer = self._engine._answer(index, request)
+        answer = self._engine._answer(index, request, self._span_batch(request))
         self._joined += 1
         self._active[index] = answer
         self._begun += answer.start()
@@ -229,7 +228,9 @@ class Session:
 
         Nothing happens if it has left or finished already.
         """
-        self._active.pop(index, None)
+        answer = self._active.pop(index, None)
+        if answer is not None:
+            answer.leave()
         self._begun = [event for event in self._begun if event.index != index]
 
     def step(self) -> list[Event]:
@@ -239,13 +240,26 @@ class Session:
             BackboneError: The model's scores are not numbers.
         """
         events, self._begun = self._begun, []
+        events += _open_spans(list(self._active.values()))
         growing = [answer for answer in self._active.values() if answer.finish_reason is None]
         if growing:
+            self._prefixes.share(growing)
             events += self._engine._advance(growing)
         for event in events:
             if isinstance(event, Finished):
-                self._finished[event.index] = self._active.pop(event.index)
+                answer = self._finished[event.index] = self._active.pop(event.index)
+                self._prefixes.keep(answer)
+                answer.forget()
         return events
+
+    def _span_batch(self, request: Request) -> SpanBatch:
+        """The spans of all answers with the same items."""
+        grounding = self._engine._items_of(request)
+        # Versions of a catalog that no answer names items of any longer are let go.
+        self._spans = {g: spans for g, spans in self._spans.items() if len(spans)}
+        if grounding not in self._spans:
+            self._spans[grounding] = SpanBatch(grounding.trie, self._engine._control.eoi)
+        return self._spans[grounding]
 
     def completion(self, index: int) -> Completion:
         """The finished answer of a request; it is forgotten afterwards.
@@ -256,10 +270,50 @@ class Session:
         return self._finished.pop(index).completion()
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """Which rows of a pass wait for what.
+
+    Attributes:
+        outside: Rows to decide on outside of spans.
+        inside: Rows to decide on in a span, by the batch of spans they belong to.
+        opening: Rows in which a span opens, by the batch of spans they belong to.
+    """
+
+    outside: list[int]
+    inside: dict[SpanBatch, list[int]]
+    opening: dict[SpanBatch, list[int]]
+
+
+def _groups(answers: Sequence[Answer]) -> _Groups:
+    groups = _Groups([], {}, {})
+    for row, answer in enumerate(answers):
+        if answer.finish_reason is not None:
+            continue
+        if answer.inside:
+            groups.inside.setdefault(answer.spans, []).append(row)
+        elif answer.opening:
+            groups.opening.setdefault(answer.spans, []).append(row)
+        elif answer.deciding:
+            groups.outside.append(row)
+    return groups
+
+
+def _open_spans(answers: Sequence[Answer]) -> list[Event]:
+    """Opens spans until none is to be opened; one without a choice is written whole at once."""
+    events: list[Event] = []
+    while opening := _groups(answers).opening:
+        for spans, rows in opening.items():
+            slots = np.array([answers[row].slot for row in rows])
+            for row, run in zip(rows, spans.open(slots), strict=True):
+                events += answers[row].open(run)
+    return events
+
+
 def _pick(answer: Answer) -> Pick:
     request = answer.request
     return Pick(
-        free=answer.free_rows(),
+        free=answer.spans.free_rows(answer.slot),
         temperature=request.temperature,
         top_k=request.top_k,
         top_p=request.top_p,
@@ -267,29 +321,38 @@ def _pick(answer: Answer) -> Pick:
     )
 
 
-def _decide_inside(readout: Readout, answers: Sequence[Answer]) -> list[tuple[Answer, int, float]]:
-    """Decisions of the answers in an item span: only the tokens the catalog allows are scored."""
-    rows = [row for row, answer in enumerate(answers) if answer.inside]
-    if not rows:
-        return []
-    allowed = [answers[row].allowed() for row in rows]
-    scored = np.unique(np.concatenate(allowed))
-    scores = readout.some(rows, scored).cpu().numpy()
-    decisions = []
-    for row, tokens, row_scores in zip(rows, allowed, scores, strict=True):
-        logprobs = log_softmax(row_scores[np.searchsorted(scored, tokens)])
-        chosen = _choose(answers[row], logprobs)
-        decisions.append((answers[row], int(tokens[chosen]), float(logprobs[chosen])))
-    return decisions
+def _decide_inside(
+    readout: Readout, answers: Sequence[Answer], rows: Sequence[int], spans: SpanBatch
+) -> list[Event]:
+    """Takes decisions in item spans: only the tokens that the catalog allows are scored."""
+    slots = np.array([answers[row].slot for row in rows])
+    allowed = spans.allowed(slots)
+    scores = readout.some(rows, allowed.tokens)
+    mask = torch.from_numpy(allowed.mask).to(scores.device)
+    logprobs = scores.masked_fill_(~mask, -torch.inf).log_softmax(-1)
+    best, greedy = (found.cpu().numpy() for found in logprobs.max(-1))
+    if not np.isfinite(best).all():
+        raise BackboneError(NOT_NUMBERS)
+    for number, row in enumerate(rows):
+        if answers[row].request.temperature > 0:
+            among = np.flatnonzero(allowed.mask[number])
+            of_row = logprobs[number].cpu().numpy()[among]
+            greedy[number] = among[_choose(answers[row], of_row)]
+            best[number] = logprobs[number, greedy[number]]
+    events: list[Event] = []
+    runs = spans.choose(slots, allowed.tokens[greedy])
+    for row, run, logprob in zip(rows, runs, best.tolist(), strict=True):
+        events += answers[row].take(run, logprob)
+    return events
 
 
 def _decide_outside(
-    readout: Readout, answers: Sequence[Answer], item_only: Int64[Tensor, " tokens"]
-) -> list[tuple[Answer, int, float]]:
-    """Decisions of the answers outside item spans, over the whole vocabulary."""
-    rows = [
-        row for row, answer in enumerate(answers) if not answer.inside and not answer.awaits_item
-    ]
+    readout: Readout,
+    answers: Sequence[Answer],
+    rows: Sequence[int],
+    item_only: Int64[Tensor, " tokens"],
+) -> list[Event]:
+    """Takes decisions outside of item spans, over the whole vocabulary."""
     if not rows:
         return []
     scores = readout.full(rows)
@@ -303,12 +366,12 @@ def _decide_outside(
     best, greedy = scores.max(dim=-1)
     if not best.isfinite().all():
         raise BackboneError(NOT_NUMBERS)
-    decisions = []
+    events: list[Event] = []
     for number, (row, token) in enumerate(zip(rows, greedy.tolist(), strict=True)):
         if answers[row].request.temperature > 0:
             token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
-        decisions.append((answers[row], token, 0.0))
-    return decisions
+        events += answers[row].take_text(token)
+    return events
 
 
 def _choose(answer: Answer, logprobs: np.ndarray) -> int:

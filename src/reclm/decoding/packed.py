@@ -35,18 +35,30 @@ class RowCache:
 
     Buffers grow by doubling, so that appending costs amortised constant time.
 
+    A row may begin as a copy of the first tokens of another one. They are copied layer by layer
+    when the row is fed first; the other row has to be fed before, or ahead of it in the same pass.
+
+    Args:
+        donor: The row to copy from.
+        shared: Its tokens to copy, from the first on.
+
     Attributes:
         length: Tokens of the row that every layer holds.
     """
 
-    def __init__(self) -> None:
-        self.length = 0
+    def __init__(self, donor: RowCache | None = None, shared: int = 0) -> None:
+        self.length = shared
+        self._donor = donor
         self._buffers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     @property
     def layers(self) -> int:
         """Attention layers that have stored something."""
         return len(self._buffers)
+
+    def detach(self) -> None:
+        """Forgets the row it began as a copy of, now that every layer has been copied."""
+        self._donor = None
 
     def append(
         self,
@@ -63,6 +75,8 @@ class RowCache:
                 keys.new_empty(keys.shape[0], capacity, keys.shape[2]),
                 values.new_empty(values.shape[0], capacity, values.shape[2]),
             )
+            if buffers is None and self._donor is not None:
+                buffers = self._donor._buffers[layer]
             if buffers is not None:
                 for new, old in zip(grown, buffers, strict=True):
                     new[:, : self.length] = old[:, : self.length]
@@ -331,6 +345,7 @@ class PackedModel:
                 logits = self._model(**inputs, logits_to_keep=wanted).logits[0]
         for cache, count in zip(packed.caches, packed.counts, strict=True):
             cache.length += count
+            cache.detach()
             if cache.layers != self._layers:
                 raise BackboneError(
                     f"{type(self._model).__name__} sent {cache.layers} of {self._layers} layers "
