@@ -77,9 +77,9 @@ def time_spans(
         masked = some.add_(noise).masked_fill_(~mask, -torch.inf)
         sure = time.perf_counter()
         # Choosing the best is what every decoder does.
-        chosen = allowed.tokens[masked.argmax(-1).numpy()]
+        chosen = masked.argmax(-1).numpy()
         decided = time.perf_counter()
-        runs = spans.choose(slots, chosen)
+        runs = spans.choose(allowed, chosen)
         closed = np.array([slot for slot, run in enumerate(runs) if run.item >= 0], dtype=np.int64)
         while len(closed):
             opened = spans.open(closed)

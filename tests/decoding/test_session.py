@@ -19,10 +19,11 @@ from reclm.decoding.generate import (
     Grounding,
     ItemDone,
     Request,
+    Scaffold,
 )
 from reclm.errors import ConfigError, TokenizerError
 from reclm.items.trie import ItemTrie
-from worlds import EOI, FIRST_WORD, SOI, STOP, make_model, read, token_rows, words
+from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, make_model, read, token_rows, words
 
 thorough = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -147,3 +148,86 @@ def test_grounding_of_another_kind_is_refused() -> None:
     retrieved = Grounding(ItemTrie.build([[FIRST_WORD]]), retriever=object())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="either all retrieved or all written"):
         engine.session().add(Request([8], grounding=retrieved))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_spans_hold_no_invalid_and_no_repeated_item() -> None:
+    random = np.random.default_rng(0)
+    model = make_model(0)
+    catalogs = []
+    for size in (50, 400, 3000):
+        rows = random.integers(FIRST_WORD, VOCAB, size=(size, 6))
+        # Lengths differ, so that titles are prefixes of others and some come twice.
+        catalogs.append([row[: random.integers(2, 7)].tolist() for row in rows])
+    tries = [ItemTrie.build(rows) for rows in catalogs]
+    rules = [ExcludedItems.build(trie, random.random(trie.num_items) < 0.5) for trie in tries]
+    engine = make_engine(model, tries[0])
+    session = engine.session()
+    asked: dict[int, tuple[list[list[int]], set[int], Request]] = {}
+    spans = joined = left = finished = 0
+    while spans < 100_000:
+        while len(session) < 64:
+            which = int(random.integers(len(tries)))
+            trie, rows = tries[which], catalogs[which]
+            named = random.integers(trie.num_items, size=random.integers(0, 30)).tolist()
+            base = rules[which] if random.random() < 0.3 else None
+            excluded = ExcludedItems.build(trie, named, base=base)
+            request = Request(
+                random.integers(FIRST_WORD, VOCAB, size=random.integers(1, 20)).tolist(),
+                max_new_tokens=int(random.integers(20, 400)),
+                temperature=float(random.choice([0.0, 1.0, 3.0])),
+                seed=joined,
+                excluded=excluded,
+                grounding=Grounding(trie) if which else None,
+                scaffold=Scaffold(((5,),) * 20) if random.random() < 0.5 else None,
+            )
+            out = set(np.flatnonzero(excluded.rows).tolist())
+            asked[session.add(request)] = (rows, out, request)
+            joined += 1
+        if random.random() < 0.1:
+            index = int(random.choice(list(asked)))
+            session.cancel(index)
+            del asked[index]
+            left += 1
+        for event in session.step():
+            if not isinstance(event, Finished):
+                continue
+            completion = session.completion(event.index)
+            rows, out, request = asked.pop(event.index)
+            reading = read(completion.token_ids)
+            items = completion.items
+            assert reading.spans == [tuple(rows[item]) for item in items]
+            assert len(set(reading.spans)) == len(items)
+            assert not out & set(items)
+            assert len(completion.token_ids) <= request.max_new_tokens
+            spans += len(items)
+            finished += 1
+    assert min(left, finished) > 100
+
+
+def test_prompts_that_begin_alike_are_computed_once() -> None:
+    trie = ItemTrie.build([[4, 5], [4, 6], [7, 8]])
+    engine = make_engine(make_model(1), trie)
+    beginning = [5 + number % 7 for number in range(40)]
+    requests = [Request([*beginning, *end], max_new_tokens=12) for end in ([4], [9, 9], [10])]
+    alone = [engine.complete([request])[0] for request in requests]
+    engine.statistics.tokens_fed = 0
+    session = engine.session()
+    first = [session.add(request) for request in requests]
+    session.step()
+    assert engine.statistics.tokens_fed == 40 + 1 + 2 + 1
+    while session:
+        session.step()
+    together = [session.completion(index) for index in first]
+    assert [c.token_ids for c in together] == [c.token_ids for c in alone]
+
+    # The next turn of a conversation starts where the answer before it ended.
+    turn = [*requests[1].prompt_ids, *together[1].token_ids, 9, 8]
+    fed = engine.statistics.tokens_fed
+    again = session.add(Request(turn, max_new_tokens=12))
+    session.step()
+    assert engine.statistics.tokens_fed - fed <= 4
+    while session:
+        session.step()
+    [expected] = engine.complete([Request(turn, max_new_tokens=12)])
+    assert session.completion(again).token_ids == expected.token_ids

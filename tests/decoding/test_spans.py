@@ -63,12 +63,14 @@ def test_a_batch_says_what_the_constraint_of_each_answer_says(
         inside = [slot for slot, constraint in constraints.items() if constraint.inside]
         if inside:
             allowed = spans.allowed(np.array(inside))
-            chosen = []
+            chosen, columns = [], []
             for slot, mask in zip(inside, allowed.mask, strict=True):
                 tokens = allowed.tokens[mask].tolist()
                 assert tokens == constraints[slot].allowed().tolist()
-                chosen.append(tokens[pick(len(tokens))])
-            runs = spans.choose(np.array(inside), np.array(chosen, dtype=np.int32))
+                place = pick(len(tokens))
+                chosen.append(tokens[place])
+                columns.append(np.flatnonzero(mask)[place])
+            runs = spans.choose(allowed, np.array(columns))
             for slot, token, run in zip(inside, chosen, runs, strict=True):
                 assert run.tokens[0] == token
                 _follow(constraints[slot], run.tokens, run.item)
@@ -128,7 +130,18 @@ def test_what_cannot_be_is_refused() -> None:
     slot = np.array([spans.join()])
     [run] = spans.open(slot)
     assert run == ([4], -1)
-    for token in (4, 7, EOI):
-        with pytest.raises(TrieError, match=f"token {token}: no item continues with it"):
-            spans.choose(slot, np.array([token], dtype=np.int32))
-    assert spans.choose(slot, np.array([6], dtype=np.int32)) == [([6, EOI], 1)]
+    allowed = spans.allowed(slot)
+    assert spans.choose(allowed, np.array([1])) == [([6, EOI], 1)]
+
+
+def test_a_choice_that_leads_to_no_allowed_item_is_refused() -> None:
+    trie = ItemTrie.build([[4, 5], [4, 6], [4, 7], [8]])
+    spans = SpanBatch(trie, EOI)
+    slots = np.array([spans.join(), spans.join(ExcludedItems.build(trie, [1]))])
+    spans.open(slots)
+    spans.choose(spans.allowed(slots), np.array([0, 0]))
+    allowed = spans.allowed(slots)
+    assert allowed.tokens.tolist() == [5, 6, 7]
+    with pytest.raises(TrieError, match="token 6: leads to no item that is allowed"):
+        spans.choose(allowed, np.array([1, 1]))
+    assert spans.choose(allowed, np.array([1, 2])) == [([6, EOI], 1), ([7, EOI], 2)]

@@ -213,3 +213,14 @@ def test_the_exclusion_of_many_items_at_once_is_exact() -> None:
         first = int(rows[0, 0])
         second = left[left[:, 0] == first, 1]
         assert trie.next_tokens([first], excluded.tolist()) == sorted(set(second.tolist()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(token_catalogs())
+def test_items_beside_the_largest_choice_are_counted(catalog: TokenCatalog) -> None:
+    trie = ItemTrie.build(catalog.rows)
+    beside = trie.beside_largest_choice.tolist()
+    for node in range(trie.num_nodes):
+        widths = np.diff(trie.choices(node)[1]).tolist()
+        assert beside[node] == sum(widths) - max(widths)
+    assert beside[trie.num_nodes :] == [0]

@@ -340,7 +340,7 @@ def _decide_inside(
             greedy[number] = among[_choose(answers[row], of_row)]
             best[number] = logprobs[number, greedy[number]]
     events: list[Event] = []
-    runs = spans.choose(slots, allowed.tokens[greedy])
+    runs = spans.choose(allowed, greedy)
     for row, run, logprob in zip(rows, runs, best.tolist(), strict=True):
         events += answers[row].take(run, logprob)
     return events

@@ -9,8 +9,10 @@ it; only the mask over the scored tokens travels to the model's device.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ from reclm.items.trie import CLOSE, Cursor, ItemTrie
 
 Slots = Int64[np.ndarray, " rows"]
 _FIRST_CAPACITY = 8
+# Above every token, so that a node's closing choice follows all others.
+_CLOSING = np.int64(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +33,15 @@ class Allowed:
     """What may come next in some open spans.
 
     Attributes:
+        slots: The answers.
         tokens: The tokens that may come next in any of them, ascending.
         mask: Which of them may come next in each.
     """
 
+    slots: Slots
     tokens: Int32[np.ndarray, " tokens"]
     mask: Bool[np.ndarray, "rows tokens"]
+    _nodes: _Nodes
 
 
 class Run(NamedTuple):
@@ -76,6 +83,11 @@ class SpanBatch:
         self._excluded: list[ExcludedItems | None] = []
         self._roots: list[Cursor] = []
         self._domains: list[str | None] = []
+        self._ruled = np.empty(0, np.bool_)
+        largest = max(int(trie.arrays.edge_token.max(initial=0)), eoi_token_id)
+        # Scratch: which tokens are listed, and where.
+        self._listed = np.zeros(largest + 1, dtype=np.bool_)
+        self._column = np.zeros(largest + 1, dtype=np.int64)
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -117,6 +129,7 @@ class SpanBatch:
         self._blocked_count[slot] = 0
         self._block(slot, listed)
         self._excluded[slot] = excluded
+        self._ruled[slot] = excluded is not None and excluded.before is not None
         self._roots[slot] = root
         self._domains[slot] = domain
         return slot
@@ -152,7 +165,8 @@ class SpanBatch:
         roots = [self._roots[slot] for slot in slots.tolist()]
         fields = np.array(roots, dtype=np.int32)
         lo, hi, node, chain, chain_end = fields[:, [0, 1, 3, 4, 5]].T
-        return self._follow(slots, [[] for _ in roots], _Places(lo, hi, node, chain, chain_end))
+        places = _Places(lo, hi, node, chain, chain_end)
+        return self._follow(slots, [[] for _ in roots], places, hi - lo - self._left[slots])
 
     def write(self, slot: int, row: int) -> Run:
         """Opens a span and writes a given item into it.
@@ -173,41 +187,45 @@ class SpanBatch:
 
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
-        nodes, place = np.unique(self._node[slots], return_inverse=True)
-        edges, own, starts = self._edges(nodes)
-        tokens = self.trie.arrays.edge_token[edges]
+        nodes = self._nodes(self._node[slots])
+        tokens = self.trie.arrays.edge_token[nodes.edges]
         tokens = np.where(tokens == CLOSE, self._eoi, tokens)
-        union, column = np.unique(tokens, return_inverse=True)
-        known = np.zeros((len(nodes), len(union)), dtype=np.bool_)
-        known[own, column] = True
-        mask = known[place]
-        row, child = self._barred(slots, self._node[slots], self._lo[slots], self._hi[slots])
-        mask[row, column[starts[place[row]] + child]] = False
-        return Allowed(union, mask)
+        # Sorting them would take longer than all the rest.
+        self._listed[tokens] = True
+        union = np.flatnonzero(self._listed).astype(np.int32)
+        self._listed[union] = False
+        self._column[union] = np.arange(len(union))
+        column = self._column[tokens]
+        known = np.zeros((len(nodes.start), len(union)), dtype=np.bool_)
+        known[nodes.owner, column] = True
+        mask = known[nodes.place]
+        row, child = self._barred(slots, nodes)
+        mask[row, column[nodes.start[nodes.place[row]] + child]] = False
+        return Allowed(slots, union, mask, nodes)
 
-    def choose(self, slots: Slots, tokens: Int32[np.ndarray, " rows"]) -> list[Run]:
+    def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> list[Run]:
         """Takes the next token of each open span, and goes on to the decision behind it.
 
         Args:
-            slots: The answers.
-            tokens: For each one of :meth:`allowed`.
+            allowed: What may come next.
+            columns: For each answer the place of its token among the allowed ones.
 
         Raises:
-            TrieError: A token is not one of the node's.
+            TrieError: A token is not allowed; the state is unchanged.
         """
-        nodes, place = np.unique(self._node[slots], return_inverse=True)
-        edges, own, _ = self._edges(nodes)
+        tokens = allowed.tokens[columns]
+        free = allowed.mask[np.arange(len(columns)), columns]
+        if not free.all():
+            raise TrieError(f"token {tokens[~free][0]}: leads to no item that is allowed")
+        nodes = allowed._nodes
         # Each node's tokens ascend, its closing choice behind them: so do the keys of all nodes.
-        closing = np.int64(np.iinfo(np.int32).max)
-        known = self.trie.arrays.edge_token[edges].astype(np.int64)
-        known[known == CLOSE] = closing
-        wanted = np.where(tokens == self._eoi, closing, tokens.astype(np.int64))
-        found = np.searchsorted(own * (closing + 1) + known, place * (closing + 1) + wanted)
-        found = np.minimum(found, len(edges) - 1)
-        wrong = (own[found] != place) | (known[found] != wanted)
-        if wrong.any():
-            raise TrieError(f"token {tokens[wrong][0]}: no item continues with it")
-        return self._take(slots, edges[found], [[int(token)] for token in tokens])
+        known = self.trie.arrays.edge_token[nodes.edges].astype(np.int64)
+        known[known == CLOSE] = _CLOSING
+        wanted = np.where(tokens == self._eoi, _CLOSING, tokens.astype(np.int64))
+        stride = _CLOSING + 1
+        found = np.searchsorted(nodes.owner * stride + known, nodes.place * stride + wanted)
+        runs = [[token] for token in tokens.tolist()]
+        return self._take(allowed.slots, nodes.edges[found], runs)
 
     def _take(
         self, slots: Slots, edges: Int64[np.ndarray, " rows"], runs: list[list[int]]
@@ -218,11 +236,15 @@ class SpanBatch:
         lo, hi = arrays.bounds[edges + nodes], arrays.bounds[edges + nodes + 1]
         first_child = edges == arrays.node_edges[nodes]
         following = np.where(first_child, nodes + 1, np.searchsorted(arrays.node_lo, lo))
-        closes = arrays.edge_token[edges] == CLOSE
-        following[closes] = -1
+        following[arrays.edge_token[edges] == CLOSE] = -1
         following = self._node_at(following.astype(np.int32), lo, hi)
         chain, end = arrays.tail_start[edges], arrays.tail_start[edges + 1]
-        return self._follow(slots, runs, _Places(lo, hi, following, chain, end), closes)
+        blocked = self._blocked_inside(slots, lo, hi).sum(1)
+        for row in np.flatnonzero(self._ruled[slots]).tolist():
+            rule = self._rule(slots[row])
+            assert rule is not None
+            blocked[row] += rule[hi[row]] - rule[lo[row]]
+        return self._follow(slots, runs, _Places(lo, hi, following, chain, end), blocked)
 
     def _node_at(
         self,
@@ -244,52 +266,94 @@ class SpanBatch:
         slots: Slots,
         runs: list[list[int]],
         places: _Places,
-        closed: Bool[np.ndarray, " rows"] | None = None,
+        blocked: Int64[np.ndarray, " rows"],
     ) -> list[Run]:
-        """Goes on in each span to its next decision, or to its end."""
-        self._lo[slots], self._hi[slots], self._node[slots] = places.lo, places.hi, places.node
+        """Goes on in each span to its next decision, or to its end.
+
+        Args:
+            slots: The answers.
+            runs: What was written on the way to the places; what follows is added.
+            places: Where the spans are.
+            blocked: Number of items below each place that may not be named.
+        """
+        node = places.node
+        self._lo[slots], self._hi[slots], self._node[slots] = places.lo, places.hi, node
         _extend(runs, self.trie.arrays.tail, places.chain, places.chain_end)
-        done = places.node < 0 if closed is None else (places.node < 0) | closed
+        # The largest choice is the last one to be left: few rows have as many items blocked.
+        enough = blocked >= self.trie.beside_largest_choice[node]
+        for row in np.flatnonzero(enough & (node >= 0)).tolist():
+            self._walk(int(slots[row]), runs[row])
         items = [-1] * len(runs)
-        for row in np.flatnonzero(done).tolist():
-            if closed is None or not closed[row]:
-                runs[row].append(self._eoi)
-            items[row] = self._close(int(slots[row]))
-        here = np.flatnonzero(~done)
-        if len(here):
-            forced, edges = self._only_choices(slots[here])
-            again = here[forced]
-            if len(again):
-                own = self.trie.arrays.edge_token[edges].tolist()
-                tokens = [[self._eoi if token == CLOSE else token] for token in own]
-                followed = self._take(slots[again], edges, tokens)
-                for row, run in zip(again.tolist(), followed, strict=True):
-                    runs[row] += run.tokens
-                    items[row] = run.item
+        ended = np.flatnonzero(self._node[slots] < 0)
+        if len(ended):
+            for row, item in zip(ended.tolist(), self._close(slots[ended]), strict=True):
+                items[row] = item
+                if runs[row][-1:] != [self._eoi]:
+                    runs[row].append(self._eoi)
         return list(map(Run, runs, items))
 
-    def _only_choices(
-        self, slots: Slots
-    ) -> tuple[Int64[np.ndarray, " forced"], Int64[np.ndarray, " forced"]]:
-        """Which spans stand where a single choice is left, and the edge of that choice."""
-        nodes = self._node[slots]
-        node_edges = self.trie.arrays.node_edges
-        row, child = self._barred(slots, nodes, self._lo[slots], self._hi[slots])
-        degree = node_edges[nodes + 1] - node_edges[nodes]
-        forced = np.flatnonzero(degree - np.bincount(row, minlength=len(slots)) == 1)
-        edges = [
-            int(node_edges[nodes[one]]) + _first_missing(child[row == one])
-            for one in forced.tolist()
-        ]
-        return forced, np.array(edges, dtype=np.int64)
+    def _walk(self, slot: int, run: list[int]) -> None:
+        """Goes along the choices of one span while a single one is left."""
+        trie = self.trie
+        lo, hi, node = int(self._lo[slot]), int(self._hi[slot]), int(self._node[slot])
+        cursor = Cursor(lo, hi, 0, node, 0, 0)
+        while cursor.node >= 0:
+            free = self._free_choices(slot, cursor.node, most=2)
+            if len(free) > 1:
+                break
+            tokens, bounds = trie.choices(cursor.node)
+            if tokens[free[0]] == CLOSE:
+                ends = bounds[free[0] :].tolist()
+                cursor = Cursor(ends[0], ends[1], 0, -1, 0, 0)
+                break
+            run.append(int(tokens[free[0]]))
+            cursor = trie.choose(cursor, free[0])
+            run += trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
+        self._lo[slot], self._hi[slot], self._node[slot] = cursor.lo, cursor.hi, cursor.node
 
-    def _close(self, slot: int) -> int:
-        """Ends a span at its place; names the first free item there and spends all that are."""
-        free = self._free_positions(slot, int(self._lo[slot]), int(self._hi[slot]))
-        self._node[slot] = -1
-        if self._unique[slot]:
-            self._spend(slot, free)
-        return int(self.trie.order[free[0]])
+    def _free_choices(self, slot: int, node: int, most: int | None = None) -> list[int]:
+        """The choices of a node that lead to an item which an answer may name.
+
+        Args:
+            slot: The answer.
+            node: The node.
+            most: How many to find at most.
+        """
+        bounds = self.trie.choices(node)[1].tolist()
+        blocked = np.sort(self._blocked[slot, : self._blocked_count[slot]]).tolist()
+        rule = self._rule(slot)
+        found: list[int] = []
+        at = bisect_left(blocked, bounds[0])
+        for choice, (lo, hi) in enumerate(pairwise(bounds)):
+            end = bisect_left(blocked, hi, at)
+            free = hi - lo - (end - at)
+            if free and rule is not None:
+                free -= int(rule[hi] - rule[lo])
+            if free:
+                found.append(choice)
+                if len(found) == most:
+                    break
+            at = end
+        return found
+
+    def _close(self, slots: Slots) -> list[int]:
+        """Ends spans at their places; each names the first free item there and spends all."""
+        self._node[slots] = -1
+        lo, hi = self._lo[slots], self._hi[slots]
+        single = hi - lo == 1
+        spent = slots[single & self._unique[slots]]
+        if len(spent):
+            self._make_room(int(self._blocked_count[spent].max()) + 1)
+            self._blocked[spent, self._blocked_count[spent]] = self._lo[spent]
+            self._blocked_count[spent] += 1
+            self._left[spent] -= 1
+        items: list[int] = self.trie.order[lo].tolist()
+        for row in np.flatnonzero(~single).tolist():
+            free = self._free_positions(slots[row], int(lo[row]), int(hi[row]))
+            items[row] = int(self.trie.order[free[0]])
+            if self._unique[slots[row]]:
+                self._spend(slots[row], free)
+        return items
 
     def _equal(self, slot: int, position: int) -> tuple[int, int]:
         """Range of the positions of the items with the same tokens as one."""
@@ -322,97 +386,102 @@ class SpanBatch:
         excluded = self._excluded[slot]
         return None if excluded is None else excluded.before
 
+    def _blocked_inside(
+        self, slots: Slots, lo: Int32[np.ndarray, " rows"], hi: Int32[np.ndarray, " rows"]
+    ) -> Bool[np.ndarray, "rows width"]:
+        """Which blocked positions of each answer lie in a range."""
+        blocked = self._blocked[slots, : int(self._blocked_count[slots].max(initial=0))]
+        inside: np.ndarray = (blocked >= lo[:, None]) & (blocked < hi[:, None])
+        return inside
+
     def _barred(
-        self,
-        slots: Slots,
-        nodes: Int32[np.ndarray, " rows"],
-        lo: Int32[np.ndarray, " rows"],
-        hi: Int32[np.ndarray, " rows"],
+        self, slots: Slots, nodes: _Nodes
     ) -> tuple[Int64[np.ndarray, " barred"], Int64[np.ndarray, " barred"]]:
         """The choices that lead to blocked items only: of which row, and which of its node."""
-        width = int(self._blocked_count[slots].max(initial=0))
-        blocked = self._blocked[slots, :width]
-        row, at = ((blocked >= lo[:, None]) & (blocked < hi[:, None])).nonzero()
-        ruled = np.array([self._rule(slot) is not None for slot in slots.tolist()])
-        if not len(row) and not ruled.any():
+        row, at = self._blocked_inside(slots, self._lo[slots], self._hi[slots]).nonzero()
+        if not len(row) and not self._ruled[slots].any():
             return row, row
-        bounds, node_edges = self.trie.arrays.bounds, self.trie.arrays.node_edges
-        child = self._child_of(nodes[row], blocked[row, at])
-        stride = np.int64(node_edges[-1] + 1)
-        key, count = np.unique(row * stride + child, return_counts=True)
-        row, child = key // stride, key % stride
-        if ruled.any():
-            return self._barred_by_rules(slots, nodes, ruled, row, child, count)
-        first = node_edges[nodes[row]] + nodes[row] + child
-        barred = count == bounds[first + 1] - bounds[first]
-        return row[barred], child[barred]
+        bounds = self.trie.arrays.bounds[nodes.edges + nodes.number[nodes.owner]]
+        stride = np.int64(self.trie.num_items + 1)
+        place = nodes.place[row]
+        lower = nodes.owner * stride + bounds
+        position = place * stride + self._blocked[slots[row], at]
+        edge = np.searchsorted(lower, position, side="right") - 1
+        if self._ruled[slots].any():
+            return self._barred_by_rules(slots, nodes, row, edge)
+        first = nodes.edges[edge] + nodes.number[place]
+        width = self.trie.arrays.bounds[first + 1] - self.trie.arrays.bounds[first]
+        # Few choices have so few items that an answer can have used them all up.
+        small = width <= np.bincount(row)[row]
+        row, edge, width = row[small], edge[small], width[small]
+        if (width > 1).any():
+            _, at, count = np.unique(row * len(lower) + edge, return_index=True, return_counts=True)
+            at = at[count == width[at]]
+            row, edge = row[at], edge[at]
+        return row, edge - nodes.start[nodes.place[row]]
 
     def _barred_by_rules(
         self,
         slots: Slots,
-        nodes: Int32[np.ndarray, " rows"],
-        ruled: Bool[np.ndarray, " rows"],
-        row: Int64[np.ndarray, " listed"],
-        child: Int64[np.ndarray, " listed"],
-        count: Int64[np.ndarray, " listed"],
+        nodes: _Nodes,
+        row: Int64[np.ndarray, " blocked"],
+        edge: Int64[np.ndarray, " blocked"],
     ) -> tuple[Int64[np.ndarray, " barred"], Int64[np.ndarray, " barred"]]:
-        """As :meth:`_barred`, where rules for the whole catalog hold too; looks at all choices."""
-        edges, own, starts = self._edges(nodes)
-        first = edges + nodes[own]
-        bounds = self.trie.arrays.bounds
-        lo, hi = bounds[first], bounds[first + 1]
-        free = (hi - lo).astype(np.int64)
-        rules = {
-            id(rule): rule for slot in slots.tolist() if (rule := self._rule(slot)) is not None
-        }
-        which = np.array([id(self._rule(slot)) for slot in slots.tolist()])
+        """As :meth:`_barred`, where rules for the whole catalog hold too; looks at all choices.
+
+        Args:
+            slots: The answers.
+            nodes: The nodes they stand at.
+            row: Which answer each blocked position below its node belongs to.
+            edge: Which of the edges of all nodes leads to it.
+        """
+        first = nodes.edges + nodes.number[nodes.owner]
+        lo, hi = self.trie.arrays.bounds[first], self.trie.arrays.bounds[first + 1]
+        rules: dict[int, Int32[np.ndarray, " items+1"] | None] = {}
+        which = np.empty(len(slots), dtype=np.int64)
+        for number, slot in enumerate(slots.tolist()):
+            rule = self._rule(slot)
+            rules[id(rule)] = rule
+            which[number] = id(rule)
+        # How many items of each edge the rule of each answer leaves; the same for many answers.
+        left = np.empty((len(slots), len(first)), dtype=np.int32)
         for number, rule in rules.items():
-            under = (which == number)[own] & ruled[own]
-            free[under] -= rule[hi[under]] - rule[lo[under]]
-        free[starts[row] + child] -= count
-        barred = free == 0
-        return own[barred], (np.arange(len(edges)) - starts[own])[barred]
+            left[which == number] = hi - lo if rule is None else hi - lo - (rule[hi] - rule[lo])
+        np.subtract.at(left, (row, edge), 1)
+        barred = (left == 0) & (nodes.owner == nodes.place[:, None])
+        of_row, found = barred.nonzero()
+        return of_row, found - nodes.start[nodes.place[of_row]]
 
-    def _child_of(
-        self, nodes: Int32[np.ndarray, " n"], positions: Int32[np.ndarray, " n"]
-    ) -> Int64[np.ndarray, " n"]:
-        """Which choice of its node leads to each position."""
-        known, place = np.unique(nodes, return_inverse=True)
-        edges, own, starts = self._edges(known)
-        stride = np.int64(self.trie.num_items + 1)
-        lower = own * stride + self.trie.arrays.bounds[edges + known[own]]
-        found = np.searchsorted(lower, place * stride + positions, side="right") - 1
-        child: np.ndarray = found - starts[place]
-        return child
-
-    def _edges(
-        self, nodes: Int32[np.ndarray, " nodes"]
-    ) -> tuple[
-        Int64[np.ndarray, " edges"], Int64[np.ndarray, " edges"], Int64[np.ndarray, " nodes"]
-    ]:
-        """All edges of some nodes: their numbers, whose each is, and where each node's start."""
-        first = self.trie.arrays.node_edges[nodes].astype(np.int64)
-        degree = self.trie.arrays.node_edges[nodes + 1] - first
-        starts = np.cumsum(degree) - degree
-        own = np.repeat(np.arange(len(nodes)), degree)
-        return np.arange(len(own)) + (first - starts)[own], own, starts
+    def _nodes(self, nodes: Int32[np.ndarray, " rows"]) -> _Nodes:
+        """The nodes that some rows stand at, each once, and their edges."""
+        number, place = np.unique(nodes, return_inverse=True)
+        first = self.trie.arrays.node_edges[number].astype(np.int64)
+        degree = self.trie.arrays.node_edges[number + 1] - first
+        start = np.cumsum(degree) - degree
+        owner = np.repeat(np.arange(len(number)), degree)
+        edges = np.arange(len(owner)) + (first - start)[owner]
+        return _Nodes(number, place, start, degree, owner, edges)
 
     def _block(self, slot: int, positions: Int32[np.ndarray, " n"]) -> None:
         begin = int(self._blocked_count[slot])
         end = begin + len(positions)
-        if end > self._blocked.shape[1]:
-            wider = np.full((len(self._blocked), 2 * end), self.trie.num_items, dtype=np.int32)
-            wider[:, : self._blocked.shape[1]] = self._blocked
-            self._blocked = wider
+        self._make_room(end)
         self._blocked[slot, begin:end] = positions
         self._blocked_count[slot] = end
+
+    def _make_room(self, width: int) -> None:
+        """Makes room for as many blocked positions an answer."""
+        if width > self._blocked.shape[1]:
+            wider = np.full((len(self._blocked), 2 * width), self.trie.num_items, dtype=np.int32)
+            wider[:, : self._blocked.shape[1]] = self._blocked
+            self._blocked = wider
 
     def _grow(self) -> None:
         """Doubles the number of slots."""
         old = len(self._lo)
         new = max(_FIRST_CAPACITY, old)
         self._vacant = list(range(old, old + new))[::-1]
-        for name in ("_unique", "_lo", "_hi", "_node", "_left", "_blocked_count"):
+        for name in ("_unique", "_lo", "_hi", "_node", "_left", "_blocked_count", "_ruled"):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(new, array.dtype)]))
         empty = np.full((new, self._blocked.shape[1]), self.trie.num_items, np.int32)
@@ -420,6 +489,26 @@ class SpanBatch:
         self._excluded += [None] * new
         self._roots += [self.trie.root(self.trie.domains[0])] * new
         self._domains += [None] * new
+
+
+class _Nodes(NamedTuple):
+    """The nodes that some rows stand at.
+
+    Attributes:
+        number: Number of each node, each once, ascending.
+        place: Which of them each row stands at.
+        start: Where the edges of each begin among those of all.
+        degree: How many edges each has.
+        owner: Whose edge each edge is.
+        edges: Number of each edge in the trie.
+    """
+
+    number: Int32[np.ndarray, " nodes"]
+    place: Int64[np.ndarray, " rows"]
+    start: Int64[np.ndarray, " nodes"]
+    degree: Int64[np.ndarray, " nodes"]
+    owner: Int64[np.ndarray, " edges"]
+    edges: Int64[np.ndarray, " edges"]
 
 
 class _Places(NamedTuple):
@@ -442,9 +531,3 @@ def _extend(
     for run, first, last in zip(runs, start.tolist(), end.tolist(), strict=True):
         if last > first:
             run += tail[first:last].tolist()
-
-
-def _first_missing(children: Int64[np.ndarray, " n"]) -> int:
-    """The lowest number that is not among ascending ones."""
-    gaps = np.flatnonzero(children != np.arange(len(children)))
-    return int(gaps[0]) if len(gaps) else len(children)

@@ -155,6 +155,24 @@ class ItemTrie:
         return position
 
     @cached_property
+    def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
+        """Number of items below each node that are not behind its largest choice; 0 at the end.
+
+        With fewer items excluded below a node, at least two of its choices are left.
+        """
+        beside = np.zeros(self.num_nodes + 1, dtype=np.int32)
+        if self.num_nodes:
+            first = self.arrays.node_edges[:-1] + np.arange(self.num_nodes)
+            last = self.arrays.node_edges[1:] + np.arange(self.num_nodes)
+            widths = np.diff(self.arrays.bounds, append=0)
+            # Between the bounds of two nodes there is no choice.
+            widths[last] = 0
+            below = self.arrays.bounds[last] - self.arrays.bounds[first]
+            beside[:-1] = below - np.maximum.reduceat(widths, first)
+        beside.flags.writeable = False
+        return beside
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything the trie holds."""
         digest = hashlib.sha256(repr(self.domains).encode())
