@@ -72,10 +72,11 @@ def expected_logits(model: Any, tokens: list[int]) -> torch.Tensor:
     return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
 
 
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_ragged_rows_score_as_each_row_alone_does(name: str) -> None:
+def test_ragged_rows_score_as_each_row_alone_does(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model)
+    packed = PackedModel(model, batched=batched)
     random = np.random.default_rng(1)
     caches = [RowCache() for _ in range(4)]
     seen: list[list[int]] = [[] for _ in caches]
@@ -97,10 +98,11 @@ def test_ragged_rows_score_as_each_row_alone_does(name: str) -> None:
     assert [cache.length for cache in caches] == [len(tokens) for tokens in seen]
 
 
+@pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_branches_score_as_each_text_alone_does(name: str) -> None:
+def test_branches_score_as_each_text_alone_does(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model)
+    packed = PackedModel(model, batched=batched)
     prompt, texts = [5, 9, 3, 30, 8], [[7, 11], [7, 12], [40, 41, 42]]
     cache = RowCache()
     packed.forward([(cache, prompt)])
@@ -121,6 +123,41 @@ def test_branches_score_as_each_text_alone_does(name: str) -> None:
         with torch.no_grad():
             expected = model(torch.tensor([[*prompt, *text]])).logits[0, -1]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", ["llama", "mistral, sliding window"])
+def test_rows_that_begin_alike_are_copied(name: str, batched: bool) -> None:
+    model = make(name)
+    packed = PackedModel(model, batched=batched)
+    random = np.random.default_rng(2)
+    first = random.integers(3, VOCAB, 70).tolist()
+    old = RowCache()
+    packed.forward([(old, first)])
+    # One goes on from an earlier row; one from a row of its own pass, which is such a copy itself.
+    texts = [[*first[:50], 9, 8], [*first[:50], 9, 7, 6], [*first[:50], 9, 7, 5, 4]]
+    second = RowCache(old, 50)
+    third = RowCache(second, 51)
+    fourth = RowCache(third, 52)
+    rows = list(zip([second, third, fourth], texts, strict=True))
+    readout = packed.forward([(cache, text[cache.length :]) for cache, text in rows])
+    for number, text in enumerate(texts):
+        torch.testing.assert_close(
+            readout.full([number])[0], expected_logits(model, text), rtol=1e-4, atol=1e-5
+        )
+    del old, second
+    readout = packed.forward([(third, [11] * 60), (fourth, [12])])
+    for number, text in enumerate([[*texts[1], *[11] * 60], [*texts[2], 12]]):
+        torch.testing.assert_close(
+            readout.full([number])[0], expected_logits(model, text), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_row_of_another_model_is_refused() -> None:
+    cache = RowCache()
+    PackedModel(make("llama")).forward([(cache, [3])])
+    with pytest.raises(BackboneError, match="another model"):
+        PackedModel(make("llama")).forward([(cache, [3])])
 
 
 def test_model_is_left_as_it_was() -> None:

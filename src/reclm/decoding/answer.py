@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reclm.decoding.cache import RowCache
 from reclm.decoding.events import (
     Completion,
     Event,
@@ -16,7 +17,6 @@ from reclm.decoding.events import (
     ItemDone,
     TextToken,
 )
-from reclm.decoding.packed import RowCache
 from reclm.decoding.request import Request
 from reclm.decoding.spans import Run, SpanBatch
 from reclm.errors import TokenizerError

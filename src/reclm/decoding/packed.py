@@ -20,70 +20,16 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig
 
 from reclm.backbone import base_model, output_rows
+from reclm.decoding.cache import KeyValuePool, KeyValues, RowCache, Writes
 from reclm.errors import BackboneError
+
+__all__ = ["Branches", "PackedModel", "Readout", "RowCache", "packed_attention"]
 
 IMPLEMENTATION = "reclm_packed"
 _KEYWORD = "packed_rows"
-_SMALLEST_CAPACITY = 64
 _KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 # Arguments that change what attention computes and that packed attention does not know.
 _UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "block_table")
-
-
-class RowCache:
-    """Keys and values of one row: per layer two ``[kv_heads, capacity, head_dim]`` buffers.
-
-    Buffers grow by doubling, so that appending costs amortised constant time.
-
-    A row may begin as a copy of the first tokens of another one. They are copied layer by layer
-    when the row is fed first; the other row has to be fed before, or ahead of it in the same pass.
-
-    Args:
-        donor: The row to copy from.
-        shared: Its tokens to copy, from the first on.
-
-    Attributes:
-        length: Tokens of the row that every layer holds.
-    """
-
-    def __init__(self, donor: RowCache | None = None, shared: int = 0) -> None:
-        self.length = shared
-        self._donor = donor
-        self._buffers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def layers(self) -> int:
-        """Attention layers that have stored something."""
-        return len(self._buffers)
-
-    def detach(self) -> None:
-        """Forgets the row it began as a copy of, now that every layer has been copied."""
-        self._donor = None
-
-    def append(
-        self,
-        layer: nn.Module,
-        keys: Float[Tensor, "kv_heads new head_dim"],
-        values: Float[Tensor, "kv_heads new head_dim"],
-    ) -> tuple[Float[Tensor, "kv_heads seen head_dim"], Float[Tensor, "kv_heads seen head_dim"]]:
-        """Stores the new tokens behind the old ones and returns all of them, as views."""
-        end = self.length + keys.shape[1]
-        buffers = self._buffers.get(layer)
-        if buffers is None or buffers[0].shape[1] < end:
-            capacity = max(_SMALLEST_CAPACITY, end + end // 2)
-            grown = (
-                keys.new_empty(keys.shape[0], capacity, keys.shape[2]),
-                values.new_empty(values.shape[0], capacity, values.shape[2]),
-            )
-            if buffers is None and self._donor is not None:
-                buffers = self._donor._buffers[layer]
-            if buffers is not None:
-                for new, old in zip(grown, buffers, strict=True):
-                    new[:, : self.length] = old[:, : self.length]
-            buffers = self._buffers[layer] = grown
-        buffers[0][:, self.length : end] = keys
-        buffers[1][:, self.length : end] = values
-        return buffers[0][:, :end], buffers[1][:, :end]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +49,32 @@ class Branches:
     read: Sequence[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedRows:
     """What packed attention has to know about one forward pass.
 
     Attributes:
-        caches: The cache of each row.
+        pool: The keys and values of all rows.
+        writes: Where those of the new tokens go.
+        starts: Where each row's stretch of the pool begins.
+        seen: Tokens each row has stored before.
         counts: New tokens of each row, in the order they lie in the input.
+        batched: Attend to all rows at once, padded, instead of one by one.
         branches: Per row the branches its new tokens are; empty where rows are plain text.
+        layers: The layers that have stored something in this pass.
     """
 
-    caches: tuple[RowCache, ...]
+    pool: KeyValuePool
+    writes: Writes
+    starts: tuple[int, ...]
+    seen: tuple[int, ...]
     counts: tuple[int, ...]
+    batched: bool
     branches: tuple[Branches, ...] = ()
+    layers: set[nn.Module] = field(default_factory=set)
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
     _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    _padded: dict[int | None, PaddedRows] = field(default_factory=dict)
 
     def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
@@ -125,10 +82,57 @@ class PackedRows:
             if (row, window) not in self._branch_masks:
                 self._branch_masks[row, window] = _branch_mask(self.branches[row], window, device)
             return self._branch_masks[row, window]
-        key = (self.caches[row].length, self.counts[row], window)
+        key = (self.seen[row], self.counts[row], window)
         if key not in self._masks:
             self._masks[key] = _causal_mask(*key, device)
         return self._masks[key]
+
+    def padded(self, window: int | None, device: torch.device) -> PaddedRows:
+        """Where each row's keys and queries stand once all rows are equally long."""
+        if window not in self._padded:
+            masks = [self.mask(row, window, device) for row in range(len(self.counts))]
+            self._padded[window] = _pad(self, masks, device)
+        return self._padded[window]
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedRows:
+    """Rows of a pass side by side in one batch.
+
+    Attributes:
+        row: Row of each new token.
+        place: Its place among the new tokens of the row.
+        longest: Most new tokens of a row.
+        keys: Place in the pool of each row's keys; any where there is none.
+        mask: Which of them each new token attends to; padding attends to the first.
+    """
+
+    row: Int64[Tensor, " tokens"]
+    place: Int64[Tensor, " tokens"]
+    longest: int
+    keys: Int64[Tensor, "rows keys"]
+    mask: Bool[Tensor, "rows 1 longest keys"]
+
+
+def _pad(packed: PackedRows, masks: Sequence[Tensor | None], device: torch.device) -> PaddedRows:
+    counts, starts = np.array(packed.counts), np.array(packed.starts)
+    totals = counts + np.array(packed.seen)
+    longest, keys = int(counts.max()), np.arange(totals.max())
+    mask = torch.zeros(len(counts), 1, longest, len(keys), dtype=torch.bool, device=device)
+    mask[..., 0] = True
+    for row, (count, total) in enumerate(zip(packed.counts, totals.tolist(), strict=True)):
+        known = masks[row]
+        mask[row, 0, :count, :total] = True if known is None else known
+    row_of = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = starts[:, None] + np.minimum(keys, totals[:, None] - 1)
+    return PaddedRows(
+        torch.from_numpy(row_of).to(device),
+        torch.from_numpy(place).to(device),
+        longest,
+        torch.from_numpy(slots).to(device),
+        mask,
+    )
 
 
 def _branch_mask(branches: Branches, window: int | None, device: torch.device) -> Tensor:
@@ -176,16 +180,52 @@ def packed_attention(
         raise BackboneError(
             f"{type(module).__name__} uses {what}, which packed rows do not support"
         )
+    stored = packed_rows.pool.layer(module, key[0])
+    packed_rows.writes.store(stored, key[0], value[0])
+    packed_rows.layers.add(module)
+    attend = _attend_batched if packed_rows.batched else _attend_row_by_row
+    return attend(packed_rows, query, stored, sliding_window, scaling, softcap), None
+
+
+def _attend_row_by_row(
+    packed: PackedRows,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    stored: KeyValues,
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Float[Tensor, "1 tokens heads head_dim"]:
+    """Each row attends to its own stretch of the pool, without a copy."""
     outputs = []
-    start = 0
-    rows = zip(packed_rows.caches, packed_rows.counts, strict=True)
-    for row, (cache, count) in enumerate(rows):
-        new = slice(start, start + count)
-        keys, values = cache.append(module, key[0, :, new], value[0, :, new])
-        mask = packed_rows.mask(row, sliding_window, query.device)
-        outputs.append(_attend(query[:, :, new], keys[None], values[None], mask, scaling, softcap))
-        start += count
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    first = 0
+    for row, (start, seen, count) in enumerate(
+        zip(packed.starts, packed.seen, packed.counts, strict=True)
+    ):
+        own = slice(start, start + seen + count)
+        keys, values = (buffer[own].transpose(0, 1)[None] for buffer in stored)
+        queries = query[:, :, first : first + count]
+        mask = packed.mask(row, window, query.device)
+        outputs.append(_attend(queries, keys, values, mask, scaling, softcap))
+        first += count
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _attend_batched(
+    packed: PackedRows,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    stored: KeyValues,
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Float[Tensor, "1 tokens heads head_dim"]:
+    """All rows in one call: the same number of kernels for any number of rows."""
+    padded = packed.padded(window, query.device)
+    shape = (len(packed.counts), padded.longest, query.shape[1], query.shape[3])
+    queries = query.new_zeros(shape)
+    queries[padded.row, padded.place] = query[0].transpose(0, 1)
+    keys, values = (buffer[padded.keys].transpose(1, 2) for buffer in stored)
+    attended = _attend(queries.transpose(1, 2), keys, values, padded.mask, scaling, softcap)
+    return attended.transpose(1, 2)[padded.row, padded.place][None]
 
 
 def _attend(
@@ -276,13 +316,15 @@ class PackedModel:
 
     Args:
         model: Any transformers causal LM, also within a PEFT wrapper.
+        batched: Attend to all rows at once, padded, instead of one by one; None does so on
+            accelerators, where the number of kernels counts.
 
     Raises:
         BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
             has layers that packed rows do not support.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, batched: bool | None = None) -> None:
         self._configs = _configs(model)
         _check_support(model, self._configs)
         self._model = model
@@ -291,6 +333,8 @@ class PackedModel:
         self._weight, self._bias = output_rows(model)
         self.device: torch.device = self._weight.device
         self._linear = self._head_is_linear()
+        self._batched = self.device.type != "cpu" if batched is None else batched
+        self._pool = KeyValuePool()
 
     @torch.no_grad()
     def forward(self, rows: Sequence[tuple[RowCache, Sequence[int]]]) -> Readout:
@@ -299,15 +343,15 @@ class PackedModel:
         Raises:
             BackboneError: A layer of the model went round packed attention.
         """
-        packed = PackedRows(tuple(cache for cache, _ in rows), tuple(len(new) for _, new in rows))
-        last = np.cumsum(packed.counts) - 1
+        counts = [len(new) for _, new in rows]
         tokens = [token for _, new in rows for token in new]
         positions = [
             position
             for cache, new in rows
             for position in range(cache.length, cache.length + len(new))
         ]
-        return self._feed(packed, tokens, positions, last.tolist())
+        read = np.cumsum(counts) - 1
+        return self._feed([cache for cache, _ in rows], counts, tokens, positions, read.tolist())
 
     @torch.no_grad()
     def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
@@ -317,19 +361,27 @@ class PackedModel:
             BackboneError: A layer of the model went round packed attention.
         """
         branches = tuple(new for _, new in rows)
-        counts = tuple(len(new.token_ids) for new in branches)
-        packed = PackedRows(tuple(cache for cache, _ in rows), counts, branches)
+        counts = [len(new.token_ids) for new in branches]
         starts = np.cumsum((0, *counts)).tolist()
         return self._feed(
-            packed,
+            [cache for cache, _ in rows],
+            counts,
             [token for new in branches for token in new.token_ids],
             np.concatenate([n.positions[-len(n.token_ids) :] for n in branches]).tolist(),
             [start + end for start, new in zip(starts, branches, strict=False) for end in new.read],
+            branches,
         )
 
     def _feed(
-        self, packed: PackedRows, tokens: list[int], positions: list[int], read: list[int]
+        self,
+        caches: Sequence[RowCache],
+        counts: Sequence[int],
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        read: Sequence[int],
+        branches: tuple[Branches, ...] = (),
     ) -> Readout:
+        packed = self._packed_rows(caches, counts, branches)
         wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
@@ -343,15 +395,41 @@ class PackedModel:
                 hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
                 logits = self._model(**inputs, logits_to_keep=wanted).logits[0]
-        for cache, count in zip(packed.caches, packed.counts, strict=True):
-            cache.length += count
-            cache.detach()
-            if cache.layers != self._layers:
-                raise BackboneError(
-                    f"{type(self._model).__name__} sent {cache.layers} of {self._layers} layers "
-                    "through its attention interface; packed rows need all of them"
-                )
+        if len(packed.layers) != self._layers:
+            raise BackboneError(
+                f"{type(self._model).__name__} sent {len(packed.layers)} of {self._layers} layers "
+                "through its attention interface; packed rows need all of them"
+            )
+        for cache, count in zip(caches, counts, strict=True):
+            cache.advance(count)
         return Readout(hidden, logits, self._head, self._weight, self._bias)
+
+    def _packed_rows(
+        self,
+        caches: Sequence[RowCache],
+        counts: Sequence[int],
+        branches: tuple[Branches, ...],
+    ) -> PackedRows:
+        """Makes room for the new tokens of all rows."""
+        for cache, count in zip(caches, counts, strict=True):
+            cache.reserve(self._pool, cache.length + count)
+        slots = [cache.new_slots(count) for cache, count in zip(caches, counts, strict=True)]
+        sources, targets = zip(*(cache.copies() for cache in caches), strict=True)
+        writes = Writes(
+            *(
+                torch.from_numpy(np.concatenate(places)).to(self.device)
+                for places in (slots, sources, targets)
+            )
+        )
+        return PackedRows(
+            self._pool,
+            writes,
+            tuple(cache.start for cache in caches),
+            tuple(cache.length for cache in caches),
+            tuple(counts),
+            self._batched,
+            branches,
+        )
 
     @property
     def _layers(self) -> int:

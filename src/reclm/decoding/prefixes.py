@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from reclm.decoding.answer import Answer
-from reclm.decoding.packed import RowCache
+from reclm.decoding.cache import RowCache
 
 _KEPT = 8
 # Copying a handful of tokens costs more than computing them beside the others.
@@ -44,7 +44,7 @@ class Prefixes:
 
     def keep(self, answer: Answer) -> None:
         """Remembers an answer that has ended."""
-        if answer.cache.layers:
+        if answer.cache.length:
             self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
 
 
