@@ -7,6 +7,9 @@ end, and random hidden states. Contenders:
   published with RecLM-cgen (its lists of allowed tokens are given, only the mask is built).
 - ``plain``: cross entropy over the whole vocabulary, at the labelled positions only.
 - ``scoped``: reclm's; sorting the labels is part of its time.
+
+The output layer is either frozen, as with LoRA, or trained, as in full fine-tuning: then every
+contender also makes a gradient of the whole layer's size.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import gc
 import multiprocessing
 import statistics
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +38,7 @@ from reclm.training.losses import LabelledSpans, scoped_cross_entropy, scoped_ta
 
 BATCH, LENGTH, LISTED, HIDDEN = 4, 512, 10, 576
 VOCABULARIES = {"49k": 49_154, "128k": 128_258}
+LAYERS = {"frozen": False, "trained": True}
 CONTENDERS = ("masked", "plain", "scoped")
 
 
@@ -50,7 +55,7 @@ class Sample(NamedTuple):
     weight: torch.Tensor
 
 
-def make_sample(tokens: ItemTokens, vocabulary: int) -> Sample:
+def make_sample(tokens: ItemTokens, vocabulary: int, *, trained: bool) -> Sample:
     """Four lists of random items at the end of random tokens."""
     rng = np.random.default_rng(0)
     trie = tokens.trie()
@@ -73,7 +78,7 @@ def make_sample(tokens: ItemTokens, vocabulary: int) -> Sample:
         labelled[sample, end + 1 :] = True
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(BATCH, LENGTH, HIDDEN, generator=generator).requires_grad_()
-    weight = (torch.randn(vocabulary, HIDDEN, generator=generator) / 24).requires_grad_()
+    weight = (torch.randn(vocabulary, HIDDEN, generator=generator) / 24).requires_grad_(trained)
     columns = np.array(spans, dtype=np.int64).T
     return Sample(
         trie, tokens.eoi_token_id, ids, labelled, LabelledSpans(*columns), allowed, hidden, weight
@@ -120,19 +125,19 @@ def step(name: str, sample: Sample) -> Callable[[], float]:
     return run
 
 
-def memory(name: str, tokens: ItemTokens, vocabulary: int) -> float:
+def memory(name: str, tokens: ItemTokens, vocabulary: int, *, trained: bool) -> float:
     """MB a fresh process needs at most for a step, over what it held before."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, tokens, vocabulary))
+        return pool.apply(_peak, (name, tokens, vocabulary, trained))
 
 
-def _peak(name: str, tokens: ItemTokens, vocabulary: int) -> float:
+def _peak(name: str, tokens: ItemTokens, vocabulary: int, trained: bool) -> float:
     # Once on a small vocabulary of random rows, so that what is loaded on first use does not count.
-    small = make_sample(tokens, 49_154)
+    small = make_sample(tokens, 49_154, trained=trained)
     step("plain", small)()
     step(name, small._replace(labelled=small.labelled & (np.arange(LENGTH) > LENGTH - 3)))()
     del small
-    sample = make_sample(tokens, vocabulary)
+    sample = make_sample(tokens, vocabulary, trained=trained)
     before = _resident("VmRSS")
     # Sets the highest mark back to where the process stands now.
     Path("/proc/self/clear_refs").write_text("5")
@@ -157,17 +162,18 @@ def main() -> None:
     tokenizer = load_backbone("smollm2", device="cpu").tokenizer
     tokens = ItemTokens.from_titles(canonical_titles(catalog, tokenizer), tokenizer)
     rows = []
-    for label, vocabulary in VOCABULARIES.items():
-        sample = make_sample(tokens, vocabulary)
+    for (label, vocabulary), (layer, trained) in product(VOCABULARIES.items(), LAYERS.items()):
+        sample = make_sample(tokens, vocabulary, trained=trained)
         steps = {name: step(name, sample) for name in CONTENDERS}
         values = {name: run() for name, run in steps.items()}
         assert abs(values["masked"] - values["scoped"]) < 1e-5, values
         seconds = interleaved(steps, given.rounds, warm_up=False)
-        needed = {name: memory(name, tokens, vocabulary) for name in CONTENDERS}
+        needed = {name: memory(name, tokens, vocabulary, trained=trained) for name in CONTENDERS}
         for name in CONTENDERS:
             rows.append(
                 [
                     label,
+                    layer,
                     name,
                     f"{statistics.median(seconds[name]):.3f}",
                     f"{ratio(seconds, name, 'masked'):.3f}",
@@ -180,7 +186,17 @@ def main() -> None:
         "loss",
         f"Cost of the loss, {BATCH} x {LENGTH} tokens with {BATCH * LISTED} {given.catalog} titles",
         markdown(
-            ("vocabulary", "loss", "seconds", "of masked", "peak MB", "of masked", "value"), rows
+            (
+                "vocabulary",
+                "layer",
+                "loss",
+                "seconds",
+                "of masked",
+                "peak MB",
+                "of masked",
+                "value",
+            ),
+            rows,
         ),
     )
 
