@@ -29,6 +29,7 @@ from reclm.recommender import Recommender
 from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.location import is_url, open_teacher
+from reclm.training.policy import GAP
 from reclm.training.progress import RewardReport, tensorboard
 from reclm.training.rewards import REWARDS, ndcg, reward_functions, rule
 from reclm.training.rollouts import EngineSampler, Question, make_questions, validation_questions
@@ -48,7 +49,7 @@ _SHOWN = {
     "kl": "KL",
     "entropy": "entropy",
     "frac_reward_zero_std": "groups alike",
-    "policy/engine_gap": "gap to the engine",
+    GAP: "gap to the engine",
     f"eval_NDCG@{_CUTOFF}": f"validation NDCG@{_CUTOFF}",
     f"eval_HR@{_CUTOFF}": f"HR@{_CUTOFF}",
 }
@@ -310,6 +311,7 @@ def _trainer(
         wanted=wanted,
         head=recommender.backbone.head,
         validation=validation,
+        compared=config.rollout == "sample",
         seed=config.seed,
         # A copy, as TRL gives a tokenizer without a padding token one.
         processing_class=copy.deepcopy(recommender.backbone.tokenizer),
@@ -417,15 +419,17 @@ def _keep_best(
     """Goes back to the weights at the start where no checkpoint was better; what was measured."""
     name = f"eval_NDCG@{_CUTOFF}"
     measured = {entry["step"]: entry[name] for entry in state.log_history if name in entry}
+    gaps = [entry[GAP] for entry in state.log_history if entry.get(GAP) is not None]
+    results = {"engine_gap": max(gaps)} if gaps else {}
     if not measured:
-        return {}
+        return results
     best = max(measured, key=lambda step: (measured[step], -step))
     if best == 0:
         with torch.no_grad():
             for key, weight in model.named_parameters():
                 if key in start:
                     weight.copy_(start[key])
-    return {
+    return results | {
         "ndcg_start": measured.get(0, float("nan")),
         "ndcg_best": measured[best],
         "best_step": best,

@@ -19,18 +19,13 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from reclm.retrieval import RetrievalHead
-from reclm.training.policy import ChoiceBatch, padded, policy_forward
+from reclm.training.policy import GAP, ChoiceBatch, padded, policy_forward
 from reclm.training.rewards import Batch
 from reclm.training.rollouts import Question, Rollout, Sampler, answer_seeds
 from reclm.training.trainer import mark_complete
 
 Reward = Callable[[Batch], list[float]]
 Validation = Callable[[], Mapping[str, float]]
-
-GAP = "policy/engine_gap"
-"""Name in the log of the largest distance, in nats, between an answer's log-probability under the
-policy and what the engine said of it when it gave the answer; 0 but for rounding, or else the
-policy is not the one that was sampled from."""
 
 
 class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -48,6 +43,8 @@ class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         wanted: Items an answer is asked for.
         head: Scores the items where they are retrieved.
         validation: Scores the policy on held-out items; None for no validation.
+        compared: Log :data:`~reclm.training.policy.GAP`; of no meaning where the sampler's
+            log-probabilities are not the policy's, as those of beams with exclusions.
         seed: Seed of the answers.
         options: The other options of TRL's trainer.
     """
@@ -65,6 +62,7 @@ class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         wanted: int,
         head: RetrievalHead | None,
         validation: Validation | None,
+        compared: bool,
         seed: int,
         **options: Any,
     ) -> None:
@@ -72,6 +70,7 @@ class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
         self._sampler = sampler
         self._wanted = wanted
         self._validation = validation
+        self._compared = compared and args.temperature == 1
         self._seed = seed
         # All answers of the last generation, and those of the batch at hand.
         self._rollouts: list[Rollout] = []
@@ -193,7 +192,7 @@ class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
     def _note_gap(self, logprobs: Float[Tensor, "batch kept"]) -> None:
         """Compares with the engine, as long as the policy is still the one that answered."""
         fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-        if fresh and self.temperature == 1:
+        if fresh and self._compared:
             engine = torch.tensor([r.logprob for r in self._scored], dtype=torch.float64)
             gap = (logprobs.double().sum(1).cpu() - engine).abs().max()
             self._metrics["train"][GAP].append(gap.item())

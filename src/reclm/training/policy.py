@@ -24,6 +24,11 @@ from reclm.decoding.constraint import ExcludedItems, SpanConstraint
 from reclm.items.trie import ItemTrie
 from reclm.retrieval import RetrievalHead
 
+GAP = "policy/engine_gap"
+"""Name in the log of the largest distance, in nats, between an answer's log-probability under the
+policy and what the engine said of it when it gave the answer; 0 but for rounding, or else the
+policy is not the one that was sampled from."""
+
 # Logits that exist at a time.
 _MOST_LOGITS = 1 << 25
 
