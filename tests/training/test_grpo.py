@@ -180,6 +180,7 @@ def _command(config: GrpoConfig) -> list[str]:
     return ["-c", program, json.dumps(given)]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(settings: Settings, tmp_path: Path) -> None:
     config = settings(max_steps=24, checkpoint_every=3, validation_users=2)
     whole = train_grpo(replace(config, out=tmp_path / "whole"))
@@ -252,6 +253,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),
     ({"warmup_ratio": 2.0}, "--warmup-ratio 2.0: expected 0 to 1"),
     ({"beta": -1.0}, "--beta -1.0: expected at least 0"),
+    ({"num_iterations": 3}, "--checkpoint-every 2: not a multiple of --num-iterations 3"),
     ({"next_items": 0}, "--next-items 0: expected at least 1"),
     ({"data": Path("nowhere")}, "--data nowhere: no such folder"),
     ({"model": Path("nowhere")}, "--model nowhere: no such folder"),
@@ -284,6 +286,11 @@ def test_named_errors_before_anything_is_loaded(
     adapter = train_grpo(settings(tune="lora", validation_users=0, max_steps=1))
     with pytest.raises(ConfigError, match="is an adapter; merge it first"):
         check_config(settings(model=adapter))
+
+
+def _padded(rows: list[list[int]]) -> list[list[int]]:
+    longest = max(map(len, rows))
+    return [row + [0] * (longest - len(row)) for row in rows]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -329,6 +336,16 @@ def test_bandit_learns_what_is_rewarded_and_nothing_else(
     )  # fmt: skip
     assert probability() < 0.05
     trainer.train()
+    asked = trainer.answer(["0"] * 4)
+    mask = torch.tensor(_padded(asked["env_mask"]))
+    logprobs, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model, torch.zeros(4, 99, dtype=torch.int64), torch.ones(4, 99), mask.shape[1],
+        compute_entropy=True,
+    )  # fmt: skip
+    # Forced tokens and those around the items contribute nothing at all.
+    assert not logprobs[mask == 0].any()
+    assert not entropies[mask == 0].any()
+    assert (logprobs[mask == 1] < 0).all()
     if shuffled:
         assert probability() < 0.3
     else:

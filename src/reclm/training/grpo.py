@@ -156,6 +156,9 @@ def check_config(config: GrpoConfig) -> None:
         (not config.data.is_dir(), f"--data {config.data}: no such folder"),
         (not config.model.is_dir(), f"--model {config.model}: no such folder; expected the folder "
          "of a finished `reclm train sft`"),
+        (config.num_iterations > 0 and config.checkpoint_every % config.num_iterations != 0,
+         f"--checkpoint-every {config.checkpoint_every}: not a multiple of --num-iterations "
+         f"{config.num_iterations}, between which no answers are sampled"),
         (not config.temperature > 0,
          f"--temperature {config.temperature}: expected a positive number"),
         (not config.learning_rate > 0,
