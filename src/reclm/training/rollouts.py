@@ -230,10 +230,15 @@ class EngineSampler:
         return Rollout(tuple(request.prompt_ids), tuple(token_ids), tuple(items), logprob, choices)
 
 
+def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
+    """The users whose validation items say which checkpoint is best, ascending."""
+    drawn = np.random.default_rng([seed, _PROMPTS]).permutation(len(split))[:count]
+    return sorted(drawn.tolist())
+
+
 def validation_questions(split: LeaveOneOut, count: int, seed: int) -> list[Question]:
     """The validation items of some users, the same in every validation."""
-    users = np.sort(np.random.default_rng([seed, _PROMPTS]).permutation(len(split))[:count])
-    holdouts = [split.valid(int(user)) for user in users]
+    holdouts = [split.valid(user) for user in validation_users(split, count, seed)]
     return [Question(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]
 
 
