@@ -99,9 +99,9 @@ def main() -> None:
     answers = f"{len(repeated)} answers of ten items, {options.group} to a prompt"
     body = "\n\n".join(
         [
-            f"## One policy\n\nLog-probabilities of {answers}, in nats. Over the whole vocabulary also "
-            "the tokens that were forced have one, and of the mass at a choice a part goes to what "
-            "could not be said; a model trained with the scoped loss never learned otherwise.",
+            f"## One policy\n\nLog-probabilities of {answers}, in nats. Over the whole vocabulary "
+            "also the tokens that were forced have one, and of the mass at a choice a part goes to "
+            "what could not be said; a model trained with the scoped loss never learned otherwise.",
             markdown(
                 ("method", "engine, mean", "scoped - engine, largest",
                  "vocabulary - engine, mean", "largest", "tokens decided on"),
