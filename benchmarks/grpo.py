@@ -61,7 +61,7 @@ def main() -> None:
             num_generations=options.group,
         )
         found = sampler(repeated, seeds, [0] * len(repeated))
-        scoped, full = _logprobs(recommender, found)
+        scoped, full, forced = _logprobs(recommender, found)
         engine = np.array([rollout.logprob for rollout in found])
         decided = np.mean([len(r.choices) / len(r.token_ids) for r in found])
         gaps.append(
@@ -71,6 +71,7 @@ def main() -> None:
                 f"{np.abs(scoped - engine).max():.1e}",
                 f"{np.abs(full - engine).mean():.1f}",
                 f"{np.abs(full - engine).max():.1f}",
+                f"{(forced / (full - engine)).mean():.0%}",
                 f"{decided:.0%}",
             )
         )
@@ -104,7 +105,8 @@ def main() -> None:
             "what could not be said; a model trained with the scoped loss never learned otherwise.",
             markdown(
                 ("method", "engine, mean", "scoped - engine, largest",
-                 "vocabulary - engine, mean", "largest", "tokens decided on"),
+                 "vocabulary - engine, mean", "largest", "of that at forced tokens",
+                 "tokens decided on"),
                 gaps,
             ),
             f"## Rollouts\n\n{answers}; tokens of the answers a second, choices noted included.",
@@ -117,8 +119,13 @@ def main() -> None:
 
 
 @torch.no_grad()
-def _logprobs(recommender: Recommender, found: Sequence[Rollout]) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probability of each answer over its options, and over the whole vocabulary."""
+def _logprobs(
+    recommender: Recommender, found: Sequence[Rollout]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-probability of each answer over its options, and over the whole vocabulary.
+
+    The last is the part of the second that stands at tokens without a choice.
+    """
     backbone = recommender.backbone
     ids = padded([(*r.prompt_ids, *r.token_ids) for r in found], PAD, "cpu")
     starts = [len(rollout.prompt_ids) for rollout in found]
@@ -128,13 +135,17 @@ def _logprobs(recommender: Recommender, found: Sequence[Rollout]) -> tuple[np.nd
     each, _ = choice_logprobs(hidden, batch, weight=weight, bias=bias, head=backbone.head)
     scoped = torch.zeros(len(found), dtype=torch.float64)
     scoped.index_add_(0, batch.answer, each.double())
-    full = []
+    full, forced = [], []
     for row, (start, rollout) in enumerate(zip(starts, found, strict=True)):
         answer = torch.tensor(rollout.token_ids)
         states = hidden[row, start - 1 : start - 1 + len(answer)]
         scores = torch.nn.functional.linear(states, weight, bias).log_softmax(-1)
-        full.append(scores.gather(1, answer[:, None]).sum().item())
-    return scoped.numpy(), np.array(full)
+        each_token = scores.gather(1, answer[:, None]).squeeze(1)
+        full.append(each_token.sum().item())
+        decided = torch.zeros(len(answer), dtype=torch.bool)
+        decided[torch.from_numpy(rollout.choices.place)] = True
+        forced.append(each_token[~decided].sum().item())
+    return scoped.numpy(), np.array(full), np.array(forced)
 
 
 def _generate(recommender: Recommender, found: Sequence[Rollout], longest: int) -> Any:
