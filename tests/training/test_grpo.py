@@ -23,7 +23,8 @@ from reclm.backbone import Backbone, ModelSpec, merge_run
 from reclm.config import GrpoConfig, MergeConfig, SftConfig
 from reclm.errors import ArtifactError, BackboneError, ConfigError, DataError
 from reclm.items.vectors import save_vectors
-from reclm.training.grpo import check_config, train_grpo
+from reclm.training.grpo import train_grpo
+from reclm.training.grpo_settings import check_config
 from reclm.training.policy import GAP
 from reclm.training.rewards import Batch
 from reclm.training.rollouts import EngineSampler, Question

@@ -18,7 +18,7 @@ from rich.console import Console
 from transformers import PrinterCallback
 
 from reclm.artifacts import open_run
-from reclm.backbone import ModelSpec, add_lora, load_model, load_spec, save_model
+from reclm.backbone import ModelSpec, add_lora, load_model, save_model
 from reclm.config import GrpoConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -29,9 +29,10 @@ from reclm.recommender import Recommender
 from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.location import is_url, open_teacher
+from reclm.training.grpo_settings import check_config, check_groups, num_steps
 from reclm.training.policy import GAP
 from reclm.training.progress import RewardReport, tensorboard
-from reclm.training.rewards import REWARDS, ndcg, reward_functions, rule
+from reclm.training.rewards import ndcg, reward_functions, rule
 from reclm.training.rollouts import EngineSampler, Question, make_questions, validation_questions
 from reclm.training.trainer import (
     checkpoint_step,
@@ -77,7 +78,7 @@ def train_grpo(config: GrpoConfig) -> Path:
     require("trl", extra="grpo")
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     processes = PartialState(cpu=on_cpu)
-    _check_groups(config, processes.num_processes)
+    check_groups(config, processes.num_processes)
     catalog, split, teacher = _read(config, on_cpu=on_cpu)
     with processes.main_process_first():
         run = open_run(
@@ -120,97 +121,6 @@ def train_grpo(config: GrpoConfig) -> Path:
         shutil.rmtree(checkpoints, ignore_errors=True)
     processes.wait_for_everyone()
     return config.out
-
-
-def check_config(config: GrpoConfig) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-        BackboneError: `--model` is no trained model.
-    """
-    known = ", ".join(REWARDS)
-    unknown = [name for name in config.reward if name not in REWARDS]
-    weights = config.reward_weights
-    needs = [
-        (not config.reward, f"--reward: names no reward; expected some of {known}"),
-        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of {known}"),
-        (len(set(config.reward)) < len(config.reward),
-         f"--reward {' '.join(config.reward)}: names one twice; weigh it by --reward-weights"),
-        (bool(weights) and len(weights) != len(config.reward),
-         f"--reward-weights: {len(weights)} of them for {len(config.reward)} rewards"),
-        (bool(weights) and not any(weights),
-         "--reward-weights: all are 0, so there is nothing to learn"),
-        (config.rollout == "beam" and config.list_length != 1,
-         f"--rollout beam: finds single items, not lists of {config.list_length or 'many'}; "
-         "use --list-length 1 or --rollout sample"),
-        ("teacher" in config.reward and not config.teacher,
-         "--reward teacher: nobody to ask; add --teacher FOLDER or URL"),
-        ("teacher" not in config.reward and bool(config.teacher),
-         "--teacher: no reward asks it; add --reward teacher"),
-        (bool(config.teacher) and not is_url(config.teacher) and not Path(config.teacher).is_dir(),
-         f"--teacher {config.teacher}: no such folder; fit one with `reclm teacher fit`"),
-        (config.num_generations < 2,
-         f"--num-generations {config.num_generations}: expected at least 2, as answers to a prompt "
-         "are compared with one another"),
-        (not config.data.is_dir(), f"--data {config.data}: no such folder"),
-        (not config.model.is_dir(), f"--model {config.model}: no such folder; expected the folder "
-         "of a finished `reclm train sft`"),
-        (config.num_iterations > 0 and config.checkpoint_every % config.num_iterations != 0,
-         f"--checkpoint-every {config.checkpoint_every}: not a multiple of --num-iterations "
-         f"{config.num_iterations}, between which no answers are sampled"),
-        (not config.temperature > 0,
-         f"--temperature {config.temperature}: expected a positive number"),
-        (not config.learning_rate > 0,
-         f"--learning-rate {config.learning_rate}: expected a positive number"),
-        (not 0 <= config.warmup_ratio <= 1,
-         f"--warmup-ratio {config.warmup_ratio}: expected 0 to 1"),
-    ]  # fmt: skip
-    for wrong, message in needs:
-        if wrong:
-            raise ConfigError(message)
-    low = dict.fromkeys(
-        ("list_length", "max_steps", "validation_users", "seed", "beta", "epsilon", "epsilon_high",
-         "weight_decay", "clip_norm"),
-        0,
-    )  # fmt: skip
-    low |= dict.fromkeys(
-        ("next_items", "max_samples", "num_iterations", "batch_size", "gradient_accumulation",
-         "checkpoint_every", "logging_steps", "lora_r"),
-        1,
-    )  # fmt: skip
-    for name, least in low.items():
-        value = getattr(config, name)
-        if not value >= least:
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag} {value}: expected at least {least}")
-    load_spec(config.model)
-    if (config.model / "adapter_config.json").exists():
-        raise ConfigError(
-            f"--model {config.model}: is an adapter; merge it first with `reclm train merge`"
-        )
-
-
-def _check_groups(config: GrpoConfig, processes: int) -> None:
-    """Raises ConfigError unless the answers of a step make whole groups."""
-    answers = config.batch_size * config.gradient_accumulation * processes
-    if answers % config.num_generations:
-        raise ConfigError(
-            f"--num-generations {config.num_generations}: does not divide the {answers} answers of "
-            f"a step (--batch-size {config.batch_size} x --gradient-accumulation "
-            f"{config.gradient_accumulation} x {processes} processes)"
-        )
-    if _steps(config, processes) < 1:
-        raise ConfigError(
-            f"--max-samples {config.max_samples}: fewer than the "
-            f"{answers // config.num_generations} prompts of a step"
-        )
-
-
-def _steps(config: GrpoConfig, processes: int) -> int:
-    answers = config.batch_size * config.gradient_accumulation * processes
-    steps = config.max_samples * config.num_generations // answers * config.num_iterations
-    return min(steps, config.max_steps) if config.max_steps else steps
 
 
 def _hashed(config: GrpoConfig) -> dict[str, str | Path]:
@@ -276,7 +186,7 @@ def _trainer(
     from reclm.training.grpo_trainer import ItemGrpoTrainer
 
     processes = PartialState().num_processes
-    steps = _steps(config, processes)
+    steps = num_steps(config, processes)
     answers = config.batch_size * config.gradient_accumulation * processes
     generations = math.ceil(steps / config.num_iterations)
     questions = make_questions(
