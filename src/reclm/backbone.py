@@ -25,7 +25,7 @@ from reclm.errors import (
     TokenizerError,
     require,
 )
-from reclm.items.semantic_ids import INDEX, ITEM2ID
+from reclm.items.semantic_ids import INDEX, ITEM2ID, code_names
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
 from reclm.retrieval import RetrievalHead
@@ -186,13 +186,14 @@ def add_lora(
     targets: str = "all-linear",
     train_embeddings: bool = False,
     train_lm_head: bool = False,
+    train_new_rows: bool = True,
     seed: int = 0,
 ) -> Backbone:
     """Wraps the model with LoRA adapters (arXiv 2106.09685); only they can be trained then.
 
     The rows of control and code tokens are trained too, in the input embedding and in the output
-    layer, unless the whole layer is. In a model that ties the two layers they stay tied: training
-    one whole trains the other.
+    layer, unless the whole layer is or `train_new_rows` is false. In a model that ties the two
+    layers they stay tied: training one whole trains the other.
 
     Args:
         backbone: Its model is modified in place.
@@ -203,6 +204,7 @@ def add_lora(
             output layer.
         train_embeddings: Train the whole input embedding.
         train_lm_head: Train the whole output layer.
+        train_new_rows: Train the rows of control and code tokens.
         seed: Seed of the adapters' initial weights.
 
     Raises:
@@ -222,8 +224,9 @@ def add_lora(
     whole += [head] * (train_lm_head and not tied)
     layers = [embedding] if tied else [embedding, head]
     new = [backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids]
-    rows = {name: new for name in layers if name not in whole}
-    if (tied or head in rows) and getattr(model.get_output_embeddings(), "bias", None) is not None:
+    rows = {name: new for name in layers if name not in whole and train_new_rows}
+    biased = getattr(model.get_output_embeddings(), "bias", None) is not None
+    if biased and (head in rows or (tied and (whole or rows))):
         raise BackboneError(
             f"output layer {head} has a bias, which trained rows would lose; "
             "pass " + ("--tune full" if tied else "--train-lm-head")
@@ -378,7 +381,7 @@ def load_model(
         source = folder / spec.base if spec.base.startswith(".") else spec.base
         backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
         if spec.code_sizes:
-            backbone = add_codes(backbone, spec.code_sizes)
+            backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
             folder, resolve_device(device), attention=attention, quantization="none", dtype=dtype
@@ -435,6 +438,14 @@ def merge_run(config: MergeConfig) -> Path:
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out
+
+
+def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
+    """The base of an adapter with its codes: new rows, or those of a model trained before."""
+    if code_names(sizes)[0] in backbone.tokenizer.get_vocab():
+        codes = code_token_ids(backbone.tokenizer, sizes)
+        return dataclasses.replace(backbone, code_token_ids=codes)
+    return add_codes(backbone, sizes)
 
 
 def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Backbone:

@@ -65,6 +65,7 @@ COMMANDS: dict[str, Command] = {
     "items quantize": Command(config.QuantizeConfig, "reclm.items.quantize:quantize_items"),
     "items assign": Command(config.AssignConfig, "reclm.items.assignment:assign_items"),
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
+    "train grpo": Command(config.GrpoConfig, "reclm.training.grpo:train_grpo"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "evaluate recommend": Command(
         config.EvaluateRecommendConfig, "reclm.evaluation.recommend:evaluate_recommend"

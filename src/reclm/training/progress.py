@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
@@ -80,3 +83,33 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class RewardReport(TrainerCallback):  # type: ignore[misc]
+    """A line for each entry of a reinforcement learning's log."""
+
+    def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
+        """Takes where to print, and the titles of the values to show by their names in the log."""
+        self._console = console
+        self._shown = shown
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows what is in the log of the values to show."""
+        del args, control, kwargs
+        if not state.is_world_process_zero or not logs:
+            return
+        values = [
+            f"{title} {float(logs[name]):.4g}"
+            for name, title in self._shown.items()
+            if logs.get(name) is not None
+        ]
+        if values:
+            step = f"step {state.global_step}/{state.max_steps}"
+            self._console.print("train grpo: " + ", ".join([step, *values]), highlight=False)
+
+
+def tensorboard(out: Path, after: int) -> TensorBoardCallback:
+    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return TensorBoardCallback(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))

@@ -13,7 +13,6 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
 
 from reclm.artifacts import open_run
 from reclm.backbone import (
@@ -53,7 +52,7 @@ from reclm.training.alignment import Alignment
 from reclm.training.collator import Collator
 from reclm.training.dataset import SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
-from reclm.training.progress import ProgressReport
+from reclm.training.progress import ProgressReport, tensorboard
 from reclm.training.retrieval_loss import Retrieval
 from reclm.training.trainer import (
     ScopedTrainer,
@@ -129,7 +128,7 @@ def train_sft(config: SftConfig) -> Path:
     newest = newest_checkpoint(checkpoints)
     trainer = _trainer(config, inputs, backbone, catalog)
     if processes.is_main_process:
-        trainer.add_callback(_tensorboard(config.out, after=checkpoint_step(newest)))
+        trainer.add_callback(tensorboard(config.out, after=checkpoint_step(newest)))
     result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     plain_forward(backbone.model)
     if processes.is_main_process:
@@ -498,13 +497,6 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
         report_to="none",
         seed=config.seed,
     )
-
-
-def _tensorboard(out: Path, after: int) -> TensorBoardCallback:
-    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return TensorBoardCallback(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
 
 
 def _spec(config: SftConfig, semantic_ids: SemanticIds | None) -> ModelSpec:

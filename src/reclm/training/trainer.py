@@ -187,9 +187,12 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            folder = Path(str(self.args.output_dir)) / name
-            write_json(folder / _COMPLETE, {"step": self.state.global_step})
+            mark_complete(Path(str(self.args.output_dir)), self.state.global_step)
+
+
+def mark_complete(folder: Path, step: int) -> None:
+    """Says that the checkpoint of a step was written completely."""
+    write_json(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" / _COMPLETE, {"step": step})
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
