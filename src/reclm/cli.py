@@ -72,6 +72,11 @@ COMMANDS: dict[str, Command] = {
     "evaluate retrieval": Command(
         config.EvaluateRetrievalConfig, "reclm.evaluation.retrieval:evaluate_retrieval"
     ),
+    "evaluate compare": Command(
+        config.EvaluateCompareConfig,
+        "reclm.evaluation.compare:evaluate_compare",
+        leading="--runs",
+    ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
     "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
 }

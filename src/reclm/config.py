@@ -618,6 +618,25 @@ class EvaluateRetrievalConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateCompareConfig:
+    """Test whether runs differ, user by user.
+
+    Attributes:
+        runs: Two or more run folders of `reclm evaluate recommend`, scored on the same users.
+        out: Run folder for comparison.json; without it the table is only printed.
+        metrics: Metrics to compare; hit rate and NDCG of the whole answer if none are given.
+        resamples: Resamples of the intervals, and random permutations of the test.
+        seed: Seed of both.
+    """
+
+    runs: tuple[str, ...]
+    out: Path | None = None
+    metrics: tuple[str, ...] = ()
+    resamples: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class RecommendConfig:
     """Recommend items that follow a history.
 

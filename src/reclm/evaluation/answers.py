@@ -25,10 +25,12 @@ class Named(NamedTuple):
     Attributes:
         text: The name as written; the title where it is written as codes.
         row: Row of the item in the catalog, None if no item is called that.
+        probability: That it comes next, where a ranking says so.
     """
 
     text: str
     row: int | None
+    probability: float | None = None
 
 
 class AnswerReader:
