@@ -72,6 +72,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate retrieval": Command(
         config.EvaluateRetrievalConfig, "reclm.evaluation.retrieval:evaluate_retrieval"
     ),
+    "evaluate chat": Command(config.EvaluateChatConfig, "reclm.evaluation.chat:evaluate_chat"),
     "evaluate compare": Command(
         config.EvaluateCompareConfig,
         "reclm.evaluation.compare:evaluate_compare",

@@ -581,6 +581,64 @@ class EvaluateRecommendConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateChatConfig:
+    """Score conversations of three rounds: a worked question, a recommendation, a question.
+
+    Attributes:
+        model: Folder of a trained model.
+        data: Folder of prepared data; another domain's data for a cross-domain run.
+        questions: Questions with answers, such as GSM8K: JSON lines with `question` and `answer`,
+            or a ShareGPT file.
+        out: Run folder for summary.json, users.parquet and conversations.jsonl.
+        examples: Worked questions of the first round; other ones of `questions` if not given.
+        chat: Held-out general conversations (ShareGPT) for the perplexity; none if not given.
+        before: The backbone before training (hub name, folder, or smollm2), for its perplexity on
+            the same conversations; needs `chat`.
+        index: Folder of the index files of another domain's data, for a model that writes codes;
+            the data folder if empty.
+        vectors: Item vectors (npy) of another domain's data, for a model that retrieves.
+        split: Held-out item to score.
+        k: Items asked for.
+        users: Conversations, each with another user, sampled by `seed`; 0 takes all users.
+        chats: General conversations of the perplexity at most, the first of the file; 0 takes all.
+        max_history: Newest items of a history the model sees.
+        exclude_seen: Never recommend items of the user's history.
+        grounded: Hold items to the catalog; without it, to show what that buys.
+        max_new_tokens: Tokens of an answer at most, beside those of k items in the second round.
+        max_length: Tokens of a general conversation at most; its newest exchanges are cut.
+        likeness: Likeness, from 0 to 100, at which a name in free text counts as a title.
+        batch_size: Conversations per batch; results do not depend on it.
+        bootstrap: Resamples of the confidence intervals.
+        device: Device to run on; auto takes CUDA where there is one.
+        seed: Seed of the bootstrap, and of the users and questions drawn.
+    """
+
+    model: str
+    data: Path
+    questions: Path
+    out: Path
+    examples: Path | None = None
+    chat: Path | None = None
+    before: str = ""
+    index: str = ""
+    vectors: str = ""
+    split: Literal["valid", "test"] = "test"
+    k: int = 10
+    users: int = 64
+    chats: int = 100
+    max_history: int = 10
+    exclude_seen: bool = False
+    grounded: bool = True
+    max_new_tokens: int = 256
+    max_length: int = 1024
+    likeness: float = 88.0
+    batch_size: int = 16
+    bootstrap: int = 1000
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class EvaluateRetrievalConfig:
     """Score the retrieval head at each place of an answer.
 

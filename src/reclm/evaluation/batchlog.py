@@ -15,7 +15,6 @@ from rich.console import Console
 from reclm.errors import ArtifactError, require
 from reclm.progress import with_progress
 
-_PATTERN = "batches-*.jsonl"
 # A process that is done waits for the slowest, which may take hours.
 _PATIENCE = timedelta(days=7)
 
@@ -81,10 +80,11 @@ class BatchLog:
     composition. How many processes wrote the files does not matter.
     """
 
-    def __init__(self, folder: Path, shards: Shards | None = None) -> None:
-        """Uses the files ``batches-*.jsonl`` of a run folder."""
+    def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:
+        """Uses the files ``{name}-*.jsonl`` of a run folder."""
         self._folder = folder
-        self._own = folder / f"batches-{(shards or Shards()).index}.jsonl"
+        self._pattern = f"{name}-*.jsonl"
+        self._own = folder / f"{name}-{shards.index}.jsonl"
 
     def results(self) -> dict[int, Any]:
         """Result of each position that is done.
@@ -93,7 +93,7 @@ class BatchLog:
             ArtifactError: A line other than the last of a file is damaged.
         """
         found: dict[int, Any] = {}
-        for path in sorted(self._folder.glob(_PATTERN)):
+        for path in sorted(self._folder.glob(self._pattern)):
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
             # The last piece is empty, or what a kill has left of a line.
             for number, line in enumerate(lines[:-1], start=1):
@@ -119,7 +119,7 @@ class BatchLog:
 
     def remove(self) -> None:
         """Deletes the files of all processes, once the results are written."""
-        for path in self._folder.glob(_PATTERN):
+        for path in self._folder.glob(self._pattern):
             path.unlink()
 
 
