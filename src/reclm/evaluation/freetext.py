@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from reclm.errors import require
@@ -83,18 +83,18 @@ class TitleFinder:
     def find(self, text: str) -> tuple[Mention, ...]:
         """All titles of a text in order; none overlaps another."""
         found: dict[tuple[int, int], Mention] = {}
-        for start, end, marked in [*_marked(text), *_runs(text)]:
-            if any(start < other[1] and other[0] < end for other in found):
-                continue
+        for (start, end), whole, marked in _candidates(text):
             name = text[start:end]
             # A sentence on a line of a list is no title, though it may hold one.
-            if len(_words(name)) > _MOST_WORDS:
+            too_long = len(_words(name)) > _MOST_WORDS
+            if too_long or any(start < other[1] and other[0] < end for other in found):
                 continue
             mention = self._identify(name)
-            if mention.row is not None:
+            inside = self._exact(text, start, end)
+            if mention.source == "exact" or (mention.row is not None and (whole or not inside)):
                 found[start, end] = mention
-            elif marked:
-                found |= self._exact(text, start, end) or {(start, end): mention}
+            elif inside or marked:
+                found |= inside or {(start, end): mention}
         for place, mention in self._exact(text, 0, len(text)).items():
             if not any(place[0] < other[1] and other[0] < place[1] for other in found):
                 found[place] = mention
@@ -143,18 +143,18 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.casefold() for word in _WORD.findall(text))
 
 
-def _marked(text: str) -> list[tuple[int, int, bool]]:
-    """Where something is marked as a title: in quotes, on a line of a list, with a year."""
+def _candidates(text: str) -> Iterator[tuple[tuple[int, int], bool, bool]]:
+    """Where a title may stand, whether its ends are sure, and whether it is marked as a title.
+
+    Marked is what is in quotes, on a line of a list, or has a year; before a year and in other runs
+    of capitalised words the first words may belong to the sentence around.
+    """
     places = [match.span(match.lastindex or 0) for match in _QUOTED.finditer(text)]
     for match in _LIST_LINE.finditer(text):
-        name = _DESCRIPTION.split(match[1], maxsplit=1)[0].rstrip(" \t.*_,;")
-        start = match.start(1)
-        bare = name.lstrip("*_\"'“‘ ")
-        start += len(name) - len(bare)
-        places.append((start, start + len(bare.rstrip("*_\"'”’ "))))
-    places += [match.span(1) for match in _WITH_YEAR.finditer(text)]
-    return [(start, end, True) for start, end in places if _words(text[start:end])]
-
-
-def _runs(text: str) -> list[tuple[int, int, bool]]:
-    return [(*match.span(), False) for match in _CAPITALISED.finditer(text)]
+        line = _DESCRIPTION.split(match[1], maxsplit=1)[0].rstrip(" \t.,;*_\"'”’")
+        bare = line.lstrip(" \t*_\"'“‘")
+        start = match.start(1) + len(line) - len(bare)
+        places.append((start, start + len(bare)))
+    yield from ((place, True, True) for place in places if _words(text[slice(*place)]))
+    yield from ((match.span(1), False, True) for match in _WITH_YEAR.finditer(text))
+    yield from ((match.span(), False, False) for match in _CAPITALISED.finditer(text))
