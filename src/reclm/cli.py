@@ -78,6 +78,9 @@ COMMANDS: dict[str, Command] = {
         "reclm.evaluation.compare:evaluate_compare",
         leading="--runs",
     ),
+    "evaluate report": Command(
+        config.EvaluateReportConfig, "reclm.evaluation.page:evaluate_report", leading="--runs"
+    ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
     "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
 }

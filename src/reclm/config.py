@@ -695,6 +695,27 @@ class EvaluateCompareConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateReportConfig:
+    """Write one HTML page about evaluation runs.
+
+    Attributes:
+        runs: Run folders of `reclm evaluate recommend` and `reclm evaluate chat`.
+        out: Run folder for report.html.
+        title: Heading of the page.
+        examples: Conversations or lists shown of each run.
+        resamples: Resamples and permutations of the tests between runs.
+        seed: Seed of both.
+    """
+
+    runs: tuple[str, ...]
+    out: Path
+    title: str = "Evaluation"
+    examples: int = 2
+    resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class RecommendConfig:
     """Recommend items that follow a history.
 
