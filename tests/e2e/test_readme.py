@@ -21,6 +21,7 @@ _PAGES = (
     "docs/semantic-ids.md",
     "docs/teacher.md",
     "docs/retrieval.md",
+    "docs/evaluation.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.

@@ -283,6 +283,7 @@ def _user_table(
             "target": [id_of(holdout.target) for holdout in holdouts],
             "items": [[id_of(one.row) for one in answer] for answer in answers],
             "named": [[one.text for one in answer] for answer in answers],
+            "probability": [[one.probability for one in answer] for answer in answers],
         },
         schema={
             "user_id": pl.String,
@@ -290,5 +291,6 @@ def _user_table(
             "target": pl.String,
             "items": pl.List(pl.String),
             "named": pl.List(pl.String),
+            "probability": pl.List(pl.Float64),
         },
     )
