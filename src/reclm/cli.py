@@ -73,6 +73,9 @@ COMMANDS: dict[str, Command] = {
         config.EvaluateRetrievalConfig, "reclm.evaluation.retrieval:evaluate_retrieval"
     ),
     "evaluate chat": Command(config.EvaluateChatConfig, "reclm.evaluation.chat:evaluate_chat"),
+    "evaluate general": Command(
+        config.EvaluateGeneralConfig, "reclm.evaluation.general:evaluate_general"
+    ),
     "evaluate compare": Command(
         config.EvaluateCompareConfig,
         "reclm.evaluation.compare:evaluate_compare",

@@ -676,6 +676,39 @@ class EvaluateRetrievalConfig:
 
 
 @dataclass(frozen=True)
+class EvaluateGeneralConfig:
+    """Score general ability by tasks of lm-eval, before and after training.
+
+    Attributes:
+        model: Folder of a trained model.
+        tasks: Tasks by their names in lm-eval.
+        out: Run folder for summary.json.
+        before: The backbone before training (hub name, folder, or smollm2); empty for none.
+        task_path: Folder with task files (YAML) of your own.
+        only_local: Know these tasks only, which also starts faster.
+        few_shot: Worked examples in the prompt; -1 takes what the task says.
+        limit: Questions of a task at most; 0 takes all.
+        chat_template: Put questions as messages of a chat.
+        batch_size: Questions per batch.
+        device: Device to run on; auto takes CUDA where there is one.
+        seed: Seed of the examples drawn.
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    out: Path
+    before: str = ""
+    task_path: Path | None = None
+    only_local: bool = False
+    few_shot: int = -1
+    limit: int = 0
+    chat_template: bool = False
+    batch_size: int = 8
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class EvaluateCompareConfig:
     """Test whether runs differ, user by user.
 
