@@ -3,6 +3,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +146,58 @@ def test_results_do_not_depend_on_batches(
     run(model, data, questions, tmp_path / "three", batch_size=3)
     for name in ("summary.json", "users.parquet", "conversations.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_in_two_processes_and_ends_with_the_same_bytes(
+    tmp_path: Path, data: Path, questions: Path, model: Path
+) -> None:
+    chat = tmp_path / "chat.json"
+    turns = [{"from": "human", "value": "Hello!"}, {"from": "gpt", "value": "Sure, tell me."}]
+    chat.write_text(json.dumps([{"conversations": turns}] * 5))
+    run(model, data, questions, tmp_path / "whole", batch_size=1, chat=chat)
+    out = tmp_path / "killed"
+    flags = ["reclm.cli", "evaluate", "chat", "--model", str(model), "--data", str(data)]
+    flags += ["--questions", str(questions), "--out", str(out), "--chat", str(chat), "--k", "3"]
+    flags += ["--batch-size", "1", "--bootstrap", "50", "--device", "cpu"]
+    flags += ["--max-new-tokens", "48"]
+    log = out / "batches-0.jsonl"
+    with subprocess.Popen([sys.executable, "-m", *flags], stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and not (log.exists() and log.read_text().count("\n") >= 1):
+            time.sleep(0.001)
+        killed.send_signal(signal.SIGKILL)
+    # Whenever the signal came: what is left is one conversation, and half of the next.
+    first = log.read_text().split("\n")[0]
+    log.write_text(f'{first}\n{{"positions": [1')
+    assert not (out / "summary.json").exists()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += ["--nproc_per_node", "2", "-m", *flags]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    for name in ("summary.json", "users.parquet", "conversations.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list(out.glob("*-0.jsonl"))
+
+
+@pytest.mark.slow
+def test_smollm2_holds_conversations(
+    tmp_path: Path, data: Path, questions: Path, smollm2_folder: Path
+) -> None:
+    from reclm.backbone import ModelSpec, load_backbone, save_model
+
+    save_model(
+        tmp_path / "model", load_backbone(smollm2_folder, device="cpu"), ModelSpec(base="smollm2")
+    )
+    Catalog.load(data).save(tmp_path / "model")
+    chat = tmp_path / "chat.json"
+    turns = [{"from": "human", "value": "Hi!"}, {"from": "gpt", "value": "Hello, how are you?"}]
+    chat.write_text(json.dumps([{"conversations": turns}] * 2))
+    summary = run(
+        tmp_path / "model", data, questions, tmp_path / "out", chat=chat, before=str(smollm2_folder)
+    )
+    # Nothing was trained between the two.
+    assert summary["perplexity"]["before"] == summary["perplexity"]["after"]
+    assert summary["rounds"]["NoControl"]["value"] == 1
 
 
 def test_without_the_constraint_names_outside_the_catalog_are_counted(

@@ -290,6 +290,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     assert not log.exists()
 
 
+@pytest.mark.slow
 def test_processes_share_the_users_and_write_the_same_bytes(
     tmp_path: Path, data: Path, model: Path
 ) -> None:
