@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.errors import ArtifactError
+from reclm.errors import ArtifactError, ConfigError
 from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
 
 ALONE = Shards()
@@ -60,3 +60,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "batches-0.jsonl").write_text('{"positions": [0], "results": [1]}\n{"posi\n')
     with pytest.raises(ArtifactError, match=r"batches-0\.jsonl:2: not the results"):
         BatchLog(tmp_path, ALONE).results()
+
+
+def test_processes_without_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A size without ranks and an address: what a launcher would have set is missing.
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="WORLD_SIZE 2: set without RANK and MASTER_ADDR"):
+        Shards.current("cpu")

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reclm.errors import ArtifactError, require
+from reclm.errors import ArtifactError, ConfigError, require
 from reclm.progress import with_progress
 
 # A process that is done waits for the slowest, which may take hours.
@@ -41,12 +41,29 @@ class Shards:
             device: The device asked for; on a CPU the processes talk over gloo.
 
         Raises:
+            ConfigError: They were started and cannot reach one another.
             MissingExtraError: There are several and accelerate is not installed.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started == 1:
             return cls()
+        missing = [name for name in ("RANK", "MASTER_ADDR") if name not in os.environ]
+        if missing:
+            raise ConfigError(
+                f"WORLD_SIZE {started}: set without {' and '.join(missing)}; start processes with "
+                "`accelerate launch` or torchrun, or unset it"
+            )
         accelerate = require("accelerate", extra="evaluate")
-        state = accelerate.PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+        import torch
+
+        # Without this accelerate would leave each of them alone where there is no GPU.
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        state = accelerate.PartialState(cpu=on_cpu, timeout=_PATIENCE)
+        if state.num_processes != started:
+            raise ConfigError(
+                f"--device {device}: {started} processes were started and {state.num_processes} "
+                "found one another; start them with `accelerate launch` or torchrun"
+            )
         return cls(state.process_index, state.num_processes, state.local_process_index)
 
     @property
