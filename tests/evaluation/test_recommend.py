@@ -111,7 +111,7 @@ def run(
     out: Path, model: object, data: Path, **settings: Any
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     config = EvaluateRecommendConfig(
-        model=str(model), data=data, out=out, device="cpu", bootstrap=100, **settings
+        model=str(model), data=data, out=out, device="cpu", **{"bootstrap": 100, **settings}
     )
     assert evaluate_recommend(config) == out
     return json.loads((out / "summary.json").read_text()), pl.read_parquet(out / "users.parquet")
@@ -270,11 +270,12 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path: Path, data: Path, mod
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, data: Path, model: Path
 ) -> None:
-    run(tmp_path / "whole", model, data, k=2, batch_size=3)
+    # So many resamples leave time to kill it between its first batch and its end.
+    run(tmp_path / "whole", model, data, k=2, batch_size=3, bootstrap=10_000)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "reclm.cli", "evaluate", "recommend"]
     command += ["--model", str(model), "--data", str(data), "--out", str(out), "--k", "2"]
-    command += ["--batch-size", "3", "--bootstrap", "100", "--device", "cpu"]
+    command += ["--batch-size", "3", "--bootstrap", "10000", "--device", "cpu"]
     log = out / "batches-0.jsonl"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
         while killed.poll() is None and not (log.exists() and log.read_text().count("\n") >= 1):
@@ -284,7 +285,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     first = log.read_text().split("\n")[0]
     log.write_text(f'{first}\n{{"positions": [3, 4')
     assert not (out / "summary.json").exists()
-    run(out, model, data, k=2, batch_size=3)
+    run(out, model, data, k=2, batch_size=3, bootstrap=10_000)
     for name in ("summary.json", "users.parquet"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not log.exists()
