@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import sys
 from pathlib import Path
@@ -9,18 +10,27 @@ from pathlib import Path
 from rich.console import Console
 
 from reclm.artifacts import read_json
-from reclm.demo import comparison, show_answer
+from reclm.demo import METHODS, comparison, show_answer
+from reclm.evaluation.figures import segment_figure
 
 _IMAGES = Path(__file__).parent / "images"
 
 
 def main(demo: Path) -> None:
-    """Writes ``demo.svg``: the end of what ``make demo`` prints."""
+    """Writes ``demo.svg``, the end of what ``make demo`` prints, and a figure of its report."""
     console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
     console.print(comparison(read_json(demo / "summary.json")["rows"]))
     show_answer(console, demo / "cgen", demo / "data")
     _IMAGES.mkdir(exist_ok=True)
     console.save_svg(str(_IMAGES / "demo.svg"), title="make demo")
+    segments(demo / "evaluation")
+
+
+def segments(evaluation: Path) -> None:
+    """Writes ``segments.svg``: a figure of the report that the demo ends with."""
+    rows = [read_json(evaluation / name / "summary.json") | {"name": name} for name in METHODS]
+    figure = segment_figure(rows, rows[0]["k"])
+    (_IMAGES / "segments.svg").write_bytes(base64.b64decode(figure.split(",")[1]))
 
 
 if __name__ == "__main__":

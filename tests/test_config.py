@@ -16,7 +16,8 @@ SETTINGS = [
     for _, member in inspect.getmembers(config, inspect.isclass)
     if member.__module__ == config.__name__
 ]
-VALUES = {str: "word", Path: "some/where"}
+VALUES = {str: "word", Path: "some/where", tuple[str, ...]: "word"}
+MADE = {str: "word", Path: Path("some/where"), tuple[str, ...]: ("word",)}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -61,7 +62,7 @@ def test_defaults_survive_the_command_line(name: str, command: object) -> None:
         for part in ("--" + field.name.replace("_", "-"), VALUES[types[field.name]])
     ]
     parsed = parse(name, settings, flags)
-    assert parsed == settings(**{f.name: types[f.name](VALUES[types[f.name]]) for f in required})
+    assert parsed == settings(**{f.name: MADE[types[f.name]] for f in required})
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from reclm.progress import with_progress
+from reclm.progress import _clock, with_progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -18,4 +18,12 @@ def test_progress_hands_on_every_batch(terminal: bool, monkeypatch: pytest.Monke
     if terminal:
         assert "5/5" in output.getvalue()
     else:
-        assert output.getvalue() == "evaluate: 2 of 5\nevaluate: 4 of 5\n"
+        lines = output.getvalue().splitlines()
+        assert lines == ["evaluate: 2 of 5, 0:00:00 left", "evaluate: 4 of 5, 0:00:00 left"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0:00:00"), (59.6, "0:01:00"), (3661, "1:01:01")]
+)
+def test_time_left_is_hours_minutes_and_seconds(seconds: float, shown: str) -> None:
+    assert _clock(seconds) == shown

@@ -73,6 +73,18 @@ COMMANDS: dict[str, Command] = {
     "evaluate retrieval": Command(
         config.EvaluateRetrievalConfig, "reclm.evaluation.retrieval:evaluate_retrieval"
     ),
+    "evaluate chat": Command(config.EvaluateChatConfig, "reclm.evaluation.chat:evaluate_chat"),
+    "evaluate general": Command(
+        config.EvaluateGeneralConfig, "reclm.evaluation.general:evaluate_general"
+    ),
+    "evaluate compare": Command(
+        config.EvaluateCompareConfig,
+        "reclm.evaluation.compare:evaluate_compare",
+        leading="--runs",
+    ),
+    "evaluate report": Command(
+        config.EvaluateReportConfig, "reclm.evaluation.page:evaluate_report", leading="--runs"
+    ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
     "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
 }

@@ -17,6 +17,7 @@ from reclm.config import (
     DemoConfig,
     EmbedConfig,
     EvaluateRecommendConfig,
+    EvaluateReportConfig,
     Method,
     MovieLensConfig,
     QuantizeConfig,
@@ -124,6 +125,7 @@ def run_demo(config: DemoConfig) -> Path:
     """
     from reclm.data.movielens import prepare_movielens, recbole_movielens
     from reclm.embedding.embed import embed_items
+    from reclm.evaluation.page import evaluate_report
     from reclm.evaluation.recommend import evaluate_recommend
     from reclm.items.assignment import assign_items
     from reclm.items.quantize import quantize_items
@@ -230,6 +232,15 @@ def run_demo(config: DemoConfig) -> Path:
     console.rule("[bold]Result[/bold]", align="left")
     console.print(comparison(rows))
     show_answer(console, out / "cgen", data)
+    evaluate_report(
+        EvaluateReportConfig(
+            runs=tuple(str(out / "evaluation" / name) for name in METHODS),
+            out=out / "report",
+            title="MovieLens-100K: held-out last movie of every user",
+            resamples=500,
+            seed=config.seed,
+        )
+    )
     return out / "summary.json"
 
 

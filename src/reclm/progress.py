@@ -19,7 +19,8 @@ def with_progress(
 ) -> Iterator[Batch]:
     """Hands on batches and shows how many of `total` items are done.
 
-    A live bar in a terminal; elsewhere (logs, pipes) a line every few seconds.
+    A live bar in a terminal; elsewhere (logs, pipes) a line every few seconds. Both say how much
+    time is left at the pace so far.
     """
     console = console or Console(stderr=True)
     bar = Progress(
@@ -31,7 +32,8 @@ def with_progress(
         disable=not console.is_terminal,
     )
     task = bar.add_task("", total=total)
-    done, said = 0, time.monotonic()
+    done, started = 0, time.monotonic()
+    said = started
     with bar:
         for batch in batches:
             yield batch
@@ -40,4 +42,12 @@ def with_progress(
             quiet = time.monotonic() - said < _SECONDS_BETWEEN_LINES
             if not console.is_terminal and not quiet and done < total:
                 said = time.monotonic()
-                console.print(f"{what}: {done} of {total}", soft_wrap=True)
+                left = (said - started) / done * (total - done)
+                console.print(f"{what}: {done} of {total}, {_clock(left)} left", soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    """A time span as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

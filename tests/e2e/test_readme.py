@@ -22,6 +22,7 @@ _PAGES = (
     "docs/teacher.md",
     "docs/retrieval.md",
     "docs/grpo.md",
+    "docs/evaluation.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.

@@ -3,6 +3,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 METRICS = {
     *(f"{name}@{k}" for name in ("HR", "NDCG", "MRR", "Recall") for k in (1, 5, 10)),
     *(f"{name}@10" for name in ("OOD", "Repeats", "InHistory", "RightCount", "TargetCategory")),
+    "Novelty@10",
+    "Similarity@10",
 }
 
 
@@ -105,7 +111,7 @@ def run(
     out: Path, model: object, data: Path, **settings: Any
 ) -> tuple[dict[str, Any], pl.DataFrame]:
     config = EvaluateRecommendConfig(
-        model=str(model), data=data, out=out, device="cpu", bootstrap=100, **settings
+        model=str(model), data=data, out=out, device="cpu", **{"bootstrap": 100, **settings}
     )
     assert evaluate_recommend(config) == out
     return json.loads((out / "summary.json").read_text()), pl.read_parquet(out / "users.parquet")
@@ -130,7 +136,13 @@ def test_scores_worked_out_by_hand() -> None:
         Holdout(np.array([1]), 3),  # not named; the target has no category
     ]
     answers = [named(None, 3, 0), named(1, 1, 2), named(2, 0)]
-    found = {name: values.tolist() for name, values in score(answers, holdouts, catalog, 3).items()}
+    # Item A is in the training history of 2 of 8 users, B and C of 4; nobody has D.
+    scores = score(answers, holdouts, catalog, 3, np.array([2, 4, 4, 0]), 8)
+    found = {name: values.tolist() for name, values in scores.items()}
+    # A alone has a category in the first answer; {x, y} twice and {y}; {y} and {x}.
+    assert np.isnan(found["Similarity@3"][0])
+    assert found.pop("Similarity@3")[1:] == [pytest.approx((1 + 1 / 2 + 1 / 2) / 3), 0]
+    assert found.pop("Novelty@3") == [(3 + 2) / 2, 1, 1.5]
     assert np.isnan(found["TargetCategory@3"].pop())
     assert found == {
         "HR@1": [0, 1, 0],
@@ -169,7 +181,8 @@ def test_popularity_is_ranked_by_training_items_only(
         assert record["target"] == catalog.item(target).item_id
         assert record["history_length"] == len(seen)
         hits.append(target in expected)
-    assert list(summary) == ["method", "users", "k", "metrics"]
+    assert list(summary) == ["method", "users", "k", "metrics", "coverage", "segments"]
+    assert summary["coverage"] == len(set().union(*users["items"])) / len(catalog)
     assert (summary["method"], summary["users"], summary["k"]) == ("popularity", 12, 10)
     assert set(summary["metrics"]) == METRICS
     assert summary["metrics"]["HR@10"]["value"] == pytest.approx(np.mean(hits))
@@ -251,6 +264,49 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path: Path, data: Path, mod
     one, _ = run(tmp_path / "one", model, data, k=2, batch_size=1)
     five, _ = run(tmp_path / "five", model, data, k=2, batch_size=5)
     assert one == five
+    assert sum(entry["entries"] for entry in one["calibration"]["bins"]) == 12 * 2
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, data: Path, model: Path
+) -> None:
+    # So many resamples leave time to kill it between its first batch and its end.
+    run(tmp_path / "whole", model, data, k=2, batch_size=3, bootstrap=10_000)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "reclm.cli", "evaluate", "recommend"]
+    command += ["--model", str(model), "--data", str(data), "--out", str(out), "--k", "2"]
+    command += ["--batch-size", "3", "--bootstrap", "10000", "--device", "cpu"]
+    log = out / "batches-0.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and not (log.exists() and log.read_text().count("\n") >= 1):
+            time.sleep(0.001)
+        killed.send_signal(signal.SIGKILL)
+    # Whenever the signal came: what is left is one batch, and half of the next.
+    first = log.read_text().split("\n")[0]
+    log.write_text(f'{first}\n{{"positions": [3, 4')
+    assert not (out / "summary.json").exists()
+    run(out, model, data, k=2, batch_size=3, bootstrap=10_000)
+    for name in ("summary.json", "users.parquet"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not log.exists()
+
+
+@pytest.mark.slow
+def test_processes_share_the_users_and_write_the_same_bytes(
+    tmp_path: Path, data: Path, model: Path
+) -> None:
+    # No GPU is asked for, and none is needed: the processes have to find one another without.
+    run(tmp_path / "alone", model, data, k=2, batch_size=3)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", "-m", "reclm.cli", "evaluate", "recommend"]
+    command += ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "two")]
+    command += ["--k", "2", "--batch-size", "3", "--bootstrap", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    # One of them speaks and writes.
+    assert done.stderr.count("12 users") == 1
+    for name in ("summary.json", "users.parquet"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_unconstrained_model_is_scored_on_what_it_wrote(
@@ -313,7 +369,7 @@ def test_category_metric_is_left_out_where_no_target_has_one(
     folder = make_data(tmp_path / "data", titles)
     (folder / "category.jsonl").write_text("{}")
     summary, users = run(tmp_path / "out", "popularity", folder)
-    assert set(summary["metrics"]) == METRICS - {"TargetCategory@10"}
+    assert set(summary["metrics"]) == METRICS - {"TargetCategory@10", "Similarity@10"}
     assert users["TargetCategory@10"].is_nan().all()
 
 

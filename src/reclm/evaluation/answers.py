@@ -25,10 +25,12 @@ class Named(NamedTuple):
     Attributes:
         text: The name as written; the title where it is written as codes.
         row: Row of the item in the catalog, None if no item is called that.
+        probability: That it comes next, where a ranking says so.
     """
 
     text: str
     row: int | None
+    probability: float | None = None
 
 
 class AnswerReader:
@@ -87,7 +89,7 @@ class AnswerReader:
         """
         named: list[Named] = []
         line: list[Named | str] = []
-        pieces = self._pieces(token_ids, truncated)
+        pieces = self.pieces(token_ids, truncated)
         for piece in pieces:
             if isinstance(piece, Named):
                 line.append(piece)
@@ -101,8 +103,8 @@ class AnswerReader:
             return tuple(named)
         return (*named, *self._end_of_line(line))
 
-    def _pieces(self, token_ids: Sequence[int], truncated: bool) -> list[Named | str]:
-        """The answer as text and names in turn."""
+    def pieces(self, token_ids: Sequence[int], truncated: bool) -> list[Named | str]:
+        """The answer as text and what stands in its spans, in turn; arguments as in `read`."""
         pieces: list[Named | str] = []
         run: list[int] = []
         inside = False

@@ -2,55 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float64
-from rich.console import Console
+from jaxtyping import Float64, Int64
 
-from reclm.artifacts import MANIFEST, atomic_path, open_run, read_json, write_json
+from reclm.artifacts import atomic_path, open_run, read_json, write_json
 from reclm.config import EvaluateRecommendConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, Holdout, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError
-from reclm.evaluation import metrics
-from reclm.evaluation.answers import AnswerReader, Named, entries
+from reclm.evaluation import beyond, metrics
+from reclm.evaluation.answers import Named, entries
+from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.evaluation.methods import (
+    existing_vectors,
+    identities,
+    is_language_model,
+    load_method,
+    model_files,
+)
 from reclm.evaluation.report import metric_table
-from reclm.items.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
-from reclm.items.vectors import load_vectors
-from reclm.progress import with_progress
-from reclm.teacher.location import is_url, open_teacher
+from reclm.evaluation.segments import segment_results, user_groups
 
-if TYPE_CHECKING:
-    from reclm.recommender import Recommender
-    from reclm.teacher.client import Teacher
-
-POPULARITY = "popularity"
 SUMMARY = "summary.json"
 USERS = "users.parquet"
 
 _CUTOFFS = (1, 5, 10)
-
-Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
-"""Answers a batch of users, who are known by their histories; targets are not looked at."""
-
-
-@dataclass(frozen=True, eq=False)
-class Method:
-    """Something that recommends.
-
-    Attributes:
-        name: Its name in the summary.
-        answer: Asks it.
-    """
-
-    name: str
-    answer: Answering
 
 
 def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
@@ -69,9 +51,17 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
     - ``Repeats@k``: share that was named before in the same answer.
     - ``InHistory@k``: share that is in the user's history.
     - ``TargetCategory@k``: share that has a category in common with the target.
+    - ``Novelty@k``, ``Similarity@k``: see `reclm.evaluation.beyond`.
 
-    The last four leave out users whose answer names nothing, the last one also those whose target
-    has no category; a metric that is left with no user is not in the summary.
+    Where an answer leaves a metric undefined (it names nothing, the target has no category), its
+    user does not count; a metric that is left with no user is not in the summary.
+
+    Beside them stand the ``coverage`` of the catalog; ``segments``: hit rate and NDCG by kind of
+    user (see `reclm.evaluation.segments`); and for models that rank (``--decode beam``) the
+    ``calibration`` of the probabilities they give items.
+
+    Finished batches are kept, so that an interrupted run goes on where it was; under ``accelerate
+    launch`` the processes share the batches. The files written are the same to the byte.
 
     Returns:
         ``config.out``.
@@ -84,18 +74,23 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         BackboneError: The model is incomplete or damaged.
     """
     _check(config)
+    shards = Shards.current(config.device)
     inputs = {**prepared_files(config.data), **model_files(config.model)}
     if config.vectors:
         inputs["vectors"] = existing_vectors(config.vectors)
+    if not shards.is_main:
+        shards.wait()
     run = open_run(
         config.out,
         "evaluate recommend",
         config,
         inputs=inputs,
-        identities=_identities(config),
+        identities=identities(config),
         free_fields=("batch_size",),
     )
-    console = Console(stderr=True)
+    if shards.is_main:
+        shards.wait()
+    console = shards.console()
     if run.finished:
         console.print(f"{config.out}: already evaluated", soft_wrap=True)
         console.print(metric_table(read_json(config.out / SUMMARY)))
@@ -103,18 +98,25 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
 
     catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
-    method = _method(config, catalog, split)
+    method = load_method(config, catalog, split, shards.device(config.device))
     users = sample_users(len(split), config.users, config.seed)
     held_out = split.test if config.split == "test" else split.valid
     holdouts = [held_out(user) for user in users]
 
-    answers: list[tuple[Named, ...]] = []
-    shown = batches(holdouts, config.batch_size)
-    for batch in with_progress(shown, len(holdouts), f"evaluate {method.name}", console):
-        answers += method.answer(batch)
+    def answer(positions: Sequence[int]) -> list[tuple[Named, ...]]:
+        return method.answer([holdouts[position] for position in positions])
 
-    scores = score(answers, holdouts, catalog, config.k)
+    log = BatchLog(config.out, shards)
+    what = f"evaluate {method.name}"
+    found = in_batches(len(users), config.batch_size, answer, log, what, shards)
+    if not shards.is_main:
+        return config.out
+    answers = [tuple(Named(*one) for one in named) for named in found]
+
+    in_training = users_with_item(split, len(catalog))
+    scores = score(answers, holdouts, catalog, config.k, in_training, len(split))
     summary = summarise(method.name, scores, config)
+    summary |= overall(answers, holdouts, catalog, scores, in_training, config)
     table = _user_table([split.user_ids[user] for user in users], holdouts, answers, catalog)
     with atomic_path(config.out / USERS) as partial:
         table.with_columns(**{name: pl.Series(v) for name, v in scores.items()}).write_parquet(
@@ -122,12 +124,26 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         )
     write_json(config.out / SUMMARY, summary)
     run.finish(**{name: interval["value"] for name, interval in summary["metrics"].items()})
+    log.remove()
     console.print(metric_table(summary))
     return config.out
 
 
+def users_with_item(split: LeaveOneOut, items: int) -> Int64[np.ndarray, " items"]:
+    """How many users have each item in their training history."""
+    counts = np.zeros(items, dtype=np.int64)
+    for user in range(len(split)):
+        counts[np.unique(split.train(user))] += 1
+    return counts
+
+
 def score(
-    answers: Sequence[Sequence[Named]], holdouts: Sequence[Holdout], catalog: Catalog, k: int
+    answers: Sequence[Sequence[Named]],
+    holdouts: Sequence[Holdout],
+    catalog: Catalog,
+    k: int,
+    in_training: Int64[np.ndarray, " items"],
+    training_users: int,
 ) -> dict[str, Float64[np.ndarray, " users"]]:
     """All metrics of `evaluate_recommend`, one value a user; NaN where one is not defined.
 
@@ -136,6 +152,8 @@ def score(
         holdouts: History and target of each user.
         catalog: The catalog that rows refer to.
         k: Things asked for.
+        in_training: Users who have each item in their training history.
+        training_users: Users in training.
     """
     named = [entries(answer) for answer in answers]
     targets = [{holdout.target} for holdout in holdouts]
@@ -162,7 +180,38 @@ def score(
     ]
     defined = np.array([bool(rows) for rows in alike])
     scores[f"TargetCategory@{k}"] = np.where(defined, metrics.in_sets(named, alike, k), np.nan)
+    scores[f"Novelty@{k}"] = beyond.novelty(named, in_training, training_users, k)
+    categories = [item.categories for item in catalog.items]
+    scores[f"Similarity@{k}"] = beyond.intra_list_similarity(named, categories, k)
     return scores
+
+
+def overall(
+    answers: Sequence[Sequence[Named]],
+    holdouts: Sequence[Holdout],
+    catalog: Catalog,
+    scores: Mapping[str, Float64[np.ndarray, " users"]],
+    in_training: Int64[np.ndarray, " items"],
+    config: EvaluateRecommendConfig,
+) -> dict[str, Any]:
+    """What the summary says beyond means over all users; see `evaluate_recommend`."""
+    k = config.k
+    groups = user_groups(holdouts, catalog, in_training)
+    names = (f"HR@{k}", f"NDCG@{k}")
+    found: dict[str, Any] = {
+        "coverage": beyond.coverage([entries(answer) for answer in answers], len(catalog), k),
+        "segments": segment_results(groups, scores, names, config.bootstrap, config.seed),
+    }
+    given = [
+        (one.probability, one.row == holdout.target)
+        for answer, holdout in zip(answers, holdouts, strict=True)
+        for one in answer
+        if one.probability is not None
+    ]
+    if given:
+        probabilities, hits = zip(*given, strict=True)
+        found["calibration"] = beyond.calibration(probabilities, hits)
+    return found
 
 
 def summarise(
@@ -204,172 +253,10 @@ def _check(config: EvaluateRecommendConfig) -> None:
                 "--exclude-seen: nothing can be excluded with --decode unconstrained; "
                 "leave one of them out"
             )
-        if not _is_language_model(config.model):
+        if not is_language_model(config.model):
             raise ConfigError(
                 f"--decode unconstrained: {config.model} is no language model; leave it out"
             )
-
-
-def existing_vectors(path: str) -> Path:
-    """The file a flag names.
-
-    Raises:
-        ConfigError: There is no such file.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"--vectors {path}: no such file; make item vectors with `reclm items embed`"
-        )
-    return Path(path)
-
-
-def _is_language_model(model: str) -> bool:
-    return model != POPULARITY and (Path(model) / "reclm.json").exists()
-
-
-def _is_teacher(model: str) -> bool:
-    manifest = Path(model) / MANIFEST
-    return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
-
-
-def model_files(model: str) -> dict[str, Path]:
-    """The files of a model that its answers depend on."""
-    if model == POPULARITY or is_url(model):
-        return {}
-    folder = Path(model)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"--model {model}: no such folder; expected a trained model, a teacher run, the URL "
-            f"of a served teacher, or the word {POPULARITY}"
-        )
-    if not _is_language_model(model) and not _is_teacher(model):
-        raise ConfigError(
-            f"--model {model}: neither a trained model (reclm.json) nor a run of "
-            "`reclm teacher fit` or `import-unirec`"
-        )
-    patterns = ("*.safetensors", "reclm.json", "teacher.json", f"*{INDEX}", f"*{ITEM2ID}")
-    files = [file for pattern in patterns for file in folder.glob(pattern)]
-    return {f"model/{file.name}": file for file in sorted(files)}
-
-
-def _identities(config: EvaluateRecommendConfig) -> Mapping[str, str]:
-    """What stands for the contents of a teacher that is served."""
-    if not is_url(config.model):
-        return {}
-    from reclm.teacher.http import HttpTeacher
-
-    return {"model": HttpTeacher(config.model, Catalog.load(config.data)).fingerprint}
-
-
-def _method(config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOut) -> Method:
-    """Loads what is to be scored."""
-    if config.model == POPULARITY:
-        from reclm.teacher.popularity import Popularity
-
-        popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
-        return Method(POPULARITY, _ask_teacher(popularity, catalog, config))
-    if _is_language_model(config.model):
-        recommender = load_recommender(
-            config.model, catalog, config.device, config.index or config.data, config.vectors
-        )
-        return Method(recommender.spec.method, _ask_model(recommender, config))
-    teacher = open_teacher(config.model, catalog, config.device)
-    return Method("sasrec", _ask_teacher(teacher, catalog, config))
-
-
-def load_recommender(
-    model: str | Path, catalog: Catalog, device: str, index: str | Path, vectors: str
-) -> Recommender:
-    """Loads a language model, for the catalog to be scored on.
-
-    Args:
-        model: Folder of the model.
-        catalog: The catalog; if it is not the model's own, the next two say how the model writes or
-            finds its items.
-        device: Device to run on.
-        index: Folder of index files, for a model that writes codes.
-        vectors: File of item vectors, for a model that retrieves; empty for none.
-
-    Raises:
-        ConfigError: Vectors are given and of no use.
-        SemanticIdError: Index files are needed, and missing or damaged.
-        VectorError: Vectors are needed, and missing or do not fit.
-    """
-    from reclm.recommender import Recommender
-
-    recommender = Recommender.from_pretrained(model, device=device)
-    own = recommender.catalog.fingerprint == catalog.fingerprint
-    if vectors and (own or recommender.backbone.head is None):
-        raise ConfigError(
-            f"--vectors {vectors}: {model} "
-            + ("has those of this catalog" if own else "does not retrieve")
-            + "; leave it out"
-        )
-    if own:
-        return recommender
-    semantic_ids = None
-    if recommender.spec.item_form == "codes":
-        semantic_ids = load_semantic_ids(index, catalog)
-    return recommender.with_catalog(
-        catalog, semantic_ids, load_vectors(vectors, len(catalog)) if vectors else None
-    )
-
-
-def _ask_teacher(teacher: Teacher, catalog: Catalog, config: EvaluateRecommendConfig) -> Answering:
-    def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        found = teacher.top_k(
-            [holdout.history.tolist() for holdout in holdouts],
-            min(config.k, len(catalog)),
-            exclude_seen=config.exclude_seen,
-        )
-        return [
-            tuple(Named(catalog.item(row).title, row) for row in rows.tolist() if row >= 0)
-            for rows in found
-        ]
-
-    return answer
-
-
-def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Answering:
-    titles = [item.title_t or item.title for item in recommender.catalog.items]
-    reader = AnswerReader(
-        recommender.catalog,
-        titles,
-        recommender.item_tokens,
-        recommender.backbone.tokenizer,
-        recommender.spec.list_form,
-    )
-    grounded = config.decode == "list"
-
-    def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        requests = []
-        for holdout in holdouts:
-            history = holdout.history.tolist()
-            excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
-            request = recommender.list_request(
-                history, config.k, excluded, grounded=grounded, max_history=config.max_history
-            )
-            # Left to itself the model also decides how many items are enough.
-            requests.append(request if grounded else replace(request, max_items=None))
-        return [
-            reader.read(done.token_ids, truncated=done.finish_reason == "length")
-            for done in recommender.engine.complete(requests)
-        ]
-
-    def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        slots = []
-        for holdout in holdouts:
-            history = holdout.history.tolist()
-            excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
-            slots.append(
-                recommender.slot(history, config.k, excluded, max_history=config.max_history)
-            )
-        return [
-            tuple(Named(titles[row], row) for row in found.rows.tolist())
-            for found in recommender.beam.top_items(slots, config.k)
-        ]
-
-    return rank if config.decode == "beam" else write
 
 
 def batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
@@ -396,6 +283,7 @@ def _user_table(
             "target": [id_of(holdout.target) for holdout in holdouts],
             "items": [[id_of(one.row) for one in answer] for answer in answers],
             "named": [[one.text for one in answer] for answer in answers],
+            "probability": [[one.probability for one in answer] for answer in answers],
         },
         schema={
             "user_id": pl.String,
@@ -403,5 +291,6 @@ def _user_table(
             "target": pl.String,
             "items": pl.List(pl.String),
             "named": pl.List(pl.String),
+            "probability": pl.List(pl.Float64),
         },
     )

@@ -24,13 +24,8 @@ from reclm.data.prepared import prepared_files
 from reclm.decoding.constraint import free_rows
 from reclm.errors import ConfigError, require
 from reclm.evaluation import metrics
-from reclm.evaluation.recommend import (
-    batches,
-    existing_vectors,
-    load_recommender,
-    model_files,
-    sample_users,
-)
+from reclm.evaluation.methods import existing_vectors, load_recommender, model_files
+from reclm.evaluation.recommend import batches, sample_users
 from reclm.progress import with_progress
 
 if TYPE_CHECKING:

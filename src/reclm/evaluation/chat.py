@@ -1,0 +1,346 @@
+"""Scores conversations of three rounds: is it a recommender, and still the chat model it was?"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from reclm.artifacts import atomic_path, open_run, read_json, write_json
+from reclm.config import EvaluateChatConfig
+from reclm.data.catalog import Catalog
+from reclm.data.chat import load_conversations
+from reclm.data.interactions import Histories, leave_one_out
+from reclm.data.prepared import prepared_files
+from reclm.errors import ConfigError, DataError, require
+from reclm.evaluation import metrics
+from reclm.evaluation.answers import Named
+from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.evaluation.freetext import TitleFinder
+from reclm.evaluation.methods import (
+    existing_vectors,
+    is_language_model,
+    load_recommender,
+    model_files,
+)
+from reclm.evaluation.perplexity import answer_loss, perplexity
+from reclm.evaluation.recommend import SUMMARY, USERS, sample_users, score, users_with_item
+from reclm.evaluation.report import metric_table
+from reclm.evaluation.rounds import Rounds, hold_conversations, plan_rounds, score_rounds
+
+if TYPE_CHECKING:
+    from reclm.backbone import Backbone
+    from reclm.data.chat import Conversation
+    from reclm.dialogue.render import Renderer
+    from reclm.recommender import Recommender
+
+CONVERSATIONS = "conversations.jsonl"
+
+
+def evaluate_chat(config: EvaluateChatConfig) -> Path:
+    """Has a model hold conversations of three rounds and scores them.
+
+    The published protocol (RecLM-cgen, arXiv 2505.03336): round 0 is a worked question, round 1
+    asks for ``k`` recommendations, which the model writes with nothing given but the prompt, round
+    2 asks another question. All is greedy and in one context.
+
+    Writes into ``config.out``: ``summary.json``, ``users.parquet`` (one row a conversation) and
+    ``conversations.jsonl`` (all that was said). The summary holds
+
+    - ``metrics``: those of `reclm evaluate recommend`, of the item spans of round 1;
+    - ``rounds``: ``ExactlyK`` (share of round-1 answers with exactly k spans), ``NoControl``
+      (share of round-2 answers without a control token), ``Accuracy`` (share of round-2 answers
+      whose number is that of the reference), ``Numbered`` (share that give a number);
+    - ``free_text``: titles named outside spans in round 1, by `reclm.evaluation.freetext`;
+    - ``perplexity`` of general conversations, of this model and of the one it was before.
+
+    Interrupted runs go on, and processes of ``accelerate launch`` share the work, as in
+    `reclm.evaluation.recommend.evaluate_recommend`.
+
+    Returns:
+        ``config.out``.
+
+    Raises:
+        ConfigError: A setting cannot work.
+        ArtifactError: ``config.out`` holds something else.
+        DataError: Data, questions or conversations are broken.
+        MissingExtraError: rapidfuzz is not installed.
+    """
+    _check(config)
+    require("rapidfuzz", extra="evaluate")
+    shards = Shards.current(config.device)
+    if not shards.is_main:
+        shards.wait()
+    run = open_run(
+        config.out, "evaluate chat", config, inputs=_inputs(config), free_fields=("batch_size",)
+    )
+    if shards.is_main:
+        shards.wait()
+    console = shards.console()
+    if run.finished:
+        console.print(f"{config.out}: already evaluated", soft_wrap=True)
+        for table in chat_tables(read_json(config.out / SUMMARY)):
+            console.print(table)
+        return config.out
+
+    catalog = Catalog.load(config.data)
+    split = leave_one_out(Histories.load(config.data, catalog))
+    users = sample_users(len(split), config.users, config.seed)
+    held_out = split.test if config.split == "test" else split.valid
+    rounds = plan_rounds([held_out(user) for user in users], config)
+    device = shards.device(config.device)
+    recommender = load_recommender(
+        config.model, catalog, device, config.index or config.data, config.vectors
+    )
+
+    def converse(positions: Sequence[int]) -> list[dict[str, Any]]:
+        return hold_conversations(recommender, [rounds[position] for position in positions], config)
+
+    log = BatchLog(config.out, shards)
+    spoken = in_batches(len(rounds), config.batch_size, converse, log, "evaluate chat", shards)
+    general, logs = _perplexities(config, recommender, shards, device)
+    if not shards.is_main:
+        return config.out
+
+    holdouts = [one.holdout for one in rounds]
+    answers = [tuple(_named(piece) for piece in one["round_1"] if len(piece) > 1) for one in spoken]
+    counts = users_with_item(split, len(catalog))
+    scores = score(answers, holdouts, catalog, config.k, counts, len(split))
+    rounds_scores = score_rounds(spoken, rounds, config.k)
+    mentions = _mentions(spoken, recommender, config)
+    summary: dict[str, Any] = {
+        "method": recommender.spec.method,
+        "users": len(rounds),
+        "k": config.k,
+        "metrics": _intervals(scores, config),
+        "rounds": _intervals(rounds_scores, config),
+        "free_text": count_mentions(mentions),
+        "perplexity": general,
+    }
+    ids = [split.user_ids[user] for user in users]
+    conversations = pl.DataFrame({"user_id": ids, "free_text": [len(found) for found in mentions]})
+    with atomic_path(config.out / USERS) as partial:
+        conversations.with_columns(
+            **{name: pl.Series(values) for name, values in (scores | rounds_scores).items()}
+        ).write_parquet(partial)
+    with atomic_path(config.out / CONVERSATIONS) as partial, partial.open("w") as stream:
+        for user_id, one, said, found in zip(ids, rounds, spoken, mentions, strict=True):
+            record = _record(user_id, one, said, found, catalog)
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_json(config.out / SUMMARY, summary)
+    run.finish(**{name: found["value"] for name, found in summary["rounds"].items()})
+    for finished in (log, *logs):
+        finished.remove()
+    for shown in chat_tables(summary):
+        console.print(shown)
+    return config.out
+
+
+def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """How many titles free text names, by where they are from; OOD is the share in no catalog."""
+    sources = Counter(str(one["source"]) for found in mentions for one in found)
+    total = sources.total()
+    outside = sources["training"] + sources["unknown"]
+    return {
+        "answers": sum(bool(found) for found in mentions),
+        "titles": total,
+        **{source: sources[source] for source in ("exact", "fuzzy", "training", "unknown")},
+        "OOD": outside / total if total else None,
+    }
+
+
+def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The summary as tables for a terminal."""
+    table = Table("rounds", "", box=SIMPLE_HEAD, title=f"{summary['users']} conversations")
+    labels = {
+        "ExactlyK": f"round 1: exactly {summary['k']} items",
+        "NoControl": "round 2: no control token",
+        "Accuracy": "round 2: right number",
+        "Numbered": "round 2: some number",
+    }
+    for name, label in labels.items():
+        if name in summary["rounds"]:
+            table.add_row(label, _interval(summary["rounds"][name]))
+    free = summary["free_text"]
+    inside = f"{free['exact']} exact, {free['fuzzy']} alike"
+    outside = f"{free['training']} of the training catalog, {free['unknown']} unknown"
+    table.add_row("round 1: titles outside spans", f"{free['titles']} ({inside}, {outside})")
+    for name, found in summary["perplexity"].items():
+        table.add_row(f"perplexity {name}", _interval(found))
+    return [metric_table(summary), table]
+
+
+def _interval(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.3f} [dim]({found['low']:.3f}–{found['high']:.3f})[/dim]"
+
+
+def _perplexities(
+    config: EvaluateChatConfig, recommender: Recommender, shards: Shards, device: str
+) -> tuple[dict[str, Any], list[BatchLog]]:
+    """Perplexity of the model, and of the one it was before; empty where there is no chat file."""
+    if config.chat is None:
+        return {}, []
+    from reclm.dialogue.render import Renderer
+
+    conversations = load_conversations(config.chat)[: config.chats or None]
+    found: dict[str, Any] = {}
+    logs = []
+    for name in ("after", "before") if config.before else ("after",):
+        backbone, renderer = recommender.backbone, recommender.renderer
+        if name == "before":
+            from reclm.backbone import load_backbone
+            from reclm.items.tokens import ItemTokens
+
+            backbone = load_backbone(config.before, device=device)
+            titles = recommender.catalog.titles
+            renderer = Renderer(
+                backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)
+            )
+        log = BatchLog(config.out, shards, f"perplexity-{name}")
+        logs.append(log)
+        losses = _losses(backbone, renderer, conversations, config, log, name, shards)
+        if shards.is_main:
+            found[name] = _perplexity(losses, config)
+    return found, logs
+
+
+def _losses(
+    backbone: Backbone,
+    renderer: Renderer,
+    conversations: Sequence[Conversation],
+    config: EvaluateChatConfig,
+    log: BatchLog,
+    name: str,
+    shards: Shards,
+) -> list[Any]:
+    from reclm.dialogue.tasks import fit_turns, general_messages
+
+    def measure(positions: Sequence[int]) -> list[tuple[float, int]]:
+        measured = []
+        for position in positions:
+            messages = general_messages(conversations[position])
+            fitting, _ = fit_turns(renderer, messages, config.max_length)
+            measured.append(answer_loss(backbone, renderer, fitting) if fitting else (0.0, 0))
+        return measured
+
+    what = f"perplexity {name}"
+    return in_batches(len(conversations), config.batch_size, measure, log, what, shards)
+
+
+def _perplexity(losses: Sequence[Sequence[float]], config: EvaluateChatConfig) -> dict[str, Any]:
+    values = np.array([pair for pair in losses if pair[1]], dtype=np.float64)
+    if not len(values):
+        raise DataError.at(
+            config.chat or "--chat",
+            f"no conversation opens with an exchange of at most {config.max_length} tokens; raise "
+            "--max-length",
+        )
+    found = perplexity(values[:, 0], values[:, 1], config.bootstrap, config.seed)
+    return {**found._asdict(), "conversations": len(values), "tokens": int(values[:, 1].sum())}
+
+
+def _mentions(
+    spoken: Sequence[Mapping[str, Any]], recommender: Recommender, config: EvaluateChatConfig
+) -> list[list[dict[str, Any]]]:
+    """Titles in the free text of each round 1."""
+    own = Catalog.load(config.model)
+    other = own.fingerprint != recommender.catalog.fingerprint
+    finder = TitleFinder(recommender.catalog.titles, own.titles if other else (), config.likeness)
+    return [
+        [
+            mention._asdict()
+            for mention in finder.find(
+                "\n".join(piece[0] for piece in said["round_1"] if len(piece) == 1)
+            )
+        ]
+        for said in spoken
+    ]
+
+
+def _record(
+    user_id: str,
+    rounds: Rounds,
+    said: Mapping[str, Any],
+    mentions: Sequence[Mapping[str, Any]],
+    catalog: Catalog,
+) -> dict[str, Any]:
+    """One conversation of ``conversations.jsonl``."""
+    ids = [item.item_id for item in catalog.items]
+    answer = [
+        {"text": piece[0]}
+        if len(piece) == 1
+        else {"title": piece[0], "item": None if piece[1] is None else ids[piece[1]]}
+        for piece in said["round_1"]
+    ]
+    history = [catalog.item(row).title for row in rounds.holdout.history.tolist()]
+    return {
+        "user_id": user_id,
+        "example": {"question": rounds.example.question, "answer": rounds.example.answer},
+        "history": history,
+        "target": ids[rounds.holdout.target],
+        "recommendation": answer,
+        "free_text": [{"text": one["text"], "source": one["source"]} for one in mentions],
+        "question": rounds.question.question,
+        "reference": rounds.question.answer,
+        "reply": said["round_2"],
+        "control_tokens": said["control"],
+        "finished": said["finished"],
+    }
+
+
+def _intervals(scores: Mapping[str, np.ndarray], config: EvaluateChatConfig) -> dict[str, Any]:
+    values = np.stack(list(scores.values()), axis=1)
+    found = metrics.bootstrap_intervals(values, config.bootstrap, config.seed)
+    return {
+        name: interval._asdict()
+        for name, interval in zip(scores, found, strict=True)
+        if not np.isnan(interval.value)
+    }
+
+
+def _named(piece: Sequence[Any]) -> Named:
+    return Named(piece[0], piece[1])
+
+
+def _inputs(config: EvaluateChatConfig) -> dict[str, Path]:
+    inputs: dict[str, Path] = {**model_files(config.model)}
+    inputs |= {name: Path(path) for name, path in prepared_files(config.data).items()}
+    inputs["questions"] = config.questions
+    if config.vectors:
+        inputs["vectors"] = existing_vectors(config.vectors)
+    if config.examples is not None:
+        inputs["examples"] = config.examples
+    if config.chat is not None:
+        inputs["chat"] = config.chat
+    if config.before and Path(config.before).is_dir():
+        inputs["before"] = Path(config.before)
+    return inputs
+
+
+def _check(config: EvaluateChatConfig) -> None:
+    for field in ("k", "max_history", "max_new_tokens", "max_length", "batch_size", "bootstrap"):
+        value = getattr(config, field)
+        if value < 1:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected at least 1, got {value}")
+    for field in ("users", "chats"):
+        if getattr(config, field) < 0:
+            raise ConfigError(f"--{field}: expected 0 or more, got {getattr(config, field)}")
+    if not 0 < config.likeness <= 100:
+        raise ConfigError(f"--likeness: expected more than 0, at most 100, got {config.likeness}")
+    if config.before and config.chat is None:
+        raise ConfigError("--before: its perplexity needs conversations; give them with --chat")
+    if config.exclude_seen and not config.grounded:
+        raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
+    if not is_language_model(config.model):
+        raise ConfigError(
+            f"--model {config.model}: no language model (reclm.json); expected the folder of "
+            "`reclm train sft` or `merge`"
+        )

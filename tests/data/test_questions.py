@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reclm.data.questions import Question, load_questions
+from reclm.errors import DataError
+
+
+def test_pairs_and_sharegpt_conversations_are_read(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"question": "1+1?", "answer": "2"}\n\n{"question": "a", "answer": "b"}\n')
+    assert load_questions(pairs) == (Question("1+1?", "2"), Question("a", "b"))
+    turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}]
+    turns += [{"from": "gpt", "value": "a"}, {"from": "human", "value": "more"}]
+    conversation = {"conversations": turns}
+    for name, text in (("one", json.dumps([conversation])), ("line", json.dumps(conversation))):
+        (tmp_path / name).write_text(text)
+        assert load_questions(tmp_path / name) == (Question("q", "a"),)
+
+
+@pytest.mark.parametrize("line", ['{"question": "a"}', '{"question": 1, "answer": "b"}'])
+def test_a_line_without_question_or_answer_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"question": "a", "answer": "b"}\n' + line)
+    with pytest.raises(DataError, match=r"broken\.jsonl:2: .*expected `question` and `answer`"):
+        load_questions(path)
