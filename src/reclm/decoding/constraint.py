@@ -144,6 +144,7 @@ class SpanConstraint:
         "_emitted",
         "_root",
         "_spent",
+        "_wanted",
         "eoi_token_id",
         "excluded",
         "trie",
@@ -181,6 +182,8 @@ class SpanConstraint:
         self._emitted: tuple[int, ...] = ()
         # Sorted positions this answer has used up, beyond the excluded ones.
         self._spent: list[int] = []
+        # Sorted position of the item the open span is to name; None lets the tokens decide.
+        self._wanted: int | None = None
 
     @property
     def inside(self) -> bool:
@@ -202,12 +205,15 @@ class SpanConstraint:
         free[self.trie.order[self._spent]] = False
         return free
 
-    def begin(self) -> None:
+    def begin(self, row: int | None = None) -> None:
         """Opens a span.
+
+        Args:
+            row: The item it is to name, one of :meth:`free_rows`; then every token is forced.
 
         Raises:
             NoItemLeftError: Every item is excluded or has been named.
-            TrieError: A span is open already.
+            TrieError: A span is open already, or the item may not be named.
         """
         if self._cursor is not None:
             raise TrieError("a span is open already; close it before the next one")
@@ -215,8 +221,14 @@ class SpanConstraint:
             total = self._root.hi - self._root.lo
             raise NoItemLeftError(
                 f"no item left to recommend: all {total} are excluded or have been named "
-                f"({len(self._emitted)} named); exclude fewer or ask for fewer"
+                f"({len(self._emitted)} named); exclude fewer items or ask for fewer"
             )
+        if row is not None:
+            [position] = self.trie.positions([row]).tolist()
+            outside = not self._root.lo <= position < self._root.hi
+            if outside or not self._free(position, position + 1):
+                raise TrieError(f"item row {row}: is excluded or has been named already")
+            self._wanted = position
         self._cursor = self._root
 
     def allowed(self) -> Int32[np.ndarray, " allowed"]:
@@ -248,6 +260,8 @@ class SpanConstraint:
         Includes the closing token. Empty outside a span and where a decision is next.
         """
         cursor = self._cursor
+        if cursor is not None and self._wanted is not None:
+            return [*self.trie.rest(cursor, self._wanted), self.eoi_token_id]
         run: list[int] = []
         while cursor is not None:
             run += self.trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
@@ -306,6 +320,7 @@ class SpanConstraint:
         copy._cursor = self._cursor
         copy._emitted = self._emitted
         copy._spent = self._spent.copy()
+        copy._wanted = self._wanted
         return copy
 
     def _open_cursor(self) -> Cursor:
@@ -339,9 +354,10 @@ class SpanConstraint:
         return choices
 
     def _close(self, lo: int, hi: int) -> int:
-        """Ends the span at the items ``[lo, hi)`` and names the first one that is allowed."""
+        """Ends the span at the items ``[lo, hi)`` and names the wanted one, or else the first."""
         free = [position for position in range(lo, hi) if self._free(position, position + 1)]
-        row = int(self.trie.order[free[0]])
+        row = int(self.trie.order[free[0] if self._wanted is None else self._wanted])
+        self._wanted = None
         if self.unique:
             for position in free:
                 insort(self._spent, position)
