@@ -6,21 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 _ROOT = Path(__file__).resolve().parents[2]
-_NAMES = sorted(
-    path.stem for path in (_ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("__")
-)
 
 
-@pytest.mark.parametrize("name", _NAMES)
-def test_benchmark_finds_all_it_imports(name):
+def test_every_benchmark_finds_all_it_imports():
+    found = sorted((_ROOT / "benchmarks").glob("*.py"))
+    names = [f"benchmarks.{path.stem}" for path in found if not path.stem.startswith("__")]
+    assert names
     done = subprocess.run(
-        [sys.executable, "-c", f"import benchmarks.{name}"],
+        [sys.executable, "-c", f"import {', '.join(names)}"],
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
