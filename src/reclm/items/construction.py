@@ -117,6 +117,13 @@ def flatten_rows(
     return flat.astype(np.int32, copy=False), offsets
 
 
+def is_token_row(row: np.ndarray) -> bool:
+    """Whether a row holds token ids and nothing else."""
+    return bool(
+        np.issubdtype(row.dtype, np.integer) and row.min() >= 0 and row.max() <= _LARGEST_TOKEN
+    )
+
+
 def build_arrays(
     flat: Int32[np.ndarray, " tokens"],
     offsets: Int64[np.ndarray, " items+1"],

@@ -21,8 +21,10 @@ from reclm.items.construction import (
     TrieArrays,
     build_arrays,
     flatten_rows,
+    is_token_row,
 )
 from reclm.items.decisions import Decisions, find_decisions
+from reclm.items.insertion import insert_row
 
 __all__ = ["CLOSE", "Children", "Cursor", "Decisions", "ItemTrie"]
 
@@ -126,6 +128,28 @@ class ItemTrie:
             domain = np.fromiter((number[name] for name in domains), np.int32, len(domain))
         return cls(build_arrays(flat, offsets, domain), names)
 
+    def with_item(self, token_row: Sequence[int], domain: str | None = None) -> ItemTrie:
+        """The trie with one more item, whose row is the next one; this trie stays as it is.
+
+        Copies memory instead of sorting again. An item that leaves the catalog is excluded, so that
+        the rows of the others stay what they are.
+
+        Args:
+            token_row: Token ids of the item.
+            domain: The domain it belongs to, one that there is; None for the only one.
+
+        Raises:
+            TrieError: The row is empty, a token is not a token id, or there is no such domain.
+        """
+        number = self._number(domain)
+        tokens = np.asarray(token_row)
+        if not len(tokens):
+            raise TrieError(f"item row {self.num_items}: has no token; expected at least one")
+        if not is_token_row(tokens):
+            raise TrieError(f"item row {self.num_items}: holds something that is no token id")
+        row = tokens.astype(np.int32)
+        return ItemTrie(insert_row(self.arrays, row, number), self.domains)
+
     @property
     def num_items(self) -> int:
         """Number of items."""
@@ -196,12 +220,7 @@ class ItemTrie:
         Raises:
             TrieError: There is no such domain, or several and none was named.
         """
-        if domain is None and len(self.domains) == 1:
-            number = 0
-        elif domain in self.domains:
-            number = self.domains.index(domain)
-        else:
-            raise TrieError(f"domain: found {domain!r}; expected one of {list(self.domains)}")
+        number = self._number(domain)
         edge = len(self.arrays.edge_token) + number
         lo = self._domain_bounds[number]
         return self._enter(
@@ -212,6 +231,13 @@ class ItemTrie:
             chain=self._tail_start[edge],
             node=bisect_left(self._node_lo, lo),
         )
+
+    def _number(self, domain: str | None) -> int:
+        if domain is None and len(self.domains) == 1:
+            return 0
+        if domain in self.domains:
+            return self.domains.index(domain)
+        raise TrieError(f"domain: found {domain!r}; expected one of {list(self.domains)}")
 
     def _enter(self, edge: int, lo: int, hi: int, depth: int, chain: int, node: int) -> Cursor:
         """The place on ``edge`` before its tail; ``node`` is the next one in preorder."""
