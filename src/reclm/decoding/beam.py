@@ -9,7 +9,6 @@ of the others is the model's own.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,14 +138,12 @@ class ItemBeam:
         scores = readout.some(range(len(nodes)), scored).cpu().numpy()
         row = np.repeat(np.arange(len(nodes)), counts)
         logprobs = _log_softmax_runs(scores[row, column].astype(np.float64), counts)
-        ends = np.cumsum(counts)
         first = 0
         for search in searches:
-            number = len(search.expanded)
-            runs = slice(first, first + number)
-            begin = int(ends[first - 1]) if first else 0
-            search.take(logprobs[begin : int(ends[first + number - 1])], counts[runs])
-            first += number
+            runs = slice(first, first + len(search.expanded))
+            begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
+            search.take(logprobs[begin:end])
+            first = runs.stop
 
 
 class _Prefix(NamedTuple):
@@ -163,6 +160,58 @@ class _Prefix(NamedTuple):
     cursor: Cursor
     tokens: tuple[int, ...]
     path: Int64[np.ndarray, " length"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Continuations:
+    """Choices that may be taken, in the order in which they were found.
+
+    Attributes:
+        logprob: Log-probability of the prefix that ends with the choice.
+        parent: Which of the prefixes expanded so far it is a choice of.
+        choice: Which of its choices.
+    """
+
+    logprob: Float64[np.ndarray, " open"]
+    parent: Int64[np.ndarray, " open"]
+    choice: Int64[np.ndarray, " open"]
+
+    @classmethod
+    def none(cls) -> _Continuations:
+        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.logprob)
+
+    def __getitem__(self, which: np.ndarray) -> _Continuations:
+        return _Continuations(self.logprob[which], self.parent[which], self.choice[which])
+
+    def joined(self, other: _Continuations) -> _Continuations:
+        """These, then others."""
+        return _Continuations(
+            np.concatenate([self.logprob, other.logprob]),
+            np.concatenate([self.parent, other.parent]),
+            np.concatenate([self.choice, other.choice]),
+        )
+
+    def split(
+        self, count: int, bound: float
+    ) -> tuple[list[tuple[float, int, int]], _Continuations]:
+        """The likeliest ones, best first and of equal ones the earliest, and the others.
+
+        Those below the bound are dropped.
+        """
+        kept = self[self.logprob >= bound] if bound > -np.inf else self
+        order = np.argsort(-kept.logprob, kind="stable") if len(kept) <= count else None
+        if order is None:
+            worst = np.partition(kept.logprob, len(kept) - count)[len(kept) - count]
+            near = np.flatnonzero(kept.logprob >= worst)
+            order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
+        best = kept[order]
+        rest = np.ones(len(kept), dtype=np.bool_)
+        rest[order] = False
+        found = zip(best.logprob.tolist(), best.parent.tolist(), best.choice.tolist(), strict=True)
+        return list(found), kept[rest]
 
 
 class _Search:
@@ -187,8 +236,8 @@ class _Search:
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
-        self._open: list[tuple[float, int, _Prefix, int]] = []
-        self._pushed = 0
+        self._open = _Continuations.none()
+        self._parents: list[_Prefix] = []
         self.expanded: list[_Prefix] = []
         if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
             if root.node < 0:
@@ -196,44 +245,50 @@ class _Search:
             else:
                 self.expanded = [_Prefix(0.0, root, (), np.empty(0, np.int64))]
 
-    def take(
-        self, logprobs: Float64[np.ndarray, " choices"], counts: Int64[np.ndarray, " expanded"]
-    ) -> None:
+    def take(self, logprobs: Float64[np.ndarray, " choices"]) -> None:
         """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
-        start = 0
-        for prefix, count in zip(self.expanded, counts.tolist(), strict=True):
-            total = prefix.logprob + logprobs[start : start + count]
-            start += count
-            tokens, bounds = self._trie.choices(prefix.cursor.node)
-            lo, hi = bounds[:-1], bounds[1:]
-            useful = (total >= self._bound) & (self._free(lo, hi) > 0)
-            whole = useful & (hi - lo == 1)
-            if tokens[-1] == CLOSE and useful[-1]:
-                whole[-1] = useful[-1] = False
-                closing = np.arange(lo[-1], hi[-1])
-                self._add(closing, np.full(len(closing), total[-1]))
-            self._add(lo[whole], total[whole])
-            for choice in np.flatnonzero(useful & ~whole).tolist():
-                if tokens[choice] != CLOSE:
-                    self._pushed += 1
-                    entry = (-float(total[choice]), self._pushed, prefix, choice)
-                    heapq.heappush(self._open, entry)
+        arrays = self._trie.arrays
+        nodes = np.array([prefix.cursor.node for prefix in self.expanded])
+        first = arrays.node_edges[nodes]
+        degree = arrays.node_edges[nodes + 1] - first
+        parent = np.repeat(np.arange(len(nodes)), degree)
+        choice = np.arange(len(parent)) - np.repeat(np.cumsum(degree) - degree, degree)
+        edge = first[parent] + choice
+        lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
+        total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
+        useful = (total >= self._bound) & (self._free(lo, hi) > 0)
+        # Behind the close of a span, and where a single item is left, nothing is to be decided.
+        ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
+        width = (hi - lo)[ends]
+        items = np.arange(width.sum()) + np.repeat(lo[ends] - (np.cumsum(width) - width), width)
+        self._add(items.astype(np.int32), np.repeat(total[ends], width))
+        goes_on = useful & ~ends
+        self._open = self._open.joined(
+            _Continuations(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])
+        )
+        self._parents += self.expanded
         self.expanded = []
 
     def advance(self, width: int, *, exact: bool) -> bool:
         """Chooses the prefixes to expand next; False if there is none worth it."""
-        while self._open and len(self.expanded) < width and -self._open[0][0] >= self._bound:
-            negative, _, parent, choice = heapq.heappop(self._open)
-            cursor = self._trie.choose(parent.cursor, choice)
-            if cursor.node < 0:
-                items = np.arange(cursor.lo, cursor.hi)
-                self._add(items, np.full(len(items), -negative))
-                continue
-            own = int(self._trie.node_tokens(parent.cursor.node)[choice])
-            run = self._trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
-            self.expanded.append(_Prefix(-negative, cursor, (own, *run), parent.path))
+        while len(self.expanded) < width and len(self._open):
+            best, rest = self._open.split(width - len(self.expanded), self._bound)
+            self._open = rest
+            for logprob, parent, choice in best:
+                if logprob < self._bound:
+                    continue
+                before = self._parents[parent]
+                cursor = self._trie.choose(before.cursor, choice)
+                if cursor.node < 0:
+                    # Several items with equal tokens.
+                    items = np.arange(cursor.lo, cursor.hi, dtype=np.int32)
+                    self._add(items, np.full(len(items), logprob))
+                    continue
+                own = int(self._trie.node_tokens(before.cursor.node)[choice])
+                run = self._trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
+                self.expanded.append(_Prefix(logprob, cursor, (own, *run), before.path))
         if not exact:
-            self._open.clear()
+            self._open = _Continuations.none()
         return bool(self.expanded)
 
     def branches(self) -> Branches:
