@@ -146,6 +146,28 @@ def load(flat: np.ndarray, offsets: np.ndarray, repeats: int) -> str:
     )
 
 
+def insert(name: str, flat: np.ndarray, offsets: np.ndarray, repeats: int) -> list[str]:
+    """A row of the table on adding one item to a built trie."""
+    trie = ItemTrie.build((flat, offsets))
+    random = np.random.default_rng(0)
+    news = []
+    for row in random.integers(0, trie.num_items, 30 * repeats).tolist():
+        tokens = flat[offsets[row] : offsets[row + 1]].copy()
+        tokens[random.integers(len(tokens)) :] = random.choice(flat)
+        news.append(tokens)
+    build, add = [], []
+    for number in range(repeats):
+        start = time.perf_counter()
+        ItemTrie.build((flat, offsets))
+        build.append(time.perf_counter() - start)
+        for tokens in news[30 * number : 30 * (number + 1)]:
+            start = time.perf_counter()
+            trie = trie.with_item(tokens)
+            add.append(time.perf_counter() - start)
+    once, again = statistics.median(add), statistics.median(build)
+    return [name, f"{1000 * once:.3f}", f"{1000 * again:.1f}", f"{once / again:.4f}"]
+
+
 def main() -> None:
     """Builds the trees of two catalogs of real titles and of random codes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -162,19 +184,25 @@ def main() -> None:
         folder = smollm2()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [SOI, EOI]})
-    table = []
+    table, inserted = [], []
     for domain in ("office", "games"):
         catalog = Catalog.load(shared_data() / domain)
         tokens = ItemTokens.from_titles(canonical_titles(catalog, tokenizer), tokenizer)
         name = f"{domain}, {len(tokens):,} titles"
         table += measure(name, tokens.flat, tokens.offsets, options.repeats)
+        inserted.append(insert(name, tokens.flat, tokens.offsets, options.repeats))
     generator = np.random.default_rng(0)
     codes = generator.integers(0, options.codes, (options.items, LEVELS), dtype=np.int32)
     codes += FIRST_CODE + options.codes * np.arange(LEVELS, dtype=np.int32)
     flat, offsets = codes.reshape(-1), np.arange(options.items + 1, dtype=np.int64) * LEVELS
     name = f"{options.items:,} x {LEVELS} random codes"
     table += measure(name, flat, offsets, options.repeats)
-    body = markdown(HEADER, table) + "\n\n" + load(flat, offsets, options.repeats)
+    inserted.append(insert(name, flat, offsets, options.repeats))
+    body = (
+        f"{markdown(HEADER, table)}\n\n{load(flat, offsets, options.repeats)}\n\n"
+        "## One more item\n\n"
+        + markdown(("token rows", "add one, ms", "build anew, ms", "ratio"), inserted)
+    )
     publish("trie", "Time and memory of building the prefix tree", body)
 
 
