@@ -77,7 +77,7 @@ def test_text_lines_keep_line_ends_and_drop_the_byte_order_mark(tmp_path) -> Non
 
 def damaged() -> bytes:
     """A gzip file whose lines look sound and whose checksum tells that they are not."""
-    packed = bytearray(gzip.compress(b'{"a": 1}\n' * 9))
+    packed = bytearray(gzip.compress(b'{"a": 1}\n' * 9, mtime=0))
     packed[-6] ^= 0xFF
     return bytes(packed)
 
@@ -87,13 +87,13 @@ def damaged() -> bytes:
     [
         (b"", r"lines: the file is empty"),
         (b"\n \n", r"lines: the file is empty"),
-        (gzip.compress(b""), r"lines: the file is empty"),
+        (gzip.compress(b"", mtime=0), r"lines: the file is empty"),
         (b'{"a": 1}\n{"a": \n', r"lines:2: not valid JSON"),
         (b'{"a": 1}\n[1]\n', r"lines:2: expected one JSON object a line, found a list"),
         (b'{"a": 1}\n{"a": "\xff"}', r"lines:2: not UTF-8 text"),
         (b"[" * 100_000, r"lines:1: not usable JSON: nested too deeply"),
-        (gzip.compress(b'{"a": 1}\n' * 9)[:-9], r"lines:\d+: the gzip file ends early"),
-        (gzip.compress(b'{"a": 1}\n')[:5], r"lines:1: the gzip file ends early"),
+        (gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-9], r"lines:\d+: the gzip file ends early"),
+        (gzip.compress(b'{"a": 1}\n', mtime=0)[:5], r"lines:1: the gzip file ends early"),
         (damaged(), r"lines:\d+: the gzip file is damaged"),
     ],
 )
