@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from reclm.errors import TrieError
 from reclm.items.arrays import load_arrays, save_arrays
@@ -96,6 +96,7 @@ class ItemTrie:
         self._tail = arrays.tail.data
         self._domain_bounds = arrays.domain_bounds.data
         self._contained: dict[int, bool] = {}
+        self._rows: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...]]]:
         """Memory views do not travel to worker processes; they are made again there."""
@@ -159,6 +160,21 @@ class ItemTrie:
         position[self.order] = np.arange(self.num_items, dtype=np.int32)
         position.flags.writeable = False
         return position
+
+    def rows_of(self, domain: str | None = None) -> Bool[np.ndarray, " items"]:
+        """Which item rows a domain has.
+
+        Raises:
+            TrieError: There is no such domain, or several and none was named.
+        """
+        number = self._domain(domain)
+        if number not in self._rows:
+            lo, hi = self.arrays.domain_bounds[number : number + 2]
+            rows = np.zeros(self.num_items, dtype=np.bool_)
+            rows[self.order[lo:hi]] = True
+            rows.flags.writeable = False
+            self._rows[number] = rows
+        return self._rows[number]
 
     @cached_property
     def fingerprint(self) -> str:
