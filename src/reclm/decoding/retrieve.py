@@ -36,6 +36,8 @@ _PROPOSED = 100
 _PROBED_SHARE = 1 / 8
 # Vectors a list that the index's k-means is trained on.
 _TRAINED_ON = 64
+# Rows whose weights exist at a time.
+_ROWS = 4
 # Items that are compared among each other first.
 _BLOCK = 1024
 
@@ -304,9 +306,12 @@ def _blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows blo
 def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
     """As of torch, but in float64 only from block to block."""
     highest = scores.amax(1, keepdim=True)
-    weights = (scores - highest).exp_()
-    sums = torch.cat([part.sum(2).double() for part in _blocks(weights)], dim=1)
-    return sums.sum(1).log() + highest[:, 0].double()
+    sums = []
+    # A few rows at a time, as memory that is new each time costs more than the sums.
+    for some, best in zip(scores.split(_ROWS), highest.split(_ROWS), strict=True):
+        weights = _blocks((some - best).exp_())
+        sums.append(torch.cat([part.sum(2).double() for part in weights], dim=1).sum(1))
+    return torch.cat(sums).log() + highest[:, 0].double()
 
 
 def _bound(scores: Float[Tensor, "rows items"], k: int) -> Float[Tensor, "rows 1"]:
