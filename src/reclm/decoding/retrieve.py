@@ -308,7 +308,7 @@ def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
     highest = scores.amax(1, keepdim=True)
     sums = []
     # A few rows at a time, as memory that is new each time costs more than the sums.
-    for some, best in zip(scores.split(_ROWS), highest.split(_ROWS), strict=True):
+    for some, best in zip(torch.split(scores, _ROWS), torch.split(highest, _ROWS), strict=True):
         weights = _blocks((some - best).exp_())
         sums.append(torch.cat([part.sum(2).double() for part in weights], dim=1).sum(1))
     return torch.cat(sums).log() + highest[:, 0].double()

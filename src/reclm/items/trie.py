@@ -167,7 +167,7 @@ class ItemTrie:
         Raises:
             TrieError: There is no such domain, or several and none was named.
         """
-        number = self._domain(domain)
+        number = self._number(domain)
         if number not in self._rows:
             lo, hi = self.arrays.domain_bounds[number : number + 2]
             rows = np.zeros(self.num_items, dtype=np.bool_)
@@ -200,7 +200,7 @@ class ItemTrie:
         Raises:
             TrieError: There is no such domain, or several and none was named.
         """
-        number = self._domain(domain)
+        number = self._number(domain)
         edge = len(self.arrays.edge_token) + number
         lo = self._domain_bounds[number]
         return self._enter(
@@ -212,12 +212,12 @@ class ItemTrie:
             node=bisect_left(self._node_lo, lo),
         )
 
-    def _domain(self, name: str | None) -> int:
-        if name is None and len(self.domains) == 1:
+    def _number(self, domain: str | None) -> int:
+        if domain is None and len(self.domains) == 1:
             return 0
-        if name not in self.domains:
-            raise TrieError(f"domain: found {name!r}; expected one of {list(self.domains)}")
-        return self.domains.index(name)
+        if domain in self.domains:
+            return self.domains.index(domain)
+        raise TrieError(f"domain: found {domain!r}; expected one of {list(self.domains)}")
 
     def _enter(self, edge: int, lo: int, hi: int, depth: int, chain: int, node: int) -> Cursor:
         """The place on ``edge`` before its tail; ``node`` is the next one in preorder."""
@@ -426,7 +426,7 @@ class ItemTrie:
                 f"items: found {count} token rows, {len(named)} domains, {len(chosen)} rows; "
                 "expected as many of each"
             )
-        number = {name: self._domain(name) for name in dict.fromkeys(named)}
+        number = {name: self._number(name) for name in dict.fromkeys(named)}
         domain = np.fromiter((number[name] for name in named), np.int32, count)
         taken = np.fromiter(chosen, np.int64, count)
         new = np.sort(taken[~np.isin(taken, self.vacant_rows)])
