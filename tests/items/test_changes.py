@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from catalogs import TokenCatalog, token_catalogs
 from reclm.decoding.constraint import ExcludedItems, SpanConstraint
+from reclm.decoding.generate import Engine, Request
 from reclm.errors import NoItemLeftError, TrieError
 from reclm.items import changes
 from reclm.items.construction import TrieArrays
 from reclm.items.trie import ItemTrie
+from worlds import EOI, SOI, STOP, make_model, prompts, token_rows
 
 
 def assert_equal(found: ItemTrie, rows: dict[int, list[int]], domains: Sequence[int]) -> None:
@@ -117,6 +119,22 @@ def test_a_removed_item_is_named_by_nothing() -> None:
         trie.decisions(1)
     with pytest.raises(NoItemLeftError):
         SpanConstraint(trie.without_items([0, 2]), 2).begin()
+
+
+@settings(max_examples=40, deadline=None)
+@given(token_rows, prompts, st.data())
+def test_answers_are_those_with_the_removed_items_excluded(
+    rows: list[list[int]], batch: list[list[int]], data: st.DataObject
+) -> None:
+    model, trie = make_model(1), ItemTrie.build(rows)
+    removed = data.draw(st.sets(st.integers(0, len(rows) - 1)))
+    excluded = ExcludedItems.build(trie, removed)
+    answers = []
+    for version, rule in ((trie, excluded), (trie.without_items(removed), None)):
+        engine = Engine(model, version, soi_token_id=SOI, eoi_token_id=EOI, stop_token_ids=[STOP])
+        requests = [Request(prompt, excluded=rule, max_new_tokens=30) for prompt in batch]
+        answers.append([(one.token_ids, one.items) for one in engine.complete(requests)])
+    assert answers[0] == answers[1]
 
 
 def test_a_catalog_may_run_empty_and_fill_again(tmp_path) -> None:
