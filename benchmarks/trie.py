@@ -6,6 +6,8 @@ Contenders, one after the other in each round, each given the token rows in the 
 - ``dict``: nested dictionaries, from lists of token ids.
 - ``marisa-trie``: a ``BinaryTrie``, from byte strings of four bytes a token.
 
+A catalog that changes: items that come or leave one by one, or together, beside building anew.
+
 Memory is measured in a fresh process for each (Linux only): what it has grown by once the tree
 stands, and at its highest. The rows themselves count for none of them.
 
@@ -38,6 +40,7 @@ from reclm.items.trie import ItemTrie
 
 LEVELS = 4
 FIRST_CODE = 49_154
+CHANGE_HEADER = ("token rows", "change", "ms", "ms an item", "of building anew")
 HEADER = ("token rows", "contender", "build, ms", "against ItemTrie", "kept, MB", "peak, MB")
 
 
@@ -129,6 +132,28 @@ def measure(name: str, flat: np.ndarray, offsets: np.ndarray, repeats: int) -> l
     return rows
 
 
+def change(name: str, flat: np.ndarray, offsets: np.ndarray, repeats: int) -> list[list[str]]:
+    """Rows of the table of changes: the last items of a catalog come, the first ones leave."""
+    rows = []
+    for count in (1, 10, 100, 1000):
+        kept = len(offsets) - 1 - count
+        trie = ItemTrie.build((flat[: offsets[kept]], offsets[: kept + 1]))
+        new = (flat[offsets[kept] :], offsets[kept:] - offsets[kept])
+        whole = ItemTrie.build((flat, offsets))
+        assert trie.with_items(new).fingerprint == whole.fingerprint
+        changes = {
+            "built anew": lambda: ItemTrie.build((flat, offsets)),
+            f"{count} added": lambda trie=trie, new=new: trie.with_items(new),
+            f"{count} removed": lambda trie=whole, count=count: trie.without_items(range(count)),
+        }
+        seconds = interleaved(changes, repeats)
+        for one in list(changes)[1:]:
+            took = 1000 * statistics.median(seconds[one])
+            against = ratio(seconds, one, "built anew")
+            rows.append([name, one, f"{took:.2f}", f"{took / count:.3f}", f"{against:.3f}"])
+    return rows
+
+
 def load(flat: np.ndarray, offsets: np.ndarray, repeats: int) -> str:
     """A sentence on the size of the arrays and the time of a memory-mapped load."""
     trie = ItemTrie.build((flat, offsets))
@@ -144,28 +169,6 @@ def load(flat: np.ndarray, offsets: np.ndarray, repeats: int) -> str:
         f"{trie.num_nodes:,} nodes; loaded and verified in {1000 * statistics.median(seconds):.1f} "
         "ms."
     )
-
-
-def insert(name: str, flat: np.ndarray, offsets: np.ndarray, repeats: int) -> list[str]:
-    """A row of the table on adding one item to a built trie."""
-    trie = ItemTrie.build((flat, offsets))
-    random = np.random.default_rng(0)
-    news = []
-    for row in random.integers(0, trie.num_items, 30 * repeats).tolist():
-        tokens = flat[offsets[row] : offsets[row + 1]].copy()
-        tokens[random.integers(len(tokens)) :] = random.choice(flat)
-        news.append(tokens)
-    build, add = [], []
-    for number in range(repeats):
-        start = time.perf_counter()
-        ItemTrie.build((flat, offsets))
-        build.append(time.perf_counter() - start)
-        for tokens in news[30 * number : 30 * (number + 1)]:
-            start = time.perf_counter()
-            trie = trie.with_item(tokens)
-            add.append(time.perf_counter() - start)
-    once, again = statistics.median(add), statistics.median(build)
-    return [name, f"{1000 * once:.3f}", f"{1000 * again:.1f}", f"{once / again:.4f}"]
 
 
 def main() -> None:
@@ -184,24 +187,26 @@ def main() -> None:
         folder = smollm2()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [SOI, EOI]})
-    table, inserted = [], []
+    table, changes = [], []
     for domain in ("office", "games"):
         catalog = Catalog.load(shared_data() / domain)
         tokens = ItemTokens.from_titles(canonical_titles(catalog, tokenizer), tokenizer)
         name = f"{domain}, {len(tokens):,} titles"
         table += measure(name, tokens.flat, tokens.offsets, options.repeats)
-        inserted.append(insert(name, tokens.flat, tokens.offsets, options.repeats))
+        changes += change(name, tokens.flat, tokens.offsets, options.repeats)
     generator = np.random.default_rng(0)
     codes = generator.integers(0, options.codes, (options.items, LEVELS), dtype=np.int32)
     codes += FIRST_CODE + options.codes * np.arange(LEVELS, dtype=np.int32)
     flat, offsets = codes.reshape(-1), np.arange(options.items + 1, dtype=np.int64) * LEVELS
     name = f"{options.items:,} x {LEVELS} random codes"
     table += measure(name, flat, offsets, options.repeats)
-    inserted.append(insert(name, flat, offsets, options.repeats))
-    body = (
-        f"{markdown(HEADER, table)}\n\n{load(flat, offsets, options.repeats)}\n\n"
-        "## One more item\n\n"
-        + markdown(("token rows", "add one, ms", "build anew, ms", "ratio"), inserted)
+    changes += change(name, flat, offsets, options.repeats)
+    body = "\n\n".join(
+        (
+            markdown(HEADER, table),
+            load(flat, offsets, options.repeats),
+            markdown(CHANGE_HEADER, changes),
+        )
     )
     publish("trie", "Time and memory of building the prefix tree", body)
 

@@ -364,3 +364,28 @@ def test_what_cannot_work_is_refused() -> None:
     pick = Pick(free, 0.0, 0, 1.0, np.random.default_rng(0))
     with pytest.raises(BackboneError, match="not numbers"):
         ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [pick])
+
+
+@pytest.mark.parametrize("items", [1000, 1024, 5000])
+def test_searching_in_blocks_equals_sorting_all_items(items: int) -> None:
+    random = np.random.default_rng(items)
+    # Few different vectors, so that many items tie, also across blocks.
+    vectors = random.standard_normal((items // 3, DIM)).astype(np.float32)
+    head = RetrievalHead.create(HIDDEN, vectors[random.integers(len(vectors), size=items)]).eval()
+    states = torch.from_numpy(random.standard_normal((4, HIDDEN)).astype(np.float32))
+    shares = (1.0, 0.999, 0.5, 0.002)
+    free = [random.random(items) < share for share in shares]
+    among = [mask | (random.random(items) < 0.3) for mask in free]
+    with torch.no_grad():
+        scores = head(states)
+    for k in (1, 3, 5, 40, items - 1, items, items + 1, None):
+        for shared in (None, among):
+            found = ItemRetriever(head).best(states, free, k, shared)
+            for place, one in enumerate(found):
+                own = scores[place].double()
+                rows = np.flatnonzero(free[place])
+                expected = rows[np.lexsort((rows, -own.numpy()[rows]))][:k]
+                assert one.rows.tolist() == expected.tolist()
+                over = torch.from_numpy((shared or free)[place])
+                logprobs = (own - own[over].logsumexp(0)).numpy()
+                np.testing.assert_allclose(one.logprobs, logprobs[expected], atol=1e-5)

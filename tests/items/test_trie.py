@@ -138,6 +138,8 @@ def test_domains_are_roots_of_their_own() -> None:
     assert trie.next_tokens([1], domain="films") == [2]
     assert trie.next_tokens([1], domain="games") == [2, 3]
     assert trie.next_tokens([1], excluded=[3], domain="games") == [3]
+    assert trie.rows_of("films").tolist() == [True, False, True, False]
+    assert trie.without_items([3]).rows_of("games").tolist() == [False, True, False, False]
     with pytest.raises(TrieError, match="domain: found None"):
         trie.next_tokens([])
     with pytest.raises(TrieError, match="'books'"):

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from reclm.decoding.beam import RankedItems, Slot
-from reclm.decoding.constraint import free_rows
 from reclm.decoding.packed import PackedModel, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS, choose
 from reclm.errors import BackboneError, ConfigError, TrieError, VectorError, require
@@ -35,6 +34,12 @@ _SAMPLED = 1000
 _PROPOSED = 100
 # Lists of the index that are looked through: a share of them finds nearly all nearest items.
 _PROBED_SHARE = 1 / 8
+# Vectors a list that the index's k-means is trained on.
+_TRAINED_ON = 64
+# Rows whose weights exist at a time.
+_ROWS = 4
+# Items that are compared among each other first.
+_BLOCK = 1024
 
 Free = Bool[np.ndarray, " items"]
 """Which item rows may be named."""
@@ -155,18 +160,14 @@ class ItemRetriever:
     ) -> list[RankedItems]:
         """Compares all items."""
         scores = self.head.scores(query)
-        shared = torch.from_numpy(np.stack(among)).to(scores.device)
-        total = scores.masked_fill(~shared, -torch.inf).double().logsumexp(1)
-        allowed = torch.from_numpy(np.stack(free)).to(scores.device)
-        scores = scores.masked_fill_(~allowed, -torch.inf)
-        if k == 1:
-            worst = scores.max(1, keepdim=True).values
-        elif k is None or k >= scores.shape[1]:
-            worst = torch.full_like(scores[:, :1], -torch.inf)
-        else:
-            worst = scores.topk(k, dim=1).values[:, -1:]
-        # More than k where items tie with the last one, so that the order does not rest on chance.
-        place, row = ((scores >= worst) & allowed).nonzero(as_tuple=True)
+        _bar(scores, among)
+        total = _logsumexp(scores)
+        if free is not among:
+            _bar(scores, free)
+        worst = _bound(scores, scores.shape[1] if k is None else k)
+        # More than k: all of a block's best, and items that tie, so that the order does not rest
+        # on chance.
+        place, row = (scores >= worst).nonzero(as_tuple=True)
         logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
         ends = torch.bincount(place, minlength=len(query)).cumsum(0).cpu().numpy()
         rows = row.cpu().numpy()
@@ -190,7 +191,8 @@ class ItemRetriever:
         for place, rows in enumerate(proposed):
             rows = np.sort(rows[rows >= 0])
             allowed = free[place][rows]
-            if allowed.sum() < min(k, int(np.count_nonzero(free[place]))):
+            found = int(allowed.sum())
+            if found < k and found < np.count_nonzero(free[place]):
                 ranked.append(None)
                 continue
             items = torch.from_numpy(rows).to(query.device)
@@ -208,6 +210,7 @@ class ItemRetriever:
         quantizer = faiss.IndexFlatIP(self.head.dim)
         index = faiss.IndexIVFFlat(quantizer, self.head.dim, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.seed = 0
+        index.cp.max_points_per_centroid = _TRAINED_ON
         index.nprobe = max(1, math.ceil(lists * _PROBED_SHARE))
         index.train(vectors)
         index.add(vectors)
@@ -244,8 +247,8 @@ class ItemRanking:
         """
         if k is not None and k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
-        free = [self._rows(slot, excluded=True) for slot in slots]
-        among = [self._rows(slot, excluded=False) for slot in slots]
+        among = [self._trie.rows_of(slot.domain) for slot in slots]
+        free = [self._free(slot, rows) for slot, rows in zip(slots, among, strict=True)]
         none = RankedItems(np.empty(0, np.int32), np.empty(0))
         found = [none] * len(slots)
         asked = [place for place, rows in enumerate(free) if rows.any()]
@@ -263,11 +266,13 @@ class ItemRanking:
                 found[place] = one
         return found
 
-    def _rows(self, slot: Slot, *, excluded: bool) -> Free:
-        rule = slot.excluded if excluded else None
-        if slot.excluded is not None and slot.excluded.trie is not self._trie:
+    def _free(self, slot: Slot, among: Free) -> Free:
+        if slot.excluded is None:
+            return among
+        if slot.excluded.trie is not self._trie:
             raise TrieError("excluded: holds items of another trie; build it for this one")
-        return free_rows(self._trie, rule, slot.domain)
+        free: Free = among & ~slot.excluded.rows
+        return free
 
 
 def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
@@ -281,6 +286,43 @@ def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
             f"item vectors: {len(retriever.head)} rows; expected one for each of the "
             f"{trie.num_items} items of the catalog; {retriever.head.how_to_embed()}"
         )
+
+
+def _bar(scores: Float[Tensor, "rows items"], free: Sequence[Free]) -> None:
+    """Takes away the scores of items that are not free; few of most catalogs are not."""
+    for row, mask in zip(scores, free, strict=True):
+        barred = np.flatnonzero(~mask)
+        if len(barred):
+            row[torch.from_numpy(barred).to(scores.device)] = -torch.inf
+
+
+def _blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows blocks block"]]:
+    """Values in blocks of the same size, and what is left in one of its own."""
+    whole = values.shape[1] // _BLOCK * _BLOCK
+    parts = [values[:, :whole].view(len(values), -1, _BLOCK), values[:, None, whole:]]
+    return [part for part in parts if part.numel()]
+
+
+def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
+    """As of torch, but in float64 only from block to block."""
+    highest = scores.amax(1, keepdim=True)
+    sums = []
+    # A few rows at a time, as memory that is new each time costs more than the sums.
+    for some, best in zip(torch.split(scores, _ROWS), torch.split(highest, _ROWS), strict=True):
+        weights = _blocks((some - best).exp_())
+        sums.append(torch.cat([part.sum(2).double() for part in weights], dim=1).sum(1))
+    return torch.cat(sums).log() + highest[:, 0].double()
+
+
+def _bound(scores: Float[Tensor, "rows items"], k: int) -> Float[Tensor, "rows 1"]:
+    """A finite score that the k best items reach and few others do."""
+    lowest = torch.finfo(scores.dtype).min
+    best = torch.cat([part.amax(2) for part in _blocks(scores)], dim=1)
+    if k > best.shape[1]:
+        best = scores
+    if k >= best.shape[1]:
+        return torch.full_like(scores[:, :1], lowest)
+    return best.topk(k, dim=1).values[:, -1:].clamp_(min=lowest)
 
 
 def _ranked(

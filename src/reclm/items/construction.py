@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Bool, Int32, Int64, Integer, UInt64
 
 from reclm.errors import TrieError
 
@@ -18,6 +19,8 @@ CLOSE = -1
 _LARGEST_TOKEN = 2**31 - 3
 _SAME = np.iinfo(np.int32).max
 _MAX_TOKENS_A_KEY = 8
+# Items or tokens of which intermediate results exist at a time.
+_PART = 1 << 16
 
 
 TokenRows = (
@@ -117,19 +120,15 @@ def flatten_rows(
     return flat.astype(np.int32, copy=False), offsets
 
 
-def is_token_row(row: np.ndarray) -> bool:
-    """Whether a row holds token ids and nothing else."""
-    return bool(
-        np.issubdtype(row.dtype, np.integer) and row.min() >= 0 and row.max() <= _LARGEST_TOKEN
-    )
-
-
 def build_arrays(
     flat: Int32[np.ndarray, " tokens"],
     offsets: Int64[np.ndarray, " items+1"],
     domain: Int32[np.ndarray, " items"],
 ) -> TrieArrays:
     """Builds the trie.
+
+    Takes some 70 bytes an item at its highest, the result included, however long the rows are:
+    all that is as long as the catalog is held in 32 bits, and made in parts where it needs more.
 
     Args:
         flat: Token rows of all items, one after the other; no row is empty.
@@ -139,82 +138,134 @@ def build_arrays(
     domain_bounds = np.concatenate(([0], np.cumsum(np.bincount(domain))))
     order, common = _sort(flat, offsets, domain)
 
-    leaf = np.flatnonzero(common != _SAME)
-    leaf_common = common[leaf]
-    leaf_bounds = np.append(leaf, len(order))
-    lower = _previous_smaller(leaf_common)
-    upper = len(leaf) - 1 - _previous_smaller(leaf_common[::-1])[::-1]
-
-    splits = np.flatnonzero(leaf_common >= 0)
-    # Splits of one node share its first leaf and its depth, and sorting by those two is preorder.
-    key = lower[splits].astype(np.int64) * (int(leaf_common.max()) + 1) + leaf_common[splits]
-    by_node = np.argsort(key, kind="stable")
-    splits, key = splits[by_node], key[by_node]
-    opens = np.ones(len(splits), dtype=bool)
-    opens[1:] = key[1:] != key[:-1]
-    first_split = np.flatnonzero(opens)
-    node_of_split = np.cumsum(opens) - 1
-    num_nodes, num_edges = len(first_split), len(splits) + len(first_split)
-
-    node_leaf = lower[splits[first_split]]
-    node_depth = leaf_common[splits[first_split]]
-    node_edges = np.append(first_split + np.arange(num_nodes), num_edges)
+    leaf = _indices(common != _SAME)
+    nodes = _find_nodes(common[leaf])
+    del common
+    num_nodes, num_splits = len(nodes.first_split), len(nodes.splits)
+    num_edges = num_nodes + num_splits
+    node_edges = np.append(nodes.first_split + np.arange(num_nodes, dtype=np.int32), num_edges)
     is_first = np.zeros(num_edges, dtype=bool)
     is_first[node_edges[:-1]] = True
+    edge_leaf = np.empty(num_edges, dtype=np.int32)
+    edge_leaf[is_first] = nodes.leaf
+    edge_leaf[~is_first] = nodes.splits
+    edge_node = np.repeat(np.arange(num_nodes, dtype=np.int32), np.diff(node_edges))
+    node_leaf, node_end, node_depth = nodes.leaf, nodes.end, nodes.depth
+    del nodes
 
-    edge_leaf = np.empty(num_edges, dtype=np.int64)
-    edge_leaf[is_first] = node_leaf
-    edge_leaf[~is_first] = splits
-    edge_node = np.empty(num_edges, dtype=np.int64)
-    edge_node[is_first] = np.arange(num_nodes)
-    edge_node[~is_first] = node_of_split
     bounds = np.empty(num_edges + num_nodes, dtype=np.int32)
-    bounds[np.arange(num_edges) + edge_node] = leaf_bounds[edge_leaf]
-    bounds[node_edges[1:] + np.arange(num_nodes)] = leaf_bounds[upper[splits[first_split]]]
+    bounds[np.arange(num_edges, dtype=np.int32) + edge_node] = leaf[edge_leaf]
+    bounds[node_edges[1:] + np.arange(num_nodes)] = np.append(leaf, len(order))[node_end]
 
     # The node an edge leads to is the shallowest one that starts at the edge's first leaf; for
     # the first edge of a node, which shares its node's leaf, it is the next node in preorder.
-    shallowest = np.full(len(leaf), -1, dtype=np.int64)
-    shallowest[node_leaf[::-1]] = np.arange(num_nodes)[::-1]
-    target = shallowest[edge_leaf]
-    follower = np.arange(1, num_nodes + 1)
+    shallowest = np.full(len(leaf), -1, dtype=np.int32)
+    shallowest[node_leaf[::-1]] = np.arange(num_nodes, dtype=np.int32)[::-1]
+    domain_leaf = leaf.searchsorted(domain_bounds[:-1])
+    target = np.concatenate((shallowest[edge_leaf], shallowest[domain_leaf]))
+    del shallowest
     nested = np.append(node_leaf[1:] == node_leaf[:-1], False)[:num_nodes]
-    target[is_first] = np.where(nested, follower, -1)
+    follower = np.arange(1, num_nodes + 1, dtype=np.int32)
+    target[:num_edges][is_first] = np.where(nested, follower, np.int32(-1))
 
-    domain_leaf = np.searchsorted(leaf, domain_bounds[:-1])
-    edge_leaf = np.concatenate((edge_leaf, domain_leaf))
-    target = np.concatenate((target, shallowest[domain_leaf]))
-    row = order[leaf[edge_leaf]]
-    length = (offsets[1:] - offsets[:-1])[row]
-    depth = np.concatenate((node_depth[edge_node], np.full(len(domain_leaf), -1))).astype(np.int64)
-    at = offsets[row] + depth
-
-    tokens = flat[np.minimum(at[:num_edges], len(flat) - 1)]
-    edge_token = np.where(depth[:num_edges] < length[:num_edges], tokens, CLOSE)
-    end = np.where(target >= 0, node_depth[target] if num_nodes else 0, length)
-    tail_length = np.maximum(end - depth - 1, 0)
-    tail_start = np.concatenate(([0], np.cumsum(tail_length)))
-    within = np.arange(tail_start[-1]) - np.repeat(tail_start[:-1], tail_length)
-    tail = flat[np.repeat(at + 1, tail_length) + within]
+    row = order[leaf[np.concatenate((edge_leaf, domain_leaf.astype(np.int32)))]]
+    node_lo = leaf[node_leaf]
+    del leaf, edge_leaf, is_first
+    begin = offsets[row].astype(np.int32)
+    length = offsets[row + 1].astype(np.int32) - begin
+    del row
+    depth = np.concatenate((node_depth[edge_node], np.full(len(domain_leaf), -1, np.int32)))
+    at = begin + depth
+    del begin, edge_node
+    edge_token = flat[np.minimum(at[:num_edges], np.int32(len(flat) - 1))]
+    edge_token[depth[:num_edges] >= length[:num_edges]] = CLOSE
+    leads = _indices(target >= 0)
+    length[leads] = node_depth[target[leads]]
+    del target, leads
+    length -= depth
+    length -= 1
+    tail_length = np.maximum(length, 0, out=length)
+    tail_start = np.zeros(len(tail_length) + 1, dtype=np.int32)
+    np.cumsum(tail_length, out=tail_start[1:])
 
     return TrieArrays(
-        order=order.astype(np.int32),
-        node_lo=leaf[node_leaf].astype(np.int32),
-        node_depth=node_depth.astype(np.int32),
+        order=order,
+        node_lo=node_lo,
+        node_depth=node_depth,
         node_edges=node_edges.astype(np.int32),
-        edge_token=edge_token.astype(np.int32),
+        edge_token=edge_token,
         bounds=bounds,
-        tail_start=tail_start.astype(np.int32),
-        tail=tail.astype(np.int32),
+        tail_start=tail_start,
+        tail=_gather(flat, at + np.int32(1), tail_start),
         domain_bounds=domain_bounds.astype(np.int32),
     )
+
+
+class _Nodes(NamedTuple):
+    """The nodes in preorder, by the leaves (different rows, sorted) below them.
+
+    Attributes:
+        leaf: First leaf below each.
+        end: End of the leaves below each.
+        depth: Number of tokens before each.
+        splits: The leaves at which the choices of the nodes part, node by node.
+        first_split: Where the splits of each node begin.
+    """
+
+    leaf: Int32[np.ndarray, " nodes"]
+    end: Int32[np.ndarray, " nodes"]
+    depth: Int32[np.ndarray, " nodes"]
+    splits: Int32[np.ndarray, " splits"]
+    first_split: Int32[np.ndarray, " nodes"]
+
+
+def _find_nodes(leaf_common: Int32[np.ndarray, " leaves"]) -> _Nodes:
+    """Finds the nodes from how many tokens each leaf has in common with the one before."""
+    splits = _indices(leaf_common >= 0)
+    depth = leaf_common[splits]
+    # Splits of one node share its first leaf and its depth, and sorting by those two is preorder.
+    key = _previous_smaller(leaf_common)[splits].astype(np.int64)
+    key *= int(leaf_common.max()) + 1
+    key += depth
+    by_node = np.argsort(key, kind="stable").astype(np.int32)
+    key = key[by_node]
+    opens = np.ones(len(splits), dtype=bool)
+    opens[1:] = key[1:] != key[:-1]
+    del key
+    first_split = _indices(opens)
+    splits = splits[by_node]
+    del by_node, depth
+    node_split = splits[first_split]
+    lower = _previous_smaller(leaf_common)[node_split]
+    upper = len(leaf_common) - 1 - _previous_smaller(leaf_common[::-1])[::-1][node_split]
+    return _Nodes(lower, upper, leaf_common[node_split], splits, first_split)
+
+
+def _gather(
+    flat: Int32[np.ndarray, " tokens"],
+    begin: Int32[np.ndarray, " runs"],
+    starts: Int32[np.ndarray, " runs+1"],
+) -> Int32[np.ndarray, " total"]:
+    """Runs of tokens, one after the other; made in parts, as a run may be long."""
+    found = np.empty(starts[-1], dtype=np.int32)
+    # From a place in the result to that in the rows.
+    ahead = begin - starts[:-1]
+    for first in range(0, len(found), _PART):
+        end = min(first + _PART, len(found))
+        lo, hi = starts.searchsorted((first, end), side="right") - 1
+        hi = min(int(hi), len(ahead) - 1)
+        inside = np.diff(np.clip(starts[lo : hi + 2], first, end))
+        part = np.arange(first, end, dtype=np.int32)
+        part += np.repeat(ahead[lo : hi + 1], inside)
+        found[first:end] = flat[part]
+    return found
 
 
 def _sort(
     flat: Int32[np.ndarray, " tokens"],
     offsets: Int64[np.ndarray, " items+1"],
     domain: Int32[np.ndarray, " items"],
-) -> tuple[Int64[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
+) -> tuple[Int32[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
     """Sorts items by domain, then token row, then item row; a prefix follows what it starts.
 
     Only items that still tie are looked at again, so that one very long row costs nothing to the
@@ -225,58 +276,114 @@ def _sort(
         with the one before: ``-1`` at the start of a domain, ``_SAME`` if all.
     """
     end_of_row = int(flat.max()) + 1
-    bits = max(end_of_row.bit_length(), 1)
-    per_key = min(64 // bits, _MAX_TOKENS_A_KEY)
-    mask = np.uint64((1 << bits) - 1)
-
-    order = np.argsort(domain, kind="stable")
-    segment = domain[order].astype(np.int64)
-    active = np.arange(len(order))
+    packing = _Packing.of(end_of_row)
+    order = np.argsort(domain, kind="stable").astype(np.int32)
+    segment = domain[order]
+    active = np.arange(len(order), dtype=np.int32)
     common = np.full(len(order), _SAME, dtype=np.int32)
     common[np.flatnonzero(np.diff(segment, prepend=-1))] = -1
 
     depth = 0
     while len(active):
         rows = order[active]
-        start, stop = offsets[rows] + depth, offsets[rows + 1]
-        key = np.zeros(len(rows), dtype=np.uint64)
-        for step in range(per_key):
-            at = start + step
-            token = np.where(at < stop, flat[np.minimum(at, len(flat) - 1)], end_of_row)
-            key = (key << np.uint64(bits)) | token.astype(np.uint64)
+        key = packing.keys(flat, offsets, rows, depth)
         if segment[0] == segment[-1]:
             by_key = np.argsort(key, kind="stable")
         else:
             by_key = np.lexsort((key, segment))
-        key = key[by_key]
         order[active] = rows[by_key]
-
-        same_segment = segment[1:] == segment[:-1]
-        parts = np.flatnonzero(same_segment & (key[1:] != key[:-1])) + 1
-        differs = key[parts] ^ key[parts - 1]
-        shared = np.zeros(len(parts), dtype=np.int32)
-        for step in range(1, per_key):
-            shared += (differs >> np.uint64(bits * (per_key - step))) == 0
-        common[active[parts]] = depth + shared
+        del rows
+        key = key[by_key]
+        del by_key
 
         opens = np.ones(len(key), dtype=bool)
-        opens[1:] = ~same_segment | (key[1:] != key[:-1])
-        segment = np.cumsum(opens) - 1
-        keep = (np.bincount(segment)[segment] > 1) & ((key & mask) != end_of_row)
-        active, segment = active[keep], segment[keep]
-        depth += per_key
+        opens[1:] = key[1:] != key[:-1]
+        same_segment = np.zeros(len(key), dtype=bool)
+        same_segment[1:] = segment[1:] == segment[:-1]
+        for start in range(0, len(key), _PART):
+            part = slice(start, start + _PART)
+            parts = start + np.flatnonzero(same_segment[part] & opens[part])
+            common[active[parts]] = depth + packing.shared(key[parts], key[parts - 1])
+
+        opens |= ~same_segment
+        del same_segment
+        # Alone in its segment is what opens one and is followed by another that does.
+        keep = ~(opens & np.append(opens[1:], True))
+        keep &= (key & packing.mask) != end_of_row
+        segment = np.cumsum(opens, dtype=np.int32)[keep]
+        active = active[keep]
+        depth += packing.tokens
     return order, common
 
 
-def _previous_smaller(values: Int32[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+class _Packing(NamedTuple):
+    """How several tokens are packed into one number that sorts as they do.
+
+    Attributes:
+        end_of_row: Stands for the end of a row; larger than any token.
+        bits: Bits a token.
+        tokens: Tokens a number.
+        mask: The bits of the last token.
+    """
+
+    end_of_row: int
+    bits: int
+    tokens: int
+    mask: np.uint64
+
+    @classmethod
+    def of(cls, end_of_row: int) -> _Packing:
+        """The packing that takes as many tokens as fit."""
+        bits = max(end_of_row.bit_length(), 1)
+        tokens = min(64 // bits, _MAX_TOKENS_A_KEY)
+        return cls(end_of_row, bits, tokens, np.uint64((1 << bits) - 1))
+
+    def keys(
+        self,
+        flat: Int32[np.ndarray, " tokens"],
+        offsets: Int64[np.ndarray, " items+1"],
+        rows: Int32[np.ndarray, " n"],
+        depth: int,
+    ) -> UInt64[np.ndarray, " n"]:
+        """The tokens of some rows from a depth on."""
+        keys = np.zeros(len(rows), dtype=np.uint64)
+        for first in range(0, len(rows), _PART):
+            part = rows[first : first + _PART]
+            start, stop = offsets[part] + depth, offsets[part + 1]
+            key = keys[first : first + _PART]
+            for step in range(self.tokens):
+                at = start + step
+                token = np.where(at < stop, flat[np.minimum(at, len(flat) - 1)], self.end_of_row)
+                key <<= np.uint64(self.bits)
+                key |= token.astype(np.uint64)
+        return keys
+
+    def shared(
+        self, keys: UInt64[np.ndarray, " n"], others: UInt64[np.ndarray, " n"]
+    ) -> Int32[np.ndarray, " n"]:
+        """How many tokens two numbers that are not equal begin with alike."""
+        differs = keys ^ others
+        shared = np.zeros(len(keys), dtype=np.int32)
+        for step in range(1, self.tokens):
+            shared += (differs >> np.uint64(self.bits * (self.tokens - step))) == 0
+        return shared
+
+
+def _previous_smaller(values: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """Index of the nearest smaller value to the left of each, ``-1`` where there is none.
 
     Candidates jump to their own candidate until they are smaller, all of them at once.
     """
-    nearest = np.arange(-1, len(values) - 1)
-    active = np.arange(len(values))
+    nearest = np.arange(-1, len(values) - 1, dtype=np.int32)
+    active = np.arange(len(values), dtype=np.int32)
     while len(active):
         candidate = nearest[active]
         active = active[(candidate >= 0) & (values[candidate] >= values[active])]
+        del candidate
         nearest[active] = nearest[nearest[active]]
     return nearest
+
+
+def _indices(mask: Bool[np.ndarray, " n"]) -> Int32[np.ndarray, " true"]:
+    """Where a mask is true."""
+    return np.flatnonzero(mask).astype(np.int32)

@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Integer
+from jaxtyping import Bool, Int32, Int64, Integer
 
 from reclm.errors import TrieError
 from reclm.items.arrays import load_arrays, save_arrays
+from reclm.items.changes import NewItems, add_items, remove_items
 from reclm.items.construction import (
     CLOSE,
     TokenRows,
     TrieArrays,
     build_arrays,
     flatten_rows,
-    is_token_row,
 )
 from reclm.items.decisions import Decisions, find_decisions
-from reclm.items.insertion import insert_row
 
 __all__ = ["CLOSE", "Children", "Cursor", "Decisions", "ItemTrie"]
 
@@ -97,6 +96,7 @@ class ItemTrie:
         self._tail = arrays.tail.data
         self._domain_bounds = arrays.domain_bounds.data
         self._contained: dict[int, bool] = {}
+        self._rows: dict[int, np.ndarray] = {}
 
     def __reduce__(self) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...]]]:
         """Memory views do not travel to worker processes; they are made again there."""
@@ -128,32 +128,15 @@ class ItemTrie:
             domain = np.fromiter((number[name] for name in domains), np.int32, len(domain))
         return cls(build_arrays(flat, offsets, domain), names)
 
-    def with_item(self, token_row: Sequence[int], domain: str | None = None) -> ItemTrie:
-        """The trie with one more item, whose row is the next one; this trie stays as it is.
-
-        Copies memory instead of sorting again. An item that leaves the catalog is excluded, so that
-        the rows of the others stay what they are.
-
-        Args:
-            token_row: Token ids of the item.
-            domain: The domain it belongs to, one that there is; None for the only one.
-
-        Raises:
-            TrieError: The row is empty, a token is not a token id, or there is no such domain.
-        """
-        number = self._number(domain)
-        tokens = np.asarray(token_row)
-        if not len(tokens):
-            raise TrieError(f"item row {self.num_items}: has no token; expected at least one")
-        if not is_token_row(tokens):
-            raise TrieError(f"item row {self.num_items}: holds something that is no token id")
-        row = tokens.astype(np.int32)
-        return ItemTrie(insert_row(self.arrays, row, number), self.domains)
-
     @property
     def num_items(self) -> int:
-        """Number of items."""
+        """Number of item rows, vacant ones included."""
         return len(self.arrays.order)
+
+    @property
+    def vacant_rows(self) -> Int32[np.ndarray, " vacant"]:
+        """Rows of items that were removed, ascending; nothing leads to them."""
+        return self.arrays.order[self.arrays.domain_bounds[-1] :]
 
     @property
     def num_nodes(self) -> int:
@@ -177,6 +160,21 @@ class ItemTrie:
         position[self.order] = np.arange(self.num_items, dtype=np.int32)
         position.flags.writeable = False
         return position
+
+    def rows_of(self, domain: str | None = None) -> Bool[np.ndarray, " items"]:
+        """Which item rows a domain has.
+
+        Raises:
+            TrieError: There is no such domain, or several and none was named.
+        """
+        number = self._number(domain)
+        if number not in self._rows:
+            lo, hi = self.arrays.domain_bounds[number : number + 2]
+            rows = np.zeros(self.num_items, dtype=np.bool_)
+            rows[self.order[lo:hi]] = True
+            rows.flags.writeable = False
+            self._rows[number] = rows
+        return self._rows[number]
 
     @cached_property
     def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
@@ -241,7 +239,7 @@ class ItemTrie:
 
     def _enter(self, edge: int, lo: int, hi: int, depth: int, chain: int, node: int) -> Cursor:
         """The place on ``edge`` before its tail; ``node`` is the next one in preorder."""
-        if hi - lo == 1 or node == len(self._node_lo) or self._node_lo[node] != lo:
+        if hi - lo <= 1 or node == len(self._node_lo) or self._node_lo[node] != lo:
             node = -1
         return Cursor(lo, hi, depth, node, chain, self._tail_start[edge + 1])
 
@@ -378,11 +376,7 @@ class ItemTrie:
             TrieError: A row does not exist.
         """
         wanted = np.unique(np.fromiter(rows, dtype=np.int64, count=len(rows)))
-        outside = wanted[(wanted < 0) | (wanted >= self.num_items)]
-        if len(outside):
-            raise TrieError(
-                f"item row {outside[0]}: not in the trie; expected 0 to {self.num_items - 1}"
-            )
+        self._check_rows(wanted)
         positions: np.ndarray = self.position[wanted]
         return positions
 
@@ -408,12 +402,71 @@ class ItemTrie:
             TrieError: A row does not exist.
         """
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        outside = wanted[(wanted < 0) | (wanted >= self.num_items)]
+        self._check_items(wanted)
+        return find_decisions(self.arrays, self.position[wanted])
+
+    def _check_items(self, rows: Int64[np.ndarray, " rows"]) -> None:
+        self._check_rows(rows)
+        removed = rows[np.isin(rows, self.vacant_rows)] if len(self.vacant_rows) else rows[:0]
+        if len(removed):
+            raise TrieError(f"item row {removed[0]}: was removed from the trie")
+
+    def _check_rows(self, rows: Int64[np.ndarray, " rows"]) -> None:
+        outside = rows[(rows < 0) | (rows >= self.num_items)]
         if len(outside):
             raise TrieError(
                 f"item row {outside[0]}: not in the trie; expected 0 to {self.num_items - 1}"
             )
-        return find_decisions(self.arrays, self.position[wanted])
+
+    def with_items(
+        self,
+        token_rows: TokenRows,
+        domains: Sequence[str] | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> ItemTrie:
+        """The trie with more items; this one, and what runs on it, stays as it is.
+
+        Args:
+            token_rows: Token ids of each new item, as for :meth:`build`.
+            domains: Name of the domain of each, one that exists.
+            rows: Item row of each, among :attr:`vacant_rows` or next after all others; by default
+                the next ones in order.
+
+        Raises:
+            TrieError: What is given is not a catalog, a domain does not exist, or a row is taken.
+        """
+        flat, offsets = flatten_rows(token_rows)
+        count = len(offsets) - 1
+        named = [None] * count if domains is None else list(domains)
+        chosen = range(self.num_items, self.num_items + count) if rows is None else rows
+        if len(named) != count or len(chosen) != count:
+            raise TrieError(
+                f"items: found {count} token rows, {len(named)} domains, {len(chosen)} rows; "
+                "expected as many of each"
+            )
+        number = {name: self._number(name) for name in dict.fromkeys(named)}
+        domain = np.fromiter((number[name] for name in named), np.int32, count)
+        taken = np.fromiter(chosen, np.int64, count)
+        new = np.sort(taken[~np.isin(taken, self.vacant_rows)])
+        if len(np.unique(taken)) < count or (new != self.num_items + np.arange(len(new))).any():
+            raise TrieError(
+                f"rows: found {taken.tolist()}; expected each once, a vacant row or the next from "
+                f"{self.num_items} on"
+            )
+        changed = add_items(self.arrays, NewItems(flat, offsets, taken, domain))
+        return ItemTrie(changed, self.domains)
+
+    def without_items(self, rows: Collection[int]) -> ItemTrie:
+        """The trie without some items; this one, and what runs on it, stays as it is.
+
+        All other items keep their rows.
+
+        Raises:
+            TrieError: There is no such item, or it was removed before.
+        """
+        wanted = np.unique(np.fromiter(rows, dtype=np.int64, count=len(rows)))
+        self._check_items(wanted)
+        return ItemTrie(remove_items(self.arrays, wanted), self.domains) if len(wanted) else self
 
     def save(self, folder: str | Path) -> None:
         """Writes the trie as npy files and a header; ``folder`` is replaced as a whole."""
