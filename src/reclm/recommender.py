@@ -22,7 +22,9 @@ from reclm.decoding.events import FinishReason
 from reclm.decoding.generate import (
     Completion,
     Engine,
+    Event,
     Finished,
+    Grounding,
     ItemDone,
     Request,
     Scaffold,
@@ -93,6 +95,7 @@ class Recommender:
         catalog: The items, each with the title the model writes as its ``title_t``.
         item_tokens: Tokens of the items.
         renderer: Turns messages into prompts.
+        grounding: The items in the form the engine names them in.
         engine: Generates answers.
         beam: Ranks the items of one place in a text.
 
@@ -121,6 +124,7 @@ class Recommender:
         self._scaffolds: dict[int, ListScaffold] = {}
         self._category_rules: dict[tuple[str, ...], ExcludedItems] = {}
         retriever = None if backbone.head is None else ItemRetriever(backbone.head)
+        self.grounding = Grounding(self._trie, retriever)
         self.engine = Engine(
             backbone.model,
             self._trie,
@@ -389,7 +393,7 @@ class Recommender:
             DataError: A message is malformed.
             NoItemLeftError: The exclusions leave no item at all.
         """
-        pieces = _Pieces(self)
+        pieces = AnswerText(self)
         request = self._chat_request(
             messages, exclude, categories, max_new_tokens, temperature, seed
         )
@@ -411,7 +415,7 @@ class Recommender:
         request = self._chat_request(
             messages, exclude, categories, max_new_tokens, temperature, seed
         )
-        return _Pieces(self).read(request)
+        return AnswerText(self).read(request)
 
     def _chat_request(
         self,
@@ -464,7 +468,7 @@ class Recommender:
         )
 
 
-class _Pieces:
+class AnswerText:
     """Turns the events of one answer into text pieces and items.
 
     Tokens are always decoded with all that precede them: a character may be spread over several
@@ -481,29 +485,41 @@ class _Pieces:
         self._reason: FinishReason = "length"
 
     def read(self, request: Request) -> Iterator[str | Recommendation]:
+        """Text pieces and items of a request as the engine answers it.
+
+        Raises:
+            NoItemLeftError: The exclusions leave no item at all.
+        """
+        for event in self._recommender.engine.generate([request]):
+            yield from self.feed(event)
+
+    def feed(self, event: Event) -> Iterator[str | Recommendation]:
+        """What an event of the answer adds: text, an item, or nothing yet.
+
+        Raises:
+            NoItemLeftError: The exclusions leave no item at all.
+        """
         recommender = self._recommender
-        for event in recommender.engine.generate([request]):
-            if isinstance(event, TextToken):
-                self._tokens.append(event.token_id)
-                yield from self._new_text(wait=True)
-            elif isinstance(event, ItemDone):
-                yield from self._new_text(wait=False)
-                self._tokens += recommender.spelled_tokens(event.item_row)
-                self._shown = len(self._decode())
-                item = recommender.recommendation(
-                    event.item_row, len(self._items) + 1, event.logprob
-                )
-                self._items.append(item)
-                self._parts.append(ItemRef(event.item_row))
-                self._text.append(item.title)
-                yield item
-            elif isinstance(event, Finished):
-                if event.reason == "no_item_left":
-                    raise recommender.no_item_left()
-                yield from self._new_text(wait=False)
-                self._reason = event.reason
+        if isinstance(event, TextToken):
+            self._tokens.append(event.token_id)
+            yield from self._new_text(wait=True)
+        elif isinstance(event, ItemDone):
+            yield from self._new_text(wait=False)
+            self._tokens += recommender.spelled_tokens(event.item_row)
+            self._shown = len(self._decode())
+            item = recommender.recommendation(event.item_row, len(self._items) + 1, event.logprob)
+            self._items.append(item)
+            self._parts.append(ItemRef(event.item_row))
+            self._text.append(item.title)
+            yield item
+        elif isinstance(event, Finished):
+            if event.reason == "no_item_left":
+                raise recommender.no_item_left()
+            yield from self._new_text(wait=False)
+            self._reason = event.reason
 
     def answer(self) -> Answer:
+        """The answer as far as it has been fed."""
         message = Message("assistant", tuple(self._parts))
         return Answer("".join(self._text), tuple(self._items), message, self._reason)
 

@@ -160,7 +160,8 @@ class Answer:
 
     def start(self) -> list[Event]:
         """Begins the answer: what comes before the first decision, or the end if there is none."""
-        if self.request.grounded and not self.spans.left(self.slot):
+        needed = self.request.grounded and self.request.item_limit != 0
+        if needed and not self.spans.left(self.slot):
             return [self._finish("no_item_left")]
         return self._scaffold()
 

@@ -49,7 +49,8 @@ class Request:
     Attributes:
         prompt_ids: Token ids of the prompt.
         max_new_tokens: Tokens of the answer at most, forced ones included.
-        max_items: Items of the answer at most; None for no limit. A scaffold sets it to its length.
+        max_items: Items of the answer at most; None for no limit, 0 for text without items. A
+            scaffold sets it to its length.
         excluded: Items that must not be recommended.
         unique: Never recommend an item twice in the answer.
         domain: Which of the trie's catalogs to recommend from; None for the only one.
@@ -83,8 +84,11 @@ class Request:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens: found {self.max_new_tokens}; expected at least 1")
-        if self.max_items is not None and self.max_items < 1:
-            raise ConfigError(f"max_items: found {self.max_items}; expected at least 1, or None")
+        least = 0 if self.scaffold is None else 1
+        if self.max_items is not None and self.max_items < least:
+            raise ConfigError(
+                f"max_items: found {self.max_items}; expected at least {least}, or None"
+            )
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
                 f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}: "
