@@ -12,7 +12,7 @@ from reclm import Catalog, Item, Recommender
 from reclm.backbone import Backbone, ModelSpec, save_model
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
-from reclm.recommender import Recommendation
+from reclm.answer import Recommendation
 
 
 def make_catalog(titles: tuple[str, ...]) -> Catalog:

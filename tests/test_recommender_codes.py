@@ -15,7 +15,7 @@ from reclm.backbone import Backbone, ModelSpec, add_codes
 from reclm.decoding.request import Request
 from reclm.dialogue.render import ItemRef, Message, Text
 from reclm.items.semantic_ids import SemanticIds, is_code_token
-from reclm.recommender import Recommendation
+from reclm.answer import Recommendation
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from reclm.flags import near, parse, summary
 
 if TYPE_CHECKING:
     from reclm.data.catalog import Catalog
-    from reclm.recommender import Recommendation
+    from reclm.answer import Recommendation
 
 _UNTRAINABLE = 1
 _USER_ERROR = 2

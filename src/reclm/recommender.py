@@ -2,82 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float32
 
+from reclm.answer import Answer, AnswerText, Recommendation, recommendation
 from reclm.backbone import Backbone, ModelSpec, load_model, load_spec
 from reclm.config import Decode
-from reclm.data.catalog import Catalog
+from reclm.data.catalog import Catalog, Item
 from reclm.data.chat import Role
 from reclm.decoding.beam import ItemBeam, RankedItems, Slot
 from reclm.decoding.constraint import ExcludedItems
-from reclm.decoding.events import FinishReason
-from reclm.decoding.generate import (
-    Completion,
-    Engine,
-    Event,
-    Finished,
-    Grounding,
-    ItemDone,
-    Request,
-    Scaffold,
-    TextToken,
-)
+from reclm.decoding.generate import Completion, Engine, Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRanking, ItemRetriever
-from reclm.dialogue.render import ItemRef, Message, Part, Renderer, Text
+from reclm.dialogue.render import Message, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wording_named
 from reclm.errors import ConfigError, DataError, NoItemLeftError, SemanticIdError, VectorError
 from reclm.items.semantic_ids import INDEX, ITEM2ID, SemanticIds, load_semantic_ids
-from reclm.items.titles import canonical_titles
+from reclm.items.titles import canonical_titles, new_titles
 from reclm.items.tokens import ItemTokens, encode_titles
+from reclm.items.trie import ItemTrie
 
 _log = logging.getLogger(__name__)
-_UNFINISHED_CHARACTER = "\ufffd"
 
 ChatMessage = Message | Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """An item in an answer.
-
-    Attributes:
-        item_id: Its id in the catalog.
-        title: Its title as published.
-        rank: Its place in the answer, from 1.
-        score: Probability the model gave it at its place: in a ranking among all items of the
-            catalog, in a written list among those that were still allowed.
-    """
-
-    item_id: str
-    title: str
-    rank: int
-    score: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the assistant said.
-
-    Attributes:
-        text: The answer with titles in place of item spans.
-        items: The items it recommends, in order.
-        message: The same as a turn of the conversation, to be put before the user's next one.
-        finish_reason: Why it ended: ``eos``, ``length`` or ``no_item_left``.
-    """
-
-    text: str
-    items: tuple[Recommendation, ...]
-    message: Message
-    finish_reason: FinishReason
 
 
 class Recommender:
@@ -96,8 +51,7 @@ class Recommender:
         item_tokens: Tokens of the items.
         renderer: Turns messages into prompts.
         grounding: The items in the form the engine names them in.
-        engine: Generates answers.
-        beam: Ranks the items of one place in a text.
+        engine: Generates answers, also for the same model on other catalogs.
 
     Raises:
         SemanticIdError: The model writes codes and none are given.
@@ -119,12 +73,10 @@ class Recommender:
         self.item_tokens = _item_tokens(backbone, spec, catalog, titles, semantic_ids)
         self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
         self._titles = titles
-        self._trie = self.item_tokens.trie()
-        self._longest = int(np.diff(self.item_tokens.offsets).max())
-        self._scaffolds: dict[int, ListScaffold] = {}
-        self._category_rules: dict[tuple[str, ...], ExcludedItems] = {}
         retriever = None if backbone.head is None else ItemRetriever(backbone.head)
-        self.grounding = Grounding(self._trie, retriever)
+        self._scaffolds: dict[int, ListScaffold] = {}
+        self._disabled: frozenset[int] = frozenset()
+        self._ground(self.item_tokens.trie(), retriever)
         self.engine = Engine(
             backbone.model,
             self._trie,
@@ -134,16 +86,14 @@ class Recommender:
             item_only_token_ids=backbone.code_token_ids,
             retriever=retriever,
         )
-        self.beam: ItemBeam | ItemRanking
-        if retriever is not None:
-            self.beam = ItemRanking(backbone.model, self._trie, retriever)
-        else:
-            self.beam = ItemBeam(
-                backbone.model,
-                self._trie,
-                soi_token_id=backbone.soi_token_id,
-                eoi_token_id=backbone.eoi_token_id,
-            )
+
+    def _ground(self, trie: ItemTrie, retriever: ItemRetriever | None) -> None:
+        """Takes the items in the form the engine names them in."""
+        self._trie = trie
+        self.grounding = Grounding(trie, retriever)
+        self._longest = int(np.diff(self.item_tokens.offsets).max())
+        self._rules: dict[tuple[str, ...], ExcludedItems] = {}
+        self._beam: ItemBeam | ItemRanking | None = None
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Recommender:
@@ -195,6 +145,124 @@ class Recommender:
                 )
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
         return Recommender(backbone, self.spec, catalog, semantic_ids)
+
+    @property
+    def beam(self) -> ItemBeam | ItemRanking:
+        """Ranks the items of one place in a text."""
+        if self._beam is None:
+            trie, retriever = self.grounding.trie, self.grounding.retriever
+            if retriever is not None:
+                self._beam = ItemRanking(self.engine.model, trie, retriever)
+            else:
+                self._beam = ItemBeam(
+                    self.engine.model,
+                    trie,
+                    soi_token_id=self.backbone.soi_token_id,
+                    eoi_token_id=self.backbone.eoi_token_id,
+                )
+        return self._beam
+
+    def with_items(
+        self,
+        items: Sequence[Item],
+        semantic_ids: SemanticIds | None = None,
+        vectors: Float32[np.ndarray, "items dim"] | None = None,
+    ) -> Recommender:
+        """The same recommender with some items more; answers that have begun are not disturbed.
+
+        Nothing is built anew: it takes about a millisecond, whatever the catalog holds.
+
+        Args:
+            items: The new items.
+            semantic_ids: Their codes, needed by a model that writes codes.
+            vectors: Their vectors, needed by a model that retrieves.
+
+        Raises:
+            CatalogError: An item id is in the catalog already.
+            DataError: A title is empty once cleaned, or the tokenizer cannot spell it.
+            SemanticIdError: The model writes codes, and none are given or those of another item.
+            TokenizerError: The model has no token for one of the codes.
+            VectorError: The model retrieves and vectors are missing or do not fit.
+        """
+        if not items:
+            return self
+        changed = copy.copy(self)
+        titles = self._titles_of(items)
+        tokens = self._tokens_of(items, titles, semantic_ids)
+        named = [replace(item, title_t=t) for item, t in zip(items, titles, strict=True)]
+        changed.catalog, rows = self.catalog.with_items(named)
+        changed._titles = changed.catalog.titles_t
+        changed.item_tokens = self.item_tokens.with_rows(rows, tokens)
+        changed.renderer = self.renderer.with_items(changed.item_tokens)
+        changed._ground(
+            self._trie.with_items(tokens, rows=rows), self._retriever_with(rows, vectors)
+        )
+        return changed
+
+    def without_items(self, item_ids: Sequence[str]) -> Recommender:
+        """The same recommender without some items; answers that have begun are not disturbed.
+
+        Raises:
+            CatalogError: An item is not in the catalog, or none would be left.
+        """
+        if not item_ids:
+            return self
+        changed = copy.copy(self)
+        rows = [self.catalog.row(item_id) for item_id in item_ids]
+        changed.catalog = self.catalog.without_items(item_ids)
+        changed._disabled = self._disabled.difference(rows)
+        changed._ground(self._trie.without_items(rows), self.grounding.retriever)
+        return changed
+
+    def with_disabled(self, item_ids: Collection[str]) -> Recommender:
+        """The same recommender, where exactly these items of the catalog are never recommended.
+
+        Unlike removed ones they may stand in histories, and come back as they were.
+
+        Raises:
+            CatalogError: An item is not in the catalog.
+        """
+        changed = copy.copy(self)
+        changed._disabled = frozenset(self.catalog.row(item_id) for item_id in item_ids)
+        changed._rules = {}
+        return changed
+
+    @property
+    def disabled(self) -> frozenset[int]:
+        """Rows of items that are never recommended."""
+        return self._disabled
+
+    def _titles_of(self, items: Sequence[Item]) -> list[str]:
+        taken = self.catalog.titles_taken
+        return new_titles(items, taken, self.backbone.tokenizer)
+
+    def _tokens_of(
+        self, items: Sequence[Item], titles: Sequence[str], semantic_ids: SemanticIds | None
+    ) -> list[list[int]]:
+        """Token rows of new items."""
+        if self.spec.item_form == "titles":
+            return encode_titles(titles, self.backbone.tokenizer)
+        if semantic_ids is None or len(semantic_ids) != len(items):
+            raise SemanticIdError(
+                f"catalog {self.catalog.name}: the model writes items as codes, and item "
+                f"{items[0].item_id!r} comes without; give the codes of every new item"
+            )
+        coded = ItemTokens.from_codes(semantic_ids, self.backbone.tokenizer)
+        return [row.tolist() for row in coded.rows()]
+
+    def _retriever_with(
+        self, rows: Sequence[int], vectors: Float32[np.ndarray, "items dim"] | None
+    ) -> ItemRetriever | None:
+        """Finds the items of this catalog and new ones at some rows."""
+        retriever = self.grounding.retriever
+        if retriever is None:
+            return None
+        if vectors is None or len(vectors) != len(rows):
+            raise VectorError(
+                f"catalog {self.catalog.name}: the model finds items by their vectors, and a new "
+                f"item comes without; {retriever.head.how_to_embed()}"
+            )
+        return ItemRetriever(retriever.head.with_rows(rows, vectors))
 
     def recommend(
         self,
@@ -283,13 +351,18 @@ class Recommender:
         rows = {int(row) for row in self.catalog.rows(exclude)}
         if exclude_seen:
             rows.update(int(row) for row in history)
-        if not categories:
-            return ExcludedItems.build(self._trie, rows)
+        return ExcludedItems.build(self._trie, rows, base=self._rule(categories))
+
+    def _rule(self, categories: Sequence[str]) -> ExcludedItems | None:
+        """The items that no answer from these categories may name, whoever asks."""
         key = tuple(sorted(set(categories)))
-        if key not in self._category_rules:
+        if not key and not self._disabled:
+            return None
+        if key not in self._rules:
             outside = ~self.catalog.allowed_rows(key)
-            self._category_rules[key] = ExcludedItems.build(self._trie, outside)
-        return ExcludedItems.build(self._trie, rows, base=self._category_rules[key])
+            outside[list(self._disabled)] = True
+            self._rules[key] = ExcludedItems.build(self._trie, outside)
+        return self._rules[key]
 
     def list_request(
         self,
@@ -347,6 +420,7 @@ class Recommender:
             max_items=k,
             excluded=excluded,
             scaffold=Scaffold(scaffold.before_item) if grounded else None,
+            grounding=self.grounding,
             grounded=grounded,
         )
 
@@ -393,13 +467,13 @@ class Recommender:
             DataError: A message is malformed.
             NoItemLeftError: The exclusions leave no item at all.
         """
-        pieces = AnswerText(self)
+        text = self.answer_text()
         request = self._chat_request(
             messages, exclude, categories, max_new_tokens, temperature, seed
         )
-        for _ in pieces.read(request):
+        for _ in self._read(request, text):
             pass
-        return pieces.answer()
+        return text.answer()
 
     def stream(
         self,
@@ -415,7 +489,17 @@ class Recommender:
         request = self._chat_request(
             messages, exclude, categories, max_new_tokens, temperature, seed
         )
-        return AnswerText(self).read(request)
+        return self._read(request, self.answer_text())
+
+    def answer_text(self) -> AnswerText:
+        """What turns the events of one answer into text and items of this catalog."""
+        return AnswerText(
+            self.backbone.tokenizer, self.catalog, self.spelled_tokens, self.no_item_left
+        )
+
+    def _read(self, request: Request, text: AnswerText) -> Iterator[str | Recommendation]:
+        for event in self.engine.generate([request]):
+            yield from text.feed(event)
 
     def _chat_request(
         self,
@@ -433,6 +517,7 @@ class Recommender:
             excluded=self.excluded(exclude, categories),
             temperature=temperature,
             seed=seed,
+            grounding=self.grounding,
         )
 
     def _scaffold(self, k: int) -> ListScaffold:
@@ -442,16 +527,11 @@ class Recommender:
 
     def _list(self, completion: Completion) -> list[Recommendation]:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
-        return [self.recommendation(row, rank, logprob) for rank, (row, logprob) in ranked]
+        return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 
     def _ranking(self, found: RankedItems) -> list[Recommendation]:
         ranked = enumerate(zip(found.rows.tolist(), found.logprobs.tolist(), strict=True), start=1)
-        return [self.recommendation(row, rank, logprob) for rank, (row, logprob) in ranked]
-
-    def recommendation(self, row: int, rank: int, logprob: float) -> Recommendation:
-        """What is said of an item row that the engine named."""
-        item = self.catalog.item(row)
-        return Recommendation(item.item_id, item.title, rank, math.exp(logprob))
+        return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 
     def spelled_tokens(self, row: int) -> list[int]:
         """Tokens of an item's title in its span, which text behind the span is decoded after."""
@@ -466,84 +546,6 @@ class Recommender:
             "no item left to recommend: the exclusions leave none of the "
             f"{len(self.catalog)} items; exclude fewer or name other categories"
         )
-
-
-class AnswerText:
-    """Turns the events of one answer into text pieces and items.
-
-    Tokens are always decoded with all that precede them: a character may be spread over several
-    tokens, and many tokenizers write a space only between two tokens.
-    """
-
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
-        self._tokens: list[int] = []
-        self._shown = 0
-        self._text: list[str] = []
-        self._parts: list[Part] = []
-        self._items: list[Recommendation] = []
-        self._reason: FinishReason = "length"
-
-    def read(self, request: Request) -> Iterator[str | Recommendation]:
-        """Text pieces and items of a request as the engine answers it.
-
-        Raises:
-            NoItemLeftError: The exclusions leave no item at all.
-        """
-        for event in self._recommender.engine.generate([request]):
-            yield from self.feed(event)
-
-    def feed(self, event: Event) -> Iterator[str | Recommendation]:
-        """What an event of the answer adds: text, an item, or nothing yet.
-
-        Raises:
-            NoItemLeftError: The exclusions leave no item at all.
-        """
-        recommender = self._recommender
-        if isinstance(event, TextToken):
-            self._tokens.append(event.token_id)
-            yield from self._new_text(wait=True)
-        elif isinstance(event, ItemDone):
-            yield from self._new_text(wait=False)
-            self._tokens += recommender.spelled_tokens(event.item_row)
-            self._shown = len(self._decode())
-            item = recommender.recommendation(event.item_row, len(self._items) + 1, event.logprob)
-            self._items.append(item)
-            self._parts.append(ItemRef(event.item_row))
-            self._text.append(item.title)
-            yield item
-        elif isinstance(event, Finished):
-            if event.reason == "no_item_left":
-                raise recommender.no_item_left()
-            yield from self._new_text(wait=False)
-            self._reason = event.reason
-
-    def answer(self) -> Answer:
-        """The answer as far as it has been fed."""
-        message = Message("assistant", tuple(self._parts))
-        return Answer("".join(self._text), tuple(self._items), message, self._reason)
-
-    def _decode(self) -> str:
-        tokenizer: Any = self._recommender.backbone.tokenizer
-        text: str = tokenizer.decode(
-            self._tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
-
-    def _new_text(self, *, wait: bool) -> Iterator[str]:
-        text = self._decode()
-        piece = text[self._shown :]
-        if not piece or (wait and text.endswith(_UNFINISHED_CHARACTER)):
-            return
-        self._shown = len(text)
-        self._text.append(piece)
-        if self._parts and isinstance(self._parts[-1], Text):
-            piece_before = self._parts.pop()
-            assert isinstance(piece_before, Text)
-            self._parts.append(Text(piece_before.text + piece))
-        else:
-            self._parts.append(Text(piece))
-        yield piece
 
 
 def _item_tokens(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,33 @@ class RetrievalHead(nn.Module):
         other.projection = self.projection
         other.center, other.scale = self.center, self.scale
         other.vectors.data = self._standardised(vectors)
+        return other.train(self.training)
+
+    def with_rows(
+        self, rows: Sequence[int], vectors: Float32[np.ndarray, "some dim"]
+    ) -> RetrievalHead:
+        """The same with other vectors at some rows, or new ones behind the last.
+
+        Args:
+            rows: The rows; those that do not exist yet come last, in order.
+            vectors: Vector of each, from the model and wording of those of the training.
+
+        Raises:
+            VectorError: They have another width, or hold something that is not a number.
+        """
+        if vectors.shape[1:] != (self.dim,) or not np.isfinite(vectors).all():
+            raise VectorError(
+                f"item vectors: found shape {list(vectors.shape)}; expected {self.dim} finite "
+                f"numbers an item; {self.how_to_embed()}"
+            )
+        items = max(len(self), max(rows) + 1)
+        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
+        other.projection = self.projection
+        other.center, other.scale = self.center, self.scale
+        every = torch.zeros(items, self.dim, device=self.vectors.device)
+        every[: len(self)] = self.vectors.detach()
+        every[list(rows)] = self._standardised(vectors)
+        other.vectors.data = every
         return other.train(self.training)
 
     @property

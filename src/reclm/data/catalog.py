@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,7 @@ class Catalog:
     Attributes:
         items: The items.
         name: Name of the domain, for example ``"movies"``.
+        vacant: Rows of items that were removed; nothing but :meth:`item` still knows them.
 
     Raises:
         CatalogError: There is no item, or two items have one id.
@@ -59,13 +60,14 @@ class Catalog:
 
     items: tuple[Item, ...]
     name: str
+    vacant: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if not self.items:
+        if not self.num_live:
             raise CatalogError(f"catalog {self.name}: no items; expected at least one")
-        if len(self._row_of) < len(self.items):
+        if len(self._row_of) < self.num_live:
             seen: set[str] = set()
-            for item in self.items:
+            for item in self.live_items:
                 if item.item_id in seen:
                     raise CatalogError(
                         f"catalog {self.name}: item id {item.item_id!r} occurs twice; "
@@ -116,7 +118,7 @@ class Catalog:
     def save(self, folder: str | Path) -> None:
         """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line."""
         folder = Path(folder)
-        metas = {item.item_id: _meta(item) for item in self.items}
+        metas = {item.item_id: _meta(item) for item in self.live_items}
         members = {
             name: [self.items[row].item_id for row in self.category_rows(name)]
             for name in self.categories
@@ -125,7 +127,81 @@ class Catalog:
         write_document(folder / CATEGORIES, members)
 
     def __len__(self) -> int:
+        """Number of rows, vacant ones included."""
         return len(self.items)
+
+    @property
+    def num_live(self) -> int:
+        """Number of items, those that were removed left out."""
+        return len(self.items) - len(self.vacant)
+
+    @property
+    def live_items(self) -> Iterator[Item]:
+        """The items in their order, those that were removed left out."""
+        if not self.vacant:
+            return iter(self.items)
+        return (item for row, item in enumerate(self.items) if row not in self.vacant)
+
+    def with_items(self, items: Sequence[Item]) -> tuple[Catalog, list[int]]:
+        """The catalog with more items, and their rows: vacant ones first, then new ones behind.
+
+        Raises:
+            CatalogError: An item id is taken.
+        """
+        rows = sorted(self.vacant)[: len(items)]
+        rows += range(len(self.items), len(self.items) + len(items) - len(rows))
+        changed = list(self.items)
+        row_of = self._row_of.copy()
+        for row, item in zip(rows, items, strict=True):
+            if item.item_id in row_of:
+                raise CatalogError(
+                    f"catalog {self.name}: item id {item.item_id!r} is taken; expected a new one"
+                )
+            changed[row : row + 1] = [item]
+            row_of[item.item_id] = row
+        taken = self.titles_taken | {str(item.title_t) for item in items if item.title_t}
+        return self._changed(tuple(changed), self.vacant.difference(rows), row_of, taken), rows
+
+    def without_items(self, item_ids: Sequence[str]) -> Catalog:
+        """The catalog without some items; all others keep their rows.
+
+        Raises:
+            CatalogError: An item is not in the catalog, or none would be left.
+        """
+        rows = {self.row(item_id) for item_id in item_ids}
+        if len(rows) >= self.num_live:
+            raise CatalogError(
+                f"catalog {self.name}: nothing would be left without its last item; add another "
+                "one first"
+            )
+        row_of = self._row_of.copy()
+        for item_id in set(item_ids):
+            del row_of[item_id]
+        taken = self.titles_taken - {str(self.items[row].title_t) for row in rows}
+        return self._changed(self.items, self.vacant | rows, row_of, taken)
+
+    def _changed(
+        self,
+        items: tuple[Item, ...],
+        vacant: frozenset[int],
+        row_of: dict[str, int],
+        titles_taken: frozenset[str],
+    ) -> Catalog:
+        """A catalog whose parts are known to be sound, with what would take a pass over it."""
+        changed = object.__new__(Catalog)
+        known = {"items": items, "name": self.name, "vacant": vacant}
+        changed.__dict__.update(known, _row_of=row_of, titles_taken=titles_taken)
+        return changed
+
+    @cached_property
+    def titles_taken(self) -> frozenset[str]:
+        """The titles in the form the model writes, of all items that have one."""
+        return frozenset(item.title_t for item in self.live_items if item.title_t is not None)
+
+    @cached_property
+    def titles_t(self) -> tuple[str, ...]:
+        """Titles in the form the model writes, by row; as published where that is not known."""
+        return tuple(item.title_t or item.title for item in self.items)
 
     def item(self, row: int) -> Item:
         """The item at ``row``.
@@ -189,6 +265,7 @@ class Catalog:
             CatalogError: No item is of one of these categories.
         """
         allowed = np.full(len(self.items), not categories, dtype=np.bool_)
+        allowed[list(self.vacant)] = False
         for name in categories:
             allowed[self.category_rows(name)] = True
         return allowed
@@ -197,7 +274,7 @@ class Catalog:
     def fingerprint(self) -> str:
         """SHA-256 over ids and titles in their order."""
         digest = hashlib.sha256()
-        for item in self.items:
+        for item in self.live_items:
             digest.update(json.dumps([item.item_id, item.title]).encode() + b"\n")
         return digest.hexdigest()
 
@@ -214,16 +291,18 @@ class Catalog:
             )
         pairs = zip(self.items, titles, strict=True)
         items = (dataclasses.replace(item, title_t=title) for item, title in pairs)
-        return Catalog(tuple(items), self.name)
+        return Catalog(tuple(items), self.name, self.vacant)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {item.item_id: row for row, item in enumerate(self.items)}
+        return {item.item_id: row for row, item in enumerate(self.items) if row not in self.vacant}
 
     @cached_property
     def _category_rows(self) -> dict[str, Int64[np.ndarray, " members"]]:
         members: dict[str, list[int]] = {}
         for row, item in enumerate(self.items):
+            if row in self.vacant:
+                continue
             for name in dict.fromkeys(item.categories):
                 members.setdefault(name, []).append(row)
         found = {name: np.asarray(rows, dtype=np.int64) for name, rows in members.items()}

@@ -62,7 +62,7 @@ class ItemBeam:
     the ``width`` likeliest prefixes are kept.
 
     Args:
-        model: A transformers causal LM, also within a PEFT wrapper.
+        model: A transformers causal LM, also within a PEFT wrapper, or one made for packed rows.
         trie: Prefix tree of the items' token rows.
         soi_token_id: Token that opens an item span.
         eoi_token_id: Token that closes an item span.
@@ -88,7 +88,7 @@ class ItemBeam:
         if width < 1:
             raise ConfigError(f"width: found {width}; expected at least 1")
         check_control_tokens(trie, soi_token_id, eoi_token_id, ())
-        self._model = PackedModel(model)
+        self._model = model if isinstance(model, PackedModel) else PackedModel(model)
         self._trie = trie
         self._soi, self._eoi = soi_token_id, eoi_token_id
         self._width = width

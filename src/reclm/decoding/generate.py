@@ -73,6 +73,7 @@ class Engine:
         retriever: Chooses the items; without one the model writes them token by token.
 
     Attributes:
+        model: The model, fed packed rows; a beam may share it.
         statistics: Counts of what was done.
 
     Raises:
@@ -97,7 +98,7 @@ class Engine:
         self._grounding = Grounding(trie, retriever)
         self._item_only = torch.tensor(sorted(item_only_token_ids), dtype=torch.int64)
         self._control = check_control_tokens(trie, soi_token_id, eoi_token_id, stop_token_ids)
-        self._model = PackedModel(model)
+        self.model = PackedModel(model)
         self.statistics = Statistics()
 
     def session(self) -> Session:
@@ -151,7 +152,7 @@ class Engine:
     def _advance(self, active: Sequence[Answer]) -> list[Event]:
         """Feeds all answers what they have not seen yet, and lets each take its next decision."""
         rows = [(answer.cache, answer.unfed()) for answer in active]
-        readout = self._model.forward(rows)
+        readout = self.model.forward(rows)
         self.statistics.forward_passes += 1
         self.statistics.tokens_fed += sum(len(new) for _, new in rows)
         groups = _groups(active)

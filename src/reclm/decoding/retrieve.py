@@ -221,7 +221,7 @@ class ItemRanking:
     """Ranks the items of slots by the retrieval head's softmax; one forward pass for all slots.
 
     Args:
-        model: A transformers causal LM, also within a PEFT wrapper.
+        model: A transformers causal LM, also within a PEFT wrapper, or one made for packed rows.
         trie: The items.
         retriever: Finds them.
 
@@ -232,7 +232,7 @@ class ItemRanking:
 
     def __init__(self, model: Any, trie: ItemTrie, retriever: ItemRetriever) -> None:
         check_items(trie, retriever)
-        self._model = PackedModel(model)
+        self._model = model if isinstance(model, PackedModel) else PackedModel(model)
         self._trie = trie
         self._retriever = retriever
         self.forward_passes = 0

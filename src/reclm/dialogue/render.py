@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -130,6 +131,12 @@ class Renderer:
         self._empty_span = self._control_names[SOI] + self._control_names[EOI]
         self._takes_system = takes_system(tokenizer)
         self._skeletons: dict[tuple[tuple[Outline, ...], bool], Skeleton] = {}
+
+    def with_items(self, item_tokens: ItemTokens) -> Renderer:
+        """The same for another catalog, whose tokens are known to be those of the tokenizer."""
+        other = copy.copy(self)
+        other._items = item_tokens
+        return other
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """Renders whole turns, for training.

@@ -7,7 +7,7 @@ import itertools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from reclm.errors import DataError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reclm.data.catalog import Catalog, Item
 
 _ROUNDS = 5
+# Items of one title, told apart by a number, that may join one after the other.
+_MOST_ALIKE = 1000
 _UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
 
 
@@ -64,6 +66,45 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
         f"item {items[row].item_id!r}: title {titles[row]!r} is that of another item too, and the "
         "tokenizer loses what would tell them apart; give the item a title of its own"
     )
+
+
+def new_titles(
+    items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
+) -> list[str]:
+    """Titles of items that join a catalog, fit to stand in a span; see :func:`canonical_titles`.
+
+    Args:
+        items: The new items.
+        taken: Titles of the items that are there; these keep them.
+        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+
+    Raises:
+        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
+        TokenizerError: A control token is missing.
+    """
+    control_token_ids(tokenizer)
+    markup = _markup_pattern(tokenizer)
+    found: dict[str, None] = {}
+    for item, title in zip(
+        items, _stable(items, [item.title for item in items], tokenizer, markup), strict=True
+    ):
+        endings = itertools.chain(item.categories, map(str, range(2, _MOST_ALIKE)))
+        proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
+        free = (
+            stable
+            for text in proposed
+            if text not in taken and text not in found
+            for stable in _stable([item], [text], tokenizer, markup)
+            if stable not in taken and stable not in found
+        )
+        own = next(free, None)
+        if own is None:
+            raise DataError(
+                f"item {item.item_id!r}: title {title!r} is that of {_MOST_ALIKE} other items too; "
+                "give the item a title of its own"
+            )
+        found[own] = None
+    return list(found)
 
 
 def _clean(title: str, markup: re.Pattern[str]) -> str:

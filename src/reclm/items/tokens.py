@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,6 +150,25 @@ class ItemTokens:
     def rows(self) -> list[Int32[np.ndarray, " tokens"]]:
         """Tokens of every item row, without the control tokens."""
         return np.split(self.flat, self.offsets[1:-1])
+
+    def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
+        """The tokens of a catalog in which other items stand at some rows, or new ones behind.
+
+        Args:
+            rows: The rows; those that do not exist yet come last, in order.
+            tokens: Tokens of each.
+        """
+        kept, end = [], 0
+        for row, own in zip(rows, tokens, strict=True):
+            replaced = min(row, len(self))
+            kept += [self.flat[self.offsets[end] : self.offsets[replaced]], np.array(own, np.int32)]
+            end = min(row + 1, len(self))
+        kept.append(self.flat[self.offsets[end] :])
+        lengths = np.diff(self.offsets)
+        lengths = np.append(lengths, np.zeros(max(0, max(rows) + 1 - len(lengths)), np.int64))
+        lengths[list(rows)] = list(map(len, tokens))
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return replace(self, flat=np.concatenate(kept), offsets=offsets)
 
     def span(self, row: int) -> list[int]:
         """Tokens of an item row with the control tokens around them.
