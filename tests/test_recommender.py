@@ -230,3 +230,67 @@ def test_folder_round_trip(recommender: Recommender, tmp_path: Path) -> None:
     assert [one.score for one in found] == pytest.approx([one.score for one in expected], rel=1e-4)
     with pytest.raises((BackboneError, DataError)):
         Recommender.from_pretrained(tmp_path / "nowhere")
+
+
+def test_changed_catalog_answers_as_one_that_is_built_anew(
+    tiny_backbone: Backbone, titles: tuple[str, ...]
+) -> None:
+    random = np.random.default_rng(0)
+    items = list(make_catalog(titles).items)
+    recommender = Recommender(tiny_backbone, ModelSpec(base="tiny"), make_catalog(titles[:30]))
+    present = {item.item_id: item for item in items[:30]}
+    for number in range(25):
+        absent = [item for item in items if item.item_id not in present]
+        added = [absent[place] for place in random.choice(len(absent), 2, replace=False)]
+        removed = random.choice(sorted(present), 3 if number % 2 else 1, replace=False).tolist()
+        # One item comes back under its id at once, in another category.
+        kept = Item(removed[0], present[removed[0]].title, categories=("back",))
+        if number % 3 == 0:
+            added.append(kept)
+        before = recommender
+        recommender = recommender.with_changes(added, removed)
+        present = {k: v for k, v in present.items() if k not in removed}
+        present |= {item.item_id: item for item in added}
+        assert {item.item_id for item in recommender.catalog.live_items} == set(present)
+        assert {item.item_id for item in before.catalog.live_items} != set(present) or not added
+    anew = Recommender(
+        tiny_backbone, ModelSpec(base="tiny"), Catalog.from_items(list(present.values()))
+    )
+    history = sorted(present)[:2]
+    for decode in ("beam", "list"):
+        expected = anew.recommend(history, k=len(present), decode=decode)
+        found = recommender.recommend(history, k=len(present), decode=decode)
+        assert [one.item_id for one in found] == [one.item_id for one in expected]
+        scores = [one.score for one in expected]
+        assert [one.score for one in found] == pytest.approx(scores, rel=1e-3)
+    assert recommender.catalog.fingerprint != make_catalog(titles).fingerprint
+    for category in anew.catalog.categories:
+        one = anew.recommend(history, categories=[category], k=60)
+        other = recommender.recommend(history, categories=[category], k=60)
+        assert {item.item_id for item in one} == {item.item_id for item in other}
+
+
+def test_change_that_does_not_fit_is_refused_and_leaves_nothing(recommender: Recommender) -> None:
+    catalog = recommender.catalog
+    with pytest.raises(CatalogError, match="i1'"):
+        recommender.with_changes([Item("i1", "Another")])
+    with pytest.raises(CatalogError, match="i99"):
+        recommender.with_changes(removed=["i99"])
+    with pytest.raises(CatalogError, match="nothing would be left"):
+        recommender.with_changes(removed=[item.item_id for item in catalog.items])
+    with pytest.raises(DataError, match="empty once cleaned"):
+        recommender.with_changes([Item("new", "  ")])
+    assert recommender.catalog is catalog
+    twin = recommender.with_changes([Item("new", catalog.titles[0], categories=("Odd",))])
+    assert twin.catalog.item(twin.catalog.row("new")).title_t == f"{catalog.titles[0]} (Odd)"
+
+
+def test_disabled_item_is_not_recommended_until_it_is_back(recommender: Recommender) -> None:
+    [best] = recommender.recommend(["i3"], k=1)
+    without = recommender.with_disabled([best.item_id])
+    for decode in ("beam", "list"):
+        found = without.recommend(["i3"], k=100, decode=decode)
+        assert best.item_id not in {one.item_id for one in found}
+        assert len(found) == len(recommender.catalog) - 2
+    assert without.recommend([best.item_id], k=1)
+    assert without.with_disabled([]).recommend(["i3"], k=1) == [best]

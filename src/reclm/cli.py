@@ -19,8 +19,8 @@ from reclm.errors import CatalogError, ConfigError, ReclmError
 from reclm.flags import near, parse, summary
 
 if TYPE_CHECKING:
-    from reclm.data.catalog import Catalog
     from reclm.answer import Recommendation
+    from reclm.data.catalog import Catalog
 
 _UNTRAINABLE = 1
 _USER_ERROR = 2

@@ -142,16 +142,28 @@ class Catalog:
             return iter(self.items)
         return (item for row, item in enumerate(self.items) if row not in self.vacant)
 
-    def with_items(self, items: Sequence[Item]) -> tuple[Catalog, list[int]]:
-        """The catalog with more items, and their rows: vacant ones first, then new ones behind.
+    def with_changes(
+        self, items: Sequence[Item] = (), removed: Sequence[str] = ()
+    ) -> tuple[Catalog, list[int]]:
+        """The catalog with some items more and some less; all others keep their rows.
+
+        Args:
+            items: New items; one of them may have the id of a removed one.
+            removed: Ids of items that leave.
+
+        Returns:
+            The catalog, and the rows of the new items, ascending: vacant ones first.
 
         Raises:
-            CatalogError: An item id is taken.
+            CatalogError: A removed item is not there, a new one's id is taken, or none is left.
         """
+        gone = {self.row(item_id) for item_id in removed}
+        row_of = self._row_of.copy()
+        for item_id in set(removed):
+            del row_of[item_id]
         rows = sorted(self.vacant)[: len(items)]
         rows += range(len(self.items), len(self.items) + len(items) - len(rows))
         changed = list(self.items)
-        row_of = self._row_of.copy()
         for row, item in zip(rows, items, strict=True):
             if item.item_id in row_of:
                 raise CatalogError(
@@ -159,26 +171,15 @@ class Catalog:
                 )
             changed[row : row + 1] = [item]
             row_of[item.item_id] = row
-        taken = self.titles_taken | {str(item.title_t) for item in items if item.title_t}
-        return self._changed(tuple(changed), self.vacant.difference(rows), row_of, taken), rows
-
-    def without_items(self, item_ids: Sequence[str]) -> Catalog:
-        """The catalog without some items; all others keep their rows.
-
-        Raises:
-            CatalogError: An item is not in the catalog, or none would be left.
-        """
-        rows = {self.row(item_id) for item_id in item_ids}
-        if len(rows) >= self.num_live:
+        if not row_of:
             raise CatalogError(
                 f"catalog {self.name}: nothing would be left without its last item; add another "
                 "one first"
             )
-        row_of = self._row_of.copy()
-        for item_id in set(item_ids):
-            del row_of[item_id]
-        taken = self.titles_taken - {str(self.items[row].title_t) for row in rows}
-        return self._changed(self.items, self.vacant | rows, row_of, taken)
+        taken = self.titles_taken - {str(self.items[row].title_t) for row in gone}
+        taken |= {item.title_t for item in items if item.title_t is not None}
+        vacant = self.vacant.difference(rows) | gone
+        return self._changed(tuple(changed), vacant, row_of, taken), rows
 
     def _changed(
         self,
@@ -226,6 +227,10 @@ class Catalog:
         except KeyError:
             near = _near(item_id, self._row_of)
             raise CatalogError(f"catalog {self.name}: no item with id {item_id!r}{near}") from None
+
+    def has(self, item_id: str) -> bool:
+        """Whether there is an item of this id."""
+        return item_id in self._row_of
 
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
         """The rows of several items, in their order.

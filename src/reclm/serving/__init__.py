@@ -1,0 +1,1 @@
+"""Recommendations over HTTP: an OpenAI-compatible service and its page."""
