@@ -86,6 +86,7 @@ COMMANDS: dict[str, Command] = {
         config.EvaluateReportConfig, "reclm.evaluation.page:evaluate_report", leading="--runs"
     ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
+    "serve": Command(config.ServeConfig, "reclm.serving.server:serve"),
     "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
 }
 

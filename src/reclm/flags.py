@@ -36,7 +36,7 @@ def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
     """
     parser = build_parser(name, settings)
     try:
-        values = parser.parse_args(list(flags))
+        values = parser.parse_args(_gathered(settings, flags))
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error), name, settings, flags)) from error
     return _build(settings, values)
@@ -100,6 +100,25 @@ def near(word: str, known: Iterable[str]) -> str:
     """What a mistyped word may have meant, as the end of a message; empty if nothing is alike."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]}?" if close else ""
+
+
+def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
+    """The command line with the values of a flag of several, given more than once, in one place."""
+    several = {_flag(s.key) for s in _settings(settings) if _member(s.type) is not None}
+    gathered: dict[str, list[str]] = {}
+    others: list[str] = []
+    into = others
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        if name in several:
+            into = gathered.setdefault(name, [])
+            into += [value] if equals else []
+        elif flag.startswith("--"):
+            into = others
+            into.append(flag)
+        else:
+            into.append(flag)
+    return others + [part for name, values in gathered.items() for part in (name, *values)]
 
 
 class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]

@@ -528,15 +528,100 @@ class Recommender:
         temperature: float,
         seed: int,
     ) -> Request:
-        turns = tuple(map(_as_message, messages))
-        return Request(
-            self.renderer.prompt(turns).tolist(),
-            max_new_tokens=max_new_tokens,
+        return self.chat_request(
+            messages,
             excluded=self.excluded(exclude, categories),
+            max_new_tokens=max_new_tokens,
             temperature=temperature,
             seed=seed,
+        )
+
+    def chat_request(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        history: Sequence[int] = (),
+        k: int | None = None,
+        items: bool = True,
+        excluded: ExcludedItems | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Request:
+        """The request for the next turn of a conversation.
+
+        Args:
+            messages: The conversation; its last message is the user's.
+            history: Item rows of the user's history, oldest first. The newest of them follow the
+                last message, in the words the model was trained with.
+            k: Answer with a list of this many items; None lets the model write as it likes.
+            items: Whether the answer may name items at all.
+            excluded: Items the answer may not name.
+            max_new_tokens: Tokens of the answer at most.
+            temperature: Divides the scores before sampling; 0 decodes greedily.
+            top_p: Sample from the smallest set of tokens with this probability.
+            seed: Seed of the samples.
+
+        Raises:
+            ConfigError: The prompt does not fit the model, or a number cannot work.
+            DataError: A message is malformed, or the last one is not the user's.
+        """
+        turns = [_as_message(message) for message in messages]
+        if turns and turns[-1].role == "user" and (history or k is not None):
+            turns[-1:] = self._with_history(turns[-1], history, k)
+        prompt = self.renderer.prompt(turns).tolist()
+        context = self.context_length
+        if context is not None and len(prompt) >= context:
+            raise ConfigError(
+                f"messages: {len(prompt)} tokens; the model reads and writes {context} in all; "
+                "leave the oldest out"
+            )
+        scaffold = None
+        if k is not None:
+            written = self._scaffold(k)
+            scaffold = Scaffold(written.before_item)
+            room = sum(map(len, written.before_item)) + k * (self._longest + 2) + len(written.end)
+            max_new_tokens = min(max_new_tokens, room)
+        if context is not None:
+            max_new_tokens = min(max_new_tokens, context - len(prompt))
+        return Request(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            max_items=k if items else 0,
+            excluded=excluded,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            scaffold=scaffold,
             grounding=self.grounding,
         )
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens the model reads and writes in all; None if its configuration does not say."""
+        config = self.backbone.model.config
+        found: int | None = getattr(config, "max_position_embeddings", None)
+        return found
+
+    def _with_history(
+        self, message: Message, history: Sequence[int], k: int | None
+    ) -> list[Message]:
+        """A user's message, and behind it what the model was trained to be asked."""
+        asked = recommend_messages(
+            wording_named(self.spec.wording),
+            list(history)[-self.spec.max_history :],
+            k or self.spec.list_length,
+            None,
+            self._titles,
+            self.spec.history_form,
+            self.spec.list_form,
+        )
+        said = [part for part in message.parts if not isinstance(part, Text) or part.text.strip()]
+        if not said:
+            return list(asked)
+        *opening, request = asked
+        return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
 
     def _scaffold(self, k: int) -> ListScaffold:
         if k not in self._scaffolds:

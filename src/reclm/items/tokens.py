@@ -298,7 +298,12 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     spelled = [row for row, title in enumerate(titles) if special.search(title)]
     # Tokenisers of the SentencePiece family mark the first word of a text, some of them only at
     # its very start. There the rest of a text cannot be told from a text of its own.
-    alone = _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
+    alone = (
+        # Changes the tokenizer while it lasts, which a thread beside this one would notice.
+        _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
+        if spelled
+        else []
+    )
     hidden = set(spelled)
     opened = [SOI + ("a" if row in hidden else title) for row, title in enumerate(titles)]
     rows = _encode([f"{SOI}a", *opened], tokenizer, special_as_text=False)

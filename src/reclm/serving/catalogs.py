@@ -236,8 +236,8 @@ def _check_codes(new: NewItem, sizes: Sequence[int]) -> None:
     ):
         levels = ", ".join(map(str, sizes))
         raise SemanticIdError(
-            f"item {new.item.item_id!r}: codes {list(codes)}; expected {len(sizes)} of them, from 0 "
-            f"and below {levels}"
+            f"item {new.item.item_id!r}: codes {list(codes)}; expected {len(sizes)} of them, "
+            f"from 0 and below {levels}"
         )
 
 

@@ -65,14 +65,20 @@ class Stream:
     _loop: asyncio.AbstractEventLoop
     _events: asyncio.Queue[list[Event] | BaseException] = field(default_factory=asyncio.Queue)
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
+    async def batches(self, seconds: float) -> AsyncIterator[list[Event]]:
         """The events as they come, those of a step together, until the answer has ended.
 
+        Args:
+            seconds: Time that all of it may take.
+
         Raises:
+            TimeoutError: It takes longer.
             ReclmError: The model or the request made it impossible to go on.
         """
+        end = self._loop.time() + seconds
         while True:
-            events = await self._events.get()
+            async with asyncio.timeout_at(end):
+                events = await self._events.get()
             if isinstance(events, BaseException):
                 raise events
             yield events
@@ -229,7 +235,7 @@ class Worker:
             for index in [index for index, stream in self._rows.items() if stream in left]:
                 session.cancel(index)
                 del self._rows[index], self._began[index]
-            joining = []
+            joining: list[Stream] = []
             while self._waiting and len(self._rows) + len(joining) < self._max_rows:
                 stream = self._waiting.popleft()
                 if stream not in left:

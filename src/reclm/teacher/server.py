@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import socket
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError, require
 from reclm.teacher.client import load_teacher
+from reclm.teacher.listener import bound
 from reclm.teacher.sasrec import WEIGHTS_FILE
 
 # An idle client may be in the middle of a training step.
@@ -40,7 +40,7 @@ def serve_teacher(config: TeacherServeConfig) -> None:
     _check(config)
     prepared_files(config.data)
     catalog = Catalog.load(config.data)
-    with _bound(config) as listener:
+    with bound(config.host, config.port) as listener:
         teacher = load_teacher(config.model, catalog, config.device)
         service = TeacherService(
             teacher, catalog, config, _fingerprint(config.model / WEIGHTS_FILE, catalog)
@@ -98,23 +98,3 @@ def _check(config: TeacherServeConfig) -> None:
         raise ConfigError(f"--timeout: expected more than 0 seconds, got {config.timeout}")
     if not config.model.is_dir():
         raise ConfigError(f"--model {config.model}: no such folder; fit one with `teacher fit`")
-
-
-def _bound(config: TeacherServeConfig) -> socket.socket:
-    """A socket on the port, so that a taken one is known before anything is loaded."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # Only where the protocol is named does asyncio switch Nagle's algorithm off, without which
-        # every answer over a kept connection is 40 ms late.
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"--host {config.host}: {error.strerror}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"--port {config.port} on {config.host}: {error.strerror}") from error
-    return listener

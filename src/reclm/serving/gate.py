@@ -1,0 +1,135 @@
+"""What every request passes: its id, its key, its rate, and what is logged and counted of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from reclm.serving.access import Key, Keys, RateLimit
+from reclm.serving.problems import ApiError
+from reclm.serving.telemetry import Telemetry
+
+# As nginx logs it: the client went away before there was an answer.
+_CLIENT_GONE = 499
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+class Gate:
+    """Lets requests in that may ask, and keeps account of all.
+
+    Args:
+        app: The application behind it.
+        keys: Who may ask; None for anyone.
+        limit: How often.
+        telemetry: Where to count.
+        open_paths: What is answered without a key; a path ending in ``/`` stands for all below.
+        log: Takes one line a request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys | None,
+        limit: RateLimit,
+        telemetry: Telemetry,
+        open_paths: Collection[str],
+        log: Callable[[str], object] = lambda line: print(line, file=sys.stderr),  # noqa: T201
+    ) -> None:
+        self._app = app
+        self._keys, self._limit = keys, limit
+        self._telemetry = telemetry
+        self._open = frozenset(open_paths)
+        self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or refuses it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        status = _CLIENT_GONE
+        complete = False
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def watched(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Content-Security-Policy"] = _POLICY
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                complete = True
+
+        try:
+            refused = self._refusal(scope)
+            if refused is not None:
+                await refused.response()(scope, receive, watched)
+            else:
+                with self._telemetry.span(scope["method"], request_id):
+                    await self._app(scope, receive, watched)
+        except Exception:
+            # The 500 is sent by the layer around this one.
+            status = 500
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self._telemetry.request(route, status, seconds)
+            if complete and status == 200 and route.startswith("/v1/"):
+                self._telemetry.answered += 1
+            self._log(_line(scope, request_id, route, status, seconds))
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        path = scope["path"]
+        state: dict[str, Any] = scope["state"]
+        state["key"] = Key("anyone", admin=True)
+        if path in self._open or path.startswith(self._open_below):
+            return None
+        # A browser asks whether it may before it sends a key.
+        if scope["method"] == "OPTIONS":
+            return None
+        try:
+            who, rate = (scope.get("client") or ("unknown",))[0], None
+            if self._keys is not None:
+                key = self._keys.holder(Headers(scope=scope).get("authorization"))
+                state["key"] = key
+                who, rate = f"key {key.name}", key.rate
+            self._limit.take(who, rate)
+        except ApiError as error:
+            return error
+        return None
+
+
+def _line(scope: Scope, request_id: str, route: str, status: int, seconds: float) -> str:
+    """What the log says: no path as it was sent, no key, nothing of the conversation."""
+    key = scope["state"].get("key")
+    return json.dumps(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request": request_id,
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 4),
+            "key": key.name if key is not None else None,
+        }
+    )

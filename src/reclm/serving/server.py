@@ -1,0 +1,161 @@
+"""The process that serves a model: `reclm serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from reclm.config import ServeConfig
+from reclm.errors import BackboneError, ConfigError, require
+from reclm.teacher.listener import bound
+
+# Clients keep a connection between two turns of a conversation.
+_KEEP_ALIVE = 75
+_BACKLOG = 2048
+
+
+def serve(config: ServeConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then answers what it has accepted and returns.
+
+    Raises:
+        ConfigError: A setting cannot work, or the port is taken.
+        DataError: A catalog is missing or broken.
+        BackboneError: The model is.
+        MissingExtraError: FastAPI, uvicorn or the Prometheus client is not installed.
+    """
+    for package in ("fastapi", "prometheus_client", "uvicorn"):
+        require(package, extra="serve")
+    import uvicorn
+
+    from reclm.serving.access import Keys
+    from reclm.serving.catalogs import load_domains
+    from reclm.serving.service import ChatService
+    from reclm.serving.sessions import SessionStore
+    from reclm.serving.store import CatalogStore
+
+    named = _check(config)
+    keys = None if config.keys is None else Keys.load(config.keys)
+    logging.getLogger("reclm").setLevel(logging.WARNING)
+    with ExitStack() as stack:
+        listener = stack.enter_context(bound(config.host, config.port))
+        state = config.state
+        if state is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reclm-"))
+            state = Path(folder) / "catalogs.sqlite"
+        store = CatalogStore(state)
+        stack.callback(store.close)
+        sessions = None
+        if config.sessions is not None:
+            sessions = SessionStore(config.sessions)
+            stack.callback(sessions.close)
+        recommender = _recommender(config, named)
+        domains = load_domains(recommender, named, store)
+        service = ChatService(recommender, domains, config, keys, sessions)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                service.app(),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE,
+                # Whatever was accepted is answered or given up within `timeout`.
+                timeout_graceful_shutdown=int(config.timeout) + 5,
+            )
+        )
+        # Whoever reads the line below may connect at once.
+        listener.listen(_BACKLOG)
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        host, port = listener.getsockname()[:2]
+        items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
+        console.print(
+            f"reclm: {recommender.spec.method} model on "
+            f"http://{f'[{host}]' if ':' in host else host}:{port} "
+            f"({recommender.engine.model.device}), items of {items}",
+            markup=False,
+        )
+        if config.state is None:
+            console.print("reclm: changes of catalogs end with this process; --state keeps them")
+        # uvicorn raises the signal again when it has shut down, which would end the process
+        # before it says goodbye, and with a failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+    console.print(f"reclm: stopped; {service.telemetry.answered} requests answered")
+
+
+def _recommender(config: ServeConfig, named: dict[str, Path]):  # type: ignore[no-untyped-def]
+    """The model with its catalog; a chat model that is none of ours takes that of a domain."""
+    from reclm.backbone import SPEC_FILE, ModelSpec, load_backbone
+    from reclm.data.catalog import Catalog
+    from reclm.recommender import Recommender
+
+    if (config.model / SPEC_FILE).exists():
+        return Recommender.from_pretrained(config.model, device=config.device)
+    if not named:
+        raise ConfigError(
+            f"--model {config.model}: a plain chat model has no catalog; name one: "
+            "--domain NAME=FOLDER"
+        )
+    if not config.model.is_dir() and str(config.model) != "smollm2":
+        raise BackboneError(f"--model {config.model}: no such folder")
+    name, folder = next(iter(named.items()))
+    backbone = load_backbone(config.model, device=config.device)
+    backbone.model.eval()
+    spec = ModelSpec(base=str(config.model))
+    return Recommender(backbone, spec, Catalog.load(folder, name))
+
+
+def _check(config: ServeConfig) -> dict[str, Path]:
+    """The folders of the domains, if the settings can work."""
+    positive = (
+        "batch",
+        "queue",
+        "max_tokens",
+        "max_messages",
+        "max_characters",
+        "max_history",
+        "max_k",
+        "max_body",
+    )
+    for field in positive:
+        if getattr(config, field) < 1:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected at least 1, got {getattr(config, field)}")
+    if not 0 <= config.port <= 65535:
+        raise ConfigError(f"--port: expected 0 to 65535, got {config.port}")
+    if not config.timeout > 0:
+        raise ConfigError(f"--timeout: expected more than 0 seconds, got {config.timeout}")
+    if config.rate < 0:
+        raise ConfigError(f"--rate: expected 0 or more, got {config.rate}")
+    if not config.name or "/" in config.name:
+        raise ConfigError(f"--name: found {config.name!r}; expected a name without a slash")
+    if config.keys is None and not _is_this_machine(config.host):
+        raise ConfigError(
+            f"--host {config.host}: others could reach the service without a key; give --keys FILE"
+        )
+    named: dict[str, Path] = {}
+    for pair in config.domain:
+        name, equals, folder = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")
+        if name in named:
+            raise ConfigError(f"--domain {name}: given twice")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--domain {name}: no such folder: {folder}")
+        named[name] = Path(folder)
+    return named
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
