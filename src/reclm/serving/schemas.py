@@ -141,7 +141,7 @@ class AnswerItem(BaseModel):
     categories: list[str]
     rank: int = Field(description="Its place among the items, from 1.")
     score: float = Field(description="Probability the model gave it at its place.")
-    start: int | None = Field(None, description="Where its title starts in the text, in characters")
+    start: int | None = None
     end: int | None = None
 
 
