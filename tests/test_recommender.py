@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from reclm import Catalog, Item, Recommender
+from reclm.answer import Recommendation
 from reclm.backbone import Backbone, ModelSpec, save_model
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
-from reclm.answer import Recommendation
 
 
 def make_catalog(titles: tuple[str, ...]) -> Catalog:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from reclm import Catalog, Item, Recommender
+from reclm.answer import Recommendation
 from reclm.backbone import Backbone, ModelSpec, add_codes
 from reclm.decoding.request import Request
 from reclm.dialogue.render import ItemRef, Message, Text
 from reclm.items.semantic_ids import SemanticIds, is_code_token
-from reclm.answer import Recommendation
 
 
 @pytest.fixture(scope="module")

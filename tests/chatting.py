@@ -1,0 +1,53 @@
+"""`reclm serve` as a process, for tests to talk to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HOSTILE = '<img src=x onerror="document.title=1">&amp;<b>Bold</b>'
+
+
+class Server:
+    """`reclm serve` as users start it."""
+
+    def __init__(self, log: Path, *flags: str | Path) -> None:
+        self._log = log.open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "reclm.cli", "serve", "--port", "0", *map(str, flags)],
+            stderr=self._log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
+            if self._process.poll() is not None:
+                raise AssertionError(log.read_text())
+            time.sleep(0.02)
+        self.port = int(found[1])
+        self.pid = self._process.pid
+        self._path = log
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        return self._path.read_text()
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        code = self._process.wait(timeout=60)
+        self._log.close()
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.wait()

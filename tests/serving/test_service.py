@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from chatting import HOSTILE, Server
+from reclm import Recommender
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def http(server: Server) -> httpx.Client:
+    return httpx.Client(base_url=server.url, timeout=30)
+
+
+def said(content: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content}]
+
+
+def chat(client: openai.OpenAI, content: str = "Hello", **extra: Any) -> Any:
+    standard = {
+        name: extra.pop(name)
+        for name in ("stream", "stop", "max_tokens", "temperature", "seed", "stream_options")
+        if name in extra
+    }
+    model = extra.pop("model", "reclm/films")
+    return client.chat.completions.create(
+        model=model, messages=said(content), extra_body=extra, **standard
+    )
+
+
+def check_items(items: list[dict[str, Any]], text: str) -> None:
+    for item in items:
+        assert text[item["start"] : item["end"]] == item["title"]
+
+
+def test_answer_is_that_of_the_model_in_this_process(
+    client: openai.OpenAI, recommender: Recommender
+) -> None:
+    for content in ("Hello", "Two films, please.", "Été"):
+        answer = chat(client, content, max_tokens=60)
+        expected = recommender.chat(said(content), max_new_tokens=60)
+        assert answer.choices[0].message.content == expected.text
+        assert [item["id"] for item in answer.items] == [one.item_id for one in expected.items]
+        assert answer.items
+        check_items(answer.items, answer.choices[0].message.content)
+        assert "<SOI>" not in expected.text
+        assert answer.usage.completion_tokens == 60
+        assert answer.choices[0].finish_reason == "length"
+        assert answer.catalog_version == 0
+
+
+def test_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
+    whole = chat(client, max_tokens=50)
+    text, items, reasons = "", [], []
+    usage = None
+    options = {"include_usage": True}
+    for chunk in chat(client, max_tokens=50, stream=True, stream_options=options):
+        usage = chunk.usage or usage
+        items += getattr(chunk, "items", [])
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+    assert text == whole.choices[0].message.content
+    assert items == whole.items
+    assert reasons == ["length"]
+    assert usage == whole.usage
+
+
+def test_without_a_domain_no_item_is_named(client: openai.OpenAI, recommender: Recommender) -> None:
+    answer = chat(client, model="reclm", max_tokens=60)
+    assert answer.items == []
+    assert answer.domain is None
+    with pytest.raises(openai.BadRequestError, match="needs a domain"):
+        chat(client, model="reclm", k=3)
+
+
+def test_list_of_k_items_obeys_every_rule(client: openai.OpenAI, recommender: Recommender) -> None:
+    answer = chat(client, "", k=6, history=["i3", "i6"], exclude=["i9"], categories=["Drama"])
+    found = [item["id"] for item in answer.items]
+    assert len(set(found)) == 6
+    assert not {"i3", "i6", "i9"} & set(found)
+    assert all(item["categories"] == ["Drama"] for item in answer.items)
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.items[0]["rank"] == 1
+    expected = recommender.recommend(["i3", "i6"], 6, ["i9"], ["Drama"], decode="list")
+    assert found == [one.item_id for one in expected]
+    seen_again = chat(client, "", k=40, history=["i3"], exclude_seen=False)
+    assert "i3" in {item["id"] for item in seen_again.items}
+    fewer = chat(client, "", k=40, history=["i3"])
+    assert len(fewer.items) == 39
+
+
+def test_recommendations_are_those_of_the_library(
+    http: httpx.Client, recommender: Recommender
+) -> None:
+    body: dict[str, Any] = {"domain": "films", "history": ["i1", "i2"], "k": 5}
+    for decode in ("beam", "list"):
+        reply = http.post("/v1/recommendations", json=body | {"decode": decode})
+        assert reply.status_code == 200
+        found = reply.json()["items"]
+        expected = recommender.recommend(["i1", "i2"], 5, decode=decode)  # type: ignore[arg-type]
+        assert [item["id"] for item in found] == [one.item_id for one in expected]
+        scores = [one.score for one in expected]
+        assert [item["score"] for item in found] == pytest.approx(scores, rel=1e-3)
+    everything = [f"i{row}" for row in range(40)]
+    reply = http.post("/v1/recommendations", json=body | {"exclude": everything})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "no_item_left"
+
+
+def test_another_domain_has_other_items(client: openai.OpenAI, http: httpx.Client) -> None:
+    answer = chat(client, "", domain="books", model="reclm", k=4)
+    assert {item["id"] for item in answer.items} == {"b/0", "b/1", "b/2", "b/3"}
+    # A title is data: it comes as it was given, and the text has it as the item's title.
+    assert HOSTILE in answer.choices[0].message.content
+    check_items(answer.items, answer.choices[0].message.content)
+    assert http.get("/v1/catalogs/books/items/b/3").json()["title"] == HOSTILE
+
+
+def test_models_name_the_domains(client: openai.OpenAI) -> None:
+    assert [m.id for m in client.models.list()] == ["reclm", "reclm/films", "reclm/books"]
+
+
+def test_stop_ends_the_answer_before_it(client: openai.OpenAI) -> None:
+    whole = chat(client, model="reclm", max_tokens=60).choices[0].message.content
+    stop = whole[20:23]
+    answer = chat(client, model="reclm", max_tokens=60, stop=[stop, "never said"])
+    assert answer.choices[0].message.content == whole[: whole.index(stop)]
+    assert answer.choices[0].finish_reason == "stop"
+    pieces = [
+        chunk.choices[0].delta.content or ""
+        for chunk in chat(client, model="reclm", max_tokens=60, stop=stop, stream=True)
+    ]
+    assert "".join(pieces) == whole[: whole.index(stop)]
+
+
+def test_samples_depend_on_the_seed_alone(client: openai.OpenAI) -> None:
+    def sample(seed: int) -> str:
+        answer = chat(client, max_tokens=40, temperature=1.0, seed=seed)
+        return str(answer.choices[0].message.content)
+
+    assert sample(1) == sample(1)
+    assert len({sample(seed) for seed in range(4)}) > 1
+
+
+def test_items_of_an_earlier_answer_stay_items(
+    client: openai.OpenAI, recommender: Recommender
+) -> None:
+    first = chat(client, max_tokens=40)
+    told = {
+        "role": "assistant",
+        "content": first.choices[0].message.content,
+        "items": [{k: item[k] for k in ("id", "start", "end")} for item in first.items],
+    }
+    answer = client.chat.completions.create(
+        model="reclm/films",
+        messages=[*said("Hello"), told, *said("More")],  # type: ignore[list-item]
+        max_tokens=40,
+    )
+    before = recommender.chat(said("Hello"), max_new_tokens=40)
+    user = said("Hello")[0]
+    expected = recommender.chat([user, before.message, said("More")[0]], max_new_tokens=40)
+    assert answer.choices[0].message.content == expected.text
+
+
+def test_session_is_kept_and_forgotten(client: openai.OpenAI, http: httpx.Client) -> None:
+    first = chat(client, "Hello", session="s1", max_tokens=30)
+    second = chat(client, "More", session="s1", max_tokens=30)
+    kept = http.get("/v1/sessions/s1").json()["messages"]
+    assert [message["role"] for message in kept] == ["user", "assistant"] * 2
+    assert kept[1]["content"] == first.choices[0].message.content
+    assert kept[3]["content"] == second.choices[0].message.content
+    assert (
+        second.choices[0].message.content
+        != chat(client, "More", max_tokens=30).choices[0].message.content
+    )
+    assert http.delete("/v1/sessions/s1").json()["deleted"] is True
+    assert http.get("/v1/sessions/s1").status_code == 404
+
+
+def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
+    page = http.get("/v1/catalogs/films/items", params={"query": "LIGHTS harbour"}).json()
+    assert [item["title"] for item in page["items"]] == [
+        "Harbour Lights (1991)",
+        "Harbour Lights II (1994)",
+    ]
+    assert page["total"] == 2
+    # Accents and capitals do not count, and what begins with the words comes first.
+    page = http.get("/v1/catalogs/films/items", params={"query": "ete a"}).json()
+    assert page["items"][0]["title"] == "Été à Nîmes (1993)"
+    page = http.get("/v1/catalogs/films/items", params={"category": "Crime", "limit": 3}).json()
+    assert page["total"] == 13
+    assert len(page["items"]) == 3
+    info = http.get("/v1/catalogs/films").json()
+    assert info["items"] == 40
+    assert info["categories"] == ["Comedy", "Crime", "Drama"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"model": "gpt"}, 404, "no model 'gpt'"),
+        ({"model": "reclm/toys"}, 404, "no such catalog"),
+        ({"model": "reclm/films", "domain": "books"}, 400, "says another"),
+        ({"domain": "../../etc"}, 404, "no such catalog"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": [{"role": "assistant", "content": "Hi"}]}, 400, "one from the user"),
+        ({"messages": [{"role": "tool", "content": "Hi"}]}, 400, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 7}]}, 400, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "x" * 90_000}]}, 400, "tokens"),
+        ({"messages": said("Hi") * 201}, 400, "expected 200 at most"),
+        ({"history": ["i999"], "domain": "films"}, 400, "no item with id 'i999'"),
+        ({"exclude": [3], "domain": "films"}, 400, "exclude.0"),
+        ({"exlude": ["i3"], "domain": "films"}, 400, "exlude: no such field"),
+        ({"categories": ["Dramma"], "domain": "films"}, 400, "near: 'Drama'"),
+        ({"k": 0, "domain": "films"}, 400, "k: "),
+        ({"k": 101, "domain": "films"}, 400, "100 at most"),
+        ({"max_tokens": 100_000}, 400, "512 at most"),
+        ({"n": 2}, 400, "n: "),
+        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"top_p": 0}, 400, "top_p"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_says_why(
+    http: httpx.Client, body: dict[str, Any], status: int, message: str
+) -> None:
+    whole = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5} | body
+    reply = http.post("/v1/chat/completions", json=whole)
+    assert reply.status_code == status
+    error = reply.json()["error"]
+    assert message in error["message"]
+    assert "\n" not in error["message"]
+    assert len(error["message"]) < 500
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_client_that_goes_away_frees_its_place(server: Server, http: httpx.Client) -> None:
+    def active() -> float:
+        lines = http.get("/metrics").text.splitlines()
+        [found] = [line for line in lines if line.startswith("reclm_active_answers ")]
+        return float(found.split()[1])
+
+    body = {"model": "reclm", "messages": said("Hello"), "max_tokens": 500, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as reply:
+        next(reply.iter_lines())
+        assert active() == 1
+    # Without a stream, the client closes the connection while it waits.
+    with httpx.Client(timeout=0.05) as impatient, pytest.raises(httpx.ReadTimeout):
+        impatient.post(f"{server.url}/v1/chat/completions", json=body | {"stream": False})
+    deadline = time.monotonic() + 10
+    while active() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert active() == 0
+
+
+def test_deadline_ends_an_answer_with_an_error(http: httpx.Client) -> None:
+    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 500, "deadline": 0.05}
+    reply = http.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 504
+    assert reply.json()["error"]["code"] == "deadline"
+
+
+def test_answers_side_by_side_are_those_of_one_at_a_time(
+    server: Server, recommender: Recommender
+) -> None:
+    contents = [f"Film number {number}, please." for number in range(24)]
+    expected = [recommender.chat(said(content), max_new_tokens=40) for content in contents]
+    found: dict[str, tuple[str, list[str]]] = {}
+
+    def ask(content: str) -> None:
+        body = {
+            "model": "reclm/films", "messages": said(content), "max_tokens": 40, "stream": True
+        }  # fmt: skip
+        text, items = "", []
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body, timeout=60
+        ) as reply:
+            for line in reply.iter_lines():
+                if line.startswith("data: {"):
+                    chunk = json.loads(line.removeprefix("data: "))
+                    text += chunk["choices"][0]["delta"].get("content", "")
+                    items += [item["id"] for item in chunk.get("items", [])]
+        found[content] = text, items
+
+    threads = [threading.Thread(target=ask, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for content, answer in zip(contents, expected, strict=True):
+        assert found[content] == (answer.text, [one.item_id for one in answer.items])
+
+
+def test_metrics_and_schema(http: httpx.Client, client: openai.OpenAI) -> None:
+    chat(client, max_tokens=20)
+    text = http.get("/metrics").text
+    for name in ("reclm_tokens_total", "reclm_items_total", "reclm_first_token_seconds_count"):
+        [line] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        assert float(line.split()[1]) > 0
+    assert 'reclm_catalog_items{domain="films"} 40.0' in text
+    assert http.get("/readyz").json() == {"status": "ready"}
+    assert "/v1/chat/completions" in http.get("/openapi.json").json()["paths"]
+    reply = http.get("/healthz")
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert len(reply.headers["x-request-id"]) == 16
