@@ -158,7 +158,12 @@ class ChatService:
             redoc_url=None,
             lifespan=self._lifespan,
         )
-        app.add_middleware(BodyLimit, max_bytes=config.max_body, timeout=config.timeout)
+        app.add_middleware(
+            BodyLimit,
+            max_bytes=config.max_body,
+            timeout=config.timeout,
+            problem=lambda status, message: ApiError(status, message, param="body").body(),
+        )
         app.add_middleware(
             Gate,
             keys=self._keys,

@@ -6,6 +6,8 @@ FastAPI can limit the size too, but not the time, and its answer does not name t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
@@ -21,14 +23,22 @@ class BodyLimit:
     The size counts as it arrives, so it holds for a body without a declared length too.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        timeout: float,
+        problem: Callable[[int, str], dict[str, Any]] = lambda _, detail: {"detail": detail},
+    ) -> None:
         """Wraps an application.
 
         Args:
             app: Gets whole bodies only.
             max_bytes: Size of a body at most.
             timeout: Seconds a body may take to arrive.
+            problem: Body of a refusal, from its status and why.
         """
+        self._problem = problem
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
@@ -45,14 +55,14 @@ class BodyLimit:
             return
         except TimeoutError:
             message = f"body: not complete within {self._timeout:g} s; send it faster or in parts"
-            await _refuse(408, message, scope, receive, send)
+            await self._refuse(408, message, scope, receive, send)
             return
         if body is None:
             message = (
                 f"body: more than {self._max_bytes} bytes; expected {self._max_bytes} at most, "
-                "so ask about fewer rows at once"
+                "so ask about less at once"
             )
-            await _refuse(413, message, scope, receive, send)
+            await self._refuse(413, message, scope, receive, send)
             return
         replayed = False
 
@@ -86,8 +96,10 @@ class BodyLimit:
             if not message.get("more_body", False):
                 return bytes(body) if size <= self._max_bytes else None
 
-
-async def _refuse(status: int, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
-    # What is left of the body would be read as the next request.
-    response = JSONResponse({"detail": detail}, status, headers={"Connection": "close"})
-    await response(scope, receive, send)
+    async def _refuse(
+        self, status: int, detail: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        # What is left of the body would be read as the next request.
+        headers = {"Connection": "close"}
+        response = JSONResponse(self._problem(status, detail), status, headers=headers)
+        await response(scope, receive, send)
