@@ -40,6 +40,13 @@ class Server:
     def said(self) -> str:
         return self._path.read_text()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from chatting import HOSTILE, Server
 from reclm import Catalog, Item, Recommender
-from reclm.backbone import Backbone, ModelSpec, save_model
+from reclm.backbone import Backbone, ModelSpec, add_codes, save_model
+from reclm.items.semantic_ids import SemanticIds
+from reclm.retrieval import RetrievalHead
 
 GENRES = ("Drama", "Comedy", "Crime")
 
@@ -70,3 +74,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, model: Path, books: Path) -
     running.terminate()
     assert running.wait() == 0
     assert "Traceback" not in running.said
+
+
+@pytest.fixture(scope="session")
+def coded(tiny_backbone: Backbone, titles: tuple[str, ...]) -> Recommender:
+    """A random model that writes codes, of two levels of eight."""
+    backbone = add_codes(copy.deepcopy(tiny_backbone), (8, 8))
+    catalog = Catalog.from_items(items(titles)[:40])
+    rows = np.arange(40, dtype=np.int32)
+    codes = SemanticIds(np.stack([rows // 8, rows % 8], axis=1), (8, 8))
+    spec = ModelSpec(base="tiny", method="token", item_form="codes", code_sizes=(8, 8))
+    return Recommender(backbone, spec, catalog, codes)
+
+
+@pytest.fixture(scope="session")
+def retrieving(tiny_backbone: Backbone, titles: tuple[str, ...]) -> Recommender:
+    """A random model that retrieves, by vectors of six numbers."""
+    backbone = copy.deepcopy(tiny_backbone)
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    head = RetrievalHead.create(32, vectors)
+    spec = ModelSpec(base="tiny", method="ret")
+    catalog = Catalog.from_items(items(titles)[:40])
+    return Recommender(replace(backbone, head=head.eval()), spec, catalog)

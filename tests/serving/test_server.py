@@ -46,8 +46,10 @@ def test_catalog_changes_while_it_is_served_and_survives_a_kill(
 ) -> None:
     state = tmp_path / "state.sqlite"
     flags = ("--model", model, "--domain", f"films={model}", "--state", state)
-    running = Server(tmp_path / "log", *flags)
-    with httpx.Client(base_url=running.url, timeout=30) as http:
+    with (
+        Server(tmp_path / "log", *flags) as running,
+        httpx.Client(base_url=running.url, timeout=30) as http,
+    ):
         before = listed(http)
         assert len(before) == 40
         new = {"id": "new/1", "title": TITLE, "categories": ["Romance"]}
@@ -76,17 +78,17 @@ def test_catalog_changes_while_it_is_served_and_survives_a_kill(
         assert http.get("/v1/catalogs/films/items/i10").json()["title"] != "Renamed (1999)"
         again["items"].pop()
         assert http.post("/v1/catalogs/films/items", json=again).json()["version"] == 4
-    running.kill()
-    running = Server(tmp_path / "again", *flags)
-    with httpx.Client(base_url=running.url, timeout=30) as http:
+        running.kill()
+    with (
+        Server(tmp_path / "again", *flags) as running,
+        httpx.Client(base_url=running.url, timeout=30) as http,
+    ):
         assert http.get("/v1/catalogs/films").json()["version"] == 4
         assert listed(http) == (before | {"new/1"}) - {"i7", "i8"}
         assert http.get("/v1/catalogs/films/items/i10").json()["title"] == "Renamed (1999)"
         assert http.get("/v1/catalogs/films/items/i8").json()["enabled"] is False
         http.patch("/v1/catalogs/films/items/i8", json={"enabled": True})
         assert "i8" in listed(http)
-    running.terminate()
-    assert running.wait() == 0
 
 
 def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
@@ -147,9 +149,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Any:
     }
     (folder / "keys.json").write_text(json.dumps(keys))
     flags = ("--keys", folder / "keys.json", "--sessions", folder / "sessions.sqlite")
-    running = Server(folder / "log", "--model", model, "--queue", "2", "--batch", "1", *flags)
-    yield running
-    running.kill()
+    with Server(
+        folder / "log", "--model", model, "--queue", "2", "--batch", "1", *flags
+    ) as running:
+        yield running
 
 
 def as_user(server: Server, name: str) -> httpx.Client:
@@ -325,14 +328,13 @@ def test_hostile_bodies_are_refused(server: Server) -> None:
 
 
 def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
-    running = Server(tmp_path / "log", "--model", model, "--timeout", "1")
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
     )
-    assert b" 408 " in raw(running, head).splitlines()[0]
-    assert httpx.get(f"{running.url}/healthz").status_code == 200
-    running.kill()
+    with Server(tmp_path / "log", "--model", model, "--timeout", "1") as running:
+        assert b" 408 " in raw(running, head).splitlines()[0]
+        assert httpx.get(f"{running.url}/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(

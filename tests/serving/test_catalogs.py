@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reclm import Item, Recommender
+from reclm.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
+from reclm.serving.catalogs import Domain, load_domains
+from reclm.serving.store import CatalogStore, NewItem
+
+
+def new(item_id: str, title: str, *categories: str) -> NewItem:
+    return NewItem(Item(item_id, title, categories=categories))
+
+
+def ids(domain: Domain) -> set[str]:
+    return {item.item_id for item in domain.version.catalog.live_items}
+
+
+def test_versions_are_immutable_and_changes_that_arrive_together_make_one(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    store = CatalogStore(tmp_path / "state.sqlite")
+    domain = Domain("films", recommender, store)
+    before = domain.version
+
+    async def change() -> None:
+        first = domain.put([new("a", "Alpha")])
+        rest = [domain.put([new(f"b{n}", f"Beta {n}")]) for n in range(10)]
+        failing = domain.put([new("c", " ")])
+        results = await asyncio.gather(first, *rest, failing, return_exceptions=True)
+        assert isinstance(results[-1], DataError)
+        numbers = [version.number for version in results[:-1]]  # type: ignore[union-attr]
+        assert numbers[0] == 1
+        # While the first was made, the others gathered.
+        assert max(numbers) <= 3
+        for version in results[:-1]:
+            assert not isinstance(version, BaseException)
+            assert version.number <= domain.version.number
+
+    asyncio.run(change())
+    assert ids(domain) == {f"i{row}" for row in range(40)} | {"a"} | {f"b{n}" for n in range(10)}
+    assert before.number == 0
+    assert len(before.catalog) == 40
+    assert store.version("films") == domain.version.number
+
+
+def test_restart_finds_what_was_saved(tmp_path: Path, recommender: Recommender) -> None:
+    shuffled = random.Random(0)
+    path = tmp_path / "state.sqlite"
+    store = CatalogStore(path)
+    domain = Domain("films", recommender, store)
+
+    async def change() -> None:
+        for number in range(60):
+            present = sorted(ids(domain))
+            kind = shuffled.randrange(4)
+            if kind == 0:
+                await domain.put([new(f"n{number}", f"New {number}", "New")])
+            elif kind == 1:
+                chosen = shuffled.choice(present)
+                await domain.put([new(chosen, f"Renamed {number}", "Renamed")])
+            elif kind == 2:
+                await domain.remove(shuffled.sample(present, 2))
+            else:
+                chosen = shuffled.choice(present)
+                await domain.enable(chosen, enabled=shuffled.random() < 0.4)
+
+    asyncio.run(change())
+
+    def described(domain: Domain) -> dict[str, Any]:
+        version = domain.version
+        return {
+            item.item_id: (item.title, item.categories, row in version.recommender.disabled)
+            for row, item in enumerate(version.catalog.items)
+            if row not in version.catalog.vacant
+        }
+
+    # A second reader, while the first still has the file open, as after a kill.
+    again = Domain("films", recommender, CatalogStore(path))
+    assert described(again) == described(domain)
+    assert again.version.number == domain.version.number
+    asyncio.run(again.put([new("more", "More")]))
+    assert again.version.number == domain.version.number + 1
+
+
+def test_only_item_may_be_replaced_and_not_removed(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    everything = [f"i{row}" for row in range(1, 40)]
+    domain = Domain(
+        "films", recommender.with_changes(removed=everything), CatalogStore(tmp_path / "s")
+    )
+    asyncio.run(domain.put([new("i0", "The Only One")]))
+    [item] = list(domain.version.catalog.live_items)
+    assert item.title == "The Only One"
+    with pytest.raises(CatalogError, match="nothing would be left"):
+        asyncio.run(domain.remove(["i0"]))
+    with pytest.raises(CatalogError, match="nothing would be left"):
+        asyncio.run(domain.enable("i0", enabled=False))
+
+
+def test_what_the_method_needs_of_an_item_is_asked_for(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    domain = Domain("films", recommender, CatalogStore(tmp_path / "s"))
+    with pytest.raises(CatalogError, match="share an id"):
+        asyncio.run(domain.put([new("x", "One"), new("x", "Two")]))
+    with pytest.raises(CatalogError, match="i99"):
+        asyncio.run(domain.remove(["i99"]))
+
+
+def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    path.write_text("no database" * 100)
+    with pytest.raises(ArtifactError, match="not a usable SQLite file"):
+        CatalogStore(path)
+    other = tmp_path / "other.sqlite"
+    CatalogStore(other).close()
+    with sqlite3.connect(other) as database:
+        database.execute("UPDATE format SET version = 99")
+    with pytest.raises(ArtifactError, match="found format 99; expected 1"):
+        CatalogStore(other)
+
+
+def test_model_of_codes_takes_items_with_codes_of_their_own(
+    tmp_path: Path, coded: Recommender
+) -> None:
+    domain = Domain("films", coded, CatalogStore(tmp_path / "s"))
+    with pytest.raises(SemanticIdError, match="expected 2 of them"):
+        asyncio.run(domain.put([new("x", "Without")]))
+    taken = NewItem(Item("x", "Twin"), codes=(0, 0))
+    with pytest.raises(SemanticIdError, match="those of another item"):
+        asyncio.run(domain.put([taken]))
+    with pytest.raises(SemanticIdError, match="below 8, 8"):
+        asyncio.run(domain.put([NewItem(Item("x", "Far"), codes=(0, 8))]))
+    asyncio.run(domain.put([NewItem(Item("x", "Fits"), codes=(7, 7))]))
+    found = domain.version.recommender.recommend(["i1"], 100, decode="list")
+    assert "x" in {one.item_id for one in found}
+    # The one whose codes these are may be replaced by another with the same.
+    asyncio.run(domain.put([NewItem(Item("i0", "Anew"), codes=(0, 0))]))
+    assert domain.version.catalog.item(domain.version.catalog.row("i0")).title == "Anew"
+
+
+def test_model_that_retrieves_takes_items_with_vectors(
+    tmp_path: Path, retrieving: Recommender
+) -> None:
+    domain = Domain("films", retrieving, CatalogStore(tmp_path / "s"))
+    with pytest.raises(VectorError, match="a vector of 0 numbers; expected 6"):
+        asyncio.run(domain.put([new("x", "Without")]))
+    added = NewItem(Item("x", "Fits"), vector=(0.5,) * 6)
+    asyncio.run(domain.put([added]))
+    asyncio.run(domain.remove(["i1", "i2"]))
+    for decode in ("beam", "list"):
+        found = domain.version.recommender.recommend(["i3"], 100, decode=decode)  # type: ignore[arg-type]
+        assert {one.item_id for one in found} == ids(domain) - {"i3"}
+
+
+def test_domains_need_what_the_method_needs(
+    tmp_path: Path, recommender: Recommender, retrieving: Recommender, books: Path
+) -> None:
+    store = CatalogStore(tmp_path / "s")
+    found = load_domains(recommender, {"films": books.parent / "books"}, store)
+    assert found["films"].version.catalog.num_live == 4
+    assert set(load_domains(recommender, {}, store)) == {recommender.catalog.name}
+    from reclm.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="found 0 npy files"):
+        load_domains(retrieving, {"books": books}, store)

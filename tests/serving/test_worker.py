@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from reclm import Recommender
+from reclm.decoding.events import Event
+from reclm.decoding.generate import Request
+from reclm.errors import TrieError
+from reclm.serving.worker import Pass, QueueFullError, Stream, Worker
+
+
+def request(recommender: Recommender, text: str, tokens: int = 30) -> Request:
+    return recommender.chat_request([{"role": "user", "content": text}], max_new_tokens=tokens)
+
+
+async def events(stream: Stream, seconds: float = 30) -> list[Event]:
+    return [event async for several in stream.batches(seconds) for event in several]
+
+
+@asynccontextmanager
+async def working(recommender: Recommender, **limits: Any) -> AsyncIterator[Worker]:
+    worker = Worker(recommender.engine, **{"max_rows": 4, "max_queue": 8, **limits})
+    worker.start()
+    try:
+        yield worker
+    finally:
+        await asyncio.to_thread(worker.close)
+
+
+def test_answers_are_those_of_the_engine_alone(recommender: Recommender) -> None:
+    asked = [request(recommender, f"Hello {number}") for number in range(9)]
+    expected = []
+    for one in asked:
+        own = list(recommender.engine.generate([one]))
+        expected.append([event for event in own if not hasattr(event, "logprob")])
+
+    async def ask() -> list[list[Event]]:
+        passes: list[Pass] = []
+        async with working(recommender, observe=passes.append, max_queue=9) as worker:
+            streams = [worker.submit(one) for one in asked]
+            found = await asyncio.gather(*map(events, streams))
+        assert max(one.rows for one in passes) == 4
+        assert sum(one.tokens for one in passes) > 0
+        return list(found)
+
+    for own, found in zip(expected, asyncio.run(ask()), strict=True):
+        # Events of a session count from its first request on.
+        assert [type(event) for event in own] == [
+            type(event) for event in found if not hasattr(event, "logprob")
+        ]
+
+
+def test_request_that_does_not_fit_fails_alone(recommender: Recommender) -> None:
+    other = recommender.with_disabled(["i1"]).with_changes(removed=["i2"])
+    wrong = Request(
+        request(recommender, "Hi").prompt_ids, 20, excluded=other.excluded(["i1"]),
+        grounding=recommender.grounding,
+    )  # fmt: skip
+
+    async def ask() -> None:
+        async with working(recommender) as worker:
+            good, bad = worker.submit(request(recommender, "Hi")), worker.submit(wrong)
+            with pytest.raises(TrieError):
+                await events(bad)
+            assert await events(good)
+
+    asyncio.run(ask())
+
+
+def test_queue_is_bounded_and_the_closing_service_takes_no_one(recommender: Recommender) -> None:
+    async def ask() -> None:
+        async with working(recommender, max_rows=1, max_queue=2) as worker:
+            first = worker.submit(request(recommender, "Hi", 200))
+            iterator = first.batches(30)
+            await anext(iterator)
+            others = [worker.submit(request(recommender, "Hi")) for _ in range(2)]
+            assert not worker.has_room
+            with pytest.raises(QueueFullError, match="2 requests waiting") as full:
+                worker.submit(request(recommender, "Hi"))
+            assert full.value.retry_after >= 1
+            worker.cancel(first)
+            # Those who wait get the place of the one that left.
+            for stream in others:
+                assert await events(stream)
+            assert worker.active == 0
+        with pytest.raises(QueueFullError, match="is closing"):
+            worker.submit(request(recommender, "Hi"))
+
+    asyncio.run(ask())
+
+
+def test_answer_that_takes_too_long_is_given_up(recommender: Recommender) -> None:
+    async def ask() -> None:
+        async with working(recommender) as worker:
+            stream = worker.submit(request(recommender, "Hi", 400))
+            with pytest.raises(TimeoutError):
+                await events(stream, 0.01)
+            worker.cancel(stream)
+
+    asyncio.run(ask())
+
+
+def test_model_that_fails_fails_those_who_wait_and_goes_on(
+    recommender: Recommender, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = recommender.engine.model
+    real = model.forward
+
+    def broken(rows: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    async def ask() -> None:
+        async with working(recommender) as worker:
+            model.forward = broken  # type: ignore[method-assign]
+            try:
+                with pytest.raises(RuntimeError, match="out of memory"):
+                    await events(worker.submit(request(recommender, "Hi")))
+            finally:
+                model.forward = real  # type: ignore[method-assign]
+            assert await events(worker.submit(request(recommender, "Hi")))
+            assert await worker.call(lambda: 7) == 7
+            with pytest.raises(ZeroDivisionError):
+                await worker.call(lambda: 1 // 0)
+
+    asyncio.run(ask())
+    assert "the model failed" in caplog.text
