@@ -131,7 +131,7 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
         thread.join()
     assert running.wait() == 0
     assert len(answers) == 12
-    assert "reclm: stopped; 12 requests answered" in running.said
+    assert "reclm: stopped; 12 requests accepted, 12 answered" in running.said
 
 
 @pytest.fixture(scope="module")

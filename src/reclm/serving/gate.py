@@ -94,8 +94,9 @@ class Gate:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
             self._telemetry.request(route, status, seconds)
-            if complete and status == 200 and route.startswith("/v1/"):
-                self._telemetry.answered += 1
+            if route.startswith("/v1/"):
+                self._telemetry.accepted += 1
+                self._telemetry.answered += complete
             self._log(_line(scope, request_id, route, status, seconds))
 
     def _refusal(self, scope: Scope) -> ApiError | None:

@@ -86,7 +86,10 @@ def serve(config: ServeConfig) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])
-    console.print(f"reclm: stopped; {service.telemetry.answered} requests answered")
+    counts = service.telemetry
+    console.print(
+        f"reclm: stopped; {counts.accepted} requests accepted, {counts.answered} answered"
+    )
 
 
 def _recommender(config: ServeConfig, named: dict[str, Path]):  # type: ignore[no-untyped-def]

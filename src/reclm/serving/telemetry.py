@@ -26,7 +26,8 @@ class Telemetry:
     """Counters of one service, in a registry of its own.
 
     Attributes:
-        answered: Answers that were sent to their end.
+        accepted: Requests to the API.
+        answered: Those of them whose answer was sent to its end.
         active: Answers that grow.
         queued: Requests that wait.
         version: Version of each catalog.
@@ -72,7 +73,7 @@ class Telemetry:
         self.catalog_items = Gauge(
             "reclm_catalog_items", "Items of each catalog.", ("domain",), registry=registry
         )
-        self.answered = 0
+        self.accepted = self.answered = 0
         self._tracer = None
         if trace:
             self._tracer = require("opentelemetry.trace", extra="otel").get_tracer("reclm")
