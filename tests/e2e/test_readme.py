@@ -20,6 +20,7 @@ _PAGES = (
     "docs/unirec.md",
     "docs/semantic-ids.md",
     "docs/teacher.md",
+    "docs/serving.md",
     "docs/retrieval.md",
     "docs/grpo.md",
     "docs/evaluation.md",
