@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import Watched, chromium
 from reclm.cli import COMMANDS, main
 from reclm.config import EvaluateRecommendConfig, EvaluateReportConfig
 from reclm.data.catalog import Catalog, Item
@@ -92,6 +93,26 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path, runs: li
     assert {("item", EVIL), ("hit", "T3")} <= set(page.marked)
     again = evaluate_report(EvaluateReportConfig(tuple(runs), tmp_path / "again", EVIL))
     assert again.read_text() == html
+
+
+def test_a_browser_opens_the_page_without_complaint_or_request(
+    tmp_path: Path, runs: list[str]
+) -> None:
+    out = tmp_path / "report"
+    evaluate_report(EvaluateReportConfig(tuple(runs), out))
+    address = (out / "report.html").resolve().as_uri()
+    with chromium() as browser:
+        watched = Watched(browser, address)
+        watched.page.wait_for_load_state("networkidle")
+        assert watched.page.locator("table").count() >= 2
+        images = watched.page.locator("img")
+        assert images.count() >= 1
+        for number in range(images.count()):
+            assert images.nth(number).evaluate("image => image.naturalWidth") > 100
+        assert EVIL in watched.page.locator("body").inner_text()
+        assert watched.complaints == []
+        assert watched.foreign == []
+        watched.close()
 
 
 def test_the_commands_of_the_page_make_the_same_runs(runs: list[str]) -> None:
