@@ -240,6 +240,16 @@ def test_page_fits_and_every_control_has_a_name(
     watched.close()
 
 
+def test_reference_of_the_api_is_a_page(browser: Any, server: Server) -> None:
+    watched = Watched(browser, f"{server.url}/docs")
+    page = watched.page
+    page.get_by_text("POST /v1/chat/completions").wait_for()
+    assert "catalog_version" in page.locator("#reference").inner_text()
+    assert watched.complaints == []
+    assert watched.foreign == [] or all(a.startswith(server.url) for a in watched.foreign)
+    watched.close()
+
+
 def test_page_names_nothing_of_another_origin() -> None:
     for path in PAGE.iterdir():
         text = path.read_text(encoding="utf-8")

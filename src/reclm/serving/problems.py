@@ -116,5 +116,5 @@ async def respond_to_form(_request: Request, error: Exception) -> JSONResponse:
     if name == "body":
         message = "expected a JSON object with Content-Type: application/json"
     if first["type"] == "extra_forbidden":
-        message = "no such field; see /openapi.json"
+        message = "no such field; see /docs"
     return ApiError(400, f"{name}: {message}", param=name, code="form").response()

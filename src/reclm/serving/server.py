@@ -8,12 +8,16 @@ import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from reclm.config import ServeConfig
 from reclm.errors import BackboneError, ConfigError, require
 from reclm.teacher.listener import bound
+
+if TYPE_CHECKING:
+    from reclm.recommender import Recommender
 
 # Clients keep a connection between two turns of a conversation.
 _KEEP_ALIVE = 75
@@ -92,7 +96,7 @@ def serve(config: ServeConfig) -> None:
     )
 
 
-def _recommender(config: ServeConfig, named: dict[str, Path]):  # type: ignore[no-untyped-def]
+def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     """The model with its catalog; a chat model that is none of ours takes that of a domain."""
     from reclm.backbone import SPEC_FILE, ModelSpec, load_backbone
     from reclm.data.catalog import Catalog

@@ -1,0 +1,406 @@
+"""Conversations over HTTP: whole, as a stream, and the items without any prose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from reclm.config import ServeConfig
+from reclm.recommender import Recommender
+from reclm.serving.catalogs import Domain, Version
+from reclm.serving.chat import Piece, Writer, chat_request
+from reclm.serving.lookup import PROBLEMS, find_domain
+from reclm.serving.problems import ApiError, api_error
+from reclm.serving.schemas import (
+    AnswerItem,
+    AnswerMessage,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    Choice,
+    ItemQuestion,
+    RecommendationRequest,
+    Recommendations,
+    Usage,
+)
+from reclm.serving.sessions import SessionStore
+from reclm.serving.telemetry import Telemetry
+from reclm.serving.worker import Stream, Worker
+
+# Letters beyond which a conversation is read off the event loop.
+_LONG = 10_000
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A conversation that is being answered.
+
+    Attributes:
+        body: What was sent.
+        version: The catalog version it sees; None for plain text.
+        stream: The answer to be.
+        writer: Its text.
+        prompt_tokens: Tokens of the prompt.
+        seconds: Time it may take.
+        answer_id: Its name.
+        created: When it was asked for, in seconds since 1970.
+        started: The same by the clock that measures.
+    """
+
+    body: ChatRequest
+    version: Version | None
+    stream: Stream
+    writer: Writer
+    prompt_tokens: int
+    seconds: float
+    answer_id: str
+    created: int
+    started: float
+
+
+class Conversations:
+    """Answers conversations and questions about items.
+
+    Args:
+        recommender: The model, for text without items.
+        domains: Catalogs by their names.
+        config: Limits and names.
+        worker: The thread of the model.
+        telemetry: Counters.
+        sessions: Keeps conversations; None for none.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        domains: Mapping[str, Domain],
+        config: ServeConfig,
+        worker: Worker,
+        telemetry: Telemetry,
+        sessions: SessionStore | None,
+    ) -> None:
+        self._plain = recommender
+        self._domains = domains
+        self._config = config
+        self._worker, self._telemetry = worker, telemetry
+        self._sessions = sessions
+
+    def add_to(self, app: FastAPI) -> None:
+        """Adds the endpoints to an application."""
+
+        @app.post("/v1/chat/completions", responses=PROBLEMS, response_model=ChatCompletion)
+        async def chat(body: ChatRequest, request: Request) -> Response:
+            """Continues a conversation, as OpenAI's chat completions do."""
+            asked = await self._asked(body, request)
+            try:
+                pieces = self._pieces(asked)
+                if not body.stream:
+                    await _unless_gone(request, _exhausted(pieces))
+                    self._keep(asked, request)
+                    return JSONResponse(_completion(asked).model_dump())
+                # An answer that cannot be begun is an error with a status of its own.
+                first = await _unless_gone(request, anext(pieces, []))
+            except BaseException:
+                self._worker.cancel(asked.stream)
+                raise
+            return StreamingResponse(
+                self._events(asked, first, pieces, request),
+                media_type="text/event-stream",
+                headers={"X-Accel-Buffering": "no"},
+            )
+
+        @app.post("/v1/recommendations", responses=PROBLEMS)
+        async def recommendations(body: RecommendationRequest, request: Request) -> Recommendations:
+            """The items that follow a history, without any text."""
+            self._check_question(body, body.k)
+            if body.domain is None and len(self._domains) == 1:
+                domain = next(iter(self._domains.values()))
+            else:
+                domain = find_domain(self._domains, body.domain or "", "domain")
+            version = domain.version
+            recommender = version.recommender
+
+            def answer() -> list[AnswerItem]:
+                found = recommender.recommend(
+                    body.history,
+                    body.k,
+                    body.exclude,
+                    body.categories,
+                    body.exclude_seen,
+                    body.decode,
+                )
+                return [
+                    AnswerItem(
+                        id=one.item_id,
+                        title=one.title,
+                        categories=list(
+                            version.catalog.item(version.catalog.row(one.item_id)).categories
+                        ),
+                        rank=one.rank,
+                        score=one.score,
+                    )
+                    for one in found
+                ]
+
+            async with asyncio.timeout(self._config.timeout):
+                items = await _unless_gone(request, self._worker.call(answer))
+            return Recommendations(domain=domain.name, catalog_version=version.number, items=items)
+
+    def add_sessions_to(self, app: FastAPI) -> None:
+        """Adds the endpoints for conversations that are kept."""
+
+        @app.get("/v1/sessions/{name}", responses=PROBLEMS)
+        async def session(name: str, request: Request) -> dict[str, Any]:
+            """A conversation that the server keeps."""
+            messages = self._store().messages(request.state.key.name, name)
+            if not messages:
+                raise ApiError(404, "no such session", param="session", code="not_found")
+            return {"session": name, "messages": messages}
+
+        @app.delete("/v1/sessions/{name}", responses=PROBLEMS)
+        async def forget(name: str, request: Request) -> dict[str, Any]:
+            """Forgets a conversation."""
+            if not self._store().forget(request.state.key.name, name):
+                raise ApiError(404, "no such session", param="session", code="not_found")
+            return {"session": name, "deleted": True}
+
+    async def _asked(self, body: ChatRequest, request: Request) -> _Asked:
+        """Puts a conversation into the queue."""
+        started = time.perf_counter()
+        version = self._version(body)
+        if body.session is not None:
+            kept = self._store().messages(request.state.key.name, body.session)
+            before = [ChatMessage.model_validate(message) for message in kept]
+            body = body.model_copy(update={"messages": [*before, *body.messages]})
+        self._check_conversation(body)
+        recommender = self._plain if version is None else version.recommender
+        letters = sum(len(message.text) for message in body.messages)
+
+        def read() -> Any:
+            return chat_request(
+                body,
+                recommender,
+                items=version is not None,
+                max_tokens=self._config.max_tokens,
+            )
+
+        asked = await asyncio.to_thread(read) if letters > _LONG else read()
+        seconds = min(body.deadline or self._config.timeout, self._config.timeout)
+        return _Asked(
+            body,
+            version,
+            self._worker.submit(asked),
+            Writer(recommender, body.stops),
+            len(asked.prompt_ids),
+            seconds,
+            f"chatcmpl-{secrets.token_hex(12)}",
+            int(time.time()),
+            started,
+        )
+
+    async def _pieces(self, asked: _Asked) -> AsyncIterator[list[Piece]]:
+        """The answer as it grows; once it has ended, or no one asks on, its place is free."""
+        first = True
+        try:
+            async for events in asked.stream.batches(asked.seconds):
+                pieces = asked.writer.feed(events)
+                if pieces and first:
+                    self._telemetry.first(time.perf_counter() - asked.started)
+                    first = False
+                if pieces:
+                    yield pieces
+                if asked.writer.finish_reason is not None:
+                    break
+        finally:
+            self._worker.cancel(asked.stream)
+
+    async def _events(
+        self,
+        asked: _Asked,
+        first: list[Piece],
+        pieces: AsyncIterator[list[Piece]],
+        request: Request,
+    ) -> AsyncIterator[str]:
+        """The answer as server-sent events."""
+        try:
+            yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
+            for piece in first:
+                yield _event(_piece_chunk(asked, piece))
+            async for several in pieces:
+                yield "".join(_event(_piece_chunk(asked, piece)) for piece in several)
+            self._keep(asked, request)
+            last = _chunk(asked, {}, asked.writer.finish_reason)
+            yield _event(last)
+            options = asked.body.stream_options
+            if options is not None and options.include_usage:
+                usage = _usage(asked).model_dump()
+                yield _event(_chunk(asked, None) | {"choices": [], "usage": usage})
+        except Exception as error:
+            yield _event(api_error(error).body())
+        finally:
+            self._worker.cancel(asked.stream)
+        yield "data: [DONE]\n\n"
+
+    def _keep(self, asked: _Asked, request: Request) -> None:
+        """Writes the conversation down, if the request named a session."""
+        if asked.body.session is None:
+            return
+        writer = asked.writer
+        said = [
+            {"role": message.role, "content": message.text}
+            | ({"items": [item.model_dump() for item in message.items]} if message.items else {})
+            for message in asked.body.messages
+        ]
+        items = [{"id": i.id, "start": i.start, "end": i.end} for i in writer.items]
+        answer = {"role": "assistant", "content": writer.text, "items": items}
+        self._store().save(request.state.key.name, asked.body.session, [*said, answer])
+
+    def _store(self) -> SessionStore:
+        if self._sessions is None:
+            raise ApiError(
+                400, "session: this server keeps no conversations; send all messages",
+                param="session", code="no_sessions",
+            )  # fmt: skip
+        return self._sessions
+
+    def _version(self, body: ChatRequest) -> Version | None:
+        """The catalog version a conversation sees; None for plain text."""
+        name, _, of_model = body.model.partition("/")
+        if name != self._config.name:
+            raise ApiError(
+                404, f"model: no model {body.model!r}; see /v1/models", param="model",
+                code="model_not_found",
+            )  # fmt: skip
+        if of_model and body.domain not in (None, of_model):
+            raise ApiError(400, "domain: the model's name says another", param="domain")
+        if of_model:
+            return find_domain(self._domains, of_model, "model").version
+        if body.domain is None:
+            for field in ("history", "exclude", "categories", "k"):
+                if getattr(body, field):
+                    raise ApiError(
+                        400, f"{field}: needs a domain to recommend from", param="domain",
+                        code="domain_missing",
+                    )  # fmt: skip
+            return None
+        return find_domain(self._domains, body.domain, "domain").version
+
+    def _check_question(self, body: ItemQuestion, k: int | None) -> None:
+        limits = {
+            "history": self._config.max_history,
+            "exclude": self._config.max_history,
+            "categories": self._config.max_history,
+        }
+        for field, limit in limits.items():
+            if (count := len(getattr(body, field))) > limit:
+                raise ApiError(
+                    400, f"{field}: {count} entries; expected {limit} at most", param=field
+                )
+        if k is not None and k > self._config.max_k:
+            raise ApiError(400, f"k: found {k}; expected {self._config.max_k} at most", param="k")
+
+    def _check_conversation(self, body: ChatRequest) -> None:
+        config = self._config
+        self._check_question(body, body.k)
+        if len(body.messages) > config.max_messages:
+            raise ApiError(
+                400, f"messages: {len(body.messages)}; expected {config.max_messages} at most",
+                param="messages",
+            )  # fmt: skip
+        letters = sum(len(message.text) for message in body.messages)
+        if letters > config.max_characters:
+            raise ApiError(
+                400, f"messages: {letters} characters; expected {config.max_characters} at most",
+                param="messages",
+            )  # fmt: skip
+        for field in ("max_tokens", "max_completion_tokens"):
+            if (getattr(body, field) or 0) > config.max_tokens:
+                raise ApiError(400, f"{field}: expected {config.max_tokens} at most", param=field)
+
+
+async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
+    """Waits for something, and gives it up when the client has gone.
+
+    Raises:
+        ApiError: It has; no one reads this.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ApiError(499, "the client has gone")
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _exhausted(pieces: AsyncIterator[list[Piece]]) -> None:
+    async for _ in pieces:
+        pass
+
+
+def _completion(asked: _Asked) -> ChatCompletion:
+    writer = asked.writer
+    message = AnswerMessage(content=writer.text, items=writer.items)
+    choice = Choice(message=message, finish_reason=writer.finish_reason or "length")
+    return ChatCompletion(
+        id=asked.answer_id,
+        created=asked.created,
+        model=asked.body.model,
+        choices=[choice],
+        usage=_usage(asked),
+        items=writer.items,
+        domain=_domain_of(asked),
+        catalog_version=None if asked.version is None else asked.version.number,
+    )
+
+
+def _domain_of(asked: _Asked) -> str | None:
+    return None if asked.version is None else asked.version.catalog.name
+
+
+def _usage(asked: _Asked) -> Usage:
+    written = asked.writer.tokens
+    return Usage(
+        prompt_tokens=asked.prompt_tokens,
+        completion_tokens=written,
+        total_tokens=asked.prompt_tokens + written,
+    )
+
+
+def _chunk(
+    asked: _Asked, delta: dict[str, Any] | None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {
+        "id": asked.answer_id,
+        "object": "chat.completion.chunk",
+        "created": asked.created,
+        "model": asked.body.model,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        "catalog_version": None if asked.version is None else asked.version.number,
+    }
+
+
+def _piece_chunk(asked: _Asked, piece: Piece) -> dict[str, Any]:
+    chunk = _chunk(asked, {"content": piece.text})
+    return chunk if piece.item is None else chunk | {"items": [piece.item.model_dump()]}
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
