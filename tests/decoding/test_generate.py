@@ -356,7 +356,9 @@ def test_requests_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_new_tokens"):
         Request([4], max_new_tokens=0)
     with pytest.raises(ConfigError, match="max_items"):
-        Request([4], max_items=0)
+        Request([4], max_items=-1)
+    with pytest.raises(ConfigError, match="max_items"):
+        Request([4], max_items=0, scaffold=Scaffold(((),)))
     with pytest.raises(ConfigError, match="top_p"):
         Request([4], top_p=0)
     with pytest.raises(ConfigError, match="prompt_ids"):

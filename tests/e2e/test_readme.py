@@ -50,6 +50,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", _PAGES)
 def test_every_block_of_the_page_runs(page, demo_folder, tmp_path):
     shutil.copytree(demo_folder, tmp_path / "work", symlinks=True)
