@@ -61,6 +61,10 @@ class TeacherError(ReclmError):
     """The teacher cannot answer."""
 
 
+class ScorerError(ReclmError):
+    """A scorer of rewritten titles cannot answer; a reward is never made up in its place."""
+
+
 class BackboneError(ReclmError):
     """A language model cannot be created, loaded, adapted or saved."""
 
