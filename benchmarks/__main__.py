@@ -1,31 +1,68 @@
-"""Runs the benchmarks one after the other, each in a process of its own.
+"""Runs the benchmarks one after the other, each in a process of its own, and joins their tables.
 
-python -m benchmarks [NAME ...]
+python -m benchmarks [NAME ...] [--device cuda] [--dtype bfloat16]
 """
 
 from __future__ import annotations
 
+import argparse
+import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.report import RESULTS, markdown
 
 _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "report"}
+# They train, and take a quarter of an hour or more; or read raw files that not everyone has.
+_LONG = {"grpo_training", "amazon"}
+_ON_A_DEVICE = {"answer", "scale"}
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "peft", "trl", "faiss-cpu")
 
 
-def main(names: list[str]) -> int:
-    """Runs the named benchmarks, or all; the exit code is that of the first that failed."""
+def main() -> int:
+    """Runs the named benchmarks, or all but the long ones; the exit code is the first failure's."""
     known = sorted(path.stem for path in _HERE.glob("*.py") if path.stem not in _SHARED)
-    if unknown := sorted(set(names) - set(known)):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
+    parser.add_argument("--device", default="cpu", help=f"Where {sorted(_ON_A_DEVICE)} run.")
+    parser.add_argument("--dtype", default="float32", help="Type of their weights.")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.names) - set(known)):
         print(f"{', '.join(unknown)}: no such benchmark; there are {', '.join(known)}")
         return 2
-    for name in names or known:
+    for name in options.names or [name for name in known if name not in _LONG]:
         print(f"== {name}", flush=True)
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False)
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        if name in _ON_A_DEVICE and (options.device, options.dtype) != ("cpu", "float32"):
+            command += ["--device", options.device, "--dtype", options.dtype]
+        done = subprocess.run(command, check=False)
         if done.returncode:
             return done.returncode
+    join()
     return 0
 
 
+def join() -> None:
+    """Writes all results, with the machine and the versions, into ``results/README.md``."""
+    packages = [(name, version(name)) for name in _PACKAGES]
+    now = datetime.now(UTC).date().isoformat()
+    parts = [
+        "# All figures",
+        f"Joined on {now} on {platform.processor() or platform.machine()}, Python "
+        f"{platform.python_version()}, by `python -m benchmarks`; each part names the command that "
+        "made it.",
+        markdown(("package", "version"), packages),
+    ]
+    for path in sorted(RESULTS.glob("*.md")):
+        if path.name != "README.md":
+            text = path.read_text(encoding="utf-8").strip()
+            parts.append(text.replace("\n## ", "\n### ").replace("# ", "## ", 1))
+    (RESULTS / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.report import interleaved, markdown, publish, shared_data
+from benchmarks.report import add_device, backbone_of, interleaved, markdown, publish, shared_data
 
-from reclm.backbone import ModelSpec, add_codes, load_backbone
+from reclm.backbone import ModelSpec, add_codes
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories
 from reclm.decoding.generate import Completion, Request
@@ -87,10 +87,10 @@ class DictConstraint:
         )
 
 
-def recommender_of(folder: Path, model: str, method: str) -> Recommender:
+def recommender_of(folder: Path, options: argparse.Namespace, method: str) -> Recommender:
     """A model that was not trained, on a real catalog."""
     catalog = Catalog.load(folder)
-    backbone = load_backbone(model, device="cpu")
+    backbone, model = backbone_of(options), options.model
     if method == "cgen":
         return Recommender(backbone, ModelSpec(base=model), catalog)
     random = np.random.default_rng(0)
@@ -111,10 +111,12 @@ def most_decisions(recommender: Recommender, completions: Sequence[Completion]) 
 
 
 def measure(
-    folder: Path, model: str, method: str, batch: int, k: int, rounds: int
+    folder: Path, options: argparse.Namespace, method: str, batch: int
 ) -> list[list[object]]:
     """Rows of the table for one catalog and batch size."""
-    recommender = recommender_of(folder, model, method)
+    k, rounds = options.k, options.rounds
+    recommender = recommender_of(folder, options, method)
+    device = recommender.backbone.model.device
     histories = Histories.load(folder, recommender.catalog)
     requests = [
         recommender.list_request(histories.history(user).tolist(), k) for user in range(batch)
@@ -122,8 +124,9 @@ def measure(
     width = max(len(request.prompt_ids) for request in requests)
     padding = [[0] * (width - len(request.prompt_ids)) for request in requests]
     pairs = list(zip(padding, requests, strict=True))
-    ids = torch.tensor([[*pad, *request.prompt_ids] for pad, request in pairs])
-    mask = torch.tensor([[*pad, *([1] * len(request.prompt_ids))] for pad, request in pairs])
+    prompts = [[*pad, *request.prompt_ids] for pad, request in pairs]
+    seen = [[*pad, *([1] * len(request.prompt_ids))] for pad, request in pairs]
+    ids, mask = torch.tensor(prompts, device=device), torch.tensor(seen, device=device)
 
     completions = recommender.engine.complete(requests)
     passes = recommender.engine.statistics.forward_passes
@@ -142,7 +145,7 @@ def measure(
             pad_token_id=0,
             **options,
         )
-        return output[:, width:]
+        return output[:, width:].cpu()
 
     def hooked() -> None:
         output = generate(longest, prefix_allowed_tokens_fn=constraint)
@@ -194,13 +197,14 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="answer", help="Name of the file in results.")
+    add_device(parser)
     options = parser.parse_args()
     rows: list[list[object]] = []
     for name, method, batch in itertools.product(options.data, options.methods, options.batch):
         if method == "token" and name != options.data[0]:
             continue
         folder = shared_data() / name
-        rows += measure(folder, options.model, method, batch, options.k, options.rounds)
+        rows += measure(folder, options, method, batch)
         print(*rows[-3:], sep="\n", flush=True)
     header = [
         "catalog",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+
+from reclm.backbone import Backbone, load_backbone
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -52,10 +55,39 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Lets a benchmark run elsewhere than on the CPU."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--dtype", default="float32", help="Type of the weights, as bfloat16.")
+
+
+def backbone_of(options: argparse.Namespace) -> Backbone:
+    """The model of a benchmark, where and as its options say."""
+    dtype = getattr(torch, options.dtype)
+    backbone = load_backbone(options.model, device=options.device, dtype=dtype)
+    backbone.model.eval()
+    return backbone
+
+
+def synchronised(run: Callable[[], object], device: str) -> Callable[[], object]:
+    """Ends when the device has done its work, and not when it was told to."""
+    if not device.startswith("cuda"):
+        return run
+
+    def wait() -> object:
+        found = run()
+        torch.cuda.synchronize()
+        return found
+
+    return wait
+
+
 def publish(name: str, question: str, body: str) -> None:
     """Prints a result and writes it to ``results/NAME.md`` with the command that made it."""
     arguments = " ".join(sys.argv[1:])
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+    if "cuda" in arguments:
+        machine = f"{torch.cuda.get_device_name()}, {machine}"
     text = (
         f"# {question}\n\n`python -m benchmarks.{name} {arguments}`".rstrip()
         + f" on {machine}\n\n{body}\n"

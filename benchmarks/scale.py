@@ -14,9 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.report import interleaved, markdown, publish, shared_data
+from benchmarks.report import (
+    add_device,
+    backbone_of,
+    interleaved,
+    markdown,
+    publish,
+    shared_data,
+    synchronised,
+)
 
-from reclm.backbone import load_backbone
 from reclm.data.catalog import Catalog
 from reclm.decoding.generate import Engine, Request, Scaffold
 from reclm.items.titles import canonical_titles
@@ -40,7 +47,7 @@ def editions(titles: list[list[int]], size: int) -> tuple[np.ndarray, np.ndarray
     return flat, offsets
 
 
-def plot(seconds: dict[tuple[int, int], float]) -> None:
+def plot(seconds: dict[tuple[int, int], float], device: str) -> None:
     """Answers a second against the size of the catalog, one line a batch size."""
     import matplotlib as mpl
 
@@ -57,7 +64,7 @@ def plot(seconds: dict[tuple[int, int], float]) -> None:
         ylim=(0, None),
         xlabel="items in the catalog",
         ylabel="seconds for 10 items a row",
-        title="SmolLM2-135M on two CPU cores",
+        title=f"SmolLM2-135M, {device}",
     )
     axes.grid(alpha=0.3)
     axes.legend()
@@ -74,8 +81,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    add_device(parser)
     options = parser.parse_args()
-    backbone = load_backbone(options.model, device="cpu")
+    backbone = backbone_of(options)
     catalog = Catalog.load(shared_data() / options.data)
     titles = encode_titles(canonical_titles(catalog, backbone.tokenizer), backbone.tokenizer)
     prompt = backbone.tokenizer.apply_chat_template(
@@ -115,7 +123,10 @@ def main() -> None:
             passes[size] = engine.statistics.forward_passes - start
             tokens[size] = sum(len(answer.token_ids) for answer in answers)
         seconds = interleaved(
-            {str(size): partial(engine.complete, requests) for size, engine in engines.items()},
+            {
+                str(size): synchronised(partial(engine.complete, requests), options.device)
+                for size, engine in engines.items()
+            },
             options.rounds,
             warm_up=False,
         )
@@ -125,7 +136,7 @@ def main() -> None:
             times[batch, size] = median
             of_first = f"{median / first:.2f}"
             rows.append([batch, f"{size:,}", f"{median:.2f}", of_first, passes[size], tokens[size]])
-    plot(times)
+    plot(times, options.device)
     header = ["batch", "items", "seconds", "of the smallest", "forward passes", "tokens"]
     publish(
         "scale",
