@@ -67,6 +67,15 @@ COMMANDS: dict[str, Command] = {
     "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
     "train grpo": Command(config.GrpoConfig, "reclm.training.grpo:train_grpo"),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
+    "rewrite data": Command(
+        config.RewriteDataConfig, "reclm.training.rewrite_data:make_rewrite_data"
+    ),
+    "rewrite train": Command(
+        config.RewriteTrainConfig, "reclm.training.rewrite_train:train_rewrite"
+    ),
+    "rewrite apply": Command(
+        config.RewriteApplyConfig, "reclm.training.rewrite_apply:apply_rewrite"
+    ),
     "evaluate recommend": Command(
         config.EvaluateRecommendConfig, "reclm.evaluation.recommend:evaluate_recommend"
     ),

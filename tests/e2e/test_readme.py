@@ -21,6 +21,7 @@ _PAGES = (
     "docs/semantic-ids.md",
     "docs/teacher.md",
     "docs/serving.md",
+    "docs/rewrite.md",
     "docs/retrieval.md",
     "docs/grpo.md",
     "docs/evaluation.md",

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from reclm.artifacts import read_json
+from reclm.backbone import Backbone, save_backbone
+from reclm.cli import main
+from reclm.config import RewriteDataConfig, RewriteTrainConfig
+from reclm.data.catalog import Catalog, Item
+from reclm.embedding.encoders import load_encoder
+from reclm.errors import ConfigError, DataError
+from reclm.items.vectors import save_vectors
+from reclm.training.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
+from reclm.training.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
+from reclm.training.rewrite_rows import record, rewrite_of, row_of
+from reclm.training.rewrite_scoring import RewriteScoring
+from reclm.training.rewrite_train import train_rewrite
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    items = [
+        Item(f"i{row}", title, f"About {title}", ("Drama",) if row % 2 else ())
+        for row, title in enumerate(titles[:30])
+    ]
+    Catalog.from_items(items).save(folder)
+    random = np.random.default_rng(0)
+    histories = {
+        f"u{user}": [f"i{row}" for row in random.permutation(30)[: random.integers(4, 9)]]
+        for user in range(20)
+    }
+    (folder / "sequential.jsonl").write_text(json.dumps(histories))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
+    """Vectors of the titles by the sentence encoder."""
+    import torch
+
+    encoder = load_encoder("sentence", "minilm", torch.device("cpu"), max_tokens=64)
+    path = tmp_path_factory.mktemp("vectors") / "titles.npy"
+    save_vectors(path, encoder.encode(list(titles[:30])))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory, data: Path, vectors: Path) -> Path:
+    out = tmp_path_factory.mktemp("rows") / "out"
+    return make_rewrite_data(RewriteDataConfig(data, vectors, out, groups=12, max_history=3))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / ROWS_FILE).read_text().splitlines()]
+
+
+def test_rows_hold_what_the_rewards_need(rows: Path, data: Path, vectors: Path) -> None:
+    found = lines(rows)
+    singles = [row_of(line) for line in found if line["kind"] == "single"]
+    groups = [row_of(line) for line in found if line["kind"] == "group"]
+    catalog = Catalog.load(data)
+    assert {single.title for single in singles if isinstance(single, SingleRow)} == set(
+        catalog.titles
+    )
+    assert 0 < len(groups) <= 12
+    around = nearest(np.load(vectors), 10)
+    histories = json.loads((data / "sequential.jsonl").read_text())
+    for single in singles:
+        assert isinstance(single, SingleRow)
+        row = catalog.titles.index(single.title)
+        assert list(single.neighbours) == around[row].tolist()
+        assert row not in single.neighbours
+        assert [catalog.titles[n] for n in single.neighbours[:3]] == list(single.distractors)
+        assert "Could you recommend me a list 1 different items?" in single.prompt
+    for group in groups:
+        assert isinstance(group, GroupRow)
+        ids = [f"i{catalog.titles.index(title)}" for title in group.titles]
+        target = f"i{group.target}"
+        # The target follows the history in somebody's training items.
+        assert any(
+            [*ids, target] == train[max(0, place - len(ids)) : place + 1]
+            for train in (history[:-2] for history in histories.values())
+            for place in range(1, len(train))
+        )
+        assert len(ids) <= 3
+    for line in found:
+        assert record(row_of(line)) == line
+        assert set(line) == set(found[0])
+        [message] = line["messages"]
+        assert message["role"] == "user"
+        for title in line["titles"] or [line["title"]]:
+            assert title in message["content"]
+
+
+def test_rows_depend_on_the_seed_alone(
+    tmp_path: Path, rows: Path, data: Path, vectors: Path
+) -> None:
+    settings = {"groups": 12, "max_history": 3}
+    again = make_rewrite_data(RewriteDataConfig(data, vectors, tmp_path / "again", **settings))
+    other = make_rewrite_data(
+        RewriteDataConfig(data, vectors, tmp_path / "other", **settings, seed=1)
+    )
+    assert lines(again) == lines(rows)
+    assert lines(other) != lines(rows)
+
+
+def test_completions_are_read_as_rewrites() -> None:
+    assert rewrite_of('  "Harbour Lights"  \n\n') == "Harbour Lights"
+    assert rewrite_of([{"role": "assistant", "content": "**One**\n two"}]) == "One\ntwo"
+    assert rewrite_of("\n") == ""
+    with pytest.raises(DataError, match="no column"):
+        row_of({"kind": "single"})
+    with pytest.raises(DataError, match="found kind 'x'"):
+        row_of({"kind": "x"})
+
+
+@pytest.fixture(scope="module")
+def scorers(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, vectors: Path
+) -> Path:
+    folder = tmp_path_factory.mktemp("scorers")
+    save_backbone(folder / "model", tiny_backbone)
+    parts = {part: {"model": str(folder / "model")} for part in ("perplexity", "tokens", "judge")}
+    settings = {**parts, "retrieval": {"encoder": "minilm", "vectors": str(vectors)}}
+    path = folder / "scorers.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_five_rewards_train_a_tiny_model(tmp_path: Path, rows: Path, scorers: Path) -> None:
+    flags = {
+        "data": rows, "model": scorers.parent / "model", "scorers": scorers,
+        "out": tmp_path / "out",
+        "num-generations": 4, "batch-size": 8, "max-steps": 3, "max-tokens": 8,
+        "learning-rate": 1e-3, "tune": "full", "device": "cpu",
+    }  # fmt: skip
+    arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    assert main(["rewrite", "train", *arguments]) == 0
+    manifest = read_json(tmp_path / "out" / "manifest.json")
+    assert manifest["results"]["steps"] == 3
+    for name in REWRITE_REWARDS:
+        assert 0 <= manifest["results"][f"rewards/{name}/mean"] <= 1
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    # Done is done.
+    assert main(["rewrite", "train", *arguments]) == 0
+
+
+def test_original_titles_keep_their_neighbours_and_are_found_by_a_judge_that_can_read(
+    rows: Path, scorers: Path
+) -> None:
+    found = [line for line in lines(rows) if line["kind"] == "single"][:6]
+    columns = {name: [line[name] for line in found] for name in found[0]}
+    scoring = RewriteScoring.load(scorers, "cpu")
+    own = scoring.rewards("item2item", columns["title"], columns)
+    other = scoring.rewards("item2item", ["completely different words"] * 6, columns)
+    assert own == [pytest.approx(1, abs=1e-3)] * 6
+    assert np.mean([reward for reward in other if reward is not None]) < 0.9
+    lengths = scoring.rewards("length", columns["title"], columns)
+    assert lengths == [pytest.approx(0.5)] * 6
+    assert scoring.rewards("user2item", columns["title"], columns) == [None] * 6
+    assert scoring.rewards("average_ppl", [""] * 6, columns) == [0.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": ("beauty",)}, "no such reward"),
+        ({"reward": ()}, "names no reward"),
+        ({"reward_weights": (1.0,)}, "1 of them for 5"),
+        ({"batch_size": 6}, "not a multiple of --num-generations 4"),
+        ({"data": Path("nowhere")}, "reclm rewrite data"),
+        ({"scorers": Path("nowhere.yaml")}, "no such file"),
+        ({"max_steps": 0}, "--max-steps"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work(
+    tmp_path: Path, rows: Path, scorers: Path, changes: dict[str, Any], message: str
+) -> None:
+    settings = {"num_generations": 4, "batch_size": 8, **changes}
+    settings = {"data": rows, "scorers": scorers, **settings}
+    with pytest.raises(ConfigError, match=message):
+        train_rewrite(RewriteTrainConfig(model="tiny", out=tmp_path / "out", **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"jugde": {}}, "no part 'jugde'"),
+        ({"judge": {"modell": "x"}}, "no setting 'modell'"),
+        ({"judge": {}}, "expected 'model'"),
+        ({}, "needs the part 'judge'"),
+        ({"judge": {"urls": ["http://x/v1"], "model": "m", "key_variable": "NOT_SET_HERE"}},
+         "no NOT_SET_HERE"),
+        ({"judge": {"urls": ["http://x/v1"], "wait": 3}}, "no setting 'wait'"),
+        ({"judge": {"urls": []}}, "at least one http address"),
+    ],
+)  # fmt: skip
+def test_scorers_that_are_misnamed(rows: Path, settings: dict[str, Any], message: str) -> None:
+    line = next(line for line in lines(rows) if line["kind"] == "single")
+    columns = {name: [value] for name, value in line.items()}
+    with pytest.raises(ConfigError, match=message):
+        RewriteScoring(settings, "cpu").rewards("discriminative", ["x"], columns)
+
+
+def test_paraphrases_are_titles_of_their_own(
+    tmp_path: Path, rows: Path, data: Path, scorers: Path
+) -> None:
+    flags = {
+        "data": data, "rows": rows, "model": scorers.parent / "model", "out": tmp_path / "out",
+        "per-item": 3, "max-tokens": 6, "device": "cpu",
+    }  # fmt: skip
+    arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    assert main(["rewrite", "apply", *arguments]) == 0
+    path = tmp_path / "out" / "paraphrases.jsonl"
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    catalog = Catalog.load(data)
+    assert [line["item_id"] for line in found] == [item.item_id for item in catalog.items]
+    assert [line["title"] for line in found] == list(catalog.titles)
+    texts = [text.casefold() for line in found for text in line["paraphrases"]]
+    assert len(texts) == len(set(texts)) > 30
+    assert not set(texts) & {title.casefold() for title in catalog.titles}
+    assert not (tmp_path / "out" / "unfinished.jsonl").exists()
+    whole = path.read_bytes()
+    # Interrupted in the middle of a line, it goes on to the same bytes.
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
+    path.unlink()
+    (tmp_path / "out" / "unfinished.jsonl").write_bytes(
+        b"\n".join(whole.splitlines()[:20]) + b'\n{"item_id": "i1'
+    )
+    assert main(["rewrite", "apply", *arguments]) == 0
+    assert path.read_bytes() == whole
+
+
+def test_paraphrases_have_to_reach_the_rewards(
+    tmp_path: Path, rows: Path, data: Path, scorers: Path
+) -> None:
+    def count(least: float) -> int:
+        flags = {
+            "data": data, "rows": rows, "model": scorers.parent / "model",
+            "out": tmp_path / f"out-{least}", "per-item": 2, "max-tokens": 6, "device": "cpu",
+            "scorers": scorers, "reward": "item2item", "least": least,
+        }  # fmt: skip
+        arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+        assert main(["rewrite", "apply", *arguments]) == 0
+        manifest = read_json(tmp_path / f"out-{least}" / "manifest.json")
+        return int(manifest["results"]["paraphrases"])
+
+    assert count(0.0) > count(0.6) > count(1.1) == 0
+    assert main(["rewrite", "apply", "--data", str(data), "--rows", str(rows), "--model", "x",
+                 "--out", str(tmp_path / "x"), "--reward", "item2item"]) == 2  # fmt: skip
