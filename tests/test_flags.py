@@ -178,3 +178,12 @@ def test_help_of_nested_settings_shows_the_values_they_are_given() -> None:
     shown = " ".join(build_parser("x", Nested).format_help().split())
     assert "--sizes.inner-width N Width of something. (default: 8)" in shown
     assert "--name TEXT Its name. (required)" in shown
+
+
+def test_flag_of_several_may_be_given_more_than_once() -> None:
+    from reclm.config import ServeConfig
+
+    flags = ["--domain", "a=x", "--model", "m", "--domain=b=y", "--port", "1", "--domain", "c=z"]
+    found = parse("serve", ServeConfig, flags)
+    assert found.domain == ("a=x", "b=y", "c=z")
+    assert (str(found.model), found.port) == ("m", 1)

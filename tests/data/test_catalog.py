@@ -152,3 +152,39 @@ def test_real_catalogs(shared_data, tmp_path, name, items, categories) -> None:
     assert (catalog.name, len(catalog), len(catalog.categories)) == (name, items, categories)
     catalog.save(tmp_path / name)
     assert Catalog.load(tmp_path / name) == catalog
+
+
+def test_changes_keep_the_rows_of_the_others_and_reuse_vacant_ones() -> None:
+    catalog = Catalog.from_items(Item(f"i{n}", f"T{n}", categories=("c",)) for n in range(4))
+    fewer, rows = catalog.with_changes(removed=["i1", "i3"])
+    assert rows == []
+    assert [item.item_id for item in fewer.live_items] == ["i0", "i2"]
+    assert (len(fewer), fewer.num_live) == (4, 2)
+    assert fewer.row("i2") == 2
+    assert not fewer.has("i1")
+    assert fewer.category_rows("c").tolist() == [0, 2]
+    assert fewer.allowed_rows(()).tolist() == [True, False, True, False]
+    assert len(catalog) == catalog.num_live == 4
+    more, rows = fewer.with_changes([Item(f"n{n}", "New") for n in range(3)], removed=["i0"])
+    assert rows == [1, 3, 4]
+    assert [item.item_id for item in more.live_items] == ["n0", "i2", "n1", "n2"]
+    assert more.vacant == {0}
+    # An item may come back under its id at once.
+    back, rows = more.with_changes([Item("i2", "Again")], removed=["i2"])
+    assert rows == [0]
+    assert back.item(back.row("i2")).title == "Again"
+    assert back.fingerprint != more.fingerprint
+
+
+def test_changes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    catalog = Catalog.from_items([Item("a", "A"), Item("b", "B")])
+    for items, removed, message in (
+        ([Item("a", "Other")], [], "'a' is taken"),
+        ([], ["c"], "no item with id 'c'"),
+        ([], ["a", "b"], "nothing would be left"),
+    ):
+        with pytest.raises(CatalogError, match=message):
+            catalog.with_changes(items, removed)
+    changed, _ = catalog.with_changes(removed=["a"])
+    changed.save(tmp_path)
+    assert [item.item_id for item in Catalog.load(tmp_path).items] == ["b"]
