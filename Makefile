@@ -8,7 +8,7 @@ OUT ?= runs/demo
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-docs test-slow lint bench docs clean
+.PHONY: setup demo test test-docs test-slow test-swift lint bench docs clean
 
 setup: $(SETUP)
 
@@ -32,6 +32,15 @@ test-docs: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# ms-swift wants other versions than the rest, so it lives in an environment of its own.
+test-swift: setup .venv-swift/.setup-done
+	$(BIN)/python -m pytest -m swift tests/training
+
+.venv-swift/.setup-done:
+	$(PYTHON) -m venv .venv-swift
+	.venv-swift/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'ms-swift>=4' 'transformers>=5.10,<5.20' 'trl<1' 'peft<0.21' msgspec jaxtyping 'jsonargparse[signatures]' polars rich httpx sentence-transformers
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +54,4 @@ docs: setup
 	$(BIN)/python docs/figures.py $(OUT)
 
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv .venv-swift runs build dist

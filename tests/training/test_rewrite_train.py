@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,8 @@ from reclm.backbone import Backbone, save_backbone
 from reclm.cli import main
 from reclm.config import RewriteDataConfig, RewriteTrainConfig
 from reclm.data.catalog import Catalog, Item
-from reclm.embedding.encoders import load_encoder
-from reclm.errors import ConfigError, DataError
+from reclm.embedding.encoders import encoder_folder, load_encoder
+from reclm.errors import ConfigError, DataError, MissingExtraError
 from reclm.items.vectors import save_vectors
 from reclm.training.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
 from reclm.training.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
@@ -150,6 +154,51 @@ def test_five_rewards_train_a_tiny_model(tmp_path: Path, rows: Path, scorers: Pa
     assert (tmp_path / "out" / "model.safetensors").exists()
     # Done is done.
     assert main(["rewrite", "train", *arguments]) == 0
+
+
+@pytest.mark.swift
+def test_five_rewards_train_under_ms_swift(
+    tmp_path: Path, rows: Path, scorers: Path, data: Path
+) -> None:
+    swift = Path(__file__).parents[2] / ".venv-swift" / "bin" / "swift"
+    if not swift.exists():
+        pytest.skip("no ms-swift in .venv-swift; run `make test-swift`")
+    settings = yaml.safe_load(scorers.read_text())
+    # The wheel of the encoder is in this environment, and not in that one.
+    settings["retrieval"]["encoder"] = str(encoder_folder("sentence", "minilm"))
+    (tmp_path / "scorers.yaml").write_text(yaml.safe_dump(settings))
+    source = Path(__file__).parents[2] / "src"
+    command = [
+        swift, "rlhf", "--rlhf_type", "grpo", "--model", scorers.parent / "model",
+        "--model_type", "llama", "--template", "chatml", "--dataset", rows / ROWS_FILE,
+        "--external_plugins", source / "reclm" / "training" / "swift_plugin.py",
+        "--reward_funcs", *REWRITE_REWARDS, "--num_generations", 4,
+        "--per_device_train_batch_size", 4, "--max_completion_length", 8, "--max_steps", 8,
+        "--tuner_type", "full", "--torch_dtype", "float32", "--output_dir", tmp_path / "out",
+        "--remove_unused_columns", "false", "--report_to", "none", "--use_vllm", "false",
+        "--logging_steps", 1, "--split_dataset_ratio", 0,
+    ]  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": str(source), "RECLM_SCORERS": str(tmp_path / "scorers.yaml"),
+        "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=230,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [log] = (tmp_path / "out").glob("*/logging.jsonl")
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    seen = {name for entry in entries for name in entry if name.endswith("/mean")}
+    for name in REWRITE_REWARDS:
+        assert f"rewards/Reclm_{name}/mean" in seen
+
+
+def test_plugin_without_ms_swift_says_how_to_get_it() -> None:
+    if importlib.util.find_spec("swift") is not None:
+        pytest.skip("ms-swift is installed here")
+    with pytest.raises(MissingExtraError, match="pip install ms-swift"):
+        importlib.import_module("reclm.training.swift_plugin")
 
 
 def test_original_titles_keep_their_neighbours_and_are_found_by_a_judge_that_can_read(
