@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -248,26 +249,41 @@ def test_what_cannot_be_answered_says_why(
 
 
 def test_client_that_goes_away_frees_its_place(server: Server, http: httpx.Client) -> None:
-    def active() -> float:
+    def metric(name: str) -> float:
         lines = http.get("/metrics").text.splitlines()
-        [found] = [line for line in lines if line.startswith("reclm_active_answers ")]
+        [found] = [line for line in lines if line.startswith(f"{name} ")]
         return float(found.split()[1])
 
+    def idle() -> None:
+        deadline = time.monotonic() + 10
+        while metric("reclm_active_answers") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert metric("reclm_active_answers") == 0
+
     body = {"model": "reclm", "messages": said("Hello"), "max_tokens": 500, "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body) as reply:
-        next(reply.iter_lines())
-        assert active() == 1
+    url = f"{server.url}/v1/chat/completions"
+    written = []
+    for _ in range(10):
+        before = metric("reclm_tokens_total")
+        with httpx.stream("POST", url, json=body) as reply:
+            next(reply.iter_lines())
+        idle()
+        written.append(metric("reclm_tokens_total") - before)
+    # On a busy machine an answer may be there before its reader can leave; never all of them.
+    assert min(written) < 500
     # Without a stream, the client closes the connection while it waits.
-    with httpx.Client(timeout=0.05) as impatient, pytest.raises(httpx.ReadTimeout):
-        impatient.post(f"{server.url}/v1/chat/completions", json=body | {"stream": False})
-    deadline = time.monotonic() + 10
-    while active() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert active() == 0
+    written = []
+    for _ in range(10):
+        before = metric("reclm_tokens_total")
+        with httpx.Client(timeout=0.05) as impatient, contextlib.suppress(httpx.ReadTimeout):
+            impatient.post(url, json=body | {"stream": False})
+        idle()
+        written.append(metric("reclm_tokens_total") - before)
+    assert min(written) < 500
 
 
 def test_deadline_ends_an_answer_with_an_error(http: httpx.Client) -> None:
-    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 500, "deadline": 0.05}
+    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 500, "deadline": 0.001}
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 504
     assert reply.json()["error"]["code"] == "deadline"
