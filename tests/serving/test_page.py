@@ -43,6 +43,17 @@ def say(page: Any, text: str) -> Any:
     return answer
 
 
+def violations(page: Any) -> list[str]:
+    """What axe-core finds wrong with the page as it stands."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}"
+        for one in axe.Axe().run(page).response["violations"]
+    ]
+
+
 def choose_length(page: Any, length: str) -> None:
     page.locator(f'input[name="length"][value="{length}"]').check(force=True)
 
@@ -228,17 +239,15 @@ def test_page_fits_and_every_control_has_a_name(
         page.click("#panel-toggle")
     choose_length(page, "10")
     if width < 800:
+        # The panel takes the conversation's place, and the page still has its landmarks.
+        assert page.locator("#composer").is_hidden()
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.click("#panel-done")
     say(page, "Hello again")
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-…")
-    found = axe.Axe().run(page)
-    problems = [
-        f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}"
-        for one in found.response["violations"]
-    ]
-    assert problems == []
+    assert violations(page) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (dark == "rgb(20, 22, 20)") == (scheme == "dark")
     # Resized while it is open, it still fits.
