@@ -187,3 +187,14 @@ def test_flag_of_several_may_be_given_more_than_once() -> None:
     found = parse("serve", ServeConfig, flags)
     assert found.domain == ("a=x", "b=y", "c=z")
     assert (str(found.model), found.port) == ("m", 1)
+
+
+def test_yaml_file_still_wins_over_a_flag_of_several_in_front_of_it(tmp_path: Path) -> None:
+    from reclm.config import ServeConfig
+
+    path = tmp_path / "serve.yaml"
+    path.write_text("domain: [b=y]\n")
+    front = ["--model", "m", "--domain", "a=x", "--config", str(path)]
+    assert parse("serve", ServeConfig, front).domain == ("b=y",)
+    behind = ["--model", "m", "--config", str(path), "--domain", "a=x"]
+    assert parse("serve", ServeConfig, behind).domain == ("a=x",)

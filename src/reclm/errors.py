@@ -29,6 +29,10 @@ class ConfigError(ReclmError):
     """A flag or configuration field has a value that cannot work."""
 
 
+class ContextLengthError(ConfigError):
+    """A prompt leaves the model no room for an answer."""
+
+
 class ArtifactError(ReclmError):
     """A run folder, manifest or checkpoint is missing, foreign or damaged."""
 

@@ -105,6 +105,10 @@ def near(word: str, known: Iterable[str]) -> str:
 def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
     """The command line with the values of a flag of several, given more than once, in one place."""
     several = {_flag(s.key) for s in _settings(settings) if _member(s.type) is not None}
+    named = [flag.partition("=")[0] for flag in flags if flag.partition("=")[0] in several]
+    if len(set(named)) == len(named):
+        # Flags and the YAML file win over what stands in front of them.
+        return list(flags)
     gathered: dict[str, list[str]] = {}
     others: list[str] = []
     into = others

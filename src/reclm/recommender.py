@@ -25,7 +25,9 @@ from reclm.dialogue.render import Message, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wording_named
 from reclm.errors import (
+    CatalogError,
     ConfigError,
+    ContextLengthError,
     DataError,
     NoItemLeftError,
     SemanticIdError,
@@ -79,7 +81,6 @@ class Recommender:
         self.catalog = catalog.with_titles_t(titles)
         self.item_tokens = _item_tokens(backbone, spec, catalog, titles, semantic_ids)
         self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
-        self._titles = titles
         retriever = None if backbone.head is None else ItemRetriever(backbone.head)
         self._scaffolds: dict[int, ListScaffold] = {}
         self._disabled: frozenset[int] = frozenset()
@@ -201,7 +202,6 @@ class Recommender:
         tokens = self._tokens_of(items, titles, gone, semantic_ids)
         named = [replace(item, title_t=t) for item, t in zip(items, titles, strict=True)]
         changed.catalog, rows = self.catalog.with_changes(named, removed)
-        changed._titles = changed.catalog.titles_t
         changed._disabled = self._disabled.difference(gone)
         trie, retriever = self._trie, self.grounding.retriever
         if items:
@@ -210,6 +210,22 @@ class Recommender:
             trie = trie.with_items(tokens, rows=rows)
             retriever = self._retriever_with(rows, vectors)
         changed._ground(trie.without_items(gone), retriever)
+        return changed
+
+    def with_metadata(self, catalog: Catalog) -> Recommender:
+        """The same items under another catalog's name, categories and descriptions.
+
+        Raises:
+            CatalogError: They are not the same items in the same order.
+        """
+        if catalog.fingerprint != self.catalog.fingerprint:
+            raise CatalogError(
+                f"catalog {catalog.name}: ids or titles differ from {self.catalog.name}; "
+                "expected the same items in the same order"
+            )
+        changed = copy.copy(self)
+        changed.catalog = catalog.with_titles_t(self.catalog.titles_t)
+        changed._rules = {}
         return changed
 
     def with_disabled(self, item_ids: Collection[str]) -> Recommender:
@@ -232,7 +248,7 @@ class Recommender:
 
     def _titles_of(self, items: Sequence[Item], gone: Sequence[int]) -> list[str]:
         """Titles of new items in the form the model writes."""
-        left = {self._titles[row] for row in gone}
+        left = {self.catalog.titles_t[row] for row in gone}
         return new_titles(items, self.catalog.titles_taken - left, self.backbone.tokenizer)
 
     def _tokens_of(
@@ -416,7 +432,7 @@ class Recommender:
                 rows,
                 k,
                 None,
-                self._titles,
+                self.catalog.titles_t,
                 self.spec.history_form,
                 self.spec.list_form,
             )
@@ -431,12 +447,11 @@ class Recommender:
                 len(shown),
             )
         scaffold = self._scaffold(k)
-        room = sum(map(len, scaffold.before_item)) + k * (self._longest + 2) + len(scaffold.end)
         return Request(
             self.renderer.prompt(messages).tolist(),
-            max_new_tokens=room,
+            max_new_tokens=self._room(scaffold),
             max_items=k,
-            excluded=excluded,
+            excluded=self._rule(()) if excluded is None else excluded,
             scaffold=Scaffold(scaffold.before_item) if grounded else None,
             grounding=self.grounding,
             grounded=grounded,
@@ -564,7 +579,8 @@ class Recommender:
             seed: Seed of the samples.
 
         Raises:
-            ConfigError: The prompt does not fit the model, or a number cannot work.
+            ContextLengthError: The prompt does not fit the model.
+            ConfigError: A number cannot work.
             DataError: A message is malformed, or the last one is not the user's.
         """
         turns = [_as_message(message) for message in messages]
@@ -573,7 +589,7 @@ class Recommender:
         prompt = self.renderer.prompt(turns).tolist()
         context = self.context_length
         if context is not None and len(prompt) >= context:
-            raise ConfigError(
+            raise ContextLengthError(
                 f"messages: {len(prompt)} tokens; the model reads and writes {context} in all; "
                 "leave the oldest out"
             )
@@ -581,15 +597,14 @@ class Recommender:
         if k is not None:
             written = self._scaffold(k)
             scaffold = Scaffold(written.before_item)
-            room = sum(map(len, written.before_item)) + k * (self._longest + 2) + len(written.end)
-            max_new_tokens = min(max_new_tokens, room)
+            max_new_tokens = min(max_new_tokens, self._room(written))
         if context is not None:
             max_new_tokens = min(max_new_tokens, context - len(prompt))
         return Request(
             prompt,
             max_new_tokens=max_new_tokens,
             max_items=k if items else 0,
-            excluded=excluded,
+            excluded=self._rule(()) if excluded is None else excluded,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
@@ -613,7 +628,7 @@ class Recommender:
             list(history)[-self.spec.max_history :],
             k or self.spec.list_length,
             None,
-            self._titles,
+            self.catalog.titles_t,
             self.spec.history_form,
             self.spec.list_form,
         )
@@ -628,6 +643,11 @@ class Recommender:
             self._scaffolds[k] = list_scaffold(self.renderer, self.spec.list_form, k)
         return self._scaffolds[k]
 
+    def _room(self, scaffold: ListScaffold) -> int:
+        """Tokens that a list takes at most."""
+        around = sum(map(len, scaffold.before_item)) + len(scaffold.end)
+        return around + len(scaffold.before_item) * (self._longest + 2)
+
     def _list(self, completion: Completion) -> list[Recommendation]:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
         return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
@@ -640,7 +660,7 @@ class Recommender:
         """Tokens of an item's title in its span, which text behind the span is decoded after."""
         if self.spec.item_form == "titles":
             return self.item_tokens.span(row)
-        [title] = encode_titles([self._titles[row]], self.backbone.tokenizer)
+        [title] = encode_titles([self.catalog.titles_t[row]], self.backbone.tokenizer)
         return [self.item_tokens.soi_token_id, *title, self.item_tokens.eoi_token_id]
 
     def no_item_left(self) -> NoItemLeftError:

@@ -105,13 +105,7 @@ class RetrievalHead(nn.Module):
                 f"item vectors: {vectors.shape[1]} numbers an item; the model was trained with "
                 f"{self.dim}; {self.how_to_embed()}"
             )
-        other = RetrievalHead(
-            self.projection.in_features, len(vectors), self.dim, origin=self.origin
-        )
-        other.projection = self.projection
-        other.center, other.scale = self.center, self.scale
-        other.vectors.data = self._standardised(vectors)
-        return other.train(self.training)
+        return self._sharing(self._standardised(vectors))
 
     def with_rows(
         self, rows: Sequence[int], vectors: Float32[np.ndarray, "some dim"]
@@ -131,13 +125,18 @@ class RetrievalHead(nn.Module):
                 f"numbers an item; {self.how_to_embed()}"
             )
         items = max(len(self), max(rows) + 1)
-        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
-        other.projection = self.projection
-        other.center, other.scale = self.center, self.scale
         every = torch.zeros(items, self.dim, device=self.vectors.device)
         every[: len(self)] = self.vectors.detach()
         every[list(rows)] = self._standardised(vectors)
-        other.vectors.data = every
+        return self._sharing(every)
+
+    def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
+        """The same projection onto other vectors, which are centred and scaled already."""
+        items = len(vectors)
+        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
+        other.projection = self.projection
+        other.center, other.scale = self.center, self.scale
+        other.vectors.data = vectors
         return other.train(self.training)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reclm import Item, Recommender
+from reclm import Catalog, Item, Recommender
 from reclm.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
 from reclm.serving.catalogs import Domain, load_domains
 from reclm.serving.store import CatalogStore, NewItem
@@ -113,6 +113,42 @@ def test_what_the_method_needs_of_an_item_is_asked_for(
         asyncio.run(domain.put([new("x", "One"), new("x", "Two")]))
     with pytest.raises(CatalogError, match="i99"):
         asyncio.run(domain.remove(["i99"]))
+
+
+def test_domain_has_the_name_and_the_categories_of_its_folder(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    moved = [
+        Item(item.item_id, item.title, categories=("Moved",)) for item in recommender.catalog.items
+    ]
+    Catalog.from_items(moved).save(folder)
+    found = load_domains(recommender, {"cinema": folder}, CatalogStore(tmp_path / "s"))
+    version = found["cinema"].version
+    assert version.catalog.name == "cinema"
+    assert version.catalog.categories == ("Moved",)
+    # Nothing was built anew for them.
+    assert version.recommender.grounding is recommender.grounding
+    with pytest.raises(CatalogError, match="expected the same items"):
+        recommender.with_metadata(Catalog.from_items(moved[::-1]))
+
+
+def test_domains_that_change_side_by_side_are_all_saved(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    store = CatalogStore(tmp_path / "s")
+    domains = [Domain(f"d{n}", recommender, store) for n in range(6)]
+
+    async def change() -> None:
+        for number in range(8):
+            await asyncio.gather(*(d.put([new(f"n{number}", f"New {number}")]) for d in domains))
+
+    asyncio.run(change())
+    again = CatalogStore(tmp_path / "s")
+    for domain in domains:
+        assert again.version(domain.name) == 8
+        assert len(list(again.changes(domain.name))) == 8
 
 
 def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:

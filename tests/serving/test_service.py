@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,10 @@ import pytest
 
 from chatting import HOSTILE, Server
 from reclm import Recommender
+from reclm.config import ServeConfig
+from reclm.serving.catalogs import Domain
+from reclm.serving.service import ChatService
+from reclm.serving.store import CatalogStore
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +112,9 @@ def test_recommendations_are_those_of_the_library(
     http: httpx.Client, recommender: Recommender
 ) -> None:
     body: dict[str, Any] = {"domain": "films", "history": ["i1", "i2"], "k": 5}
+    unknown = http.post("/v1/recommendations", json=body | {"exclude": ["i998"]})
+    assert unknown.status_code == 400
+    assert unknown.json()["error"]["message"].startswith("exclude: ")
     for decode in ("beam", "list"):
         reply = http.post("/v1/recommendations", json=body | {"decode": decode})
         assert reply.status_code == 200
@@ -115,9 +124,11 @@ def test_recommendations_are_those_of_the_library(
         scores = [one.score for one in expected]
         assert [item["score"] for item in found] == pytest.approx(scores, rel=1e-3)
     everything = [f"i{row}" for row in range(40)]
-    reply = http.post("/v1/recommendations", json=body | {"exclude": everything})
-    assert reply.status_code == 400
-    assert reply.json()["error"]["code"] == "no_item_left"
+    for decode in ("beam", "list"):
+        nothing = {"exclude": everything, "decode": decode}
+        reply = http.post("/v1/recommendations", json=body | nothing)
+        assert reply.status_code == 400
+        assert reply.json()["error"]["code"] == "no_item_left"
 
 
 def test_another_domain_has_other_items(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -173,6 +184,39 @@ def test_items_of_an_earlier_answer_stay_items(
     user = said("Hello")[0]
     expected = recommender.chat([user, before.message, said("More")[0]], max_new_tokens=40)
     assert answer.choices[0].message.content == expected.text
+
+
+def test_prompt_that_leaves_no_room_is_told_apart(http: httpx.Client) -> None:
+    body = {"model": "reclm", "messages": said("x" * 90_000)}
+    error = http.post("/v1/chat/completions", json=body).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert error["param"] == "messages"
+
+
+def test_model_that_fails_is_an_error_in_the_common_form(recommender: Recommender) -> None:
+    domains = {"films": Domain("films", recommender, CatalogStore(Path(":memory:")))}
+    service = ChatService(recommender, domains, ServeConfig(Path("nowhere")))
+
+    def broken(rows: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(service.app(), raise_app_exceptions=False)
+        service.worker.start()
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = {"model": "reclm", "messages": said("Hi")}
+            reply = await client.post("/v1/chat/completions", json=body)
+        await asyncio.to_thread(service.worker.close)
+        return reply
+
+    real, recommender.engine.model.forward = recommender.engine.model.forward, broken  # type: ignore[method-assign]
+    try:
+        reply = asyncio.run(ask())
+    finally:
+        recommender.engine.model.forward = real  # type: ignore[method-assign]
+    assert reply.status_code == 500
+    assert reply.json()["error"]["code"] == "internal"
+    assert "memory" not in reply.text
 
 
 def test_session_is_kept_and_forgotten(client: openai.OpenAI, http: httpx.Client) -> None:

@@ -67,6 +67,8 @@ def test_perplexity_by_hand() -> None:
     found = average_ppl(ROWS, ["short", "ignored", "long"], scorer)
     assert found == [pytest.approx(math.exp(-0.2)), None, pytest.approx(math.exp(-2))]
     assert scorer.asked == [("Recommend a film: ", "short"), ("Recommend a film: ", "long")]
+    # A rewrite without a word gets nothing, and the scorer is not asked.
+    assert average_ppl(ROWS, ["", "", "short"], scorer) == [0, None, pytest.approx(math.exp(-0.2))]
     for wrong in (0.5, float("nan")):
         with pytest.raises(ConfigError, match="perplexity"):
             ppl_reward(wrong)

@@ -201,9 +201,7 @@ def test_plugin_without_ms_swift_says_how_to_get_it() -> None:
         importlib.import_module("reclm.training.swift_plugin")
 
 
-def test_original_titles_keep_their_neighbours_and_are_found_by_a_judge_that_can_read(
-    rows: Path, scorers: Path
-) -> None:
+def test_original_titles_keep_their_neighbours_and_others_do_not(rows: Path, scorers: Path) -> None:
     found = [line for line in lines(rows) if line["kind"] == "single"][:6]
     columns = {name: [line[name] for line in found] for name in found[0]}
     scoring = RewriteScoring.load(scorers, "cpu")

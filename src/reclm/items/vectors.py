@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from reclm.artifacts import atomic_path
 from reclm.errors import VectorError
@@ -89,3 +89,10 @@ def check_finite(vectors: Float32[np.ndarray, "items hidden"], name: str) -> Non
             f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} of {len(vectors)} rows do); "
             "expected finite numbers"
         )
+
+
+def unit_rows(vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:
+    """Rows of length 1; one of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.where(lengths > 0, lengths, 1)
+    return unit

@@ -268,7 +268,7 @@ def load_domains(
             )
         catalog = Catalog.load(folder, name)
         if catalog.fingerprint == recommender.catalog.fingerprint:
-            own = recommender
+            own = recommender.with_metadata(catalog)
         else:
             own = recommender.with_catalog(
                 catalog,

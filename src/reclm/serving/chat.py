@@ -15,7 +15,7 @@ from reclm.decoding.generate import Request
 from reclm.dialogue.render import ItemRef, Message, Part, Text
 from reclm.errors import CatalogError
 from reclm.recommender import Recommender
-from reclm.serving.schemas import AnswerItem, ChatMessage, ChatRequest
+from reclm.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
 from reclm.serving.worker import count_tokens
 
 _MOST_SEED = 1 << 63
@@ -51,9 +51,11 @@ def chat_request(
         DataError: The last message is not the user's, or one is not Unicode text.
     """
     catalog = recommender.catalog
-    history = _rows(catalog, asked.history) if items else []
+    history: list[int] = []
     excluded = None
     if items:
+        check_items(asked, catalog)
+        history = catalog.rows(asked.history).tolist()
         seen = history if asked.exclude_seen else []
         excluded = recommender.excluded(asked.exclude, asked.categories, seen, bool(seen))
     seed = asked.seed
@@ -70,13 +72,6 @@ def chat_request(
         top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=seed % _MOST_SEED,
     )
-
-
-def _rows(catalog: Catalog, item_ids: Sequence[str]) -> list[int]:
-    try:
-        return [int(row) for row in catalog.rows(item_ids)]
-    except CatalogError as error:
-        raise CatalogError(f"history: {error}") from error
 
 
 def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
@@ -169,21 +164,35 @@ class Writer:
         return [Piece(text)] if text else []
 
     def _item(self, found: Recommendation) -> Piece:
-        start = len(self.text)
+        item = answer_item(self.recommender.catalog, found, start=len(self.text))
         self.text += found.title
-        catalog = self.recommender.catalog
-        categories = list(catalog.item(catalog.row(found.item_id)).categories)
-        item = AnswerItem(
-            id=found.item_id,
-            title=found.title,
-            categories=categories,
-            rank=found.rank,
-            score=found.score,
-            start=start,
-            end=len(self.text),
-        )
         self.items.append(item)
         return Piece(found.title, item)
+
+
+def answer_item(catalog: Catalog, found: Recommendation, start: int | None = None) -> AnswerItem:
+    """What is told of an item, and of its place in the text if it stands in one."""
+    return AnswerItem(
+        id=found.item_id,
+        title=found.title,
+        categories=list(catalog.item(catalog.row(found.item_id)).categories),
+        rank=found.rank,
+        score=found.score,
+        start=start,
+        end=None if start is None else start + len(found.title),
+    )
+
+
+def check_items(asked: ItemQuestion, catalog: Catalog) -> None:
+    """Makes sure that all items of a question are there, without a search for similar names.
+
+    Raises:
+        CatalogError: One is not; names the field.
+    """
+    for name in ("history", "exclude"):
+        for item_id in getattr(asked, name):
+            if not catalog.has(item_id):
+                raise CatalogError(f"{name}: catalog {catalog.name}: no item with id {item_id!r}")
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -6,21 +6,23 @@ import asyncio
 import json
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from reclm.answer import Recommendation
 from reclm.config import ServeConfig
 from reclm.recommender import Recommender
 from reclm.serving.catalogs import Domain, Version
-from reclm.serving.chat import Piece, Writer, chat_request
+from reclm.serving.chat import Piece, Writer, answer_item, chat_request, check_items
 from reclm.serving.lookup import PROBLEMS, find_domain
 from reclm.serving.problems import ApiError, api_error
 from reclm.serving.schemas import (
-    AnswerItem,
     AnswerMessage,
     ChatCompletion,
     ChatMessage,
@@ -105,7 +107,7 @@ class Conversations:
                 pieces = self._pieces(asked)
                 if not body.stream:
                     await _unless_gone(request, _exhausted(pieces))
-                    self._keep(asked, request)
+                    await self._keep(asked, request)
                     return JSONResponse(_completion(asked).model_dump())
                 # An answer that cannot be begun is an error with a status of its own.
                 first = await _unless_gone(request, anext(pieces, []))
@@ -125,34 +127,16 @@ class Conversations:
             if body.domain is None and len(self._domains) == 1:
                 domain = next(iter(self._domains.values()))
             else:
-                domain = find_domain(self._domains, body.domain or "", "domain")
+                domain = find_domain(self._domains, body.domain or "")
             version = domain.version
-            recommender = version.recommender
-
-            def answer() -> list[AnswerItem]:
-                found = recommender.recommend(
-                    body.history,
-                    body.k,
-                    body.exclude,
-                    body.categories,
-                    body.exclude_seen,
-                    body.decode,
-                )
-                return [
-                    AnswerItem(
-                        id=one.item_id,
-                        title=one.title,
-                        categories=list(
-                            version.catalog.item(version.catalog.row(one.item_id)).categories
-                        ),
-                        rank=one.rank,
-                        score=one.score,
-                    )
-                    for one in found
-                ]
-
-            async with asyncio.timeout(self._config.timeout):
-                items = await _unless_gone(request, self._worker.call(answer))
+            check_items(body, version.catalog)
+            if body.decode == "list":
+                found = await _unless_gone(request, self._listed(body, version.recommender))
+            else:
+                async with asyncio.timeout(self._config.timeout):
+                    asked = partial(_ranked, body, version.recommender)
+                    found = await _unless_gone(request, self._worker.call(asked))
+            items = [answer_item(version.catalog, one) for one in found]
             return Recommendations(domain=domain.name, catalog_version=version.number, items=items)
 
     def add_sessions_to(self, app: FastAPI) -> None:
@@ -161,7 +145,8 @@ class Conversations:
         @app.get("/v1/sessions/{name}", responses=PROBLEMS)
         async def session(name: str, request: Request) -> dict[str, Any]:
             """A conversation that the server keeps."""
-            messages = self._store().messages(request.state.key.name, name)
+            owner = request.state.key.name
+            messages = await asyncio.to_thread(self._store().messages, owner, name)
             if not messages:
                 raise ApiError(404, "no such session", param="session", code="not_found")
             return {"session": name, "messages": messages}
@@ -169,31 +154,46 @@ class Conversations:
         @app.delete("/v1/sessions/{name}", responses=PROBLEMS)
         async def forget(name: str, request: Request) -> dict[str, Any]:
             """Forgets a conversation."""
-            if not self._store().forget(request.state.key.name, name):
+            owner = request.state.key.name
+            if not await asyncio.to_thread(self._store().forget, owner, name):
                 raise ApiError(404, "no such session", param="session", code="not_found")
             return {"session": name, "deleted": True}
+
+    async def _listed(
+        self, body: RecommendationRequest, recommender: Recommender
+    ) -> list[Recommendation]:
+        """A list that is written beside the other answers.
+
+        Raises:
+            NoItemLeftError: The exclusions leave no item at all.
+        """
+        history = recommender.catalog.rows(body.history).tolist()
+        excluded = recommender.excluded(body.exclude, body.categories, history, body.exclude_seen)
+        stream = self._worker.submit(recommender.list_request(history, body.k, excluded))
+        try:
+            text = recommender.answer_text()
+            async for events in stream.batches(self._config.timeout):
+                for event in events:
+                    deque(text.feed(event), maxlen=0)
+            return list(text.answer().items)
+        finally:
+            self._worker.cancel(stream)
 
     async def _asked(self, body: ChatRequest, request: Request) -> _Asked:
         """Puts a conversation into the queue."""
         started = time.perf_counter()
         version = self._version(body)
         if body.session is not None:
-            kept = self._store().messages(request.state.key.name, body.session)
+            kept = await asyncio.to_thread(
+                self._store().messages, request.state.key.name, body.session
+            )
             before = [ChatMessage.model_validate(message) for message in kept]
             body = body.model_copy(update={"messages": [*before, *body.messages]})
         self._check_conversation(body)
         recommender = self._plain if version is None else version.recommender
-        letters = sum(len(message.text) for message in body.messages)
-
-        def read() -> Any:
-            return chat_request(
-                body,
-                recommender,
-                items=version is not None,
-                max_tokens=self._config.max_tokens,
-            )
-
-        asked = await asyncio.to_thread(read) if letters > _LONG else read()
+        items, max_tokens = version is not None, self._config.max_tokens
+        read = partial(chat_request, body, recommender, items=items, max_tokens=max_tokens)
+        asked = await asyncio.to_thread(read) if body.characters > _LONG else read()
         seconds = min(body.deadline or self._config.timeout, self._config.timeout)
         return _Asked(
             body,
@@ -237,9 +237,8 @@ class Conversations:
                 yield _event(_piece_chunk(asked, piece))
             async for several in pieces:
                 yield "".join(_event(_piece_chunk(asked, piece)) for piece in several)
-            self._keep(asked, request)
-            last = _chunk(asked, {}, asked.writer.finish_reason)
-            yield _event(last)
+            await self._keep(asked, request)
+            yield _event(_chunk(asked, {}, asked.writer.finish_reason))
             options = asked.body.stream_options
             if options is not None and options.include_usage:
                 usage = _usage(asked).model_dump()
@@ -250,7 +249,7 @@ class Conversations:
             self._worker.cancel(asked.stream)
         yield "data: [DONE]\n\n"
 
-    def _keep(self, asked: _Asked, request: Request) -> None:
+    async def _keep(self, asked: _Asked, request: Request) -> None:
         """Writes the conversation down, if the request named a session."""
         if asked.body.session is None:
             return
@@ -262,7 +261,8 @@ class Conversations:
         ]
         items = [{"id": i.id, "start": i.start, "end": i.end} for i in writer.items]
         answer = {"role": "assistant", "content": writer.text, "items": items}
-        self._store().save(request.state.key.name, asked.body.session, [*said, answer])
+        owner, name = request.state.key.name, asked.body.session
+        await asyncio.to_thread(self._store().save, owner, name, [*said, answer])
 
     def _store(self) -> SessionStore:
         if self._sessions is None:
@@ -292,15 +292,11 @@ class Conversations:
                         code="domain_missing",
                     )  # fmt: skip
             return None
-        return find_domain(self._domains, body.domain, "domain").version
+        return find_domain(self._domains, body.domain).version
 
     def _check_question(self, body: ItemQuestion, k: int | None) -> None:
-        limits = {
-            "history": self._config.max_history,
-            "exclude": self._config.max_history,
-            "categories": self._config.max_history,
-        }
-        for field, limit in limits.items():
+        limit = self._config.max_history
+        for field in ("history", "exclude", "categories"):
             if (count := len(getattr(body, field))) > limit:
                 raise ApiError(
                     400, f"{field}: {count} entries; expected {limit} at most", param=field
@@ -316,15 +312,22 @@ class Conversations:
                 400, f"messages: {len(body.messages)}; expected {config.max_messages} at most",
                 param="messages",
             )  # fmt: skip
-        letters = sum(len(message.text) for message in body.messages)
-        if letters > config.max_characters:
+        characters = body.characters
+        if characters > config.max_characters:
             raise ApiError(
-                400, f"messages: {letters} characters; expected {config.max_characters} at most",
+                400, f"messages: {characters} characters; expected {config.max_characters} at most",
                 param="messages",
             )  # fmt: skip
         for field in ("max_tokens", "max_completion_tokens"):
             if (getattr(body, field) or 0) > config.max_tokens:
                 raise ApiError(400, f"{field}: expected {config.max_tokens} at most", param=field)
+
+
+def _ranked(body: RecommendationRequest, recommender: Recommender) -> list[Recommendation]:
+    """The items of the first place, by their exact probability; runs where the model does."""
+    return recommender.recommend(
+        body.history, body.k, body.exclude, body.categories, body.exclude_seen, "beam"
+    )
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from reclm.errors import (
     CatalogError,
     ConfigError,
+    ContextLengthError,
     DataError,
     NoItemLeftError,
     SemanticIdError,
@@ -84,7 +85,7 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, _OF_THE_CLIENT):
         param = str(error).split(":")[0]
         param_of = param if param.isidentifier() else None
-        code = "context_length_exceeded" if "tokens; the model reads" in str(error) else None
+        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
         return ApiError(400, str(error), param=param_of, code=code)
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "the service failed; its log tells more", code="internal")

@@ -116,6 +116,11 @@ class ChatRequest(ItemQuestion):
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     @property
+    def characters(self) -> int:
+        """Characters of the whole conversation."""
+        return sum(len(message.text) for message in self.messages)
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Texts the answer ends before."""
         found = [self.stop] if isinstance(self.stop, str) else self.stop or []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
-import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,14 +12,10 @@ from rich.console import Console
 
 from reclm.config import ServeConfig
 from reclm.errors import BackboneError, ConfigError, require
-from reclm.teacher.listener import bound
+from reclm.teacher.listener import bound, serve_app
 
 if TYPE_CHECKING:
     from reclm.recommender import Recommender
-
-# Clients keep a connection between two turns of a conversation.
-_KEEP_ALIVE = 75
-_BACKLOG = 2048
 
 
 def serve(config: ServeConfig) -> None:
@@ -35,8 +29,6 @@ def serve(config: ServeConfig) -> None:
     """
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve")
-    import uvicorn
-
     from reclm.serving.access import Keys
     from reclm.serving.catalogs import load_domains
     from reclm.serving.service import ChatService
@@ -45,7 +37,6 @@ def serve(config: ServeConfig) -> None:
 
     named = _check(config)
     keys = None if config.keys is None else Keys.load(config.keys)
-    logging.getLogger("reclm").setLevel(logging.WARNING)
     with ExitStack() as stack:
         listener = stack.enter_context(bound(config.host, config.port))
         state = config.state
@@ -61,35 +52,22 @@ def serve(config: ServeConfig) -> None:
         recommender = _recommender(config, named)
         domains = load_domains(recommender, named, store)
         service = ChatService(recommender, domains, config, keys, sessions)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                service.app(),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-                # Whatever was accepted is answered or given up within `timeout`.
-                timeout_graceful_shutdown=int(config.timeout) + 5,
-            )
-        )
-        # Whoever reads the line below may connect at once.
-        listener.listen(_BACKLOG)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        host, port = listener.getsockname()[:2]
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
-        console.print(
-            f"reclm: {recommender.spec.method} model on "
-            f"http://{f'[{host}]' if ':' in host else host}:{port} "
-            f"({recommender.engine.model.device}), items of {items}",
-            markup=False,
-        )
-        if config.state is None:
-            console.print("reclm: changes of catalogs end with this process; --state keeps them")
-        # uvicorn raises the signal again when it has shut down, which would end the process
-        # before it says goodbye, and with a failure.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        server.run(sockets=[listener])
+
+        def announce(address: str) -> None:
+            console.print(
+                f"reclm: {recommender.spec.method} model on {address} "
+                f"({recommender.engine.model.device}), items of {items}",
+                markup=False,
+            )
+            if config.state is None:
+                console.print(
+                    "reclm: changes of catalogs end with this process; --state keeps them"
+                )
+
+        # Whatever was accepted is answered or given up within `timeout`.
+        serve_app(service.app(), listener, grace=config.timeout, announce=announce)
     counts = service.telemetry
     console.print(
         f"reclm: stopped; {counts.accepted} requests accepted, {counts.answered} answered"

@@ -110,7 +110,7 @@ class ChatService:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         app.add_exception_handler(RequestValidationError, respond_to_form)
         app.add_exception_handler(HTTPException, respond_to_http)
-        for kind in (ApiError, ReclmError, TimeoutError):
+        for kind in (ApiError, ReclmError, TimeoutError, Exception):
             app.add_exception_handler(kind, respond_to_error)
         self._conversations.add_to(app)
         self._conversations.add_sessions_to(app)

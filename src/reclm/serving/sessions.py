@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,12 +39,14 @@ class SessionStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database = open_database(path, _SCHEMA, _FORMAT)
+        self._lock = threading.Lock()
 
     def messages(self, owner: str, name: str) -> list[dict[str, Any]]:
         """The messages of a conversation; none if it has not begun."""
-        found = self._database.execute(
-            "SELECT messages FROM sessions WHERE owner = ? AND name = ?", (owner, name)
-        ).fetchone()
+        with self._lock:
+            found = self._database.execute(
+                "SELECT messages FROM sessions WHERE owner = ? AND name = ?", (owner, name)
+            ).fetchone()
         messages: list[dict[str, Any]] = json.loads(found[0]) if found else []
         return messages
 
@@ -55,7 +58,7 @@ class SessionStore:
         """
         text = json.dumps(list(messages), ensure_ascii=False)
         try:
-            with self._database:
+            with self._lock, self._database:
                 self._database.execute(
                     "INSERT INTO sessions VALUES (?, ?, ?, ?) ON CONFLICT (owner, name) DO UPDATE "
                     "SET messages = excluded.messages, changed = excluded.changed",
@@ -66,7 +69,7 @@ class SessionStore:
 
     def forget(self, owner: str, name: str) -> bool:
         """Deletes a conversation; returns whether there was one."""
-        with self._database:
+        with self._lock, self._database:
             done = self._database.execute(
                 "DELETE FROM sessions WHERE owner = ? AND name = ?", (owner, name)
             )

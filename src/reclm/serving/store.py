@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ class CatalogStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database = open_database(path, _SCHEMA, _FORMAT)
+        # Domains change side by side, and a connection has one transaction at a time.
+        self._lock = threading.Lock()
 
     def version(self, domain: str) -> int:
         """Number of the domain's newest version; 0 as loaded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 from prometheus_client import (
@@ -102,9 +101,7 @@ class Telemetry:
             return
         with self._tracer.start_as_current_span(name) as span:
             span.set_attribute("reclm.request_id", request_id)
-            started = time.perf_counter()
             yield
-            span.set_attribute("reclm.seconds", time.perf_counter() - started)
 
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""

@@ -1,10 +1,17 @@
-"""The socket a service listens on."""
+"""The socket a service listens on, and how it is served until it is told to stop."""
 
 from __future__ import annotations
 
+import signal
 import socket
+from collections.abc import Callable
+from typing import Any
 
 from reclm.errors import ConfigError
+
+# An idle client may be in the middle of a training step, or of a conversation.
+_KEEP_ALIVE = 75
+_BACKLOG = 2048
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -29,3 +36,37 @@ def bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigError(f"--port {port} on {host}: {error.strerror}") from error
     return listener
+
+
+def serve_app(
+    app: Any, listener: socket.socket, *, grace: float, announce: Callable[[str], object]
+) -> None:
+    """Serves an application until SIGTERM or SIGINT, then answers what it has accepted.
+
+    Args:
+        app: The application.
+        listener: From :func:`bound`.
+        grace: Seconds that what was accepted may take when the signal comes.
+        announce: Called with the address once it can be connected to.
+    """
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=int(grace) + 5,
+        )
+    )
+    # Whoever reads the announcement may connect at once.
+    listener.listen(_BACKLOG)
+    host, port = listener.getsockname()[:2]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    # uvicorn raises the signal again when it has shut down, which would end the process before it
+    # says goodbye, and with a failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])

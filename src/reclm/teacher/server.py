@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +13,8 @@ from reclm.data.catalog import Catalog
 from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError, require
 from reclm.teacher.client import load_teacher
-from reclm.teacher.listener import bound
+from reclm.teacher.listener import bound, serve_app
 from reclm.teacher.sasrec import WEIGHTS_FILE
-
-# An idle client may be in the middle of a training step.
-_KEEP_ALIVE = 75
-_BACKLOG = 2048
 
 
 def serve_teacher(config: TeacherServeConfig) -> None:
@@ -33,8 +28,6 @@ def serve_teacher(config: TeacherServeConfig) -> None:
     """
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve")
-    import uvicorn
-
     from reclm.teacher.service import TeacherService
 
     _check(config)
@@ -45,30 +38,16 @@ def serve_teacher(config: TeacherServeConfig) -> None:
         service = TeacherService(
             teacher, catalog, config, _fingerprint(config.model / WEIGHTS_FILE, catalog)
         )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                service.app(),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=_KEEP_ALIVE,
-                # Whatever was accepted is answered or given up within `timeout`.
-                timeout_graceful_shutdown=int(config.timeout) + 5,
-            )
-        )
-        # Whoever reads the line below may connect at once.
-        listener.listen(_BACKLOG)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        host, port = listener.getsockname()[:2]
-        console.print(
-            f"teacher: {len(catalog)} items of {catalog.name} on "
-            f"http://{f'[{host}]' if ':' in host else host}:{port} ({teacher.device})"
+        serve_app(
+            service.app(),
+            listener,
+            # Whatever was accepted is answered or given up within `timeout`.
+            grace=config.timeout,
+            announce=lambda address: console.print(
+                f"teacher: {len(catalog)} items of {catalog.name} on {address} ({teacher.device})"
+            ),
         )
-        # uvicorn raises the signal again when it has shut down, which would end the process
-        # before it says goodbye, and with a failure.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        server.run(sockets=[listener])
     console.print(
         f"teacher: stopped; {service.batcher.accepted} questions accepted, "
         f"{service.telemetry.answered} answered"

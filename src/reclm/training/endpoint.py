@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from reclm.errors import ConfigError, ScorerError
+from reclm.items.vectors import unit_rows
 from reclm.training.rewrite_rewards import LETTERS
 
 _T = TypeVar("_T")
@@ -228,13 +229,6 @@ def letter_choice(answer: str, options: int) -> int:
     named = answer.strip().strip("*(\"'“")[:1].upper()
     place = LETTERS.find(named) if named else -1
     return place if place < options else -1
-
-
-def unit_rows(vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:
-    """Rows of length 1; one of zeros stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = vectors / np.where(lengths > 0, lengths, 1)
-    return unit
 
 
 def _echoed(answer: Any) -> tuple[list[float | None], list[int]]:

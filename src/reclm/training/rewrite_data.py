@@ -16,8 +16,7 @@ from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
 from reclm.dialogue.templates import wording_named
 from reclm.errors import ConfigError
-from reclm.items.vectors import load_vectors
-from reclm.training.endpoint import unit_rows
+from reclm.items.vectors import load_vectors, unit_rows
 from reclm.training.rewrite_rewards import GroupRow, Row, SingleRow
 from reclm.training.rewrite_rows import record
 

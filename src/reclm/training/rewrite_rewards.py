@@ -101,15 +101,21 @@ class Retriever(Protocol):
 
 
 def average_ppl(rows: Sequence[Row], rewrites: Sequence[str], scorer: Perplexity) -> Rewards:
-    """``exp(-0.02 ppl)`` of a rewritten title in the prompt that it would answer."""
-    return _of_singles(
-        rows,
-        rewrites,
-        lambda singles, texts: [
-            ppl_reward(ppl)
-            for ppl in scorer.perplexities([single.prompt for single in singles], texts)
-        ],
-    )
+    """``exp(-0.02 ppl)`` of a rewritten title in the prompt that it would answer.
+
+    A rewrite without a word is no title: it gets 0, the limit of the least expected ones.
+    """
+
+    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
+        found = [0.0] * len(texts)
+        said = [place for place, text in enumerate(texts) if text]
+        prompts = [singles[place].prompt for place in said]
+        ppls = scorer.perplexities(prompts, [texts[place] for place in said])
+        for place, ppl in zip(said, ppls, strict=True):
+            found[place] = ppl_reward(ppl)
+        return found
+
+    return _of_singles(rows, rewrites, rewards)
 
 
 def length(rows: Sequence[Row], rewrites: Sequence[str], scorer: TokenCounter) -> Rewards:

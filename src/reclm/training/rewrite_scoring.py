@@ -85,14 +85,7 @@ class RewriteScoring:
         rows = rows_of(columns, len(completions))
         rewrites = [rewrite_of(completion) for completion in completions]
         if name == "average_ppl":
-            # What has no word cannot be scored; it is the least expected title of all.
-            found = rewrite_rewards.average_ppl(
-                rows, [text or "\n" for text in rewrites], self._scorer("perplexity")
-            )
-            return [
-                0.0 if reward is not None and not text else reward
-                for reward, text in zip(found, rewrites, strict=True)
-            ]
+            return rewrite_rewards.average_ppl(rows, rewrites, self._scorer("perplexity"))
         if name == "length":
             return rewrite_rewards.length(rows, rewrites, self._scorer("tokens"))
         if name == "discriminative":

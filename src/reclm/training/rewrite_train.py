@@ -74,7 +74,7 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
     save_backbone(config.out, backbone)
     rewards = {
         name: value
-        for entry in reversed(trainer.state.log_history)
+        for entry in trainer.state.log_history
         for name, value in entry.items()
         if name.startswith("rewards/") and name.endswith("/mean")
     }

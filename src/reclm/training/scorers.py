@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from reclm.backbone import Backbone
 from reclm.errors import ScorerError
-from reclm.training.endpoint import judge_prompt, unit_rows
+from reclm.items.vectors import unit_rows
+from reclm.training.endpoint import judge_prompt
 from reclm.training.rewrite_rewards import LETTERS
 
 
