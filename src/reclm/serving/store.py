@@ -107,7 +107,7 @@ class CatalogStore:
             for change in changes
         ]
         try:
-            with self._database:
+            with self._lock, self._database:
                 self._database.executemany(
                     "INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?) "
                     "ON CONFLICT (domain, item_id) DO UPDATE SET state = excluded.state, "
