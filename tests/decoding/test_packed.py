@@ -24,6 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from reclm.decoding.lookahead import Guess
 from reclm.decoding.packed import Branches, PackedModel, RowCache
 from reclm.errors import BackboneError
 
@@ -197,3 +198,43 @@ def test_models_that_cannot_be_packed_are_refused() -> None:
     chunked = {**SIZES, "intermediate_size_mlp": 48, "num_local_experts": 2}
     with pytest.raises(BackboneError, match="packed rows do not know"):
         PackedModel(Llama4ForCausalLM(Llama4TextConfig(**chunked)))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_guesses_score_as_if_they_were_certain_and_may_come_true(name: str, batched: bool) -> None:
+    model = make(name)
+    packed = PackedModel(model, batched=batched)
+    texts = [[5, 9, 11, 4, 30, 8], [7, 12], [3]]
+    caches = [RowCache() for _ in texts]
+    packed.forward([(cache, text) for cache, text in zip(caches, texts, strict=True)])
+    new = [[13, 14], [15], [16, 17]]
+    # The second guess of the first row continues the third one's sibling; the last row has none.
+    guesses = [
+        [Guess(-1, (20, 21), 0), Guess(-1, (22,), 0), Guess(1, (23, 24), 0), Guess(2, (25,), 0)],
+        [Guess(-1, (26,), 0)],
+        [],
+    ]
+    readout = packed.forward(list(zip(caches, new, strict=True)), guesses)
+    beginnings = [text + more for text, more in zip(texts, new, strict=True)]
+    ends = [
+        *beginnings,
+        [*beginnings[0], 20, 21],
+        [*beginnings[0], 22],
+        [*beginnings[0], 22, 23, 24],
+        [*beginnings[0], 22, 23, 24, 25],
+        [*beginnings[1], 26],
+    ]
+    expected = torch.stack([expected_logits(model, tokens) for tokens in ends])
+    torch.testing.assert_close(readout.full(range(len(ends))), expected, atol=1e-4, rtol=1e-4)
+    # 22 23 24 came true in the first row, nothing in the second.
+    caches[0].adopt([2, 3, 4])
+    rows = [(caches[0], [27]), (caches[1], [28, 29]), (caches[2], [18])]
+    after = [
+        [*beginnings[0], 22, 23, 24, 27],
+        [*beginnings[1], 28, 29],
+        [*beginnings[2], 18],
+    ]
+    expected = torch.stack([expected_logits(model, tokens) for tokens in after])
+    found = packed.forward(rows).full(range(3))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

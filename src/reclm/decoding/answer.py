@@ -17,6 +17,7 @@ from reclm.decoding.events import (
     ItemDone,
     TextToken,
 )
+from reclm.decoding.lookahead import Lookahead
 from reclm.decoding.request import Request
 from reclm.decoding.spans import Run, SpanBatch
 from reclm.errors import TokenizerError
@@ -55,6 +56,7 @@ class Answer:
         index: Which request of the batch.
         request: What was asked for.
         cache: Keys and values of the tokens fed so far.
+        lookahead: What it remembers to guess the next decisions from.
         random: Source of the answer's samples.
         spans: Item spans of all answers over the same items.
         slot: Which of them are this answer's; -1 if it is not grounded.
@@ -73,6 +75,7 @@ class Answer:
         self.index = index
         self.request = request
         self.cache = RowCache()
+        self.lookahead = Lookahead(spans.trie)
         self.random = np.random.default_rng(request.seed)
         self.spans = spans
         self.slot = -1
@@ -127,6 +130,11 @@ class Answer:
         tokens = tokens or self._token_ids[self._fed - len(self._prompt) :]
         self._fed = len(self._prompt) + len(self._token_ids)
         return tokens
+
+    def adopt(self, offsets: Sequence[int]) -> None:
+        """Counts its next tokens as seen: they were fed as guesses, at these places."""
+        self.cache.adopt(offsets)
+        self._fed += len(offsets)
 
     @property
     def text(self) -> list[int]:

@@ -54,7 +54,7 @@ class PackedRows:
         seen: Tokens each row has stored before.
         counts: New tokens of each row, in the order they lie in the input.
         batched: Attend to all rows at once, padded, instead of one by one.
-        branches: Per row the branches its new tokens are; empty where rows are plain text.
+        branches: Per row the branches its new tokens are, None where they are plain text.
         layers: The layers that have stored something in this pass.
     """
 
@@ -64,7 +64,7 @@ class PackedRows:
     seen: tuple[int, ...]
     counts: tuple[int, ...]
     batched: bool
-    branches: tuple[Branches, ...] = ()
+    branches: tuple[Branches | None, ...]
     layers: set[nn.Module] = field(default_factory=set)
     _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
     _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
@@ -72,9 +72,10 @@ class PackedRows:
 
     def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
-        if self.branches:
+        branches = self.branches[row]
+        if branches is not None:
             if (row, window) not in self._branch_masks:
-                self._branch_masks[row, window] = _branch_mask(self.branches[row], window, device)
+                self._branch_masks[row, window] = _branch_mask(branches, window, device)
             return self._branch_masks[row, window]
         key = (self.seen[row], self.counts[row], window)
         if key not in self._masks:

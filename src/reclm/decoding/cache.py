@@ -6,6 +6,7 @@ rows begin alike the beginning is copied from one to the other instead of being 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,13 @@ class KeyValuePool:
         for stored in self._layers.values():
             for buffer in stored:
                 buffer[target : target + tokens] = buffer[source : source + tokens]
+
+    def gather(self, sources: Slots, start: int) -> None:
+        """Copies what tokens at some places have stored to a stretch, which may overlap them."""
+        for stored in self._layers.values():
+            for buffer in stored:
+                # What is picked by index is a copy already.
+                buffer[start : start + len(sources)] = buffer[torch.from_numpy(sources)]
 
     def _grow(self, tokens: int) -> None:
         old = self.capacity
@@ -163,6 +171,18 @@ class RowCache:
         """Counts tokens that every layer has stored now."""
         self.length += tokens
         self._donor = None
+
+    def adopt(self, offsets: Sequence[int]) -> None:
+        """Counts tokens that every layer has stored beyond the row's own, and lets others go.
+
+        Args:
+            offsets: Their places behind the last token of the row, ascending.
+        """
+        assert self._pool is not None
+        end = self.start + self.length
+        if list(offsets) != list(range(len(offsets))):
+            self._pool.gather(end + np.array(offsets), end)
+        self.length += len(offsets)
 
 
 @dataclass(frozen=True, eq=False)

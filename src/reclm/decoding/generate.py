@@ -8,7 +8,7 @@ together with it in one forward pass, rows of a batch with runs of different len
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from reclm.decoding.answer import Answer, check_control_tokens
 from reclm.decoding.events import Completion, Event, Finished, ItemBegun, ItemDone, TextToken
+from reclm.decoding.lookahead import BEST, Guess, Path
 from reclm.decoding.packed import PackedModel, Readout
 from reclm.decoding.prefixes import Prefixes
 from reclm.decoding.request import Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
-from reclm.decoding.spans import SpanBatch
+from reclm.decoding.spans import Run, SpanBatch
 from reclm.errors import BackboneError, ConfigError
 from reclm.items.trie import ItemTrie
 
@@ -43,6 +44,11 @@ __all__ = [
     "TextToken",
 ]
 
+# Tokens of guesses in a pass. On a CPU a pass of sixteen takes twice as long as one of one; on
+# an accelerator one of a hundred should take as long (not measured).
+_AHEAD = 16
+_AHEAD_ELSEWHERE = 128
+
 
 @dataclass
 class Statistics:
@@ -52,11 +58,15 @@ class Statistics:
         forward_passes: Calls of the model, prefill included.
         tokens_fed: Tokens the model has seen, those of the prompts included.
         decisions: Tokens the model decided on and items that were retrieved, over all rows.
+        guessed: Tokens fed beyond `tokens_fed`, as guesses at the next decisions.
+        guessed_right: Those of them that came true.
     """
 
     forward_passes: int = 0
     tokens_fed: int = 0
     decisions: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
 
 
 class Engine:
@@ -71,6 +81,8 @@ class Engine:
         item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
             codes of semantic IDs.
         retriever: Chooses the items; without one the model writes them token by token.
+        lookahead: Tokens of guesses at the next decisions that a pass may feed, over all rows; 0
+            for none, None for as many as pay on the model's device. Answers do not depend on it.
 
     Attributes:
         model: The model, fed packed rows; a beam may share it.
@@ -92,6 +104,7 @@ class Engine:
         stop_token_ids: Collection[int],
         item_only_token_ids: Collection[int] = (),
         retriever: ItemRetriever | None = None,
+        lookahead: int | None = None,
     ) -> None:
         if retriever is not None:
             check_items(trie, retriever)
@@ -99,6 +112,9 @@ class Engine:
         self._item_only = torch.tensor(sorted(item_only_token_ids), dtype=torch.int64)
         self._control = check_control_tokens(trie, soi_token_id, eoi_token_id, stop_token_ids)
         self.model = PackedModel(model)
+        if lookahead is None:
+            lookahead = _AHEAD if self.model.device.type == "cpu" else _AHEAD_ELSEWHERE
+        self._lookahead = lookahead
         self.statistics = Statistics()
 
     def session(self) -> Session:
@@ -152,16 +168,57 @@ class Engine:
     def _advance(self, active: Sequence[Answer]) -> list[Event]:
         """Feeds all answers what they have not seen yet, and lets each take its next decision."""
         rows = [(answer.cache, answer.unfed()) for answer in active]
-        readout = self.model.forward(rows)
+        guesses = self._guess(active)
+        readout = self.model.forward(rows, guesses)
         self.statistics.forward_passes += 1
         self.statistics.tokens_fed += sum(len(new) for _, new in rows)
         groups = _groups(active)
-        self.statistics.decisions += len(groups.outside) + sum(map(len, groups.inside.values()))
+        self.statistics.decisions += len(groups.outside)
         events = _decide_outside(readout, active, groups.outside, self._item_only)
-        for spans, inside in groups.inside.items():
-            events += _decide_inside(readout, active, inside, spans)
+        events += self._decide_inside(readout, active, groups.inside, guesses)
         events += self._retrieve(readout, active)
         return events + _open_spans(active)
+
+    def _guess(self, active: Sequence[Answer]) -> list[list[Guess]]:
+        """What each answer guesses to come behind its next decision."""
+        inside = [answer.inside for answer in active]
+        budget = self._lookahead // max(1, sum(inside))
+        return [
+            answer.lookahead.guesses(answer.spans.node(answer.slot), budget) if decides else []
+            for answer, decides in zip(active, inside, strict=True)
+        ]
+
+    def _decide_inside(
+        self,
+        readout: Readout,
+        active: Sequence[Answer],
+        inside: Mapping[SpanBatch, Sequence[int]],
+        guesses: Sequence[Sequence[Guess]],
+    ) -> list[Event]:
+        """Takes the decisions in item spans, and those behind them as long as guesses come true."""
+        events: list[Event] = []
+        first = len(active) + np.cumsum([0, *map(len, guesses)])
+        paths = {row: Path(guesses[row]) for rows in inside.values() for row in rows}
+        at = list(range(len(active)))
+        while inside:
+            right: dict[SpanBatch, list[int]] = {}
+            for spans, rows in inside.items():
+                self.statistics.decisions += len(rows)
+                decided = _decide(readout, active, rows, at, spans)
+                for row, (run, found) in zip(rows, decided, strict=True):
+                    events += found
+                    answer = active[row]
+                    goes_on = answer.inside and answer.finish_reason is None
+                    if goes_on and paths[row].follow(run.tokens):
+                        at[row] = int(first[row]) + paths[row].last
+                        right.setdefault(spans, []).append(row)
+            inside = right
+        for row, path in paths.items():
+            self.statistics.guessed += sum(len(guess.tokens) for guess in guesses[row])
+            self.statistics.guessed_right += len(path.offsets)
+            if path.offsets:
+                active[row].adopt(path.offsets)
+        return events
 
     def _retrieve(self, readout: Readout, answers: Sequence[Answer]) -> list[Event]:
         """Writes the items of the answers in which a span opens now."""
@@ -322,29 +379,48 @@ def _pick(answer: Answer) -> Pick:
     )
 
 
-def _decide_inside(
-    readout: Readout, answers: Sequence[Answer], rows: Sequence[int], spans: SpanBatch
-) -> list[Event]:
-    """Takes decisions in item spans: only the tokens that the catalog allows are scored."""
+def _decide(
+    readout: Readout,
+    answers: Sequence[Answer],
+    rows: Sequence[int],
+    at: Sequence[int],
+    spans: SpanBatch,
+) -> list[tuple[Run, list[Event]]]:
+    """Takes decisions in item spans: only the tokens that the catalog allows are scored.
+
+    Args:
+        readout: What the model said.
+        answers: All answers of the pass.
+        rows: Those to decide on.
+        at: Place in the readout of what the model said of each answer.
+        spans: The item spans they are in.
+
+    Returns:
+        What each wrote, and what happened thereby.
+    """
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
-    scores = readout.some(rows, allowed.tokens)
+    scores = readout.some([at[row] for row in rows], allowed.tokens)
     mask = torch.from_numpy(allowed.mask).to(scores.device)
     logprobs = scores.masked_fill_(~mask, -torch.inf).log_softmax(-1)
-    best, greedy = (found.cpu().numpy() for found in logprobs.max(-1))
+    likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
+    best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
     if not np.isfinite(best).all():
         raise BackboneError(NOT_NUMBERS)
+    known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
+    for row, node, tokens in zip(rows, allowed.nodes.tolist(), known, strict=True):
+        answers[row].lookahead.remember(node, tokens)
     for number, row in enumerate(rows):
         if answers[row].request.temperature > 0:
             among = np.flatnonzero(allowed.mask[number])
             of_row = logprobs[number].cpu().numpy()[among]
             greedy[number] = among[_choose(answers[row], of_row)]
             best[number] = logprobs[number, greedy[number]]
-    events: list[Event] = []
     runs = spans.choose(allowed, greedy)
-    for row, run, logprob in zip(rows, runs, best.tolist(), strict=True):
-        events += answers[row].take(run, logprob)
-    return events
+    return [
+        (run, answers[row].take(run, logprob))
+        for row, run, logprob in zip(rows, runs, best.tolist(), strict=True)
+    ]
 
 
 def _decide_outside(

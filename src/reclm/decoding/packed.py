@@ -20,6 +20,8 @@ from transformers import PretrainedConfig
 from reclm.backbone import base_model, output_rows
 from reclm.decoding.attention import IMPLEMENTATION, KEYWORD, Branches, PackedRows
 from reclm.decoding.cache import KeyValuePool, RowCache, Writes
+from reclm.decoding.lookahead import Guess, branches
+from reclm.decoding.products import FewRows
 from reclm.errors import BackboneError
 
 __all__ = ["Branches", "PackedModel", "Readout", "RowCache"]
@@ -108,24 +110,53 @@ class PackedModel:
         self.device: torch.device = self._weight.device
         self._linear = self._head_is_linear()
         self._batched = self.device.type != "cpu" if batched is None else batched
+        self._few_rows = FewRows(self._base if self._is_plain_cpu() else nn.Identity())
         self._pool = KeyValuePool()
 
     @torch.no_grad()
-    def forward(self, rows: Sequence[tuple[RowCache, Sequence[int]]]) -> Readout:
+    def forward(
+        self,
+        rows: Sequence[tuple[RowCache, Sequence[int]]],
+        guesses: Sequence[Sequence[Guess]] | None = None,
+    ) -> Readout:
         """Feeds every row its new token ids (at least one each) and advances the caches.
+
+        Args:
+            rows: Cache and new tokens of each row.
+            guesses: What may follow in each row. The caches hold their tokens behind those of the
+                row, but do not count them; :meth:`RowCache.adopt` does, until the row is fed again.
+
+        Returns:
+            What the model says after the last new token of each row, then after each guess, row by
+            row.
 
         Raises:
             BackboneError: A layer of the model went round packed attention.
         """
-        counts = [len(new) for _, new in rows]
-        tokens = [token for _, new in rows for token in new]
-        positions = [
-            position
-            for cache, new in rows
-            for position in range(cache.length, cache.length + len(new))
+        guessed = guesses or [()] * len(rows)
+        fed = [
+            branches(cache.length, new, own) if own else None
+            for (cache, new), own in zip(rows, guessed, strict=True)
         ]
-        read = np.cumsum(counts) - 1
-        return self._feed([cache for cache, _ in rows], counts, tokens, positions, read.tolist())
+        tokens: list[int] = []
+        positions: list[int] = []
+        counts, read, ends = [], [], []
+        for (cache, new), own in zip(rows, fed, strict=True):
+            first = len(tokens)
+            read.append(first + len(new) - 1)
+            if own is None:
+                tokens += new
+                positions += range(cache.length, cache.length + len(new))
+            else:
+                tokens += own.token_ids
+                positions += own.positions[cache.length :].tolist()
+                ends += [first + end for end in own.read[1:]]
+            counts.append(len(tokens) - first)
+        caches = [cache for cache, _ in rows]
+        readout = self._feed(caches, counts, tokens, positions, read + ends, fed)
+        for cache, new in rows:
+            cache.advance(len(new))
+        return readout
 
     @torch.no_grad()
     def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
@@ -134,17 +165,20 @@ class PackedModel:
         Raises:
             BackboneError: A layer of the model went round packed attention.
         """
-        branches = tuple(new for _, new in rows)
-        counts = [len(new.token_ids) for new in branches]
+        trees = [new for _, new in rows]
+        counts = [len(new.token_ids) for new in trees]
         starts = np.cumsum((0, *counts)).tolist()
-        return self._feed(
+        readout = self._feed(
             [cache for cache, _ in rows],
             counts,
-            [token for new in branches for token in new.token_ids],
-            np.concatenate([n.positions[-len(n.token_ids) :] for n in branches]).tolist(),
-            [start + end for start, new in zip(starts, branches, strict=False) for end in new.read],
-            branches,
+            [token for new in trees for token in new.token_ids],
+            np.concatenate([n.positions[-len(n.token_ids) :] for n in trees]).tolist(),
+            [start + end for start, new in zip(starts, trees, strict=False) for end in new.read],
+            trees,
         )
+        for (cache, _), count in zip(rows, counts, strict=True):
+            cache.advance(count)
+        return readout
 
     def _feed(
         self,
@@ -153,9 +187,9 @@ class PackedModel:
         tokens: Sequence[int],
         positions: Sequence[int],
         read: Sequence[int],
-        branches: tuple[Branches, ...] = (),
+        trees: Sequence[Branches | None],
     ) -> Readout:
-        packed = self._packed_rows(caches, counts, branches)
+        packed = self._packed_rows(caches, counts, trees)
         wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
@@ -164,7 +198,7 @@ class PackedModel:
             KEYWORD: packed,
         }
         hidden = logits = None
-        with self._packed():
+        with self._packed(), self._few_rows(len(tokens)):
             if self._linear:
                 hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
@@ -174,15 +208,13 @@ class PackedModel:
                 f"{type(self._model).__name__} sent {len(packed.layers)} of {self._layers} layers "
                 "through its attention interface; packed rows need all of them"
             )
-        for cache, count in zip(caches, counts, strict=True):
-            cache.advance(count)
         return Readout(hidden, logits, self._head, self._weight, self._bias)
 
     def _packed_rows(
         self,
         caches: Sequence[RowCache],
         counts: Sequence[int],
-        branches: tuple[Branches, ...],
+        trees: Sequence[Branches | None],
     ) -> PackedRows:
         """Makes room for the new tokens of all rows."""
         for cache, count in zip(caches, counts, strict=True):
@@ -202,8 +234,11 @@ class PackedModel:
             tuple(cache.length for cache in caches),
             tuple(counts),
             self._batched,
-            branches,
+            tuple(trees),
         )
+
+    def _is_plain_cpu(self) -> bool:
+        return self.device.type == "cpu" and self._weight.dtype == torch.float32
 
     @property
     def _layers(self) -> int:

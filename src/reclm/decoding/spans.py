@@ -43,6 +43,12 @@ class Allowed:
     mask: Bool[np.ndarray, "rows tokens"]
     _nodes: _Nodes
 
+    @property
+    def nodes(self) -> Int32[np.ndarray, " rows"]:
+        """The node each span stands at."""
+        nodes: np.ndarray = self._nodes.number[self._nodes.place]
+        return nodes
+
 
 class Run(NamedTuple):
     """What follows in one span without another decision.
@@ -140,6 +146,10 @@ class SpanBatch:
         self._excluded[slot] = None
         self._node[slot] = -1
         self._vacant.append(slot)
+
+    def node(self, slot: int) -> int:
+        """The node an open span has to be decided on at."""
+        return int(self._node[slot])
 
     def left(self, slot: int) -> int:
         """Number of items that an answer may still name."""
