@@ -48,6 +48,8 @@ __all__ = [
 # an accelerator one of a hundred should take as long (not measured).
 _AHEAD = 16
 _AHEAD_ELSEWHERE = 128
+# More seldom come true, and on a CPU a pass of up to six tokens takes hardly longer than one of one.
+_AHEAD_PER_ROW = 4
 
 
 @dataclass
@@ -182,7 +184,7 @@ class Engine:
     def _guess(self, active: Sequence[Answer]) -> list[list[Guess]]:
         """What each answer guesses to come behind its next decision."""
         inside = [answer.inside for answer in active]
-        budget = self._lookahead // max(1, sum(inside))
+        budget = min(_AHEAD_PER_ROW, self._lookahead // max(1, sum(inside)))
         return [
             answer.lookahead.guesses(answer.spans.node(answer.slot), budget) if decides else []
             for answer, decides in zip(active, inside, strict=True)
