@@ -68,6 +68,24 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     )
 
 
+def canonical_spellings(
+    items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
+) -> list[str]:
+    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique.
+
+    Args:
+        items: Which item each text names.
+        texts: The names.
+        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+
+    Raises:
+        DataError: A text is empty once cleaned, or the tokenizer cannot spell it; names the item.
+        TokenizerError: A control token is missing.
+    """
+    control_token_ids(tokenizer)
+    return _stable(items, texts, tokenizer, _markup_pattern(tokenizer))
+
+
 def new_titles(
     items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:
