@@ -50,7 +50,7 @@ def test_paraphrases_are_cleaned_as_titles_are_and_name_one_item_each(
         (0, 0, 0, 2, 2),
         ("The Sea Wolves", "Sea Wolves", "the < EOI> wolves", "Night Train", "Train & Night"),
     )
-    assert found.dropped == 3
+    assert (found.repeated, found.unusable) == (3, 0)
     assert found.aliases.of_row == {0: (0, 1, 2), 2: (3, 4)}
     assert found.aliases.items(3) == [0, 1, 2, 0, 0, 0, 2, 2]
     assert "Night  Train" in paraphrase_texts(path, catalog)
@@ -65,7 +65,6 @@ def test_paraphrases_are_cleaned_as_titles_are_and_name_one_item_each(
         (line("b", 3), r":2: paraphrases: found \[3\]; expected a list of texts"),
         (line("b", paraphrases="B"), ":2: paraphrases: found 'B'"),
         (line("b") | {"item_id": 5}, ":2: item_id: found 5; expected text"),
-        (line("b", " "), "a paraphrase of item 'b': title ' ' is empty once cleaned"),
     ],
 )
 def test_what_are_no_paraphrases_of_the_catalog_is_refused(
@@ -74,6 +73,17 @@ def test_what_are_no_paraphrases_of_the_catalog_is_refused(
     path = write(tmp_path / "paraphrases.jsonl", line("a", "Wolves"), second)
     with pytest.raises(DataError, match=message):
         load_paraphrases(path, catalog, tokenizer)
+
+
+def test_what_cannot_be_spelled_is_left_out_and_counted(
+    tmp_path: Path, catalog: Catalog, chat_tokenizers: dict[str, Any]
+) -> None:
+    texts = ["Wolves", " ", "Wolves of the Sea", "\u200b", "Sea", "Sea"]
+    path = write(tmp_path / "paraphrases.jsonl", line("a", *texts), line("b", "\x05"))
+    for tokenizer in chat_tokenizers.values():
+        found = load_paraphrases(path, catalog, tokenizer)
+        assert found.aliases == Aliases((0, 0, 0), ("Wolves", "Wolves of the Sea", "Sea"))
+        assert (found.repeated, found.unusable) == (1, 3)
 
 
 def test_a_file_of_nothing_new_is_refused(tmp_path: Path, catalog: Catalog, tokenizer: Any) -> None:

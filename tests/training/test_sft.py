@@ -247,7 +247,7 @@ def test_model_carries_the_names_it_was_taught_to_write(
     )  # fmt: skip
     train_sft(config)
     said = " ".join(capsys.readouterr().err.split())
-    assert "39 paraphrases of 20 of 50 items; 1 left out" in said
+    assert "39 paraphrases of 20 of 50 items; left out are 1 that are a title" in said
     merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
     for folder in (config.out, merged):
         recommender = Recommender.from_pretrained(folder, "cpu")

@@ -111,11 +111,13 @@ class Paraphrases(NamedTuple):
 
     Attributes:
         aliases: The paraphrases that name one item only.
-        dropped: Number of those that are a title or an earlier paraphrase once cleaned.
+        repeated: Number of those that are a title or an earlier paraphrase once cleaned.
+        unusable: Number of those that are empty once cleaned or that the tokenizer cannot spell.
     """
 
     aliases: Aliases
-    dropped: int
+    repeated: int
+    unusable: int
 
 
 def load_paraphrases(
@@ -123,8 +125,8 @@ def load_paraphrases(
 ) -> Paraphrases:
     """Reads the paraphrases of `reclm rewrite apply` in the form a model writes.
 
-    They are cleaned and made stable as titles are. What is then the title of some item, or a
-    paraphrase that came before, is left out and counted.
+    They are cleaned and made stable as titles are. What is then the title of some item, a
+    paraphrase that came before, or nothing the tokenizer can spell, is left out and counted.
 
     Args:
         path: The file.
@@ -132,20 +134,21 @@ def load_paraphrases(
         tokenizer: Tokenizer of the model.
 
     Raises:
-        DataError: The file is broken or that of another catalog, a paraphrase is empty once cleaned
-            or cannot be spelled, or none is left; names file and line or item.
+        DataError: The file is broken or that of another catalog, or no paraphrase is left; names
+            file and line.
         TokenizerError: A control token is missing.
     """
     lines = sorted(_lines(Path(path), catalog, _PARAPHRASES), key=lambda line: line.row)
     rows = [line.row for line in lines for _ in line.texts]
-    texts = [text for line in lines for text in line.texts]
-    try:
-        texts = canonical_spellings([catalog.item(row) for row in rows], texts, tokenizer)
-    except DataError as error:
-        raise DataError.at(Path(path), f"a paraphrase of {error}") from error
+    texts = canonical_spellings(
+        [catalog.item(row) for row in rows],
+        [text for line in lines for text in line.texts],
+        tokenizer,
+    )
+    usable = [(row, text) for row, text in zip(rows, texts, strict=True) if text is not None]
     taken = set(catalog.titles_taken)
     kept: list[tuple[int, str]] = []
-    for row, text in zip(rows, texts, strict=True):
+    for row, text in usable:
         if text not in taken:
             taken.add(text)
             kept.append((row, text))
@@ -154,7 +157,7 @@ def load_paraphrases(
             Path(path), f"holds no paraphrase that differs from all titles; {_AGAIN}"
         )
     aliases = Aliases(tuple(row for row, _ in kept), tuple(text for _, text in kept))
-    return Paraphrases(aliases, len(rows) - len(kept))
+    return Paraphrases(aliases, len(usable) - len(kept), len(rows) - len(usable))
 
 
 def paraphrase_texts(path: str | Path, catalog: Catalog) -> tuple[str, ...]:

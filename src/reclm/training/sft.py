@@ -341,7 +341,8 @@ def _aliases(config: SftConfig, backbone: Backbone, catalog: Catalog) -> Aliases
     console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
     console.print(
         f"{config.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} of "
-        f"{len(catalog)} items; {found.dropped} left out, each a title or an earlier paraphrase"
+        f"{len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
+        f"paraphrase and {found.unusable} that the tokenizer cannot spell"
     )
     return found.aliases
 
