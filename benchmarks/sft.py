@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from reclm.backbone import base_model, output_rows
 from reclm.config import SftConfig, TeacherFitConfig
+from reclm.items.aliases import Aliases
 from reclm.teacher.fit import fit_teacher
 from reclm.training import sft
 from reclm.training.trainer import ScopedTrainer, plain_forward, scoped_forward
@@ -38,7 +39,7 @@ def trainer_of(config: SftConfig) -> ScopedTrainer:
     inputs = sft._read(config, on_cpu=True)
     backbone = sft._backbone(config, inputs, on_cpu=True, is_main=True)
     catalog = inputs.catalog.with_titles_t(sft.canonical_titles(inputs.catalog, backbone.tokenizer))
-    return sft._trainer(config, inputs, backbone, catalog)
+    return sft._trainer(config, inputs, backbone, catalog, Aliases())
 
 
 def labels_of(batch: dict[str, Any]) -> torch.Tensor:

@@ -54,6 +54,64 @@ def _decode(data: bytes) -> TokenCatalog:
     return TokenCatalog(rows, domains if settings & 8 else None, frozenset(excluded))
 
 
+@dataclass(frozen=True)
+class SpelledCatalog:
+    """Token rows of which several may spell one item, and the items that a rule excludes."""
+
+    rows: list[list[int]]
+    items: list[int]
+    domains: list[str]
+    excluded: frozenset[int]
+
+    @property
+    def num_items(self) -> int:
+        """Number of items."""
+        return max(self.items) + 1
+
+    def members(self, domain: str) -> set[int]:
+        """Items of a domain."""
+        pairs = zip(self.items, self.domains, strict=True)
+        return {item for item, own in pairs if own == domain}
+
+    def spelled(self, items: set[int]) -> TokenCatalog:
+        """The spellings of some items, as a catalog of rows that are items of their own."""
+        rows = [r for r, i in zip(self.rows, self.items, strict=True) if i in items]
+        return TokenCatalog(rows, None, frozenset())
+
+    def named(self, items: set[int], spelling: list[int]) -> list[int]:
+        """The items among some that are spelled so, in the order of their spellings."""
+        pairs = zip(self.rows, self.items, strict=True)
+        return [item for row, item in pairs if row == spelling and item in items]
+
+
+def _share_items(data: bytes) -> SpelledCatalog:
+    catalog = _decode(data)
+    domains = catalog.domains or [""] * len(catalog.rows)
+    items: list[int] = []
+    spellings: list[list[list[int]]] = []
+    for number, row in enumerate(catalog.rows):
+        others = [
+            item
+            for item in dict.fromkeys(items)
+            if domains[items.index(item)] == domains[number] and row not in spellings[item]
+        ]
+        byte = data[-1 - number % len(data)]
+        if others and byte & 3:
+            item = others[byte % len(others)]
+        else:
+            item = len(spellings)
+            spellings.append([])
+        items.append(item)
+        spellings[item].append(row)
+    excluded = frozenset(items[row] for row in catalog.excluded)
+    return SpelledCatalog(catalog.rows, items, domains, excluded)
+
+
+def spelled_catalogs() -> st.SearchStrategy[SpelledCatalog]:
+    """As `token_catalogs`, most items with several spellings, some of which are another's too."""
+    return st.binary(min_size=2, max_size=48).map(_share_items)
+
+
 def token_catalogs() -> st.SearchStrategy[TokenCatalog]:
     """One to four tokens in the vocabulary, so that prefixes are shared and rows come twice.
 

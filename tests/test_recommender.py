@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reclm.answer import Recommendation
 from reclm.backbone import Backbone, ModelSpec, save_model
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
+from reclm.items.aliases import Aliases
 
 
 def make_catalog(titles: tuple[str, ...]) -> Catalog:
@@ -268,6 +270,76 @@ def test_changed_catalog_answers_as_one_that_is_built_anew(
         one = anew.recommend(history, categories=[category], k=60)
         other = recommender.recommend(history, categories=[category], k=60)
         assert {item.item_id for item in one} == {item.item_id for item in other}
+
+
+@pytest.fixture
+def spelled(talkative: Recommender) -> Recommender:
+    """Twenty items of one title and two aliases, ten of a title alone."""
+    rows = tuple(row for row in range(20) for _ in range(2))
+    texts = tuple(f"Film {name} {row}" for row in range(20) for name in ("One", "Two"))
+    catalog = Catalog.from_items(talkative.catalog.items[:30])
+    return Recommender(talkative.backbone, talkative.spec, catalog, aliases=Aliases(rows, texts))
+
+
+def test_spellings_of_an_item_are_one_recommendation(spelled: Recommender) -> None:
+    for decode in ("beam", "list"):
+        found = spelled.recommend(["i3", "i25"], k=100, exclude=["i4"], decode=decode)
+        check(found, spelled.catalog, 27)
+        assert not {"i3", "i25", "i4"} & {one.item_id for one in found}
+        even = spelled.recommend(["i3"], k=100, categories=["even"], decode=decode)
+        assert {one.item_id for one in even} == {f"i{row}" for row in range(0, 30, 2)}
+        without = spelled.with_disabled([f"i{row}" for row in range(10)])
+        assert len(without.recommend(["i25"], k=100, decode=decode)) == 19
+    slot = spelled.slot([3], 10)
+    [everything], [best] = (spelled.beam.top_items([slot], k) for k in (None, 8))
+    assert np.exp(everything.logprobs).sum() == pytest.approx(1, abs=1e-4)
+    assert best.rows.tolist() == everything.rows[:8].tolist()
+    assert best.logprobs == pytest.approx(everything.logprobs[:8], abs=1e-4)
+    answer = spelled.chat([{"role": "user", "content": "Hello"}], max_new_tokens=400)
+    ids = [one.item_id for one in answer.items]
+    assert len(set(ids)) == len(ids) > 5
+    # An answer says titles, whatever the model wrote.
+    assert "Film One" not in answer.text
+    assert all(one.title in answer.text for one in answer.items)
+
+
+def test_item_that_leaves_is_not_named_by_any_spelling(spelled: Recommender) -> None:
+    changed = spelled.with_changes(
+        [Item("new", "Film One 7"), Item("i5", "Film Two 5")], ["i5", "i6"]
+    )
+    titles = {item.item_id: item.title_t for item in changed.catalog.live_items}
+    # An alias of an item that stays is taken, one of an item that leaves is free.
+    assert titles["new"] == "Film One 7 (2)"
+    assert titles["i5"] == "Film Two 5"
+    assert changed.aliases == spelled.aliases.without([5, 6])
+    for decode in ("beam", "list"):
+        found = changed.recommend(["i3"], k=100, exclude_seen=False, decode=decode)
+        assert {one.item_id for one in found} == set(titles)
+        assert len(found) == 30
+    again = changed.with_changes([Item("i6", "Film Two 6")])
+    for decode in ("beam", "list"):
+        found = again.recommend(["i6"], k=100, decode=decode)
+        assert {one.item_id for one in found} == {*titles, "i6"} - {"i6"}
+
+
+def test_alias_that_is_a_title_is_refused(spelled: Recommender) -> None:
+    catalog = Catalog.from_items([Item("a", "Harbour"), Item("b", "Zebra")])
+    with pytest.raises(CatalogError, match="'Zebra' is the title of an item and an alias"):
+        Recommender(spelled.backbone, spelled.spec, catalog, aliases=Aliases((0,), ("Zebra",)))
+
+
+def test_aliases_come_with_the_folder(spelled: Recommender, tmp_path: Path) -> None:
+    spec = replace(spelled.spec, aliases=len(spelled.aliases))
+    save_model(tmp_path, spelled.backbone, spec)
+    spelled.catalog.save(tmp_path)
+    with pytest.raises(DataError, match=r"aliases\.jsonl"):
+        Recommender.from_pretrained(tmp_path, device="cpu")
+    spelled.aliases.save(tmp_path, spelled.catalog)
+    loaded = Recommender.from_pretrained(tmp_path, device="cpu")
+    assert loaded.aliases == spelled.aliases
+    expected = spelled.recommend(["i2", "i3"], k=10)
+    found = loaded.recommend(["i2", "i3"], k=10)
+    assert [one.item_id for one in found] == [one.item_id for one in expected]
 
 
 def test_change_that_does_not_fit_is_refused_and_leaves_nothing(recommender: Recommender) -> None:

@@ -46,6 +46,26 @@ token_rows = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def spelled_rows() -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
+    """Token rows and the item each spells, most items in several ways."""
+
+    def numbered(pairs: list[tuple[list[int], int]]) -> tuple[list[list[int]], list[int]]:
+        known: dict[int, int] = {}
+        items = [known.setdefault(of, len(known)) for _, of in pairs]
+        return [row for row, _ in pairs], items
+
+    row = token_rows.map(lambda rows: rows[0])
+    pairs = st.lists(
+        st.tuples(row, st.integers(0, 5)),
+        min_size=1,
+        max_size=14,
+        unique_by=lambda pair: (tuple(pair[0]), pair[1]),
+    )
+    return pairs.map(numbered)
+
+
 # Any token at all, so that prompts hold control tokens and open spans.
 prompts = st.lists(
     st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=9), min_size=1, max_size=4

@@ -25,6 +25,7 @@ from reclm.errors import (
     TokenizerError,
     require,
 )
+from reclm.items.aliases import ALIASES
 from reclm.items.semantic_ids import INDEX, ITEM2ID, code_names
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
@@ -59,7 +60,7 @@ __all__ = [
 
 SPEC_FILE = "reclm.json"
 _ADAPTER_FILE = "adapter_config.json"
-_CATALOG_FILES = ("metas.jsonl", "category.jsonl", f"*{INDEX}", f"*{ITEM2ID}")
+_CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class ModelSpec:
         max_history: Newest items of a history the prompt shows.
         list_length: Items in an answer at most, as trained.
         max_length: Tokens of a conversation at most, as trained.
+        aliases: Spellings of items besides their titles that it writes; they lie beside it.
         tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
         versions: Filled in by `save_model`.
     """
@@ -113,6 +115,7 @@ class ModelSpec:
     max_history: int = 10
     list_length: int = 10
     max_length: int = 1024
+    aliases: int = 0
     tokenizer_fingerprint: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 

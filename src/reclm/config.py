@@ -17,6 +17,7 @@ Decode = Literal["beam", "list"]
 EvaluationDecode = Literal["beam", "list", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
+ParaphrasePlace = Literal["history", "targets", "both"]
 RewardName = Literal["rule", "ndcg", "ranking", "teacher", "diversity", "format"]
 
 
@@ -561,6 +562,12 @@ class SftConfig:
         candidate_ratio: Share of samples that offer a candidate list in the prompt.
         max_candidates: Length of a candidate list at most.
         mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
+        paraphrases: File of `reclm rewrite apply` with other names of items to train on.
+        paraphrases_in: Where they stand in place of titles: in the histories of prompts
+            (`history`), in the answers, so that the model may name an item by them from then on
+            (`targets`, only for `cgen`), or in both.
+        paraphrase_ratio: Share of the occurrences of an item that has paraphrases at which one of
+            them stands in place of its title.
         wording: Wording the trained model is asked with, one of those for tests.
         history_form: Write history items as quoted titles or as item spans; auto takes spans for
             codes and titles otherwise.
@@ -630,6 +637,9 @@ class SftConfig:
     candidate_ratio: float = 0.0
     max_candidates: int = 20
     mention_control_tokens: bool = True
+    paraphrases: Path | None = None
+    paraphrases_in: ParaphrasePlace = "history"
+    paraphrase_ratio: float = 0.5
     wording: str = "test-single-turn"
     history_form: Literal["auto", "title", "span"] = "auto"
     list_form: ListForm = "numbered"

@@ -34,6 +34,7 @@ from reclm.errors import (
     TrieError,
     VectorError,
 )
+from reclm.items.aliases import Aliases
 from reclm.items.semantic_ids import INDEX, ITEM2ID, SemanticIds, load_semantic_ids
 from reclm.items.titles import canonical_titles, new_titles
 from reclm.items.tokens import ItemTokens, encode_titles
@@ -52,17 +53,21 @@ class Recommender:
         spec: How the model was trained, which is how it has to be asked.
         catalog: The items.
         semantic_ids: Codes of the items, for a model that writes codes.
+        aliases: Spellings of the items besides their titles, for a model that writes those too.
+            What is said of an item, in answers and in further prompts, is its title.
 
     Attributes:
         backbone: Model and tokenizer.
         spec: How the model was trained.
         catalog: The items, each with the title the model writes as its ``title_t``.
-        item_tokens: Tokens of the items.
+        item_tokens: Tokens of the items, by their titles or codes.
+        aliases: Spellings of the items besides their titles.
         renderer: Turns messages into prompts.
         grounding: The items in the form the engine names them in.
         engine: Generates answers, also for the same model on other catalogs.
 
     Raises:
+        CatalogError: An alias is the title of an item.
         SemanticIdError: The model writes codes and none are given.
         TokenizerError: The tokenizer lacks tokens of the items.
         VectorError: The model retrieves, and its vectors are those of another number of items.
@@ -74,17 +79,20 @@ class Recommender:
         spec: ModelSpec,
         catalog: Catalog,
         semantic_ids: SemanticIds | None = None,
+        aliases: Aliases | None = None,
     ) -> None:
         titles = canonical_titles(catalog, backbone.tokenizer)
         self.backbone = backbone
         self.spec = spec
         self.catalog = catalog.with_titles_t(titles)
         self.item_tokens = _item_tokens(backbone, spec, catalog, titles, semantic_ids)
+        self.aliases = aliases or Aliases()
         self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
         retriever = None if backbone.head is None else ItemRetriever(backbone.head)
         self._scaffolds: dict[int, ListScaffold] = {}
         self._disabled: frozenset[int] = frozenset()
-        self._ground(self.item_tokens.trie(), retriever)
+        self._longest_alias = 0
+        self._ground(self._spelled_trie(), retriever)
         self.engine = Engine(
             backbone.model,
             self._trie,
@@ -95,11 +103,26 @@ class Recommender:
             retriever=retriever,
         )
 
+    def _spelled_trie(self) -> ItemTrie:
+        """The prefix tree of all spellings."""
+        if not self.aliases:
+            return self.item_tokens.trie()
+        shared = self.catalog.titles_taken.intersection(self.aliases.texts)
+        if shared:
+            raise CatalogError(
+                f"catalog {self.catalog.name}: {min(shared)!r} is the title of an item and an "
+                "alias; expected it to name one item; give the catalog the model was trained on"
+            )
+        others = ItemTokens.from_titles(self.aliases.texts, self.backbone.tokenizer)
+        self._longest_alias = int(np.diff(others.offsets).max())
+        return self.item_tokens.joined(others).trie(self.aliases.items(len(self.catalog)))
+
     def _ground(self, trie: ItemTrie, retriever: ItemRetriever | None) -> None:
         """Takes the items in the form the engine names them in."""
         self._trie = trie
         self.grounding = Grounding(trie, retriever)
-        self._longest = int(np.diff(self.item_tokens.offsets).max())
+        longest = int(np.diff(self.item_tokens.offsets).max())
+        self._longest = max(longest, self._longest_alias)
         self._rules: dict[tuple[str, ...], ExcludedItems] = {}
         self._beam: ItemBeam | ItemRanking | None = None
 
@@ -122,7 +145,8 @@ class Recommender:
         if load_spec(folder).item_form == "codes":
             semantic_ids = load_semantic_ids(folder, catalog)
         backbone, spec = load_model(folder, device)
-        return cls(backbone, spec, catalog, semantic_ids)
+        aliases = Aliases.load(folder, catalog, spec.aliases)
+        return cls(backbone, spec, catalog, semantic_ids, aliases)
 
     def with_catalog(
         self,
@@ -130,7 +154,7 @@ class Recommender:
         semantic_ids: SemanticIds | None = None,
         vectors: Float32[np.ndarray, "items dim"] | None = None,
     ) -> Recommender:
-        """The same model on another catalog; the weights are shared.
+        """The same model on another catalog, whose items have no aliases; the weights are shared.
 
         Args:
             catalog: The items.
@@ -183,7 +207,7 @@ class Recommender:
 
         Args:
             items: New items; one of them may take the id of a removed one.
-            removed: Ids of items that leave.
+            removed: Ids of items that leave, with all their spellings.
             semantic_ids: Codes of the new items, needed by a model that writes codes.
             vectors: Vectors of the new items, needed by a model that retrieves.
 
@@ -198,6 +222,7 @@ class Recommender:
             return self
         gone = [self.catalog.row(item_id) for item_id in removed]
         changed = copy.copy(self)
+        changed.aliases = self.aliases.without(gone)
         titles = self._titles_of(items, gone)
         tokens = self._tokens_of(items, titles, gone, semantic_ids)
         named = [replace(item, title_t=t) for item, t in zip(items, titles, strict=True)]
@@ -249,7 +274,8 @@ class Recommender:
     def _titles_of(self, items: Sequence[Item], gone: Sequence[int]) -> list[str]:
         """Titles of new items in the form the model writes."""
         left = {self.catalog.titles_t[row] for row in gone}
-        return new_titles(items, self.catalog.titles_taken - left, self.backbone.tokenizer)
+        taken = (self.catalog.titles_taken - left).union(self.aliases.without(gone).texts)
+        return new_titles(items, taken, self.backbone.tokenizer)
 
     def _tokens_of(
         self,
@@ -643,10 +669,15 @@ class Recommender:
             self._scaffolds[k] = list_scaffold(self.renderer, self.spec.list_form, k)
         return self._scaffolds[k]
 
+    @property
+    def longest_span(self) -> int:
+        """Tokens of an item span at most, the two control tokens included."""
+        return self._longest + 2
+
     def _room(self, scaffold: ListScaffold) -> int:
         """Tokens that a list takes at most."""
         around = sum(map(len, scaffold.before_item)) + len(scaffold.end)
-        return around + len(scaffold.before_item) * (self._longest + 2)
+        return around + len(scaffold.before_item) * self.longest_span
 
     def _list(self, completion: Completion) -> list[Recommendation]:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)

@@ -14,7 +14,18 @@ from reclm.decoding.beam import ItemBeam, Slot
 from reclm.decoding.constraint import ExcludedItems
 from reclm.errors import BackboneError, ConfigError, TokenizerError, TrieError
 from reclm.items.trie import ItemTrie
-from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, choices, make_model, prompts, token_rows
+from worlds import (
+    EOI,
+    FIRST_WORD,
+    SOI,
+    STOP,
+    VOCAB,
+    choices,
+    make_model,
+    prompts,
+    spelled_rows,
+    token_rows,
+)
 
 thorough = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -63,6 +74,61 @@ def test_equals_scoring_every_item(
         assert answer.logprobs == pytest.approx(scores[found], abs=1e-4)
         # The same items, up to the order of scores that float32 cannot tell apart.
         assert answer.logprobs == pytest.approx(scores[expected], abs=1e-4)
+
+
+@thorough
+@given(spelled_rows(), prompts, seeds, st.integers(1, 5), st.data())
+def test_an_item_has_the_probability_of_all_its_spellings(
+    spelled: tuple[list[list[int]], list[int]],
+    batch: list[list[int]],
+    seed: int,
+    width: int,
+    data: st.DataObject,
+) -> None:
+    rows, items = spelled
+    model, trie, count = make_model(seed), ItemTrie.build(rows, items=items), max(items) + 1
+    left_out = [data.draw(st.sets(st.integers(0, count - 1))) for _ in batch]
+    k = data.draw(st.none() | st.integers(1, count + 1))
+    slots = [
+        Slot(prompt, ExcludedItems.build(trie, excluded) if excluded else None)
+        for prompt, excluded in zip(batch, left_out, strict=True)
+    ]
+    answers = make_beam(model, trie, width=width).top_items(slots, k)
+    limited = make_beam(model, trie, width=width, exact=False).top_items(slots, k)
+    for prompt, excluded, answer, kept in zip(batch, left_out, answers, limited, strict=True):
+        scores = np.full(count, -np.inf)
+        np.logaddexp.at(scores, items, exhaustive(model, rows, prompt))
+        allowed = set(range(count)) - excluded
+        expected = sorted(allowed, key=lambda row: (-scores[row], row))[:k]
+        found = answer.rows.tolist()
+        assert len(set(found)) == len(found) == len(expected)
+        assert not excluded & set(found)
+        assert answer.logprobs == pytest.approx(scores[found], abs=1e-4)
+        assert answer.logprobs == pytest.approx(scores[expected], abs=1e-4)
+        # Spellings that were dropped are missing from the sum.
+        assert len(set(kept.rows.tolist())) == len(kept.rows)
+        assert not excluded & set(kept.rows.tolist())
+        assert (kept.logprobs <= scores[kept.rows] + 1e-4).all()
+
+
+def test_an_item_wins_by_spellings_that_are_each_unlikely() -> None:
+    """Five spellings of one item, none of which is as likely as one of the other two items."""
+    rows = [[5], [4], *([6, last] for last in range(4, 9))]
+    items = [0, 1, 2, 2, 2, 2, 2]
+    prompt = [10, 11]
+    for seed in range(20):
+        scores = exhaustive(make_model(seed), rows, prompt)
+        if scores[2:].max() < scores[:2].min() < np.logaddexp.reduce(scores[2:]):
+            break
+    else:
+        pytest.fail("no model of such an opinion")
+    trie = ItemTrie.build(rows, items=items)
+    for width in (1, 2, 32):
+        [answer] = make_beam(make_model(seed), trie, width=width).top_items([Slot(prompt)], 3)
+        totals = [scores[0], scores[1], np.logaddexp.reduce(scores[2:])]
+        expected = sorted(range(3), key=lambda item: -totals[item])
+        assert answer.rows.tolist() == expected
+        assert answer.logprobs == pytest.approx([totals[item] for item in expected], abs=1e-4)
 
 
 @thorough

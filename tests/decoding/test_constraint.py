@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs import TokenCatalog, token_catalogs
+from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from reclm.decoding.constraint import ExcludedItems, SpanConstraint
 from reclm.errors import NoItemLeftError, TrieError
 from reclm.items.trie import ItemTrie
@@ -82,6 +82,45 @@ def test_whole_answers_equal_brute_force(catalog: TokenCatalog, choices: bytes) 
         assert constraint.emitted == tuple(emitted)
         if unique:
             reference.left -= set(reference.named(prefix))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(spelled_catalogs(), st.binary(min_size=16, max_size=16))
+def test_spellings_of_an_item_are_one_item(catalog: SpelledCatalog, choices: bytes) -> None:
+    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    domain = trie.domains[choices[0] % len(trie.domains)]
+    excluded = ExcludedItems.build(trie, sorted(catalog.excluded))
+    constraint = SpanConstraint(trie, EOI, excluded=excluded, domain=domain)
+    left = catalog.members(domain) - catalog.excluded
+    emitted: list[int] = []
+    turn = 0
+    while left:
+        assert set(np.flatnonzero(constraint.free_rows()).tolist()) == left
+        assert constraint.can_begin()
+        constraint.begin()
+        spelling: list[int] = []
+        row = None
+        while constraint.inside:
+            below = catalog.spelled(left)
+            expected = below.continuations(set(range(len(below.rows))), spelling)
+            expected = [EOI if token is None else token for token in expected]
+            allowed = constraint.allowed().tolist()
+            assert allowed == expected
+            turn += 1
+            token = allowed[choices[turn % 16] * (turn // 16 + 1) % len(allowed)]
+            row = constraint.accept(token)
+            spelling += [token]
+        named = catalog.named(left, spelling[:-1])
+        assert row == named[0]
+        emitted.append(named[0])
+        # Those that share the spelling are spent with it, each with all spellings it has.
+        left -= set(named)
+    assert not constraint.can_begin()
+    assert constraint.emitted == tuple(emitted)
+    assert len(set(emitted)) == len(emitted)
+    size = len(catalog.members(domain))
+    with pytest.raises(NoItemLeftError, match=f"all {size} are excluded or have been named"):
+        constraint.begin()
 
 
 @settings(max_examples=500, deadline=None)

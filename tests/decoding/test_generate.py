@@ -37,6 +37,7 @@ from worlds import (
     make_model,
     prompts,
     read,
+    spelled_rows,
     token_rows,
 )
 
@@ -130,6 +131,48 @@ def test_greedy_equals_generate_with_the_processor(
     assert lookahead or statistics.forward_passes == max(decisions)
     assert statistics.guessed_right <= statistics.guessed
     assert statistics.decisions == sum(decisions)
+
+
+@thorough
+@given(spelled_rows(), prompts, seeds, st.data())
+def test_no_answer_names_an_item_by_two_of_its_spellings(
+    spelled: tuple[list[list[int]], list[int]],
+    batch: list[list[int]],
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    rows, items = spelled
+    model, trie, count = make_model(seed), ItemTrie.build(rows, items=items), max(items) + 1
+    excluded = data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))
+    temperature = data.draw(st.sampled_from([0.0, 1.0]))
+    rule = ExcludedItems.build(trie, excluded)
+    # One item more than there are, so that every answer ends where none is left.
+    scaffold = Scaffold(((),) * (count + 1))
+    requests = [
+        Request(prompt, excluded=rule, temperature=temperature, max_new_tokens=200, max_items=size,
+                scaffold=None if size is None else scaffold)
+        for prompt, size in zip(batch, [None, count + 1] * len(batch), strict=False)
+    ]  # fmt: skip
+    for request, done in zip(requests, make_engine(model, trie).complete(requests), strict=True):
+        spans = read(list(done.token_ids)).spans
+        assert len(spans) == len(done.items) == len(set(done.items))
+        assert not excluded & set(done.items)
+        spent: set[int] = set()
+        for span, item in zip(spans, done.items, strict=True):
+            named = [
+                of for row, of in zip(rows, items, strict=True)
+                if tuple(row) == span and of not in excluded | spent
+            ]  # fmt: skip
+            assert item == named[0]
+            spent.update(named)
+        if request.scaffold is not None:
+            assert done.finish_reason == "no_item_left"
+            assert spent == set(range(count)) - excluded
+        if temperature == 0:
+            processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=excluded)
+            [answer] = generate(model, [request.prompt_ids], 200, logits_processor=[processor])
+            if request.scaffold is None:
+                assert list(done.token_ids) == answer
 
 
 @thorough

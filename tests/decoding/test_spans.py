@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs import TokenCatalog, token_catalogs
+from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from reclm.decoding.constraint import ExcludedItems, SpanConstraint
 from reclm.decoding.spans import SpanBatch
 from reclm.errors import NoItemLeftError, TrieError
@@ -20,8 +20,21 @@ def test_a_batch_says_what_the_constraint_of_each_answer_says(
     catalog: TokenCatalog, choices: bytes, number: int
 ) -> None:
     trie = ItemTrie.build(catalog.rows, catalog.domains)
+    _compare(trie, catalog.excluded, choices, number)
+
+
+@settings(max_examples=700, deadline=None)
+@given(spelled_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
+def test_so_does_one_over_items_of_several_spellings(
+    catalog: SpelledCatalog, choices: bytes, number: int
+) -> None:
+    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    _compare(trie, catalog.excluded, choices, number)
+
+
+def _compare(trie: ItemTrie, left_out: frozenset[int], choices: bytes, number: int) -> None:
     eoi = 2 if choices[0] & 4 and not trie.contains_token(2) else EOI
-    rows = sorted(catalog.excluded)
+    rows = sorted(left_out)
     rule = ExcludedItems.build(trie, rows[::2])
     exclusions = [
         None,
@@ -76,7 +89,9 @@ def test_a_batch_says_what_the_constraint_of_each_answer_says(
                 _follow(constraints[slot], run.tokens, run.item)
         for slot, constraint in constraints.items():
             if not constraint.inside:
-                assert spans.free_rows(slot).tolist() == constraint.free_rows().tolist()
+                free = constraint.free_rows()
+                assert spans.free_rows(slot).tolist() == free.tolist()
+                assert spans.left(slot) == np.count_nonzero(free)
         if not pick(3):
             slot = sorted(constraints)[pick(len(constraints))]
             spans.leave(slot)
@@ -118,6 +133,23 @@ def test_a_written_item_is_the_one_that_was_asked_for(catalog: TokenCatalog) -> 
             spans.write(slot, row)
     with pytest.raises(NoItemLeftError, match="no item left"):
         spans.open(np.array([slot]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(spelled_catalogs())
+def test_a_written_item_spends_all_its_spellings(catalog: SpelledCatalog) -> None:
+    trie = ItemTrie.build(catalog.rows, items=catalog.items)
+    spans = SpanBatch(trie, EOI)
+    slot = spans.join(ExcludedItems.build(trie, sorted(catalog.excluded)))
+    left = set(range(catalog.num_items)) - catalog.excluded
+    while left:
+        row = max(left)
+        assert spans.left(slot) == len(left)
+        run = spans.write(slot, row)
+        title = catalog.rows[catalog.items.index(row)]
+        assert (run.tokens, run.item) == ([*title, EOI], row)
+        left -= set(catalog.named(left, title))
+        assert set(np.flatnonzero(spans.free_rows(slot)).tolist()) == left
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 from reclm.config import ListForm
 from reclm.data.catalog import Catalog, Item
 from reclm.evaluation.answers import AnswerReader, Named, entries
+from reclm.items.aliases import Aliases
 from reclm.items.semantic_ids import SemanticIds
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
@@ -84,6 +85,23 @@ def test_a_name_in_a_span_that_is_no_title_is_out_of_domain(numbered: Case) -> N
 def test_the_start_of_a_title_is_no_title(numbered: Case) -> None:
     tokens = numbered.items.span(3)
     assert [one.row for one in numbered.reader.read([*tokens[:-2], tokens[-1]])] == [None]
+
+
+def test_an_alias_is_its_item_in_a_span_and_on_a_line(numbered: Case) -> None:
+    aliases = Aliases((3, 3), ("Glass Sea", "Sea"))
+    case = copy.copy(numbered)
+    case.reader = AnswerReader(
+        CATALOG, case.titles, case.items, case.tokenizer, "numbered", aliases
+    )
+    span = ItemTokens.from_titles(aliases.texts, case.tokenizer).span(0)
+    named = case.reader.read(
+        [*case.tokens("1. "), *span, *case.tokens("\n2. Glass Sea\n3. Sea\n4. ", 3)]
+    )
+    assert [one.row for one in named] == [3, 3, 3, 3]
+    # What is written as an alias in a span counts under the title.
+    assert named[0].text == case.titles[3]
+    assert entries(named) == [3, 3, 3, 3]
+    assert case.rows("1. ", "<SOI>", "Sea of", "<EOI>") == [None]
 
 
 def test_an_empty_span_is_out_of_domain(numbered: Case) -> None:

@@ -139,6 +139,26 @@ def test_three_rounds_are_scored(
         assert record["example"]["question"] != record["question"]
 
 
+def test_an_alias_in_free_text_is_a_name_of_the_catalog(
+    tmp_path: Path, data: Path, questions: Path, model: Path
+) -> None:
+    from reclm.backbone import load_spec, save_model
+    from reclm.items.aliases import Aliases
+    from reclm.recommender import Recommender
+
+    folder = tmp_path / "spelled"
+    backbone = Recommender.from_pretrained(model, "cpu").backbone
+    save_model(folder, backbone, dataclasses.replace(load_spec(model), aliases=1))
+    catalog = Catalog.load(data)
+    catalog.save(folder)
+    Aliases((5,), ("Loud Oaks (1999)",)).save(folder, catalog)
+    summary = run(folder, data, questions, tmp_path / "out")
+    assert summary["metrics"]["OOD@3"]["value"] == 0
+    assert summary["free_text"] == {
+        "answers": 4, "titles": 4, "exact": 4, "fuzzy": 0, "training": 0, "unknown": 0, "OOD": 0.0
+    }  # fmt: skip
+
+
 def test_results_do_not_depend_on_batches(
     tmp_path: Path, data: Path, questions: Path, model: Path
 ) -> None:

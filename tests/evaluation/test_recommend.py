@@ -260,6 +260,41 @@ def test_grounded_model_names_what_it_recommends(
         assert users["items"][user].to_list() == [one.item_id for one in expected]
 
 
+@pytest.mark.parametrize("decode", ["beam", "list", "unconstrained"])
+def test_items_count_once_and_not_their_spellings(
+    tmp_path: Path, data: Path, trained_model: Path, decode: Any
+) -> None:
+    from reclm.backbone import load_model, save_model
+    from reclm.items.aliases import Aliases
+
+    catalog = Catalog.load(data)
+    # What the model has learnt by heart are now the names of other items, two of them of one.
+    names = (catalog.titles[13], catalog.titles[24], catalog.titles[47])
+    renamed = [
+        dataclasses.replace(item, title=f"{item.title} again", title_t=f"{item.title} again")
+        for item in catalog.items
+    ]
+    folder = tmp_path / "model"
+    backbone, spec = load_model(trained_model, "cpu")
+    save_model(folder, backbone, dataclasses.replace(spec, aliases=3))
+    Catalog.from_items(renamed).save(folder)
+    Aliases((5, 5, 9), (names[0], names[1], names[2])).save(folder, catalog)
+    own = tmp_path / "data"
+    Catalog.from_items(renamed).save(own)
+    (own / "sequential.jsonl").write_bytes((data / "sequential.jsonl").read_bytes())
+    summary, users = run(tmp_path / "out", folder, own, k=3, decode=decode)
+    if decode == "unconstrained":
+        # Left to itself it writes all it has learnt, and the second name says nothing new.
+        assert summary["metrics"]["OOD@3"]["value"] == 0
+        assert summary["metrics"]["Repeats@3"]["value"] == pytest.approx(1 / 3)
+        assert {tuple(items) for items in users["items"].to_list()} == {("i5", "i5", "i9")}
+        return
+    for name in ("OOD@3", "Repeats@3"):
+        assert summary["metrics"][name]["value"] == 0
+    assert all(len(set(items)) == 3 for items in users["items"].to_list())
+    assert all(items[0] == "i5" for items in users["items"].to_list())
+
+
 def test_results_do_not_depend_on_the_batch_size(tmp_path: Path, data: Path, model: Path) -> None:
     one, _ = run(tmp_path / "one", model, data, k=2, batch_size=1)
     five, _ = run(tmp_path / "five", model, data, k=2, batch_size=5)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs import TokenCatalog, token_catalogs
+from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from reclm.decoding.constraint import ExcludedItems, SpanConstraint
 from reclm.decoding.generate import Engine, Request
 from reclm.errors import NoItemLeftError, TrieError
@@ -147,6 +147,46 @@ def test_a_catalog_may_run_empty_and_fill_again(tmp_path) -> None:
     full = empty.with_items([[8, 9], [8]], ["a", "a"], rows=[3, 0])
     assert full.next_tokens([8], domain="a") == [9, None]
     assert full.decisions_of([3, 0]).choice.tolist() == [0, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(spelled_catalogs(), st.data())
+def test_an_item_leaves_with_all_its_spellings_and_a_new_one_may_take_its_row(
+    catalog: SpelledCatalog, data: st.DataObject
+) -> None:
+    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    spelled = {
+        item: [r for r, i in zip(catalog.rows, catalog.items, strict=True) if i == item]
+        for item in range(catalog.num_items)
+    }
+    domain_of = dict(zip(catalog.items, catalog.domains, strict=True))
+    with patch.object(changes, "_REBUILT_FROM", data.draw(st.sampled_from([256, 1]))):
+        for _ in range(3):
+            removed = data.draw(st.sets(st.sampled_from(sorted(spelled)))) if spelled else set()
+            trie = trie.without_items(removed)
+            spelled = {item: rows for item, rows in spelled.items() if item not in removed}
+            new = [*trie.vacant_rows.tolist()[:1], trie.num_items, trie.num_items + 1]
+            added = [[1, 2], [1], [3]][: len(new)]
+            domain = trie.domains[-1]
+            trie = trie.with_items(added, [domain] * len(new), new)
+            spelled |= {item: [tokens] for item, tokens in zip(new, added, strict=True)}
+            domain_of |= dict.fromkeys(new, domain)
+            gone = sorted(set(range(trie.num_items)) - set(spelled))
+            assert trie.vacant_rows.tolist() == gone
+            for name in trie.domains:
+                inside = {item for item in spelled if domain_of[item] == name}
+                assert set(np.flatnonzero(trie.rows_of(name)).tolist()) == inside
+                for left_out in (set[int](), {item for item in inside if item % 2}):
+                    rows = [row for item in inside - left_out for row in spelled[item]]
+                    allowed = trie.next_tokens([], left_out, name)
+                    assert allowed == sorted({row[0] for row in rows})
+            constraint = SpanConstraint(trie, 100, domain=domain)
+            for item in new:
+                constraint.begin(item)
+                assert constraint.forced() == [*spelled[item][0], 100]
+                for token in constraint.forced():
+                    named = constraint.accept(token)
+                assert named == item
 
 
 def test_what_cannot_be_changed_is_refused() -> None:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalogs import TokenCatalog, token_catalogs
+from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from reclm.errors import TrieError
 from reclm.items.trie import CLOSE, ItemTrie
 
@@ -226,3 +227,80 @@ def test_items_beside_the_largest_choice_are_counted(catalog: TokenCatalog) -> N
         widths = np.diff(trie.choices(node)[1]).tolist()
         assert beside[node] == sum(widths) - max(widths)
     assert beside[trie.num_nodes :] == [0]
+
+
+@settings(max_examples=500, deadline=None)
+@given(spelled_catalogs())
+def test_an_item_is_excluded_with_all_its_spellings(catalog: SpelledCatalog) -> None:
+    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    assert (trie.num_items, trie.num_positions) == (catalog.num_items, len(catalog.rows))
+    for domain in trie.domains:
+        inside = catalog.members(domain)
+        assert set(np.flatnonzero(trie.rows_of(domain)).tolist()) == inside
+        for excluded in (frozenset[int](), catalog.excluded):
+            left = catalog.spelled(inside - excluded)
+            for prefix in catalog.spelled(inside).prefixes(""):
+                expected = left.continuations(set(range(len(left.rows))), prefix)
+                assert trie.next_tokens(prefix, excluded, domain) == expected
+    for item in range(catalog.num_items):
+        own = [row for row, of in enumerate(catalog.items) if of == item]
+        assert sorted(trie.positions([item])) == sorted(trie.position[own])
+        assert {trie.order[position] for position in trie.positions([item])} == {item}
+        assert trie.title_position(item) == trie.position[own[0]]
+        assert sorted(trie.with_other_spellings(trie.position[own[-1:]])) == sorted(
+            trie.position[own]
+        )
+
+
+def test_spellings_are_decided_on_as_rows_of_their_own() -> None:
+    trie = ItemTrie.build([[4, 5], [6], [4, 7], [4]], items=[0, 1, 0, 1])
+    plain = ItemTrie.build([[4, 5], [6], [4, 7], [4]])
+    assert trie.order.tolist() == [0, 0, 1, 1]
+    for row in range(4):
+        for own, expected in zip(trie.decisions(row), plain.decisions(row), strict=True):
+            assert own.tolist() == expected.tolist()
+    with pytest.raises(TrieError, match="item row 4: not in the trie; expected 0 to 3"):
+        trie.decisions(4)
+    with pytest.raises(TrieError, match="item row 2: not in the trie; expected 0 to 1"):
+        trie.positions([2])
+
+
+def test_spellings_are_saved_and_a_folder_without_them_still_loads(tmp_path: Path) -> None:
+    rows, items = [[4, 5], [6], [4, 7]], [0, 1, 0]
+    trie, plain = ItemTrie.build(rows, items=items), ItemTrie.build(rows)
+    assert trie.fingerprint != plain.fingerprint
+    for number, one in enumerate((trie, plain)):
+        one.save(tmp_path / str(number))
+        for again in (ItemTrie.load(tmp_path / str(number)), pickle.loads(pickle.dumps(one))):
+            assert again.fingerprint == one.fingerprint
+            assert again.next_tokens([], [0]) == one.next_tokens([], [0])
+    assert trie.next_tokens([], [0]) == [6]
+    assert plain.next_tokens([], [0]) == [4, 6]
+    assert not (tmp_path / "1" / "spelling_item.npy").exists()
+    (tmp_path / "0" / "spelling_item.npy").unlink()
+    with pytest.raises(TrieError, match=r"spelling_item\.npy: no such file"):
+        ItemTrie.load(tmp_path / "0")
+
+
+def test_items_of_one_spelling_each_cost_nothing() -> None:
+    trie = ItemTrie.build([[4, 5], [6]], items=[0, 1])
+    assert trie.spellings is None
+    assert trie.nbytes == ItemTrie.build([[4, 5], [6]]).nbytes
+    assert trie.order is trie.arrays.order
+
+
+@pytest.mark.parametrize(
+    ("items", "domains", "message"),
+    [
+        ([0, 1], None, "found 2 item rows; expected one for each of 3 token rows"),
+        ([0, 2, 0], None, "none of them 1"),
+        ([-1, 0, 0], None, "none of them 0"),
+        ([0, 0, 1], ["a", "b", "a"], "item row 0 is in two"),
+        ([0, 1, 0], None, "token row 2: item row 0 is spelled so already"),
+    ],
+)
+def test_what_are_no_spellings_is_refused(
+    items: list[int], domains: list[str] | None, message: str
+) -> None:
+    with pytest.raises(TrieError, match=message):
+        ItemTrie.build([[4], [5], [4]], domains, items)

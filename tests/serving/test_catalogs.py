@@ -10,6 +10,7 @@ import pytest
 
 from reclm import Catalog, Item, Recommender
 from reclm.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
+from reclm.items.aliases import Aliases
 from reclm.serving.catalogs import Domain, load_domains
 from reclm.serving.store import CatalogStore, NewItem
 
@@ -87,6 +88,32 @@ def test_restart_finds_what_was_saved(tmp_path: Path, recommender: Recommender) 
     assert again.version.number == domain.version.number
     asyncio.run(again.put([new("more", "More")]))
     assert again.version.number == domain.version.number + 1
+
+
+def test_an_item_is_removed_and_replaced_with_all_its_spellings(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    rows = tuple(range(20))
+    spelled = Recommender(
+        recommender.backbone,
+        recommender.spec,
+        recommender.catalog,
+        aliases=Aliases(rows, tuple(f"Film {row}" for row in rows)),
+    )
+    path = tmp_path / "state.sqlite"
+    domain = Domain("films", spelled, CatalogStore(path))
+    asyncio.run(domain.remove(["i0", "i1"]))
+    asyncio.run(domain.put([new("i2", "Film 0"), new("x", "Film 3")]))
+    asyncio.run(domain.enable("i4", enabled=False))
+    for one in (domain, Domain("films", spelled, CatalogStore(path))):
+        changed = one.version.recommender
+        titles = {item.item_id: item.title_t for item in changed.catalog.live_items}
+        assert (titles["i2"], titles["x"]) == ("Film 0", "Film 3 (2)")
+        found = changed.recommend(["i3"], k=100, exclude_seen=False)
+        assert len(found) == len(ids(one)) - 1
+        assert {item.item_id for item in found} == ids(one) - {"i4"}
+        listed = changed.recommend(["i3"], k=100, exclude_seen=False, decode="list")
+        assert {item.item_id for item in listed} == ids(one) - {"i4"}
 
 
 def test_only_item_may_be_replaced_and_not_removed(

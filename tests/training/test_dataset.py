@@ -16,6 +16,7 @@ from reclm.data.chat import load_conversations
 from reclm.data.interactions import Histories, leave_one_out
 from reclm.dialogue.render import Renderer
 from reclm.errors import ConfigError, DataError
+from reclm.items.aliases import Aliases
 from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import load_teacher
 from reclm.teacher.http import HttpTeacher
@@ -377,3 +378,120 @@ def test_padding_changes_no_loss(workshop: Workshop) -> None:
     assert count == sum(number for _, number in alone)
     expected = sum(loss * number for loss, number in alone) / count
     assert together == pytest.approx(expected, rel=1e-5)
+
+
+class Spelled:
+    """Sources over titles of which the first thirty have two other names, the next ten one."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        catalog, tokenizer = workshop.catalog, workshop.backbone.tokenizer
+        self.count = len(catalog)
+        self.aliases = Aliases(
+            tuple(sorted([*range(30), *range(40)])),
+            tuple(f"Film {number}" for number in range(70)),
+        )
+        self.tokens = workshop.tokens.joined(ItemTokens.from_titles(self.aliases.texts, tokenizer))
+        self.item = np.array(self.aliases.items(self.count))
+        self.renderer = Renderer(tokenizer, self.tokens)
+        self.workshop = workshop
+
+    def source(self, **changes: Any) -> SampleSource:
+        settings = {"paraphrases": Path("paraphrases.jsonl"), "loss_on_history": True} | changes
+        return SampleSource(
+            self.workshop.split,
+            self.workshop.catalog.titles,
+            self.workshop.tokens,
+            self.renderer,
+            replace(self.workshop.config, **settings),
+            teacher=CountingTeacher(self.workshop.catalog),
+            aliases=self.aliases,
+        )
+
+    def items(self, rows: Sequence[int]) -> list[int]:
+        return self.item[list(rows)].tolist()
+
+
+@pytest.fixture
+def spelled(workshop: Workshop) -> Spelled:
+    return Spelled(workshop)
+
+
+@pytest.mark.parametrize("place", ["history", "targets", "both"])
+def test_names_stand_where_the_switch_says(spelled: Spelled, place: Any) -> None:
+    titles_only = spelled.source(paraphrase_ratio=0.0)
+    always = spelled.source(paraphrases_in=place, paraphrase_ratio=1.0)
+    for epoch in range(2):
+        plain, samples = everything(titles_only, epoch), everything(always, epoch)
+        for own, sample in zip(plain, samples, strict=True):
+            history, answer = history_of(sample), answer_of(sample)
+            assert spelled.items(history) == history_of(own)
+            assert spelled.items(answer) == answer_of(own)
+            for rows, named in ((history, place != "targets"), (answer, place != "history")):
+                for row, item in zip(rows, spelled.items(rows), strict=True):
+                    assert (row >= spelled.count) == (named and item < 40)
+            # A name that is no target carries no loss, a title of the history does.
+            for span, trained in zip(sample.rendered.spans, sample.trained.tolist(), strict=True):
+                assert trained == (place != "history" or span.row < spelled.count)
+
+
+def test_each_occurrence_draws_a_name_and_a_sample_is_a_function_of_its_number(
+    spelled: Spelled,
+) -> None:
+    source = spelled.source(paraphrases_in="both", paraphrase_ratio=0.5)
+    rows = [row for epoch in range(4) for sample in everything(source, epoch)
+            for row in [*history_of(sample), *answer_of(sample)]]  # fmt: skip
+    two, one = ([row for row in rows if low <= spelled.item[row] < high]
+                for low, high in ((0, 30), (30, 40)))  # fmt: skip
+    for known in (two, one):
+        share = np.mean([row >= spelled.count for row in known])
+        assert share == pytest.approx(0.5, abs=0.06)
+    # Both names of an item come equally often.
+    first = {min(numbers) + spelled.count for numbers in spelled.aliases.of_row.values()}
+    others = [row for row in two if row >= spelled.count]
+    assert np.mean([row in first for row in others]) == pytest.approx(0.5, abs=0.06)
+    again = spelled.source(paraphrases_in="both", paraphrase_ratio=0.5)
+    draws = again.draws(2)
+    wanted = [(2, 7), (2, 3)]
+    for (epoch, number), sample in zip(
+        wanted, again.train_samples(wanted, [draws, draws]), strict=True
+    ):
+        assert same(sample, everything(source, epoch)[number])
+    assert not all(map(same, everything(source, 0), everything(spelled.source(
+        paraphrases_in="both", paraphrase_ratio=0.5, seed=1), 0)))  # fmt: skip
+
+
+def test_candidates_and_validation_take_titles(spelled: Spelled) -> None:
+    source = spelled.source(
+        paraphrases_in="both", paraphrase_ratio=1.0, candidate_ratio=1.0, loss_on_history=False
+    )
+    for sample in source.validation_samples(source.users[:5].tolist()):
+        assert all(span.row < spelled.count for span in sample.rendered.spans)
+    users = source.users.tolist()
+    for user, sample in zip(users, everything(source), strict=True):
+        shown = history_of(sample)
+        titles = [row for row in shown if row < spelled.count]
+        # The candidates are the titles, but for items of the history that have no other name.
+        history = set(spelled.workshop.split.train(user).tolist())
+        others = [row for row in titles if row < 40 or row not in history]
+        assert len(set(others)) == len(others)
+        assert set(spelled.items(answer_of(sample))) <= set(titles)
+
+
+def test_names_of_the_targets_have_leaves_of_their_own_and_others_none(spelled: Spelled) -> None:
+    backbone = spelled.workshop.backbone
+    for place, trie in (
+        ("history", spelled.workshop.tokens.trie()),
+        ("both", spelled.tokens.trie(spelled.item.tolist())),
+    ):
+        source = spelled.source(paraphrases_in=place, paraphrase_ratio=0.7)
+        collator = Collator(
+            trie,
+            eoi_token_id=backbone.eoi_token_id,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            scope="every",
+        )
+        batch = collator(everything(source)[:8])
+        states = base_model(backbone.model)(batch["input_ids"]).last_hidden_state
+        weight, bias = output_rows(backbone.model)
+        loss = scoped_cross_entropy(states, weight, batch["targets"], bias=bias)
+        assert loss.isfinite()

@@ -123,6 +123,32 @@ def test_policy_is_the_one_that_was_sampled_from(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_aliases_are_sampled_and_kept(
+    settings: Settings, data: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    paraphrases = tmp_path / "paraphrases.jsonl"
+    items = Catalog.load(data).items[:40]
+    lines = [{"item_id": one.item_id, "paraphrases": [f"Film {one.item_id}"]} for one in items]
+    paraphrases.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    start = train_sft(
+        SftConfig(
+            model=str(tiny_folder), data=data, out=tmp_path / "start", tune="full",
+            list_form="plain", wording="test-as-trained", list_length=3, max_history=4,
+            batch_size=4, max_steps=4, learning_rate=1e-2, validate_every=0, device="cpu",
+            paraphrases=paraphrases, paraphrases_in="targets", paraphrase_ratio=0.7,
+        )
+    )  # fmt: skip
+    for name, rollout in (("sampled", {}), ("beams", {"rollout": "beam", "list_length": 1})):
+        config = settings(model=start, exclude_seen=True, warmup_ratio=0.5, **rollout)
+        out = train_grpo(replace(config, out=tmp_path / name))
+        if name == "sampled":
+            assert max(logged(out, f"train/{GAP}")) < 1e-4
+        recommender = Recommender.from_pretrained(out, "cpu")
+        assert recommender.aliases == Recommender.from_pretrained(start, "cpu").aliases
+        assert len(recommender.aliases) == 40
+        assert len({one.item_id for one in recommender.recommend(["i3"], k=49)}) == 49
+
+
 @pytest.mark.parametrize("method", ["cgen", "token"])
 def test_adapter_is_sampled_from_and_merges(
     method: str, settings: Settings, models: dict[str, Path], tmp_path: Path

@@ -21,7 +21,9 @@ from reclm.artifacts import read_json
 from reclm.backbone import load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
 from reclm.data.catalog import Catalog
-from reclm.errors import ArtifactError, ConfigError
+from reclm.errors import ArtifactError, ConfigError, DataError
+from reclm.items.aliases import ALIASES
+from reclm.recommender import Recommender
 from reclm.teacher.client import load_teacher
 from reclm.training.sft import check_config, train_sft
 from serving import Process, served
@@ -222,7 +224,74 @@ def test_smollm2_takes_real_steps_and_merges(
     check_merged(config.out, merged)
 
 
+def write_paraphrases(folder: Path, data: Path) -> Path:
+    """Two other names of each of the first twenty films, one of which is a title."""
+    path = folder / "paraphrases.jsonl"
+    items = Catalog.load(data).items
+    lines = [
+        {"item_id": item.item_id, "title": item.title, "paraphrases": [f"Film {number}", *others]}
+        for number, item in enumerate(items[:20])
+        for others in [[f"The film {number}"] if number else [items[30].title]]
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("place", ["history", "targets", "both"])
+def test_model_carries_the_names_it_was_taught_to_write(
+    settings: Settings, data: Path, tmp_path: Path, capsys: Any, place: Any
+) -> None:
+    config = settings(
+        model="tiny", paraphrases=write_paraphrases(tmp_path, data), paraphrases_in=place,
+        loss_on_history=True, max_steps=6, validate_every=1, tune="lora", lora_r=4,
+    )  # fmt: skip
+    train_sft(config)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "39 paraphrases of 20 of 50 items; left out are 1 that are a title" in said
+    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    for folder in (config.out, merged):
+        recommender = Recommender.from_pretrained(folder, "cpu")
+        assert recommender.spec.aliases == len(recommender.aliases) == (place != "history") * 39
+        assert (folder / ALIASES).exists() == (place != "history")
+        trie = recommender.grounding.trie
+        assert (trie.num_items, trie.num_positions) == (50, 50 + len(recommender.aliases))
+        for decode in ("beam", "list"):
+            found = recommender.recommend(["i3", "i7"], k=48, decode=decode)
+            assert len({one.item_id for one in found} - {"i3", "i7"}) == 48
+            titles = {item.item_id: item.title for item in recommender.catalog.items}
+            assert all(one.title == titles[one.item_id] for one in found)
+    with pytest.raises(ArtifactError, match="paraphrase_ratio"):
+        train_sft(replace(config, paraphrase_ratio=0.1))
+
+
+def test_paraphrases_of_another_catalog_are_refused_before_anything_is_written(
+    settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "paraphrases.jsonl"
+    path.write_text('{"item_id": "i0", "title": "Ben Hur", "paraphrases": ["B"]}', encoding="utf-8")
+    config = settings(paraphrases=path)
+    with pytest.raises(DataError, match=r"paraphrases\.jsonl:1: item 'i0' is called 'Ben Hur'"):
+        train_sft(config)
+    assert not config.out.exists()
+
+
 WRONG = [
+    ({"paraphrases": Path("nowhere")}, "--paraphrases nowhere: no such file.*rewrite apply"),
+    ({"paraphrases_in": "both"}, "--paraphrases-in both: no paraphrases; add --paraphrases FILE"),
+    (
+        {"paraphrases": Path(__file__), "paraphrases_in": "targets", "method": "token"},
+        "--paraphrases-in targets: --method token .* use --paraphrases-in history",
+    ),
+    (
+        {
+            "paraphrases": Path(__file__),
+            "paraphrases_in": "both",
+            "method": "ret",
+            "vectors": __file__,
+        },
+        "--paraphrases-in both: --method ret .* use --paraphrases-in history",
+    ),
+    ({"paraphrase_ratio": 1.5}, "--paraphrase-ratio 1.5: expected 0.0 to 1.0"),
     ({"loss_on_history": True, "history_form": "title"}, "--loss-on-history.*--history-form span"),
     ({"chat_ratio": 0.5}, "--chat-ratio 0.5.*--chat FILE"),
     ({"multi_round_ratio": 0.5}, "--multi-round-ratio 0.5.*--chat FILE"),

@@ -4,17 +4,18 @@ Token by token, greedy decoding under exclusions ranks by the wrong numbers: whe
 start with a token are excluded, the token still collects the probability of all of them, and one
 of the few left inherits it. Here an item's score is the log-probability of its whole title under
 the model held to the catalog; excluded items are left out and keep their share, so that the order
-of the others is the model's own.
+of the others is the model's own. An item of several spellings has the probability of all of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from reclm.decoding.answer import check_control_tokens
 from reclm.decoding.constraint import ExcludedItems
@@ -22,6 +23,9 @@ from reclm.decoding.packed import Branches, PackedModel, Readout, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS
 from reclm.errors import BackboneError, ConfigError, TrieError
 from reclm.items.trie import CLOSE, Cursor, ItemTrie
+
+# What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class RankedItems:
     Attributes:
         rows: Item rows.
         logprobs: Natural logarithm of each item's probability among all items of its catalog,
-            excluded ones included. Items with equal tokens have the same.
+            excluded ones included, over all its spellings. Items with equal tokens have the same.
     """
 
     rows: Int32[np.ndarray, " found"]
@@ -60,6 +64,12 @@ class ItemBeam:
     likely than the k-th best item found is dropped with all that is below it. What is left is
     exact. With ``exact`` false it is the beam search of the field instead: after each step only
     the ``width`` likeliest prefixes are kept.
+
+    Where items have several spellings, at most ``m`` each, a prefix is dropped only if it is less
+    likely than the ``m``-th part of the k-th best item's probability so far: with no spelling
+    anywhere else an item cannot reach that one. For those items that still can, their other
+    spellings are looked up, down to what changes no logarithm by more than 1e-6. With ``exact``
+    false an item has the probability of those spellings that were kept.
 
     Args:
         model: A transformers causal LM, also within a PEFT wrapper, or one made for packed rows.
@@ -113,7 +123,8 @@ class ItemBeam:
         """
         if k is not None and k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
-        searches = [_Search(self._trie, slot, self._soi, k) for slot in slots]
+        kind = _Search if self._trie.spellings is None else _SpelledSearch
+        searches = [kind(self._trie, slot, self._soi, k) for slot in slots]
         active = [search for search in searches if search.expanded]
         if active:
             readout = self._model.forward([(s.cache, s.prompt) for s in active])
@@ -256,7 +267,7 @@ class _Search:
         edge = first[parent] + choice
         lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
         total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
-        useful = (total >= self._bound) & (self._free(lo, hi) > 0)
+        useful = (total >= self._least) & (self._free(lo, hi) > 0)
         # Behind the close of a span, and where a single item is left, nothing is to be decided.
         ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
         width = (hi - lo)[ends]
@@ -271,11 +282,12 @@ class _Search:
 
     def advance(self, width: int, *, exact: bool) -> bool:
         """Chooses the prefixes to expand next; False if there is none worth it."""
-        while len(self.expanded) < width and len(self._open):
-            best, rest = self._open.split(width - len(self.expanded), self._bound)
-            self._open = rest
+        while len(self.expanded) < width:
+            best = self._likeliest(width - len(self.expanded), exact=exact)
+            if not best:
+                break
             for logprob, parent, choice in best:
-                if logprob < self._bound:
+                if logprob < self._least:
                     continue
                 before = self._parents[parent]
                 cursor = self._trie.choose(before.cursor, choice)
@@ -290,6 +302,11 @@ class _Search:
         if not exact:
             self._open = _Continuations.none()
         return bool(self.expanded)
+
+    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
+        """Takes the likeliest open continuations away; none if there is none worth it."""
+        best, self._open = self._open.split(count, self._bound)
+        return best
 
     def branches(self) -> Branches:
         """The tokens of the expanded prefixes, each seeing the prompt and its own past."""
@@ -321,6 +338,11 @@ class _Search:
         """What an item needs to be among the best."""
         return -np.inf if len(self._found) != self._k else float(self._logprobs[-1])
 
+    @property
+    def _least(self) -> float:
+        """What a prefix needs to be kept."""
+        return self._bound
+
     def _free(
         self, lo: Int32[np.ndarray, " n"], hi: Int32[np.ndarray, " n"]
     ) -> Int32[np.ndarray, " n"]:
@@ -337,6 +359,78 @@ class _Search:
         scores = np.concatenate([self._logprobs, logprobs[allowed]])
         best = np.lexsort((self._trie.order[found], -scores))[: self._k]
         self._found, self._logprobs = found[best], scores[best]
+
+
+class _SpelledSearch(_Search):
+    """The search in one slot over items of several spellings."""
+
+    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+        assert trie.spellings is not None
+        self._margin = math.log(trie.spellings.most)
+        # Items of which a spelling was found, ascending, and the sum over those that were.
+        self._items = np.empty(0, np.int32)
+        self._totals = np.empty(0)
+        super().__init__(trie, slot, soi, k)
+
+    def ranked(self) -> RankedItems:
+        best = np.lexsort((self._items, -self._totals))[: self._k]
+        return RankedItems(self._items[best].astype(np.int32), self._totals[best])
+
+    @property
+    def _bound(self) -> float:
+        if self._k is None or len(self._items) < self._k:
+            return -np.inf
+        return float(np.partition(self._totals, -self._k)[-self._k])
+
+    @property
+    def _least(self) -> float:
+        # An item may be found by another spelling, and then the unlikely ones count too.
+        return -np.inf
+
+    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+        allowed = self._free(positions, positions + 1) > 0
+        positions, logprobs = positions[allowed], logprobs[allowed]
+        self._found = np.concatenate([self._found, positions])
+        rows = np.concatenate([self._items, self._trie.order[positions]])
+        self._items, place = np.unique(rows, return_inverse=True)
+        totals = np.full(len(self._items), -np.inf)
+        np.logaddexp.at(totals, place, np.concatenate([self._totals, logprobs]))
+        self._totals = totals
+
+    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:
+        wanted = self._open.logprob >= self._bound - self._margin
+        if exact and not wanted.any() and not self.expanded:
+            wanted = self._unsettled()
+        best, rest = self._open[wanted].split(count, -np.inf)
+        self._open = self._open[~wanted].joined(rest)
+        return best
+
+    def _unsettled(self) -> Bool[np.ndarray, " open"]:
+        """Which continuations lead to what decides on an item that can be among the best."""
+        wanted = np.zeros(len(self._open), dtype=np.bool_)
+        positions = np.setdiff1d(self._trie.positions(self._items), self._found)
+        positions = positions[positions < self._trie.num_live]
+        if not len(positions):
+            return wanted
+        lo = self._lowest_positions()
+        by_lo = np.argsort(lo)
+        leading = by_lo[lo[by_lo].searchsorted(positions, side="right") - 1]
+        item = self._items.searchsorted(self._trie.order[positions])
+        # Spellings below one continuation share its probability.
+        pairs = np.unique(item * len(wanted) + leading)
+        item, leading = pairs // len(wanted), pairs % len(wanted)
+        highest = self._totals.copy()
+        np.logaddexp.at(highest, item, self._open.logprob[leading])
+        undecided = (highest >= self._bound) & (highest - self._totals > _NEGLIGIBLE)
+        wanted[leading[undecided[item]]] = True
+        return wanted
+
+    def _lowest_positions(self) -> Int32[np.ndarray, " open"]:
+        """First sorted position below each open continuation."""
+        arrays = self._trie.arrays
+        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
+        lowest: np.ndarray = arrays.bounds[arrays.node_edges[nodes] + self._open.choice + nodes]
+        return lowest
 
 
 def _log_softmax_runs(

@@ -32,7 +32,7 @@ class ExcludedItems:
     """
 
     trie: ItemTrie
-    before: Int32[np.ndarray, " items+1"] | None
+    before: Int32[np.ndarray, " positions+1"] | None
     listed: Int32[np.ndarray, " listed"]
 
     @classmethod
@@ -69,8 +69,8 @@ class ExcludedItems:
             if before is not None:
                 listed = listed[before[listed + 1] == before[listed]]
             listed = np.union1d(base.listed, listed).astype(np.int32)
-        if len(listed) * _DENSE_SHARE > trie.num_items:
-            steps = np.zeros(trie.num_items + 1, dtype=np.int32)
+        if len(listed) * _DENSE_SHARE > trie.num_positions:
+            steps = np.zeros(trie.num_positions + 1, dtype=np.int32)
             steps[listed + 1] = 1
             total = np.cumsum(steps, dtype=np.int32)
             before = total if before is None else total + before
@@ -136,7 +136,8 @@ class SpanConstraint:
         trie: The items.
         eoi_token_id: The token that closes a span.
         excluded: Items this answer may not name.
-        unique: An item is named at most once; items that share a title are spent together.
+        unique: An item is named at most once, whatever its spelling; items that share a title are
+            spent together.
     """
 
     __slots__ = (
@@ -209,7 +210,8 @@ class SpanConstraint:
         """Opens a span.
 
         Args:
-            row: The item it is to name, one of :meth:`free_rows`; then every token is forced.
+            row: The item it is to name, one of :meth:`free_rows`; then every token of its title
+                is forced.
 
         Raises:
             NoItemLeftError: Every item is excluded or has been named.
@@ -218,13 +220,13 @@ class SpanConstraint:
         if self._cursor is not None:
             raise TrieError("a span is open already; close it before the next one")
         if not self._free(self._root.lo, self._root.hi):
-            total = self._root.hi - self._root.lo
+            total = len(np.unique(self.trie.order[self._root.lo : self._root.hi]))
             raise NoItemLeftError(
                 f"no item left to recommend: all {total} are excluded or have been named "
                 f"({len(self._emitted)} named); exclude fewer items or ask for fewer"
             )
         if row is not None:
-            [position] = self.trie.positions([row]).tolist()
+            position = self.trie.title_position(row)
             outside = not self._root.lo <= position < self._root.hi
             if outside or not self._free(position, position + 1):
                 raise TrieError(f"item row {row}: is excluded or has been named already")
@@ -359,8 +361,8 @@ class SpanConstraint:
         row = int(self.trie.order[free[0] if self._wanted is None else self._wanted])
         self._wanted = None
         if self.unique:
-            for position in free:
-                insort(self._spent, position)
+            for position in self.trie.with_other_spellings(free):
+                insort(self._spent, int(position))
         self._emitted = (*self._emitted, row)
         self._cursor = None
         return row

@@ -83,7 +83,9 @@ class SpanBatch:
         # Node at which an open span has to be decided on; -1 while it is closed.
         self._node = np.empty(0, np.int32)
         self._left = np.empty(0, np.int64)
-        # Sorted positions that may not be named, excluded or spent; num_items fills the rest.
+        # How many more spellings than items that is.
+        self._surplus = np.empty(0, np.int64)
+        # Sorted positions that may not be named, excluded or spent; num_positions fills the rest.
         self._blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
         self._blocked_count = np.empty(0, np.int64)
         self._excluded: list[ExcludedItems | None] = []
@@ -110,7 +112,8 @@ class SpanBatch:
 
         Args:
             excluded: Items it may not name.
-            unique: It names an item at most once; items that share a title are spent together.
+            unique: It names an item at most once, whatever its spelling; items that share a title
+                are spent together.
             domain: Which of the trie's catalogs it names items of; None for the only one.
 
         Returns:
@@ -132,6 +135,9 @@ class SpanBatch:
         self._left[slot] = root.hi - root.lo
         if excluded is not None:
             self._left[slot] -= excluded.count(root.lo, root.hi)
+        if self.trie.spellings is not None:
+            items = np.count_nonzero(free_rows(self.trie, excluded, domain))
+            self._surplus[slot] = self._left[slot] - items
         self._blocked_count[slot] = 0
         self._block(slot, listed)
         self._excluded[slot] = excluded
@@ -142,7 +148,7 @@ class SpanBatch:
 
     def leave(self, slot: int) -> None:
         """Forgets an answer."""
-        self._blocked[slot] = self.trie.num_items
+        self._blocked[slot] = self.trie.num_positions
         self._excluded[slot] = None
         self._node[slot] = -1
         self._vacant.append(slot)
@@ -153,7 +159,7 @@ class SpanBatch:
 
     def left(self, slot: int) -> int:
         """Number of items that an answer may still name."""
-        return int(self._left[slot])
+        return int(self._left[slot] - self._surplus[slot])
 
     def free_rows(self, slot: int) -> Bool[np.ndarray, " items"]:
         """Which item rows an answer may still name."""
@@ -179,12 +185,12 @@ class SpanBatch:
         return self._follow(slots, [[] for _ in roots], places, hi - lo - self._left[slots])
 
     def write(self, slot: int, row: int) -> Run:
-        """Opens a span and writes a given item into it.
+        """Opens a span and writes the title of a given item into it.
 
         Raises:
             TrieError: The answer may not name the item.
         """
-        [position] = self.trie.positions([row]).tolist()
+        position = self.trie.title_position(row)
         root, excluded = self._roots[slot], self._excluded[slot]
         free = root.lo <= position < root.hi and position not in self._blocked[slot]
         if not free or (excluded is not None and excluded.count(position, position + 1)):
@@ -351,6 +357,8 @@ class SpanBatch:
         self._node[slots] = -1
         lo, hi = self._lo[slots], self._hi[slots]
         single = hi - lo == 1
+        if self.trie.alone is not None:
+            single &= self.trie.alone[lo]
         spent = slots[single & self._unique[slots]]
         if len(spent):
             self._make_room(int(self._blocked_count[spent].max()) + 1)
@@ -389,6 +397,10 @@ class SpanBatch:
         return np.flatnonzero(free) + lo
 
     def _spend(self, slot: int, positions: Int64[np.ndarray, " spent"]) -> None:
+        if self.trie.spellings is not None:
+            items = len(np.unique(self.trie.order[positions]))
+            positions = np.asarray(self.trie.with_other_spellings(positions))
+            self._surplus[slot] -= len(positions) - items
         self._block(slot, positions)
         self._left[slot] -= len(positions)
 
@@ -412,7 +424,7 @@ class SpanBatch:
         if not len(row) and not self._ruled[slots].any():
             return row, row
         bounds = self.trie.arrays.bounds[nodes.edges + nodes.number[nodes.owner]]
-        stride = np.int64(self.trie.num_items + 1)
+        stride = np.int64(self.trie.num_positions + 1)
         place = nodes.place[row]
         lower = nodes.owner * stride + bounds
         position = place * stride + self._blocked[slots[row], at]
@@ -482,7 +494,9 @@ class SpanBatch:
     def _make_room(self, width: int) -> None:
         """Makes room for as many blocked positions an answer."""
         if width > self._blocked.shape[1]:
-            wider = np.full((len(self._blocked), 2 * width), self.trie.num_items, dtype=np.int32)
+            wider = np.full(
+                (len(self._blocked), 2 * width), self.trie.num_positions, dtype=np.int32
+            )
             wider[:, : self._blocked.shape[1]] = self._blocked
             self._blocked = wider
 
@@ -491,10 +505,19 @@ class SpanBatch:
         old = len(self._lo)
         new = max(_FIRST_CAPACITY, old)
         self._vacant = list(range(old, old + new))[::-1]
-        for name in ("_unique", "_lo", "_hi", "_node", "_left", "_blocked_count", "_ruled"):
+        for name in (
+            "_unique",
+            "_lo",
+            "_hi",
+            "_node",
+            "_left",
+            "_surplus",
+            "_blocked_count",
+            "_ruled",
+        ):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(new, array.dtype)]))
-        empty = np.full((new, self._blocked.shape[1]), self.trie.num_items, np.int32)
+        empty = np.full((new, self._blocked.shape[1]), self.trie.num_positions, np.int32)
         self._blocked = np.concatenate([self._blocked, empty])
         self._excluded += [None] * new
         self._roots += [self.trie.root(self.trie.domains[0])] * new

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from reclm.config import ListForm
+from reclm.items.aliases import Aliases
 from reclm.items.semantic_ids import is_code_token
-from reclm.items.tokens import ItemTokens, decode_rows, special_token_ids
+from reclm.items.tokens import ItemTokens, decode_rows, encode_titles, special_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -38,9 +39,9 @@ class AnswerReader:
 
     Named is what stands in an item span, and what a line of the list says that has no span in it:
     a numbered line or one with a bullet, and where the model writes plain lists every line that
-    does not end with a colon. A name is an item of the catalog if it is its title or its codes,
-    letter for letter; on lines outside spans quotes around it do not count. Nothing is matched by
-    likeness.
+    does not end with a colon. A name is an item of the catalog if it is its title, an alias or its
+    codes, letter for letter; on lines outside spans quotes around it do not count. Nothing is
+    matched by likeness.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class AnswerReader:
         item_tokens: ItemTokens,
         tokenizer: PreTrainedTokenizerFast,
         list_form: ListForm,
+        aliases: Aliases | None = None,
     ) -> None:
         """Prepares for a catalog.
 
@@ -59,20 +61,26 @@ class AnswerReader:
             item_tokens: Tokens of these titles.
             tokenizer: Tokenizer of the model.
             list_form: How the model was trained to write lists.
+            aliases: Other spellings of the items.
         """
+        aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
         self._tokenizer = tokenizer
         self._list_form = list_form
         self._row_of_tokens = {
             tuple(tokens.tolist()): row for row, tokens in enumerate(item_tokens.rows())
         }
+        spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
+        for row, own in zip(aliases.rows, spelled, strict=True):
+            self._row_of_tokens.setdefault(tuple(own), row)
         self._titles = titles
         special = special_token_ids(tokenizer)
         # A code outside a span names something too; other special tokens are silent.
         codes = {number for token, number in special.items() if is_code_token(token)}
         self._silent = {*tokenizer.all_special_ids, *special.values()} - codes
         self._row_of_title: dict[str, int] = {}
-        for row, title in [*enumerate(titles), *enumerate(catalog.titles)]:
+        others = zip(aliases.rows, aliases.texts, strict=True)
+        for row, title in [*enumerate(titles), *enumerate(catalog.titles), *others]:
             self._row_of_title.setdefault(title, row)
         if codes:
             written = decode_rows([row.tolist() for row in item_tokens.rows()], tokenizer)

@@ -249,13 +249,16 @@ def _perplexity(losses: Sequence[Sequence[float]], config: EvaluateChatConfig) -
 def _mentions(
     spoken: Sequence[Mapping[str, Any]], recommender: Recommender, config: EvaluateChatConfig
 ) -> list[list[dict[str, Any]]]:
-    """Titles in the free text of each round 1."""
+    """Titles and aliases in the free text of each round 1."""
     own = Catalog.load(config.model)
     other = own.fingerprint != recommender.catalog.fingerprint
-    finder = TitleFinder(recommender.catalog.titles, own.titles if other else (), config.likeness)
+    catalog, aliases = recommender.catalog, recommender.aliases
+    rows = aliases.items(len(catalog))
+    names = [*catalog.titles, *aliases.texts]
+    finder = TitleFinder(names, own.titles if other else (), config.likeness)
     return [
         [
-            mention._asdict()
+            mention._asdict() | {"row": None if mention.row is None else rows[mention.row]}
             for mention in finder.find(
                 "\n".join(piece[0] for piece in said["round_1"] if len(piece) == 1)
             )

@@ -14,6 +14,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.interactions import Holdout, LeaveOneOut
 from reclm.errors import ConfigError
 from reclm.evaluation.answers import AnswerReader, Named
+from reclm.items.aliases import ALIASES
 from reclm.items.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from reclm.items.vectors import load_vectors
 from reclm.teacher.location import is_url, open_teacher
@@ -79,7 +80,7 @@ def model_files(model: str) -> dict[str, Path]:
             f"--model {model}: neither a trained model (reclm.json) nor a run of "
             "`reclm teacher fit` or `import-unirec`"
         )
-    patterns = ("*.safetensors", "reclm.json", "teacher.json", f"*{INDEX}", f"*{ITEM2ID}")
+    patterns = ("*.safetensors", "reclm.json", "teacher.json", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
     files = [file for pattern in patterns for file in folder.glob(pattern)]
     return {f"model/{file.name}": file for file in sorted(files)}
 
@@ -172,6 +173,7 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         recommender.item_tokens,
         recommender.backbone.tokenizer,
         recommender.spec.list_form,
+        recommender.aliases,
     )
     grounded = config.decode == "list"
 

@@ -157,7 +157,7 @@ def _complete(
 ) -> list[Completion]:
     from reclm.decoding.generate import Request
 
-    longest = int(np.diff(recommender.item_tokens.offsets).max()) + 2
+    longest = recommender.longest_span
     requests: list[Request] = []
     for messages, one in zip(conversations, rounds, strict=True):
         excluded = recommender.excluded(
@@ -181,4 +181,5 @@ def _reader(recommender: Recommender) -> AnswerReader:
         recommender.item_tokens,
         recommender.backbone.tokenizer,
         recommender.spec.list_form,
+        recommender.aliases,
     )

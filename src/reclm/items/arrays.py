@@ -45,7 +45,11 @@ def save_arrays(
 
 
 def load_arrays(
-    folder: str | Path, kind: str, names: tuple[str, ...], error: type[ReclmError]
+    folder: str | Path,
+    kind: str,
+    names: tuple[str, ...],
+    error: type[ReclmError],
+    optional: tuple[str, ...] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads a folder of :func:`save_arrays`; the arrays are read-only memory maps.
 
@@ -54,6 +58,7 @@ def load_arrays(
         kind: The kind it was saved as.
         names: The arrays that must be there.
         error: Raised for anything that is missing, foreign or damaged.
+        optional: Arrays that may be there.
 
     Returns:
         The arrays by name, and the fields of the header.
@@ -61,6 +66,7 @@ def load_arrays(
     folder = Path(folder)
     header = _read_header(folder / HEADER, kind, error)
     described = header["arrays"]
+    names += tuple(name for name in optional if name in described)
     if set(described) != set(names):
         raise error(
             f"{folder / HEADER}: lists the arrays {sorted(described)}; expected {sorted(names)}"

@@ -68,6 +68,37 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     )
 
 
+def canonical_spellings(
+    items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
+) -> list[str | None]:
+    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique.
+
+    Args:
+        items: Which item each text names.
+        texts: The names.
+        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+
+    Returns:
+        The names; None for one that is empty once cleaned or that the tokenizer cannot spell.
+
+    Raises:
+        TokenizerError: A control token is missing.
+    """
+    control_token_ids(tokenizer)
+    markup = _markup_pattern(tokenizer)
+
+    def attempt(start: int, end: int) -> list[str | None]:
+        try:
+            return [*_stable(items[start:end], texts[start:end], tokenizer, markup)]
+        except DataError:
+            if end - start == 1:
+                return [None]
+        middle = (start + end) // 2
+        return attempt(start, middle) + attempt(middle, end)
+
+    return attempt(0, len(texts)) if texts else []
+
+
 def new_titles(
     items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:

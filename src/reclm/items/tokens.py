@@ -178,13 +178,22 @@ class ItemTokens:
         """
         return [self.soi_token_id, *self.row(row).tolist(), self.eoi_token_id]
 
-    def trie(self) -> ItemTrie:
+    def joined(self, others: ItemTokens) -> ItemTokens:
+        """These rows, then others that were made with the same tokenizer."""
+        flat = np.concatenate([self.flat, others.flat])
+        offsets = np.concatenate([self.offsets, others.offsets[1:] + self.offsets[-1]])
+        return replace(self, flat=flat, offsets=offsets)
+
+    def trie(self, items: Sequence[int] | None = None) -> ItemTrie:
         """Builds the prefix tree of these rows.
+
+        Args:
+            items: Item row of each, where items have several spellings.
 
         Raises:
             TrieError: See :meth:`ItemTrie.build`.
         """
-        return ItemTrie.build((self.flat, self.offsets))
+        return ItemTrie.build((self.flat, self.offsets), items=items)
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
         """Text of an item row: its title, or its code tokens.

@@ -24,10 +24,12 @@ from reclm.items.construction import (
     flatten_rows,
 )
 from reclm.items.decisions import Decisions, find_decisions
+from reclm.items.spellings import Spellings
 
 __all__ = ["CLOSE", "Children", "Cursor", "Decisions", "ItemTrie"]
 
 _KIND = "item trie"
+_SPELLING_ITEM = "spelling_item"
 
 
 class Cursor(NamedTuple):
@@ -76,16 +78,23 @@ class ItemTrie:
 
     Several catalogs ("domains") stand side by side, each with a root of its own.
 
+    An item may have several spellings, each with a sorted position of its own. They come and go
+    together, so that a rule about items is still a set of positions.
+
     Attributes:
-        arrays: The arrays; see :class:`~reclm.items.construction.TrieArrays`.
+        arrays: The arrays, of spellings; see :class:`~reclm.items.construction.TrieArrays`.
         domains: Names of the domains; one empty name if the items were not told apart.
+        spellings: Which item each spelling is of; None where each item has one and its row.
     """
 
-    def __init__(self, arrays: TrieArrays, domains: tuple[str, ...]) -> None:
+    def __init__(
+        self, arrays: TrieArrays, domains: tuple[str, ...], spellings: Spellings | None = None
+    ) -> None:
         for field in fields(arrays):
             getattr(arrays, field.name).flags.writeable = False
         self.arrays = arrays
         self.domains = domains
+        self.spellings = spellings
         # Scalar reads of a memory view are several times faster than those of an array.
         self._node_lo = arrays.node_lo.data
         self._node_depth = arrays.node_depth.data
@@ -98,23 +107,34 @@ class ItemTrie:
         self._contained: dict[int, bool] = {}
         self._rows: dict[int, np.ndarray] = {}
 
-    def __reduce__(self) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...]]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...], Spellings | None]]:
         """Memory views do not travel to worker processes; they are made again there."""
-        return ItemTrie, (self.arrays, self.domains)
+        return ItemTrie, (self.arrays, self.domains, self.spellings)
 
     @classmethod
-    def build(cls, token_rows: TokenRows, domains: Sequence[str] | None = None) -> ItemTrie:
+    def build(
+        cls,
+        token_rows: TokenRows,
+        domains: Sequence[str] | None = None,
+        items: Sequence[int] | Integer[np.ndarray, " spellings"] | None = None,
+    ) -> ItemTrie:
         """Builds the trie by sorting.
 
         Args:
             token_rows: Token ids of each item row: nested sequences, a matrix ``[items, length]``,
                 or the pair (all rows one after the other, ``[items + 1]`` offsets).
-            domains: Name of the domain of each item row.
+            domains: Name of the domain of each token row.
+            items: Item row of each token row, where items have several spellings; the first of an
+                item is its title. None takes each token row for an item.
 
         Raises:
-            TrieError: There is no item, a row is empty, or a token is not a token id.
+            TrieError: There is no item, a row is empty, a token is not a token id, an item row is
+                left out, or an item stands in two domains or is spelled the same twice.
         """
         flat, offsets = flatten_rows(token_rows)
+        spellings = None if items is None else Spellings.of(items, len(offsets) - 1)
         names: tuple[str, ...] = ("",)
         domain = np.zeros(len(offsets) - 1, dtype=np.int32)
         if domains is not None:
@@ -126,17 +146,32 @@ class ItemTrie:
             names = tuple(dict.fromkeys(domains))
             number = {name: index for index, name in enumerate(names)}
             domain = np.fromiter((number[name] for name in domains), np.int32, len(domain))
-        return cls(build_arrays(flat, offsets, domain), names)
+        if spellings is not None:
+            _check_spellings(spellings, flat, offsets, domain)
+        return cls(build_arrays(flat, offsets, domain), names, spellings)
 
     @property
     def num_items(self) -> int:
         """Number of item rows, vacant ones included."""
+        return self.num_positions if self.spellings is None else self.spellings.num_items
+
+    @property
+    def num_positions(self) -> int:
+        """Number of spellings and so of sorted positions, vacant ones included."""
         return len(self.arrays.order)
 
     @property
+    def num_live(self) -> int:
+        """Number of sorted positions that something leads to; they come first."""
+        return int(self.arrays.domain_bounds[-1])
+
+    @cached_property
     def vacant_rows(self) -> Int32[np.ndarray, " vacant"]:
         """Rows of items that were removed, ascending; nothing leads to them."""
-        return self.arrays.order[self.arrays.domain_bounds[-1] :]
+        vacant = self.arrays.order[self.num_live :]
+        if self.spellings is None:
+            return vacant
+        return np.flatnonzero(np.isin(self.spellings.title, vacant)).astype(np.int32)
 
     @property
     def num_nodes(self) -> int:
@@ -146,18 +181,22 @@ class ItemTrie:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(getattr(self.arrays, field.name).nbytes for field in fields(self.arrays))
-
-    @property
-    def order(self) -> Int32[np.ndarray, " items"]:
-        """Item row at each sorted position."""
-        return self.arrays.order
+        return sum(array.nbytes for array in self._stored().values())
 
     @cached_property
-    def position(self) -> Int32[np.ndarray, " items"]:
-        """Sorted position of each item row."""
-        position = np.empty_like(self.order)
-        position[self.order] = np.arange(self.num_items, dtype=np.int32)
+    def order(self) -> Int32[np.ndarray, " positions"]:
+        """Item row at each sorted position."""
+        if self.spellings is None:
+            return self.arrays.order
+        order: np.ndarray = self.spellings.item[self.arrays.order]
+        order.flags.writeable = False
+        return order
+
+    @cached_property
+    def position(self) -> Int32[np.ndarray, " spellings"]:
+        """Sorted position of each spelling; of each item row where items have one each."""
+        position = np.empty_like(self.arrays.order)
+        position[self.arrays.order] = np.arange(self.num_positions, dtype=np.int32)
         position.flags.writeable = False
         return position
 
@@ -177,10 +216,15 @@ class ItemTrie:
         return self._rows[number]
 
     @cached_property
-    def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
-        """Number of items below each node that are not behind its largest choice; 0 at the end.
+    def alone(self) -> Bool[np.ndarray, " positions"] | None:
+        """At which sorted positions the item has no other; None if that is so at all."""
+        return None if self.spellings is None else self.spellings.alone[self.arrays.order]
 
-        With fewer items excluded below a node, at least two of its choices are left.
+    @cached_property
+    def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
+        """Number of positions below each node not behind its largest choice; 0 at the end.
+
+        With fewer of them excluded below a node, at least two of its choices are left.
         """
         beside = np.zeros(self.num_nodes + 1, dtype=np.int32)
         if self.num_nodes:
@@ -198,9 +242,8 @@ class ItemTrie:
     def fingerprint(self) -> str:
         """SHA-256 of everything the trie holds."""
         digest = hashlib.sha256(repr(self.domains).encode())
-        for field in fields(self.arrays):
-            array = getattr(self.arrays, field.name)
-            digest.update(f"{field.name}:{len(array)}:".encode())
+        for name, array in self._stored().items():
+            digest.update(f"{name}:{len(array)}:".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -369,16 +412,36 @@ class ItemTrie:
         allowed: list[int | None] = [*tokens[free[:-1]].tolist()]
         return [*allowed, None] if free[-1] else allowed
 
-    def positions(self, rows: Collection[int]) -> Int32[np.ndarray, " rows"]:
-        """Sorted positions of item rows, each row once.
+    def positions(self, rows: Collection[int]) -> Int32[np.ndarray, " positions"]:
+        """Sorted positions of all spellings of items, each item once.
 
         Raises:
             TrieError: A row does not exist.
         """
         wanted = np.unique(np.fromiter(rows, dtype=np.int64, count=len(rows)))
         self._check_rows(wanted)
+        if self.spellings is not None:
+            wanted = self.spellings.of_items(wanted)
         positions: np.ndarray = self.position[wanted]
         return positions
+
+    def title_position(self, row: int) -> int:
+        """Sorted position of an item's title.
+
+        Raises:
+            TrieError: The row does not exist.
+        """
+        self._check_rows(np.array([row], dtype=np.int64))
+        return int(self.position[row if self.spellings is None else self.spellings.title[row]])
+
+    def with_other_spellings(
+        self, positions: Sequence[int] | Integer[np.ndarray, " positions"]
+    ) -> Sequence[int] | Integer[np.ndarray, " spellings"]:
+        """Some positions, and those of the other spellings of the items there."""
+        if self.spellings is None:
+            return positions
+        found = self.positions(self.order[positions])
+        return found[found < self.num_live]
 
     def decisions(
         self, row: int
@@ -387,7 +450,7 @@ class ItemTrie:
         Int32[np.ndarray, " decisions"],
         Int32[np.ndarray, " decisions"],
     ]:
-        """The nodes on the way to one item: their depth, their number, the item's choice there.
+        """The nodes on the way to a spelling: their depth, their number, its choice there.
 
         Raises:
             TrieError: The row does not exist.
@@ -396,27 +459,25 @@ class ItemTrie:
         return found.depth, found.node, found.choice
 
     def decisions_of(self, rows: Sequence[int] | Integer[np.ndarray, " rows"]) -> Decisions:
-        """The nodes on the way to each of several items (a row may come more than once).
+        """The nodes on the way to each of several spellings (a row may come more than once).
+
+        Args:
+            rows: Spelling rows, as in the token rows the trie was built from; item rows where
+                items have one spelling each.
 
         Raises:
             TrieError: A row does not exist.
         """
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        self._check_items(wanted)
+        self._check_rows(wanted, self.num_positions)
+        _check_not_removed(wanted, self.arrays.order[self.num_live :])
         return find_decisions(self.arrays, self.position[wanted])
 
-    def _check_items(self, rows: Int64[np.ndarray, " rows"]) -> None:
-        self._check_rows(rows)
-        removed = rows[np.isin(rows, self.vacant_rows)] if len(self.vacant_rows) else rows[:0]
-        if len(removed):
-            raise TrieError(f"item row {removed[0]}: was removed from the trie")
-
-    def _check_rows(self, rows: Int64[np.ndarray, " rows"]) -> None:
-        outside = rows[(rows < 0) | (rows >= self.num_items)]
+    def _check_rows(self, rows: Int64[np.ndarray, " rows"], count: int | None = None) -> None:
+        count = self.num_items if count is None else count
+        outside = rows[(rows < 0) | (rows >= count)]
         if len(outside):
-            raise TrieError(
-                f"item row {outside[0]}: not in the trie; expected 0 to {self.num_items - 1}"
-            )
+            raise TrieError(f"item row {outside[0]}: not in the trie; expected 0 to {count - 1}")
 
     def with_items(
         self,
@@ -427,7 +488,7 @@ class ItemTrie:
         """The trie with more items; this one, and what runs on it, stays as it is.
 
         Args:
-            token_rows: Token ids of each new item, as for :meth:`build`.
+            token_rows: Token ids of each new item, as for :meth:`build`; it has no other spelling.
             domains: Name of the domain of each, one that exists.
             rows: Item row of each, among :attr:`vacant_rows` or next after all others; by default
                 the next ones in order.
@@ -453,25 +514,39 @@ class ItemTrie:
                 f"rows: found {taken.tolist()}; expected each once, a vacant row or the next from "
                 f"{self.num_items} on"
             )
+        spellings = self.spellings
+        if spellings is not None:
+            spellings, taken = spellings.with_items(taken)
         changed = add_items(self.arrays, NewItems(flat, offsets, taken, domain))
-        return ItemTrie(changed, self.domains)
+        return ItemTrie(changed, self.domains, spellings)
 
     def without_items(self, rows: Collection[int]) -> ItemTrie:
         """The trie without some items; this one, and what runs on it, stays as it is.
 
-        All other items keep their rows.
+        All other items keep their rows. An item goes with all its spellings.
 
         Raises:
             TrieError: There is no such item, or it was removed before.
         """
         wanted = np.unique(np.fromiter(rows, dtype=np.int64, count=len(rows)))
-        self._check_items(wanted)
-        return ItemTrie(remove_items(self.arrays, wanted), self.domains) if len(wanted) else self
+        self._check_rows(wanted)
+        _check_not_removed(wanted, self.vacant_rows)
+        if not len(wanted):
+            return self
+        if self.spellings is not None:
+            wanted = self.spellings.of_items(wanted)
+            # What an item left behind that had its row before.
+            wanted = wanted[self.position[wanted] < self.num_live]
+        return ItemTrie(remove_items(self.arrays, wanted), self.domains, self.spellings)
+
+    def _stored(self) -> dict[str, np.ndarray]:
+        """Everything the trie holds, by name."""
+        arrays = {field.name: getattr(self.arrays, field.name) for field in fields(self.arrays)}
+        return arrays if self.spellings is None else arrays | {_SPELLING_ITEM: self.spellings.item}
 
     def save(self, folder: str | Path) -> None:
         """Writes the trie as npy files and a header; ``folder`` is replaced as a whole."""
-        arrays = {field.name: getattr(self.arrays, field.name) for field in fields(self.arrays)}
-        save_arrays(folder, _KIND, arrays, {"domains": list(self.domains)})
+        save_arrays(folder, _KIND, self._stored(), {"domains": list(self.domains)})
 
     @classmethod
     def load(cls, folder: str | Path) -> ItemTrie:
@@ -481,5 +556,40 @@ class ItemTrie:
             TrieError: A file is missing, damaged, or not that of a trie.
         """
         names = tuple(field.name for field in fields(TrieArrays))
-        arrays, header = load_arrays(folder, _KIND, names, TrieError)
-        return cls(TrieArrays(**arrays), tuple(header["domains"]))
+        arrays, header = load_arrays(folder, _KIND, names, TrieError, optional=(_SPELLING_ITEM,))
+        item = arrays.pop(_SPELLING_ITEM, None)
+        spellings = None if item is None else Spellings(item)
+        return cls(TrieArrays(**arrays), tuple(header["domains"]), spellings)
+
+
+def _check_not_removed(
+    rows: Int64[np.ndarray, " rows"], vacant: Int32[np.ndarray, " vacant"]
+) -> None:
+    removed = rows[np.isin(rows, vacant)] if len(vacant) else rows[:0]
+    if len(removed):
+        raise TrieError(f"item row {removed[0]}: was removed from the trie")
+
+
+def _check_spellings(
+    spellings: Spellings,
+    flat: Int32[np.ndarray, " tokens"],
+    offsets: Int64[np.ndarray, " spellings+1"],
+    domain: Int32[np.ndarray, " spellings"],
+) -> None:
+    """Makes sure that each item is in one domain and spelled in one way only once."""
+    apart = np.flatnonzero(domain != domain[spellings.title[spellings.item]])
+    if len(apart):
+        raise TrieError(
+            f"domains: item row {spellings.item[apart[0]]} is in two; expected all spellings of an "
+            "item in one"
+        )
+    seen: set[tuple[int, bytes]] = set()
+    for row in np.flatnonzero(~spellings.alone).tolist():
+        item = int(spellings.item[row])
+        spelled = item, flat[offsets[row] : offsets[row + 1]].tobytes()
+        if spelled in seen:
+            raise TrieError(
+                f"token row {row}: item row {item} is spelled so already; expected each spelling "
+                "of an item once"
+            )
+        seen.add(spelled)

@@ -17,6 +17,7 @@ from reclm.dialogue.render import Message, Rendered, Renderer
 from reclm.dialogue.tasks import fit_history, num_tokens, recommend_messages, with_exchange
 from reclm.dialogue.templates import ALIGNMENT_WORDINGS, Wording, wordings
 from reclm.errors import DataError
+from reclm.items.aliases import Aliases
 from reclm.items.tokens import ItemTokens
 from reclm.teacher.client import Teacher
 from reclm.training.alignment import Alignment
@@ -28,7 +29,11 @@ _POOL = 16
 # Tokens that come with an item: those that open and close its span, and what stands between items.
 _AROUND_ITEM = 5
 # Keys of the random streams.
-_ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION = range(5)
+_ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION, _SPELLINGS = range(6)
+
+
+# Stands for the epoch of samples that chance has no part in.
+_NO_EPOCH = -1
 
 
 class Draws(NamedTuple):
@@ -84,7 +89,7 @@ class _Task:
     wording: Wording
     exchange: tuple[Message, ...] | None
     before: bool
-    rng_key: tuple[int, ...]
+    epoch: int
 
 
 class SampleSource:
@@ -94,7 +99,9 @@ class SampleSource:
     behind it: the target is uniform over all but the first item, the start of the window uniform
     over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them. The
     answer names the target first and the teacher's best items behind it, none of them among the
-    items the teacher was shown.
+    items the teacher was shown. Where an item has aliases, one may stand in place of its title,
+    drawn anew at each occurrence; what only prompts may show carries no loss. Candidate lists and
+    validation samples take titles.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class SampleSource:
         teacher: Teacher | None = None,
         chat: GeneralChat | None = None,
         alignment: Alignment | None = None,
+        aliases: Aliases | None = None,
     ) -> None:
         """Takes what samples are made of.
 
@@ -115,17 +123,25 @@ class SampleSource:
             split: Histories and what of them is held out.
             titles: Title of each item row, as written in prompts.
             item_tokens: Token rows of the catalog.
-            renderer: Renderer of the model's tokenizer and the catalog.
+            renderer: Renderer of the model's tokenizer and the catalog; where items are written by
+                name, aliases are the rows behind those of the items.
             config: Settings of the training.
             teacher: Extends the lists; without one a list is the target alone.
             chat: General conversations, where the configuration mixes some in.
             alignment: Questions about what items are, where the configuration mixes some in.
+            aliases: Other names of items, which stand where the configuration says.
 
         Raises:
             DataError: No user has two items to train on.
         """
         self._split = split
-        self._titles = titles
+        aliases = aliases or Aliases()
+        self._num_items = len(titles)
+        self._titles = (*titles, *aliases.texts)
+        self._aliases_of = {
+            row: [self._num_items + number for number in numbers]
+            for row, numbers in aliases.of_row.items()
+        }
         self._renderer = renderer
         self._config = config
         self._teacher = teacher
@@ -190,7 +206,7 @@ class SampleSource:
             conversation = rng.integers(
                 0, len(self._chat.conversations), size=self.num_general, dtype=np.int64
             )
-        aligned = rng.integers(0, len(self._titles), size=self.num_aligned)
+        aligned = rng.integers(0, self._num_items, size=self.num_aligned)
         alignment = rng.integers(0, len(ALIGNMENT_WORDINGS), size=self.num_aligned)
         return Draws(
             target,
@@ -263,7 +279,7 @@ class SampleSource:
                     wording=self._wordings[0],
                     exchange=None,
                     before=False,
-                    rng_key=(),
+                    epoch=_NO_EPOCH,
                 )
             )
         return self._rendered(tasks)
@@ -271,7 +287,7 @@ class SampleSource:
     def _length_of(self, wording: Wording) -> int:
         """Tokens of a request without its items."""
         offered = (
-            range(min(self._config.max_candidates // 2, len(self._titles)))
+            range(min(self._config.max_candidates // 2, self._num_items))
             if wording.offers_candidates
             else None
         )
@@ -305,7 +321,7 @@ class SampleSource:
             wording=self._wordings[int(drawn.wording[number])],
             exchange=None if exchange < 0 or chat is None else chat.exchanges[exchange],
             before=bool(drawn.before[number]),
-            rng_key=(self._config.seed, _CANDIDATES, epoch, user),
+            epoch=epoch,
         )
 
     def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
@@ -333,13 +349,14 @@ class SampleSource:
     def _render(self, task: _Task, answer: list[int]) -> Sample:
         config = self._config
         candidates = self._candidates(task, answer) if task.wording.offers_candidates else None
+        history, named = self._spelled(task, answer)
 
         def build(history: Sequence[int]) -> tuple[Message, ...]:
             messages = recommend_messages(
                 task.wording,
                 history,
-                len(answer),
-                answer,
+                len(named),
+                named,
                 self._titles,
                 config.shown_history,
                 config.list_form,
@@ -349,32 +366,52 @@ class SampleSource:
                 return messages
             return with_exchange(messages, task.exchange, before=task.before)
 
-        rendered = self._renderer.conversation(build(task.history))
+        rendered = self._renderer.conversation(build(history))
         cut = 0
         if len(rendered.input_ids) > config.max_length:
-            messages, cut = fit_history(self._renderer, build, task.history, config.max_length)
+            messages, cut = fit_history(self._renderer, build, history, config.max_length)
             rendered = self._renderer.conversation(messages)
         trained = _written(rendered)
         if config.loss_on_history:
             shown = np.flatnonzero(~trained)
-            count = len(task.history) - cut
+            count = len(history) - cut
             instruction = task.wording.instruction
             candidates_first = candidates is not None and instruction.index(
                 "{candidates}"
             ) < instruction.index("{history}")
             trained[shown[len(shown) - count :] if candidates_first else shown[:count]] = True
+            if config.paraphrases_in == "history":
+                trained &= [span.row < self._num_items for span in rendered.spans]
         return Sample(rendered, trained, cut)
+
+    def _spelled(self, task: _Task, answer: list[int]) -> tuple[list[int], list[int]]:
+        """Rows of the names under which the items of a sample stand in history and answer."""
+        if not self._aliases_of or task.epoch == _NO_EPOCH:
+            return task.history, answer
+        config = self._config
+        rng = np.random.default_rng([config.seed, _SPELLINGS, task.epoch, task.user])
+        history, named = task.history, answer
+        if config.paraphrases_in != "targets":
+            history = [self._name(row, rng) for row in history]
+        if config.paraphrases_in != "history":
+            named = [self._name(row, rng) for row in named]
+        return history, named
+
+    def _name(self, row: int, rng: np.random.Generator) -> int:
+        """Row of a name of an item: its title, or one of its aliases."""
+        others = self._aliases_of.get(row)
+        if others is None or rng.random() >= self._config.paraphrase_ratio:
+            return row
+        return others[int(rng.integers(len(others)))]
 
     def _candidates(self, task: _Task, answer: list[int]) -> list[int]:
         """The answer among random other items, in random order."""
-        rng = np.random.default_rng(task.rng_key)
-        size = min(
-            int(rng.integers(len(answer), self._config.max_candidates + 1)), len(self._titles)
-        )
+        rng = np.random.default_rng([self._config.seed, _CANDIDATES, task.epoch, task.user])
+        size = min(int(rng.integers(len(answer), self._config.max_candidates + 1)), self._num_items)
         candidates = dict.fromkeys(answer)
         while len(candidates) < size:
             candidates.update(
-                dict.fromkeys(rng.integers(len(self._titles), size=size - len(candidates)).tolist())
+                dict.fromkeys(rng.integers(self._num_items, size=size - len(candidates)).tolist())
             )
         return [list(candidates)[place] for place in rng.permutation(len(candidates))]
 

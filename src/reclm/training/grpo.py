@@ -24,6 +24,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
 from reclm.errors import ConfigError, TeacherError, require
+from reclm.items.aliases import ALIASES, Aliases
 from reclm.items.semantic_ids import SemanticIds, index_name, load_semantic_ids
 from reclm.recommender import Recommender
 from reclm.teacher.client import Teacher
@@ -116,6 +117,8 @@ def train_grpo(config: GrpoConfig) -> Path:
         if semantic_ids is not None:
             name = index_name(config.model) or catalog.name
             semantic_ids.save(config.out, name, catalog)
+        if recommender.aliases:
+            recommender.aliases.save(config.out, catalog)
         save_model(config.out, recommender.backbone, _spec(config, recommender.spec))
         run.finish(steps=trainer.state.global_step, **results)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -127,7 +130,8 @@ def _hashed(config: GrpoConfig) -> dict[str, str | Path]:
     found: dict[str, str | Path] = dict(prepared_files(config.data))
     if config.teacher and not is_url(config.teacher):
         found["teacher"] = Path(config.teacher) / "teacher.safetensors"
-    for file in sorted([*config.model.glob("*.safetensors"), config.model / "reclm.json"]):
+    named = (*config.model.glob("*.safetensors"), *config.model.glob(ALIASES))
+    for file in sorted([*named, config.model / "reclm.json"]):
         found[f"model/{file.name}"] = file
     return found
 
@@ -172,7 +176,8 @@ def _load_policy(
             train_new_rows=False,
             seed=config.seed,
         )
-    return Recommender(backbone, spec, catalog, semantic_ids), semantic_ids
+    aliases = Aliases.load(config.model, Catalog.load(config.model), spec.aliases)
+    return Recommender(backbone, spec, catalog, semantic_ids, aliases), semantic_ids
 
 
 def _trainer(

@@ -34,6 +34,7 @@ from reclm.data.prepared import prepared_files
 from reclm.dialogue.render import Renderer
 from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
+from reclm.items.aliases import Aliases, load_paraphrases, paraphrase_texts
 from reclm.items.semantic_ids import (
     SemanticIds,
     index_files,
@@ -83,6 +84,7 @@ class _Inputs:
     semantic_ids: SemanticIds | None
     teacher: Teacher | None
     conversations: tuple[Conversation, ...]
+    paraphrases: tuple[str, ...]
 
 
 def train_sft(config: SftConfig) -> Path:
@@ -126,7 +128,8 @@ def train_sft(config: SftConfig) -> Path:
         remove_incomplete(checkpoints)
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
-    trainer = _trainer(config, inputs, backbone, catalog)
+    aliases = _aliases(config, backbone, catalog)
+    trainer = _trainer(config, inputs, backbone, catalog, aliases)
     if processes.is_main_process:
         trainer.add_callback(tensorboard(config.out, after=checkpoint_step(newest)))
     result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
@@ -136,7 +139,11 @@ def train_sft(config: SftConfig) -> Path:
         if inputs.semantic_ids is not None:
             name = index_name(_index_folder(config)) or catalog.name
             inputs.semantic_ids.save(config.out, name, catalog)
-        save_model(config.out, backbone, _spec(config, inputs.semantic_ids))
+        written = aliases if _writes_aliases(config) else Aliases()
+        if written:
+            written.save(config.out, catalog)
+        spec = replace(_spec(config, inputs.semantic_ids), aliases=len(written))
+        save_model(config.out, backbone, spec)
         run.finish(steps=result.global_step, loss=result.training_loss)
         shutil.rmtree(checkpoints)
     processes.wait_for_everyone()
@@ -177,6 +184,13 @@ def check_config(config: SftConfig) -> None:
         (config.only_head and (config.train_embeddings or config.train_lm_head),
          "--only-head: leaves the language model as it is; drop --train-embeddings and "
          "--train-lm-head"),
+        (config.paraphrases is not None and not config.paraphrases.is_file(),
+         f"--paraphrases {config.paraphrases}: no such file; make them with `reclm rewrite apply`"),
+        (config.paraphrases is None and config.paraphrases_in != "history",
+         f"--paraphrases-in {config.paraphrases_in}: no paraphrases; add --paraphrases FILE"),
+        (config.method != "cgen" and config.paraphrases_in != "history",
+         f"--paraphrases-in {config.paraphrases_in}: --method {config.method} does not choose "
+         "items by their names; use --paraphrases-in history, or --method cgen"),
         (bool(config.index) and not Path(config.index).is_dir(),
          f"--index {config.index}: no such folder"),
         (bool(config.teacher) and not is_url(config.teacher) and not Path(config.teacher).is_dir(),
@@ -199,7 +213,7 @@ def check_config(config: SftConfig) -> None:
             raise ConfigError(message)
     for name in ("chat_ratio", "align_ratio", "focal_gamma", "weight_decay", "clip_norm"):
         _check_range(config, name, low=0.0)
-    for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio"):
+    for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio", "paraphrase_ratio"):
         _check_range(config, name, low=0.0, high=1.0)
     for name in ("negatives", "max_steps", "validate_every", "checkpoint_every", "workers", "seed"):
         _check_range(config, name, low=0)
@@ -246,6 +260,11 @@ def with_item_form(config: SftConfig) -> SftConfig:
         raise ConfigError(
             "--loss-on-history: needs item spans in the prompt; add --history-form span"
         )
+    if config.paraphrases is not None and form == "codes" and config.shown_history == "span":
+        raise ConfigError(
+            f"--paraphrases {config.paraphrases}: the history is written in codes; add "
+            "--history-form title"
+        )
     if config.align_ratio and form != "codes":
         raise ConfigError(
             f"--align-ratio {config.align_ratio}: teaches what codes mean, and items are written "
@@ -278,6 +297,8 @@ def _hashed(config: SftConfig) -> Mapping[str, str | Path]:
         found["chat"] = config.chat
     if config.vectors:
         found["vectors"] = Path(config.vectors)
+    if config.paraphrases is not None:
+        found["paraphrases"] = config.paraphrases
     if config.item_form == "codes":
         found |= index_files(_index_folder(config))
     if Path(config.model).is_dir():
@@ -306,7 +327,29 @@ def _read(config: SftConfig, *, on_cpu: bool) -> _Inputs:
     if config.item_form == "codes":
         semantic_ids = load_semantic_ids(_index_folder(config), catalog)
         semantic_ids.require_unique()
-    return _Inputs(catalog, split, semantic_ids, teacher, conversations)
+    paraphrases: tuple[str, ...] = ()
+    if config.paraphrases is not None:
+        paraphrases = paraphrase_texts(config.paraphrases, catalog)
+    return _Inputs(catalog, split, semantic_ids, teacher, conversations, paraphrases)
+
+
+def _aliases(config: SftConfig, backbone: Backbone, catalog: Catalog) -> Aliases:
+    """The paraphrases to train on, as this model writes them."""
+    if config.paraphrases is None:
+        return Aliases()
+    found = load_paraphrases(config.paraphrases, catalog, backbone.tokenizer)
+    console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+    console.print(
+        f"{config.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} of "
+        f"{len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
+        f"paraphrase and {found.unusable} that the tokenizer cannot spell"
+    )
+    return found.aliases
+
+
+def _writes_aliases(config: SftConfig) -> bool:
+    """Whether paraphrases are names the model may answer with."""
+    return config.paraphrases is not None and config.paraphrases_in != "history"
 
 
 def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool) -> Backbone:
@@ -377,11 +420,11 @@ def _tiny_texts(inputs: _Inputs) -> list[str]:
     """What the tokenizer of a tiny model learns its words from."""
     prompts = [wording.instruction for wording in TRAIN_WORDINGS] + [_FRAME]
     turns = [turn.text for conversation in inputs.conversations for turn in conversation]
-    return [*inputs.catalog.titles, *prompts * _PROMPT_REPEATS, *turns]
+    return [*inputs.catalog.titles, *inputs.paraphrases, *prompts * _PROMPT_REPEATS, *turns]
 
 
 def _trainer(
-    config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog
+    config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog, aliases: Aliases
 ) -> ScopedTrainer:
     console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
     titles = [item.title_t or item.title for item in catalog.items]
@@ -390,7 +433,10 @@ def _trainer(
         if inputs.semantic_ids is None
         else ItemTokens.from_codes(inputs.semantic_ids, backbone.tokenizer)
     )
-    renderer = Renderer(backbone.tokenizer, item_tokens)
+    spelled = item_tokens
+    if aliases and inputs.semantic_ids is None:
+        spelled = item_tokens.joined(ItemTokens.from_titles(aliases.texts, backbone.tokenizer))
+    renderer = Renderer(backbone.tokenizer, spelled)
     chat = None
     if config.chat is not None and (config.chat_ratio > 0 or config.multi_round_ratio > 0):
         chat = GeneralChat.fit(inputs.conversations, renderer, config.max_length, config.chat)
@@ -417,6 +463,7 @@ def _trainer(
         teacher=inputs.teacher,
         chat=chat,
         alignment=alignment,
+        aliases=aliases,
     )
     skipped = len(inputs.split) - len(source.users)
     if skipped:
@@ -425,6 +472,8 @@ def _trainer(
             "on, which leaves no history; they are not trained on"
         )
     trie = item_tokens.trie()
+    if _writes_aliases(config):
+        trie = spelled.trie(aliases.items(len(catalog)))
     step_size = config.batch_size * config.gradient_accumulation * PartialState().num_processes
     steps = -(-config.epochs * source.per_epoch // step_size)
     if config.max_steps:
