@@ -5,6 +5,7 @@ Every row of the batch writes items one after the other. Contenders:
 - ``SpanBatch``: what the engine does at a step, all rows at a decision and with ten items of their
   history excluded: allowed tokens, mask the scores, go on to the next decision, open the next span
   where one closed.
+- ``SpanBatch, arrays``: the same without numba, as loops cannot be compiled then.
 - ``ItemConstrainedLogitsProcessor``: what plain ``generate`` does; it writes a new score matrix.
 - ``prefix_allowed_tokens_fn``: transformers' hook with a prefix tree of nested dictionaries, which
   does not even keep items from coming twice.
@@ -53,11 +54,16 @@ def answers(tokens: ItemTokens, batch: int, steps: int) -> np.ndarray:
 
 
 def time_spans(
-    trie: ItemTrie, eoi_token_id: int, scores: torch.Tensor, steps: int
+    trie: ItemTrie,
+    eoi_token_id: int,
+    scores: torch.Tensor,
+    steps: int,
+    *,
+    compiled: bool = True,
 ) -> tuple[list[float], float]:
     """Seconds of each step with the engine's constraint, and tokens written per row and step."""
     random = np.random.default_rng(0)
-    spans = SpanBatch(trie, eoi_token_id)
+    spans = SpanBatch(trie, eoi_token_id, compiled=compiled)
     batch = len(scores)
     for _ in range(batch):
         history = random.integers(trie.num_items, size=HISTORY)
@@ -73,8 +79,9 @@ def time_spans(
         # In the engine these come out of the output layer, which computes no others.
         some = scores[:, torch.as_tensor(allowed.tokens, dtype=torch.long)]
         noise = torch.rand(some.shape, generator=torch.Generator().manual_seed(len(seconds)))
+        some = some.add_(noise)
         again = time.perf_counter()
-        masked = some.add_(noise).masked_fill_(~mask, -torch.inf)
+        masked = torch.where(mask, some, -torch.inf)
         sure = time.perf_counter()
         # Choosing the best is what every decoder does.
         chosen = masked.argmax(-1).numpy()
@@ -203,6 +210,12 @@ def main() -> None:
     contenders: dict[str, tuple[Callable[[], list[float]], Callable[[], list[float]]]] = {
         "SpanBatch (engine)": (
             lambda: time_spans(tokens.trie(), tokens.eoi_token_id, scores, options.steps)[0],
+            lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
+        ),
+        "SpanBatch, arrays": (
+            lambda: time_spans(
+                tokens.trie(), tokens.eoi_token_id, scores, options.steps, compiled=False
+            )[0],
             lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
         ),
         "ItemConstrainedLogitsProcessor": (

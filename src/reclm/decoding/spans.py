@@ -12,20 +12,32 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from reclm.decoding.constraint import ExcludedItems, free_rows
-from reclm.errors import NoItemLeftError, TrieError
+from reclm.errors import NoItemLeftError, TrieError, require
 from reclm.items.trie import CLOSE, Cursor, ItemTrie
 
 Slots = Int64[np.ndarray, " rows"]
 _FIRST_CAPACITY = 8
 # Above every token, so that a node's closing choice follows all others.
 _CLOSING = np.int64(np.iinfo(np.int32).max)
+
+
+@cache
+def load_kernels() -> ModuleType | None:
+    """The compiled loops, or None where numba is not installed."""
+    if find_spec("numba") is None:
+        return None
+    return import_module("reclm.decoding.kernels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +48,13 @@ class Allowed:
         slots: The answers.
         tokens: The tokens that may come next in any of them, ascending.
         mask: Which of them may come next in each.
+        nodes: The node each stands at.
     """
 
     slots: Slots
     tokens: Int32[np.ndarray, " tokens"]
     mask: Bool[np.ndarray, "rows tokens"]
-    _nodes: _Nodes
-
-    @property
-    def nodes(self) -> Int32[np.ndarray, " rows"]:
-        """The node each span stands at."""
-        nodes: np.ndarray = self._nodes.number[self._nodes.place]
-        return nodes
+    nodes: Int32[np.ndarray, " rows"]
 
 
 class Run(NamedTuple):
@@ -71,10 +78,18 @@ class SpanBatch:
     Args:
         trie: The items.
         eoi_token_id: The token that closes a span; no item contains it.
+        compiled: Take steps by compiled loops instead of arrays, but where rules for the whole
+            catalog hold; None does so where numba is installed. They say the same.
+
+    Raises:
+        MissingExtraError: Compiled loops are asked for, and numba is not installed.
     """
 
-    def __init__(self, trie: ItemTrie, eoi_token_id: int) -> None:
+    def __init__(self, trie: ItemTrie, eoi_token_id: int, *, compiled: bool | None = None) -> None:
         self.trie = trie
+        if compiled:
+            require("numba", extra="fast")
+        self._kernels = None if compiled is False else load_kernels()
         self._eoi = eoi_token_id
         self._vacant: list[int] = []
         self._unique = np.empty(0, np.bool_)
@@ -94,8 +109,12 @@ class SpanBatch:
         self._ruled = np.empty(0, np.bool_)
         largest = max(int(trie.arrays.edge_token.max(initial=0)), eoi_token_id)
         # Scratch: which tokens are listed, and where.
-        self._listed = np.zeros(largest + 1, dtype=np.bool_)
+        self._listed = np.zeros(largest // 8 * 8 + 8, dtype=np.bool_)
         self._column = np.zeros(largest + 1, dtype=np.int64)
+        # Of the compiled loops: scratch for the node with most edges, and room for what is written.
+        degrees, tails = np.diff(trie.arrays.node_edges), np.diff(trie.arrays.tail_start)
+        self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
+        self._longest = int(trie.arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -203,6 +222,22 @@ class SpanBatch:
 
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
+        if self._kernels is not None and not self._ruled[slots].any():
+            arrays = self.trie.arrays
+            tokens, mask = self._kernels.allow(
+                slots,
+                self._node,
+                self._blocked,
+                self._blocked_count,
+                arrays.node_edges,
+                arrays.edge_token,
+                arrays.bounds,
+                self._eoi,
+                self._listed,
+                self._column,
+                self._counts,
+            )
+            return Allowed(slots, tokens, mask, self._node[slots])
         nodes = self._nodes(self._node[slots])
         tokens = self.trie.arrays.edge_token[nodes.edges]
         tokens = np.where(tokens == CLOSE, self._eoi, tokens)
@@ -217,7 +252,7 @@ class SpanBatch:
         mask = known[nodes.place]
         row, child = self._barred(slots, nodes)
         mask[row, column[nodes.start[nodes.place[row]] + child]] = False
-        return Allowed(slots, union, mask, nodes)
+        return Allowed(slots, union, mask, self._node[slots])
 
     def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> list[Run]:
         """Takes the next token of each open span, and goes on to the decision behind it.
@@ -233,7 +268,30 @@ class SpanBatch:
         free = allowed.mask[np.arange(len(columns)), columns]
         if not free.all():
             raise TrieError(f"token {tokens[~free][0]}: leads to no item that is allowed")
-        nodes = allowed._nodes
+        slots = allowed.slots
+        if self._kernels is not None and not self._ruled[slots].any():
+            arrays = self.trie.arrays
+            written, ends = self._kernels.go_on(
+                slots,
+                tokens,
+                self._lo,
+                self._hi,
+                self._node,
+                self._blocked,
+                self._blocked_count,
+                arrays.node_lo,
+                arrays.node_edges,
+                arrays.edge_token,
+                arrays.bounds,
+                arrays.tail_start,
+                arrays.tail,
+                self._eoi,
+                self._longest,
+                self._counts,
+            )
+            flat = written.tolist()
+            return self._end(slots, [flat[a:b] for a, b in pairwise([0, *ends.tolist()])])
+        nodes = self._nodes(allowed.nodes)
         # Each node's tokens ascend, its closing choice behind them: so do the keys of all nodes.
         known = self.trie.arrays.edge_token[nodes.edges].astype(np.int64)
         known[known == CLOSE] = _CLOSING
@@ -241,7 +299,7 @@ class SpanBatch:
         stride = _CLOSING + 1
         found = np.searchsorted(nodes.owner * stride + known, nodes.place * stride + wanted)
         runs = [[token] for token in tokens.tolist()]
-        return self._take(allowed.slots, nodes.edges[found], runs)
+        return self._take(slots, nodes.edges[found], runs)
 
     def _take(
         self, slots: Slots, edges: Int64[np.ndarray, " rows"], runs: list[list[int]]
@@ -299,6 +357,10 @@ class SpanBatch:
         enough = blocked >= self.trie.beside_largest_choice[node]
         for row in np.flatnonzero(enough & (node >= 0)).tolist():
             self._walk(int(slots[row]), runs[row])
+        return self._end(slots, runs)
+
+    def _end(self, slots: Slots, runs: list[list[int]]) -> list[Run]:
+        """Closes the spans that have come to their end."""
         items = [-1] * len(runs)
         ended = np.flatnonzero(self._node[slots] < 0)
         if len(ended):
