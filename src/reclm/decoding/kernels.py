@@ -1,4 +1,4 @@
-"""The two steps of :class:`~reclm.decoding.spans.SpanBatch` as loops, compiled by numba.
+"""The steps of :class:`~reclm.decoding.spans.SpanBatch` as loops, compiled by numba.
 
 A call of numpy costs microseconds whatever the size of its arrays, and a step over arrays makes
 dozens. Loops over the rows are simpler, and once compiled several times faster.
@@ -7,7 +7,7 @@ dozens. Loops over the rows are simpler, and once compiled several times faster.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -25,22 +25,48 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(function)  # type: ignore[no-any-return]
 
 
+class Tree(NamedTuple):
+    """The arrays of a trie that a step needs; see :class:`~reclm.items.construction.TrieArrays`."""
+
+    node_lo: Int32[np.ndarray, " nodes"]
+    node_edges: Int32[np.ndarray, " nodes+1"]
+    edge_token: Int32[np.ndarray, " edges"]
+    bounds: Int32[np.ndarray, " edges+nodes"]
+    tail_start: Int32[np.ndarray, " edges+domains+1"]
+    tail: Int32[np.ndarray, " tail"]
+
+
+class State(NamedTuple):
+    """Where the answers stand; steps change it.
+
+    Attributes:
+        lo: First position below each answer's place.
+        hi: End of the positions below it.
+        node: Node each stands at, -1 where the item has ended.
+        blocked: Positions each may not name.
+        blocked_count: How many these are.
+        counts: Scratch for the node with most edges, all zero between two steps.
+    """
+
+    lo: Int32[np.ndarray, " slots"]
+    hi: Int32[np.ndarray, " slots"]
+    node: Int32[np.ndarray, " slots"]
+    blocked: Int32[np.ndarray, "slots width"]
+    blocked_count: Int64[np.ndarray, " slots"]
+    counts: Int32[np.ndarray, " most_edges"]
+
+
 @compiled
-def _choice_of(
-    position: int,
-    node: int,
-    node_edges: Int32[np.ndarray, " nodes+1"],
-    bounds: Int32[np.ndarray, " edges+nodes"],
-) -> int:
+def _choice_of(tree: Tree, node: int, position: int) -> int:
     """The choice of a node that leads to a position, -1 if none does."""
-    edges = node_edges[node + 1] - node_edges[node]
-    first = node_edges[node] + node
-    if position < bounds[first] or position >= bounds[first + edges]:
+    edges = tree.node_edges[node + 1] - tree.node_edges[node]
+    first = tree.node_edges[node] + node
+    if position < tree.bounds[first] or position >= tree.bounds[first + edges]:
         return -1
     low, high = 0, edges
     while high - low > 1:
         middle = (low + high) // 2
-        if bounds[first + middle] <= position:
+        if tree.bounds[first + middle] <= position:
             low = middle
         else:
             high = middle
@@ -48,64 +74,36 @@ def _choice_of(
 
 
 @compiled
-def _count_blocked(
-    node: int,
-    blocked: Int32[np.ndarray, " blocked"],
-    node_edges: Int32[np.ndarray, " nodes+1"],
-    bounds: Int32[np.ndarray, " edges+nodes"],
-    counts: Int32[np.ndarray, " most_edges"],
-) -> int:
-    """Counts the blocked positions behind each choice of a node; returns their sum."""
-    total = 0
-    for position in blocked:
-        choice = _choice_of(position, node, node_edges, bounds)
-        if choice >= 0:
-            counts[choice] += 1
-            total += 1
-    return total
-
-
-@compiled
 def allow(
+    tree: Tree,
+    state: State,
     slots: Int64[np.ndarray, " rows"],
-    nodes: Int32[np.ndarray, " slots"],
-    blocked: Int32[np.ndarray, "slots width"],
-    blocked_count: Int64[np.ndarray, " slots"],
-    node_edges: Int32[np.ndarray, " nodes+1"],
-    edge_token: Int32[np.ndarray, " edges"],
-    bounds: Int32[np.ndarray, " edges+nodes"],
     eoi: int,
     listed: Bool[np.ndarray, " vocab"],
     column: Int64[np.ndarray, " vocab"],
-    counts: Int32[np.ndarray, " most_edges"],
 ) -> tuple[Int32[np.ndarray, " tokens"], Bool[np.ndarray, "rows tokens"]]:
     """The tokens that may come next in any row, ascending, and which of them in each row.
 
     Args:
+        tree: The items.
+        state: Where the answers stand.
         slots: The answers.
-        nodes: Node each answer stands at.
-        blocked: Positions each answer may not name.
-        blocked_count: How many these are.
-        node_edges: Of the trie.
-        edge_token: Of the trie.
-        bounds: Of the trie.
         eoi: The token that closes a span.
         listed: Scratch, all false; is so again afterwards. As long as a multiple of eight.
         column: Scratch.
-        counts: Scratch for the node with most edges, all zero; is so again afterwards.
     """
     # Row in which the node of each row came first: many answers stand at the same one.
     first_row = np.empty(len(slots), np.int64)
     least, most, size = len(listed), -1, 0
     for row, slot in enumerate(slots):
-        node = nodes[slot]
+        node = state.node[slot]
         earlier = 0
-        while nodes[slots[earlier]] != node:
+        while state.node[slots[earlier]] != node:
             earlier += 1
         first_row[row] = earlier
         if earlier == row:
-            for edge in range(node_edges[node], node_edges[node + 1]):
-                token = eoi if edge_token[edge] == CLOSE else edge_token[edge]
+            for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
+                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
                 if not listed[token]:
                     listed[token] = True
                     least, most, size = min(least, token), max(most, token), size + 1
@@ -122,125 +120,177 @@ def allow(
     mask = np.zeros((len(slots), size), np.bool_)
     for row, slot in enumerate(slots):
         if first_row[row] == row:
-            for edge in range(node_edges[nodes[slot]], node_edges[nodes[slot] + 1]):
-                token = eoi if edge_token[edge] == CLOSE else edge_token[edge]
+            node = state.node[slot]
+            for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
+                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
                 mask[row, column[token]] = True
-    # What is blocked is cleared last first, as rows without it are copied from.
+    # What is blocked is cleared last row first, as others copy those in front.
     for row in range(len(slots) - 1, -1, -1):
         slot = slots[row]
-        node, own = nodes[slot], blocked[slots[row], : blocked_count[slots[row]]]
+        node, own = state.node[slot], state.blocked[slot, : state.blocked_count[slot]]
         if first_row[row] != row:
             mask[row] = mask[first_row[row]]
         for position in own:
-            choice = _choice_of(position, node, node_edges, bounds)
+            choice = _choice_of(tree, node, position)
             if choice >= 0:
-                counts[choice] += 1
-                at = node_edges[node] + node + choice
-                if counts[choice] == bounds[at + 1] - bounds[at]:
-                    found = edge_token[node_edges[node] + choice]
-                    mask[row, column[eoi if found == CLOSE else found]] = False
+                state.counts[choice] += 1
+                edge = tree.node_edges[node] + choice
+                if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
+                    token = tree.edge_token[edge]
+                    mask[row, column[eoi if token == CLOSE else token]] = False
         for position in own:
-            choice = _choice_of(position, node, node_edges, bounds)
+            choice = _choice_of(tree, node, position)
             if choice >= 0:
-                counts[choice] = 0
+                state.counts[choice] = 0
     return tokens, mask
 
 
 @compiled
+def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
+    """The only edge of a node that is left to an answer, -1 if there are several."""
+    own = state.blocked[slot, : state.blocked_count[slot]]
+    some = False
+    for position in own:
+        choice = _choice_of(tree, node, position)
+        if choice >= 0:
+            state.counts[choice] += 1
+            some = True
+    if not some:
+        return -1
+    free, only = 0, -1
+    for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
+        choice = edge - tree.node_edges[node]
+        if tree.bounds[edge + node + 1] - tree.bounds[edge + node] > state.counts[choice]:
+            free, only = free + 1, edge
+        state.counts[choice] = 0
+    return only if free == 1 else -1
+
+
+@compiled
+def _follow(
+    tree: Tree,
+    state: State,
+    slot: int,
+    edge: int,
+    node: int,
+    written: Int32[np.ndarray, " room"],
+    size: int,
+) -> int:
+    """Goes along an edge of a node to the next decision or the end; returns the new size.
+
+    The edge's own token is written already.
+    """
+    while True:
+        lo, hi = tree.bounds[edge + node], tree.bounds[edge + node + 1]
+        state.lo[slot], state.hi[slot] = lo, hi
+        for at in range(tree.tail_start[edge], tree.tail_start[edge + 1]):
+            written[size] = tree.tail[at]
+            size += 1
+        following = -1
+        if tree.edge_token[edge] != CLOSE and hi - lo > 1:
+            first = edge == tree.node_edges[node]
+            following = node + 1 if first else np.searchsorted(tree.node_lo, lo)
+            if following == len(tree.node_lo) or tree.node_lo[following] != lo:
+                following = -1
+        state.node[slot] = following
+        edge = -1 if following < 0 else _only_edge(tree, state, slot, following)
+        if edge < 0:
+            return size
+        node = following
+        if tree.edge_token[edge] != CLOSE:
+            written[size] = tree.edge_token[edge]
+            size += 1
+
+
+@compiled
 def go_on(
+    tree: Tree,
+    state: State,
     slots: Int64[np.ndarray, " rows"],
     chosen: Int32[np.ndarray, " rows"],
-    lo: Int32[np.ndarray, " slots"],
-    hi: Int32[np.ndarray, " slots"],
-    nodes: Int32[np.ndarray, " slots"],
-    blocked: Int32[np.ndarray, "slots width"],
-    blocked_count: Int64[np.ndarray, " slots"],
-    node_lo: Int32[np.ndarray, " nodes"],
-    node_edges: Int32[np.ndarray, " nodes+1"],
-    edge_token: Int32[np.ndarray, " edges"],
-    bounds: Int32[np.ndarray, " edges+nodes"],
-    tail_start: Int32[np.ndarray, " edges+domains+1"],
-    tail: Int32[np.ndarray, " tail"],
     eoi: int,
     longest: int,
-    counts: Int32[np.ndarray, " most_edges"],
 ) -> tuple[Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"]]:
     """Takes the next token of each row, and goes on to the decision behind it or to the end.
 
-    Changes ``lo``, ``hi`` and ``nodes`` of the rows; the node is -1 where the item has ended.
-
     Args:
+        tree: The items.
+        state: Where the answers stand.
         slots: The answers.
         chosen: Their tokens, which are allowed.
-        lo: First position below each answer's place.
-        hi: End of the positions below it.
-        nodes: Node each answer stands at.
-        blocked: Positions each answer may not name.
-        blocked_count: How many these are.
-        node_lo: Of the trie.
-        node_edges: Of the trie.
-        edge_token: Of the trie.
-        bounds: Of the trie.
-        tail_start: Of the trie.
-        tail: Of the trie.
         eoi: The token that closes a span.
         longest: Tokens of an item at most.
-        counts: Scratch for the node with most edges, all zero; is so again afterwards.
 
     Returns:
-        What was written, row after row, the tokens that were chosen included and the closing ones
-        not but where they were chosen; and where each row's ends.
+        What was written, row after row: the tokens that were chosen, what they force, and the
+        closing ones; and where each row's ends.
     """
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
     size = 0
     for row, slot in enumerate(slots):
-        node = nodes[slot]
-        edge, last = node_edges[node], node_edges[node + 1] - 1
+        node = state.node[slot]
+        edge, last = tree.node_edges[node], tree.node_edges[node + 1] - 1
         if chosen[row] == eoi:
             edge = last
         else:
             # The close stands last, and is no token.
-            high = last if edge_token[last] == CLOSE else last + 1
+            high = last if tree.edge_token[last] == CLOSE else last + 1
             while high - edge > 1:
                 middle = (edge + high) // 2
-                if edge_token[middle] <= chosen[row]:
+                if tree.edge_token[middle] <= chosen[row]:
                     edge = middle
                 else:
                     high = middle
-        written[size] = chosen[row]
-        size += 1
-        while True:
-            lo[slot], hi[slot] = bounds[edge + node], bounds[edge + node + 1]
-            for at in range(tail_start[edge], tail_start[edge + 1]):
-                written[size] = tail[at]
+            written[size] = chosen[row]
+            size += 1
+        size = _follow(tree, state, slot, edge, node, written, size)
+        if state.node[slot] < 0:
+            written[size] = eoi
+            size += 1
+        ends[row] = size
+    return written[:size], ends
+
+
+@compiled
+def enter(
+    tree: Tree,
+    state: State,
+    slots: Int64[np.ndarray, " rows"],
+    roots: Int32[np.ndarray, "slots 6"],
+    eoi: int,
+    longest: int,
+) -> tuple[Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"]]:
+    """Opens a span in each row, and goes on to the first decision or to the end.
+
+    Args:
+        tree: The items.
+        state: Where the answers stand.
+        slots: The answers.
+        roots: The fields of each answer's root, a :class:`~reclm.items.trie.Cursor`.
+        eoi: The token that closes a span.
+        longest: Tokens of an item at most.
+
+    Returns:
+        What was written, row after row, closing tokens included; and where each row's ends.
+    """
+    written = np.empty(len(slots) * (longest + 1), np.int32)
+    ends = np.empty(len(slots), np.int64)
+    size = 0
+    for row, slot in enumerate(slots):
+        lo, hi, _, node, chain, chain_end = roots[slot]
+        state.lo[slot], state.hi[slot], state.node[slot] = lo, hi, node
+        for at in range(chain, chain_end):
+            written[size] = tree.tail[at]
+            size += 1
+        edge = -1 if node < 0 else _only_edge(tree, state, slot, node)
+        if edge >= 0:
+            if tree.edge_token[edge] != CLOSE:
+                written[size] = tree.edge_token[edge]
                 size += 1
-            following = -1
-            if edge_token[edge] != CLOSE and hi[slot] - lo[slot] > 1:
-                if edge == node_edges[node]:
-                    following = node + 1
-                else:
-                    following = np.searchsorted(node_lo, lo[slot])
-                if following == len(node_lo) or node_lo[following] != lo[slot]:
-                    following = -1
-            nodes[slot] = following
-            if following < 0:
-                break
-            node = following
-            own = blocked[slot, : blocked_count[slot]]
-            if not _count_blocked(node, own, node_edges, bounds, counts):
-                break
-            free = 0
-            for choice in range(node_edges[node + 1] - node_edges[node]):
-                at = node_edges[node] + node + choice
-                if bounds[at + 1] - bounds[at] > counts[choice]:
-                    free += 1
-                    edge = node_edges[node] + choice
-                counts[choice] = 0
-            if free > 1:
-                break
-            if edge_token[edge] != CLOSE:
-                written[size] = edge_token[edge]
-                size += 1
+            size = _follow(tree, state, slot, edge, node, written, size)
+        if state.node[slot] < 0:
+            written[size] = eoi
+            size += 1
         ends[row] = size
     return written[:size], ends

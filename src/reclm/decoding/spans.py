@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -105,6 +105,7 @@ class SpanBatch:
         self._blocked_count = np.empty(0, np.int64)
         self._excluded: list[ExcludedItems | None] = []
         self._roots: list[Cursor] = []
+        self._root_fields = np.empty((0, len(Cursor._fields)), np.int32)
         self._domains: list[str | None] = []
         self._ruled = np.empty(0, np.bool_)
         largest = max(int(trie.arrays.edge_token.max(initial=0)), eoi_token_id)
@@ -114,6 +115,11 @@ class SpanBatch:
         # Of the compiled loops: scratch for the node with most edges, and room for what is written.
         degrees, tails = np.diff(trie.arrays.node_edges), np.diff(trie.arrays.tail_start)
         self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
+        self._tree = None
+        if self._kernels is not None:
+            self._tree = self._kernels.Tree(
+                *(getattr(trie.arrays, name) for name in self._kernels.Tree._fields)
+            )
         self._longest = int(trie.arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
 
     def __len__(self) -> int:
@@ -162,6 +168,7 @@ class SpanBatch:
         self._excluded[slot] = excluded
         self._ruled[slot] = excluded is not None and excluded.before is not None
         self._roots[slot] = root
+        self._root_fields[slot] = root
         self._domains[slot] = domain
         return slot
 
@@ -197,11 +204,14 @@ class SpanBatch:
                 "no item left to recommend: all are excluded or have been named; exclude fewer "
                 "items or ask for fewer"
             )
-        roots = [self._roots[slot] for slot in slots.tolist()]
-        fields = np.array(roots, dtype=np.int32)
-        lo, hi, node, chain, chain_end = fields[:, [0, 1, 3, 4, 5]].T
+        if self._kernels is not None and not self._ruled[slots].any():
+            written, ends = self._kernels.enter(
+                self._tree, self._state(), slots, self._root_fields, self._eoi, self._longest
+            )
+            return self._end(slots, _split(written, ends))
+        lo, hi, node, chain, chain_end = self._root_fields[slots][:, [0, 1, 3, 4, 5]].T
         places = _Places(lo, hi, node, chain, chain_end)
-        return self._follow(slots, [[] for _ in roots], places, hi - lo - self._left[slots])
+        return self._follow(slots, [[] for _ in slots], places, hi - lo - self._left[slots])
 
     def write(self, slot: int, row: int) -> Run:
         """Opens a span and writes the title of a given item into it.
@@ -223,19 +233,8 @@ class SpanBatch:
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
         if self._kernels is not None and not self._ruled[slots].any():
-            arrays = self.trie.arrays
             tokens, mask = self._kernels.allow(
-                slots,
-                self._node,
-                self._blocked,
-                self._blocked_count,
-                arrays.node_edges,
-                arrays.edge_token,
-                arrays.bounds,
-                self._eoi,
-                self._listed,
-                self._column,
-                self._counts,
+                self._tree, self._state(), slots, self._eoi, self._listed, self._column
             )
             return Allowed(slots, tokens, mask, self._node[slots])
         nodes = self._nodes(self._node[slots])
@@ -270,27 +269,10 @@ class SpanBatch:
             raise TrieError(f"token {tokens[~free][0]}: leads to no item that is allowed")
         slots = allowed.slots
         if self._kernels is not None and not self._ruled[slots].any():
-            arrays = self.trie.arrays
             written, ends = self._kernels.go_on(
-                slots,
-                tokens,
-                self._lo,
-                self._hi,
-                self._node,
-                self._blocked,
-                self._blocked_count,
-                arrays.node_lo,
-                arrays.node_edges,
-                arrays.edge_token,
-                arrays.bounds,
-                arrays.tail_start,
-                arrays.tail,
-                self._eoi,
-                self._longest,
-                self._counts,
+                self._tree, self._state(), slots, tokens, self._eoi, self._longest
             )
-            flat = written.tolist()
-            return self._end(slots, [flat[a:b] for a, b in pairwise([0, *ends.tolist()])])
+            return self._end(slots, _split(written, ends))
         nodes = self._nodes(allowed.nodes)
         # Each node's tokens ascend, its closing choice behind them: so do the keys of all nodes.
         known = self.trie.arrays.edge_token[nodes.edges].astype(np.int64)
@@ -358,6 +340,13 @@ class SpanBatch:
         for row in np.flatnonzero(enough & (node >= 0)).tolist():
             self._walk(int(slots[row]), runs[row])
         return self._end(slots, runs)
+
+    def _state(self) -> Any:
+        """The state as compiled loops take it; they change it in place."""
+        assert self._kernels is not None
+        return self._kernels.State(
+            self._lo, self._hi, self._node, self._blocked, self._blocked_count, self._counts
+        )
 
     def _end(self, slots: Slots, runs: list[list[int]]) -> list[Run]:
         """Closes the spans that have come to their end."""
@@ -579,6 +568,8 @@ class SpanBatch:
         ):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(new, array.dtype)]))
+        fields = np.zeros((new, self._root_fields.shape[1]), np.int32)
+        self._root_fields = np.concatenate([self._root_fields, fields])
         empty = np.full((new, self._blocked.shape[1]), self.trie.num_positions, np.int32)
         self._blocked = np.concatenate([self._blocked, empty])
         self._excluded += [None] * new
@@ -614,6 +605,13 @@ class _Places(NamedTuple):
     node: Int32[np.ndarray, " rows"]
     chain: Int32[np.ndarray, " rows"]
     chain_end: Int32[np.ndarray, " rows"]
+
+
+def _split(
+    written: Int32[np.ndarray, " written"], ends: Int64[np.ndarray, " rows"]
+) -> list[list[int]]:
+    flat: list[int] = written.tolist()
+    return [flat[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
 def _extend(
