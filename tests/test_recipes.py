@@ -38,7 +38,14 @@ _COMMANDS = {
     "token": "train sft",
     "grpo": "train grpo",
 }
-_TRAINED = [path for path in _RECIPES if _COMMANDS[path.stem] == "train sft"]
+_TRAINED = [
+    # Those of the other folders are much like them, and wait for `make test-slow`.
+    pytest.param(
+        path, marks=() if path.parent.name in ("published", "movielens") else pytest.mark.slow
+    )
+    for path in _RECIPES
+    if _COMMANDS[path.stem] == "train sft"
+]
 _GRPO = [path for path in _RECIPES if path.stem == "grpo"]
 # All that a run of seconds changes: nothing but sizes, and where it runs.
 _SMALL = {
@@ -160,6 +167,25 @@ def test_training_takes_two_steps(recipe: Path, tmp_path: Path, world: World) ->
     assert recommender.spec.method == recipe.stem
     found = recommender.recommend(["i0", "i1"], k=3)
     assert len({one.item_id for one in found} & {f"i{row}" for row in range(world.items)}) == 3
+
+
+@pytest.mark.parametrize("method", ["cgen", "token", "ret"])
+def test_a_tiny_model_of_each_method_holds_conversations(
+    method: str, tmp_path: Path, world: World
+) -> None:
+    recipe = _ROOT / "movielens" / f"{method}.yaml"
+    chat = ["--chat", world.chat, "--multi-round-ratio", 0.5]
+    model = run(recipe, tmp_path / "run", *world.inputs(recipe), *chat)
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "1+1?", "answer": "#### 2"}\n' * 2)
+    flags = ["--model", model, "--data", world.data, "--questions", questions, "--chat", world.chat]
+    flags += ["--k", 3, "--users", 4, "--max-new-tokens", 8, "--device", "cpu"]
+    assert main(["evaluate", "chat", *map(str, flags), "--out", str(tmp_path / "chat")]) == 0
+    summary = json.loads((tmp_path / "chat" / "summary.json").read_text())
+    assert (summary["method"], summary["users"]) == (method, 4)
+    assert set(summary["rounds"]) == {"ExactlyK", "NoControl", "Accuracy", "Numbered"}
+    assert summary["metrics"].get("OOD@3", {"value": 0})["value"] == 0
+    assert summary["perplexity"]["after"]["conversations"] == 3
 
 
 @pytest.mark.parametrize("recipe", _GRPO, ids=name)
