@@ -68,7 +68,8 @@ def tiny(
     extra = ("--chat", learned, *_MIXED, "--max-steps", options.steps)
     name = f"{method}-chat"
     model = study.model(_DOMAIN, method, _SEED, name=name, extra=extra)
-    return talks(study, name, model, held_out, "--users", options.users, "--max-new-tokens", 64)
+    many = ("--users", options.users, "--max-new-tokens", 64, "--batch-size", 64)
+    return talks(study, name, model, held_out, *many)
 
 
 def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Namespace) -> Path:
