@@ -156,9 +156,7 @@ class Study:
             command += ["--index", self.codes(domain, seed)]
         if method == "ret":
             command += ["--vectors", self.vectors(domain)]
-        # Twice as fast where the processor multiplies bfloat16, slower where it only imitates it.
-        if torch.cpu._is_avx512_bf16_supported():
-            command += ["--bf16"]
+        command += mixed_precision()
         return self.reclm(self.of(domain, seed) / (name or method), *command, *extra)
 
     def scores(
@@ -187,6 +185,11 @@ class Study:
     def of(self, domain: Domain, seed: int) -> Path:
         """The folder of the runs with one seed."""
         return self.folder / domain.name / f"seed-{seed}"
+
+
+def mixed_precision() -> list[str]:
+    """Trains in bfloat16 where the processor multiplies it: twice as fast, else slower."""
+    return ["--bf16"] if torch.cpu._is_avx512_bf16_supported() else []
 
 
 def over_seeds(tables: Sequence[pl.DataFrame], metric: str) -> tuple[Interval, list[float]]:

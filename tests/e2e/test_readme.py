@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from browser import Watched, chromium
+from reclm.demo import METHODS
+
 _ROOT = Path(__file__).resolve().parents[2]
+_DOCS = sorted((_ROOT / "docs").glob("*.md"))
 _PAGES = (
     "README.md",
     "docs/formats.md",
@@ -73,6 +77,32 @@ def test_every_block_of_the_page_runs(page, demo_folder, tmp_path):
             timeout=200,
         )
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.docs
+def test_the_demo_ends_with_a_report_that_a_browser_opens(demo_folder):
+    page = demo_folder / "runs" / "demo" / "report" / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert all(f"<td>{method}</td>" in text for method in METHODS)
+    with chromium() as browser:
+        watched = Watched(browser, page.resolve().as_uri())
+        watched.page.wait_for_load_state("networkidle")
+        assert watched.page.locator("mark.item, mark.hit").count() > 0
+        assert (watched.complaints, watched.foreign) == ([], [])
+        watched.close()
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in _DOCS)])
+def test_pictures_of_the_page_exist(page):
+    path = _ROOT / page
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / picture).is_file(), picture
+
+
+def test_the_readme_shows_the_report_of_the_demo():
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    assert "runs/demo/report/report.html" in text
+    assert "![A figure of the report" in text
 
 
 def test_make_targets_named_by_the_readme_exist():

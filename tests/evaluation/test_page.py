@@ -6,6 +6,7 @@ import shlex
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +22,9 @@ from reclm.evaluation.recommend import evaluate_recommend
 from reclm.evaluation.reproduce import command
 from reclm.flags import parse
 
+if TYPE_CHECKING:
+    from reclm.backbone import Backbone
+
 EVIL = "<script>alert('1')</script> & \"co\""
 
 
@@ -33,7 +37,9 @@ class Page(HTMLParser):
         self.addresses: list[str] = []
         self.marked: list[tuple[str, str]] = []
         self.text = ""
+        self.rows: list[list[str]] = []
         self._mark: str | None = None
+        self._cell = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,9 +47,19 @@ class Page(HTMLParser):
         given = dict(attrs)
         self.addresses += [given[name] or "" for name in ("src", "href", "action") if name in given]
         self._mark = given.get("class") or "" if tag == "mark" else None
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        if self._cell:
+            self.rows[-1][-1] += data
         if self._mark is not None:
             self.marked.append((self._mark, data))
             self._mark = None
@@ -174,6 +190,44 @@ def test_chat_runs_are_reported(tmp_path: Path) -> None:
     assert "0.250 (0.125–0.500)" in page.text
     assert EVIL in page.text
     assert "script" not in page.tags
+
+
+def test_a_broken_constraint_shows_in_the_report(
+    tmp_path: Path,
+    titles: tuple[str, ...],
+    tiny_backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from reclm.backbone import ModelSpec, save_model
+    from reclm.items.tokens import ItemTokens
+    from reclm.items.trie import ItemTrie
+
+    data, model = tmp_path / "data", tmp_path / "model"
+    catalog = Catalog.from_items([Item(title, title) for title in titles])
+    catalog.save(data)
+    Histories.from_lists(["u", "v"], [[0, 1, 2, 3], [4, 5, 6]]).save(data, catalog)
+    save_model(model, tiny_backbone, ModelSpec(base="tiny"))
+    catalog.save(model)
+
+    def evaluate(name: str) -> str:
+        config = EvaluateRecommendConfig(
+            str(model), data, tmp_path / name, k=3, decode="list", bootstrap=20, device="cpu"
+        )
+        return str(evaluate_recommend(config))
+
+    held = evaluate("held")
+    # The switch: the tree that answers are held to knows every title backwards.
+    monkeypatch.setattr(
+        ItemTokens, "trie", lambda tokens: ItemTrie.build([row[::-1] for row in tokens.rows()])
+    )
+    broken = evaluate("broken")
+    page = Page(evaluate_report(EvaluateReportConfig((held, broken), tmp_path / "out")).read_text())
+    column = page.rows[0].index("OOD@3")
+    shares = {row[0]: float(row[column].split()[0]) for row in page.rows[1:3]}
+    assert shares["cgen (held)"] == 0
+    assert shares["cgen (broken)"] > 0.5
+    outside = [text for kind, text in page.marked if kind == "outside"]
+    assert [text for text in outside if text not in titles and text != "not in the catalog"]
 
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path, runs: list[str]) -> None:
