@@ -26,7 +26,7 @@ class Recommendation:
         title: Its title as published.
         rank: Its place in the answer, from 1.
         score: Probability the model gave it at its place: in a ranking among all items of the
-            catalog, in a written list among those that were still allowed.
+            catalog, in a written list among those that were still allowed, by the name it wrote.
     """
 
     item_id: str

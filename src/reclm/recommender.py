@@ -274,7 +274,9 @@ class Recommender:
     def _titles_of(self, items: Sequence[Item], gone: Sequence[int]) -> list[str]:
         """Titles of new items in the form the model writes."""
         left = {self.catalog.titles_t[row] for row in gone}
-        taken = (self.catalog.titles_taken - left).union(self.aliases.without(gone).texts)
+        taken = self.catalog.titles_taken - left
+        if self.aliases:
+            taken = taken.union(self.aliases.without(gone).texts)
         return new_titles(items, taken, self.backbone.tokenizer)
 
     def _tokens_of(

@@ -112,23 +112,19 @@ def test_an_item_has_the_probability_of_all_its_spellings(
 
 
 def test_an_item_wins_by_spellings_that_are_each_unlikely() -> None:
-    """Five spellings of one item, none of which is as likely as one of the other two items."""
-    rows = [[5], [4], *([6, last] for last in range(4, 9))]
-    items = [0, 1, 2, 2, 2, 2, 2]
-    prompt = [10, 11]
-    for seed in range(20):
-        scores = exhaustive(make_model(seed), rows, prompt)
-        if scores[2:].max() < scores[:2].min() < np.logaddexp.reduce(scores[2:]):
-            break
-    else:
-        pytest.fail("no model of such an opinion")
+    """Item 2 has three spellings, each behind a prefix that is less likely than item 1."""
+    rows = [[5], [4], *([first, last] for first in (6, 7, 8) for last in (4, 9))]
+    items, prompt = [0, 1, 3, 2, 3, 2, 3, 2], [3, 8]
+    scores = exhaustive(make_model(1), rows, prompt)
+    prefixes = [np.logaddexp.reduce(scores[at : at + 2]) for at in (2, 4, 6)]
+    total = np.logaddexp.reduce(scores[[3, 5, 7]])
+    assert max(prefixes) < scores[1] < total
     trie = ItemTrie.build(rows, items=items)
     for width in (1, 2, 32):
-        [answer] = make_beam(make_model(seed), trie, width=width).top_items([Slot(prompt)], 3)
-        totals = [scores[0], scores[1], np.logaddexp.reduce(scores[2:])]
-        expected = sorted(range(3), key=lambda item: -totals[item])
-        assert answer.rows.tolist() == expected
-        assert answer.logprobs == pytest.approx([totals[item] for item in expected], abs=1e-4)
+        for k, expected in ((1, [2]), (2, [2, 1])):
+            [answer] = make_beam(make_model(1), trie, width=width).top_items([Slot(prompt)], k)
+            assert answer.rows.tolist() == expected
+            assert answer.logprobs == pytest.approx([total, scores[1]][:k], abs=1e-4)
 
 
 @thorough

@@ -9,7 +9,7 @@ import pytest
 
 from reclm.data.catalog import Catalog, Item
 from reclm.errors import DataError, TokenizerError
-from reclm.items.titles import canonical_titles
+from reclm.items.titles import canonical_spellings, canonical_titles
 from reclm.items.tokens import EOI, SOI, ItemTokens
 
 FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
@@ -172,3 +172,13 @@ def test_real_catalogs_become_items(shared_data: Path, chatml: Any, domain: str)
     )
     # About three seconds for 17k titles, with room for a busy machine.
     assert seconds < 30
+
+
+def test_other_names_are_cleaned_like_titles_and_may_be_alike(tokenizer: Any) -> None:
+    catalog = catalog_of("Harbour", "Night")
+    items = [catalog.item(row) for row in (0, 0, 1, 1)]
+    texts = ["Sea  &amp; Land", " ", "Harbour", "Harbour"]
+    assert canonical_spellings(items, texts, tokenizer) == [
+        "Sea & Land", None, "Harbour", "Harbour"
+    ]  # fmt: skip
+    assert canonical_spellings([], [], tokenizer) == []

@@ -240,3 +240,16 @@ def test_codes_that_cannot_be_written_are_refused(tokenizer: Any) -> None:
 def test_unused_codes_need_no_token(tokenizer: Any) -> None:
     tokens = ItemTokens.from_codes(SemanticIds(CODES.copy(), (2, 9)), with_codes(tokenizer, (2, 3)))
     assert len(tokens) == 3
+
+
+def test_joined_rows_are_other_spellings_in_the_trie(tokenizer: Any) -> None:
+    items = ItemTokens.from_titles(["Harbour", "Night"], tokenizer)
+    others = ItemTokens.from_titles(["The Night", "Port"], tokenizer)
+    joined = items.joined(others)
+    assert [joined.decode(row, tokenizer) for row in range(4)] == [
+        "Harbour", "Night", "The Night", "Port"
+    ]  # fmt: skip
+    trie = joined.trie([0, 1, 1, 0])
+    left = trie.next_tokens([], excluded=[1])
+    assert set(left) == {int(items.row(0)[0]), int(others.row(1)[0])}
+    assert len(items) == len(others) == 2

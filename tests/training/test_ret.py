@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,6 +71,26 @@ def assert_same_head(first: Path, second: Path) -> None:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     return dict(model.state_dict())
+
+
+def test_paraphrases_in_histories_are_no_items_to_find(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "paraphrases.jsonl"
+    lines = [{"item_id": f"i{row}", "paraphrases": [f"Film {row}"]} for row in range(50)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for ratio in (0.5, 1.0):
+        out = tmp_path / f"run-{ratio}"
+        config = settings(
+            paraphrases=path,
+            paraphrase_ratio=ratio,
+            loss_on_history=True,
+            validate_every=1,
+            out=out,
+        )
+        train_sft(config)
+        recommender = Recommender.from_pretrained(out, "cpu")
+        assert not recommender.aliases
+        found = recommender.recommend(["i3", "i8"], k=48)
+        assert len({one.item_id for one in found}) == 48
 
 
 def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(

@@ -82,6 +82,21 @@ def test_fully_tuned_model_answers_with_items(
         train_sft(replace(config, index=str(other)))
 
 
+def test_paraphrases_are_for_histories_in_words(
+    settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "paraphrases.jsonl"
+    lines = [{"item_id": f"i{row}", "paraphrases": [f"Film {row}"]} for row in range(50)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the history is written in codes; add --history-form"):
+        train_sft(settings(paraphrases=path))
+    config = settings(paraphrases=path, history_form="title", paraphrase_ratio=1.0)
+    train_sft(config)
+    recommender = check_answers(config.out, data)
+    assert not recommender.aliases
+    assert not (config.out / "aliases.jsonl").exists()
+
+
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_adapter_trains_code_rows_and_merges(
     settings: Settings, data: Path, tmp_path: Path, embeddings: bool

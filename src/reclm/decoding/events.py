@@ -41,7 +41,8 @@ class ItemDone:
         item_row: The item.
         token_ids: Tokens of the span without the two control tokens.
         logprob: Log-probability of the item given the text before it, under the model restricted
-            to the items that were allowed, at temperature 1, in nats. Forced tokens add nothing.
+            to the items that were allowed, at temperature 1, in nats. Forced tokens add nothing. Of
+            an item with several spellings it is that of the one written.
     """
 
     index: int

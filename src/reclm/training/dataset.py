@@ -30,8 +30,6 @@ _POOL = 16
 _AROUND_ITEM = 5
 # Keys of the random streams.
 _ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION, _SPELLINGS = range(6)
-
-
 # Stands for the epoch of samples that chance has no part in.
 _NO_EPOCH = -1
 

@@ -116,7 +116,10 @@ def answer_seeds(seed: int, step: int, first: int, count: int) -> list[int]:
 
 
 class EngineSampler:
-    """Samples lists through the engine, or takes the likeliest items of the first place."""
+    """Samples lists through the engine, or takes the likeliest items of the first place.
+
+    An answer that was not sampled writes the title of its item, whatever other names that has.
+    """
 
     def __init__(
         self,
