@@ -817,7 +817,7 @@ class EvaluateRecommendConfig:
         split: Held-out item to score.
         k: Items per answer.
         users: Users to score at most, sampled by `seed`; 0 scores all.
-        max_history: Newest items of a history the model sees.
+        max_history: Newest items of a history the model sees; 0 for as many as in its training.
         exclude_seen: Never recommend items of the user's history.
         decode: How a language model answers: beam ranks the items it would write first, list has it
             write a list, unconstrained the same without the catalog, to show what grounding buys.
@@ -835,7 +835,7 @@ class EvaluateRecommendConfig:
     split: Literal["valid", "test"] = "test"
     k: int = 10
     users: int = 0
-    max_history: int = 10
+    max_history: int = 0
     exclude_seen: bool = False
     decode: EvaluationDecode = "beam"
     batch_size: int = 64
@@ -915,7 +915,7 @@ class EvaluateRetrievalConfig:
         k: Items per answer.
         cutoff: The held-out item counts as found among this many best ones.
         users: Users to score at most, sampled by `seed`; 0 scores all.
-        max_history: Newest items of a history the model sees.
+        max_history: Newest items of a history the model sees; 0 for as many as in its training.
         exclude_seen: Never recommend items of the user's history.
         batch_size: Users per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
@@ -931,7 +931,7 @@ class EvaluateRetrievalConfig:
     k: int = 10
     cutoff: int = 10
     users: int = 0
-    max_history: int = 10
+    max_history: int = 0
     exclude_seen: bool = False
     batch_size: int = 64
     bootstrap: int = 1000
