@@ -20,12 +20,16 @@ from benchmarks.report import markdown, publish
 from benchmarks.study import DOMAINS, Study, cells, difference, side_by_side
 
 from reclm.artifacts import read_json
+from reclm.data.interactions import Histories, leave_one_out
+from reclm.evaluation.metrics import hit_rate, ndcg
+from reclm.recommender import Recommender
 
 _DOMAIN = DOMAINS["movielens"]
 _METHODS = ("cgen", "token", "ret")
 _METRIC = "NDCG@10"
 _SPLITS = ("valid", "test")
 _TEACHER = "sasrec"
+_BATCH = 64
 _SEGMENTS = (("target", "head"), ("target", "tail"), ("history", "21–50"), ("history", "over 50"))
 _CHOSEN_BY = ("--keep-best", "--exclude-seen", "--checkpoint-every", "0")
 
@@ -58,6 +62,12 @@ REMEDIES = (
     Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "14")),
     Remedy("token", "history of 50", (*_FIFTY, "--epochs", "20")),
 )
+# SASRec with what it has and the methods do not taken away.
+_WEAKENED = {
+    "": (),
+    "history of 10": ("--max-length", "10"),
+    "no dropout": ("--dropout", "0"),
+}
 
 
 def main() -> None:
@@ -82,7 +92,11 @@ def main() -> None:
         options.jobs,
         [partial(chain, study, one, seed) for seed in seeds for one in with_plain(best)],
     )
+    for weakness in _WEAKENED:
+        teacher_scores(study, 0, "test", weakness)
     parts = [
+        f"## SASRec without what it has\n\n{weakened(study)}",
+        f"## Decoding\n\n{decoding(study)}",
         f"## What was tried\n\n{screening(study, methods)}",
         f"## The best of each method\n\n{result(study, best, seeds)}",
         f"## Where they lose\n\n{diagnosis(study, best)}",
@@ -115,15 +129,80 @@ def scored(study: Study, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:
     )
 
 
-def teacher_scores(study: Study, seed: int, split: str) -> pl.DataFrame:
-    """The metrics of each user, of the teacher."""
-    model = study.teacher(_DOMAIN, seed)
-    return study.scores(_DOMAIN, model, seed, name=f"{_TEACHER}-{split}", extra=["--split", split])
+def teacher_scores(study: Study, seed: int, split: str, weakness: str = "") -> pl.DataFrame:
+    """The metrics of each user, of the teacher as it is or of a weakened one."""
+    suffix = "-".join(["", *weakness.split()])
+    extra = _WEAKENED[weakness]
+    model = study.teacher(_DOMAIN, seed, name=f"teacher{suffix}", extra=extra)
+    name = f"{_TEACHER}{suffix}-{split}"
+    return study.scores(_DOMAIN, model, seed, name=name, extra=["--split", split])
 
 
 def chosen(study: Study, method: str) -> Remedy:
     """The remedy of a method with the best validation items, or none."""
     return max(tried([method]), key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
+
+
+def weakened(study: Study) -> str:
+    """The teacher with something taken away."""
+    plain = [teacher_scores(study, 0, "test")]
+    rows = []
+    for weakness, flags in _WEAKENED.items():
+        runs = [teacher_scores(study, 0, "test", weakness)]
+        less = difference(runs, plain, _METRIC) if weakness else ""
+        rows.append(
+            [
+                weakness or "as it is",
+                f"`{' '.join(flags)}`" if flags else "",
+                *cells(runs, ("HR@10", _METRIC)),
+                less,
+            ]
+        )
+    header = ("SASRec", "flags", "HR@10", "NDCG@10", "less SASRec as it is")
+    return f"{markdown(header, rows)}\n\nOne seed, test items."
+
+
+def decoding(study: Study) -> str:
+    """What another order of the likeliest items would change, and another length of the prompt."""
+    model = study.model(_DOMAIN, "cgen", 0)
+    plain = [scored(study, Remedy("cgen"), 0, "test")]
+    rows = [["by the probability of the title, exact", *cells(plain, ("HR@10", _METRIC)), ""]]
+    others = {"per token of the title": [per_token(study, model)]}
+    for shown in (5, 20):
+        extra = ("--split", "test", "--max-history", shown)
+        others[f"the same, {shown} items shown"] = [
+            study.scores(_DOMAIN, model, 0, name=f"cgen-{shown}-shown-test", extra=extra)
+        ]
+    for name, runs in others.items():
+        rows.append([name, *cells(runs, ("HR@10", _METRIC)), difference(runs, plain, _METRIC)])
+    header = ("cgen, ranked", "HR@10", "NDCG@10", "less exact ranking with 10 shown")
+    return f"{markdown(header, rows)}\n\nOne seed, test items; nothing is trained anew."
+
+
+def per_token(study: Study, model: Path) -> pl.DataFrame:
+    """Metrics where the hundred likeliest items are ranked by log-probability per token."""
+    recommender = Recommender.from_pretrained(model, "cpu")
+    split = leave_one_out(Histories.load(study.data(_DOMAIN), recommender.catalog))
+    holdouts = [split.test(user) for user in range(len(split))]
+    lengths = np.diff(recommender.item_tokens.offsets)
+    named = []
+    for start in range(0, len(holdouts), _BATCH):
+        histories = [one.history.tolist() for one in holdouts[start : start + _BATCH]]
+        slots = [
+            recommender.slot(rows, 10, recommender.excluded(history=rows, exclude_seen=True))
+            for rows in histories
+        ]
+        for found in recommender.beam.top_items(slots, 100):
+            order = np.argsort(-found.logprobs / lengths[found.rows], kind="stable")
+            named.append(found.rows[order][:10].tolist())
+    targets = [{one.target} for one in holdouts]
+    return pl.DataFrame(
+        {
+            "user_id": list(split.user_ids),
+            "HR@10": hit_rate(named, targets, 10),
+            _METRIC: ndcg(named, targets, 10),
+        }
+    )
 
 
 def screening(study: Study, methods: Sequence[str]) -> str:
