@@ -31,7 +31,6 @@ _SPLITS = ("valid", "test")
 _TEACHER = "sasrec"
 _BATCH = 64
 _SEGMENTS = (("target", "head"), ("target", "tail"), ("history", "21–50"), ("history", "over 50"))
-_CHOSEN_BY = ("--keep-best", "--exclude-seen", "--checkpoint-every", "0")
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,24 @@ class Remedy:
 
 _FIFTY = ("--max-history", "50")
 _VECTORS = ("--train-item-vectors",)
+# Longer, with dropout, and as the validation items say it was best.
+_BEST = (
+    *("--epochs", "40", "--tiny-dropout", "0.1", "--keep-best", "--exclude-seen"),
+    *("--validate-every", "4", "--patience", "3", "--checkpoint-every", "0"),
+)
 REMEDIES = (
-    Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "20")),
+    Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "15")),
+    Remedy("cgen", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
+    Remedy("cgen", "thinned history", ("--history-dropout", "0.2")),
+    Remedy("token", "history of 50", (*_FIFTY, "--epochs", "15")),
+    Remedy("token", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
+    Remedy("token", "thinned history", ("--history-dropout", "0.2")),
     Remedy("ret", "trained vectors", _VECTORS),
     Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "14")),
-    Remedy("token", "history of 50", (*_FIFTY, "--epochs", "20")),
+    Remedy("ret", "trained vectors, history of 50, dropout, best", (*_VECTORS, *_FIFTY, *_BEST)),
 )
+
+
 # SASRec with what it has and the methods do not taken away.
 _WEAKENED = {
     "": (),
@@ -78,16 +89,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="Trainings of the best remedies.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of each training.")
+    parser.add_argument(
+        "--finished", action="store_true", help="Leave out what is not trained yet; one seed."
+    )
     options = parser.parse_args()
-    study, seeds = Study(options.out.resolve(), options.threads), list(range(options.seeds))
-    methods = tuple(options.methods)
+    study = Study(options.out.resolve(), options.threads)
+    seeds = [0] if options.finished else list(range(options.seeds))
+    remedies = [remedy for remedy in tried() if remedy.method in options.methods]
+    if options.finished:
+        remedies = [
+            remedy
+            for remedy in remedies
+            if trained(study, remedy) and trained(study, Remedy(remedy.method))
+        ]
+    methods = list(dict.fromkeys(remedy.method for remedy in remedies))
     study.vectors(_DOMAIN)
     for seed in seeds:
         study.teacher(_DOMAIN, seed)
         if "token" in methods:
             study.codes(_DOMAIN, seed)
-    side_by_side(options.jobs, [partial(chain, study, one, 0) for one in tried(methods)])
-    best = [chosen(study, method) for method in methods]
+    side_by_side(options.jobs, [partial(chain, study, one, 0) for one in remedies])
+    best = [chosen(study, remedies, method) for method in methods]
     side_by_side(
         options.jobs,
         [partial(chain, study, one, seed) for seed in seeds for one in with_plain(best)],
@@ -97,7 +119,7 @@ def main() -> None:
     parts = [
         f"## SASRec without what it has\n\n{weakened(study)}",
         f"## Decoding\n\n{decoding(study)}",
-        f"## What was tried\n\n{screening(study, methods)}",
+        f"## What was tried\n\n{screening(study, remedies)}",
         f"## The best of each method\n\n{result(study, best, seeds)}",
         f"## Where they lose\n\n{diagnosis(study, best)}",
     ]
@@ -110,15 +132,18 @@ def chain(study: Study, remedy: Remedy, seed: int) -> None:
         scored(study, remedy, seed, split)
 
 
-def tried(methods: Sequence[str] = _METHODS) -> list[Remedy]:
+def tried() -> list[Remedy]:
     """Every method as it was, and all its remedies."""
-    plain = map(Remedy, methods)
-    return [one for method in plain for one in (method, *remedies_of(method.method))]
+    found: list[Remedy] = []
+    for method in _METHODS:
+        found += [Remedy(method), *(one for one in REMEDIES if one.method == method)]
+    return found
 
 
-def remedies_of(method: str) -> list[Remedy]:
-    """The remedies for a method."""
-    return [remedy for remedy in REMEDIES if remedy.method == method]
+def trained(study: Study, remedy: Remedy) -> bool:
+    """Whether a remedy has been trained to its end with the first seed."""
+    cost = study.of(_DOMAIN, 0) / f"{remedy.run}.cost.json"
+    return cost.exists() and bool(read_json(cost).get("finished"))
 
 
 def scored(study: Study, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:
@@ -138,9 +163,10 @@ def teacher_scores(study: Study, seed: int, split: str, weakness: str = "") -> p
     return study.scores(_DOMAIN, model, seed, name=name, extra=["--split", split])
 
 
-def chosen(study: Study, method: str) -> Remedy:
+def chosen(study: Study, remedies: Sequence[Remedy], method: str) -> Remedy:
     """The remedy of a method with the best validation items, or none."""
-    return max(tried([method]), key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
+    own = [remedy for remedy in remedies if remedy.method == method]
+    return max(own, key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
 
 
 def weakened(study: Study) -> str:
@@ -205,14 +231,14 @@ def per_token(study: Study, model: Path) -> pl.DataFrame:
     )
 
 
-def screening(study: Study, methods: Sequence[str]) -> str:
+def screening(study: Study, remedies: Sequence[Remedy]) -> str:
     """All that was tried, with one seed."""
     header = (
         "method", "remedy", "flags", "validation NDCG@10", "test HR@10", "test NDCG@10",
         "less the method as it was", "less SASRec", "minutes",
     )  # fmt: skip
     rows: list[list[object]] = [table_row(study, None, [0])]
-    rows += [table_row(study, remedy, [0]) for remedy in tried(methods)]
+    rows += [table_row(study, remedy, [0]) for remedy in remedies]
     return (
         f"{markdown(header, rows)}\n\nOne seed. Differences are of the test NDCG@10, user by user; "
         "in brackets 95 % of the bootstrap over users. Minutes on one processor core, validations "
