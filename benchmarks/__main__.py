@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.report import RESULTS, markdown
 
 _HERE = Path(__file__).parent
-_SHARED = {"__init__", "__main__", "report", "study"}
+_SHARED = {"__init__", "__main__", "report", "study", "weaknesses"}
 # They train, and take a quarter of an hour or more; or read raw files that not everyone has.
 _LONG = {"grpo_training", "amazon", "accuracy", "remedies"}
 _ON_A_DEVICE = {"answer", "scale"}

@@ -18,18 +18,19 @@ import numpy as np
 import polars as pl
 from benchmarks.report import markdown, publish
 from benchmarks.study import DOMAINS, Study, cells, difference, side_by_side
+from benchmarks.weaknesses import LAST_TRAINED, TEST, VALID, ask_model, ask_teacher, measured
 
 from reclm.artifacts import read_json
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.evaluation.metrics import hit_rate, ndcg
-from reclm.recommender import Recommender
+from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 
 _DOMAIN = DOMAINS["movielens"]
 _METHODS = ("cgen", "token", "ret")
 _METRIC = "NDCG@10"
+_SHOWN = ("HR@10", _METRIC)
+_ITEMS = (LAST_TRAINED, VALID, TEST)
 _SPLITS = ("valid", "test")
 _TEACHER = "sasrec"
-_BATCH = 64
 _SEGMENTS = (("target", "head"), ("target", "tail"), ("history", "21–50"), ("history", "over 50"))
 
 
@@ -68,7 +69,7 @@ REMEDIES = (
     Remedy("token", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
     Remedy("token", "thinned history", ("--history-dropout", "0.2")),
     Remedy("ret", "trained vectors", _VECTORS),
-    Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "14")),
+    Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "10")),
     Remedy("ret", "trained vectors, history of 50, dropout, best", (*_VECTORS, *_FIFTY, *_BEST)),
 )
 
@@ -114,16 +115,18 @@ def main() -> None:
         options.jobs,
         [partial(chain, study, one, seed) for seed in seeds for one in with_plain(best)],
     )
-    for weakness in _WEAKENED:
-        teacher_scores(study, 0, "test", weakness)
-    parts = [
-        f"## SASRec without what it has\n\n{weakened(study)}",
-        f"## Decoding\n\n{decoding(study)}",
-        f"## What was tried\n\n{screening(study, remedies)}",
-        f"## The best of each method\n\n{result(study, best, seeds)}",
-        f"## Where they lose\n\n{diagnosis(study, best)}",
-    ]
-    publish("remedies", "What helps the methods against their teacher", "\n\n".join(parts))
+    catalog = Catalog.load(study.data(_DOMAIN))
+    split = leave_one_out(Histories.load(study.data(_DOMAIN), catalog))
+    parts = {
+        "What was tried": screening(study, remedies),
+        "The best of each method": result(study, best, seeds),
+        "SASRec without what it has": weakened(study, split, catalog),
+        "Learned by heart": by_heart(study, split, catalog, methods),
+        "Decoding": decoding(study, split),
+        "Where they lose": diagnosis(study, best),
+    }
+    body = "\n\n".join(f"## {title}\n\n{part}" for title, part in parts.items())
+    publish("remedies", "What helps the methods against their teacher", body)
 
 
 def chain(study: Study, remedy: Remedy, seed: int) -> None:
@@ -169,66 +172,50 @@ def chosen(study: Study, remedies: Sequence[Remedy], method: str) -> Remedy:
     return max(own, key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
 
 
-def weakened(study: Study) -> str:
+def weakened(study: Study, split: LeaveOneOut, catalog: Catalog) -> str:
     """The teacher with something taken away."""
     plain = [teacher_scores(study, 0, "test")]
-    rows = []
-    for weakness, flags in _WEAKENED.items():
-        runs = [teacher_scores(study, 0, "test", weakness)]
-        less = difference(runs, plain, _METRIC) if weakness else ""
-        rows.append(
-            [
-                weakness or "as it is",
-                f"`{' '.join(flags)}`" if flags else "",
-                *cells(runs, ("HR@10", _METRIC)),
-                less,
-            ]
-        )
-    header = ("SASRec", "flags", "HR@10", "NDCG@10", "less SASRec as it is")
+    asked = ask_teacher(study.teacher(_DOMAIN, 0), catalog, newest=10)
+    runs = {
+        "as it is": plain,
+        "asked with the newest 10 items": [measured(asked, split, TEST)],
+        "trained on windows of 10 items": [teacher_scores(study, 0, "test", "history of 10")],
+        "trained without dropout": [teacher_scores(study, 0, "test", "no dropout")],
+    }
+    rows = [
+        [name, *cells(run, _SHOWN), "" if run is plain else difference(run, plain, _METRIC)]
+        for name, run in runs.items()
+    ]
+    header = ("SASRec", "HR@10", "NDCG@10", "less SASRec as it is")
     return f"{markdown(header, rows)}\n\nOne seed, test items."
 
 
-def decoding(study: Study) -> str:
+def by_heart(study: Study, split: LeaveOneOut, catalog: Catalog, methods: Sequence[str]) -> str:
+    """How much better models rank what they were trained on than what they were not."""
+    asks = {_TEACHER: ask_teacher(study.teacher(_DOMAIN, 0), catalog)}
+    asks |= {method: ask_model(study.model(_DOMAIN, method, 0)) for method in methods}
+    rows = [
+        [name, *(cells([measured(ask, split, item)], [_METRIC])[0] for item in _ITEMS)]
+        for name, ask in asks.items()
+    ]
+    return f"{markdown(('NDCG@10', *_ITEMS), rows)}\n\nOne seed, recipes as they are."
+
+
+def decoding(study: Study, split: LeaveOneOut) -> str:
     """What another order of the likeliest items would change, and another length of the prompt."""
     model = study.model(_DOMAIN, "cgen", 0)
     plain = [scored(study, Remedy("cgen"), 0, "test")]
-    rows = [["by the probability of the title, exact", *cells(plain, ("HR@10", _METRIC)), ""]]
-    others = {"per token of the title": [per_token(study, model)]}
+    rows = [["by the probability of the title, exact", *cells(plain, _SHOWN), ""]]
+    others = {"per token of the title": [measured(ask_model(model, per_token=True), split, TEST)]}
     for shown in (5, 20):
         extra = ("--split", "test", "--max-history", shown)
-        others[f"the same, {shown} items shown"] = [
+        others[f"exact, {shown} items shown"] = [
             study.scores(_DOMAIN, model, 0, name=f"cgen-{shown}-shown-test", extra=extra)
         ]
     for name, runs in others.items():
-        rows.append([name, *cells(runs, ("HR@10", _METRIC)), difference(runs, plain, _METRIC)])
+        rows.append([name, *cells(runs, _SHOWN), difference(runs, plain, _METRIC)])
     header = ("cgen, ranked", "HR@10", "NDCG@10", "less exact ranking with 10 shown")
     return f"{markdown(header, rows)}\n\nOne seed, test items; nothing is trained anew."
-
-
-def per_token(study: Study, model: Path) -> pl.DataFrame:
-    """Metrics where the hundred likeliest items are ranked by log-probability per token."""
-    recommender = Recommender.from_pretrained(model, "cpu")
-    split = leave_one_out(Histories.load(study.data(_DOMAIN), recommender.catalog))
-    holdouts = [split.test(user) for user in range(len(split))]
-    lengths = np.diff(recommender.item_tokens.offsets)
-    named = []
-    for start in range(0, len(holdouts), _BATCH):
-        histories = [one.history.tolist() for one in holdouts[start : start + _BATCH]]
-        slots = [
-            recommender.slot(rows, 10, recommender.excluded(history=rows, exclude_seen=True))
-            for rows in histories
-        ]
-        for found in recommender.beam.top_items(slots, 100):
-            order = np.argsort(-found.logprobs / lengths[found.rows], kind="stable")
-            named.append(found.rows[order][:10].tolist())
-    targets = [{one.target} for one in holdouts]
-    return pl.DataFrame(
-        {
-            "user_id": list(split.user_ids),
-            "HR@10": hit_rate(named, targets, 10),
-            _METRIC: ndcg(named, targets, 10),
-        }
-    )
 
 
 def screening(study: Study, remedies: Sequence[Remedy]) -> str:
@@ -252,7 +239,7 @@ def table_row(study: Study, remedy: Remedy | None, seeds: Sequence[int]) -> list
     if remedy is None:
         valid = teacher_scores(study, 0, "valid")[_METRIC].mean()
         minutes = study.minutes(_DOMAIN, "teacher", seeds)
-        measured = cells(teacher, ("HR@10", _METRIC))
+        measured = cells(teacher, _SHOWN)
         return [_TEACHER, "", "", f"{valid:.4f}", *measured, "", "", f"{minutes:.1f}"]
     runs = [scored(study, remedy, seed, "test") for seed in seeds]
     plain = [scored(study, Remedy(remedy.method), seed, "test") for seed in seeds]
@@ -262,7 +249,7 @@ def table_row(study: Study, remedy: Remedy | None, seeds: Sequence[int]) -> list
         remedy.name,
         f"`{' '.join(remedy.flags)}`" if remedy.flags else "",
         f"{valid:.4f}",
-        *cells(runs, ("HR@10", _METRIC)),
+        *cells(runs, _SHOWN),
         difference(runs, plain, _METRIC) if remedy.name else "",
         difference(runs, teacher, _METRIC),
         f"{study.minutes(_DOMAIN, remedy.run, seeds):.1f}",
