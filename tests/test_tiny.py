@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -54,6 +56,28 @@ def test_creation_leaves_the_global_generator_alone(tokenizer):
     torch.manual_seed(1)
     create_tiny_model(tokenizer, SIZES)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_dropout_is_for_training_alone(tokenizer):
+    plain = create_tiny_model(tokenizer, SIZES)
+    dropping = create_tiny_model(tokenizer, replace(SIZES, dropout=0.5))
+    assert dropping.state_dict().keys() == plain.state_dict().keys()
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        expected = plain(ids).logits
+        assert torch.equal(dropping(ids).logits, expected)
+        dropping.train()
+        torch.manual_seed(0)
+        first, second = dropping(ids).logits, dropping(ids).logits
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_dropout_reaches_embeddings_attention_and_feed_forward(tokenizer, share):
+    """With all of it dropped nothing is left of the input, whatever the blocks would add."""
+    model = create_tiny_model(tokenizer, replace(SIZES, dropout=share)).train()
+    hidden = model.model(torch.arange(8)[None]).last_hidden_state
+    assert bool((hidden == 0).all()) == (share == 1.0)
 
 
 @pytest.mark.parametrize("tied", [True, False])

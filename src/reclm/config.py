@@ -574,6 +574,7 @@ class SftConfig:
         list_form: Write answers as numbered lines or as plain lines.
         max_history: Newest items of a history the prompt shows.
         window: Start the history of a sample at random, or show all of `max_history`.
+        history_dropout: Share of a sample's history items that are left out at random.
         list_length: Items in an answer at most; each sample draws 1..list_length.
         fixed_list_length: Always ask for `list_length` items.
         max_length: Tokens of a sample at most; older history items are cut to fit.
@@ -596,6 +597,7 @@ class SftConfig:
         tiny_inner: Width of its feed-forward layers.
         tiny_layers: Number of its blocks.
         tiny_heads: Number of its attention heads.
+        tiny_dropout: Dropout of its embeddings and of what its blocks add to them, in training.
         epochs: Passes over the users; one sample per user and pass.
         max_steps: Stop after this many steps; 0 for no limit.
         batch_size: Samples per process and step.
@@ -609,7 +611,11 @@ class SftConfig:
         clip_norm: Gradient norm limit; 0 for none.
         bf16: Train in bfloat16 mixed precision.
         validate_every: Epochs between validations; 0 never validates.
-        validation_users: Users of the validation loss at most.
+        validation_users: Users of a validation at most.
+        keep_best: Also rank the validation items, and keep the weights with the best NDCG@10, not
+            the last; checkpoints come with the validations then.
+        patience: Stop after this many validations without a better NDCG@10; 0 never does.
+        exclude_seen: Rank the validation items with items of the history left out.
         checkpoint_every: Steps between checkpoints; 0 only at the end of an epoch.
         logging_steps: Steps between log lines.
         workers: Processes that prepare batches.
@@ -645,6 +651,7 @@ class SftConfig:
     list_form: ListForm = "numbered"
     max_history: int = 10
     window: Literal["random", "full"] = "random"
+    history_dropout: float = 0.0
     list_length: int = 10
     fixed_list_length: bool = False
     max_length: int = 1024
@@ -666,6 +673,7 @@ class SftConfig:
     tiny_inner: int = 256
     tiny_layers: int = 2
     tiny_heads: int = 4
+    tiny_dropout: float = 0.0
     epochs: int = 10
     max_steps: int = 0
     batch_size: int = 8
@@ -680,6 +688,9 @@ class SftConfig:
     bf16: bool = False
     validate_every: int = 1
     validation_users: int = 320
+    keep_best: bool = False
+    patience: int = 0
+    exclude_seen: bool = False
     checkpoint_every: int = 0
     logging_steps: int = 10
     workers: int = 0
@@ -816,7 +827,7 @@ class EvaluateRecommendConfig:
         split: Held-out item to score.
         k: Items per answer.
         users: Users to score at most, sampled by `seed`; 0 scores all.
-        max_history: Newest items of a history the model sees.
+        max_history: Newest items of a history the model sees; 0 for as many as in its training.
         exclude_seen: Never recommend items of the user's history.
         decode: How a language model answers: beam ranks the items it would write first, list has it
             write a list, unconstrained the same without the catalog, to show what grounding buys.
@@ -834,7 +845,7 @@ class EvaluateRecommendConfig:
     split: Literal["valid", "test"] = "test"
     k: int = 10
     users: int = 0
-    max_history: int = 10
+    max_history: int = 0
     exclude_seen: bool = False
     decode: EvaluationDecode = "beam"
     batch_size: int = 64
@@ -914,7 +925,7 @@ class EvaluateRetrievalConfig:
         k: Items per answer.
         cutoff: The held-out item counts as found among this many best ones.
         users: Users to score at most, sampled by `seed`; 0 scores all.
-        max_history: Newest items of a history the model sees.
+        max_history: Newest items of a history the model sees; 0 for as many as in its training.
         exclude_seen: Never recommend items of the user's history.
         batch_size: Users per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
@@ -930,7 +941,7 @@ class EvaluateRetrievalConfig:
     k: int = 10
     cutoff: int = 10
     users: int = 0
-    max_history: int = 10
+    max_history: int = 0
     exclude_seen: bool = False
     batch_size: int = 64
     bootstrap: int = 1000

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from reclm.errors import ConfigError
@@ -35,6 +37,8 @@ class TinyConfig:
         inner: Width of the feed-forward layers.
         layers: Number of blocks.
         heads: Number of attention heads; divides `hidden` into even parts.
+        dropout: Dropout of the embeddings and of what blocks add to them, while it is trained; a
+            saved model has none.
         max_position: Tokens of a conversation at most.
         tied: Whether the output layer shares the input embedding.
         seed: Seed of the initial weights.
@@ -45,6 +49,7 @@ class TinyConfig:
     inner: int = 256
     layers: int = 2
     heads: int = 4
+    dropout: float = 0.0
     max_position: int = 1024
     tied: bool = True
     seed: int = 0
@@ -118,4 +123,25 @@ def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(sizes.seed)
-        return LlamaForCausalLM(config).eval()
+        model = LlamaForCausalLM(config).eval()
+    if sizes.dropout:
+        _add_dropout(model, sizes.dropout)
+    return model
+
+
+def _add_dropout(model: LlamaForCausalLM, share: float) -> None:
+    """Dropout where SASRec has it; a Llama of transformers has but that of the attention."""
+
+    def embedded(layer: nn.Module, given: Any) -> Any:
+        return (functional.dropout(given[0], share, layer.training), *given[1:])
+
+    def attended(module: nn.Module, _given: Any, found: Any) -> Any:
+        return (functional.dropout(found[0], share, module.training), *found[1:])
+
+    def transformed(module: nn.Module, _given: Any, found: Any) -> Any:
+        return functional.dropout(found, share, module.training)
+
+    model.model.layers[0].register_forward_pre_hook(embedded)
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_hook(attended)
+        layer.mlp.register_forward_hook(transformed)

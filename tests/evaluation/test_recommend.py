@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from reclm.artifacts import read_json, write_json
 from reclm.config import EvaluateRecommendConfig
 from reclm.data.catalog import Catalog, Item
 from reclm.data.interactions import Histories, Holdout
@@ -238,6 +240,19 @@ def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None
     assert users.equals(same_users)
 
 
+def test_a_model_is_asked_with_as_much_history_as_in_its_training(
+    tmp_path: Path, data: Path, model: Path
+) -> None:
+    spec = read_json(model / "reclm.json")
+    short = shutil.copytree(model, tmp_path / "short")
+    write_json(short / "reclm.json", {**spec, "max_history": 2})
+    _, found = run(tmp_path / "found", short, data)
+    _, expected = run(tmp_path / "expected", model, data, max_history=2)
+    _, longer = run(tmp_path / "longer", model, data)
+    assert found["probability"].to_list() == expected["probability"].to_list()
+    assert found["probability"].to_list() != longer["probability"].to_list()
+
+
 @pytest.mark.parametrize("decode", ["beam", "list"])
 def test_grounded_model_names_what_it_recommends(
     tmp_path: Path, data: Path, model: Path, decode: Any
@@ -427,7 +442,7 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
     ("settings", "message"),
     [
         ({"k": 0}, "--k: expected at least 1, got 0"),
-        ({"max_history": 0}, "--max-history: expected at least 1, got 0"),
+        ({"max_history": -1}, "--max-history: expected 0 or more, got -1"),
         ({"batch_size": -1}, "--batch-size: expected at least 1, got -1"),
         ({"bootstrap": 0}, "--bootstrap: expected at least 1, got 0"),
         ({"users": -1}, "--users: expected 0 or more, got -1"),

@@ -339,6 +339,27 @@ def test_titles_in_the_history_leave_spans_to_the_answer(workshop: Workshop) -> 
         assert "'" in workshop.text(sample)
 
 
+def test_items_of_the_history_are_left_out(workshop: Workshop) -> None:
+    whole = workshop.source(teacher=CountingTeacher(workshop.catalog))
+    teacher = CountingTeacher(workshop.catalog)
+    thinned = workshop.source(teacher=teacher, history_dropout=0.5, teacher_sees="history")
+    shown, kept = 0, 0
+    for epoch in range(4):
+        for first, second in zip(everything(whole, epoch), everything(thinned, epoch), strict=True):
+            before, after = history_of(first), history_of(second)
+            assert after
+            remaining = iter(before)
+            assert all(row in remaining for row in after)
+            assert answer_of(first)[0] == answer_of(second)[0]
+            assert not set(answer_of(second)[1:]) & set(before)
+            shown, kept = shown + len(before), kept + len(after)
+    # Half of the items, and one more where none would be left or at random.
+    assert 0.5 < kept / shown < 0.8
+    assert same(everything(thinned, 3)[2], everything(thinned, 3)[2])
+    every = workshop.source(history_dropout=1.0)
+    assert {len(history_of(sample)) for sample in everything(every)} == {1}
+
+
 def test_validation_asks_for_the_held_out_item(workshop: Workshop) -> None:
     source = workshop.source(teacher=CountingTeacher(workshop.catalog))
     dataset = ValidationDataset(source, 12, seed=0)

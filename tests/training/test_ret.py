@@ -17,6 +17,7 @@ from reclm import Catalog, Item, Recommender
 from reclm.artifacts import read_json
 from reclm.backbone import Backbone, load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
+from reclm.data.interactions import Histories, leave_one_out
 from reclm.dialogue.render import ItemRef, Message, Renderer, Text
 from reclm.errors import ConfigError, NoItemLeftError, VectorError
 from reclm.evaluation.answers import AnswerReader
@@ -26,8 +27,10 @@ from reclm.retrieval import HEAD_FILE, RetrievalHead
 from reclm.training.collator import Collator
 from reclm.training.dataset import Sample
 from reclm.training.retrieval_loss import Retrieval
+from reclm.training.rollouts import validation_questions
 from reclm.training.sft import check_config, train_sft
 from reclm.training.trainer import plain_forward, scoped_forward
+from reclm.training.validation import ranking_validation
 
 Settings = Callable[..., SftConfig]
 DIM = 12
@@ -120,6 +123,22 @@ def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(
     _, info = AutoModelForCausalLM.from_pretrained(moved, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
+
+
+def test_best_checkpoint_brings_back_its_head(settings: Settings) -> None:
+    config = settings(
+        tune="lora", epochs=4, max_steps=0, batch_size=13, learning_rate=0.1, scheduler="constant",
+        keep_best=True, validate_every=1, validation_users=30,
+    )  # fmt: skip
+    train_sft(config)
+    results = read_json(config.out / "manifest.json")["results"]
+    # The last weights are not the best, or this test could not tell them apart.
+    assert results["best_step"] < results["steps"]
+    recommender = Recommender.from_pretrained(config.out, "cpu")
+    split = leave_one_out(Histories.load(config.data, recommender.catalog))
+    questions = validation_questions(split, 30, config.seed)
+    validate = ranking_validation(recommender, questions, exclude_seen=False)
+    assert validate()["NDCG@10"] == pytest.approx(results["ndcg_best"])
 
 
 def test_gradients_reach_what_is_trained_and_nothing_else(

@@ -15,17 +15,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
 from reclm.artifacts import read_json
 from reclm.backbone import load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
 from reclm.data.catalog import Catalog
+from reclm.data.interactions import Histories, leave_one_out
 from reclm.errors import ArtifactError, ConfigError, DataError
 from reclm.items.aliases import ALIASES
 from reclm.recommender import Recommender
 from reclm.teacher.client import load_teacher
+from reclm.training.rollouts import validation_questions
 from reclm.training.sft import check_config, train_sft
+from reclm.training.trainer import BestKept
+from reclm.training.validation import ranking_validation
 from serving import Process, served
 
 Settings = Callable[..., SftConfig]
@@ -106,6 +110,69 @@ def test_tiny_model_learns_from_scratch(settings: Settings, capsys: Any) -> None
         train_sft(replace(config, epochs=4))
 
 
+def test_weights_that_rank_best_are_kept(settings: Settings) -> None:
+    config = settings(
+        epochs=4, max_steps=0, batch_size=13, learning_rate=0.3, scheduler="constant",
+        keep_best=True, validate_every=1, validation_users=30, exclude_seen=True,
+    )  # fmt: skip
+    train_sft(config)
+    measured = logged(config.out, "eval/NDCG@10")
+    best = max(measured)
+    results = read_json(config.out / "manifest.json")["results"]
+    assert results["ndcg_best"] == pytest.approx(best)
+    assert results["best_step"] == 3 * (1 + measured.index(best))
+    # The last weights are worse, or this test could not tell them apart.
+    assert measured[-1] < best
+    recommender = Recommender.from_pretrained(config.out, "cpu")
+    split = leave_one_out(Histories.load(config.data, recommender.catalog))
+    questions = validation_questions(split, 30, config.seed)
+    validate = ranking_validation(recommender, questions, exclude_seen=True)
+    assert validate()["NDCG@10"] == pytest.approx(best)
+
+
+def test_training_stops_when_the_ranking_gets_no_better(settings: Settings) -> None:
+    config = settings(
+        epochs=9, max_steps=0, batch_size=13, learning_rate=1e-12, keep_best=True,
+        validate_every=1, patience=2,
+    )  # fmt: skip
+    train_sft(config)
+    assert len(logged(config.out, "eval/NDCG@10")) == 3
+    results = read_json(config.out / "manifest.json")["results"]
+    assert (results["best_step"], results["steps"]) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "stops"),
+    [
+        ([0.3, 0.2], 1, True),
+        ([0.3, 0.3], 1, True),
+        ([0.2, 0.3], 1, False),
+        ([0.3, 0.1, 0.2], 2, True),
+        ([0.1, 0.3, 0.2], 2, False),
+        ([0.3], 1, False),
+        ([0.3, 0.2, 0.1], 0, False),
+    ],
+)
+def test_patience_counts_validations_since_the_best(
+    values: list[float], patience: int, stops: bool
+) -> None:
+    log = [entry for value in values for entry in ({"loss": 1.0}, {"eval_NDCG@10": value})]
+    state, control = TrainerState(log_history=log, max_steps=9), TrainerControl()
+    BestKept("eval_NDCG@10", patience).on_evaluate(None, state, control)
+    assert control.should_training_stop == stops
+    # As after a checkpoint that was written at the end of a training.
+    control = TrainerControl()
+    BestKept("eval_NDCG@10", patience).on_step_end(None, state, control)
+    assert control.should_training_stop == stops
+
+
+def test_last_step_is_validated(settings: Settings) -> None:
+    train_sft(
+        config := settings(epochs=2, max_steps=4, batch_size=13, keep_best=True, validate_every=1)
+    )
+    assert len(logged(config.out, "eval/NDCG@10")) == 2
+
+
 def test_accumulated_batches_equal_one_large_batch(settings: Settings, tmp_path: Path) -> None:
     whole = train_sft(settings(batch_size=8, out=tmp_path / "whole"))
     parts = train_sft(settings(batch_size=4, gradient_accumulation=2, out=tmp_path / "parts"))
@@ -121,12 +188,21 @@ def test_workers_change_nothing(settings: Settings, tmp_path: Path) -> None:
     assert_same_bits(first, second)
 
 
-def test_killed_run_resumes_to_the_same_bits(settings: Settings, tmp_path: Path) -> None:
-    # Dropout makes the state of the random generators count, validation moves it.
-    config = settings(
-        tune="lora", lora_r=4, lora_dropout=0.3, max_steps=0, epochs=6, checkpoint_every=3,
-        validate_every=1, validation_users=4,
-    )  # fmt: skip
+# Dropout makes the state of the random generators count, validation moves it.
+RESUMED: dict[str, dict[str, Any]] = {
+    "last": {"tune": "lora", "lora_r": 4, "lora_dropout": 0.3, "checkpoint_every": 3},
+    "best": {
+        "model": "tiny", "tiny_hidden": 32, "tiny_layers": 1, "tiny_dropout": 0.3,
+        "history_dropout": 0.3, "keep_best": True, "patience": 3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
+def test_killed_run_resumes_to_the_same_bits(
+    settings: Settings, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = settings(**changes, max_steps=0, epochs=6, validate_every=1, validation_users=4)
     whole = train_sft(replace(config, out=tmp_path / "whole"))
 
     killed = replace(config, out=tmp_path / "killed")
@@ -275,7 +351,7 @@ def test_paraphrases_of_another_catalog_are_refused_before_anything_is_written(
     assert not config.out.exists()
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str]] = [
     ({"paraphrases": Path("nowhere")}, "--paraphrases nowhere: no such file.*rewrite apply"),
     ({"paraphrases_in": "both"}, "--paraphrases-in both: no paraphrases; add --paraphrases FILE"),
     (
@@ -300,6 +376,14 @@ WRONG = [
     ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*reclm teacher fit"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),
+    ({"history_dropout": 1.5}, "--history-dropout 1.5: expected 0.0 to 1.0"),
+    ({"tiny_dropout": 0.1}, "--tiny-dropout 0.1: no/such-model is not made here; use --model tiny"),
+    ({"keep_best": True}, "--keep-best: chooses by validations; give --validate-every EPOCHS"),
+    ({"patience": 2}, "--patience.*add --keep-best"),
+    (
+        {"validate_every": 1, "keep_best": True, "checkpoint_every": 5},
+        "--checkpoint-every 5: with --keep-best checkpoints come with the validations",
+    ),
     ({"candidate_ratio": 1.5}, "--candidate-ratio 1.5: expected 0.0 to 1.0"),
     ({"chat_ratio": -0.1}, "--chat-ratio -0.1: expected at least 0"),
     ({"batch_size": 0}, "--batch-size 0: expected at least 1"),

@@ -176,6 +176,7 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         recommender.aliases,
     )
     grounded = config.decode == "list"
+    shown = config.max_history or None
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         requests = []
@@ -183,7 +184,7 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
             history = holdout.history.tolist()
             excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
             request = recommender.list_request(
-                history, config.k, excluded, grounded=grounded, max_history=config.max_history
+                history, config.k, excluded, grounded=grounded, max_history=shown
             )
             # Left to itself the model also decides how many items are enough.
             requests.append(request if grounded else replace(request, max_items=None))
@@ -197,9 +198,7 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         for holdout in holdouts:
             history = holdout.history.tolist()
             excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
-            slots.append(
-                recommender.slot(history, config.k, excluded, max_history=config.max_history)
-            )
+            slots.append(recommender.slot(history, config.k, excluded, max_history=shown))
         return [
             tuple(
                 Named(titles[row], row, math.exp(logprob))

@@ -40,8 +40,9 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
 
     Writes ``summary.json`` (method, users, k, and each metric with its 95 % bootstrap interval)
     and ``users.parquet`` (one row a user: the target, what was named, and all metrics) into
-    ``config.out``. A language model is asked with the newest ``max_history`` items; a teacher sees
-    as much of the history as it was made for. Seen items are all of the history, shown or not.
+    ``config.out``. A language model is asked with the newest ``max_history`` items, by default as
+    many as it was trained with; a teacher sees as much of the history as it was made for. Seen
+    items are all of the history, shown or not.
 
     Metrics, with k for the length of the answer:
 
@@ -240,13 +241,16 @@ def sample_users(count: int, wanted: int, seed: int) -> list[int]:
 
 
 def _check(config: EvaluateRecommendConfig) -> None:
-    for field in ("k", "max_history", "batch_size", "bootstrap"):
+    for field in ("k", "batch_size", "bootstrap"):
         value = getattr(config, field)
         if value < 1:
             flag = "--" + field.replace("_", "-")
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
-    if config.users < 0:
-        raise ConfigError(f"--users: expected 0 or more, got {config.users}")
+    for field in ("users", "max_history"):
+        value = getattr(config, field)
+        if value < 0:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected 0 or more, got {value}")
     if config.decode == "unconstrained":
         if config.exclude_seen:
             raise ConfigError(

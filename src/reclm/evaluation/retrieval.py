@@ -141,7 +141,7 @@ def look_at(
         history = holdout.history.tolist()
         excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
         requests.append(
-            recommender.list_request(history, k, excluded, max_history=config.max_history)
+            recommender.list_request(history, k, excluded, max_history=config.max_history or None)
         )
     rank = np.full((len(holdouts), k), np.nan)
     similarity = np.full((len(holdouts), k, k), np.nan)
@@ -266,13 +266,16 @@ def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
 
 
 def _check(config: EvaluateRetrievalConfig) -> None:
-    for field in ("k", "cutoff", "max_history", "batch_size", "bootstrap"):
+    for field in ("k", "cutoff", "batch_size", "bootstrap"):
         value = getattr(config, field)
         if value < 1:
             flag = "--" + field.replace("_", "-")
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
-    if config.users < 0:
-        raise ConfigError(f"--users: expected 0 or more, got {config.users}")
+    for field in ("users", "max_history"):
+        value = getattr(config, field)
+        if value < 0:
+            flag = "--" + field.replace("_", "-")
+            raise ConfigError(f"{flag}: expected 0 or more, got {value}")
     if not (Path(config.model) / "reclm.json").exists():
         raise ConfigError(
             f"--model {config.model}: no language model (reclm.json); expected a model of "

@@ -29,7 +29,7 @@ _POOL = 16
 # Tokens that come with an item: those that open and close its span, and what stands between items.
 _AROUND_ITEM = 5
 # Keys of the random streams.
-_ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION, _SPELLINGS = range(6)
+_ORDER, _DRAWS, _CANDIDATES, _SHUFFLE, _VALIDATION, _SPELLINGS, _DROPPED = range(7)
 # Stands for the epoch of samples that chance has no part in.
 _NO_EPOCH = -1
 
@@ -81,7 +81,7 @@ class _Task:
 
     user: int
     history: list[int]
-    earlier: list[int]
+    past: list[int]
     target: int
     list_length: int
     wording: Wording
@@ -95,11 +95,11 @@ class SampleSource:
 
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
-    over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them. The
-    answer names the target first and the teacher's best items behind it, none of them among the
-    items the teacher was shown. Where an item has aliases, one may stand in place of its title,
-    drawn anew at each occurrence; what only prompts may show carries no loss. Candidate lists and
-    validation samples take titles.
+    over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them;
+    ``history_dropout`` leaves items of the window out. The answer names the target first and the
+    teacher's best items behind it, none of them among the items the teacher was shown. Where an
+    item has aliases, one may stand in place of its title, drawn anew at each occurrence; what only
+    prompts may show carries no loss. Candidate lists and validation samples take titles.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class SampleSource:
                 _Task(
                     user=user,
                     history=held_out.history[-config.max_history :].tolist(),
-                    earlier=held_out.history[: -config.max_history].tolist(),
+                    past=held_out.history.tolist(),
                     target=int(held_out.target),
                     list_length=1 if self._teacher is None else length,
                     wording=self._wordings[0],
@@ -312,8 +312,8 @@ class SampleSource:
         chat = self._chat
         return _Task(
             user=user,
-            history=items[int(drawn.start[number]) : target].tolist(),
-            earlier=items[: int(drawn.start[number])].tolist(),
+            history=self._kept(items[int(drawn.start[number]) : target].tolist(), epoch, user),
+            past=items[:target].tolist(),
             target=int(items[target]),
             list_length=int(drawn.list_length[number]),
             wording=self._wordings[int(drawn.wording[number])],
@@ -321,6 +321,16 @@ class SampleSource:
             before=bool(drawn.before[number]),
             epoch=epoch,
         )
+
+    def _kept(self, history: list[int], epoch: int, user: int) -> list[int]:
+        """What is shown of a history: all of it but for items left out, and never nothing."""
+        share = self._config.history_dropout
+        if not share:
+            return history
+        random = np.random.default_rng((self._config.seed, _DROPPED, epoch, user))
+        kept = random.random(len(history)) >= share
+        kept[random.integers(len(history))] = True
+        return [row for row, stays in zip(history, kept, strict=True) if stays]
 
     def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
         return [
@@ -335,7 +345,7 @@ class SampleSource:
         longest = max(task.list_length for task in tasks)
         known = [task.history for task in tasks]
         if self._config.teacher_sees == "history":
-            known = [[*task.earlier, *task.history] for task in tasks]
+            known = [task.past for task in tasks]
         best = self._teacher.top_k(known, longest)
         return [
             [task.target, *(row for row in rows if row not in (task.target, -1))][

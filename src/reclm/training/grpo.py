@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,18 @@ from reclm.teacher.location import is_url, open_teacher
 from reclm.training.grpo_settings import check_config, check_groups, num_steps
 from reclm.training.policy import GAP
 from reclm.training.progress import RewardReport, tensorboard
-from reclm.training.rewards import ndcg, reward_functions, rule
-from reclm.training.rollouts import EngineSampler, Question, make_questions, validation_questions
+from reclm.training.rewards import reward_functions
+from reclm.training.rollouts import EngineSampler, make_questions, validation_questions
 from reclm.training.trainer import (
     checkpoint_step,
     newest_checkpoint,
     plain_forward,
     remove_incomplete,
 )
+from reclm.training.validation import HR, NDCG, ranking_validation
 
 _STAGE = "train grpo"
 _CHECKPOINTS = "checkpoints"
-_CUTOFF = 10
 _FREE_FIELDS = ("logging_steps",)
 _SHOWN = {
     "reward": "reward",
@@ -52,8 +52,8 @@ _SHOWN = {
     "entropy": "entropy",
     "frac_reward_zero_std": "groups alike",
     GAP: "gap to the engine",
-    f"eval_NDCG@{_CUTOFF}": f"validation NDCG@{_CUTOFF}",
-    f"eval_HR@{_CUTOFF}": f"HR@{_CUTOFF}",
+    f"eval_{NDCG}": f"validation {NDCG}",
+    f"eval_{HR}": HR,
 }
 
 
@@ -217,7 +217,7 @@ def _trainer(
     validation = None
     if config.validation_users:
         held_out = validation_questions(split, config.validation_users, config.seed)
-        validation = _validation(recommender, held_out, exclude_seen=config.exclude_seen)
+        validation = ranking_validation(recommender, held_out, exclude_seen=config.exclude_seen)
     trainer = ItemGrpoTrainer(
         model,
         _arguments(config, steps, validated=validation is not None, fresh=fresh),
@@ -279,7 +279,7 @@ def _arguments(config: GrpoConfig, steps: int, *, validated: bool, fresh: bool) 
         save_steps=config.checkpoint_every,
         save_total_limit=2,
         load_best_model_at_end=validated,
-        metric_for_best_model=f"NDCG@{_CUTOFF}" if validated else None,
+        metric_for_best_model=NDCG if validated else None,
         greater_is_better=True if validated else None,
         logging_steps=config.logging_steps,
         dataloader_pin_memory=False,
@@ -288,38 +288,6 @@ def _arguments(config: GrpoConfig, steps: int, *, validated: bool, fresh: bool) 
         report_to="none",
         seed=config.seed,
     )
-
-
-def _validation(
-    recommender: Recommender, questions: Sequence[Question], *, exclude_seen: bool
-) -> Callable[[], dict[str, float]]:
-    """Scores the ranking of held-out items, as `reclm evaluate recommend --split valid` does."""
-    processes = PartialState()
-    own = questions[processes.process_index :: processes.num_processes]
-    spec = recommender.spec
-    slots = [
-        recommender.slot(
-            question.history,
-            spec.list_length,
-            recommender.excluded(history=question.history, exclude_seen=exclude_seen),
-        )
-        for question in own
-    ]
-    right = [question.relevant for question in own]
-
-    def validate() -> dict[str, float]:
-        found = recommender.beam.top_items(slots, _CUTOFF) if slots else []
-        items = [ranked.rows.tolist() for ranked in found]
-        totals = torch.tensor(
-            [sum(ndcg(items, right)), sum(rule(items, right)), len(items)],
-            device=processes.device,
-        )
-        if processes.num_processes > 1:
-            torch.distributed.all_reduce(totals)
-        gain, hits, count = totals.tolist()
-        return {f"NDCG@{_CUTOFF}": gain / count, f"HR@{_CUTOFF}": hits / count}
-
-    return validate
 
 
 def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -335,7 +303,7 @@ def _keep_best(
     state: Any, model: torch.nn.Module, start: Mapping[str, torch.Tensor]
 ) -> dict[str, float]:
     """Goes back to the weights at the start where no checkpoint was better; what was measured."""
-    name = f"eval_NDCG@{_CUTOFF}"
+    name = f"eval_{NDCG}"
     measured = {entry["step"]: entry[name] for entry in state.log_history if name in entry}
     gaps = [entry[GAP] for entry in state.log_history if entry.get(GAP) is not None]
     results = {"engine_gap": max(gaps)} if gaps else {}

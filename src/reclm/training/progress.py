@@ -18,6 +18,13 @@ from rich.progress import (
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+_SHOWN_VALUES = {
+    "loss": "loss",
+    "eval_loss": "validation loss",
+    "eval_NDCG@10": "NDCG@10",
+    "eval_HR@10": "HR@10",
+}
+
 
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, a line for each entry of the log elsewhere."""
@@ -70,7 +77,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         shown = "eval_loss" in logs or ("loss" in logs and self._bar is None)
         if shown:
             values = [f"step {state.global_step}/{state.max_steps}"]
-            for name, title in (("loss", "loss"), ("eval_loss", "validation loss")):
+            for name, title in _SHOWN_VALUES.items():
                 if name in logs:
                     values.append(f"{title} {float(logs[name]):.4f}")
             if "learning_rate" in logs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from reclm.artifacts import open_run
 from reclm.backbone import (
@@ -45,6 +45,7 @@ from reclm.items.semantic_ids import (
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import ItemTokens
 from reclm.items.vectors import load_vectors
+from reclm.recommender import Recommender
 from reclm.retrieval import RetrievalHead, vectors_origin
 from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
@@ -55,13 +56,16 @@ from reclm.training.dataset import SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.progress import ProgressReport, tensorboard
 from reclm.training.retrieval_loss import Retrieval
+from reclm.training.rollouts import validation_questions
 from reclm.training.trainer import (
+    BestKept,
     ScopedTrainer,
     checkpoint_step,
     newest_checkpoint,
     plain_forward,
     remove_incomplete,
 )
+from reclm.training.validation import NDCG, ranking_validation
 from reclm.vocabulary import SPREAD, UNTRAINED_SPREAD
 
 _STAGE = "train sft"
@@ -91,7 +95,8 @@ def train_sft(config: SftConfig) -> Path:
     """Fine-tunes a chat model so that it answers with items of the catalog.
 
     Killed and started again with the same configuration, it goes on from its newest checkpoint and
-    ends with the same weights. Under ``accelerate launch`` each process takes ``batch_size``
+    ends with the same weights. With ``keep_best`` these are the ones that rank best, and not the
+    last. Under ``accelerate launch`` each process takes ``batch_size``
     samples of a step.
 
     Returns:
@@ -144,10 +149,17 @@ def train_sft(config: SftConfig) -> Path:
             written.save(config.out, catalog)
         spec = replace(_spec(config, inputs.semantic_ids), aliases=len(written))
         save_model(config.out, backbone, spec)
-        run.finish(steps=result.global_step, loss=result.training_loss)
+        run.finish(steps=result.global_step, loss=result.training_loss, **_best(trainer, config))
         shutil.rmtree(checkpoints)
     processes.wait_for_everyone()
     return config.out
+
+
+def _best(trainer: ScopedTrainer, config: SftConfig) -> dict[str, float]:
+    """Which step's weights are kept, and how well they rank."""
+    if not config.keep_best:
+        return {}
+    return {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
 
 
 def check_config(config: SftConfig) -> None:
@@ -198,6 +210,16 @@ def check_config(config: SftConfig) -> None:
         (config.candidate_ratio > 0 and config.max_candidates < config.list_length,
          f"--max-candidates {config.max_candidates}: shorter than --list-length "
          f"{config.list_length}; a candidate list holds the whole answer"),
+        (config.tiny_dropout > 0 and config.model != "tiny",
+         f"--tiny-dropout {config.tiny_dropout}: {config.model} is not made here; use --model "
+         "tiny, or --lora-dropout"),
+        (config.keep_best and not config.validate_every,
+         "--keep-best: chooses by validations; give --validate-every EPOCHS"),
+        (config.keep_best and config.checkpoint_every > 0,
+         f"--checkpoint-every {config.checkpoint_every}: with --keep-best checkpoints come with "
+         "the validations; use 0"),
+        (not config.keep_best and (config.patience > 0 or config.exclude_seen),
+         "--patience, --exclude-seen: are about the ranking of validation items; add --keep-best"),
         (config.quantization != "none" and not _cuda(config),
          f"--quantization {config.quantization}: needs a CUDA device; "
          "use --quantization none on the CPU"),
@@ -213,9 +235,15 @@ def check_config(config: SftConfig) -> None:
             raise ConfigError(message)
     for name in ("chat_ratio", "align_ratio", "focal_gamma", "weight_decay", "clip_norm"):
         _check_range(config, name, low=0.0)
-    for name in ("multi_round_ratio", "candidate_ratio", "warmup_ratio", "paraphrase_ratio"):
+    for name in (
+        "multi_round_ratio", "candidate_ratio", "warmup_ratio", "paraphrase_ratio",
+        "history_dropout", "tiny_dropout",
+    ):  # fmt: skip
         _check_range(config, name, low=0.0, high=1.0)
-    for name in ("negatives", "max_steps", "validate_every", "checkpoint_every", "workers", "seed"):
+    for name in (
+        "negatives", "max_steps", "validate_every", "patience", "checkpoint_every", "workers",
+        "seed",
+    ):  # fmt: skip
         _check_range(config, name, low=0)
     for name in (
         "max_history", "list_length", "max_length", "epochs", "batch_size", "validation_users",
@@ -360,6 +388,7 @@ def _backbone(config: SftConfig, inputs: _Inputs, *, on_cpu: bool, is_main: bool
             inner=config.tiny_inner,
             layers=config.tiny_layers,
             heads=config.tiny_heads,
+            dropout=config.tiny_dropout,
             max_position=config.max_length,
             seed=config.seed,
         )
@@ -484,10 +513,16 @@ def _trainer(
         retrieval = Retrieval(
             backbone.head, config.retrieval_weight, config.negatives, config.only_head
         )
+    ranking = None
+    callbacks: list[TrainerCallback] = [ProgressReport(console)]
+    if config.keep_best:
+        ranking = _ranking(config, inputs, backbone, catalog)
+        callbacks.append(BestKept(f"eval_{NDCG}", config.patience))
     trainer = ScopedTrainer(
         loss=config.loss,
         gamma=config.focal_gamma,
         retrieval=retrieval,
+        ranking=ranking,
         model=backbone.model,
         args=_arguments(config, steps, source.per_epoch / step_size),
         train_dataset=SftDataset(source, steps * step_size, step_size, config.seed),
@@ -499,10 +534,20 @@ def _trainer(
             scope=config.scope,
             retrieves=retrieval is not None,
         ),
-        callbacks=[ProgressReport(console)],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _ranking(
+    config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog
+) -> Callable[[], Mapping[str, float]]:
+    """Ranks the validation items with the model in training."""
+    spec = _spec(config, inputs.semantic_ids)
+    recommender = Recommender(backbone, spec, catalog, inputs.semantic_ids)
+    questions = validation_questions(inputs.split, config.validation_users, config.seed)
+    return ranking_validation(recommender, questions, exclude_seen=config.exclude_seen)
 
 
 def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> TrainingArguments:
@@ -533,8 +578,15 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
         eval_strategy="steps" if config.validate_every else "no",
         eval_steps=every(config.validate_every) if config.validate_every else None,
         save_strategy="steps",
-        save_steps=config.checkpoint_every or every(1),
+        save_steps=(
+            every(config.validate_every)
+            if config.keep_best
+            else config.checkpoint_every or every(1)
+        ),
         save_total_limit=2,
+        load_best_model_at_end=config.keep_best,
+        metric_for_best_model=NDCG if config.keep_best else None,
+        greater_is_better=True if config.keep_best else None,
         logging_steps=config.logging_steps,
         dataloader_num_workers=config.workers,
         dataloader_pin_memory=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from reclm.artifacts import write_json
@@ -88,13 +88,23 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         loss: LossType,
         gamma: float,
         retrieval: Retrieval | None = None,
+        ranking: Callable[[], Mapping[str, float]] | None = None,
         **options: Any,
     ) -> None:
-        """Takes a loss type, the focal exponent, retrieval, and the options of `Trainer`."""
+        """Takes what is trained on, and how well it ranks.
+
+        Args:
+            loss: Loss type.
+            gamma: Exponent of the focal loss.
+            retrieval: The head that finds items and its part in the loss.
+            ranking: Metrics of the ranking, computed in each validation beside the loss.
+            options: The options of `Trainer`.
+        """
         # Before the model is placed on its device, so that the head goes with it.
         scoped_forward(options["model"], loss, gamma, retrieval)
         super().__init__(**options)
         self._head: RetrievalHead | None = None if retrieval is None else retrieval.head
+        self._ranking = ranking
         # Losses are sums over the labels of all batches and processes of a step.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
@@ -154,6 +164,14 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None
 
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **options: Any) -> Any:
+        """The loss of the validation samples, and how well the model ranks."""
+        found = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **options)
+        if self._ranking is not None:
+            for name, value in self._ranking().items():
+                found.metrics[f"{metric_key_prefix}_{name}"] = value
+        return found
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the history items cut since the last line of the log."""
         if "loss" in logs:
@@ -183,11 +201,50 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
             saved = RetrievalHead.load(resume_from_checkpoint)
             self._head.load_state_dict(saved.state_dict())
 
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self._head is not None:
+            saved = RetrievalHead.load(str(self.state.best_model_checkpoint))
+            self._head.load_state_dict(saved.state_dict())
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(Path(str(self.args.output_dir)), self.state.global_step)
+
+
+class BestKept(TrainerCallback):  # type: ignore[misc]
+    """Validates the last step too, and ends a training that no longer gets better.
+
+    What it decides on is the log, which a checkpoint holds: a resumed training stops where an
+    uninterrupted one would have.
+    """
+
+    def __init__(self, metric: str, patience: int = 0) -> None:
+        """Takes what is to grow, by its name in the log, and after how many validations to stop."""
+        self._metric = metric
+        self._patience = patience
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for the last validation."""
+        del args, kwargs
+        if self._exhausted(state):
+            control.should_training_stop = True
+        elif state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stops when the newest validations were no better than one before them."""
+        del args, kwargs
+        if self._exhausted(state):
+            control.should_training_stop = True
+
+    def _exhausted(self, state: Any) -> bool:
+        values = [entry[self._metric] for entry in state.log_history if self._metric in entry]
+        if not self._patience or len(values) <= self._patience:
+            return False
+        return bool(max(values[-self._patience :]) <= max(values[: -self._patience]))
 
 
 def mark_complete(folder: Path, step: int) -> None:
