@@ -62,10 +62,10 @@ _BEST = (
     *("--validate-every", "4", "--patience", "3", "--checkpoint-every", "0"),
 )
 REMEDIES = (
-    Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "15")),
+    Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "10")),
     Remedy("cgen", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
     Remedy("cgen", "thinned history", ("--history-dropout", "0.2")),
-    Remedy("token", "history of 50", (*_FIFTY, "--epochs", "15")),
+    Remedy("token", "history of 50", (*_FIFTY, "--epochs", "10")),
     Remedy("token", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
     Remedy("token", "thinned history", ("--history-dropout", "0.2")),
     Remedy("ret", "trained vectors", _VECTORS),
@@ -74,11 +74,10 @@ REMEDIES = (
 )
 
 
-# SASRec with what it has and the methods do not taken away.
+# SASRec trained without what it has and the methods have not.
 _WEAKENED = {
-    "": (),
-    "history of 10": ("--max-length", "10"),
-    "no dropout": ("--dropout", "0"),
+    "trained on windows of 10 items": ("--max-length", "10"),
+    "trained without dropout": ("--dropout", "0"),
 }
 
 
@@ -101,7 +100,7 @@ def main() -> None:
         remedies = [
             remedy
             for remedy in remedies
-            if trained(study, remedy) and trained(study, Remedy(remedy.method))
+            if trained(study, remedy.run) and trained(study, remedy.method)
         ]
     methods = list(dict.fromkeys(remedy.method for remedy in remedies))
     study.vectors(_DOMAIN)
@@ -120,7 +119,9 @@ def main() -> None:
     parts = {
         "What was tried": screening(study, remedies),
         "The best of each method": result(study, best, seeds),
-        "SASRec without what it has": weakened(study, split, catalog),
+        "SASRec without what it has": weakened(
+            study, split, catalog, only_finished=options.finished
+        ),
         "Learned by heart": by_heart(study, split, catalog, methods),
         "Decoding": decoding(study, split),
         "Where they lose": diagnosis(study, best),
@@ -143,9 +144,9 @@ def tried() -> list[Remedy]:
     return found
 
 
-def trained(study: Study, remedy: Remedy) -> bool:
-    """Whether a remedy has been trained to its end with the first seed."""
-    cost = study.of(_DOMAIN, 0) / f"{remedy.run}.cost.json"
+def trained(study: Study, run: str) -> bool:
+    """Whether a run with the first seed has come to its end."""
+    cost = study.of(_DOMAIN, 0) / f"{run}.cost.json"
     return cost.exists() and bool(read_json(cost).get("finished"))
 
 
@@ -157,13 +158,12 @@ def scored(study: Study, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:
     )
 
 
-def teacher_scores(study: Study, seed: int, split: str, weakness: str = "") -> pl.DataFrame:
-    """The metrics of each user, of the teacher as it is or of a weakened one."""
-    suffix = "-".join(["", *weakness.split()])
-    extra = _WEAKENED[weakness]
-    model = study.teacher(_DOMAIN, seed, name=f"teacher{suffix}", extra=extra)
-    name = f"{_TEACHER}{suffix}-{split}"
-    return study.scores(_DOMAIN, model, seed, name=name, extra=["--split", split])
+def teacher_scores(
+    study: Study, seed: int, split: str, name: str = "teacher", extra: Sequence[str] = ()
+) -> pl.DataFrame:
+    """The metrics of each user, of the teacher or of one fitted otherwise."""
+    model = study.teacher(_DOMAIN, seed, name=name, extra=extra)
+    return study.scores(_DOMAIN, model, seed, name=f"{name}-{split}", extra=["--split", split])
 
 
 def chosen(study: Study, remedies: Sequence[Remedy], method: str) -> Remedy:
@@ -172,16 +172,18 @@ def chosen(study: Study, remedies: Sequence[Remedy], method: str) -> Remedy:
     return max(own, key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
 
 
-def weakened(study: Study, split: LeaveOneOut, catalog: Catalog) -> str:
+def weakened(study: Study, split: LeaveOneOut, catalog: Catalog, *, only_finished: bool) -> str:
     """The teacher with something taken away."""
     plain = [teacher_scores(study, 0, "test")]
     asked = ask_teacher(study.teacher(_DOMAIN, 0), catalog, newest=10)
     runs = {
         "as it is": plain,
         "asked with the newest 10 items": [measured(asked, split, TEST)],
-        "trained on windows of 10 items": [teacher_scores(study, 0, "test", "history of 10")],
-        "trained without dropout": [teacher_scores(study, 0, "test", "no dropout")],
     }
+    for weakness, flags in _WEAKENED.items():
+        name = "-".join(["teacher", *weakness.split()])
+        if trained(study, name) or not only_finished:
+            runs[weakness] = [teacher_scores(study, 0, "test", name, flags)]
     rows = [
         [name, *cells(run, _SHOWN), "" if run is plain else difference(run, plain, _METRIC)]
         for name, run in runs.items()
@@ -282,7 +284,7 @@ def diagnosis(study: Study, best: Sequence[Remedy]) -> str:
     teacher = teacher_scores(study, 0, "test").sort("user_id")["items"].to_list()
     for remedy in [None, *with_plain(best)]:
         if remedy is None:
-            rows.append([_TEACHER, "", *segments(study, _TEACHER), ""])
+            rows.append([_TEACHER, "", *segments(study, "teacher"), ""])
             continue
         own = scored(study, remedy, 0, "test").sort("user_id")["items"].to_list()
         shared = np.mean(
