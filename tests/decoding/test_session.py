@@ -151,6 +151,7 @@ def test_grounding_of_another_kind_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_hundred_thousand_spans_hold_no_invalid_and_no_repeated_item() -> None:
     random = np.random.default_rng(0)
     model = make_model(0)
