@@ -56,21 +56,21 @@ class Remedy:
 
 _FIFTY = ("--max-history", "50")
 _VECTORS = ("--train-item-vectors",)
-# Longer, with dropout, and as the validation items say it was best.
+# With dropout, and as the validation items say it was best.
 _BEST = (
-    *("--epochs", "40", "--tiny-dropout", "0.1", "--keep-best", "--exclude-seen"),
-    *("--validate-every", "4", "--patience", "3", "--checkpoint-every", "0"),
+    *("--tiny-dropout", "0.1", "--keep-best", "--exclude-seen"),
+    *("--validate-every", "5", "--checkpoint-every", "0"),
 )
 REMEDIES = (
     Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "10")),
-    Remedy("cgen", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
+    Remedy("cgen", "longer, dropout, best", (*_BEST, "--epochs", "80")),
     Remedy("cgen", "thinned history", ("--history-dropout", "0.2")),
     Remedy("token", "history of 50", (*_FIFTY, "--epochs", "10")),
-    Remedy("token", "history of 50, dropout, best", (*_FIFTY, *_BEST)),
+    Remedy("token", "longer, dropout, best", (*_BEST, "--epochs", "70")),
     Remedy("token", "thinned history", ("--history-dropout", "0.2")),
-    Remedy("ret", "trained vectors", _VECTORS),
     Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "10")),
-    Remedy("ret", "trained vectors, history of 50, dropout, best", (*_VECTORS, *_FIFTY, *_BEST)),
+    Remedy("ret", "longer, dropout, best", (*_BEST, "--epochs", "30")),
+    Remedy("ret", "trained vectors", _VECTORS),
 )
 
 
