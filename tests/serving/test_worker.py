@@ -112,7 +112,7 @@ def test_model_that_fails_fails_those_who_wait_and_goes_on(
     model = recommender.engine.model
     real = model.forward
 
-    def broken(rows: Any) -> Any:
+    def broken(*_: Any) -> Any:
         raise RuntimeError("out of memory")
 
     async def ask() -> None:
