@@ -37,7 +37,7 @@ class Reference:
         return [i for i in sorted(self.left) if self.rows[i] == prefix]
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(token_catalogs(), st.binary(min_size=16, max_size=16))
 def test_whole_answers_equal_brute_force(catalog: TokenCatalog, choices: bytes) -> None:
     trie = ItemTrie.build(catalog.rows, catalog.domains)

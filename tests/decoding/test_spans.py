@@ -14,7 +14,7 @@ from reclm.items.trie import ItemTrie
 EOI = 100
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(token_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
 def test_a_batch_says_what_the_constraint_of_each_answer_says(
     catalog: TokenCatalog, choices: bytes, number: int
@@ -23,7 +23,7 @@ def test_a_batch_says_what_the_constraint_of_each_answer_says(
     _compare(trie, catalog.excluded, choices, number, compiled=False)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(token_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
 def test_compiled_loops_say_the_same(catalog: TokenCatalog, choices: bytes, number: int) -> None:
     trie = ItemTrie.build(catalog.rows, catalog.domains)

@@ -15,7 +15,7 @@ from reclm.errors import TrieError
 from reclm.items.trie import CLOSE, ItemTrie
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(token_catalogs())
 def test_next_tokens_equal_brute_force_for_every_prefix_and_any_exclusion(
     catalog: TokenCatalog,
