@@ -26,6 +26,8 @@ _TINY = ("cgen", "token", "ret")
 _SMOLLM2 = "smollm2"
 _ALL = [*_TINY, _SMOLLM2]
 _MIXED = ("--chat-ratio", 0.2, "--multi-round-ratio", 0.2)
+# So few steps need a larger share of it.
+_MIXED_MORE = ("--chat-ratio", 0.5, "--multi-round-ratio", 0.5)
 _METRICS = ("HR@10", "NDCG@10", "OOD@10")
 _ROUNDS = ("ExactlyK", "NoControl", "Numbered", "Accuracy")
 
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=0, help="Users of tiny models; 0 for all.")
     parser.add_argument("--steps", type=int, default=0, help="Their steps; 0 for the recipe's.")
     parser.add_argument("--smollm2-users", type=int, default=32, help="Conversations of SmolLM2.")
-    parser.add_argument("--smollm2-steps", type=int, default=30, help="Steps of its training.")
+    parser.add_argument("--smollm2-steps", type=int, default=60, help="Steps of its training.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of each run.")
     options = parser.parse_args()
     study = Study(options.out.resolve(), options.threads)
@@ -79,11 +81,12 @@ def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Names
         *("train", "sft", "--config", RECIPES / "smollm2" / "cgen.yaml", "--seed", _SEED),
         *("--data", study.data(_DOMAIN), "--teacher", study.teacher(_DOMAIN, _SEED)),
         *("--chat", learned, "--batch-size", 4, "--max-steps", options.smollm2_steps),
+        *_MIXED_MORE,
         *mixed_precision(),
     )
     merged = study.of(_DOMAIN, _SEED) / "smollm2"
     model = study.reclm(merged, "train", "merge", "--run", trained)
-    few = ("--users", options.smollm2_users, "--max-new-tokens", 64, "--batch-size", 8)
+    few = ("--users", options.smollm2_users, "--max-new-tokens", 128, "--batch-size", 8)
     return talks(study, _SMOLLM2, model, held_out, *few, "--before", "smollm2", "--chats", 20)
 
 
