@@ -40,9 +40,7 @@ _COMMANDS = {
 }
 _TRAINED = [
     # Those of the other folders are much like them, and wait for `make test-slow`.
-    pytest.param(
-        path, marks=() if path.parent.name in ("published", "movielens") else pytest.mark.slow
-    )
+    pytest.param(path, marks=() if path.parent.name == "published" else pytest.mark.slow)
     for path in _RECIPES
     if _COMMANDS[path.stem] == "train sft"
 ]
