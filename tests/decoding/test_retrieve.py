@@ -28,7 +28,7 @@ from reclm.retrieval import RetrievalHead
 from worlds import EOI, FIRST_WORD, SOI, STOP, make_model, prompts, read, token_rows
 
 thorough = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 seeds = st.integers(0, 3)
 HIDDEN, DIM = 32, 6

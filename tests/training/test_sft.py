@@ -198,7 +198,13 @@ RESUMED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(RESUMED["last"], id="last"),
+        pytest.param(RESUMED["best"], id="best", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_run_resumes_to_the_same_bits(
     settings: Settings, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
