@@ -32,6 +32,11 @@ def test_layers_are_changed_for_few_rows_only_and_left_as_they_were() -> None:
         assert "forward" not in vars(model[2])
         torch.testing.assert_close(model(inputs), expected)
     assert "forward" not in vars(model[0])
+    # As offloading does: what others have put there stays, and computes.
+    vars(model[0])["forward"] = offloaded = lambda given: torch.zeros(len(given), 4)
+    with few(3):
+        assert model[0](inputs).eq(0).all()
+    assert vars(model[0]).pop("forward") is offloaded
     with few(1):
         assert "forward" not in vars(model[0])
     with pytest.raises(RuntimeError, match="shapes"), few(2):

@@ -130,6 +130,26 @@ def test_weights_that_rank_best_are_kept(settings: Settings) -> None:
     assert validate()["NDCG@10"] == pytest.approx(best)
 
 
+def test_other_names_count_in_the_ranking_that_is_kept(
+    settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    config = settings(
+        model="tiny", paraphrases=write_paraphrases(tmp_path, data), paraphrases_in="targets",
+        epochs=2, max_steps=0, batch_size=13, learning_rate=0.01, tune="full",
+        keep_best=True, validate_every=1, validation_users=30,
+    )  # fmt: skip
+    train_sft(config)
+    recommender = Recommender.from_pretrained(config.out, "cpu")
+    split = leave_one_out(Histories.load(config.data, recommender.catalog))
+    questions = validation_questions(split, 30, config.seed)
+    found = ranking_validation(recommender, questions, exclude_seen=False)()
+    results = read_json(config.out / "manifest.json")["results"]
+    assert found["NDCG@10"] == pytest.approx(results["ndcg_best"])
+    recommender = Recommender(recommender.backbone, recommender.spec, recommender.catalog)
+    titles_alone = ranking_validation(recommender, questions, exclude_seen=False)()
+    assert titles_alone["NDCG@10"] != pytest.approx(found["NDCG@10"])
+
+
 def test_training_stops_when_the_ranking_gets_no_better(settings: Settings) -> None:
     config = settings(
         epochs=9, max_steps=0, batch_size=13, learning_rate=1e-12, keep_best=True,

@@ -83,8 +83,9 @@ class Engine:
         item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
             codes of semantic IDs.
         retriever: Chooses the items; without one the model writes them token by token.
-        lookahead: Tokens of guesses at the next decisions that a pass may feed, over all rows; 0
-            for none, None for as many as pay on the model's device. Answers do not depend on it.
+        lookahead: Tokens of guesses at the next decisions that a pass may feed, four a row at most
+            and so many over all rows; 0 for none, None for as many as pay on the model's device.
+            Answers do not depend on it.
 
     Attributes:
         model: The model, fed packed rows; a beam may share it.

@@ -58,6 +58,8 @@ class Lookahead:
     def guesses(self, node: int, budget: int) -> list[Guess]:
         """The likeliest ways on from a node, of so many tokens in all; parents come first."""
         found: list[Guess] = []
+        if not budget:
+            return found
         # Likeliest first, of equal ones the earliest.
         waiting = [(-trust, n, -1, node, token) for n, (token, trust) in enumerate(self._at(node))]
         heapq.heapify(waiting)

@@ -516,7 +516,8 @@ def _trainer(
     ranking = None
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if config.keep_best:
-        ranking = _ranking(config, inputs, backbone, catalog)
+        written = aliases if _writes_aliases(config) else None
+        ranking = _ranking(config, inputs, backbone, catalog, written)
         callbacks.append(BestKept(f"eval_{NDCG}", config.patience))
     trainer = ScopedTrainer(
         loss=config.loss,
@@ -541,11 +542,15 @@ def _trainer(
 
 
 def _ranking(
-    config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog
+    config: SftConfig,
+    inputs: _Inputs,
+    backbone: Backbone,
+    catalog: Catalog,
+    aliases: Aliases | None,
 ) -> Callable[[], Mapping[str, float]]:
     """Ranks the validation items with the model in training."""
     spec = _spec(config, inputs.semantic_ids)
-    recommender = Recommender(backbone, spec, catalog, inputs.semantic_ids)
+    recommender = Recommender(backbone, spec, catalog, inputs.semantic_ids, aliases)
     questions = validation_questions(inputs.split, config.validation_users, config.seed)
     return ranking_validation(recommender, questions, exclude_seen=config.exclude_seen)
 
