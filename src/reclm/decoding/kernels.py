@@ -167,39 +167,51 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
 
 
 @compiled
-def _follow(
+def _along(
     tree: Tree,
     state: State,
     slot: int,
     edge: int,
-    node: int,
     written: Int32[np.ndarray, " room"],
     size: int,
 ) -> int:
-    """Goes along an edge of a node to the next decision or the end; returns the new size.
+    """Goes along an edge of an answer's node, whose own token is written; returns the new size."""
+    node = state.node[slot]
+    lo, hi = tree.bounds[edge + node], tree.bounds[edge + node + 1]
+    state.lo[slot], state.hi[slot] = lo, hi
+    for at in range(tree.tail_start[edge], tree.tail_start[edge + 1]):
+        written[size] = tree.tail[at]
+        size += 1
+    following = -1
+    if tree.edge_token[edge] != CLOSE and hi - lo > 1:
+        first = edge == tree.node_edges[node]
+        following = node + 1 if first else np.searchsorted(tree.node_lo, lo)
+        if following == len(tree.node_lo) or tree.node_lo[following] != lo:
+            following = -1
+    state.node[slot] = following
+    return size
 
-    The edge's own token is written already.
-    """
-    while True:
-        lo, hi = tree.bounds[edge + node], tree.bounds[edge + node + 1]
-        state.lo[slot], state.hi[slot] = lo, hi
-        for at in range(tree.tail_start[edge], tree.tail_start[edge + 1]):
-            written[size] = tree.tail[at]
-            size += 1
-        following = -1
-        if tree.edge_token[edge] != CLOSE and hi - lo > 1:
-            first = edge == tree.node_edges[node]
-            following = node + 1 if first else np.searchsorted(tree.node_lo, lo)
-            if following == len(tree.node_lo) or tree.node_lo[following] != lo:
-                following = -1
-        state.node[slot] = following
-        edge = -1 if following < 0 else _only_edge(tree, state, slot, following)
+
+@compiled
+def _to_decision(
+    tree: Tree,
+    state: State,
+    slot: int,
+    eoi: int,
+    written: Int32[np.ndarray, " room"],
+    size: int,
+) -> int:
+    """Goes on while a single edge is left, or closes the span at its end; returns the new size."""
+    while state.node[slot] >= 0:
+        edge = _only_edge(tree, state, slot, state.node[slot])
         if edge < 0:
             return size
-        node = following
         if tree.edge_token[edge] != CLOSE:
             written[size] = tree.edge_token[edge]
             size += 1
+        size = _along(tree, state, slot, edge, written, size)
+    written[size] = eoi
+    return size + 1
 
 
 @compiled
@@ -229,25 +241,15 @@ def go_on(
     ends = np.empty(len(slots), np.int64)
     size = 0
     for row, slot in enumerate(slots):
-        node = state.node[slot]
-        edge, last = tree.node_edges[node], tree.node_edges[node + 1] - 1
-        if chosen[row] == eoi:
-            edge = last
-        else:
+        first, edge = tree.node_edges[state.node[slot]], tree.node_edges[state.node[slot] + 1] - 1
+        if chosen[row] != eoi:
             # The close stands last, and is no token.
-            high = last if tree.edge_token[last] == CLOSE else last + 1
-            while high - edge > 1:
-                middle = (edge + high) // 2
-                if tree.edge_token[middle] <= chosen[row]:
-                    edge = middle
-                else:
-                    high = middle
+            end = edge if tree.edge_token[edge] == CLOSE else edge + 1
+            edge = first + np.searchsorted(tree.edge_token[first:end], chosen[row])
             written[size] = chosen[row]
             size += 1
-        size = _follow(tree, state, slot, edge, node, written, size)
-        if state.node[slot] < 0:
-            written[size] = eoi
-            size += 1
+        size = _along(tree, state, slot, edge, written, size)
+        size = _to_decision(tree, state, slot, eoi, written, size)
         ends[row] = size
     return written[:size], ends
 
@@ -283,14 +285,6 @@ def enter(
         for at in range(chain, chain_end):
             written[size] = tree.tail[at]
             size += 1
-        edge = -1 if node < 0 else _only_edge(tree, state, slot, node)
-        if edge >= 0:
-            if tree.edge_token[edge] != CLOSE:
-                written[size] = tree.edge_token[edge]
-                size += 1
-            size = _follow(tree, state, slot, edge, node, written, size)
-        if state.node[slot] < 0:
-            written[size] = eoi
-            size += 1
+        size = _to_decision(tree, state, slot, eoi, written, size)
         ends[row] = size
     return written[:size], ends

@@ -104,23 +104,23 @@ class SpanBatch:
         self._blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
         self._blocked_count = np.empty(0, np.int64)
         self._excluded: list[ExcludedItems | None] = []
-        self._roots: list[Cursor] = []
-        self._root_fields = np.empty((0, len(Cursor._fields)), np.int32)
+        # Fields of the cursor at the root of each answer's catalog.
+        self._roots = np.empty((0, len(Cursor._fields)), np.int32)
         self._domains: list[str | None] = []
         self._ruled = np.empty(0, np.bool_)
         largest = max(int(trie.arrays.edge_token.max(initial=0)), eoi_token_id)
         # Scratch: which tokens are listed, and where.
         self._listed = np.zeros(largest // 8 * 8 + 8, dtype=np.bool_)
         self._column = np.zeros(largest + 1, dtype=np.int64)
-        # Of the compiled loops: scratch for the node with most edges, and room for what is written.
-        degrees, tails = np.diff(trie.arrays.node_edges), np.diff(trie.arrays.tail_start)
-        self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
-        self._tree = None
         if self._kernels is not None:
+            arrays = trie.arrays
+            # Scratch for the node with most edges, and room for what is written.
+            degrees, tails = np.diff(arrays.node_edges), np.diff(arrays.tail_start)
+            self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
+            self._longest = int(arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
             self._tree = self._kernels.Tree(
-                *(getattr(trie.arrays, name) for name in self._kernels.Tree._fields)
+                *(getattr(arrays, name) for name in self._kernels.Tree._fields)
             )
-        self._longest = int(trie.arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -168,7 +168,6 @@ class SpanBatch:
         self._excluded[slot] = excluded
         self._ruled[slot] = excluded is not None and excluded.before is not None
         self._roots[slot] = root
-        self._root_fields[slot] = root
         self._domains[slot] = domain
         return slot
 
@@ -204,12 +203,13 @@ class SpanBatch:
                 "no item left to recommend: all are excluded or have been named; exclude fewer "
                 "items or ask for fewer"
             )
-        if self._kernels is not None and not self._ruled[slots].any():
+        if self._compiles(slots):
+            assert self._kernels is not None
             written, ends = self._kernels.enter(
-                self._tree, self._state(), slots, self._root_fields, self._eoi, self._longest
+                self._tree, self._state(), slots, self._roots, self._eoi, self._longest
             )
             return self._end(slots, _split(written, ends))
-        lo, hi, node, chain, chain_end = self._root_fields[slots][:, [0, 1, 3, 4, 5]].T
+        lo, hi, node, chain, chain_end = self._roots[slots][:, [0, 1, 3, 4, 5]].T
         places = _Places(lo, hi, node, chain, chain_end)
         return self._follow(slots, [[] for _ in slots], places, hi - lo - self._left[slots])
 
@@ -220,7 +220,7 @@ class SpanBatch:
             TrieError: The answer may not name the item.
         """
         position = self.trie.title_position(row)
-        root, excluded = self._roots[slot], self._excluded[slot]
+        root, excluded = self._root(slot), self._excluded[slot]
         free = root.lo <= position < root.hi and position not in self._blocked[slot]
         if not free or (excluded is not None and excluded.count(position, position + 1)):
             raise TrieError(f"item row {row}: is excluded or has been named already")
@@ -232,7 +232,8 @@ class SpanBatch:
 
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
-        if self._kernels is not None and not self._ruled[slots].any():
+        if self._compiles(slots):
+            assert self._kernels is not None
             tokens, mask = self._kernels.allow(
                 self._tree, self._state(), slots, self._eoi, self._listed, self._column
             )
@@ -268,7 +269,8 @@ class SpanBatch:
         if not free.all():
             raise TrieError(f"token {tokens[~free][0]}: leads to no item that is allowed")
         slots = allowed.slots
-        if self._kernels is not None and not self._ruled[slots].any():
+        if self._compiles(slots):
+            assert self._kernels is not None
             written, ends = self._kernels.go_on(
                 self._tree, self._state(), slots, tokens, self._eoi, self._longest
             )
@@ -340,6 +342,10 @@ class SpanBatch:
         for row in np.flatnonzero(enough & (node >= 0)).tolist():
             self._walk(int(slots[row]), runs[row])
         return self._end(slots, runs)
+
+    def _compiles(self, slots: Slots) -> bool:
+        """Whether compiled loops take the next step of some answers."""
+        return self._kernels is not None and not self._ruled[slots].any()
 
     def _state(self) -> Any:
         """The state as compiled loops take it; they change it in place."""
@@ -424,9 +430,12 @@ class SpanBatch:
                 self._spend(slots[row], free)
         return items
 
+    def _root(self, slot: int) -> Cursor:
+        return Cursor(*self._roots[slot].tolist())
+
     def _equal(self, slot: int, position: int) -> tuple[int, int]:
         """Range of the positions of the items with the same tokens as one."""
-        cursor = self._roots[slot]
+        cursor = self._root(slot)
         while cursor.node >= 0:
             tokens, bounds = self.trie.choices(cursor.node)
             choice = int(bounds.searchsorted(position, side="right")) - 1
@@ -568,12 +577,10 @@ class SpanBatch:
         ):
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(new, array.dtype)]))
-        fields = np.zeros((new, self._root_fields.shape[1]), np.int32)
-        self._root_fields = np.concatenate([self._root_fields, fields])
+        self._roots = np.concatenate([self._roots, np.zeros((new, self._roots.shape[1]), np.int32)])
         empty = np.full((new, self._blocked.shape[1]), self.trie.num_positions, np.int32)
         self._blocked = np.concatenate([self._blocked, empty])
         self._excluded += [None] * new
-        self._roots += [self.trie.root(self.trie.domains[0])] * new
         self._domains += [None] * new
 
 
