@@ -134,26 +134,21 @@ class PackedModel:
             BackboneError: A layer of the model went round packed attention.
         """
         guessed = guesses or [()] * len(rows)
-        fed = [
+        trees = [
             branches(cache.length, new, own) if own else None
             for (cache, new), own in zip(rows, guessed, strict=True)
         ]
-        tokens: list[int] = []
-        positions: list[int] = []
-        counts, read, ends = [], [], []
-        for (cache, new), own in zip(rows, fed, strict=True):
-            first = len(tokens)
+        fed = [
+            new if tree is None else tree.token_ids
+            for (_, new), tree in zip(rows, trees, strict=True)
+        ]
+        read, ends, first = [], [], 0
+        for (_, new), tree, tokens in zip(rows, trees, fed, strict=True):
             read.append(first + len(new) - 1)
-            if own is None:
-                tokens += new
-                positions += range(cache.length, cache.length + len(new))
-            else:
-                tokens += own.token_ids
-                positions += own.positions[cache.length :].tolist()
-                ends += [first + end for end in own.read[1:]]
-            counts.append(len(tokens) - first)
+            ends += [] if tree is None else [first + end for end in tree.read[1:]]
+            first += len(tokens)
         caches = [cache for cache, _ in rows]
-        readout = self._feed(caches, counts, tokens, positions, read + ends, fed)
+        readout = self._feed(caches, fed, read + ends, trees)
         for cache, new in rows:
             cache.advance(len(new))
         return readout
@@ -165,31 +160,31 @@ class PackedModel:
         Raises:
             BackboneError: A layer of the model went round packed attention.
         """
-        trees = [new for _, new in rows]
-        counts = [len(new.token_ids) for new in trees]
-        starts = np.cumsum((0, *counts)).tolist()
-        readout = self._feed(
-            [cache for cache, _ in rows],
-            counts,
-            [token for new in trees for token in new.token_ids],
-            np.concatenate([n.positions[-len(n.token_ids) :] for n in trees]).tolist(),
-            [start + end for start, new in zip(starts, trees, strict=False) for end in new.read],
-            trees,
-        )
-        for (cache, _), count in zip(rows, counts, strict=True):
-            cache.advance(count)
+        trees = [tree for _, tree in rows]
+        fed = [tree.token_ids for tree in trees]
+        starts = np.cumsum([0, *map(len, fed)]).tolist()
+        read = [
+            start + end for start, tree in zip(starts, trees, strict=False) for end in tree.read
+        ]
+        readout = self._feed([cache for cache, _ in rows], fed, read, trees)
+        for (cache, _), tokens in zip(rows, fed, strict=True):
+            cache.advance(len(tokens))
         return readout
 
     def _feed(
         self,
         caches: Sequence[RowCache],
-        counts: Sequence[int],
-        tokens: Sequence[int],
-        positions: Sequence[int],
+        fed: Sequence[Sequence[int]],
         read: Sequence[int],
         trees: Sequence[Branches | None],
     ) -> Readout:
-        packed = self._packed_rows(caches, counts, trees)
+        """Feeds each row its tokens, plain or a tree; the caches are not advanced."""
+        packed = self._packed_rows(caches, [len(tokens) for tokens in fed], trees)
+        tokens = [token for own in fed for token in own]
+        positions: list[int] = []
+        for cache, own, tree in zip(caches, fed, trees, strict=True):
+            plain = range(cache.length, cache.length + len(own))
+            positions += plain if tree is None else tree.positions[cache.length :].tolist()
         wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
