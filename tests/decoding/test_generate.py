@@ -133,6 +133,18 @@ def test_greedy_equals_generate_with_the_processor(
     assert statistics.decisions == sum(decisions)
 
 
+def test_guesses_that_come_true_save_passes() -> None:
+    trie = ItemTrie.build([[a, b, c] for a in (4, 5) for b in (6, 7) for c in (8, 9)])
+    requests = [Request([token], scaffold=Scaffold(((),) * 8)) for token in (4, 6, 9)]
+    plain, guessing = (make_engine(make_model(0), trie, lookahead) for lookahead in (0, 16))
+    expected, found = plain.complete(requests), guessing.complete(requests)
+    assert [done.token_ids for done in found] == [done.token_ids for done in expected]
+    assert plain.statistics.guessed == 0
+    assert 0 < guessing.statistics.guessed_right < guessing.statistics.guessed
+    assert guessing.statistics.decisions == plain.statistics.decisions
+    assert guessing.statistics.forward_passes < plain.statistics.forward_passes
+
+
 @thorough
 @given(spelled_rows(), prompts, seeds, st.data())
 def test_no_answer_names_an_item_by_two_of_its_spellings(
