@@ -197,15 +197,15 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self._head is not None:
-            saved = RetrievalHead.load(resume_from_checkpoint)
-            self._head.load_state_dict(saved.state_dict())
+        self._load_head(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        self._load_head(str(self.state.best_model_checkpoint))
+
+    def _load_head(self, folder: str) -> None:
         if self._head is not None:
-            saved = RetrievalHead.load(str(self.state.best_model_checkpoint))
-            self._head.load_state_dict(saved.state_dict())
+            self._head.load_state_dict(RetrievalHead.load(folder).state_dict())
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
