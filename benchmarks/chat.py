@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ _TINY = ("cgen", "token", "ret")
 _SMOLLM2 = "smollm2"
 _ALL = [*_TINY, _SMOLLM2]
 _MIXED = ("--chat-ratio", 0.2, "--multi-round-ratio", 0.2)
-# So few steps need a larger share of it.
-_MIXED_MORE = ("--chat-ratio", 0.5, "--multi-round-ratio", 0.5)
+# As many questions as there are general conversations.
+_QUESTIONS = 500
+# Marks of a calculator in the answers of GSM8K.
+_CALCULATOR = re.compile(r"<<.*?>>")
 _METRICS = ("HR@10", "NDCG@10", "OOD@10")
 _ROUNDS = ("ExactlyK", "NoControl", "Numbered", "Accuracy")
 
@@ -40,7 +44,15 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=0, help="Users of tiny models; 0 for all.")
     parser.add_argument("--steps", type=int, default=0, help="Their steps; 0 for the recipe's.")
     parser.add_argument("--smollm2-users", type=int, default=32, help="Conversations of SmolLM2.")
-    parser.add_argument("--smollm2-steps", type=int, default=60, help="Steps of its training.")
+    parser.add_argument("--smollm2-steps", type=int, default=150, help="Steps of its training.")
+    parser.add_argument(
+        "--smollm2-mix",
+        nargs=2,
+        type=float,
+        default=(0.2, 0.3),
+        metavar=("CHAT", "ROUNDS"),
+        help="Conversations per sample of its training, and share of samples with a turn of one.",
+    )
     parser.add_argument("--threads", type=int, default=1, help="Threads of each run.")
     options = parser.parse_args()
     study = Study(options.out.resolve(), options.threads)
@@ -54,13 +66,22 @@ def main() -> None:
 
 
 def conversations(study: Study) -> tuple[Path, Path]:
-    """The general conversations, every fifth of them held out."""
+    """General conversations and questions with their answers, every fifth of them held out."""
     file = shared_data() / "chat" / "sharegpt_sample.json"
     every = json.loads(file.read_text(encoding="utf-8"))
+    with (shared_data() / "gsm8k" / "train.jsonl").open(encoding="utf-8") as lines:
+        every += [question_and_answer(json.loads(line)) for line in islice(lines, _QUESTIONS)]
     learned, held_out = study.folder / "chat-learned.json", study.folder / "chat-held-out.json"
     write_json(learned, [one for at, one in enumerate(every) if at % 5])
     write_json(held_out, every[::5])
     return learned, held_out
+
+
+def question_and_answer(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row of GSM8K in the format of ShareGPT."""
+    answer = _CALCULATOR.sub("", row["answer"])
+    said = (("human", row["question"]), ("gpt", answer))
+    return {"conversations": [{"from": speaker, "value": text} for speaker, text in said]}
 
 
 def tiny(
@@ -81,7 +102,7 @@ def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Names
         *("train", "sft", "--config", RECIPES / "smollm2" / "cgen.yaml", "--seed", _SEED),
         *("--data", study.data(_DOMAIN), "--teacher", study.teacher(_DOMAIN, _SEED)),
         *("--chat", learned, "--batch-size", 4, "--max-steps", options.smollm2_steps),
-        *_MIXED_MORE,
+        *("--chat-ratio", options.smollm2_mix[0], "--multi-round-ratio", options.smollm2_mix[1]),
         *mixed_precision(),
     )
     merged = study.of(_DOMAIN, _SEED) / "smollm2"

@@ -5,7 +5,9 @@ Every row of the batch writes items one after the other. Contenders:
 - ``SpanBatch``: what the engine does at a step, all rows at a decision and with ten items of their
   history excluded: allowed tokens, mask the scores, go on to the next decision, open the next span
   where one closed.
-- ``SpanBatch, arrays``: the same without numba, as loops cannot be compiled then.
+- ``SpanBatch, in lists``: the same, and every answer's tokens handed out as a list, as the engine
+  needs them.
+- ``SpanBatch, arrays``: the first without numba, as loops cannot be compiled then.
 - ``ItemConstrainedLogitsProcessor``: what plain ``generate`` does; it writes a new score matrix.
 - ``prefix_allowed_tokens_fn``: transformers' hook with a prefix tree of nested dictionaries, which
   does not even keep items from coming twice.
@@ -60,6 +62,7 @@ def time_spans(
     steps: int,
     *,
     compiled: bool = True,
+    in_lists: bool = False,
 ) -> tuple[list[float], float]:
     """Seconds of each step with the engine's constraint, and tokens written per row and step."""
     random = np.random.default_rng(0)
@@ -87,13 +90,15 @@ def time_spans(
         chosen = masked.argmax(-1).numpy()
         decided = time.perf_counter()
         runs = spans.choose(allowed, chosen)
-        closed = np.array([slot for slot, run in enumerate(runs) if run.item >= 0], dtype=np.int64)
+        closed = np.flatnonzero(runs.items >= 0)
+        read = list(runs) if in_lists else []
         while len(closed):
             opened = spans.open(closed)
-            closed = closed[[run.item >= 0 for run in opened]]
+            closed = closed[opened.items >= 0]
+            read += list(opened) if in_lists else []
         end = time.perf_counter()
         seconds.append(between - start + sure - again + end - decided)
-        written += sum(len(run.tokens) for run in runs)
+        written += len(runs.tokens)
     return seconds, written / batch / steps
 
 
@@ -210,6 +215,12 @@ def main() -> None:
     contenders: dict[str, tuple[Callable[[], list[float]], Callable[[], list[float]]]] = {
         "SpanBatch (engine)": (
             lambda: time_spans(tokens.trie(), tokens.eoi_token_id, scores, options.steps)[0],
+            lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
+        ),
+        "SpanBatch, in lists": (
+            lambda: time_spans(
+                tokens.trie(), tokens.eoi_token_id, scores, options.steps, in_lists=True
+            )[0],
             lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
         ),
         "SpanBatch, arrays": (

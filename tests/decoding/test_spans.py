@@ -176,7 +176,7 @@ def test_what_cannot_be_is_refused() -> None:
     [run] = spans.open(slot)
     assert run == ([4], -1)
     allowed = spans.allowed(slot)
-    assert spans.choose(allowed, np.array([1])) == [([6, EOI], 1)]
+    assert list(spans.choose(allowed, np.array([1]))) == [([6, EOI], 1)]
 
 
 def test_a_choice_that_leads_to_no_allowed_item_is_refused() -> None:
@@ -189,4 +189,4 @@ def test_a_choice_that_leads_to_no_allowed_item_is_refused() -> None:
     assert allowed.tokens.tolist() == [5, 6, 7]
     with pytest.raises(TrieError, match="token 6: leads to no item that is allowed"):
         spans.choose(allowed, np.array([1, 1]))
-    assert spans.choose(allowed, np.array([1, 2])) == [([6, EOI], 1), ([7, EOI], 2)]
+    assert list(spans.choose(allowed, np.array([1, 2]))) == [([6, EOI], 1), ([7, EOI], 2)]

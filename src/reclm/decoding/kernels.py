@@ -15,6 +15,17 @@ from numba import njit
 
 from reclm.items.trie import CLOSE
 
+# In place of an item: the span is open still, or closing it takes more than a loop.
+OPEN, HARD = -1, -2
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function into those that call it: a tree and a state have some hundred fields.
+
+    To pass them takes longer than most of what is done with them.
+    """
+    return njit(inline="always")(function)  # type: ignore[no-any-return]
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function at its first call, and keeps the result on the disk where it can."""
@@ -25,8 +36,19 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(function)  # type: ignore[no-any-return]
 
 
+# What was written, row after row; where that of each row ends; the item it names.
+Written = Int32[np.ndarray, " written"]
+Ends = Int64[np.ndarray, " rows"]
+Items = Int64[np.ndarray, " rows"]
+
+
 class Tree(NamedTuple):
-    """The arrays of a trie that a step needs; see :class:`~reclm.items.construction.TrieArrays`."""
+    """What a step needs of a trie; see :class:`~reclm.items.construction.TrieArrays`.
+
+    Attributes:
+        order: Item row at each position.
+        alone: Whether the spelling at a position is its item's only one; empty if all are.
+    """
 
     node_lo: Int32[np.ndarray, " nodes"]
     node_edges: Int32[np.ndarray, " nodes+1"]
@@ -34,6 +56,8 @@ class Tree(NamedTuple):
     bounds: Int32[np.ndarray, " edges+nodes"]
     tail_start: Int32[np.ndarray, " edges+domains+1"]
     tail: Int32[np.ndarray, " tail"]
+    order: Int32[np.ndarray, " positions"]
+    alone: Bool[np.ndarray, " positions"]
 
 
 class State(NamedTuple):
@@ -45,7 +69,9 @@ class State(NamedTuple):
         node: Node each stands at, -1 where the item has ended.
         blocked: Positions each may not name.
         blocked_count: How many these are.
-        counts: Scratch for the node with most edges, all zero between two steps.
+        left: How many positions each may still name.
+        unique: Whether each names an item at most once.
+        counts: Scratch for the node with most edges.
     """
 
     lo: Int32[np.ndarray, " slots"]
@@ -53,17 +79,16 @@ class State(NamedTuple):
     node: Int32[np.ndarray, " slots"]
     blocked: Int32[np.ndarray, "slots width"]
     blocked_count: Int64[np.ndarray, " slots"]
+    left: Int64[np.ndarray, " slots"]
+    unique: Bool[np.ndarray, " slots"]
     counts: Int32[np.ndarray, " most_edges"]
 
 
-@compiled
+@inlined
 def _choice_of(tree: Tree, node: int, position: int) -> int:
-    """The choice of a node that leads to a position, -1 if none does."""
-    edges = tree.node_edges[node + 1] - tree.node_edges[node]
+    """The choice of a node that leads to a position below it."""
     first = tree.node_edges[node] + node
-    if position < tree.bounds[first] or position >= tree.bounds[first + edges]:
-        return -1
-    low, high = 0, edges
+    low, high = 0, tree.node_edges[node + 1] - tree.node_edges[node]
     while high - low > 1:
         middle = (low + high) // 2
         if tree.bounds[first + middle] <= position:
@@ -71,6 +96,15 @@ def _choice_of(tree: Tree, node: int, position: int) -> int:
         else:
             high = middle
     return low
+
+
+@inlined
+def _num_blocked(state: State, slot: int) -> int:
+    """How many positions below its place an answer may not name."""
+    lo, hi, inside = state.lo[slot], state.hi[slot], 0
+    for position in state.blocked[slot, : state.blocked_count[slot]]:
+        inside += lo <= position < hi
+    return inside
 
 
 @compiled
@@ -117,56 +151,57 @@ def allow(
                 if listed[token]:
                     tokens[size], column[token], listed[token] = token, size, False
                     size += 1
-    mask = np.zeros((len(slots), size), np.bool_)
+    mask = np.empty((len(slots), size), np.bool_)
     for row, slot in enumerate(slots):
         if first_row[row] == row:
+            for at in range(size):
+                mask[row, at] = False
             node = state.node[slot]
             for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
                 token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
                 mask[row, column[token]] = True
     # What is blocked is cleared last row first, as others copy those in front.
     for row in range(len(slots) - 1, -1, -1):
-        slot = slots[row]
-        node, own = state.node[slot], state.blocked[slot, : state.blocked_count[slot]]
-        if first_row[row] != row:
-            mask[row] = mask[first_row[row]]
-        for position in own:
-            choice = _choice_of(tree, node, position)
-            if choice >= 0:
+        slot, source = slots[row], first_row[row]
+        if source != row:
+            for at in range(size):
+                mask[row, at] = mask[source, at]
+        if not _num_blocked(state, slot):
+            continue
+        lo, hi, node = state.lo[slot], state.hi[slot], state.node[slot]
+        state.counts[: tree.node_edges[node + 1] - tree.node_edges[node]] = 0
+        for position in state.blocked[slot, : state.blocked_count[slot]]:
+            if lo <= position < hi:
+                choice = _choice_of(tree, node, position)
                 state.counts[choice] += 1
                 edge = tree.node_edges[node] + choice
                 if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
                     token = tree.edge_token[edge]
                     mask[row, column[eoi if token == CLOSE else token]] = False
-        for position in own:
-            choice = _choice_of(tree, node, position)
-            if choice >= 0:
-                state.counts[choice] = 0
     return tokens, mask
 
 
-@compiled
+@inlined
 def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     """The only edge of a node that is left to an answer, -1 if there are several."""
-    own = state.blocked[slot, : state.blocked_count[slot]]
-    some = False
-    for position in own:
-        choice = _choice_of(tree, node, position)
-        if choice >= 0:
-            state.counts[choice] += 1
-            some = True
-    if not some:
+    first, end = tree.node_edges[node], tree.node_edges[node + 1]
+    # Every other edge has lost a position at least.
+    if _num_blocked(state, slot) < end - first - 1:
         return -1
+    lo, hi = state.lo[slot], state.hi[slot]
+    state.counts[: end - first] = 0
+    for position in state.blocked[slot, : state.blocked_count[slot]]:
+        if lo <= position < hi:
+            state.counts[_choice_of(tree, node, position)] += 1
     free, only = 0, -1
-    for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
-        choice = edge - tree.node_edges[node]
-        if tree.bounds[edge + node + 1] - tree.bounds[edge + node] > state.counts[choice]:
+    for edge in range(first, end):
+        width = tree.bounds[edge + node + 1] - tree.bounds[edge + node]
+        if width > state.counts[edge - first]:
             free, only = free + 1, edge
-        state.counts[choice] = 0
     return only if free == 1 else -1
 
 
-@compiled
+@inlined
 def _along(
     tree: Tree,
     state: State,
@@ -184,15 +219,16 @@ def _along(
         size += 1
     following = -1
     if tree.edge_token[edge] != CLOSE and hi - lo > 1:
-        first = edge == tree.node_edges[node]
-        following = node + 1 if first else np.searchsorted(tree.node_lo, lo)
+        # In preorder, and below each position there is one node at most behind its parent.
+        last = min(node + 1 + lo - tree.node_lo[node], len(tree.node_lo))
+        following = node + 1 + np.searchsorted(tree.node_lo[node + 1 : last], lo)
         if following == len(tree.node_lo) or tree.node_lo[following] != lo:
             following = -1
     state.node[slot] = following
     return size
 
 
-@compiled
+@inlined
 def _to_decision(
     tree: Tree,
     state: State,
@@ -214,6 +250,35 @@ def _to_decision(
     return size + 1
 
 
+@inlined
+def _item(tree: Tree, state: State, slot: int) -> int:
+    """The item whose end an answer has come to, now spent; else `OPEN`, or `HARD`.
+
+    Hard are items that share their title or have several, and those that there is no room to spend.
+    """
+    if state.node[slot] >= 0:
+        return OPEN
+    position, count = state.lo[slot], state.blocked_count[slot]
+    if state.hi[slot] - position > 1 or (len(tree.alone) and not tree.alone[position]):
+        return HARD
+    if state.unique[slot]:
+        if count == state.blocked.shape[1]:
+            return HARD
+        state.blocked[slot, count] = position
+        state.blocked_count[slot] += 1
+        state.left[slot] -= 1
+    return int(tree.order[position])
+
+
+@compiled
+def refused(allowed: Bool[np.ndarray, "rows tokens"], columns: Int64[np.ndarray, " rows"]) -> int:
+    """The first row whose choice is not allowed, -1 if there is none."""
+    for row, column in enumerate(columns):
+        if not allowed[row, column]:
+            return row
+    return -1
+
+
 @compiled
 def go_on(
     tree: Tree,
@@ -222,7 +287,7 @@ def go_on(
     chosen: Int32[np.ndarray, " rows"],
     eoi: int,
     longest: int,
-) -> tuple[Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"]]:
+) -> tuple[Written, Ends, Items, bool]:
     """Takes the next token of each row, and goes on to the decision behind it or to the end.
 
     Args:
@@ -235,11 +300,13 @@ def go_on(
 
     Returns:
         What was written, row after row: the tokens that were chosen, what they force, and the
-        closing ones; and where each row's ends.
+        closing ones; where each row's ends; the item it names, `OPEN` or `HARD`; and whether one
+        is hard.
     """
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
-    size = 0
+    items = np.empty(len(slots), np.int64)
+    size, hard = 0, False
     for row, slot in enumerate(slots):
         first, edge = tree.node_edges[state.node[slot]], tree.node_edges[state.node[slot] + 1] - 1
         if chosen[row] != eoi:
@@ -250,8 +317,9 @@ def go_on(
             size += 1
         size = _along(tree, state, slot, edge, written, size)
         size = _to_decision(tree, state, slot, eoi, written, size)
-        ends[row] = size
-    return written[:size], ends
+        ends[row], items[row] = size, _item(tree, state, slot)
+        hard |= items[row] == HARD
+    return written[:size], ends, items, hard
 
 
 @compiled
@@ -262,7 +330,7 @@ def enter(
     roots: Int32[np.ndarray, "slots 6"],
     eoi: int,
     longest: int,
-) -> tuple[Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"]]:
+) -> tuple[Written, Ends, Items, bool]:
     """Opens a span in each row, and goes on to the first decision or to the end.
 
     Args:
@@ -274,11 +342,13 @@ def enter(
         longest: Tokens of an item at most.
 
     Returns:
-        What was written, row after row, closing tokens included; and where each row's ends.
+        What was written, row after row, closing tokens included; where each row's ends; the item
+        it names, `OPEN` or `HARD`; and whether one is hard.
     """
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
-    size = 0
+    items = np.empty(len(slots), np.int64)
+    size, hard = 0, False
     for row, slot in enumerate(slots):
         lo, hi, _, node, chain, chain_end = roots[slot]
         state.lo[slot], state.hi[slot], state.node[slot] = lo, hi, node
@@ -286,5 +356,6 @@ def enter(
             written[size] = tree.tail[at]
             size += 1
         size = _to_decision(tree, state, slot, eoi, written, size)
-        ends[row] = size
-    return written[:size], ends
+        ends[row], items[row] = size, _item(tree, state, slot)
+        hard |= items[row] == HARD
+    return written[:size], ends, items, hard

@@ -10,14 +10,14 @@ it; only the mask over the scored tokens travels to the model's device.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -69,6 +69,45 @@ class Run(NamedTuple):
     item: int
 
 
+@dataclass(frozen=True, eq=False)
+class Runs(Sequence[Run]):
+    """What follows in each of some spans; a run's list is made when it is asked for.
+
+    Attributes:
+        tokens: Those of all, span after span.
+        ends: Where those of each span end.
+        items: Row of each item whose span is closed, else -1.
+    """
+
+    tokens: Int32[np.ndarray, " written"]
+    ends: Int64[np.ndarray, " rows"]
+    items: Int64[np.ndarray, " rows"]
+
+    @classmethod
+    def build(cls, tokens: Sequence[Sequence[int]], items: Sequence[int]) -> Runs:
+        """Puts the tokens of some spans one behind the other."""
+        flat = np.fromiter(chain.from_iterable(tokens), np.int32)
+        ends = np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))
+        return cls(flat, ends, np.array(items, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Run]:
+        flat: list[int] = self.tokens.tolist()
+        each = [flat[start:end] for start, end in pairwise([0, *self.ends.tolist()])]
+        return map(Run, each, self.items.tolist())
+
+
 class SpanBatch:
     """Spans of many answers over one trie; answers join and leave.
 
@@ -108,6 +147,7 @@ class SpanBatch:
         self._roots = np.empty((0, len(Cursor._fields)), np.int32)
         self._domains: list[str | None] = []
         self._ruled = np.empty(0, np.bool_)
+        self._num_ruled = 0
         largest = max(int(trie.arrays.edge_token.max(initial=0)), eoi_token_id)
         # Scratch: which tokens are listed, and where.
         self._listed = np.zeros(largest // 8 * 8 + 8, dtype=np.bool_)
@@ -118,8 +158,13 @@ class SpanBatch:
             degrees, tails = np.diff(arrays.node_edges), np.diff(arrays.tail_start)
             self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
             self._longest = int(arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
+            alone = np.empty(0, np.bool_) if trie.alone is None else trie.alone
+            beside = {"order": trie.order, "alone": alone}
             self._tree = self._kernels.Tree(
-                *(getattr(arrays, name) for name in self._kernels.Tree._fields)
+                *(
+                    beside.get(name, getattr(arrays, name, None))
+                    for name in self._kernels.Tree._fields
+                )
             )
 
     def __len__(self) -> int:
@@ -167,6 +212,7 @@ class SpanBatch:
         self._block(slot, listed)
         self._excluded[slot] = excluded
         self._ruled[slot] = excluded is not None and excluded.before is not None
+        self._num_ruled += int(self._ruled[slot])
         self._roots[slot] = root
         self._domains[slot] = domain
         return slot
@@ -175,6 +221,7 @@ class SpanBatch:
         """Forgets an answer."""
         self._blocked[slot] = self.trie.num_positions
         self._excluded[slot] = None
+        self._num_ruled -= int(self._ruled[slot])
         self._node[slot] = -1
         self._vacant.append(slot)
 
@@ -192,7 +239,7 @@ class SpanBatch:
         free[self.trie.order[self._blocked[slot, : self._blocked_count[slot]]]] = False
         return free
 
-    def open(self, slots: Slots) -> list[Run]:
+    def open(self, slots: Slots) -> Runs:
         """Opens spans, and goes on to the first decision in each.
 
         Raises:
@@ -205,10 +252,12 @@ class SpanBatch:
             )
         if self._compiles(slots):
             assert self._kernels is not None
-            written, ends = self._kernels.enter(
-                self._tree, self._state(), slots, self._roots, self._eoi, self._longest
+            return self._ran(
+                slots,
+                *self._kernels.enter(
+                    self._tree, self._state, slots, self._roots, self._eoi, self._longest
+                ),
             )
-            return self._end(slots, _split(written, ends))
         lo, hi, node, chain, chain_end = self._roots[slots][:, [0, 1, 3, 4, 5]].T
         places = _Places(lo, hi, node, chain, chain_end)
         return self._follow(slots, [[] for _ in slots], places, hi - lo - self._left[slots])
@@ -235,7 +284,7 @@ class SpanBatch:
         if self._compiles(slots):
             assert self._kernels is not None
             tokens, mask = self._kernels.allow(
-                self._tree, self._state(), slots, self._eoi, self._listed, self._column
+                self._tree, self._state, slots, self._eoi, self._listed, self._column
             )
             return Allowed(slots, tokens, mask, self._node[slots])
         nodes = self._nodes(self._node[slots])
@@ -254,7 +303,7 @@ class SpanBatch:
         mask[row, column[nodes.start[nodes.place[row]] + child]] = False
         return Allowed(slots, union, mask, self._node[slots])
 
-    def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> list[Run]:
+    def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> Runs:
         """Takes the next token of each open span, and goes on to the decision behind it.
 
         Args:
@@ -265,16 +314,21 @@ class SpanBatch:
             TrieError: A token is not allowed; the state is unchanged.
         """
         tokens = allowed.tokens[columns]
-        free = allowed.mask[np.arange(len(columns)), columns]
-        if not free.all():
-            raise TrieError(f"token {tokens[~free][0]}: leads to no item that is allowed")
         slots = allowed.slots
         if self._compiles(slots):
             assert self._kernels is not None
-            written, ends = self._kernels.go_on(
-                self._tree, self._state(), slots, tokens, self._eoi, self._longest
+            refused = self._kernels.refused(allowed.mask, columns)
+            if refused >= 0:
+                raise TrieError(_refusal(tokens[refused]))
+            return self._ran(
+                slots,
+                *self._kernels.go_on(
+                    self._tree, self._state, slots, tokens, self._eoi, self._longest
+                ),
             )
-            return self._end(slots, _split(written, ends))
+        free = allowed.mask[np.arange(len(columns)), columns]
+        if not free.all():
+            raise TrieError(_refusal(tokens[~free][0]))
         nodes = self._nodes(allowed.nodes)
         # Each node's tokens ascend, its closing choice behind them: so do the keys of all nodes.
         known = self.trie.arrays.edge_token[nodes.edges].astype(np.int64)
@@ -285,9 +339,7 @@ class SpanBatch:
         runs = [[token] for token in tokens.tolist()]
         return self._take(slots, nodes.edges[found], runs)
 
-    def _take(
-        self, slots: Slots, edges: Int64[np.ndarray, " rows"], runs: list[list[int]]
-    ) -> list[Run]:
+    def _take(self, slots: Slots, edges: Int64[np.ndarray, " rows"], runs: list[list[int]]) -> Runs:
         """Goes along an edge in each span; its own token stands in the run already."""
         arrays = self.trie.arrays
         nodes = self._node[slots]
@@ -325,7 +377,7 @@ class SpanBatch:
         runs: list[list[int]],
         places: _Places,
         blocked: Int64[np.ndarray, " rows"],
-    ) -> list[Run]:
+    ) -> Runs:
         """Goes on in each span to its next decision, or to its end.
 
         Args:
@@ -345,16 +397,38 @@ class SpanBatch:
 
     def _compiles(self, slots: Slots) -> bool:
         """Whether compiled loops take the next step of some answers."""
-        return self._kernels is not None and not self._ruled[slots].any()
+        return self._kernels is not None and not (self._num_ruled and self._ruled[slots].any())
 
-    def _state(self) -> Any:
-        """The state as compiled loops take it; they change it in place."""
-        assert self._kernels is not None
-        return self._kernels.State(
-            self._lo, self._hi, self._node, self._blocked, self._blocked_count, self._counts
-        )
+    def _renew_state(self) -> None:
+        """Tells compiled loops of the arrays, which they change in place, once these are others."""
+        if self._kernels is not None:
+            self._state = self._kernels.State(
+                self._lo,
+                self._hi,
+                self._node,
+                self._blocked,
+                self._blocked_count,
+                self._left,
+                self._unique,
+                self._counts,
+            )
 
-    def _end(self, slots: Slots, runs: list[list[int]]) -> list[Run]:
+    def _ran(
+        self,
+        slots: Slots,
+        tokens: Int32[np.ndarray, " written"],
+        ends: Int64[np.ndarray, " rows"],
+        items: Int64[np.ndarray, " rows"],
+        some_hard: bool,
+    ) -> Runs:
+        """What compiled loops wrote; spans that are hard to close are left to us."""
+        if some_hard:
+            assert self._kernels is not None
+            hard = np.flatnonzero(items == self._kernels.HARD)
+            items[hard] = self._close(slots[hard])
+        return Runs(tokens, ends, items)
+
+    def _end(self, slots: Slots, runs: list[list[int]]) -> Runs:
         """Closes the spans that have come to their end."""
         items = [-1] * len(runs)
         ended = np.flatnonzero(self._node[slots] < 0)
@@ -363,7 +437,7 @@ class SpanBatch:
                 items[row] = item
                 if runs[row][-1:] != [self._eoi]:
                     runs[row].append(self._eoi)
-        return list(map(Run, runs, items))
+        return Runs.build(runs, items)
 
     def _walk(self, slot: int, run: list[int]) -> None:
         """Goes along the choices of one span while a single one is left."""
@@ -559,6 +633,7 @@ class SpanBatch:
             )
             wider[:, : self._blocked.shape[1]] = self._blocked
             self._blocked = wider
+            self._renew_state()
 
     def _grow(self) -> None:
         """Doubles the number of slots."""
@@ -582,6 +657,7 @@ class SpanBatch:
         self._blocked = np.concatenate([self._blocked, empty])
         self._excluded += [None] * new
         self._domains += [None] * new
+        self._renew_state()
 
 
 class _Nodes(NamedTuple):
@@ -614,11 +690,8 @@ class _Places(NamedTuple):
     chain_end: Int32[np.ndarray, " rows"]
 
 
-def _split(
-    written: Int32[np.ndarray, " written"], ends: Int64[np.ndarray, " rows"]
-) -> list[list[int]]:
-    flat: list[int] = written.tolist()
-    return [flat[start:end] for start, end in pairwise([0, *ends.tolist()])]
+def _refusal(token: int) -> str:
+    return f"token {token}: leads to no item that is allowed"
 
 
 def _extend(
