@@ -32,6 +32,7 @@ from reclm.backbone import ModelSpec, add_codes
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories
 from reclm.decoding.generate import Completion, Request
+from reclm.decoding.packed import PackedModel
 from reclm.items.semantic_ids import SemanticIds
 from reclm.recommender import Recommender
 
@@ -92,14 +93,16 @@ def recommender_of(folder: Path, options: argparse.Namespace, method: str) -> Re
     catalog = Catalog.load(folder)
     backbone, model = backbone_of(options), options.model
     if method == "cgen":
-        return Recommender(backbone, ModelSpec(base=model), catalog)
+        packed = PackedModel(backbone.model, frozen=True)
+        return Recommender(backbone, ModelSpec(base=model), catalog, packed=packed)
     random = np.random.default_rng(0)
     codes = random.integers(256, size=(2 * len(catalog), 4))
     codes = np.unique(codes, axis=0)
     codes = random.permutation(codes)[: len(catalog)].astype(np.int32)
     ids = SemanticIds(codes, (256,) * 4)
     spec = ModelSpec(base=model, method="token", item_form="codes", code_sizes=ids.sizes)
-    return Recommender(add_codes(backbone, ids.sizes), spec, catalog, ids)
+    coded = add_codes(backbone, ids.sizes)
+    return Recommender(coded, spec, catalog, ids, packed=PackedModel(coded.model, frozen=True))
 
 
 def most_decisions(recommender: Recommender, completions: Sequence[Completion]) -> int:

@@ -156,11 +156,12 @@ def _cell(found: dict[str, float] | None) -> str:
 
 _NOTES = """\
 MovieLens-100K, seen items excluded, in brackets 95 % of the bootstrap over conversations. Round 0
-is a worked GSM8K example in the same conversation. Tiny models start from scratch: all the language
-they meet are movies and 400 general conversations, so nobody expects right numbers of them; what
-counts is that no item is outside the catalog whatever they are asked. Perplexity is that of general
-conversations that were held out, which are much like those that were not: 500 with 20 different
-openings. Minutes are those of one processor core."""
+is a worked GSM8K example in the same conversation. Mixed in are 400 general conversations and 400
+questions of the training set of GSM8K; those of round 2 are of its test set. Tiny models start from
+scratch: this and movies are all the language they meet, and nobody expects right numbers of them.
+What counts is that no item is outside the catalog, whatever they are asked. Perplexity is that of
+general conversations that were held out, which are much like those that were not: 500 with 20
+different openings. Minutes are those of one processor core."""
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from reclm.backbone import Backbone, ModelSpec, TinyConfig, base_model, create_t
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories
 from reclm.decoding.generate import Request
+from reclm.decoding.packed import PackedModel
 from reclm.recommender import Recommender
 from reclm.retrieval import RetrievalHead
 
@@ -92,8 +93,10 @@ def measure(folder: Path, model: str, batch: int, k: int, rounds: int) -> list[l
     catalog = Catalog.load(folder)
     histories = Histories.load(folder, catalog)
     backbone = make_backbone(model, catalog)
-    retrieving = Recommender(backbone, ModelSpec(base=model, method="ret"), catalog)
-    writing = Recommender(replace(backbone, head=None), ModelSpec(base=model), catalog)
+    packed = PackedModel(backbone.model, frozen=True)
+    retrieving = Recommender(backbone, ModelSpec(base=model, method="ret"), catalog, packed=packed)
+    without_head = replace(backbone, head=None)
+    writing = Recommender(without_head, ModelSpec(base=model), catalog, packed=packed)
     rows = [histories.history(user).tolist() for user in range(batch)]
     requests = [retrieving.list_request(row, k) for row in rows]
     written = [writing.list_request(row, k) for row in rows]

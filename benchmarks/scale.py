@@ -26,6 +26,7 @@ from benchmarks.report import (
 
 from reclm.data.catalog import Catalog
 from reclm.decoding.generate import Engine, Request, Scaffold
+from reclm.decoding.packed import PackedModel
 from reclm.items.titles import canonical_titles
 from reclm.items.tokens import encode_titles
 from reclm.items.trie import ItemTrie
@@ -95,11 +96,11 @@ def main() -> None:
         tuple(backbone.tokenizer.encode(f"\n{number}. ", add_special_tokens=False))
         for number in range(1, options.k + 1)
     )
-    engines = {}
+    engines, packed = {}, PackedModel(backbone.model, frozen=True)
     for size in options.sizes:
         trie = ItemTrie.build(editions([list(title) for title in titles], size))
         engines[size] = Engine(
-            backbone.model,
+            packed,
             trie,
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,

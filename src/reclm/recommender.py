@@ -20,6 +20,7 @@ from reclm.data.chat import Role
 from reclm.decoding.beam import ItemBeam, RankedItems, Slot
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.generate import Completion, Engine, Grounding, Request, Scaffold
+from reclm.decoding.packed import PackedModel
 from reclm.decoding.retrieve import ItemRanking, ItemRetriever
 from reclm.dialogue.render import Message, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
@@ -55,6 +56,7 @@ class Recommender:
         semantic_ids: Codes of the items, for a model that writes codes.
         aliases: Spellings of the items besides their titles, for a model that writes those too.
             What is said of an item, in answers and in further prompts, is its title.
+        packed: The same model as the engine feeds it, where there is one already.
 
     Attributes:
         backbone: Model and tokenizer.
@@ -80,6 +82,7 @@ class Recommender:
         catalog: Catalog,
         semantic_ids: SemanticIds | None = None,
         aliases: Aliases | None = None,
+        packed: PackedModel | None = None,
     ) -> None:
         titles = canonical_titles(catalog, backbone.tokenizer)
         self.backbone = backbone
@@ -94,7 +97,7 @@ class Recommender:
         self._longest_alias = 0
         self._ground(self._spelled_trie(), retriever)
         self.engine = Engine(
-            backbone.model,
+            packed or backbone.model,
             self._trie,
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,
@@ -127,12 +130,16 @@ class Recommender:
         self._beam: ItemBeam | ItemRanking | None = None
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "auto") -> Recommender:
+    def from_pretrained(
+        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True
+    ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
         Args:
             folder: Folder of a trained model.
             device: ``auto``, ``cpu``, ``cuda``, ...
+            frozen: Nothing will change the weights; see
+                :class:`~reclm.decoding.packed.PackedModel`.
 
         Raises:
             BackboneError: The model is incomplete or damaged.
@@ -146,7 +153,8 @@ class Recommender:
             semantic_ids = load_semantic_ids(folder, catalog)
         backbone, spec = load_model(folder, device)
         aliases = Aliases.load(folder, catalog, spec.aliases)
-        return cls(backbone, spec, catalog, semantic_ids, aliases)
+        packed = PackedModel(backbone.model, frozen=frozen)
+        return cls(backbone, spec, catalog, semantic_ids, aliases, packed)
 
     def with_catalog(
         self,
@@ -176,7 +184,7 @@ class Recommender:
                     f"catalog comes without; {backbone.head.how_to_embed()}"
                 )
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
-        return Recommender(backbone, self.spec, catalog, semantic_ids)
+        return Recommender(backbone, self.spec, catalog, semantic_ids, packed=self.engine.model)
 
     @property
     def beam(self) -> ItemBeam | ItemRanking:

@@ -22,6 +22,7 @@ from reclm.decoding.generate import (
     Scaffold,
     TextToken,
 )
+from reclm.decoding.packed import PackedModel
 from reclm.decoding.processor import ItemConstrainedLogitsProcessor
 from reclm.errors import BackboneError, ConfigError, NoItemLeftError, TokenizerError
 from reclm.items.tokens import ItemTokens
@@ -49,7 +50,7 @@ seeds = st.integers(0, 3)
 
 def make_engine(model: Any, trie: ItemTrie, lookahead: int | None = None) -> Engine:
     return Engine(
-        model,
+        PackedModel(model, frozen=True),
         trie,
         soi_token_id=SOI,
         eoi_token_id=EOI,

@@ -77,7 +77,7 @@ def expected_logits(model: Any, tokens: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("name", MODELS)
 def test_ragged_rows_score_as_each_row_alone_does(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model, batched=batched)
+    packed = PackedModel(model, batched=batched, frozen=not batched)
     random = np.random.default_rng(1)
     caches = [RowCache() for _ in range(4)]
     seen: list[list[int]] = [[] for _ in caches]
@@ -103,7 +103,7 @@ def test_ragged_rows_score_as_each_row_alone_does(name: str, batched: bool) -> N
 @pytest.mark.parametrize("name", MODELS)
 def test_branches_score_as_each_text_alone_does(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model, batched=batched)
+    packed = PackedModel(model, batched=batched, frozen=not batched)
     prompt, texts = [5, 9, 3, 30, 8], [[7, 11], [7, 12], [40, 41, 42]]
     cache = RowCache()
     packed.forward([(cache, prompt)])
@@ -130,7 +130,7 @@ def test_branches_score_as_each_text_alone_does(name: str, batched: bool) -> Non
 @pytest.mark.parametrize("name", ["llama", "mistral, sliding window"])
 def test_rows_that_begin_alike_are_copied(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model, batched=batched)
+    packed = PackedModel(model, batched=batched, frozen=not batched)
     random = np.random.default_rng(2)
     first = random.integers(3, VOCAB, 70).tolist()
     old = RowCache()
@@ -204,7 +204,7 @@ def test_models_that_cannot_be_packed_are_refused() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_guesses_score_as_if_they_were_certain_and_may_come_true(name: str, batched: bool) -> None:
     model = make(name)
-    packed = PackedModel(model, batched=batched)
+    packed = PackedModel(model, batched=batched, frozen=not batched)
     texts = [[5, 9, 11, 4, 30, 8], [7, 12], [3]]
     caches = [RowCache() for _ in texts]
     packed.forward([(cache, text) for cache, text in zip(caches, texts, strict=True)])

@@ -5,40 +5,58 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from reclm.decoding.products import FewRows, few_rows_linear
+from reclm.decoding.products import LaidOutLayers
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(1, 7), (2, 7), (1, 3, 7), (2, 3, 7), (6, 7), (7, 7), (0, 7)])
-def test_it_is_a_linear_layer(shape: tuple[int, ...], bias: bool) -> None:
+@pytest.mark.parametrize("shape", [(1, 7), (2, 7), (1, 3, 7), (2, 3, 7), (300, 7)])
+def test_a_copy_computes_what_its_layer_does(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
     layer, inputs = nn.Linear(7, 5, bias=bias), torch.randn(shape)
-    found = few_rows_linear(inputs, layer.weight, layer.bias)
+    product = LaidOutLayers([layer]).product(layer)
+    assert product is not layer
+    with torch.no_grad():
+        found = product(inputs)
     torch.testing.assert_close(found, F.linear(inputs, layer.weight, layer.bias))
     assert found.is_contiguous()
 
 
-def test_layers_are_changed_for_few_rows_only_and_left_as_they_were() -> None:
+def test_layers_are_left_as_they_were_and_those_of_others_untouched() -> None:
     class Doubled(nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)
 
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Doubled(4, 2))
-    few = FewRows(model)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Doubled(4, 2), nn.Linear(2, 2))
+    model[3].bfloat16()
+    layers = LaidOutLayers(model.modules())
+    assert all(layers.product(layer) is layer for layer in model[1:])
     inputs = torch.randn(3, 3)
-    expected = model(inputs)
-    with few(3):
-        assert "forward" in vars(model[0])
-        assert "forward" not in vars(model[2])
-        torch.testing.assert_close(model(inputs), expected)
-    assert "forward" not in vars(model[0])
-    # As offloading does: what others have put there stays, and computes.
-    vars(model[0])["forward"] = offloaded = lambda given: torch.zeros(len(given), 4)
-    with few(3):
-        assert model[0](inputs).eq(0).all()
-    assert vars(model[0]).pop("forward") is offloaded
-    with few(1):
+    with torch.no_grad():
+        expected = model[:3](inputs)
+        with layers():
+            assert "forward" in vars(model[0])
+            torch.testing.assert_close(model[:3](inputs), expected)
         assert "forward" not in vars(model[0])
-    with pytest.raises(RuntimeError, match="shapes"), few(2):
-        model(torch.randn(2, 4))
+        # As offloading does: what others have put there stays, and computes.
+        vars(model[0])["forward"] = offloaded = lambda given: torch.zeros(len(given), 4)
+        with layers():
+            assert model[0](inputs).eq(0).all()
+        assert LaidOutLayers([model[0]]).product(model[0]) is model[0]
+        assert vars(model[0]).pop("forward") is offloaded
+        with pytest.raises(RuntimeError), layers():
+            model(torch.randn(2, 4))
     assert "forward" not in vars(model[0])
+
+
+@torch.no_grad()
+def test_a_copy_of_a_weight_that_has_changed_is_not_used() -> None:
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(7, 5), torch.randn(2, 7)
+    product = LaidOutLayers([layer]).product(layer)
+    before = product(inputs)
+    layer.weight += 1
+    assert torch.equal(product(inputs), layer(inputs))
+    assert not torch.allclose(product(inputs), before)
+    product = LaidOutLayers([layer]).product(layer)
+    layer.weight = nn.Parameter(torch.zeros(5, 7))
+    assert torch.equal(product(inputs), layer.bias.expand(2, 5))

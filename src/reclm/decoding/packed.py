@@ -7,7 +7,7 @@ attention knows about rows.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from reclm.backbone import base_model, output_rows
 from reclm.decoding.attention import IMPLEMENTATION, KEYWORD, Branches, PackedRows
 from reclm.decoding.cache import KeyValuePool, RowCache, Writes
 from reclm.decoding.lookahead import Guess, branches
-from reclm.decoding.products import FewRows
+from reclm.decoding.products import LaidOutLayers
 from reclm.errors import BackboneError
 
 __all__ = ["Branches", "PackedModel", "Readout", "RowCache"]
@@ -44,7 +44,7 @@ class Readout:
         self,
         hidden: Float[Tensor, "rows hidden"] | None,
         logits: Float[Tensor, "rows vocab"] | None,
-        head: nn.Module,
+        head: Callable[..., Tensor],
         weight: Float[Tensor, "vocab hidden"],
         bias: Float[Tensor, " vocab"] | None,
     ) -> None:
@@ -94,13 +94,15 @@ class PackedModel:
         model: Any transformers causal LM, also within a PEFT wrapper.
         batched: Attend to all rows at once, padded, instead of one by one; None does so on
             accelerators, where the number of kernels counts.
+        frozen: Nothing will change the weights: in float32 on a CPU the linear layers are computed
+            by copies of theirs that are laid out for it, which takes as much memory again.
 
     Raises:
         BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
             has layers that packed rows do not support.
     """
 
-    def __init__(self, model: Any, *, batched: bool | None = None) -> None:
+    def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
         self._configs = _configs(model)
         _check_support(model, self._configs)
         self._model = model
@@ -110,7 +112,7 @@ class PackedModel:
         self.device: torch.device = self._weight.device
         self._linear = self._head_is_linear()
         self._batched = self.device.type != "cpu" if batched is None else batched
-        self._few_rows = FewRows(self._base if self._is_plain_cpu() else nn.Identity())
+        self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._pool = KeyValuePool()
 
     @torch.no_grad()
@@ -193,7 +195,7 @@ class PackedModel:
             KEYWORD: packed,
         }
         hidden = logits = None
-        with self._packed(), self._few_rows(len(tokens)):
+        with self._packed(), self._laid_out():
             if self._linear:
                 hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
@@ -203,7 +205,8 @@ class PackedModel:
                 f"{type(self._model).__name__} sent {len(packed.layers)} of {self._layers} layers "
                 "through its attention interface; packed rows need all of them"
             )
-        return Readout(hidden, logits, self._head, self._weight, self._bias)
+        head = self._laid_out.product(self._head)
+        return Readout(hidden, logits, head, self._weight, self._bias)
 
     def _packed_rows(
         self,
@@ -231,9 +234,6 @@ class PackedModel:
             self._batched,
             tuple(trees),
         )
-
-    def _is_plain_cpu(self) -> bool:
-        return self.device.type == "cpu" and self._weight.dtype == torch.float32
 
     @property
     def _layers(self) -> int:

@@ -78,6 +78,7 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     """The model with its catalog; a chat model that is none of ours takes that of a domain."""
     from reclm.backbone import SPEC_FILE, ModelSpec, load_backbone
     from reclm.data.catalog import Catalog
+    from reclm.decoding.packed import PackedModel
     from reclm.recommender import Recommender
 
     if (config.model / SPEC_FILE).exists():
@@ -93,7 +94,8 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     backbone = load_backbone(config.model, device=config.device)
     backbone.model.eval()
     spec = ModelSpec(base=str(config.model))
-    return Recommender(backbone, spec, Catalog.load(folder, name))
+    packed = PackedModel(backbone.model, frozen=True)
+    return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
 
 
 def _check(config: ServeConfig) -> dict[str, Path]:
