@@ -60,3 +60,27 @@ def test_a_copy_of_a_weight_that_has_changed_is_not_used() -> None:
     product = LaidOutLayers([layer]).product(layer)
     layer.weight = nn.Parameter(torch.zeros(5, 7))
     assert torch.equal(product(inputs), layer.bias.expand(2, 5))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_pass_frozen_layers_and_trained_ones_are_left_out(bias: bool) -> None:
+    torch.manual_seed(0)
+    frozen, trained = nn.Linear(7, 5, bias=bias).requires_grad_(False), nn.Linear(5, 3)
+    model = nn.Sequential(frozen, nn.Tanh(), trained)
+    layers = LaidOutLayers(model, differentiable=True)
+    assert layers.product(trained) is trained
+    inputs = torch.randn(2, 3, 7, requires_grad=True)
+    model(inputs).square().sum().backward()
+    expected = [inputs.grad, trained.weight.grad]
+    inputs.grad = trained.weight.grad = None
+    with layers():
+        found = model(inputs)
+    found.square().sum().backward()
+    torch.testing.assert_close([inputs.grad, trained.weight.grad], expected)
+
+
+def test_mixed_precision_is_left_to_the_layer() -> None:
+    layer, inputs = nn.Linear(7, 5).requires_grad_(False), torch.randn(2, 7)
+    product = LaidOutLayers([layer], differentiable=True).product(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert product(inputs).dtype == torch.bfloat16

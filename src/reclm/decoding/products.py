@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name the PyTorch documentation uses
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Product = Callable[[Tensor], Tensor]
 
@@ -28,11 +29,16 @@ class LaidOutLayers:
     Args:
         layers: Parts of a model. Taken are plain linear layers in float32 on a CPU: not those of
             subclasses of ``nn.Linear``, nor those that something else has given a way of their own.
+        differentiable: Gradients pass, by a second copy; layers that are trained are left out.
     """
 
-    def __init__(self, layers: Iterable[nn.Module]) -> None:
+    def __init__(self, layers: Iterable[nn.Module], *, differentiable: bool = False) -> None:
         found = [layer for layer in layers if _is_plain(layer)] if _has_onednn() else []
-        self._products: dict[nn.Module, Product] = {layer: _product_of(layer) for layer in found}
+        if differentiable:
+            found = [one for one in found if not any(p.requires_grad for p in one.parameters())]
+        self._products: dict[nn.Module, Product] = {
+            layer: _product_of(layer, differentiable=differentiable) for layer in found
+        }
 
     def product(self, layer: nn.Module) -> Callable[..., Tensor]:
         """What computes a layer: its copy where there is one, else the layer itself."""
@@ -40,7 +46,7 @@ class LaidOutLayers:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Computes so within the context; gradients do not pass."""
+        """Computes so within the context."""
         changed = []
         try:
             for layer, product in self._products.items():
@@ -68,21 +74,48 @@ def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _product_of(layer: nn.Linear) -> Product:
-    weight = layer.weight
-    copied = _state(weight)
-    # Inductor lays frozen weights out by the same two operations.
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+def _product_of(layer: nn.Linear, *, differentiable: bool) -> Product:
+    weight, copied = layer.weight, _state(layer.weight)
+    forward = _laid_out(weight)
+    backward = _laid_out(weight.T.contiguous()) if differentiable else None
 
     def product(inputs: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows outputs"]:
-        if layer.weight is not weight or _state(weight) != copied or inputs.dtype != torch.float32:
+        mixed = inputs.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if mixed or layer.weight is not weight or _state(weight) != copied:
             return F.linear(inputs, layer.weight, layer.bias)
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs, laid_out, layer.bias, "none", [], ""
-        )
-        return outputs
+        if backward is None:
+            return _multiplied(inputs, forward, layer.bias)
+        return _Product.apply(inputs, forward, backward, layer.bias)  # type: ignore[no-any-return, no-untyped-call]
 
     return product
+
+
+class _Product(torch.autograd.Function):
+    """A frozen linear layer; its gradient is the product with the transposed weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, forward: Tensor, backward: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        # Not saved as others are: they never change, and their layout is no business of autograd.
+        ctx.transposed = backward
+        return _multiplied(inputs, forward, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _multiplied(gradient.contiguous(), ctx.transposed, None), None, None, None
+
+
+# Inductor lays frozen weights out, and multiplies by them, by the same two operations.
+def _laid_out(weight: Tensor) -> Tensor:
+    copied: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    return copied
+
+
+def _multiplied(inputs: Tensor, laid_out: Tensor, bias: Tensor | None) -> Tensor:
+    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, laid_out, bias, "none", [], "")
+    return outputs
 
 
 def _state(weight: Tensor) -> tuple[int, int]:

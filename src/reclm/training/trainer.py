@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -18,6 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from reclm.artifacts import write_json
 from reclm.backbone import base_model, output_rows
 from reclm.config import LossType
+from reclm.decoding.products import LaidOutLayers
 from reclm.retrieval import RetrievalHead
 from reclm.training.losses import ScopedTargets, scoped_cross_entropy
 from reclm.training.retrieval_loss import ItemTargets, Retrieval, retrieval_cross_entropy
@@ -32,7 +35,8 @@ def scoped_forward(
     """Makes a causal language model's forward pass return the scoped loss.
 
     The loss is computed inside the forward pass, because wrappers for several processes (DDP, FSDP,
-    DeepSpeed) gather weights and arrange for gradients there.
+    DeepSpeed) gather weights and arrange for gradients there. In float32 on a CPU, frozen linear
+    layers are computed by copies of their weights.
 
     Args:
         model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
@@ -42,6 +46,11 @@ def scoped_forward(
             the model.
     """
 
+    @cache
+    def laid_out() -> LaidOutLayers:
+        # Made when first used, as the model is not on its device before.
+        return LaidOutLayers(model.modules(), differentiable=True)
+
     def forward(
         self: nn.Module,
         input_ids: Int64[Tensor, "batch length"],
@@ -50,7 +59,11 @@ def scoped_forward(
         items: ItemTargets | None = None,
         num_spans: Tensor | None = None,
     ) -> Float[Tensor, ""]:
-        hidden = base_model(self)(input_ids=input_ids, use_cache=False).last_hidden_state
+        # Layers that are computed again, for their gradients, would be so outside of the context.
+        again = getattr(self, "is_gradient_checkpointing", False)
+        mixed = torch.is_autocast_enabled("cpu")
+        with nullcontext() if again or mixed else laid_out()():
+            hidden = base_model(self)(input_ids=input_ids, use_cache=False).last_hidden_state
         total: Tensor = hidden.new_zeros((), dtype=torch.float32)
         if retrieval is None or not retrieval.only_head:
             weight, bias = output_rows(self)
