@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from reclm.decoding.products import LaidOutLayers
+from reclm.decoding.products import LaidOutLayers, has_onednn
+
+pytestmark = pytest.mark.skipif(not has_onednn(), reason="this PyTorch has no oneDNN to lay out by")
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, TypeGuard
 
 import torch
@@ -33,7 +34,7 @@ class LaidOutLayers:
     """
 
     def __init__(self, layers: Iterable[nn.Module], *, differentiable: bool = False) -> None:
-        found = [layer for layer in layers if _is_plain(layer)] if _has_onednn() else []
+        found = [layer for layer in layers if _is_plain(layer)] if has_onednn() else []
         if differentiable:
             found = [one for one in found if not any(p.requires_grad for p in one.parameters())]
         self._products: dict[nn.Module, Product] = {
@@ -59,10 +60,17 @@ class LaidOutLayers:
                 del vars(layer)["forward"]
 
 
-def _has_onednn() -> bool:
-    operations = torch.ops.mkldnn
+@cache
+def has_onednn() -> bool:
+    """Whether this build of PyTorch has the operations, and this processor computes them."""
     needed = ("_linear_pointwise", "_reorder_linear_weight")
-    return torch._C._has_mkldnn and all(hasattr(operations, name) for name in needed)
+    if not (torch._C._has_mkldnn and all(hasattr(torch.ops.mkldnn, name) for name in needed)):
+        return False
+    weight, inputs = torch.arange(6.0).view(2, 3), torch.ones(1, 3)
+    try:
+        return torch.equal(_multiplied(inputs, _laid_out(weight), None), inputs @ weight.T)
+    except RuntimeError:
+        return False
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
@@ -109,7 +117,7 @@ class _Product(torch.autograd.Function):
 
 # Inductor lays frozen weights out, and multiplies by them, by the same two operations.
 def _laid_out(weight: Tensor) -> Tensor:
-    copied: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    copied: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
     return copied
 
 
