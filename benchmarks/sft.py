@@ -5,7 +5,7 @@ One batch of real samples, forward, backward and optimiser step of the same LoRA
 - ``labels``: the model's own forward pass with ``labels``, as every trainer does by default: logits
   of every position over the whole vocabulary, plain cross entropy where there is a label.
 - ``labelled``: plain cross entropy too, but logits of the labelled positions only.
-- ``scoped``: reclm's.
+- ``scoped``: reclm's, which also multiplies frozen layers by copies of their weights.
 
 Then a real training run, whose time outside of the model's steps is what samples, teacher,
 collation and logging cost together.

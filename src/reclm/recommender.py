@@ -97,7 +97,7 @@ class Recommender:
         self._longest_alias = 0
         self._ground(self._spelled_trie(), retriever)
         self.engine = Engine(
-            packed or backbone.model,
+            backbone.model if packed is None else packed,
             self._trie,
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,

@@ -1,7 +1,7 @@
 """Products with weights that do not change, by copies laid out as a CPU multiplies them fastest.
 
 A library of matrix products either lays the weights out anew at every call or does without. oneDNN
-keeps them laid out: with SmolLM2's layers it takes half the time for up to a hundred rows.
+keeps them laid out, which pays for layers of some size (``benchmarks/products.py``).
 """
 
 from __future__ import annotations

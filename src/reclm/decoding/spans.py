@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, pairwise
 from types import ModuleType
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
@@ -70,8 +70,8 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Runs(Sequence[Run]):
-    """What follows in each of some spans; a run's list is made when it is asked for.
+class Runs:
+    """What follows in each of some spans; their lists are made when they are gone through.
 
     Attributes:
         tokens: Those of all, span after span.
@@ -92,15 +92,6 @@ class Runs(Sequence[Run]):
 
     def __len__(self) -> int:
         return len(self.ends)
-
-    @overload
-    def __getitem__(self, index: int) -> Run: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Run]: ...
-
-    def __getitem__(self, index: int | slice) -> Run | list[Run]:
-        return list(self)[index]
 
     def __iter__(self) -> Iterator[Run]:
         flat: list[int] = self.tokens.tolist()

@@ -49,7 +49,7 @@ def scoped_forward(
     @cache
     def laid_out() -> LaidOutLayers:
         # Made when first used, as the model is not on its device before.
-        return LaidOutLayers(model.modules(), differentiable=True)
+        return LaidOutLayers(base_model(model).modules(), differentiable=True)
 
     def forward(
         self: nn.Module,
