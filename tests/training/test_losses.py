@@ -124,9 +124,68 @@ def test_equals_the_naive_reference(scope: ScopeType, loss: LossType) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_logits_in_parts_are_the_same(loss: LossType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output_layer, "_MOST_LOGITS", 3 * VOCAB)
+@pytest.mark.parametrize("states", [1, 3, 8])
+@pytest.mark.parametrize("rows", [1, 5, VOCAB])
+def test_logits_in_parts_are_the_same(
+    loss: LossType, states: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_layer, "_MOST_LOGITS", states * VOCAB)
+    monkeypatch.setattr(output_layer, "_CACHED_LOGITS", rows * states)
     check_equal(Batch(CATALOG, SAMPLES), "open", loss)
+
+
+@pytest.mark.parametrize("rows", [1, 5, VOCAB])
+@pytest.mark.parametrize("trained", ["nothing", "weight", "bias"])
+def test_far_apart_logits_neither_overflow_nor_lose_the_token(
+    trained: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_layer, "_CACHED_LOGITS", 2 * rows)
+    # Exponentials of logits 200 apart have no place in float32; token 4 is barred altogether.
+    logits = torch.linspace(-300.0, 300.0, VOCAB).repeat(2, 1)
+    logits[1] = logits[1].flip(0)
+    bias = torch.zeros(VOCAB)
+    bias[4] = float("-inf")
+    states = torch.eye(2).requires_grad_()
+    weight = logits.T.contiguous().requires_grad_(trained == "weight")
+    bias.requires_grad_(trained == "bias")
+    tokens = torch.tensor([VOCAB - 1, 5])
+    total, _ = output_layer.free_loss_and_rows(
+        states, weight, bias, tokens, torch.zeros(2, dtype=torch.bool), 2.0, tokens
+    )
+    total.backward()
+    exact_states = states.detach().double().requires_grad_()
+    exact_weight = weight.detach().double().requires_grad_()
+    exact_bias = bias.detach().double().requires_grad_()
+    logp = (exact_states @ exact_weight.T + exact_bias).log_softmax(1)
+    expected = -logp.gather(1, tokens[:, None]).sum()
+    expected.backward()
+    torch.testing.assert_close(total, expected.float())
+    for found, exact in (
+        (states, exact_states), (weight, exact_weight), (bias, exact_bias)
+    ):  # fmt: skip
+        if found.grad is not None:
+            assert exact.grad is not None
+            torch.testing.assert_close(found.grad, exact.grad.float(), atol=1e-4, rtol=1e-4)
+    assert {"weight": weight.grad, "bias": bias.grad}.get(trained, 0) is not None
+
+
+def test_gradient_of_a_well_known_token_is_exact_in_half_precision() -> None:
+    states = torch.zeros(1, HIDDEN)
+    states[0, 0] = 1.0
+    weight = torch.zeros(VOCAB, HIDDEN)
+    weight[7, 0] = 9.0
+    weight.requires_grad_()
+    token, weighted = torch.tensor([7]), torch.zeros(1, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = output_layer.free_loss_and_rows(
+            states, weight, None, token, weighted, 2.0, token
+        )
+    total.backward()
+    assert weight.grad is not None
+    # p - 1 is -0.0028, less than bfloat16 tells apart next to 1.
+    p = np.exp(9.0) / (np.exp(9.0) + VOCAB - 1)
+    assert weight.grad[7, 0].item() == pytest.approx(p - 1, rel=1e-4)
+    assert weight.grad[6, 0].item() == pytest.approx((1 - p) / (VOCAB - 1), rel=0.01)
 
 
 def test_frozen_output_layer_gets_no_gradient() -> None:

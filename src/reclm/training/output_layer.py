@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 # Logits of the whole vocabulary that exist at a time.
 _MOST_LOGITS = 1 << 25
+# So many stay in a CPU's caches between the product that makes them and the one that uses them.
+_CACHED_LOGITS = 1 << 19
 
 
 def focal(surprise: Float[Tensor, " labels"], gamma: float) -> Float[Tensor, " labels"]:
@@ -32,8 +35,10 @@ def free_loss_and_rows(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "rows hidden"]]:
     """Sum of the losses over the whole vocabulary, and single rows of the output layer.
 
-    Logits are made in parts and turned into gradients at once, so they never exist all together,
-    and both results share one gradient of the weight's size.
+    The softmax runs over blocks of the vocabulary, as attention does over blocks of keys in
+    FlashAttention (arXiv 2205.14135): for a frozen weight each block is read once, and its logits
+    are gone before the next one's are made. Where the weight is trained, the logits wait in the
+    memory of its gradient until the normaliser is known. Both results share that one gradient.
 
     Args:
         states: States before the output layer.
@@ -64,17 +69,19 @@ class _OutputLayer(torch.autograd.Function):
         row_tokens: Tensor,
         differentiate: bool,
     ) -> tuple[Tensor, Tensor]:
-        needs = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        needs = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
+        of_weight = _unwritten if len(tokens) else torch.zeros_like
+        ctx.grads = _Gradients(
+            torch.zeros_like(states) if needs[0] else None,
+            of_weight(weight) if needs[1] else None,
+            torch.zeros_like(bias) if bias is not None and needs[2] else None,
+        )
         with torch.autocast(kind, enabled=False):
-            total, grads = _vocabulary_loss(
-                states.to(dtype), weight.to(dtype), bias, tokens, weighted, gamma, needs
+            total = _vocabulary_loss(
+                states, _Layer(weight, bias, dtype), tokens, weighted, gamma, ctx.grads
             )
-        ctx.grads = [
-            None if grad is None else grad.to(given.dtype)
-            for grad, given in zip(grads, (states, weight, weight), strict=True)
-        ]
         ctx.save_for_backward(row_tokens)
         return total, weight.index_select(0, row_tokens)
 
@@ -86,57 +93,185 @@ class _OutputLayer(torch.autograd.Function):
         for grad in grads:
             if grad is not None:
                 grad.mul_(d_total)
-        if grads[1] is not None:
-            grads[1].index_add_(0, row_tokens, d_rows.to(grads[1].dtype))
+        if grads.weight is not None:
+            grads.weight.index_add_(0, row_tokens, d_rows.to(grads.weight.dtype))
         return (*grads, None, None, None, None, None)
+
+
+def _unwritten(like: Tensor) -> Tensor:
+    """Memory for a tensor like another, in huge pages where there are: a quarter of the faults."""
+    if like.device.type != "cpu":
+        return torch.empty_like(like)
+    # NumPy asks the system for huge pages, which PyTorch does on request of the environment only.
+    room = torch.from_numpy(np.empty(like.nbytes, dtype=np.uint8))
+    return room.view(like.dtype).view(like.shape)
+
+
+class _Gradients(NamedTuple):
+    """What is summed up here; none of what needs no gradient."""
+
+    states: Float[Tensor, "free hidden"] | None
+    weight: Float[Tensor, "vocab hidden"] | None
+    bias: Float[Tensor, " vocab"] | None
+
+
+class _Layer(NamedTuple):
+    """An output layer, and the type it is multiplied in."""
+
+    weight: Float[Tensor, "vocab hidden"]
+    bias: Float[Tensor, " vocab"] | None
+    dtype: torch.dtype
+
+    def blocks(self, states: int) -> Iterator[slice]:
+        """The vocabulary in blocks, for the logits of so many states."""
+        most = _CACHED_LOGITS if self.weight.device.type == "cpu" else _MOST_LOGITS
+        size = max(1, most // states)
+        for start in range(0, len(self.weight), size):
+            yield slice(start, min(start + size, len(self.weight)))
+
+
+class _Softmax(NamedTuple):
+    """What is known of some states' softmax over the vocabulary.
+
+    Attributes:
+        normaliser: Logarithm of the sum of the exponentials of the logits.
+        own: Logit of the token each state is trained on.
+        others: Sum of the layer's rows, each by its probability, but for that token's.
+        highest: Highest logit up to each block, that block included.
+    """
+
+    normaliser: Float[Tensor, " states"]
+    own: Float[Tensor, " states"]
+    others: Float[Tensor, "states hidden"]
+    highest: list[Float[Tensor, " states"]]
 
 
 def _vocabulary_loss(
     states: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+    layer: _Layer,
     tokens: Tensor,
     weighted: Tensor,
     gamma: float,
-    needs: list[bool],
-) -> tuple[Tensor, list[Tensor | None]]:
-    """Sum of the losses, and its gradients with respect to states, weight and bias as needed."""
+    grads: _Gradients,
+) -> Tensor:
+    """Sum of the losses; adds its gradients to those that are wanted."""
     total = states.new_zeros((), dtype=torch.float32)
-    grads: list[Tensor | None] = [
-        torch.empty_like(states) if needs[0] else None,
-        torch.zeros_like(weight) if needs[1] and not len(tokens) else None,
-        torch.zeros_like(bias) if bias is not None and needs[2] else None,
-    ]
-    size = max(1, _MOST_LOGITS // len(weight))
+    vocabulary, size = layer.weight.shape
+    trained = grads.weight is not None or grads.bias is not None
+    if trained:
+        size = min(size, max(1, _MOST_LOGITS // vocabulary))
     for start in range(0, len(tokens), size):
         part = slice(start, start + size)
-        token = tokens[part, None]
-        logits = functional.linear(states[part], weight).float()
-        if bias is not None:
-            logits += bias
-        normaliser = logits.logsumexp(1, keepdim=True)
-        surprise = (normaliser - logits.gather(1, token)).squeeze(1)
-        slope = torch.ones_like(surprise)
-        if weighted[part].any():
-            with torch.enable_grad():
-                surprise.requires_grad_()
-                value = torch.where(weighted[part], focal(surprise, gamma), surprise)
-                (slope,) = torch.autograd.grad(value.sum(), surprise)
-            surprise = value.detach()
+        some, token = states[part].to(layer.dtype), tokens[part]
+        kept = None
+        if trained:
+            # Those of the first part fit where the gradient is going to be.
+            room = grads.weight if start == 0 else None
+            if room is None:
+                room = layer.weight.new_empty(vocabulary, len(some))
+            kept = room[:, : len(some)]
+        softmax = _softmax(some, layer, token, kept=kept, with_others=grads.states is not None)
+        surprise, slope = _surprise_and_slope(softmax, weighted[part], gamma)
         total += surprise.sum()
-        if not any(needs):
-            continue
-        logits.sub_(normaliser).exp_()
-        logits.scatter_add_(1, token, torch.full_like(logits[:, :1], -1.0))
-        logits.mul_(slope[:, None])
-        if grads[2] is not None:
-            grads[2] += logits.sum(0)
-        slopes = logits.to(weight.dtype)
-        if grads[0] is not None:
-            torch.mm(slopes, weight, out=grads[0][part])
-        if needs[1]:
-            if grads[1] is None:
-                grads[1] = slopes.T @ states[part]
+        # Of its own token a state wants p - 1, which is exact here whatever the layer's type.
+        own_slope = slope * torch.expm1(softmax.own - softmax.normaliser)
+        if grads.states is not None:
+            own_row = layer.weight.index_select(0, token)
+            grads.states[part] = softmax.others * slope[:, None] + own_row * own_slope[:, None]
+        if kept is not None:
+            scales = [slope * (top - softmax.normaliser).exp() for top in softmax.highest]
+            _add_others(grads, some, layer, kept, scales, first=start == 0)
+        if grads.weight is not None:
+            own_state = (some * own_slope[:, None]).to(grads.weight.dtype)
+            grads.weight.index_add_(0, token, own_state)
+        if grads.bias is not None:
+            grads.bias.index_add_(0, token, own_slope.to(grads.bias.dtype))
+    return total
+
+
+def _softmax(
+    states: Float[Tensor, "states hidden"],
+    layer: _Layer,
+    tokens: Int64[Tensor, " states"],
+    *,
+    kept: Float[Tensor, "vocab states"] | None,
+    with_others: bool,
+) -> _Softmax:
+    """The softmax of some states, block by block.
+
+    Args:
+        states: The states.
+        layer: The output layer.
+        tokens: Token each state is trained on.
+        kept: Where to write the exponentials of the logits less the highest up to their block,
+            but 0 for the states' own tokens.
+        with_others: Whether ``others`` is wanted; else it is 0.
+    """
+    columns = states.T.contiguous()
+    others = torch.zeros_like(columns, dtype=torch.float32)
+    own, mass = torch.zeros_like(others[0]), torch.zeros_like(others[0])
+    # Not minus infinity, which would be no number where a whole block's logits are.
+    highest = [torch.full_like(own, torch.finfo(torch.float32).min)]
+    for block in layer.blocks(len(states)):
+        rows = layer.weight[block].to(layer.dtype)
+        logits = (rows @ columns).float()
+        if layer.bias is not None:
+            logits += layer.bias[block, None]
+        at = (tokens - block.start).clamp(0, len(rows) - 1)[None]
+        inside = ((tokens >= block.start) & (tokens < block.stop))[None]
+        own = torch.where(inside, logits.gather(0, at), own)[0]
+        highest.append(torch.maximum(highest[-1], logits.amax(0)))
+        shrink = (highest[-2] - highest[-1]).exp_()
+        weights = logits.sub_(highest[-1]).exp_()
+        mass = mass * shrink + weights.sum(0)
+        weights.scatter_(0, at, weights.gather(0, at).masked_fill_(inside, 0.0))
+        if kept is not None:
+            kept[block] = weights
+        if with_others:
+            others.mul_(shrink).add_(rows.T @ weights.to(layer.dtype))
+    return _Softmax(highest[-1] + mass.log(), own, others.div_(mass).T, highest[1:])
+
+
+def _surprise_and_slope(
+    softmax: _Softmax, weighted: Bool[Tensor, " states"], gamma: float
+) -> tuple[Float[Tensor, " states"], Float[Tensor, " states"]]:
+    """The loss of each state, and its derivative with respect to the cross entropy."""
+    surprise = softmax.normaliser - softmax.own
+    if not weighted.any():
+        return surprise, torch.ones_like(surprise)
+    with torch.enable_grad():
+        surprise.requires_grad_()
+        value = torch.where(weighted, focal(surprise, gamma), surprise)
+        (slope,) = torch.autograd.grad(value.sum(), surprise)
+    return value.detach(), slope
+
+
+def _add_others(
+    grads: _Gradients,
+    states: Float[Tensor, "states hidden"],
+    layer: _Layer,
+    kept: Float[Tensor, "vocab states"],
+    scales: Sequence[Float[Tensor, " states"]],
+    *,
+    first: bool,
+) -> None:
+    """Adds gradients of weight and bias by all tokens but the states' own.
+
+    Args:
+        grads: The gradients.
+        states: The states.
+        layer: The output layer.
+        kept: What :func:`_softmax` wrote there.
+        scales: What turns it into slopes of the losses, for each block.
+        first: Whether ``kept`` lies where the gradient of the weight goes.
+    """
+    for block, scale in zip(layer.blocks(len(states)), scales, strict=True):
+        weights = kept[block]
+        if grads.bias is not None:
+            grads.bias[block] += weights.float() @ scale
+        if grads.weight is not None:
+            product = weights.to(layer.dtype) @ (states * scale[:, None]).to(layer.dtype)
+            if first:
+                grads.weight[block] = product
             else:
-                grads[1].addmm_(slopes.T, states[part])
-    return total, grads
+                grads.weight[block] += product
