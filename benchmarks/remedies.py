@@ -1,9 +1,9 @@
-"""Why the three methods lose to their teacher on MovieLens-100K, and what helps.
+"""Why the three methods lose to their teacher on MovieLens-100K and Office, and what helps.
 
 Every remedy is tried with one seed and judged on the validation items. The best of each method is
 then trained with all seeds, and scored on the test items beside the method as it was.
 
-python -m benchmarks.remedies [--seeds 3] [--jobs 1]
+python -m benchmarks.remedies [--domains movielens office] [--seeds 3] [--jobs 1]
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from benchmarks.report import markdown, publish
-from benchmarks.study import DOMAINS, Study, cells, difference, side_by_side
+from benchmarks.study import DOMAINS, Domain, Study, cells, difference, side_by_side
 from benchmarks.weaknesses import LAST_TRAINED, TEST, VALID, ask_model, ask_teacher, measured
 
 from reclm.artifacts import read_json
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 
-_DOMAIN = DOMAINS["movielens"]
 _METHODS = ("cgen", "token", "ret")
 _METRIC = "NDCG@10"
 _SHOWN = ("HR@10", _METRIC)
 _ITEMS = (LAST_TRAINED, VALID, TEST)
 _SPLITS = ("valid", "test")
 _TEACHER = "sasrec"
-_SEGMENTS = (("target", "head"), ("target", "tail"), ("history", "21–50"), ("history", "over 50"))
+_CUT_BY = ("target", "history")
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,54 @@ _BEST = (
     *("--tiny-dropout", "0.1", "--keep-best", "--exclude-seen"),
     *("--validate-every", "5", "--checkpoint-every", "0"),
 )
-REMEDIES = (
-    Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "10")),
-    Remedy("cgen", "longer, dropout, best", (*_BEST, "--epochs", "80")),
-    Remedy("cgen", "thinned history", ("--history-dropout", "0.2")),
-    Remedy("token", "history of 50", (*_FIFTY, "--epochs", "10")),
-    Remedy("token", "longer, dropout, best", (*_BEST, "--epochs", "70")),
-    Remedy("token", "thinned history", ("--history-dropout", "0.2")),
-    Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "10")),
-    Remedy("ret", "longer, dropout, best", (*_BEST, "--epochs", "30")),
-    Remedy("ret", "trained vectors", _VECTORS),
-)
+_THINNED = ("--history-dropout", "0.2")
+REMEDIES = {
+    "movielens": (
+        Remedy("cgen", "history of 50", (*_FIFTY, "--epochs", "10")),
+        Remedy("cgen", "longer, dropout, best", (*_BEST, "--epochs", "80")),
+        Remedy("cgen", "thinned history", _THINNED),
+        Remedy("token", "history of 50", (*_FIFTY, "--epochs", "10")),
+        Remedy("token", "longer, dropout, best", (*_BEST, "--epochs", "70")),
+        Remedy("token", "thinned history", _THINNED),
+        Remedy("ret", "trained vectors, history of 50", (*_VECTORS, *_FIFTY, "--epochs", "10")),
+        Remedy("ret", "longer, dropout, best", (*_BEST, "--epochs", "30")),
+        Remedy("ret", "trained vectors", _VECTORS),
+    ),
+    "office": (
+        Remedy("cgen", "half the epochs", ("--epochs", "7")),
+        Remedy("cgen", "thinned history", _THINNED),
+        Remedy("token", "half the epochs", ("--epochs", "10")),
+        Remedy("token", "thinned history", _THINNED),
+        Remedy("ret", "half the epochs", ("--epochs", "4")),
+        Remedy("ret", "trained vectors", _VECTORS),
+    ),
+}
 
 
+@dataclass(frozen=True)
+class Trials:
+    """The remedies of one domain.
+
+    Attributes:
+        study: Where its runs lie.
+        domain: The domain.
+        remedies: What is tried: every method as it was, and its remedies.
+        seeds: Trainings of the best remedies.
+    """
+
+    study: Study
+    domain: Domain
+    remedies: tuple[Remedy, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of which something is tried."""
+        return list(dict.fromkeys(remedy.method for remedy in self.remedies))
+
+
+# Without the teacher's items behind it, which train the later places of a list.
+_NEXT_ITEM = ("--list-length", "1")
 # SASRec trained without what it has and the methods have not.
 _WEAKENED = {
     "trained on windows of 10 items": ("--max-length", "10"),
@@ -85,6 +119,7 @@ def main() -> None:
     """Trains what is not trained yet, and writes ``results/remedies.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="Folder of all runs.")
+    parser.add_argument("--domains", nargs="+", choices=sorted(DOMAINS), default=list(DOMAINS))
     parser.add_argument("--methods", nargs="+", choices=_METHODS, default=list(_METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="Trainings of the best remedies.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")
@@ -94,96 +129,144 @@ def main() -> None:
     )
     options = parser.parse_args()
     study = Study(options.out.resolve(), options.threads)
-    seeds = [0] if options.finished else list(range(options.seeds))
-    remedies = [remedy for remedy in tried() if remedy.method in options.methods]
-    if options.finished:
-        remedies = [
-            remedy
-            for remedy in remedies
-            if trained(study, remedy.run) and trained(study, remedy.method)
-        ]
-    methods = list(dict.fromkeys(remedy.method for remedy in remedies))
-    study.vectors(_DOMAIN)
-    for seed in seeds:
-        study.teacher(_DOMAIN, seed)
-        if "token" in methods:
-            study.codes(_DOMAIN, seed)
-    side_by_side(options.jobs, [partial(chain, study, one, 0) for one in remedies])
-    best = [chosen(study, remedies, method) for method in methods]
+    seeds = (0,) if options.finished else tuple(range(options.seeds))
+    sections = []
+    for name in options.domains:
+        domain = DOMAINS[name]
+        remedies = tuple(one for one in tried(domain) if one.method in options.methods)
+        trials = Trials(study, domain, remedies, seeds)
+        if options.finished:
+            done = tuple(
+                one for one in remedies if all(trained(trials, run) for run in needed(one))
+            )
+            trials = Trials(study, domain, done, seeds)
+        else:
+            train(trials, options.jobs)
+        sections.append(f"## {name}\n\n{section(trials, only_finished=options.finished)}")
+    publish("remedies", "What helps the methods against their teacher", "\n\n".join(sections))
+
+
+def needed(remedy: Remedy) -> tuple[str, str]:
+    """The runs without which a remedy has no line in a table."""
+    return remedy.run, remedy.method
+
+
+def train(trials: Trials, jobs: int) -> None:
+    """All runs of a domain."""
+    study, domain = trials.study, trials.domain
+    study.vectors(domain)
+    for seed in trials.seeds:
+        study.teacher(domain, seed)
+        if "token" in trials.methods:
+            study.codes(domain, seed)
+    alone = partial(study.model, domain, seed=0, extra=_NEXT_ITEM)
     side_by_side(
-        options.jobs,
-        [partial(chain, study, one, seed) for seed in seeds for one in with_plain(best)],
+        jobs,
+        [
+            *(partial(chain, trials, one, 0) for one in trials.remedies),
+            *(partial(alone, method, name=f"{method}-next-item") for method in trials.methods),
+        ],
     )
-    catalog = Catalog.load(study.data(_DOMAIN))
-    split = leave_one_out(Histories.load(study.data(_DOMAIN), catalog))
+    best = [chosen(trials, method) for method in trials.methods]
+    side_by_side(
+        jobs,
+        [partial(chain, trials, one, seed) for seed in trials.seeds for one in with_plain(best)],
+    )
+
+
+def section(trials: Trials, *, only_finished: bool) -> str:
+    """The tables of a domain."""
+    best = [chosen(trials, method) for method in trials.methods]
+    data = trials.study.data(trials.domain)
+    catalog = Catalog.load(data, trials.domain.name)
+    split = leave_one_out(Histories.load(data, catalog))
     parts = {
-        "What was tried": f"{screening(study, remedies)}{not_tried(remedies)}",
-        "The best of each method": result(study, best, seeds),
-        "SASRec without what it has": weakened(
-            study, split, catalog, only_finished=options.finished
-        ),
-        "Learned by heart": by_heart(study, split, catalog, methods),
-        "Decoding": decoding(study, split),
-        "Where they lose": diagnosis(study, best),
+        "What was tried": f"{screening(trials)}{not_tried(trials)}",
+        "The best of each method": result(trials, best),
+        "Trained on the next item alone": next_item(trials, split, only_finished=only_finished),
+        "SASRec without what it has": weakened(trials, split, catalog, only_finished=only_finished),
+        "Learned by heart": by_heart(trials, split, catalog),
+        "Decoding": decoding(trials, split),
+        "Where they lose": diagnosis(trials, best),
     }
-    body = "\n\n".join(f"## {title}\n\n{part}" for title, part in parts.items())
-    publish("remedies", "What helps the methods against their teacher", body)
+    return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())
 
 
-def chain(study: Study, remedy: Remedy, seed: int) -> None:
+def chain(trials: Trials, remedy: Remedy, seed: int) -> None:
     """The runs of a remedy with one seed."""
     for split in _SPLITS if seed == 0 else ("test",):
-        scored(study, remedy, seed, split)
+        scored(trials, remedy, seed, split)
 
 
-def tried() -> list[Remedy]:
+def tried(domain: Domain) -> list[Remedy]:
     """Every method as it was, and all its remedies."""
     found: list[Remedy] = []
     for method in _METHODS:
-        found += [Remedy(method), *(one for one in REMEDIES if one.method == method)]
+        own = [one for one in REMEDIES[domain.name] if one.method == method]
+        found += [Remedy(method), *own]
     return found
 
 
-def trained(study: Study, run: str) -> bool:
+def trained(trials: Trials, run: str) -> bool:
     """Whether a run with the first seed has come to its end."""
-    cost = study.of(_DOMAIN, 0) / f"{run}.cost.json"
+    cost = trials.study.of(trials.domain, 0) / f"{run}.cost.json"
     return cost.exists() and bool(read_json(cost).get("finished"))
 
 
-def scored(study: Study, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:
+def scored(trials: Trials, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:
     """The metrics of each user, after the training of a remedy."""
-    model = study.model(_DOMAIN, remedy.method, seed, name=remedy.run, extra=remedy.flags)
-    return study.scores(
-        _DOMAIN, model, seed, name=f"{remedy.run}-{split}", extra=["--split", split]
+    model = trials.study.model(
+        trials.domain, remedy.method, seed, name=remedy.run, extra=remedy.flags
+    )
+    return trials.study.scores(
+        trials.domain, model, seed, name=f"{remedy.run}-{split}", extra=["--split", split]
     )
 
 
 def teacher_scores(
-    study: Study, seed: int, split: str, name: str = "teacher", extra: Sequence[str] = ()
+    trials: Trials, seed: int, split: str, name: str = "teacher", extra: Sequence[str] = ()
 ) -> pl.DataFrame:
     """The metrics of each user, of the teacher or of one fitted otherwise."""
-    model = study.teacher(_DOMAIN, seed, name=name, extra=extra)
-    return study.scores(_DOMAIN, model, seed, name=f"{name}-{split}", extra=["--split", split])
+    model = trials.study.teacher(trials.domain, seed, name=name, extra=extra)
+    return trials.study.scores(
+        trials.domain, model, seed, name=f"{name}-{split}", extra=["--split", split]
+    )
 
 
-def chosen(study: Study, remedies: Sequence[Remedy], method: str) -> Remedy:
+def chosen(trials: Trials, method: str) -> Remedy:
     """The remedy of a method with the best validation items, or none."""
-    own = [remedy for remedy in remedies if remedy.method == method]
-    return max(own, key=lambda one: scored(study, one, 0, "valid")[_METRIC].mean())
+    own = [remedy for remedy in trials.remedies if remedy.method == method]
+    return max(own, key=lambda one: scored(trials, one, 0, "valid")[_METRIC].mean())
 
 
-def weakened(study: Study, split: LeaveOneOut, catalog: Catalog, *, only_finished: bool) -> str:
+def next_item(trials: Trials, split: LeaveOneOut, *, only_finished: bool) -> str:
+    """The methods without lists, in as many epochs, asked for one item and ranked as ever."""
+    rows = []
+    for method in trials.methods:
+        name = f"{method}-next-item"
+        if only_finished and not trained(trials, name):
+            continue
+        model = trials.study.model(trials.domain, method, 0, name=name, extra=_NEXT_ITEM)
+        alone = [measured(ask_model(model, listed=1), split, TEST)]
+        plain = [scored(trials, Remedy(method), 0, "test")]
+        minutes = f"{trials.study.minutes(trials.domain, name, [0]):.1f}"
+        rows.append([method, *cells(alone, _SHOWN), difference(alone, plain, _METRIC), minutes])
+    header = ("method", "HR@10", "NDCG@10", "less the method as it was", "minutes")
+    return f"{markdown(header, rows)}\n\nOne seed, test items; `{' '.join(_NEXT_ITEM)}`."
+
+
+def weakened(trials: Trials, split: LeaveOneOut, catalog: Catalog, *, only_finished: bool) -> str:
     """The teacher with something taken away."""
-    plain = [teacher_scores(study, 0, "test")]
-    asked = ask_teacher(study.teacher(_DOMAIN, 0), catalog, newest=10)
+    plain = [teacher_scores(trials, 0, "test")]
+    asked = ask_teacher(trials.study.teacher(trials.domain, 0), catalog, newest=10)
     runs = {
         "as it is": plain,
         "asked with the newest 10 items": [measured(asked, split, TEST)],
     }
     for weakness, flags in _WEAKENED.items():
         name = "-".join(["teacher", *weakness.split()])
-        if trained(study, name) or not only_finished:
-            runs[weakness] = [teacher_scores(study, 0, "test", name, flags)]
+        if trained(trials, name) or not only_finished:
+            runs[weakness] = [teacher_scores(trials, 0, "test", name, flags)]
     rows = [
         [name, *cells(run, _SHOWN), "" if run is plain else difference(run, plain, _METRIC)]
         for name, run in runs.items()
@@ -192,10 +275,12 @@ def weakened(study: Study, split: LeaveOneOut, catalog: Catalog, *, only_finishe
     return f"{markdown(header, rows)}\n\nOne seed, test items."
 
 
-def by_heart(study: Study, split: LeaveOneOut, catalog: Catalog, methods: Sequence[str]) -> str:
+def by_heart(trials: Trials, split: LeaveOneOut, catalog: Catalog) -> str:
     """How much better models rank what they were trained on than what they were not."""
-    asks = {_TEACHER: ask_teacher(study.teacher(_DOMAIN, 0), catalog)}
-    asks |= {method: ask_model(study.model(_DOMAIN, method, 0)) for method in methods}
+    asks = {_TEACHER: ask_teacher(trials.study.teacher(trials.domain, 0), catalog)}
+    asks |= {
+        method: ask_model(trials.study.model(trials.domain, method, 0)) for method in trials.methods
+    }
     rows = [
         [name, *(cells([measured(ask, split, item)], [_METRIC])[0] for item in _ITEMS)]
         for name, ask in asks.items()
@@ -203,16 +288,18 @@ def by_heart(study: Study, split: LeaveOneOut, catalog: Catalog, methods: Sequen
     return f"{markdown(('NDCG@10', *_ITEMS), rows)}\n\nOne seed, recipes as they are."
 
 
-def decoding(study: Study, split: LeaveOneOut) -> str:
+def decoding(trials: Trials, split: LeaveOneOut) -> str:
     """What another order of the likeliest items would change, and another length of the prompt."""
-    model = study.model(_DOMAIN, "cgen", 0)
-    plain = [scored(study, Remedy("cgen"), 0, "test")]
+    model = trials.study.model(trials.domain, "cgen", 0)
+    plain = [scored(trials, Remedy("cgen"), 0, "test")]
     rows = [["by the probability of the title, exact", *cells(plain, _SHOWN), ""]]
     others = {"per token of the title": [measured(ask_model(model, per_token=True), split, TEST)]}
     for shown in (5, 20):
         extra = ("--split", "test", "--max-history", shown)
         others[f"exact, {shown} items shown"] = [
-            study.scores(_DOMAIN, model, 0, name=f"cgen-{shown}-shown-test", extra=extra)
+            trials.study.scores(
+                trials.domain, model, 0, name=f"cgen-{shown}-shown-test", extra=extra
+            )
         ]
     for name, runs in others.items():
         rows.append([name, *cells(runs, _SHOWN), difference(runs, plain, _METRIC)])
@@ -220,14 +307,14 @@ def decoding(study: Study, split: LeaveOneOut) -> str:
     return f"{markdown(header, rows)}\n\nOne seed, test items; nothing is trained anew."
 
 
-def screening(study: Study, remedies: Sequence[Remedy]) -> str:
+def screening(trials: Trials) -> str:
     """All that was tried, with one seed."""
     header = (
         "method", "remedy", "flags", "validation NDCG@10", "test HR@10", "test NDCG@10",
         "less the method as it was", "less SASRec", "minutes",
     )  # fmt: skip
-    rows: list[list[object]] = [table_row(study, None, [0])]
-    rows += [table_row(study, remedy, [0]) for remedy in remedies]
+    rows: list[list[object]] = [table_row(trials, None, [0])]
+    rows += [table_row(trials, remedy, [0]) for remedy in trials.remedies]
     return (
         f"{markdown(header, rows)}\n\nOne seed. Differences are of the test NDCG@10, user by user; "
         "in brackets 95 % of the bootstrap over users. Minutes on one processor core, validations "
@@ -235,23 +322,24 @@ def screening(study: Study, remedies: Sequence[Remedy]) -> str:
     )
 
 
-def not_tried(remedies: Sequence[Remedy]) -> str:
+def not_tried(trials: Trials) -> str:
     """What of the study is not trained yet."""
-    left = [f"{one.method} {one.name or 'as it is'}" for one in tried() if one not in remedies]
+    every = tried(trials.domain)
+    left = [f"{one.method} {one.name or 'as it is'}" for one in every if one not in trials.remedies]
     return f"\n\nNot trained yet: {'; '.join(left)}." if left else ""
 
 
-def table_row(study: Study, remedy: Remedy | None, seeds: Sequence[int]) -> list[object]:
+def table_row(trials: Trials, remedy: Remedy | None, seeds: Sequence[int]) -> list[object]:
     """A line of a table; of the teacher, if there is no remedy."""
-    teacher = [teacher_scores(study, seed, "test") for seed in seeds]
+    teacher = [teacher_scores(trials, seed, "test") for seed in seeds]
     if remedy is None:
-        valid = teacher_scores(study, 0, "valid")[_METRIC].mean()
-        minutes = study.minutes(_DOMAIN, "teacher", seeds)
+        valid = teacher_scores(trials, 0, "valid")[_METRIC].mean()
+        minutes = trials.study.minutes(trials.domain, "teacher", seeds)
         measured = cells(teacher, _SHOWN)
         return [_TEACHER, "", "", f"{valid:.4f}", *measured, "", "", f"{minutes:.1f}"]
-    runs = [scored(study, remedy, seed, "test") for seed in seeds]
-    plain = [scored(study, Remedy(remedy.method), seed, "test") for seed in seeds]
-    valid = scored(study, remedy, 0, "valid")[_METRIC].mean()
+    runs = [scored(trials, remedy, seed, "test") for seed in seeds]
+    plain = [scored(trials, Remedy(remedy.method), seed, "test") for seed in seeds]
+    valid = scored(trials, remedy, 0, "valid")[_METRIC].mean()
     return [
         remedy.method,
         remedy.name,
@@ -260,11 +348,11 @@ def table_row(study: Study, remedy: Remedy | None, seeds: Sequence[int]) -> list
         *cells(runs, _SHOWN),
         difference(runs, plain, _METRIC) if remedy.name else "",
         difference(runs, teacher, _METRIC),
-        f"{study.minutes(_DOMAIN, remedy.run, seeds):.1f}",
+        f"{trials.study.minutes(trials.domain, remedy.run, seeds):.1f}",
     ]
 
 
-def result(study: Study, best: Sequence[Remedy], seeds: Sequence[int]) -> str:
+def result(trials: Trials, best: Sequence[Remedy]) -> str:
     """The methods as they were and with their best remedy, with all seeds."""
     header = (
         "method", "remedy", "HR@10", "NDCG@10", "less the method as it was", "less SASRec",
@@ -272,31 +360,32 @@ def result(study: Study, best: Sequence[Remedy], seeds: Sequence[int]) -> str:
     )  # fmt: skip
     rows = []
     for remedy in [None, *with_plain(best)]:
-        method, name, _, _, *rest = table_row(study, remedy, seeds)
+        method, name, _, _, *rest = table_row(trials, remedy, trials.seeds)
         rows.append([method, name, *rest])
     return (
-        f"{markdown(header, rows)}\n\nSeeds: {len(seeds)}. Test items. Chosen by the validation "
-        "items of the first seed. Each user counts with the mean of the seeds."
+        f"{markdown(header, rows)}\n\nSeeds: {len(trials.seeds)}. Test items. Chosen by the "
+        "validation items of the first seed. Each user counts with the mean of the seeds."
     )
 
 
-def diagnosis(study: Study, best: Sequence[Remedy]) -> str:
+def diagnosis(trials: Trials, best: Sequence[Remedy]) -> str:
     """Where the methods lose: to whom, on which items, and how like their teacher they are."""
     header = (
-        "method", "remedy", *(f"NDCG@10, {by} {segment}" for by, segment in _SEGMENTS),
+        "method", "remedy", *(f"NDCG@10, {' '.join(kind)}" for kind in segments(trials, "teacher")),
         "of the teacher's ten items",
     )  # fmt: skip
     rows: list[list[object]] = []
-    teacher = teacher_scores(study, 0, "test").sort("user_id")["items"].to_list()
+    teacher = teacher_scores(trials, 0, "test").sort("user_id")["items"].to_list()
     for remedy in [None, *with_plain(best)]:
         if remedy is None:
-            rows.append([_TEACHER, "", *segments(study, "teacher"), ""])
+            rows.append([_TEACHER, "", *segments(trials, "teacher").values(), ""])
             continue
-        own = scored(study, remedy, 0, "test").sort("user_id")["items"].to_list()
+        own = scored(trials, remedy, 0, "test").sort("user_id")["items"].to_list()
         shared = np.mean(
             [len({*some} & {*others}) for some, others in zip(own, teacher, strict=True)]
         )
-        rows.append([remedy.method, remedy.name, *segments(study, remedy.run), f"{shared:.1f}"])
+        found = segments(trials, remedy.run).values()
+        rows.append([remedy.method, remedy.name, *found, f"{shared:.1f}"])
     return f"{markdown(header, rows)}\n\nTest items, first seed."
 
 
@@ -306,13 +395,14 @@ def with_plain(best: Sequence[Remedy]) -> list[Remedy]:
     return list(dict.fromkeys(found))
 
 
-def segments(study: Study, name: str) -> list[str]:
+def segments(trials: Trials, name: str) -> dict[tuple[str, str], str]:
     """NDCG of some kinds of users."""
-    summary = read_json(study.of(_DOMAIN, 0) / "evaluation" / f"{name}-test" / "summary.json")
-    found = {
-        (row["by"], row["segment"]): row["metrics"][_METRIC]["value"] for row in summary["segments"]
+    folder = trials.study.of(trials.domain, 0) / "evaluation" / f"{name}-test"
+    return {
+        (row["by"], row["segment"]): f"{row['metrics'][_METRIC]['value']:.4f}"
+        for row in read_json(folder / "summary.json")["segments"]
+        if row["by"] in _CUT_BY
     }
-    return [f"{found[segment]:.4f}" for segment in _SEGMENTS]
 
 
 if __name__ == "__main__":

@@ -33,11 +33,12 @@ def held_out(split: LeaveOneOut, which: str) -> list[Holdout]:
     return [of_user(user) for user in range(len(split))]
 
 
-def ask_model(folder: Path, *, per_token: bool = False) -> Ask:
+def ask_model(folder: Path, *, listed: int = _CUTOFF, per_token: bool = False) -> Ask:
     """A trained model.
 
     Args:
         folder: Its folder.
+        listed: Items it is asked for; all are ranked by how likely they are the first of them.
         per_token: Rank its hundred likeliest items by log-probability per token of the item.
     """
     recommender = Recommender.from_pretrained(folder, "cpu")
@@ -46,7 +47,7 @@ def ask_model(folder: Path, *, per_token: bool = False) -> Ask:
 
     def ask(histories: Sequence[History]) -> list[list[int]]:
         slots = [
-            recommender.slot(rows, _CUTOFF, recommender.excluded(history=rows, exclude_seen=True))
+            recommender.slot(rows, listed, recommender.excluded(history=rows, exclude_seen=True))
             for rows in histories
         ]
         named = []
