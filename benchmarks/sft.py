@@ -5,7 +5,8 @@ One batch of real samples, forward, backward and optimiser step of the same LoRA
 - ``labels``: the model's own forward pass with ``labels``, as every trainer does by default: logits
   of every position over the whole vocabulary, plain cross entropy where there is a label.
 - ``labelled``: plain cross entropy too, but logits of the labelled positions only.
-- ``scoped``: reclm's, which also multiplies frozen layers by copies of their weights.
+- ``scoped loss``: reclm's loss, and the model's layers as ever.
+- ``scoped``: reclm's step, which also multiplies frozen layers by copies of their weights.
 
 Then a real training run, whose time outside of the model's steps is what samples, teacher,
 collation and logging cost together.
@@ -31,6 +32,7 @@ from reclm.config import SftConfig, TeacherFitConfig
 from reclm.items.aliases import Aliases
 from reclm.teacher.fit import fit_teacher
 from reclm.training import sft
+from reclm.training.losses import scoped_cross_entropy
 from reclm.training.trainer import ScopedTrainer, plain_forward, scoped_forward
 
 
@@ -82,12 +84,23 @@ def contenders(
         logits = hidden[:, :-1][at] @ weight.T
         return functional.cross_entropy(logits, labels[:, 1:][at])
 
+    def scoped_loss() -> torch.Tensor:
+        plain_forward(model)
+        hidden = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state
+        weight, bias = output_rows(model)
+        return scoped_cross_entropy(hidden, weight, batch["targets"], bias=bias)
+
     def scoped() -> torch.Tensor:
         vars(model)["forward"] = forward
         loss: torch.Tensor = model(input_ids=ids, targets=batch["targets"])
         return loss
 
-    return {"labels": step(whole), "labelled": step(labelled), "scoped": step(scoped)}
+    return {
+        "labels": step(whole),
+        "labelled": step(labelled),
+        "scoped loss": step(scoped_loss),
+        "scoped": step(scoped),
+    }
 
 
 def inside_spans(trainer: ScopedTrainer, batch: dict[str, Any]) -> torch.Tensor:

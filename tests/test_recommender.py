@@ -12,6 +12,7 @@ import torch
 from reclm import Catalog, Item, Recommender
 from reclm.answer import Recommendation
 from reclm.backbone import Backbone, ModelSpec, save_model
+from reclm.decoding.packed import PackedModel
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
 from reclm.items.aliases import Aliases
@@ -220,6 +221,16 @@ def test_another_catalog_with_the_same_model(recommender: Recommender) -> None:
     found = moved.recommend(["a"], k=10, exclude_seen=False)
     assert {one.item_id for one in found} == {"a", "b", "c", "d"}
     assert len({item.title_t for item in moved.catalog.items}) == 4
+
+
+def test_another_packed_model_is_refused(
+    tiny_backbone: Backbone, own_tiny_backbone: Backbone, titles: tuple[str, ...]
+) -> None:
+    spec, catalog = ModelSpec(base="tiny"), make_catalog(titles)
+    packed = PackedModel(own_tiny_backbone.model)
+    assert Recommender(own_tiny_backbone, spec, catalog, packed=packed).engine.model is packed
+    with pytest.raises(ConfigError, match="packed"):
+        Recommender(tiny_backbone, spec, catalog, packed=packed)
 
 
 def test_folder_round_trip(recommender: Recommender, tmp_path: Path) -> None:

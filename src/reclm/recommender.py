@@ -70,6 +70,7 @@ class Recommender:
 
     Raises:
         CatalogError: An alias is the title of an item.
+        ConfigError: ``packed`` is another model.
         SemanticIdError: The model writes codes and none are given.
         TokenizerError: The tokenizer lacks tokens of the items.
         VectorError: The model retrieves, and its vectors are those of another number of items.
@@ -84,6 +85,8 @@ class Recommender:
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
     ) -> None:
+        if packed is not None and packed.model is not backbone.model:
+            raise ConfigError("packed: is another model than the backbone's; pack that one")
         titles = canonical_titles(catalog, backbone.tokenizer)
         self.backbone = backbone
         self.spec = spec

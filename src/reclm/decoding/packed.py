@@ -97,6 +97,10 @@ class PackedModel:
         frozen: Nothing will change the weights: in float32 on a CPU the linear layers are computed
             by copies of theirs that are laid out for it, which takes as much memory again.
 
+    Attributes:
+        model: The model.
+        device: Where it is.
+
     Raises:
         BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
             has layers that packed rows do not support.
@@ -105,7 +109,7 @@ class PackedModel:
     def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
         self._configs = _configs(model)
         _check_support(model, self._configs)
-        self._model = model
+        self.model: Any = model
         self._base = base_model(model)
         self._head: nn.Module = _plain_model(model).get_output_embeddings()
         self._weight, self._bias = output_rows(model)
@@ -199,10 +203,10 @@ class PackedModel:
             if self._linear:
                 hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
-                logits = self._model(**inputs, logits_to_keep=wanted).logits[0]
+                logits = self.model(**inputs, logits_to_keep=wanted).logits[0]
         if len(packed.layers) != self._layers:
             raise BackboneError(
-                f"{type(self._model).__name__} sent {len(packed.layers)} of {self._layers} layers "
+                f"{type(self.model).__name__} sent {len(packed.layers)} of {self._layers} layers "
                 "through its attention interface; packed rows need all of them"
             )
         head = self._laid_out.product(self._head)
@@ -237,13 +241,13 @@ class PackedModel:
 
     @property
     def _layers(self) -> int:
-        return int(self._model.config.get_text_config(decoder=True).num_hidden_layers)
+        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
 
     @torch.no_grad()
     def _head_is_linear(self) -> bool:
         """Whether nothing, such as a scale or a cap, comes between output layer and scores."""
         probe = torch.arange(min(16, len(self._weight)), device=self.device)[None]
-        expected = self._model(input_ids=probe, use_cache=False).logits
+        expected = self.model(input_ids=probe, use_cache=False).logits
         hidden = self._base(input_ids=probe, use_cache=False).last_hidden_state
         # The very same product gives the very same bits; a scale or cap near 1 must not slip by.
         return torch.equal(F.linear(hidden, self._weight, self._bias).float(), expected.float())
@@ -251,9 +255,9 @@ class PackedModel:
     @contextlib.contextmanager
     def _packed(self) -> Iterator[None]:
         before = [config._attn_implementation for config in self._configs]
-        training = self._model.training
+        training = self.model.training
         if training:
-            self._model.eval()
+            self.model.eval()
         try:
             for config in self._configs:
                 config._attn_implementation = IMPLEMENTATION
@@ -262,7 +266,7 @@ class PackedModel:
             for config, implementation in zip(self._configs, before, strict=True):
                 config._attn_implementation = implementation
             if training:
-                self._model.train()
+                self.model.train()
 
 
 def _plain_model(model: Any) -> Any:
