@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -72,7 +71,8 @@ class _OutputLayer(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         needs = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
-        of_weight = _unwritten if len(tokens) else torch.zeros_like
+        # Touched for the first time where it is written, which is the cost of memory.
+        of_weight = torch.empty_like if len(tokens) else torch.zeros_like
         ctx.grads = _Gradients(
             torch.zeros_like(states) if needs[0] else None,
             of_weight(weight) if needs[1] else None,
@@ -96,15 +96,6 @@ class _OutputLayer(torch.autograd.Function):
         if grads.weight is not None:
             grads.weight.index_add_(0, row_tokens, d_rows.to(grads.weight.dtype))
         return (*grads, None, None, None, None, None)
-
-
-def _unwritten(like: Tensor) -> Tensor:
-    """Memory for a tensor like another, in huge pages where there are: a quarter of the faults."""
-    if like.device.type != "cpu":
-        return torch.empty_like(like)
-    # NumPy asks the system for huge pages, which PyTorch does on request of the environment only.
-    room = torch.from_numpy(np.empty(like.nbytes, dtype=np.uint8))
-    return room.view(like.dtype).view(like.shape)
 
 
 class _Gradients(NamedTuple):
