@@ -186,7 +186,7 @@ def section(trials: Trials, *, only_finished: bool) -> str:
         "Trained on the next item alone": next_item(trials, split, only_finished=only_finished),
         "SASRec without what it has": weakened(trials, split, catalog, only_finished=only_finished),
         "Learned by heart": by_heart(trials, split, catalog),
-        "Decoding": decoding(trials, split),
+        "Asked otherwise": asked_otherwise(trials, split),
         "Where they lose": diagnosis(trials, best),
     }
     return "\n\n".join(f"### {title}\n\n{part}" for title, part in parts.items())
@@ -288,22 +288,26 @@ def by_heart(trials: Trials, split: LeaveOneOut, catalog: Catalog) -> str:
     return f"{markdown(('NDCG@10', *_ITEMS), rows)}\n\nOne seed, recipes as they are."
 
 
-def decoding(trials: Trials, split: LeaveOneOut) -> str:
-    """What another order of the likeliest items would change, and another length of the prompt."""
-    model = trials.study.model(trials.domain, "cgen", 0)
-    plain = [scored(trials, Remedy("cgen"), 0, "test")]
-    rows = [["by the probability of the title, exact", *cells(plain, _SHOWN), ""]]
-    others = {"per token of the title": [measured(ask_model(model, per_token=True), split, TEST)]}
-    for shown in (5, 20):
-        extra = ("--split", "test", "--max-history", shown)
-        others[f"exact, {shown} items shown"] = [
-            trials.study.scores(
-                trials.domain, model, 0, name=f"cgen-{shown}-shown-test", extra=extra
-            )
-        ]
-    for name, runs in others.items():
-        rows.append([name, *cells(runs, _SHOWN), difference(runs, plain, _METRIC)])
-    header = ("cgen, ranked", "HR@10", "NDCG@10", "less exact ranking with 10 shown")
+def asked_otherwise(trials: Trials, split: LeaveOneOut) -> str:
+    """What another length of the prompt would change, and another order of the likeliest items."""
+    rows = []
+    for method in trials.methods:
+        model = trials.study.model(trials.domain, method, 0)
+        plain = [scored(trials, Remedy(method), 0, "test")]
+        others = {}
+        for shown in (5, 20):
+            extra = ("--split", "test", "--max-history", shown)
+            name = f"{method}-{shown}-shown-test"
+            others[f"{shown} items shown"] = [
+                trials.study.scores(trials.domain, model, 0, name=name, extra=extra)
+            ]
+        if method == "cgen":
+            asked = ask_model(model, per_token=True)
+            others["ranked per token of the title"] = [measured(asked, split, TEST)]
+        rows.append([method, "as it is", *cells(plain, _SHOWN), ""])
+        for name, runs in others.items():
+            rows.append([method, name, *cells(runs, _SHOWN), difference(runs, plain, _METRIC)])
+    header = ("method", "asked", "HR@10", "NDCG@10", "less the method as it was")
     return f"{markdown(header, rows)}\n\nOne seed, test items; nothing is trained anew."
 
 
