@@ -56,6 +56,16 @@ def test_results_do_not_depend_on_how_work_is_shared(
     assert own == batches[::shards]
 
 
+def test_files_that_another_command_deletes_are_missed(tmp_path: Path) -> None:
+    def work(batch: list[int]) -> list[int]:
+        if 4 in batch:  # the other command is done
+            BatchLog(tmp_path, ALONE).remove()
+        return batch
+
+    with pytest.raises(ArtifactError, match=r"4 of 6 .* another --out"):
+        in_batches(6, 2, work, BatchLog(tmp_path, ALONE), "work", ALONE)
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "batches-0.jsonl").write_text('{"positions": [0], "results": [1]}\n{"posi\n')
     with pytest.raises(ArtifactError, match=r"batches-0\.jsonl:2: not the results"):

@@ -95,11 +95,14 @@ class BatchLog:
 
     A line that a kill has cut short is dropped, so its whole batch is done again, in the same
     composition. How many processes wrote the files does not matter.
+
+    Attributes:
+        folder: The run folder.
     """
 
     def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:
         """Uses the files ``{name}-*.jsonl`` of a run folder."""
-        self._folder = folder
+        self.folder = folder
         self._pattern = f"{name}-*.jsonl"
         self._own = folder / f"{name}-{shards.index}.jsonl"
 
@@ -110,7 +113,7 @@ class BatchLog:
             ArtifactError: A line other than the last of a file is damaged.
         """
         found: dict[int, Any] = {}
-        for path in sorted(self._folder.glob(self._pattern)):
+        for path in sorted(self.folder.glob(self._pattern)):
             lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
             # The last piece is empty, or what a kill has left of a line.
             for number, line in enumerate(lines[:-1], start=1):
@@ -136,7 +139,7 @@ class BatchLog:
 
     def remove(self) -> None:
         """Deletes the files of all processes, once the results are written."""
-        for path in self._folder.glob(self._pattern):
+        for path in self.folder.glob(self._pattern):
             path.unlink()
 
 
@@ -164,6 +167,9 @@ def in_batches(
     Returns:
         The result of every position as read back from JSON, in the process that writes the
         results; an empty list in the others.
+
+    Raises:
+        ArtifactError: A file of the log is damaged, or was deleted meanwhile.
     """
     done = log.results()
     shards.wait()
@@ -179,6 +185,12 @@ def in_batches(
     if not shards.is_main:
         return []
     found = log.results()
+    missing = [position for position in range(count) if position not in found]
+    if missing:
+        raise ArtifactError(
+            f"{log.folder}: {len(missing)} of {count} results that were written are gone; another "
+            "command uses this folder, wait for it or choose another --out"
+        )
     return [found[position] for position in range(count)]
 
 
