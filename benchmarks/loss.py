@@ -8,7 +8,8 @@ end, and random hidden states. Contenders:
 - ``plain``: cross entropy over the whole vocabulary, at the labelled positions only.
 - ``scoped``: reclm's; sorting the labels is part of its time.
 
-The output layer is either frozen, as with LoRA, or trained, as in full fine-tuning: then every
+The output layer is either frozen, as with LoRA adapters alone, or trained, as in full fine-tuning
+and where LoRA trains rows of new tokens: then every
 contender also makes a gradient of the whole layer's size.
 """
 
