@@ -9,8 +9,8 @@ end, and random hidden states. Contenders:
 - ``scoped``: reclm's; sorting the labels is part of its time.
 
 The output layer is either frozen, as with LoRA adapters alone, or trained, as in full fine-tuning
-and where LoRA trains rows of new tokens: then every
-contender also makes a gradient of the whole layer's size.
+and where LoRA trains rows of new tokens: then every contender also makes a gradient of the whole
+layer's size.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -136,19 +136,12 @@ def main() -> None:
         remedies = tuple(one for one in tried(domain) if one.method in options.methods)
         trials = Trials(study, domain, remedies, seeds)
         if options.finished:
-            done = tuple(
-                one for one in remedies if all(trained(trials, run) for run in needed(one))
-            )
-            trials = Trials(study, domain, done, seeds)
+            done = [one for one in remedies if trained(trials, one.method, one.run)]
+            trials = replace(trials, remedies=tuple(done))
         else:
             train(trials, options.jobs)
         sections.append(f"## {name}\n\n{section(trials, only_finished=options.finished)}")
     publish("remedies", "What helps the methods against their teacher", "\n\n".join(sections))
-
-
-def needed(remedy: Remedy) -> tuple[str, str]:
-    """The runs without which a remedy has no line in a table."""
-    return remedy.run, remedy.method
 
 
 def train(trials: Trials, jobs: int) -> None:
@@ -207,10 +200,11 @@ def tried(domain: Domain) -> list[Remedy]:
     return found
 
 
-def trained(trials: Trials, run: str) -> bool:
-    """Whether a run with the first seed has come to its end."""
-    cost = trials.study.of(trials.domain, 0) / f"{run}.cost.json"
-    return cost.exists() and bool(read_json(cost).get("finished"))
+def trained(trials: Trials, *runs: str) -> bool:
+    """Whether runs with the first seed have come to their end."""
+    folder = trials.study.of(trials.domain, 0)
+    costs = [folder / f"{run}.cost.json" for run in runs]
+    return all(cost.exists() and read_json(cost).get("finished") for cost in costs)
 
 
 def scored(trials: Trials, remedy: Remedy, seed: int, split: str) -> pl.DataFrame:

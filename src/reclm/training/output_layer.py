@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits of the whole vocabulary that exist at a time.
+# Logits that exist at a time on an accelerator; exponentials kept for a gradient anywhere.
 _MOST_LOGITS = 1 << 25
 # So many stay in a CPU's caches between the product that makes them and the one that uses them.
 _CACHED_LOGITS = 1 << 19
@@ -35,9 +35,10 @@ def free_loss_and_rows(
     """Sum of the losses over the whole vocabulary, and single rows of the output layer.
 
     The softmax runs over blocks of the vocabulary, as attention does over blocks of keys in
-    FlashAttention (arXiv 2205.14135): for a frozen weight each block is read once, and its logits
-    are gone before the next one's are made. Where the weight is trained, the logits wait in the
-    memory of its gradient until the normaliser is known. Both results share that one gradient.
+    FlashAttention (arXiv 2205.14135): for a frozen weight each block is read once for as many
+    states as the layer is wide, and its logits are gone before the next one's are made. Where the
+    weight is trained, their exponentials wait in the memory of its gradient until their sum is
+    known. Both results share that one gradient.
 
     Args:
         states: States before the output layer.
@@ -74,7 +75,7 @@ class _OutputLayer(torch.autograd.Function):
         # Touched for the first time where it is written, which is the cost of memory.
         of_weight = torch.empty_like if len(tokens) else torch.zeros_like
         ctx.grads = _Gradients(
-            torch.zeros_like(states) if needs[0] else None,
+            torch.empty_like(states) if needs[0] else None,
             of_weight(weight) if needs[1] else None,
             torch.zeros_like(bias) if bias is not None and needs[2] else None,
         )
@@ -99,7 +100,7 @@ class _OutputLayer(torch.autograd.Function):
 
 
 class _Gradients(NamedTuple):
-    """What is summed up here; none of what needs no gradient."""
+    """Filled part by part; none of what needs no gradient."""
 
     states: Float[Tensor, "free hidden"] | None
     weight: Float[Tensor, "vocab hidden"] | None
@@ -145,8 +146,9 @@ def _vocabulary_loss(
     gamma: float,
     grads: _Gradients,
 ) -> Tensor:
-    """Sum of the losses; adds its gradients to those that are wanted."""
+    """Sum of the losses; writes the gradients that are wanted."""
     total = states.new_zeros((), dtype=torch.float32)
+    # No more states at a time than fit, as exponentials, where the gradient of the weight goes.
     vocabulary, size = layer.weight.shape
     trained = grads.weight is not None or grads.bias is not None
     if trained:
@@ -156,7 +158,7 @@ def _vocabulary_loss(
         some, token = states[part].to(layer.dtype), tokens[part]
         kept = None
         if trained:
-            # Those of the first part fit where the gradient is going to be.
+            # Only the first part finds it unwritten.
             room = grads.weight if start == 0 else None
             if room is None:
                 room = layer.weight.new_empty(vocabulary, len(some))
