@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Int32, Int64, UInt8
 from numba import njit
 
+from reclm.items.edges import BLOCK
 from reclm.items.trie import CLOSE
 
 # In place of an item: the span is open still, or closing it takes more than a loop.
@@ -43,19 +44,24 @@ Items = Int64[np.ndarray, " rows"]
 
 
 class Tree(NamedTuple):
-    """What a step needs of a trie; see :class:`~reclm.items.construction.TrieArrays`.
+    """What a step needs of a trie.
 
     Attributes:
         order: Item row at each position.
         alone: Whether the spelling at a position is its item's only one; empty if all are.
+
+    The others are those of :class:`~reclm.items.construction.TrieArrays` and of
+    :class:`~reclm.items.edges.EdgeNodes`.
     """
 
-    node_lo: Int32[np.ndarray, " nodes"]
     node_edges: Int32[np.ndarray, " nodes+1"]
     edge_token: Int32[np.ndarray, " edges"]
     bounds: Int32[np.ndarray, " edges+nodes"]
     tail_start: Int32[np.ndarray, " edges+domains+1"]
     tail: Int32[np.ndarray, " tail"]
+    rank: UInt8[np.ndarray, " edges"]
+    before: Int32[np.ndarray, " blocks"]
+    nodes: Int32[np.ndarray, " led_to"]
     order: Int32[np.ndarray, " positions"]
     alone: Bool[np.ndarray, " positions"]
 
@@ -102,8 +108,9 @@ def _choice_of(tree: Tree, node: int, position: int) -> int:
 def _num_blocked(state: State, slot: int) -> int:
     """How many positions below its place an answer may not name."""
     lo, hi, inside = state.lo[slot], state.hi[slot], 0
-    for position in state.blocked[slot, : state.blocked_count[slot]]:
-        inside += lo <= position < hi
+    # By index, as a loop over the row itself does not become vectors.
+    for at in range(state.blocked_count[slot]):
+        inside += lo <= state.blocked[slot, at] < hi
     return inside
 
 
@@ -186,7 +193,8 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     """The only edge of a node that is left to an answer, -1 if there are several."""
     first, end = tree.node_edges[node], tree.node_edges[node + 1]
     # Every other edge has lost a position at least.
-    if _num_blocked(state, slot) < end - first - 1:
+    others = end - first - 1
+    if state.blocked_count[slot] < others or _num_blocked(state, slot) < others:
         return -1
     lo, hi = state.lo[slot], state.hi[slot]
     state.counts[: end - first] = 0
@@ -202,6 +210,26 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
 
 
 @inlined
+def _edge_of(tree: Tree, node: int, token: int, eoi: int) -> int:
+    """The edge of a node that a token takes."""
+    first, last = tree.node_edges[node], tree.node_edges[node + 1] - 1
+    if token == eoi:
+        return int(last)
+    # The close stands last, and is no token.
+    end = last if tree.edge_token[last] == CLOSE else last + 1
+    return int(first + np.searchsorted(tree.edge_token[first:end], token))
+
+
+@inlined
+def _node_behind(tree: Tree, edge: int) -> int:
+    """The node that an edge leads to, -1 if it ends an item."""
+    rank = tree.rank[edge]
+    if rank < BLOCK:
+        return -1
+    return int(tree.nodes[tree.before[edge // BLOCK] + rank - BLOCK])
+
+
+@inlined
 def _along(
     tree: Tree,
     state: State,
@@ -211,20 +239,12 @@ def _along(
     size: int,
 ) -> int:
     """Goes along an edge of an answer's node, whose own token is written; returns the new size."""
-    node = state.node[slot]
-    lo, hi = tree.bounds[edge + node], tree.bounds[edge + node + 1]
-    state.lo[slot], state.hi[slot] = lo, hi
+    bound = edge + state.node[slot]
+    state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+    state.node[slot] = _node_behind(tree, edge)
     for at in range(tree.tail_start[edge], tree.tail_start[edge + 1]):
         written[size] = tree.tail[at]
         size += 1
-    following = -1
-    if tree.edge_token[edge] != CLOSE and hi - lo > 1:
-        # In preorder, and below each position there is one node at most behind its parent.
-        last = min(node + 1 + lo - tree.node_lo[node], len(tree.node_lo))
-        following = node + 1 + np.searchsorted(tree.node_lo[node + 1 : last], lo)
-        if following == len(tree.node_lo) or tree.node_lo[following] != lo:
-            following = -1
-    state.node[slot] = following
     return size
 
 
@@ -308,11 +328,8 @@ def go_on(
     items = np.empty(len(slots), np.int64)
     size, hard = 0, False
     for row, slot in enumerate(slots):
-        first, edge = tree.node_edges[state.node[slot]], tree.node_edges[state.node[slot] + 1] - 1
+        edge = _edge_of(tree, state.node[slot], chosen[row], eoi)
         if chosen[row] != eoi:
-            # The close stands last, and is no token.
-            end = edge if tree.edge_token[edge] == CLOSE else edge + 1
-            edge = first + np.searchsorted(tree.edge_token[first:end], chosen[row])
             written[size] = chosen[row]
             size += 1
         size = _along(tree, state, slot, edge, written, size)

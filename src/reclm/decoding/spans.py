@@ -150,7 +150,7 @@ class SpanBatch:
             self._counts = np.zeros(int(degrees.max(initial=0)), dtype=np.int32)
             self._longest = int(arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
             alone = np.empty(0, np.bool_) if trie.alone is None else trie.alone
-            beside = {"order": trie.order, "alone": alone}
+            beside = {"order": trie.order, "alone": alone} | trie.edge_nodes._asdict()
             self._tree = self._kernels.Tree(
                 *(
                     beside.get(name, getattr(arrays, name, None))
@@ -335,10 +335,7 @@ class SpanBatch:
         arrays = self.trie.arrays
         nodes = self._node[slots]
         lo, hi = arrays.bounds[edges + nodes], arrays.bounds[edges + nodes + 1]
-        first_child = edges == arrays.node_edges[nodes]
-        following = np.where(first_child, nodes + 1, np.searchsorted(arrays.node_lo, lo))
-        following[arrays.edge_token[edges] == CLOSE] = -1
-        following = self._node_at(following.astype(np.int32), lo, hi)
+        following = self.trie.edge_nodes.of(edges)
         chain, end = arrays.tail_start[edges], arrays.tail_start[edges + 1]
         blocked = self._blocked_inside(slots, lo, hi).sum(1)
         for row in np.flatnonzero(self._ruled[slots]).tolist():
@@ -346,21 +343,6 @@ class SpanBatch:
             assert rule is not None
             blocked[row] += rule[hi[row]] - rule[lo[row]]
         return self._follow(slots, runs, _Places(lo, hi, following, chain, end), blocked)
-
-    def _node_at(
-        self,
-        following: Int32[np.ndarray, " rows"],
-        lo: Int32[np.ndarray, " rows"],
-        hi: Int32[np.ndarray, " rows"],
-    ) -> Int32[np.ndarray, " rows"]:
-        """The next node in preorder where it lies below the place, else -1."""
-        node_lo = self.trie.arrays.node_lo
-        if not len(node_lo):
-            return np.full_like(following, -1)
-        inside = (following >= 0) & (following < len(node_lo)) & (hi - lo > 1)
-        at = np.clip(following, 0, len(node_lo) - 1)
-        nodes: np.ndarray = np.where(inside & (node_lo[at] == lo), at, np.int32(-1))
-        return nodes
 
     def _follow(
         self,

@@ -24,6 +24,7 @@ from reclm.items.construction import (
     flatten_rows,
 )
 from reclm.items.decisions import Decisions, find_decisions
+from reclm.items.edges import EdgeNodes
 from reclm.items.spellings import Spellings
 
 __all__ = ["CLOSE", "Children", "Cursor", "Decisions", "ItemTrie"]
@@ -237,6 +238,14 @@ class ItemTrie:
             beside[:-1] = below - np.maximum.reduceat(widths, first)
         beside.flags.writeable = False
         return beside
+
+    @cached_property
+    def edge_nodes(self) -> EdgeNodes:
+        """The node each edge leads to."""
+        found = EdgeNodes.build(self.arrays)
+        for array in found:
+            array.flags.writeable = False
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
