@@ -189,12 +189,19 @@ def allow(
 
 
 @inlined
+def _surely_decides(tree: Tree, state: State, slot: int) -> bool:
+    """Whether an answer has too few blocked positions to have a single choice left at its node."""
+    node = state.node[slot]
+    degree = tree.node_edges[node + 1] - tree.node_edges[node]
+    return bool(state.blocked_count[slot] < degree - 1)
+
+
+@inlined
 def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     """The only edge of a node that is left to an answer, -1 if there are several."""
     first, end = tree.node_edges[node], tree.node_edges[node + 1]
     # Every other edge has lost a position at least.
-    others = end - first - 1
-    if state.blocked_count[slot] < others or _num_blocked(state, slot) < others:
+    if _surely_decides(tree, state, slot) or _num_blocked(state, slot) < end - first - 1:
         return -1
     lo, hi = state.lo[slot], state.hi[slot]
     state.counts[: end - first] = 0
@@ -230,6 +237,17 @@ def _node_behind(tree: Tree, edge: int) -> int:
 
 
 @inlined
+def _write_tail(
+    tree: Tree, start: int, end: int, written: Int32[np.ndarray, " room"], size: int
+) -> int:
+    """Writes what follows an edge without another choice; returns the new size."""
+    for at in range(start, end):
+        written[size] = tree.tail[at]
+        size += 1
+    return size
+
+
+@inlined
 def _along(
     tree: Tree,
     state: State,
@@ -242,10 +260,8 @@ def _along(
     bound = edge + state.node[slot]
     state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
     state.node[slot] = _node_behind(tree, edge)
-    for at in range(tree.tail_start[edge], tree.tail_start[edge + 1]):
-        written[size] = tree.tail[at]
-        size += 1
-    return size
+    start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
+    return int(_write_tail(tree, start, end, written, size))
 
 
 @inlined
@@ -323,18 +339,37 @@ def go_on(
         closing ones; where each row's ends; the item it names, `OPEN` or `HARD`; and whether one
         is hard.
     """
+    # One array of the tree after the other: the places of a large tree have left the caches, and
+    # those of all rows are fetched together where the places of one row wait for each other.
+    edges = np.empty(len(slots), np.int32)
+    for row, slot in enumerate(slots):
+        edges[row] = _edge_of(tree, state.node[slot], chosen[row], eoi)
+    for row, slot in enumerate(slots):
+        bound = edges[row] + state.node[slot]
+        state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+    tails = np.empty((len(slots), 2), np.int32)
+    for row, edge in enumerate(edges):
+        tails[row] = tree.tail_start[edge], tree.tail_start[edge + 1]
+    for row, edge in enumerate(edges):
+        state.node[slots[row]] = _node_behind(tree, edge)
+    decides = np.empty(len(slots), np.bool_)
+    for row, slot in enumerate(slots):
+        decides[row] = state.node[slot] >= 0 and _surely_decides(tree, state, slot)
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
-    items = np.empty(len(slots), np.int64)
-    size, hard = 0, False
+    size = 0
     for row, slot in enumerate(slots):
-        edge = _edge_of(tree, state.node[slot], chosen[row], eoi)
         if chosen[row] != eoi:
             written[size] = chosen[row]
             size += 1
-        size = _along(tree, state, slot, edge, written, size)
-        size = _to_decision(tree, state, slot, eoi, written, size)
-        ends[row], items[row] = size, _item(tree, state, slot)
+        size = _write_tail(tree, tails[row, 0], tails[row, 1], written, size)
+        if not decides[row]:
+            size = _to_decision(tree, state, slot, eoi, written, size)
+        ends[row] = size
+    items = np.empty(len(slots), np.int64)
+    hard = False
+    for row, slot in enumerate(slots):
+        items[row] = _item(tree, state, slot)
         hard |= items[row] == HARD
     return written[:size], ends, items, hard
 
