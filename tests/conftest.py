@@ -82,8 +82,17 @@ CHAT = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs the slow fixtures' tests last, so a quick failure is seen quickly."""
-    items.sort(key=lambda item: "smollm2_folder" in getattr(item, "fixturenames", ()))
+    """Runs the slow fixtures' tests last, so a quick failure is seen quickly.
+
+    Files with much to do come first: of two processes, neither waits long for the other's last.
+    """
+    long = REPOSITORY / "tests" / "training"
+    items.sort(
+        key=lambda item: (
+            "smollm2_folder" in getattr(item, "fixturenames", ()),
+            long not in item.path.parents,
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,8 @@ def test_queue_is_bounded(guarded: Server) -> None:
         for thread in threads:
             thread.join()
     assert set(statuses) == {200, 429}
-    assert statuses.count(200) >= 3
+    # As many as may wait; one more if the first was begun before the last had come.
+    assert statuses.count(200) >= 2
 
 
 def test_log_holds_ids_and_no_secrets(guarded: Server) -> None:
