@@ -2,9 +2,9 @@
 
 It says what :class:`~reclm.decoding.constraint.SpanConstraint` says of one answer, but goes from
 decision to decision instead of from token to token, and looks at all answers together: no step
-costs Python for each row, and none depends on the size of the catalog but through the logarithm
-of a binary search. The state lies on the host, as the shape of the next forward pass depends on
-it; only the mask over the scored tokens travels to the model's device.
+costs Python for each row, and none depends on the size of the catalog but through the choices of
+the nodes at which the answers stand. The state lies on the host, as the shape of the next forward
+pass depends on it; only the mask over the scored tokens travels to the model's device.
 """
 
 from __future__ import annotations
