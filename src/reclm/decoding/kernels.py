@@ -404,9 +404,7 @@ def enter(
     for row, slot in enumerate(slots):
         lo, hi, _, node, chain, chain_end = roots[slot]
         state.lo[slot], state.hi[slot], state.node[slot] = lo, hi, node
-        for at in range(chain, chain_end):
-            written[size] = tree.tail[at]
-            size += 1
+        size = _write_tail(tree, chain, chain_end, written, size)
         size = _to_decision(tree, state, slot, eoi, written, size)
         ends[row], items[row] = size, _item(tree, state, slot)
         hard |= items[row] == HARD

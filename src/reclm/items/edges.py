@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Integer, UInt8
 
 from reclm.items.construction import CLOSE, TrieArrays
 
@@ -52,7 +52,7 @@ class EdgeNodes(NamedTuple):
         rank = behind - leads - np.repeat(before, BLOCK)[:num_edges] + BLOCK * leads
         return cls(rank.astype(np.uint8), before, node[exists])
 
-    def of(self, edges: Int32[np.ndarray, " rows"]) -> Int32[np.ndarray, " rows"]:
+    def of(self, edges: Integer[np.ndarray, " rows"]) -> Int32[np.ndarray, " rows"]:
         """The node each edge leads to, -1 where it ends an item."""
         rank = self.rank[edges].astype(np.int32)
         leads = rank >= BLOCK
