@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTROL_TOKENS = ["<SOI>", "<EOI>"]
 
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=300, help="how long `-m fuzz` goes on, in all"
+    )
+    parser.addoption(
+        "--fuzz-seed", type=int, default=None, help="repeats a run; a fresh one by default"
+    )
+
+
 # Shared prefixes, a title that is a prefix of another, years, punctuation and non-ASCII letters.
 TITLES = (
     "Harbour Lights (1991)",

@@ -105,6 +105,14 @@ def read(tokens: Sequence[int]) -> Reading:
     return Reading(spans, None if span is None else tuple(span), text)
 
 
+def opened(prompt: Sequence[int]) -> list[int] | None:
+    """Tokens behind a ``<SOI>`` that no control token follows; None where there is none."""
+    control = [place for place, token in enumerate(prompt) if token in (SOI, EOI)]
+    if not control or prompt[control[-1]] == EOI:
+        return None
+    return list(prompt[control[-1] + 1 :])
+
+
 def choices(rows: Sequence[Sequence[int]], prefix: Sequence[int], spent: set[int]) -> set[int]:
     """Tokens that lead from ``prefix`` to an item that is not spent."""
     found = set()

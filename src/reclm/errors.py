@@ -45,6 +45,14 @@ class NoItemLeftError(CatalogError):
     """An item span was opened, but the exclusions leave no item that could stand in it."""
 
 
+class BlockedError(NoItemLeftError):
+    """Items are left, but something beside the catalog's rules bans what they go on with."""
+
+
+class SpanError(ReclmError):
+    """Text within an item span leads to no item: a prompt's, or what no constraint wrote."""
+
+
 class TokenizerError(ReclmError):
     """The tokenizer does not fit: a control token is missing, or it is not the one trained with."""
 

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reclm import ItemConstrainedLogitsProcessor, ItemTrie
-from reclm.errors import NoItemLeftError, TokenizerError, TrieError
+from reclm.errors import (
+    BackboneError,
+    BlockedError,
+    ConfigError,
+    NoItemLeftError,
+    SpanError,
+    TokenizerError,
+    TrieError,
+)
 from worlds import (
     EOI,
     FIRST_WORD,
@@ -62,21 +70,67 @@ def test_masks_step_by_step() -> None:
         assert allowed(processor, answer) == expected
 
 
-def test_prompt_counts_for_nothing_and_a_new_one_starts_afresh() -> None:
+def test_closed_spans_of_the_prompt_are_history() -> None:
     processor = ItemConstrainedLogitsProcessor(ItemTrie.build([[4], [6]]), SOI, EOI)
     outside = [token for token in range(VOCAB) if token != EOI]
-    assert allowed(processor, [SOI, 4, EOI, SOI]) == outside
-    assert allowed(processor, [SOI, 4, EOI, SOI, SOI]) == [4, 6]
-    assert allowed(processor, [SOI, 4, EOI, SOI, SOI, 4]) == [EOI]
+    assert allowed(processor, [SOI, 4, EOI, 7]) == outside
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI]) == [4, 6]
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 4]) == [EOI]
     # Another prompt that happens to be one token longer than the last call's input.
-    assert allowed(processor, [5, SOI, 4, EOI, SOI, SOI, 4]) == outside
-    assert allowed(processor, [5, SOI, 4, EOI, SOI, SOI, 4, SOI]) == [4, 6]
+    assert allowed(processor, [5, SOI, 4, EOI, 7, 7, 4]) == outside
     # The same prompt again.
-    assert allowed(processor, [5, SOI, 4, EOI, SOI, SOI, 4]) == outside
+    assert allowed(processor, [SOI, 4, EOI, 7]) == outside
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI]) == [4, 6]
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 6]) == [EOI]
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 6, EOI]) == outside
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 6, EOI, SOI]) == [4]
     # What was generated becomes the next prompt.
-    assert allowed(processor, [5, SOI, 4, EOI, SOI, SOI, 4, SOI]) == [4, 6]
     processor.reset()
-    assert allowed(processor, [5, SOI, 4, EOI, SOI, SOI, 4, SOI]) == outside
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 6, EOI, SOI]) == [4, 6]
+    # A further turn of the conversation needs no reset: it is more than a token longer.
+    assert allowed(processor, [SOI, 4, EOI, 7, SOI, 6, EOI, SOI, 4, EOI, 3, 7, SOI]) == [4, 6]
+
+
+def test_a_prompt_that_ends_in_an_open_span_goes_on_inside() -> None:
+    processor = ItemConstrainedLogitsProcessor(
+        ItemTrie.build([[4, 5], [4, 7], [6]]), SOI, EOI, excluded=[1]
+    )
+    assert allowed(processor, [9, SOI]) == [4, 6]
+    assert allowed(processor, [9, SOI, 4]) == [5]
+    assert allowed(processor, [9, 9, 9, SOI, 4, 5]) == [EOI]
+    # An open span further back is text: the last control token decides.
+    assert allowed(processor, [SOI, 9, 9, SOI, 4]) == [5]
+    assert 9 in allowed(processor, [SOI, 9, SOI, 6, EOI, 8])
+    # What it names counts as named.
+    assert allowed(processor, [8, 8, SOI, 6]) == [EOI]
+    assert SOI in allowed(processor, [8, 8, SOI, 6, EOI])
+    assert allowed(processor, [8, 8, SOI, 6, EOI, SOI]) == [4]
+
+
+@pytest.mark.parametrize("prompt", [[SOI, 9], [SOI, 4, 7], [SOI, 6, 6], [7, SOI, 4, 5, 5]])
+def test_a_prompt_whose_open_span_leads_to_no_item_is_refused(prompt: list[int]) -> None:
+    trie = ItemTrie.build([[4, 5], [4, 7], [6]])
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=[1])
+    with pytest.raises(SpanError, match="leads to no item"):
+        allowed(processor, prompt)
+    # The processor is as good as new.
+    assert allowed(processor, [9, SOI]) == [4, 6]
+
+
+def test_calls_may_skip_repeat_and_go_back() -> None:
+    """As assisted generation does."""
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build([[4, 5], [6, 7]]), SOI, EOI)
+    allowed(processor, [9])
+    for token, expected in ((SOI, [4, 6]), (4, [5]), (5, [EOI])):
+        assert allowed(processor, [9, SOI, 4, 5][: [SOI, 4, 5].index(token) + 2]) == expected
+    assert allowed(processor, [9, SOI, 6]) == [7]
+    assert allowed(processor, [9, SOI]) == [4, 6]
+    assert allowed(processor, [9, SOI, 4]) == [5]
+    assert allowed(processor, [9, SOI, 4, 5, EOI, SOI]) == [4, 6]  # five tokens at once: a prompt
+    assert allowed(processor, [9, SOI, 4, 5, EOI, SOI, 4, 5]) == [EOI]
+    rows = torch.tensor([[9, SOI, 4], [9, SOI, 6], [9, 7, SOI]])
+    turned = processor(rows.flip(0), FLAT.expand(3, -1)).flip(0)
+    assert torch.equal(turned, processor(rows, FLAT.expand(3, -1)))
 
 
 def test_scores_are_left_alone() -> None:

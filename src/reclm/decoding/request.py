@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.sampling import check_temperature
 from reclm.errors import ConfigError
 from reclm.items.trie import ItemTrie
 
@@ -89,10 +90,10 @@ class Request:
             raise ConfigError(
                 f"max_items: found {self.max_items}; expected at least {least}, or None"
             )
-        if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
+        check_temperature(self.temperature)
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
             raise ConfigError(
-                f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}: "
-                "expected temperature >= 0, 0 < top_p <= 1 and top_k >= 0"
+                f"top_p {self.top_p}, top_k {self.top_k}: expected 0 < top_p <= 1 and top_k >= 0"
             )
         if self.scaffold is not None:
             self._check_scaffold(self.scaffold)

@@ -256,6 +256,12 @@ class ItemTrie:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest token id of any item."""
+        parts = (self.arrays.tail, self.arrays.edge_token)
+        return max((int(part.max()) for part in parts if len(part)), default=0)
+
     def contains_token(self, token: int) -> bool:
         """Whether any item's row contains ``token``."""
         if token not in self._contained:

@@ -48,8 +48,8 @@ def check_config(config: GrpoConfig) -> None:
         (config.num_iterations > 0 and config.checkpoint_every % config.num_iterations != 0,
          f"--checkpoint-every {config.checkpoint_every}: not a multiple of --num-iterations "
          f"{config.num_iterations}, between which no answers are sampled"),
-        (not config.temperature > 0,
-         f"--temperature {config.temperature}: expected a positive number"),
+        (not 0.001 <= config.temperature <= 1000,
+         f"--temperature {config.temperature}: expected 0.001 to 1000"),
         (not config.learning_rate > 0,
          f"--learning-rate {config.learning_rate}: expected a positive number"),
         (not 0 <= config.warmup_ratio <= 1,
