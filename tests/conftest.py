@@ -19,7 +19,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CONTROL_TOKENS = ["<SOI>", "<EOI>"]
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-seconds", type=float, default=300, help="how long `-m fuzz` goes on, in all"

@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 
 from reclm import ItemConstrainedLogitsProcessor, ItemTrie
 from reclm.errors import (
-    BackboneError,
-    BlockedError,
-    ConfigError,
     NoItemLeftError,
     SpanError,
     TokenizerError,

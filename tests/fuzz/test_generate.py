@@ -104,7 +104,11 @@ def draw_prompts(random: np.random.Generator, world: World, count: int) -> list[
 
 def draw_options(random: np.random.Generator) -> dict[str, Any]:
     """A mode of generation and some settings."""
-    options: dict[str, Any] = {"max_new_tokens": int(random.integers(1, NEW_TOKENS) if random.random() < 0.3 else NEW_TOKENS)}
+    options: dict[str, Any] = {
+        "max_new_tokens": int(
+            random.integers(1, NEW_TOKENS) if random.random() < 0.3 else NEW_TOKENS
+        )
+    }
     mode = random.choice(["greedy", "sample", "beams", "beam sample", "lookup", "assistant"])
     if mode == "beams" or mode == "beam sample":
         beams = int(random.integers(2, 5))
@@ -262,4 +266,6 @@ def test_every_span_is_an_item_or_there_is_an_error(fuzz: Any) -> None:
                     padded = ids[place // repeats].tolist()
                     fuzz.counts["spans"] += spans_of(world, padded, row, stops)
                 except AssertionError as error:
-                    raise AssertionError(f"{told}: {row} {None if scores is None else scores[place]}") from error
+                    raise AssertionError(
+                        f"{told}: {row} {None if scores is None else scores[place]}"
+                    ) from error

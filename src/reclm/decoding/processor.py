@@ -23,6 +23,7 @@ from reclm.items.trie import ItemTrie
 # No mode goes back further than this to try other tokens.
 _REMEMBERED = 512
 
+
 @dataclass(frozen=True, eq=False)
 class _Text:
     """Where one sequence stands.

@@ -208,9 +208,7 @@ class Surroundings:
         return found or [type(processor).__name__ for processor in others]
 
 
-def _neighbours(
-    processors: Sequence[Any], current: Any
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _neighbours(processors: Sequence[Any], current: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The processors in front of one and behind it."""
     for place, processor in enumerate(processors):
         if processor is current:
