@@ -7,9 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LogitsProcessor, StoppingCriteria
 
 from reclm import ItemConstrainedLogitsProcessor, ItemTrie
 from reclm.errors import (
+    BackboneError,
+    BlockedError,
+    ConfigError,
     NoItemLeftError,
     SpanError,
     TokenizerError,
@@ -22,8 +26,10 @@ from worlds import (
     SOI,
     STOP,
     VOCAB,
+    choices,
     count_decisions,
     make_model,
+    opened,
     prompts,
     read,
     token_rows,
@@ -161,12 +167,21 @@ def test_limit_domain_and_exclusions() -> None:
         ItemConstrainedLogitsProcessor(ItemTrie.build([[4, SOI]]), SOI, EOI)
 
 
-def check_answer(rows: list[list[int]], answer: list[int], excluded: set[int]) -> None:
+def check_answer(
+    rows: list[list[int]], prompt: list[int], answer: list[int], excluded: set[int]
+) -> None:
     answer = answer[: answer.index(STOP)] if STOP in answer else answer
+    begun = opened(prompt)
+    answer = answer if begun is None else [SOI, *begun, *answer]
     reading = read(answer)
     assert len(set(reading.spans)) == len(reading.spans)
     assert EOI not in reading.text
     count_decisions(rows, answer, excluded, True)  # every token of every span was allowed
+
+
+def leads_to_items(rows: list[list[int]], prompt: list[int], excluded: set[int]) -> bool:
+    begun = opened(prompt)
+    return begun is None or bool(choices(rows, begun, excluded))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -178,11 +193,14 @@ def test_samples_name_items_only(
     processor = ItemConstrainedLogitsProcessor(ItemTrie.build(rows), SOI, EOI, excluded=excluded)
     torch.manual_seed(seed)
     width = max(map(len, batch))
-    output = generate(
-        make_model(seed), batch, 20, do_sample=True, temperature=2.0, logits_processor=[processor]
-    )
-    for row in output[:, width:].tolist():
-        check_answer(rows, row, excluded)
+    options = {"do_sample": True, "temperature": 2.0, "logits_processor": [processor]}
+    if not all(leads_to_items(rows, prompt, excluded) for prompt in batch):
+        with pytest.raises(SpanError, match="leads to no item"):
+            generate(make_model(seed), batch, 20, **options)
+        return
+    output = generate(make_model(seed), batch, 20, **options)
+    for prompt, row in zip(batch, output[:, width:].tolist(), strict=True):
+        check_answer(rows, prompt, row, excluded)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -191,6 +209,7 @@ def test_beams_name_items_only(
     rows: list[list[int]], batch: list[list[int]], seed: int, beams: int, sample: bool
 ) -> None:
     processor = ItemConstrainedLogitsProcessor(ItemTrie.build(rows), SOI, EOI)
+    batch = [prompt for prompt in batch if leads_to_items(rows, prompt, set())] or [[9]]
     torch.manual_seed(seed)
     width = max(map(len, batch))
     output = generate(
@@ -206,16 +225,184 @@ def test_beams_name_items_only(
     )
     answers = output.sequences[:, width:].tolist()
     assert not output.sequences_scores.isnan().any()
-    for answer, score in zip(answers, output.sequences_scores.tolist(), strict=True):
-        if score > -torch.inf:
-            check_answer(rows, answer, set())
+    for place, (answer, score) in enumerate(
+        zip(answers, output.sequences_scores.tolist(), strict=True)
+    ):
+        if score > -1e8:
+            check_answer(rows, batch[place // beams], answer, set())
+
+
+class Only(LogitsProcessor):
+    """Somebody else's processor: lets nothing but some tokens follow, from a length on."""
+
+    def __init__(self, length: int, *tokens: int, score: float = 0.0) -> None:
+        self.length, self.tokens, self.score = length, list(tokens), score
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] < self.length:
+            return scores
+        left = torch.full_like(scores, -torch.inf)
+        left[:, self.tokens] = self.score
+        return left
+
+
+ITEMS = [[4, 5, 6], [4, 7], [8, 9]]
+
+
+def ask(prompt: list[int], *others: LogitsProcessor, limit: int = 6, **options: Any) -> list[int]:
+    """What a model answers whose processors are `others` and then the constraint."""
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(ITEMS), SOI, EOI)
+    output = generate(
+        make_model(0), [prompt], limit, logits_processor=[*others, processor], **options
+    )
+    answer: list[int] = output[0, len(prompt) :].tolist()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"no_repeat_ngram_size": 1}, "no_repeat_ngram_size"),
+        ({"bad_words_ids": [[5], [7]]}, "bad_words_ids"),
+        ({"suppress_tokens": [5, 7]}, "suppress_tokens"),
+        ({"forced_eos_token_id": STOP, "limit": 1}, "forced_eos_token_id"),
+        ({"sequence_bias": [[[5], -torch.inf], [[7], -torch.inf]]}, "sequence_bias"),
+    ],
+)
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("lookup", [False, True])
+def test_an_option_that_bans_what_items_need_is_named(
+    options: dict[str, Any], named: str, sample: bool, lookup: bool
+) -> None:
+    prompt = [5, 7, 6, 9, SOI, 4] if "no_repeat" in named else [9, SOI, 4]
+    if lookup:
+        options = {**options, "prompt_lookup_num_tokens": 2}
+    with pytest.raises(BlockedError, match=f"in an item span.*{named}"):
+        ask(prompt, do_sample=sample, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"suppress_tokens": [EOI]}, ConfigError, "suppress_tokens: bans <EOI>"),
+        ({"min_new_tokens": 5, "eos_token_id": EOI}, BlockedError, "min_new_tokens"),
+        ({"do_sample": True, "temperature": 1e-40}, ConfigError, "temperature: found 1e-40"),
+        ({"do_sample": True, "temperature": torch.inf}, ConfigError, "temperature: found inf"),
+    ],
+)
+def test_an_option_that_cannot_work_is_named(
+    options: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        ask([9, SOI, 4], pad_token_id=PAD, **options)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("at", [5, 4])
+def test_another_processor_that_bans_everything_is_named(sample: bool, at: int) -> None:
+    with pytest.raises(BlockedError, match=r"token 4, .*Only"):
+        ask([9, 9, SOI], Only(4, 9), do_sample=sample)
+    # Outside of a span too.
+    with pytest.raises(BlockedError, match=f"token {at}, outside of item spans"):
+        ask([9, 9, 9], Only(at), do_sample=sample)
+
+
+@pytest.mark.parametrize("score", [torch.nan, torch.inf])
+def test_scores_that_are_no_numbers_are_an_error(score: float) -> None:
+    for prompt in ([9, SOI], [9, 9]):
+        with pytest.raises(BackboneError, match="not numbers"):
+            ask(prompt, Only(2, 4, 8, 9, score=score))
+
+
+def test_a_processor_behind_the_constraint_is_refused() -> None:
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(ITEMS), SOI, EOI)
+    with pytest.raises(ConfigError, match="Only stands behind the item constraint"):
+        generate(make_model(0), [[9, SOI]], 4, logits_processor=[processor, Only(0, 9)])
+    # Two constraints are the intersection of both.
+    other = ItemConstrainedLogitsProcessor(ItemTrie.build([[4, 7], [9]]), SOI, EOI)
+    output = generate(make_model(0), [[9, SOI]], 3, logits_processor=[processor, other])
+    assert output[0, 2:].tolist() == [4, 7, EOI]
+
+
+def test_a_text_that_left_the_items_stays_out_and_is_told() -> None:
+    """A loop of one's own that does not take what is allowed."""
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(ITEMS), SOI, EOI)
+    allowed(processor, [9, SOI])
+    with pytest.raises(SpanError, match=r"token 2: an item span left the catalog"):
+        allowed(processor, [9, SOI, 9])
+    with pytest.raises(SpanError):
+        allowed(processor, [9, SOI, 9, EOI])
+    processor.reset()
+    allowed(processor, [9, 9])
+    with pytest.raises(SpanError, match=r"closes no span"):
+        allowed(processor, [9, 9, EOI])
+
+
+def test_beams_go_on_while_one_of_them_may() -> None:
+    """A ban of 5 leaves the beams of one item only; a ban of 4 and 9 leaves none."""
+    options = {"num_beams": 3, "num_return_sequences": 1, "eos_token_id": EOI, "pad_token_id": PAD}
+    assert ask([9, SOI], bad_words_ids=[[5], [9]], **options)[:3] == [4, 7, EOI]
+    with pytest.raises(BlockedError, match="bad_words_ids"):
+        ask([9, SOI], bad_words_ids=[[4], [9]], **options)
+
+
+def test_padding_in_the_middle_of_a_span_is_no_error() -> None:
+    """One sequence ends by a stopping criterion, the other goes on."""
+
+    class Stop(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            return torch.tensor([input_ids.shape[1] > 2, input_ids.shape[1] > 5])
+
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(ITEMS), SOI, EOI)
+    output = generate(
+        make_model(0),
+        [[9, SOI], [8, SOI]],
+        9,
+        logits_processor=[Only(2, *range(4, VOCAB), EOI), processor],
+        stopping_criteria=[Stop()],
+    )
+    assert output[0, 3:].tolist() == [PAD] * 3
+    assert output[1, 2:5].tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_assisted_generation_is_held_to_the_items(seed: int, sample: bool) -> None:
+    rows = [[4, 5, 6], [4, 7], [8, 9], [5], [6, 6, 6]]
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(rows), SOI, EOI)
+    prompt = [4, 7, 6, SOI, 4, 5, 6, EOI, 8, SOI]
+    torch.manual_seed(seed)
+    for mode in ({"prompt_lookup_num_tokens": 3}, {"assistant_model": make_model(seed + 20)}):
+        output = generate(
+            make_model(seed), [prompt], 40, logits_processor=[processor], do_sample=sample, **mode
+        )
+        check_answer(rows, prompt, output[0, len(prompt) :].tolist(), set())
+        if not sample:
+            alone = generate(make_model(seed), [prompt], 40, logits_processor=[processor])
+            assert output.tolist() == alone.tolist()
+
+
+def test_what_was_generated_without_the_constraint_can_be_checked() -> None:
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build(ITEMS), SOI, EOI)
+    processor.check(torch.tensor([[9, SOI, 4, 7, EOI, 9], [SOI, 8, 9, EOI, 9, 9]]))
+    # Closed spans of the prompt are history, one that is cut off names nothing.
+    processor.check(torch.tensor([[SOI, 9, EOI, SOI, 8, 9, EOI, SOI, 4]]), prompt_length=4)
+    for wrong in ([9, SOI, 4, EOI, 9, 9], [9, EOI, 9, 9, 9, 9], [SOI, 8, 9, EOI, SOI, 8, 9, EOI]):
+        with pytest.raises(SpanError, match="sequence 0, token"):
+            processor.check(torch.tensor([wrong]))
+
+
+def test_items_of_another_vocabulary_are_refused() -> None:
+    processor = ItemConstrainedLogitsProcessor(ItemTrie.build([[4, VOCAB + 3]]), SOI, EOI)
+    with pytest.raises(SpanError, match="need 16; build the trie with the tokenizer"):
+        allowed(processor, [9])
 
 
 def test_beam_search_finds_the_most_probable_items() -> None:
     """With as many beams as items, the ranking of the items is exact."""
     rows = [[4, 5], [4, 6, 7], [8], [9, 9], [9, 10], [4]]
     model = make_model(1)
-    prompt = [5, 7, SOI, 11]
+    prompt = [5, 7, 11]
 
     class OnlyItems(ItemConstrainedLogitsProcessor):
         """Opens a span at once and stops behind it."""
@@ -259,5 +446,5 @@ def test_more_items_than_exist_ends_with_all_of_them() -> None:
     model = make_model(0)
     output = generate(model, [[5, 6], [7]], 200, do_sample=False, logits_processor=[processor])
     for answer in output[:, 2:].tolist():
-        check_answer(rows, answer, set())
+        check_answer(rows, [7], answer, set())
         assert len(read(answer).spans) <= len(rows)

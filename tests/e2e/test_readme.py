@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -77,6 +78,55 @@ def test_every_block_of_the_page_runs(page, demo_folder, tmp_path):
             timeout=200,
         )
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout}\n{done.stderr}"
+        for sign, promise in _PROMISES:
+            if sign in code:
+                promise(done.stdout, tmp_path / "work")
+
+
+def _items(folder):
+    """Title of each item of the demo, by its id."""
+    metas = json.loads((folder / "runs" / "demo" / "data" / "metas.jsonl").read_text("utf-8"))
+    return {item_id: item["title"] for item_id, item in metas.items()}
+
+
+def _holds_a_title(said, folder):
+    spans = re.findall("<SOI>(.*?)<EOI>", said)
+    assert spans, said
+    assert set(spans) <= {"Alien (1979)", "Aliens (1986)", "Brazil (1985)"}, said
+
+
+def _ranks_five_of_the_genre(said, folder):
+    metas = json.loads((folder / "runs" / "demo" / "data" / "category.jsonl").read_text("utf-8"))
+    titles = {_items(folder)[item_id] for item_id in metas["Sci-Fi"]}
+    found = re.findall(r"^([1-5]) (.*) 0\.\d\d$", said, re.MULTILINE)
+    assert [rank for rank, _ in found] == ["1", "2", "3", "4", "5"], said
+    assert len({title for _, title in found} & titles) == 5, said
+
+
+def _answers_with_items(said, folder):
+    """Every JSON answer that names items names some of the demo's catalog, by its titles."""
+    known = _items(folder)
+    decoder = json.JSONDecoder()
+    answers = [decoder.raw_decode(said, place.start())[0] for place in _ANSWER.finditer(said)]
+    named = [item for answer in answers for item in answer["items"]]
+    assert named, said
+    assert all(known[item["id"]] == item["title"] for item in named), said
+
+
+def _streams_five_items(said, folder):
+    named = re.findall(r"\[([^][]+), [01]\.\d\d\]", said)
+    assert len(set(named)) == 5, said
+    assert set(named) <= set(_items(folder)), said
+
+
+_ANSWER = re.compile(r'\{"(?:id":"chatcmpl|object":"list","domain)')
+# What a block says that it prints, by something that stands in it.
+_PROMISES = (
+    ("My favourite is<SOI>", _holds_a_title),
+    ('categories=["Sci-Fi"]', _ranks_five_of_the_genre),
+    ("/v1/recommendations", _answers_with_items),
+    ("Five movies, please.", _streams_five_items),
+)
 
 
 @pytest.mark.docs
