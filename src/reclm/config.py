@@ -14,6 +14,7 @@ ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
+Quote = Literal["double", "none"]
 EvaluationDecode = Literal["beam", "list", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
@@ -78,6 +79,8 @@ class TableConfig:
         description_column: Column of `items` that holds the description; empty for none.
         category_column: Column of `items` that holds the category; empty for none.
         category_separator: Splits several categories in one cell; empty for one category.
+        quote: Whether double quotes hold the cells of CSV and TSV together (double) or are letters
+            like any other (none).
         k_core: Keep the k-core of users and items; 0 switches it off.
         min_interactions: Keep users with at least this many interactions.
     """
@@ -93,6 +96,7 @@ class TableConfig:
     description_column: str = ""
     category_column: str = ""
     category_separator: str = ""
+    quote: Quote = "double"
     k_core: int = 0
     min_interactions: int = 3
 

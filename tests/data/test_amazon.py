@@ -176,7 +176,7 @@ def broken(line: str) -> bytes:
         (REVIEWS, [*METAS, {"title": "x"}], r"meta_Shop\.json\.gz:7: no field 'asin'"),
         (REVIEWS, [meta("a", title=7)], r"meta_Shop\.json\.gz:1: field 'title' is 7"),
         (REVIEWS, [meta("a", category="x")], r"meta_Shop\.json\.gz:1: field 'category' is 'x'"),
-        (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is '3'"),
+        (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is 3"),
         (REVIEWS, [meta("a", title="")], r"meta_Shop\.json\.gz: no item has both"),
         (REVIEWS[:2], METAS, r"no user is left after filtering; try a smaller --length than 3"),
     ],

@@ -124,7 +124,7 @@ def test_every_shape_of_metas_is_read(tmp_path, metas) -> None:
         ('{"a": "Apple"}', None, r"metas\.jsonl:1: item 'a' has no title"),
         ('{"a": {"price": 1}}', None, r"metas\.jsonl:1: item 'a' has no title"),
         ('{"a": {"title": "A", "description": 7}}', None, r":1: description of item 'a'"),
-        ('{"a": {"title": "\\ud800"}}', None, r":1: item 'a' holds half a surrogate pair"),
+        ('{"a": {"title": "\\ud800"}}', None, r":1: title of item 'a' holds half a surrogate pair"),
         ('{"a": {"title": "A"}}', '{"c":\n["b"]}', r"category\.jsonl:1: .* item 'b', unknown"),
         ('{"a": {"title": "A"}}', '{"c": "a"}', r"category\.jsonl:1: .*expected a list"),
         ('{"a": {"title": "A"}}', '{"c": [],\n"c": []}', r"category\.jsonl:2: .*already on line 1"),

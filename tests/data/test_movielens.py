@@ -104,7 +104,10 @@ def test_ratings_can_be_filtered(tmp_path) -> None:
         ),
         (RECBOLE | {"ml.item": RECBOLE["ml.item"] + "1\tX\t\t\n"}, r"ml\.item:5: movie '1' occurs"),
         (RECBOLE | {"ml.inter": INTER + "7\t99\t5\t1\n"}, r"ml\.inter:2: movie '99' is not in ml"),
-        (RECBOLE | {"ml.inter": INTER + "7\t1\tgood\t1\n"}, r"ml\.inter:2: rating 'good' at '1'"),
+        (
+            RECBOLE | {"ml.inter": INTER + "7\t1\tgood\t1\n"},
+            r"ml\.inter:2: rating is 'good'; expected a number",
+        ),
         (RECBOLE | {"ml.inter": INTER + "7\t1\t5\t1\n"}, r"ml\.inter: no user is left"),
         (ML_100K | {"u.data": "7\t1\t5\n"}, r"u\.data:1: 3 fields; expected user_id, item_id"),
         (ML_100K | {"u.item": "1|Toy Story|x\n"}, r"u\.item:1: 3 fields; expected 24"),

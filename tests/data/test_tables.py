@@ -147,7 +147,12 @@ def test_parquet_types(tmp_path) -> None:
         (CLICKS + "u,a,nan\n", ITEMS, r"clicks\.csv:7: timestamp is 'nan'"),
         (CLICKS + 'u,"a', ITEMS, r"clicks\.csv:7: not valid CSV"),
         (CLICKS, ITEMS + "a,Again\n", r"items\.csv:5: item 'a' occurs twice"),
-        (CLICKS, ITEMS + '"d\n", \n', r"items\.csv:5: item 'd\\n' has an empty title"),
+        (CLICKS, ITEMS + "d, \n", r"items\.csv:5: item 'd' has an empty title"),
+        (
+            CLICKS,
+            ITEMS + '"d\n",Date\n',
+            r"items\.csv:5: item_id is 'd\\n'; expected an id without",
+        ),
         (CLICKS, ITEMS + ",Date\n", r"items\.csv:5: item_id is ''; expected an id"),
         ("user_id,item_id,timestamp\nv,a,1\nv,b,2\n", ITEMS, r"clicks\.csv: no user is left"),
     ],

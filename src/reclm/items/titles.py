@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from reclm.data.cleaning import clean_title
 from reclm.errors import DataError
 from reclm.items.tokens import (
     EOI,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _ROUNDS = 5
 # Items of one title, told apart by a number, that may join one after the other.
 _MOST_ALIKE = 1000
-_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
 
 
 def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
@@ -140,13 +138,7 @@ def new_titles(
 
 def _clean(title: str, markup: re.Pattern[str]) -> str:
     """One title without entities, odd white space or the text of a special token."""
-    for _ in range(_ROUNDS):
-        unescaped = html.unescape(title)
-        if unescaped == title:
-            break
-        title = unescaped
-    title = unicodedata.normalize("NFC", _UNPRINTABLE.sub("", title))
-    title = " ".join(title.split())
+    title = clean_title(title)
     while found := markup.search(title):
         text = found.group()
         title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
