@@ -34,6 +34,7 @@ from reclm.data.times import Times
 from reclm.errors import ConfigError, DataError
 
 _LONGEST_CATEGORY = 50
+_READ = {"reviewerID", "asin", "unixReviewTime", "title", "category", "description"}
 _NO_TITLE = "items without a title"
 _JUNK_TITLE = "items whose title is page code or a price"
 _NO_CATEGORY = "items without a category"
@@ -67,8 +68,9 @@ def prepare_amazon(config: AmazonConfig) -> Path:
     _check(config)
     meta, reviews = Path(config.meta), Path(config.reviews)
     skipped: Counter[str] = Counter()
-    item_codes = _usable_items(meta, skipped)
-    frame, user_ids = _read_reviews(reviews, item_codes, skipped)
+    fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
+    item_codes = _usable_items(meta, skipped, fields[meta])
+    frame, user_ids = _read_reviews(reviews, item_codes, skipped, fields[reviews])
     frame = _select(frame, config)
     users = frame["user"].n_unique()
     if config.k_core:
@@ -84,6 +86,7 @@ def prepare_amazon(config: AmazonConfig) -> Path:
         Catalog.from_items(items, meta.name.split(".")[0].removeprefix("meta_")),
         Histories.from_lists(names, lists),
         skipped,
+        {path: [name for name in names if name not in _READ] for path, names in fields.items()},
     )
     return write_prepared(prepared, "data amazon", config, {"reviews": reviews, "meta": meta})
 
@@ -98,10 +101,11 @@ def _check(config: AmazonConfig) -> None:
     check_out(Path(config.out))
 
 
-def _usable_items(path: Path, skipped: Counter[str]) -> dict[str, int]:
+def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
     for number, record in json_lines(path, label="reading metadata"):
+        fields.update(dict.fromkeys(record))
         item_id = _id(path, number, record, "asin")
         if item_id in codes:
             skipped[_DUPLICATE_ITEM] += 1
@@ -155,7 +159,7 @@ def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, .
 
 
 def _read_reviews(
-    path: Path, item_codes: dict[str, int], skipped: Counter[str]
+    path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
 ) -> tuple[pl.DataFrame, list[str]]:
     """Reads who reviewed what and when.
 
@@ -166,6 +170,7 @@ def _read_reviews(
     user_codes: dict[str, int] = {}
     users, items, times = array("i"), array("i"), Times(path, "unixReviewTime")
     for number, record in json_lines(path, label="reading reviews"):
+        fields.update(dict.fromkeys(record))
         user = _id(path, number, record, "reviewerID")
         item = item_codes.get(_id(path, number, record, "asin"))
         time = record.get("unixReviewTime")
