@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,13 @@ def parse_json(
             if ``unique``, a field twice; names file and line.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once if unique else None)
+        return json.loads(text, object_pairs_hook=once if unique else None)
     except json.JSONDecodeError as error:
         where = error.lineno if line is None else line
         raise DataError.at(path, f"not valid JSON: {error.msg}", line=where) from error
     except UnicodeDecodeError as error:
         raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
-    except _RepeatedFieldError as error:
+    except RepeatedFieldError as error:
         raise DataError.at(path, f"field {error} occurs twice; expected it once", line=line) from (
             error
         )
@@ -71,13 +72,18 @@ def parse_json(
         raise DataError.at(path, message, line=line) from error
 
 
-class _RepeatedFieldError(ValueError):
+class RepeatedFieldError(ValueError):
     """A field stands twice in an object."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some fields, as a hook of a JSON decoder.
+
+    Raises:
+        RepeatedFieldError: A field is there twice; names it.
+    """
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        raise _RepeatedFieldError(repr(next(name for name in names if names.count(name) > 1)))
+        raise RepeatedFieldError(repr(next(name for name in names if names.count(name) > 1)))
     return record

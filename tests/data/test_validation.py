@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from reclm.config import CheckConfig
-from reclm.data.catalog import CATEGORIES, METAS
+from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
 from reclm.data.interactions import SEQUENCES
 from reclm.data.validation import CheckReport, check
 from reclm.errors import DataError
+from reclm.items.titles import canonical_titles
 
 GOOD = '{"a": {"title": "A"}, "b": {"title": "B"}, "c": {"title": "B"}, "d": {"title": "D"}}'
 
@@ -97,3 +99,35 @@ def test_real_data(shared_data) -> None:
     games = check(CheckConfig(shared_data / "games"))
     assert games.trainable
     assert (games.shortest, games.longest, games.without_category) == (5, 50, 16859)
+
+
+USERS = '{"u": ["a", "b", "c"]}'
+
+
+@pytest.mark.parametrize(
+    "title", ["\\u200b", "\\u0000", " \\ufeff ", "&#8203;", "&nbsp;", "\\u2060"]
+)
+def test_titles_that_training_refuses_are_problems(tmp_path, chat_tokenizers, title) -> None:
+    metas = f'{{"a": {{"title": "{title}"}}, "b": {{"title": "B"}}, "c": {{"title": "C"}}}}'
+    found = report(tmp_path, metas, None, USERS)
+    assert [problem.what for problem in found.problems] == ["items without title"]
+    # The same rule as that of the titles a model writes.
+    catalog = Catalog.from_items([Item("a", json.loads(f'"{title}"')), Item("b", "B")])
+    with pytest.raises(DataError, match=r"item 'a': title .* is empty once cleaned"):
+        canonical_titles(catalog, chat_tokenizers["chatml"])
+
+
+def test_items_that_share_a_title_once_cleaned_are_counted(tmp_path) -> None:
+    metas = '{"a": {"title": "R&amp;B"}, "b": {"title": "R&B"}, "c": {"title": "R & B"}}'
+    assert report(tmp_path, metas, None, USERS).duplicate_titles == 2
+
+
+def test_fields_that_are_no_text_are_problems(tmp_path) -> None:
+    metas = '{"a": {"title": true}, "b": {"title": "B", "description": {}}, "c\\n": {"title": "C"}}'
+    found = report(tmp_path, metas, '{"\\udc00": ["b"]}', '{"u\\ud800": ["b", "b", "b"]}')
+    assert {problem.what: problem.count for problem in found.problems} == {
+        "items with an unusable field": 3,
+        "categories that are no list of item ids": 1,
+        "histories that are no list of item ids": 1,
+    }
+    assert all(" expected " in e for problem in found.problems for e in problem.examples)

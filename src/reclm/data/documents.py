@@ -67,7 +67,7 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
     """
     text = read_text(path)
     breaks = [index for index, letter in enumerate(text) if letter == "\n"]
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=reading.once)
 
     def line_of(position: int) -> int:
         return bisect.bisect_left(breaks, position) + 1
@@ -112,11 +112,10 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             record = {key: value for key, value, _ in pairs}
             names = [record[field] for field in id_fields if _is_id(record.get(field))]
             if names:
-                if len(record) < len(pairs):
-                    fields = [key for key, _, _ in pairs]
-                    twice = next(key for key in fields if fields.count(key) > 1)
-                    message = f"field {twice!r} occurs twice; expected it once"
-                    raise DataError.at(path, message, line=line_of(start))
+                # A message of this names the line on which the record begins.
+                end, position = position, start
+                reading.once([(key, value) for key, value, _ in pairs])
+                position = end
                 yield Entry(str(names[0]), record, line_of(start))
             else:
                 yield from (Entry(key, value, line_of(at)) for key, value, at in pairs)
@@ -124,6 +123,9 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
         raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
     except RecursionError as error:
         message = "not usable JSON: nested too deeply"
+        raise DataError.at(path, message, line=line_of(position)) from error
+    except reading.RepeatedFieldError as error:
+        message = f"field {error} occurs twice; expected it once"
         raise DataError.at(path, message, line=line_of(position)) from error
     except ValueError as error:
         message = "not usable JSON: a number has too many digits"
