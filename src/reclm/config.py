@@ -1032,7 +1032,8 @@ class RecommendConfig:
 
     Attributes:
         model: Folder of a trained model.
-        history: Item ids, oldest first, separated by commas.
+        history: Item ids, oldest first, separated by commas; one that holds a comma stands in
+            double quotes.
         k: Items to recommend.
         exclude: Item ids never to recommend, separated by commas.
         categories: Recommend from these categories only, separated by commas.
@@ -1043,10 +1044,10 @@ class RecommendConfig:
     """
 
     model: Path
-    history: str
+    history: tuple[str, ...]
     k: int = 10
-    exclude: str = ""
-    categories: str = ""
+    exclude: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     exclude_seen: bool = True
     decode: Decode = "beam"
     format: Literal["table", "json"] = "table"
