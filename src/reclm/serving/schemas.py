@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from reclm.data.fields import id_problem
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
