@@ -17,7 +17,7 @@ import polars as pl
 
 from reclm.config import AmazonConfig
 from reclm.data.catalog import Catalog, Item
-from reclm.data.cleaning import is_page_code, is_price, plain_text
+from reclm.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from reclm.data.documents import json_lines
 from reclm.data.fields import id_field, is_missing, shown
 from reclm.data.interactions import MIN_INTERACTIONS, Histories, k_core
@@ -125,7 +125,7 @@ def _unusable(path: Path, number: int, record: dict[str, Any]) -> str:
     title = _title(path, number, record)
     if is_page_code(title) or is_price(title):
         return _JUNK_TITLE
-    if not title:
+    if not clean_title(title):
         return _NO_TITLE
     return "" if _categories(path, number, record) else _NO_CATEGORY
 

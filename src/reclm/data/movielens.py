@@ -18,6 +18,7 @@ import polars as pl
 
 from reclm.config import MovieLensConfig
 from reclm.data.catalog import Catalog, Item
+from reclm.data.cleaning import clean_title
 from reclm.data.documents import require_once
 from reclm.data.fields import id_field
 from reclm.data.interactions import Histories
@@ -187,7 +188,7 @@ def _expect_fields(fields: list[str], count: int) -> None:
 
 def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
     title = title.strip()
-    if not title:
+    if not clean_title(title):
         raise ValueError(f"movie {item_id!r} has an empty title")
     if not item_id:
         raise ValueError("no movie id")

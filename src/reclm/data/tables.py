@@ -224,8 +224,8 @@ def _csv_rows(
     path: Path, separator: str, flags: dict[str, str], quote: Quote, unused: dict[str, None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = text_lines(path, label=f"reading {path.name}")
-    quoting = csv.QUOTE_NONE if quote == "none" else csv.QUOTE_MINIMAL
-    reader = csv.reader(lines, delimiter=separator, strict=True, quoting=quoting)
+    quotes: Any = {"quoting": csv.QUOTE_NONE} if quote == "none" else {}
+    reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
     line = 1
     # The module's own limit of 131,072 characters a cell is one for all readers of a process.
     limit = csv.field_size_limit(sys.maxsize)
