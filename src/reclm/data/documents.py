@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import codecs
 import gzip
 import json
 import re
@@ -177,7 +178,7 @@ def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
     """
     for number, content in _lines(Path(path), label):
         try:
-            yield content.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield content.decode("utf-8")
         except UnicodeDecodeError as error:
             message = f"not UTF-8 text ({error.reason})"
             raise DataError.at(path, message, line=number) from error
@@ -226,6 +227,8 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
         try:
             for content in stream:
                 number += 1
+                if number == 1:
+                    content = content.removeprefix(codecs.BOM_UTF8)
                 if number % 4096 == 0:
                     progress.update(task, completed=raw.tell())
                 yield number, content
