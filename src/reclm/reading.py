@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,6 @@ def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """
     record = dict(pairs)
     if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedFieldError(repr(next(name for name in names if names.count(name) > 1)))
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise RepeatedFieldError(repr(name))
     return record

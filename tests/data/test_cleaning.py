@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import pytest
+from html.entities import html5
 
-from reclm.data.cleaning import clean_title, is_page_code, is_price, plain_text
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reclm.data.cleaning import clean_title, is_page_code, is_price, plain_text, unescape
 
 
 @pytest.mark.parametrize(
@@ -76,3 +80,23 @@ def test_prices_are_told_from_titles() -> None:
 def test_titles_are_cleaned_of_what_no_one_reads(raw, title) -> None:
     assert clean_title(raw) == title
     assert clean_title(title) == title
+
+
+# Those that ``html.unescape`` takes without a semicolon, as the beginning of a word.
+BEGINNINGS = st.sampled_from(sorted(name for name in html5 if not name.endswith(";")))
+LETTERS = st.text("abcdefghijklmnopqrstuvwxyz", max_size=6)
+
+
+@given(st.lists(st.sampled_from(["&", "amp", "reg", "#38", "#x26", " "]) | st.characters()))
+def test_nothing_is_resolved_without_a_semicolon(pieces: list[str]) -> None:
+    text = "".join(pieces).replace(";", ",")
+    assert unescape(text) == text
+
+
+@given(BEGINNINGS, LETTERS, st.sampled_from(["", " ", ",", "=", "&"]), LETTERS)
+def test_words_that_begin_like_entities_stay(name: str, more: str, between: str, end: str) -> None:
+    text = f"Q&{name}{more}{between}{end}"
+    assert unescape(text) == text
+    whole = f"&{name}{more};"
+    expected = html5.get(f"{name}{more};", whole)
+    assert unescape(f"{text} {whole}{end}") == f"{text} {expected}{end}"

@@ -356,6 +356,11 @@ def test_columns_that_are_not_used_are_named_in_one_line(tmp_path, capsys) -> No
     prepare_table(config(tmp_path, items=items, time_column=""))
     notice = "notice: columns not used: timestamp of clicks.csv; genre, year of items.csv\n"
     assert capsys.readouterr().err == notice
+    wide = "item_id,title," + ",".join(f"c{n}" for n in range(24)) + "\n"
+    wide += "".join(f"{item},T{',' * 24}\n" for item in "abc")
+    prepare_table(config(tmp_path, items=wide))
+    named = ", ".join(f"c{n}" for n in range(20))
+    assert capsys.readouterr().err == f"notice: columns not used: {named}, 4 more of items.csv\n"
     records = lines(apple(note=1), {**apple(), "item_id": "b", "more": 2}, OTHERS[1])
     prepare_table(table(tmp_path, "i.jsonl", records, category_column="kind"))
     assert capsys.readouterr().err == "notice: columns not used: text, note, more of i.jsonl\n"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reclm.data.times import Times
 from reclm.errors import DataError
@@ -101,3 +103,17 @@ def test_two_kinds_of_time_are_named_with_a_line_of_each(cells, places) -> None:
 )
 def test_one_kind_of_time_passes(cells) -> None:
     assert ranks(*cells) == list(range(len(cells)))
+
+
+@given(st.lists(st.integers(-(2**70), 10_000_000), max_size=20))
+def test_whole_numbers_are_ordered_as_python_orders_them(numbers: list[int]) -> None:
+    order = sorted(set(numbers))
+    for written in (numbers, list(map(str, numbers))):
+        assert ranks(*written) == [order.index(number) for number in numbers]
+
+
+@given(st.lists(st.decimals(-1000, 1000, places=12), max_size=20))
+def test_decimals_are_ordered_as_python_orders_them(numbers: list[Decimal]) -> None:
+    order = sorted(set(numbers))
+    for written in (numbers, [f"{number:f}" for number in numbers]):
+        assert ranks(*written) == [order.index(number) for number in numbers]

@@ -8,6 +8,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +191,8 @@ def require_once(path: Path, columns: Sequence[str]) -> None:
     Raises:
         DataError: Names the column.
     """
-    for place, column in enumerate(columns):
-        if column and column in columns[:place]:
+    for column, count in Counter(columns).items():
+        if column and count > 1:
             message = f"column {column!r} occurs twice in the header; expected it once"
             raise DataError.at(path, message, line=1)
 

@@ -19,6 +19,7 @@ from reclm.data.catalog import CATEGORIES, METAS, Catalog
 from reclm.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
 from reclm.errors import ArtifactError, ConfigError, DataError
 
+_MOST_NAMED = 20
 _FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
 
 
@@ -177,11 +178,12 @@ def _stage(out: Path) -> Any:
 
 def _print_unused(unused: Mapping[Path, Sequence[str]]) -> None:
     """Names, in one line, what the files hold and nothing reads."""
-    parts = [
-        f"{', '.join(name or '(no name)' for name in columns)} of {path.name}"
-        for path, columns in unused.items()
-        if columns
-    ]
+    parts = []
+    for path, columns in unused.items():
+        shown = [name or "(no name)" for name in columns[:_MOST_NAMED]]
+        more = len(columns) - len(shown)
+        shown += [f"{more} more"] if more else []
+        parts += [f"{', '.join(shown)} of {path.name}"] if shown else []
     if parts:
         line = " ".join(f"notice: columns not used: {'; '.join(parts)}".split())
         sys.stderr.write(f"{line}\n")
