@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from reclm.config import CheckConfig
 from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
-from reclm.data.interactions import SEQUENCES
+from reclm.data.interactions import SEQUENCES, Histories, leave_one_out
 from reclm.data.validation import CheckReport, check
-from reclm.errors import DataError
+from reclm.errors import DataError, ReclmError
 from reclm.items.titles import canonical_titles
 
 GOOD = '{"a": {"title": "A"}, "b": {"title": "B"}, "c": {"title": "B"}, "d": {"title": "D"}}'
@@ -131,3 +134,37 @@ def test_fields_that_are_no_text_are_problems(tmp_path) -> None:
         "histories that are no list of item ids": 1,
     }
     assert all(" expected " in e for problem in found.problems for e in problem.examples)
+
+
+VALUES = st.sampled_from(
+    [None, float("nan"), True, 0, 1.5, "", " ", "nan", "\u200b", "\0", "&#8203;", "\ud83d", "a\nb",
+     [], ["x"], [None], ["a", {}], {}, {"a": 1}, "Title", "Title"]
+)  # fmt: skip
+IDS = st.sampled_from(["a", "b", "c", "", "d\r", "\udc00", 1, None, True])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c", "", "d\r", "\udc00"]),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(["title", "name", "description"], VALUES)),
+    ),
+    st.dictionaries(st.sampled_from(["x", "\ud800"]), st.lists(IDS, max_size=3) | VALUES),
+    st.dictionaries(st.sampled_from(["u", "\ud800"]), st.lists(IDS, min_size=2, max_size=4)),
+)
+@example({"a": {"title": "A"}}, {"x": ["a"]}, {"u": ["a"] * 3})
+@example({"a": {"title": "\u200b", "name": "A"}}, {}, {"u": ["a"] * 3})
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_can_be_trained_on_is_what_training_loads(
+    chat_tokenizers, metas, categories, sequences
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written = map(json.dumps, (metas, categories, sequences))
+        trainable = report(folder, *written).trainable
+        try:
+            catalog = Catalog.load(folder)
+            leave_one_out(Histories.load(folder, catalog))
+            loaded = len(canonical_titles(catalog, chat_tokenizers["chatml"])) == len(catalog)
+        except ReclmError:
+            loaded = False
+    assert trainable == loaded
