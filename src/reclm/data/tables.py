@@ -160,8 +160,12 @@ def _read_interactions(config: TableConfig, items: list[Item]) -> _Interactions:
     users, rows, times = array("i"), array("i"), Times(path, config.time_column)
     unused: dict[str, None] = {}
     for line, cells in _rows(path, named, config.quote, unused):
-        user = id_field(path, line, config.user_column, cells["--user-column"])
-        item = id_field(path, line, config.item_column, cells["--item-column"])
+        user, item = cells["--user-column"], cells["--item-column"]
+        # Most rows name a user and an item that have been looked at.
+        if not isinstance(user, str) or user not in user_codes:
+            user = id_field(path, line, config.user_column, user)
+        if not isinstance(item, str) or item not in row_of:
+            item = id_field(path, line, config.item_column, item)
         if item not in row_of:
             message = f"item {item!r} is not in {config.items}; add it there or remove the row"
             raise DataError.at(path, message, line=line)
