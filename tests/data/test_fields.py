@@ -32,8 +32,9 @@ def test_text_is_text_as_it_stands() -> None:
     for text in ("nan", "None", "null", "True", " NaN ", "1984"):
         assert text_field(PATH, 3, "title", text) == text
     assert text_field(PATH, 3, "title", 1984, numbers=True) == "1984"
-    parts = ["a", None, "", float("nan"), "b", 7]
-    assert text_field(PATH, 3, "title", parts, several=True, numbers=True) == "a b 7"
+    parts = ["a", None, "", float("nan"), "b"]
+    assert text_field(PATH, 3, "title", parts, several=True, numbers=True) == "a b"
+    assert text_fields(PATH, 3, "genre", ["a", 7], numbers=True) == ["a", "7"]
     assert text_fields(PATH, 3, "genre", ["a", None]) == ["a", ""]
 
 
@@ -47,6 +48,8 @@ def test_nothing_else_becomes_text(value) -> None:
 
 
 def test_whole_numbers_are_text_in_tables_only() -> None:
+    with pytest.raises(DataError, match=r"^f:3: an entry of text is 7; expected text$"):
+        text_field(PATH, 3, "text", ["a", 7], several=True, numbers=True)
     with pytest.raises(DataError, match=r"^f:3: title is 1984; expected text$"):
         text_field(PATH, 3, "title", 1984)
 

@@ -257,6 +257,10 @@ def test_what_is_no_text_is_refused(tmp_path, fields, message) -> None:
         ([True, False, True], "True"),
         ([{"en": "Apple"}] * 3, "an object"),
         ([["Apple"]] * 3, "a list"),
+        (
+            pl.Series([1, 2, 3]).cast(pl.Datetime("ns")),
+            r"datetime\.datetime\(1970, 1, 1, 0, 0\) \(datetime\)",
+        ),
         ([datetime.date(2020, 1, 1)] * 3, r"datetime\.date\(2020, 1, 1\) \(date\)"),
     ],
 )

@@ -50,7 +50,7 @@ def text_field(
         DataError: It holds something else, or half a surrogate pair; names file and line.
     """
     if several and isinstance(value, list):
-        return " ".join(filter(None, text_fields(path, line, name, value, numbers=numbers)))
+        return " ".join(filter(None, text_fields(path, line, name, value)))
     if is_missing(value):
         return ""
     if isinstance(value, str):

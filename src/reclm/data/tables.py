@@ -277,8 +277,8 @@ def _parquet_rows(
         total = int(lazy.select(pl.len()).collect().item())
         columns = list(dict.fromkeys(flags.values()))
         # Python's own times end at the microsecond.
-        moments = {name: schema[name] for name in columns if schema[name] == pl.Datetime}
-        fine = [name for name, kind in moments.items() if getattr(kind, "time_unit", "") == "ns"]
+        time = flags.get("--time-column", "")
+        fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
         lazy = lazy.select(columns).with_columns(pl.col(name).dt.to_string("iso") for name in fine)
         for start in range(0, total, _PARQUET_ROWS):
             part = lazy.slice(start, _PARQUET_ROWS).collect()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from reclm.data.fields import shown
 from reclm.errors import DataError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")
@@ -156,4 +157,4 @@ def _since_epoch(moment: datetime.date) -> int:
 
 
 def _shown(cell: Any) -> str:
-    return str(cell) if isinstance(cell, datetime.date | Decimal) else repr(cell)[:60]
+    return str(cell) if isinstance(cell, datetime.date | Decimal) else shown(cell)
