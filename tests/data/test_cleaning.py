@@ -87,9 +87,9 @@ BEGINNINGS = st.sampled_from(sorted(name for name in html5 if not name.endswith(
 LETTERS = st.text("abcdefghijklmnopqrstuvwxyz", max_size=6)
 
 
-@given(st.lists(st.sampled_from(["&", "amp", "reg", "#38", "#x26", " "]) | st.characters()))
+@given(st.lists(st.sampled_from(["&", "amp", "reg", "#38", "#x26", " ", "a", "é"]), max_size=9))
 def test_nothing_is_resolved_without_a_semicolon(pieces: list[str]) -> None:
-    text = "".join(pieces).replace(";", ",")
+    text = "".join(pieces)
     assert unescape(text) == text
 
 
