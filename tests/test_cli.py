@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -221,3 +222,41 @@ def test_recommend_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
     missing = refused(capsys, "recommend", "--model", str(tmp_path / "x"), "--history", "1")
     assert missing == f"--model: no such folder: {tmp_path / 'x'}"
     refused(capsys, "recommend", "--model", str(tmp_path), "--history", "1")
+
+
+def test_names_that_hold_commas_can_be_given(
+    model: Path, titles: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reclm.data.catalog import Catalog, Item
+
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    ids = ["e,f", "e", "f", "x, y", *(f"m{row}" for row in range(4, 8))]
+    Catalog.from_items(
+        Item(item_id, title, categories=("Toys, Games",) if row < 4 else ("Ink",))
+        for row, (item_id, title) in enumerate(zip(ids, titles, strict=False))
+    ).save(folder)
+    base = ["recommend", "--model", str(folder), "--k", "9", "--format", "json", "--device", "cpu"]
+
+    def shown(*flags: str) -> set[str]:
+        assert main([*base, *flags]) == 0
+        return {one["item_id"] for one in json.loads(capsys.readouterr().out)}
+
+    toys = {"e,f", "e", "f", "x, y"}
+    for form in (["Toys, Games"], ['"Toys, Games"'], ["Toys, Games", "Ink"]):
+        expected = toys | set(ids) if "Ink" in form else toys
+        assert shown("--history", "m5", "--categories", *form) == expected - {"m5"}
+    repeated = ("--categories", "Ink", "--categories", "Toys, Games")
+    assert shown("--history", "m5", *repeated, "--exclude", 'm4,"e,f"') == set(ids) - {
+        *("m5", "m4", "e,f")
+    }
+    assert shown("--history", "x, y", "--categories", '"Toys, Games"') == toys - {"x, y"}
+    assert shown("--history", "e", "f", "--categories", "Toys, Games") == {"e,f", "x, y"}
+    for flags, message in (
+        (["--history", "e,f"], "--history: 'e,f' is one name, and its parts are names too; write"),
+        (["--history", "x,m5"], "--history: no item 'x' in the model's catalog of 8 items; near"),
+        (["--history", "m5", "--categories", "Toys"], "--categories: catalog model: no category"),
+    ):
+        assert refused(capsys, *base, *flags).startswith(message)
+    hint = refused(capsys, *base, "--history", "m5", "--categories", "Ink,Toys, Games")
+    assert hint.endswith("""in quotes: --categories '"Toys, Games"'""")

@@ -61,6 +61,25 @@ def test_flags_of_several_values(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert str(raised.value) == f"--codebooks: expected whole numbers, got {wrong[-1]!r}"
 
 
+def test_one_value_of_several_may_stand_alone_in_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "recommend.yaml"
+    for text, history in (("a,b", ("a,b",)), ("[a, 'b, c']", ("a", "b, c")), ("", ())):
+        file.write_text(f"model: m\nhistory: {text}\n")
+        settings = parse("recommend", config.RecommendConfig, ["--config", str(file)])
+        assert settings == config.RecommendConfig(Path("m"), history)
+    flags = ["--model", "m", "--history", "a", "--k", "3", "--history=b, c", "--history", "d", "e"]
+    settings = parse("recommend", config.RecommendConfig, flags)
+    assert settings == config.RecommendConfig(Path("m"), ("a", "b, c", "d", "e"), k=3)
+    file.write_text("model: m\nhistory: [a, 7]\n")
+    with pytest.raises(
+        ConfigError, match=r"--history: expected texts, got '7'; in YAML, put it in"
+    ):
+        parse("recommend", config.RecommendConfig, ["--config", str(file)])
+    file.write_text("codebooks: 64\nvectors: v\nout: o\n")
+    found = parse("items quantize", config.QuantizeConfig, ["--config", str(file)])
+    assert found.codebooks == (64,)
+
+
 def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
     file = tmp_path / "sft.yaml"
     file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")

@@ -96,3 +96,22 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / HEAD_FILE).write_bytes(b"x" * 100)
     with pytest.raises(BackboneError, match="not a readable retrieval head"):
         RetrievalHead.load(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1e30, -2e12])
+def test_vectors_that_no_score_can_be_made_of_are_refused(tmp_path: Path, wrong: float) -> None:
+    given = vectors(6)
+    head = RetrievalHead.create(8, given)
+    broken = given.copy()
+    broken[3, 1] = wrong
+    for use in (
+        lambda: RetrievalHead.create(8, broken),
+        lambda: head.with_vectors(broken),
+        lambda: head.with_rows([6, 7, 8, 9, 10, 11], broken),
+    ):
+        with pytest.raises(VectorError, match=r"^item vectors: row 3 holds .*; expected numbers"):
+            use()
+    head.vectors.data[3, 1] = wrong
+    head.save(tmp_path)
+    with pytest.raises(BackboneError, match="a vector holds NaN, infinity or a number beyond"):
+        RetrievalHead.load(tmp_path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reclm.errors import ArtifactError, DataError
+from reclm.reading import parse_json, read_text
 
 MANIFEST = "manifest.json"
 _RECORDED_PACKAGES = (
@@ -93,18 +94,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: The file cannot be read or is not UTF-8 JSON; names file and line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except OSError as error:
-        raise DataError.at(path, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError.at(path, f"not UTF-8 text ({error.reason})") from error
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
+    return parse_json(path, read_text(path))
 
 
 def fingerprint(paths: Iterable[str | Path]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from reclm import config
 from reclm.errors import CatalogError, ConfigError, ReclmError
 from reclm.flags import near, parse, summary
+from reclm.names import names, quoted_name
 
 if TYPE_CHECKING:
     from reclm.answer import Recommendation
@@ -192,14 +193,15 @@ def recommend(settings: config.RecommendConfig) -> None:
         raise ConfigError(f"--k: expected at least 1, got {settings.k}")
     if not settings.model.is_dir():
         raise ConfigError(f"--model: no such folder: {settings.model}")
-    history, exclude = _split(settings.history), _split(settings.exclude)
-    categories = _split(settings.categories)
-    if (settings.model / "metas.jsonl").exists():
-        # Before the weights are loaded: a mistyped id should not cost that time.
-        catalog = Catalog.load(settings.model)
-        _check_items("--history", history, catalog)
-        _check_items("--exclude", exclude, catalog)
-        _check_categories(categories, catalog)
+    # Before the weights are loaded: a mistyped id should not cost that time.
+    catalog = Catalog.load(settings.model)
+    item_ids = {item.item_id for item in catalog.items}
+    history = names("--history", settings.history, item_ids)
+    exclude = names("--exclude", settings.exclude, item_ids)
+    categories = names("--categories", settings.categories, catalog.categories)
+    _check_items("--history", history, catalog)
+    _check_items("--exclude", exclude, catalog)
+    _check_categories(categories, catalog)
 
     from reclm.recommender import Recommender
 
@@ -219,10 +221,6 @@ def recommend(settings: config.RecommendConfig) -> None:
     _print_recommendations(found, settings.format)
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
     known = {item.item_id: item.title for item in catalog.items}
     for item_id in item_ids:
@@ -233,6 +231,7 @@ def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
         raise ConfigError(
             f"{flag}: no item {item_id!r} in the model's catalog of {len(known)} items"
             + (f"; near: {alike}" if alike else "")
+            + quoted_name(flag, item_id, known)
         )
 
 
@@ -241,7 +240,8 @@ def _check_categories(categories: Sequence[str], catalog: Catalog) -> None:
         try:
             catalog.category_rows(category)
         except CatalogError as error:
-            raise ConfigError(f"--categories: {error}") from error
+            hint = quoted_name("--categories", category, catalog.categories)
+            raise ConfigError(f"--categories: {error}{hint}") from error
 
 
 def _print_recommendations(found: Sequence[Recommendation], form: str) -> None:

@@ -14,6 +14,7 @@ ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
+Quote = Literal["double", "none"]
 EvaluationDecode = Literal["beam", "list", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
@@ -78,6 +79,8 @@ class TableConfig:
         description_column: Column of `items` that holds the description; empty for none.
         category_column: Column of `items` that holds the category; empty for none.
         category_separator: Splits several categories in one cell; empty for one category.
+        quote: Whether double quotes hold the cells of CSV and TSV together (double) or are letters
+            like any other (none).
         k_core: Keep the k-core of users and items; 0 switches it off.
         min_interactions: Keep users with at least this many interactions.
     """
@@ -93,6 +96,7 @@ class TableConfig:
     description_column: str = ""
     category_column: str = ""
     category_separator: str = ""
+    quote: Quote = "double"
     k_core: int = 0
     min_interactions: int = 3
 
@@ -1028,7 +1032,8 @@ class RecommendConfig:
 
     Attributes:
         model: Folder of a trained model.
-        history: Item ids, oldest first, separated by commas.
+        history: Item ids, oldest first, separated by commas; one that holds a comma stands in
+            double quotes.
         k: Items to recommend.
         exclude: Item ids never to recommend, separated by commas.
         categories: Recommend from these categories only, separated by commas.
@@ -1039,10 +1044,10 @@ class RecommendConfig:
     """
 
     model: Path
-    history: str
+    history: tuple[str, ...]
     k: int = 10
-    exclude: str = ""
-    categories: str = ""
+    exclude: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     exclude_seen: bool = True
     decode: Decode = "beam"
     format: Literal["table", "json"] = "table"

@@ -48,7 +48,7 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
     Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
     key of the YAML file named by ``--config``; the text under ``Attributes`` is its help.
     """
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=f"reclm {name}",
         description=summary(settings),
         exit_on_error=False,
@@ -123,6 +123,15 @@ def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
         else:
             into.append(flag)
     return others + [part for name, values in gathered.items() for part in (name, *values)]
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]
+    """Takes one value where a YAML file may give several."""
+
+    def _check_value_key(self, action: argparse.Action, value: Any, *args: Any, **kw: Any) -> Any:
+        if action.nargs == "+" and not isinstance(value, list):
+            value = [] if value is None else [value]
+        return super()._check_value_key(action, value, *args, **kw)
 
 
 class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
@@ -202,7 +211,8 @@ def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> s
     if found := re.match(pattern, message):
         annotation = types.get(found[1])
         # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
-        hint = "; in YAML, put it in quotes" if annotation is str else ""
+        text = annotation is str or _member(annotation) is str
+        hint = "; in YAML, put it in quotes" if text else ""
         got = found[2].strip()
         return f"{_flag(found[1])}: expected {_type_name(annotation)}, got {got!r}{hint}"
     if found := re.match(r"(?s)Parser key \"([\w.]+)\":\s*(.+)", message):

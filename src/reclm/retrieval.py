@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from reclm.artifacts import MANIFEST, atomic_path, read_json
 from reclm.errors import BackboneError, VectorError
+from reclm.items.vectors import LARGEST, check_numbers
 
 HEAD_FILE = "retrieval.safetensors"
 
@@ -74,8 +75,9 @@ class RetrievalHead(nn.Module):
             seed: Seed of the projection.
 
         Raises:
-            VectorError: The vectors are all the same.
+            VectorError: The vectors are all the same, or hold what is no number to calculate with.
         """
+        check_numbers(vectors, "item vectors")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = cls(hidden, *vectors.shape, origin=origin)
@@ -98,13 +100,14 @@ class RetrievalHead(nn.Module):
             vectors: One row an item, from the model and wording of those of the training.
 
         Raises:
-            VectorError: They have another width.
+            VectorError: They have another width, or hold what is no number to calculate with.
         """
         if vectors.shape[1] != self.dim:
             raise VectorError(
                 f"item vectors: {vectors.shape[1]} numbers an item; the model was trained with "
                 f"{self.dim}; {self.how_to_embed()}"
             )
+        check_numbers(vectors, "item vectors")
         return self._sharing(self._standardised(vectors))
 
     def with_rows(
@@ -117,13 +120,14 @@ class RetrievalHead(nn.Module):
             vectors: Vector of each, from the model and wording of those of the training.
 
         Raises:
-            VectorError: They have another width, or hold something that is not a number.
+            VectorError: They have another width, or hold what is no number to calculate with.
         """
-        if vectors.shape[1:] != (self.dim,) or not np.isfinite(vectors).all():
+        if vectors.shape[1:] != (self.dim,):
             raise VectorError(
                 f"item vectors: found shape {list(vectors.shape)}; expected {self.dim} finite "
                 f"numbers an item; {self.how_to_embed()}"
             )
+        check_numbers(vectors, "item vectors")
         items = max(len(self), max(rows) + 1)
         every = torch.zeros(items, self.dim, device=self.vectors.device)
         every[: len(self)] = self.vectors.detach()
@@ -202,6 +206,12 @@ class RetrievalHead(nn.Module):
             raise BackboneError(
                 f"{path}: not a readable retrieval head; restore it or train the model again"
             ) from error
+        # Not so for NaN either.
+        if not bool(head.vectors.detach().abs().amax() <= LARGEST):
+            raise BackboneError(
+                f"{path}: a vector holds NaN, infinity or a number beyond {LARGEST:g}; "
+                "restore it or train the model again"
+            )
         return head.eval().requires_grad_(False)
 
     def _standardised(

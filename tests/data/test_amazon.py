@@ -176,7 +176,7 @@ def broken(line: str) -> bytes:
         (REVIEWS, [*METAS, {"title": "x"}], r"meta_Shop\.json\.gz:7: no field 'asin'"),
         (REVIEWS, [meta("a", title=7)], r"meta_Shop\.json\.gz:1: field 'title' is 7"),
         (REVIEWS, [meta("a", category="x")], r"meta_Shop\.json\.gz:1: field 'category' is 'x'"),
-        (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is '3'"),
+        (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is 3"),
         (REVIEWS, [meta("a", title="")], r"meta_Shop\.json\.gz: no item has both"),
         (REVIEWS[:2], METAS, r"no user is left after filtering; try a smaller --length than 3"),
     ],
@@ -234,3 +234,58 @@ def test_real_gift_cards(shared_data, tmp_path) -> None:
         assert [first[user, item] for item in ids] == sorted(first[user, item] for item in ids)
     assert len(leave_one_out(Histories.load(tmp_path / "out", catalog))) == 442
     assert check(CheckConfig(tmp_path / "out")).trainable
+
+
+def test_missing_values_are_missing_and_other_types_are_refused(tmp_path) -> None:
+    nan = float("nan")
+    metas = [
+        meta("a", description=nan),
+        meta("b", title=nan),
+        meta("c", title=None),
+        meta("d", category=nan),
+        meta("e", category=["Shop", None, "Part"], description=["x", None, "y"]),
+        meta("f", title="NaN"),
+    ]
+    reviews = [review("u", item, time) for time, item in enumerate("abcdefaef")]
+    out = prepare_amazon(config(tmp_path, reviews, metas))
+    catalog = Catalog.load(out)
+    assert catalog.titles == ("Title a", "Title e", "NaN")
+    assert [item.description for item in catalog.items] == ["", "x y", ""]
+    assert catalog.item(1).categories == ("Part",)
+    for field, value in (
+        ("title", False),
+        ("title", {"en": "x"}),
+        ("title", ["x"]),
+        ("category", False),
+        ("category", {}),
+        ("category", ["x", True]),
+        ("description", False),
+        ("description", {}),
+        ("description", ["x", {}]),
+    ):
+        wrong = [*metas[:5], meta("f", **{field: value})]
+        with pytest.raises(DataError, match=rf"meta_Shop\.json\.gz:6: field '{field}' (is|holds) "):
+            prepare_amazon(config(tmp_path, reviews, wrong))
+
+
+def test_words_keep_their_ampersands(tmp_path) -> None:
+    metas = [meta("a", title="Rock &reggae"), meta("b", title="AT&amp;T &copy"), *METAS[2:]]
+    titles = Catalog.load(prepare_amazon(config(tmp_path, REVIEWS, metas))).titles
+    assert titles == ("Rock &reggae", "AT&T &copy", "Title c")
+
+
+def test_ids_and_times_that_cannot_stand_are_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"meta_.*:1: field 'asin' is 'a\\nb'; expected an id with"):
+        prepare_amazon(config(tmp_path, REVIEWS, [meta("a\nb")]))
+    with pytest.raises(DataError, match=r"Shop_5.*:1: field 'reviewerID' holds half a surrogate"):
+        prepare_amazon(config(tmp_path, [review("\ud800", "a", 1)], METAS))
+    mixed = [review("u", item, time) for item, time in (("a", 1_400_000_000), ("b", 1.4e12))]
+    mixed[1]["unixReviewTime"] = 1_400_000_000_000
+    with pytest.raises(DataError, match=r"Shop_5\.json\.gz:2: unixReviewTime is .* on line 1; exp"):
+        prepare_amazon(config(tmp_path, mixed, METAS))
+
+
+def test_fields_that_are_not_used_are_named(tmp_path, capsys) -> None:
+    prepare_amazon(config(tmp_path, REVIEWS, [*METAS[:5], meta("f", price="$1")]))
+    notice = "notice: columns not used: overall of Shop_5.json.gz; price of meta_Shop.json.gz\n"
+    assert capsys.readouterr().err == notice

@@ -124,7 +124,24 @@ def test_every_shape_of_metas_is_read(tmp_path, metas) -> None:
         ('{"a": "Apple"}', None, r"metas\.jsonl:1: item 'a' has no title"),
         ('{"a": {"price": 1}}', None, r"metas\.jsonl:1: item 'a' has no title"),
         ('{"a": {"title": "A", "description": 7}}', None, r":1: description of item 'a'"),
-        ('{"a": {"title": "\\ud800"}}', None, r":1: item 'a' holds half a surrogate pair"),
+        ('{"a": {"title": "\\ud800"}}', None, r":1: title of item 'a' holds half a surrogate pair"),
+        ('{"a": {"title": true}}', None, r":1: title of item 'a' is True; expected text"),
+        ('{"a": {"title": ["A"]}}', None, r":1: title of item 'a' is a list; expected text"),
+        ('{"a":\n{"title": {"en": "A"}, "name": "A"}}', None, r":1: title of item 'a' is an obj"),
+        ('{"a": {"title": NaN}}', None, r":1: item 'a' has no title"),
+        ('{"a": {"title": "\\u200b"}}', None, r":1: item 'a' has no title"),
+        ('{"a": {"title": "\\u0000", "name": "&#8203;"}}', None, r":1: item 'a' has no title"),
+        ('{"a": {"title": "A", "title_t": 1}}', None, r":1: title_t of item 'a' is 1; expected"),
+        ('{"a": {"title": "A", "description": true}}', None, r":1: description of item 'a' is Tr"),
+        ('{"a": {"title": "A", "description": [{}]}}', None, r":1: an entry of description of it"),
+        ('{"a": {"title": "A", "title": "B"}}', None, r":1: field 'title' occurs twice"),
+        ('{"id": "a"\n, "title": "A", "title": "B"}\n', None, r":1: field 'title' occurs twice"),
+        ('{"a\\n": {"title": "A"}}', None, r":1: item id 'a\\n': expected an id without line br"),
+        ('{"a\\u0085": {"title": "A"}}', None, r":1: item id 'a\\x85': expected an id without"),
+        ('{"": {"title": "A"}}', None, r":1: item id '': expected an id that is not empty"),
+        ('{"\\udc00": {"title": "A"}}', None, r":1: item id .* holds half a surrogate pair"),
+        ('{"a": {"title": "A"}}', '{"\\udc00": ["a"]}', r":1: category .* half a surrogate pair"),
+        ('{"a": {"title": ' + "[" * 100_000, None, r":1: not usable JSON: nested too deeply"),
         ('{"a": {"title": "A"}}', '{"c":\n["b"]}', r"category\.jsonl:1: .* item 'b', unknown"),
         ('{"a": {"title": "A"}}', '{"c": "a"}', r"category\.jsonl:1: .*expected a list"),
         ('{"a": {"title": "A"}}', '{"c": [],\n"c": []}', r"category\.jsonl:2: .*already on line 1"),
@@ -188,3 +205,15 @@ def test_changes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     changed, _ = catalog.with_changes(removed=["a"])
     changed.save(tmp_path)
     assert [item.item_id for item in Catalog.load(tmp_path).items] == ["b"]
+
+
+def test_missing_values_are_missing(tmp_path) -> None:
+    fields = '"title": NaN, "name": "A", "title_t": null, "description": NaN'
+    lists = '"title": "nan", "description": ["x", null, "", NaN, "y"]'
+    catalog = Catalog.load(write(tmp_path, f'{{"a": {{{fields}}}, "b": {{{lists}}}}}'))
+    assert catalog.items == (Item("a", "A"), Item("b", "nan", "x y"))
+
+
+def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
+    catalog = Catalog.load(write(tmp_path, '\ufeff{"a": {"title": "A"}}', '\ufeff{"c": ["a"]}'))
+    assert catalog.category_rows("c").tolist() == [0]

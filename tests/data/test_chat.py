@@ -55,6 +55,19 @@ def test_turns_are_made_to_alternate(tmp_path) -> None:
         ('{"conversations": [{"from": "robot", "value": "x"}]}', r"x:1: role 'robot'"),
         ('{"conversations": [{"from": "human", "value": null}]}', r"x:1: a turn of human has no"),
         ('{"conversations": ["hi"]}', r"x:1: a turn is not an object"),
+        ("[" * 100_000, r"x: not usable JSON: nested too deeply"),
+        ('[{"conversations": ' + "[" * 100_000, r"x: not usable JSON: nested too deeply"),
+        ('{"conversations": ' + "[" * 100_000, r"x:1: not usable JSON: nested too deeply"),
+        ("[" + "1" * 5000 + "]", r"x: not usable JSON: a number has too many digits"),
+        (
+            json.dumps([GOOD, conversation(("human", "q \ud83d"), ("gpt", "a"))]),
+            r"x: conversation 1: a turn of human holds half a surrogate pair",
+        ),
+        (
+            json.dumps(GOOD) + "\n" + json.dumps(conversation(("human", "q"), ("gpt", "\udc00"))),
+            r"x:2: a turn of gpt holds half a surrogate pair",
+        ),
+        ('{"conversations": [{"from": {"a": 1}, "value": "x"}]}', r"x:1: role an object of a turn"),
     ],
 )
 def test_broken_files_name_the_place(tmp_path, text, message) -> None:
@@ -70,3 +83,12 @@ def test_real_conversations(shared_data) -> None:
         roles = [turn.role for turn in turns if turn.role != "system"]
         assert roles == ["user", "assistant"] * (len(roles) // 2)
         assert all(turn.text.strip() for turn in turns)
+
+
+def test_a_mark_at_the_beginning_and_whole_pairs_are_fine(tmp_path) -> None:
+    smile = conversation(("human", "\U0001f600"), ("gpt", "A"))
+    expected = ((Turn("user", "\U0001f600"), Turn("assistant", "A")),)
+    for text in (json.dumps([smile]), json.dumps(smile)):
+        assert "\\ud83d\\ude00" in text
+        (tmp_path / "x").write_text("\ufeff" + text, encoding="utf-8")
+        assert load_conversations(tmp_path / "x") == expected

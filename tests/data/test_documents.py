@@ -115,3 +115,30 @@ def test_missing_files_and_folders(tmp_path) -> None:
 def test_identifiers() -> None:
     assert [identifier(v) for v in ("x", 7, 0)] == ["x", "7", "0"]
     assert [identifier(v) for v in ("", None, True, 1.0, ["x"])] == [None] * 5
+
+
+def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
+    path = tmp_path / "lines"
+    for before in ("", "\n", " \n\n"):
+        text = f'\ufeff{before}{{"a": "\ufeffé"}}\n'
+        for content in (text.encode(), gzip.compress(text.encode())):
+            path.write_bytes(content)
+            line = before.count("\n") + 1
+            assert list(json_lines(path)) == [(line, {"a": "\ufeffé"})]
+            assert "".join(text_lines(path)) == text[1:]
+        path.write_bytes(text.encode())
+        assert [(entry.key, entry.line) for entry in entries(path, ())] == [("a", line)]
+
+
+def test_fields_that_stand_twice_are_named(tmp_path) -> None:
+    path = tmp_path / "x"
+    path.write_text('{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}\n')
+    assert [line for line, _ in json_lines(path)] == [1, 2]
+    with pytest.raises(DataError, match=r"x:2: field 'c' occurs twice"):
+        list(json_lines(path, unique=True))
+    path.write_text('{"a": {"t": 1}}\n{"b":\n{"t": 1, "t": 2}}\n')
+    with pytest.raises(DataError, match=r"x:2: field 't' occurs twice"):
+        list(entries(path, ()))
+    path.write_text('{"id": "a", "t": 1}\n\n{"id": "b",\n"t": 1, "t": 2}\n\n')
+    with pytest.raises(DataError, match=r"x:3: field 't' occurs twice"):
+        list(entries(path, ("id",)))

@@ -156,3 +156,15 @@ def test_real_histories(shared_data) -> None:
         ["2122", "243", "811", "812", "2280", "1750"],
     )
     assert len(leave_one_out(histories)) == 3231
+
+
+def test_a_mark_is_passed_over_and_half_pairs_are_not(tmp_path) -> None:
+    catalog = Catalog.from_items([Item("a", "A")])
+    (tmp_path / SEQUENCES).write_text('\ufeff{"u": ["a"]}', encoding="utf-8")
+    assert Histories.load(tmp_path, catalog).user_ids == ("u",)
+    (tmp_path / SEQUENCES).write_text('{"u": ["a"],\n"\\ud800": ["a"]}')
+    with pytest.raises(DataError, match=r":2: user .* holds half a surrogate pair"):
+        Histories.load(tmp_path, catalog)
+    (tmp_path / SEQUENCES).write_text('{"u": ["a", NaN]}')
+    with pytest.raises(DataError, match=r":1: user 'u' has nan in the history"):
+        Histories.load(tmp_path, catalog)

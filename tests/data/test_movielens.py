@@ -104,7 +104,10 @@ def test_ratings_can_be_filtered(tmp_path) -> None:
         ),
         (RECBOLE | {"ml.item": RECBOLE["ml.item"] + "1\tX\t\t\n"}, r"ml\.item:5: movie '1' occurs"),
         (RECBOLE | {"ml.inter": INTER + "7\t99\t5\t1\n"}, r"ml\.inter:2: movie '99' is not in ml"),
-        (RECBOLE | {"ml.inter": INTER + "7\t1\tgood\t1\n"}, r"ml\.inter:2: rating 'good' at '1'"),
+        (
+            RECBOLE | {"ml.inter": INTER + "7\t1\tgood\t1\n"},
+            r"ml\.inter:2: rating is 'good'; expected a number",
+        ),
         (RECBOLE | {"ml.inter": INTER + "7\t1\t5\t1\n"}, r"ml\.inter: no user is left"),
         (ML_100K | {"u.data": "7\t1\t5\n"}, r"u\.data:1: 3 fields; expected user_id, item_id"),
         (ML_100K | {"u.item": "1|Toy Story|x\n"}, r"u\.item:1: 3 fields; expected 24"),
@@ -140,3 +143,64 @@ def test_real_movielens(ml100k_source, tmp_path) -> None:
     assert catalog.item(catalog.row("267")).title == "unkonwn"
     assert len(catalog.categories) == 18
     assert histories.lengths.min() == 20
+
+
+def test_utf8_is_told_from_the_encoding_of_old(tmp_path) -> None:
+    for files in (ML_100K, ML_1M):
+        for encoding in ("latin-1", "utf-8", "utf-8-sig"):
+            source = write(tmp_path / "source", files, encoding)
+            out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+            assert Catalog.load(out).titles[2] == "Cité (1995)"
+            assert Histories.load(out, Catalog.load(out)).rows.tolist() == [1, 2, 0]
+        for path in source.iterdir():
+            path.unlink()
+    source = write(source, RECBOLE, "utf-8-sig")
+    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    assert Catalog.load(out).titles[0] == "Toy Story (1995)"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("7\t1\tnan\t40", "rating is 'nan'; expected a number"),
+        ("7\t1\tinf\t40", "rating is 'inf'; expected a number"),
+        ("7\t1\t5\tnan", "timestamp is 'nan'; expected a number"),
+        ("7\t1\t1\tnan", "timestamp is 'nan'; expected a number"),
+        ("7\t1\t5\t-inf", "timestamp is '-inf'; expected a number"),
+        ("7\t1\t5\t", "timestamp is ''; expected a number"),
+        ("7\t1\t5\t1997-10-01", "timestamp is '1997-10-01', but '30' on line 2"),
+        ("\t1\t5\t40", "user id is ''; expected an id"),
+        ("7\x1f\t1\t5\t40", "user id is '7\\x1f'; expected an id without"),
+    ],
+)
+def test_ratings_and_times_are_numbers(tmp_path, row, message) -> None:
+    for files, ratings, first in ((RECBOLE, "ml.inter", 6), (ML_100K, "u.data", 5)):
+        source = write(tmp_path / ratings, files | {ratings: f"{files[ratings]}{row}\n"})
+        with pytest.raises(DataError) as caught:
+            prepare_movielens(MovieLensConfig(source, tmp_path / "out", min_rating=2))
+        expected = message if first == 6 else message.replace("line 2", "line 1")
+        assert str(caught.value).startswith(f"{source / ratings}:{first}: {expected}")
+
+
+def test_seconds_beside_milliseconds_are_refused_and_large_times_kept(tmp_path) -> None:
+    start = 1_700_000_000_000_000_000
+    times = [("1", start + 2), ("2", start + 1), ("3", start)]
+    inter = INTER + "".join(f"7\t{item}\t5\t{time}\n" for item, time in times)
+    source = write(tmp_path / "source", RECBOLE | {"ml.inter": inter})
+    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    assert Histories.load(out, Catalog.load(out)).rows.tolist() == [2, 1, 0]
+    inter += f"7\t1\t5\t{start // 1000}\n"
+    source = write(tmp_path / "source", RECBOLE | {"ml.inter": inter})
+    with pytest.raises(DataError, match=r"ml\.inter:5: timestamp is .* on line 4; expected times"):
+        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+
+
+def test_columns_are_named_that_occur_twice_or_are_not_used(tmp_path, capsys) -> None:
+    twice = RECBOLE["ml.inter"].replace("rating:float", "item_id:token", 1)
+    source = write(tmp_path / "source", RECBOLE | {"ml.inter": twice})
+    with pytest.raises(DataError, match=r"ml\.inter:1: column 'item_id' occurs twice"):
+        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    more = "\n".join(line + "\tx:token" for line in RECBOLE["ml.item"].splitlines())
+    source = write(tmp_path / "source", RECBOLE | {"ml.item": more})
+    prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    assert capsys.readouterr().err == "notice: columns not used: x of ml.item\n"

@@ -27,3 +27,20 @@ def test_a_line_without_question_or_answer_is_named(tmp_path: Path, line: str) -
     path.write_text('{"question": "a", "answer": "b"}\n' + line)
     with pytest.raises(DataError, match=r"broken\.jsonl:2: .*expected `question` and `answer`"):
         load_questions(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "\\ud83d", "answer": "b"}', "x:1: question holds half a surrogate pair"),
+        ('{"question": "a", "answer": "\\udc00"}', "x:1: answer holds half a surrogate pair"),
+        ("[" * 100_000, "x: not usable JSON: nested too deeply"),
+        ('{"question": ' + "[" * 100_000, "x:1: not usable JSON: nested too deeply"),
+    ],
+)
+def test_what_cannot_be_tokenised_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x"
+    path.write_text("\ufeff" + text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_questions(path)
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import datetime
 import gzip
 import json
@@ -147,7 +149,12 @@ def test_parquet_types(tmp_path) -> None:
         (CLICKS + "u,a,nan\n", ITEMS, r"clicks\.csv:7: timestamp is 'nan'"),
         (CLICKS + 'u,"a', ITEMS, r"clicks\.csv:7: not valid CSV"),
         (CLICKS, ITEMS + "a,Again\n", r"items\.csv:5: item 'a' occurs twice"),
-        (CLICKS, ITEMS + '"d\n", \n', r"items\.csv:5: item 'd\\n' has an empty title"),
+        (CLICKS, ITEMS + "d, \n", r"items\.csv:5: item 'd' has an empty title"),
+        (
+            CLICKS,
+            ITEMS + '"d\n",Date\n',
+            r"items\.csv:5: item_id is 'd\\n'; expected an id without",
+        ),
         (CLICKS, ITEMS + ",Date\n", r"items\.csv:5: item_id is ''; expected an id"),
         ("user_id,item_id,timestamp\nv,a,1\nv,b,2\n", ITEMS, r"clicks\.csv: no user is left"),
     ],
@@ -183,3 +190,185 @@ def test_bad_formats(tmp_path) -> None:
         prepare_table(config(tmp_path, min_interactions=1))
     with pytest.raises(ConfigError, match="--k-core -1"):
         prepare_table(config(tmp_path, k_core=-1))
+
+
+def table(folder: Path, name: str, content: str | bytes, **flags: Any) -> TableConfig:
+    """Settings with the items in a file of another name."""
+    settings = config(folder, **flags)
+    raw = content.encode() if isinstance(content, str) else content
+    (folder / name).write_bytes(raw)
+    return dataclasses.replace(settings, items=folder / name)
+
+
+def lines(*records: dict[str, Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def apple(**fields: Any) -> dict[str, Any]:
+    return {"item_id": "a", "title": "Apple", "text": "red", "kind": "fruit"} | fields
+
+
+OTHERS = ({**apple(), "item_id": "b", "title": "nan"}, {**apple(), "item_id": "c", "title": 1917})
+COLUMNS = {"description_column": "text", "category_column": "kind"}
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", " "])
+def test_missing_values_are_missing_and_their_names_are_words(tmp_path, missing) -> None:
+    records = lines(apple(text=missing, kind=missing), *OTHERS)
+    catalog = Catalog.load(prepare_table(table(tmp_path, "i.jsonl", records, **COLUMNS)))
+    assert catalog.titles == ("Apple", "nan", "1917")
+    assert [item.description for item in catalog.items] == ["", "red", "red"]
+    assert [item.categories for item in catalog.items] == [(), ("fruit",), ("fruit",)]
+    with pytest.raises(DataError, match=r"i\.jsonl:1: item 'a' has an empty title"):
+        prepare_table(table(tmp_path, "i.jsonl", lines(apple(title=missing)), **COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"title": True}, "title is True; expected text"),
+        ({"title": {"en": "Apple"}}, "title is an object; expected text"),
+        ({"title": ["Apple"]}, "title is a list; expected text"),
+        ({"title": 2.5}, "title is 2.5; expected text"),
+        ({"title": "\ud83d"}, "title holds half a surrogate pair"),
+        ({"title": "\u200b"}, "item 'a' has an empty title"),
+        ({"text": False}, "text is False; expected text"),
+        ({"text": ["x", {}]}, "an entry of text is an object; expected text"),
+        ({"kind": {}}, "kind is an object; expected text"),
+        ({"kind": ["x", True]}, "an entry of kind is True; expected text"),
+        ({"item_id": True}, "item_id is True; expected an id"),
+        ({"item_id": 1.0}, "item_id is 1.0; expected an id"),
+        ({"item_id": "a\r"}, "item_id is 'a\\r'; expected an id without line breaks"),
+        ({"item_id": None}, "item_id is None; expected an id"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path, fields, message) -> None:
+    settings = table(tmp_path, "i.jsonl", lines(*OTHERS, apple(**fields)), **COLUMNS)
+    with pytest.raises(DataError) as caught:
+        prepare_table(settings)
+    assert str(caught.value).startswith(f"{settings.items}:3: {message}")
+    assert not settings.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([b"Apple", b"Beet", b"Cherry"], r"b'Apple' \(bytes\)"),
+        ([True, False, True], "True"),
+        ([{"en": "Apple"}] * 3, "an object"),
+        ([["Apple"]] * 3, "a list"),
+        (
+            pl.Series([1, 2, 3]).cast(pl.Datetime("ns")),
+            r"datetime\.datetime\(1970, 1, 1, 0, 0\) \(datetime\)",
+        ),
+        ([datetime.date(2020, 1, 1)] * 3, r"datetime\.date\(2020, 1, 1\) \(date\)"),
+    ],
+)
+def test_columns_of_parquet_that_hold_no_text_are_refused(tmp_path, values, found) -> None:
+    settings = table(tmp_path, "i.parquet", b"")
+    pl.DataFrame({"item_id": ["a", "b", "c"], "title": values}).write_parquet(settings.items)
+    with pytest.raises(DataError, match=rf"i\.parquet:1: title is {found}; expected text"):
+        prepare_table(settings)
+
+
+def test_order_beyond_the_numbers_of_floats(tmp_path) -> None:
+    first = 1_700_000_000_000_000_001
+    clicks = pl.DataFrame(
+        {"user_id": ["u"] * 5, "item_id": list("bacaa"), "timestamp": [0, 1, 2, 3, 3]}
+    ).with_columns(pl.col("timestamp") + first)
+    settings = table(tmp_path, "items.csv", ITEMS)
+    for kind in ("whole", "moment"):
+        if kind == "moment":
+            clicks = clicks.with_columns(pl.col("timestamp").cast(pl.Datetime("ns", "Asia/Tokyo")))
+        shuffled = clicks[[3, 1, 0, 4, 2]]
+        shuffled.write_parquet(tmp_path / "c.parquet")
+        shuffled.write_csv(tmp_path / "c.csv")
+        shuffled.write_ndjson(tmp_path / "c.jsonl")
+        # The last two rows are one.
+        endings = ("parquet", "csv", "jsonl") if kind == "whole" else ("parquet",)
+        for ending in endings:
+            path = tmp_path / f"c.{ending}"
+            found = load(prepare_table(dataclasses.replace(settings, interactions=path)))
+            assert found == {"u": ["b", "a", "c", "a"]}
+
+
+def test_times_of_two_kinds_are_refused(tmp_path) -> None:
+    clicks = "user_id,item_id,timestamp\nu,a,1600000000\nu,b,1600000001000\nu,c,1600000002\n"
+    with pytest.raises(DataError, match=r"clicks\.csv:4: timestamp is .* on line 3; expected"):
+        prepare_table(config(tmp_path, clicks))
+    # Without the column, nothing is read from it.
+    assert load(prepare_table(config(tmp_path, clicks, time_column=""))) == {"u": ["a", "b", "c"]}
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path) -> None:
+    clicks = "user_id,item_id,timestamp,timestamp\nu,a,1,3\nu,b,2,2\nu,c,3,1\n"
+    with pytest.raises(DataError, match=r"clicks\.csv:1: column 'timestamp' occurs twice"):
+        prepare_table(config(tmp_path, clicks))
+    with pytest.raises(DataError, match=r"items\.csv:1: column 'note' occurs twice"):
+        prepare_table(config(tmp_path, items="item_id,note,title,note\na,x,Apple,y\n"))
+    twice = '{"item_id": "a", "title": "Apple", "title": "Pear"}\n'
+    with pytest.raises(DataError, match=r"i\.jsonl:1: field 'title' occurs twice"):
+        prepare_table(table(tmp_path, "i.jsonl", twice))
+    nameless = "item_id,,title,\na,,Apple,\nb,,Beet,\nc,,Cherry,\n"
+    prepare_table(config(tmp_path, items=nameless))
+
+
+def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
+    expected = load(prepare_table(config(tmp_path)))
+    mark = "\ufeff".encode()
+    for name in ("clicks", "items"):
+        frame = pl.read_csv(tmp_path / f"{name}.csv")
+        for ending, content in (("csv", frame.write_csv()), ("jsonl", frame.write_ndjson())):
+            marked = mark + content.encode()
+            (tmp_path / f"marked-{name}.{ending}").write_bytes(marked)
+            (tmp_path / f"marked-{name}.{ending}.gz").write_bytes(gzip.compress(marked))
+    for ending in ("csv", "jsonl", "csv.gz", "jsonl.gz"):
+        paths = (tmp_path / f"marked-{name}.{ending}" for name in ("clicks", "items"))
+        assert load(prepare_table(TableConfig(*paths, tmp_path / "out"))) == expected
+
+
+QUOTES = 'item_id\ttitle\na\t"Weird Al" Yankovic\nb\t12" vinyl\nc\t"Cherry"\n'
+
+
+def test_quotes_may_be_letters(tmp_path) -> None:
+    settings = table(tmp_path, "i.tsv", QUOTES)
+    with pytest.raises(DataError, match=r"i\.tsv:2: not valid CSV: .*pass --quote none$"):
+        prepare_table(settings)
+    out = prepare_table(dataclasses.replace(settings, quote="none"))
+    assert Catalog.load(out).titles == ('"Weird Al" Yankovic', '12" vinyl', '"Cherry"')
+
+
+def test_long_cells_are_read_and_the_limit_of_others_stays(tmp_path) -> None:
+    limit = csv.field_size_limit()
+    text = "x" * (limit + 10_000)
+    for quote in ('"', ""):
+        items = f"item_id,title,text\na,Apple,{quote}{text}{quote}\nb,Beet,\nc,Cherry,\n"
+        out = prepare_table(config(tmp_path, items=items, description_column="text"))
+        assert Catalog.load(out).item(0).description == text
+    assert csv.field_size_limit() == limit
+    with pytest.raises(DataError):
+        prepare_table(config(tmp_path, items="item_id,title\na\n"))
+    assert csv.field_size_limit() == limit
+
+
+def test_columns_that_are_not_used_are_named_in_one_line(tmp_path, capsys) -> None:
+    prepare_table(config(tmp_path))
+    assert capsys.readouterr().err == ""
+    items = "item_id,title,genre,year\na,Apple,x,1\nb,Beet,y,2\nc,Cherry,z,3\n"
+    prepare_table(config(tmp_path, items=items, category_column="genre"))
+    assert capsys.readouterr().err == "notice: columns not used: year of items.csv\n"
+    prepare_table(config(tmp_path, items=items, time_column=""))
+    notice = "notice: columns not used: timestamp of clicks.csv; genre, year of items.csv\n"
+    assert capsys.readouterr().err == notice
+    wide = "item_id,title," + ",".join(f"c{n}" for n in range(24)) + "\n"
+    wide += "".join(f"{item},T{',' * 24}\n" for item in "abc")
+    prepare_table(config(tmp_path, items=wide))
+    named = ", ".join(f"c{n}" for n in range(20))
+    assert capsys.readouterr().err == f"notice: columns not used: {named}, 4 more of items.csv\n"
+    records = lines(apple(note=1), {**apple(), "item_id": "b", "more": 2}, OTHERS[1])
+    prepare_table(table(tmp_path, "i.jsonl", records, category_column="kind"))
+    assert capsys.readouterr().err == "notice: columns not used: text, note, more of i.jsonl\n"
+    settings = table(tmp_path, "i.parquet", b"")
+    pl.read_csv(items.encode()).write_parquet(settings.items)
+    prepare_table(settings)
+    assert capsys.readouterr().err == "notice: columns not used: genre, year of i.parquet\n"

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from reclm.config import CheckConfig
-from reclm.data.catalog import CATEGORIES, METAS
-from reclm.data.interactions import SEQUENCES
+from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
+from reclm.data.interactions import SEQUENCES, Histories, leave_one_out
 from reclm.data.validation import CheckReport, check
-from reclm.errors import DataError
+from reclm.errors import DataError, ReclmError
+from reclm.items.titles import canonical_titles
 
 GOOD = '{"a": {"title": "A"}, "b": {"title": "B"}, "c": {"title": "B"}, "d": {"title": "D"}}'
 
@@ -97,3 +102,69 @@ def test_real_data(shared_data) -> None:
     games = check(CheckConfig(shared_data / "games"))
     assert games.trainable
     assert (games.shortest, games.longest, games.without_category) == (5, 50, 16859)
+
+
+USERS = '{"u": ["a", "b", "c"]}'
+
+
+@pytest.mark.parametrize(
+    "title", ["\\u200b", "\\u0000", " \\ufeff ", "&#8203;", "&nbsp;", "\\u2060"]
+)
+def test_titles_that_training_refuses_are_problems(tmp_path, chat_tokenizers, title) -> None:
+    metas = f'{{"a": {{"title": "{title}"}}, "b": {{"title": "B"}}, "c": {{"title": "C"}}}}'
+    found = report(tmp_path, metas, None, USERS)
+    assert [problem.what for problem in found.problems] == ["items without title"]
+    # The same rule as that of the titles a model writes.
+    catalog = Catalog.from_items([Item("a", json.loads(f'"{title}"')), Item("b", "B")])
+    with pytest.raises(DataError, match=r"item 'a': title .* is empty once cleaned"):
+        canonical_titles(catalog, chat_tokenizers["chatml"])
+
+
+def test_items_that_share_a_title_once_cleaned_are_counted(tmp_path) -> None:
+    metas = '{"a": {"title": "R&amp;B"}, "b": {"title": "R&B"}, "c": {"title": "R & B"}}'
+    assert report(tmp_path, metas, None, USERS).duplicate_titles == 2
+
+
+def test_fields_that_are_no_text_are_problems(tmp_path) -> None:
+    metas = '{"a": {"title": true}, "b": {"title": "B", "description": {}}, "c\\n": {"title": "C"}}'
+    found = report(tmp_path, metas, '{"\\udc00": ["b"]}', '{"u\\ud800": ["b", "b", "b"]}')
+    assert {problem.what: problem.count for problem in found.problems} == {
+        "items with an unusable field": 3,
+        "categories that are no list of item ids": 1,
+        "histories that are no list of item ids": 1,
+    }
+    assert all(" expected " in e for problem in found.problems for e in problem.examples)
+
+
+VALUES = st.sampled_from(
+    [None, float("nan"), True, 0, 1.5, "", " ", "nan", "\u200b", "\0", "&#8203;", "\ud83d", "a\nb",
+     [], ["x"], [None], ["a", {}], {}, {"a": 1}, "Title", "Title"]
+)  # fmt: skip
+IDS = st.sampled_from(["a", "b", "c", "", "d\r", "\udc00", 1, None, True])
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c", "", "d\r", "\udc00"]),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(["title", "name", "description"], VALUES)),
+    ),
+    st.dictionaries(st.sampled_from(["x", "\ud800"]), st.lists(IDS, max_size=3) | VALUES),
+    st.dictionaries(st.sampled_from(["u", "\ud800"]), st.lists(IDS, min_size=2, max_size=4)),
+)
+@example({"a": {"title": "A"}}, {"x": ["a"]}, {"u": ["a"] * 3})
+@example({"a": {"title": "\u200b", "name": "A"}}, {}, {"u": ["a"] * 3})
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_can_be_trained_on_is_what_training_loads(
+    chat_tokenizers, metas, categories, sequences
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        written = map(json.dumps, (metas, categories, sequences))
+        trainable = report(folder, *written).trainable
+        try:
+            catalog = Catalog.load(folder)
+            leave_one_out(Histories.load(folder, catalog))
+            loaded = len(canonical_titles(catalog, chat_tokenizers["chatml"])) == len(catalog)
+        except ReclmError:
+            loaded = False
+    assert trainable == loaded

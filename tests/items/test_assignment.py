@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -284,3 +286,28 @@ def test_the_published_index_is_repaired(shared_data: Path, tmp_path: Path) -> N
     changed = (repaired.codes != published.codes).any(0)
     assert changed.tolist() == [False, False, True]
     assert (repaired.codes != published.codes).any(1).sum() == 15
+
+
+@pytest.mark.parametrize("method", ["rqvae", "rqkmeans"])
+@pytest.mark.parametrize("items", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_the_smallest_catalogs_get_codes(method: Any, items: int, tmp_path: Path) -> None:
+    catalog = Catalog.from_items([Item(f"i{row}", f"Toy {row}") for row in range(items)])
+    catalog.save(tmp_path / "toys")
+    vectors = tmp_path / "v.npy"
+    np.save(vectors, np.ones((items, 6), np.float32))
+    settings = QuantizeConfig(
+        vectors=vectors, out=tmp_path / "q", method=method, codebooks=(1, items),
+        sinkhorn_eps=(0.0, 0.003), layers=(4,), e_dim=2, epochs=1, validate_every=1, device="cpu",
+    )  # fmt: skip
+    quantize_items(settings)
+    config = AssignConfig(data=tmp_path / "toys", out=tmp_path / "ids")
+    made = replace(config, model=tmp_path / "q", vectors=vectors)
+    extra = replace(made, out=tmp_path / "extra", extra_level=True)
+    index = replace(config, out=tmp_path / "again", index=tmp_path / "ids" / "toys.index.json")
+    for one in (made, extra, index, replace(index, out=tmp_path / "with", vectors=vectors)):
+        folder = assign_items(one)
+        assert SemanticIds.load(folder, "toys", catalog).collisions() == 0
+        assert (folder / PICTURE_FILE).read_bytes().startswith(b"\x89PNG")
+    report = read_json(tmp_path / "ids" / REPORT_FILE)
+    assert report["prefixes"]["count"] == items - 1

@@ -272,6 +272,9 @@ def test_residual_kmeans(vectors: Path, tmp_path: Path) -> None:
         (np.zeros((15, 4), np.float32), "15 items for 16 codes at a level"),
         (np.full((20, 4), np.nan, np.float32), "row 0 holds NaN or infinity"),
         (np.zeros((20, 4), np.int64), "holds int64"),
+        (np.full((20, 4), 1e39), r"row 0 holds too large a number, 1e\+39"),
+        (np.eye(20, 4, dtype=np.float32) * 1e30, r"row 0 holds too large a number, 1e\+30 \(4 of"),
+        (np.eye(20, 4, dtype=np.float32) * 3e38, "row 0 holds too large a number, 3e"),
     ],
 )
 def test_vectors_that_cannot_be_quantised(rows: np.ndarray, message: str, tmp_path: Path) -> None:
@@ -339,3 +342,14 @@ def test_foreign_and_damaged_quantizers_are_named(vectors: Path, tmp_path: Path)
     (out / QUANTIZER_FILE).write_text("[]")
     with pytest.raises(ArtifactError, match="not the description of a quantizer"):
         load_quantizer(out, "collision", cpu)
+
+
+@pytest.mark.parametrize("method", ["rqvae", "rqkmeans"])
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_quantised(method: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).uniform(-1e12, 1e12, size=(40, 64)).astype(np.float32)
+    np.save(tmp_path / "x.npy", rows)
+    run = quantize_items(small(tmp_path / "x.npy", tmp_path / "run", method=method))
+    last = json.loads((run / HISTORY_FILE).read_text())[-1]
+    assert 0 < last["unexplained"] < 2
+    assert load_quantizer(run, "collision", torch.device("cpu")).codes(rows).shape == (40, 2)

@@ -174,3 +174,16 @@ def test_published_codes_are_read_with_their_collisions(shared_data: Path, tmp_p
     assert found.tokens(0) == ("<a_60>", "<b_159>", "<c_203>")
     index = json.loads(published)
     assert found.collisions() == len(index) - len({tuple(codes) for codes in index.values()}) > 0
+
+
+def test_a_mark_at_the_beginning_is_passed_over(
+    ids: SemanticIds, catalog: Catalog, tmp_path: Path
+) -> None:
+    ids.save(tmp_path, "toys", catalog)
+    for name in ("toys.index.json", "toys.item2id"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes("\ufeff".encode() + content)
+    assert SemanticIds.load(tmp_path, "toys", catalog).codes.tolist() == CODES.tolist()
+    (tmp_path / "toys.index.json").write_text('{"0": ' + "[" * 100_000)
+    with pytest.raises(SemanticIdError, match="nested too deeply"):
+        SemanticIds.load(tmp_path, "toys", catalog)

@@ -9,7 +9,7 @@ import pytest
 
 from reclm.data.catalog import Catalog, Item
 from reclm.errors import DataError, TokenizerError
-from reclm.items.titles import canonical_spellings, canonical_titles
+from reclm.items.titles import canonical_spellings, canonical_titles, new_titles
 from reclm.items.tokens import EOI, SOI, ItemTokens
 
 FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
@@ -182,3 +182,69 @@ def test_other_names_are_cleaned_like_titles_and_may_be_alike(tokenizer: Any) ->
         "Sea & Land", None, "Harbour", "Harbour"
     ]  # fmt: skip
     assert canonical_spellings([], [], tokenizer) == []
+
+
+def test_words_with_ampersands_do_not_change(tokenizer: Any) -> None:
+    titles = ("Rock &reggae hits", "Q&A &sections", "Copy&copyright", "&lt 3")
+    assert canonical_titles(catalog_of(*titles), tokenizer) == titles
+
+
+class _Counted(tuple[str, ...]):
+    """Categories that count how often they are gone through, all together."""
+
+    times = 0
+
+    def __iter__(self) -> Any:
+        _Counted.times += 1
+        return super().__iter__()
+
+
+class _Taken(set[str]):
+    """Titles that count how often one is looked up."""
+
+    times = 0
+
+    def __contains__(self, title: object) -> bool:
+        self.times += 1
+        return super().__contains__(title)
+
+
+def test_work_for_items_of_one_title_grows_with_their_number(chatml: Any) -> None:
+    def work(count: int) -> tuple[int, int]:
+        """How often categories are gone through, and titles looked up."""
+        items = [Item(f"i{row}", "Night", categories=_Counted(("c",))) for row in range(count)]
+        _Counted.times = 0
+        titles = canonical_titles(Catalog.from_items(items), chatml)
+        assert titles == ("Night", *(f"Night ({number})" for number in range(2, count + 1)))
+        gone_through = _Counted.times
+        taken = _Taken(["Night", "Night (c)", *(f"Night ({n})" for n in range(2, count))])
+        found = new_titles(items, taken, chatml)
+        assert found == [f"Night ({number})" for number in range(count, 2 * count)]
+        return gone_through, taken.times
+
+    small, large = work(200), work(800)
+    assert all(few <= many <= 5 * few for few, many in zip(small, large, strict=True))
+
+
+def test_new_items_are_told_apart_from_thousands_of_their_title(chatml: Any) -> None:
+    taken = {"Night", *(f"Night ({number})" for number in range(2, 3000))} - {"Night (2500)"}
+    items = [Item("a", "Night"), Item("b", "Night", categories=("Crime",)), Item("c", " Night ")]
+    assert new_titles(items, taken, chatml) == ["Night (2500)", "Night (Crime)", "Night (3000)"]
+
+
+def test_new_titles_a_tokenizer_cannot_tell_apart_are_an_error() -> None:
+    from tokenizers import Regex, normalizers
+
+    tokenizer = _lower_case_words("<unk>", "night")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(r" \(.*\)"), "")
+    with pytest.raises(DataError, match=r"item 'a': title 'night' is that of another item too"):
+        new_titles([Item("a", "night")], {"night"}, tokenizer)
+
+
+def test_many_names_that_cannot_be_spelled_are_left_out_one_by_one() -> None:
+    tokenizer = _lower_case_words("<unk>", "night", "day")
+    texts = ["night", "dusk", "", "Day", "\u200b", "dawn"] * 3
+    item = Item("a", "night")
+    found = canonical_spellings([item] * len(texts), texts, tokenizer)
+    assert found == ["night", None, None, "day", None, None] * 3
+    assert canonical_spellings([item] * 2, ["dusk", "dawn"], tokenizer) == [None, None]

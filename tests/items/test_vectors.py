@@ -43,6 +43,11 @@ def test_other_precisions_become_float32(tmp_path: Path) -> None:
         (np.zeros((3, 2), dtype=np.float32), "holds 3 rows; expected one for each of the 2 items"),
         (np.array([[1, 2], [np.nan, 1]]), r"row 1 holds NaN or infinity \(1 of 2 rows do\)"),
         (np.array([[-np.inf, 2], [np.nan, 1]]), r"row 0 holds NaN or infinity \(2 of 2"),
+        (np.array([[1, 2], [3, 1e39]]), r"row 1 holds too large a number, 1e\+39 \(1 of 2 rows do"),
+        (np.array([[-1e30, 2], [1, 1]], np.float32), r"row 0 holds too large a number, -1e\+30"),
+        (np.array([[1, 2], [2e12, 1]]), r"2e\+12 .*expected numbers from -1e\+12 to 1e\+12"),
+        (np.array([[1, np.longdouble("1e400")], [0, 0]]), "row 0 holds too large a number"),
+        (np.array([[1e39, np.nan], [0, 0]]), "row 0 holds NaN or infinity"),
         (np.array([{}, 1], dtype=object), "not a readable npy file of numbers"),
     ],
 )
@@ -71,3 +76,13 @@ def test_bad_rows_are_found_in_every_block(tmp_path: Path, monkeypatch: pytest.M
     save_vectors(tmp_path / "x.npy", made)
     with pytest.raises(VectorError, match=r"row 10 holds NaN or infinity \(1 of 11"):
         load_vectors(tmp_path / "x.npy")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_pass(tmp_path: Path) -> None:
+    for kind in (np.float16, np.float32, np.float64):
+        made = np.array([[60_000, -60_000], [0, 1]], dtype=kind)
+        np.save(tmp_path / "x.npy", made)
+        assert load_vectors(tmp_path / "x.npy").tolist() == made.tolist()
+    np.save(tmp_path / "x.npy", np.array([[1e12, -1e12]]))
+    assert np.isfinite(load_vectors(tmp_path / "x.npy")).all()

@@ -216,6 +216,10 @@ def test_model_that_retrieves_takes_items_with_vectors(
     domain = Domain("films", retrieving, CatalogStore(tmp_path / "s"))
     with pytest.raises(VectorError, match="a vector of 0 numbers; expected 6"):
         asyncio.run(domain.put([new("x", "Without")]))
+    for wrong in (1e30, -1e39, 1e300):
+        too_large = NewItem(Item("x", "Large"), vector=(0.5,) * 5 + (wrong,))
+        with pytest.raises(VectorError, match="row 0 holds too large a number"):
+            asyncio.run(domain.put([too_large]))
     added = NewItem(Item("x", "Fits"), vector=(0.5,) * 6)
     asyncio.run(domain.put([added]))
     asyncio.run(domain.remove(["i1", "i2"]))

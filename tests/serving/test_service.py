@@ -234,6 +234,19 @@ def test_session_is_kept_and_forgotten(client: openai.OpenAI, http: httpx.Client
     assert http.get("/v1/sessions/s1").status_code == 404
 
 
+@pytest.mark.parametrize("letter", list("\n\r\t\0\x1f\x7f\x85\u2028"))
+def test_an_id_that_no_path_can_name_is_not_added(http: httpx.Client, letter: str) -> None:
+    before = http.get("/v1/catalogs/films").json()
+    good = {"id": "x", "title": "New"}
+    body = {"items": [good, {"id": f"a{letter}b", "title": "New"}]}
+    reply = http.post("/v1/catalogs/films/items", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == (
+        "items.1.id: expected an id without line breaks and control characters"
+    )
+    assert http.get("/v1/catalogs/films").json() == before
+
+
 def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
     page = http.get("/v1/catalogs/films/items", params={"query": "LIGHTS harbour"}).json()
     assert [item["title"] for item in page["items"]] == [

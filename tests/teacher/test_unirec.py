@@ -329,6 +329,11 @@ _QUERY = "trm_encoder.layer.0.multi_head_attention.query.weight"
         ),
         (SMALL | {_QUERY: torch.full((8, 8), math.nan)}, {}, "query.weight is not finite"),
         (
+            SMALL | {_QUERY: torch.full((8, 8), 1e39, dtype=torch.float64)},
+            {},
+            "query.weight is not finite",
+        ),
+        (
             SMALL | {"item_embedding.weight": torch.zeros(9, 8)},
             {},
             "has 9 rows; expected 25, one for padding and one for each of the 24 items",

@@ -17,8 +17,9 @@ import polars as pl
 
 from reclm.config import AmazonConfig
 from reclm.data.catalog import Catalog, Item
-from reclm.data.cleaning import is_page_code, is_price, plain_text
+from reclm.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from reclm.data.documents import json_lines
+from reclm.data.fields import id_field, is_missing, shown
 from reclm.data.interactions import MIN_INTERACTIONS, Histories, k_core
 from reclm.data.prepared import (
     Prepared,
@@ -29,9 +30,11 @@ from reclm.data.prepared import (
     require_users,
     write_prepared,
 )
+from reclm.data.times import Times
 from reclm.errors import ConfigError, DataError
 
 _LONGEST_CATEGORY = 50
+_READ = {"reviewerID", "asin", "unixReviewTime", "title", "category", "description"}
 _NO_TITLE = "items without a title"
 _JUNK_TITLE = "items whose title is page code or a price"
 _NO_CATEGORY = "items without a category"
@@ -65,8 +68,9 @@ def prepare_amazon(config: AmazonConfig) -> Path:
     _check(config)
     meta, reviews = Path(config.meta), Path(config.reviews)
     skipped: Counter[str] = Counter()
-    item_codes = _usable_items(meta, skipped)
-    frame, user_ids = _read_reviews(reviews, item_codes, skipped)
+    fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
+    item_codes = _usable_items(meta, skipped, fields[meta])
+    frame, user_ids = _read_reviews(reviews, item_codes, skipped, fields[reviews])
     frame = _select(frame, config)
     users = frame["user"].n_unique()
     if config.k_core:
@@ -82,6 +86,7 @@ def prepare_amazon(config: AmazonConfig) -> Path:
         Catalog.from_items(items, meta.name.split(".")[0].removeprefix("meta_")),
         Histories.from_lists(names, lists),
         skipped,
+        {path: [name for name in names if name not in _READ] for path, names in fields.items()},
     )
     return write_prepared(prepared, "data amazon", config, {"reviews": reviews, "meta": meta})
 
@@ -96,11 +101,12 @@ def _check(config: AmazonConfig) -> None:
     check_out(Path(config.out))
 
 
-def _usable_items(path: Path, skipped: Counter[str]) -> dict[str, int]:
+def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
     for number, record in json_lines(path, label="reading metadata"):
-        item_id = _text(path, number, record, "asin")
+        fields.update(dict.fromkeys(record))
+        item_id = _id(path, number, record, "asin")
         if item_id in codes:
             skipped[_DUPLICATE_ITEM] += 1
             continue
@@ -116,15 +122,21 @@ def _usable_items(path: Path, skipped: Counter[str]) -> dict[str, int]:
 
 def _unusable(path: Path, number: int, record: dict[str, Any]) -> str:
     """Why an item cannot be in the catalog; empty if it can."""
-    raw = record.get("title") or ""
-    if not isinstance(raw, str):
-        raise DataError.at(path, f"field 'title' is {raw!r}; expected text", line=number)
-    title = plain_text(raw)
+    title = _title(path, number, record)
     if is_page_code(title) or is_price(title):
         return _JUNK_TITLE
-    if not title:
+    if not clean_title(title):
         return _NO_TITLE
     return "" if _categories(path, number, record) else _NO_CATEGORY
+
+
+def _title(path: Path, number: int, record: dict[str, Any]) -> str:
+    value = record.get("title")
+    if is_missing(value):
+        return ""
+    if not isinstance(value, str):
+        raise DataError.at(path, f"field 'title' is {shown(value)}; expected text", line=number)
+    return plain_text(value)
 
 
 def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, ...]:
@@ -133,10 +145,7 @@ def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, .
     The root is the file's own department; it names the category of items that have nothing below
     it. Behind the path the field goes on with product features, which are sentences or markup.
     """
-    value = record.get("category") or []
-    if not isinstance(value, list) or not all(isinstance(level, str) for level in value):
-        message = f"field 'category' is {str(value)[:60]!r}; expected a list of text"
-        raise DataError.at(path, message, line=number)
+    value = _parts(path, number, record, "category", "a list of text")
     levels: list[str] = []
     for level in value:
         name = plain_text(level)
@@ -150,7 +159,7 @@ def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, .
 
 
 def _read_reviews(
-    path: Path, item_codes: dict[str, int], skipped: Counter[str]
+    path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
 ) -> tuple[pl.DataFrame, list[str]]:
     """Reads who reviewed what and when.
 
@@ -159,10 +168,11 @@ def _read_reviews(
         ordered by user and time; and the users' names.
     """
     user_codes: dict[str, int] = {}
-    users, items, times = array("i"), array("i"), array("q")
+    users, items, times = array("i"), array("i"), Times(path, "unixReviewTime")
     for number, record in json_lines(path, label="reading reviews"):
-        user = _text(path, number, record, "reviewerID")
-        item = item_codes.get(_text(path, number, record, "asin"))
+        fields.update(dict.fromkeys(record))
+        user = _id(path, number, record, "reviewerID")
+        item = item_codes.get(_id(path, number, record, "asin"))
         time = record.get("unixReviewTime")
         if isinstance(time, bool) or not isinstance(time, int):
             found = "no field" if time is None else f"{time!r} in field"
@@ -174,8 +184,8 @@ def _read_reviews(
             continue
         users.append(code)
         items.append(item)
-        times.append(time)
-    columns = {"user": np.asarray(users), "item": np.asarray(items), "time": np.asarray(times)}
+        times.add(number, time)
+    columns = {"user": np.asarray(users), "item": np.asarray(items), "time": times.order()}
     frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
     once = frame.unique(["user", "item"], keep="first", maintain_order=True)
     skipped["repeated reviews of an item by a user"] = len(frame) - len(once)
@@ -215,24 +225,41 @@ def _read_items(
         wanted[code] = False
         categories = _categories(path, number, record)
         description = _description(path, number, record)
-        items.append(Item(record["asin"], plain_text(record["title"]), description, categories))
+        title = _title(path, number, record)
+        items.append(Item(record["asin"], title, description, categories))
     return items, np.searchsorted(codes, frame["item"].to_numpy())
 
 
 def _description(path: Path, number: int, record: dict[str, Any]) -> str:
     """Joins the parts of the description that are words."""
-    value = record.get("description") or []
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        message = f"field 'description' is {str(value)[:60]!r}; expected text or a list of text"
-        raise DataError.at(path, message, line=number)
+    value = record.get("description")
+    if isinstance(value, str):
+        parts = [value]
+    else:
+        parts = _parts(path, number, record, "description", "text or a list of text")
     cleaned = (plain_text(part) for part in parts)
     return " ".join(part for part in cleaned if part and not is_page_code(part))
 
 
-def _text(path: Path, number: int, record: dict[str, Any], field: str) -> str:
+def _parts(path: Path, number: int, record: dict[str, Any], field: str, expected: str) -> list[str]:
+    """The texts of a field that holds a list; missing ones are left out."""
+    value = record.get(field)
+    if is_missing(value) or value == "":
+        return []
+    if not isinstance(value, list):
+        message = f"field {field!r} is {shown(value)}; expected {expected}"
+        raise DataError.at(path, message, line=number)
+    parts = [part for part in value if not is_missing(part)]
+    for part in parts:
+        if not isinstance(part, str):
+            message = f"field {field!r} holds {shown(part)}; expected {expected}"
+            raise DataError.at(path, message, line=number)
+    return parts
+
+
+def _id(path: Path, number: int, record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or not value:
-        found = "no field" if field not in record else f"{value!r} in field"
+        found = "no field" if field not in record else f"{shown(value)} in field"
         raise DataError.at(path, f"{found} {field!r}; expected text", line=number)
-    return value
+    return id_field(path, number, f"field {field!r}", value)

@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from reclm.artifacts import atomic_path
+from reclm.data.cleaning import clean_title
 from reclm.data.documents import Entry, entries, identifier
+from reclm.data.fields import id_problem, shown, text_field, unicode_text
 from reclm.errors import CatalogError, DataError
 
 METAS = "metas.jsonl"
@@ -316,13 +318,17 @@ class Catalog:
         return found
 
 
-def title_of(value: Any) -> str | None:
-    """The text that names an item of ``metas.jsonl``; ``None`` if no field does."""
-    if not isinstance(value, Mapping):
+def title_of(path: Path, entry: Entry) -> str | None:
+    """The text that names an item of ``metas.jsonl``; ``None`` if no field does.
+
+    Raises:
+        DataError: A field that comes first holds what is no text; names file and line.
+    """
+    if not isinstance(entry.value, Mapping):
         return None
     for field in TITLE_FIELDS:
-        title = value.get(field)
-        if isinstance(title, str) and title.strip():
+        title = _text(path, entry, field)
+        if clean_title(title):
             return title
     return None
 
@@ -331,27 +337,39 @@ def parse_item(path: Path, entry: Entry) -> Item:
     """The item of one entry of ``metas.jsonl``, without its categories.
 
     Raises:
-        DataError: It has no title, or a field is not Unicode text; names file and line.
+        DataError: It has no title that a model could write, nothing could name its id, or a field
+            is not Unicode text; names file and line.
     """
-    title = title_of(entry.value)
+    problem = id_problem(entry.key)
+    if problem:
+        raise DataError.at(path, f"item id {shown(entry.key)}: {problem}", line=entry.line)
+    unicode_text(path, entry.line, f"item id {entry.key!r}", entry.key)
+    title = title_of(path, entry)
     if title is None:
         fields = ", ".join(TITLE_FIELDS)
         message = f"item {entry.key!r} has no title; expected text in one of {fields}"
         raise DataError.at(path, message, line=entry.line)
-    description = entry.value.get("description") or ""
-    if isinstance(description, list):
-        description = " ".join(str(part) for part in description)
-    title_t = entry.value.get("title_t")
-    if not isinstance(description, str) or not isinstance(title_t, str | None):
-        field = "title_t" if isinstance(description, str) else "description"
-        message = f"{field} of item {entry.key!r} is not text"
-        raise DataError.at(path, message, line=entry.line)
-    try:
-        f"{entry.key}{title}{title_t}{description}".encode()
-    except UnicodeEncodeError as error:
-        message = f"item {entry.key!r} holds half a surrogate pair; expected Unicode text"
-        raise DataError.at(path, message, line=entry.line) from error
+    title_t = _text(path, entry, "title_t")
+    description = _text(path, entry, "description", several=True)
     return Item(entry.key, title, description, title_t=title_t or None)
+
+
+def _text(path: Path, entry: Entry, field: str, *, several: bool = False) -> str:
+    name = f"{field} of item {entry.key!r}"
+    return text_field(path, entry.line, name, entry.value.get(field), several=several)
+
+
+def category_members(path: Path, entry: Entry) -> list[str | None]:
+    """The item ids of one entry of ``category.jsonl``; None for what cannot be one.
+
+    Raises:
+        DataError: It is no list, or the name is not Unicode text; names file and line.
+    """
+    unicode_text(path, entry.line, f"category {entry.key!r}", entry.key)
+    if not isinstance(entry.value, list):
+        message = f"category {entry.key!r}: expected a list of item ids"
+        raise DataError.at(path, message, line=entry.line)
+    return [identifier(value) for value in entry.value]
 
 
 def write_document(path: Path, value: Mapping[str, Any]) -> None:
@@ -385,10 +403,7 @@ def _load_categories(path: Path, known: Mapping[str, int]) -> dict[str, list[str
             message = f"category {entry.key!r} is already on line {lines[entry.key]}"
             raise DataError.at(path, message, line=entry.line)
         lines[entry.key] = entry.line
-        if not isinstance(entry.value, list):
-            message = f"category {entry.key!r}: expected a list of item ids"
-            raise DataError.at(path, message, line=entry.line)
-        for member in dict.fromkeys(map(identifier, entry.value)):
+        for member in dict.fromkeys(category_members(path, entry)):
             if member is None or member not in known:
                 message = f"category {entry.key!r} names item {member!r}, unknown to {METAS}"
                 raise DataError.at(path, message, line=entry.line)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from reclm.data.documents import json_lines, read_text
+from reclm.data.fields import shown, unicode_text
 from reclm.errors import DataError
+from reclm.reading import parse_json
 
 Role = Literal["system", "user", "assistant"]
 
@@ -72,11 +73,7 @@ def _records(path: Path) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
         for line, record in json_lines(path):
             yield "", line, record
         return
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
-    for number, record in enumerate(value):
+    for number, record in enumerate(parse_json(path, text)):
         place = f"conversation {number}: "
         if not isinstance(record, dict):
             raise DataError.at(path, f"{place}expected an object, found {type(record).__name__}")
@@ -98,12 +95,12 @@ def _turn(path: Path, place: str, line: int | None, turn: Any) -> Turn:
     role = turn.get("from", turn.get("role"))
     text = turn.get("value", turn.get("content"))
     if not isinstance(role, str) or role not in _ROLES:
-        message = f"{place}role {role!r} of a turn; expected one of {', '.join(_ROLES)}"
+        message = f"{place}role {shown(role)} of a turn; expected one of {', '.join(_ROLES)}"
         raise DataError.at(path, message, line=line)
     if not isinstance(text, str):
         message = f"{place}a turn of {role} has no text in `value`"
         raise DataError.at(path, message, line=line)
-    return Turn(_ROLES[role], text)
+    return Turn(_ROLES[role], unicode_text(path, line, f"{place}a turn of {role}", text))
 
 
 def _alternating(turns: list[Turn]) -> Conversation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
+from html.entities import html5
 
 _TAGS = (
     "a|abbr|acronym|address|article|aside|b|big|blockquote|body|br|button|caption|center|cite|code|"
@@ -22,6 +24,9 @@ _PAGE_CODE = re.compile(
     r"|\b(?:document|window)\.\w+\s*[=(.]"
     r"|[#.]?[\w-]+\s*\{\s*[\w-]+\s*:[^{}]*[;}]|<!\[CDATA\[",
 )
+_ENTITY = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9a-fA-F]{1,8}|[A-Za-z][A-Za-z0-9]*);")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
+_ROUNDS = 5
 _PRICE = re.compile(r"[\s$€£¥.,\d\-–—]*[$€£¥][\s$€£¥.,\d\-–—]*")
 
 
@@ -33,12 +38,39 @@ def plain_text(text: str) -> str:
     """
     for _ in range(4):
         stripped = _TAG.sub(" ", _COMMENT.sub(" ", _CODE.sub(" ", text)))
-        resolved = html.unescape(stripped)
+        resolved = unescape(stripped)
         if resolved == text:
             break
         text = resolved
     text = text.encode("utf-8", "replace").decode("utf-8")
     return _SPACE.sub(" ", text).strip()
+
+
+def clean_title(title: str) -> str:
+    """A title without entities, odd white space and unprintable characters, composed (NFC).
+
+    A title that this leaves nothing of names no item: no model can write it.
+    """
+    for _ in range(_ROUNDS):
+        unescaped = unescape(title)
+        if unescaped == title:
+            break
+        title = unescaped
+    title = unicodedata.normalize("NFC", _UNPRINTABLE.sub("", title))
+    return " ".join(title.split())
+
+
+def unescape(text: str) -> str:
+    """Resolves HTML entities that are whole, from the ampersand to the semicolon.
+
+    ``html.unescape`` takes the beginnings of words as entities too: "&reggae" would be "®gae".
+    """
+    return _ENTITY.sub(_character, text)
+
+
+def _character(entity: re.Match[str]) -> str:
+    name = entity[0][1:]
+    return html.unescape(entity[0]) if name[0] == "#" else html5.get(name, entity[0])
 
 
 def is_page_code(text: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
+import codecs
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from reclm import reading
 from reclm.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -42,17 +45,7 @@ def read_text(path: str | Path) -> str:
     Raises:
         DataError: The file is missing, empty or not UTF-8; names file and line.
     """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except IsADirectoryError as error:
-        raise DataError.at(path, "is a folder; expected a file") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
+    text = reading.read_text(path)
     if not text.strip():
         raise DataError.at(path, "the file is empty; expected JSON")
     return text
@@ -76,7 +69,7 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
     """
     text = read_text(path)
     breaks = [index for index, letter in enumerate(text) if letter == "\n"]
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=reading.once)
 
     def line_of(position: int) -> int:
         return bisect.bisect_left(breaks, position) + 1
@@ -121,6 +114,10 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             record = {key: value for key, value, _ in pairs}
             names = [record[field] for field in id_fields if _is_id(record.get(field))]
             if names:
+                # A message of this names the line on which the record begins.
+                end, position = position, start
+                reading.once([(key, value) for key, value, _ in pairs])
+                position = end
                 yield Entry(str(names[0]), record, line_of(start))
             else:
                 yield from (Entry(key, value, line_of(at)) for key, value, at in pairs)
@@ -129,14 +126,23 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
     except RecursionError as error:
         message = "not usable JSON: nested too deeply"
         raise DataError.at(path, message, line=line_of(position)) from error
+    except reading.RepeatedFieldError as error:
+        message = f"field {error} occurs twice; expected it once"
+        raise DataError.at(path, message, line=line_of(position)) from error
+    except ValueError as error:
+        message = "not usable JSON: a number has too many digits"
+        raise DataError.at(path, message, line=line_of(position)) from error
 
 
-def json_lines(path: str | Path, *, label: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(
+    path: str | Path, *, label: str = "", unique: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Streams a file of one JSON object a line, plain or gzip (told by content, not by name).
 
     Args:
         path: The file.
         label: Text of the progress bar; empty shows none.
+        unique: Whether an object may name a field once only.
 
     Yields:
         Line number, from 1, and object. Blank lines are passed over.
@@ -150,16 +156,7 @@ def json_lines(path: str | Path, *, label: str = "") -> Iterator[tuple[int, dict
     for number, content in _lines(Path(path), label):
         if not content.strip():
             continue
-        try:
-            value = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise DataError.at(path, f"not valid JSON: {error.msg}", line=number) from error
-        except UnicodeDecodeError as error:
-            message = f"not UTF-8 text ({error.reason})"
-            raise DataError.at(path, message, line=number) from error
-        except RecursionError as error:
-            message = "not usable JSON: nested too deeply"
-            raise DataError.at(path, message, line=number) from error
+        value = reading.parse_json(path, content, line=number, unique=unique)
         if not isinstance(value, dict):
             kind = type(value).__name__
             message = f"expected one JSON object a line, found a {kind}"
@@ -182,10 +179,22 @@ def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
     """
     for number, content in _lines(Path(path), label):
         try:
-            yield content.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield content.decode("utf-8")
         except UnicodeDecodeError as error:
             message = f"not UTF-8 text ({error.reason})"
             raise DataError.at(path, message, line=number) from error
+
+
+def require_once(path: Path, columns: Sequence[str]) -> None:
+    """Refuses a header that has a column twice; columns without a name are none.
+
+    Raises:
+        DataError: Names the column.
+    """
+    for column, count in Counter(columns).items():
+        if column and count > 1:
+            message = f"column {column!r} occurs twice in the header; expected it once"
+            raise DataError.at(path, message, line=1)
 
 
 def identifier(value: Any) -> str | None:
@@ -219,6 +228,8 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
         try:
             for content in stream:
                 number += 1
+                if number == 1:
+                    content = content.removeprefix(codecs.BOM_UTF8)
                 if number % 4096 == 0:
                     progress.update(task, completed=raw.tell())
                 yield number, content

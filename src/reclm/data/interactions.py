@@ -12,6 +12,7 @@ from jaxtyping import Int32, Int64, Integer
 
 from reclm.data.catalog import METAS, Catalog, write_document
 from reclm.data.documents import Entry, entries, identifier
+from reclm.data.fields import shown, unicode_text
 from reclm.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
@@ -222,8 +223,10 @@ def item_ids(path: Path, entry: Entry) -> list[str]:
     """The item ids of one user of ``sequential.jsonl``.
 
     Raises:
-        DataError: The value is not a list of ids; names file and line.
+        DataError: The value is not a list of ids, or the user's is not Unicode text; names file
+            and line.
     """
+    unicode_text(path, entry.line, f"user {entry.key!r}", entry.key)
     value = entry.value
     if isinstance(value, dict):
         value = next((value[field] for field in _LIST_FIELDS if field in value), None)
@@ -234,7 +237,7 @@ def item_ids(path: Path, entry: Entry) -> list[str]:
     for item in value:
         item_id = identifier(item)
         if item_id is None:
-            message = f"user {entry.key!r} has {item!r} in the history; expected item ids"
+            message = f"user {entry.key!r} has {shown(item)} in the history; expected item ids"
             raise DataError.at(path, message, line=entry.line)
         found.append(item_id)
     return found

@@ -7,6 +7,7 @@ Source: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Con
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ import polars as pl
 
 from reclm.config import MovieLensConfig
 from reclm.data.catalog import Catalog, Item
+from reclm.data.cleaning import clean_title
+from reclm.data.documents import require_once
+from reclm.data.fields import id_field
 from reclm.data.interactions import Histories
 from reclm.data.prepared import (
     Prepared,
@@ -27,7 +31,9 @@ from reclm.data.prepared import (
     require_users,
     write_prepared,
 )
+from reclm.data.times import Times
 from reclm.errors import DataError
+from reclm.reading import read_text
 
 _NO_GENRE = {"unknown", "(no genres listed)"}
 _YEAR = re.compile(r"\d{4}")
@@ -63,7 +69,7 @@ class _Layout:
         ratings: Name of the file of ratings.
         movies: Name of the file of movies.
         separator: What stands between fields.
-        encoding: Encoding of both files.
+        otherwise: Encoding of files that are not UTF-8; empty where all are.
         header: Whether both files begin with a line of ``name:type`` fields.
         movie: Makes an item of the fields of a line of ``movies``.
     """
@@ -71,7 +77,7 @@ class _Layout:
     ratings: str
     movies: str
     separator: str
-    encoding: str
+    otherwise: str
     header: bool
     movie: Callable[[list[str]], Item]
 
@@ -99,8 +105,11 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
     layout = _find_layout(Path(config.source))
     movies = Path(config.source) / layout.movies
     ratings = Path(config.source) / layout.ratings
-    items = _read_movies(movies, layout)
-    frame, user_ids, low = _read_ratings(ratings, layout, items, config.min_rating)
+    unused: dict[Path, dict[str, None]] = {ratings: {}, movies: {}}
+    items = _read_movies(movies, layout, unused[movies])
+    every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
+    frame = every.filter(pl.col("rating") >= config.min_rating)
+    low = len(every) - len(frame)
     frame = drop_short(frame.sort("time", maintain_order=True), config.min_interactions)
     hint = f"--min-interactions {config.min_interactions} --min-rating {config.min_rating:g}"
     require_users(ratings, len(frame), f"expected ratings that pass {hint}")
@@ -112,6 +121,7 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
             f"users with fewer than {config.min_interactions} ratings": len(user_ids) - len(users),
             f"ratings below {config.min_rating:g}": low,
         },
+        {path: tuple(columns) for path, columns in unused.items()},
     )
     return write_prepared(
         prepared, "data movielens", config, {"ratings": ratings, "movies": movies}
@@ -141,7 +151,7 @@ def _find_layout(source: Path) -> _Layout:
     inter = sorted(source.glob("*.inter"))
     if inter:
         name = inter[0].stem
-        return _Layout(f"{name}.inter", f"{name}.item", "\t", "utf-8", True, _recbole_movie)
+        return _Layout(f"{name}.inter", f"{name}.item", "\t", "", True, _recbole_movie)
     if (source / "u.data").exists():
         return _Layout("u.data", "u.item", "\t", "latin-1", False, _movie_100k)
     if (source / "ratings.dat").exists():
@@ -178,7 +188,7 @@ def _expect_fields(fields: list[str], count: int) -> None:
 
 def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
     title = title.strip()
-    if not title:
+    if not clean_title(title):
         raise ValueError(f"movie {item_id!r} has an empty title")
     if not item_id:
         raise ValueError("no movie id")
@@ -188,15 +198,16 @@ def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
     return Item(item_id, title, categories=categories)
 
 
-def _read_movies(path: Path, layout: _Layout) -> list[Item]:
+def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[Item]:
     separator = "|" if layout.movies == "u.item" else layout.separator
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for number, fields in _rows(path, layout, separator, columns):
+    for number, fields in _rows(path, layout, separator, columns, unused):
         try:
             item = layout.movie(fields)
         except ValueError as error:
             raise DataError.at(path, str(error), line=number) from error
+        id_field(path, number, "movie id", item.item_id)
         if item.item_id in items:
             message = f"movie {item.item_id!r} occurs twice; expected unique ids"
             raise DataError.at(path, message, line=number)
@@ -205,20 +216,19 @@ def _read_movies(path: Path, layout: _Layout) -> list[Item]:
 
 
 def _read_ratings(
-    path: Path, layout: _Layout, items: list[Item], min_rating: float
-) -> tuple[pl.DataFrame, list[str], int]:
-    """Reads the ratings of at least ``min_rating``.
+    path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
+) -> tuple[pl.DataFrame, list[str]]:
+    """Reads the ratings.
 
     Returns:
-        Columns ``user``, ``item`` (codes) and ``time`` (seconds); the users' names; and how many
-        ratings were too low.
+        Columns ``user``, ``item`` (codes), ``rating`` and ``time``; and the users' names.
     """
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_codes: dict[str, int] = {}
-    users, rows, times = array("i"), array("i"), array("d")
-    low = 0
+    users, rows, ratings = array("i"), array("i"), array("d")
+    times = Times(path, "timestamp")
     columns = ["user_id", "item_id", "rating", "timestamp"]
-    for number, fields in _rows(path, layout, layout.separator, columns):
+    for number, fields in _rows(path, layout, layout.separator, columns, unused):
         if len(fields) != len(columns):
             message = f"{len(fields)} fields; expected {', '.join(columns)}"
             raise DataError.at(path, message, line=number)
@@ -226,41 +236,40 @@ def _read_ratings(
         if item not in row_of:
             message = f"movie {item!r} is not in {layout.movies}"
             raise DataError.at(path, message, line=number)
-        try:
-            value, seconds = float(rating), float(time)
-        except ValueError as error:
-            message = f"rating {rating!r} at {time!r}; expected two numbers"
-            raise DataError.at(path, message, line=number) from error
-        code = user_codes.setdefault(user, len(user_codes))
-        if value < min_rating:
-            low += 1
-            continue
-        users.append(code)
+        user = id_field(path, number, "user id", user)
+        ratings.append(_rating(path, number, rating))
+        times.add(number, time)
+        users.append(user_codes.setdefault(user, len(user_codes)))
         rows.append(row_of[item])
-        times.append(seconds)
     frame = pl.DataFrame(
         {
             "user": pl.Series(users, dtype=pl.Int32),
             "item": pl.Series(rows, dtype=pl.Int32),
-            "time": pl.Series(times, dtype=pl.Float64),
+            "rating": pl.Series(ratings, dtype=pl.Float64),
+            "time": times.order(),
         }
     )
-    return frame, list(user_codes), low
+    return frame, list(user_codes)
+
+
+def _rating(path: Path, line: int, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError.at(path, f"rating is {text!r}; expected a number", line=line)
+    return value
 
 
 def _rows(
-    path: Path, layout: _Layout, separator: str, columns: list[str]
+    path: Path, layout: _Layout, separator: str, columns: list[str], unused: dict[str, None]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yields line number and fields; with a header, the fields of ``columns`` in that order."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    try:
-        lines = content.decode(layout.encoding).split("\n")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=number) from error
+    """Yields line number and fields; with a header, the fields of ``columns`` in that order.
+
+    ``unused`` takes the names of the header's other columns.
+    """
+    lines = read_text(path, otherwise=layout.otherwise).split("\n")
     positions: list[int] | None = None
     found = False
     for number, line in enumerate(lines, 1):
@@ -269,11 +278,13 @@ def _rows(
         fields = line.rstrip("\r").split(separator)
         if layout.header and number == 1:
             names = [field.split(":")[0] for field in fields]
+            require_once(path, names)
             missing = [column for column in columns if column not in names]
             if missing:
                 message = f"no column {missing[0]!r}; found {', '.join(names)}"
                 raise DataError.at(path, message, line=number)
             positions = [names.index(column) for column in columns]
+            unused.update((name, None) for name in names if name not in columns)
             continue
         if positions is not None:
             if len(fields) <= max(positions):

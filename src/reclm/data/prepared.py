@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from reclm.data.catalog import CATEGORIES, METAS, Catalog
 from reclm.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
 from reclm.errors import ArtifactError, ConfigError, DataError
 
+_MOST_NAMED = 20
 _FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
 
 
@@ -38,11 +40,13 @@ class Prepared:
         catalog: The items.
         histories: What users did with them.
         skipped: What was left out, by reason, and how many of it.
+        unused: Columns that are not used, by file.
     """
 
     catalog: Catalog
     histories: Histories
     skipped: Mapping[str, int]
+    unused: Mapping[Path, Sequence[str]] = field(default_factory=dict)
 
 
 def prepared_files(folder: Path) -> dict[str, str | Path]:
@@ -150,6 +154,7 @@ def write_prepared(
         prepared.histories.save(partial, prepared.catalog)
         run.finish(**counts, skipped=skipped)
     _print_summary(out, counts, skipped)
+    _print_unused(prepared.unused)
     return out
 
 
@@ -169,6 +174,19 @@ def _stage(out: Path) -> Any:
     except DataError:
         return None
     return manifest.get("stage") if isinstance(manifest, dict) else None
+
+
+def _print_unused(unused: Mapping[Path, Sequence[str]]) -> None:
+    """Names, in one line, what the files hold and nothing reads."""
+    parts = []
+    for path, columns in unused.items():
+        shown = [name or "(no name)" for name in columns[:_MOST_NAMED]]
+        more = len(columns) - len(shown)
+        shown += [f"{more} more"] if more else []
+        parts += [f"{', '.join(shown)} of {path.name}"] if shown else []
+    if parts:
+        line = " ".join(f"notice: columns not used: {'; '.join(parts)}".split())
+        sys.stderr.write(f"{line}\n")
 
 
 def _print_summary(out: Path, counts: Mapping[str, int], skipped: Mapping[str, int]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.documents import json_lines, read_text
+from reclm.data.fields import unicode_text
 from reclm.errors import DataError
 
 
@@ -42,7 +43,12 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
                 "as text, or a file in ShareGPT format",
                 line=line,
             )
-        found.append(Question(question, answer))
+        found.append(
+            Question(
+                unicode_text(path, line, "question", question),
+                unicode_text(path, line, "answer", answer),
+            )
+        )
     return tuple(found)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import datetime
-import math
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import polars as pl
 import polars.exceptions
 
-from reclm.config import TableConfig
+from reclm.config import Quote, TableConfig
 from reclm.data.catalog import Catalog, Item
-from reclm.data.documents import identifier, json_lines, text_lines
+from reclm.data.cleaning import clean_title
+from reclm.data.documents import json_lines, require_once, text_lines
+from reclm.data.fields import id_field, text_field, text_fields
 from reclm.data.interactions import Histories, k_core
 from reclm.data.prepared import (
     Prepared,
@@ -27,6 +29,7 @@ from reclm.data.prepared import (
     require_users,
     write_prepared,
 )
+from reclm.data.times import Times
 from reclm.errors import ConfigError, DataError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -51,16 +54,18 @@ def prepare_table(config: TableConfig) -> Path:
 
     Raises:
         ConfigError: A number is out of range, or an ending is unknown.
-        DataError: A file is missing, empty or broken, lacks a column, repeats an item, or names an
-            unknown one; names file and line (the row, for Parquet).
+        DataError: A file is missing, empty or broken, lacks a column or has it twice, holds what
+            is no text, id or time, repeats an item, or names an unknown one, or times are of
+            several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
     check_min_interactions("--min-interactions", config.min_interactions)
     if config.k_core < 0:
         raise ConfigError(f"--k-core {config.k_core}: expected 0 (off) or more")
     check_out(Path(config.out))
-    items = _read_items(config)
-    frame, user_ids, repeated = _read_interactions(config, items)
+    items, unused_of_items = _read_items(config)
+    read = _read_interactions(config, items)
+    frame, user_ids = read.frame, read.user_ids
     if config.k_core:
         user_k = max(config.k_core, config.min_interactions)
         frame = k_core(frame, config.k_core, user_k=user_k)
@@ -81,13 +86,32 @@ def prepare_table(config: TableConfig) -> Path:
     prepared = Prepared(
         Catalog.from_items(items, Path(config.out).resolve().name),
         Histories.from_lists(users, lists),
-        {reason: len(user_ids) - len(users), "repeated interactions": repeated},
+        {reason: len(user_ids) - len(users), "repeated interactions": read.repeated},
+        {Path(config.interactions): read.unused, Path(config.items): unused_of_items},
     )
     inputs = {"interactions": Path(config.interactions), "items": Path(config.items)}
     return write_prepared(prepared, "data table", config, inputs)
 
 
-def _read_items(config: TableConfig) -> list[Item]:
+@dataclass(frozen=True, eq=False)
+class _Interactions:
+    """The rows of a table of interactions.
+
+    Attributes:
+        frame: Columns ``user``, ``item`` (codes) and ``time``, ordered by user and time.
+        user_ids: Names of the users.
+        repeated: How many rows repeated another.
+        unused: Columns that hold something else.
+    """
+
+    frame: pl.DataFrame
+    user_ids: list[str]
+    repeated: int
+    unused: tuple[str, ...]
+
+
+def _read_items(config: TableConfig) -> tuple[list[Item], tuple[str, ...]]:
+    """Reads the items; returns them and the columns that hold something else."""
     path = Path(config.items)
     named = {
         "--item-id-column": config.item_id_column,
@@ -96,49 +120,35 @@ def _read_items(config: TableConfig) -> list[Item]:
         "--category-column": config.category_column,
     }
     items: dict[str, Item] = {}
-    for line, cells in _rows(path, named):
-        item_id = identifier(cells["--item-id-column"])
-        if item_id is None:
-            message = f"{config.item_id_column} is {cells['--item-id-column']!r}; expected an id"
-            raise DataError.at(path, message, line=line)
+    unused: dict[str, None] = {}
+    for line, cells in _rows(path, named, config.quote, unused):
+        item_id = id_field(path, line, config.item_id_column, cells["--item-id-column"])
         if item_id in items:
             message = f"item {item_id!r} occurs twice; expected unique ids"
             raise DataError.at(path, message, line=line)
-        title = _text(cells["--title-column"])
-        if not title:
+        cell = cells["--title-column"]
+        title = _joined(text_field(path, line, config.title_column, cell, numbers=True))
+        if not clean_title(title):
             message = f"item {item_id!r} has an empty {config.title_column}; expected a title"
             raise DataError.at(path, message, line=line)
-        description = _text(cells.get("--description-column"))
-        categories = _categories(cells.get("--category-column"), config.category_separator)
-        items[item_id] = Item(item_id, title, description, categories)
-    return list(items.values())
+        name, cell = config.description_column, cells.get("--description-column")
+        description = text_field(path, line, name, cell, several=True, numbers=True)
+        name, cell = config.category_column, cells.get("--category-column")
+        if isinstance(cell, list):
+            names = text_fields(path, line, name, cell, numbers=True)
+        else:
+            text = text_field(path, line, name, cell, numbers=True)
+            names = text.split(config.category_separator) if config.category_separator else [text]
+        categories = tuple(dict.fromkeys(filter(None, map(_joined, names))))
+        items[item_id] = Item(item_id, title, _joined(description), categories)
+    return list(items.values()), tuple(unused)
 
 
-def _text(cell: Any) -> str:
-    if isinstance(cell, list):
-        return " ".join(_text(part) for part in cell)
-    return "" if cell is None else " ".join(str(cell).split())
+def _joined(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _categories(cell: Any, separator: str) -> tuple[str, ...]:
-    """Splits a cell; a list of a Parquet or JSON cell is taken as it is."""
-    if isinstance(cell, list):
-        parts = [_text(part) for part in cell]
-    else:
-        text = "" if cell is None else str(cell)
-        parts = [_text(part) for part in (text.split(separator) if separator else [text])]
-    return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def _read_interactions(
-    config: TableConfig, items: list[Item]
-) -> tuple[pl.DataFrame, list[str], int]:
-    """Reads the interactions.
-
-    Returns:
-        Columns ``user``, ``item`` (codes) and ``time``, ordered by user and time; the users'
-        names; and how many rows repeated another.
-    """
+def _read_interactions(config: TableConfig, items: list[Item]) -> _Interactions:
     path = Path(config.interactions)
     named = {
         "--user-column": config.user_column,
@@ -147,62 +157,49 @@ def _read_interactions(
     }
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_codes: dict[str, int] = {}
-    users, rows, times = array("i"), array("i"), array("d")
-    for line, cells in _rows(path, named):
-        user, item = identifier(cells["--user-column"]), identifier(cells["--item-column"])
-        if user is None or item is None:
-            name = config.user_column if user is None else config.item_column
-            cell = cells["--user-column" if user is None else "--item-column"]
-            raise DataError.at(path, f"{name} is {cell!r}; expected an id", line=line)
+    users, rows, times = array("i"), array("i"), Times(path, config.time_column)
+    unused: dict[str, None] = {}
+    for line, cells in _rows(path, named, config.quote, unused):
+        user, item = cells["--user-column"], cells["--item-column"]
+        # Most rows name a user and an item that have been looked at.
+        if not isinstance(user, str) or user not in user_codes:
+            user = id_field(path, line, config.user_column, user)
+        if not isinstance(item, str) or item not in row_of:
+            item = id_field(path, line, config.item_column, item)
         if item not in row_of:
             message = f"item {item!r} is not in {config.items}; add it there or remove the row"
             raise DataError.at(path, message, line=line)
-        time = _seconds(cells["--time-column"]) if config.time_column else 0.0
-        if time is None:
-            cell = cells["--time-column"]
-            message = f"{config.time_column} is {cell!r}; expected a number or an ISO 8601 time"
-            raise DataError.at(path, message, line=line)
+        if config.time_column:
+            times.add(line, cells["--time-column"])
         users.append(user_codes.setdefault(user, len(user_codes)))
         rows.append(row_of[item])
-        times.append(time)
-    columns = {"user": np.asarray(users), "item": np.asarray(rows), "time": np.asarray(times)}
+    time = times.order() if config.time_column else np.zeros(len(users), dtype=np.int64)
+    columns = {"user": np.asarray(users), "item": np.asarray(rows), "time": time}
     frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
-    if not config.time_column:
-        return frame, list(user_codes), 0
-    once = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    return once, list(user_codes), len(frame) - len(once)
+    once = frame
+    if config.time_column:
+        once = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    return _Interactions(once, list(user_codes), len(frame) - len(once), tuple(unused))
 
 
-def _seconds(cell: Any) -> float | None:
-    """A time that can be ordered: a number as it is, a date or time in seconds since 1970."""
-    if isinstance(cell, bool) or cell is None:
-        return None
-    if isinstance(cell, str):
-        try:
-            cell = float(cell)
-        except ValueError:
-            try:
-                cell = datetime.datetime.fromisoformat(cell.strip())
-            except ValueError:
-                return None
-    if isinstance(cell, datetime.date) and not isinstance(cell, datetime.datetime):
-        cell = datetime.datetime.combine(cell, datetime.time())
-    if isinstance(cell, datetime.datetime):
-        aware = cell if cell.tzinfo else cell.replace(tzinfo=datetime.UTC)
-        return aware.timestamp()
-    if isinstance(cell, int | float):
-        return float(cell) if math.isfinite(cell) else None
-    return None
-
-
-def _rows(path: Path, named: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(
+    path: Path, named: dict[str, str], quote: Quote, unused: dict[str, None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields line number and cells by flag; flags without a column are passed over.
+
+    Args:
+        path: The table.
+        named: Column of each flag.
+        quote: What a quote is in CSV and TSV.
+        unused: Takes the names of the other columns.
 
     Raises:
         ConfigError: The ending of the file is unknown.
-        DataError: The file is missing, empty or broken, or lacks a column; names the flag.
+        DataError: The file is missing, empty or broken, or lacks a column, or has one twice; names
+            the flag.
     """
     flags = {flag: column for flag, column in named.items() if column}
+    columns = set(flags.values())
     endings = [ending for ending in path.suffixes if ending != ".gz"]
     ending = endings[-1].lower() if endings else ""
     if not path.is_file():
@@ -212,26 +209,30 @@ def _rows(path: Path, named: dict[str, str]) -> Iterator[tuple[int, dict[str, An
     if path.stat().st_size == 0:
         raise DataError.at(path, "the file is empty; expected a table")
     if ending in _SEPARATORS:
-        yield from _csv_rows(path, _SEPARATORS[ending], flags)
+        yield from _csv_rows(path, _SEPARATORS[ending], flags, quote, unused)
     elif ending in _JSON_LINES:
-        for line, record in json_lines(path, label=f"reading {path.name}"):
+        for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
             for flag, column in flags.items():
                 if column not in record:
                     raise _no_column(path, flag, column, list(record), line)
+            unused.update((name, None) for name in record if name not in columns)
             yield line, {flag: record[column] for flag, column in flags.items()}
     elif ending in _PARQUET:
-        yield from _parquet_rows(path, flags)
+        yield from _parquet_rows(path, flags, unused)
     else:
         known = ", ".join([*_SEPARATORS, ".parquet", ".jsonl"])
         raise ConfigError(f"{path}: unknown ending {ending!r}; expected one of {known}")
 
 
 def _csv_rows(
-    path: Path, separator: str, flags: dict[str, str]
+    path: Path, separator: str, flags: dict[str, str], quote: Quote, unused: dict[str, None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     lines = text_lines(path, label=f"reading {path.name}")
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    quotes: Any = {"quoting": csv.QUOTE_NONE} if quote == "none" else {}
+    reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
     line = 1
+    # The module's own limit of 131,072 characters a cell is one for all readers of a process.
+    limit = csv.field_size_limit(sys.maxsize)
     try:
         header = next(reader, None)
         if header is None:
@@ -241,6 +242,8 @@ def _csv_rows(
             if column not in header:
                 raise _no_column(path, flag, column, header, 1)
             positions[flag] = header.index(column)
+        require_once(path, header)
+        unused.update((name, None) for name in header if name not in flags.values())
         found = False
         line = reader.line_num + 1
         for cells in reader:
@@ -252,22 +255,33 @@ def _csv_rows(
                 yield line, {flag: cells[position] for flag, position in positions.items()}
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError.at(path, f"not valid CSV: {error}", line=line) from error
+        way_out = "" if quote == "none" else "; where quotes are letters, pass --quote none"
+        raise DataError.at(path, f"not valid CSV: {error}{way_out}", line=line) from error
+    finally:
+        csv.field_size_limit(limit)
     if not found:
         raise DataError.at(path, "holds a header but no rows")
 
 
-def _parquet_rows(path: Path, flags: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(
+    path: Path, flags: dict[str, str], unused: dict[str, None]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         lazy = pl.scan_parquet(path)
-        names = lazy.collect_schema().names()
+        schema = lazy.collect_schema()
+        names = schema.names()
         for flag, column in flags.items():
             if column not in names:
                 raise _no_column(path, flag, column, names, None)
+        unused.update((name, None) for name in names if name not in flags.values())
         total = int(lazy.select(pl.len()).collect().item())
         columns = list(dict.fromkeys(flags.values()))
+        # Python's own times end at the microsecond.
+        time = flags.get("--time-column", "")
+        fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
+        lazy = lazy.select(columns).with_columns(pl.col(name).dt.to_string("iso") for name in fine)
         for start in range(0, total, _PARQUET_ROWS):
-            part = lazy.select(columns).slice(start, _PARQUET_ROWS).collect()
+            part = lazy.slice(start, _PARQUET_ROWS).collect()
             cells = {flag: part[column].to_list() for flag, column in flags.items()}
             for row in range(len(part)):
                 yield start + row + 1, {flag: values[row] for flag, values in cells.items()}

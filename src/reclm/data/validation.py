@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from reclm.config import CheckConfig
-from reclm.data.catalog import CATEGORIES, ID_FIELDS, METAS, parse_item, title_of
-from reclm.data.documents import Entry, entries, identifier
+from reclm.data.catalog import CATEGORIES, ID_FIELDS, METAS, category_members, parse_item, title_of
+from reclm.data.cleaning import clean_title
+from reclm.data.documents import Entry, entries
 from reclm.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
 from reclm.errors import DataError
 
@@ -149,7 +150,7 @@ def check(config: CheckConfig) -> CheckReport:
     titles = _check_items(folder / METAS, found)
     categories, categorised = _check_categories(folder / CATEGORIES, titles, found)
     lengths, used, repeats = _check_histories(folder / SEQUENCES, titles, found)
-    occurrences = Counter(title for title in titles.values() if title)
+    occurrences = Counter(clean_title(title) for title in titles.values() if title)
     report = CheckReport(
         folder=folder,
         users=len(lengths),
@@ -187,15 +188,15 @@ def _check_items(path: Path, found: _Findings) -> dict[str, str]:
     """Returns the title of every item, empty where it has none."""
     titles: dict[str, str] = {}
     for entry in _unique(path, ID_FIELDS, "item", found):
-        title = title_of(entry.value)
-        if title is None:
-            found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
-        else:
-            try:
-                parse_item(path, entry)
-            except DataError as error:
-                found.add("items with an unusable field", str(error))
-        titles[entry.key] = title or ""
+        title = ""
+        try:
+            if title_of(path, entry) is None:
+                found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
+            else:
+                title = parse_item(path, entry).title
+        except DataError as error:
+            found.add("items with an unusable field", str(error))
+        titles[entry.key] = title
     return titles
 
 
@@ -207,11 +208,12 @@ def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> t
         return count, categorised
     for entry in _unique(path, (), "category", found):
         count += 1
-        if not isinstance(entry.value, list):
-            example = f"{path}:{entry.line}: category {entry.key!r}"
-            found.add("categories that are no list of item ids", example)
+        try:
+            members = category_members(path, entry)
+        except DataError as error:
+            found.add("categories that are no list of item ids", str(error))
             continue
-        for member in map(identifier, entry.value):
+        for member in members:
             if member is None or member not in titles:
                 example = f"{path}:{entry.line}: {member!r} in category {entry.key!r}"
                 found.add("unknown items in categories", example)

@@ -18,7 +18,7 @@ from reclm.data.catalog import CATEGORIES, METAS, Catalog
 from reclm.embedding.encoders import TextEncoder, encoder_folder, load_encoder
 from reclm.errors import ConfigError, VectorError
 from reclm.items.texts import item_texts, text_wording_named
-from reclm.items.vectors import load_vectors, save_vectors, vectors_name
+from reclm.items.vectors import LARGEST, load_vectors, save_vectors, unusable_rows, vectors_name
 from reclm.pretrained import resolve_device
 from reclm.progress import with_progress
 
@@ -145,12 +145,12 @@ def _encode(
 def _check_vectors(
     vectors: Float32[np.ndarray, "rows hidden"], rows: Int64[np.ndarray, " rows"], catalog: Catalog
 ) -> None:
-    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    wrong = unusable_rows(vectors)
     if len(wrong):
         item = catalog.item(int(rows[wrong[0]]))
         raise VectorError(
-            f"item {item.item_id!r}: the model gives NaN or infinity for its text; try --dtype "
-            "float32, or choose another model"
+            f"item {item.item_id!r}: the model gives NaN or infinity for its text, or numbers "
+            f"beyond {LARGEST:g}; try --dtype float32, or choose another model"
         )
 
 

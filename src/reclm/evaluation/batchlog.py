@@ -120,7 +120,7 @@ class BatchLog:
                 try:
                     record = json.loads(line)
                     found |= zip(record["positions"], record["results"], strict=True)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ArtifactError(
                         f"{path}:{number}: not the results of a batch; delete {path.name} to do "
                         "its batches again"

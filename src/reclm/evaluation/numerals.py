@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+# What may follow at once: a unit, such as kg, m2 or m³. Ordinals and thousands (5th, 5k) are other
+# numbers than their digits, and 0x1F or 5f3a none.
+_UNIT = r"(?!(?:st|nd|rd|th|[kKMB])(?!\w))[^\W\d_]*[23]?(?!\w)"
+# A sign stands at its number: "- 18" is an entry of a list or what is taken away.
 _NUMBER = re.compile(
-    r"(?<![\w.,/])(?P<sign>[-−+]?)\s?[$€£]?\s?(?P<whole>\d{1,3}(?:,\d{3})+|\d{1,30})?"
-    r"(?P<decimals>\.\d{1,30})?(?:\s?/\s?(?P<divisor>\d{1,30}))?(?![\w])"
+    r"(?<![\w.,/])(?:(?<!-)(?P<sign>[-−+]))?(?:\\?[$€£]\s?)?"
+    r"(?>(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d{1,30})?(?P<decimals>\.\d{1,30})?"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?!\w))?(?:\s?/\s?(?P<divisor>\d{1,30})(?!\d))?)"
+    rf"(?={_UNIT})"
 )
 _MARKS = (
     re.compile(r"####(.*)"),
@@ -21,7 +27,8 @@ def final_number(text: str) -> Fraction | None:
 
     It is the first behind the last ``####`` (GSM8K's mark), else in the last ``\boxed{}``, else
     behind the last "answer is" or "answer:", else the last of the text. Thousands are separated by
-    commas; currencies, units and per cent signs are passed over; ``3/4`` is a fraction.
+    commas; currencies, units and per cent signs are passed over; ``3/4`` is a fraction. A sign
+    stands right before its number: ``- 18`` is 18.
     """
     for mark in _MARKS:
         marked = mark.findall(text)
@@ -40,6 +47,7 @@ def _numbers(text: str) -> list[Fraction]:
         if whole is None and decimals is None:
             continue
         value = Fraction((whole or "0").replace(",", "") + (decimals or ""))
+        value *= Fraction(10) ** int(match["exponent"] or 0)
         if divisor is not None:
             if int(divisor) == 0:
                 continue

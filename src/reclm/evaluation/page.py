@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from reclm.artifacts import MANIFEST, atomic_path, open_run, read_json
 from reclm.config import EvaluateReportConfig
 from reclm.data.catalog import METAS, Catalog
+from reclm.data.documents import json_lines
 from reclm.data.interactions import SEQUENCES, Histories
 from reclm.errors import ArtifactError, ConfigError, DataError, require
 from reclm.evaluation.chat import CONVERSATIONS
@@ -181,9 +183,8 @@ def _pairs(
 def _examples(run: ReportedRun, count: int) -> list[dict[str, Any]]:
     """The first conversations or recommendations of a run, as turns with marked items."""
     if run.manifest["stage"] == "evaluate chat":
-        with (run.folder / CONVERSATIONS).open(encoding="utf-8") as lines:
-            records = [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
-        return [conversation_example(record, run.name, run.summary["k"]) for record in records]
+        records = itertools.islice(json_lines(run.folder / CONVERSATIONS), count)
+        return [conversation_example(record, run.name, run.summary["k"]) for _, record in records]
     users = pl.read_parquet(run.folder / USERS).head(count)
     catalog, histories = None, None
     data = Path(str(run.manifest["config"].get("data")))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from reclm.artifacts import atomic_folder
-from reclm.errors import ReclmError
+from reclm.errors import DataError, ReclmError
+from reclm.reading import parse_json, read_text
 
 HEADER = "header.json"
 _VERSION = 1
@@ -99,10 +100,10 @@ def _header_checksum(header: Mapping[str, Any]) -> int:
 
 def _read_header(path: Path, kind: str, error: type[ReclmError]) -> dict[str, Any]:
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as missing:
-        raise error(f"{path}: no such file; expected a folder with a saved {kind}") from missing
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as damaged:
+        if not path.exists():
+            raise error(f"{path}: no such file; expected a folder with a saved {kind}")
+        header = parse_json(path, read_text(path))
+    except DataError as damaged:
         raise error(f"{path}: not a readable JSON file; write the {kind} again") from damaged
     if not isinstance(header, dict) or header.get("kind") != kind:
         raise error(f"{path}: not the header of a saved {kind}")

@@ -134,7 +134,10 @@ def draw_learning(path: Path, history: Sequence[Entry], sizes: Sequence[int], un
     if "loss" in history[0]:
         loss.plot([e[unit] for e in history], [e["loss"] for e in history], label="loss")
     loss.plot(steps, [e["unexplained"] for e in checked], marker=marker, label="unexplained")
-    loss.set(title="loss, and variance not explained", yscale="log")
+    # Of items that are all alike nothing is left to explain, and 0 has no logarithm.
+    drawn = [e[name] for e in history for name in ("loss", "unexplained") if name in e]
+    scale = "log" if max(drawn) > 0 else "linear"
+    loss.set(title="loss, and variance not explained", yscale=scale)
     loss.legend()
     collisions.plot(steps, [100 * e["collision_rate"] for e in checked], marker=marker)
     collisions.set(title="items that share their codes, %", ylim=(0, None))

@@ -96,7 +96,9 @@ def draw_quality(path: Path, report: Mapping[str, Any]) -> None:
         use.bar(levels + shift, shares, width=0.4, label=name)
     use.set(title="codes, % of their number", xlabel="level", ylim=(0, 100), xticks=levels)
     use.legend()
-    if shared := report.get("prefixes"):
+    shared = report.get("prefixes")
+    # A single item has no neighbours.
+    if shared and shared["neighbours"]:
         for shift, name in ((-0.2, "neighbours"), (0.2, "random")):
             near.bar(levels + shift, [100 * s for s in shared[name]], width=0.4, label=name)
         near.legend()

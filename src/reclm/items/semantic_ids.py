@@ -15,6 +15,7 @@ from jaxtyping import Int32
 from reclm.artifacts import atomic_path
 from reclm.data.documents import Entry, entries
 from reclm.errors import CatalogError, DataError, SemanticIdError
+from reclm.reading import read_text
 
 if TYPE_CHECKING:
     from reclm.data.catalog import Catalog
@@ -298,13 +299,9 @@ def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
 def _read_rows(path: Path) -> dict[str, tuple[int, int]]:
     """Row and line of each item of an item file."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise SemanticIdError(
-            f"{path}: no such file; expected one item id and row a line"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SemanticIdError(f"{path}: not a readable UTF-8 file") from error
+        text = read_text(path)
+    except DataError as error:
+        raise SemanticIdError(f"{error}; expected one item id and row a line") from error
     rows: dict[str, tuple[int, int]] = {}
     taken: dict[int, int] = {}
     for line, content in enumerate(text.splitlines(), start=1):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from reclm.data.cleaning import clean_title
 from reclm.errors import DataError
 from reclm.items.tokens import (
     EOI,
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
     from reclm.data.catalog import Catalog, Item
 
 _ROUNDS = 5
-# Items of one title, told apart by a number, that may join one after the other.
-_MOST_ALIKE = 1000
-_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
+# Endings that are tried to tell an item from others, where the tokenizer loses them.
+_MOST_TRIES = 1000
 
 
 def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
@@ -87,16 +85,8 @@ def canonical_spellings(
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
 
-    def attempt(start: int, end: int) -> list[str | None]:
-        try:
-            return [*_stable(items[start:end], texts[start:end], tokenizer, markup)]
-        except DataError:
-            if end - start == 1:
-                return [None]
-        middle = (start + end) // 2
-        return attempt(start, middle) + attempt(middle, end)
-
-    return attempt(0, len(texts)) if texts else []
+    settled, refused = _settled(items, texts, tokenizer, markup)
+    return [None if row in refused else text for row, text in enumerate(settled)]
 
 
 def new_titles(
@@ -116,23 +106,25 @@ def new_titles(
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
     found: dict[str, None] = {}
+    # Where to go on counting: items of one title may be thousands.
+    numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
     for item, title in zip(
         items, _stable(items, [item.title for item in items], tokenizer, markup), strict=True
     ):
-        endings = itertools.chain(item.categories, map(str, range(2, _MOST_ALIKE)))
+        endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
+        unused = (text for text in proposed if text not in taken and text not in found)
         free = (
             stable
-            for text in proposed
-            if text not in taken and text not in found
+            for text in itertools.islice(unused, _MOST_TRIES)
             for stable in _stable([item], [text], tokenizer, markup)
             if stable not in taken and stable not in found
         )
         own = next(free, None)
         if own is None:
             raise DataError(
-                f"item {item.item_id!r}: title {title!r} is that of {_MOST_ALIKE} other items too; "
-                "give the item a title of its own"
+                f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
+                "tokenizer loses what would tell them apart; give the item a title of its own"
             )
         found[own] = None
     return list(found)
@@ -140,13 +132,7 @@ def new_titles(
 
 def _clean(title: str, markup: re.Pattern[str]) -> str:
     """One title without entities, odd white space or the text of a special token."""
-    for _ in range(_ROUNDS):
-        unescaped = html.unescape(title)
-        if unescaped == title:
-            break
-        title = unescaped
-    title = unicodedata.normalize("NFC", _UNPRINTABLE.sub("", title))
-    title = " ".join(title.split())
+    title = clean_title(title)
     while found := markup.search(title):
         text = found.group()
         title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
@@ -175,36 +161,61 @@ def _stable(
     Raises:
         DataError: A title is or becomes empty, cannot be spelled, or never settles.
     """
+    settled, refused = _settled(items, titles, tokenizer, markup)
+    for message in refused.values():
+        raise DataError(message)
+    return settled
+
+
+def _settled(
+    items: Sequence[Item],
+    titles: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast,
+    markup: re.Pattern[str],
+) -> tuple[list[str], dict[int, str]]:
+    """Cleaned titles that decode to themselves, and by row why some do not."""
     unknown = _unknown_ids(tokenizer)
     settled = [_clean(title, markup) for title in titles]
+    refused: dict[int, str] = {}
+
+    def refuse(row: int, reason: str) -> None:
+        refused[row] = f"item {items[row].item_id!r}: title {titles[row]!r} {reason}"
+
     pending = list(range(len(titles)))
     for _ in range(_ROUNDS):
         for row in pending:
             if not settled[row]:
-                raise DataError(
-                    f"item {items[row].item_id!r}: title {titles[row]!r} is empty once cleaned; "
-                    "expected text; give the item a title or leave it out"
+                refuse(
+                    row,
+                    "is empty once cleaned; expected text; give the item a title or leave it out",
                 )
+        pending = [row for row in pending if row not in refused]
+        if not pending:
+            break
         encoded = encode_titles([settled[row] for row in pending], tokenizer)
-        for row, tokens in zip(pending, encoded, strict=True):
-            if unknown.intersection(tokens):
-                raise DataError(
-                    f"item {items[row].item_id!r}: title {titles[row]!r} holds something this "
-                    "tokenizer has no token for; give the item a title it can spell"
-                )
         unstable = []
-        for row, text in zip(pending, decode_rows(encoded, tokenizer), strict=True):
-            if text != settled[row]:
+        for row, tokens, text in zip(
+            pending, encoded, decode_rows(encoded, tokenizer), strict=True
+        ):
+            if unknown.intersection(tokens):
+                refuse(
+                    row,
+                    "holds something this tokenizer has no token for; give the item a title it can "
+                    "spell",
+                )
+            elif text != settled[row]:
                 unstable.append(row)
                 settled[row] = _clean(text, markup)
-        if not unstable:
-            return settled
         pending = unstable
-    row = pending[0]
-    raise DataError(
-        f"item {items[row].item_id!r}: title {titles[row]!r} changes each time it is tokenised and "
-        "decoded; give the item a title this tokenizer can spell"
-    )
+        if not pending:
+            break
+    for row in pending:
+        refuse(
+            row,
+            "changes each time it is tokenised and decoded; give the item a title this tokenizer "
+            "can spell",
+        )
+    return settled, refused
 
 
 def _unknown_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
@@ -222,10 +233,13 @@ def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
     used = set(sharing)
     proposed: dict[int, str] = {}
     for title, rows in sharing.items():
+        if len(rows) == 1:
+            continue
         numbers = itertools.count(2)
+        # Of how many of them each category is.
+        sharers = Counter(name for row in rows for name in set(items[row].categories))
         for row in rows[1:]:
-            others = {name for other in rows if other != row for name in items[other].categories}
-            telling = [name for name in items[row].categories if name not in others]
+            telling = [name for name in items[row].categories if sharers[name] == 1]
             candidates = itertools.chain(telling[:1], map(str, numbers))
             named = (f"{title} ({ending})" for ending in candidates)
             proposed[row] = next(name for name in named if name not in used)

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 
 from reclm.artifacts import atomic_path
 from reclm.errors import VectorError
 
 _ROWS_AT_ONCE = 1 << 14
+LARGEST = 1e12
+"""Squares of larger numbers, added up over a row and a catalog, may be beyond float32."""
 
 
 def vectors_name(dataset: str, model: str, wording: str) -> str:
@@ -42,8 +44,8 @@ def load_vectors(
         num_items: Items of the catalog the rows belong to; None takes any number.
 
     Raises:
-        VectorError: The file is missing or no such file, has another shape, or a row holds NaN or
-            infinity; names the first such row.
+        VectorError: The file is missing or no such file, has another shape, or a row holds NaN,
+            infinity or a number beyond :data:`LARGEST`; names the first such row.
     """
     path = Path(path)
     try:
@@ -66,29 +68,44 @@ def load_vectors(
             f"{path}: holds {len(vectors)} rows; expected one for each of the {num_items} items of "
             "the catalog"
         )
-    check_finite(vectors, str(path))
+    check_numbers(vectors, str(path))
     return vectors.astype(np.float32, copy=False)
 
 
-def check_finite(vectors: Float32[np.ndarray, "items hidden"], name: str) -> None:
-    """Makes sure that every number is one, in bounded memory.
+def check_numbers(vectors: Float[np.ndarray, "items hidden"], name: str) -> None:
+    """Makes sure that every number is one to calculate with, in bounded memory.
 
     Args:
         vectors: The vectors.
         name: Where they come from, for the message.
 
     Raises:
-        VectorError: A row holds NaN or infinity; names the first and counts them.
+        VectorError: A row holds NaN, infinity or a number beyond :data:`LARGEST`; names the first
+            and counts them.
     """
-    bad: list[int] = []
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        finite = np.isfinite(vectors[start : start + _ROWS_AT_ONCE]).all(axis=1)
-        bad += (np.flatnonzero(~finite) + start).tolist()
-    if bad:
+    bad = unusable_rows(vectors)
+    if len(bad):
         raise VectorError(
-            f"{name}: row {bad[0]} holds NaN or infinity ({len(bad)} of {len(vectors)} rows do); "
-            "expected finite numbers"
+            f"{name}: row {bad[0]} holds {_worst(vectors[bad[0]])} "
+            f"({len(bad)} of {len(vectors)} rows do); "
+            f"expected numbers from {-LARGEST:g} to {LARGEST:g}"
         )
+
+
+def unusable_rows(vectors: Float[np.ndarray, "items hidden"]) -> Int64[np.ndarray, " bad"]:
+    """Rows that hold NaN, infinity or a number beyond :data:`LARGEST`."""
+    bad = []
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        # Beyond float16, LARGEST would be infinity, to which nothing compares.
+        usable = np.abs(vectors[start : start + _ROWS_AT_ONCE]) <= np.float64(LARGEST)
+        bad.append(np.flatnonzero(~usable.all(axis=1)) + start)
+    return np.concatenate(bad) if bad else np.empty(0, dtype=np.int64)
+
+
+def _worst(row: Float[np.ndarray, " hidden"]) -> str:
+    if not np.isfinite(row).all():
+        return "NaN or infinity"
+    return f"too large a number, {row[np.abs(row).argmax()]:g}"
 
 
 def unit_rows(vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:

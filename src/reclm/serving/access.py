@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import time
@@ -14,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reclm.errors import ConfigError
+from reclm.errors import ConfigError, DataError
+from reclm.reading import parse_json, read_text
 from reclm.serving.problems import ApiError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -60,8 +60,8 @@ class Keys:
             ConfigError: It is missing or of another form; names the key.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found = parse_json(path, read_text(path))
+        except DataError as error:
             raise ConfigError(f"--keys {path}: not a readable JSON file") from error
         if not isinstance(found, dict) or not found:
             raise ConfigError(f"--keys {path}: expected an object of at least one key, by its name")

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from reclm.data.catalog import Catalog
 from reclm.errors import CatalogError, ConfigError, ReclmError, SemanticIdError, VectorError
 from reclm.items.semantic_ids import SemanticIds, load_semantic_ids
-from reclm.items.vectors import load_vectors
+from reclm.items.vectors import check_numbers, load_vectors
 from reclm.recommender import Recommender
 from reclm.serving.store import CatalogStore, NewItem, Stored
 
@@ -225,7 +225,9 @@ def _changed(
                     f"item {new.item.item_id!r}: a vector of {len(new.vector or ())} numbers; "
                     f"expected {head.dim}; {head.how_to_embed()}"
                 )
-        vectors = np.array([new.vector for new in added], dtype=np.float32)
+        vectors = np.array([new.vector for new in added], dtype=np.float64)
+        check_numbers(vectors, "vector of the items")
+        vectors = vectors.astype(np.float32)
     return recommender.with_changes([new.item for new in added], removed, codes, vectors)
 
 

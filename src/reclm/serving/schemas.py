@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from reclm.data.fields import id_problem
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
 Ids = Annotated[list[Id], Field(fail_fast=True)]
 Names = Annotated[list[Annotated[str, Field(max_length=512)]], Field(fail_fast=True)]
+
+
+def _nameable(item_id: str) -> str:
+    """Refuses an id that no path could name, so that its item could never be removed."""
+    problem = id_problem(item_id)
+    if problem:
+        raise PydanticCustomError("id", problem)
+    return item_id
 
 
 class _Body(BaseModel):
@@ -255,7 +266,7 @@ class CatalogPage(BaseModel):
 class NewCatalogItem(_Body):
     """An item to add, or to put in place of the one with its id."""
 
-    id: Id
+    id: Annotated[Id, AfterValidator(_nameable)]
     title: str = Field(min_length=1, max_length=2000)
     description: str = Field("", max_length=20_000)
     categories: Names = Field([], max_length=100)

@@ -17,6 +17,7 @@ from reclm.config import RewriteApplyConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.documents import json_lines
 from reclm.errors import ConfigError, DataError
+from reclm.reading import parse_json
 from reclm.training.rewrite_data import ROWS_FILE
 from reclm.training.rewrite_rewards import REWRITE_REWARDS
 from reclm.training.rewrite_rows import rewrite_of
@@ -131,7 +132,7 @@ def _finished_lines(path: Path, batch_size: int) -> list[dict[str, Any]]:
     whole = whole[: len(whole) // batch_size * batch_size]
     with atomic_path(path) as partial:
         partial.write_bytes(b"".join(line + b"\n" for line in whole))
-    return [json.loads(line) for line in whole]
+    return [parse_json(path, line, line=number) for number, line in enumerate(whole, start=1)]
 
 
 @torch.no_grad()

@@ -12,8 +12,9 @@ import yaml
 
 from reclm.devices import resolve_device
 from reclm.embedding.encoders import load_encoder
-from reclm.errors import ConfigError
+from reclm.errors import ConfigError, DataError
 from reclm.items.vectors import load_vectors
+from reclm.reading import read_text
 from reclm.training import rewrite_rewards
 from reclm.training.endpoint import (
     EndpointJudge,
@@ -60,8 +61,8 @@ class RewriteScoring:
             ConfigError: It is missing or of another form.
         """
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            settings = yaml.safe_load(read_text(path))
+        except (DataError, yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"--scorers {path}: not a readable YAML file") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"--scorers {path}: expected settings by part: {', '.join(_PARTS)}")
