@@ -126,7 +126,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 f"scores: {scores.shape[1]} tokens; the items and their control tokens need "
                 f"{self._width}; build the trie with the tokenizer of the model that generates"
             )
-        texts = self._read(input_ids.cpu().numpy())
+        texts = self._read(input_ids.cpu().numpy().astype(np.int32))
         masked, best = self._masked(texts, scores)
         if not np.isfinite(best).all():
             self._judge(texts, best, masked, input_ids)
@@ -193,8 +193,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """Where every sequence stands: known, a token further than a known one, or a prompt."""
         length = ids.shape[1]
         here, before = self._known.get(length, {}), self._known.get(length - 1, {})
-        keys = [_key(row) for row in ids]
-        parents = [_key(row[:-1]) for row in ids]
+        parents, keys = zip(*map(_keys, ids), strict=True)
         seen = (key in here or parent in before for key, parent in zip(keys, parents, strict=True))
         if not all(seen) or self._prompts.issuperset(keys):
             Surroundings.look().check(self._eoi)
@@ -337,8 +336,12 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         )
 
 
-def _key(row: Int[np.ndarray, " length"]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=16).digest()
+def _keys(row: Int[np.ndarray, " length"]) -> tuple[bytes, bytes]:
+    """What a text without its last token is known by, and the whole of it."""
+    digest = hashlib.blake2b(np.ascontiguousarray(row[:-1]).data, digest_size=16)
+    parent = digest.digest()
+    digest.update(np.ascontiguousarray(row[-1:]).data)
+    return parent, digest.digest()
 
 
 def _groups(rows: int, beams: int) -> list[range]:
