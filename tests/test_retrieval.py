@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import drop_tensor
 from reclm.errors import BackboneError, VectorError
 from reclm.retrieval import HEAD_FILE, RetrievalHead, vectors_origin
 
@@ -96,3 +97,12 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / HEAD_FILE).write_bytes(b"x" * 100)
     with pytest.raises(BackboneError, match="not a readable retrieval head"):
         RetrievalHead.load(tmp_path)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for part in ("projection.bias", "center", "vectors"):
+        RetrievalHead.create(8, vectors).save(tmp_path)
+        drop_tensor(tmp_path / HEAD_FILE, part)
+        with pytest.raises(BackboneError, match=f"not a readable retrieval head .*{part}"):
+            RetrievalHead.load(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,23 +13,31 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reclm.artifacts import open_run, read_json, versions, write_json
 from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
+from reclm.devices import resolve_device
 from reclm.errors import (
     ArtifactError,
     BackboneError,
     ConfigError,
     DataError,
     TokenizerError,
+    first_line,
     require,
 )
 from reclm.items.aliases import ALIASES
 from reclm.items.semantic_ids import INDEX, ITEM2ID, code_names
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
-from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
+from reclm.pretrained import (
+    load_pretrained,
+    loading,
+    named,
+    smollm2,
+)
 from reclm.retrieval import RetrievalHead
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
@@ -60,6 +69,7 @@ __all__ = [
 
 SPEC_FILE = "reclm.json"
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 
@@ -399,9 +409,7 @@ def load_model(
             "restore it or train the model again"
         )
     if adapted:
-        peft = require("peft", extra="train")
-        with loading(folder):
-            model = peft.PeftModel.from_pretrained(backbone.model, folder)
+        model = _with_adapter(backbone.model, folder)
         model = model.merge_and_unload(safe_merge=True) if merge_adapter else model
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
@@ -428,7 +436,7 @@ def merge_run(config: MergeConfig) -> Path:
     if config.run.resolve() == config.out.resolve():
         raise ArtifactError(f"--out {config.out}: is the run itself; name another folder")
     inputs = {
-        "adapter": config.run / "adapter_model.safetensors",
+        "adapter": config.run / _ADAPTER_WEIGHTS,
         "spec": config.run / SPEC_FILE,
     }
     run = open_run(config.out, "train merge", config, inputs=inputs)
@@ -441,6 +449,30 @@ def merge_run(config: MergeConfig) -> Path:
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    """The model with an adapter, all of whose weights are in its file; peft only warns."""
+    peft = require("peft", extra="train")
+    path = folder / _ADAPTER_WEIGHTS
+    if not path.exists():
+        raise BackboneError(f"{path}: no such file; copy or train the adapter again")
+    with loading(folder), warnings.catch_warnings(action="ignore"):
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+        try:
+            adapted = peft.PeftModel.from_pretrained(model, folder)
+            # As `save_backbone` writes it.
+            expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        except KeyError as error:
+            expected = found | {*map(str, error.args)}
+        for wrong, what in ((expected - found, "misses"), (found - expected, "has no place for")):
+            if wrong:
+                raise BackboneError(
+                    f"{path}: {what} the weights {named(wrong)}; expected those that "
+                    f"{_ADAPTER_FILE} describes; copy or train it again"
+                )
+    return adapted
 
 
 def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from transformers import (
 from transformers.utils import logging
 
 from reclm.artifacts import atomic_folder
-from reclm.errors import BackboneError, ConfigError, ReclmError, require
+from reclm.errors import BackboneError, ConfigError, ReclmError, first_line, require
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_NAMED = 4
 
 
 def load_pretrained(
@@ -39,15 +40,21 @@ def load_pretrained(
     """Loads a causal language model in evaluation mode, and its tokenizer.
 
     Raises:
-        BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer.
+        BackboneError: Nothing usable there: no such model, weights that are missing or of another
+            shape, no chat template, no fast tokenizer.
         ConfigError: The quantization is not available.
     """
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path):
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, attn_implementation=attention, dtype=dtype, **options
+        model = _complete(
+            AutoModelForCausalLM,
+            source,
+            name_or_path,
+            attn_implementation=attention,
+            dtype=dtype,
+            **options,
         )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
@@ -66,8 +73,8 @@ def load_decoder(
     """Loads a causal language model without its output layer, and its tokenizer.
 
     Raises:
-        BackboneError: Nothing usable there: no such model, another kind of model, no fast
-            tokenizer.
+        BackboneError: Nothing usable there: no such model, weights that are missing or of another
+            shape, another kind of model, no fast tokenizer.
     """
     source = source_of(name_or_path)
     with loading(name_or_path):
@@ -79,10 +86,55 @@ def load_decoder(
                 "language model"
             )
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=dtype)
+        model = _complete(AutoModel, source, name_or_path, dtype=dtype)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
     return model.to(device).eval(), tokenizer
+
+
+def check_weights(
+    name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
+) -> None:
+    """Makes sure that every tensor of a model came from its files.
+
+    transformers gives those that did not random values and goes on. Tied ones are not missing.
+
+    Args:
+        name: Where the model came from, for the message.
+        loaded: What ``from_pretrained`` returns for ``output_loading_info``.
+        unused: How the names of tensors begin that do not matter here.
+
+    Raises:
+        BackboneError: Names the tensors that are missing or of another shape.
+    """
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
+    if missing:
+        raise BackboneError(
+            f"{name}: misses the weights {named(missing)}; expected a complete model; copy or "
+            "train it again"
+        )
+    for key, found, expected in sorted(loaded["mismatched_keys"]):
+        raise BackboneError(
+            f"{name}: {key} has the shape {list(found)}; expected {list(expected)}, as its "
+            "config.json says; copy or train it again"
+        )
+
+
+def named(tensors: Collection[str]) -> str:
+    """The first few names of tensors, and how many there are beside them."""
+    first = ", ".join(sorted(tensors)[:_NAMED])
+    return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
+
+
+def _complete(kind: Any, source: str | Path, name: str | Path, **options: Any) -> Any:
+    """A model of transformers, none of whose weights is made up."""
+    model, loaded = kind.from_pretrained(
+        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    # Of tied tensors it is enough to name the one that the others are tied to.
+    loaded["missing_keys"] -= getattr(model, "all_tied_weights_keys", {}).keys()
+    check_weights(name, loaded)
+    return model
 
 
 def source_of(name_or_path: str | Path) -> str | Path:
@@ -147,8 +199,8 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     require("accelerate", extra="smollm2")
     with loading(file):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        read = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32
+        read = _complete(
+            AutoModelForCausalLM, file.parent, file, gguf_file=file.name, dtype=torch.float32
         )
     # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
     # keeps only GPT-2's part of it.
@@ -172,24 +224,6 @@ def _plain_config(model: Any) -> dict[str, Any]:
     config: dict[str, Any] = model.config.to_dict()
     config.pop("quantization_config", None)
     return config
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device a flag names; `auto` is CUDA where there is one.
-
-    Raises:
-        ConfigError: No such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {device}: not usable ({first_line(error)}); expected auto, cpu or cuda"
-        ) from error
-    return resolved
 
 
 def _existing(name_or_path: str | Path) -> str | Path:
@@ -222,9 +256,11 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loading(source: str | Path) -> Iterator[None]:
-    """Turns what the libraries raise about `source` into one line, and keeps their bars quiet."""
-    shown = logging.is_progress_bar_enabled()
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    # Their table of missing weights would stand before the error that names them.
+    logging.set_verbosity_error()
     try:
         yield
     except ReclmError:
@@ -236,10 +272,6 @@ def loading(source: str | Path) -> Iterator[None]:
             "smollm2, a complete Hugging Face folder, or the name of a model on the hub"
         ) from error
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or [""])[0]

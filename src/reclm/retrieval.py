@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reclm.artifacts import MANIFEST, atomic_path, read_json
-from reclm.errors import BackboneError, VectorError
+from reclm.errors import BackboneError, VectorError, first_line
 
 HEAD_FILE = "retrieval.safetensors"
 
@@ -200,7 +200,8 @@ class RetrievalHead(nn.Module):
             head.load_state_dict(found)
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise BackboneError(
-                f"{path}: not a readable retrieval head; restore it or train the model again"
+                f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
+                "the model again"
             ) from error
         return head.eval().requires_grad_(False)
 

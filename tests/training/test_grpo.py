@@ -301,6 +301,8 @@ def test_named_errors_before_anything_is_loaded(
     # A model without control tokens was not trained by reclm, and has no reclm.json.
     with pytest.raises(BackboneError, match=r"holds no reclm.json"):
         train_grpo(settings(model=tiny_folder))
+    with pytest.raises(ConfigError, match="--device cuda:77: not usable"):
+        train_grpo(settings(device="cuda:77"))
     with pytest.raises(ConfigError, match="--num-generations 3: does not divide the 8 answers"):
         train_grpo(settings(num_generations=3))
     with pytest.raises(ConfigError, match="--max-samples 1: fewer than the 2 prompts of a step"):

@@ -225,6 +225,7 @@ def test_original_titles_keep_their_neighbours_and_others_do_not(rows: Path, sco
         ({"data": Path("nowhere")}, "reclm rewrite data"),
         ({"scorers": Path("nowhere.yaml")}, "no such file"),
         ({"max_steps": 0}, "--max-steps"),
+        ({"device": "cuda:77"}, "--device cuda:77: not usable"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(

@@ -417,6 +417,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),
     ({"lora_r": 0}, "--lora-r 0: expected at least 1"),
     ({"seed": -1}, "--seed -1: expected at least 0"),
+    ({"device": "cuda:77"}, "--device cuda:77: not usable"),
+    ({"device": "abacus"}, "--device abacus: not usable"),
 ]
 
 

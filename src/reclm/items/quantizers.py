@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reclm.artifacts import atomic_path, read_json, versions, write_json
-from reclm.errors import ArtifactError, DataError, VectorError
+from reclm.errors import ArtifactError, DataError, VectorError, first_line
 from reclm.items.codebooks import last_distances, residual_codes, sum_of_codes
 from reclm.items.rqvae import RqVae, RqVaeSizes
 
@@ -185,8 +185,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
             network = RqVae(RqVaeSizes(**sizes)).to(device)
         network.load_state_dict(tensors)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise ArtifactError(
-            f"{path}: not the weights of this quantizer ({reason}); train it again"
+            f"{path}: not the weights of this quantizer ({first_line(error)}); train it again"
         ) from error
     return Quantizer.of_network(network)

@@ -31,6 +31,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
+from reclm.devices import trains_on_cpu
 from reclm.dialogue.render import Renderer
 from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
@@ -110,7 +111,7 @@ def train_sft(config: SftConfig) -> Path:
         ArtifactError: The run folder holds something else.
     """
     check_config(config)
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = trains_on_cpu(config.device)
     processes = PartialState(cpu=on_cpu)
     config = with_item_form(config)
     inputs = _read(config, on_cpu=on_cpu)
@@ -579,7 +580,7 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.clip_norm,
         bf16=config.bf16,
-        use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=trains_on_cpu(config.device),
         eval_strategy="steps" if config.validate_every else "no",
         eval_steps=every(config.validate_every) if config.validate_every else None,
         save_strategy="steps",
