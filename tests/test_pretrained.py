@@ -154,7 +154,7 @@ def test_many_missing_tensors_are_counted(titles, tmp_path):
     with pytest.raises(BackboneError, match=r"misses the weights model\.embed.* and 16 more;"):
         load_backbone(tmp_path, device="cpu")
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(BackboneError, match="cannot be loaded .*model.safetensors"):
+    with pytest.raises(BackboneError, match=r"cannot be loaded .*model\.safetensors"):
         load_backbone(tmp_path, device="cpu")
 
 

@@ -261,6 +261,7 @@ def check_config(config: SftConfig) -> None:
         )
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
+    trains_on_cpu(config.device)
 
 
 def with_item_form(config: SftConfig) -> SftConfig:
