@@ -44,6 +44,7 @@ from reclm.vocabulary import (
     SPREAD,
     add_code_tokens,
     add_special_tokens,
+    check_own_ids,
     code_token_ids,
     is_tied,
 )
@@ -493,7 +494,11 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
 
 @torch.no_grad()
 def _checked(backbone: Backbone, name: str) -> Backbone:
-    model, tokens = backbone.model, len(backbone.tokenizer)
+    model, tokens = backbone.model, max(backbone.tokenizer.get_vocab().values()) + 1
+    check_own_ids(
+        backbone.tokenizer,
+        (backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids),
+    )
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < tokens:
         raise BackboneError(
