@@ -13,6 +13,7 @@ from reclm.backbone import (
     ModelSpec,
     TinyConfig,
     add_lora,
+    check_writable,
     create_tiny,
     load_backbone,
     load_model,
@@ -218,3 +219,48 @@ def test_an_adapters_missing_tensor_is_named(titles, tied, part, tmp_path):
     weights.unlink()
     with pytest.raises(BackboneError, match=r"adapter_model\.safetensors: no such file"):
         load_model(tmp_path, "cpu")
+
+
+# Settings of `generate` that are read and not written
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"do_sample": False, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, {"do_sample": False}),
+        ({"min_p": 0.05, "typical_p": 0.9, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1}, {}),
+        ({"num_beams": 1, "early_stopping": True, "length_penalty": 2.0}, {"num_beams": 1}),
+        ({"pad_token_id": -1, "eos_token_id": [2, 3]}, {"eos_token_id": [2, 3]}),
+        ({"use_cache": False, "cache_implementation": "static"}, {"use_cache": False}),
+        ({"output_scores": True, "repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_k": 20},
+            {"do_sample": True, "temperature": 0.7, "top_k": 20},
+        ),
+        ({"num_beams": 4, "length_penalty": 2.0}, {"num_beams": 4, "length_penalty": 2.0}),
+    ],
+)
+def test_settings_that_mean_nothing_are_left_out(titles, given, kept, tmp_path, capfd):
+    save_backbone(tmp_path, tiny(titles, tied=True))
+    settings = tmp_path / "generation_config.json"
+    edit_json(settings, lambda config: config.update(given))
+    capfd.readouterr()
+    loaded = load_backbone(tmp_path, device="cpu")
+    assert "not valid" not in capfd.readouterr().err
+    check_writable(loaded)
+    save_backbone(tmp_path, loaded)
+    found = json.loads(settings.read_text())
+    assert {name: found[name] for name in given if name in found} == kept
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_what_cannot_be_written_is_known_before(titles, adapted):
+    backbone = tiny(titles, tied=True)
+    backbone.model.generation_config.temperature = 0.3
+    if adapted:
+        backbone = add_lora(backbone, r=2, alpha=4.0, dropout=0.0)
+    message = (
+        "after the training: cannot save the model: GenerationConfig is invalid: .*temperature"
+    )
+    with pytest.raises(BackboneError, match=message):
+        check_writable(backbone)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -56,6 +57,7 @@ __all__ = [
     "add_codes",
     "add_lora",
     "base_model",
+    "check_writable",
     "create_tiny",
     "load_backbone",
     "load_model",
@@ -299,16 +301,45 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with _saving(folder):
         if _is_adapter(backbone.model):
             # By default peft would look on the hub whether the vocabulary has grown.
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
         else:
             backbone.model.save_pretrained(folder)
-    except (ValueError, NotImplementedError) as error:
-        raise BackboneError(f"{folder}: cannot save the model: {first_line(error)}") from error
-    backbone.tokenizer.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+
+
+def check_writable(backbone: Backbone) -> None:
+    """Writes what a training will write at its end, but for the weights of the model itself.
+
+    Raises:
+        BackboneError: It could not be written then, and the training would be lost.
+    """
+    with TemporaryDirectory(prefix="reclm-") as folder, _saving(Path(folder), "after the training"):
+        if _is_adapter(backbone.model):
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+        # An adapter is merged later, which writes the same.
+        model = _unwrapped(backbone.model)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _saving(folder: Path, when: str = "") -> Iterator[None]:
+    """Turns what the libraries raise into one line."""
+    place = when or str(folder)
+    try:
+        yield
+    except OSError:
+        raise
+    # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
+    except Exception as error:
+        raise BackboneError(
+            f"{place}: cannot save the model: {first_line(error)}; mend the model it comes from"
+        ) from error
 
 
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:

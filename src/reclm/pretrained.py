@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
@@ -26,6 +27,7 @@ from reclm.artifacts import atomic_folder
 from reclm.errors import BackboneError, ConfigError, ReclmError, first_line, require
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_SWITCHES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
 _NAMED = 4
 
 
@@ -134,7 +136,25 @@ def _complete(kind: Any, source: str | Path, name: str | Path, **options: Any) -
     # Of tied tensors it is enough to name the one that the others are tied to.
     loaded["missing_keys"] -= getattr(model, "all_tied_weights_keys", {}).keys()
     check_weights(name, loaded)
+    if model.can_generate():
+        _drop_unusable_settings(model.generation_config)
     return model
+
+
+def _drop_unusable_settings(settings: GenerationConfig) -> None:
+    """Takes out what transformers reads with a shrug and then refuses to write.
+
+    Many published models have a temperature beside ``do_sample: false``, where it means nothing.
+    """
+    # What decides whether the others mean anything.
+    switches = {name: getattr(settings, name) for name in _SWITCHES}
+    for name, value in settings.to_diff_dict().items():
+        if name in switches or not hasattr(settings, name):
+            continue
+        try:
+            GenerationConfig(**switches, **{name: value}).validate(strict=True)
+        except (ValueError, TypeError):
+            setattr(settings, name, getattr(GenerationConfig(), name, None))
 
 
 def source_of(name_or_path: str | Path) -> str | Path:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from damage import edit_json
 from reclm.artifacts import read_json
 from reclm.backbone import load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
@@ -292,6 +294,27 @@ def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
     train_sft(config)
     merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
     check_merged(config.out, merged)
+
+
+@pytest.fixture
+def careless_base(tiny_folder: Path, tmp_path: Path) -> str:
+    """A chat model with sampling flags beside `do_sample: false`, as many are published."""
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_folder, folder)
+    flags = {"do_sample": False, "temperature": 0.7, "top_k": 20}
+    edit_json(folder / "generation_config.json", lambda config: config.update(flags))
+    return str(folder)
+
+
+def test_sampling_flags_of_a_base_stop_no_training(
+    settings: Settings, careless_base: str, tmp_path: Path
+) -> None:
+    config = settings(model=careless_base, tune="lora", max_steps=2, checkpoint_every=1)
+    train_sft(config)
+    check_merged(config.out, merge_run(MergeConfig(run=config.out, out=tmp_path / "merged")))
+    whole = settings(model=careless_base, max_steps=2, checkpoint_every=1, out=tmp_path / "whole")
+    train_sft(whole)
+    assert len(Recommender.from_pretrained(whole.out, "cpu").recommend(["i1"], k=2)) == 2
 
 
 def check_merged(run: Path, merged: Path) -> None:

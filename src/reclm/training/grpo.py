@@ -18,7 +18,7 @@ from rich.console import Console
 from transformers import PrinterCallback
 
 from reclm.artifacts import open_run
-from reclm.backbone import ModelSpec, add_lora, load_model, save_model
+from reclm.backbone import ModelSpec, add_lora, check_writable, load_model, save_model
 from reclm.config import GrpoConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -95,6 +95,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         return config.out
     set_seed(config.seed)
     recommender, semantic_ids = _load_policy(config, catalog, on_cpu=on_cpu)
+    check_writable(recommender.backbone)
     checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
         remove_incomplete(checkpoints)

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import set_seed
 
 from reclm.artifacts import open_run
-from reclm.backbone import add_lora, load_backbone, save_backbone
+from reclm.backbone import add_lora, check_writable, load_backbone, save_backbone
 from reclm.config import RewriteTrainConfig
 from reclm.data.documents import json_lines
 from reclm.devices import trains_on_cpu
@@ -60,6 +60,7 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
             backbone, r=config.lora_r, alpha=config.lora_alpha, dropout=0.0,
             train_new_rows=False, seed=config.seed,
         )  # fmt: skip
+    check_writable(backbone)
     checkpoints = config.out / _CHECKPOINTS
     remove_incomplete(checkpoints)
     trainer = trl.GRPOTrainer(

@@ -21,6 +21,7 @@ from reclm.backbone import (
     TinyConfig,
     add_codes,
     add_lora,
+    check_writable,
     create_tiny,
     load_backbone,
     save_backbone,
@@ -128,6 +129,7 @@ def train_sft(config: SftConfig) -> Path:
         return config.out
     set_seed(config.seed)
     backbone = _backbone(config, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
+    check_writable(backbone)
     catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
     checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
