@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from reclm.errors import DataError
+from reclm.errors import DataError, TokenizerError
 from reclm.items.tokens import (
     EOI,
     SOI,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reclm.data.catalog import Catalog, Item
 
 _ROUNDS = 5
+_PLAIN = "one two (3)"
 # Items of one title, told apart by a number, that may join one after the other.
 _MOST_ALIKE = 1000
 _UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ud800-\udfff]")
@@ -45,7 +46,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
 
     Raises:
         DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing.
+        TokenizerError: A control token is missing, or the tokenizer keeps no text at all.
     """
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
@@ -174,6 +175,7 @@ def _stable(
 
     Raises:
         DataError: A title is or becomes empty, cannot be spelled, or never settles.
+        TokenizerError: No title would settle.
     """
     unknown = _unknown_ids(tokenizer)
     settled = [_clean(title, markup) for title in titles]
@@ -200,10 +202,29 @@ def _stable(
         if not unstable:
             return settled
         pending = unstable
+    _require_kept_text(tokenizer)
     row = pending[0]
     raise DataError(
         f"item {items[row].item_id!r}: title {titles[row]!r} changes each time it is tokenised and "
         "decoded; give the item a title this tokenizer can spell"
+    )
+
+
+def _require_kept_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none.
+
+    Raises:
+        TokenizerError: A text that could hardly be plainer changes each time.
+    """
+    text = _PLAIN
+    for _ in range(_ROUNDS):
+        [found] = decode_rows(encode_titles([text], tokenizer), tokenizer)
+        if found == text:
+            return
+        text = " ".join(found.split())
+    raise TokenizerError(
+        f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each time; "
+        "no title can be written with it; choose a model whose tokenizer keeps text"
     )
 
 
