@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reclm.artifacts import open_run, read_json, versions, write_json
+from reclm.checksums import verify_checksums
 from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
 from reclm.devices import resolve_device
 from reclm.errors import (
@@ -38,6 +39,7 @@ from reclm.pretrained import (
     loading,
     named,
     smollm2,
+    source_of,
 )
 from reclm.retrieval import RetrievalHead
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
@@ -152,6 +154,7 @@ def load_backbone(
     quantization: str = "none",
     dtype: torch.dtype | None = None,
     device: str = "auto",
+    verify: bool = True,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks.
 
@@ -161,16 +164,21 @@ def load_backbone(
         quantization: `none`, `8bit` or `4bit` (bitsandbytes, CUDA only).
         dtype: Type of the weights; None for float32, the type to train in.
         device: `auto`, `cpu`, `cuda`, ...
+        verify: Check the files of a folder of reclm against their checksums.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer, or
             an output layer whose scores are transformed afterwards.
         ConfigError: The device or the quantization is not available.
         MissingExtraError: An optional dependency is not installed.
     """
+    target = resolve_device(device)
+    if verify and Path(source_of(name_or_path)).is_dir():
+        verify_checksums(source_of(name_or_path))
     model, tokenizer = load_pretrained(
         name_or_path,
-        resolve_device(device),
+        target,
         attention=attention,
         quantization=quantization,
         dtype=dtype or torch.float32,
@@ -399,6 +407,7 @@ def load_model(
     attention: str = "sdpa",
     dtype: torch.dtype | None = None,
     merge_adapter: bool = True,
+    verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
     """Loads what `save_model` wrote, an adapter on top of its base included.
 
@@ -408,15 +417,19 @@ def load_model(
         attention: Attention implementation of transformers.
         dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
         merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
+        verify: Check all files against the checksums that were recorded when it was trained.
 
     Returns:
         The backbone in evaluation mode, and how it was trained.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         BackboneError: The folder is incomplete or damaged.
         TokenizerError: The tokenizer is not the one the model was saved with.
     """
     folder = Path(folder)
+    if verify:
+        verify_checksums(folder)
     spec = load_spec(folder)
     if dtype is None:
         dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
@@ -424,7 +437,11 @@ def load_model(
     source: str | Path = folder
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base
-        backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+        # A base inside the folder is among the files of the folder.
+        inside = Path(source).resolve().is_relative_to(folder.resolve())
+        backbone = load_backbone(
+            source, attention=attention, dtype=dtype, device=device, verify=verify and not inside
+        )
         if spec.code_sizes:
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
@@ -471,10 +488,10 @@ def merge_run(config: MergeConfig) -> Path:
         "adapter": config.run / _ADAPTER_WEIGHTS,
         "spec": config.run / SPEC_FILE,
     }
-    run = open_run(config.out, "train merge", config, inputs=inputs)
+    run = open_run(config.out, "train merge", config, inputs=inputs, free_fields=("verify",))
     if run.finished:
         return config.out
-    backbone, spec = load_model(config.run, "cpu")
+    backbone, spec = load_model(config.run, "cpu", verify=config.verify)
     for pattern in _CATALOG_FILES:
         for file in config.run.glob(pattern):
             shutil.copyfile(file, config.out / file.name)

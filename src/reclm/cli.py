@@ -203,7 +203,9 @@ def recommend(settings: config.RecommendConfig) -> None:
 
     from reclm.recommender import Recommender
 
-    recommender = Recommender.from_pretrained(settings.model, device=settings.device)
+    recommender = Recommender.from_pretrained(
+        settings.model, device=settings.device, verify=settings.verify
+    )
     found = recommender.recommend(
         history,
         k=settings.k,

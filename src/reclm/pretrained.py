@@ -23,7 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from reclm.artifacts import atomic_folder
+from reclm.artifacts import atomic_folder, write_json
+from reclm.checksums import CHECKSUMS, FILES, file_checksums
 from reclm.errors import BackboneError, ConfigError, ReclmError, first_line, require
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -211,6 +212,7 @@ def smollm2() -> Path:
     if not (folder / "config.json").exists():
         with atomic_folder(folder) as partial:
             _convert_gguf(file, partial)
+            write_json(partial / CHECKSUMS, {FILES: file_checksums(partial)})
     return folder
 
 

@@ -134,7 +134,7 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True
+        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True, verify: bool = True
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -143,8 +143,11 @@ class Recommender:
             device: ``auto``, ``cpu``, ``cuda``, ...
             frozen: Nothing will change the weights; see
                 :class:`~reclm.decoding.packed.PackedModel`.
+            verify: Check the files against the checksums that were recorded when the model was
+                trained; without, huge models load sooner.
 
         Raises:
+            ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged.
             DataError: The catalog is.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
@@ -154,7 +157,7 @@ class Recommender:
         semantic_ids = None
         if load_spec(folder).item_form == "codes":
             semantic_ids = load_semantic_ids(folder, catalog)
-        backbone, spec = load_model(folder, device)
+        backbone, spec = load_model(folder, device, verify=verify)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
         return cls(backbone, spec, catalog, semantic_ids, aliases, packed)

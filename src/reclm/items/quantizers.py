@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reclm.artifacts import atomic_path, read_json, versions, write_json
+from reclm.checksums import verify_checksums
 from reclm.errors import ArtifactError, DataError, VectorError, first_line
 from reclm.items.codebooks import last_distances, residual_codes, sum_of_codes
 from reclm.items.rqvae import RqVae, RqVaeSizes
@@ -161,7 +162,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         device: Where to compute.
 
     Raises:
-        ArtifactError: The folder holds no quantizer, or a damaged one.
+        ArtifactError: The folder holds no quantizer, or one that is damaged or was changed.
     """
     folder = Path(folder)
     try:
@@ -174,6 +175,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         raise ArtifactError(f"{folder / QUANTIZER_FILE}: not the description of a quantizer")
     rqvae = described.get("method") == "rqvae"
     path = folder / (weights_file(best) if rqvae else CODEBOOKS_FILE)
+    verify_checksums(folder, (QUANTIZER_FILE, path.name))
     try:
         tensors = load_file(path, device=str(device))
         if not rqvae:

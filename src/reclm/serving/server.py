@@ -82,7 +82,7 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     from reclm.recommender import Recommender
 
     if (config.model / SPEC_FILE).exists():
-        return Recommender.from_pretrained(config.model, device=config.device)
+        return Recommender.from_pretrained(config.model, device=config.device, verify=config.verify)
     if not named:
         raise ConfigError(
             f"--model {config.model}: a plain chat model has no catalog; name one: "
@@ -91,7 +91,7 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     if not config.model.is_dir() and str(config.model) != "smollm2":
         raise BackboneError(f"--model {config.model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_backbone(config.model, device=config.device)
+    backbone = load_backbone(config.model, device=config.device, verify=config.verify)
     backbone.model.eval()
     spec = ModelSpec(base=str(config.model))
     packed = PackedModel(backbone.model, frozen=True)

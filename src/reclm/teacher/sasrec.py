@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reclm.artifacts import atomic_path, read_json, versions, write_json
+from reclm.checksums import verify_checksums
 from reclm.devices import resolve_device
 from reclm.errors import DataError, TeacherError, first_line
 
@@ -230,6 +231,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         The network in evaluation mode, and the fingerprint of its catalog.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         TeacherError: The folder holds no teacher, or a damaged one.
     """
     folder = Path(folder)
@@ -239,6 +241,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
             f"{folder}: holds no {TEACHER_FILE}; expected the run folder of a finished "
             "`reclm teacher fit`"
         )
+    verify_checksums(folder, (TEACHER_FILE, WEIGHTS_FILE))
     try:
         description = read_json(folder / TEACHER_FILE)
         if description["kind"] != _KIND:
