@@ -16,7 +16,7 @@ CHECKSUMS = "checksums.json"
 
 _MANIFEST = "manifest.json"
 # Grown or removed after the end of a run; what is read from them is checked where it is.
-_UNRECORDED = ("tensorboard", "checkpoints")
+_UNRECORDED = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
 
 
 def file_checksums(folder: str | Path) -> dict[str, str]:

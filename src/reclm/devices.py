@@ -32,7 +32,7 @@ def trains_on_cpu(device: str) -> bool:
         ConfigError: There is no such device, or a training cannot choose it.
     """
     found = resolve_device(device)
-    if found.index is not None or found.type not in ("cpu", "cuda"):
+    if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(
             f"--device {device}: a training takes the devices it sees; expected auto, cpu or cuda; "
             "choose among several by CUDA_VISIBLE_DEVICES"

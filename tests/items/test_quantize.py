@@ -334,6 +334,10 @@ def test_foreign_and_damaged_quantizers_are_named(vectors: Path, tmp_path: Path)
         load_quantizer(out, "collision", cpu).codes(np.zeros((3, 5), np.float32))
     weights = out / WEIGHTS[0]
     weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"best-collision\.safetensors: is not as it was wr"):
+        load_quantizer(out, "collision", cpu)
+    # A folder without its manifest holds no checksums.
+    (out / MANIFEST).unlink()
     with pytest.raises(ArtifactError, match=r"best-collision\.safetensors: not the weights"):
         load_quantizer(out, "collision", cpu)
     (out / QUANTIZER_FILE).write_text("[]")

@@ -20,6 +20,7 @@ from reclm.artifacts import atomic_path, open_run, write_json
 from reclm.config import TeacherFitConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
+from reclm.devices import resolve_device
 from reclm.errors import ArtifactError, ConfigError, DataError, first_line
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.report import FitReport

@@ -30,6 +30,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, leave_one_out
 from reclm.data.prepared import prepared_files
 from reclm.data.unirec import load_numbers, numbers_by_appearance, numbers_by_row
+from reclm.devices import resolve_device
 from reclm.errors import ConfigError, TeacherError, first_line
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.fit import VALIDATION_FILE, validation_metrics
