@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,13 +20,12 @@ from transformers import PreTrainedTokenizerFast
 
 from reclm.artifacts import open_run, read_json, versions, write_json
 from reclm.checksums import verify_checksums
-from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
+from reclm.config import MergeConfig
 from reclm.devices import resolve_device
 from reclm.errors import (
     ArtifactError,
     BackboneError,
     ConfigError,
-    DataError,
     TokenizerError,
     first_line,
     require,
@@ -42,6 +41,7 @@ from reclm.pretrained import (
     source_of,
 )
 from reclm.retrieval import RetrievalHead
+from reclm.spec import SPEC_FILE, ModelSpec, load_spec
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
     SPREAD,
@@ -53,6 +53,7 @@ from reclm.vocabulary import (
 )
 
 __all__ = [
+    "SPEC_FILE",
     "Backbone",
     "ModelSpec",
     "TinyConfig",
@@ -72,7 +73,6 @@ __all__ = [
     "smollm2",
 ]
 
-SPEC_FILE = "reclm.json"
 _ADAPTER_FILE = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
@@ -97,42 +97,6 @@ class Backbone:
     eoi_token_id: int
     code_token_ids: tuple[int, ...] = ()
     head: RetrievalHead | None = None
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a trained model has to be asked with; the contents of `reclm.json`.
-
-    Attributes:
-        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
-            model's own folder if it starts with a dot. Only kept as information once merged.
-        method: Method it was trained with.
-        item_form: How an item is written inside its span.
-        code_sizes: Number of codes at each level; none for titles.
-        history_form: How the prompt writes the history.
-        list_form: How the answer writes its list.
-        wording: Name of the wording it is asked with.
-        max_history: Newest items of a history the prompt shows.
-        list_length: Items in an answer at most, as trained.
-        max_length: Tokens of a conversation at most, as trained.
-        aliases: Spellings of items besides their titles that it writes; they lie beside it.
-        tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
-        versions: Filled in by `save_model`.
-    """
-
-    base: str
-    method: Method = "cgen"
-    item_form: ItemForm = "titles"
-    code_sizes: tuple[int, ...] = ()
-    history_form: HistoryForm = "title"
-    list_form: ListForm = "numbered"
-    wording: str = "test-single-turn"
-    max_history: int = 10
-    list_length: int = 10
-    max_length: int = 1024
-    aliases: int = 0
-    tokenizer_fingerprint: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
@@ -375,31 +339,6 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
 
 
-def load_spec(folder: str | Path) -> ModelSpec:
-    """Reads `reclm.json`.
-
-    Raises:
-        BackboneError: It is missing or damaged.
-    """
-    path = Path(folder) / SPEC_FILE
-    if not path.exists():
-        raise BackboneError(
-            f"{folder}: holds no {SPEC_FILE}; expected the folder of a finished `reclm train sft` "
-            "or `reclm train merge`"
-        )
-    try:
-        found = read_json(path)
-    except DataError as error:
-        raise BackboneError(str(error)) from error
-    known = {f.name for f in dataclasses.fields(ModelSpec)}
-    if (
-        not isinstance(found, dict)
-        or not {"base", "tokenizer_fingerprint"} <= found.keys() <= known
-    ):
-        raise BackboneError(f"{path}: not written by this version of reclm; train the model again")
-    return ModelSpec(**(found | {"code_sizes": tuple(found.get("code_sizes", ()))}))
-
-
 def load_model(
     folder: str | Path,
     device: str = "auto",
@@ -446,7 +385,12 @@ def load_model(
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder, resolve_device(device), attention=attention, quantization="none", dtype=dtype
+            folder,
+            resolve_device(device),
+            attention=attention,
+            quantization="none",
+            dtype=dtype,
+            strict=True,
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
@@ -458,8 +402,7 @@ def load_model(
             "restore it or train the model again"
         )
     if adapted:
-        model = _with_adapter(backbone.model, folder)
-        model = model.merge_and_unload(safe_merge=True) if merge_adapter else model
+        model = _with_adapter(backbone.model, folder, merged=merge_adapter)
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
         head = RetrievalHead.load(folder, resolve_device(device))
@@ -500,28 +443,41 @@ def merge_run(config: MergeConfig) -> Path:
     return config.out
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
+def _with_adapter(model: Any, folder: Path, *, merged: bool) -> Any:
     """The model with an adapter, all of whose weights are in its file; peft only warns."""
     peft = require("peft", extra="train")
     path = folder / _ADAPTER_WEIGHTS
     if not path.exists():
         raise BackboneError(f"{path}: no such file; copy or train the adapter again")
-    with loading(folder), warnings.catch_warnings(action="ignore"):
-        with safe_open(path, framework="pt") as file:
-            found = set(file.keys())
+    with loading(folder, _ADAPTER_WEIGHTS), safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    with loading(folder, _ADAPTER_FILE), warnings.catch_warnings(action="ignore"):
+        described = read_json(folder / _ADAPTER_FILE)
+        for name in ("r", "lora_alpha", "lora_dropout"):
+            if type(described.get(name)) not in (int, float):
+                raise BackboneError(
+                    f"{folder / _ADAPTER_FILE}: {name}: found {described.get(name)!r}; expected a "
+                    "number; copy or train the adapter again"
+                )
         try:
             adapted = peft.PeftModel.from_pretrained(model, folder)
-            # As `save_backbone` writes it.
-            expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
         except KeyError as error:
-            expected = found | {*map(str, error.args)}
-        for wrong, what in ((expected - found, "misses"), (found - expected, "has no place for")):
-            if wrong:
-                raise BackboneError(
-                    f"{path}: {what} the weights {named(wrong)}; expected those that "
-                    f"{_ADAPTER_FILE} describes; copy or train it again"
-                )
-    return adapted
+            # The rows of new tokens are looked up, where other weights are passed over.
+            _check_adapter(path, missing={str(name) for name in error.args} - found)
+            raise
+        # As `save_backbone` writes it.
+        expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        _check_adapter(path, missing=expected - found, unexpected=found - expected)
+        return adapted.merge_and_unload(safe_merge=True) if merged else adapted
+
+
+def _check_adapter(path: Path, missing: set[str], unexpected: Collection[str] = ()) -> None:
+    for wrong, what in ((missing, "misses"), (unexpected, "has no place for")):
+        if wrong:
+            raise BackboneError(
+                f"{path}: {what} the weights {named(wrong)}; expected those that {_ADAPTER_FILE} "
+                "describes; copy or train it again"
+            )
 
 
 def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
@@ -556,10 +512,11 @@ def _checked(backbone: Backbone, name: str) -> Backbone:
     # Losses and decoding multiply by a few rows of the output layer instead of calling it; a model
     # that scales or caps its logits afterwards would silently be trained on other scores.
     ids = torch.arange(min(8, rows), device=model.device)[None]
-    weight, bias = output_rows(model)
-    expected = nn.functional.linear(base_model(model)(ids).last_hidden_state, weight, bias)
+    with loading(name, "weights or config.json"):
+        weight, bias = output_rows(model)
+        expected = nn.functional.linear(base_model(model)(ids).last_hidden_state, weight, bias)
+        scores = model(ids).logits
     tolerance = 1e-3 if weight.dtype == torch.float32 else 1e-2
-    scores = model(ids).logits
     if not torch.allclose(scores.float(), expected.float(), rtol=tolerance, atol=tolerance):
         raise BackboneError(
             f"{name}: transforms the scores of its output layer (soft-capping or scaling), which "

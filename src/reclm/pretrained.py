@@ -21,7 +21,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from reclm.artifacts import atomic_folder, write_json
 from reclm.checksums import CHECKSUMS, FILES, file_checksums
@@ -39,8 +39,17 @@ def load_pretrained(
     attention: str,
     quantization: str,
     dtype: torch.dtype,
+    strict: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
     """Loads a causal language model in evaluation mode, and its tokenizer.
+
+    Args:
+        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
+        device: Where to.
+        attention: Attention implementation of transformers.
+        quantization: `none`, `8bit` or `4bit`.
+        dtype: Type of the weights.
+        strict: Refuse weights that the model has no place for; published models may have some.
 
     Raises:
         BackboneError: Nothing usable there: no such model, weights that are missing or of another
@@ -49,18 +58,25 @@ def load_pretrained(
     """
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
-    with loading(name_or_path):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    with loading(name_or_path, "config.json"):
+        config = AutoConfig.from_pretrained(source)
+    tokenizer = _tokenizer(source, name_or_path)
+    if (Path(source) / GENERATION_CONFIG_NAME).exists():
+        # With the model, one that is damaged would be taken for one that is not there.
+        with loading(name_or_path, GENERATION_CONFIG_NAME):
+            GenerationConfig.from_pretrained(source)
+    with loading(name_or_path, "weights or config.json"):
         model = _complete(
             AutoModelForCausalLM,
             source,
             name_or_path,
+            strict=strict,
+            config=config,
             attn_implementation=attention,
             dtype=dtype,
             **options,
         )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
+    _check_settings(name_or_path, tokenizer, model)
     if not tokenizer.chat_template:
         raise BackboneError(
             f"{name_or_path}: its tokenizer has no chat template; choose an instruction-tuned model"
@@ -80,18 +96,17 @@ def load_decoder(
             shape, another kind of model, no fast tokenizer.
     """
     source = source_of(name_or_path)
-    with loading(name_or_path):
+    with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
-        named = config.architectures or ()
-        if not any(found.endswith(_CAUSAL) for found in named):
+        kinds = config.architectures or ()
+        if not any(found.endswith(_CAUSAL) for found in kinds):
             raise BackboneError(
-                f"{name_or_path}: is a {', '.join(named) or config.model_type}; expected a causal "
+                f"{name_or_path}: is a {', '.join(kinds) or config.model_type}; expected a causal "
                 "language model"
             )
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = _complete(AutoModel, source, name_or_path, dtype=dtype)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise BackboneError(f"{name_or_path}: has no fast tokenizer; choose another model")
+    tokenizer = _tokenizer(source, name_or_path)
+    with loading(name_or_path, "weights or config.json"):
+        model = _complete(AutoModel, source, name_or_path, config=config, dtype=dtype)
     return model.to(device).eval(), tokenizer
 
 
@@ -113,8 +128,8 @@ def check_weights(
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
         raise BackboneError(
-            f"{name}: misses the weights {named(missing)}; expected a complete model; copy or "
-            "train it again"
+            f"{name}: misses the weights {named(missing)}; expected all that its config.json "
+            "describes; copy or train it again"
         )
     for key, found, expected in sorted(loaded["mismatched_keys"]):
         raise BackboneError(
@@ -129,7 +144,38 @@ def named(tensors: Collection[str]) -> str:
     return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
 
 
-def _complete(kind: Any, source: str | Path, name: str | Path, **options: Any) -> Any:
+def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
+    with loading(name, "tokenizer.json or tokenizer_config.json"):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BackboneError(f"{name}: has no fast tokenizer; choose another model")
+    return tokenizer
+
+
+def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
+    """Makes sure of what transformers reads without a look and others use."""
+    template = tokenizer.chat_template
+    if template is not None and not isinstance(template, str | dict):
+        raise BackboneError(
+            f"{name}: tokenizer_config.json: chat_template: found {template!r}; expected text"
+        )
+    longest = tokenizer.model_max_length
+    if type(longest) not in (int, float):
+        raise BackboneError(
+            f"{name}: tokenizer_config.json: model_max_length: found {longest!r}; expected a number"
+        )
+    ends = model.generation_config.eos_token_id
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or end < 0):
+            raise BackboneError(
+                f"{name}: generation_config.json: eos_token_id: found {ends!r}; expected the id of "
+                "a token, or a list of such"
+            )
+
+
+def _complete(
+    kind: Any, source: str | Path, name: str | Path, *, strict: bool = False, **options: Any
+) -> Any:
     """A model of transformers, none of whose weights is made up."""
     model, loaded = kind.from_pretrained(
         source, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -137,6 +183,11 @@ def _complete(kind: Any, source: str | Path, name: str | Path, **options: Any) -
     # Of tied tensors it is enough to name the one that the others are tied to.
     loaded["missing_keys"] -= getattr(model, "all_tied_weights_keys", {}).keys()
     check_weights(name, loaded)
+    if strict and loaded["unexpected_keys"]:
+        raise BackboneError(
+            f"{name}: has no place for the weights {named(loaded['unexpected_keys'])}; its "
+            "config.json is that of another model; copy or train it again"
+        )
     if model.can_generate():
         _drop_unusable_settings(model.generation_config)
     return model
@@ -277,8 +328,13 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def loading(source: str | Path) -> Iterator[None]:
-    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
+def loading(source: str | Path, part: str = "") -> Iterator[None]:
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet.
+
+    Args:
+        source: What is loaded.
+        part: Which of its files.
+    """
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     # Their table of missing weights would stand before the error that names them.
@@ -290,7 +346,8 @@ def loading(source: str | Path) -> Iterator[None]:
     # A damaged file makes the readers raise almost anything, struct.error and KeyError included.
     except Exception as error:
         raise BackboneError(
-            f"{source}: cannot be loaded ({type(error).__name__}: {first_line(error)}); expected "
+            f"{source}: {part and part + ' '}cannot be loaded ({type(error).__name__}: "
+            f"{first_line(error)}); expected "
             "smollm2, a complete Hugging Face folder, or the name of a model on the hub"
         ) from error
     finally:
