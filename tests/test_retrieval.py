@@ -89,6 +89,12 @@ def test_origin_is_the_command_of_the_run_that_made_the_file(tmp_path: Path) -> 
     assert head.how_to_embed() == f"make them with `{command} --data DATA --out OUT`"
 
 
+@pytest.mark.parametrize("manifest", ["[]", '{"stage": "items embed"}', '{"stage": []}'])
+def test_origin_is_the_file_where_the_manifest_says_nothing(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    assert vectors_origin(tmp_path / "films.npy") == "films.npy"
+
+
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VectorError, match="all 4 are the same"):
         RetrievalHead.create(8, np.ones((4, 3), dtype=np.float32))

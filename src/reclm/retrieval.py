@@ -198,7 +198,7 @@ class RetrievalHead(nn.Module):
             (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
             head = cls(hidden, items, dim, origin=origin).to(device)
             head.load_state_dict(found)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise BackboneError(
                 f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
                 "the model again"
@@ -222,8 +222,12 @@ def vectors_origin(path: str | Path) -> str:
     path = Path(path)
     manifest = path.parent / MANIFEST
     found = read_json(manifest) if manifest.exists() else {}
-    if found.get("stage") != "items embed" or found.get("results", {}).get("file") != path.name:
+    try:
+        made_here = found["stage"] == "items embed" and found["results"]["file"] == path.name
+        settings = {name: found["config"][name] for name in _EMBED_FLAGS} if made_here else {}
+    except (LookupError, TypeError):
+        settings = {}
+    if not settings:
         return path.name
-    settings = found["config"]
-    flags = (f"--{name.replace('_', '-')} {settings[name]}" for name in _EMBED_FLAGS)
+    flags = (f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     return f"{_EMBED} {' '.join(flags)}"

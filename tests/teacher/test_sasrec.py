@@ -151,6 +151,17 @@ def test_damage_is_named(network: SasRec, tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "value"), [("heads", 0), ("num_items", -1), ("hidden", "16")])
+def test_sizes_that_cannot_be_are_one_line(
+    network: SasRec, tmp_path: Path, name: str, value: object
+) -> None:
+    save_network(tmp_path, network, "print")
+    _edit(tmp_path, sizes=vars(network.sizes) | {name: value})
+    with pytest.raises(TeacherError, match="damaged teacher") as caught:
+        load_network(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_tensor_is_named(network: SasRec, tmp_path: Path) -> None:
     save_network(tmp_path, network, "print")
     name = drop_tensor(tmp_path / WEIGHTS_FILE, "position")

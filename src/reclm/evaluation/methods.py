@@ -62,7 +62,8 @@ def is_language_model(model: str) -> bool:
 
 def _is_teacher(model: str) -> bool:
     manifest = Path(model) / MANIFEST
-    return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
+    found = read_json(manifest) if manifest.exists() else {}
+    return isinstance(found, dict) and str(found.get("stage")).startswith("teacher ")
 
 
 def model_files(model: str) -> dict[str, Path]:

@@ -179,14 +179,17 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
     try:
         tensors = load_file(path, device=str(device))
         if not rqvae:
-            return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(len(tensors))])
+            levels = described.get("levels", len(tensors))
+            return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(levels)])
         sizes = described["sizes"] | {
             name: tuple(described["sizes"][name]) for name in ("layers", "codebooks")
         }
         with torch.random.fork_rng(devices=[]):
             network = RqVae(RqVaeSizes(**sizes)).to(device)
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
+    ) as error:  # fmt: skip
         raise ArtifactError(
             f"{path}: not the weights of this quantizer ({first_line(error)}); train it again"
         ) from error

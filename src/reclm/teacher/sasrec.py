@@ -253,7 +253,10 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         fingerprint = str(description["catalog_fingerprint"])
     except DataError as error:
         raise TeacherError(str(error)) from error
-    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+    # Sizes of zero or less make torch raise in many ways.
+    except (
+        LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError,
+    ) as error:  # fmt: skip
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise TeacherError(f"{folder}: damaged teacher ({reason}); fit it again") from error
     if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
