@@ -305,10 +305,8 @@ def _saving(folder: Path, when: str = "") -> Iterator[None]:
     place = when or str(folder)
     try:
         yield
-    except OSError:
-        raise
     # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
-    except Exception as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BackboneError(
             f"{place}: cannot save the model: {first_line(error)}; mend the model it comes from"
         ) from error
