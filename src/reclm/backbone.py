@@ -40,7 +40,7 @@ from reclm.pretrained import (
     smollm2,
     source_of,
 )
-from reclm.retrieval import RetrievalHead
+from reclm.retrieval import HEAD_FILE, RetrievalHead
 from reclm.spec import SPEC_FILE, ModelSpec, load_spec
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
@@ -404,6 +404,12 @@ def load_model(
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
         head = RetrievalHead.load(folder, resolve_device(device))
+        hidden = backbone.model.config.get_text_config().hidden_size
+        if head.projection.in_features != hidden:
+            raise BackboneError(
+                f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
+                f"the model has {hidden}; it is that of another model; restore it or train again"
+            )
         backbone = dataclasses.replace(backbone, head=head)
     return backbone, spec
 
