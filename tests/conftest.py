@@ -161,14 +161,16 @@ def own_tiny_backbone(tiny_backbone: Backbone) -> Backbone:
 def chat_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokenizerFast]:
     """One small tokenizer per chat format, with <SOI>/<EOI>, trained on titles and small talk.
 
-    `chatml` and `llama3` are byte-level BPE; `llama2`, `gemma` and `sentencepiece` come from
-    SentencePiece models, each with another way to treat the space before a word. `llama2`,
+    `chatml`, `llama3` and `gpt2` are byte-level BPE, the last with a space before each text;
+    `llama2`, `gemma` and `sentencepiece` come from SentencePiece models, each with another way to
+    treat the space before a word. `llama2`,
     `llama3` and `gemma` trim messages; `gemma` refuses a system message; in `sentencepiece`
     the role markers are plain text.
     """
     folder = tmp_path_factory.mktemp("sentencepiece")
     return {
         "chatml": _chatml(),
+        "gpt2": _gpt2(),
         "llama2": _llama2(folder),
         "llama3": _llama3(),
         "gemma": _gemma(folder),
@@ -272,6 +274,20 @@ def _chatml() -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|im_end|>",
         unk_token="<|endoftext|>",
+    )
+
+
+def _gpt2() -> PreTrainedTokenizerFast:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return _wrap(
+        _byte_bpe(
+            ByteLevel(add_prefix_space=True), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        ),
+        CHATML_TEMPLATE,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
     )
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -27,6 +28,7 @@ from reclm.backbone import (
 )
 from reclm.config import MergeConfig
 from reclm.errors import ArtifactError, BackboneError, ConfigError, TokenizerError
+from reclm.retrieval import RetrievalHead
 
 WHOLE_LAYERS = [(False, False), (True, False), (False, True), (True, True)]
 
@@ -125,7 +127,7 @@ def test_missing_folder_is_named(tmp_path):
 def test_unreachable_hub_name_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(BackboneError, match="nobody/no-model: cannot be loaded") as caught:
+    with pytest.raises(BackboneError, match=r"nobody/no-model: config\.json cannot be") as caught:
         load_backbone("nobody/no-model", device="cpu")
     assert "\n" not in str(caught.value)
 
@@ -443,3 +445,16 @@ def test_foreign_tokenizer_or_lost_control_token_is_refused(titles, tiny_backbon
     vocabulary.write_text(json.dumps(state))
     with pytest.raises(TokenizerError, match="<EOI>"):
         load_model(tmp_path / "a", "cpu")
+
+
+def test_a_head_of_another_width_is_refused(own_tiny_backbone, tmp_path):
+    vectors = np.eye(4, dtype=np.float32)
+    for width, fits in ((32, True), (16, False)):
+        head = RetrievalHead.create(width, vectors)
+        own = dataclasses.replace(own_tiny_backbone, head=head)
+        save_model(tmp_path, own, ModelSpec(base="tiny", method="ret"))
+        if fits:
+            assert load_model(tmp_path, "cpu")[0].head is not None
+        else:
+            with pytest.raises(BackboneError, match=r"retrieval\.safetensors: reads 16 numbers a"):
+                load_model(tmp_path, "cpu")

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from damage import drop_tensor, edit_json, edit_tensors
 from reclm import pretrained
-from reclm.backbone import ModelSpec, add_lora, load_backbone, load_model, save_model
+from reclm.backbone import (
+    ModelSpec,
+    TinyConfig,
+    add_lora,
+    check_writable,
+    create_tiny,
+    load_backbone,
+    load_model,
+    save_backbone,
+    save_model,
+)
 from reclm.errors import BackboneError
 
 
@@ -104,3 +116,151 @@ def test_bars_are_quiet_only_while_loading(smollm2_folder, capfd):
     assert logging.is_progress_bar_enabled()
     AutoModelForCausalLM.from_pretrained(smollm2_folder)
     assert "Loading weights" in capfd.readouterr().err
+
+
+# Weights that are not there
+
+
+def tiny(titles, tied):
+    sizes = TinyConfig(vocab_size=400, hidden=32, inner=64, layers=2, heads=4, tied=tied)
+    return create_tiny(titles, sizes)
+
+
+@pytest.mark.parametrize(
+    ("tied", "part"),
+    [
+        (False, "lm_head"),
+        (False, "embed_tokens"),
+        (True, "embed_tokens"),
+        (True, "layers.1.self_attn.v_proj"),
+        (True, "layers.0.post_attention_layernorm"),
+        (True, "model.norm"),
+        (True, "down_proj"),
+    ],
+)
+def test_a_missing_tensor_is_named_and_never_made_up(titles, tied, part, tmp_path, capfd):
+    save_backbone(tmp_path, tiny(titles, tied))
+    name = drop_tensor(tmp_path / "model.safetensors", part)
+    capfd.readouterr()
+    with pytest.raises(BackboneError, match=re.escape(f"{tmp_path}: misses the weights {name};")):
+        load_backbone(tmp_path, device="cpu")
+    # A table of the same stood before the error.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_many_missing_tensors_are_counted(titles, tmp_path):
+    save_backbone(tmp_path, tiny(titles, tied=True))
+    edit_tensors(tmp_path / "model.safetensors", dict.clear)
+    # Nine of each layer, the embedding, and the last norm.
+    with pytest.raises(BackboneError, match=r"misses the weights model\.embed.* and 16 more;"):
+        load_backbone(tmp_path, device="cpu")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(BackboneError, match=r"cannot be loaded .*model\.safetensors"):
+        load_backbone(tmp_path, device="cpu")
+
+
+def test_a_shard_that_lacks_a_tensor_is_refused(titles, tmp_path):
+    backbone = tiny(titles, tied=False)
+    save_backbone(tmp_path, backbone)
+    backbone.model.save_pretrained(tmp_path, max_shard_size="60KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    (tmp_path / "model.safetensors").unlink()
+    assert len(shards) > 1
+    load_backbone(tmp_path, device="cpu")
+    name = drop_tensor(shards[-1], "weight")
+    with pytest.raises(BackboneError, match=f"misses the weights {re.escape(name)};"):
+        load_backbone(tmp_path, device="cpu")
+    shards[-1].unlink()
+    with pytest.raises(BackboneError, match=f"cannot be loaded .*{shards[-1].name}"):
+        load_backbone(tmp_path, device="cpu")
+
+
+def test_a_tied_layer_is_not_missing(titles, tmp_path):
+    backbone = tiny(titles, tied=True)
+    save_backbone(tmp_path, backbone)
+    # Some files hold the output layer, and the embedding is tied to that.
+    weights = tmp_path / "model.safetensors"
+    edit_tensors(
+        weights, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")})
+    )
+    loaded = load_backbone(tmp_path, device="cpu").model
+    expected = backbone.model.get_input_embeddings().weight
+    assert torch.equal(loaded.get_input_embeddings().weight, expected)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+def test_weights_of_another_shape_name_the_tensor(titles, tmp_path):
+    save_backbone(tmp_path, tiny(titles, tied=True))
+    edit_json(tmp_path / "config.json", lambda config: config.update(intermediate_size=48))
+    message = r"layers\.0\.mlp\.down_proj\.weight has the shape \[32, 64\]; expected \[32, 48\]"
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "part", ["lora_A", "layers.1.mlp.gate_proj.lora_B", "embed_tokens", "lm_head"]
+)
+def test_an_adapters_missing_tensor_is_named(titles, tied, part, tmp_path):
+    backbone = tiny(titles, tied)
+    save_backbone(tmp_path / "base", backbone)
+    wrapped = add_lora(backbone, r=2, alpha=4.0, dropout=0.0)
+    save_model(tmp_path, wrapped, ModelSpec(base="base"))
+    load_model(tmp_path, "cpu")
+    weights = tmp_path / "adapter_model.safetensors"
+    if tied and part == "lm_head":
+        # An adapter of another model: it holds what this one has no place for.
+        edit_tensors(weights, lambda t: t.update({"base_model.lm_head": torch.zeros(1)}))
+        name = "has no place for the weights base_model.lm_head"
+    else:
+        name = f"misses the weights {drop_tensor(weights, part)}"
+    with pytest.raises(BackboneError, match=re.escape(f"{weights}: {name};")):
+        load_model(tmp_path, "cpu")
+    weights.unlink()
+    with pytest.raises(BackboneError, match=r"adapter_model\.safetensors: no such file"):
+        load_model(tmp_path, "cpu")
+
+
+# Settings of `generate` that are read and not written
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"do_sample": False, "temperature": 0.7, "top_k": 20, "top_p": 0.8}, {"do_sample": False}),
+        ({"min_p": 0.05, "typical_p": 0.9, "epsilon_cutoff": 0.1, "eta_cutoff": 0.1}, {}),
+        ({"num_beams": 1, "early_stopping": True, "length_penalty": 2.0}, {"num_beams": 1}),
+        ({"pad_token_id": -1, "eos_token_id": [2, 3]}, {"eos_token_id": [2, 3]}),
+        ({"use_cache": False, "cache_implementation": "static"}, {"use_cache": False}),
+        ({"output_scores": True, "repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_k": 20},
+            {"do_sample": True, "temperature": 0.7, "top_k": 20},
+        ),
+        ({"num_beams": 4, "length_penalty": 2.0}, {"num_beams": 4, "length_penalty": 2.0}),
+    ],
+)
+def test_settings_that_mean_nothing_are_left_out(titles, given, kept, tmp_path, capfd):
+    save_backbone(tmp_path, tiny(titles, tied=True))
+    settings = tmp_path / "generation_config.json"
+    edit_json(settings, lambda config: config.update(given))
+    capfd.readouterr()
+    loaded = load_backbone(tmp_path, device="cpu")
+    assert "not valid" not in capfd.readouterr().err
+    check_writable(loaded)
+    save_backbone(tmp_path, loaded)
+    found = json.loads(settings.read_text())
+    assert {name: found[name] for name in given if name in found} == kept
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_what_cannot_be_written_is_known_before(titles, adapted):
+    backbone = tiny(titles, tied=True)
+    backbone.model.generation_config.temperature = 0.3
+    if adapted:
+        backbone = add_lora(backbone, r=2, alpha=4.0, dropout=0.0)
+    message = (
+        "after the training: cannot save the model: GenerationConfig is invalid: .*temperature"
+    )
+    with pytest.raises(BackboneError, match=message):
+        check_writable(backbone)

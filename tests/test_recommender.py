@@ -16,6 +16,8 @@ from reclm.decoding.packed import PackedModel
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
 from reclm.items.aliases import Aliases
+from reclm.items.tokens import control_token_ids
+from reclm.tiny import TinyConfig, create_tiny_model
 
 
 def make_catalog(titles: tuple[str, ...]) -> Catalog:
@@ -69,6 +71,30 @@ def test_recommends_k_different_items(
         found = recommender.recommend(["i3", "i7"], k=k, decode=decode)
         check(found, recommender.catalog, k)
         assert not {"i3", "i7"} & {one.item_id for one in found}
+
+
+def test_a_tokenizer_that_puts_a_space_before_each_text(
+    chat_tokenizers: dict[str, Any], titles: tuple[str, ...], tmp_path: Path
+) -> None:
+    tokenizer = chat_tokenizers["gpt2"]
+    torch.manual_seed(1)
+    model = create_tiny_model(tokenizer, TinyConfig(hidden=32, inner=64, layers=2, heads=4))
+    with torch.no_grad():
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+        model.lm_head.weight[control_token_ids(tokenizer)[0]] *= 4
+    save_model(
+        tmp_path, Backbone(model, tokenizer, *control_token_ids(tokenizer)), ModelSpec(base="x")
+    )
+    make_catalog(titles).save(tmp_path)
+    recommender = Recommender.from_pretrained(tmp_path, "cpu")
+    assert recommender.catalog.titles_t == titles
+    check(recommender.recommend(["i3"], k=10), recommender.catalog, 10)
+    messages = [{"role": "user", "content": "Something for a rainy evening?"}]
+    answer = recommender.chat(messages, max_new_tokens=60)
+    assert answer.items
+    for item in answer.items:
+        assert item.title in titles
+        assert item.title in answer.text
 
 
 @decodings

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import drop_tensor
 from reclm.errors import BackboneError, VectorError
 from reclm.retrieval import HEAD_FILE, RetrievalHead, vectors_origin
 
@@ -88,6 +89,12 @@ def test_origin_is_the_command_of_the_run_that_made_the_file(tmp_path: Path) -> 
     assert head.how_to_embed() == f"make them with `{command} --data DATA --out OUT`"
 
 
+@pytest.mark.parametrize("manifest", ["[]", '{"stage": "items embed"}', '{"stage": []}'])
+def test_origin_is_the_file_where_the_manifest_says_nothing(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    assert vectors_origin(tmp_path / "films.npy") == "films.npy"
+
+
 def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VectorError, match="all 4 are the same"):
         RetrievalHead.create(8, np.ones((4, 3), dtype=np.float32))
@@ -115,3 +122,12 @@ def test_vectors_that_no_score_can_be_made_of_are_refused(tmp_path: Path, wrong:
     head.save(tmp_path)
     with pytest.raises(BackboneError, match="a vector holds NaN, infinity or a number beyond"):
         RetrievalHead.load(tmp_path)
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for part in ("projection.bias", "center", "vectors"):
+        RetrievalHead.create(8, vectors).save(tmp_path)
+        drop_tensor(tmp_path / HEAD_FILE, part)
+        with pytest.raises(BackboneError, match=f"not a readable retrieval head .*{part}"):
+            RetrievalHead.load(tmp_path)

@@ -1,14 +1,30 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from reclm.backbone import Backbone, TinyConfig, add_codes, create_tiny
+from reclm.backbone import (
+    Backbone,
+    TinyConfig,
+    add_codes,
+    create_tiny,
+    load_backbone,
+    save_backbone,
+)
 from reclm.errors import TokenizerError
-from reclm.vocabulary import UNTRAINED_SPREAD, add_code_tokens, code_token_ids, is_tied
+from reclm.vocabulary import (
+    UNTRAINED_SPREAD,
+    add_code_tokens,
+    check_own_ids,
+    code_token_ids,
+    is_tied,
+)
 
 
 def make(titles: tuple[str, ...], *, tied: bool) -> Backbone:
@@ -85,3 +101,118 @@ def test_ids_are_found_again_and_missing_ones_named(chat_tokenizers: Any) -> Non
         assert code_token_ids(tokenizer, ()) == ()
         with pytest.raises(TokenizerError, match="has no code token <b_2>"):
             code_token_ids(tokenizer, (1, 3))
+
+
+# Ids that no token has
+
+
+TEXT = "the cat sat on the mat with the hat"
+
+
+def _byte_level(drop: int) -> Any:
+    """A BPE of 300 tokens, without `drop` of the longer ones that no merge needs."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    built = Tokenizer(models.BPE())
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.decoder = decoders.ByteLevel()
+    built.train_from_iterator(
+        [TEXT, "recommendations of a harbour master", "unbelievable umbrellas"] * 9,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=["<|end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    state = json.loads(built.to_str())
+    vocabulary, merges = state["model"]["vocab"], state["model"]["merges"]
+    parts = {part for merge in merges for part in merge}
+    unused = [name for name in vocabulary if len(name) > 1 and name not in parts | {"<|end|>"}]
+    last = max(vocabulary, key=vocabulary.get)
+    for name in [name for name in unused if name != last][:drop]:
+        del vocabulary[name]
+        state["model"]["merges"] = [m for m in state["model"]["merges"] if "".join(m) != name]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _whole_words(kind: str) -> Any:
+    """A vocabulary of words, with one id in five."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    distinct = dict.fromkeys(["<|end|>", *TEXT.split()])
+    words = {word: 5 * place for place, word in enumerate(distinct)}
+    make = {"WordLevel": models.WordLevel, "WordPiece": models.WordPiece}[kind]
+    built = Tokenizer(make(words, unk_token="<|end|>"))
+    built.pre_tokenizer = pre_tokenizers.Whitespace()
+    return built
+
+
+@pytest.mark.parametrize("spare", [0, 40])
+@pytest.mark.parametrize("kind", ["one", "many", "WordLevel", "WordPiece"])
+def test_new_tokens_share_no_id_where_a_vocabulary_has_holes(
+    kind: str, spare: int, tmp_path: Path
+) -> None:
+    holes = {"one": 1, "many": 4}
+    built = _byte_level(holes[kind]) if kind in holes else _whole_words(kind)
+    before = PreTrainedTokenizerFast(
+        tokenizer_object=built, eos_token="<|end|>", pad_token="<|end|>"
+    )
+    before.chat_template = "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}"
+    words, highest = before.get_vocab(), max(before.get_vocab().values())
+    assert len(words) <= highest
+    text = before(TEXT)["input_ids"]
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=highest + 1 + spare,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+    ).save_pretrained(tmp_path)
+    before.save_pretrained(tmp_path)
+
+    backbone = add_codes(load_backbone(tmp_path, device="cpu"), (3, 2))
+    new = [backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids]
+    assert new == list(range(highest + 1, highest + 8))
+    rows = backbone.model.get_input_embeddings().weight.shape[0]
+    assert rows == highest + 1 + max(spare, 7)
+    save_backbone(tmp_path / "saved", backbone)
+    again = load_backbone(tmp_path / "saved", device="cpu")
+    assert (again.soi_token_id, again.eoi_token_id) == tuple(new[:2])
+    for tokenizer in (backbone.tokenizer, again.tokenizer):
+        found = tokenizer.get_vocab()
+        assert len(set(found.values())) == len(found)
+        assert {name: found[name] for name in words} == words
+        assert tokenizer(TEXT)["input_ids"] == text
+        assert code_token_ids(tokenizer, (3, 2)) == tuple(new[2:])
+        assert tokenizer.convert_ids_to_tokens(new[2:]) == [
+            "<a_0>",
+            "<a_1>",
+            "<a_2>",
+            "<b_0>",
+            "<b_1>",
+        ]
+
+
+def test_a_model_whose_control_tokens_are_words_is_refused(tmp_path: Path) -> None:
+    """As earlier versions of the package made them."""
+    clashing = PreTrainedTokenizerFast(tokenizer_object=_byte_level(4), eos_token="<|end|>")
+    clashing.add_tokens(["<SOI>", "<EOI>"], special_tokens=True)
+    ids = clashing.convert_tokens_to_ids(["<SOI>", "<EOI>"])
+    with pytest.raises(TokenizerError, match=f"'<SOI>' and '.*' are both token {ids[0]}; expected"):
+        check_own_ids(clashing, ids)
+    clashing.chat_template = "{{ messages[0]['content'] }}"
+    clashing.save_pretrained(tmp_path)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=400,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+        )
+    ).save_pretrained(tmp_path)
+    with pytest.raises(TokenizerError, match="are both token"):
+        load_backbone(tmp_path, device="cpu")

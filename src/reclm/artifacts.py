@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reclm.checksums import FILES, file_checksums
 from reclm.errors import ArtifactError, DataError
 from reclm.reading import parse_json, read_text
 
@@ -144,9 +145,10 @@ class Run:
     finished: bool
 
     def finish(self, **results: Any) -> None:
-        """Marks the run complete and records ``results`` in its manifest."""
+        """Marks the run complete and records ``results`` and checksums in its manifest."""
         manifest = read_json(self.folder / MANIFEST)
-        write_json(self.folder / MANIFEST, manifest | {"status": "finished", "results": results})
+        done = {"status": "finished", "results": results, FILES: file_checksums(self.folder)}
+        write_json(self.folder / MANIFEST, manifest | done)
 
 
 def open_run(

@@ -5,47 +5,62 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from reclm.artifacts import open_run, read_json, versions, write_json
-from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
+from reclm.checksums import verify_checksums
+from reclm.config import MergeConfig
+from reclm.devices import resolve_device
 from reclm.errors import (
     ArtifactError,
     BackboneError,
     ConfigError,
-    DataError,
     TokenizerError,
+    first_line,
     require,
 )
 from reclm.items.aliases import ALIASES
 from reclm.items.semantic_ids import INDEX, ITEM2ID, code_names
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
-from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
-from reclm.retrieval import RetrievalHead
+from reclm.pretrained import (
+    load_pretrained,
+    loading,
+    named,
+    smollm2,
+    source_of,
+)
+from reclm.retrieval import HEAD_FILE, RetrievalHead
+from reclm.spec import SPEC_FILE, ModelSpec, load_spec
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
     SPREAD,
     add_code_tokens,
     add_special_tokens,
+    check_own_ids,
     code_token_ids,
     is_tied,
 )
 
 __all__ = [
+    "SPEC_FILE",
     "Backbone",
     "ModelSpec",
     "TinyConfig",
     "add_codes",
     "add_lora",
     "base_model",
+    "check_writable",
     "create_tiny",
     "load_backbone",
     "load_model",
@@ -58,8 +73,8 @@ __all__ = [
     "smollm2",
 ]
 
-SPEC_FILE = "reclm.json"
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 
@@ -84,42 +99,6 @@ class Backbone:
     head: RetrievalHead | None = None
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a trained model has to be asked with; the contents of `reclm.json`.
-
-    Attributes:
-        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
-            model's own folder if it starts with a dot. Only kept as information once merged.
-        method: Method it was trained with.
-        item_form: How an item is written inside its span.
-        code_sizes: Number of codes at each level; none for titles.
-        history_form: How the prompt writes the history.
-        list_form: How the answer writes its list.
-        wording: Name of the wording it is asked with.
-        max_history: Newest items of a history the prompt shows.
-        list_length: Items in an answer at most, as trained.
-        max_length: Tokens of a conversation at most, as trained.
-        aliases: Spellings of items besides their titles that it writes; they lie beside it.
-        tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
-        versions: Filled in by `save_model`.
-    """
-
-    base: str
-    method: Method = "cgen"
-    item_form: ItemForm = "titles"
-    code_sizes: tuple[int, ...] = ()
-    history_form: HistoryForm = "title"
-    list_form: ListForm = "numbered"
-    wording: str = "test-single-turn"
-    max_history: int = 10
-    list_length: int = 10
-    max_length: int = 1024
-    aliases: int = 0
-    tokenizer_fingerprint: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-
-
 def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
     """Creates an untrained Llama with a byte-level BPE trained on `texts`.
 
@@ -139,6 +118,7 @@ def load_backbone(
     quantization: str = "none",
     dtype: torch.dtype | None = None,
     device: str = "auto",
+    verify: bool = True,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks.
 
@@ -148,16 +128,21 @@ def load_backbone(
         quantization: `none`, `8bit` or `4bit` (bitsandbytes, CUDA only).
         dtype: Type of the weights; None for float32, the type to train in.
         device: `auto`, `cpu`, `cuda`, ...
+        verify: Check the files of a folder of reclm against their checksums.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer, or
             an output layer whose scores are transformed afterwards.
         ConfigError: The device or the quantization is not available.
         MissingExtraError: An optional dependency is not installed.
     """
+    target = resolve_device(device)
+    if verify and Path(source_of(name_or_path)).is_dir():
+        verify_checksums(source_of(name_or_path))
     model, tokenizer = load_pretrained(
         name_or_path,
-        resolve_device(device),
+        target,
         attention=attention,
         quantization=quantization,
         dtype=dtype or torch.float32,
@@ -288,16 +273,43 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with _saving(folder):
         if _is_adapter(backbone.model):
             # By default peft would look on the hub whether the vocabulary has grown.
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)
         else:
             backbone.model.save_pretrained(folder)
-    except (ValueError, NotImplementedError) as error:
-        raise BackboneError(f"{folder}: cannot save the model: {first_line(error)}") from error
-    backbone.tokenizer.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+
+
+def check_writable(backbone: Backbone) -> None:
+    """Writes what a training will write at its end, but for the weights of the model itself.
+
+    Raises:
+        BackboneError: It could not be written then, and the training would be lost.
+    """
+    with TemporaryDirectory(prefix="reclm-") as folder, _saving(Path(folder), "after the training"):
+        if _is_adapter(backbone.model):
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+        # An adapter is merged later, which writes the same.
+        model = _unwrapped(backbone.model)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _saving(folder: Path, when: str = "") -> Iterator[None]:
+    """Turns what the libraries raise into one line."""
+    place = when or str(folder)
+    try:
+        yield
+    # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise BackboneError(
+            f"{place}: cannot save the model: {first_line(error)}; mend the model it comes from"
+        ) from error
 
 
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
@@ -325,31 +337,6 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
 
 
-def load_spec(folder: str | Path) -> ModelSpec:
-    """Reads `reclm.json`.
-
-    Raises:
-        BackboneError: It is missing or damaged.
-    """
-    path = Path(folder) / SPEC_FILE
-    if not path.exists():
-        raise BackboneError(
-            f"{folder}: holds no {SPEC_FILE}; expected the folder of a finished `reclm train sft` "
-            "or `reclm train merge`"
-        )
-    try:
-        found = read_json(path)
-    except DataError as error:
-        raise BackboneError(str(error)) from error
-    known = {f.name for f in dataclasses.fields(ModelSpec)}
-    if (
-        not isinstance(found, dict)
-        or not {"base", "tokenizer_fingerprint"} <= found.keys() <= known
-    ):
-        raise BackboneError(f"{path}: not written by this version of reclm; train the model again")
-    return ModelSpec(**(found | {"code_sizes": tuple(found.get("code_sizes", ()))}))
-
-
 def load_model(
     folder: str | Path,
     device: str = "auto",
@@ -357,6 +344,7 @@ def load_model(
     attention: str = "sdpa",
     dtype: torch.dtype | None = None,
     merge_adapter: bool = True,
+    verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
     """Loads what `save_model` wrote, an adapter on top of its base included.
 
@@ -366,15 +354,19 @@ def load_model(
         attention: Attention implementation of transformers.
         dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
         merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
+        verify: Check all files against the checksums that were recorded when it was trained.
 
     Returns:
         The backbone in evaluation mode, and how it was trained.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         BackboneError: The folder is incomplete or damaged.
         TokenizerError: The tokenizer is not the one the model was saved with.
     """
     folder = Path(folder)
+    if verify:
+        verify_checksums(folder)
     spec = load_spec(folder)
     if dtype is None:
         dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
@@ -382,12 +374,21 @@ def load_model(
     source: str | Path = folder
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base
-        backbone = load_backbone(source, attention=attention, dtype=dtype, device=device)
+        # A base inside the folder is among the files of the folder.
+        inside = Path(source).resolve().is_relative_to(folder.resolve())
+        backbone = load_backbone(
+            source, attention=attention, dtype=dtype, device=device, verify=verify and not inside
+        )
         if spec.code_sizes:
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder, resolve_device(device), attention=attention, quantization="none", dtype=dtype
+            folder,
+            resolve_device(device),
+            attention=attention,
+            quantization="none",
+            dtype=dtype,
+            strict=True,
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
@@ -399,13 +400,16 @@ def load_model(
             "restore it or train the model again"
         )
     if adapted:
-        peft = require("peft", extra="train")
-        with loading(folder):
-            model = peft.PeftModel.from_pretrained(backbone.model, folder)
-        model = model.merge_and_unload(safe_merge=True) if merge_adapter else model
+        model = _with_adapter(backbone.model, folder, merged=merge_adapter)
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
         head = RetrievalHead.load(folder, resolve_device(device))
+        hidden = backbone.model.config.get_text_config().hidden_size
+        if head.projection.in_features != hidden:
+            raise BackboneError(
+                f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
+                f"the model has {hidden}; it is that of another model; restore it or train again"
+            )
         backbone = dataclasses.replace(backbone, head=head)
     return backbone, spec
 
@@ -428,19 +432,56 @@ def merge_run(config: MergeConfig) -> Path:
     if config.run.resolve() == config.out.resolve():
         raise ArtifactError(f"--out {config.out}: is the run itself; name another folder")
     inputs = {
-        "adapter": config.run / "adapter_model.safetensors",
+        "adapter": config.run / _ADAPTER_WEIGHTS,
         "spec": config.run / SPEC_FILE,
     }
-    run = open_run(config.out, "train merge", config, inputs=inputs)
+    run = open_run(config.out, "train merge", config, inputs=inputs, free_fields=("verify",))
     if run.finished:
         return config.out
-    backbone, spec = load_model(config.run, "cpu")
+    backbone, spec = load_model(config.run, "cpu", verify=config.verify)
     for pattern in _CATALOG_FILES:
         for file in config.run.glob(pattern):
             shutil.copyfile(file, config.out / file.name)
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out
+
+
+def _with_adapter(model: Any, folder: Path, *, merged: bool) -> Any:
+    """The model with an adapter, all of whose weights are in its file; peft only warns."""
+    peft = require("peft", extra="train")
+    path = folder / _ADAPTER_WEIGHTS
+    if not path.exists():
+        raise BackboneError(f"{path}: no such file; copy or train the adapter again")
+    with loading(folder, _ADAPTER_WEIGHTS), safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    with loading(folder, _ADAPTER_FILE), warnings.catch_warnings(action="ignore"):
+        described = read_json(folder / _ADAPTER_FILE)
+        for name in ("r", "lora_alpha", "lora_dropout"):
+            if type(described.get(name)) not in (int, float):
+                raise BackboneError(
+                    f"{folder / _ADAPTER_FILE}: {name}: found {described.get(name)!r}; expected a "
+                    "number; copy or train the adapter again"
+                )
+        try:
+            adapted = peft.PeftModel.from_pretrained(model, folder)
+        except KeyError as error:
+            # The rows of new tokens are looked up, where other weights are passed over.
+            _check_adapter(path, missing={str(name) for name in error.args} - found)
+            raise
+        # As `save_backbone` writes it.
+        expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        _check_adapter(path, missing=expected - found, unexpected=found - expected)
+        return adapted.merge_and_unload(safe_merge=True) if merged else adapted
+
+
+def _check_adapter(path: Path, missing: set[str], unexpected: Collection[str] = ()) -> None:
+    for wrong, what in ((missing, "misses"), (unexpected, "has no place for")):
+        if wrong:
+            raise BackboneError(
+                f"{path}: {what} the weights {named(wrong)}; expected those that {_ADAPTER_FILE} "
+                "describes; copy or train it again"
+            )
 
 
 def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
@@ -461,7 +502,11 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
 
 @torch.no_grad()
 def _checked(backbone: Backbone, name: str) -> Backbone:
-    model, tokens = backbone.model, len(backbone.tokenizer)
+    model, tokens = backbone.model, max(backbone.tokenizer.get_vocab().values()) + 1
+    check_own_ids(
+        backbone.tokenizer,
+        (backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids),
+    )
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < tokens:
         raise BackboneError(
@@ -471,10 +516,11 @@ def _checked(backbone: Backbone, name: str) -> Backbone:
     # Losses and decoding multiply by a few rows of the output layer instead of calling it; a model
     # that scales or caps its logits afterwards would silently be trained on other scores.
     ids = torch.arange(min(8, rows), device=model.device)[None]
-    weight, bias = output_rows(model)
-    expected = nn.functional.linear(base_model(model)(ids).last_hidden_state, weight, bias)
+    with loading(name, "weights or config.json"):
+        weight, bias = output_rows(model)
+        expected = nn.functional.linear(base_model(model)(ids).last_hidden_state, weight, bias)
+        scores = model(ids).logits
     tolerance = 1e-3 if weight.dtype == torch.float32 else 1e-2
-    scores = model(ids).logits
     if not torch.allclose(scores.float(), expected.float(), rtol=tolerance, atol=tolerance):
         raise BackboneError(
             f"{name}: transforms the scores of its output layer (soft-capping or scaling), which "

@@ -204,8 +204,14 @@ def recommend(settings: config.RecommendConfig) -> None:
     _check_categories(categories, catalog)
 
     from reclm.recommender import Recommender
+    from reclm.spec import untrained_warning
 
-    recommender = Recommender.from_pretrained(settings.model, device=settings.device)
+    recommender = Recommender.from_pretrained(
+        settings.model, device=settings.device, verify=settings.verify
+    )
+    warning = untrained_warning(recommender.spec)
+    if warning is not None:
+        sys.stderr.write(f"{warning}\n")
     found = recommender.recommend(
         history,
         k=settings.k,

@@ -381,6 +381,8 @@ class ServeConfig:
         host: Address to listen on; any but this machine's own needs --keys.
         port: Port to listen on; 0 takes a free one and says which.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
         state: SQLite file that keeps changes of the catalogs; without one they end with the
             process.
         sessions: SQLite file that keeps conversations, for requests that name one; none are kept
@@ -407,6 +409,7 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     device: str = "auto"
+    verify: bool = True
     state: Path | None = None
     sessions: Path | None = None
     keys: Path | None = None
@@ -810,10 +813,13 @@ class MergeConfig:
     Attributes:
         run: Run folder of `reclm train sft` or `reclm train grpo`.
         out: Folder for the merged model.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
     """
 
     run: Path
     out: Path
+    verify: bool = True
 
 
 @dataclass(frozen=True)
@@ -838,6 +844,8 @@ class EvaluateRecommendConfig:
         batch_size: Users per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
         seed: Seed of the bootstrap and of the user sample.
     """
 
@@ -855,6 +863,7 @@ class EvaluateRecommendConfig:
     batch_size: int = 64
     bootstrap: int = 1000
     device: str = "auto"
+    verify: bool = True
     seed: int = 0
 
 
@@ -888,6 +897,8 @@ class EvaluateChatConfig:
         batch_size: Conversations per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
         seed: Seed of the bootstrap, and of the users and questions drawn.
     """
 
@@ -913,6 +924,7 @@ class EvaluateChatConfig:
     batch_size: int = 16
     bootstrap: int = 1000
     device: str = "auto"
+    verify: bool = True
     seed: int = 0
 
 
@@ -934,6 +946,8 @@ class EvaluateRetrievalConfig:
         batch_size: Users per batch; results do not depend on it.
         bootstrap: Resamples of the confidence intervals.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
         seed: Seed of the bootstrap and of the user sample.
     """
 
@@ -950,6 +964,7 @@ class EvaluateRetrievalConfig:
     batch_size: int = 64
     bootstrap: int = 1000
     device: str = "auto"
+    verify: bool = True
     seed: int = 0
 
 
@@ -969,6 +984,8 @@ class EvaluateGeneralConfig:
         chat_template: Put questions as messages of a chat.
         batch_size: Questions per batch.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
         seed: Seed of the examples drawn.
     """
 
@@ -983,6 +1000,7 @@ class EvaluateGeneralConfig:
     chat_template: bool = False
     batch_size: int = 8
     device: str = "auto"
+    verify: bool = True
     seed: int = 0
 
 
@@ -1041,6 +1059,8 @@ class RecommendConfig:
         decode: Rank the items the model would write first (beam), or have it write a list.
         format: Print a table or JSON.
         device: Device to run on; auto takes CUDA where there is one.
+        verify: Check the model's files against the checksums recorded when it was trained;
+            false loads huge models sooner.
     """
 
     model: Path
@@ -1052,6 +1072,7 @@ class RecommendConfig:
     decode: Decode = "beam"
     format: Literal["table", "json"] = "table"
     device: str = "auto"
+    verify: bool = True
 
 
 @dataclass(frozen=True)

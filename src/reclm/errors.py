@@ -85,6 +85,12 @@ class MissingExtraError(ReclmError, ImportError):
     """An optional dependency is not installed."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, with the one that it announces."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]) if lines else ""
+
+
 def require(module: str, *, extra: str) -> ModuleType:
     """Imports an optional dependency.
 

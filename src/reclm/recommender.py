@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from reclm.answer import Answer, AnswerText, Recommendation, recommendation
-from reclm.backbone import Backbone, ModelSpec, load_model, load_spec
+from reclm.backbone import SPEC_FILE, Backbone, ModelSpec, load_model, load_spec
 from reclm.config import Decode
 from reclm.data.catalog import Catalog, Item
 from reclm.data.chat import Role
@@ -26,6 +26,7 @@ from reclm.dialogue.render import Message, Renderer, Text
 from reclm.dialogue.tasks import ListScaffold, fit_history, list_scaffold, recommend_messages
 from reclm.dialogue.templates import wording_named
 from reclm.errors import (
+    BackboneError,
     CatalogError,
     ConfigError,
     ContextLengthError,
@@ -134,7 +135,7 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True
+        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True, verify: bool = True
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -143,8 +144,11 @@ class Recommender:
             device: ``auto``, ``cpu``, ``cuda``, ...
             frozen: Nothing will change the weights; see
                 :class:`~reclm.decoding.packed.PackedModel`.
+            verify: Check the files against the checksums that were recorded when the model was
+                trained; without, huge models load sooner.
 
         Raises:
+            ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged.
             DataError: The catalog is.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
@@ -152,9 +156,14 @@ class Recommender:
         """
         catalog = Catalog.load(folder)
         semantic_ids = None
-        if load_spec(folder).item_form == "codes":
+        spec = load_spec(folder)
+        try:
+            wording_named(spec.wording)
+        except ConfigError as error:
+            raise BackboneError(f"{Path(folder) / SPEC_FILE}: wording: {error}") from error
+        if spec.item_form == "codes":
             semantic_ids = load_semantic_ids(folder, catalog)
-        backbone, spec = load_model(folder, device)
+        backbone, spec = load_model(folder, device, verify=verify)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
         return cls(backbone, spec, catalog, semantic_ids, aliases, packed)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reclm.artifacts import MANIFEST, atomic_path, read_json
-from reclm.errors import BackboneError, VectorError
+from reclm.errors import BackboneError, VectorError, first_line
 from reclm.items.vectors import LARGEST, check_numbers
 
 HEAD_FILE = "retrieval.safetensors"
@@ -202,9 +202,10 @@ class RetrievalHead(nn.Module):
             (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
             head = cls(hidden, items, dim, origin=origin).to(device)
             head.load_state_dict(found)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise BackboneError(
-                f"{path}: not a readable retrieval head; restore it or train the model again"
+                f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
+                "the model again"
             ) from error
         # Not so for NaN either.
         if not bool(head.vectors.detach().abs().amax() <= LARGEST):
@@ -231,8 +232,12 @@ def vectors_origin(path: str | Path) -> str:
     path = Path(path)
     manifest = path.parent / MANIFEST
     found = read_json(manifest) if manifest.exists() else {}
-    if found.get("stage") != "items embed" or found.get("results", {}).get("file") != path.name:
+    try:
+        made_here = found["stage"] == "items embed" and found["results"]["file"] == path.name
+        settings = {name: found["config"][name] for name in _EMBED_FLAGS} if made_here else {}
+    except (LookupError, TypeError):
+        settings = {}
+    if not settings:
         return path.name
-    settings = found["config"]
-    flags = (f"--{name.replace('_', '-')} {settings[name]}" for name in _EMBED_FLAGS)
+    flags = (f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     return f"{_EMBED} {' '.join(flags)}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from reclm.errors import TokenizerError
@@ -30,6 +32,9 @@ def add_special_tokens(
 ) -> list[int]:
     """Adds special tokens behind the vocabulary; their rows depend on nothing but the old ones.
 
+    Ids that the vocabulary leaves unused are named first: the tokenizer counts its tokens to find
+    an id for a new one, and would give it that of a word.
+
     Args:
         model: A causal language model; its layers grow in place where they have no spare rows.
         tokenizer: Its tokenizer, which has none of the tokens; modified in place.
@@ -38,11 +43,16 @@ def add_special_tokens(
 
     Returns:
         Their ids.
+
+    Raises:
+        TokenizerError: One of them would share its id with another token.
     """
+    _name_unused_ids(tokenizer)
     tokenizer.add_tokens(list(names), special_tokens=True)
     new: list[int] = tokenizer.convert_tokens_to_ids(list(names))
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    check_own_ids(tokenizer, new)
+    if max(new) >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(max(new) + 1, mean_resizing=False)
     _start_rows(model, new, spread)
     return new
 
@@ -92,9 +102,45 @@ def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> 
     return tuple(special[name] for name in names)
 
 
+def check_own_ids(tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> None:
+    """Makes sure that no two tokens share one of these ids.
+
+    Raises:
+        TokenizerError: Names two that do.
+    """
+    names: dict[int, str] = {}
+    wanted = set(ids)
+    for name, number in sorted(tokenizer.get_vocab().items()):
+        if number in wanted and names.setdefault(number, name) != name:
+            raise TokenizerError(
+                f"tokenizer: {names[number]!r} and {name!r} are both token {number}; expected an "
+                "id for each; give the words of its tokenizer.json ids of their own, or choose "
+                "another model"
+            )
+
+
 def is_tied(model: Any) -> bool:
     """Whether the output layer shares the input embedding."""
     return model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def _name_unused_ids(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Makes the ids of a vocabulary 0, 1, 2, …, so that the next free one is their number."""
+    backend = tokenizer.backend_tokenizer
+    known = tokenizer.get_vocab()
+    if max(known.values()) < len(known):
+        return
+    described = json.loads(backend.to_str())
+    vocabulary = described["model"]["vocab"]
+    if not isinstance(vocabulary, dict):
+        return
+    taken = set(vocabulary.values())
+    added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
+    for number in range(max(taken)):
+        if number not in taken:
+            vocabulary[added.get(number, f"<|unused_{number}|>")] = number
+    described["added_tokens"] = []
+    backend.model = Tokenizer.from_str(json.dumps(described)).model
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from reclm.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
 from reclm.errors import CatalogError, DataError, TokenizerError
 from reclm.items.tokens import ItemTokens
 
-FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
-WITH_SYSTEM = ("chatml", "llama2", "llama3", "sentencepiece")
+FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
+WITH_SYSTEM = ("chatml", "gpt2", "llama2", "llama3", "sentencepiece")
 MARKERS = (
     *("<SOI>", "<EOI>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>", "<|end_of_text|>"),

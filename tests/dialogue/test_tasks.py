@@ -22,7 +22,7 @@ from reclm.dialogue.tasks import (
 from reclm.dialogue.templates import AlignmentWording, Wording, wordings
 from reclm.errors import ConfigError, DataError
 
-FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
+FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 WORDING = Wording("w", "I saw {history}; give me {item_count}.")
 TITLES = ("A", "B {history}", "C <SOI>", "D")
 

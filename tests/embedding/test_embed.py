@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from damage import flip_bit
 from reclm.artifacts import read_json
 from reclm.config import EmbedConfig
 from reclm.data.catalog import Catalog, Item
@@ -133,3 +134,10 @@ def test_wrong_settings_are_one_line(config: EmbedConfig) -> None:
         with pytest.raises(ConfigError, match=said):
             embed_items(replace(config, **changes))  # type: ignore[arg-type]
     assert not config.out.exists()
+
+
+def test_a_flipped_bit_of_a_vector_is_named(config: EmbedConfig) -> None:
+    path = embed_items(config)
+    flip_bit(path, path.stat().st_size - 3)
+    with pytest.raises(ArtifactError, match=f"{path.name}: is not as it was written"):
+        load_vectors(path)

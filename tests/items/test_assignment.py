@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import flip_bit
 from reclm.artifacts import MANIFEST, read_json
 from reclm.config import AssignConfig, QuantizeConfig
 from reclm.data.catalog import Catalog, Item
@@ -21,7 +24,7 @@ from reclm.items.assignment import (
 )
 from reclm.items.quantize import quantize_items
 from reclm.items.quantizers import load_quantizer
-from reclm.items.semantic_ids import SemanticIds
+from reclm.items.semantic_ids import SemanticIds, load_semantic_ids
 
 ITEMS = 40
 
@@ -311,3 +314,30 @@ def test_the_smallest_catalogs_get_codes(method: Any, items: int, tmp_path: Path
         assert (folder / PICTURE_FILE).read_bytes().startswith(b"\x89PNG")
     report = read_json(tmp_path / "ids" / REPORT_FILE)
     assert report["prefixes"]["count"] == items - 1
+
+
+def test_damage_to_codes_or_quantizer_is_named(
+    data: Path, vectors: Path, model: Path, tmp_path: Path
+) -> None:
+    config = AssignConfig(
+        data=data, out=tmp_path / "ids", model=str(model), vectors=vectors, device="cpu"
+    )
+    out = assign_items(config)
+    catalog = Catalog.load(data)
+    for name in ("toys.index.json", "toys.item2id"):
+        whole = (out / name).read_bytes()
+        # One digit becomes another: still a file of its kind, of other codes or rows.
+        damaged = re.sub(rb"\d(?=\D*$)", lambda found: b"%d" % (9 - int(found[0])), whole)
+        (out / name).write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=f"{name}: is not as it was written"):
+            load_semantic_ids(out, catalog)
+        (out / name).write_bytes(whole)
+    assert len(load_semantic_ids(out, catalog)) == ITEMS
+
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+    weights = next(copied.glob("*.safetensors"))
+    flip_bit(weights, weights.stat().st_size - 2)
+    best = "collision" if "collision" in weights.name else "reconstruction"
+    with pytest.raises(ArtifactError, match=f"{weights.name}: is not as it was written"):
+        load_quantizer(copied, best, torch.device("cpu"))

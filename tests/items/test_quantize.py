@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import drop_tensor, edit_json
 from reclm.artifacts import MANIFEST, read_json
 from reclm.config import QuantizeConfig
 from reclm.errors import ArtifactError, ConfigError, SemanticIdError, VectorError
@@ -337,6 +338,10 @@ def test_foreign_and_damaged_quantizers_are_named(vectors: Path, tmp_path: Path)
         load_quantizer(out, "collision", cpu).codes(np.zeros((3, 5), np.float32))
     weights = out / WEIGHTS[0]
     weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match=r"best-collision\.safetensors: is not as it was wr"):
+        load_quantizer(out, "collision", cpu)
+    # A folder without its manifest holds no checksums.
+    (out / MANIFEST).unlink()
     with pytest.raises(ArtifactError, match=r"best-collision\.safetensors: not the weights"):
         load_quantizer(out, "collision", cpu)
     (out / QUANTIZER_FILE).write_text("[]")
@@ -353,3 +358,22 @@ def test_the_largest_numbers_are_quantised(method: str, tmp_path: Path) -> None:
     last = json.loads((run / HISTORY_FILE).read_text())[-1]
     assert 0 < last["unexplained"] < 2
     assert load_quantizer(run, "collision", torch.device("cpu")).codes(rows).shape == (40, 2)
+
+
+def test_a_missing_level_or_tensor_is_named(vectors: Path, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    flat = quantize_items(small(vectors, tmp_path / "flat", method="rqkmeans"))
+    deep = quantize_items(small(vectors, tmp_path / "deep", epochs=1))
+    for out in (flat, deep):
+        # Without it the checksums are not looked at.
+        (out / MANIFEST).unlink()
+    levels = len(load_quantizer(flat, "collision", cpu).sizes)
+    drop_tensor(flat / CODEBOOKS_FILE, str(levels - 1))
+    with pytest.raises(ArtifactError, match=f"not the weights of this quantizer .*{levels - 1}"):
+        load_quantizer(flat, "collision", cpu)
+    name = drop_tensor(deep / weights_file("collision"), "decoder")
+    with pytest.raises(ArtifactError, match=f"not the weights of this quantizer .*{name}"):
+        load_quantizer(deep, "collision", cpu)
+    edit_json(deep / QUANTIZER_FILE, lambda found: found["sizes"].update(width=0))
+    with pytest.raises(ArtifactError, match="not the weights of this quantizer"):
+        load_quantizer(deep, "collision", cpu)

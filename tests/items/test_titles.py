@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import decoders, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from reclm.data.catalog import Catalog, Item
 from reclm.errors import DataError, TokenizerError
 from reclm.items.titles import canonical_spellings, canonical_titles, new_titles
-from reclm.items.tokens import EOI, SOI, ItemTokens
+from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids
 
-FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
+FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 
 
 def catalog_of(*titles: str, categories: dict[int, tuple[str, ...]] | None = None) -> Catalog:
@@ -121,7 +123,7 @@ def test_a_title_that_never_settles_names_its_item() -> None:
     from tokenizers import normalizers
 
     tokenizer = _lower_case_words("<unk>", "a", "night")
-    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("a ")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("night", "a night")
     with pytest.raises(DataError, match=r"item 'i0': title 'night' changes each time"):
         canonical_titles(catalog_of("night"), tokenizer)
 
@@ -248,3 +250,67 @@ def test_many_names_that_cannot_be_spelled_are_left_out_one_by_one() -> None:
     found = canonical_spellings([item] * len(texts), texts, tokenizer)
     assert found == ["night", None, None, "day", None, None] * 3
     assert canonical_spellings([item] * 2, ["dusk", "dawn"], tokenizer) == [None, None]
+
+
+def _spaced(pre_tokenizer: Any, decoder: Any) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a space of its own before a text."""
+    from tokenizers import Tokenizer, models, trainers
+
+    built = Tokenizer(models.BPE(unk_token="?"))
+    built.pre_tokenizer, built.decoder = pre_tokenizer, decoder
+    texts = ["Dune", "Alien (1979)", " the year 2010, Été, Ñandú and A to Z 3456"]
+    letters = sorted({*"".join(texts), *pre_tokenizers.ByteLevel.alphabet(), "▁"})
+    trainer: Any = trainers.BpeTrainer
+    built.train_from_iterator(
+        texts * 9, trainer(vocab_size=340, special_tokens=["?"], initial_alphabet=letters)
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="?")
+    tokenizer.add_tokens(["<SOI>", "<EOI>"], special_tokens=True)
+    return tokenizer
+
+
+SPACED = {
+    "byte level": (pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()),
+    "byte level, whole": (
+        pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+        decoders.ByteLevel(),
+    ),
+    "metaspace": (
+        pre_tokenizers.Metaspace(prepend_scheme="always"),
+        decoders.Metaspace(prepend_scheme="always"),
+    ),
+    "metaspace, decoded otherwise": (
+        pre_tokenizers.Metaspace(prepend_scheme="always"),
+        decoders.Metaspace(prepend_scheme="never"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPACED)
+def test_a_space_of_the_tokenizers_own_is_no_part_of_a_title(kind: str, tmp_path: Path) -> None:
+    tokenizer = _spaced(*SPACED[kind])
+    names = ["Alien (1979)", "Dune", "2010, the year", "(Dune)", "Été", "Alien (1979)", "A <SOI> Z"]
+    catalog = Catalog.from_items([Item(f"i{n}", name) for n, name in enumerate(names)], "films")
+    tokenizer.save_pretrained(tmp_path)
+    for own in (tokenizer, PreTrainedTokenizerFast.from_pretrained(tmp_path)):
+        titles = canonical_titles(catalog, own)
+        assert titles == (
+            "Alien (1979)", "Dune", "2010, the year", "(Dune)", "Été", "Alien (1979) (2)",
+            "A < SOI> Z",
+        )  # fmt: skip
+        items = ItemTokens.from_titles(titles, own)
+        soi, _ = control_token_ids(own)
+        for row, title in enumerate(titles):
+            assert items.decode(row, own) == title
+            # What stands in the span of a whole text is the item's row.
+            ids = own(f"I liked <SOI>{title}<EOI>, and", add_special_tokens=False)["input_ids"]
+            start = ids.index(soi) + 1
+            assert ids[start : start + len(items.row(row))] == items.row(row).tolist()
+
+
+def test_a_tokenizer_that_keeps_no_text_is_refused_by_name() -> None:
+    """Each digit is a text of its own, and gets a space."""
+    parts = [pre_tokenizers.Digits(individual_digits=True), *SPACED["byte level"][:1]]
+    tokenizer = _spaced(pre_tokenizers.Sequence(parts), decoders.ByteLevel())
+    with pytest.raises(TokenizerError, match=r"^tokenizer: 'one two \(3\)' comes back from it"):
+        canonical_titles(Catalog.from_items([Item("a", "Alien (1979)")], "films"), tokenizer)

@@ -12,7 +12,7 @@ from reclm.items.semantic_ids import SemanticIds, code_names
 from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids, tokenizer_fingerprint
 from reclm.items.trie import ItemTrie
 
-FAMILIES = ("chatml", "llama2", "llama3", "gemma", "sentencepiece")
+FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 MARKERS = ("<EOI>", "x <SOI> y", "<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn> z")
 
 

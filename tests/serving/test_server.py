@@ -22,6 +22,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from chatting import Server
+from reclm.backbone import Backbone, save_backbone
 from reclm.config import ServeConfig
 from reclm.errors import ArtifactError, BackboneError, ConfigError, DataError
 from reclm.serving.server import serve
@@ -367,6 +368,28 @@ def test_settings_that_cannot_work_are_one_clear_error(
         changes = {name: tmp_path / value for name, value in changes.items()}
     with pytest.raises(error, match=message):
         serve(ServeConfig(**{"model": model, "port": 0, **changes}))
+
+
+def test_a_model_that_was_never_trained_says_so(
+    tmp_path: Path, model: Path, books: Path, tiny_backbone: Backbone
+) -> None:
+    save_backbone(tmp_path / "bare", tiny_backbone)
+    bare = tmp_path / "bare"
+    for folder, trained in ((bare, False), (model, True)):
+        log = tmp_path / f"log-{trained}"
+        with Server(log, "--model", folder, "--domain", f"books={books}") as running:
+            names = httpx.get(f"{running.url}/v1/models").json()["data"]
+            assert [name["trained"] for name in names] == [trained] * len(names)
+            health = httpx.get(f"{running.url}/healthz").json()
+            assert health == {"status": "ok", "trained": trained}
+            while "--state keeps them" not in running.said:
+                time.sleep(0.02)
+            said = running.said
+        assert ("reclm: untrained chat model on http" in said) is not trained
+        assert ("reclm: cgen model on http" in said) is trained
+        warned = f"{bare} was never trained on a catalog" in said
+        assert warned is not trained
+        assert (f"train it first: reclm train sft --model {bare}" in said) is not trained
 
 
 def test_model_without_a_catalog_and_a_broken_catalog(tmp_path: Path, model: Path) -> None:

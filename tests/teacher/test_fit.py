@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from damage import flip_bit
 from reclm.artifacts import MANIFEST, read_json
 from reclm.config import MovieLensConfig, TeacherFitConfig
 from reclm.data.catalog import Catalog
@@ -280,3 +281,12 @@ def test_movielens_is_learned_within_minutes(ml100k_source: Path, tmp_path: Path
         [test.history for test in tests], [[test.target] for test in tests], exclude_seen=True
     )
     assert np.mean(np.concatenate(ranks) <= 10) >= 0.15
+
+
+def test_a_flipped_bit_of_a_teacher_is_named(walks: Path, catalog: Catalog, tmp_path: Path) -> None:
+    out = fit_teacher(small(walks, tmp_path / "run", epochs=1))
+    load_teacher(out, catalog, "cpu")
+    weights = out / WEIGHTS_FILE
+    flip_bit(weights, weights.stat().st_size - 4)
+    with pytest.raises(ArtifactError, match=f"{WEIGHTS_FILE}: is not as it was written"):
+        load_teacher(out, catalog, "cpu")

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from damage import drop_tensor
 from reclm.errors import TeacherError
 from reclm.teacher.sasrec import (
     TEACHER_FILE,
@@ -16,7 +17,6 @@ from reclm.teacher.sasrec import (
     SasRec,
     SasRecSizes,
     load_network,
-    resolve_device,
     save_network,
 )
 
@@ -151,6 +151,24 @@ def test_damage_is_named(network: SasRec, tmp_path: Path) -> None:
         load_network(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "value"), [("heads", 0), ("num_items", -1), ("hidden", "16")])
+def test_sizes_that_cannot_be_are_one_line(
+    network: SasRec, tmp_path: Path, name: str, value: object
+) -> None:
+    save_network(tmp_path, network, "print")
+    _edit(tmp_path, sizes=vars(network.sizes) | {name: value})
+    with pytest.raises(TeacherError, match="damaged teacher") as caught:
+        load_network(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_tensor_is_named(network: SasRec, tmp_path: Path) -> None:
+    save_network(tmp_path, network, "print")
+    name = drop_tensor(tmp_path / WEIGHTS_FILE, "position")
+    with pytest.raises(TeacherError, match=f'damaged teacher .*Missing key.*"{name}"'):
+        load_network(tmp_path)
+
+
 def test_weights_that_are_not_finite_are_refused(network: SasRec, tmp_path: Path) -> None:
     save_network(tmp_path, network, "print")
     tensors = load_file(tmp_path / WEIGHTS_FILE)
@@ -158,9 +176,3 @@ def test_weights_that_are_not_finite_are_refused(network: SasRec, tmp_path: Path
     save_file(tensors, tmp_path / WEIGHTS_FILE)
     with pytest.raises(TeacherError, match="not finite"):
         load_network(tmp_path)
-
-
-def test_an_unknown_device_is_named() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(TeacherError, match="--device abacus: not usable"):
-        resolve_device("abacus")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from damage import edit_json
 from reclm import Catalog, Item, Recommender
 from reclm.artifacts import read_json
 from reclm.backbone import Backbone, ModelSpec, merge_run
@@ -172,6 +174,24 @@ def test_adapter_is_sampled_from_and_merges(
     assert [one.score for one in before] != pytest.approx([one.score for one in found[0]])
 
 
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_sampling_flags_beside_a_model_stop_no_training(
+    tune: str, settings: Settings, models: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(models["cgen"], tmp_path / "model")
+    flags = {"do_sample": False, "temperature": 0.7, "top_k": 20}
+    settings_file = tmp_path / "model" / "generation_config.json"
+    edit_json(settings_file, lambda config: config.update(flags))
+    # The change is meant.
+    manifest = tmp_path / "model" / "manifest.json"
+    edit_json(manifest, lambda found: found["files"].pop("generation_config.json"))
+    config = settings(
+        model=tmp_path / "model", tune=tune, max_steps=1, checkpoint_every=1, validation_users=0
+    )
+    train_grpo(config)
+    assert read_json(config.out / "manifest.json")["status"] == "finished"
+
+
 def test_beams_and_the_variants_of_the_loss_run(settings: Settings, tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [
         {"rollout": "beam", "list_length": 1, "reward": ("rule", "ranking"), "exclude_seen": True},
@@ -301,6 +321,8 @@ def test_named_errors_before_anything_is_loaded(
     # A model without control tokens was not trained by reclm, and has no reclm.json.
     with pytest.raises(BackboneError, match=r"holds no reclm.json"):
         train_grpo(settings(model=tiny_folder))
+    with pytest.raises(ConfigError, match="--device cuda:77: not usable"):
+        train_grpo(settings(device="cuda:77"))
     with pytest.raises(ConfigError, match="--num-generations 3: does not divide the 8 answers"):
         train_grpo(settings(num_generations=3))
     with pytest.raises(ConfigError, match="--max-samples 1: fewer than the 2 prompts of a step"):

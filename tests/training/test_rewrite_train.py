@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from damage import edit_json
 from reclm.artifacts import read_json
 from reclm.backbone import Backbone, save_backbone
 from reclm.cli import main
@@ -139,8 +141,13 @@ def scorers(
 
 
 def test_five_rewards_train_a_tiny_model(tmp_path: Path, rows: Path, scorers: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(scorers.parent / "model", base)
+    # As many models are published; it stood in the way of the checkpoints.
+    flags = {"do_sample": False, "temperature": 0.7, "top_k": 20}
+    edit_json(base / "generation_config.json", lambda config: config.update(flags))
     flags = {
-        "data": rows, "model": scorers.parent / "model", "scorers": scorers,
+        "data": rows, "model": base, "scorers": scorers,
         "out": tmp_path / "out",
         "num-generations": 4, "batch-size": 8, "max-steps": 3, "max-tokens": 8,
         "learning-rate": 1e-3, "tune": "full", "device": "cpu",
@@ -225,6 +232,7 @@ def test_original_titles_keep_their_neighbours_and_others_do_not(rows: Path, sco
         ({"data": Path("nowhere")}, "reclm rewrite data"),
         ({"scorers": Path("nowhere.yaml")}, "no such file"),
         ({"max_steps": 0}, "--max-steps"),
+        ({"device": "cuda:77"}, "--device cuda:77: not usable"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +19,13 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
+from damage import cut, edit_json, flip_bit
 from reclm.artifacts import read_json
 from reclm.backbone import load_model, merge_run
 from reclm.config import MergeConfig, SftConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, leave_one_out
-from reclm.errors import ArtifactError, ConfigError, DataError
+from reclm.errors import ArtifactError, ConfigError, DataError, ReclmError
 from reclm.items.aliases import ALIASES
 from reclm.recommender import Recommender
 from reclm.teacher.client import load_teacher
@@ -294,6 +297,61 @@ def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
     check_merged(config.out, merged)
 
 
+@pytest.fixture
+def careless_base(tiny_folder: Path, tmp_path: Path) -> str:
+    """A chat model with sampling flags beside `do_sample: false`, as many are published."""
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_folder, folder)
+    flags = {"do_sample": False, "temperature": 0.7, "top_k": 20}
+    edit_json(folder / "generation_config.json", lambda config: config.update(flags))
+    return str(folder)
+
+
+def test_sampling_flags_of_a_base_stop_no_training(
+    settings: Settings, careless_base: str, tmp_path: Path
+) -> None:
+    config = settings(model=careless_base, tune="lora", max_steps=2, checkpoint_every=1)
+    train_sft(config)
+    check_merged(config.out, merge_run(MergeConfig(run=config.out, out=tmp_path / "merged")))
+    whole = settings(model=careless_base, max_steps=2, checkpoint_every=1, out=tmp_path / "whole")
+    train_sft(whole)
+    assert len(Recommender.from_pretrained(whole.out, "cpu").recommend(["i1"], k=2)) == 2
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_flipped_bit_or_a_cut_in_any_file_is_named(settings: Settings, tune: str) -> None:
+    config = settings(model="tiny", tune=tune, max_steps=1)
+    train_sft(config)
+    files = read_json(config.out / "manifest.json")["files"]
+    kept = {"model.safetensors"} if tune == "full" else {"adapter_model.safetensors"}
+    kept |= {"reclm.json", "metas.jsonl", "tokenizer.json", "config.json"} - (
+        set() if tune == "full" else {"config.json"}
+    )
+    assert kept <= files.keys()
+    assert tune == "full" or "base/model.safetensors" in files
+    for name in files:
+        path = config.out / name
+        whole = path.read_bytes()
+        for damage in (flip_bit, lambda path: cut(path, 1), Path.unlink):
+            damage(path)
+            with pytest.raises(ReclmError, match=re.escape(path.name)) as caught:
+                load_model(config.out, "cpu")
+            assert "\n" not in str(caught.value)
+            path.write_bytes(whole)
+    load_model(config.out, "cpu")
+    # A change that is meant, and those who have no time to look.
+    settings_file = config.out / ("" if tune == "full" else "base") / "generation_config.json"
+    edit_json(settings_file, lambda found: found.update(repetition_penalty=1.1))
+    with pytest.raises(ArtifactError, match=r"generation_config\.json: is not as it was written"):
+        Recommender.from_pretrained(config.out, "cpu")
+    Recommender.from_pretrained(config.out, "cpu", verify=False)
+    if tune == "lora":
+        merge = MergeConfig(run=config.out, out=config.out.parent / "merged")
+        with pytest.raises(ArtifactError, match=r"generation_config\.json: is not as"):
+            merge_run(merge)
+        merge_run(replace(merge, verify=False))
+
+
 def check_merged(run: Path, merged: Path) -> None:
     """A merged folder loads with plain transformers and yields the adapter's logits."""
     adapted, _ = load_model(run, "cpu")
@@ -417,6 +475,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),
     ({"lora_r": 0}, "--lora-r 0: expected at least 1"),
     ({"seed": -1}, "--seed -1: expected at least 0"),
+    ({"device": "cuda:77"}, "--device cuda:77: not usable"),
+    ({"device": "abacus"}, "--device abacus: not usable"),
 ]
 
 

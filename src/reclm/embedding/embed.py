@@ -15,11 +15,11 @@ from rich.console import Console
 from reclm.artifacts import atomic_path, open_run
 from reclm.config import EmbedConfig
 from reclm.data.catalog import CATEGORIES, METAS, Catalog
+from reclm.devices import resolve_device
 from reclm.embedding.encoders import TextEncoder, encoder_folder, load_encoder
 from reclm.errors import ConfigError, VectorError
 from reclm.items.texts import item_texts, text_wording_named
 from reclm.items.vectors import LARGEST, load_vectors, save_vectors, unusable_rows, vectors_name
-from reclm.pretrained import resolve_device
 from reclm.progress import with_progress
 
 _STAGE = "items embed"

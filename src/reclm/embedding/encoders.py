@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from reclm.errors import BackboneError, require
-from reclm.pretrained import load_decoder, loading, minilm, source_of
+from reclm.pretrained import check_weights, load_decoder, loading, minilm, source_of
 
 MINILM = "minilm"
 
@@ -185,8 +185,21 @@ def load_encoder(
             local_files_only=folder is not None,
             model_kwargs={"dtype": dtype},
         )
+        _check_sentence(model, sentence)
     if not isinstance(sentence.tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"--model {model}: reads no text by tokens; choose another model")
     limit = min(max_tokens, sentence.max_seq_length or max_tokens)
     sentence.max_seq_length = limit
     return SentenceEncoder(sentence.eval(), limit)
+
+
+def _check_sentence(name: str, sentence: Any) -> None:
+    """Makes sure that all weights came from the files; sentence-transformers does not tell."""
+    for module in sentence.modules():
+        if isinstance(module, PreTrainedModel):
+            # Read a second time, without memory for the weights: it takes milliseconds.
+            _, loaded = type(module).from_pretrained(
+                module.name_or_path, output_loading_info=True, device_map="meta"
+            )
+            # Sentence vectors are made of the last layer's states, which a pooler comes after.
+            check_weights(name, loaded, unused="pooler.")

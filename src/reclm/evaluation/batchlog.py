@@ -54,10 +54,10 @@ class Shards:
                 "`accelerate launch` or torchrun, or unset it"
             )
         accelerate = require("accelerate", extra="evaluate")
-        import torch
+        from reclm.devices import resolve_device
 
         # Without this accelerate would leave each of them alone where there is no GPU.
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        on_cpu = resolve_device(device).type == "cpu"
         state = accelerate.PartialState(cpu=on_cpu, timeout=_PATIENCE)
         if state.num_processes != started:
             raise ConfigError(
@@ -80,7 +80,6 @@ class Shards:
         """The device of this process: with ``auto`` the GPUs are dealt out."""
         if wanted != "auto" or self.count == 1:
             return wanted
-        import torch
 
         gpus = torch.cuda.device_count()
         return f"cuda:{self.local_index % gpus}" if gpus else "cpu"

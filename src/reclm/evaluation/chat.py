@@ -79,7 +79,11 @@ def evaluate_chat(config: EvaluateChatConfig) -> Path:
     if not shards.is_main:
         shards.wait()
     run = open_run(
-        config.out, "evaluate chat", config, inputs=_inputs(config), free_fields=("batch_size",)
+        config.out,
+        "evaluate chat",
+        config,
+        inputs=_inputs(config),
+        free_fields=("batch_size", "verify"),
     )
     if shards.is_main:
         shards.wait()
@@ -97,7 +101,12 @@ def evaluate_chat(config: EvaluateChatConfig) -> Path:
     rounds = plan_rounds([held_out(user) for user in users], config)
     device = shards.device(config.device)
     recommender = load_recommender(
-        config.model, catalog, device, config.index or config.data, config.vectors
+        config.model,
+        catalog,
+        device,
+        config.index or config.data,
+        config.vectors,
+        verify=config.verify,
     )
 
     def converse(positions: Sequence[int]) -> list[dict[str, Any]]:
@@ -198,7 +207,7 @@ def _perplexities(
             from reclm.backbone import load_backbone
             from reclm.items.tokens import ItemTokens
 
-            backbone = load_backbone(config.before, device=device)
+            backbone = load_backbone(config.before, device=device, verify=config.verify)
             titles = recommender.catalog.titles
             renderer = Renderer(
                 backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)

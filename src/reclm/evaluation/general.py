@@ -42,7 +42,7 @@ def evaluate_general(config: EvaluateGeneralConfig) -> Path:
     inputs = dict(model_files(config.model))
     if config.task_path is not None:
         inputs["tasks"] = config.task_path
-    run = open_run(config.out, "evaluate general", config, inputs=inputs)
+    run = open_run(config.out, "evaluate general", config, inputs=inputs, free_fields=("verify",))
     if not run.finished:
         found = {}
         for name in ("before", "after") if config.before else ("after",):
@@ -135,8 +135,8 @@ def _load(config: EvaluateGeneralConfig, name: str) -> Backbone:
     from reclm.backbone import load_backbone, load_model
 
     if name == "before":
-        return load_backbone(config.before, device=config.device)
-    return load_model(config.model, config.device)[0]
+        return load_backbone(config.before, device=config.device, verify=config.verify)
+    return load_model(config.model, config.device, verify=config.verify)[0]
 
 
 def _cell(found: Mapping[str, float | None] | None) -> str:

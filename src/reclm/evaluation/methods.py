@@ -62,7 +62,8 @@ def is_language_model(model: str) -> bool:
 
 def _is_teacher(model: str) -> bool:
     manifest = Path(model) / MANIFEST
-    return manifest.exists() and str(read_json(manifest).get("stage")).startswith("teacher ")
+    found = read_json(manifest) if manifest.exists() else {}
+    return isinstance(found, dict) and str(found.get("stage")).startswith("teacher ")
 
 
 def model_files(model: str) -> dict[str, Path]:
@@ -105,7 +106,12 @@ def load_method(
         return Method(POPULARITY, _ask_teacher(popularity, catalog, config))
     if is_language_model(config.model):
         recommender = load_recommender(
-            config.model, catalog, device, config.index or config.data, config.vectors
+            config.model,
+            catalog,
+            device,
+            config.index or config.data,
+            config.vectors,
+            verify=config.verify,
         )
         return Method(recommender.spec.method, _ask_model(recommender, config))
     teacher = open_teacher(config.model, catalog, device)
@@ -113,7 +119,13 @@ def load_method(
 
 
 def load_recommender(
-    model: str | Path, catalog: Catalog, device: str, index: str | Path, vectors: str
+    model: str | Path,
+    catalog: Catalog,
+    device: str,
+    index: str | Path,
+    vectors: str,
+    *,
+    verify: bool = True,
 ) -> Recommender:
     """Loads a language model, for the catalog to be scored on.
 
@@ -124,15 +136,17 @@ def load_recommender(
         device: Device to run on.
         index: Folder of index files, for a model that writes codes.
         vectors: File of item vectors, for a model that retrieves; empty for none.
+        verify: Check the model's files against their checksums.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         ConfigError: Vectors are given and of no use.
         SemanticIdError: Index files are needed, and missing or damaged.
         VectorError: Vectors are needed, and missing or do not fit.
     """
     from reclm.recommender import Recommender
 
-    recommender = Recommender.from_pretrained(model, device=device)
+    recommender = Recommender.from_pretrained(model, device=device, verify=verify)
     own = recommender.catalog.fingerprint == catalog.fingerprint
     if vectors and (own or recommender.backbone.head is None):
         raise ConfigError(

@@ -87,7 +87,7 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         config,
         inputs=inputs,
         identities=identities(config),
-        free_fields=("batch_size",),
+        free_fields=("batch_size", "verify"),
     )
     if shards.is_main:
         shards.wait()

@@ -79,7 +79,11 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         inputs["vectors"] = existing_vectors(config.vectors)
     require("matplotlib", extra="plot")
     run = open_run(
-        config.out, "evaluate retrieval", config, inputs=inputs, free_fields=("batch_size",)
+        config.out,
+        "evaluate retrieval",
+        config,
+        inputs=inputs,
+        free_fields=("batch_size", "verify"),
     )
     console = Console(stderr=True)
     if run.finished:
@@ -90,7 +94,12 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
     recommender = load_recommender(
-        config.model, catalog, config.device, config.data, config.vectors
+        config.model,
+        catalog,
+        config.device,
+        config.data,
+        config.vectors,
+        verify=config.verify,
     )
     if recommender.backbone.head is None:
         raise ConfigError(

@@ -105,7 +105,7 @@ def _fit_kmeans(
     save_weights(config.out / CODEBOOKS_FILE, named)
     write_json(config.out / HISTORY_FILE, history)
     draw_learning(config.out / PICTURE_FILE, history, config.codebooks, "level")
-    save_description(config.out, None, sample=count, last=history[-1])
+    save_description(config.out, None, levels=len(codebooks), sample=count, last=history[-1])
     return {"sample": count, "last": history[-1]}
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reclm.artifacts import atomic_path, read_json, versions, write_json
-from reclm.errors import ArtifactError, DataError, VectorError
+from reclm.checksums import verify_checksums
+from reclm.errors import ArtifactError, DataError, VectorError, first_line
 from reclm.items.codebooks import last_distances, residual_codes, sum_of_codes
 from reclm.items.rqvae import RqVae, RqVaeSizes
 
@@ -161,7 +162,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         device: Where to compute.
 
     Raises:
-        ArtifactError: The folder holds no quantizer, or a damaged one.
+        ArtifactError: The folder holds no quantizer, or one that is damaged or was changed.
     """
     folder = Path(folder)
     try:
@@ -174,19 +175,22 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         raise ArtifactError(f"{folder / QUANTIZER_FILE}: not the description of a quantizer")
     rqvae = described.get("method") == "rqvae"
     path = folder / (weights_file(best) if rqvae else CODEBOOKS_FILE)
+    verify_checksums(folder, (QUANTIZER_FILE, path.name))
     try:
         tensors = load_file(path, device=str(device))
         if not rqvae:
-            return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(len(tensors))])
+            levels = described.get("levels", len(tensors))
+            return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(levels)])
         sizes = described["sizes"] | {
             name: tuple(described["sizes"][name]) for name in ("layers", "codebooks")
         }
         with torch.random.fork_rng(devices=[]):
             network = RqVae(RqVaeSizes(**sizes)).to(device)
         network.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
+    ) as error:  # fmt: skip
         raise ArtifactError(
-            f"{path}: not the weights of this quantizer ({reason}); train it again"
+            f"{path}: not the weights of this quantizer ({first_line(error)}); train it again"
         ) from error
     return Quantizer.of_network(network)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from reclm.artifacts import atomic_path
 from reclm.config import QuantizeConfig
-from reclm.errors import ArtifactError, SemanticIdError
+from reclm.errors import ArtifactError, SemanticIdError, first_line
 from reclm.items.kmeans import residual_kmeans
 from reclm.items.learning import Entry, LearningReport, code_use
 from reclm.items.quantizers import Quantizer, save_weights, weights_file
@@ -277,7 +277,7 @@ class RqVaeFit:
                     )
             self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ArtifactError(
                 f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
             ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from reclm.artifacts import atomic_path
+from reclm.checksums import verify_checksums
 from reclm.data.documents import Entry, entries
 from reclm.errors import CatalogError, DataError, SemanticIdError
 from reclm.reading import read_text
@@ -288,12 +289,15 @@ def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
     """Reads the index files in a folder, whatever the data set is called.
 
     Raises:
+        ArtifactError: They are not those that were written.
         SemanticIdError: They are missing, or see :meth:`SemanticIds.load`.
     """
     missing = missing_index(folder)
     if missing:
         raise SemanticIdError(f"{missing}; make them for its catalog with `reclm items assign`")
-    return SemanticIds.load(folder, index_name(folder) or "", catalog)
+    name = index_name(folder) or ""
+    verify_checksums(folder, (f"{name}{INDEX}", f"{name}{ITEM2ID}"))
+    return SemanticIds.load(folder, name, catalog)
 
 
 def _read_rows(path: Path) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from reclm.data.cleaning import clean_title
-from reclm.errors import DataError
+from reclm.errors import DataError, TokenizerError
 from reclm.items.tokens import (
     EOI,
     SOI,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from reclm.data.catalog import Catalog, Item
 
 _ROUNDS = 5
+_PLAIN = "one two (3)"
 # Endings that are tried to tell an item from others, where the tokenizer loses them.
 _MOST_TRIES = 1000
 
@@ -43,7 +44,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
 
     Raises:
         DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing.
+        TokenizerError: A control token is missing, or the tokenizer keeps no text at all.
     """
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
@@ -160,6 +161,7 @@ def _stable(
 
     Raises:
         DataError: A title is or becomes empty, cannot be spelled, or never settles.
+        TokenizerError: No title would settle.
     """
     settled, refused = _settled(items, titles, tokenizer, markup)
     for message in refused.values():
@@ -209,6 +211,8 @@ def _settled(
         pending = unstable
         if not pending:
             break
+    if pending:
+        _require_kept_text(tokenizer)
     for row in pending:
         refuse(
             row,
@@ -216,6 +220,24 @@ def _settled(
             "can spell",
         )
     return settled, refused
+
+
+def _require_kept_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none.
+
+    Raises:
+        TokenizerError: A text that could hardly be plainer changes each time.
+    """
+    text = _PLAIN
+    for _ in range(_ROUNDS):
+        [found] = decode_rows(encode_titles([text], tokenizer), tokenizer)
+        if found == text:
+            return
+        text = " ".join(found.split())
+    raise TokenizerError(
+        f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each time; "
+        "no title can be written with it; choose a model whose tokenizer keeps text"
+    )
 
 
 def _unknown_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:

@@ -329,11 +329,15 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """Text of each row of token ids, special tokens included."""
-    decoded: list[str] = tokenizer.backend_tokenizer.decode_batch(
-        [list(row) for row in rows], skip_special_tokens=False
+    """Text of each row of token ids as it stands right after ``<SOI>``, special tokens included.
+
+    A space that the tokenizer itself puts before the first word there is no part of the text.
+    """
+    [probe] = _encode([f"{SOI}a"], tokenizer, special_as_text=False)
+    first, *decoded = tokenizer.backend_tokenizer.decode_batch(
+        [probe[1:], *map(list, rows)], skip_special_tokens=False
     )
-    return decoded
+    return [text.removeprefix(" ") for text in decoded] if first == " a" else decoded
 
 
 def _encode(

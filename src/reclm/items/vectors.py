@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from reclm.artifacts import atomic_path
+from reclm.checksums import verify_checksums
 from reclm.errors import VectorError
 
 _ROWS_AT_ONCE = 1 << 14
@@ -44,6 +45,7 @@ def load_vectors(
         num_items: Items of the catalog the rows belong to; None takes any number.
 
     Raises:
+        ArtifactError: The file is not the one that `reclm items embed` wrote.
         VectorError: The file is missing or no such file, has another shape, or a row holds NaN,
             infinity or a number beyond :data:`LARGEST`; names the first such row.
     """
@@ -68,6 +70,7 @@ def load_vectors(
             f"{path}: holds {len(vectors)} rows; expected one for each of the {num_items} items of "
             "the catalog"
         )
+    verify_checksums(path.parent, (path.name,))
     check_numbers(vectors, str(path))
     return vectors.astype(np.float32, copy=False)
 

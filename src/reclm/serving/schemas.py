@@ -213,13 +213,14 @@ class Recommendations(BaseModel):
 
 
 class Model(BaseModel):
-    """A name that requests may give."""
+    """A name that requests may give; whether its model was trained on a catalog."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "reclm"
     domain: str | None = None
+    trained: bool = True
 
 
 class Models(BaseModel):

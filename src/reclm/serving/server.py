@@ -34,6 +34,7 @@ def serve(config: ServeConfig) -> None:
     from reclm.serving.service import ChatService
     from reclm.serving.sessions import SessionStore
     from reclm.serving.store import CatalogStore
+    from reclm.spec import described, untrained_warning
 
     named = _check(config)
     keys = None if config.keys is None else Keys.load(config.keys)
@@ -57,10 +58,13 @@ def serve(config: ServeConfig) -> None:
 
         def announce(address: str) -> None:
             console.print(
-                f"reclm: {recommender.spec.method} model on {address} "
+                f"reclm: {described(recommender.spec)} on {address} "
                 f"({recommender.engine.model.device}), items of {items}",
                 markup=False,
             )
+            warning = untrained_warning(recommender.spec)
+            if warning is not None:
+                console.print(f"reclm: {warning}", style="yellow", markup=False)
             if config.state is None:
                 console.print(
                     "reclm: changes of catalogs end with this process; --state keeps them"
@@ -82,7 +86,7 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     from reclm.recommender import Recommender
 
     if (config.model / SPEC_FILE).exists():
-        return Recommender.from_pretrained(config.model, device=config.device)
+        return Recommender.from_pretrained(config.model, device=config.device, verify=config.verify)
     if not named:
         raise ConfigError(
             f"--model {config.model}: a plain chat model has no catalog; name one: "
@@ -91,9 +95,9 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     if not config.model.is_dir() and str(config.model) != "smollm2":
         raise BackboneError(f"--model {config.model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_backbone(config.model, device=config.device)
+    backbone = load_backbone(config.model, device=config.device, verify=config.verify)
     backbone.model.eval()
-    spec = ModelSpec(base=str(config.model))
+    spec = ModelSpec(base=str(config.model), trained=False)
     packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
 

@@ -62,6 +62,7 @@ class ChatService:
         self._domains = dict(domains)
         self._config = config
         self._keys = keys
+        self._trained = recommender.spec.trained
         self.telemetry = Telemetry(trace=config.trace)
         self.worker = Worker(
             recommender.engine,
@@ -131,13 +132,17 @@ class ChatService:
         async def models() -> Models:
             """The names that requests may give: the model alone, and with each domain."""
             name = self._config.name
-            named = [Model(id=f"{name}/{domain}", domain=domain) for domain in self._domains]
-            return Models(data=[Model(id=name), *named])
+            trained = self._trained
+            named = [
+                Model(id=f"{name}/{domain}", domain=domain, trained=trained)
+                for domain in self._domains
+            ]
+            return Models(data=[Model(id=name, trained=trained), *named])
 
         @app.get("/healthz")
-        async def healthz() -> dict[str, str]:
-            """The process is alive."""
-            return {"status": "ok"}
+        async def healthz() -> dict[str, str | bool]:
+            """The process is alive; whether its model was trained on a catalog."""
+            return {"status": "ok", "trained": self._trained}
 
         @app.get("/readyz", responses={503: {"model": Problem, "description": "Not now."}})
         async def readyz() -> Response:

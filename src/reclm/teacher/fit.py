@@ -20,10 +20,11 @@ from reclm.artifacts import atomic_path, open_run, write_json
 from reclm.config import TeacherFitConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
-from reclm.errors import ArtifactError, ConfigError, DataError
+from reclm.devices import resolve_device
+from reclm.errors import ArtifactError, ConfigError, DataError, first_line
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.report import FitReport
-from reclm.teacher.sasrec import SasRec, SasRecSizes, resolve_device, save_network
+from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
 
 VALIDATION_FILE = "validation.json"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -325,7 +326,7 @@ class _Fit:
                         value if key == "step" else value.to(device)
                     )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ArtifactError(
                 f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
             ) from error

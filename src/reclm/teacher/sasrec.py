@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reclm.artifacts import atomic_path, read_json, versions, write_json
-from reclm.errors import DataError, TeacherError
+from reclm.checksums import verify_checksums
+from reclm.devices import resolve_device
+from reclm.errors import DataError, TeacherError, first_line
 
 TEACHER_FILE = "teacher.json"
 WEIGHTS_FILE = "teacher.safetensors"
@@ -208,25 +210,6 @@ def _initialise(module: nn.Module) -> None:
             module.weight[module.padding_idx].zero_()
 
 
-def resolve_device(device: str) -> torch.device:
-    """The device a flag names; `auto` is CUDA where there is one.
-
-    Raises:
-        TeacherError: No such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(
-            f"--device {device}: not usable ({reason}); expected auto, cpu or cuda"
-        ) from error
-    return resolved
-
-
 def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) -> None:
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
@@ -248,6 +231,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         The network in evaluation mode, and the fingerprint of its catalog.
 
     Raises:
+        ArtifactError: A file is not the one that was written.
         TeacherError: The folder holds no teacher, or a damaged one.
     """
     folder = Path(folder)
@@ -257,6 +241,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
             f"{folder}: holds no {TEACHER_FILE}; expected the run folder of a finished "
             "`reclm teacher fit`"
         )
+    verify_checksums(folder, (TEACHER_FILE, WEIGHTS_FILE))
     try:
         description = read_json(folder / TEACHER_FILE)
         if description["kind"] != _KIND:
@@ -268,11 +253,12 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         fingerprint = str(description["catalog_fingerprint"])
     except DataError as error:
         raise TeacherError(str(error)) from error
-    except (KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(
-            f"{folder}: damaged teacher ({type(error).__name__}: {reason}); fit it again"
-        ) from error
+    # Sizes of zero or less make torch raise in many ways.
+    except (
+        LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError,
+    ) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise TeacherError(f"{folder}: damaged teacher ({reason}); fit it again") from error
     if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
         raise TeacherError(f"{folder / WEIGHTS_FILE}: weights are not finite; fit it again")
     return network.to(target).eval(), fingerprint

@@ -30,10 +30,11 @@ from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, leave_one_out
 from reclm.data.prepared import prepared_files
 from reclm.data.unirec import load_numbers, numbers_by_appearance, numbers_by_row
-from reclm.errors import ConfigError, TeacherError
+from reclm.devices import resolve_device
+from reclm.errors import ConfigError, TeacherError, first_line
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.fit import VALIDATION_FILE, validation_metrics
-from reclm.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, resolve_device, save_network
+from reclm.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_network
 
 _BY_ROW, _BY_APPEARANCE = "row", "appearance"
 _PUBLISHED_HEADS, _PUBLISHED_ACTIVATION, _PUBLISHED_EPS = 2, "gelu", 1e-12
@@ -139,7 +140,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
             return load_file(path), {}
         except (SafetensorError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise TeacherError(f"--weights {path}: damaged safetensors ({reason})") from error
     if path.suffix not in (".pth", ".pt"):
         raise TeacherError(

@@ -18,11 +18,12 @@ from rich.console import Console
 from transformers import PrinterCallback
 
 from reclm.artifacts import open_run
-from reclm.backbone import ModelSpec, add_lora, load_model, save_model
+from reclm.backbone import ModelSpec, add_lora, check_writable, load_model, save_model
 from reclm.config import GrpoConfig
 from reclm.data.catalog import Catalog
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
+from reclm.devices import trains_on_cpu
 from reclm.errors import ConfigError, TeacherError, require
 from reclm.items.aliases import ALIASES, Aliases
 from reclm.items.semantic_ids import SemanticIds, index_name, load_semantic_ids
@@ -77,7 +78,7 @@ def train_grpo(config: GrpoConfig) -> Path:
     """
     check_config(config)
     require("trl", extra="grpo")
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = trains_on_cpu(config.device)
     processes = PartialState(cpu=on_cpu)
     check_groups(config, processes.num_processes)
     catalog, split, teacher = _read(config, on_cpu=on_cpu)
@@ -94,6 +95,7 @@ def train_grpo(config: GrpoConfig) -> Path:
         return config.out
     set_seed(config.seed)
     recommender, semantic_ids = _load_policy(config, catalog, on_cpu=on_cpu)
+    check_writable(recommender.backbone)
     checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
         remove_incomplete(checkpoints)
@@ -257,7 +259,7 @@ def _arguments(config: GrpoConfig, steps: int, *, validated: bool, fresh: bool) 
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip_norm,
         bf16=config.bf16,
-        use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=trains_on_cpu(config.device),
         # The policy answers without dropout, and is scored without it.
         disable_dropout=True,
         num_generations=config.num_generations,

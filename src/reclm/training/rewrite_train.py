@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import set_seed
 
 from reclm.artifacts import open_run
-from reclm.backbone import add_lora, load_backbone, save_backbone
+from reclm.backbone import add_lora, check_writable, load_backbone, save_backbone
 from reclm.config import RewriteTrainConfig
 from reclm.data.documents import json_lines
+from reclm.devices import trains_on_cpu
 from reclm.errors import ConfigError, DataError, require
 from reclm.training.rewrite_data import ROWS_FILE
 from reclm.training.rewrite_rewards import REWRITE_REWARDS
@@ -45,6 +45,7 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
     check_config(config)
     trl = require("trl", extra="grpo")
     datasets = require("datasets", extra="grpo")
+    on_cpu = trains_on_cpu(config.device)
     rows = list(read_rows(config.data / ROWS_FILE))
     scoring = RewriteScoring.load(config.scorers, config.device)
     inputs = {"rows": config.data / ROWS_FILE, "scorers": config.scorers}
@@ -52,7 +53,6 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
     if run.finished:
         return run.folder
     set_seed(config.seed)
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     backbone = load_backbone(config.model, device="cpu" if on_cpu else "cuda")
     backbone.model.requires_grad_(True)
     if config.tune == "lora":
@@ -60,6 +60,7 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
             backbone, r=config.lora_r, alpha=config.lora_alpha, dropout=0.0,
             train_new_rows=False, seed=config.seed,
         )  # fmt: skip
+    check_writable(backbone)
     checkpoints = config.out / _CHECKPOINTS
     remove_incomplete(checkpoints)
     trainer = trl.GRPOTrainer(

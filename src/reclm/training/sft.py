@@ -21,6 +21,7 @@ from reclm.backbone import (
     TinyConfig,
     add_codes,
     add_lora,
+    check_writable,
     create_tiny,
     load_backbone,
     save_backbone,
@@ -31,6 +32,7 @@ from reclm.data.catalog import Catalog
 from reclm.data.chat import Conversation, load_conversations
 from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
 from reclm.data.prepared import prepared_files
+from reclm.devices import trains_on_cpu
 from reclm.dialogue.render import Renderer
 from reclm.dialogue.templates import TRAIN_WORDINGS, wording_named
 from reclm.errors import ConfigError, TeacherError
@@ -110,7 +112,7 @@ def train_sft(config: SftConfig) -> Path:
         ArtifactError: The run folder holds something else.
     """
     check_config(config)
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = trains_on_cpu(config.device)
     processes = PartialState(cpu=on_cpu)
     config = with_item_form(config)
     inputs = _read(config, on_cpu=on_cpu)
@@ -127,6 +129,7 @@ def train_sft(config: SftConfig) -> Path:
         return config.out
     set_seed(config.seed)
     backbone = _backbone(config, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
+    check_writable(backbone)
     catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
     checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
@@ -260,6 +263,7 @@ def check_config(config: SftConfig) -> None:
         )
     if not config.learning_rate > 0:
         raise ConfigError(f"--learning-rate {config.learning_rate}: expected a positive number")
+    trains_on_cpu(config.device)
 
 
 def with_item_form(config: SftConfig) -> SftConfig:
@@ -579,7 +583,7 @@ def _arguments(config: SftConfig, steps: int, steps_per_epoch: float) -> Trainin
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.clip_norm,
         bf16=config.bf16,
-        use_cpu=config.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=trains_on_cpu(config.device),
         eval_strategy="steps" if config.validate_every else "no",
         eval_steps=every(config.validate_every) if config.validate_every else None,
         save_strategy="steps",
