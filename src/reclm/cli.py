@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from reclm import config
 from reclm.errors import CatalogError, ConfigError, MissingExtraError, ReclmError
 from reclm.flags import near, parse, summary
-from reclm.storage import storage_fault, writing
+from reclm.storage import writing
 
 if TYPE_CHECKING:
     from reclm.answer import Recommendation
@@ -134,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         when nobody reads the output any more.
     """
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
         with writing("standard output"):
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
             sys.stdout.flush()
     except ReclmError as error:
         _complain(str(error))
@@ -146,13 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         code = _NO_READER
-    except Exception as error:
-        line = storage_fault(error)
-        if line is None and isinstance(error, OSError) and error.filename is not None:
-            line = f"{error.filename}: {error.strerror}"
-        if line is None:
+    except OSError as error:
+        if error.filename is None:
             raise
-        _complain(line)
+        _complain(f"{error.filename}: {error.strerror}")
         code = _USER_ERROR
     _close_output()
     return code

@@ -24,14 +24,14 @@ _NEXT_STEPS = {
     errno.EACCES: _CLOSED,
     errno.EPERM: _CLOSED,
 }
-# Libraries say it in their own words: Rust's by the number, PyTorch's archives, NumPy's arrays and
-# SQLite without any.
+# Libraries say it in their own words: Rust's by the number; PyTorch's archives, NumPy's arrays and
+# SQLite without a reason.
 _NUMBER = re.compile(r"os error (\d+)\b")
-_WORDS = (
-    *((os.strerror(number), number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
-    ("database or disk is full", errno.ENOSPC),
-    ("PytorchStreamWriter failed writing", errno.ENOSPC),
-    (" requested and ", errno.ENOSPC),
+_TOLD = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+_TOLD["database or disk is full"] = errno.ENOSPC
+_UNTOLD = re.compile(
+    r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
+    r"|disk I/O error"
 )
 
 
@@ -62,10 +62,9 @@ def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        number = _number(seen)
-        if number in _NEXT_STEPS:
+        if told := _reason(seen):
             place = _place(getattr(seen, "filename", None), path)
-            reason = f"cannot be written ({os.strerror(number)}); {_NEXT_STEPS[number]}"
+            reason = f"cannot be written ({told[0]}); {told[1]}"
             if place is not None:
                 return f"{place}: {reason}"
             if path is None:
@@ -103,17 +102,19 @@ def _new_file_mode(folder: Path) -> int:
         probe.unlink()
 
 
-def _number(error: BaseException) -> int:
-    """The error number that an exception carries or tells of; 0 for none."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
+def _reason(error: BaseException) -> tuple[str, str] | None:
+    """Why a file could not be written, and the next step; None for another error."""
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     text = str(error)
-    if told := _NUMBER.search(text):
-        return int(told[1])
-    for words, number in _WORDS:
-        if words in text:
-            return number
-    return 0
+    if number is None and (told := _NUMBER.search(text)):
+        number = int(told[1])
+    if number is None:
+        number = next((number for words, number in _TOLD.items() if words in text), None)
+    if number in _NEXT_STEPS:
+        return os.strerror(number), _NEXT_STEPS[number]
+    if number is None and _UNTOLD.search(text):
+        return "no room, or a limit of file sizes", "see to it, then repeat the command"
+    return None
 
 
 def _place(named: object, path: Path | None) -> Path | None:
