@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from reclm.artifacts import open_run, read_json, versions, write_json
+from reclm.artifacts import atomic_path, open_run, read_json, versions, write_json
 from reclm.config import HistoryForm, ItemForm, ListForm, MergeConfig, Method
 from reclm.errors import (
     ArtifactError,
@@ -30,6 +30,7 @@ from reclm.items.semantic_ids import INDEX, ITEM2ID, code_names
 from reclm.items.tokens import EOI, SOI, control_token_ids, tokenizer_fingerprint
 from reclm.pretrained import first_line, load_pretrained, loading, resolve_device, smollm2
 from reclm.retrieval import RetrievalHead
+from reclm.storage import follow_umask, writing
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
     SPREAD,
@@ -285,19 +286,22 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
 
     Raises:
         BackboneError: The model cannot be saved in this form (quantized weights, for example).
+        StorageError: There is no room for it, or no permission.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if _is_adapter(backbone.model):
-            # By default peft would look on the hub whether the vocabulary has grown.
-            backbone.model.save_pretrained(folder, save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)
-        else:
-            backbone.model.save_pretrained(folder)
-    except (ValueError, NotImplementedError) as error:
-        raise BackboneError(f"{folder}: cannot save the model: {first_line(error)}") from error
-    backbone.tokenizer.save_pretrained(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if _is_adapter(backbone.model):
+                # By default peft would look on the hub whether the vocabulary has grown.
+                backbone.model.save_pretrained(folder, save_embedding_layers=False)
+                (folder / "README.md").unlink(missing_ok=True)
+            else:
+                backbone.model.save_pretrained(folder)
+        except (ValueError, NotImplementedError) as error:
+            raise BackboneError(f"{folder}: cannot save the model: {first_line(error)}") from error
+        backbone.tokenizer.save_pretrained(folder)
+        follow_umask(folder, "*.safetensors")
 
 
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
@@ -437,7 +441,8 @@ def merge_run(config: MergeConfig) -> Path:
     backbone, spec = load_model(config.run, "cpu")
     for pattern in _CATALOG_FILES:
         for file in config.run.glob(pattern):
-            shutil.copyfile(file, config.out / file.name)
+            with atomic_path(config.out / file.name) as partial:
+                shutil.copyfile(file, partial)
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out

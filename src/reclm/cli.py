@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from reclm import config
 from reclm.errors import CatalogError, ConfigError, MissingExtraError, ReclmError
 from reclm.flags import near, parse, summary
-from reclm.storage import writing
+from reclm.storage import storage_fault, writing
 
 if TYPE_CHECKING:
     from reclm.answer import Recommendation
@@ -202,6 +203,7 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
     # Read when torch is loaded. Threads that spin while they wait for one another make a step up to
     # twenty times as slow where something else runs on the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threading.excepthook = _quiet_when_full
     module, function = command.function.split(":")
     out = getattr(settings, "out", None)
     try:
@@ -212,6 +214,12 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
             raise
         raise _missing(error.name, command) from error
     return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+
+
+def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:
+    """Says nothing of a writer's thread that has no room; the command tells of it in a line."""
+    if raised.exc_value is None or storage_fault(raised.exc_value) is None:
+        threading.__excepthook__(raised)
 
 
 def _missing(module: str, command: Command) -> MissingExtraError | ModuleNotFoundError:

@@ -73,14 +73,14 @@ def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
     return None
 
 
-def follow_umask(folder: str | Path) -> None:
-    """Gives our files below a folder the permissions of any new file there.
+def follow_umask(folder: str | Path, pattern: str = "*") -> None:
+    """Gives our files of a name below a folder the permissions of any new file there.
 
     Libraries write through temporary files, which only their owner may read.
     """
     folder = Path(folder)
     mode = _new_file_mode(folder)
-    for path in folder.rglob("*"):
+    for path in folder.rglob(pattern):
         found = path.lstat()
         own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
         if own and stat.S_IMODE(found.st_mode) | mode != stat.S_IMODE(found.st_mode):
