@@ -26,6 +26,7 @@ from reclm.data.catalog import Catalog, Item
 from reclm.embedding.encoders import encoder_folder, load_encoder
 from reclm.errors import ConfigError, DataError, MissingExtraError
 from reclm.items.vectors import save_vectors
+from reclm.journal import Journal
 from reclm.training.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
 from reclm.training.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
 from reclm.training.rewrite_rows import record, rewrite_of, row_of
@@ -345,7 +346,7 @@ def test_paraphrases_are_titles_of_their_own(
 ) -> None:
     flags = {
         "data": data, "rows": rows, "model": scorers.parent / "model", "out": tmp_path / "out",
-        "per-item": 3, "max-tokens": 6, "device": "cpu",
+        "per-item": 3, "max-tokens": 6, "batch-size": 16, "device": "cpu",
     }  # fmt: skip
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     assert main(["rewrite", "apply", *arguments]) == 0
@@ -363,9 +364,10 @@ def test_paraphrases_are_titles_of_their_own(
     manifest = tmp_path / "out" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
     path.unlink()
-    (tmp_path / "out" / "unfinished.jsonl").write_bytes(
-        b"\n".join(whole.splitlines()[:20]) + b'\n{"item_id": "i1'
-    )
+    journal = Journal(tmp_path / "out" / "unfinished.jsonl")
+    journal.append(found[:16])
+    with journal.path.open("ab") as stream:
+        stream.write(b'0123abcd [{"item_id": "i1')
     assert main(["rewrite", "apply", *arguments]) == 0
     assert path.read_bytes() == whole
 

@@ -263,12 +263,6 @@ def _check(config: EvaluateRecommendConfig) -> None:
             )
 
 
-def batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
-    """Users in batches of at most ``size``."""
-    for start in range(0, len(holdouts), size):
-        yield holdouts[start : start + size]
-
-
 def _user_table(
     user_ids: Sequence[str],
     holdouts: Sequence[Holdout],
