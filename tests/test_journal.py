@@ -53,7 +53,9 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             damaged[place] ^= 1 << bit
             journal.path.write_bytes(bytes(damaged))
             line = 1 if place <= end_of_first else 2
-            with pytest.raises(ArtifactError, match=rf"records\.jsonl:{line}: damaged line; delete"):
+            with pytest.raises(
+                ArtifactError, match=rf"records\.jsonl:{line}: damaged line; delete"
+            ):
                 journal.records()
 
 

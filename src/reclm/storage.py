@@ -127,9 +127,11 @@ def _place(named: object, path: Path | None) -> Path | None:
     target = Path(os.path.abspath(path))
     if file.is_relative_to(target):
         return Path(named)
-    beside = target.parent.joinpath(*file.relative_to(target.parent).parts[:1]) if (
-        file.is_relative_to(target.parent)
-    ) else None
+    beside = (
+        target.parent.joinpath(*file.relative_to(target.parent).parts[:1])
+        if (file.is_relative_to(target.parent))
+        else None
+    )
     unfinished = beside is not None and beside.name.startswith(f".{target.name}.")
     missing = not target.exists() and target.is_relative_to(file)
     return path if unfinished or missing else None

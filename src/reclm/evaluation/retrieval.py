@@ -111,9 +111,7 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         return list(zip(found.rank.tolist(), found.similarity.tolist(), strict=True))
 
     log = BatchLog(config.out, shards)
-    seen = in_batches(
-        len(holdouts), config.batch_size, look, log, "evaluate retrieval", shards
-    )
+    seen = in_batches(len(holdouts), config.batch_size, look, log, "evaluate retrieval", shards)
     if not shards.is_main:
         return config.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))

@@ -146,9 +146,7 @@ def checkpoint_step(checkpoint: Path | None) -> int:
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints that were written completely, newest first."""
     found = [
-        path
-        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (path / _COMPLETE).exists()
+        path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / _COMPLETE).exists()
     ]
     return sorted(found, key=checkpoint_step, reverse=True)
 

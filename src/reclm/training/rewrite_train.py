@@ -59,9 +59,7 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
     scoring = RewriteScoring.load(config.scorers, config.device)
     inputs = {"rows": config.data / ROWS_FILE, "scorers": config.scorers}
     with processes.main_process_first():
-        run = open_run(
-            config.out, _STAGE, config, inputs=inputs, processes=processes.num_processes
-        )
+        run = open_run(config.out, _STAGE, config, inputs=inputs, processes=processes.num_processes)
     checkpoints = config.out / _CHECKPOINTS
     if run.finished:
         if processes.is_main_process:
