@@ -131,12 +131,14 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(small_disk: Path, name: 
 
 def test_a_folder_without_room_leaves_nothing(small_disk: Path) -> None:
     target = small_disk / "folder"
-    with (
-        pytest.raises(StorageError, match="folder: cannot be written"),
-        atomic_folder(target) as partial,
-    ):
-        (partial / "first").write_text("fits")
-        write_text(partial / "second")
+
+    def write() -> None:
+        with atomic_folder(target) as partial:
+            (partial / "first").write_text("fits")
+            write_text(partial / "second")
+
+    with pytest.raises(StorageError, match="folder: cannot be written"):
+        write()
     assert list(small_disk.iterdir()) == []
 
 

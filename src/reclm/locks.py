@@ -76,7 +76,7 @@ def _locked(path: Path) -> int:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one before us may have removed the file between our opening and locking it.
-            if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                 os.truncate(file, 0)
                 os.write(file, str(os.getpid()).encode())
                 return file

@@ -121,10 +121,10 @@ def _place(named: object, path: Path | None) -> Path | None:
     """What to name: the file of the error, or that which was being written; None for another's."""
     if not isinstance(named, (str, os.PathLike)):
         return path
-    file = Path(os.path.abspath(named))
+    file = Path(named).absolute()
     if path is None:
         return Path(named)
-    target = Path(os.path.abspath(path))
+    target = path.absolute()
     if file.is_relative_to(target):
         return Path(named)
     beside = (

@@ -60,8 +60,8 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     the head asks for the same thing again; states all alike leave a ranking by one query.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
-    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``. Finished batches are kept, so
-    that an interrupted run goes on where it was; processes of ``accelerate launch`` share them.
+    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``. Finished batches are kept,
+    so that an interrupted run goes on where it was; processes of ``accelerate launch`` share them.
 
     Returns:
         ``config.out``.
