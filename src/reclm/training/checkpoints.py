@@ -16,9 +16,7 @@ from reclm.errors import ArtifactError, DataError
 from reclm.storage import follow_umask, writing
 
 if TYPE_CHECKING:
-    from transformers import Trainer
-
-    _Base = Trainer
+    from transformers import Trainer as _Base
 else:
     _Base = object
 
