@@ -205,6 +205,17 @@ def stages(world: Path) -> dict[str, Stage]:
     return {stage.folder or stage.name: stage for stage in found}
 
 
+def with_inputs(found: dict[str, Stage], names: Sequence[str], world: Path) -> dict[str, Stage]:
+    """The named stages, and before them those whose folders they read."""
+    wanted = set(names)
+    for name, stage in reversed(found.items()):
+        if name in wanted:
+            read = {Path(flag) for flag in stage.flags if flag.startswith(str(world))}
+            folders = {place for path in read for place in (path, *path.parents)}
+            wanted |= {other for other in found if world / other in folders}
+    return {name: stage for name, stage in found.items() if name in wanted}
+
+
 def result(stage: Stage, out: Path, ended: Ended) -> dict[str, Any]:
     """What a command has made, so that two results can be compared by `==`."""
     if not stage.folder:

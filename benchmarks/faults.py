@@ -33,7 +33,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from benchmarks.fault_world import (
     stages,
     wait,
     warm_up,
+    with_inputs,
 )
 from benchmarks.report import markdown, publish
 
@@ -62,10 +63,11 @@ _SLOW_S = 5.0
 class World:
     """A world in which every stage has been run once, undisturbed."""
 
-    def __init__(self, folder: Path, random: random.Random) -> None:
+    def __init__(self, folder: Path, names: Sequence[str], random: random.Random) -> None:
         self.folder = folder
         self.random = random
-        self.stages = stages(folder)
+        found = stages(folder)
+        self.stages = with_inputs(found, names or list(found), folder)
         self.seconds: dict[str, float] = {}
         self.results: dict[str, Any] = {}
         self.wrong: list[str] = []
@@ -422,7 +424,9 @@ def main() -> int:
     warm_up()
     rows: list[str] = []
     with tempfile.TemporaryDirectory(prefix="reclm-faults-") as folder:
-        world = World(Path(folder) / "world", random.Random(options.seed))
+        world = World(
+            Path(folder) / "world", options.stages or (), random.Random(options.seed)
+        )
         names = [name for name in world.stages if not options.stages or name in options.stages]
         if "kills" in options.parts:
             table = kills(world, names, round(options.kills * 0.9))
