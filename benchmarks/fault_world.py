@@ -199,6 +199,16 @@ def stages(world: Path) -> dict[str, Stage]:
             "--model", merged, "--questions", str(raw / "questions.jsonl"), "--batch-size", "4",
             "--users", "12", "--max-new-tokens", "24", *asked)),
         Stage("evaluate retrieval", "retrieval", ("--model", ret, "--batch-size", "4", *asked)),
+        Stage("rewrite data", "rows", (
+            "--data", data, "--vectors", vectors, "--groups", "8", "--max-history", "3")),
+        Stage("rewrite train", "rewriter", (
+            "--data", str(world / "rows"), "--model", merged, "--scorers",
+            str(raw / "scorers.yaml"), "--reward", "length", "--num-generations", "2",
+            "--batch-size", "4", "--max-steps", "6", "--max-tokens", "4", "--learning-rate", "0.01",
+            "--checkpoint-every", "2", *cpu)),
+        Stage("rewrite apply", "paraphrases", (
+            "--data", data, "--rows", str(world / "rows"), "--model", str(world / "rewriter"),
+            "--per-item", "2", "--max-tokens", "4", "--batch-size", "4", *cpu)),
         Stage("recommend", "", ("--model", merged, "--history", "i1,i2", "--k", "5", "--format",
                                 "json", *cpu)),
     )  # fmt: skip

@@ -424,9 +424,7 @@ def main() -> int:
     warm_up()
     rows: list[str] = []
     with tempfile.TemporaryDirectory(prefix="reclm-faults-") as folder:
-        world = World(
-            Path(folder) / "world", options.stages or (), random.Random(options.seed)
-        )
+        world = World(Path(folder) / "world", options.stages or (), random.Random(options.seed))
         names = [name for name in world.stages if not options.stages or name in options.stages]
         if "kills" in options.parts:
             table = kills(world, names, round(options.kills * 0.9))
