@@ -154,7 +154,7 @@ def make_inputs(folder: Path) -> None:
         for user in range(40):
             for time_, item in enumerate(random.permutation(30)[: random.integers(5, 12)]):
                 rows.writerow([f"u{user}", f"i{item}", 1000 * user + time_])
-    (folder / "scorers.yaml").write_text("{}\n")
+    (folder / "scorers.yaml").write_text(f"tokens: {{model: {folder.parent}/merged}}\n")
     with (folder / "questions.jsonl").open("w") as stream:
         for number in range(4):
             line = {"question": f"How much is {number} and 4?", "answer": str(number + 4)}
