@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from reclm.artifacts import atomic_folder, atomic_path
+from reclm.backbone import Backbone, ModelSpec, save_model
 from reclm.errors import StorageError
 from reclm.storage import follow_umask, storage_fault, writing
 
@@ -203,3 +204,15 @@ def test_what_libraries_write_follows_the_umask(
     assert len(found) == 4
     assert {mode(path) for path in found} == {file}
     assert {mode(tmp_path / name) for name in ("folder", "folder/sub", "plain")} == {folder}
+
+
+def test_a_saved_model_can_be_read_by_others(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    before = os.umask(0o022)
+    try:
+        save_model(tmp_path / "model", tiny_backbone, ModelSpec(base="tiny"))
+    finally:
+        os.umask(before)
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert found.pop("model") == 0o755
+    assert "model.safetensors" in found
+    assert set(found.values()) == {0o644}
