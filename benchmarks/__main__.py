@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks.report import RESULTS, markdown
 
 _HERE = Path(__file__).parent
-_SHARED = {"__init__", "__main__", "report", "study", "weaknesses"}
+_SHARED = {"__init__", "__main__", "report", "study", "weaknesses", "fault_world"}
 # They train, and take a quarter of an hour or more; or read raw files that not everyone has.
-_LONG = {"grpo_training", "amazon", "accuracy", "chat", "paraphrases", "remedies"}
+_LONG = {"grpo_training", "amazon", "accuracy", "chat", "paraphrases", "remedies", "faults"}
 _ON_A_DEVICE = {"answer", "scale"}
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "peft", "trl", "faiss-cpu")
 

@@ -256,6 +256,45 @@ def test_other_settings_or_data_are_refused_by_name(config):
         start(config)
 
 
+def test_inputs_that_vanished_or_came_are_named(config, tmp_path):
+    inputs = {name: written(tmp_path / name, {"x": name}) for name in ("data", "chat", "teacher")}
+
+    def start_with(*names):
+        kept = {name: inputs[name] for name in names}
+        return open_run(config.out, "train sft", config, inputs=kept)
+
+    start_with("data", "chat")
+    for names, message in (
+        (("data",), "missing input chat"),
+        (("data", "chat", "teacher"), "new input teacher"),
+        (("data", "teacher"), "new input teacher, missing input chat"),
+    ):
+        with pytest.raises(ArtifactError, match=rf"other settings \({message}\)"):
+            start_with(*names)
+    start_with("chat", "data").finish()
+    with pytest.raises(ArtifactError, match="missing input chat"):
+        start_with("data")
+    assert start_with("data", "chat").finished
+
+
+def test_a_served_teacher_that_is_gone_is_named(config):
+    start(config, identities={"teacher": "12ab"})
+    with pytest.raises(ArtifactError, match="missing input teacher"):
+        start(config)
+    with pytest.raises(ArtifactError, match="contents of teacher"):
+        start(config, identities={"teacher": "34cd"})
+
+
+def test_another_number_of_processes_is_refused_until_the_run_is_finished(config):
+    run = start(config, processes=2)
+    with pytest.raises(ArtifactError, match="begun by 2 processes and cannot be resumed by 1"):
+        start(config, processes=1)
+    assert read_json(run.folder / MANIFEST)["processes"] == 2
+    assert start(config, processes=2).resumed
+    start(config, processes=2).finish()
+    assert start(config, processes=1).finished
+
+
 def test_a_moved_run_is_still_the_same_run(config, tmp_path):
     start(config)
     config.out.rename(tmp_path / "moved")
@@ -289,7 +328,21 @@ def test_an_empty_folder_and_one_killed_at_its_manifest_start_fresh(config):
     assert not start(config).resumed
 
 
-@pytest.mark.parametrize("content", ['{"stage": "train', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"stage": "train',
+        "[]",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"seed": ' + "1" * 5_000 + "}",
+        '{"stage": "train sft", "config": []}',
+        '{"stage": "train sft", "config": {}, "data": "x"}',
+        "\x00\x01",
+        "",
+    ],
+    ids=range(9),
+)
 def test_a_damaged_manifest_is_refused(config, content):
     start(config)
     (config.out / MANIFEST).write_text(content)

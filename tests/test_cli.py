@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -260,3 +261,125 @@ def test_names_that_hold_commas_can_be_given(
         assert refused(capsys, *base, *flags).startswith(message)
     hint = refused(capsys, *base, "--history", "m5", "--categories", "Ink,Toys, Games")
     assert hint.endswith("""in quotes: --categories '"Toys, Games"'""")
+
+
+# What is not installed, and what cannot be written
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"),
+    [
+        ("train sft", "accelerate", "train"),
+        ("train sft", "peft", "train"),
+        ("train sft", "tensorboard", "train"),
+        ("train grpo", "trl", "grpo"),
+        ("train grpo", "datasets", "grpo"),
+        ("train grpo", "accelerate", "grpo"),
+        ("rewrite train", "trl", "grpo"),
+        ("rewrite train", "accelerate", "grpo"),
+        ("demo", "accelerate", "train,items,evaluate"),
+        ("demo", "sentence_transformers", "train,items,evaluate"),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_is_done(
+    tmp_path: Path, command: str, missing: str, extra: str
+) -> None:
+    flags = {
+        "train sft": ["--model", "tiny", "--data", "data"],
+        "train grpo": ["--model", "model", "--data", "data"],
+        "rewrite train": ["--model", "model", "--data", "data", "--scorers", "x.yaml"],
+        "demo": [],
+    }[command]
+    # None in the place of a module is what Python takes for one that cannot be found.
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None;"
+        "from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [*command.split(), *flags, "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {missing} is not installed; run: pip install 'reclm[{extra}]'\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_that_is_missed_on_the_way_is_one_line_too(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['jaxtyping'] = None;"
+        "from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["train", "merge", "--run", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: jaxtyping is not installed; run: pip install 'reclm'\n"
+
+
+def test_output_that_cannot_be_written_is_one_line(model: Path) -> None:
+    for arguments in (["--version"], ["recommend", "--model", str(model), "--history", "m1"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [RECLM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=100
+            )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            "error: standard output: cannot be written (No space left on device); free space "
+            "there, then repeat the command"
+        )
+        assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    # Closed before anything is written to it.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([RECLM, "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=100)
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that may write no file larger than that."""
+    return subprocess.run(
+        [RECLM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+
+
+@pytest.mark.parametrize("size", [1_000, 20_000])
+def test_a_training_without_room_says_so_and_goes_on_later(
+    tmp_path: Path, titles: tuple[str, ...], size: int
+) -> None:
+    from reclm.data.catalog import Catalog, Item
+    from reclm.data.interactions import Histories
+
+    data, out = tmp_path / "data", tmp_path / "run"
+    catalog = Catalog.from_items([Item(f"i{row}", title) for row, title in enumerate(titles)])
+    catalog.save(data)
+    lists = [[(user + step) % len(titles) for step in range(5)] for user in range(12)]
+    Histories.from_lists([f"u{user}" for user in range(12)], lists).save(data, catalog)
+    arguments = [
+        "train", "sft", "--model", "tiny", "--data", str(data), "--out", str(out), "--tune", "full",
+        "--tiny-hidden", "16", "--tiny-inner", "16", "--tiny-layers", "1", "--tiny-heads", "1",
+        "--max-steps", "2", "--batch-size", "4", "--checkpoint-every", "1", "--validate-every", "0",
+        "--device", "cpu",
+    ]  # fmt: skip
+    full = limited(size, *arguments)
+    assert full.returncode == 2
+    assert "Traceback" not in full.stderr
+    line = full.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {out}")
+    assert "cannot be written (" in line
+    assert "limit of file sizes" in line
+    assert not list(tmp_path.rglob("*.partial"))
+    done = subprocess.run([RECLM, *arguments], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert (out / "reclm.json").exists()

@@ -10,15 +10,17 @@ import json
 import os
 import platform
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reclm.checksums import FILES, file_checksums
 from reclm.errors import ArtifactError, DataError
+from reclm.locks import LOCK_FILE, FolderLock, lock_folder
 from reclm.reading import parse_json, read_text
+from reclm.storage import follow_umask, partial_name, writing
 
 MANIFEST = "manifest.json"
 _RECORDED_PACKAGES = (
@@ -38,49 +40,59 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it when the block succeeds.
 
     Whatever happens inside, ``path`` is either untouched or complete.
+
+    Raises:
+        StorageError: There is no room for it, or no permission.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = partial_name(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(exist_ok=False)
+        mode = stat.S_IMODE(partial.stat().st_mode)
+        try:
+            yield partial
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            # Libraries put a file of their own there, which only its owner may read.
+            partial.chmod(mode)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes ``path`` (replacing it) when the block succeeds."""
+    """Yields a temporary folder that becomes ``path`` (replacing it) when the block succeeds.
+
+    Raises:
+        StorageError: There is no room for it, or no permission.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    )
-    try:
-        yield partial
-        partial.chmod(0o755)
-        if target.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            target.replace(replaced / "old")
-            try:
+    partial = partial_name(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        try:
+            yield partial
+            follow_umask(partial)
+            if target.exists():
+                _exchange(partial, target)
+            else:
                 partial.replace(target)
-            except OSError:
-                (replaced / "old").replace(target)
-                raise
-            finally:
-                shutil.rmtree(replaced)
-        else:
-            partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchange(partial: Path, target: Path) -> None:
+    old = partial_name(target)
+    target.replace(old)
+    try:
+        partial.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -111,7 +123,10 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
         if not path.exists():
             raise DataError.at(path, "no such file or folder")
         folder = path if path.is_dir() else path.parent
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            # What a killed run leaves is none of its contents.
+            files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != LOCK_FILE)
         for file in files:
             name = file.relative_to(folder).as_posix()
             digest.update(f"{name}\0{file.stat().st_size}\0".encode())
@@ -138,17 +153,21 @@ class Run:
         folder: The folder named by ``--out``.
         resumed: An interrupted run with the same configuration and data is being continued.
         finished: An earlier run with the same configuration and data is complete; nothing to do.
+        lock: Keeps other processes out until the run is finished or nobody refers to it.
     """
 
     folder: Path
     resumed: bool
     finished: bool
+    lock: FolderLock | None = field(default=None, repr=False, compare=False)
 
     def finish(self, **results: Any) -> None:
-        """Marks the run complete and records ``results`` and checksums in its manifest."""
+        """Marks the run complete, records ``results`` and checksums, and lets others in."""
         manifest = read_json(self.folder / MANIFEST)
         done = {"status": "finished", "results": results, FILES: file_checksums(self.folder)}
         write_json(self.folder / MANIFEST, manifest | done)
+        if self.lock is not None:
+            self.lock.release()
 
 
 def open_run(
@@ -159,8 +178,9 @@ def open_run(
     inputs: Mapping[str, str | Path] | None = None,
     identities: Mapping[str, str] | None = None,
     free_fields: Iterable[str] = (),
+    processes: int | None = None,
 ) -> Run:
-    """Opens a run folder, fresh or to be resumed.
+    """Opens a run folder, fresh or to be resumed, and keeps other processes out of it.
 
     Args:
         folder: Where the run lives.
@@ -170,9 +190,11 @@ def open_run(
         identities: Hashes by name of inputs that are no files, such as a served teacher.
         free_fields: Configuration fields that may differ between a run and its resumption because
             they cannot change the result (``out`` is always one).
+        processes: How many share the work, where another number would end with another result.
 
     Raises:
-        ArtifactError: The folder holds something else: another stage, other settings, other data.
+        ArtifactError: The folder holds something else (another stage, other settings, other data),
+            or another process is writing into it.
     """
     folder = Path(folder)
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -184,40 +206,96 @@ def open_run(
         "data": data,
         "seed": settings.get("seed"),
         "versions": versions(),
+        **({} if processes is None else {"processes": processes}),
         "status": "running",
     }
+    found = _manifest(folder)
+    lock = None
+    if found is None or found.get("status") != "finished":
+        if found is not None:
+            _check_same(folder, found, wanted, free_fields)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_folder(folder)
+        # Another process may have written it, or finished, before it let us in.
+        found = _manifest(folder)
+    if lock is not None:
+        _remove_partial(folder)
+    if found is None:
+        write_json(folder / MANIFEST, wanted)
+        return Run(folder, resumed=False, finished=False, lock=lock)
+    _check_same(folder, found, wanted, free_fields)
+    finished = found.get("status") == "finished"
+    if finished and lock is not None:
+        lock.release()
+    return Run(folder, resumed=True, finished=finished, lock=None if finished else lock)
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What a folder says of its run; None for a folder that is new or empty.
+
+    Raises:
+        ArtifactError: It is no folder, holds other files, or its manifest is damaged.
+    """
     if not (folder / MANIFEST).exists():
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"--out {folder}: is a file; expected an empty or new folder")
         # A run killed while its manifest was being written leaves only the unfinished one.
-        unfinished = f".{MANIFEST}."
-        if folder.exists() and any(not p.name.startswith(unfinished) for p in folder.iterdir()):
+        own = (f".{MANIFEST}.", LOCK_FILE)
+        if folder.exists() and any(not p.name.startswith(own) for p in folder.iterdir()):
             raise ArtifactError(
                 f"--out {folder}: holds files but no {MANIFEST}; expected an empty or new folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MANIFEST, wanted)
-        return Run(folder, resumed=False, finished=False)
-
+        return None
     try:
         found = read_json(folder / MANIFEST)
     except DataError as error:
         raise ArtifactError(f"--out: {error}; name another folder") from error
-    if not isinstance(found, dict):
+    parts = [found, *(found.get(k, {}) for k in ("config", "data") if isinstance(found, dict))]
+    if not all(isinstance(part, dict) for part in parts):
         raise ArtifactError(f"--out {folder}: its {MANIFEST} is not a run's; name another folder")
-    if found.get("stage") != stage:
+    return dict(found)
+
+
+def _check_same(
+    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], free_fields: Iterable[str]
+) -> None:
+    """Refuses a run of another stage, with other settings, other data or other processes.
+
+    Raises:
+        ArtifactError: Names what differs.
+    """
+    if found.get("stage") != wanted["stage"]:
         raise ArtifactError(
             f"--out {folder}: holds a run of `reclm {found.get('stage')}`; "
-            f"expected an empty folder or a run of `reclm {stage}`"
+            f"expected an empty folder or a run of `reclm {wanted['stage']}`"
         )
     free = {"out", *free_fields}
     old = {k: v for k, v in found.get("config", {}).items() if k not in free}
-    new = {k: v for k, v in settings.items() if k not in free}
+    new = {k: v for k, v in wanted["config"].items() if k not in free}
     changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    changed += [f"contents of {k}" for k in data if found.get("data", {}).get(k) != data[k]]
+    before, now = found.get("data", {}), wanted["data"]
+    changed += [f"contents of {k}" for k in now if k in before and before[k] != now[k]]
+    changed += [f"new input {k}" for k in now if k not in before]
+    changed += [f"missing input {k}" for k in before if k not in now]
     if changed:
         raise ArtifactError(
             f"--out {folder}: holds a run with other settings ({', '.join(changed)}); "
             "repeat its command to resume it, or name another folder"
         )
-    return Run(folder, resumed=True, finished=found.get("status") == "finished")
+    was, are = found.get("processes"), wanted.get("processes")
+    if found.get("status") != "finished" and None not in (was, are) and was != are:
+        raise ArtifactError(
+            f"--out {folder}: was begun by {was} processes and cannot be resumed by {are}, which "
+            f"would end with other weights; start {was} (`accelerate launch --num_processes {was}`"
+            "), or name another folder"
+        )
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what killed writers left; nobody else writes here."""
+    for path in folder.glob(".*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

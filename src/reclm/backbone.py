@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from reclm.artifacts import open_run, read_json, versions, write_json
+from reclm.artifacts import atomic_path, open_run, read_json, versions, write_json
 from reclm.checksums import verify_checksums
 from reclm.config import MergeConfig
 from reclm.devices import resolve_device
@@ -42,6 +42,7 @@ from reclm.pretrained import (
 )
 from reclm.retrieval import HEAD_FILE, RetrievalHead
 from reclm.spec import SPEC_FILE, ModelSpec, load_spec
+from reclm.storage import follow_umask, writing
 from reclm.tiny import TinyConfig, create_tiny_model, train_tokenizer
 from reclm.vocabulary import (
     SPREAD,
@@ -270,17 +271,20 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
 
     Raises:
         BackboneError: The model cannot be saved in this form (quantized weights, for example).
+        StorageError: There is no room for it, or no permission.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _saving(folder):
-        if _is_adapter(backbone.model):
-            # By default peft would look on the hub whether the vocabulary has grown.
-            backbone.model.save_pretrained(folder, save_embedding_layers=False)
-            (folder / "README.md").unlink(missing_ok=True)
-        else:
-            backbone.model.save_pretrained(folder)
-        backbone.tokenizer.save_pretrained(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _saving(folder):
+            if _is_adapter(backbone.model):
+                # By default peft would look on the hub whether the vocabulary has grown.
+                backbone.model.save_pretrained(folder, save_embedding_layers=False)
+                (folder / "README.md").unlink(missing_ok=True)
+            else:
+                backbone.model.save_pretrained(folder)
+            backbone.tokenizer.save_pretrained(folder)
+        follow_umask(folder, "*.safetensors")
 
 
 def check_writable(backbone: Backbone) -> None:
@@ -441,7 +445,8 @@ def merge_run(config: MergeConfig) -> Path:
     backbone, spec = load_model(config.run, "cpu", verify=config.verify)
     for pattern in _CATALOG_FILES:
         for file in config.run.glob(pattern):
-            shutil.copyfile(file, config.out / file.name)
+            with atomic_path(config.out / file.name) as partial:
+                shutil.copyfile(file, partial)
     save_model(config.out, backbone, spec)
     run.finish()
     return config.out

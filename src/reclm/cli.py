@@ -5,19 +5,23 @@ Nothing heavy is imported before a command runs, so that help answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reclm import config
-from reclm.errors import CatalogError, ConfigError, ReclmError
+from reclm.errors import CatalogError, ConfigError, MissingExtraError, ReclmError
 from reclm.flags import near, parse, summary
 from reclm.names import names, quoted_name
+from reclm.storage import storage_fault, writing
 
 if TYPE_CHECKING:
     from reclm.answer import Recommendation
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 _UNTRAINABLE = 1
 _USER_ERROR = 2
 _INTERRUPTED = 130
+_NO_READER = 141
+_TRAINING = ("accelerate", "peft", "tensorboard")
+_REWARDED = (*_TRAINING, "datasets", "trl")
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,15 @@ class Command:
         function: ``"module:function"`` that takes the configuration; imported when it runs. A
             result with ``trainable`` false makes the exit code 1.
         leading: Flag whose value may stand alone right behind the command; empty for none.
+        extra: Optional dependencies that it needs; empty for none.
+        needs: Modules of these that are looked for before it begins.
     """
 
     settings: type
     function: str
     leading: str = ""
+    extra: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -65,14 +76,21 @@ COMMANDS: dict[str, Command] = {
     "items embed": Command(config.EmbedConfig, "reclm.embedding.embed:embed_items"),
     "items quantize": Command(config.QuantizeConfig, "reclm.items.quantize:quantize_items"),
     "items assign": Command(config.AssignConfig, "reclm.items.assignment:assign_items"),
-    "train sft": Command(config.SftConfig, "reclm.training.sft:train_sft"),
-    "train grpo": Command(config.GrpoConfig, "reclm.training.grpo:train_grpo"),
+    "train sft": Command(
+        config.SftConfig, "reclm.training.sft:train_sft", extra="train", needs=_TRAINING
+    ),
+    "train grpo": Command(
+        config.GrpoConfig, "reclm.training.grpo:train_grpo", extra="grpo", needs=_REWARDED
+    ),
     "train merge": Command(config.MergeConfig, "reclm.backbone:merge_run"),
     "rewrite data": Command(
         config.RewriteDataConfig, "reclm.training.rewrite_data:make_rewrite_data"
     ),
     "rewrite train": Command(
-        config.RewriteTrainConfig, "reclm.training.rewrite_train:train_rewrite"
+        config.RewriteTrainConfig,
+        "reclm.training.rewrite_train:train_rewrite",
+        extra="grpo",
+        needs=_REWARDED,
     ),
     "rewrite apply": Command(
         config.RewriteApplyConfig, "reclm.training.rewrite_apply:apply_rewrite"
@@ -97,7 +115,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "recommend": Command(config.RecommendConfig, "reclm.cli:recommend"),
     "serve": Command(config.ServeConfig, "reclm.serving.server:serve"),
-    "demo": Command(config.DemoConfig, "reclm.demo:run_demo"),
+    "demo": Command(
+        config.DemoConfig,
+        "reclm.demo:run_demo",
+        extra="train,items,evaluate",
+        needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
+    ),
 }
 
 
@@ -109,21 +132,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for success, 1 for data that cannot be trained on (`reclm data check`),
-        2 for an error the user can act on (one line on standard error), 130 when interrupted.
+        2 for an error the user can act on (one line on standard error), 130 when interrupted, 141
+        when nobody reads the output any more.
     """
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with writing("standard output"):
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
     except ReclmError as error:
         _complain(str(error))
-        return _USER_ERROR
+        code = _USER_ERROR
+    except KeyboardInterrupt:
+        _complain("interrupted; a run with checkpoints goes on when its command is repeated")
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        code = _NO_READER
     except OSError as error:
         if error.filename is None:
             raise
         _complain(f"{error.filename}: {error.strerror}")
-        return _USER_ERROR
-    except KeyboardInterrupt:
-        _complain("interrupted; a run with checkpoints goes on when its command is repeated")
-        return _INTERRUPTED
+        code = _USER_ERROR
+    _close_output()
+    return code
+
+
+def _close_output() -> None:
+    """Drops output that nobody takes, which Python would complain about when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -159,12 +198,38 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
     if command.leading and flags and not flags[0].startswith("-"):
         flags = [command.leading, *flags]
     settings = parse(name, command.settings, flags)
+    for needed in command.needs:
+        if importlib.util.find_spec(needed) is None:
+            raise _missing(needed, command)
     # Read when torch is loaded. Threads that spin while they wait for one another make a step up to
     # twenty times as slow where something else runs on the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threading.excepthook = _quiet_when_full
     module, function = command.function.split(":")
-    result = getattr(importlib.import_module(module), function)(settings)
+    out = getattr(settings, "out", None)
+    try:
+        with writing(out) if out else contextlib.nullcontext():
+            result = getattr(importlib.import_module(module), function)(settings)
+    except ModuleNotFoundError as error:
+        if isinstance(error, MissingExtraError) or not error.name:
+            raise
+        raise _missing(error.name, command) from error
     return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+
+
+def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:
+    """Says nothing of a writer's thread that has no room; the command tells of it in a line."""
+    if raised.exc_value is None or storage_fault(raised.exc_value) is None:
+        threading.__excepthook__(raised)
+
+
+def _missing(module: str, command: Command) -> MissingExtraError | ModuleNotFoundError:
+    """A package that the command cannot do without; our own modules are another matter."""
+    package = module.split(".")[0]
+    if package == "reclm":
+        return ModuleNotFoundError(f"No module named {module!r}", name=module)
+    what = f"reclm[{command.extra}]" if command.extra else "reclm"
+    return MissingExtraError(f"{package} is not installed; run: pip install '{what}'")
 
 
 def _overview(commands: dict[str, Command]) -> str:

@@ -306,7 +306,7 @@ class RewriteTrainConfig:
         learning_rate: Peak learning rate.
         temperature: Temperature of the samples.
         beta: Weight of the divergence from the model it started from.
-        tune: Train LoRA adapters or all weights.
+        tune: Train LoRA adapters, which are merged at the end, or all weights.
         lora_r: Rank of the adapters.
         lora_alpha: Scale of the adapters.
         checkpoint_every: Steps between checkpoints.
@@ -342,7 +342,7 @@ class RewriteApplyConfig:
     Attributes:
         data: Folder of prepared data.
         rows: Folder of `reclm rewrite data` for it.
-        model: Folder of `reclm rewrite train` (merged), or any chat model.
+        model: Folder of `reclm rewrite train`, or any chat model.
         out: Run folder for `paraphrases.jsonl`.
         per_item: Rewrites that are sampled for each title.
         scorers: YAML file of scorers, needed by --reward.

@@ -37,6 +37,10 @@ class ArtifactError(ReclmError):
     """A run folder, manifest or checkpoint is missing, foreign or damaged."""
 
 
+class StorageError(ReclmError):
+    """A file cannot be written: no room, a limit, no permission."""
+
+
 class CatalogError(ReclmError):
     """A catalog lacks what was asked of it: an item id, a category, an item to recommend."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from reclm.errors import ArtifactError, ConfigError
 from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.journal import Journal
 
 ALONE = Shards()
 
@@ -66,8 +67,9 @@ def test_files_that_another_command_deletes_are_missed(tmp_path: Path) -> None:
         in_batches(6, 2, work, BatchLog(tmp_path, ALONE), "work", ALONE)
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "batches-0.jsonl").write_text('{"positions": [0], "results": [1]}\n{"posi\n')
+def test_a_record_of_something_else_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "batches-0.jsonl")
+    journal.append({"positions": [0], "results": [1]}, {"positions": [1], "results": []})
     with pytest.raises(ArtifactError, match=r"batches-0\.jsonl:2: not the results"):
         BatchLog(tmp_path, ALONE).results()
 

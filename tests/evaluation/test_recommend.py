@@ -337,7 +337,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
         killed.send_signal(signal.SIGKILL)
     # Whenever the signal came: what is left is one batch, and half of the next.
     first = log.read_text().split("\n")[0]
-    log.write_text(f'{first}\n{{"positions": [3, 4')
+    log.write_text(f'{first}\n01234567 {{"positions": [3, 4')
     assert not (out / "summary.json").exists()
     run(out, model, data, k=2, batch_size=3, bootstrap=10_000)
     for name in ("summary.json", "users.parquet"):

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,7 @@ from reclm.errors import ConfigError, VectorError
 from reclm.evaluation.recommend import evaluate_recommend
 from reclm.evaluation.retrieval import Places, evaluate_retrieval, look_at
 from reclm.items.vectors import save_vectors
+from reclm.journal import Journal
 from reclm.recommender import Recommender
 from reclm.retrieval import RetrievalHead
 
@@ -111,6 +115,41 @@ def test_ranks_equal_sorting_by_the_state_of_the_text_before_each_item(
     written = (config.out / "summary.json").stat().st_mtime_ns
     evaluate_retrieval(config)  # finished: nothing to do
     assert (config.out / "summary.json").stat().st_mtime_ns == written
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, titles: tuple[str, ...], model: Path
+) -> None:
+    data = make_data(tmp_path / "data", titles, users=12)
+    # So many resamples leave time to kill it between its first batch and its end.
+    options: dict[str, Any] = {"batch_size": 2}
+    evaluate_retrieval(settings(model, data, tmp_path / "whole", **options))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "reclm.cli", "evaluate", "retrieval", "--model", str(model)]
+    command += ["--data", str(data), "--out", str(out), "--k", "4", "--batch-size", "2"]
+    command += ["--bootstrap", "50", "--device", "cpu"]
+    log = out / "batches-0.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and not (log.exists() and log.stat().st_size):
+            time.sleep(0.001)
+        killed.kill()
+    assert not (out / "summary.json").exists()
+    # What is left is one batch and half of the next; the first is not looked at again, or a sign
+    # of its own in its place would be lost.
+    [first, *_] = Journal(log).records()
+    assert first["positions"] == [0, 1]
+    first["results"][0][0][0] = 49.0
+    log.unlink()
+    Journal(log).append(first)
+    with log.open("ab") as stream:
+        stream.write(b'01234567 {"positions": [2, 3')
+    evaluate_retrieval(settings(model, data, out, **options))
+    ranks = pl.read_parquet(out / "places.parquet")["rank"].to_list()
+    expected = pl.read_parquet(tmp_path / "whole" / "places.parquet")["rank"].to_list()
+    assert ranks == [49, *expected[1:]]
+    for name in ("similarity.npy", "similarity.png"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not log.exists()
 
 
 def test_answers_that_are_too_short_have_no_further_places(tmp_path: Path, model: Path) -> None:

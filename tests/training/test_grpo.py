@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from damage import edit_json
 from reclm import Catalog, Item, Recommender
-from reclm.artifacts import read_json
+from reclm.artifacts import read_json, write_json
 from reclm.backbone import Backbone, ModelSpec, merge_run
 from reclm.config import GrpoConfig, MergeConfig, SftConfig
 from reclm.errors import ArtifactError, BackboneError, ConfigError, DataError
@@ -244,6 +244,15 @@ def test_killed_run_resumes_to_the_same_bits(settings: Settings, tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed.out / "reclm.json").exists()
+    damaged = replace(killed, out=Path(shutil.copytree(killed.out, tmp_path / "damaged")))
+    for optimiser in damaged.out.glob("checkpoints/checkpoint-*/optimizer.pt"):
+        optimiser.write_bytes(optimiser.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match=r"optimizer\.pt: not as it was written"):
+        train_grpo(damaged)
+    alone = read_json(damaged.out / "manifest.json")
+    write_json(damaged.out / "manifest.json", alone | {"processes": 4})
+    with pytest.raises(ArtifactError, match="begun by 4 processes and cannot be resumed by 1"):
+        train_grpo(damaged)
     time.sleep(1.1)
     assert train_grpo(killed) == killed.out
     one, other = weights(whole), weights(killed.out)

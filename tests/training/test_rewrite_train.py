@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from damage import edit_json
 from reclm.artifacts import read_json
@@ -22,11 +28,12 @@ from reclm.data.catalog import Catalog, Item
 from reclm.embedding.encoders import encoder_folder, load_encoder
 from reclm.errors import ConfigError, DataError, MissingExtraError
 from reclm.items.vectors import save_vectors
+from reclm.journal import Journal
 from reclm.training.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
 from reclm.training.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
 from reclm.training.rewrite_rows import record, rewrite_of, row_of
 from reclm.training.rewrite_scoring import RewriteScoring
-from reclm.training.rewrite_train import train_rewrite
+from reclm.training.rewrite_train import row_order, train_rewrite
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +170,84 @@ def test_five_rewards_train_a_tiny_model(tmp_path: Path, rows: Path, scorers: Pa
     assert main(["rewrite", "train", *arguments]) == 0
 
 
+def train_flags(rows: Path, scorers: Path, out: Path, **changes: Any) -> list[str]:
+    flags = {
+        "data": rows, "model": scorers.parent / "model", "scorers": scorers, "out": out,
+        "reward": "length", "num-generations": 4, "batch-size": 8, "max-steps": 6,
+        "max-tokens": 4, "learning-rate": 1e-2, "checkpoint-every": 2, "device": "cpu",
+    } | {name.replace("_", "-"): value for name, value in changes.items()}  # fmt: skip
+    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+
+
+def test_rows_to_apply_works_with_the_defaults(
+    tmp_path: Path, rows: Path, data: Path, scorers: Path
+) -> None:
+    rewriter = tmp_path / "rewriter"
+    assert main(["rewrite", "train", *train_flags(rows, scorers, rewriter)]) == 0
+    assert not list(rewriter.glob("adapter_*"))
+    assert not (rewriter / "checkpoints").exists()
+    plain = AutoModelForCausalLM.from_pretrained(rewriter)
+    before = AutoModelForCausalLM.from_pretrained(scorers.parent / "model")
+    changed = {
+        name
+        for name, weight in plain.named_parameters()
+        if not torch.equal(weight, before.get_parameter(name))
+    }
+    # LoRA reaches the linear layers, and neither embeddings nor norms.
+    assert changed
+    assert all(name.endswith("proj.weight") for name in changed)
+    arguments = [
+        "--data", data, "--rows", rows, "--model", rewriter, "--out", tmp_path / "out",
+        "--per-item", 2, "--max-tokens", 4, "--device", "cpu",
+    ]  # fmt: skip
+    assert main(["rewrite", "apply", *map(str, arguments)]) == 0
+    written = (tmp_path / "out" / "paraphrases.jsonl").read_text().splitlines()
+    assert len(written) == 30
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_killed_training_of_rewrites_ends_with_the_same_weights(
+    tmp_path: Path, rows: Path, scorers: Path, tune: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # More rows than the data has: the second pass comes in the same order too.
+    settings = {"tune": tune, "max_steps": 24, "num_generations": 2, "seed": 3}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    program = "import sys; from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "rewrite", "train"]
+    process = subprocess.Popen(
+        [*command, *train_flags(rows, scorers, killed, **settings)], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("checkpoints/checkpoint-*/complete.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (killed / "model.safetensors").exists()
+    assert main(["rewrite", "train", *train_flags(rows, scorers, killed, **settings)]) == 0
+    # It did not begin anew: the steps before the checkpoint were not logged again.
+    assert "goes on from step" in capsys.readouterr().err
+    assert main(["rewrite", "train", *train_flags(rows, scorers, whole, **settings)]) == 0
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, killed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    results = [read_json(folder / "manifest.json")["results"] for folder in (whole, killed)]
+    assert results[0] == results[1]
+
+
+def test_rows_come_once_before_any_comes_again() -> None:
+    config = RewriteTrainConfig(
+        Path(), "", Path(), Path(), max_steps=5, batch_size=8, num_generations=4, seed=1
+    )
+    order = row_order(4, config, processes=2).tolist()
+    assert len(order) == 5 * 8 * 2 // 4
+    for start in range(0, 20, 4):
+        assert sorted(order[start : start + 4]) == [0, 1, 2, 3]
+    assert order == row_order(4, config, processes=2).tolist()
+    assert order != row_order(4, dataclasses.replace(config, seed=2), processes=2).tolist()
+
+
 @pytest.mark.swift
 def test_five_rewards_train_under_ms_swift(
     tmp_path: Path, rows: Path, scorers: Path, data: Path
@@ -269,7 +354,7 @@ def test_paraphrases_are_titles_of_their_own(
 ) -> None:
     flags = {
         "data": data, "rows": rows, "model": scorers.parent / "model", "out": tmp_path / "out",
-        "per-item": 3, "max-tokens": 6, "device": "cpu",
+        "per-item": 3, "max-tokens": 6, "batch-size": 16, "device": "cpu",
     }  # fmt: skip
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     assert main(["rewrite", "apply", *arguments]) == 0
@@ -287,9 +372,10 @@ def test_paraphrases_are_titles_of_their_own(
     manifest = tmp_path / "out" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"finished"', '"running"'))
     path.unlink()
-    (tmp_path / "out" / "unfinished.jsonl").write_bytes(
-        b"\n".join(whole.splitlines()[:20]) + b'\n{"item_id": "i1'
-    )
+    journal = Journal(tmp_path / "out" / "unfinished.jsonl")
+    journal.append(found[:16])
+    with journal.path.open("ab") as stream:
+        stream.write(b'0123abcd [{"item_id": "i1')
     assert main(["rewrite", "apply", *arguments]) == 0
     assert path.read_bytes() == whole
 

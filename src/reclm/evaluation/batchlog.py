@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from reclm.errors import ArtifactError, ConfigError, require
+from reclm.journal import Journal
 from reclm.progress import with_progress
 
 # A process that is done waits for the slowest, which may take hours.
@@ -90,7 +90,7 @@ class Shards:
 
 
 class BatchLog:
-    """Results of finished batches, one JSON line a batch, one file a process.
+    """Results of finished batches, one line of a journal a batch, one file a process.
 
     A line that a kill has cut short is dropped, so its whole batch is done again, in the same
     composition. How many processes wrote the files does not matter.
@@ -103,7 +103,7 @@ class BatchLog:
         """Uses the files ``{name}-*.jsonl`` of a run folder."""
         self.folder = folder
         self._pattern = f"{name}-*.jsonl"
-        self._own = folder / f"{name}-{shards.index}.jsonl"
+        self._own = Journal(folder / f"{name}-{shards.index}.jsonl")
 
     def results(self) -> dict[int, Any]:
         """Result of each position that is done.
@@ -113,11 +113,8 @@ class BatchLog:
         """
         found: dict[int, Any] = {}
         for path in sorted(self.folder.glob(self._pattern)):
-            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-            # The last piece is empty, or what a kill has left of a line.
-            for number, line in enumerate(lines[:-1], start=1):
+            for number, record in enumerate(Journal(path).records(), start=1):
                 try:
-                    record = json.loads(line)
                     found |= zip(record["positions"], record["results"], strict=True)
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ArtifactError(
@@ -128,13 +125,7 @@ class BatchLog:
 
     def append(self, positions: Sequence[int], results: Sequence[Any]) -> None:
         """Adds a finished batch; it is on the disk when this returns."""
-        line = json.dumps({"positions": list(positions), "results": results})
-        with self._own.open("ab+") as stream:
-            content_end = _end_of_last_line(stream)
-            stream.truncate(content_end)
-            stream.write(line.encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._own.append({"positions": list(positions), "results": results})
 
     def remove(self) -> None:
         """Deletes the files of all processes, once the results are written."""
@@ -191,16 +182,3 @@ def in_batches(
             "command uses this folder, wait for it or choose another --out"
         )
     return [found[position] for position in range(count)]
-
-
-def _end_of_last_line(stream: Any) -> int:
-    """Where the last whole line ends, in bytes."""
-    end = int(stream.seek(0, os.SEEK_END))
-    while end:
-        start = max(0, end - (1 << 16))
-        stream.seek(start)
-        newline: int = stream.read(end - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -261,12 +261,6 @@ def _check(config: EvaluateRecommendConfig) -> None:
             raise ConfigError(
                 f"--decode unconstrained: {config.model} is no language model; leave it out"
             )
-
-
-def batches(holdouts: Sequence[Holdout], size: int) -> Iterator[Sequence[Holdout]]:
-    """Users in batches of at most ``size``."""
-    for start in range(0, len(holdouts), size):
-        yield holdouts[start : start + size]
 
 
 def _user_table(

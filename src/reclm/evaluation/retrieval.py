@@ -12,7 +12,6 @@ import polars as pl
 import torch
 from jaxtyping import Float64, Int64
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from reclm.artifacts import atomic_path, open_run, read_json, write_json
@@ -24,9 +23,9 @@ from reclm.data.prepared import prepared_files
 from reclm.decoding.constraint import free_rows
 from reclm.errors import ConfigError, require
 from reclm.evaluation import metrics
+from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
 from reclm.evaluation.methods import existing_vectors, load_recommender, model_files
-from reclm.evaluation.recommend import batches, sample_users
-from reclm.progress import with_progress
+from reclm.evaluation.recommend import sample_users
 
 if TYPE_CHECKING:
     from reclm.recommender import Recommender
@@ -61,7 +60,8 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     the head asks for the same thing again; states all alike leave a ranking by one query.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
-    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``.
+    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``. Finished batches are kept,
+    so that an interrupted run goes on where it was; processes of ``accelerate launch`` share them.
 
     Returns:
         ``config.out``.
@@ -78,6 +78,9 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     if config.vectors:
         inputs["vectors"] = existing_vectors(config.vectors)
     require("matplotlib", extra="plot")
+    shards = Shards.current(config.device)
+    if not shards.is_main:
+        shards.wait()
     run = open_run(
         config.out,
         "evaluate retrieval",
@@ -85,7 +88,9 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         inputs=inputs,
         free_fields=("batch_size", "verify"),
     )
-    console = Console(stderr=True)
+    if shards.is_main:
+        shards.wait()
+    console = shards.console()
     if run.finished:
         console.print(f"{config.out}: already evaluated", soft_wrap=True)
         console.print(_table(read_json(config.out / SUMMARY)))
@@ -96,7 +101,7 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     recommender = load_recommender(
         config.model,
         catalog,
-        config.device,
+        shards.device(config.device),
         config.data,
         config.vectors,
         verify=config.verify,
@@ -109,14 +114,16 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     users = sample_users(len(split), config.users, config.seed)
     held_out = split.test if config.split == "test" else split.valid
     holdouts = [held_out(user) for user in users]
-    parts = []
-    shown = batches(holdouts, config.batch_size)
-    for batch in with_progress(shown, len(holdouts), "evaluate retrieval", console):
-        parts.append(look_at(recommender, batch, config))
-    places = Places(
-        np.concatenate([part.rank for part in parts]),
-        np.concatenate([part.similarity for part in parts]),
-    )
+
+    def look(positions: Sequence[int]) -> list[Any]:
+        found = look_at(recommender, [holdouts[position] for position in positions], config)
+        return list(zip(found.rank.tolist(), found.similarity.tolist(), strict=True))
+
+    log = BatchLog(config.out, shards)
+    seen = in_batches(len(holdouts), config.batch_size, look, log, "evaluate retrieval", shards)
+    if not shards.is_main:
+        return config.out
+    places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
 
     summary = _summarise(places, config)
     similarity = np.array(summary["similarity"])
@@ -128,6 +135,7 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         _draw(partial, similarity)
     write_json(config.out / SUMMARY, summary)
     run.finish(**{name: summary["places"][0][name]["value"] for name in _names(config.cutoff)})
+    log.remove()
     console.print(_table(summary))
     return config.out
 

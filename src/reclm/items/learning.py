@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reclm.artifacts import atomic_path
 from reclm.errors import require
+from reclm.storage import writing
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -87,17 +88,19 @@ class LearningReport:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._writer.close()
+        with writing(self._writer.log_dir):
+            self._writer.close()
 
     def epoch_done(self, entry: Entry) -> None:
         """Shows and records an epoch; one with a validation has `collision_rate`."""
         epoch = int(entry["epoch"])
-        for name, value in entry.items():
-            if isinstance(value, list):
-                for level, part in enumerate(value, start=1):
-                    self._writer.add_scalar(f"{name}/level {level}", part, epoch)
-            elif name != "epoch":
-                self._writer.add_scalar(name, value, epoch)
+        with writing(self._writer.log_dir):
+            for name, value in entry.items():
+                if isinstance(value, list):
+                    for level, part in enumerate(value, start=1):
+                        self._writer.add_scalar(f"{name}/level {level}", part, epoch)
+                elif name != "epoch":
+                    self._writer.add_scalar(name, value, epoch)
         if "collision_rate" not in entry:
             self._progress.update(self._task, completed=epoch)
             return

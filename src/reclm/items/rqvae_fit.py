@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from reclm.artifacts import atomic_path
 from reclm.config import QuantizeConfig
-from reclm.errors import ArtifactError, SemanticIdError, first_line
+from reclm.errors import SemanticIdError
 from reclm.items.kmeans import residual_kmeans
 from reclm.items.learning import Entry, LearningReport, code_use
 from reclm.items.quantizers import Quantizer, save_weights, weights_file
 from reclm.items.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
+from reclm.snapshot import damaged, load_snapshot, save_snapshot
 
 _ROWS_AT_ONCE = 1 << 14
 
@@ -242,13 +238,7 @@ class RqVaeFit:
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{key}.{name}"] = value
         tensors |= {f"idle.{level}": counts for level, counts in enumerate(self.idle)}
-        progress = json.dumps({"seconds": self.seconds, "history": self.history})
-        with atomic_path(path) as partial:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                partial,
-                metadata={"progress": progress},
-            )
+        save_snapshot(path, tensors, {"seconds": self.seconds, "history": self.history})
 
     def restore(self, path: Path) -> None:
         """Takes up the state that an interrupted run left after its last validation.
@@ -256,10 +246,8 @@ class RqVaeFit:
         Raises:
             ArtifactError: The checkpoint cannot be read.
         """
+        tensors, progress = load_snapshot(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                progress: dict[str, Any] = json.loads(file.metadata()["progress"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self.seconds = float(progress["seconds"])
             self.history = progress["history"]
             self.network.load_state_dict(
@@ -276,8 +264,5 @@ class RqVaeFit:
                         value if key == "step" else value.to(self.device)
                     )
             self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = first_line(error)
-            raise ArtifactError(
-                f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
-            ) from error
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise damaged(path, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from reclm.artifacts import atomic_path, open_run, write_json
+from reclm.artifacts import open_run, write_json
 from reclm.config import TeacherFitConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
 from reclm.devices import resolve_device
-from reclm.errors import ArtifactError, ConfigError, DataError, first_line
+from reclm.errors import ConfigError, DataError
+from reclm.snapshot import damaged, load_snapshot, save_snapshot
 from reclm.teacher.client import InProcessTeacher
 from reclm.teacher.report import FitReport
 from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
@@ -296,12 +294,7 @@ class _Fit:
             for key, value in self.optimiser.state[parameter].items():
                 tensors[f"optimiser.{key}.{name}"] = value
         progress = {"steps": self.steps, "seconds": self.seconds, "history": self.history}
-        with atomic_path(path) as partial:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                partial,
-                metadata={"progress": json.dumps(progress)},
-            )
+        save_snapshot(path, tensors, progress)
 
     def restore(self, path: Path) -> None:
         """Takes up the state that an interrupted run left after its last epoch.
@@ -309,10 +302,8 @@ class _Fit:
         Raises:
             ArtifactError: The checkpoint cannot be read.
         """
+        tensors, progress = load_snapshot(path)
         try:
-            with safe_open(path, framework="pt") as file:
-                progress = json.loads(file.metadata()["progress"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self.steps = int(progress["steps"])
             self.seconds = float(progress["seconds"])
             self.history = progress["history"]
@@ -325,11 +316,8 @@ class _Fit:
                     self.optimiser.state[parameter][key] = (
                         value if key == "step" else value.to(device)
                     )
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = first_line(error)
-            raise ArtifactError(
-                f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
-            ) from error
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise damaged(path, error) from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -31,17 +31,18 @@ from reclm.recommender import Recommender
 from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.location import is_url, open_teacher
+from reclm.training.checkpoints import (
+    BestFollowed,
+    checkpoint_step,
+    newest_checkpoint,
+    remove_unusable,
+)
 from reclm.training.grpo_settings import check_config, check_groups, num_steps
 from reclm.training.policy import GAP
 from reclm.training.progress import RewardReport, tensorboard
 from reclm.training.rewards import reward_functions
 from reclm.training.rollouts import EngineSampler, make_questions, validation_questions
-from reclm.training.trainer import (
-    checkpoint_step,
-    newest_checkpoint,
-    plain_forward,
-    remove_incomplete,
-)
+from reclm.training.trainer import plain_forward
 from reclm.training.validation import HR, NDCG, ranking_validation
 
 _STAGE = "train grpo"
@@ -90,15 +91,19 @@ def train_grpo(config: GrpoConfig) -> Path:
             inputs=_hashed(config),
             identities={"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {},
             free_fields=_FREE_FIELDS,
+            processes=processes.num_processes,
         )
+    checkpoints = config.out / _CHECKPOINTS
     if run.finished:
+        if processes.is_main_process:
+            # Of a run that was killed just behind its end.
+            shutil.rmtree(checkpoints, ignore_errors=True)
         return config.out
     set_seed(config.seed)
     recommender, semantic_ids = _load_policy(config, catalog, on_cpu=on_cpu)
     check_writable(recommender.backbone)
-    checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
-        remove_incomplete(checkpoints)
+        remove_unusable(checkpoints, _console())
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
     start = _trainable(recommender.backbone.model)
@@ -235,7 +240,7 @@ def _trainer(
         seed=config.seed,
         # A copy, as TRL gives a tokenizer without a padding token one.
         processing_class=copy.deepcopy(recommender.backbone.tokenizer),
-        callbacks=[RewardReport(_console(), _SHOWN)],
+        callbacks=[RewardReport(_console(), _SHOWN), BestFollowed()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

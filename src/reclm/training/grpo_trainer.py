@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,16 +18,16 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from reclm.retrieval import RetrievalHead
+from reclm.training.checkpoints import SafeCheckpoints
 from reclm.training.policy import GAP, ChoiceBatch, padded, policy_forward
 from reclm.training.rewards import Batch
 from reclm.training.rollouts import Question, Rollout, Sampler, answer_seeds
-from reclm.training.trainer import mark_complete
 
 Reward = Callable[[Batch], list[float]]
 Validation = Callable[[], Mapping[str, float]]
 
 
-class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
+class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """GRPO (arXiv 2402.03300) on the choices among items.
 
     Args:
@@ -218,21 +217,6 @@ class ItemGrpoTrainer(GRPOTrainer):  # type: ignore[misc]
 
         rewarded.__name__ = name
         return rewarded
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if hasattr(self.model, "peft_config"):
-            # By default peft would look on the hub whether the vocabulary has grown.
-            self.model.save_pretrained(
-                output_dir, state_dict=state_dict, save_embedding_layers=False
-            )
-        else:
-            super()._save(output_dir, state_dict)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_complete(Path(str(self.args.output_dir)), self.state.global_step)
 
 
 def _answer_questions(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from rich.progress import (
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from reclm.errors import require
+from reclm.storage import writing
+
 _SHOWN_VALUES = {
     "loss": "loss",
     "eval_loss": "validation loss",
@@ -115,8 +118,25 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
             self._console.print("train grpo: " + ", ".join([step, *values]), highlight=False)
 
 
+class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
+    """TensorBoard's log, whose thread tells of a full disk without the name of the folder."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Writes an entry."""
+        with writing(self.tb_writer.log_dir):
+            super().on_log(*args, **kwargs)
+            self.tb_writer.flush()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Writes what is left."""
+        with writing(self.tb_writer.log_dir):
+            super().on_train_end(*args, **kwargs)
+
+
 def tensorboard(out: Path, after: int) -> TensorBoardCallback:
     """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    require("tensorboard", extra="train")
     from torch.utils.tensorboard import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
+    with writing(out / "tensorboard"):
+        return RoomForLogs(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from reclm.config import RewriteApplyConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.documents import json_lines
 from reclm.errors import ConfigError, DataError
-from reclm.reading import parse_json
+from reclm.journal import Journal
 from reclm.training.rewrite_data import ROWS_FILE
 from reclm.training.rewrite_rewards import REWRITE_REWARDS
 from reclm.training.rewrite_rows import rewrite_of
@@ -59,8 +58,8 @@ def apply_rewrite(config: RewriteApplyConfig) -> Path:
     scoring = None
     if config.scorers is not None:
         scoring = RewriteScoring.load(config.scorers, config.device)
-    unfinished = run.folder / _UNFINISHED
-    done = _finished_lines(unfinished, config.batch_size)
+    unfinished = Journal(run.folder / _UNFINISHED)
+    done = [line for batch in unfinished.records() for line in batch]
     taken = {_key(title) for title in catalog.titles}
     taken |= {_key(text) for line in done for text in line["paraphrases"]}
     for start in range(len(done), len(rows), config.batch_size):
@@ -73,16 +72,13 @@ def apply_rewrite(config: RewriteApplyConfig) -> Path:
             {"item_id": item_id, "title": row["title"], "paraphrases": own}
             for item_id, row, own in zip(ids, batch, kept, strict=True)
         ]
-        with unfinished.open("a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            stream.flush()
-            os.fsync(stream.fileno())
+        unfinished.append(lines)
         done += lines
     with atomic_path(run.folder / PARAPHRASES_FILE) as partial, partial.open("w") as stream:
         stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in done)
     counts = [len(line["paraphrases"]) for line in done]
     run.finish(items=len(done), paraphrases=sum(counts), without=counts.count(0))
-    unfinished.unlink(missing_ok=True)
+    unfinished.path.unlink(missing_ok=True)
     return run.folder
 
 
@@ -122,17 +118,6 @@ def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
         # Items of one title have a row each.
         rows.append(found[item.title].pop(0))
     return rows
-
-
-def _finished_lines(path: Path, batch_size: int) -> list[dict[str, Any]]:
-    """Whole batches of an interrupted run; what was cut off is sampled again."""
-    if not path.exists():
-        return []
-    *whole, _ = path.read_bytes().split(b"\n")
-    whole = whole[: len(whole) // batch_size * batch_size]
-    with atomic_path(path) as partial:
-        partial.write_bytes(b"".join(line + b"\n" for line in whole))
-    return [parse_json(path, line, line=number) for number, line in enumerate(whole, start=1)]
 
 
 @torch.no_grad()

@@ -5,10 +5,15 @@ For those without ms-swift; the rewards are those of :mod:`reclm.training.swift_
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+from rich.console import Console
 from transformers import set_seed
 
 from reclm.artifacts import open_run
@@ -17,11 +22,11 @@ from reclm.config import RewriteTrainConfig
 from reclm.data.documents import json_lines
 from reclm.devices import trains_on_cpu
 from reclm.errors import ConfigError, DataError, require
+from reclm.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
 from reclm.training.rewrite_data import ROWS_FILE
 from reclm.training.rewrite_rewards import REWRITE_REWARDS
 from reclm.training.rewrite_rows import row_of
 from reclm.training.rewrite_scoring import RewriteScoring
-from reclm.training.trainer import newest_checkpoint, remove_incomplete
 
 _CHECKPOINTS = "checkpoints"
 _STAGE = "rewrite train"
@@ -30,30 +35,40 @@ _STAGE = "rewrite train"
 def train_rewrite(config: RewriteTrainConfig) -> Path:
     """Trains a model to rewrite titles.
 
-    Killed and started again with the same configuration, it goes on from its newest checkpoint.
+    Killed and started again with the same configuration, it goes on from its newest checkpoint and
+    ends with the same weights.
 
     Returns:
-        ``config.out``: a chat model, or a LoRA adapter of one, with its tokenizer.
+        ``config.out``: a chat model with its tokenizer, LoRA adapters merged into it.
 
     Raises:
         ConfigError: A setting that cannot work; raised before anything is loaded.
         DataError: The rows are missing or broken.
         ScorerError: A scorer cannot answer; the run resumes from its newest checkpoint.
         MissingExtraError: trl is not installed.
-        ArtifactError: The run folder holds something else.
+        ArtifactError: The run folder holds something else, or only damaged checkpoints.
     """
     check_config(config)
     trl = require("trl", extra="grpo")
     datasets = require("datasets", extra="grpo")
     on_cpu = trains_on_cpu(config.device)
+    processes = require("accelerate", extra="grpo").PartialState(cpu=on_cpu)
     rows = list(read_rows(config.data / ROWS_FILE))
+    if not rows:
+        raise DataError.at(config.data / ROWS_FILE, "holds no row; make it with more items")
     scoring = RewriteScoring.load(config.scorers, config.device)
     inputs = {"rows": config.data / ROWS_FILE, "scorers": config.scorers}
-    run = open_run(config.out, _STAGE, config, inputs=inputs)
+    with processes.main_process_first():
+        run = open_run(config.out, _STAGE, config, inputs=inputs, processes=processes.num_processes)
+    checkpoints = config.out / _CHECKPOINTS
     if run.finished:
+        if processes.is_main_process:
+            # Of a run that was killed just behind its end.
+            shutil.rmtree(checkpoints, ignore_errors=True)
         return run.folder
     set_seed(config.seed)
-    backbone = load_backbone(config.model, device="cpu" if on_cpu else "cuda")
+    device = "cpu" if on_cpu else f"cuda:{processes.local_process_index}"
+    backbone = load_backbone(config.model, device=device)
     backbone.model.requires_grad_(True)
     if config.tune == "lora":
         backbone = add_lora(
@@ -61,26 +76,55 @@ def train_rewrite(config: RewriteTrainConfig) -> Path:
             train_new_rows=False, seed=config.seed,
         )  # fmt: skip
     check_writable(backbone)
-    checkpoints = config.out / _CHECKPOINTS
-    remove_incomplete(checkpoints)
-    trainer = trl.GRPOTrainer(
+    console = Console(stderr=True, quiet=not processes.is_main_process)
+    if processes.is_main_process:
+        remove_unusable(checkpoints, console)
+    processes.wait_for_everyone()
+    newest = newest_checkpoint(checkpoints)
+    if newest is not None:
+        console.print(f"{_STAGE}: goes on from step {checkpoint_step(newest)}", soft_wrap=True)
+    order = row_order(len(rows), config, processes.num_processes)
+    from reclm.training.rewrite_trainer import RewriteTrainer
+
+    trainer = RewriteTrainer(
         model=backbone.model,
         reward_funcs=[scoring.function(name) for name in config.reward],  # type: ignore[arg-type]
         args=_arguments(config, trl, on_cpu=on_cpu),
-        train_dataset=datasets.Dataset.from_list(rows),
+        train_dataset=datasets.Dataset.from_list(rows).select(order),
         processing_class=backbone.tokenizer,
     )
-    newest = newest_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    save_backbone(config.out, backbone)
-    rewards = {
-        name: value
-        for entry in trainer.state.log_history
-        for name, value in entry.items()
-        if name.startswith("rewards/") and name.endswith("/mean")
-    }
-    run.finish(steps=trainer.state.global_step, **rewards)
+    if processes.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if config.tune == "lora":
+            model = model.merge_and_unload(safe_merge=True)
+        save_backbone(config.out, dataclasses.replace(backbone, model=model))
+        rewards = {
+            name: value
+            for entry in trainer.state.log_history
+            for name, value in entry.items()
+            if name.startswith("rewards/") and name.endswith("/mean")
+        }
+        run.finish(steps=trainer.state.global_step, **rewards)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    processes.wait_for_everyone()
     return run.folder
+
+
+def row_order(count: int, config: RewriteTrainConfig, processes: int) -> Int64[np.ndarray, " rows"]:
+    """The rows of all steps, in one order for the whole training.
+
+    A resumed training passes over those it has seen. A shuffle of the trainer's would begin anew.
+
+    Args:
+        count: Rows there are; each comes once before any comes again.
+        config: Steps, batch and seed.
+        processes: How many share a step.
+    """
+    needed = config.max_steps * config.batch_size * processes // config.num_generations
+    random = np.random.default_rng(config.seed)
+    passes = [random.permutation(count) for _ in range(-(-needed // count))]
+    return np.concatenate(passes)[:needed].astype(np.int64)
 
 
 def check_config(config: RewriteTrainConfig) -> None:
@@ -142,6 +186,7 @@ def _arguments(config: RewriteTrainConfig, trl: Any, *, on_cpu: bool) -> Any:
         bf16=False,
         use_cpu=on_cpu,
         num_generations=config.num_generations,
+        shuffle_dataset=False,
         max_completion_length=config.max_tokens,
         temperature=config.temperature,
         beta=config.beta,

@@ -53,20 +53,19 @@ from reclm.teacher.client import Teacher
 from reclm.teacher.http import HttpTeacher
 from reclm.teacher.location import is_url, open_teacher
 from reclm.training.alignment import Alignment
+from reclm.training.checkpoints import (
+    BestFollowed,
+    checkpoint_step,
+    newest_checkpoint,
+    remove_unusable,
+)
 from reclm.training.collator import Collator
 from reclm.training.dataset import SampleSource, SftDataset, ValidationDataset
 from reclm.training.general import GeneralChat
 from reclm.training.progress import ProgressReport, tensorboard
 from reclm.training.retrieval_loss import Retrieval
 from reclm.training.rollouts import validation_questions
-from reclm.training.trainer import (
-    BestKept,
-    ScopedTrainer,
-    checkpoint_step,
-    newest_checkpoint,
-    plain_forward,
-    remove_incomplete,
-)
+from reclm.training.trainer import BestKept, ScopedTrainer, plain_forward
 from reclm.training.validation import NDCG, ranking_validation
 from reclm.vocabulary import SPREAD, UNTRAINED_SPREAD
 
@@ -124,16 +123,20 @@ def train_sft(config: SftConfig) -> Path:
             inputs=_hashed(config),
             identities=_identities(inputs.teacher),
             free_fields=_FREE_FIELDS,
+            processes=processes.num_processes,
         )
+    checkpoints = config.out / _CHECKPOINTS
     if run.finished:
+        if processes.is_main_process:
+            # Of a run that was killed just behind its end.
+            shutil.rmtree(checkpoints, ignore_errors=True)
         return config.out
     set_seed(config.seed)
     backbone = _backbone(config, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
     check_writable(backbone)
     catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
-    checkpoints = config.out / _CHECKPOINTS
     if processes.is_main_process:
-        remove_incomplete(checkpoints)
+        remove_unusable(checkpoints, _console())
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
     aliases = _aliases(config, backbone, catalog)
@@ -153,9 +156,13 @@ def train_sft(config: SftConfig) -> Path:
         spec = replace(_spec(config, inputs.semantic_ids), aliases=len(written))
         save_model(config.out, backbone, spec)
         run.finish(steps=result.global_step, loss=result.training_loss, **_best(trainer, config))
-        shutil.rmtree(checkpoints)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     processes.wait_for_everyone()
     return config.out
+
+
+def _console() -> Console:
+    return Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
 
 
 def _best(trainer: ScopedTrainer, config: SftConfig) -> dict[str, float]:
@@ -281,8 +288,7 @@ def with_item_form(config: SftConfig) -> SftConfig:
             raise ConfigError(f"--item-form codes: {missing}; make them with `reclm items assign`")
         if missing:
             form = "titles"
-            quiet = not PartialState().is_main_process
-            Console(stderr=True, soft_wrap=True, quiet=quiet).print(
+            _console().print(
                 f"notice: --item-form auto: {missing}; items are written as their titles, not as "
                 "codes",
                 style="yellow",
@@ -370,7 +376,7 @@ def _aliases(config: SftConfig, backbone: Backbone, catalog: Catalog) -> Aliases
     if config.paraphrases is None:
         return Aliases()
     found = load_paraphrases(config.paraphrases, catalog, backbone.tokenizer)
-    console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+    console = _console()
     console.print(
         f"{config.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} of "
         f"{len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
@@ -459,7 +465,7 @@ def _tiny_texts(inputs: _Inputs) -> list[str]:
 def _trainer(
     config: SftConfig, inputs: _Inputs, backbone: Backbone, catalog: Catalog, aliases: Aliases
 ) -> ScopedTrainer:
-    console = Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+    console = _console()
     titles = [item.title_t or item.title for item in catalog.items]
     item_tokens = (
         ItemTokens.from_titles(titles, backbone.tokenizer)
@@ -522,7 +528,7 @@ def _trainer(
     if config.keep_best:
         written = aliases if _writes_aliases(config) else None
         ranking = _ranking(config, inputs, backbone, catalog, written)
-        callbacks.append(BestKept(f"eval_{NDCG}", config.patience))
+        callbacks += [BestKept(f"eval_{NDCG}", config.patience), BestFollowed()]
     trainer = ScopedTrainer(
         loss=config.loss,
         gamma=config.focal_gamma,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from functools import cache
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -15,17 +13,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from reclm.artifacts import write_json
 from reclm.backbone import base_model, output_rows
 from reclm.config import LossType
 from reclm.decoding.products import LaidOutLayers
 from reclm.retrieval import RetrievalHead
+from reclm.training.checkpoints import SafeCheckpoints
 from reclm.training.losses import ScopedTargets, scoped_cross_entropy
 from reclm.training.retrieval_loss import ItemTargets, Retrieval, retrieval_cross_entropy
 
-_COMPLETE = "complete.json"
 _HEAD = "retrieval_head"
 
 
@@ -92,7 +88,7 @@ def plain_forward(model: nn.Module) -> None:
         model.__dict__.pop(name, None)
 
 
-class ScopedTrainer(Trainer):  # type: ignore[misc]
+class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
     """Trains on batches of `Collator`, in the order of the dataset."""
 
     def __init__(
@@ -198,13 +194,7 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if hasattr(self.model, "peft_config"):
-            # By default peft would look on the hub whether the vocabulary has grown.
-            self.model.save_pretrained(
-                output_dir, state_dict=state_dict, save_embedding_layers=False
-            )
-        else:
-            super()._save(output_dir, state_dict)
+        super()._save(output_dir, state_dict)
         if self._head is not None:
             self._head.save(str(output_dir))
 
@@ -219,12 +209,6 @@ class ScopedTrainer(Trainer):  # type: ignore[misc]
     def _load_head(self, folder: str) -> None:
         if self._head is not None:
             self._head.load_state_dict(RetrievalHead.load(folder).state_dict())
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            mark_complete(Path(str(self.args.output_dir)), self.state.global_step)
 
 
 class BestKept(TrainerCallback):  # type: ignore[misc]
@@ -258,28 +242,3 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
         if not self._patience or len(values) <= self._patience:
             return False
         return bool(max(values[-self._patience :]) <= max(values[: -self._patience]))
-
-
-def mark_complete(folder: Path, step: int) -> None:
-    """Says that the checkpoint of a step was written completely."""
-    write_json(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" / _COMPLETE, {"step": step})
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written completely."""
-    found = [(checkpoint_step(path), path) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
-    complete = [(step, path) for step, path in found if (path / _COMPLETE).exists()]
-    return max(complete)[1] if complete else None
-
-
-def remove_incomplete(folder: Path) -> None:
-    """Removes checkpoints that a killed run left half-written."""
-    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (path / _COMPLETE).exists():
-            shutil.rmtree(path)
-
-
-def checkpoint_step(checkpoint: Path | None) -> int:
-    """Optimiser steps done at a checkpoint; 0 for none."""
-    number = "" if checkpoint is None else checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else 0
