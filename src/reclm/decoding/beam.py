@@ -183,9 +183,7 @@ class ItemBeam:
         width = int(min(self._width, tokens)) if self._exact else self._width
         return search.advance(width, exact=self._exact)
 
-    def _score(
-        self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]
-    ) -> None:
+    def _score(self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]) -> None:
         """Gives each search the log-probabilities of its expanded prefixes' choices.
 
         Args:
