@@ -21,7 +21,7 @@ from torch import Tensor
 from reclm.decoding.beam import RankedItems, Slot, check_count
 from reclm.decoding.packed import PackedModel, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS, choose
-from reclm.errors import BackboneError, ConfigError, TrieError, VectorError, require
+from reclm.errors import BackboneError, TrieError, VectorError, require
 from reclm.items.trie import ItemTrie
 from reclm.retrieval import RetrievalHead
 
