@@ -26,11 +26,14 @@ _FEWEST = 8
 _RESERVED = 64
 # Connections taken at once, before those that are there are read again.
 _AT_ONCE = 8
+# Rounds of the event loop until what comes with a new connection has been read.
+_ROUNDS = 3
 # Seconds until the headers of a request are there.
 _HEADERS = 10.0
 # Seconds that a client may leave an answer unread.
 _UNREAD = 60.0
 _NO_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_LARGEST = 65_536
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
 
@@ -104,8 +107,8 @@ class HttpProtocol(H11Protocol):
         """Begins to wait for the first request."""
         super().connection_made(transport)
         self._all.made(self)
-        self._all.waits(self)
         self._arriving = self.loop.call_later(self._all.header_seconds, self._late)
+        self._settle(_ROUNDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets it."""
@@ -141,6 +144,13 @@ class HttpProtocol(H11Protocol):
         """The client reads."""
         self._set_read()
         super().resume_writing()
+
+    def _settle(self, rounds: int) -> None:
+        """Waits from when what a client sends at once would have been read."""
+        if rounds:
+            self.loop.call_soon(self._settle, rounds - 1)
+        elif self._arriving is not None:
+            self._all.waits(self)
 
     def _look(self, *, idle: bool = False) -> None:
         """Sets the time by which the rest of the request must be there."""
@@ -239,6 +249,8 @@ class Door(socket.socket):
             with contextlib.suppress(OSError):
                 connection.setblocking(False)
                 connection.send(_BUSY + b"Content-Length: 0\r\n\r\n")
+                # Closed with something unread, the connection would lose what was just said.
+                connection.recv(_LARGEST)
             connection.close()
         self._taken = 0
         raise BlockingIOError(errno.EAGAIN, "others are to be read first")

@@ -81,12 +81,12 @@ def serve_app(
             forwarded_allow_ips=list(proxies),
         )
     )
+    # uvicorn raises the signal again when it has shut down; its default would end the process before
+    # it says goodbye, and with a failure. A signal may also come before uvicorn looks for it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
     # Whoever reads the announcement may connect at once.
     door.listen(_BACKLOG)
     host, port = door.getsockname()[:2]
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    # uvicorn raises the signal again when it has shut down, which would end the process before it
-    # says goodbye, and with a failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     server.run(sockets=[door])
