@@ -373,6 +373,7 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"timeout": 0.0}, ConfigError, "--timeout"),
         ({"name": "a/b"}, ConfigError, "without a slash"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
+        ({"state": "s", "sessions": "./s"}, ConfigError, "is the file of --state"),
         ({"keys": "keys.json"}, ConfigError, "not a readable JSON file"),
     ],
 )  # fmt: skip

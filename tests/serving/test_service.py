@@ -193,8 +193,10 @@ def test_prompt_that_leaves_no_room_is_told_apart(http: httpx.Client) -> None:
     assert error["param"] == "messages"
 
 
-def test_model_that_fails_is_an_error_in_the_common_form(recommender: Recommender) -> None:
-    domains = {"films": Domain("films", recommender, CatalogStore(Path(":memory:")))}
+def test_model_that_fails_is_an_error_in_the_common_form(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    domains = {"films": Domain("films", recommender, CatalogStore(tmp_path / "state.sqlite"))}
     service = ChatService(recommender, domains, ServeConfig(Path("nowhere")))
 
     def broken(rows: Any) -> Any:

@@ -190,6 +190,9 @@ class ChatCompletion(BaseModel):
     catalog_version: int | None = Field(
         None, description="Version of the catalog that the whole answer was written with."
     )
+    left_out: int = Field(
+        0, description="Oldest messages of the session that were left out, as they were too many."
+    )
 
 
 class Recommendations(BaseModel):

@@ -126,6 +126,10 @@ def _check(config: ServeConfig) -> dict[str, Path]:
         raise ConfigError(
             f"--host {config.host}: others could reach the service without a key; give --keys FILE"
         )
+    if _same(config.state, config.sessions):
+        raise ConfigError(
+            f"--sessions {config.sessions}: is the file of --state; give each a file of its own"
+        )
     named: dict[str, Path] = {}
     for pair in config.domain:
         name, equals, folder = pair.partition("=")
@@ -137,6 +141,10 @@ def _check(config: ServeConfig) -> dict[str, Path]:
             raise ConfigError(f"--domain {name}: no such folder: {folder}")
         named[name] = Path(folder)
     return named
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _is_this_machine(host: str) -> bool:
