@@ -223,7 +223,7 @@ def test_damaged_file_is_one_line(tmp_path: Path, recommender: Recommender, kind
     whole = path.read_bytes()
     for damaged in (whole[:2000], whole[: len(whole) // 2], b"\x00" * 100 + whole[100:]):
         path.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="s.sqlite: ") as error:  # noqa: PT012
+        with pytest.raises(ArtifactError, match=r"s\.sqlite: ") as error:  # noqa: PT012
             opened = STORES[kind](path)
             if isinstance(opened, CatalogStore):
                 Domain("films", recommender, opened)

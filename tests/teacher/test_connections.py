@@ -65,7 +65,7 @@ class Service:
 
     @property
     def files(self) -> int:
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     @property
     def said(self) -> str:
