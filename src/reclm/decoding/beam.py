@@ -125,14 +125,18 @@ class ItemBeam:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
         kind = _Search if self._trie.spellings is None else _SpelledSearch
         searches = [kind(self._trie, slot, self._soi, k) for slot in slots]
-        active = [search for search in searches if search.expanded]
-        if active:
-            readout = self._model.forward([(s.cache, s.prompt) for s in active])
-            self._score(readout, active)
-        while active := [search for search in active if self._advance(search)]:
-            readout = self._model.forward_branches([(s.cache, s.branches()) for s in active])
-            self._score(readout, active)
-        return [search.ranked() for search in searches]
+        try:
+            active = [search for search in searches if search.expanded]
+            if active:
+                readout = self._model.forward([(s.cache, s.prompt) for s in active])
+                self._score(readout, active)
+            while active := [search for search in active if self._advance(search)]:
+                readout = self._model.forward_branches([(s.cache, s.branches()) for s in active])
+                self._score(readout, active)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.cache.release()
 
     def _advance(self, search: _Search) -> bool:
         return search.advance(self._width, exact=self._exact)

@@ -45,19 +45,25 @@ class LaidOutLayers:
         """What computes a layer: its copy where there is one, else the layer itself."""
         return self._products.get(layer, layer)
 
+    def enter(self) -> None:
+        """Computes so from now on, until :meth:`leave`."""
+        for layer, product in self._products.items():
+            vars(layer).setdefault("forward", product)
+
+    def leave(self) -> None:
+        """Computes as ever again; may be called at any time, and more than once."""
+        for layer, product in self._products.items():
+            if vars(layer).get("forward") is product:
+                del vars(layer)["forward"]
+
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Computes so within the context."""
-        changed = []
         try:
-            for layer, product in self._products.items():
-                if "forward" not in vars(layer):
-                    vars(layer)["forward"] = product
-                    changed.append(layer)
+            self.enter()
             yield
         finally:
-            for layer in changed:
-                del vars(layer)["forward"]
+            self.leave()
 
 
 @cache

@@ -254,7 +254,11 @@ class ItemRanking:
         asked = [place for place, rows in enumerate(free) if rows.any()]
         if asked:
             rows = [(RowCache(), [int(t) for t in slots[place].prompt_ids]) for place in asked]
-            readout = self._model.forward(rows)
+            try:
+                readout = self._model.forward(rows)
+            finally:
+                for cache, _ in rows:
+                    cache.release()
             self.forward_passes += 1
             ranked = self._retriever.best(
                 readout.states(range(len(asked))),
