@@ -8,7 +8,7 @@ together with it in one forward pass, rows of a batch with runs of different len
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ class Engine:
         """
         return Session(self)
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+    def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         """Generates one answer a request, all side by side, and tells what happens as it does.
 
         Events of one request come in order; those of different requests are interleaved. Between

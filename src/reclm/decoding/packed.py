@@ -30,6 +30,11 @@ __all__ = ["Branches", "PackedModel", "Readout", "RowCache"]
 _KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
+# One a model, as it may be packed or wrapped more than once, each time for another thread.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
 class Readout:
     """What the model says after the last token of each row, with as little output layer as needed.
 
@@ -106,7 +111,6 @@ class PackedModel:
     Attributes:
         model: The model.
         device: Where it is.
-        lock: Held while the model computes; the same for all that share the model.
 
     Raises:
         BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
@@ -115,7 +119,6 @@ class PackedModel:
 
     def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
         self.model: Any = model
-        self.lock = _lock_of(_plain_model(model))
         with self.lock:
             self._configs = _configs(model)
             _check_support(model, self._configs)
@@ -127,6 +130,12 @@ class PackedModel:
             self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._batched = self.device.type != "cpu" if batched is None else batched
         self._pool = KeyValuePool()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while the model computes; the same for all that share the model."""
+        with _making:
+            return _locks.setdefault(_plain_model(self.model), threading.RLock())
 
     @property
     def pool(self) -> KeyValuePool:
@@ -306,17 +315,6 @@ class PackedModel:
             config._attn_implementation = implementation
         for part in trained:
             part.training = True
-
-
-# A model may be wrapped more than once, and be used through each wrapper by another thread.
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_making = threading.Lock()
-
-
-def _lock_of(model: nn.Module) -> threading.RLock:
-    """The one lock of a model."""
-    with _making:
-        return _locks.setdefault(model, threading.RLock())
 
 
 def _plain_model(model: Any) -> Any:
