@@ -7,6 +7,7 @@ keeps them laid out, which pays for layers of some size (``benchmarks/products.p
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, TypeGuard
@@ -157,7 +158,7 @@ def rounded_up(rows: int) -> int:
     products, and keeps a thousand of them, which takes half a gigabyte.
     """
     if rows <= _SMALL[-1]:
-        return next(size for size in _SMALL if size >= rows)
+        return _SMALL[bisect_left(_SMALL, rows)]
     step = 1 << ((rows - 1).bit_length() - 3)
     return -(-rows // step) * step
 
