@@ -25,7 +25,7 @@ from reclm.decoding.prefixes import Prefixes
 from reclm.decoding.request import Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
-from reclm.decoding.spans import Run, SpanBatch
+from reclm.decoding.spans import Allowed, Run, SpanBatch
 from reclm.errors import BackboneError, ConfigError, ReclmError
 from reclm.items.trie import ItemTrie
 
@@ -457,8 +457,6 @@ def _decide(
     Returns:
         What each wrote, and what happened thereby.
     """
-    if not rows:
-        return []
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
     scores = readout.some([at[row] for row in rows], allowed.tokens)
@@ -466,28 +464,31 @@ def _decide(
     logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
     likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
     best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
-    bad = ~np.isfinite(best)
-    if bad.any():
-        failed = {
-            row: (Run([], -1), answers[row].fail(BackboneError(NOT_NUMBERS)))
-            for row in np.array(rows)[bad].tolist()
-        }
-        good = [row for row in rows if row not in failed]
-        decided = dict(zip(good, _decide(readout, answers, good, at, spans), strict=True))
-        return [(failed | decided)[row] for row in rows]
     known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
-    for row, node, tokens in zip(rows, allowed.nodes.tolist(), known, strict=True):
-        answers[row].lookahead.remember(node, tokens)
+    failed: dict[int, ReclmError] = {}
     for number, row in enumerate(rows):
+        if not np.isfinite(best[number]):
+            failed[number] = BackboneError(NOT_NUMBERS)
+            continue
+        answers[row].lookahead.remember(int(allowed.nodes[number]), known[number])
         if answers[row].request.temperature > 0:
             among = np.flatnonzero(allowed.mask[number])
             of_row = logprobs[number].cpu().numpy()[among]
-            greedy[number] = among[_choose(answers[row], of_row)]
+            try:
+                greedy[number] = among[_choose(answers[row], of_row)]
+            except ReclmError as error:
+                failed[number] = error
+                continue
             best[number] = logprobs[number, greedy[number]]
-    runs = spans.choose(allowed, greedy)
+    good = np.array([number for number in range(len(rows)) if number not in failed], np.int64)
+    if failed:
+        allowed = Allowed(slots[good], allowed.tokens, allowed.mask[good], allowed.nodes[good])
+    runs = dict(zip(good.tolist(), spans.choose(allowed, greedy[good]), strict=True))
     return [
-        (run, answers[row].take(run, logprob))
-        for row, run, logprob in zip(rows, runs, best.tolist(), strict=True)
+        (Run([], -1), answers[row].fail(failed[number]))
+        if number in failed
+        else (runs[number], answers[row].take(runs[number], float(best[number])))
+        for number, row in enumerate(rows)
     ]
 
 
@@ -516,7 +517,11 @@ def _decide_outside(
             events += answers[row].fail(BackboneError(NOT_NUMBERS))
             continue
         if answers[row].request.temperature > 0:
-            token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+            try:
+                token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+            except ReclmError as error:
+                events += answers[row].fail(error)
+                continue
         events += answers[row].take_text(token)
     return events
 
