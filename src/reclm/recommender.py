@@ -407,7 +407,7 @@ class Recommender:
             )
             if decode == "beam":
                 slots = [self.slot(history, k, without) for history, without in batch]
-                found += map(self._ranking, self.beam.top_items(slots, k))
+                found += map(self.ranking, self.beam.top_items(slots, k))
             else:
                 requests = [self.list_request(history, k, without) for history, without in batch]
                 found += map(self._list, self.engine.complete(requests))
@@ -723,7 +723,8 @@ class Recommender:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
         return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 
-    def _ranking(self, found: RankedItems) -> list[Recommendation]:
+    def ranking(self, found: RankedItems) -> list[Recommendation]:
+        """What a search found, as recommendations."""
         ranked = enumerate(zip(found.rows.tolist(), found.logprobs.tolist(), strict=True), start=1)
         return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 

@@ -111,6 +111,46 @@ def test_an_item_has_the_probability_of_all_its_spellings(
         assert (kept.logprobs <= scores[kept.rows] + 1e-4).all()
 
 
+@thorough
+@given(spelled_rows(), prompts, seeds, st.integers(1, 9), st.booleans(), st.data())
+def test_search_in_small_steps_finds_the_same(
+    spelled: tuple[list[list[int]], list[int]],
+    batch: list[list[int]],
+    seed: int,
+    tokens: int,
+    several: bool,
+    data: st.DataObject,
+) -> None:
+    """Searches that join late, whose prompts are fed in parts and prefixes a few at a time."""
+    rows, items = spelled
+    trie = ItemTrie.build(rows, items=items) if several else ItemTrie.build(rows)
+    counts = [data.draw(st.none() | st.integers(1, 6)) for _ in batch]
+    beam = make_beam(make_model(seed), trie)
+    waiting = [beam.search(Slot(prompt), k) for prompt, k in zip(batch, counts, strict=True)]
+    searches, active = list(waiting), []
+    while waiting or active:
+        if waiting:
+            active.append(waiting.pop(0))
+        active = [search for search in active if not search.over]
+        if active:
+            # A prefix is fed with the tokens it forces, so that a step may be a little longer.
+            assert beam.step(active, tokens) <= tokens * max(map(len, rows))
+    for prompt, k, search in zip(batch, counts, searches, strict=True):
+        [expected] = beam.top_items([Slot(prompt)], k)
+        found = search.ranked()
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        everything = dict(zip(*(part.tolist() for part in _parts(beam, prompt)), strict=True))
+        assert found.logprobs == pytest.approx(
+            [everything[row] for row in found.rows.tolist()], abs=1e-4
+        )
+        assert len(set(found.rows.tolist())) == len(expected.rows)
+
+
+def _parts(beam: ItemBeam, prompt: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    [everything] = beam.top_items([Slot(prompt)], None)
+    return everything.rows, everything.logprobs
+
+
 def test_an_item_wins_by_spellings_that_are_each_unlikely() -> None:
     """Item 2 has three spellings, each behind a prefix that is less likely than item 1."""
     rows = [[5], [4], *([first, last] for first in (6, 7, 8) for last in (4, 9))]

@@ -316,6 +316,25 @@ def test_ranking_equals_sorting_all_items(items: int, seed: int, data: st.DataOb
     assert ranking.forward_passes == (min(map(len, excluded)) < items)
 
 
+def test_ranking_in_small_steps_finds_the_same() -> None:
+    """Prompts fed in parts, by searches that join late and ask for different numbers of items."""
+    trie, model = ItemTrie.build([[4 + n] for n in range(9)]), make_model(1)
+    ranking = ItemRanking(model, trie, ItemRetriever(make_head(9)))
+    slots = [Slot([4, 7, 5, 8, 6]), Slot([9]), Slot([5, 5, 6], ExcludedItems.build(trie, [3, 4]))]
+    counts = (4, None, 2)
+    expected = [ranking.top_items([slot], k)[0] for slot, k in zip(slots, counts, strict=True)]
+    waiting = [ranking.search(slot, k) for slot, k in zip(slots, counts, strict=True)]
+    searches, active = list(waiting), []
+    while waiting or active:
+        active += waiting[:1]
+        del waiting[:1]
+        assert ranking.step(active, 2) <= 2
+        active = [search for search in active if not search.over]
+    for search, whole in zip(searches, expected, strict=True):
+        assert search.ranked().rows.tolist() == whole.rows.tolist()
+        np.testing.assert_allclose(search.ranked().logprobs, whole.logprobs, atol=1e-5)
+
+
 def test_index_finds_the_item_that_the_matrix_product_finds() -> None:
     """Clustered vectors, as texts give: the index looks through an eighth of its lists."""
     random = np.random.default_rng(0)

@@ -134,6 +134,28 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
     assert "reclm: stopped; 12 requests accepted, 12 answered" in running.said
 
 
+def test_half_sent_requests_do_not_stop_the_service(tmp_path: Path, model: Path) -> None:
+    body = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    with (
+        Server(tmp_path / "log", "--model", model, files=200) as running,
+        httpx.Client(base_url=running.url, timeout=30) as http,
+        contextlib.ExitStack() as held,
+    ):
+        for number in range(400):
+            connection = socket.create_connection(("127.0.0.1", running.port))
+            held.enter_context(connection)
+            connection.sendall(body if number % 2 else b"GET /healthz HTTP/1.1\r\nHost")
+            if number % 100 == 99:
+                started = time.perf_counter()
+                assert httpx.get(f"{running.url}/healthz").json() == {"status": "ok"}
+                assert time.perf_counter() - started < 1
+        reply = http.post(
+            "/v1/chat/completions", json={"model": "reclm", "messages": said(), "max_tokens": 3}
+        )
+        assert reply.status_code == 200
+        assert "Traceback" not in running.said
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Any:
     folder = tmp_path_factory.mktemp("guarded")

@@ -124,9 +124,14 @@ def test_model_that_fails_fails_those_who_wait_and_goes_on(
             finally:
                 model.forward = real  # type: ignore[method-assign]
             assert await events(worker.submit(request(recommender, "Hi")))
-            assert await worker.call(lambda: 7) == 7
-            with pytest.raises(ZeroDivisionError):
-                await worker.call(lambda: 1 // 0)
+            slot = recommender.slot([], 3)
+            model.forward = broken  # type: ignore[method-assign]
+            try:
+                with pytest.raises(RuntimeError, match="out of memory"):
+                    await worker.rank(recommender.beam, slot, 3)
+            finally:
+                model.forward = real  # type: ignore[method-assign]
+            assert len((await worker.rank(recommender.beam, slot, 3)).rows) == 3
 
     asyncio.run(ask())
     assert "the model failed" in caplog.text

@@ -134,8 +134,7 @@ class Conversations:
                 found = await _unless_gone(request, self._listed(body, version.recommender))
             else:
                 async with asyncio.timeout(self._config.timeout):
-                    asked = partial(_ranked, body, version.recommender)
-                    found = await _unless_gone(request, self._worker.call(asked))
+                    found = await _unless_gone(request, self._ranked(body, version.recommender))
             items = [answer_item(version.catalog, one) for one in found]
             return Recommendations(domain=domain.name, catalog_version=version.number, items=items)
 
@@ -178,6 +177,22 @@ class Conversations:
             return list(text.answer().items)
         finally:
             self._worker.cancel(stream)
+
+    async def _ranked(
+        self, body: RecommendationRequest, recommender: Recommender
+    ) -> list[Recommendation]:
+        """The items of the first place, by their exact probability.
+
+        Raises:
+            NoItemLeftError: The exclusions leave no item at all.
+        """
+        history = recommender.catalog.rows(body.history).tolist()
+        excluded = recommender.excluded(body.exclude, body.categories, history, body.exclude_seen)
+        slot = recommender.slot(history, body.k, excluded)
+        found = recommender.ranking(await self._worker.rank(recommender.beam, slot, body.k))
+        if not found:
+            raise recommender.no_item_left()
+        return found
 
     async def _asked(self, body: ChatRequest, request: Request) -> _Asked:
         """Puts a conversation into the queue."""
@@ -321,13 +336,6 @@ class Conversations:
         for field in ("max_tokens", "max_completion_tokens"):
             if (getattr(body, field) or 0) > config.max_tokens:
                 raise ApiError(400, f"{field}: expected {config.max_tokens} at most", param=field)
-
-
-def _ranked(body: RecommendationRequest, recommender: Recommender) -> list[Recommendation]:
-    """The items of the first place, by their exact probability; runs where the model does."""
-    return recommender.recommend(
-        body.history, body.k, body.exclude, body.categories, body.exclude_seen, "beam"
-    )
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
