@@ -397,7 +397,11 @@ class Recommender:
 
         Raises:
             CatalogError: An item or category is not in the catalog.
+            ConfigError: ``k`` or ``batch_size`` is not positive.
         """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
+        k = self._most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
         found: list[list[Recommendation]] = []
@@ -695,9 +699,7 @@ class Recommender:
         return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
 
     def _scaffold(self, k: int) -> ListScaffold:
-        return self._scaffolds.get(
-            k, lambda: list_scaffold(self.renderer, self.spec.list_form, k)
-        )
+        return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self.spec.list_form, k))
 
     def _most(self, k: int) -> int:
         """So many items, or all there are.

@@ -252,7 +252,9 @@ class Engine:
                 waiting.setdefault(retriever, []).append(row)
         events: list[Event] = []
         for retriever, rows in waiting.items():
-            for row, chosen in zip(rows, _retrieved(readout, answers, rows, retriever), strict=True):
+            for row, chosen in zip(
+                rows, _retrieved(readout, answers, rows, retriever), strict=True
+            ):
                 answer = answers[row]
                 if isinstance(chosen, ReclmError):
                     events += answer.fail(chosen)
