@@ -30,8 +30,8 @@ KeyValues = tuple[
 class KeyValuePool:
     """Room for the keys and values of tokens, in every layer at the same places.
 
-    It grows by doubling as rows need room, and shrinks by half where a quarter of it would do. What
-    rows give up is used by others. Room is taken by one thread at a time, the one whose turn with
+    It grows by a quarter or more as rows need room, and shrinks where a quarter of it would do.
+    What rows give up is used by others. Room is taken by one thread at a time, the one whose turn with
     the model it is; rows may be let go by any.
 
     Attributes:
@@ -79,7 +79,7 @@ class KeyValuePool:
             start = max(start, end)
         needed = max(used, start + tokens)
         if needed > self.capacity:
-            self._resize(max(_FIRST_CAPACITY, 2 * self.capacity, needed))
+            self._resize(max(_FIRST_CAPACITY, needed + needed // 4))
         elif self.capacity > _FIRST_CAPACITY and 4 * needed <= self.capacity:
             self._resize(max(_FIRST_CAPACITY, 2 * needed))
         return start, start + tokens
@@ -150,7 +150,7 @@ class RowCache:
         self.length, self.stretch, self._donor, self._pool = 0, (0, 0), None, None
 
     def reserve(self, pool: KeyValuePool, tokens: int) -> None:
-        """Makes room for as many tokens in all, by doubling.
+        """Makes room for as many tokens in all, and half as many to come.
 
         Raises:
             BackboneError: The row is stored in another pool.

@@ -11,6 +11,7 @@ import sys
 # Of glibc's malloc.h. Once one is set, they no longer grow with what the process has freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGE = 1 << 20
+_LEFT_OUT = ("is_scipy_available", "is_sklearn_available")
 
 
 def give_memory_back() -> None:
@@ -29,17 +30,20 @@ def give_memory_back() -> None:
         mallopt(setting, value)
 
 
-def import_without_scikit_learn() -> None:
-    """Imports transformers as where scikit-learn is not installed: 100 MB less, and two seconds.
+def import_lean() -> None:
+    """Imports transformers as where scikit-learn and scipy are not installed.
 
-    It would import scikit-learn, and that pandas, for one setting of assisted generation, which
-    the service has no use for.
+    It would import them, and with them pandas and pyarrow, for a setting of assisted generation and
+    the losses of object detection, which the service has no use for: 140 MB and two seconds.
     """
     from transformers import utils
 
-    installed = utils.is_sklearn_available
+    installed = {name: getattr(utils, name) for name in _LEFT_OUT}
     try:
-        utils.is_sklearn_available = lambda: False
+        for name in _LEFT_OUT:
+            setattr(utils, name, lambda: False)
+        from transformers import modeling_utils  # noqa: F401
         from transformers.generation import candidate_generator  # noqa: F401
     finally:
-        utils.is_sklearn_available = installed
+        for name, function in installed.items():
+            setattr(utils, name, function)
