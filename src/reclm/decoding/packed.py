@@ -126,6 +126,7 @@ class PackedModel:
             self._head: nn.Module = _plain_model(model).get_output_embeddings()
             self._weight, self._bias = output_rows(model)
             self.device: torch.device = self._weight.device
+            self._parts: list[nn.Module] = list(model.modules())
             self._linear = self._head_is_linear()
             self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._batched = self.device.type != "cpu" if batched is None else batched
@@ -238,7 +239,9 @@ class PackedModel:
         }
         hidden = logits = None
         before = [config._attn_implementation for config in self._configs]
-        trained = [part for part in self.model.modules() if part.training]
+        # Adapters may have come since, but to go through all parts takes a while.
+        parts = self.model.modules() if self.model.training else self._parts
+        trained = [part for part in parts if part.training]
         try:
             self._enter(trained)
             if self._linear:

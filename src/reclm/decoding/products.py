@@ -136,7 +136,7 @@ def _multiplied(
     inputs: Float[Tensor, "*rows features"], laid_out: Tensor, bias: Tensor | None
 ) -> Float[Tensor, "*rows outputs"]:
     rows = inputs.reshape(-1, inputs.shape[-1])
-    parts = [_multiplied_at_once(part, laid_out, bias) for part in rows.split(_MOST_ROWS)]
+    parts = [_multiplied_at_once(part, laid_out, bias) for part in torch.split(rows, _MOST_ROWS)]
     outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
     return outputs.view(*inputs.shape[:-1], outputs.shape[-1])
 
