@@ -326,3 +326,23 @@ def test_what_a_search_holds_is_given_back_whatever_ends_it(broken: bool) -> Non
     search.end()
     search.end()
     assert len(packed.pool) == 0
+
+
+def test_a_slot_at_which_the_model_fails_fails_alone() -> None:
+    model = copy.deepcopy(make_model(1))
+    packed = PackedModel(model)
+    rows = [[4, 5, 6], [4, 5, 7], [4, 6, 8], [5, 4, 4], [5, 4, 6], [6]]
+    beam = make_beam(packed, ItemTrie.build(rows), width=2)
+    sound = [Slot([9, 8]), Slot([9]), Slot([10, 7, 7])]
+    expected = beam.top_items(sound, 4)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[11] = torch.nan
+    searches = [beam.search(slot, 4) for slot in [*sound[:2], Slot([9, 11]), *sound[2:]]]
+    while waiting := [search for search in searches if not search.over]:
+        beam.step(waiting)
+    assert len(packed.pool) == 0
+    with pytest.raises(BackboneError, match="not numbers"):
+        searches.pop(2).ranked()
+    for search, one in zip(searches, expected, strict=True):
+        assert search.ranked().rows.tolist() == one.rows.tolist()
+        assert search.ranked().logprobs.tolist() == pytest.approx(one.logprobs.tolist(), abs=1e-5)

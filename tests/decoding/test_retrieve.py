@@ -414,6 +414,13 @@ def test_an_item_that_cannot_be_retrieved_ends_its_own_answer_only(temperature: 
     ranking = ItemRanking(engine.model, trie, ItemRetriever(make_head(len(rows))))
     with pytest.raises(BackboneError, match="not numbers"):
         ranking.top_items([Slot([5, 4]), Slot([11, 4])])
+    [expected] = ranking.top_items([Slot([5, 4])])
+    one, broken, other = searches = [ranking.search(Slot([n, 4])) for n in (5, 11, 6)]
+    ranking.step(searches)
+    assert one.ranked().rows.tolist() == expected.rows.tolist()
+    assert len(other.ranked().rows) == len(rows)
+    with pytest.raises(BackboneError, match="not numbers"):
+        broken.ranked()
     assert len(engine.model.pool) == 0
 
 
