@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from reclm.decoding.beam import ItemBeam, Slot
 from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.packed import PackedModel
 from reclm.errors import BackboneError, ConfigError, TokenizerError, TrieError
 from reclm.items.trie import ItemTrie
 from worlds import (
@@ -300,3 +302,47 @@ def test_errors_name_what_was_found() -> None:
         broken.lm_head.weight[4] = torch.nan
     with pytest.raises(BackboneError, match="not numbers"):
         make_beam(broken, trie).top_items([Slot([STOP])])
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_a_search_holds_is_given_back_whatever_ends_it(broken: bool) -> None:
+    model = copy.deepcopy(make_model(1))
+    packed = PackedModel(model)
+    rows = [[4, 5, 6], [4, 5, 7], [4, 6, 8], [5, 4, 4], [5, 4, 6], [6]]
+    beam = make_beam(packed, ItemTrie.build(rows), width=1)
+    if broken:
+        # After the first passes, so that rows are held by then.
+        with torch.no_grad():
+            model.model.embed_tokens.weight[[4, 5]] = torch.nan
+        with pytest.raises(BackboneError, match="not numbers"):
+            beam.top_items([Slot([9, 8]), Slot([9])], None)
+    else:
+        assert len(beam.top_items([Slot([9, 8]), Slot([9])], None)[0].rows) == 6
+    assert len(packed.pool) == 0
+    search = beam.search(Slot([9, 8]), 3)
+    if not broken:
+        beam.step([search])
+        assert len(packed.pool) == 1
+    search.end()
+    search.end()
+    assert len(packed.pool) == 0
+
+
+def test_a_slot_at_which_the_model_fails_fails_alone() -> None:
+    model = copy.deepcopy(make_model(1))
+    packed = PackedModel(model)
+    rows = [[4, 5, 6], [4, 5, 7], [4, 6, 8], [5, 4, 4], [5, 4, 6], [6]]
+    beam = make_beam(packed, ItemTrie.build(rows), width=2)
+    sound = [Slot([9, 8]), Slot([9]), Slot([10, 7, 7])]
+    expected = beam.top_items(sound, 4)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[11] = torch.nan
+    searches = [beam.search(slot, 4) for slot in [*sound[:2], Slot([9, 11]), *sound[2:]]]
+    while waiting := [search for search in searches if not search.over]:
+        beam.step(waiting)
+    assert len(packed.pool) == 0
+    with pytest.raises(BackboneError, match="not numbers"):
+        searches.pop(2).ranked()
+    for search, one in zip(searches, expected, strict=True):
+        assert search.ranked().rows.tolist() == one.rows.tolist()
+        assert search.ranked().logprobs.tolist() == pytest.approx(one.logprobs.tolist(), abs=1e-5)

@@ -21,7 +21,7 @@ from reclm.decoding.answer import check_control_tokens
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.packed import Branches, PackedModel, Readout, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS
-from reclm.errors import BackboneError, ConfigError, TrieError
+from reclm.errors import BackboneError, ConfigError, ReclmError, TrieError
 from reclm.items.trie import CLOSE, Cursor, ItemTrie
 
 # What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
@@ -122,12 +122,18 @@ class ItemBeam:
             BackboneError: The model's scores are not numbers.
         """
         searches = [self.search(slot, k) for slot in slots]
-        while waiting := [search for search in searches if not search.over]:
-            self.step(waiting)
-        return [search.ranked() for search in searches]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
 
     def search(self, slot: Slot, k: int | None = 10) -> BeamSearch:
         """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
+
+        Whoever does not advance it to its end ends it by ``end``.
 
         Raises:
             ConfigError: ``k`` is not positive.
@@ -141,7 +147,7 @@ class ItemBeam:
         """Advances searches of this beam that are not over, the first of them first.
 
         What is found does not depend on the steps it takes, but for the rounding of floating-point
-        sums.
+        sums. Where the model's scores are not numbers, that search fails, and no other.
 
         Args:
             searches: Of :meth:`search`.
@@ -150,9 +156,6 @@ class ItemBeam:
 
         Returns:
             How many it was fed.
-
-        Raises:
-            BackboneError: The model's scores are not numbers.
         """
         left = math.inf if tokens is None else tokens
         prompts: list[tuple[BeamSearch, list[int]]] = []
@@ -207,7 +210,10 @@ class ItemBeam:
         for search in searches:
             runs = slice(first, first + len(search.expanded))
             begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
-            search.take(logprobs[begin:end])
+            if np.isnan(logprobs[begin:end]).any():
+                search.fail(BackboneError(NOT_NUMBERS))
+            else:
+                search.take(logprobs[begin:end])
             first = runs.stop
 
 
@@ -294,6 +300,7 @@ class BeamSearch:
 
     Attributes:
         over: Whether nothing can be missing any longer.
+        error: Why the model failed at it, if it did.
         cache: Keys and values of the prompt and of every prefix that was expanded.
         prompt: Prompt, opening token, and what every title of the catalog starts with.
         expanded: The prefixes whose choices are scored next.
@@ -309,6 +316,7 @@ class BeamSearch:
         self._trie = trie
         self._excluded = slot.excluded
         self._k = k
+        self.error: ReclmError | None = None
         self._fed = 0
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
@@ -389,7 +397,13 @@ class BeamSearch:
 
     def end(self) -> None:
         """Lets the keys and values go; the search is over."""
-        self.over, self.cache = True, RowCache()
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: ReclmError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error, self.expanded = error, []
+        self.end()
 
     def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
         """Takes the likeliest open continuations away; none if there is none worth it."""
@@ -418,7 +432,16 @@ class BeamSearch:
         return Branches(tokens, self._positions, visible, ends)
 
     def ranked(self) -> RankedItems:
-        """What was found; the search is over."""
+        """What was found; the search is over.
+
+        Raises:
+            ReclmError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._best()
+
+    def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)
 
     @property
@@ -460,7 +483,7 @@ class _SpelledSearch(BeamSearch):
         self._totals = np.empty(0)
         super().__init__(trie, slot, soi, k)
 
-    def ranked(self) -> RankedItems:
+    def _best(self) -> RankedItems:
         best = np.lexsort((self._items, -self._totals))[: self._k]
         return RankedItems(self._items[best].astype(np.int32), self._totals[best])
 
@@ -526,13 +549,10 @@ def _log_softmax_runs(
 ) -> Float64[np.ndarray, " total"]:
     """Log-probabilities within each of several runs of scores.
 
-    Raises:
-        BackboneError: A score is not a number, or none of a run is finite.
+    They are no numbers where a score is none, or no score of a run is finite.
     """
     starts = np.cumsum(counts) - counts
     shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
     total = np.log(np.add.reduceat(np.exp(shifted), starts))
     logprobs: np.ndarray = shifted - np.repeat(total, counts)
-    if np.isnan(logprobs).any():
-        raise BackboneError(NOT_NUMBERS)
     return logprobs

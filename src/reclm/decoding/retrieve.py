@@ -8,7 +8,7 @@ excluded the whole catalog is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from reclm.decoding.beam import RankedItems, Slot, check_count
-from reclm.decoding.packed import PackedModel, RowCache
+from reclm.decoding.packed import PackedModel, Readout, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS, choose
-from reclm.errors import BackboneError, TrieError, VectorError, require
+from reclm.errors import BackboneError, ReclmError, TrieError, VectorError, require
 from reclm.items.trie import ItemTrie
 from reclm.retrieval import RetrievalHead
 
@@ -246,12 +246,18 @@ class ItemRanking:
             BackboneError: The model's scores are not numbers.
         """
         searches = [self.search(slot, k) for slot in slots]
-        while waiting := [search for search in searches if not search.over]:
-            self.step(waiting)
-        return [search.ranked() for search in searches]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
 
     def search(self, slot: Slot, k: int | None = 10) -> RankingSearch:
         """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
+
+        Whoever does not advance it to its end ends it by ``end``.
 
         Raises:
             ConfigError: ``k`` is not positive.
@@ -262,11 +268,7 @@ class ItemRanking:
         return RankingSearch(slot, self._free(slot, among), among, k)
 
     def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
-        """One forward pass; as :meth:`reclm.decoding.beam.ItemBeam.step`.
-
-        Raises:
-            BackboneError: The model's scores are not numbers.
-        """
+        """One forward pass; as :meth:`reclm.decoding.beam.ItemBeam.step`."""
         left = math.inf if tokens is None else tokens
         fed: list[tuple[RankingSearch, list[int]]] = []
         for search in searches:
@@ -282,13 +284,26 @@ class ItemRanking:
             if not search.unfed:
                 ready.setdefault(search.k, []).append(row)
         for k, rows in ready.items():
-            own = [fed[row][0] for row in rows]
-            ranked = self._retriever.best(
-                readout.states(rows), [one.free for one in own], k, [one.among for one in own]
-            )
-            for one, found in zip(own, ranked, strict=True):
-                one.take(found)
+            self._find(readout, {row: fed[row][0] for row in rows}, k)
         return sum(len(part) for _, part in fed)
+
+    def _find(self, readout: Readout, searches: Mapping[int, RankingSearch], k: int | None) -> None:
+        """Finds the items of searches, by their places in what the model said."""
+        own = list(searches.values())
+        try:
+            states = readout.states(list(searches))
+            ranked = self._retriever.best(
+                states, [one.free for one in own], k, [one.among for one in own]
+            )
+        except ReclmError as error:
+            if len(own) == 1:
+                own[0].fail(error)
+            else:
+                for row, one in searches.items():
+                    self._find(readout, {row: one}, k)
+            return
+        for one, found in zip(own, ranked, strict=True):
+            one.take(found)
 
     def _free(self, slot: Slot, among: Free) -> Free:
         if slot.excluded is None:
@@ -310,6 +325,7 @@ class RankingSearch:
 
     Attributes:
         over: Whether the items are found.
+        error: Why the model failed at it, if it did.
         cache: Keys and values of the prompt.
     """
 
@@ -318,6 +334,7 @@ class RankingSearch:
         self.cache = RowCache()
         self.over = not free.any()
         self._prompt = [int(token) for token in slot.prompt_ids]
+        self.error: ReclmError | None = None
         self._fed = 0
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 
@@ -338,10 +355,22 @@ class RankingSearch:
 
     def end(self) -> None:
         """Lets the keys and values go; the search is over."""
-        self.over, self.cache = True, RowCache()
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: ReclmError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error = error
+        self.end()
 
     def ranked(self) -> RankedItems:
-        """What was found; the search is over."""
+        """What was found; the search is over.
+
+        Raises:
+            ReclmError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
         return self._found
 
 

@@ -126,7 +126,10 @@ class Rankings:
         if answering:
             self._credit -= took
         for ranking, search in own:
-            if search.over:
+            if search.error is not None:
+                _log.error("the model failed: %s", search.error)
+                ranking.fail(search.error)
+            elif search.over:
                 ranking.resolve(search.ranked())
         self._active = [one for one in self._active if not one[1].over]
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from reclm.config import ServeConfig
 from reclm.errors import BackboneError, ConfigError, require
+from reclm.serving.memory import give_memory_back, import_lean
 from reclm.teacher.listener import bound, serve_app
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def serve(config: ServeConfig) -> None:
     """
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve")
+    give_memory_back()
+    import_lean()
     from reclm.serving.access import Keys
     from reclm.serving.catalogs import load_domains
     from reclm.serving.service import ChatService

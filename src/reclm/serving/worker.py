@@ -205,7 +205,7 @@ class Worker:
                     _post(stream, error)
                 self._rows.clear()
                 self._began.clear()
-                session = self._engine.session()
+                session.close()
             self._rankings.step(seconds)
 
     def _wait(self) -> bool:
@@ -255,9 +255,17 @@ class Worker:
         posted: dict[asyncio.AbstractEventLoop, list[tuple[Stream, list[Event]]]] = {}
         for index, own in told.items():
             stream = self._rows[index]
-            posted.setdefault(stream._loop, []).append((stream, own))
-            if isinstance(own[-1], Finished):
-                session.completion(index)
+            ended = isinstance(own[-1], Finished)
+            try:
+                if ended:
+                    session.completion(index)
+            except ReclmError as error:
+                # The model fails at this one alone.
+                _log.error("the model failed: %s", error)
+                _post(stream, error)
+            else:
+                posted.setdefault(stream._loop, []).append((stream, own))
+            if ended:
                 del self._rows[index]
                 took = now - self._began.pop(index)
                 self._seconds += _NEWEST * (took - self._seconds)
