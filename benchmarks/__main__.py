@@ -17,8 +17,17 @@ from benchmarks.report import RESULTS, markdown
 
 _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "report", "study", "weaknesses", "fault_world"}
-# They train, and take a quarter of an hour or more; or read raw files that not everyone has.
-_LONG = {"grpo_training", "amazon", "accuracy", "chat", "paraphrases", "remedies", "faults"}
+# They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
+_LONG = {
+    "grpo_training",
+    "amazon",
+    "accuracy",
+    "chat",
+    "paraphrases",
+    "remedies",
+    "faults",
+    "serving_load",
+}
 _ON_A_DEVICE = {"answer", "scale"}
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "peft", "trl", "faiss-cpu")
 

@@ -16,6 +16,7 @@ import torch
 from reclm.backbone import Backbone, load_backbone
 
 RESULTS = Path(__file__).parent / "results"
+_PART = "\n<!-- by another command -->\n\n## "
 
 
 def shared_data() -> Path:
@@ -82,16 +83,34 @@ def synchronised(run: Callable[[], object], device: str) -> Callable[[], object]
     return wait
 
 
-def publish(name: str, question: str, body: str) -> None:
-    """Prints a result and writes it to ``results/NAME.md`` with the command that made it."""
+def _made_by(name: str) -> str:
+    """The command that runs, and on what."""
     arguments = " ".join(sys.argv[1:])
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
     if "cuda" in arguments:
         machine = f"{torch.cuda.get_device_name()}, {machine}"
-    text = (
-        f"# {question}\n\n`python -m benchmarks.{name} {arguments}`".rstrip()
-        + f" on {machine}\n\n{body}\n"
-    )
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    return f"`python -m benchmarks.{name} {arguments}`".rstrip() + f" on {machine}"
+
+
+def publish(name: str, question: str, body: str) -> None:
+    """Prints a result and writes it to ``results/NAME.md`` with the command that made it.
+
+    Parts that other commands have added to it stay.
+    """
+    text = f"# {question}\n\n{_made_by(name)}\n\n{body}\n"
     print(text)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.md"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, mark, parts = before.partition(_PART)
+    path.write_text(text + mark + parts, encoding="utf-8")
+
+
+def publish_part(name: str, command: str, heading: str, body: str) -> None:
+    """Prints a result and puts it behind that of ``NAME``, in place of the one of its heading."""
+    text = f"{heading}\n\n{_made_by(command)}\n\n{body}\n"
+    print(text)
+    path = RESULTS / f"{name}.md"
+    first, *others = path.read_text(encoding="utf-8").split(_PART)
+    kept = [part for part in others if not part.startswith(f"{heading}\n")]
+    path.write_text(_PART.join([first, *kept, text]), encoding="utf-8")

@@ -45,8 +45,9 @@ Question = tuple[dict[str, Any], tuple[str, tuple[str, ...]]]
 class Server:
     """A service in a process of its own."""
 
-    def __init__(self, model: Path, *flags: str) -> None:
-        command = ["serve", "--model", str(model), "--domain", f"office={model}", "--port", "0"]
+    def __init__(self, model: Path, *flags: str, own_domain: bool = True) -> None:
+        command = ["serve", "--model", str(model), "--port", "0"]
+        command += ["--domain", f"office={model}"] if own_domain else []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
         self._process = subprocess.Popen(
             [sys.executable, "-m", "reclm.cli", *command, *flags], stderr=self._log
@@ -56,6 +57,13 @@ class Server:
                 sys.exit(self.said())
             time.sleep(0.05)
         self.port = int(found[1])
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def said(self) -> str:
         """What it has written so far."""

@@ -16,10 +16,12 @@ HOSTILE = '<img src=x onerror="document.title=1">&amp;<b>Bold</b>'
 class Server:
     """`reclm serve` as users start it."""
 
-    def __init__(self, log: Path, *flags: str | Path) -> None:
+    def __init__(self, log: Path, *flags: str | Path, files: int | None = None) -> None:
         self._log = log.open("w+")
+        limit = () if files is None else ("prlimit", f"--nofile={files}:{files}")
+        command = ("-m", "reclm.cli", "serve", "--port", "0")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "reclm.cli", "serve", "--port", "0", *map(str, flags)],
+            [*limit, sys.executable, *command, *map(str, flags)],
             stderr=self._log,
             stdin=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"},

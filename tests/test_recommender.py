@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from reclm import Catalog, Item, Recommender
 from reclm.answer import Recommendation
 from reclm.backbone import Backbone, ModelSpec, save_model
+from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.packed import PackedModel
 from reclm.dialogue.render import Text
 from reclm.errors import BackboneError, CatalogError, ConfigError, DataError, NoItemLeftError
@@ -115,6 +117,52 @@ def test_more_items_than_there_are_ends_with_all_of_them(
     check(found, recommender.catalog, total)
     found = recommender.recommend(["i0", "i1"], k=total + 10, decode=decode)
     check(found, recommender.catalog, total - 2)
+
+
+@decodings
+def test_a_billion_items_are_as_many_as_there_are(
+    recommender: Recommender, titles: tuple[str, ...], decode: Any
+) -> None:
+    few = recommender.with_changes(removed=[f"i{row}" for row in range(6, len(titles))])
+    most = few.recommend(["i1"], k=6, exclude_seen=False, decode=decode)
+    assert len(most) == 6
+    assert few.recommend(["i1"], k=10**9, exclude_seen=False, decode=decode) == most
+    request = few.list_request([1], 10**9)
+    assert request.max_items == 6
+    assert few.chat_request([_user("Hello")], k=10**9).max_items == 6
+    assert few.slot([1], 10**9).prompt_ids == few.slot([1], 6).prompt_ids
+    for k in (0, -1):
+        with pytest.raises(ConfigError, match=f"k: found {k}; expected at least 1"):
+            few.recommend(["i1"], k=k, decode=decode)
+        with pytest.raises(ConfigError, match=f"k: found {k}; expected at least 1"):
+            few.chat_request([_user("Hello")], k=k)
+    with pytest.raises(ConfigError, match="batch_size: found 0; expected at least 1"):
+        few.recommend_batch([["i1"]], batch_size=0)
+
+
+def test_sets_of_categories_that_are_asked_for_do_not_pile_up(
+    tiny_backbone: Backbone, titles: tuple[str, ...]
+) -> None:
+    names = [f"c{number}" for number in range(10)]
+    catalog = Catalog.from_items(
+        Item(f"i{row}", title, categories=(names[row % 10], names[row // 10]))
+        for row, title in enumerate(titles)
+    )
+    asked = Recommender(tiny_backbone, ModelSpec(base="tiny"), catalog).with_disabled(["i3"])
+    for chosen in range(1, 2**10):
+        wanted = [name for number, name in enumerate(names) if chosen >> number & 1]
+        found = asked.excluded(categories=wanted[::-1])
+        expected = [
+            row == 3 or not {names[row % 10], names[row // 10]} & set(wanted)
+            for row in range(len(titles))
+        ]
+        assert found.rows.tolist() == expected
+        # The same one for all who ask for the same, as long as it is kept.
+        assert asked.excluded(categories=wanted).before is found.before
+    del found
+    gc.collect()
+    kept = [one for one in gc.get_objects() if type(one) is ExcludedItems]
+    assert len([one for one in kept if one.trie is asked.grounding.trie]) <= 20
 
 
 def test_ranking_is_by_the_probability_of_the_first_place(recommender: Recommender) -> None:

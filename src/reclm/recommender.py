@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -41,14 +42,23 @@ from reclm.items.semantic_ids import INDEX, ITEM2ID, SemanticIds, load_semantic_
 from reclm.items.titles import canonical_titles, new_titles
 from reclm.items.tokens import ItemTokens, encode_titles
 from reclm.items.trie import ItemTrie
+from reclm.recent import RecentlyUsed
 
 _log = logging.getLogger(__name__)
+
+# Rules for sets of categories and texts of lists that are kept: users choose which there are.
+_RULES_KEPT = 16
+_SCAFFOLDS_KEPT = 64
 
 ChatMessage = Message | Mapping[str, str]
 
 
 class Recommender:
     """A model that recommends items of one catalog.
+
+    Several threads may use it, and all others of the same model: they take turns with the model,
+    pass by pass. A stream that is not read on waits and holds up no one. Who uses the model itself
+    meanwhile, as by ``model.generate``, has to hold ``engine.model.lock``.
 
     Args:
         backbone: Model and tokenizer.
@@ -96,7 +106,7 @@ class Recommender:
         self.aliases = aliases or Aliases()
         self.renderer = Renderer(backbone.tokenizer, self.item_tokens)
         retriever = None if backbone.head is None else ItemRetriever(backbone.head)
-        self._scaffolds: dict[int, ListScaffold] = {}
+        self._scaffolds: RecentlyUsed[int, ListScaffold] = RecentlyUsed(_SCAFFOLDS_KEPT)
         self._disabled: frozenset[int] = frozenset()
         self._longest_alias = 0
         self._ground(self._spelled_trie(), retriever)
@@ -130,7 +140,7 @@ class Recommender:
         self.grounding = Grounding(trie, retriever)
         longest = int(np.diff(self.item_tokens.offsets).max())
         self._longest = max(longest, self._longest_alias)
-        self._rules: dict[tuple[str, ...], ExcludedItems] = {}
+        self._rules = _no_rules()
         self._beam: ItemBeam | ItemRanking | None = None
 
     @classmethod
@@ -270,7 +280,7 @@ class Recommender:
             )
         changed = copy.copy(self)
         changed.catalog = catalog.with_titles_t(self.catalog.titles_t)
-        changed._rules = {}
+        changed._rules = _no_rules()
         return changed
 
     def with_disabled(self, item_ids: Collection[str]) -> Recommender:
@@ -283,7 +293,7 @@ class Recommender:
         """
         changed = copy.copy(self)
         changed._disabled = frozenset(self.catalog.row(item_id) for item_id in item_ids)
-        changed._rules = {}
+        changed._rules = _no_rules()
         return changed
 
     @property
@@ -396,7 +406,11 @@ class Recommender:
 
         Raises:
             CatalogError: An item or category is not in the catalog.
+            ConfigError: ``k`` or ``batch_size`` is not positive.
         """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
+        k = self._most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
         found: list[list[Recommendation]] = []
@@ -406,7 +420,7 @@ class Recommender:
             )
             if decode == "beam":
                 slots = [self.slot(history, k, without) for history, without in batch]
-                found += map(self._ranking, self.beam.top_items(slots, k))
+                found += map(self.ranking, self.beam.top_items(slots, k))
             else:
                 requests = [self.list_request(history, k, without) for history, without in batch]
                 found += map(self._list, self.engine.complete(requests))
@@ -440,11 +454,12 @@ class Recommender:
         key = tuple(sorted(set(categories)))
         if not key and not self._disabled:
             return None
-        if key not in self._rules:
-            outside = ~self.catalog.allowed_rows(key)
-            outside[list(self._disabled)] = True
-            self._rules[key] = ExcludedItems.build(self._trie, outside)
-        return self._rules[key]
+        return self._rules.get(key, lambda: self._new_rule(key))
+
+    def _new_rule(self, categories: Sequence[str]) -> ExcludedItems:
+        outside = ~self.catalog.allowed_rows(categories)
+        outside[list(self._disabled)] = True
+        return ExcludedItems.build(self._trie, outside)
 
     def list_request(
         self,
@@ -459,7 +474,7 @@ class Recommender:
 
         Args:
             history: Item rows, oldest first.
-            k: Items to recommend.
+            k: Items to recommend; all of the catalog where it has fewer.
             excluded: Items the answer may not name.
             grounded: Whether items are held to the catalog and the form of the list is given; if
                 not, the model writes what it likes.
@@ -468,8 +483,7 @@ class Recommender:
         Raises:
             ConfigError: ``k`` is not positive, or the prompt does not fit the model.
         """
-        if k < 1:
-            raise ConfigError(f"k: found {k}; expected at least 1")
+        k = self._most(k)
         wording = wording_named(self.spec.wording)
         limit = self.spec.max_history if max_history is None else max_history
         shown = [int(row) for row in history][-limit:] if limit else []
@@ -566,7 +580,11 @@ class Recommender:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Iterator[str | Recommendation]:
-        """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles."""
+        """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles.
+
+        Between two pieces the recommender may be used for anything else, by any thread. An answer
+        that is not read to its end is given up when the stream is closed or forgotten.
+        """
         request = self._chat_request(
             messages, exclude, categories, max_new_tokens, temperature, seed
         )
@@ -579,8 +597,9 @@ class Recommender:
         )
 
     def _read(self, request: Request, text: AnswerText) -> Iterator[str | Recommendation]:
-        for event in self.engine.generate([request]):
-            yield from text.feed(event)
+        with contextlib.closing(self.engine.generate([request])) as events:
+            for event in events:
+                yield from text.feed(event)
 
     def _chat_request(
         self,
@@ -618,7 +637,8 @@ class Recommender:
             messages: The conversation; its last message is the user's.
             history: Item rows of the user's history, oldest first. The newest of them follow the
                 last message, in the words the model was trained with.
-            k: Answer with a list of this many items; None lets the model write as it likes.
+            k: Answer with a list of this many items, all of the catalog where it has fewer; None
+                lets the model write as it likes.
             items: Whether the answer may name items at all.
             excluded: Items the answer may not name.
             max_new_tokens: Tokens of the answer at most.
@@ -631,6 +651,7 @@ class Recommender:
             ConfigError: A number cannot work.
             DataError: A message is malformed, or the last one is not the user's.
         """
+        k = None if k is None else self._most(k)
         turns = [_as_message(message) for message in messages]
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
@@ -687,9 +708,17 @@ class Recommender:
         return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
 
     def _scaffold(self, k: int) -> ListScaffold:
-        if k not in self._scaffolds:
-            self._scaffolds[k] = list_scaffold(self.renderer, self.spec.list_form, k)
-        return self._scaffolds[k]
+        return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self.spec.list_form, k))
+
+    def _most(self, k: int) -> int:
+        """So many items, or all there are.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+        """
+        if k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1")
+        return min(k, self.catalog.num_live)
 
     @property
     def longest_span(self) -> int:
@@ -705,7 +734,8 @@ class Recommender:
         ranked = enumerate(zip(completion.items, completion.logprobs, strict=True), start=1)
         return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 
-    def _ranking(self, found: RankedItems) -> list[Recommendation]:
+    def ranking(self, found: RankedItems) -> list[Recommendation]:
+        """What a search found, as recommendations."""
         ranked = enumerate(zip(found.rows.tolist(), found.logprobs.tolist(), strict=True), start=1)
         return [recommendation(self.catalog, row, rank, prob) for rank, (row, prob) in ranked]
 
@@ -722,6 +752,10 @@ class Recommender:
             "no item left to recommend: the exclusions leave none of the "
             f"{len(self.catalog)} items; exclude fewer or name other categories"
         )
+
+
+def _no_rules() -> RecentlyUsed[tuple[str, ...], ExcludedItems]:
+    return RecentlyUsed(_RULES_KEPT)
 
 
 def _item_tokens(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from reclm.decoding.beam import ItemBeam, Slot
 from reclm.decoding.constraint import ExcludedItems
+from reclm.decoding.packed import PackedModel
 from reclm.errors import BackboneError, ConfigError, TokenizerError, TrieError
 from reclm.items.trie import ItemTrie
 from worlds import (
@@ -109,6 +111,46 @@ def test_an_item_has_the_probability_of_all_its_spellings(
         assert len(set(kept.rows.tolist())) == len(kept.rows)
         assert not excluded & set(kept.rows.tolist())
         assert (kept.logprobs <= scores[kept.rows] + 1e-4).all()
+
+
+@thorough
+@given(spelled_rows(), prompts, seeds, st.integers(1, 9), st.booleans(), st.data())
+def test_search_in_small_steps_finds_the_same(
+    spelled: tuple[list[list[int]], list[int]],
+    batch: list[list[int]],
+    seed: int,
+    tokens: int,
+    several: bool,
+    data: st.DataObject,
+) -> None:
+    """Searches that join late, whose prompts are fed in parts and prefixes a few at a time."""
+    rows, items = spelled
+    trie = ItemTrie.build(rows, items=items) if several else ItemTrie.build(rows)
+    counts = [data.draw(st.none() | st.integers(1, 6)) for _ in batch]
+    beam = make_beam(make_model(seed), trie)
+    waiting = [beam.search(Slot(prompt), k) for prompt, k in zip(batch, counts, strict=True)]
+    searches, active = list(waiting), []
+    while waiting or active:
+        if waiting:
+            active.append(waiting.pop(0))
+        active = [search for search in active if not search.over]
+        if active:
+            # A prefix is fed with the tokens it forces, so that a step may be a little longer.
+            assert beam.step(active, tokens) <= tokens * max(map(len, rows))
+    for prompt, k, search in zip(batch, counts, searches, strict=True):
+        [expected] = beam.top_items([Slot(prompt)], k)
+        found = search.ranked()
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        everything = dict(zip(*(part.tolist() for part in _parts(beam, prompt)), strict=True))
+        assert found.logprobs == pytest.approx(
+            [everything[row] for row in found.rows.tolist()], abs=1e-4
+        )
+        assert len(set(found.rows.tolist())) == len(expected.rows)
+
+
+def _parts(beam: ItemBeam, prompt: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    [everything] = beam.top_items([Slot(prompt)], None)
+    return everything.rows, everything.logprobs
 
 
 def test_an_item_wins_by_spellings_that_are_each_unlikely() -> None:
@@ -260,3 +302,47 @@ def test_errors_name_what_was_found() -> None:
         broken.lm_head.weight[4] = torch.nan
     with pytest.raises(BackboneError, match="not numbers"):
         make_beam(broken, trie).top_items([Slot([STOP])])
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_a_search_holds_is_given_back_whatever_ends_it(broken: bool) -> None:
+    model = copy.deepcopy(make_model(1))
+    packed = PackedModel(model)
+    rows = [[4, 5, 6], [4, 5, 7], [4, 6, 8], [5, 4, 4], [5, 4, 6], [6]]
+    beam = make_beam(packed, ItemTrie.build(rows), width=1)
+    if broken:
+        # After the first passes, so that rows are held by then.
+        with torch.no_grad():
+            model.model.embed_tokens.weight[[4, 5]] = torch.nan
+        with pytest.raises(BackboneError, match="not numbers"):
+            beam.top_items([Slot([9, 8]), Slot([9])], None)
+    else:
+        assert len(beam.top_items([Slot([9, 8]), Slot([9])], None)[0].rows) == 6
+    assert len(packed.pool) == 0
+    search = beam.search(Slot([9, 8]), 3)
+    if not broken:
+        beam.step([search])
+        assert len(packed.pool) == 1
+    search.end()
+    search.end()
+    assert len(packed.pool) == 0
+
+
+def test_a_slot_at_which_the_model_fails_fails_alone() -> None:
+    model = copy.deepcopy(make_model(1))
+    packed = PackedModel(model)
+    rows = [[4, 5, 6], [4, 5, 7], [4, 6, 8], [5, 4, 4], [5, 4, 6], [6]]
+    beam = make_beam(packed, ItemTrie.build(rows), width=2)
+    sound = [Slot([9, 8]), Slot([9]), Slot([10, 7, 7])]
+    expected = beam.top_items(sound, 4)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[11] = torch.nan
+    searches = [beam.search(slot, 4) for slot in [*sound[:2], Slot([9, 11]), *sound[2:]]]
+    while waiting := [search for search in searches if not search.over]:
+        beam.step(waiting)
+    assert len(packed.pool) == 0
+    with pytest.raises(BackboneError, match="not numbers"):
+        searches.pop(2).ranked()
+    for search, one in zip(searches, expected, strict=True):
+        assert search.ranked().rows.tolist() == one.rows.tolist()
+        assert search.ranked().logprobs.tolist() == pytest.approx(one.logprobs.tolist(), abs=1e-5)

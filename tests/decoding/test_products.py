@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from reclm.decoding.products import LaidOutLayers, has_onednn
+from reclm.decoding.products import LaidOutLayers, has_onednn, rounded_up
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="this PyTorch has no oneDNN to lay out by")
 
@@ -21,6 +23,44 @@ def test_a_copy_computes_what_its_layer_does(shape: tuple[int, ...], bias: bool)
         found = product(inputs)
     torch.testing.assert_close(found, F.linear(inputs, layer.weight, layer.bias))
     assert found.is_contiguous()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [0, 1, 3, 64, 65, 127, 1025, 2048, 2049, 5000])
+def test_any_number_of_rows_is_multiplied(rows: int) -> None:
+    torch.manual_seed(0)
+    layer, inputs = nn.Linear(7, 5), torch.randn(1, rows, 7)
+    found = LaidOutLayers([layer]).product(layer)(inputs)
+    torch.testing.assert_close(found, F.linear(inputs, layer.weight, layer.bias))
+
+
+def test_numbers_of_rows_that_are_multiplied_are_few() -> None:
+    sizes = [rounded_up(rows) for rows in range(1, 2049)]
+    assert all(rows <= size for rows, size in enumerate(sizes, start=1))
+    assert len(set(sizes)) <= 30
+    # Beyond a handful at most a quarter is in vain.
+    assert all(size <= 1.25 * rows for rows, size in enumerate(sizes[64:], start=65))
+    assert sizes[:9] == [1, 2, 4, 4, 8, 8, 8, 8, 16]
+    assert [rounded_up(rows) for rows in (64, 65, 129, 1100, 2048)] == [64, 80, 160, 1280, 2048]
+
+
+@torch.no_grad()
+def test_products_of_many_sizes_do_not_pile_up() -> None:
+    """oneDNN keeps a compiled product for each number of rows that it meets."""
+    layers = [nn.Linear(256, 32 * width, bias=False) for width in range(1, 7)]
+    products = [LaidOutLayers([layer]).product(layer) for layer in layers]
+
+    def multiply(seed: int) -> None:
+        for rows in np.random.default_rng(seed).permutation(1500)[:150].tolist():
+            for product in products:
+                product(torch.ones(rows + 1, 256))
+
+    multiply(0)
+    before = psutil.Process().memory_info().rss
+    for seed in range(1, 4):
+        multiply(seed)
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < 60 * 2**20
 
 
 def test_layers_are_left_as_they_were_and_those_of_others_untouched() -> None:

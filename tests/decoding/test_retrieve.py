@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -316,6 +317,25 @@ def test_ranking_equals_sorting_all_items(items: int, seed: int, data: st.DataOb
     assert ranking.forward_passes == (min(map(len, excluded)) < items)
 
 
+def test_ranking_in_small_steps_finds_the_same() -> None:
+    """Prompts fed in parts, by searches that join late and ask for different numbers of items."""
+    trie, model = ItemTrie.build([[4 + n] for n in range(9)]), make_model(1)
+    ranking = ItemRanking(model, trie, ItemRetriever(make_head(9)))
+    slots = [Slot([4, 7, 5, 8, 6]), Slot([9]), Slot([5, 5, 6], ExcludedItems.build(trie, [3, 4]))]
+    counts = (4, None, 2)
+    expected = [ranking.top_items([slot], k)[0] for slot, k in zip(slots, counts, strict=True)]
+    waiting = [ranking.search(slot, k) for slot, k in zip(slots, counts, strict=True)]
+    searches, active = list(waiting), []
+    while waiting or active:
+        active += waiting[:1]
+        del waiting[:1]
+        assert ranking.step(active, 2) <= 2
+        active = [search for search in active if not search.over]
+    for search, whole in zip(searches, expected, strict=True):
+        assert search.ranked().rows.tolist() == whole.rows.tolist()
+        np.testing.assert_allclose(search.ranked().logprobs, whole.logprobs, atol=1e-5)
+
+
 def test_index_finds_the_item_that_the_matrix_product_finds() -> None:
     """Clustered vectors, as texts give: the index looks through an eighth of its lists."""
     random = np.random.default_rng(0)
@@ -364,6 +384,44 @@ def test_what_cannot_work_is_refused() -> None:
     pick = Pick(free, 0.0, 0, 1.0, np.random.default_rng(0))
     with pytest.raises(BackboneError, match="not numbers"):
         ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [pick])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_item_that_cannot_be_retrieved_ends_its_own_answer_only(temperature: float) -> None:
+    rows = [[4, 5], [6], [7, 8], [9, 9, 4]]
+    model, trie = copy.deepcopy(make_model(1)), ItemTrie.build(rows)
+    engine = make_engine(model, trie, make_head(len(rows)))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[11] = torch.nan
+    scaffold = Scaffold(((), (10,), ()))
+
+    def ask(prompt: list[int], seed: int) -> Request:
+        return Request(prompt, scaffold=scaffold, temperature=temperature, seed=seed)
+
+    sound = [ask([5 + n, 4], n) for n in range(4)]
+    alone = [engine.complete([request])[0] for request in sound]
+    assert all(len(one.items) == 3 for one in alone)
+    with engine.session() as session:
+        indices = [session.add(one) for one in [*sound[:2], ask([11, 4], 9), *sound[2:]]]
+        while session:
+            session.step()
+        with pytest.raises(BackboneError, match="not numbers"):
+            session.completion(indices.pop(2))
+        for index, expected in zip(indices, alone, strict=True):
+            found = session.completion(index)
+            assert (found.token_ids, found.items) == (expected.token_ids, expected.items)
+    assert len(engine.model.pool) == 0
+    ranking = ItemRanking(engine.model, trie, ItemRetriever(make_head(len(rows))))
+    with pytest.raises(BackboneError, match="not numbers"):
+        ranking.top_items([Slot([5, 4]), Slot([11, 4])])
+    [expected] = ranking.top_items([Slot([5, 4])])
+    one, broken, other = searches = [ranking.search(Slot([n, 4])) for n in (5, 11, 6)]
+    ranking.step(searches)
+    assert one.ranked().rows.tolist() == expected.rows.tolist()
+    assert len(other.ranked().rows) == len(rows)
+    with pytest.raises(BackboneError, match="not numbers"):
+        broken.ranked()
+    assert len(engine.model.pool) == 0
 
 
 @pytest.mark.parametrize("items", [1000, 1024, 5000])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +25,7 @@ from reclm.decoding.generate import (
     Request,
     Scaffold,
 )
-from reclm.errors import ConfigError, TokenizerError
+from reclm.errors import BackboneError, ConfigError, TokenizerError
 from reclm.items.trie import ItemTrie
 from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, make_model, read, token_rows, words
 
@@ -238,3 +241,125 @@ def test_prompts_that_begin_alike_are_computed_once() -> None:
         session.step()
     [expected] = engine.complete([Request(turn, max_new_tokens=12)])
     assert session.completion(again).token_ids == expected.token_ids
+
+
+def with_a_word_that_is_no_number(word: int) -> Any:
+    """A model that says nothing but NaN after a word."""
+    model = copy.deepcopy(make_model(2))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[word] = torch.nan
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("scaffold", [None, Scaffold(((), (4,), ()))])
+def test_an_answer_at_which_the_model_fails_fails_alone(
+    temperature: float, scaffold: Scaffold | None
+) -> None:
+    rows = [[4, 5], [4, 6], [5, 7, 8], [5, 7, 9], [6, 8]]
+    trie = ItemTrie.build(rows)
+    model = with_a_word_that_is_no_number(11)
+    # Answers do not write the word themselves.
+    engine = Engine(
+        model,
+        trie,
+        soi_token_id=SOI,
+        eoi_token_id=EOI,
+        stop_token_ids=[STOP],
+        item_only_token_ids=[11],
+    )
+
+    def ask(prompt: Sequence[int], number: int) -> Request:
+        return Request(
+            prompt, max_new_tokens=20, scaffold=scaffold, temperature=temperature, seed=number
+        )
+
+    sound = [ask([5 + n % 5, 4 + n % 3, 7], n) for n in range(6)]
+    broken = [ask([4, 11, 5], 8), ask([11], 9)]
+    alone = [list(engine.generate([request])) for request in sound]
+    for request in broken:
+        with pytest.raises(BackboneError, match="not numbers"):
+            engine.complete([request])
+    with engine.session() as session:
+        indices = [session.add(request) for request in [*sound[:3], *broken, *sound[3:]]]
+        told: dict[int, list[Event]] = {}
+        while session:
+            for event in session.step():
+                told.setdefault(event.index, []).append(event)
+        for index in indices[3:5]:
+            assert told[index][-1] == Finished(index, "error")
+            with pytest.raises(BackboneError, match="not numbers"):
+                session.completion(index)
+        for index, expected in zip([*indices[:3], *indices[5:]], alone, strict=True):
+            assert list(map(_without_logprob, told[index])) == [
+                _without_logprob(event) for event in expected
+            ]
+            assert session.completion(index).finish_reason != "error"
+    assert len(engine.model.pool) == 0
+    with pytest.raises(BackboneError, match="not numbers"):
+        list(engine.generate([*sound, *broken]))
+    assert len(engine.model.pool) == 0
+
+
+def test_a_step_that_fails_gives_all_rows_back_and_the_engine_goes_on() -> None:
+    """A model that cannot be computed any longer, as where memory ends in the middle of it."""
+    model = copy.deepcopy(make_model(1))
+    engine = make_engine(model, ItemTrie.build([[4, 5], [4, 6], [7, 8]]))
+    requests = [Request([5, 6, 4 + n], max_new_tokens=12, seed=n) for n in range(5)]
+    expected = engine.complete(requests)
+    layer = model.model.layers[1].mlp.down_proj
+    session = engine.session()
+    for request in requests:
+        session.add(request)
+    session.step()
+    assert len(engine.model.pool) == 5
+    weight = layer.weight
+    layer.weight = torch.nn.Parameter(weight[:, :-1].clone())
+    with pytest.raises(RuntimeError):
+        session.step()
+    assert len(session) == 0
+    assert len(engine.model.pool) == 0
+    assert session.step() == []
+    layer.weight = weight
+    assert engine.complete(requests) == expected
+    again = [session.add(request) for request in requests]
+    while session:
+        session.step()
+    found = [session.completion(index) for index in again]
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+
+
+def test_what_a_session_holds_is_given_back_whatever_ends_it() -> None:
+    engine = make_engine(make_model(1), ItemTrie.build([[4, 5], [4, 6], [7, 8]]))
+    pool = engine.model.pool
+    with engine.session() as session:
+        for n in range(12):
+            session.add(Request([5, 6, 4 + n % 4], max_new_tokens=2 + n))
+        session.step()
+        held = len(pool)
+        session.cancel(11)
+        session.cancel(11)
+        assert len(pool) == held - 1
+        while session:
+            session.step()
+        # The last ones are kept for the next turns of their conversations.
+        assert 0 < len(pool) <= 8
+    assert len(pool) == 0
+    events = engine.generate([Request([5, 6], max_new_tokens=30)])
+    next(events)
+    assert len(pool) == 1
+    del events
+    gc.collect()
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize("token", [-1, VOCAB, 10**9])
+def test_a_token_the_model_does_not_know_is_refused_before_it_joins(token: int) -> None:
+    engine = make_engine(make_model(1), ItemTrie.build([[4, 5], [4, 6]]))
+    with engine.session() as session:
+        session.add(Request([5], max_new_tokens=4))
+        with pytest.raises(ConfigError, match=f"prompt_ids: found token {token}; expected 0 to 11"):
+            session.add(Request([5, token], max_new_tokens=4))
+        assert len(session) == 1
+        while session:
+            session.step()

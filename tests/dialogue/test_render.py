@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from pathlib import Path
@@ -343,6 +344,32 @@ def test_the_order_of_roles_is_cached_but_not_the_words(renderers: dict[str, Ren
     first = renderer.prompt([user("Harbour")]).tolist()
     assert renderer.prompt([user("Zebra")]).tolist() != first
     assert renderer.prompt([user("Harbour")]).tolist() == first
+
+
+def test_what_is_cached_of_white_space_and_long_conversations_is_bounded(
+    renderers: dict[str, Renderer],
+) -> None:
+    """Both are chosen by those who ask, and may be anything."""
+    renderer = copy.deepcopy(renderers["chatml"])
+    expected = renderer.prompt([user("Hello")]).tolist()
+
+    def size() -> int:
+        return len(pickle.dumps([dict(kept._kept) for kept in caches]))
+
+    caches = [renderer._skeletons, renderer._long_skeletons]
+    before = size()
+    for number in range(40):
+        # Half a megabyte in all, each as no other.
+        renderer.prompt([user(Text("Hello" + " " * (10_000 + 100 * number)))])
+    assert size() == before
+    for number in range(700):
+        renderer.prompt([user(Text(" " * (number % 27) + "Hello" + "\n" * (number // 27)))])
+    for number in range(80):
+        turns = [part for _ in range(20 + number) for part in (user("Hello"), assistant("Hi"))]
+        renderer.prompt([*turns, user("And?")])
+    assert len(caches[0]) == 512
+    assert len(caches[1]) == 64
+    assert renderer.prompt([user("Hello")]).tolist() == expected
 
 
 def test_renderers_travel_to_worker_processes(renderers: dict[str, Renderer]) -> None:

@@ -445,6 +445,8 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
         ({"max_history": -1}, "--max-history: expected 0 or more, got -1"),
         ({"batch_size": -1}, "--batch-size: expected at least 1, got -1"),
         ({"bootstrap": 0}, "--bootstrap: expected at least 1, got 0"),
+        ({"bootstrap": 10**9}, "--bootstrap: expected at least 1 resample and at most 100000, got"),
+        ({"k": 10**9}, "--k: found 1000000000; expected at most "),
         ({"users": -1}, "--users: expected 0 or more, got -1"),
         ({"model": "nowhere"}, "--model nowhere: no such folder; expected a trained model"),
         ({"decode": "unconstrained"}, "--decode unconstrained: popularity is no language"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,14 @@ import pytest
 
 from reclm.errors import CatalogError, SemanticIdError, TokenizerError
 from reclm.items.semantic_ids import SemanticIds, code_names
-from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids, tokenizer_fingerprint
+from reclm.items.tokens import (
+    EOI,
+    SOI,
+    ItemTokens,
+    control_token_ids,
+    encode_titles,
+    tokenizer_fingerprint,
+)
 from reclm.items.trie import ItemTrie
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
@@ -78,6 +87,37 @@ def test_a_title_full_of_markers_is_plain_text_or_refused(
 def test_spaces_are_kept_or_the_title_is_refused(tokenizer: Any, title: str) -> None:
     message = refusal(title, tokenizer)
     assert message is None or ("item row 1" in message and "canonical_titles" in message)
+
+
+def test_threads_beside_one_that_spells_markers_out_get_their_own_tokens(
+    tokenizer: Any, titles: tuple[str, ...]
+) -> None:
+    alone = encode_titles(titles, tokenizer)
+    stop, wrong = threading.Event(), list[Any]()
+
+    def spell() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TokenizerError):
+                encode_titles(MARKERS, tokenizer)
+
+    def encode() -> None:
+        try:
+            for _ in range(40):
+                if encode_titles(titles, tokenizer) != alone:
+                    wrong.append("other tokens")
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=encode) for _ in range(4)]
+    speller = threading.Thread(target=spell)
+    for thread in (speller, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.set()
+    speller.join()
+    assert not wrong
+    assert not tokenizer.backend_tokenizer.encode_special_tokens
 
 
 def test_html_entities_are_text_like_any_other(tokenizer: Any) -> None:

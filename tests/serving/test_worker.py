@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from reclm import Recommender
 from reclm.decoding.events import Event
 from reclm.decoding.generate import Request
-from reclm.errors import TrieError
+from reclm.errors import BackboneError, TrieError
 from reclm.serving.worker import Pass, QueueFullError, Stream, Worker
 
 
@@ -124,9 +126,40 @@ def test_model_that_fails_fails_those_who_wait_and_goes_on(
             finally:
                 model.forward = real  # type: ignore[method-assign]
             assert await events(worker.submit(request(recommender, "Hi")))
-            assert await worker.call(lambda: 7) == 7
-            with pytest.raises(ZeroDivisionError):
-                await worker.call(lambda: 1 // 0)
+            slot = recommender.slot([], 3)
+            model.forward = broken  # type: ignore[method-assign]
+            try:
+                with pytest.raises(RuntimeError, match="out of memory"):
+                    await worker.rank(recommender.beam, slot, 3)
+            finally:
+                model.forward = real  # type: ignore[method-assign]
+            assert len((await worker.rank(recommender.beam, slot, 3)).rows) == 3
 
     asyncio.run(ask())
     assert "the model failed" in caplog.text
+
+
+def test_answer_at_which_the_model_fails_fails_alone(model: Path) -> None:
+    """One question holds a word whose embedding is not a number."""
+    recommender = Recommender.from_pretrained(model, device="cpu")
+    words = set(request(recommender, "Zebra").prompt_ids)
+    sound = [request(recommender, f"Night {number}") for number in range(6)]
+    [word, *_] = words.difference(*(one.prompt_ids for one in sound))
+    network: Any = recommender.backbone.model
+    with torch.no_grad():
+        network.get_input_embeddings().weight[word] = torch.nan
+    expected = [list(recommender.engine.generate([one])) for one in sound]
+
+    async def ask() -> list[list[Event]]:
+        async with working(recommender, max_rows=8) as worker:
+            streams = [worker.submit(one) for one in sound[:3]]
+            broken = worker.submit(request(recommender, "Zebra"))
+            streams += [worker.submit(one) for one in sound[3:]]
+            with pytest.raises(BackboneError, match="not numbers"):
+                await events(broken)
+            found = await asyncio.gather(*map(events, streams))
+            assert worker.active == 0
+        return list(found)
+
+    for own, found in zip(expected, asyncio.run(ask()), strict=True):
+        assert list(map(said, own)) == list(map(said, found))

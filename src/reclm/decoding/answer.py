@@ -20,7 +20,7 @@ from reclm.decoding.events import (
 from reclm.decoding.lookahead import Lookahead
 from reclm.decoding.request import Request
 from reclm.decoding.spans import Run, SpanBatch
-from reclm.errors import TokenizerError
+from reclm.errors import ReclmError, TokenizerError
 from reclm.items.trie import ItemTrie
 
 
@@ -61,6 +61,7 @@ class Answer:
         spans: Item spans of all answers over the same items.
         slot: Which of them are this answer's; -1 if it is not grounded.
         finish_reason: Why the answer ended; None while it goes on.
+        error: Why the model failed at it, if it did.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Answer:
         if request.grounded:
             self.slot = spans.join(request.excluded, unique=request.unique, domain=request.domain)
         self.finish_reason: FinishReason | None = None
+        self.error: ReclmError | None = None
         self._control = control
         self._prompt = [int(token) for token in request.prompt_ids]
         self._token_ids: list[int] = []
@@ -150,7 +152,13 @@ class Answer:
         self._fed = tokens
 
     def completion(self) -> Completion:
-        """The finished answer."""
+        """The finished answer.
+
+        Raises:
+            ReclmError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
         assert self.finish_reason is not None
         return Completion(
             tuple(self._token_ids), tuple(self._items), tuple(self._logprobs), self.finish_reason
@@ -164,7 +172,12 @@ class Answer:
 
     def forget(self) -> None:
         """Lets the keys and values go."""
-        self.cache = RowCache()
+        self.cache.release()
+
+    def fail(self, error: ReclmError) -> list[Event]:
+        """Ends the answer, as the model cannot go on with it."""
+        self.error = error
+        return [self._finish("error")]
 
     def start(self) -> list[Event]:
         """Begins the answer: what comes before the first decision, or the end if there is none."""

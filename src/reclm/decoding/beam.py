@@ -21,7 +21,7 @@ from reclm.decoding.answer import check_control_tokens
 from reclm.decoding.constraint import ExcludedItems
 from reclm.decoding.packed import Branches, PackedModel, Readout, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS
-from reclm.errors import BackboneError, ConfigError, TrieError
+from reclm.errors import BackboneError, ConfigError, ReclmError, TrieError
 from reclm.items.trie import CLOSE, Cursor, ItemTrie
 
 # What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
@@ -121,40 +121,110 @@ class ItemBeam:
             TrieError: A slot's domain or exclusions are not those of the trie.
             BackboneError: The model's scores are not numbers.
         """
-        if k is not None and k < 1:
-            raise ConfigError(f"k: found {k}; expected at least 1, or None")
-        kind = _Search if self._trie.spellings is None else _SpelledSearch
-        searches = [kind(self._trie, slot, self._soi, k) for slot in slots]
-        active = [search for search in searches if search.expanded]
-        if active:
-            readout = self._model.forward([(s.cache, s.prompt) for s in active])
-            self._score(readout, active)
-        while active := [search for search in active if self._advance(search)]:
-            readout = self._model.forward_branches([(s.cache, s.branches()) for s in active])
-            self._score(readout, active)
-        return [search.ranked() for search in searches]
+        searches = [self.search(slot, k) for slot in slots]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
 
-    def _advance(self, search: _Search) -> bool:
-        return search.advance(self._width, exact=self._exact)
+    def search(self, slot: Slot, k: int | None = 10) -> BeamSearch:
+        """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
 
-    def _score(self, readout: Readout, searches: Sequence[_Search]) -> None:
-        """Gives each search the log-probabilities of its expanded prefixes' choices."""
+        Whoever does not advance it to its end ends it by ``end``.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: The slot's domain or exclusions are not those of the trie.
+        """
+        check_count(k)
+        kind = BeamSearch if self._trie.spellings is None else _SpelledSearch
+        return kind(self._trie, slot, self._soi, k)
+
+    def step(self, searches: Sequence[BeamSearch], tokens: int | None = None) -> int:
+        """Advances searches of this beam that are not over, the first of them first.
+
+        What is found does not depend on the steps it takes, but for the rounding of floating-point
+        sums. Where the model's scores are not numbers, that search fails, and no other.
+
+        Args:
+            searches: Of :meth:`search`.
+            tokens: About how many tokens the model may be fed, prompts and prefixes; None for all
+                prompts, or ``width`` prefixes of each search.
+
+        Returns:
+            How many it was fed.
+        """
+        left = math.inf if tokens is None else tokens
+        prompts: list[tuple[BeamSearch, list[int]]] = []
+        grown: list[BeamSearch] = []
+        for search in searches:
+            if left <= 0:
+                break
+            if search.unfed:
+                part = search.next_tokens(left)
+                prompts.append((search, part))
+                left -= len(part)
+            elif self._advance(search, left):
+                grown.append(search)
+                left -= search.new_tokens
+        fed = sum(len(part) for _, part in prompts) + sum(search.new_tokens for search in grown)
+        if prompts:
+            readout = self._model.forward([(search.cache, part) for search, part in prompts])
+            ready = [row for row, (search, _) in enumerate(prompts) if not search.unfed]
+            self._score(readout, ready, [prompts[row][0] for row in ready])
+        if grown:
+            readout = self._model.forward_branches([(s.cache, s.branches()) for s in grown])
+            rows = range(sum(len(search.expanded) for search in grown))
+            self._score(readout, rows, grown)
+        return fed
+
+    def _advance(self, search: BeamSearch, tokens: float) -> bool:
+        # What a beam keeps depends on its width, what a search finds does not.
+        width = int(min(self._width, tokens)) if self._exact else self._width
+        return search.advance(width, exact=self._exact)
+
+    def _score(self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]) -> None:
+        """Gives each search the log-probabilities of its expanded prefixes' choices.
+
+        Args:
+            readout: What the model said.
+            rows: Places in it, one for each expanded prefix.
+            searches: Those to tell.
+        """
         self.forward_passes += 1
+        if not searches:
+            return
         nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
         choices = [self._trie.node_tokens(node) for node in nodes]
         counts = np.fromiter(map(len, choices), np.int64, len(choices))
         tokens = np.concatenate(choices)
         tokens = np.where(tokens == CLOSE, self._eoi, tokens)
         scored, column = np.unique(tokens, return_inverse=True)
-        scores = readout.some(range(len(nodes)), scored).cpu().numpy()
+        scores = readout.some(rows, scored).cpu().numpy()
         row = np.repeat(np.arange(len(nodes)), counts)
         logprobs = _log_softmax_runs(scores[row, column].astype(np.float64), counts)
         first = 0
         for search in searches:
             runs = slice(first, first + len(search.expanded))
             begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
-            search.take(logprobs[begin:end])
+            if np.isnan(logprobs[begin:end]).any():
+                search.fail(BackboneError(NOT_NUMBERS))
+            else:
+                search.take(logprobs[begin:end])
             first = runs.stop
+
+
+def check_count(k: int | None) -> None:
+    """Makes sure that a number of items to find can be one.
+
+    Raises:
+        ConfigError: It is not positive.
+    """
+    if k is not None and k < 1:
+        raise ConfigError(f"k: found {k}; expected at least 1, or None")
 
 
 class _Prefix(NamedTuple):
@@ -225,10 +295,12 @@ class _Continuations:
         return list(found), kept[rest]
 
 
-class _Search:
+class BeamSearch:
     """The state of the search in one slot.
 
     Attributes:
+        over: Whether nothing can be missing any longer.
+        error: Why the model failed at it, if it did.
         cache: Keys and values of the prompt and of every prefix that was expanded.
         prompt: Prompt, opening token, and what every title of the catalog starts with.
         expanded: The prefixes whose choices are scored next.
@@ -244,6 +316,8 @@ class _Search:
         self._trie = trie
         self._excluded = slot.excluded
         self._k = k
+        self.error: ReclmError | None = None
+        self._fed = 0
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
@@ -255,6 +329,22 @@ class _Search:
                 self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
             else:
                 self.expanded = [_Prefix(0.0, root, (), np.empty(0, np.int64))]
+        self.over = not self.expanded
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self.prompt) - self._fed
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of the prefixes to be expanded."""
+        return sum(len(prefix.tokens) for prefix in self.expanded)
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
+        return self.prompt[start : self._fed]
 
     def take(self, logprobs: Float64[np.ndarray, " choices"]) -> None:
         """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
@@ -281,7 +371,7 @@ class _Search:
         self.expanded = []
 
     def advance(self, width: int, *, exact: bool) -> bool:
-        """Chooses the prefixes to expand next; False if there is none worth it."""
+        """Chooses the prefixes to expand next; False, and the end, if there is none worth it."""
         while len(self.expanded) < width:
             best = self._likeliest(width - len(self.expanded), exact=exact)
             if not best:
@@ -301,7 +391,19 @@ class _Search:
                 self.expanded.append(_Prefix(logprob, cursor, (own, *run), before.path))
         if not exact:
             self._open = _Continuations.none()
+        if not self.expanded:
+            self.end()
         return bool(self.expanded)
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: ReclmError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error, self.expanded = error, []
+        self.end()
 
     def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
         """Takes the likeliest open continuations away; none if there is none worth it."""
@@ -330,7 +432,16 @@ class _Search:
         return Branches(tokens, self._positions, visible, ends)
 
     def ranked(self) -> RankedItems:
-        """What was found; the search is over."""
+        """What was found; the search is over.
+
+        Raises:
+            ReclmError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._best()
+
+    def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)
 
     @property
@@ -361,7 +472,7 @@ class _Search:
         self._found, self._logprobs = found[best], scores[best]
 
 
-class _SpelledSearch(_Search):
+class _SpelledSearch(BeamSearch):
     """The search in one slot over items of several spellings."""
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
@@ -372,7 +483,7 @@ class _SpelledSearch(_Search):
         self._totals = np.empty(0)
         super().__init__(trie, slot, soi, k)
 
-    def ranked(self) -> RankedItems:
+    def _best(self) -> RankedItems:
         best = np.lexsort((self._items, -self._totals))[: self._k]
         return RankedItems(self._items[best].astype(np.int32), self._totals[best])
 
@@ -438,13 +549,10 @@ def _log_softmax_runs(
 ) -> Float64[np.ndarray, " total"]:
     """Log-probabilities within each of several runs of scores.
 
-    Raises:
-        BackboneError: A score is not a number, or none of a run is finite.
+    They are no numbers where a score is none, or no score of a run is finite.
     """
     starts = np.cumsum(counts) - counts
     shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
     total = np.log(np.add.reduceat(np.exp(shifted), starts))
     logprobs: np.ndarray = shifted - np.repeat(total, counts)
-    if np.isnan(logprobs).any():
-        raise BackboneError(NOT_NUMBERS)
     return logprobs

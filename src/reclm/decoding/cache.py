@@ -20,6 +20,8 @@ _FIRST_CAPACITY = 1024
 _SMALLEST_STRETCH = 64
 
 Slots = Int64[np.ndarray, " tokens"]
+Stretch = tuple[int, int]
+"""Where some places of the pool begin and end."""
 KeyValues = tuple[
     Float[Tensor, "capacity kv_heads head_dim"], Float[Tensor, "capacity kv_heads head_dim"]
 ]
@@ -28,7 +30,9 @@ KeyValues = tuple[
 class KeyValuePool:
     """Room for the keys and values of tokens, in every layer at the same places.
 
-    It grows by doubling and never shrinks; what rows give up is used by others.
+    It grows by a quarter or more as rows need room, and shrinks where a quarter of it would do.
+    What rows give up is used by others. Room is taken by one thread at a time, the one whose turn with
+    the model it is; rows may be let go by any.
 
     Attributes:
         capacity: Tokens there is room for.
@@ -36,8 +40,12 @@ class KeyValuePool:
 
     def __init__(self) -> None:
         self.capacity = 0
-        self._free: list[tuple[int, int]] = []
+        self._rows: set[RowCache] = set()
         self._layers: dict[nn.Module, KeyValues] = {}
+
+    def __len__(self) -> int:
+        """Rows that hold room."""
+        return len(self._rows)
 
     @property
     def layers(self) -> int:
@@ -52,26 +60,29 @@ class KeyValuePool:
             self._layers[module] = (like.new_zeros(shape), like.new_zeros(shape))
         return self._layers[module]
 
-    def allocate(self, tokens: int) -> int:
-        """Takes a stretch for some tokens; returns where it starts."""
-        for place, (start, end) in enumerate(self._free):
-            if end - start >= tokens:
-                self._free[place] = (start + tokens, end)
-                if start + tokens == end:
-                    del self._free[place]
-                return start
-        self._grow(tokens)
-        return self.allocate(tokens)
+    def hold(self, row: RowCache) -> None:
+        """Keeps the stretch of a row from others until the row is let go."""
+        self._rows.add(row)
 
-    def release(self, start: int, tokens: int) -> None:
-        """Gives a stretch back."""
-        merged: list[tuple[int, int]] = []
-        for stretch in sorted([*self._free, (start, start + tokens)]):
-            if merged and merged[-1][1] == stretch[0]:
-                merged[-1] = (merged[-1][0], stretch[1])
-            else:
-                merged.append(stretch)
-        self._free = merged
+    def let_go(self, row: RowCache) -> None:
+        """Leaves the stretch of a row to others; nothing happens if it was left before."""
+        self._rows.discard(row)
+
+    def allocate(self, tokens: int) -> Stretch:
+        """The first stretch for some tokens that no row holds; it is free until one does."""
+        # A copy in one go, as other threads let rows go meanwhile.
+        held = sorted(row.stretch for row in list(self._rows))
+        start, used = 0, max((end for _, end in held), default=0)
+        for first, end in held:
+            if first - start >= tokens:
+                break
+            start = max(start, end)
+        needed = max(used, start + tokens)
+        if needed > self.capacity:
+            self._resize(max(_FIRST_CAPACITY, needed + needed // 4))
+        elif self.capacity > _FIRST_CAPACITY and 4 * needed <= self.capacity:
+            self._resize(max(_FIRST_CAPACITY, 2 * needed))
+        return start, start + tokens
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies what some tokens have stored to other places, which do not overlap them."""
@@ -86,23 +97,31 @@ class KeyValuePool:
                 # What is picked by index is a copy already.
                 buffer[start : start + len(sources)] = buffer[torch.from_numpy(sources)]
 
-    def _grow(self, tokens: int) -> None:
-        old = self.capacity
-        self.capacity = max(_FIRST_CAPACITY, 2 * old, old + tokens)
-        for module, stored in self._layers.items():
-            keys, values = (
-                torch.cat([buffer, buffer.new_zeros(self.capacity - old, *buffer.shape[1:])])
-                for buffer in stored
-            )
-            self._layers[module] = keys, values
-        self.release(old, self.capacity - old)
+    def _resize(self, capacity: int) -> None:
+        # No layer may ever have less room than is told, even if memory ends halfway.
+        self.capacity = min(self.capacity, capacity)
+        for module, (keys, values) in self._layers.items():
+            self._layers[module] = _resized(keys, capacity), _resized(values, capacity)
+        self.capacity = capacity
+
+
+def _resized(
+    buffer: Float[Tensor, "old kv_heads head_dim"], capacity: int
+) -> Float[Tensor, "capacity kv_heads head_dim"]:
+    kept = min(len(buffer), capacity)
+    resized = buffer.new_zeros(capacity, *buffer.shape[1:])
+    resized[:kept] = buffer[:kept]
+    return resized
 
 
 class RowCache:
     """Which tokens of a row are stored, and where.
 
+    Whoever makes one lets it go by :meth:`release`; the room it holds is not given back otherwise.
+
     A row may begin as a copy of the first tokens of another one. They are copied when the row is
-    fed first; the other row has to be fed before, or ahead of it in the same pass.
+    fed first; the other row has to be fed before, or ahead of it in the same pass, and must not be
+    let go before.
 
     Args:
         donor: The row to copy from.
@@ -110,39 +129,44 @@ class RowCache:
 
     Attributes:
         length: Tokens of the row that every layer holds.
-        start: Where its stretch of the pool begins.
+        stretch: Where its stretch of the pool begins and ends.
     """
 
     def __init__(self, donor: RowCache | None = None, shared: int = 0) -> None:
         self.length = shared
-        self.start = 0
-        self._capacity = 0
+        self.stretch: Stretch = (0, 0)
         self._donor = donor
         self._pool: KeyValuePool | None = None
 
-    def __del__(self) -> None:
-        """Gives the stretch back."""
-        if self._pool is not None and self._capacity:
-            self._pool.release(self.start, self._capacity)
+    @property
+    def start(self) -> int:
+        """Where its stretch of the pool begins."""
+        return self.stretch[0]
+
+    def release(self) -> None:
+        """Gives the stretch back and forgets all tokens; nothing happens the second time."""
+        if self._pool is not None:
+            self._pool.let_go(self)
+        self.length, self.stretch, self._donor, self._pool = 0, (0, 0), None, None
 
     def reserve(self, pool: KeyValuePool, tokens: int) -> None:
-        """Makes room for as many tokens in all, by doubling.
+        """Makes room for as many tokens in all, and half as many to come.
 
         Raises:
             BackboneError: The row is stored in another pool.
         """
         if self._pool is None:
             self._pool = pool
+            pool.hold(self)
         elif self._pool is not pool:
             raise BackboneError("a row's keys and values are those of another model")
-        if tokens <= self._capacity:
+        start, end = self.stretch
+        if tokens <= end - start:
             return
-        capacity = max(_SMALLEST_STRETCH, tokens + tokens // 2)
-        start = pool.allocate(capacity)
-        if self._capacity:
-            pool.move(self.start, start, self.length)
-            pool.release(self.start, self._capacity)
-        self.start, self._capacity = start, capacity
+        stretch = pool.allocate(max(_SMALLEST_STRETCH, tokens + tokens // 2))
+        if end > start:
+            pool.move(start, stretch[0], self.length)
+        self.stretch = stretch
 
     def new_slots(self, tokens: int) -> Slots:
         """Places in the pool of the next tokens."""
@@ -154,7 +178,7 @@ class RowCache:
 
         Those of a row that begins as a copy are still with the row they are copied from.
         """
-        own = np.arange(self.start, self.start + self._capacity)
+        own = np.arange(*self.stretch)
         if self._donor is None:
             return own
         copied = self._donor.sources()[: self.length]

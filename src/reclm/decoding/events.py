@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["eos", "length", "items", "no_item_left"]
+FinishReason = Literal["eos", "length", "items", "no_item_left", "error"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Finished:
         reason: ``eos``: the model ended its turn. ``length``: the token limit was reached; an item
             span that is still open then is no item. ``items``: all items asked for are there.
             ``no_item_left``: the exclusions and the answer itself leave no further item.
+            ``error``: the model failed at this answer; see :meth:`Session.completion`.
     """
 
     index: int

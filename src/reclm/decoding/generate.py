@@ -8,7 +8,7 @@ together with it in one forward pass, rows of a batch with runs of different len
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from reclm.decoding.prefixes import Prefixes
 from reclm.decoding.request import Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
-from reclm.decoding.spans import Run, SpanBatch
-from reclm.errors import BackboneError, ConfigError
+from reclm.decoding.spans import Allowed, Run, SpanBatch
+from reclm.errors import BackboneError, ConfigError, ReclmError
 from reclm.items.trie import ItemTrie
 
 __all__ = [
@@ -121,30 +121,41 @@ class Engine:
         self.statistics = Statistics()
 
     def session(self) -> Session:
-        """Answers to be that grow side by side, joining and leaving between steps."""
+        """Answers to be that grow side by side, joining and leaving between steps.
+
+        Whoever asks for one closes it.
+        """
         return Session(self)
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[Event]:
+    def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
         """Generates one answer a request, all side by side, and tells what happens as it does.
 
-        Events of one request come in order; those of different requests are interleaved.
+        Events of one request come in order; those of different requests are interleaved. Between
+        two of them others may use the engine, in this thread or another.
 
         Raises:
             BackboneError: The model's scores are not numbers.
         """
-        session = self.session()
-        for request in requests:
-            session.add(request)
-        while session:
-            yield from session.step()
+        with self.session() as session:
+            for request in requests:
+                session.add(request)
+            while session:
+                for event in session.step():
+                    if isinstance(event, Finished):
+                        session.completion(event.index)
+                    yield event
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Generates one answer a request and returns them whole, in the order of the requests."""
-        session = self.session()
-        indices = [session.add(request) for request in requests]
-        while session:
-            session.step()
-        return [session.completion(index) for index in indices]
+        """Generates one answer a request and returns them whole, in the order of the requests.
+
+        Raises:
+            BackboneError: The model's scores are not numbers.
+        """
+        with self.session() as session:
+            indices = [session.add(request) for request in requests]
+            while session:
+                session.step()
+            return [session.completion(index) for index in indices]
 
     def _items_of(self, request: Request) -> Grounding:
         """The items of a request."""
@@ -154,6 +165,14 @@ class Engine:
         return grounding
 
     def _answer(self, index: int, request: Request, spans: SpanBatch) -> Answer:
+        # Within a pass such a token would end the answers of all others too.
+        known = range(self.model.vocabulary_size)
+        for token in (min(request.prompt_ids, default=0), max(request.prompt_ids, default=0)):
+            if int(token) not in known:
+                raise ConfigError(
+                    f"prompt_ids: found token {token}; expected 0 to {known[-1]}, the tokens of "
+                    "the model"
+                )
         retrieves = self._grounding.retriever is not None
         return Answer(index, request, spans, self._control, retrieves=retrieves)
 
@@ -233,11 +252,15 @@ class Engine:
                 waiting.setdefault(retriever, []).append(row)
         events: list[Event] = []
         for retriever, rows in waiting.items():
-            picks = [_pick(answers[row]) for row in rows]
-            chosen = retriever.pick(readout.states(rows), picks)
-            self.statistics.decisions += len(chosen)
-            for row, (item_row, logprob) in zip(rows, chosen, strict=True):
+            for row, chosen in zip(
+                rows, _retrieved(readout, answers, rows, retriever), strict=True
+            ):
                 answer = answers[row]
+                if isinstance(chosen, ReclmError):
+                    events += answer.fail(chosen)
+                    continue
+                self.statistics.decisions += 1
+                item_row, logprob = chosen
                 events += answer.take_item(answer.spans.write(answer.slot, item_row), logprob)
         return events
 
@@ -246,7 +269,12 @@ class Session:
     """Answers that grow side by side; requests may join and leave between two steps.
 
     What one answer says does not depend on which others there are, nor on when it joined, but for
-    the rounding of floating-point sums.
+    the rounding of floating-point sums. One at which the model fails ends as failed, and the others
+    go on.
+
+    A session belongs to one thread at a time; those of several threads take turns with the model,
+    step by step. What it holds of the model's memory is given back when it is closed, as a context
+    manager does at its end.
 
     Args:
         engine: Whose model and items to use.
@@ -265,6 +293,21 @@ class Session:
         """Number of answers that are not told to their end yet."""
         return len(self._active)
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets all answers go; nothing of them can be asked for any longer."""
+        self._prefixes.close()
+        for answer in self._active.values():
+            answer.forget()
+        for kept in (self._active, self._finished, self._spans):
+            kept.clear()
+        self._begun = []
+
     def add(self, request: Request) -> int:
         """Lets a request join at the next step.
 
@@ -279,9 +322,10 @@ class Session:
         """
         index = self._joined
         answer = self._engine._answer(index, request, self._span_batch(request))
+        begun = answer.start()
         self._joined += 1
         self._active[index] = answer
-        self._begun += answer.start()
+        self._begun += begun
         return index
 
     def cancel(self, index: int) -> None:
@@ -292,14 +336,24 @@ class Session:
         answer = self._active.pop(index, None)
         if answer is not None:
             answer.leave()
+            answer.forget()
         self._begun = [event for event in self._begun if event.index != index]
 
     def step(self) -> list[Event]:
         """One forward pass for all answers; what happened in it, those of one answer in order.
 
         Raises:
-            BackboneError: The model's scores are not numbers.
+            ReclmError: The model cannot be fed; the session is closed.
         """
+        try:
+            with self._engine.model.lock:
+                return self._step()
+        except BaseException:
+            # Rows that were fed halfway are of no use to anyone.
+            self.close()
+            raise
+
+    def _step(self) -> list[Event]:
         events, self._begun = self._begun, []
         events += _open_spans(list(self._active.values()))
         growing = [answer for answer in self._active.values() if answer.finish_reason is None]
@@ -308,9 +362,12 @@ class Session:
             events += self._engine._advance(growing)
         for event in events:
             if isinstance(event, Finished):
-                answer = self._finished[event.index] = self._active.pop(event.index)
-                self._prefixes.keep(answer)
-                answer.forget()
+                answer = self._finished[event.index] = self._active[event.index]
+                if answer.cache.length and answer.error is None:
+                    self._prefixes.keep(answer)
+                else:
+                    answer.forget()
+                del self._active[event.index]
         return events
 
     def _span_batch(self, request: Request) -> SpanBatch:
@@ -326,6 +383,7 @@ class Session:
         """The finished answer of a request; it is forgotten afterwards.
 
         Raises:
+            ReclmError: The model failed at it.
             KeyError: The request has not finished, was cancelled, or was handed out before.
         """
         return self._finished.pop(index).completion()
@@ -408,21 +466,31 @@ def _decide(
     logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
     likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
     best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
-    if not np.isfinite(best).all():
-        raise BackboneError(NOT_NUMBERS)
     known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
-    for row, node, tokens in zip(rows, allowed.nodes.tolist(), known, strict=True):
-        answers[row].lookahead.remember(node, tokens)
+    failed: dict[int, ReclmError] = {}
     for number, row in enumerate(rows):
+        if not np.isfinite(best[number]):
+            failed[number] = BackboneError(NOT_NUMBERS)
+            continue
+        answers[row].lookahead.remember(int(allowed.nodes[number]), known[number])
         if answers[row].request.temperature > 0:
             among = np.flatnonzero(allowed.mask[number])
             of_row = logprobs[number].cpu().numpy()[among]
-            greedy[number] = among[_choose(answers[row], of_row)]
+            try:
+                greedy[number] = among[_choose(answers[row], of_row)]
+            except ReclmError as error:
+                failed[number] = error
+                continue
             best[number] = logprobs[number, greedy[number]]
-    runs = spans.choose(allowed, greedy)
+    good = np.array([number for number in range(len(rows)) if number not in failed], np.int64)
+    if failed:
+        allowed = Allowed(slots[good], allowed.tokens, allowed.mask[good], allowed.nodes[good])
+    runs = dict(zip(good.tolist(), spans.choose(allowed, greedy[good]), strict=True))
     return [
-        (run, answers[row].take(run, logprob))
-        for row, run, logprob in zip(rows, runs, best.tolist(), strict=True)
+        (Run([], -1), answers[row].fail(failed[number]))
+        if number in failed
+        else (runs[number], answers[row].take(runs[number], float(best[number])))
+        for number, row in enumerate(rows)
     ]
 
 
@@ -444,14 +512,33 @@ def _decide_outside(
         places = torch.tensor(grounded, dtype=torch.int64, device=scores.device)
         scores[places[:, None], item_only.to(scores.device)] = -torch.inf
     best, greedy = scores.max(dim=-1)
-    if not best.isfinite().all():
-        raise BackboneError(NOT_NUMBERS)
     events: list[Event] = []
+    sound = best.isfinite().tolist()
     for number, (row, token) in enumerate(zip(rows, greedy.tolist(), strict=True)):
+        if not sound[number]:
+            events += answers[row].fail(BackboneError(NOT_NUMBERS))
+            continue
         if answers[row].request.temperature > 0:
-            token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+            try:
+                token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+            except ReclmError as error:
+                events += answers[row].fail(error)
+                continue
         events += answers[row].take_text(token)
     return events
+
+
+def _retrieved(
+    readout: Readout, answers: Sequence[Answer], rows: Sequence[int], retriever: ItemRetriever
+) -> list[tuple[int, float] | ReclmError]:
+    """The item of each answer and its log-probability, or why there is none."""
+    try:
+        picks = [_pick(answers[row]) for row in rows]
+        return list(retriever.pick(readout.states(rows), picks))
+    except ReclmError as error:
+        if len(rows) == 1:
+            return [error]
+    return [found for row in rows for found in _retrieved(readout, answers, [row], retriever)]
 
 
 def _choose(answer: Answer, logprobs: np.ndarray) -> int:

@@ -6,9 +6,10 @@ attention knows about rows.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,6 +28,11 @@ from reclm.errors import BackboneError
 __all__ = ["Branches", "PackedModel", "Readout", "RowCache"]
 
 _KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+# One a model, as it may be packed or wrapped more than once, each time for another thread.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 class Readout:
@@ -90,6 +96,11 @@ class Readout:
 class PackedModel:
     """A causal LM that is fed packed rows; the model itself is left as it was between calls.
 
+    Several threads may feed rows of their own: one pass is computed at a time, whatever number of
+    objects of this class there are for the model. While it is, the model is not as it was, so
+    that another thread that uses the model itself, to generate as transformers does or to train,
+    has to hold the lock too.
+
     Args:
         model: Any transformers causal LM, also within a PEFT wrapper.
         batched: Attend to all rows at once, padded, instead of one by one; None does so on
@@ -107,17 +118,35 @@ class PackedModel:
     """
 
     def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
-        self._configs = _configs(model)
-        _check_support(model, self._configs)
         self.model: Any = model
-        self._base = base_model(model)
-        self._head: nn.Module = _plain_model(model).get_output_embeddings()
-        self._weight, self._bias = output_rows(model)
-        self.device: torch.device = self._weight.device
-        self._linear = self._head_is_linear()
+        with self.lock:
+            self._configs = _configs(model)
+            _check_support(model, self._configs)
+            self._base = base_model(model)
+            self._head: nn.Module = _plain_model(model).get_output_embeddings()
+            self._weight, self._bias = output_rows(model)
+            self.device: torch.device = self._weight.device
+            self._parts: list[nn.Module] = list(model.modules())
+            self._linear = self._head_is_linear()
+            self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._batched = self.device.type != "cpu" if batched is None else batched
-        self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._pool = KeyValuePool()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while the model computes; the same for all that share the model."""
+        with _making:
+            return _locks.setdefault(_plain_model(self.model), threading.RLock())
+
+    @property
+    def pool(self) -> KeyValuePool:
+        """Where the rows keep what the model has said of them."""
+        return self._pool
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids the model knows."""
+        return len(self._weight)
 
     @torch.no_grad()
     def forward(
@@ -185,6 +214,16 @@ class PackedModel:
         trees: Sequence[Branches | None],
     ) -> Readout:
         """Feeds each row its tokens, plain or a tree; the caches are not advanced."""
+        with self.lock:
+            return self._feed_alone(caches, fed, read, trees)
+
+    def _feed_alone(
+        self,
+        caches: Sequence[RowCache],
+        fed: Sequence[Sequence[int]],
+        read: Sequence[int],
+        trees: Sequence[Branches | None],
+    ) -> Readout:
         packed = self._packed_rows(caches, [len(tokens) for tokens in fed], trees)
         tokens = [token for own in fed for token in own]
         positions: list[int] = []
@@ -199,11 +238,23 @@ class PackedModel:
             KEYWORD: packed,
         }
         hidden = logits = None
-        with self._packed(), self._laid_out():
+        before = [config._attn_implementation for config in self._configs]
+        # Adapters may have come since, but to go through all parts takes a while.
+        parts = self.model.modules() if self.model.training else self._parts
+        trained = [part for part in parts if part.training]
+        try:
+            self._enter(trained)
             if self._linear:
                 hidden = self._base(**inputs).last_hidden_state[0, wanted]
             else:
                 logits = self.model(**inputs, logits_to_keep=wanted).logits[0]
+        finally:
+            try:
+                self._leave(before, trained)
+            except BaseException:
+                # Ctrl-C has come here.
+                self._leave(before, trained)
+                raise
         if len(packed.layers) != self._layers:
             raise BackboneError(
                 f"{type(self.model).__name__} sent {len(packed.layers)} of {self._layers} layers "
@@ -252,21 +303,21 @@ class PackedModel:
         # The very same product gives the very same bits; a scale or cap near 1 must not slip by.
         return torch.equal(F.linear(hidden, self._weight, self._bias).float(), expected.float())
 
-    @contextlib.contextmanager
-    def _packed(self) -> Iterator[None]:
-        before = [config._attn_implementation for config in self._configs]
-        training = self.model.training
-        if training:
-            self.model.eval()
-        try:
-            for config in self._configs:
-                config._attn_implementation = IMPLEMENTATION
-            yield
-        finally:
-            for config, implementation in zip(self._configs, before, strict=True):
-                config._attn_implementation = implementation
-            if training:
-                self.model.train()
+    def _enter(self, trained: Sequence[nn.Module]) -> None:
+        """Changes the model to what packed rows need."""
+        for part in trained:
+            part.training = False
+        for config in self._configs:
+            config._attn_implementation = IMPLEMENTATION
+        self._laid_out.enter()
+
+    def _leave(self, before: Sequence[str | None], trained: Sequence[nn.Module]) -> None:
+        """Makes the model what it was; may be called more than once."""
+        self._laid_out.leave()
+        for config, implementation in zip(self._configs, before, strict=True):
+            config._attn_implementation = implementation
+        for part in trained:
+            part.training = True
 
 
 def _plain_model(model: Any) -> Any:

@@ -23,7 +23,7 @@ class Prefixes:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque(maxlen=_KEPT)
+        self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque()
 
     def share(self, answers: Sequence[Answer]) -> None:
         """Lets the answers that have not been fed anything start where another one got to.
@@ -43,9 +43,18 @@ class Prefixes:
                 donors.append((text[: answer.cache.length], answer.cache))
 
     def keep(self, answer: Answer) -> None:
-        """Remembers an answer that has ended."""
-        if answer.cache.length:
-            self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
+        """Takes over what an answer that has ended has stored; the oldest of them leaves."""
+        self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
+        while len(self._kept) > _KEPT:
+            _, oldest = self._kept[0]
+            oldest.release()
+            self._kept.popleft()
+
+    def close(self) -> None:
+        """Lets all go."""
+        for _, cache in self._kept:
+            cache.release()
+        self._kept.clear()
 
 
 def _share(

@@ -7,6 +7,7 @@ keeps them laid out, which pays for layers of some size (``benchmarks/products.p
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, TypeGuard
@@ -18,6 +19,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Product = Callable[[Tensor], Tensor]
+
+# Rows that are multiplied at once; and numbers of rows, beyond which there are four an octave.
+_MOST_ROWS = 2048
+_SMALL = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)
 
 
 class LaidOutLayers:
@@ -45,19 +50,25 @@ class LaidOutLayers:
         """What computes a layer: its copy where there is one, else the layer itself."""
         return self._products.get(layer, layer)
 
+    def enter(self) -> None:
+        """Computes so from now on, until :meth:`leave`."""
+        for layer, product in self._products.items():
+            vars(layer).setdefault("forward", product)
+
+    def leave(self) -> None:
+        """Computes as ever again; may be called at any time, and more than once."""
+        for layer, product in self._products.items():
+            if vars(layer).get("forward") is product:
+                del vars(layer)["forward"]
+
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Computes so within the context."""
-        changed = []
         try:
-            for layer, product in self._products.items():
-                if "forward" not in vars(layer):
-                    vars(layer)["forward"] = product
-                    changed.append(layer)
+            self.enter()
             yield
         finally:
-            for layer in changed:
-                del vars(layer)["forward"]
+            self.leave()
 
 
 @cache
@@ -121,9 +132,35 @@ def _laid_out(weight: Tensor) -> Tensor:
     return copied
 
 
-def _multiplied(inputs: Tensor, laid_out: Tensor, bias: Tensor | None) -> Tensor:
-    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, laid_out, bias, "none", [], "")
-    return outputs
+def _multiplied(
+    inputs: Float[Tensor, "*rows features"], laid_out: Tensor, bias: Tensor | None
+) -> Float[Tensor, "*rows outputs"]:
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    parts = [_multiplied_at_once(part, laid_out, bias) for part in torch.split(rows, _MOST_ROWS)]
+    outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return outputs.view(*inputs.shape[:-1], outputs.shape[-1])
+
+
+def _multiplied_at_once(
+    rows: Float[Tensor, "rows features"], laid_out: Tensor, bias: Tensor | None
+) -> Float[Tensor, "rows outputs"]:
+    count = len(rows)
+    missing = rounded_up(count) - count
+    padded = F.pad(rows, (0, 0, 0, missing)) if missing else rows
+    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(padded, laid_out, bias, "none", [], "")
+    return outputs[:count]
+
+
+def rounded_up(rows: int) -> int:
+    """The number of rows that is multiplied where there are so many: one of few.
+
+    oneDNN compiles a product for each number of rows that it meets, which takes longer than most
+    products, and keeps a thousand of them, which takes half a gigabyte.
+    """
+    if rows <= _SMALL[-1]:
+        return _SMALL[bisect_left(_SMALL, rows)]
+    step = 1 << ((rows - 1).bit_length() - 3)
+    return -(-rows // step) * step
 
 
 def _state(weight: Tensor) -> tuple[int, int]:

@@ -8,7 +8,7 @@ excluded the whole catalog is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from reclm.decoding.beam import RankedItems, Slot
-from reclm.decoding.packed import PackedModel, RowCache
+from reclm.decoding.beam import RankedItems, Slot, check_count
+from reclm.decoding.packed import PackedModel, Readout, RowCache
 from reclm.decoding.sampling import NOT_NUMBERS, choose
-from reclm.errors import BackboneError, ConfigError, TrieError, VectorError, require
+from reclm.errors import BackboneError, ReclmError, TrieError, VectorError, require
 from reclm.items.trie import ItemTrie
 from reclm.retrieval import RetrievalHead
 
@@ -245,26 +245,65 @@ class ItemRanking:
             TrieError: A slot's domain or exclusions are not those of the trie.
             BackboneError: The model's scores are not numbers.
         """
-        if k is not None and k < 1:
-            raise ConfigError(f"k: found {k}; expected at least 1, or None")
-        among = [self._trie.rows_of(slot.domain) for slot in slots]
-        free = [self._free(slot, rows) for slot, rows in zip(slots, among, strict=True)]
-        none = RankedItems(np.empty(0, np.int32), np.empty(0))
-        found = [none] * len(slots)
-        asked = [place for place, rows in enumerate(free) if rows.any()]
-        if asked:
-            rows = [(RowCache(), [int(t) for t in slots[place].prompt_ids]) for place in asked]
-            readout = self._model.forward(rows)
-            self.forward_passes += 1
+        searches = [self.search(slot, k) for slot in slots]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
+
+    def search(self, slot: Slot, k: int | None = 10) -> RankingSearch:
+        """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
+
+        Whoever does not advance it to its end ends it by ``end``.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: The slot's domain or exclusions are not those of the trie.
+        """
+        check_count(k)
+        among = self._trie.rows_of(slot.domain)
+        return RankingSearch(slot, self._free(slot, among), among, k)
+
+    def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
+        """One forward pass; as :meth:`reclm.decoding.beam.ItemBeam.step`."""
+        left = math.inf if tokens is None else tokens
+        fed: list[tuple[RankingSearch, list[int]]] = []
+        for search in searches:
+            if left <= 0:
+                break
+            part = search.next_tokens(left)
+            fed.append((search, part))
+            left -= len(part)
+        readout = self._model.forward([(search.cache, part) for search, part in fed])
+        self.forward_passes += 1
+        ready: dict[int | None, list[int]] = {}
+        for row, (search, _) in enumerate(fed):
+            if not search.unfed:
+                ready.setdefault(search.k, []).append(row)
+        for k, rows in ready.items():
+            self._find(readout, {row: fed[row][0] for row in rows}, k)
+        return sum(len(part) for _, part in fed)
+
+    def _find(self, readout: Readout, searches: Mapping[int, RankingSearch], k: int | None) -> None:
+        """Finds the items of searches, by their places in what the model said."""
+        own = list(searches.values())
+        try:
+            states = readout.states(list(searches))
             ranked = self._retriever.best(
-                readout.states(range(len(asked))),
-                [free[place] for place in asked],
-                k,
-                [among[place] for place in asked],
+                states, [one.free for one in own], k, [one.among for one in own]
             )
-            for place, one in zip(asked, ranked, strict=True):
-                found[place] = one
-        return found
+        except ReclmError as error:
+            if len(own) == 1:
+                own[0].fail(error)
+            else:
+                for row, one in searches.items():
+                    self._find(readout, {row: one}, k)
+            return
+        for one, found in zip(own, ranked, strict=True):
+            one.take(found)
 
     def _free(self, slot: Slot, among: Free) -> Free:
         if slot.excluded is None:
@@ -273,6 +312,66 @@ class ItemRanking:
             raise TrieError("excluded: holds items of another trie; build it for this one")
         free: Free = among & ~slot.excluded.rows
         return free
+
+
+class RankingSearch:
+    """The state of the search in one slot.
+
+    Args:
+        slot: What to search.
+        free: Item rows that are allowed.
+        among: Item rows that share the probability.
+        k: Items to find; None ranks all that are allowed.
+
+    Attributes:
+        over: Whether the items are found.
+        error: Why the model failed at it, if it did.
+        cache: Keys and values of the prompt.
+    """
+
+    def __init__(self, slot: Slot, free: Free, among: Free, k: int | None) -> None:
+        self.free, self.among, self.k = free, among, k
+        self.cache = RowCache()
+        self.over = not free.any()
+        self._prompt = [int(token) for token in slot.prompt_ids]
+        self.error: ReclmError | None = None
+        self._fed = 0
+        self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self._prompt) - self._fed
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self._prompt)))
+        return self._prompt[start : self._fed]
+
+    def take(self, found: RankedItems) -> None:
+        """Takes the items."""
+        self._found = found
+        self.end()
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: ReclmError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error = error
+        self.end()
+
+    def ranked(self) -> RankedItems:
+        """What was found; the search is over.
+
+        Raises:
+            ReclmError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._found
 
 
 def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:

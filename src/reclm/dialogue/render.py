@@ -17,8 +17,12 @@ from reclm.dialogue.guard import GuardedTokenizer
 from reclm.dialogue.skeleton import Outline, Skeleton, make_skeleton, takes_system
 from reclm.errors import CatalogError, DataError, TokenizerError
 from reclm.items.tokens import EOI, SOI, ItemTokens
+from reclm.recent import RecentlyUsed
 
-_SKELETONS_KEPT = 512
+# Skeletons that are kept, of conversations of a few turns and of long ones. Users choose the white
+# space around their messages; where there is much of it, there is nothing to be kept.
+_SKELETONS_KEPT, _LONG_KEPT = 512, 64
+_FEW_TURNS, _MOST_SPACE = 32, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ class _Content(NamedTuple):
     rows: list[int]
 
 
+_Skeletons = RecentlyUsed[tuple[tuple[Outline, ...], bool], Skeleton]
+
+
 class Renderer:
     """Renders conversations for one tokenizer and one catalog.
 
@@ -130,7 +137,8 @@ class Renderer:
         self._control_names = {token: self._guard.name(token) for token in (SOI, EOI)}
         self._empty_span = self._control_names[SOI] + self._control_names[EOI]
         self._takes_system = takes_system(tokenizer)
-        self._skeletons: dict[tuple[tuple[Outline, ...], bool], Skeleton] = {}
+        self._skeletons: _Skeletons = RecentlyUsed(_SKELETONS_KEPT)
+        self._long_skeletons: _Skeletons = RecentlyUsed(_LONG_KEPT)
 
     def with_items(self, item_tokens: ItemTokens) -> Renderer:
         """The same for another catalog, whose tokens are known to be those of the tokenizer."""
@@ -235,17 +243,15 @@ class Renderer:
         return _Content("".join(pieces), specials, rows)
 
     def _skeleton(self, outlines: tuple[Outline, ...], *, generation_prompt: bool) -> Skeleton:
-        key = (outlines, generation_prompt)
-        skeleton = self._skeletons.get(key)
-        if skeleton is None:
-            skeleton = make_skeleton(
+        def make() -> Skeleton:
+            return make_skeleton(
                 self._tokenizer, self._guard, outlines, generation_prompt=generation_prompt
             )
-            # Users choose the white space around their messages, so the number of keys is open.
-            if len(self._skeletons) >= _SKELETONS_KEPT:
-                self._skeletons.clear()
-            self._skeletons[key] = skeleton
-        return skeleton
+
+        if sum(len(one.leading) + len(one.trailing) for one in outlines) > _MOST_SPACE:
+            return make()
+        kept = self._skeletons if len(outlines) <= _FEW_TURNS else self._long_skeletons
+        return kept.get((outlines, generation_prompt), make)
 
     def _with_items(
         self, token_ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, rows: list[int]

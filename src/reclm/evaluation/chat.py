@@ -23,6 +23,7 @@ from reclm.errors import ConfigError, DataError, require
 from reclm.evaluation import metrics
 from reclm.evaluation.answers import Named
 from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.evaluation.cutoff import check_cutoff
 from reclm.evaluation.freetext import TitleFinder
 from reclm.evaluation.methods import (
     existing_vectors,
@@ -78,6 +79,8 @@ def evaluate_chat(config: EvaluateChatConfig) -> Path:
     shards = Shards.current(config.device)
     if not shards.is_main:
         shards.wait()
+    catalog = Catalog.load(config.data)
+    check_cutoff(config.k, catalog)
     run = open_run(
         config.out,
         "evaluate chat",
@@ -94,7 +97,6 @@ def evaluate_chat(config: EvaluateChatConfig) -> Path:
             console.print(table)
         return config.out
 
-    catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
     users = sample_users(len(split), config.users, config.seed)
     held_out = split.test if config.split == "test" else split.valid
@@ -342,6 +344,7 @@ def _check(config: EvaluateChatConfig) -> None:
         if value < 1:
             flag = "--" + field.replace("_", "-")
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
+    metrics.check_resamples(config.bootstrap)
     for field in ("users", "chats"):
         if getattr(config, field) < 0:
             raise ConfigError(f"--{field}: expected 0 or more, got {getattr(config, field)}")

@@ -28,8 +28,11 @@ from reclm.errors import ConfigError, DataError
 Answers = Sequence[Sequence[int]]
 RowSets = Sequence[Collection[int]]
 
-_RESAMPLES_AT_ONCE = 1 << 22
+RESAMPLES_AT_ONCE = 1 << 22
 """Entries of the weight matrix of the bootstrap that are in memory together."""
+
+MOST_RESAMPLES = 100_000
+"""Of a bootstrap; a thousand say as much."""
 
 
 class Interval(NamedTuple):
@@ -86,6 +89,19 @@ def right_count(answers: Answers, k: int) -> Float64[np.ndarray, " users"]:
     return np.array([len(answer) == k for answer in answers], dtype=np.float64)
 
 
+def check_resamples(resamples: int) -> None:
+    """Makes sure that a bootstrap of so many resamples is of use.
+
+    Raises:
+        ConfigError: There are none, or more than anyone needs.
+    """
+    if not 1 <= resamples <= MOST_RESAMPLES:
+        raise ConfigError(
+            f"--bootstrap: expected at least 1 resample and at most {MOST_RESAMPLES}, "
+            f"got {resamples}"
+        )
+
+
 def bootstrap_intervals(
     values: Float64[np.ndarray, "users metrics"],
     resamples: int,
@@ -108,11 +124,10 @@ def bootstrap_intervals(
         One interval a metric; NaN if the metric is defined for no user.
 
     Raises:
-        ConfigError: ``resamples`` is below 1.
+        ConfigError: ``resamples`` is below 1, or more than anyone needs.
         DataError: There are no users.
     """
-    if resamples < 1:
-        raise ConfigError(f"--bootstrap: expected at least 1 resample, got {resamples}")
+    check_resamples(resamples)
     users = len(values)
     if not users:
         raise DataError("no users to score; expected at least one")
@@ -120,7 +135,7 @@ def bootstrap_intervals(
     summable = np.where(defined, values, 0.0)
     random = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
-    step = max(1, _RESAMPLES_AT_ONCE // users)
+    step = max(1, RESAMPLES_AT_ONCE // users)
     with np.errstate(invalid="ignore"):
         for start in range(0, resamples, step):
             drawn = [

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from reclm.backbone import Backbone
 from reclm.dialogue.render import Message, Renderer
-from reclm.evaluation.metrics import Interval
+from reclm.evaluation.metrics import RESAMPLES_AT_ONCE, Interval
 
 
 @torch.no_grad()
@@ -46,7 +46,12 @@ def perplexity(
         seed: Their seed.
     """
     random = np.random.default_rng(seed)
-    drawn = random.integers(len(losses), size=(resamples, len(losses)))
-    values = np.exp(losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1))
+    values = np.empty(resamples)
+    step = max(1, RESAMPLES_AT_ONCE // len(losses))
+    for start in range(0, resamples, step):
+        size = (min(step, resamples - start), len(losses))
+        drawn = random.integers(len(losses), size=size)
+        ratio = losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1)
+        values[start : start + step] = np.exp(ratio)
     low, high = np.quantile(values, [0.025, 0.975])
     return Interval(float(np.exp(losses.sum() / tokens.sum())), float(low), float(high))

@@ -19,6 +19,7 @@ from reclm.errors import ConfigError
 from reclm.evaluation import beyond, metrics
 from reclm.evaluation.answers import Named, entries
 from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.evaluation.cutoff import check_cutoff
 from reclm.evaluation.methods import (
     existing_vectors,
     identities,
@@ -81,6 +82,8 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         inputs["vectors"] = existing_vectors(config.vectors)
     if not shards.is_main:
         shards.wait()
+    catalog = Catalog.load(config.data)
+    check_cutoff(config.k, catalog)
     run = open_run(
         config.out,
         "evaluate recommend",
@@ -97,7 +100,6 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
         console.print(metric_table(read_json(config.out / SUMMARY)))
         return config.out
 
-    catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
     method = load_method(config, catalog, split, shards.device(config.device))
     users = sample_users(len(split), config.users, config.seed)
@@ -246,6 +248,7 @@ def _check(config: EvaluateRecommendConfig) -> None:
         if value < 1:
             flag = "--" + field.replace("_", "-")
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
+    metrics.check_resamples(config.bootstrap)
     for field in ("users", "max_history"):
         value = getattr(config, field)
         if value < 0:

@@ -24,6 +24,7 @@ from reclm.decoding.constraint import free_rows
 from reclm.errors import ConfigError, require
 from reclm.evaluation import metrics
 from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
+from reclm.evaluation.cutoff import check_cutoff
 from reclm.evaluation.methods import existing_vectors, load_recommender, model_files
 from reclm.evaluation.recommend import sample_users
 
@@ -34,6 +35,10 @@ SUMMARY = "summary.json"
 PLACES = "places.parquet"
 SIMILARITY = "similarity.npy"
 HEAT_MAP = "similarity.png"
+
+
+# Pairs of places of all users whose states are compared.
+_MOST_PAIRS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     if config.vectors:
         inputs["vectors"] = existing_vectors(config.vectors)
     require("matplotlib", extra="plot")
+    catalog = Catalog.load(config.data)
+    check_cutoff(config.k, catalog)
     shards = Shards.current(config.device)
     if not shards.is_main:
         shards.wait()
@@ -96,7 +103,6 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         console.print(_table(read_json(config.out / SUMMARY)))
         return config.out
 
-    catalog = Catalog.load(config.data)
     split = leave_one_out(Histories.load(config.data, catalog))
     recommender = load_recommender(
         config.model,
@@ -112,6 +118,7 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
             "a model of `reclm train sft --method ret`"
         )
     users = sample_users(len(split), config.users, config.seed)
+    _check_size(config.k, len(users))
     held_out = split.test if config.split == "test" else split.valid
     holdouts = [held_out(user) for user in users]
 
@@ -282,12 +289,22 @@ def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     figure.savefig(path, format="png", dpi=120)
 
 
+def _check_size(k: int, users: int) -> None:
+    """Makes sure that the states of all places can be compared."""
+    if users * k * k > _MOST_PAIRS:
+        raise ConfigError(
+            f"--k: found {k}; comparing as many places of {users} users would take "
+            f"{users * k * k * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
+        )
+
+
 def _check(config: EvaluateRetrievalConfig) -> None:
     for field in ("k", "cutoff", "batch_size", "bootstrap"):
         value = getattr(config, field)
         if value < 1:
             flag = "--" + field.replace("_", "-")
             raise ConfigError(f"{flag}: expected at least 1, got {value}")
+    metrics.check_resamples(config.bootstrap)
     for field in ("users", "max_history"):
         value = getattr(config, field)
         if value < 0:

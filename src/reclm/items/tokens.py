@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -308,7 +309,6 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     # Tokenisers of the SentencePiece family mark the first word of a text, some of them only at
     # its very start. There the rest of a text cannot be told from a text of its own.
     alone = (
-        # Changes the tokenizer while it lasts, which a thread beside this one would notice.
         _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
         if spelled
         else []
@@ -343,10 +343,15 @@ def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFas
 def _encode(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, *, special_as_text: bool
 ) -> list[list[int]]:
+    if special_as_text:
+        # A copy, as a thread beside this one would notice if it were the tokenizer itself.
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend.encode_special_tokens = True
+        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
     encoded = tokenizer(
         texts,
         add_special_tokens=False,
-        split_special_tokens=special_as_text,
+        split_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,

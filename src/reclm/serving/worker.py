@@ -10,14 +10,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
+from reclm.decoding.beam import RankedItems, Slot
 from reclm.decoding.events import Event, Finished, ItemDone, TextToken
 from reclm.decoding.generate import Engine, Request, Session
 from reclm.errors import ReclmError
+from reclm.serving.rankings import Ranker, Ranking, Rankings
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _LONGEST_RETRY = 60
 # Weight of the newest answer in the running estimate of the time one takes.
@@ -114,7 +114,8 @@ class Worker:
         self._condition = threading.Condition()
         self._waiting: deque[Stream] = deque()
         self._left: set[Stream] = set()
-        self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._asked: deque[Ranking] = deque()
+        self._rankings = Rankings(max_rows)
         self._rows: dict[int, Stream] = {}
         self._began: dict[int, float] = {}
         self._seconds = 0.1
@@ -135,7 +136,7 @@ class Worker:
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return len(self._waiting) + len(self._calls)
+        return len(self._waiting) + len(self._asked)
 
     @property
     def active(self) -> int:
@@ -166,18 +167,19 @@ class Worker:
             self._left.add(stream)
             self._condition.notify()
 
-    async def call(self, function: Callable[[], _T]) -> _T:
-        """Runs something that needs the model in its thread, between two steps.
+    async def rank(self, ranker: Ranker, slot: Slot, k: int) -> RankedItems:
+        """The best items of a place in a text; searched beside the answers, with others that wait.
 
         Raises:
             QueueFullError: Too many wait.
+            ReclmError: The model or the request made it impossible.
         """
-        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        found: asyncio.Future[RankedItems] = asyncio.get_running_loop().create_future()
         with self._condition:
             self._check_room()
-            self._calls.append((function, future))
+            self._asked.append(Ranking(ranker, slot, k, found))
             self._condition.notify()
-        return await future
+        return await found
 
     def _check_room(self) -> None:
         if not self.has_room:
@@ -191,11 +193,11 @@ class Worker:
     def _run(self) -> None:
         session = self._engine.session()
         while self._wait():
-            self._run_calls()
+            seconds = 0.0
             try:
                 self._leave_and_join(session)
                 if self._rows:
-                    self._step(session)
+                    seconds = self._step(session)
             except Exception as error:
                 # What the model cannot do for one it cannot do for the others of the pass either.
                 _log.exception("the model failed")
@@ -203,31 +205,18 @@ class Worker:
                     _post(stream, error)
                 self._rows.clear()
                 self._began.clear()
-                session = self._engine.session()
+                session.close()
+            self._rankings.step(seconds)
 
     def _wait(self) -> bool:
         """Waits for something to do; false if there will be nothing any longer."""
         with self._condition:
-            while not (self._waiting or self._calls or self._rows):
+            while not (self._waiting or self._asked or self._rows or len(self._rankings)):
                 self._left.clear()
                 if self._closing:
                     return False
                 self._condition.wait()
         return True
-
-    def _run_calls(self) -> None:
-        with self._condition:
-            calls, self._calls = self._calls, deque()
-        for function, future in calls:
-            loop = future.get_loop()
-            if future.cancelled():
-                continue
-            try:
-                result = function()
-            except Exception as error:
-                loop.call_soon_threadsafe(_fail, future, error)
-            else:
-                loop.call_soon_threadsafe(_resolve, future, result)
 
     def _leave_and_join(self, session: Session) -> None:
         with self._condition:
@@ -242,6 +231,9 @@ class Worker:
                     joining.append(stream)
             # Those who left while they still wait.
             self._waiting = deque(s for s in self._waiting if s not in left)
+            room = min(self._rankings.room, len(self._asked))
+            asked = [self._asked.popleft() for _ in range(room)]
+        self._rankings.join(asked)
         for stream in joining:
             try:
                 index = session.add(stream.request)
@@ -251,7 +243,8 @@ class Worker:
                 self._rows[index] = stream
                 self._began[index] = time.perf_counter()
 
-    def _step(self, session: Session) -> None:
+    def _step(self, session: Session) -> float:
+        """One forward pass of the answers; returns the seconds it took."""
         started = time.perf_counter()
         rows = len(self._rows)
         events = session.step()
@@ -262,15 +255,24 @@ class Worker:
         posted: dict[asyncio.AbstractEventLoop, list[tuple[Stream, list[Event]]]] = {}
         for index, own in told.items():
             stream = self._rows[index]
-            posted.setdefault(stream._loop, []).append((stream, own))
-            if isinstance(own[-1], Finished):
-                session.completion(index)
+            ended = isinstance(own[-1], Finished)
+            try:
+                if ended:
+                    session.completion(index)
+            except ReclmError as error:
+                # The model fails at this one alone.
+                _log.error("the model failed: %s", error)
+                _post(stream, error)
+            else:
+                posted.setdefault(stream._loop, []).append((stream, own))
+            if ended:
                 del self._rows[index]
                 took = now - self._began.pop(index)
                 self._seconds += _NEWEST * (took - self._seconds)
         for loop, several in posted.items():
             loop.call_soon_threadsafe(_deliver, several)
         self._observe(Pass(now - started, rows, _tokens(events), _items(events)))
+        return now - started
 
 
 def _post(stream: Stream, error: BaseException) -> None:
@@ -280,16 +282,6 @@ def _post(stream: Stream, error: BaseException) -> None:
 def _deliver(several: list[tuple[Stream, list[Event]]]) -> None:
     for stream, events in several:
         stream.put(events)
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _tokens(events: list[Event]) -> int:

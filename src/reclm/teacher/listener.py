@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from reclm.errors import ConfigError
@@ -39,18 +40,30 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve_app(
-    app: Any, listener: socket.socket, *, grace: float, announce: Callable[[str], object]
+    app: Any,
+    listener: socket.socket,
+    *,
+    grace: float,
+    announce: Callable[[str], object],
+    proxies: Sequence[str] = (),
 ) -> None:
     """Serves an application until SIGTERM or SIGINT, then answers what it has accepted.
 
     Args:
         app: The application.
         listener: From :func:`bound`.
-        grace: Seconds that what was accepted may take when the signal comes.
+        grace: Seconds that a request may take to arrive, and what was accepted when the signal
+            comes.
         announce: Called with the address once it can be connected to.
+        proxies: Addresses and networks whose word on the client's address is taken.
     """
     import uvicorn
 
+    from reclm.teacher.connections import Connections, Door, HttpProtocol, raise_file_limit
+
+    raise_file_limit()
+    connections = Connections(grace)
+    door = Door(listener, connections)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -59,14 +72,21 @@ def serve_app(
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=int(grace) + 5,
+            # The limits on connections are those of these two.
+            http=partial(HttpProtocol, connections),  # type: ignore[arg-type]
+            loop="asyncio",
+            ws="none",
+            backlog=_BACKLOG,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
         )
     )
-    # Whoever reads the announcement may connect at once.
-    listener.listen(_BACKLOG)
-    host, port = listener.getsockname()[:2]
-    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-    # uvicorn raises the signal again when it has shut down, which would end the process before it
-    # says goodbye, and with a failure.
+    # uvicorn raises the signal again when it has shut down; by default that would end the process
+    # before it says goodbye, and with a failure. It may also come before uvicorn looks for it.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run(sockets=[listener])
+        signal.signal(number, server.handle_exit)
+    # Whoever reads the announcement may connect at once.
+    door.listen(_BACKLOG)
+    host, port = door.getsockname()[:2]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    server.run(sockets=[door])

@@ -1,0 +1,49 @@
+"""A process that serves for months: it takes little memory at its start and gives back what it can.
+
+Both are settings of the whole process, so that only `reclm serve` makes them, at its start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# Of glibc's malloc.h. Once one is set, they no longer grow with what the process has freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_LARGE = 1 << 20
+_LEFT_OUT = ("is_scipy_available", "is_sklearn_available")
+
+
+def give_memory_back() -> None:
+    """Has large blocks given back to the system when they are freed, and threads share arenas.
+
+    By default glibc keeps an arena for each thread and, once a block of some megabytes was freed,
+    every later one of its size: what the busiest second took stays taken. Other C libraries are
+    left alone.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for setting, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, 2)):
+        mallopt(setting, value)
+
+
+def import_lean() -> None:
+    """Imports transformers as where scikit-learn and scipy are not installed.
+
+    It would import them, and with them pandas and pyarrow, for a setting of assisted generation and
+    the losses of object detection, which the service has no use for: 140 MB and two seconds.
+    """
+    from transformers import utils
+
+    installed = {name: getattr(utils, name) for name in _LEFT_OUT}
+    try:
+        for name in _LEFT_OUT:
+            setattr(utils, name, lambda: False)
+        from transformers import modeling_utils  # noqa: F401
+        from transformers.generation import candidate_generator  # noqa: F401
+    finally:
+        for name, function in installed.items():
+            setattr(utils, name, function)
