@@ -23,6 +23,7 @@ from reclm.training.rewrite_rows import rewrite_of
 from reclm.training.rewrite_scoring import RewriteScoring
 
 PARAPHRASES_FILE = "paraphrases.jsonl"
+_MOST_PER_ITEM = 1000
 _UNFINISHED = "unfinished.jsonl"
 
 
@@ -95,6 +96,8 @@ def _check(config: RewriteApplyConfig) -> None:
          "--reward: nobody to score; add --scorers FILE"),
         (min(config.per_item, config.batch_size, config.max_tokens) < 1,
          "--per-item, --batch-size, --max-tokens: expected at least 1"),
+        (config.per_item > _MOST_PER_ITEM,
+         f"--per-item {config.per_item}: expected at most {_MOST_PER_ITEM}"),
         (not config.temperature > 0,
          f"--temperature {config.temperature}: expected a positive number"),
         (not config.data.is_dir(), f"--data {config.data}: no such folder"),
