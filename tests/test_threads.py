@@ -236,3 +236,25 @@ def test_parts_of_a_model_that_train_or_do_not_are_left_so(recommender: Recommen
     before = [part.training for part in model.modules()]
     assert recommender.recommend(["i1"], k=2) == expected
     assert [part.training for part in model.modules()] == before
+
+
+def test_the_model_itself_may_be_used_beside_a_recommender_by_who_holds_the_lock(
+    recommender: Recommender,
+) -> None:
+    before, expected = generated(recommender), recommender.recommend(["i1"], k=3)
+    wrong: list[Any] = []
+
+    def generate() -> None:
+        try:
+            for _ in range(6):
+                with recommender.engine.model.lock:
+                    if generated(recommender) != before:
+                        wrong.append("other tokens")
+        except Exception as error:
+            wrong.append(error)
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    while thread.is_alive():
+        assert recommender.recommend(["i1"], k=3) == expected
+    assert not wrong

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +19,14 @@ def used():
 """
 
 
-def run(code: str) -> str:
+def run(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -72,3 +75,21 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
         """
     )
     assert said.split() == ["[]", "True"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="compiled by numba")
+def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path: Path) -> None:
+    said = run(
+        """
+        from reclm.serving.memory import compile_kernels, compiled_elsewhere
+        with compiled_elsewhere():
+            pass
+        compile_kernels()
+        from reclm.decoding import kernels
+        for name in ("enter", "allow", "go_on", "refused"):
+            stats = getattr(kernels, name).stats
+            print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert said.split() == ["1", "0"] * 4

@@ -304,6 +304,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"teacher": "here"}, "--teacher: no reward asks it"),
     ({"reward": ("teacher",), "teacher": "nowhere"}, "--teacher nowhere: no such folder"),
     ({"rollout": "beam"}, "--rollout beam: finds single items, not lists of 3"),
+    ({"max_samples": 10**9}, "--max-samples 1000000000: expected at most 10000000"),
     ({"num_generations": 1}, "--num-generations 1: expected at least 2"),
     ({"temperature": 0.0}, "--temperature 0.0: expected a positive number"),
     ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),

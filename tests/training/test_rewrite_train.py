@@ -381,7 +381,11 @@ def test_paraphrases_are_titles_of_their_own(
 
 
 def test_paraphrases_have_to_reach_the_rewards(
-    tmp_path: Path, rows: Path, data: Path, scorers: Path
+    tmp_path: Path,
+    rows: Path,
+    data: Path,
+    scorers: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def count(least: float) -> int:
         flags = {
@@ -397,3 +401,7 @@ def test_paraphrases_have_to_reach_the_rewards(
     assert count(0.0) > count(0.6) > count(1.1) == 0
     assert main(["rewrite", "apply", "--data", str(data), "--rows", str(rows), "--model", "x",
                  "--out", str(tmp_path / "x"), "--reward", "item2item"]) == 2  # fmt: skip
+    capsys.readouterr()
+    assert main(["rewrite", "apply", "--data", str(data), "--rows", str(rows), "--model", "x",
+                 "--out", str(tmp_path / "x"), "--per-item", "1000000000"]) == 2  # fmt: skip
+    assert "--per-item 1000000000: expected at most 1000" in capsys.readouterr().err

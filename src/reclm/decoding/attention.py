@@ -166,7 +166,10 @@ def packed_attention(
         BackboneError: The model wants something of its attention that is not built.
     """
     if packed_rows is None:
-        raise BackboneError(f"{type(module).__name__} did not hand on `{KEYWORD}` to its attention")
+        raise BackboneError(
+            f"{type(module).__name__} did not hand on `{KEYWORD}` to its attention, or another "
+            "thread uses the model in the midst of a recommender's pass; hold `engine.model.lock`"
+        )
     unsupported = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
     if unsupported or not getattr(module, "is_causal", True):
         what = ", ".join(unsupported) or "attention in both directions"

@@ -31,8 +31,8 @@ class KeyValuePool:
     """Room for the keys and values of tokens, in every layer at the same places.
 
     It grows by a quarter or more as rows need room, and shrinks where a quarter of it would do.
-    What rows give up is used by others. Room is taken by one thread at a time, the one whose turn with
-    the model it is; rows may be let go by any.
+    What rows give up is used by others. Room is taken by one thread at a time, the one whose turn
+    with the model it is; rows may be let go by any.
 
     Attributes:
         capacity: Tokens there is room for.

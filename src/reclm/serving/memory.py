@@ -1,12 +1,16 @@
 """A process that serves for months: it takes little memory at its start and gives back what it can.
 
-Both are settings of the whole process, so that only `reclm serve` makes them, at its start.
+All of it is of the whole process, so that only `reclm serve` does it, at its start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 
 # Of glibc's malloc.h. Once one is set, they no longer grow with what the process has freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -47,3 +51,38 @@ def import_lean() -> None:
     finally:
         for name, function in installed.items():
             setattr(utils, name, function)
+
+
+@contextlib.contextmanager
+def compiled_elsewhere() -> Iterator[None]:
+    """Has what decoding compiles compiled beside the block, in a process of its own.
+
+    This one finds it on the disk then. A compiler leaves 80 MB behind, and the first question would
+    wait for it. Where the disk cannot be written to, it is compiled at its first use as ever.
+    """
+    if find_spec("numba") is None:
+        yield
+        return
+    code = f"from {__name__} import compile_kernels; compile_kernels()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as compiling:
+        try:
+            yield
+        except BaseException:
+            compiling.kill()
+            raise
+
+
+def compile_kernels() -> None:
+    """Takes each kind of step in spans once."""
+    import numpy as np
+
+    from reclm.decoding.spans import SpanBatch
+    from reclm.items.trie import ItemTrie
+
+    spans = SpanBatch(ItemTrie.build([[4, 5], [4, 6]]), 1)
+    slots = np.array([spans.join()])
+    spans.open(slots)
+    spans.choose(spans.allowed(slots), np.array([0]))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from reclm.config import ServeConfig
 from reclm.errors import BackboneError, ConfigError, require
-from reclm.serving.memory import give_memory_back, import_lean
+from reclm.serving.memory import compiled_elsewhere, give_memory_back, import_lean
 from reclm.teacher.listener import bound, serve_app
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def serve(config: ServeConfig) -> None:
         if config.sessions is not None:
             sessions = SessionStore(config.sessions)
             stack.callback(sessions.close)
-        recommender = _recommender(config, named)
-        domains = load_domains(recommender, named, store)
+        with compiled_elsewhere():
+            recommender = _recommender(config, named)
+            domains = load_domains(recommender, named, store)
         service = ChatService(recommender, domains, config, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())

@@ -10,6 +10,8 @@ from reclm.errors import ConfigError
 from reclm.teacher.location import is_url
 from reclm.training.rewards import REWARDS
 
+_MOST_SAMPLES = 10_000_000
+
 
 def check_config(config: GrpoConfig) -> None:
     """Checks what can be checked without loading anything.
@@ -39,6 +41,9 @@ def check_config(config: GrpoConfig) -> None:
          "--teacher: no reward asks it; add --reward teacher"),
         (bool(config.teacher) and not is_url(config.teacher) and not Path(config.teacher).is_dir(),
          f"--teacher {config.teacher}: no such folder; fit one with `reclm teacher fit`"),
+        (config.max_samples > _MOST_SAMPLES,
+         f"--max-samples {config.max_samples}: expected at most {_MOST_SAMPLES}, as all are drawn "
+         "before the first step"),
         (config.num_generations < 2,
          f"--num-generations {config.num_generations}: expected at least 2, as answers to a prompt "
          "are compared with one another"),

@@ -23,6 +23,7 @@ from reclm.training.rewrite_rows import rewrite_of
 from reclm.training.rewrite_scoring import RewriteScoring
 
 PARAPHRASES_FILE = "paraphrases.jsonl"
+_MOST_PER_ITEM = 1000
 _UNFINISHED = "unfinished.jsonl"
 
 
@@ -94,6 +95,8 @@ def _check(config: RewriteApplyConfig) -> None:
          "--per-item, --batch-size, --max-tokens: expected at least 1"),
         (not 0.001 <= config.temperature <= 1000,
          f"--temperature {config.temperature}: expected 0.001 to 1000"),
+        (config.per_item > _MOST_PER_ITEM,
+         f"--per-item {config.per_item}: expected at most {_MOST_PER_ITEM}"),
         (not config.data.is_dir(), f"--data {config.data}: no such folder"),
         (not (config.rows / ROWS_FILE).is_file(),
          f"--rows {config.rows}: holds no {ROWS_FILE}; make it with `reclm rewrite data`"),
