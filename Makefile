@@ -8,7 +8,7 @@ OUT ?= runs/demo
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-docs test-slow test-swift lint bench docs clean
+.PHONY: setup demo test test-docs test-fuzz test-slow test-swift lint bench docs clean
 
 setup: $(SETUP)
 
@@ -28,6 +28,11 @@ test: setup
 # Every command of the README and the docs, against a small demo.
 test-docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m docs -n 2 tests/e2e
+
+# Random catalogs, models, options and requests, for FUZZ seconds and with a fresh seed.
+FUZZ ?= 300
+test-fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz -n 2 --dist load --fuzz-seconds $(FUZZ) tests/fuzz
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -13,7 +13,6 @@ import pytest
 
 # How the time is divided; generation in plain transformers has the most modes.
 SHARES = {"generate": 0.4, "engine": 0.2, "search": 0.15, "service": 0.25}
-_totals: dict[str, Counter[str]] = {}
 _drawn: list[int] = []
 
 
@@ -55,16 +54,24 @@ def fuzz(request: pytest.FixtureRequest) -> Iterator[Fuzz]:
         seed = _drawn[0]
     found = Fuzz(seed, request.config.getoption("--fuzz-seconds") * SHARES[part])
     yield found
-    total = _totals.setdefault(f"{part} (seed {seed})", Counter())
-    total.update(found.counts)
+    # Properties of a test find their way out of a process of its own.
+    told = (f"{part} (seed {seed})", dict(found.counts))
+    request.node.user_properties.append(("fuzz", told))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _totals:
+    totals: dict[str, Counter[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "teardown":
+                for name, (part, counts) in report.user_properties:
+                    if name == "fuzz":
+                        totals.setdefault(part, Counter()).update(counts)
+    if not totals:
         return
     terminalreporter.section("fuzzing")
-    for part, counts in _totals.items():
+    for part, counts in totals.items():
         told = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
         terminalreporter.write_line(f"{part}: {told}")
-    spans = sum(counts["spans"] for counts in _totals.values())
+    spans = sum(counts["spans"] for counts in totals.values())
     terminalreporter.write_line(f"in all: {spans:,} spans, each an item that was allowed")
