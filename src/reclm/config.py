@@ -385,6 +385,8 @@ class ServeConfig:
         rate: Requests a minute each key (each address, without keys) may send; 0 for any number.
         allow_origin: Web origins whose pages may send requests from a browser; none by default.
         allow_host: Names the service is reached by, besides those of this machine.
+        trusted_proxy: Addresses or networks of proxies in front of it, the flag once for each;
+            whose requests come from the address their X-Forwarded-For says. None by default.
         batch: Answers that grow side by side at most.
         queue: Requests that may wait; beyond them the answer is 429 with Retry-After.
         max_tokens: Tokens of an answer at most, and where a request does not say.
@@ -409,6 +411,7 @@ class ServeConfig:
     rate: int = 0
     allow_origin: tuple[str, ...] = ()
     allow_host: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
     batch: int = 64
     queue: int = 256
     max_tokens: int = 512

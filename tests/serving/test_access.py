@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reclm.errors import ConfigError
-from reclm.serving.access import Keys, RateLimit
+from reclm.serving.access import Keys, RateLimit, address_of
 from reclm.serving.problems import ApiError
 
 HASH = hashlib.sha256(b"secret").hexdigest()
@@ -79,3 +79,17 @@ def test_bucket_fills_up_evenly() -> None:
         limit.take("c", rate=1)
     for _ in range(100):
         RateLimit(0).take("a")
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        (("192.0.2.7", 80), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 80), "192.0.2.7"),
+        (("2001:db8:1:2:3:4:5:6", 80), "2001:db8:1:2::/64"),
+        (("testclient", 80), "testclient"),
+        (None, "unknown"),
+    ],
+)
+def test_address_of_a_client(client: tuple[str, int] | None, address: str) -> None:
+    assert address_of({"type": "http", "client": client}) == address

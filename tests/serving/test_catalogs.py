@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ def new(item_id: str, title: str, *categories: str) -> NewItem:
 
 def ids(domain: Domain) -> set[str]:
     return {item.item_id for item in domain.version.catalog.live_items}
+
+
+def as_after_a_kill(path: Path) -> Path:
+    """The files as they lie on the disk while a store has them open."""
+    copied = path.parent / "killed"
+    copied.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.with_name(name), copied / name)
+    return copied / path.name
 
 
 def test_versions_are_immutable_and_changes_that_arrive_together_make_one(
@@ -82,8 +92,7 @@ def test_restart_finds_what_was_saved(tmp_path: Path, recommender: Recommender) 
             if row not in version.catalog.vacant
         }
 
-    # A second reader, while the first still has the file open, as after a kill.
-    again = Domain("films", recommender, CatalogStore(path))
+    again = Domain("films", recommender, CatalogStore(as_after_a_kill(path)))
     assert described(again) == described(domain)
     assert again.version.number == domain.version.number
     asyncio.run(again.put([new("more", "More")]))
@@ -105,7 +114,7 @@ def test_an_item_is_removed_and_replaced_with_all_its_spellings(
     asyncio.run(domain.remove(["i0", "i1"]))
     asyncio.run(domain.put([new("i2", "Film 0"), new("x", "Film 3")]))
     asyncio.run(domain.enable("i4", enabled=False))
-    for one in (domain, Domain("films", spelled, CatalogStore(path))):
+    for one in (domain, Domain("films", spelled, CatalogStore(as_after_a_kill(path)))):
         changed = one.version.recommender
         titles = {item.item_id: item.title_t for item in changed.catalog.live_items}
         assert (titles["i2"], titles["x"]) == ("Film 0", "Film 3 (2)")
@@ -172,6 +181,7 @@ def test_domains_that_change_side_by_side_are_all_saved(
             await asyncio.gather(*(d.put([new(f"n{number}", f"New {number}")]) for d in domains))
 
     asyncio.run(change())
+    store.close()
     again = CatalogStore(tmp_path / "s")
     for domain in domains:
         assert again.version(domain.name) == 8

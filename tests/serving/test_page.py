@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -9,11 +8,16 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from browser import Watched, chromium
 from chatting import HOSTILE, Server
+from reclm import Catalog, Item
+from reclm.backbone import ModelSpec, TinyConfig, create_tiny, save_model
 
 PAGE = Path(__file__).parents[2] / "src" / "reclm" / "serving" / "page"
+# Tokens of an answer that no one stops.
+LONGEST = 900
 
 
 @pytest.fixture(scope="module")
@@ -129,28 +133,57 @@ def test_domain_starts_a_conversation_of_its_own(watched: Watched) -> None:
     assert answer.locator(".text").inner_text()
 
 
-def test_stop_ends_the_stream_and_the_work(watched: Watched, server: Server) -> None:
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Iterator[Server]:
+    """A service that takes its time, and whose answers end at their longest length only."""
+    folder = tmp_path_factory.mktemp("endless")
+    model = folder / "films"
+    model.mkdir()
+    sizes = TinyConfig(vocab_size=512, hidden=512, inner=1024, layers=12, heads=8, seed=0)
+    backbone = create_tiny([*titles, "A long story, please."], sizes)
+    network: Any = backbone.model
+    torch.manual_seed(1)
+    with torch.no_grad():
+        weight = torch.randn_like(network.get_output_embeddings().weight)
+        # Among hundreds of scores around zero, one of exactly zero is never the highest.
+        weight[backbone.tokenizer.all_special_ids] = 0
+        network.lm_head.weight = torch.nn.Parameter(weight)
+    save_model(model, backbone, ModelSpec(base="tiny"))
+    Catalog.from_items([Item(f"i{n}", title) for n, title in enumerate(titles)]).save(model)
+    flags = ("--model", model, "--max-tokens", str(LONGEST))
+    with Server(folder / "log", *flags) as running:
+        yield running
+
+
+def metric(server: Server, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def test_stop_ends_the_stream_and_the_work(browser: Any, endless: Server) -> None:
+    watched = Watched(browser, endless.url)
     page = watched.page
+    page.wait_for_selector("#domain:not([disabled])")
     page.select_option("#domain", "")
-    # On a busy machine an answer may be there before the button is pressed; never each time.
-    for _ in range(8):
-        page.click("#new")
-        page.fill("#message", "A long story, please")
-        page.keyboard.press("Enter")
-        page.wait_for_selector(".answer .text:not(:empty)")
-        with contextlib.suppress(Exception):
-            page.click("#stop", timeout=300)
-        page.wait_for_selector(".answer[aria-busy=false]")
-        if "Stopped." in page.locator(".answer").inner_text():
-            break
+    page.fill("#message", "A long story, please.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".answer .text:not(:empty)")
+    page.click("#stop")
+    page.wait_for_selector(".answer[aria-busy=false]")
     assert "Stopped." in page.locator(".answer").inner_text()
     shown = page.locator(".answer .text").inner_text()
-    deadline = time.monotonic() + 10
-    while "reclm_active_answers 0.0" not in (text := httpx.get(f"{server.url}/metrics").text):
-        assert time.monotonic() < deadline, text
-    page.wait_for_timeout(200)
+    deadline = time.monotonic() + 30
+    while metric(endless, "reclm_active_answers"):
+        assert time.monotonic() < deadline
+    # It ended because it was stopped, and nothing is written any longer.
+    written = metric(endless, "reclm_tokens_total")
+    assert 0 < written < LONGEST
+    page.wait_for_timeout(300)
+    assert metric(endless, "reclm_tokens_total") == written
     assert page.locator(".answer .text").inner_text() == shown
     assert page.locator("#send").is_visible()
+    watched.close()
+    assert watched.complaints == []
 
 
 def test_item_that_is_added_is_recommended_and_a_removed_one_never_again(

@@ -231,6 +231,44 @@ def test_rate_of_a_key_is_limited(guarded: Server) -> None:
     assert as_user(guarded, "bob").get("/v1/models").status_code == 200
 
 
+def statuses(url: str, count: int, **headers: str) -> list[int]:
+    with httpx.Client(base_url=url, headers=headers) as http:
+        return [http.get("/v1/models").status_code for _ in range(count)]
+
+
+def test_rate_of_an_address_cannot_be_dodged(tmp_path: Path, model: Path) -> None:
+    with Server(tmp_path / "log", "--model", model, "--rate", "3") as running:
+        found = [
+            statuses(running.url, 1, **{"X-Forwarded-For": f"10.0.0.{n}"})[0] for n in range(5)
+        ]
+        assert found == [200] * 3 + [429] * 2
+
+
+def test_proxy_that_is_named_tells_whose_request_it_is(tmp_path: Path, model: Path) -> None:
+    flags = ("--rate", "2", "--trusted-proxy", "10.1.0.0/16", "--trusted-proxy", "127.0.0.1")
+    with Server(tmp_path / "log", "--model", model, *flags) as running:
+        for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1"):
+            of = {"X-Forwarded-For": address}
+            assert statuses(running.url, 3, **of) == [200, 200, 429]
+        # Only the last address that no proxy has written counts, and all of an IPv6 network.
+        for said in ("192.0.2.9, 192.0.2.1", "8.8.8.8,192.0.2.1, 10.1.2.3", "2001:db8::2"):
+            assert statuses(running.url, 1, **{"X-Forwarded-For": said}) == [429]
+
+
+def test_wrong_keys_are_limited_and_right_ones_pass(tmp_path: Path, model: Path) -> None:
+    digest = hashlib.sha256(b"sesame").hexdigest()
+    (tmp_path / "keys.json").write_text(json.dumps({"a": {"sha256": digest}}))
+    flags = ("--keys", tmp_path / "keys.json", "--trusted-proxy", "127.0.0.1")
+    with Server(tmp_path / "log", "--model", model, *flags) as running:
+        wrong = {"Authorization": "Bearer guess", "X-Forwarded-For": "192.0.2.1"}
+        found = statuses(running.url, 80, **wrong)
+        assert found[:60] == [401] * 60
+        assert found.count(429) >= 10
+        assert statuses(running.url, 3, **wrong | {"Authorization": "Bearer sesame"}) == [200] * 3
+        # Others are not held to account for it.
+        assert statuses(running.url, 1, **wrong | {"X-Forwarded-For": "192.0.2.7"}) == [401]
+
+
 def test_queue_is_bounded(guarded: Server) -> None:
     body = {"model": "reclm", "messages": said(), "max_tokens": 400}
     with as_user(guarded, "alice") as alice:
@@ -373,7 +411,11 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"timeout": 0.0}, ConfigError, "--timeout"),
         ({"name": "a/b"}, ConfigError, "without a slash"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
+        ({"state": "s", "sessions": "./s"}, ConfigError, "is the file of --state"),
         ({"keys": "keys.json"}, ConfigError, "not a readable JSON file"),
+        ({"trusted_proxy": ("*",)}, ConfigError, r"--trusted-proxy \*: expected an address"),
+        ({"trusted_proxy": ("::1", "lb.example")}, ConfigError, "--trusted-proxy lb.example"),
+        ({"trusted_proxy": ("10.0.0.1/24",)}, ConfigError, "has host bits set"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_one_clear_error(

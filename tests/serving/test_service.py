@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types.chat import completion_create_params as openai_params
 
 from chatting import HOSTILE, Server
 from reclm import Recommender
@@ -193,8 +194,10 @@ def test_prompt_that_leaves_no_room_is_told_apart(http: httpx.Client) -> None:
     assert error["param"] == "messages"
 
 
-def test_model_that_fails_is_an_error_in_the_common_form(recommender: Recommender) -> None:
-    domains = {"films": Domain("films", recommender, CatalogStore(Path(":memory:")))}
+def test_model_that_fails_is_an_error_in_the_common_form(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    domains = {"films": Domain("films", recommender, CatalogStore(tmp_path / "state.sqlite"))}
     service = ChatService(recommender, domains, ServeConfig(Path("nowhere")))
 
     def broken(rows: Any) -> Any:
@@ -290,6 +293,126 @@ def test_what_cannot_be_answered_says_why(
     assert "\n" not in error["message"]
     assert len(error["message"]) < 500
     assert set(error) == {"message", "type", "param", "code"}
+
+
+UNUSED = {
+    name: None
+    for name in openai_params.CompletionCreateParamsBase.__annotations__
+    if name not in ("messages", "model")
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_field_of_openai_that_is_null_is_not_used(client: openai.OpenAI, name: str) -> None:
+    fields: Any = {"model": "reclm", "messages": said("Hello"), "max_completion_tokens": 30}
+    expected = client.chat.completions.create(**fields)
+    answer = client.chat.completions.create(**fields | {name: None})
+    assert expected.choices[0].message.content
+    if name != "max_completion_tokens":
+        assert answer.choices == expected.choices
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"frequency_penalty": 0}, {"frequency_penalty": 0.0}, {"presence_penalty": 0.0},
+        {"function_call": "none"}, {"functions": []}, {"logit_bias": {}}, {"logprobs": False},
+        {"modalities": ["text"]}, {"n": 1}, {"tools": []}, {"tool_choice": "auto"},
+        {"top_logprobs": 0}, {"stop": []}, {"stop": ""}, {"reasoning_effort": "none"},
+        {"verbosity": "medium"}, {"response_format": {"type": "text"}}, {"metadata": {}},
+        {"prompt_cache_retention": "24h"}, {"prompt_cache_options": {"mode": "implicit"}},
+        {"stream_options": {}}, {"parallel_tool_calls": True}, {"service_tier": "auto"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_neutral_value_of_a_field_that_is_not_used_is_taken(
+    http: httpx.Client, field: dict[str, Any]
+) -> None:
+    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5}
+    expected = http.post("/v1/chat/completions", json=body).json()["choices"]
+    reply = http.post("/v1/chat/completions", json=body | field)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"] == expected
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"frequency_penalty": 0.5}, {"function_call": {"name": "f"}}, {"functions": [{}]},
+        {"logit_bias": {"5": 1}}, {"logprobs": True}, {"modalities": ["text", "audio"]},
+        {"modalities": ["audio"]}, {"top_logprobs": 3}, {"audio": {}}, {"prediction": {}},
+        {"reasoning_effort": "high"}, {"verbosity": "low"}, {"web_search_options": {}},
+        {"response_format": {"type": "json_object"}}, {"moderation": {"model": "x"}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_value_that_would_change_the_answer_is_refused(
+    http: httpx.Client, field: dict[str, Any]
+) -> None:
+    [name] = field
+    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5} | field
+    reply = http.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"].split(".")[0] == name
+
+
+@pytest.mark.parametrize("exclude_none", [False, True])
+@pytest.mark.parametrize("domain", [None, "films"])
+def test_own_answer_is_taken_back_as_the_client_prints_it(
+    client: openai.OpenAI, http: httpx.Client, domain: str | None, exclude_none: bool
+) -> None:
+    asked: list[Any] = said("Three films, please.")
+    body: dict[str, Any] = {} if domain is None else {"domain": domain, "k": 3}
+    own = {"model": "reclm", "max_tokens": 60, "extra_body": body}
+    first = client.chat.completions.create(messages=asked, **own).choices[0].message
+    printed: Any = first.model_dump(exclude_none=exclude_none)
+    assert exclude_none or {"audio", "function_call", "tool_calls"} <= set(printed)
+    more: list[Any] = [*asked, printed, *said("More")]
+    second = client.chat.completions.create(messages=more, **own).choices[0].message
+    # The same as with nothing but what says something.
+    plain = {name: printed[name] for name in ("role", "content", "items") if name in printed}
+    again = client.chat.completions.create(messages=[*asked, plain, *said("More")], **own)
+    assert again.choices[0].message.content == second.content
+    assert second.content
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "words"),
+    [
+        ({"content": 7}, "messages.0.content", "expected text or a list of parts"),
+        ({"content": None}, "messages.0.content", "expected text or a list of parts"),
+        ({"content": {}}, "messages.0.content", "expected text or a list of parts"),
+        ({"content": [7]}, "messages.0.content.0", "dictionary"),
+        ({"content": [{"type": "text"}]}, "messages.0.content.0.text", "required"),
+        ({"content": [{"type": "text", "text": 7}]}, "messages.0.content.0.text", "string"),
+        (
+            {"content": [{"type": "text", "text": ""}, {"type": "image_url", "text": ""}]},
+            "messages.0.content.1.type", "'text'",
+        ),
+        ({"content": "x", "tool_calls": [{}]}, "messages.0.tool_calls", "0 items"),
+        ({"content": "x", "audio": {"id": "a"}}, "messages.0.audio", ""),
+        ({"content": "x", "items": [{"id": 7}]}, "messages.0.items.0.id", "string"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_error_names_the_field_that_is_wrong(
+    http: httpx.Client, message: dict[str, Any], param: str, words: str
+) -> None:
+    whole = {"model": "reclm", "messages": [{"role": "user"} | message]}
+    error = http.post("/v1/chat/completions", json=whole).json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "param"),
+    [(7, "stop"), ({}, "stop"), (["a", 7], "stop.1"), (["a"] * 5, "stop")],
+)
+def test_error_names_the_stop_that_is_wrong(http: httpx.Client, stop: Any, param: str) -> None:
+    whole = {"model": "reclm", "messages": said("Hi"), "stop": stop}
+    error = http.post("/v1/chat/completions", json=whole).json()["error"]
+    assert error["param"] == param
 
 
 def test_client_that_goes_away_frees_its_place(server: Server, http: httpx.Client) -> None:

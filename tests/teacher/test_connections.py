@@ -65,7 +65,7 @@ class Service:
 
     @property
     def files(self) -> int:
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     @property
     def said(self) -> str:
@@ -224,3 +224,34 @@ def test_requests_one_behind_the_other_are_all_answered(tmp_path: Path) -> None:
     with served(tmp_path) as service:
         found = answer(service.connect(WHOLE * 4 + last))
         assert found.count(b"HTTP/1.1 200 OK") == 5
+
+
+def test_answer_that_no_one_reads_is_given_up(tmp_path: Path) -> None:
+    with served(tmp_path, seconds=1) as service:
+        asking = WHOLE.replace(b"/fast", b"/large")
+        unread, read = service.connect(asking), service.connect(asking)
+        size = 0
+        while size < 8_000_000:
+            size += len(read.recv(1_000_000))
+        before = service.files
+        deadline = time.perf_counter() + 5
+        while service.files >= before:
+            assert time.perf_counter() < deadline
+            time.sleep(0.05)
+        assert len(answer(unread)) < 8_000_000
+
+
+def test_half_sent_requests_do_not_hold_the_end_up(tmp_path: Path) -> None:
+    service = Service(tmp_path / "log", 60)
+    with contextlib.ExitStack() as held:
+        for sent in (HALF_BODY, HALF_HEADERS, b""):
+            for _ in range(20):
+                held.enter_context(service.connect(sent))
+        slow = held.enter_context(service.connect(WHOLE.replace(b"/fast", b"/slow")))
+        # All of them have been read.
+        service.seconds_to_answer()
+        started = time.perf_counter()
+        service._process.terminate()
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 ")
+        service.stop()
+        assert time.perf_counter() - started < 20

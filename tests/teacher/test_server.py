@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -162,6 +164,27 @@ def test_examples_of_the_schema_are_answered(process: Process) -> None:
             asked += 1
     client.close()
     assert asked == 5
+
+
+def test_half_sent_requests_keep_no_one_out(process: Process) -> None:
+    port = int(process.url.rsplit(":", 1)[1])
+    sent = (
+        b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+        b"GET /healthz HTTP/1.1\r\nHost",
+    )
+    with contextlib.ExitStack() as held:
+        for number in range(1000):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(sent[number % 2])
+            if number % 100 == 99:
+                started = time.perf_counter()
+                client = Client(process.url)
+                assert client.send("GET", "/healthz").status == 200
+                client.close()
+                assert time.perf_counter() - started < 1
+        # It takes no longer than a request may to be rid of them.
+        connection.settimeout(20)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import math
 import re
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from starlette.types import Scope
+
 from reclm.errors import ConfigError
 from reclm.serving.problems import ApiError
 
@@ -21,6 +24,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 # Who is remembered; the one that asked longest ago is forgotten, with a full bucket.
 _REMEMBERED = 10_000
 _SECONDS = 60
+_CLIENT_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,17 @@ class RateLimit:
     Args:
         rate: Requests a minute where a key has no limit of its own; 0 for any number.
         clock: Seconds, rising.
+        what: What is counted, in words.
     """
 
-    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: int,
+        clock: Callable[[], float] = time.monotonic,
+        what: str = "requests",
+    ) -> None:
         self._rate = rate
+        self._what = what
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -118,10 +129,24 @@ class RateLimit:
             wait = str(math.ceil((1 - left) * _SECONDS / limit))
             raise ApiError(
                 429,
-                f"more than {limit} requests a minute; ask again in {wait} s",
+                f"more than {limit} {self._what} a minute; ask again in {wait} s",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": wait},
             )
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from; of IPv6 the network, of which a client has all addresses."""
+    host = (scope.get("client") or ("unknown",))[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return str(host)
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _CLIENT_BITS), strict=False))
 
 
 def _key(path: Path, name: str, value: Any) -> tuple[str, Key]:

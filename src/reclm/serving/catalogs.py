@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from reclm.data.catalog import Catalog
-from reclm.errors import CatalogError, ConfigError, ReclmError, SemanticIdError, VectorError
+from reclm.errors import (
+    ArtifactError,
+    CatalogError,
+    ConfigError,
+    ReclmError,
+    SemanticIdError,
+    VectorError,
+)
 from reclm.items.semantic_ids import SemanticIds, load_semantic_ids
 from reclm.items.vectors import load_vectors
 from reclm.recommender import Recommender
@@ -97,7 +104,7 @@ class Domain:
         version: The newest version; whoever asks keeps it to the end of the answer.
 
     Raises:
-        ReclmError: A change of the store does not fit the folder any longer.
+        ArtifactError: A row of the store is malformed, or does not fit the folder any longer.
     """
 
     def __init__(self, name: str, recommender: Recommender, store: CatalogStore) -> None:
@@ -106,7 +113,13 @@ class Domain:
         self._added: dict[str, NewItem] = {}
         self._pending: list[tuple[Change, asyncio.Future[Version]]] = []
         self._making: asyncio.Task[None] | None = None
-        self.version = Version(store.version(name), self._replayed(recommender))
+        try:
+            replayed = self._replayed(recommender)
+        except ArtifactError:
+            raise
+        except ReclmError as error:
+            raise store.misfit(name, error) from error
+        self.version = Version(store.version(name), replayed)
 
     async def put(self, items: Sequence[NewItem]) -> Version:
         """Adds items, or replaces those with the same ids; returns the version that has them.

@@ -7,16 +7,19 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from reclm.answer import Recommendation
 from reclm.config import ServeConfig
+from reclm.decoding.generate import Request as EngineRequest
+from reclm.errors import ContextLengthError
 from reclm.recommender import Recommender
 from reclm.serving.catalogs import Domain, Version
 from reclm.serving.chat import Piece, Writer, answer_item, chat_request, check_items
@@ -35,10 +38,13 @@ from reclm.serving.schemas import (
 )
 from reclm.serving.sessions import SessionStore
 from reclm.serving.telemetry import Telemetry
+from reclm.serving.turns import Turns, shortened, written
 from reclm.serving.worker import Stream, Worker
 
 # Letters beyond which a conversation is read off the event loop.
 _LONG = 10_000
+# Of the context is kept free for the answer, where a conversation that is kept has to be shortened.
+_ANSWERS_SHARE = 4
 _T = TypeVar("_T")
 
 
@@ -56,6 +62,8 @@ class _Asked:
         answer_id: Its name.
         created: When it was asked for, in seconds since 1970.
         started: The same by the clock that measures.
+        owner: Whose session it is a turn of.
+        left_out: Messages of the session that were left out, as they were too many.
     """
 
     body: ChatRequest
@@ -67,6 +75,8 @@ class _Asked:
     answer_id: str
     created: int
     started: float
+    owner: str
+    left_out: int
 
 
 class Conversations:
@@ -94,7 +104,7 @@ class Conversations:
         self._domains = domains
         self._config = config
         self._worker, self._telemetry = worker, telemetry
-        self._sessions = sessions
+        self._turns = Turns(sessions)
 
     def add_to(self, app: FastAPI) -> None:
         """Adds the endpoints to an application."""
@@ -102,23 +112,26 @@ class Conversations:
         @app.post("/v1/chat/completions", responses=PROBLEMS, response_model=ChatCompletion)
         async def chat(body: ChatRequest, request: Request) -> Response:
             """Continues a conversation, as OpenAI's chat completions do."""
-            asked = await self._asked(body, request)
+            owner = request.state.key.name
+            kept = [] if body.session is None else await self._turns.begin(owner, body.session)
+            try:
+                asked = await self._asked(body, kept, owner)
+            except BaseException:
+                self._end_turn(owner, body)
+                raise
             try:
                 pieces = self._pieces(asked)
                 if not body.stream:
                     await _unless_gone(request, _exhausted(pieces))
-                    await self._keep(asked, request)
+                    await self._keep(asked)
+                    self._end(asked)
                     return JSONResponse(_completion(asked).model_dump())
                 # An answer that cannot be begun is an error with a status of its own.
                 first = await _unless_gone(request, anext(pieces, []))
             except BaseException:
-                self._worker.cancel(asked.stream)
+                self._end(asked)
                 raise
-            return StreamingResponse(
-                self._events(asked, first, pieces, request),
-                media_type="text/event-stream",
-                headers={"X-Accel-Buffering": "no"},
-            )
+            return _Events(self._events(asked, first, pieces), partial(self._end, asked))
 
         @app.post("/v1/recommendations", responses=PROBLEMS)
         async def recommendations(body: RecommendationRequest, request: Request) -> Recommendations:
@@ -140,23 +153,7 @@ class Conversations:
 
     def add_sessions_to(self, app: FastAPI) -> None:
         """Adds the endpoints for conversations that are kept."""
-
-        @app.get("/v1/sessions/{name}", responses=PROBLEMS)
-        async def session(name: str, request: Request) -> dict[str, Any]:
-            """A conversation that the server keeps."""
-            owner = request.state.key.name
-            messages = await asyncio.to_thread(self._store().messages, owner, name)
-            if not messages:
-                raise ApiError(404, "no such session", param="session", code="not_found")
-            return {"session": name, "messages": messages}
-
-        @app.delete("/v1/sessions/{name}", responses=PROBLEMS)
-        async def forget(name: str, request: Request) -> dict[str, Any]:
-            """Forgets a conversation."""
-            owner = request.state.key.name
-            if not await asyncio.to_thread(self._store().forget, owner, name):
-                raise ApiError(404, "no such session", param="session", code="not_found")
-            return {"session": name, "deleted": True}
+        self._turns.add_to(app)
 
     async def _listed(
         self, body: RecommendationRequest, recommender: Recommender
@@ -194,21 +191,15 @@ class Conversations:
             raise recommender.no_item_left()
         return found
 
-    async def _asked(self, body: ChatRequest, request: Request) -> _Asked:
-        """Puts a conversation into the queue."""
+    async def _asked(self, body: ChatRequest, kept: list[ChatMessage], owner: str) -> _Asked:
+        """Puts a conversation, behind what is kept of it, into the queue."""
         started = time.perf_counter()
         version = self._version(body)
-        if body.session is not None:
-            kept = await asyncio.to_thread(
-                self._store().messages, request.state.key.name, body.session
-            )
-            before = [ChatMessage.model_validate(message) for message in kept]
-            body = body.model_copy(update={"messages": [*before, *body.messages]})
         self._check_conversation(body)
         recommender = self._plain if version is None else version.recommender
-        items, max_tokens = version is not None, self._config.max_tokens
-        read = partial(chat_request, body, recommender, items=items, max_tokens=max_tokens)
-        asked = await asyncio.to_thread(read) if body.characters > _LONG else read()
+        read = partial(self._read, body, kept, recommender, items=version is not None)
+        characters = body.characters + sum(len(message.text) for message in kept)
+        body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
         seconds = min(body.deadline or self._config.timeout, self._config.timeout)
         return _Asked(
             body,
@@ -220,7 +211,46 @@ class Conversations:
             f"chatcmpl-{secrets.token_hex(12)}",
             int(time.time()),
             started,
+            owner,
+            left_out,
         )
+
+    def _read(
+        self,
+        body: ChatRequest,
+        kept: list[ChatMessage],
+        recommender: Recommender,
+        *,
+        items: bool,
+    ) -> tuple[ChatRequest, EngineRequest, int]:
+        """The whole conversation, what the engine is asked for, and how much was left out."""
+        config = self._config
+        read = partial(
+            chat_request, recommender=recommender, items=items, max_tokens=config.max_tokens
+        )
+        wanted = body.max_completion_tokens or body.max_tokens or config.max_tokens
+        context = recommender.context_length
+
+        def behind(left: Sequence[ChatMessage]) -> ChatRequest:
+            return body.model_copy(update={"messages": [*left, *body.messages]})
+
+        def fits(left: Sequence[ChatMessage]) -> bool:
+            whole = behind(left)
+            if len(whole.messages) > config.max_messages:
+                return False
+            if whole.characters > config.max_characters:
+                return False
+            try:
+                prompt = len(read(whole).prompt_ids)
+            except ContextLengthError:
+                return False
+            # A prompt that fits and leaves no room for an answer is of no use.
+            room = 0 if context is None else min(wanted, context // _ANSWERS_SHARE)
+            return context is None or prompt + room <= context
+
+        left, left_out = shortened(kept, fits)
+        whole = behind(left)
+        return whole, read(whole), left_out
 
     async def _pieces(self, asked: _Asked) -> AsyncIterator[list[Piece]]:
         """The answer as it grows; once it has ended, or no one asks on, its place is free."""
@@ -243,7 +273,6 @@ class Conversations:
         asked: _Asked,
         first: list[Piece],
         pieces: AsyncIterator[list[Piece]],
-        request: Request,
     ) -> AsyncIterator[str]:
         """The answer as server-sent events."""
         try:
@@ -252,40 +281,35 @@ class Conversations:
                 yield _event(_piece_chunk(asked, piece))
             async for several in pieces:
                 yield "".join(_event(_piece_chunk(asked, piece)) for piece in several)
-            await self._keep(asked, request)
-            yield _event(_chunk(asked, {}, asked.writer.finish_reason))
+            await self._keep(asked)
+            self._end(asked)
+            last = _chunk(asked, {}, asked.writer.finish_reason)
+            yield _event(last | ({"left_out": asked.left_out} if asked.left_out else {}))
             options = asked.body.stream_options
             if options is not None and options.include_usage:
                 usage = _usage(asked).model_dump()
                 yield _event(_chunk(asked, None) | {"choices": [], "usage": usage})
         except Exception as error:
             yield _event(api_error(error).body())
-        finally:
-            self._worker.cancel(asked.stream)
         yield "data: [DONE]\n\n"
 
-    async def _keep(self, asked: _Asked, request: Request) -> None:
+    def _end(self, asked: _Asked) -> None:
+        """Frees the answer's place, and lets the next turn of its session begin."""
+        self._worker.cancel(asked.stream)
+        self._end_turn(asked.owner, asked.body)
+
+    def _end_turn(self, owner: str, body: ChatRequest) -> None:
+        if body.session is not None:
+            self._turns.end(owner, body.session)
+
+    async def _keep(self, asked: _Asked) -> None:
         """Writes the conversation down, if the request named a session."""
         if asked.body.session is None:
             return
-        writer = asked.writer
-        said = [
-            {"role": message.role, "content": message.text}
-            | ({"items": [item.model_dump() for item in message.items]} if message.items else {})
-            for message in asked.body.messages
-        ]
-        items = [{"id": i.id, "start": i.start, "end": i.end} for i in writer.items]
-        answer = {"role": "assistant", "content": writer.text, "items": items}
-        owner, name = request.state.key.name, asked.body.session
-        await asyncio.to_thread(self._store().save, owner, name, [*said, answer])
-
-    def _store(self) -> SessionStore:
-        if self._sessions is None:
-            raise ApiError(
-                400, "session: this server keeps no conversations; send all messages",
-                param="session", code="no_sessions",
-            )  # fmt: skip
-        return self._sessions
+        items = [{"id": i.id, "start": i.start, "end": i.end} for i in asked.writer.items]
+        answer = {"role": "assistant", "content": asked.writer.text, "items": items}
+        said = [written(message) for message in asked.body.messages]
+        await self._turns.save(asked.owner, asked.body.session, [*said, answer])
 
     def _version(self, body: ChatRequest) -> Version | None:
         """The catalog version a conversation sees; None for plain text."""
@@ -338,6 +362,28 @@ class Conversations:
                 raise ApiError(400, f"{field}: expected {config.max_tokens} at most", param=field)
 
 
+class _Events(StreamingResponse):
+    """Server-sent events.
+
+    Args:
+        events: Each as it is sent.
+        end: Called at their end, which is where the client has gone too.
+    """
+
+    def __init__(self, events: AsyncIterator[str], end: Callable[[], None]) -> None:
+        super().__init__(
+            events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
+
+
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     """Waits for something, and gives it up when the client has gone.
 
@@ -379,6 +425,7 @@ def _completion(asked: _Asked) -> ChatCompletion:
         items=writer.items,
         domain=_domain_of(asked),
         catalog_version=None if asked.version is None else asked.version.number,
+        left_out=asked.left_out,
     )
 
 

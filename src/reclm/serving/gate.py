@@ -13,12 +13,14 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reclm.serving.access import Key, Keys, RateLimit
+from reclm.serving.access import Key, Keys, RateLimit, address_of
 from reclm.serving.problems import ApiError
 from reclm.serving.telemetry import Telemetry
 
 # As nginx logs it: the client went away before there was an answer.
 _CLIENT_GONE = 499
+# A minute, from one address.
+_WRONG_KEYS = 60
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'"
@@ -47,6 +49,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._keys, self._limit = keys, limit
+        self._wrong = RateLimit(_WRONG_KEYS, what="requests without a valid API key")
         self._telemetry = telemetry
         self._open = frozenset(open_paths)
         self._open_below = tuple(path for path in open_paths if path.endswith("/") and path != "/")
@@ -106,15 +109,28 @@ class Gate:
         if scope["method"] == "OPTIONS":
             return None
         try:
-            who, rate = (scope.get("client") or ("unknown",))[0], None
+            who, rate = address_of(scope), None
             if self._keys is not None:
-                key = self._keys.holder(Headers(scope=scope).get("authorization"))
+                key = self._holder(self._keys, scope, who)
                 state["key"] = key
                 who, rate = f"key {key.name}", key.rate
             self._limit.take(who, rate)
         except ApiError as error:
             return error
         return None
+
+    def _holder(self, keys: Keys, scope: Scope, address: str) -> Key:
+        """Who asks.
+
+        Raises:
+            ApiError: There is no such key; or too many wrong ones came from there of late. A right
+                one passes then too: a wrong one must not lock its neighbours out.
+        """
+        try:
+            return keys.holder(Headers(scope=scope).get("authorization"))
+        except ApiError:
+            self._wrong.take(address)
+            raise
 
 
 def _line(scope: Scope, request_id: str, route: str, status: int, seconds: float) -> str:

@@ -14,6 +14,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "No valid API key."},
     403: {"model": Problem, "description": "The key may not do this."},
     404: {"model": Problem, "description": "There is no such model, catalog, item or session."},
+    409: {"model": Problem, "description": "A turn of the session is still being answered."},
     413: {"model": Problem, "description": "The body is too large."},
     429: {"model": Problem, "description": "Too many requests; see `Retry-After`."},
     504: {"model": Problem, "description": "The answer took too long."},

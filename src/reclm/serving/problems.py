@@ -21,6 +21,7 @@ from reclm.errors import (
     TokenizerError,
     VectorError,
 )
+from reclm.serving.schemas import LIST, TEXT
 from reclm.serving.worker import QueueFullError
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ async def respond_to_form(_request: Request, error: Exception) -> JSONResponse:
     first: dict[str, Any] = dict(error.errors()[0])
     if first["type"] == "json_invalid":
         return ApiError(400, "body: expected JSON", param="body", code="json").response()
-    place = [str(part)[:_LONGEST_NAME] for part in first["loc"][1:]]
+    place = [str(part)[:_LONGEST_NAME] for part in first["loc"][1:] if part not in (TEXT, LIST)]
     name = ".".join(place) or "body"
     message = first["msg"][:1].lower() + first["msg"][1:]
     if name == "body":

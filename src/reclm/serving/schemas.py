@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
 Ids = Annotated[list[Id], Field(fail_fast=True)]
 Names = Annotated[list[Annotated[str, Field(max_length=512)]], Field(fail_fast=True)]
+
+
+# Which of two forms a value has; told apart by them, what is wrong with it is told of that form.
+TEXT, LIST = "[text]", "[list]"
+# A value that says that a field is not used.
+_Empty = Annotated[list[Any], Field(max_length=0)]
+_Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+def _form(value: Any) -> str | None:
+    return TEXT if isinstance(value, str) else LIST if isinstance(value, list) else None
+
+
+def _one_of_two(kinds: str) -> Discriminator:
+    return Discriminator(
+        _form, custom_error_type="two_forms", custom_error_message=f"Expected text or {kinds}"
+    )
 
 
 class _Body(BaseModel):
@@ -21,6 +38,7 @@ class TextPart(_Body):
 
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Any = None
 
 
 class NamedItem(BaseModel):
@@ -37,13 +55,20 @@ class ChatMessage(_Body):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+    content: Annotated[
+        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Field(fail_fast=True), Tag(LIST)],
+        _one_of_two("a list of parts"),
+    ]
     name: str | None = None
-    items: Annotated[list[NamedItem], Field(fail_fast=True)] = Field(
-        [], description="The `items` of an answer, sent back with it. Not in OpenAI's API."
+    items: Annotated[list[NamedItem], Field(fail_fast=True)] | None = Field(
+        None, description="The `items` of an answer, sent back with it. Not in OpenAI's API."
     )
     refusal: str | None = None
     annotations: list[Any] | None = None
+    # As OpenAI's client prints an answer that has none of them.
+    audio: None = None
+    function_call: None = None
+    tool_calls: _Empty | None = None
 
     @property
     def text(self) -> str:
@@ -97,7 +122,13 @@ class ChatRequest(ItemQuestion):
     temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: (
+        Annotated[
+            Annotated[str, Tag(TEXT)] | Annotated[list[str], Field(max_length=4), Tag(LIST)],
+            _one_of_two("a list of texts"),
+        ]
+        | None
+    ) = None
     n: Literal[1] | None = 1
     # What only describes the request is taken and not used.
     user: str | None = None
@@ -106,13 +137,26 @@ class ChatRequest(ItemQuestion):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     # What would change the answer is refused, but for the values that mean "not used".
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
+    frequency_penalty: _Zero | None = None
+    presence_penalty: _Zero | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
     parallel_tool_calls: bool | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: _Empty | None = None
     tool_choice: Literal["none", "auto"] | None = None
+    functions: _Empty | None = None
+    function_call: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    moderation: None = None
+    web_search_options: None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
     response_format: dict[Literal["type"], Literal["text"]] | None = None
 
     @property
@@ -189,6 +233,9 @@ class ChatCompletion(BaseModel):
     domain: str | None = None
     catalog_version: int | None = Field(
         None, description="Version of the catalog that the whole answer was written with."
+    )
+    left_out: int = Field(
+        0, description="Oldest messages of the session that were left out, as they were too many."
     )
 
 

@@ -71,7 +71,13 @@ def serve(config: ServeConfig) -> None:
                 )
 
         # Whatever was accepted is answered or given up within `timeout`.
-        serve_app(service.app(), listener, grace=config.timeout, announce=announce)
+        serve_app(
+            service.app(),
+            listener,
+            grace=config.timeout,
+            announce=announce,
+            proxies=config.trusted_proxy,
+        )
     counts = service.telemetry
     console.print(
         f"reclm: stopped; {counts.accepted} requests accepted, {counts.answered} answered"
@@ -126,9 +132,15 @@ def _check(config: ServeConfig) -> dict[str, Path]:
         raise ConfigError(f"--rate: expected 0 or more, got {config.rate}")
     if not config.name or "/" in config.name:
         raise ConfigError(f"--name: found {config.name!r}; expected a name without a slash")
+    for proxy in config.trusted_proxy:
+        _check_proxy(proxy)
     if config.keys is None and not _is_this_machine(config.host):
         raise ConfigError(
             f"--host {config.host}: others could reach the service without a key; give --keys FILE"
+        )
+    if _same(config.state, config.sessions):
+        raise ConfigError(
+            f"--sessions {config.sessions}: is the file of --state; give each a file of its own"
         )
     named: dict[str, Path] = {}
     for pair in config.domain:
@@ -141,6 +153,21 @@ def _check(config: ServeConfig) -> dict[str, Path]:
             raise ConfigError(f"--domain {name}: no such folder: {folder}")
         named[name] = Path(folder)
     return named
+
+
+def _check_proxy(proxy: str) -> None:
+    """Makes sure that a proxy is named by its address: anyone may say to have a name."""
+    try:
+        ipaddress.ip_network(proxy)
+    except ValueError as error:
+        raise ConfigError(
+            f"--trusted-proxy {proxy}: expected an address or a network, such as 10.0.0.5 or "
+            f"10.0.0.0/24 ({error})"
+        ) from None
+
+
+def _same(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _is_this_machine(host: str) -> bool:

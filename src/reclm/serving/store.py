@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-import threading
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from reclm.data.catalog import Item
-from reclm.errors import ArtifactError
+from reclm.errors import ArtifactError, ReclmError
+from reclm.serving.database import Database, first_fault
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
@@ -67,28 +67,45 @@ class CatalogStore:
         path: The SQLite file; made if it does not exist.
 
     Raises:
-        ArtifactError: It is not such a file, or cannot be written.
+        ArtifactError: It is not such a file, cannot be written, or another process has it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._database = open_database(path, _SCHEMA, _FORMAT)
-        # Domains change side by side, and a connection has one transaction at a time.
-        self._lock = threading.Lock()
+        self._database = Database(path, _SCHEMA, _FORMAT)
 
     def version(self, domain: str) -> int:
-        """Number of the domain's newest version; 0 as loaded."""
-        found = self._database.execute("SELECT number FROM versions WHERE domain = ?", (domain,))
-        row = found.fetchone()
-        return int(row[0]) if row else 0
+        """Number of the domain's newest version; 0 as loaded.
+
+        Raises:
+            ArtifactError: The row is malformed.
+        """
+        found = self._database.read("SELECT number FROM versions WHERE domain = ?", (domain,))
+        if not found:
+            return 0
+        number = found[0][0]
+        if type(number) is not int or number < 0:
+            why = f"number: found {number!r}; expected a whole number"
+            raise self._database.malformed("versions", f"domain {domain!r}", why)
+        return number
 
     def changes(self, domain: str) -> Iterator[Stored]:
-        """How the domain's items differ from its folder, in the order in which they came."""
-        found = self._database.execute(
-            "SELECT item_id, state, item FROM items WHERE domain = ? ORDER BY place", (domain,)
+        """How the domain's items differ from its folder, in the order in which they came.
+
+        Raises:
+            ArtifactError: A row is malformed.
+        """
+        found = self._database.read(
+            "SELECT place, item_id, state, item FROM items WHERE domain = ? ORDER BY place",
+            (domain,),
         )
-        for item_id, state, text in found.fetchall():
-            new = None if text is None else _new_item(text)
+        for place, item_id, state, text in found:
+            try:
+                if not isinstance(item_id, str) or not item_id:
+                    raise ValueError(f"item_id: found {item_id!r}; expected text")
+                new = None if text is None else _new_item(text, item_id)
+            except ValueError as error:
+                row = f"place {place} of domain {domain!r}"
+                raise self._database.malformed("items", row, str(error)) from None
             yield Stored(item_id, new, state == "removed", state == "disabled")
 
     def save(self, domain: str, number: int, changes: Iterable[Stored]) -> None:
@@ -106,69 +123,47 @@ class CatalogStore:
             )
             for change in changes
         ]
-        try:
-            with self._lock, self._database:
-                self._database.executemany(
-                    "INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT (domain, item_id) DO UPDATE SET state = excluded.state, "
-                    "item = excluded.item",
-                    rows,
-                )
-                self._database.execute(
-                    "INSERT INTO versions VALUES (?, ?) "
-                    "ON CONFLICT (domain) DO UPDATE SET number = excluded.number",
-                    (domain, number),
-                )
-        except sqlite3.Error as error:
-            raise ArtifactError(f"{self._path}: the change could not be saved: {error}") from error
+        with self._database.change() as database:
+            database.executemany(
+                "INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (domain, item_id) DO UPDATE SET state = excluded.state, "
+                "item = excluded.item",
+                rows,
+            )
+            database.execute(
+                "INSERT INTO versions VALUES (?, ?) "
+                "ON CONFLICT (domain) DO UPDATE SET number = excluded.number",
+                (domain, number),
+            )
+
+    def misfit(self, domain: str, error: ReclmError) -> ArtifactError:
+        """The error where changes do not fit the folder any longer."""
+        return ArtifactError(
+            f"{self._database.path}: the changes of domain {domain!r} do not fit its catalog: "
+            f"{error}; serve the catalog they were made on, or start with another file"
+        )
 
     def close(self) -> None:
         """Closes the file."""
         self._database.close()
 
 
-def open_database(path: Path, schema: str, version: int) -> sqlite3.Connection:
-    """A SQLite file that keeps what was committed, whatever happens to the process or the power.
-
-    Args:
-        path: The file; made if it does not exist.
-        schema: Statements that make its tables where they are missing.
-        version: What the table `format` has to hold.
+def _new_item(text: Any, item_id: str) -> NewItem:
+    """An item as it was written down.
 
     Raises:
-        ArtifactError: It is not such a file, or cannot be written.
+        ValueError: It is malformed; names the field.
     """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(text, str):
+        raise ValueError("item: found no text; expected JSON")
     try:
-        database = sqlite3.connect(path, check_same_thread=False, timeout=10)
-        with contextlib.ExitStack() as closing:
-            closing.callback(database.close)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.executescript(schema)
-            with database:
-                database.execute(
-                    "INSERT INTO format SELECT ? WHERE NOT EXISTS (SELECT 1 FROM format)",
-                    (version,),
-                )
-            found = database.execute("SELECT version FROM format").fetchone()[0]
-            if found != version:
-                raise ArtifactError(
-                    f"{path}: found format {found}; expected {version}; it was written by another "
-                    "version of reclm"
-                )
-            closing.pop_all()
-    except sqlite3.Error as error:
-        raise ArtifactError(f"{path}: not a usable SQLite file: {error}") from error
-    return database
-
-
-def _new_item(text: str) -> NewItem:
-    found = json.loads(text)
-    item = found["item"]
-    item["categories"] = tuple(item["categories"])
-    codes, vector = found["codes"], found["vector"]
-    return NewItem(
-        Item(**item),
-        None if codes is None else tuple(codes),
-        None if vector is None else tuple(vector),
-    )
+        found = TypeAdapter(NewItem).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ValueError(f"item: {first_fault(error)}") from None
+    if found.item.item_id != item_id:
+        raise ValueError(f"item: found that of {found.item.item_id!r}; expected {item_id!r}")
+    if not all(map(math.isfinite, found.vector or ())):
+        raise ValueError("item: vector: expected finite numbers")
+    return found

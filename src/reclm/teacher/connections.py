@@ -32,6 +32,8 @@ _ROUNDS = 3
 _HEADERS = 10.0
 # Seconds that a client may leave an answer unread.
 _UNREAD = 60.0
+# Seconds that a request which is under way may take to arrive when the service ends.
+_LAST = 2.0
 _NO_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LARGEST = 65_536
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
@@ -48,6 +50,7 @@ class Connections:
 
     def __init__(self, timeout: float, most: int | None = None) -> None:
         self.header_seconds = min(_HEADERS, timeout)
+        self.unread_seconds = min(_UNREAD, timeout)
         # A body that is late is answered by the application, which says so in its own words.
         self.seconds = timeout + 5
         self._most = _room_for_files() if most is None else most
@@ -131,6 +134,12 @@ class HttpProtocol(H11Protocol):
         # Between two requests uvicorn's own timer runs, until something of the next is there.
         self._look(idle=not self.conn.trailing_data[0])
 
+    def shutdown(self) -> None:
+        """Takes no further request, and does not wait for ever for the rest of this one."""
+        super().shutdown()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._wait(_LAST)
+
     def send_400_response(self, msg: str) -> None:
         """Says what is wrong with a request, and closes."""
         super().send_400_response(self._framing.fault or msg)
@@ -138,7 +147,7 @@ class HttpProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Gives the client a while to read."""
         super().pause_writing()
-        self._unread = self.loop.call_later(_UNREAD, self.transport.abort)
+        self._unread = self.loop.call_later(self._all.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client reads."""

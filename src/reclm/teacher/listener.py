@@ -81,8 +81,8 @@ def serve_app(
             forwarded_allow_ips=list(proxies),
         )
     )
-    # uvicorn raises the signal again when it has shut down; its default would end the process before
-    # it says goodbye, and with a failure. A signal may also come before uvicorn looks for it.
+    # uvicorn raises the signal again when it has shut down; by default that would end the process
+    # before it says goodbye, and with a failure. It may also come before uvicorn looks for it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     # Whoever reads the announcement may connect at once.
