@@ -70,7 +70,7 @@ def test_a_damaged_line_is_named(run: Path, second: bytes) -> None:
 
 
 def test_other_and_unfinished_runs_are_named(run: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds `reclm evaluate recommend`; expected a finished"):
+    with pytest.raises(ArtifactError, match="holds `reclm evaluate recommend`; expected"):
         read_finished(run, ("evaluate chat",))
     manifest = json.loads((run / "manifest.json").read_text())
     write_json(run / "manifest.json", manifest | {"status": "running"})
