@@ -89,6 +89,9 @@ def warm_up() -> None:
 def spawn(arguments: Sequence[str], log: Path, file_limit: int = 0) -> int:
     """Starts a command in a fork; its process id."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".out", ".err"):
+        # What the one before it said must not be taken for its own.
+        Path(f"{log}{suffix}").unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()

@@ -218,7 +218,7 @@ def without_room(world: World, names: list[str]) -> list[list[object]]:
                 what = f"a disk of {int(size * share)} bytes"
                 _judge_room(world, name, disk / "out", ended, what, counts)
         rows.append(
-            [f"`{stage.name}`", sum(counts.values()) - counts["no disk"], counts["named"],
+            [f"`{stage.name}`", counts["named"] + counts["fits"] + counts["wrong"], counts["named"],
              counts["fits"], counts["repeated"], counts["wrong"]]
         )  # fmt: skip
     return rows

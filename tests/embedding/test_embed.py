@@ -21,7 +21,7 @@ from reclm.embedding.embed import embed_items
 from reclm.embedding.encoders import load_encoder
 from reclm.errors import ArtifactError, ConfigError, VectorError
 from reclm.items.texts import item_texts, text_wording_named
-from reclm.items.vectors import load_vectors
+from reclm.items.vectors import load_vectors, save_vectors
 
 
 @pytest.fixture
@@ -141,3 +141,24 @@ def test_a_flipped_bit_of_a_vector_is_named(config: EmbedConfig) -> None:
     flip_bit(path, path.stat().st_size - 3)
     with pytest.raises(ArtifactError, match=f"{path.name}: is not as it was written"):
         load_vectors(path)
+
+
+def test_a_disk_without_room_for_all_vectors_is_one_line(small_disk: Path, tmp_path: Path) -> None:
+    save_vectors(tmp_path / "000000.npy", np.ones((1000, 64), dtype=np.float32))
+    program = (
+        "import sys; from pathlib import Path; import numpy as np;"
+        "from reclm.embedding.embed import _join; from reclm.errors import StorageError\n"
+        "try: _join(Path(sys.argv[1]), Path(sys.argv[2]), [np.arange(1000)])\n"
+        "except StorageError as error: print(error)"
+    )
+    target = small_disk / "films.npy"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(target), str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"{target}: cannot be written (No space left on device); free space there, then repeat "
+        "the command\n"
+    )
+    assert list(small_disk.iterdir()) == []

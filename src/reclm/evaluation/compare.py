@@ -16,11 +16,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from reclm.artifacts import MANIFEST, open_run, read_json, write_json
+from reclm.artifacts import open_run, write_json
 from reclm.config import EvaluateCompareConfig
-from reclm.errors import ArtifactError, ConfigError, DataError
+from reclm.errors import ConfigError, DataError
 from reclm.evaluation import metrics
-from reclm.evaluation.recommend import SUMMARY, USERS
+from reclm.evaluation.finished import read_finished, read_users
+from reclm.evaluation.recommend import USERS
 
 COMPARISON = "comparison.json"
 
@@ -159,16 +160,8 @@ def load_run(folder: str | Path) -> ScoredRun:
         ArtifactError: The folder holds none.
     """
     folder = Path(folder)
-    expected = "expected a finished run of `reclm evaluate recommend`"
-    if not (folder / MANIFEST).exists():
-        raise ArtifactError(f"--runs {folder}: holds no {MANIFEST}; {expected}")
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("stage") != "evaluate recommend":
-        raise ArtifactError(f"--runs {folder}: holds `reclm {manifest.get('stage')}`; {expected}")
-    if manifest.get("status") != "finished":
-        raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
-    summary = read_json(folder / SUMMARY)
-    users = pl.read_parquet(folder / USERS)
+    _, summary = read_finished(folder, ("evaluate recommend",))
+    users = read_users(folder / USERS)
     return ScoredRun(folder, str(summary["method"]), int(summary["k"]), users)
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from rich.console import Console
 
-from reclm.artifacts import MANIFEST, atomic_path, open_run, read_json
+from reclm.artifacts import atomic_path, open_run
 from reclm.config import EvaluateReportConfig
 from reclm.data.catalog import METAS, Catalog
-from reclm.data.documents import json_lines
 from reclm.data.interactions import SEQUENCES, Histories
-from reclm.errors import ArtifactError, ConfigError, DataError, require
+from reclm.errors import ConfigError, DataError, require
 from reclm.evaluation.chat import CONVERSATIONS
 from reclm.evaluation.compare import check_same_users, compare_runs, load_run
 from reclm.evaluation.examples import conversation_example, recommendation_example
 from reclm.evaluation.figures import accuracy_figure, calibration_figure, segment_figure
+from reclm.evaluation.finished import read_finished, read_lines, read_users
 from reclm.evaluation.recommend import SUMMARY, USERS
 from reclm.evaluation.reproduce import command
 
@@ -135,15 +133,7 @@ def load_reported(folder: str | Path) -> ReportedRun:
         ArtifactError: The folder holds none.
     """
     folder = Path(folder)
-    expected = "expected a finished run of `reclm evaluate recommend` or `chat`"
-    if not (folder / MANIFEST).exists():
-        raise ArtifactError(f"--runs {folder}: holds no {MANIFEST}; {expected}")
-    manifest = read_json(folder / MANIFEST)
-    if manifest.get("stage") not in _STAGES:
-        raise ArtifactError(f"--runs {folder}: holds `reclm {manifest.get('stage')}`; {expected}")
-    if manifest.get("status") != "finished":
-        raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
-    summary = read_json(folder / SUMMARY)
+    manifest, summary = read_finished(folder, _STAGES)
     return ReportedRun(folder, str(summary["method"]), manifest, summary)
 
 
@@ -183,9 +173,9 @@ def _pairs(
 def _examples(run: ReportedRun, count: int) -> list[dict[str, Any]]:
     """The first conversations or recommendations of a run, as turns with marked items."""
     if run.manifest["stage"] == "evaluate chat":
-        records = itertools.islice(json_lines(run.folder / CONVERSATIONS), count)
-        return [conversation_example(record, run.name, run.summary["k"]) for _, record in records]
-    users = pl.read_parquet(run.folder / USERS).head(count)
+        records = read_lines(run.folder / CONVERSATIONS, count)
+        return [conversation_example(record, run.name, run.summary["k"]) for record in records]
+    users = read_users(run.folder / USERS).head(count)
     catalog, histories = None, None
     data = Path(str(run.manifest["config"].get("data")))
     if (data / METAS).exists() and (data / SEQUENCES).exists():
