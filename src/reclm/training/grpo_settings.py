@@ -10,7 +10,6 @@ from reclm.errors import ConfigError
 from reclm.teacher.location import is_url
 from reclm.training.rewards import REWARDS
 
-
 _MOST_SAMPLES = 10_000_000
 
 
