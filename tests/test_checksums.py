@@ -8,7 +8,7 @@ import pytest
 
 from damage import cut, edit_json, flip_bit
 from reclm.artifacts import open_run, read_json, write_json
-from reclm.checksums import CHECKSUMS, FILES, file_checksums, verify_checksums
+from reclm.checksums import CHECKSUMS, FILES, file_checksums, sealed, verify_checksums
 from reclm.config import MergeConfig
 from reclm.errors import ArtifactError
 
@@ -22,7 +22,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     (tmp_path / "a.txt").write_bytes(b"abc")
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "weights.bin").write_bytes(bytes(range(256)) * 9)
-    write_json(tmp_path / request.param, {"stage": "x", FILES: file_checksums(tmp_path)})
+    write_json(tmp_path / request.param, sealed({"stage": "x", FILES: file_checksums(tmp_path)}))
     return tmp_path
 
 
@@ -65,10 +65,15 @@ def test_lost_bytes_and_files_are_named(folder: Path) -> None:
 def test_a_change_can_be_accepted_as_the_error_says(folder: Path) -> None:
     (folder / "a.txt").write_text("mine")
     record = record_of(folder)
-    message = f'if the change was meant, take "a.txt" out of "files" in {record.name}'
+    message = (
+        f'if the change was meant, take "a.txt" out of "files", and "checksum", in {record.name}'
+    )
     with pytest.raises(ArtifactError, match=message):
         verify_checksums(folder)
     edit_json(record, lambda found: found["files"].pop("a.txt"))
+    with pytest.raises(ArtifactError, match=f"{record.name}: is not as it was written"):
+        verify_checksums(folder)
+    edit_json(record, lambda found: found.pop("checksum"))
     verify_checksums(folder)
 
 
@@ -100,3 +105,14 @@ def test_a_run_records_its_files_with_its_end(tmp_path: Path) -> None:
     assert found[FILES] == {"a.txt": ABC}
     assert (found["status"], found["results"]) == ("finished", {"steps": 1})
     assert open_run(out, "train merge", config).finished
+
+
+def test_a_changed_manifest_is_named(tmp_path: Path) -> None:
+    config = MergeConfig(run=tmp_path / "in", out=tmp_path / "run")
+    run = open_run(config.out, "train merge", config)
+    run.finish(ndcg=0.25)
+    assert open_run(config.out, "train merge", config).finished
+    manifest = config.out / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.25", "0.35"))
+    with pytest.raises(ArtifactError, match=r"manifest\.json: is not as it was written"):
+        open_run(config.out, "train merge", config)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reclm.checksums import FILES, file_checksums
+from reclm.checksums import FILES, check_seal, file_checksums, sealed
 from reclm.errors import ArtifactError, DataError
 from reclm.locks import LOCK_FILE, FolderLock, lock_folder
 from reclm.reading import parse_json, read_text
@@ -165,7 +165,7 @@ class Run:
         """Marks the run complete, records ``results`` and checksums, and lets others in."""
         manifest = read_json(self.folder / MANIFEST)
         done = {"status": "finished", "results": results, FILES: file_checksums(self.folder)}
-        write_json(self.folder / MANIFEST, manifest | done)
+        write_json(self.folder / MANIFEST, sealed(manifest | done))
         if self.lock is not None:
             self.lock.release()
 
@@ -254,6 +254,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     parts = [found, *(found.get(k, {}) for k in ("config", "data") if isinstance(found, dict))]
     if not all(isinstance(part, dict) for part in parts):
         raise ArtifactError(f"--out {folder}: its {MANIFEST} is not a run's; name another folder")
+    check_seal(folder / MANIFEST, found)
     return dict(found)
 
 

@@ -274,16 +274,15 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
         StorageError: There is no room for it, or no permission.
     """
     folder = Path(folder)
-    with writing(folder):
+    with _saving(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _saving(folder):
-            if _is_adapter(backbone.model):
-                # By default peft would look on the hub whether the vocabulary has grown.
-                backbone.model.save_pretrained(folder, save_embedding_layers=False)
-                (folder / "README.md").unlink(missing_ok=True)
-            else:
-                backbone.model.save_pretrained(folder)
-            backbone.tokenizer.save_pretrained(folder)
+        if _is_adapter(backbone.model):
+            # By default peft would look on the hub whether the vocabulary has grown.
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+        else:
+            backbone.model.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
         follow_umask(folder, "*.safetensors")
 
 

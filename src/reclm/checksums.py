@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from reclm.errors import ArtifactError
 
 FILES = "files"
 """Entry of a record that holds the checksum of each file, by its path in the folder."""
+SEAL = "checksum"
+"""Entry of a record that holds the checksum of the rest of it."""
 CHECKSUMS = "checksums.json"
 """The record of a folder that is no run."""
 
@@ -33,6 +36,24 @@ def file_checksums(folder: str | Path) -> dict[str, str]:
         if path.is_file() and path.name not in (_MANIFEST, CHECKSUMS):
             found[name.as_posix()] = _digest(path)
     return found
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of JSON values with a checksum of its own."""
+    return {**record, SEAL: _seal(record)}
+
+
+def check_seal(path: Path, record: Mapping[str, Any]) -> None:
+    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is.
+
+    Raises:
+        ArtifactError: It was changed.
+    """
+    if SEAL in record and record[SEAL] != _seal(record):
+        raise ArtifactError(
+            f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
+            f'the folder anew; if the change was meant, take "{SEAL}" out of it'
+        )
 
 
 def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -> None:
@@ -70,7 +91,14 @@ def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -
 
 
 def _accept(name: str, record: Path) -> str:
-    return f'; if the change was meant, take "{name}" out of "{FILES}" in {record.name}'
+    return (
+        f'; if the change was meant, take "{name}" out of "{FILES}", and "{SEAL}", in {record.name}'
+    )
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in record.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _recorded(record: Path) -> dict[str, str]:
@@ -84,6 +112,7 @@ def _recorded(record: Path) -> dict[str, str]:
             f"{record}: not a readable record of the files beside it; restore it, or delete it to "
             "take them as they are"
         ) from error
+    check_seal(record, found)
     return dict(files)
 
 

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from reclm.artifacts import atomic_folder, write_json
-from reclm.checksums import CHECKSUMS, FILES, file_checksums
+from reclm.checksums import CHECKSUMS, FILES, file_checksums, sealed
 from reclm.errors import BackboneError, ConfigError, ReclmError, first_line, require
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -263,7 +263,7 @@ def smollm2() -> Path:
     if not (folder / "config.json").exists():
         with atomic_folder(folder) as partial:
             _convert_gguf(file, partial)
-            write_json(partial / CHECKSUMS, {FILES: file_checksums(partial)})
+            write_json(partial / CHECKSUMS, sealed({FILES: file_checksums(partial)}))
     return folder
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from reclm.artifacts import MANIFEST, read_json
+from reclm.checksums import verify_checksums
 from reclm.errors import ArtifactError, DataError
 
 _AGAIN = "restore it, or evaluate again"
@@ -34,6 +35,8 @@ def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any]
         raise ArtifactError(f"--runs {folder}: holds `reclm {manifest.get('stage')}`; {expected}")
     if manifest.get("status") != "finished":
         raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
+    # Journals of batches are recorded too, and removed behind the end of a run.
+    verify_checksums(folder, ("summary.json", "users.parquet", "conversations.jsonl"))
     summary = _object(folder / "summary.json")
     if "method" not in summary:
         raise ArtifactError(f"{folder / 'summary.json'}: names no method; {_AGAIN}")
