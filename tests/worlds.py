@@ -67,9 +67,17 @@ def spelled_rows() -> st.SearchStrategy[tuple[list[list[int]], list[int]]]:
 
 
 # Any token at all, so that prompts hold control tokens and open spans.
-prompts = st.lists(
+open_prompts = st.lists(
     st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=9), min_size=1, max_size=4
 )
+
+
+def closed(prompt: Sequence[int]) -> list[int]:
+    """A prompt that does not end inside of a span."""
+    return [*prompt] if opened(prompt) is None else [*prompt, EOI]
+
+
+prompts = open_prompts.map(lambda batch: [closed(prompt) for prompt in batch])
 
 
 @dataclass(frozen=True)

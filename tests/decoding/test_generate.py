@@ -24,7 +24,13 @@ from reclm.decoding.generate import (
 )
 from reclm.decoding.packed import PackedModel
 from reclm.decoding.processor import ItemConstrainedLogitsProcessor
-from reclm.errors import BackboneError, ConfigError, NoItemLeftError, TokenizerError
+from reclm.errors import (
+    BackboneError,
+    ConfigError,
+    NoItemLeftError,
+    SpanError,
+    TokenizerError,
+)
 from reclm.items.tokens import ItemTokens
 from reclm.items.trie import ItemTrie
 from worlds import (
@@ -327,10 +333,21 @@ def test_prompt_full_of_control_tokens_changes_nothing_in_the_constraint() -> No
     trie = ItemTrie.build(rows)
     engine = make_engine(make_model(2), trie)
     scaffold = Scaffold(((), ()))
-    for prompt in ([SOI], [EOI, EOI, SOI], [SOI, 4], [SOI, 6, EOI, SOI, 4, 5, EOI], [STOP, 4, SOI]):
+    for prompt in ([EOI], [EOI, EOI, 9], [SOI, 4, SOI, EOI], [SOI, 6, EOI, SOI, 4, 5, EOI], [STOP]):
         [completion] = engine.complete([Request(prompt, scaffold=scaffold)])
         assert sorted(completion.items) == [0, 1]
         assert sorted(read(completion.token_ids).spans) == [(4, 5), (6,)]
+
+
+@pytest.mark.parametrize("prompt", [[SOI], [EOI, EOI, SOI], [9, SOI, 4], [SOI, 4, EOI, SOI, SOI]])
+def test_a_prompt_that_ends_inside_a_span_is_refused(prompt: list[int]) -> None:
+    engine = make_engine(make_model(2), ItemTrie.build([[4, 5], [6]]))
+    place = max(place for place, token in enumerate(prompt) if token == SOI)
+    for scaffold in (None, Scaffold(((),))):
+        with pytest.raises(SpanError, match=f"token {place} opens an item span that nothing"):
+            engine.complete([Request(prompt, scaffold=scaffold)])
+    # Without grounding a prompt is what it is.
+    assert engine.complete([Request(prompt, max_new_tokens=3, grounded=False)])
 
 
 def test_row_cut_inside_a_span_is_no_item() -> None:

@@ -29,8 +29,8 @@ from worlds import (
     choices,
     count_decisions,
     make_model,
+    open_prompts,
     opened,
-    prompts,
     read,
     token_rows,
 )
@@ -185,7 +185,7 @@ def leads_to_items(rows: list[list[int]], prompt: list[int], excluded: set[int])
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(token_rows, prompts, st.integers(0, 3), st.data())
+@given(token_rows, open_prompts, st.integers(0, 3), st.data())
 def test_samples_name_items_only(
     rows: list[list[int]], batch: list[list[int]], seed: int, data: st.DataObject
 ) -> None:
@@ -204,7 +204,7 @@ def test_samples_name_items_only(
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(token_rows, prompts, st.integers(0, 3), st.integers(2, 4), st.booleans())
+@given(token_rows, open_prompts, st.integers(0, 3), st.integers(2, 4), st.booleans())
 def test_beams_name_items_only(
     rows: list[list[int]], batch: list[list[int]], seed: int, beams: int, sample: bool
 ) -> None:

@@ -199,7 +199,7 @@ def test_a_batch_of_all_kinds_of_rows() -> None:
     odd = ExcludedItems.build(trie, [1, 3, 5])
     requests = [
         Request([9, 10, 4], max_new_tokens=25),
-        Request([SOI, 4], scaffold=Scaffold(((), (7,), (8, 9)))),
+        Request([SOI, 4, EOI], scaffold=Scaffold(((), (7,), (8, 9)))),
         Request([5], excluded=everything, scaffold=Scaffold(((),))),
         Request([5, 6, 7], excluded=odd, temperature=1.0, seed=3, max_new_tokens=25),
         Request([6, 10], grounded=False, max_new_tokens=12),

@@ -137,7 +137,7 @@ def test_bootstrap_is_reproducible_and_metrics_do_not_disturb_each_other() -> No
 def test_bootstrap_in_parts_is_bootstrap_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((30, 2))
     at_once = bootstrap_intervals(values, resamples=100, seed=5)
-    monkeypatch.setattr("reclm.evaluation.metrics._RESAMPLES_AT_ONCE", 90)
+    monkeypatch.setattr("reclm.evaluation.metrics.RESAMPLES_AT_ONCE", 90)
     np.testing.assert_allclose(bootstrap_intervals(values, resamples=100, seed=5), at_once)
 
 

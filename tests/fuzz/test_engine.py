@@ -15,7 +15,7 @@ from reclm.decoding.retrieve import ItemRetriever
 from reclm.errors import ReclmError
 from reclm.items.trie import ItemTrie
 from reclm.retrieval import RetrievalHead
-from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, make_model, read
+from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, closed, make_model, read
 
 TEMPERATURES = (0.0, 0.0, 5e-324, 1e-310, 1e-20, 0.5, 1.0, 3.0, 1e30, 1e308)
 
@@ -68,7 +68,7 @@ def draw_request(random: np.random.Generator, catalog: Catalog) -> tuple[Request
         runs = [tuple(random.integers(FIRST_WORD, VOCAB, 2).tolist()) for _ in range(5)]
         scaffold = Scaffold(tuple(runs), (FIRST_WORD,))
     request = Request(
-        random.integers(1, VOCAB, int(random.integers(1, 9))).tolist(),
+        closed(random.integers(1, VOCAB, int(random.integers(1, 9))).tolist()),
         max_new_tokens=int(random.integers(1, 60)),
         max_items=[None, None, 0, 1, 4][random.integers(5)] if scaffold is None else None,
         excluded=ExcludedItems.build(catalog.trie, excluded) if excluded else None,

@@ -307,7 +307,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"rollout": "beam"}, "--rollout beam: finds single items, not lists of 3"),
     ({"max_samples": 10**9}, "--max-samples 1000000000: expected at most 10000000"),
     ({"num_generations": 1}, "--num-generations 1: expected at least 2"),
-    ({"temperature": 0.0}, "--temperature 0.0: expected a positive number"),
+    ({"temperature": 0.0}, "--temperature 0.0: expected 0.001 to 1000"),
     ({"learning_rate": 0.0}, "--learning-rate 0.0: expected a positive number"),
     ({"warmup_ratio": 2.0}, "--warmup-ratio 2.0: expected 0 to 1"),
     ({"beta": -1.0}, "--beta -1.0: expected at least 0"),

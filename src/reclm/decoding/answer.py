@@ -304,6 +304,17 @@ class Answer:
         return Finished(self.index, reason)
 
 
+def open_span(ids: Sequence[int], soi: int, eoi: int) -> int | None:
+    """Place of the token that opens the span a text ends in; None if it ends in none.
+
+    The last control token decides: what was opened further back and not closed is ordinary text.
+    """
+    for place in range(len(ids) - 1, -1, -1):
+        if ids[place] in (soi, eoi):
+            return place if ids[place] == soi else None
+    return None
+
+
 def check_control_tokens(
     trie: ItemTrie, soi: int, eoi: int, stop: Collection[int]
 ) -> ControlTokens:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from reclm.decoding.answer import Answer, check_control_tokens
+from reclm.decoding.answer import Answer, check_control_tokens, open_span
 from reclm.decoding.events import Completion, Event, Finished, ItemBegun, ItemDone, TextToken
 from reclm.decoding.lookahead import BEST, Guess, Path
 from reclm.decoding.packed import PackedModel, Readout
@@ -26,7 +26,7 @@ from reclm.decoding.request import Grounding, Request, Scaffold
 from reclm.decoding.retrieve import ItemRetriever, Pick, check_items
 from reclm.decoding.sampling import NOT_NUMBERS, choose, log_softmax
 from reclm.decoding.spans import Allowed, Run, SpanBatch
-from reclm.errors import BackboneError, ConfigError, ReclmError
+from reclm.errors import BackboneError, ConfigError, ReclmError, SpanError
 from reclm.items.trie import ItemTrie
 
 __all__ = [
@@ -176,6 +176,14 @@ class Engine:
         retrieves = self._grounding.retriever is not None
         return Answer(index, request, spans, self._control, retrieves=retrieves)
 
+    def _check_prompt(self, request: Request) -> None:
+        place = open_span(request.prompt_ids, self._control.soi, self._control.eoi)
+        if request.grounded and place is not None:
+            raise SpanError(
+                f"prompt_ids: token {place} opens an item span that nothing closes; expected a "
+                "prompt outside of spans; close it, or leave it out"
+            )
+
     def _check(self, grounding: Grounding) -> None:
         if (grounding.retriever is None) != (self._grounding.retriever is None):
             raise ConfigError(
@@ -315,12 +323,14 @@ class Session:
             Its index, by which its events are known.
 
         Raises:
+            SpanError: The prompt ends inside an item span.
             TrieError: The request's domain or exclusions are not those of its items.
             TokenizerError: A control token occurs inside one of its items.
             VectorError: Its retriever has vectors of another number of items.
             ConfigError: Its items are retrieved and the engine's are not, or the reverse.
         """
         index = self._joined
+        self._engine._check_prompt(request)
         answer = self._engine._answer(index, request, self._span_batch(request))
         begun = answer.start()
         self._joined += 1

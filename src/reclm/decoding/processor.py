@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from reclm.decoding.answer import check_control_tokens
+from reclm.decoding.answer import check_control_tokens, open_span
 from reclm.decoding.constraint import ExcludedItems, SpanConstraint
 from reclm.decoding.sampling import NOT_NUMBERS
 from reclm.decoding.surroundings import Mode, Surroundings
@@ -228,10 +228,9 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     def _prompt(self, row: Int[np.ndarray, " length"], number: int) -> _Text:
         """Where a prompt stands; the last control token decides whether it is in a span."""
-        control = np.flatnonzero((row == self._soi) | (row == self._eoi))
-        if not len(control) or row[control[-1]] == self._eoi:
+        opened = open_span(row.tolist(), self._soi, self._eoi)
+        if opened is None:
             return _Text(self._begin)
-        opened = int(control[-1])
         if not self._may_begin(self._begin):
             raise SpanError(
                 f"prompt {number}: token {opened} opens an item span, and max_items is "

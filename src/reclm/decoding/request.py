@@ -45,7 +45,8 @@ class Scaffold:
 class Request:
     """One answer to generate.
 
-    Whatever the prompt holds, the answer starts outside item spans and with nothing recommended.
+    Whatever spans the prompt holds, the answer starts with nothing recommended. The prompt may not
+    end inside of one.
 
     Attributes:
         prompt_ids: Token ids of the prompt.
