@@ -265,6 +265,8 @@ def ask(prompt: list[int], *others: LogitsProcessor, limit: int = 6, **options: 
         ({"no_repeat_ngram_size": 1}, "no_repeat_ngram_size"),
         ({"bad_words_ids": [[5], [7]]}, "bad_words_ids"),
         ({"suppress_tokens": [5, 7]}, "suppress_tokens"),
+        ({"suppress_tokens": [5, 7], "remove_invalid_values": True}, "suppress_tokens"),
+        ({"bad_words_ids": [[5], [7]], "remove_invalid_values": True}, "bad_words_ids"),
         ({"forced_eos_token_id": STOP, "limit": 1}, "forced_eos_token_id"),
         ({"sequence_bias": [[[5], -torch.inf], [[7], -torch.inf]]}, "sequence_bias"),
     ],

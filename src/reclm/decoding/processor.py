@@ -164,6 +164,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         outside = [row for row, text in enumerate(texts) if not (text.span.inside or text.fault)]
         closed = [row for row in outside if not self._may_begin(texts[row].span)]
         best = np.full(len(texts), -np.inf)
+        lowest = torch.finfo(scores.dtype).min
         if len(outside) == len(texts):
             masked = scores.clone()
         else:
@@ -175,6 +176,8 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             rows = torch.as_tensor(np.repeat(inside, sizes)).to(scores.device)
             columns = torch.as_tensor(np.concatenate(allowed), dtype=torch.long).to(scores.device)
             values = scores[rows, columns]
+            # What `remove_invalid_values` makes of a ban.
+            values = values.masked_fill(values <= lowest, -torch.inf)
             masked[rows, columns] = values
             starts = np.cumsum([0, *sizes[:-1]])
             best[inside] = np.maximum.reduceat(values.double().cpu().numpy(), starts)
@@ -182,7 +185,8 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             masked[outside, self._eoi] = -torch.inf
             masked[closed, self._soi] = -torch.inf
             some = masked if len(outside) == len(texts) else masked[outside]
-            best[outside] = some.amax(dim=1).double().cpu().numpy()
+            found = some.amax(dim=1)
+            best[outside] = found.masked_fill(found <= lowest, -torch.inf).double().cpu().numpy()
         return masked, best
 
     def _may_begin(self, span: SpanConstraint) -> bool:
