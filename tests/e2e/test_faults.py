@@ -37,11 +37,10 @@ def totals(shown: str) -> list[list[int]]:
 @pytest.mark.timeout(600)
 def test_some_kills_and_full_disks_leave_the_right_answer() -> None:
     shown = faults(
-        "--kills", "9", "--parts", "kills", "disk",
-        "--stages", "data", "teacher", "adapter", limit=500,
+        "--kills", "5", "--parts", "kills", "disk", "--stages", "teacher", "adapter", limit=500,
     )  # fmt: skip
     (killed, repeated, same, otherwise), (tries, named, *_, wrong) = totals(shown)
-    assert killed >= 8
+    assert killed >= 4
     assert repeated == same > 0
     assert otherwise == wrong == 0
     assert tries >= named > 0

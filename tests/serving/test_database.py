@@ -101,13 +101,14 @@ def test_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
 
 
 def test_two_services_on_one_file_are_one_line(tmp_path: Path, model: Path) -> None:
-    for flag in ("--state", "--sessions"):
-        flags = ("--model", model, flag, tmp_path / f"of{flag}")
-        with Server(tmp_path / "log", *flags) as running:
+    used = {flag: str(tmp_path / f"of{flag}") for flag in ("--state", "--sessions")}
+    with Server(
+        tmp_path / "log", "--model", model, *(x for pair in used.items() for x in pair)
+    ) as (running):
+        for flag, path in used.items():
             command = [sys.executable, "-m", "reclm.cli", "serve", "--port", "0"]
-            second = subprocess.run(
-                [*command, *map(str, flags)], capture_output=True, text=True, timeout=100
-            )
+            flags = ["--model", str(model), flag, path]
+            second = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=100)
             assert second.returncode == 2
             assert f"process {running.pid} uses it already" in second.stderr
             assert "Traceback" not in second.stderr
