@@ -100,6 +100,10 @@ def test_rankings_leave_the_answers_their_share(recommender: Recommender) -> Non
         # Without answers the time is theirs.
         rankings.step(0.0)
         assert beam.forward_passes > before
+        # Whoever came in the midst of that pass is answered before the next.
+        before = beam.forward_passes
+        rankings.step(1e-9)
+        assert beam.forward_passes == before
         await searched(rankings)
 
     run(check())

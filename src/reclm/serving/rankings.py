@@ -123,8 +123,8 @@ class Rankings:
         took = time.perf_counter() - started
         if fed:
             self._seconds_a_token += _NEWEST * (took / fed - self._seconds_a_token)
-        if answering:
-            self._credit -= took
+        # Owed without answers too: the next one may have come in the midst of it.
+        self._credit -= took
         for ranking, search in own:
             if search.error is not None:
                 _log.error("the model failed: %s", search.error)
