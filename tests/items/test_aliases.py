@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from reclm.artifacts import write_json
+from reclm.checksums import FILES, file_checksums, sealed
 from reclm.data.catalog import Catalog, Item
-from reclm.errors import DataError
+from reclm.errors import ArtifactError, DataError
 from reclm.items.aliases import ALIASES, Aliases, load_paraphrases, paraphrase_texts
 from reclm.items.titles import canonical_titles
 
@@ -116,3 +118,14 @@ def test_an_item_that_leaves_takes_its_aliases_with_it() -> None:
     assert aliases.without([0]) == Aliases((2,), ("Train",))
     assert aliases.without([1]) is aliases
     assert not aliases.without([0, 2])
+
+
+def test_a_flipped_bit_of_paraphrases_is_named(tmp_path: Path) -> None:
+    catalog = Catalog.from_items([Item("a", "Night")], "films")
+    path = tmp_path / "paraphrases.jsonl"
+    path.write_text('{"item_id": "a", "title": "Night", "paraphrases": ["Dusk"]}\n')
+    write_json(tmp_path / "manifest.json", sealed({FILES: file_checksums(tmp_path)}))
+    assert paraphrase_texts(path, catalog) == ("Dusk",)
+    path.write_text(path.read_text().replace("Dusk", "Dusj"))
+    with pytest.raises(ArtifactError, match=r"paraphrases\.jsonl: is not as it was written"):
+        paraphrase_texts(path, catalog)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reclm.artifacts import atomic_path
+from reclm.checksums import verify_checksums
 from reclm.data.documents import json_lines
 from reclm.errors import DataError
 from reclm.items.titles import canonical_spellings
@@ -180,6 +181,7 @@ class _Line(NamedTuple):
 def _lines(path: Path, catalog: Catalog, field: str) -> list[_Line]:
     lines: dict[str, int] = {}
     found = []
+    verify_checksums(path.parent, (path.name,))
     for number, value in json_lines(path):
         item_id, texts = _checked(path, number, value, field)
         if item_id in lines:

@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from reclm.artifacts import atomic_path, open_run
 from reclm.backbone import Backbone, load_backbone
+from reclm.checksums import verify_checksums
 from reclm.config import RewriteApplyConfig
 from reclm.data.catalog import METAS, Catalog
 from reclm.data.documents import json_lines
@@ -108,6 +109,7 @@ def _check(config: RewriteApplyConfig) -> None:
 
 def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
     """The row of each item, in the order of the catalog."""
+    verify_checksums(path.parent, (path.name,))
     found: dict[str, list[dict[str, Any]]] = {}
     for _, line in json_lines(path):
         if line.get("kind") == "single":

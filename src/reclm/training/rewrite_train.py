@@ -18,6 +18,7 @@ from transformers import set_seed
 
 from reclm.artifacts import open_run
 from reclm.backbone import add_lora, check_writable, load_backbone, save_backbone
+from reclm.checksums import verify_checksums
 from reclm.config import RewriteTrainConfig
 from reclm.data.documents import json_lines
 from reclm.devices import trains_on_cpu
@@ -167,6 +168,7 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     Raises:
         DataError: A line is broken or lacks a column; names it.
     """
+    verify_checksums(path.parent, (path.name,))
     for number, line in json_lines(path):
         try:
             row_of(line)
