@@ -205,7 +205,7 @@ def test_rows_to_apply_works_with_the_defaults(
     assert len(written) == 30
 
 
-@pytest.mark.parametrize("tune", ["lora", "full"])
+@pytest.mark.parametrize("tune", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_killed_training_of_rewrites_ends_with_the_same_weights(
     tmp_path: Path, rows: Path, scorers: Path, tune: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

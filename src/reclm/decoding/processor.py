@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -205,10 +205,13 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._prompts = frozenset(keys)
             here = before = {}
         texts = dict(here)
+        possible = self._possible(parents, ids[:, -1])
         for number, (key, parent, row) in enumerate(zip(keys, parents, ids, strict=True)):
             if key not in texts and parent in before:
                 text = self._next(before[parent], int(row[-1]))
-                texts[key] = self._unless_banned(text, parent, int(row[-1]))
+                if not (text.fault or possible[number]):
+                    text = replace(text, fault=f"token {row[-1]} was banned")
+                texts[key] = text
             elif key not in texts:
                 texts[key] = self._prompt(row, number)
         oldest = length - _REMEMBERED
@@ -221,14 +224,24 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._rows.setdefault(key, []).append(number)
         return [texts[key] for key in keys]
 
-    def _unless_banned(self, text: _Text, parent: bytes, token: int) -> _Text:
-        """A text whose last token another processor had banned leads nowhere either."""
-        rows = self._rows.get(parent)
-        if text.fault or rows is None or self._allowed is None:
-            return text
-        if bool((self._allowed[rows, token] > -torch.inf).any()):
-            return text
-        return replace(text, fault=f"token {token} was banned")
+    def _possible(
+        self, parents: Sequence[bytes], tokens: Int[np.ndarray, " batch"]
+    ) -> Bool[np.ndarray, " batch"]:
+        """Whether each token could follow in the last call: another processor may have banned it.
+
+        What was not part of that call is taken to be possible.
+        """
+        rows = [self._rows.get(parent, []) for parent in parents]
+        sizes = [len(of_parent) for of_parent in rows]
+        possible = np.array(sizes) == 0
+        if self._allowed is None or possible.all():
+            return np.ones(len(parents), dtype=np.bool_)
+        flat = torch.tensor([row for of_parent in rows for row in of_parent])
+        chosen = torch.from_numpy(np.repeat(tokens, sizes).astype(np.int64))
+        device = self._allowed.device
+        left = self._allowed[flat.to(device), chosen.to(device)] > -torch.inf
+        np.logical_or.at(possible, np.repeat(np.arange(len(rows)), sizes), left.cpu().numpy())
+        return possible
 
     def _prompt(self, row: Int[np.ndarray, " length"], number: int) -> _Text:
         """Where a prompt stands; the last control token decides whether it is in a span."""
