@@ -27,6 +27,8 @@ _LONG = {
     "remedies",
     "faults",
     "serving_load",
+    "half_sent",
+    "rankings",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "peft", "trl", "faiss-cpu")

@@ -45,12 +45,15 @@ Question = tuple[dict[str, Any], tuple[str, tuple[str, ...]]]
 class Server:
     """A service in a process of its own."""
 
-    def __init__(self, model: Path, *flags: str, own_domain: bool = True) -> None:
+    def __init__(
+        self, model: Path, *flags: str, own_domain: bool = True, files: int | None = None
+    ) -> None:
         command = ["serve", "--model", str(model), "--port", "0"]
         command += ["--domain", f"office={model}"] if own_domain else []
+        program = [sys.executable, "-m", "reclm.cli", *command, *flags]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "reclm.cli", *command, *flags], stderr=self._log
+            ["prlimit", f"--nofile={files}", *program] if files else program, stderr=self._log
         )
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", self.said())):
             if self._process.poll() is not None:
