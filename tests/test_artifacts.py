@@ -23,6 +23,7 @@ from reclm.artifacts import (
     write_json,
 )
 from reclm.errors import ArtifactError, DataError
+from reclm.locks import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -326,6 +327,18 @@ def test_an_empty_folder_and_one_killed_at_its_manifest_start_fresh(config):
     assert not start(config).resumed
     (config.out / MANIFEST).rename(config.out / f".{MANIFEST}.abc.partial")
     assert not start(config).resumed
+
+
+def test_what_killed_writers_left_is_removed_on_resuming(config):
+    run = start(config)
+    assert run.lock is not None
+    run.lock.release()
+    # Of an atomic write of ours, and of safetensors.
+    for name in (".a.json.x1y2.partial", ".tmpgYjPod"):
+        (config.out / name).write_text("half")
+    (config.out / ".tmp").write_text("somebody's")
+    assert start(config).resumed
+    assert {path.name for path in config.out.iterdir()} == {MANIFEST, LOCK_FILE, ".tmp"}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from reclm.reading import parse_json, read_text
 from reclm.storage import follow_umask, partial_name, writing
 
 MANIFEST = "manifest.json"
+# What is being written: by us, and by safetensors.
+_PARTIAL = (".*.partial", ".tmp??????")
 _RECORDED_PACKAGES = (
     "reclm",
     "torch",
@@ -295,8 +297,9 @@ def _check_same(
 
 def _remove_partial(folder: Path) -> None:
     """Removes what killed writers left; nobody else writes here."""
-    for path in folder.glob(".*.partial"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    for pattern in _PARTIAL:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
