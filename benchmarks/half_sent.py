@@ -72,7 +72,7 @@ def main() -> None:
             asked, longest = slowest(server.port, half, options.held, options.seconds)
             rows.append((name, f"{files:,}", asked, f"{longest:.2f} s"))
         server.stop()
-    heading = f"## {options.held:,} half-sent requests held open"
+    heading = f"{options.held:,} half-sent requests held open"
     table = markdown(("held", "open files at most", "/healthz asked", "longest answer"), rows)
     publish_part("serving", "half_sent", heading, table)
 
