@@ -31,7 +31,13 @@ def record_of(folder: Path) -> Path:
 
 
 def test_checksums_are_sha256_of_all_that_is_kept(folder: Path) -> None:
-    for kept_out in ("tensorboard/events", "checkpoints/checkpoint-1/model", ".lock", ".a/b"):
+    for kept_out in (
+        "tensorboard/events",
+        "checkpoints/checkpoint-1/model",
+        ".lock",
+        ".a/b",
+        "batches-0.jsonl",
+    ):
         (folder / kept_out).parent.mkdir(parents=True, exist_ok=True)
         (folder / kept_out).write_text("changes")
     digest = hashlib.sha256(bytes(range(256)) * 9).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ CHECKSUMS = "checksums.json"
 
 _MANIFEST = "manifest.json"
 # Grown or removed after the end of a run; what is read from them is checked where it is.
-_UNRECORDED = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
+_UNRECORDED = (
+    "tensorboard",
+    "checkpoints",
+    "checkpoint.safetensors",
+    "shards",
+    "batches-*.jsonl",
+    "perplexity-*.jsonl",
+)
 
 
 def file_checksums(folder: str | Path) -> dict[str, str]:
@@ -31,11 +39,15 @@ def file_checksums(folder: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if any(part.startswith(".") or part in _UNRECORDED for part in name.parts):
+        if any(_unrecorded(part) for part in name.parts):
             continue
         if path.is_file() and path.name not in (_MANIFEST, CHECKSUMS):
             found[name.as_posix()] = _digest(path)
     return found
+
+
+def _unrecorded(part: str) -> bool:
+    return part.startswith(".") or any(fnmatch(part, pattern) for pattern in _UNRECORDED)
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:

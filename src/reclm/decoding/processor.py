@@ -114,12 +114,11 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """Returns the scores with ``-inf`` for every token that may not come next.
 
         Raises:
-            SpanError: A prompt ends inside a span that leads to no item, or something else wrote
-                such a text.
+            SpanError: A prompt ends inside a span that leads to no item, something else wrote such
+                a text, or the items have tokens that the model does not have.
             BlockedError: Everything an item could go on with is banned by something else.
             BackboneError: Scores of the model are not numbers.
             ConfigError: Something around the constraint could undo it.
-            TokenizerError: The items have tokens the model does not have.
         """
         if scores.shape[1] < self._width:
             raise SpanError(
@@ -147,7 +146,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             SpanError: A span is no item, or one that is excluded or was named before.
         """
         for number, row in enumerate(sequences.tolist()):
-            text = self._prompt(np.array(row[:prompt_length], dtype=np.int64), number)
+            text = self._prompt(row[:prompt_length], number)
             for place in range(prompt_length, len(row)):
                 text = self._next(text, row[place])
                 if text.fault and self._eoi in row[place:]:
@@ -213,7 +212,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                     text = replace(text, fault=f"token {row[-1]} was banned")
                 texts[key] = text
             elif key not in texts:
-                texts[key] = self._prompt(row, number)
+                texts[key] = self._prompt(row.tolist(), number)
         oldest = length - _REMEMBERED
         self._known = {size: known for size, known in self._known.items() if size > oldest}
         self._known[length] = texts
@@ -233,7 +232,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """
         rows = [self._rows.get(parent, []) for parent in parents]
         sizes = [len(of_parent) for of_parent in rows]
-        possible = np.array(sizes) == 0
+        possible: np.ndarray = np.array(sizes) == 0
         if self._allowed is None or possible.all():
             return np.ones(len(parents), dtype=np.bool_)
         flat = torch.tensor([row for of_parent in rows for row in of_parent])
@@ -243,9 +242,9 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         np.logical_or.at(possible, np.repeat(np.arange(len(rows)), sizes), left.cpu().numpy())
         return possible
 
-    def _prompt(self, row: Int[np.ndarray, " length"], number: int) -> _Text:
+    def _prompt(self, row: Sequence[int], number: int) -> _Text:
         """Where a prompt stands; the last control token decides whether it is in a span."""
-        opened = open_span(row.tolist(), self._soi, self._eoi)
+        opened = open_span(row, self._soi, self._eoi)
         if opened is None:
             return _Text(self._begin)
         if not self._may_begin(self._begin):
@@ -255,7 +254,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             )
         span = self._begin.fork()
         span.begin()
-        for place, token in enumerate(row[opened + 1 :].tolist(), start=opened + 1):
+        for place, token in enumerate(row[opened + 1 :], start=opened + 1):
             try:
                 span.accept(token)
             except TrieError as error:
@@ -318,14 +317,13 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             return
         if blocked and around.mode is not Mode.DRAFT:
             self._raise_blocked(blocked[0], texts, ids, masked.shape[1], around)
-        # A sequence that has ended is padded, in the middle of a span too, while others go on.
-        padded = [row for row in lost if ids[row, -1] != self._soi]
+        wrong = lost
         if around.mode is Mode.DRAFT or (around.mode is Mode.VERIFY and self._follows):
             wrong = []
         elif around.mode is Mode.SAMPLE and len(lost) < len(texts):
-            wrong = [row for row in lost if row not in padded]
-        else:
-            wrong = lost
+            # A sequence that has ended is padded, in the middle of a span too, while others go on;
+            # one that goes on takes the token it is left below.
+            wrong = [row for row in lost if ids[row, -1] == self._soi]
         if wrong:
             raise SpanError(
                 f"sequence {wrong[0]}, token {ids.shape[1] - 1}: {texts[wrong[0]].fault}; "

@@ -35,7 +35,6 @@ def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any]
         raise ArtifactError(f"--runs {folder}: holds `reclm {manifest.get('stage')}`; {expected}")
     if manifest.get("status") != "finished":
         raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
-    # Journals of batches are recorded too, and removed behind the end of a run.
     verify_checksums(folder, ("summary.json", "users.parquet", "conversations.jsonl"))
     summary = _object(folder / "summary.json")
     if "method" not in summary:
