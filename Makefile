@@ -19,7 +19,7 @@ $(SETUP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	$(BIN)/reclm demo --budget $(BUDGET) --out $(OUT)
+	$(BIN)/incatalog demo --budget $(BUDGET) --out $(OUT)
 
 # Two processes of one thread each: most tests are too small for threads of their own.
 test: setup
@@ -39,7 +39,7 @@ test-slow: setup
 
 # ms-swift wants other versions than the rest, so it lives in an environment of its own.
 test-swift: setup .venv-swift/.setup-done
-	$(BIN)/python -m pytest -m swift tests/training
+	$(BIN)/python -m pytest -m swift tests/rewrite
 
 .venv-swift/.setup-done:
 	$(PYTHON) -m venv .venv-swift
@@ -49,7 +49,7 @@ test-swift: setup .venv-swift/.setup-done
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p reclm
+	$(BIN)/mypy -p incatalog
 	$(BIN)/lint-imports
 
 bench: setup

@@ -1,4 +1,4 @@
-"""How much time and memory does `reclm data amazon` need for a million reviews?
+"""How much time and memory does `incatalog data amazon` need for a million reviews?
 
 Writes a review file and a metadata file of the size and shape of the raw ones into a temporary
 folder, prepares them in a process of its own, and prints wall time and peak memory of that process.
@@ -50,11 +50,11 @@ def main() -> None:
         reviews, meta = folder / "Shop_5.json.gz", folder / "meta_Shop.json.gz"
         write_files(reviews, meta, sizes.reviews, sizes.users, sizes.items)
         stored = sum(path.stat().st_size for path in (reviews, meta)) / 1e6
-        _, base = run("import reclm.data.amazon", [])
+        _, base = run("import incatalog.data.amazon", [])
         for mode, flags in MODES.items():
             arguments = ["data", "amazon", "--reviews", str(reviews), "--meta", str(meta)]
             arguments += ["--out", str(folder / mode.split()[0]), *flags]
-            code = "import sys; from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+            code = "import sys; from incatalog.cli import main; sys.exit(main(sys.argv[1:]))"
             seconds, peak = run(code, arguments)
             rows.append([mode, f"{seconds:.1f}", f"{peak:.0f}", f"{base:.0f}"])
     publish(

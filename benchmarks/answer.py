@@ -28,13 +28,15 @@ import numpy as np
 import torch
 from benchmarks.report import add_device, backbone_of, interleaved, markdown, publish, shared_data
 
-from reclm.backbone import ModelSpec, add_codes
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories
-from reclm.decoding.generate import Completion, Request
-from reclm.decoding.packed import PackedModel
-from reclm.items.semantic_ids import SemanticIds
-from reclm.recommender import Recommender
+from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories
+from incatalog.decoding.events import Completion
+from incatalog.decoding.request import Request
+from incatalog.model.backbone import add_codes
+from incatalog.model.spec import ModelSpec
+from incatalog.packed.model import PackedModel
+from incatalog.recommender.recommender import Recommender
 
 
 class DictConstraint:

@@ -21,9 +21,10 @@ import torch
 from benchmarks.report import markdown, publish
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from reclm.decoding.beam import ItemBeam, Slot
-from reclm.decoding.processor import ItemConstrainedLogitsProcessor
-from reclm.items.trie import ItemTrie
+from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
+from incatalog.decoding.ranking import ItemBeam
+from incatalog.decoding.request import Slot
+from incatalog.trie.trie import ItemTrie
 
 LEVELS, CODES = 4, 256
 SOI, EOI = LEVELS * CODES, LEVELS * CODES + 1

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.report import markdown, publish, shared_data
 from benchmarks.study import DOMAINS, RECIPES, Study, mixed_precision
 
-from reclm.artifacts import read_json, write_json
+from incatalog.artifacts import read_json, write_json
 
 _DOMAIN = DOMAINS["movielens"]
 _SEED = 0
@@ -97,7 +97,7 @@ def tiny(
 
 def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Namespace) -> Path:
     """Trains SmolLM2 for some steps, and has it talk with some users."""
-    trained = study.reclm(
+    trained = study.incatalog(
         study.of(_DOMAIN, _SEED) / "smollm2-adapter",
         *("train", "sft", "--config", RECIPES / "smollm2" / "cgen.yaml", "--seed", _SEED),
         *("--data", study.data(_DOMAIN), "--teacher", study.teacher(_DOMAIN, _SEED)),
@@ -106,7 +106,7 @@ def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Names
         *mixed_precision(),
     )
     merged = study.of(_DOMAIN, _SEED) / "smollm2"
-    model = study.reclm(merged, "train", "merge", "--run", trained)
+    model = study.incatalog(merged, "train", "merge", "--run", trained)
     few = ("--users", options.smollm2_users, "--max-new-tokens", 128, "--batch-size", 8)
     return talks(study, _SMOLLM2, model, held_out, *few, "--before", "smollm2", "--chats", 20)
 
@@ -114,7 +114,7 @@ def smollm2(study: Study, learned: Path, held_out: Path, options: argparse.Names
 def talks(study: Study, name: str, model: Path, held_out: Path, *extra: object) -> Path:
     """Has a model hold conversations."""
     questions = shared_data() / "gsm8k"
-    return study.reclm(
+    return study.incatalog(
         study.of(_DOMAIN, _SEED) / "conversations" / name,
         *("evaluate", "chat", "--model", model, "--data", study.data(_DOMAIN), "--exclude-seen"),
         *("--questions", questions / "test.jsonl", "--examples", questions / "train.jsonl"),

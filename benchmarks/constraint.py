@@ -28,14 +28,14 @@ from benchmarks.report import markdown, publish, shared_data
 from transformers import DynamicCache
 from transformers.generation import PrefixConstrainedLogitsProcessor
 
-from reclm.backbone import Backbone, load_backbone
-from reclm.data.catalog import Catalog
-from reclm.decoding.constraint import ExcludedItems
-from reclm.decoding.processor import ItemConstrainedLogitsProcessor
-from reclm.decoding.spans import SpanBatch
-from reclm.items.titles import canonical_titles
-from reclm.items.tokens import ItemTokens
-from reclm.items.trie import ItemTrie
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
+from incatalog.constraint.spans import SpanBatch
+from incatalog.data.catalog import Catalog
+from incatalog.items.titles import canonical_titles
+from incatalog.items.tokens import ItemTokens
+from incatalog.model.backbone import Backbone, load_backbone
+from incatalog.trie.trie import ItemTrie
 
 HISTORY = 10
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from reclm.cli import COMMANDS, main
+from incatalog.cli import COMMANDS, main
 
 _HEAVY = ("trl", "peft", "accelerate", "datasets", "sentence_transformers", "matplotlib.figure",
           "torch.utils.tensorboard", "faiss", "uvicorn", "fastapi", "jinja2", "rapidfuzz",
-          "reclm.training.grpo_trainer", "reclm.training.rewrite_trainer",
-          "reclm.serving.service")  # fmt: skip
+          "incatalog.grpo.grpo_trainer", "incatalog.rewrite.rewrite_trainer",
+          "incatalog.serving.service")  # fmt: skip
 _LIMIT_S = 120.0
 # What differs between two runs of one command without being a result.
 _PLACES = {"manifest.json", ".lock"}

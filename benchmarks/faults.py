@@ -423,7 +423,7 @@ def main() -> int:
     started = time.perf_counter()
     warm_up()
     rows: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="reclm-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="incatalog-faults-") as folder:
         world = World(Path(folder) / "world", options.stages or (), random.Random(options.seed))
         names = [name for name in world.stages if not options.stages or name in options.stages]
         if "kills" in options.parts:

@@ -1,7 +1,7 @@
 """Is the policy that is trained the one that is sampled from, and what does a rollout cost?
 
-The demo's models answer prompts of training interactions through the engine. The log-probability
-of each answer is taken as `reclm train grpo` takes it and, as the published script does, over the
+The demo's models answer prompts of training interactions through the engine. The log-probability of
+each answer is taken as `incatalog train grpo` takes it and, as the published script does, over the
 whole vocabulary; both are compared with what the engine says. The same prompts are then answered by
 transformers' `generate` with `ItemConstrainedLogitsProcessor`, the way of TRL's own trainer.
 
@@ -22,13 +22,13 @@ import torch
 from benchmarks.report import interleaved, markdown, publish, ratio
 from transformers import LogitsProcessorList
 
-from reclm.backbone import base_model, output_rows
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.decoding.processor import ItemConstrainedLogitsProcessor
-from reclm.recommender import Recommender
-from reclm.training.policy import ChoiceBatch, choice_logprobs, padded
-from reclm.training.rollouts import EngineSampler, Rollout, answer_seeds, make_questions
+from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.grpo.policy import ChoiceBatch, choice_logprobs, padded
+from incatalog.grpo.rollouts import EngineSampler, Rollout, answer_seeds, make_questions
+from incatalog.model.backbone import base_model, output_rows
+from incatalog.recommender.recommender import Recommender
 
 METHODS = ("cgen", "token", "ret")
 PAD = 0

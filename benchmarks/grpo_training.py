@@ -18,17 +18,20 @@ import numpy as np
 import polars as pl
 from benchmarks.report import markdown, publish
 
-from reclm.artifacts import read_json
-from reclm.config import EvaluateRecommendConfig, EvaluationDecode, GrpoConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
-from reclm.evaluation.metrics import bootstrap_intervals
-from reclm.evaluation.recommend import evaluate_recommend
-from reclm.recommender import Recommender
-from reclm.teacher.client import Teacher, load_teacher
-from reclm.training.grpo import train_grpo
-from reclm.training.rewards import ndcg, teacher_gain
-from reclm.training.rollouts import EngineSampler, Question, answer_seeds, validation_users
+from incatalog.artifacts import read_json
+from incatalog.config import EvaluationDecode
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.evaluation.recommend import evaluate_recommend
+from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.grpo.rewards import ndcg, teacher_gain
+from incatalog.grpo.rollouts import EngineSampler, answer_seeds
+from incatalog.grpo.settings import GrpoConfig
+from incatalog.grpo.train_grpo import train_grpo
+from incatalog.metrics import bootstrap_intervals
+from incatalog.recommender.recommender import Recommender
+from incatalog.teacher.teacher import Teacher, load_teacher
+from incatalog.training.validation import Question, validation_users
 
 METRIC = "NDCG@10"
 CHOOSING = 471

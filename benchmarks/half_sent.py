@@ -1,7 +1,7 @@
 """Does a service answer while a thousand requests are held open half-sent?
 
-A real `reclm serve` of the demo's model; each kind of half-sent request is held for some seconds
-while its health is asked for again and again, each time on a connection of its own.
+A real `incatalog serve` of the demo's model; each kind of half-sent request is held for some
+seconds while its health is asked for again and again, each time on a connection of its own.
 
     python -m benchmarks.half_sent [--model runs/demo/cgen] [--held 1000] [--seconds 15]
 """

@@ -6,7 +6,7 @@ end, and random hidden states. Contenders:
 - ``masked``: logits of every position over the whole vocabulary, and a mask of the same shape, as
   published with RecLM-cgen (its lists of allowed tokens are given, only the mask is built).
 - ``plain``: cross entropy over the whole vocabulary, at the labelled positions only.
-- ``scoped``: reclm's; sorting the labels is part of its time.
+- ``scoped``: incatalog's; sorting the labels is part of its time.
 
 The output layer is either frozen, as with LoRA adapters alone, or trained, as in full fine-tuning
 and where LoRA trains rows of new tokens: then every contender also makes a gradient of the whole
@@ -30,12 +30,12 @@ import torch
 from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 from torch.nn import functional
 
-from reclm.backbone import load_backbone
-from reclm.data.catalog import Catalog
-from reclm.items.titles import canonical_titles
-from reclm.items.tokens import ItemTokens
-from reclm.items.trie import ItemTrie
-from reclm.training.losses import LabelledSpans, scoped_cross_entropy, scoped_targets
+from incatalog.data.catalog import Catalog
+from incatalog.items.titles import canonical_titles
+from incatalog.items.tokens import ItemTokens
+from incatalog.model.backbone import load_backbone
+from incatalog.training.losses import LabelledSpans, scoped_cross_entropy, scoped_targets
+from incatalog.trie.trie import ItemTrie
 
 BATCH, LENGTH, LISTED, HIDDEN = 4, 512, 10, 576
 VOCABULARIES = {"49k": 49_154, "128k": 128_258}

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from benchmarks.report import interleaved, markdown, publish, ratio
 
-from reclm.decoding.retrieve import ItemRetriever
-from reclm.retrieval import RetrievalHead
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.model.head import RetrievalHead
 
 LEFT_OUT = 1000
 CLUSTERS = 2000

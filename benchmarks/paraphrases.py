@@ -22,9 +22,9 @@ import polars as pl
 from benchmarks.report import markdown, publish
 from benchmarks.study import DOMAINS, METRICS, Study, cells, difference, side_by_side
 
-from reclm.artifacts import atomic_path
-from reclm.data.catalog import Catalog
-from reclm.training.rewrite_apply import PARAPHRASES_FILE
+from incatalog.artifacts import atomic_path
+from incatalog.data.catalog import Catalog
+from incatalog.rewrite.apply_rewrite import PARAPHRASES_FILE
 
 _DOMAIN = DOMAINS["movielens"]
 _WITHOUT = "without"
@@ -75,7 +75,7 @@ def spoken(title: str) -> list[str]:
 
 
 def write_paraphrases(study: Study) -> Path:
-    """Writes the paraphrases of all titles, as `reclm rewrite apply` would."""
+    """Writes the paraphrases of all titles, as `incatalog rewrite apply` would."""
     catalog = Catalog.load(study.data(_DOMAIN))
     names = [spoken(title) for title in catalog.titles]
     called = Counter(name for own in names for name in set(own))

@@ -16,7 +16,7 @@ import torch
 from benchmarks.report import interleaved, markdown, publish
 from torch import nn
 
-from reclm.decoding.products import LaidOutLayers, has_onednn
+from incatalog.packed.products import LaidOutLayers, has_onednn
 
 _SHAPES = ((576, 576), (576, 192), (576, 1536), (1536, 576))
 _ROWS = (1, 4, 16, 64, 128, 512, 1880)

@@ -31,18 +31,20 @@ from torch import Tensor
 from torch.nn import functional
 from vector_quantize_pytorch import ResidualVQ
 
-from reclm.artifacts import read_json
-from reclm.config import AssignConfig, EmbedConfig, MovieLensConfig, QuantizeConfig
-from reclm.data.movielens import prepare_movielens
-from reclm.embedding.embed import embed_items
-from reclm.items.assignment import REPORT_FILE, assign_items
-from reclm.items.codebooks import residual_codes
-from reclm.items.collisions import resolve_collisions
-from reclm.items.learning import code_use
-from reclm.items.quantize import quantize_items
-from reclm.items.quantizers import load_quantizer
-from reclm.items.rqvae_fit import RqVaeFit
-from reclm.items.vectors import load_vectors
+from incatalog.artifacts import read_json
+from incatalog.codes.assign import REPORT_FILE, assign_items
+from incatalog.codes.codebooks import residual_codes
+from incatalog.codes.collisions import resolve_collisions
+from incatalog.codes.quality import code_use
+from incatalog.codes.quantize import quantize_items
+from incatalog.codes.quantizer import load_quantizer
+from incatalog.codes.rqvae_fit import RqVaeFit
+from incatalog.codes.settings import AssignConfig, QuantizeConfig
+from incatalog.data.movielens import prepare_movielens
+from incatalog.data.settings import MovieLensConfig
+from incatalog.data.vectors import load_vectors
+from incatalog.embedding.embed import embed_items
+from incatalog.embedding.settings import EmbedConfig
 
 CPU = torch.device("cpu")
 WIDTH = 768

@@ -16,11 +16,11 @@ from typing import get_args
 import numpy as np
 from benchmarks.report import markdown, publish
 
-from reclm.config import Decode
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.evaluation.metrics import hit_rate, ndcg
-from reclm.recommender import Recommender
+from incatalog.config import Decode
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.metrics import hit_rate, ndcg
+from incatalog.recommender.recommender import Recommender
 
 K = 10
 BATCH = 64

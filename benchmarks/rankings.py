@@ -1,8 +1,8 @@
 """Do long rankings hold the chats? A short chat alone, and beside clients that rank without pause.
 
-A real `reclm serve` of the demo's model. One client chats, one short answer after the other; then
-others ask for the hundred best items of a history each, again and again, on connections of their
-own.
+A real `incatalog serve` of the demo's model. One client chats, one short answer after the other;
+then others ask for the hundred best items of a history each, again and again, on connections of
+their own.
 
     python -m benchmarks.rankings [--model runs/demo/cgen] [--clients 16] [--seconds 15]
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.report import markdown
 from benchmarks.serving import JSON, Server
 
-from reclm import Catalog
+from incatalog import Catalog
 
 TOKENS, K = 24, 100
 
@@ -34,7 +34,7 @@ def chats(port: int, seconds: float) -> list[float]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken) < 5:
         content = f"Something for evening {len(taken)}, please."
-        body = {"model": "reclm/office", "max_tokens": TOKENS}
+        body = {"model": "incatalog/office", "max_tokens": TOKENS}
         body |= {"messages": [{"role": "user", "content": content}]}
         started = time.perf_counter()
         connection.request("POST", "/v1/chat/completions", json.dumps(body), JSON)

@@ -20,9 +20,9 @@ from benchmarks.report import markdown, publish
 from benchmarks.study import DOMAINS, Domain, Study, cells, difference, side_by_side
 from benchmarks.weaknesses import LAST_TRAINED, TEST, VALID, ask_model, ask_teacher, measured
 
-from reclm.artifacts import read_json
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.artifacts import read_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 
 _METHODS = ("cgen", "token", "ret")
 _METRIC = "NDCG@10"

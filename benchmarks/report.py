@@ -13,18 +13,18 @@ from pathlib import Path
 
 import torch
 
-from reclm.backbone import Backbone, load_backbone
+from incatalog.model.backbone import Backbone, load_backbone
 
 RESULTS = Path(__file__).parent / "results"
 _PART = "\n<!-- by another command -->\n\n## "
 
 
 def shared_data() -> Path:
-    """The folder of real data: RECLM_SHARED_DATA, or shared/data beside the repository."""
+    """The folder of real data: INCATALOG_SHARED_DATA, or shared/data beside the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("RECLM_SHARED_DATA", beside))
+    folder = Path(os.environ.get("INCATALOG_SHARED_DATA", beside))
     if not folder.is_dir():
-        sys.exit(f"{folder}: no such folder; set RECLM_SHARED_DATA to the folder of real data")
+        sys.exit(f"{folder}: no such folder; set INCATALOG_SHARED_DATA to the folder of real data")
     return folder
 
 

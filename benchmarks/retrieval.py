@@ -27,13 +27,15 @@ import numpy as np
 import torch
 from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 
-from reclm.backbone import Backbone, ModelSpec, TinyConfig, base_model, create_tiny, load_backbone
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories
-from reclm.decoding.generate import Request
-from reclm.decoding.packed import PackedModel
-from reclm.recommender import Recommender
-from reclm.retrieval import RetrievalHead
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories
+from incatalog.decoding.request import Request
+from incatalog.model.backbone import Backbone, base_model, create_tiny, load_backbone
+from incatalog.model.head import RetrievalHead
+from incatalog.model.spec import ModelSpec
+from incatalog.model.tiny import TinyConfig
+from incatalog.packed.model import PackedModel
+from incatalog.recommender.recommender import Recommender
 
 _DIM = 384
 

@@ -24,12 +24,13 @@ from benchmarks.report import (
     synchronised,
 )
 
-from reclm.data.catalog import Catalog
-from reclm.decoding.generate import Engine, Request, Scaffold
-from reclm.decoding.packed import PackedModel
-from reclm.items.titles import canonical_titles
-from reclm.items.tokens import encode_titles
-from reclm.items.trie import ItemTrie
+from incatalog.data.catalog import Catalog
+from incatalog.decoding.engine import Engine
+from incatalog.decoding.request import Request, Scaffold
+from incatalog.items.titles import canonical_titles
+from incatalog.items.tokens import encode_titles
+from incatalog.packed.model import PackedModel
+from incatalog.trie.trie import ItemTrie
 
 EDITION = 3
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "scale.png"

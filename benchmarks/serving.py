@@ -1,9 +1,9 @@
 """What does the service bear: many conversations at once, and a catalog that changes under them?
 
-A real `reclm serve` of a tiny model over the Office catalog. Clients ask without a pause, each on a
-connection of its own; every answer is compared with what the library answers alone in this process.
-The weights are random and the model is made to like naming items: time does not depend on them, and
-answers are no less particular.
+A real `incatalog serve` of a tiny model over the Office catalog. Clients ask without a pause, each
+on a connection of its own; every answer is compared with what the library answers alone in this
+process. The weights are random and the model is made to like naming items: time does not depend on
+them, and answers are no less particular.
 
     python -m benchmarks.serving [--seconds 20] [--churn-seconds 60] [--clients 64]
 """
@@ -31,8 +31,11 @@ import numpy as np
 import torch
 from benchmarks.report import markdown, publish, shared_data
 
-from reclm import Catalog, Recommender
-from reclm.backbone import ModelSpec, TinyConfig, create_tiny, save_model
+from incatalog import Catalog, Recommender
+from incatalog.model.backbone import create_tiny
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
+from incatalog.model.tiny import TinyConfig
 
 QUESTIONS, TOKENS = 200, 60
 ROUNDS, ROUND_SECONDS = 3, 6.0
@@ -50,7 +53,7 @@ class Server:
     ) -> None:
         command = ["serve", "--model", str(model), "--port", "0"]
         command += ["--domain", f"office={model}"] if own_domain else []
-        program = [sys.executable, "-m", "reclm.cli", *command, *flags]
+        program = [sys.executable, "-m", "incatalog.cli", *command, *flags]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
         self._process = subprocess.Popen(
             ["prlimit", f"--nofile={files}", *program] if files else program, stderr=self._log
@@ -101,7 +104,7 @@ class Answer:
         self.text, self.items, self.version = "", (), -1
         self.whole, self.begun, self.error = False, False, ""
         self.first = float("nan")
-        body = body | {"model": "reclm", "stream": True}
+        body = body | {"model": "incatalog", "stream": True}
         try:
             self._read(connection, body)
         except (OSError, http.client.HTTPException) as error:
@@ -236,7 +239,7 @@ def tokens_written(port: int) -> float:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    found = re.search(r"^reclm_tokens_total (\S+)", text, re.MULTILINE)
+    found = re.search(r"^incatalog_tokens_total (\S+)", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 

@@ -1,6 +1,6 @@
 """Does the service hold for minutes: right answers and bounded memory while its catalog changes?
 
-A real `reclm serve`. Clients ask without a pause for conversations, lists and rankings, with
+A real `incatalog serve`. Clients ask without a pause for conversations, lists and rankings, with
 histories, exclusions and sets of categories of their own; others add, remove, disable and enable
 items all the while. Every item named is compared with the catalog version that its answer names.
 
@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.report import markdown, publish_part
 from benchmarks.serving import JSON, Answer, Server, make_model
 
-from reclm import Catalog
+from incatalog import Catalog
 
 HEADING = "Minutes of load while the catalog changes"
 TOKENS, ANSWERS = 40, 3

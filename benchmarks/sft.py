@@ -5,8 +5,8 @@ One batch of real samples, forward, backward and optimiser step of the same LoRA
 - ``labels``: the model's own forward pass with ``labels``, as every trainer does by default: logits
   of every position over the whole vocabulary, plain cross entropy where there is a label.
 - ``labelled``: plain cross entropy too, but logits of the labelled positions only.
-- ``scoped loss``: reclm's loss, and the model's layers as ever.
-- ``scoped``: reclm's step, which also multiplies frozen layers by copies of their weights.
+- ``scoped loss``: incatalog's loss, and the model's layers as ever.
+- ``scoped``: incatalog's step, which also multiplies frozen layers by copies of their weights.
 
 Then a real training run, whose time outside of the model's steps is what samples, teacher,
 collation and logging cost together.
@@ -27,17 +27,18 @@ import torch
 from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 from torch.nn import functional
 
-from reclm.backbone import base_model, output_rows
-from reclm.config import SftConfig, TeacherFitConfig
-from reclm.items.aliases import Aliases
-from reclm.teacher.fit import fit_teacher
-from reclm.training import sft
-from reclm.training.losses import scoped_cross_entropy
-from reclm.training.trainer import ScopedTrainer, plain_forward, scoped_forward
+from incatalog.items.aliases import Aliases
+from incatalog.model.backbone import base_model, output_rows
+from incatalog.teacher.fit import fit_teacher
+from incatalog.teacher.settings import TeacherFitConfig
+from incatalog.training import sft
+from incatalog.training.losses import scoped_cross_entropy
+from incatalog.training.settings import SftConfig
+from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forward
 
 
 def trainer_of(config: SftConfig) -> ScopedTrainer:
-    """The trainer that ``reclm train sft`` would run."""
+    """The trainer that ``incatalog train sft`` would run."""
     inputs = sft._read(config, on_cpu=True)
     backbone = sft._backbone(config, inputs, on_cpu=True, is_main=True)
     catalog = inputs.catalog.with_titles_t(sft.canonical_titles(inputs.catalog, backbone.tokenizer))

@@ -1,4 +1,4 @@
-"""What the studies share: domains, and runs of `reclm` in processes whose cost is kept.
+"""What the studies share: domains, and runs of `incatalog` in processes whose cost is kept.
 
 A run that is finished is not repeated, and one that was stopped goes on where it was, so that a
 study may be interrupted at any time and started again by the same command.
@@ -20,14 +20,14 @@ import polars as pl
 import torch
 from benchmarks.report import shared_data
 
-from reclm.data.movielens import recbole_movielens
-from reclm.evaluation.metrics import Interval, bootstrap_intervals
+from incatalog.data.movielens import recbole_movielens
+from incatalog.metrics import Interval, bootstrap_intervals
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 METRICS = ("HR@10", "NDCG@10", "OOD@10")
 _RESAMPLES = 1000
 # The command that belongs to this interpreter, whatever the search path finds first.
-_RECLM = Path(sys.executable).with_name("reclm")
+_INCATALOG = Path(sys.executable).with_name("incatalog")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Study:
     folder: Path
     threads: int
 
-    def reclm(self, out: Path, *command: object) -> Path:
-        """Runs ``reclm COMMAND --out OUT``, unless that has been done, and returns ``out``."""
+    def incatalog(self, out: Path, *command: object) -> Path:
+        """Runs ``incatalog COMMAND --out OUT``, unless that has been done, and returns ``out``."""
         words = [*map(str, command), "--out", str(out)]
         cost = out.with_name(f"{out.name}.cost.json")
         known = (
@@ -79,7 +79,7 @@ class Study:
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
         with out.with_name(f"{out.name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(_RECLM), *words],
+                [str(_INCATALOG), *words],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -90,7 +90,7 @@ class Study:
         known["finished"] = status == 0
         cost.write_text(json.dumps(known))
         if status:
-            sys.exit(f"reclm {' '.join(words)}: failed; see {log.name}")
+            sys.exit(f"incatalog {' '.join(words)}: failed; see {log.name}")
         print(f"{known['seconds'] / 60:6.1f} min  {out}", flush=True)
         return out
 
@@ -99,20 +99,20 @@ class Study:
         if domain.name != "movielens":
             return shared_data() / domain.name
         out = self.folder / domain.name / "data"
-        return self.reclm(out, "data", "movielens", "--source", recbole_movielens())
+        return self.incatalog(out, "data", "movielens", "--source", recbole_movielens())
 
     def vectors(self, domain: Domain) -> Path:
         """The vectors of a domain's items."""
         out = self.folder / domain.name / "vectors"
         command = ("items", "embed", "--data", self.data(domain), "--dataset", domain.name)
-        self.reclm(out, *command, "--wording", domain.wording)
+        self.incatalog(out, *command, "--wording", domain.wording)
         return out / f"{domain.name}.emb-minilm-{domain.wording}.npy"
 
     def teacher(
         self, domain: Domain, seed: int, *, name: str = "teacher", extra: Sequence[object] = ()
     ) -> Path:
         """A teacher of a domain."""
-        return self.reclm(
+        return self.incatalog(
             self.of(domain, seed) / name,
             *("teacher", "fit", "--data", self.data(domain), "--exclude-seen"),
             *("--epochs", domain.teacher_epochs, "--seed", seed, *extra),
@@ -121,12 +121,12 @@ class Study:
     def codes(self, domain: Domain, seed: int) -> Path:
         """The codes of a domain's items."""
         folder, vectors = self.of(domain, seed), self.vectors(domain)
-        quantizer = self.reclm(
+        quantizer = self.incatalog(
             folder / "quantizer",
             *("items", "quantize", "--vectors", vectors, "--method", "rqkmeans"),
             *("--codebooks", 256, 256, 256, 256, "--seed", seed),
         )
-        return self.reclm(
+        return self.incatalog(
             folder / "codes",
             *("items", "assign", "--data", self.data(domain), "--dataset", domain.name),
             *("--model", quantizer, "--vectors", vectors, "--seed", seed),
@@ -157,7 +157,7 @@ class Study:
         if method == "ret":
             command += ["--vectors", self.vectors(domain)]
         command += mixed_precision()
-        return self.reclm(self.of(domain, seed) / (name or method), *command, *extra)
+        return self.incatalog(self.of(domain, seed) / (name or method), *command, *extra)
 
     def scores(
         self,
@@ -170,7 +170,7 @@ class Study:
     ) -> pl.DataFrame:
         """The metrics of a model for each user, seen items excluded."""
         name = name or Path(model).name
-        out = self.reclm(
+        out = self.incatalog(
             self.of(domain, seed) / "evaluation" / name,
             *("evaluate", "recommend", "--model", model, "--data", self.data(domain)),
             *("--exclude-seen", "--seed", seed, *extra),

@@ -1,9 +1,9 @@
 """What does the teacher service bear, and does training ever wait for its samples?
 
-A real `reclm teacher serve` with a network of the published sizes over the games catalog. Clients
-ask without a pause, each on a connection of its own, and compare every answer with what the teacher
-answers in this process. The weights are random: time does not depend on them, and answers are no
-less particular.
+A real `incatalog teacher serve` with a network of the published sizes over the games catalog.
+Clients ask without a pause, each on a connection of its own, and compare every answer with what the
+teacher answers in this process. The weights are random: time does not depend on them, and answers
+are no less particular.
 
     python -m benchmarks.teacher_service [--seconds 60] [--clients 64]
 """
@@ -32,16 +32,16 @@ import numpy as np
 import torch
 from benchmarks.report import markdown, publish, shared_data
 
-from reclm.config import SftConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories
-from reclm.teacher.client import InProcessTeacher, load_teacher
-from reclm.teacher.http import HttpTeacher
-from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
-from reclm.training.collator import Collator
-from reclm.training.dataset import SftDataset
-from reclm.training.sft import train_sft
-from reclm.training.trainer import ScopedTrainer
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories
+from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
+from incatalog.teacher.teacher import InProcessTeacher, load_teacher
+from incatalog.teacher_service.client import HttpTeacher
+from incatalog.training.collator import Collator
+from incatalog.training.dataset import SftDataset
+from incatalog.training.settings import SftConfig
+from incatalog.training.sft import train_sft
+from incatalog.training.trainer import ScopedTrainer
 
 WINDOW, HIDDEN = 10, 128
 QUESTIONS = 3000
@@ -49,7 +49,7 @@ ROUNDS, ROUND_SECONDS = 3, 5.0
 UNBATCHED = ("--max-batch", "1", "--max-wait", "0")
 STEPS, BATCH = 60, 8
 
-Question = tuple[bytes, list[str]]
+Query = tuple[bytes, list[str]]
 
 
 class Server:
@@ -58,7 +58,7 @@ class Server:
     def __init__(self, model: Path, data: Path, *flags: str) -> None:
         command = ["teacher", "serve", "--model", str(model), "--data", str(data), "--port", "0"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "reclm.cli", *command, *flags],
+            [sys.executable, "-m", "incatalog.cli", *command, *flags],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -78,7 +78,7 @@ class Server:
 class Crowd:
     """Clients that ask one question after the other, and check what they get."""
 
-    def __init__(self, port: int, questions: list[Question], count: int) -> None:
+    def __init__(self, port: int, questions: list[Query], count: int) -> None:
         self.counts: Counter[str] = Counter()
         self.seconds: list[float] = []
         self._port, self._questions = port, questions
@@ -125,7 +125,7 @@ class Crowd:
 
 def make_questions(
     teacher: InProcessTeacher, histories: Histories, catalog: Catalog
-) -> list[Question]:
+) -> list[Query]:
     """Requests as the published client sends them, each with its answer."""
     rng = np.random.default_rng(0)
     users = rng.choice(len(histories), size=QUESTIONS, replace=False)
@@ -147,7 +147,7 @@ def make_questions(
 
 
 def under_load(
-    model: Path, data: Path, questions: list[Question], clients: int, seconds: float
+    model: Path, data: Path, questions: list[Query], clients: int, seconds: float
 ) -> str:
     """The long run, ended by SIGTERM while everybody asks."""
     server = Server(model, data)
@@ -176,7 +176,7 @@ def under_load(
     )
 
 
-def batched_or_not(model: Path, data: Path, questions: list[Question], clients: int) -> str:
+def batched_or_not(model: Path, data: Path, questions: list[Query], clients: int) -> str:
     """Both services alive, and a crowd before one after the other."""
     servers = {"batched": Server(model, data), "one by one": Server(model, data, *UNBATCHED)}
     rates: dict[str, list[float]] = {name: [] for name in servers}

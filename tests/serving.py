@@ -20,10 +20,10 @@ from typing import Any
 
 import uvicorn
 
-from reclm.config import TeacherServeConfig
-from reclm.data.catalog import Catalog
-from reclm.teacher.client import InProcessTeacher
-from reclm.teacher.service import TeacherService
+from incatalog.data.catalog import Catalog
+from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.teacher_service.teacher_endpoints import TeacherService
 
 NOWHERE = Path("nowhere")
 
@@ -57,12 +57,12 @@ def served(
 
 
 class Process:
-    """`reclm teacher serve` as users start it."""
+    """`incatalog teacher serve` as users start it."""
 
     def __init__(self, model: Path, data: Path, *flags: str) -> None:
         command = ["teacher", "serve", "--model", model, "--data", data, "--port", "0", *flags]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "reclm.cli", *map(str, command)],
+            [sys.executable, "-m", "incatalog.cli", *map(str, command)],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reclm.artifacts import (
+from incatalog.artifacts import (
     MANIFEST,
     atomic_folder,
     atomic_path,
@@ -22,8 +22,8 @@ from reclm.artifacts import (
     versions,
     write_json,
 )
-from reclm.errors import ArtifactError, DataError
-from reclm.locks import LOCK_FILE
+from incatalog.errors import ArtifactError, DataError
+from incatalog.locks import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path):
     program = textwrap.dedent(
         """
         import os, signal, sys
-        from reclm.artifacts import atomic_path
+        from incatalog.artifacts import atomic_path
         with atomic_path(sys.argv[1]) as partial:
             partial.write_text("half of the n")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -231,7 +231,7 @@ def test_a_fresh_run_records_what_it_depends_on(config):
     assert manifest["seed"] == 7
     assert manifest["data"] == {"data": fingerprint([config.data])}
     assert manifest["versions"] == versions()
-    assert {"python", "reclm", "torch", "transformers"} <= versions().keys()
+    assert {"python", "incatalog", "torch", "transformers"} <= versions().keys()
     assert manifest["status"] == "running"
 
 
@@ -304,7 +304,9 @@ def test_a_moved_run_is_still_the_same_run(config, tmp_path):
 
 def test_another_stage_is_refused(config):
     start(config)
-    with pytest.raises(ArtifactError, match="holds a run of `reclm train sft`; expected an empty"):
+    with pytest.raises(
+        ArtifactError, match="holds a run of `incatalog train sft`; expected an empty"
+    ):
         start(config, stage="teacher fit")
 
 
@@ -370,7 +372,9 @@ def test_missing_data_is_refused_before_anything_is_written(config, tmp_path):
 
 
 def test_importing_stays_light():
-    program = "import reclm, reclm.artifacts, reclm.config, reclm.errors, sys, json;"
+    program = (
+        "import incatalog, incatalog.artifacts, incatalog.config, incatalog.errors, sys, json;"
+    )
     program += (
         "print(json.dumps([m for m in ('torch', 'transformers', 'polars') if m in sys.modules]))"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from damage import cut, edit_json, flip_bit
-from reclm.artifacts import open_run, read_json, write_json
-from reclm.checksums import CHECKSUMS, FILES, file_checksums, sealed, verify_checksums
-from reclm.config import MergeConfig
-from reclm.errors import ArtifactError
+from incatalog.artifacts import open_run, read_json, write_json
+from incatalog.checksums import CHECKSUMS, FILES, file_checksums, sealed, verify_checksums
+from incatalog.errors import ArtifactError
+from incatalog.training.settings import MergeConfig
 
 # printf abc | sha256sum
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

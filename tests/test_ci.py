@@ -31,7 +31,7 @@ def test_is_known_to_fail():
     assert False
 
 def test_lacks_data():
-    pytest.skip("no real data at /nowhere; set RECLM_SHARED_DATA to its folder")
+    pytest.skip("no real data at /nowhere; set INCATALOG_SHARED_DATA to its folder")
 
 def test_works(): ...
 """

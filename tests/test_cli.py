@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reclm.cli import COMMANDS, main
-from reclm.flags import field_help
+from incatalog.cli import COMMANDS, main
+from incatalog.flags import field_help
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
-RECLM = Path(sys.executable).parent / "reclm"
+INCATALOG = Path(sys.executable).parent / "incatalog"
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -37,8 +37,9 @@ def model(
     tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
 ) -> Path:
     """A random model over the first eight titles; the first four are dramas."""
-    from reclm.backbone import ModelSpec, save_model
-    from reclm.data.catalog import Catalog, Item
+    from incatalog.data.catalog import Catalog, Item
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, tiny_backbone, ModelSpec(base="tiny"))
@@ -56,16 +57,16 @@ def test_overview_names_every_command(
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert f"reclm {name} " in shown
+        assert f"incatalog {name} " in shown
         assert command.summary in shown
 
 
 def test_overview_of_a_stage_names_its_commands_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 0
     shown = capsys.readouterr().out
-    assert "reclm train sft" in shown
-    assert "reclm train merge" in shown
-    assert "reclm data" not in shown
+    assert "incatalog train sft" in shown
+    assert "incatalog train merge" in shown
+    assert "incatalog data" not in shown
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())
@@ -97,7 +98,7 @@ def test_help_answers_in_half_a_second(arguments: list[str]) -> None:
     times = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([RECLM, *arguments], check=True, capture_output=True)
+        subprocess.run([INCATALOG, *arguments], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     # Time of the processor, and the least of a few: what else runs is not the command's doing.
@@ -107,7 +108,7 @@ def test_help_answers_in_half_a_second(arguments: list[str]) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_nothing_heavy(name: str) -> None:
     program = (
-        "import sys\nfrom reclm.cli import main\n"
+        "import sys\nfrom incatalog.cli import main\n"
         f"try:\n    main({[*name.split(), '--help']!r})\n"
         "except SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'polars', 'rich'} & set(sys.modules)\n"
@@ -143,8 +144,8 @@ def test_bad_flags_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["dta"], "dta: no such command, did you mean data?; see reclm --help"),
-        (["zzz"], "zzz: no such command; see reclm --help"),
+        (["dta"], "dta: no such command, did you mean data?; see incatalog --help"),
+        (["zzz"], "zzz: no such command; see incatalog --help"),
         (["data", "amzon"], "data amzon: no such command, did you mean amazon?"),
     ],
 )
@@ -157,7 +158,7 @@ def test_unknown_commands_are_named(
 def test_recommend_prints_json_that_python_agrees_with(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reclm.recommender import Recommender
+    from incatalog.recommender.recommender import Recommender
 
     flags = ["--model", str(model), "--history", "m1, m5", "--k", "3", "--format", "json"]
     assert main(["recommend", *flags, "--device", "cpu"]) == 0
@@ -228,7 +229,7 @@ def test_recommend_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_names_that_hold_commas_can_be_given(
     model: Path, titles: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reclm.data.catalog import Catalog, Item
+    from incatalog.data.catalog import Catalog, Item
 
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
@@ -293,7 +294,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
     # None in the place of a module is what Python takes for one that cannot be found.
     program = (
         f"import sys; sys.modules[{missing!r}] = None;"
-        "from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from incatalog.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [*command.split(), *flags, "--out", str(tmp_path / "out")]
     done = subprocess.run(
@@ -301,7 +302,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: {missing} is not installed; run: pip install 'reclm[{extra}]'\n"
+        f"error: {missing} is not installed; run: pip install 'incatalog[{extra}]'\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -309,21 +310,21 @@ def test_a_missing_package_is_named_before_anything_is_done(
 def test_a_package_that_is_missed_on_the_way_is_one_line_too(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['jaxtyping'] = None;"
-        "from reclm.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from incatalog.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["train", "merge", "--run", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 2
-    assert done.stderr == "error: jaxtyping is not installed; run: pip install 'reclm'\n"
+    assert done.stderr == "error: jaxtyping is not installed; run: pip install 'incatalog'\n"
 
 
 def test_output_that_cannot_be_written_is_one_line(model: Path) -> None:
     for arguments in (["--version"], ["recommend", "--model", str(model), "--history", "m1"]):
         with Path("/dev/full").open("wb") as full:
             done = subprocess.run(
-                [RECLM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=100
+                [INCATALOG, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=100
             )
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == (
@@ -337,7 +338,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     # Closed before anything is written to it.
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([RECLM, "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=100)
+    done = subprocess.run([INCATALOG, "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=100)
     os.close(writer)
     assert done.returncode == 141
     assert done.stderr == b""
@@ -346,7 +347,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that may write no file larger than that."""
     return subprocess.run(
-        [RECLM, *arguments],
+        [INCATALOG, *arguments],
         capture_output=True,
         text=True,
         timeout=100,
@@ -358,8 +359,8 @@ def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_training_without_room_says_so_and_goes_on_later(
     tmp_path: Path, titles: tuple[str, ...], size: int
 ) -> None:
-    from reclm.data.catalog import Catalog, Item
-    from reclm.data.interactions import Histories
+    from incatalog.data.catalog import Catalog, Item
+    from incatalog.data.interactions import Histories
 
     data, out = tmp_path / "data", tmp_path / "run"
     catalog = Catalog.from_items([Item(f"i{row}", title) for row, title in enumerate(titles)])
@@ -380,6 +381,6 @@ def test_a_training_without_room_says_so_and_goes_on_later(
     assert "cannot be written (" in line
     assert "limit of file sizes" in line
     assert not list(tmp_path.rglob("*.partial"))
-    done = subprocess.run([RECLM, *arguments], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([INCATALOG, *arguments], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert (out / "reclm.json").exists()
+    assert (out / "incatalog.json").exists()

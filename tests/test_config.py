@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import typing
 from pathlib import Path
 
 import pytest
 
-from reclm import config
-from reclm.cli import COMMANDS
-from reclm.flags import field_help, parse
+import incatalog
+from incatalog.cli import COMMANDS
+from incatalog.flags import field_help, parse
 
+_HOMES = sorted(
+    ".".join(path.relative_to(Path(incatalog.__file__).parents[1]).with_suffix("").parts)
+    for path in Path(incatalog.__file__).parent.rglob("*.py")
+    if path.name in {"settings.py", "config.py"}
+)
 SETTINGS = [
     member
-    for _, member in inspect.getmembers(config, inspect.isclass)
-    if member.__module__ == config.__name__
+    for home in map(importlib.import_module, _HOMES)
+    for _, member in inspect.getmembers(home, inspect.isclass)
+    if member.__module__ == home.__name__
 ]
 VALUES = {str: "word", Path: "some/where", tuple[str, ...]: "word"}
 MADE = {str: "word", Path: Path("some/where"), tuple[str, ...]: ("word",)}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reclm.devices import resolve_device, trains_on_cpu
-from reclm.errors import ConfigError
+from incatalog.devices import resolve_device, trains_on_cpu
+from incatalog.errors import ConfigError
 
 
 def test_auto_takes_cuda_where_there_is_one() -> None:

@@ -4,15 +4,15 @@ import inspect
 
 import pytest
 
-from reclm import errors
-from reclm.errors import DataError, MissingExtraError, ReclmError, require
+from incatalog import errors
+from incatalog.errors import DataError, IncatalogError, MissingExtraError, require
 
 
 def test_every_error_belongs_to_the_family():
     found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind is not None]
     for kind in found:
         if issubclass(kind, Exception):
-            assert issubclass(kind, ReclmError)
+            assert issubclass(kind, IncatalogError)
             assert kind.__doc__
     assert issubclass(errors.NoItemLeftError, errors.CatalogError)
 
@@ -31,7 +31,7 @@ def test_require_hands_on_the_module():
 def test_missing_dependency_names_its_extra(module):
     with pytest.raises(MissingExtraError) as caught:
         require(module, extra="serve")
-    assert str(caught.value) == f"{module} is not installed; run: pip install 'reclm[serve]'"
+    assert str(caught.value) == f"{module} is not installed; run: pip install 'incatalog[serve]'"
     assert isinstance(caught.value, ImportError)
 
 
@@ -40,4 +40,4 @@ def test_a_broken_dependency_is_not_called_missing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="its_own_dependency") as caught:
         require("installed_but_broken", extra="train")
-    assert not isinstance(caught.value, ReclmError)
+    assert not isinstance(caught.value, IncatalogError)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.errors import ArtifactError
-from reclm.journal import Journal
+from incatalog.errors import ArtifactError
+from incatalog.journal import Journal
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

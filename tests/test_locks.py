@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from reclm.artifacts import MANIFEST, fingerprint, open_run, read_json
-from reclm.errors import ArtifactError
-from reclm.locks import LOCK_FILE, lock_folder
+from incatalog.artifacts import MANIFEST, fingerprint, open_run, read_json
+from incatalog.errors import ArtifactError
+from incatalog.locks import LOCK_FILE, lock_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Holder:
             import os, sys, time
             from dataclasses import dataclass
             from pathlib import Path
-            from reclm.artifacts import open_run
+            from incatalog.artifacts import open_run
             @dataclass(frozen=True)
             class StageConfig:
                 out: Path
@@ -115,7 +115,7 @@ def test_a_worker_that_ends_leaves_the_lock_to_its_run(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     refused = subprocess.run(
         [sys.executable, "-c", "import sys; from pathlib import Path;"
-         "from reclm.locks import lock_folder; lock_folder(Path(sys.argv[1]))",
+         "from incatalog.locks import lock_folder; lock_folder(Path(sys.argv[1]))",
          str(tmp_path / "run")], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert f"process {os.getpid()} is writing into it" in refused.stderr

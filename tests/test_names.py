@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from reclm.errors import ConfigError
-from reclm.names import names, quoted_name
+from incatalog.errors import ConfigError
+from incatalog.names import names, quoted_name
 
 KNOWN = ("a", "b", "Toys, Games", "x,y", "x", "y", 'The "Best", Inc.', '12" vinyl', '"Al"')
 

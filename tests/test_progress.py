@@ -5,12 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from reclm.progress import _clock, with_progress
+from incatalog.progress import _clock, with_progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_hands_on_every_batch(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reclm.progress._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("incatalog.progress._SECONDS_BETWEEN_LINES", 0.0)
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal)
     batches = [[1, 2], [3, 4], [5]]

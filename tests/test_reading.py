@@ -4,9 +4,9 @@ import codecs
 
 import pytest
 
-from reclm.artifacts import read_json
-from reclm.errors import DataError
-from reclm.reading import parse_json, read_text
+from incatalog.artifacts import read_json
+from incatalog.errors import DataError
+from incatalog.reading import parse_json, read_text
 
 
 def test_a_mark_is_passed_over_in_either_encoding(tmp_path) -> None:

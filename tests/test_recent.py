@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from reclm.recent import RecentlyUsed
+from incatalog.recent import RecentlyUsed
 
 
 def test_the_one_whose_use_is_longest_ago_leaves() -> None:

@@ -13,16 +13,16 @@ import pytest
 import torch
 import yaml
 
-from reclm import Catalog, Item, Recommender
-from reclm.backbone import merge_run
-from reclm.cli import COMMANDS, main
-from reclm.config import MergeConfig
-from reclm.data.interactions import Histories
-from reclm.flags import parse
-from reclm.items.semantic_ids import SemanticIds
-from reclm.items.vectors import load_vectors, save_vectors
-from reclm.teacher.client import load_teacher
-from reclm.teacher.sasrec import SasRec, SasRecSizes, save_network
+from incatalog import Catalog, Item, Recommender
+from incatalog.cli import COMMANDS, main
+from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.data.interactions import Histories
+from incatalog.data.vectors import load_vectors, save_vectors
+from incatalog.flags import parse
+from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
+from incatalog.teacher.teacher import load_teacher
+from incatalog.training.merge import merge_run
+from incatalog.training.settings import MergeConfig
 
 _ROOT = Path(__file__).resolve().parents[1] / "recipes"
 _PUBLISHED = _ROOT / "published"
@@ -188,7 +188,7 @@ def test_a_tiny_model_of_each_method_holds_conversations(
 
 @pytest.mark.parametrize("recipe", _GRPO, ids=name)
 def test_grpo_takes_two_steps(recipe: Path, tmp_path: Path, world: World, trained: Path) -> None:
-    pytest.importorskip("trl", reason="GRPO needs trl: pip install 'reclm[grpo]'")
+    pytest.importorskip("trl", reason="GRPO needs trl: pip install 'incatalog[grpo]'")
     flags: list[object] = ["--model", trained, "--data", world.data]
     if "teacher" in yaml.safe_load(recipe.read_text(encoding="utf-8"))["reward"]:
         flags += ["--teacher", world.teacher]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reclm.errors import ArtifactError
-from reclm.snapshot import load_snapshot, save_snapshot
+from incatalog.errors import ArtifactError
+from incatalog.snapshot import load_snapshot, save_snapshot
 
 
 @pytest.fixture

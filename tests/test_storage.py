@@ -15,10 +15,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reclm.artifacts import atomic_folder, atomic_path
-from reclm.backbone import Backbone, ModelSpec, save_model
-from reclm.errors import StorageError
-from reclm.storage import follow_umask, storage_fault, writing
+from incatalog.artifacts import atomic_folder, atomic_path
+from incatalog.errors import StorageError
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
+from incatalog.storage import follow_umask, storage_fault, writing
 
 
 def write_text(path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from reclm import Catalog, Item, Recommender
-from reclm.backbone import Backbone, ModelSpec
-from reclm.decoding.packed import PackedModel
+from incatalog import Catalog, Item, Recommender
+from incatalog.model.backbone import Backbone
+from incatalog.model.spec import ModelSpec
+from incatalog.packed.model import PackedModel
 
 SPEC = ModelSpec(base="tiny")
 QUESTION = [{"role": "user", "content": "Something for a rainy evening, please."}]
@@ -192,7 +193,7 @@ def interruptions(action: Callable[[], Any]) -> Iterator[int]:
 
         def trace(frame: FrameType, event: str, _: Any, at: int = number) -> None:
             nonlocal calls
-            if event == "call" and "/reclm/decoding/" in frame.f_code.co_filename:
+            if event == "call" and "/incatalog/decoding/" in frame.f_code.co_filename:
                 calls += 1
                 if calls == at + 1:
                     raise KeyboardInterrupt

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from reclm.artifacts import MANIFEST, read_json
-from reclm.config import AmazonConfig, CheckConfig
-from reclm.data.amazon import prepare_amazon
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.data.validation import check
-from reclm.errors import ConfigError, DataError
+from incatalog.artifacts import MANIFEST, read_json
+from incatalog.data.amazon import prepare_amazon
+from incatalog.data.catalog import Catalog
+from incatalog.data.check import check
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.settings import AmazonConfig, CheckConfig
+from incatalog.errors import ConfigError, DataError
 
 
 def review(user: str, item: str, time: int) -> dict[str, Any]:

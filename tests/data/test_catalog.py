@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
-from reclm.errors import CatalogError, DataError
+from incatalog.data.catalog import CATEGORIES, METAS, Catalog, Item
+from incatalog.errors import CatalogError, DataError
 
 ITEMS = (
     Item("a", "Apple", "Red.", ("fruit",)),

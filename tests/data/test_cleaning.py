@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.cleaning import clean_title, is_page_code, is_price, plain_text, unescape
+from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text, unescape
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.documents import entries, identifier, json_lines, text_lines
-from reclm.errors import DataError
+from incatalog.data.documents import entries, identifier, json_lines, text_lines
+from incatalog.errors import DataError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

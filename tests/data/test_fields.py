@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reclm.data.fields import id_field, id_problem, text_field, text_fields
-from reclm.errors import DataError
+from incatalog.data.fields import id_field, id_problem, text_field, text_fields
+from incatalog.errors import DataError
 
 PATH = Path("f")
 NO_TEXT = [

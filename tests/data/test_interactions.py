@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import SEQUENCES, Histories, k_core, leave_one_out
-from reclm.errors import CatalogError, ConfigError, DataError
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import SEQUENCES, Histories, k_core, leave_one_out
+from incatalog.errors import CatalogError, ConfigError, DataError
 
 CATALOG = Catalog.from_items([Item(i, i.upper()) for i in "abcde"], "letters")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reclm.config import MovieLensConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories
-from reclm.data.movielens import prepare_movielens, recbole_movielens
-from reclm.errors import ConfigError, DataError
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories
+from incatalog.data.movielens import prepare_movielens, recbole_movielens
+from incatalog.data.settings import MovieLensConfig
+from incatalog.errors import ConfigError, DataError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"

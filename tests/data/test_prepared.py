@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reclm.artifacts import MANIFEST, read_json, write_json
-from reclm.data.catalog import CATEGORIES, METAS, Catalog, Item
-from reclm.data.interactions import SEQUENCES, Histories
-from reclm.data.prepared import Prepared, write_prepared
-from reclm.errors import ArtifactError, CatalogError
+from incatalog.artifacts import MANIFEST, read_json, write_json
+from incatalog.data.catalog import CATEGORIES, METAS, Catalog, Item
+from incatalog.data.interactions import SEQUENCES, Histories
+from incatalog.data.prepared import Prepared, write_prepared
+from incatalog.errors import ArtifactError, CatalogError
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def test_other_files_are_never_replaced(tmp_path, source) -> None:
         write(tmp_path, source)
     mine = tmp_path / "mine"
     CATALOG.save(mine)
-    with pytest.raises(ArtifactError, match="`reclm data` did not write"):
+    with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
         write(mine, source)
     write_json(mine / MANIFEST, {"stage": "teacher fit"})
-    with pytest.raises(ArtifactError, match="`reclm data` did not write"):
+    with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
         write(mine, source)
     assert (mine / METAS).exists()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reclm.data.questions import Question, load_questions
-from reclm.errors import DataError
+from incatalog.data.questions import Question, load_questions
+from incatalog.errors import DataError
 
 
 def test_pairs_and_sharegpt_conversations_are_read(tmp_path: Path) -> None:

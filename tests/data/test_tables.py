@@ -11,12 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reclm.artifacts import MANIFEST, read_json
-from reclm.config import TableConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories
-from reclm.data.tables import prepare_table
-from reclm.errors import ConfigError, DataError
+from incatalog.artifacts import MANIFEST, read_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories
+from incatalog.data.settings import TableConfig
+from incatalog.data.tables import prepare_table
+from incatalog.errors import ConfigError, DataError
 
 ITEMS = "item_id,title\na,Apple\nb,Beet\nc,Cherry\n"
 CLICKS = "user_id,item_id,timestamp\nu,b,2\nu,a,1\nu,c,3\nv,a,1\nv,b,2\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.data.times import Times
-from reclm.errors import DataError
+from incatalog.data.times import Times
+from incatalog.errors import DataError
 
 
 def ranks(*cells: Any) -> list[int]:

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.decoding.lookahead import Guess, Lookahead, Path, branches
-from reclm.items.trie import ItemTrie
+from incatalog.decoding.lookahead import Lookahead, Path
+from incatalog.packed.branches import Guess, branches
+from incatalog.trie.trie import ItemTrie
 from worlds import token_rows
 
 # Node 0: 4, 5 or 9.  Behind 4 5: 6 or 7.  Behind 4 5 6: 8 or the close.  Behind 5 5: 4 or 6.

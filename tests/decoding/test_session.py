@@ -14,19 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reclm.decoding.constraint import ExcludedItems
-from reclm.decoding.generate import (
-    Completion,
-    Engine,
-    Event,
-    Finished,
-    Grounding,
-    ItemDone,
-    Request,
-    Scaffold,
-)
-from reclm.errors import BackboneError, ConfigError, TokenizerError
-from reclm.items.trie import ItemTrie
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.decoding.engine import Engine
+from incatalog.decoding.events import Completion, Event, Finished, ItemDone
+from incatalog.decoding.request import Grounding, Request, Scaffold
+from incatalog.errors import BackboneError, ConfigError, TokenizerError
+from incatalog.trie.trie import ItemTrie
 from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, closed, make_model, read, token_rows, words
 
 thorough = settings(

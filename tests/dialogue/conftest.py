@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from reclm.dialogue.render import Renderer
-from reclm.items.tokens import ItemTokens
+from incatalog.dialogue.render import Renderer
+from incatalog.items.tokens import ItemTokens
 
 
 @pytest.fixture(scope="session")

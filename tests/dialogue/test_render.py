@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
-from reclm.errors import CatalogError, DataError, TokenizerError
-from reclm.items.tokens import ItemTokens
+from incatalog.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
+from incatalog.errors import CatalogError, DataError, TokenizerError
+from incatalog.items.tokens import ItemTokens
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 WITH_SYSTEM = ("chatml", "gpt2", "llama2", "llama3", "sentencepiece")

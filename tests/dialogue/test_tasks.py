@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from reclm.data.chat import Turn
-from reclm.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
-from reclm.dialogue.tasks import (
+from incatalog.data.conversations import Turn
+from incatalog.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
+from incatalog.dialogue.tasks import (
     alignment_messages,
     first_exchange,
     fit_history,
@@ -19,8 +19,8 @@ from reclm.dialogue.tasks import (
     recommend_messages,
     with_exchange,
 )
-from reclm.dialogue.templates import AlignmentWording, Wording, wordings
-from reclm.errors import ConfigError, DataError
+from incatalog.dialogue.templates import AlignmentWording, Wording, wordings
+from incatalog.errors import ConfigError, DataError
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 WORDING = Wording("w", "I saw {history}; give me {item_count}.")

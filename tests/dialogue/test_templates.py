@@ -4,14 +4,14 @@ import string
 
 import pytest
 
-from reclm.dialogue.templates import (
+from incatalog.dialogue.templates import (
     ALIGNMENT_WORDINGS,
     TEST_WORDINGS,
     TRAIN_WORDINGS,
     wording_named,
     wordings,
 )
-from reclm.errors import ConfigError
+from incatalog.errors import ConfigError
 
 
 def fields(instruction: str) -> set[str]:

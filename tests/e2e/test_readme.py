@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from browser import Watched, chromium
-from reclm.demo import METHODS
+from incatalog.demo import METHODS
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = sorted((_ROOT / "docs").glob("*.md"))

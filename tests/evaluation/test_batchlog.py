@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.errors import ArtifactError, ConfigError
-from reclm.evaluation.batchlog import BatchLog, Shards, in_batches
-from reclm.journal import Journal
+from incatalog.errors import ArtifactError, ConfigError
+from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
+from incatalog.journal import Journal
 
 ALONE = Shards()
 

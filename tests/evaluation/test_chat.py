@@ -14,16 +14,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reclm.config import EvaluateChatConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Histories, Holdout, leave_one_out
-from reclm.data.questions import Question
-from reclm.errors import ConfigError, DataError
-from reclm.evaluation.chat import count_mentions, evaluate_chat
-from reclm.evaluation.rounds import Rounds, first_rounds, plan_rounds, score_rounds
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Histories, Holdout, leave_one_out
+from incatalog.data.questions import Question
+from incatalog.errors import ConfigError, DataError
+from incatalog.evaluation.chat import count_mentions, evaluate_chat
+from incatalog.evaluation.rounds import Rounds, first_rounds, plan_rounds, score_rounds
+from incatalog.evaluation.settings import EvaluateChatConfig
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 USERS = 4
 REPLY = "It takes 7 days."
@@ -60,9 +60,10 @@ def model(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from reclm.backbone import ModelSpec, save_model
-    from reclm.dialogue.render import ItemRef, Message, Text
-    from reclm.recommender import Recommender
+    from incatalog.dialogue.render import ItemRef, Message, Text
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
+    from incatalog.recommender.recommender import Recommender
 
     catalog = Catalog.load(data)
     backbone = copy.deepcopy(tiny_backbone)
@@ -142,9 +143,10 @@ def test_three_rounds_are_scored(
 def test_an_alias_in_free_text_is_a_name_of_the_catalog(
     tmp_path: Path, data: Path, questions: Path, model: Path
 ) -> None:
-    from reclm.backbone import load_spec, save_model
-    from reclm.items.aliases import Aliases
-    from reclm.recommender import Recommender
+    from incatalog.items.aliases import Aliases
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import load_spec
+    from incatalog.recommender.recommender import Recommender
 
     folder = tmp_path / "spelled"
     backbone = Recommender.from_pretrained(model, "cpu").backbone
@@ -177,7 +179,7 @@ def test_a_killed_run_goes_on_in_two_processes_and_ends_with_the_same_bytes(
     chat.write_text(json.dumps([{"conversations": turns}] * 5))
     run(model, data, questions, tmp_path / "whole", batch_size=1, chat=chat)
     out = tmp_path / "killed"
-    flags = ["reclm.cli", "evaluate", "chat", "--model", str(model), "--data", str(data)]
+    flags = ["incatalog.cli", "evaluate", "chat", "--model", str(model), "--data", str(data)]
     flags += ["--questions", str(questions), "--out", str(out), "--chat", str(chat), "--k", "3"]
     flags += ["--batch-size", "1", "--bootstrap", "50", "--device", "cpu"]
     flags += ["--max-new-tokens", "48"]
@@ -203,7 +205,9 @@ def test_a_killed_run_goes_on_in_two_processes_and_ends_with_the_same_bytes(
 def test_smollm2_holds_conversations(
     tmp_path: Path, data: Path, questions: Path, smollm2_folder: Path
 ) -> None:
-    from reclm.backbone import ModelSpec, load_backbone, save_model
+    from incatalog.model.backbone import load_backbone
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     save_model(
         tmp_path / "model", load_backbone(smollm2_folder, device="cpu"), ModelSpec(base="smollm2")

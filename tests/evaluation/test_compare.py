@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reclm.cli import main
-from reclm.config import EvaluateCompareConfig
-from reclm.errors import ArtifactError, ConfigError, DataError, ReclmError
-from reclm.evaluation.compare import evaluate_compare, holm, permutation_p
+from incatalog.cli import main
+from incatalog.errors import ArtifactError, ConfigError, DataError, IncatalogError
+from incatalog.evaluation.compare import evaluate_compare, holm, permutation_p
+from incatalog.evaluation.settings import EvaluateCompareConfig
 
 
 def make_run(folder: Path, method: str, hits: list[float], **columns: Any) -> str:
@@ -89,7 +89,7 @@ def test_the_command_takes_runs_side_by_side(
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    tmp_path: Path, change: dict[str, Any], error: type[ReclmError], message: str
+    tmp_path: Path, change: dict[str, Any], error: type[IncatalogError], message: str
 ) -> None:
     runs = (
         make_run(tmp_path / "one", "a", [0.0, 1.0]),

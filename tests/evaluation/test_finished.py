@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from reclm.artifacts import write_json
-from reclm.errors import ArtifactError
-from reclm.evaluation.finished import read_finished, read_lines, read_users
+from incatalog.artifacts import write_json
+from incatalog.errors import ArtifactError
+from incatalog.evaluation.finished import read_finished, read_lines, read_users
 
 STAGES = ("evaluate recommend", "evaluate chat")
 
@@ -70,7 +70,7 @@ def test_a_damaged_line_is_named(run: Path, second: bytes) -> None:
 
 
 def test_other_and_unfinished_runs_are_named(run: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds `reclm evaluate recommend`; expected"):
+    with pytest.raises(ArtifactError, match="holds `incatalog evaluate recommend`; expected"):
         read_finished(run, ("evaluate chat",))
     manifest = json.loads((run / "manifest.json").read_text())
     write_json(run / "manifest.json", manifest | {"status": "running"})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reclm.evaluation.freetext import TitleFinder
+from incatalog.evaluation.freetext import TitleFinder
 
 TITLES = ("Night Train to Lisbon (1996)", "Night Train (1959)", "Zebra", "12 Hungry Men (1957)")
 LEARNT = ("Silent Pines (1974)",)

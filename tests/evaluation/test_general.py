@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reclm.config import EvaluateGeneralConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.errors import ConfigError
-from reclm.evaluation.general import evaluate_general, side_by_side
+from incatalog.data.catalog import Catalog, Item
+from incatalog.errors import ConfigError
+from incatalog.evaluation.general import evaluate_general, side_by_side
+from incatalog.evaluation.settings import EvaluateGeneralConfig
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 QUESTIONS = [
     {"question": "Sea of", "choices": ["Glass", "Tuesday"], "label": 0},
@@ -26,7 +26,8 @@ QUESTIONS = [
 def model(
     tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
 ) -> Path:
-    from reclm.backbone import ModelSpec, save_model
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, tiny_backbone, ModelSpec(base="tiny"))
@@ -52,7 +53,7 @@ def tasks(folder: Path) -> Path:
 def test_a_local_task_is_scored_as_by_hand(
     tmp_path: Path, model: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("lm_eval", reason="needs the extra: pip install 'reclm[lm-eval]'")
+    pytest.importorskip("lm_eval", reason="needs the extra: pip install 'incatalog[lm-eval]'")
     import torch
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.dialogue.render import Message, Renderer, Text
-from reclm.evaluation.perplexity import answer_loss, perplexity
-from reclm.items.tokens import ItemTokens
+from incatalog.dialogue.render import Message, Renderer, Text
+from incatalog.evaluation.perplexity import answer_loss, perplexity
+from incatalog.items.tokens import ItemTokens
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 
 def test_loss_is_that_of_the_answers_tokens_one_by_one(

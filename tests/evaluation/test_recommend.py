@@ -16,17 +16,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reclm.artifacts import read_json, write_json
-from reclm.config import EvaluateRecommendConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Histories, Holdout
-from reclm.errors import ArtifactError, ConfigError, DataError
-from reclm.evaluation.answers import Named
-from reclm.evaluation.recommend import evaluate_recommend, sample_users, score
+from incatalog.artifacts import read_json, write_json
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Histories, Holdout
+from incatalog.errors import ArtifactError, ConfigError, DataError
+from incatalog.evaluation.reader import Named
+from incatalog.evaluation.recommend import evaluate_recommend, sample_users, score
+from incatalog.evaluation.settings import EvaluateRecommendConfig
 from serving import served
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 METRICS = {
     *(f"{name}@{k}" for name in ("HR", "NDCG", "MRR", "Recall") for k in (1, 5, 10)),
@@ -60,7 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> P
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_backbone: Backbone) -> Path:
-    from reclm.backbone import ModelSpec, save_model
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, tiny_backbone, ModelSpec(base="tiny"))
@@ -76,10 +77,11 @@ def trained_model(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from reclm.backbone import ModelSpec, save_model
-    from reclm.dialogue.tasks import recommend_messages
-    from reclm.dialogue.templates import wordings
-    from reclm.recommender import Recommender
+    from incatalog.dialogue.tasks import recommend_messages
+    from incatalog.dialogue.templates import wordings
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
+    from incatalog.recommender.recommender import Recommender
 
     catalog = Catalog.load(data)
     backbone = copy.deepcopy(tiny_backbone)
@@ -205,9 +207,9 @@ def test_validation_split_holds_out_the_item_before(tmp_path: Path, data: Path) 
 
 
 def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> None:
-    from reclm.config import TeacherFitConfig
-    from reclm.teacher.client import load_teacher
-    from reclm.teacher.fit import fit_teacher
+    from incatalog.teacher.fit import fit_teacher
+    from incatalog.teacher.settings import TeacherFitConfig
+    from incatalog.teacher.teacher import load_teacher
 
     fit_teacher(
         TeacherFitConfig(
@@ -227,9 +229,9 @@ def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> 
 
 
 def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None:
-    from reclm.config import TeacherFitConfig
-    from reclm.teacher.client import load_teacher
-    from reclm.teacher.fit import fit_teacher
+    from incatalog.teacher.fit import fit_teacher
+    from incatalog.teacher.settings import TeacherFitConfig
+    from incatalog.teacher.teacher import load_teacher
 
     folder, catalog = tmp_path / "teacher", Catalog.load(data)
     fit_teacher(TeacherFitConfig(data=data, out=folder, epochs=1, hidden=8, inner=8, device="cpu"))
@@ -243,9 +245,9 @@ def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None
 def test_a_model_is_asked_with_as_much_history_as_in_its_training(
     tmp_path: Path, data: Path, model: Path
 ) -> None:
-    spec = read_json(model / "reclm.json")
+    spec = read_json(model / "incatalog.json")
     short = shutil.copytree(model, tmp_path / "short")
-    write_json(short / "reclm.json", {**spec, "max_history": 2})
+    write_json(short / "incatalog.json", {**spec, "max_history": 2})
     _, found = run(tmp_path / "found", short, data)
     _, expected = run(tmp_path / "expected", model, data, max_history=2)
     _, longer = run(tmp_path / "longer", model, data)
@@ -257,7 +259,7 @@ def test_a_model_is_asked_with_as_much_history_as_in_its_training(
 def test_grounded_model_names_what_it_recommends(
     tmp_path: Path, data: Path, model: Path, decode: Any
 ) -> None:
-    from reclm.recommender import Recommender
+    from incatalog.recommender.recommender import Recommender
 
     summary, users = run(
         tmp_path / "out", model, data, k=4, max_history=3, exclude_seen=True, decode=decode
@@ -279,8 +281,8 @@ def test_grounded_model_names_what_it_recommends(
 def test_items_count_once_and_not_their_spellings(
     tmp_path: Path, data: Path, trained_model: Path, decode: Any
 ) -> None:
-    from reclm.backbone import load_model, save_model
-    from reclm.items.aliases import Aliases
+    from incatalog.items.aliases import Aliases
+    from incatalog.model.saved import load_model, save_model
 
     catalog = Catalog.load(data)
     # What the model has learnt by heart are now the names of other items, two of them of one.
@@ -327,7 +329,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     # So many resamples leave time to kill it between its first batch and its end.
     run(tmp_path / "whole", model, data, k=2, batch_size=3, bootstrap=10_000)
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "reclm.cli", "evaluate", "recommend"]
+    command = [sys.executable, "-m", "incatalog.cli", "evaluate", "recommend"]
     command += ["--model", str(model), "--data", str(data), "--out", str(out), "--k", "2"]
     command += ["--batch-size", "3", "--bootstrap", "10000", "--device", "cpu"]
     log = out / "batches-0.jsonl"
@@ -352,7 +354,7 @@ def test_processes_share_the_users_and_write_the_same_bytes(
     # No GPU is asked for, and none is needed: the processes have to find one another without.
     run(tmp_path / "alone", model, data, k=2, batch_size=3)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", "-m", "reclm.cli", "evaluate", "recommend"]
+    command += ["--nproc_per_node", "2", "-m", "incatalog.cli", "evaluate", "recommend"]
     command += ["--model", str(model), "--data", str(data), "--out", str(tmp_path / "two")]
     command += ["--k", "2", "--batch-size", "3", "--bootstrap", "100"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Holdout
-from reclm.evaluation.answers import Named
-from reclm.evaluation.beyond import coverage
-from reclm.evaluation.recommend import score
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Holdout
+from incatalog.evaluation.reader import Named
+from incatalog.evaluation.recommend import score
+from incatalog.metrics import coverage
 
 USERS, ITEMS, K = 80, 200, 10
 

@@ -14,19 +14,19 @@ import polars as pl
 import pytest
 import torch
 
-from reclm.config import EvaluateRecommendConfig, EvaluateRetrievalConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.errors import ConfigError, VectorError
-from reclm.evaluation.recommend import evaluate_recommend
-from reclm.evaluation.retrieval import Places, evaluate_retrieval, look_at
-from reclm.items.vectors import save_vectors
-from reclm.journal import Journal
-from reclm.recommender import Recommender
-from reclm.retrieval import RetrievalHead
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.vectors import save_vectors
+from incatalog.errors import ConfigError, VectorError
+from incatalog.evaluation.recommend import evaluate_recommend
+from incatalog.evaluation.retrieval import Places, evaluate_retrieval, look_at
+from incatalog.evaluation.settings import EvaluateRecommendConfig, EvaluateRetrievalConfig
+from incatalog.journal import Journal
+from incatalog.model.head import RetrievalHead
+from incatalog.recommender.recommender import Recommender
 
 if TYPE_CHECKING:
-    from reclm.backbone import Backbone
+    from incatalog.model.backbone import Backbone
 
 DIM = 6
 
@@ -47,12 +47,13 @@ def data(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> P
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_backbone: Backbone) -> Path:
-    from reclm.backbone import ModelSpec, save_model
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     folder = tmp_path_factory.mktemp("model")
     catalog = Catalog.load(data)
     vectors = np.random.default_rng(0).standard_normal((len(catalog), DIM)).astype(np.float32)
-    head = RetrievalHead.create(32, vectors, origin="reclm items embed --model minilm")
+    head = RetrievalHead.create(32, vectors, origin="incatalog items embed --model minilm")
     backbone = dataclasses.replace(tiny_backbone, head=head)
     save_model(folder, backbone, ModelSpec(base="tiny", method="ret"))
     catalog.save(folder)
@@ -125,7 +126,15 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     options: dict[str, Any] = {"batch_size": 2}
     evaluate_retrieval(settings(model, data, tmp_path / "whole", **options))
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "reclm.cli", "evaluate", "retrieval", "--model", str(model)]
+    command = [
+        sys.executable,
+        "-m",
+        "incatalog.cli",
+        "evaluate",
+        "retrieval",
+        "--model",
+        str(model),
+    ]
     command += ["--data", str(data), "--out", str(out), "--k", "4", "--batch-size", "2"]
     command += ["--bootstrap", "50", "--device", "cpu"]
     log = out / "batches-0.jsonl"
@@ -169,7 +178,7 @@ def test_another_catalog_is_served_with_its_vectors(tmp_path: Path, model: Path)
     data = make_data(tmp_path / "books", tuple(f"Book {row}" for row in range(20)))
     path = tmp_path / "books.npy"
     save_vectors(path, np.random.default_rng(5).standard_normal((20, DIM)).astype(np.float32))
-    with pytest.raises(VectorError, match="reclm items embed --model minilm --data"):
+    with pytest.raises(VectorError, match="incatalog items embed --model minilm --data"):
         evaluate_retrieval(settings(model, data, tmp_path / "without"))
     config = settings(model, data, tmp_path / "with", vectors=str(path))
     evaluate_retrieval(config)
@@ -194,7 +203,7 @@ def test_settings_that_cannot_work_are_named(tmp_path: Path, data: Path, model: 
         ({"cutoff": 0}, "--cutoff: expected at least 1, got 0"),
         ({"users": -1}, "--users: expected 0 or more"),
         ({"vectors": "nowhere.npy"}, r"--vectors nowhere\.npy: no such file"),
-        ({"vectors": str(model / "reclm.json")}, "has those of this catalog; leave it out"),
+        ({"vectors": str(model / "incatalog.json")}, "has those of this catalog; leave it out"),
     ):
         with pytest.raises(ConfigError, match=message):
             evaluate_retrieval(settings(model, data, tmp_path / str(changes), **changes))
@@ -205,7 +214,8 @@ def test_settings_that_cannot_work_are_named(tmp_path: Path, data: Path, model: 
 def test_model_that_writes_titles_has_no_head_to_score(
     tmp_path: Path, data: Path, tiny_backbone: Backbone
 ) -> None:
-    from reclm.backbone import ModelSpec, save_model
+    from incatalog.model.saved import save_model
+    from incatalog.model.spec import ModelSpec
 
     save_model(tmp_path / "cgen", tiny_backbone, ModelSpec(base="tiny"))
     Catalog.load(data).save(tmp_path / "cgen")

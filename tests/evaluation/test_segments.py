@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Holdout
-from reclm.evaluation.segments import segment_results, user_groups
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Holdout
+from incatalog.evaluation.segments import segment_results, user_groups
 
 
 def test_users_are_grouped_by_target_history_and_category() -> None:

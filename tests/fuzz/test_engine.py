@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.decoding.constraint import ExcludedItems
-from reclm.decoding.generate import Completion, Engine, Finished, Grounding, Request, Scaffold
-from reclm.decoding.retrieve import ItemRetriever
-from reclm.errors import ReclmError
-from reclm.items.trie import ItemTrie
-from reclm.retrieval import RetrievalHead
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.decoding.engine import Engine
+from incatalog.decoding.events import Completion, Finished
+from incatalog.decoding.request import Grounding, Request, Scaffold
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.errors import IncatalogError
+from incatalog.model.head import RetrievalHead
+from incatalog.trie.trie import ItemTrie
 from worlds import EOI, FIRST_WORD, SOI, STOP, VOCAB, closed, make_model, read
 
 TEMPERATURES = (0.0, 0.0, 5e-324, 1e-310, 1e-20, 0.5, 1.0, 3.0, 1e30, 1e308)
@@ -116,7 +118,7 @@ def test_every_span_is_an_item_of_its_version(fuzz: Any) -> None:
                 request, excluded = draw_request(random, catalog)
                 try:
                     asked[session.add(request)] = (request, excluded, catalog)
-                except ReclmError as error:
+                except IncatalogError as error:
                     fuzz.refuse(error)
             if asked and random.random() < 0.05:
                 gone = int(random.choice(sorted(asked)))

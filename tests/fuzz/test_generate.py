@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import LogitsProcessor, WatermarkingConfig
 
-from reclm import ItemConstrainedLogitsProcessor, ItemTrie
-from reclm.errors import ReclmError
+from incatalog import ItemConstrainedLogitsProcessor, ItemTrie
+from incatalog.errors import IncatalogError
 from worlds import EOI, FIRST_WORD, PAD, SOI, STOP, VOCAB, choices, make_model, opened
 
 NEW_TOKENS = 40
@@ -249,7 +249,7 @@ def test_every_span_is_an_item_or_there_is_an_error(fuzz: Any) -> None:
                         output_scores=True,
                         **options,
                     )
-            except ReclmError as error:
+            except IncatalogError as error:
                 fuzz.refuse(error)
                 continue
             except Exception as error:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.decoding.beam import ItemBeam, Slot
-from reclm.decoding.constraint import ExcludedItems
-from reclm.decoding.retrieve import ItemRanking, ItemRetriever
-from reclm.items.trie import ItemTrie
-from reclm.retrieval import RetrievalHead
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.decoding.ranking import ItemBeam, ItemRanking
+from incatalog.decoding.request import Slot
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.model.head import RetrievalHead
+from incatalog.trie.trie import ItemTrie
 from worlds import EOI, FIRST_WORD, SOI, VOCAB, choices, make_model
 
 

@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from chatting import HOSTILE, Server
-from reclm import Catalog, Item
-from reclm.backbone import Backbone, ModelSpec, save_model
+from incatalog import Catalog, Item
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
 
 CLIENTS = 12
 GENRES = ("Drama", "Comedy, Dark", "Crime")
@@ -119,7 +121,11 @@ def draw_question(random: np.random.Generator, known: list[str]) -> tuple[str, A
         decode = str(random.choice(["beam", "list"]))
         return "/v1/recommendations", {**common, "k": int(random.integers(1, 30)), "decode": decode}
     text = " ".join(random.choice(WORDS, 3).tolist())
-    body: dict[str, Any] = {**common, "model": "reclm", "max_tokens": int(random.integers(1, 60))}
+    body: dict[str, Any] = {
+        **common,
+        "model": "incatalog",
+        "max_tokens": int(random.integers(1, 60)),
+    }
     body["messages"] = [{"role": "user", "content": text}]
     if random.random() < 0.3:
         body["messages"].insert(0, {"role": "assistant", "content": text[::-1]})

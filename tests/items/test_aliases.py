@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from reclm.artifacts import write_json
-from reclm.checksums import FILES, file_checksums, sealed
-from reclm.data.catalog import Catalog, Item
-from reclm.errors import ArtifactError, DataError
-from reclm.items.aliases import ALIASES, Aliases, load_paraphrases, paraphrase_texts
-from reclm.items.titles import canonical_titles
+from incatalog.artifacts import write_json
+from incatalog.checksums import FILES, file_checksums, sealed
+from incatalog.data.catalog import Catalog, Item
+from incatalog.errors import ArtifactError, DataError
+from incatalog.items.aliases import ALIASES, Aliases, load_paraphrases, paraphrase_texts
+from incatalog.items.titles import canonical_titles
 
 TITLES = {"a": "Sea Wolves, The (1980)", "b": "Harbour", "c": "Night Train (1959)"}
 
@@ -61,7 +61,7 @@ def test_paraphrases_are_cleaned_as_titles_are_and_name_one_item_each(
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (line("z", "Z"), r":2: item 'z' is not in the catalog; .*`reclm rewrite apply`"),
+        (line("z", "Z"), r":2: item 'z' is not in the catalog; .*`incatalog rewrite apply`"),
         (line("a", "A"), ":2: item 'a' is already on line 1"),
         (line("b", "B", title="Port"), ":2: item 'b' is called 'Port'.*it is 'Harbour'"),
         (line("b", 3), r":2: paraphrases: found \[3\]; expected a list of texts"),

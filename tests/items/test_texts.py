@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from reclm.data.catalog import Catalog, Item
-from reclm.errors import ConfigError
-from reclm.items.texts import TEXT_WORDINGS, TextWording, item_text, item_texts, text_wording_named
+from incatalog.data.catalog import Catalog, Item
+from incatalog.errors import ConfigError
+from incatalog.items.texts import (
+    TEXT_WORDINGS,
+    TextWording,
+    item_text,
+    item_texts,
+    text_wording_named,
+)
 
 FILM = Item("f", "Salt &amp; Iron", "A <b>blacksmith</b><br>goes to sea.", ("Drama", "Sea"))
 BARE = Item("b", "Harbour")

@@ -9,10 +9,10 @@ import pytest
 from tokenizers import decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from reclm.data.catalog import Catalog, Item
-from reclm.errors import DataError, TokenizerError
-from reclm.items.titles import canonical_spellings, canonical_titles, new_titles
-from reclm.items.tokens import EOI, SOI, ItemTokens, control_token_ids
+from incatalog.data.catalog import Catalog, Item
+from incatalog.errors import DataError, TokenizerError
+from incatalog.items.titles import canonical_spellings, canonical_titles, new_titles
+from incatalog.items.tokens import EOI, SOI, ItemTokens, control_token_ids
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 

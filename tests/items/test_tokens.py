@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclm.errors import CatalogError, SemanticIdError, TokenizerError
-from reclm.items.semantic_ids import SemanticIds, code_names
-from reclm.items.tokens import (
+from incatalog.codes.semantic_ids import SemanticIds, code_names
+from incatalog.errors import CatalogError, SemanticIdError, TokenizerError
+from incatalog.items.tokens import (
     EOI,
     SOI,
     ItemTokens,
@@ -19,7 +19,7 @@ from reclm.items.tokens import (
     encode_titles,
     tokenizer_fingerprint,
 )
-from reclm.items.trie import ItemTrie
+from incatalog.trie.trie import ItemTrie
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 MARKERS = ("<EOI>", "x <SOI> y", "<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn> z")

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from chatting import HOSTILE, Server
-from reclm import Catalog, Item, Recommender
-from reclm.backbone import Backbone, ModelSpec, add_codes, save_model
-from reclm.items.semantic_ids import SemanticIds
-from reclm.retrieval import RetrievalHead
+from incatalog import Catalog, Item, Recommender
+from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.model.backbone import Backbone, add_codes
+from incatalog.model.head import RetrievalHead
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
 
 GENRES = ("Drama", "Comedy", "Crime")
 

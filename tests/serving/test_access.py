@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from reclm.errors import ConfigError
-from reclm.serving.access import Keys, RateLimit, address_of
-from reclm.serving.problems import ApiError
+from incatalog.errors import ConfigError
+from incatalog.serving.access import Keys, RateLimit, address_of
+from incatalog.serving.problems import ApiError
 
 HASH = hashlib.sha256(b"secret").hexdigest()
 

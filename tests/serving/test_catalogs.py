@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from reclm import Catalog, Item, Recommender
-from reclm.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
-from reclm.items.aliases import Aliases
-from reclm.serving.catalogs import Domain, load_domains
-from reclm.serving.store import CatalogStore, NewItem
+from incatalog import Catalog, Item, Recommender
+from incatalog.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
+from incatalog.items.aliases import Aliases
+from incatalog.serving.catalogs import Domain, load_domains
+from incatalog.serving.store import CatalogStore, NewItem
 
 
 def new(item_id: str, title: str, *categories: str) -> NewItem:
@@ -245,7 +245,7 @@ def test_domains_need_what_the_method_needs(
     found = load_domains(recommender, {"films": books.parent / "books"}, store)
     assert found["films"].version.catalog.num_live == 4
     assert set(load_domains(recommender, {}, store)) == {recommender.catalog.name}
-    from reclm.errors import ConfigError
+    from incatalog.errors import ConfigError
 
     with pytest.raises(ConfigError, match="found 0 npy files"):
         load_domains(retrieving, {"books": books}, store)

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from chatting import Server
-from reclm import Item, Recommender
-from reclm.errors import ArtifactError
-from reclm.serving.catalogs import Domain
-from reclm.serving.sessions import SessionStore
-from reclm.serving.store import CatalogStore, NewItem, Stored
+from incatalog import Item, Recommender
+from incatalog.errors import ArtifactError
+from incatalog.serving.catalogs import Domain
+from incatalog.serving.sessions import SessionStore
+from incatalog.serving.store import CatalogStore, NewItem, Stored
 
 STORES = {"state": CatalogStore, "sessions": SessionStore}
 HOLDER = """
 import sys, time
 from pathlib import Path
-from reclm.serving.sessions import SessionStore
+from incatalog.serving.sessions import SessionStore
 store = SessionStore(Path(sys.argv[1]))
 store.save("me", "mine", [{"role": "user", "content": "Hello"}])
 print("ready", flush=True)
@@ -106,7 +106,7 @@ def test_two_services_on_one_file_are_one_line(tmp_path: Path, model: Path) -> N
         tmp_path / "log", "--model", model, *(x for pair in used.items() for x in pair)
     ) as (running):
         for flag, path in used.items():
-            command = [sys.executable, "-m", "reclm.cli", "serve", "--port", "0"]
+            command = [sys.executable, "-m", "incatalog.cli", "serve", "--port", "0"]
             flags = ["--model", str(model), flag, path]
             second = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=100)
             assert second.returncode == 2

@@ -39,7 +39,7 @@ def test_what_threads_have_freed_is_given_back() -> None:
         """
         import random, threading
         import numpy as np
-        from reclm.serving.memory import give_memory_back
+        from incatalog.serving.memory import give_memory_back
         give_memory_back()
         before = used()
 
@@ -66,10 +66,10 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
     said = run(
         """
         import sys
-        from reclm.serving.memory import import_lean
+        from incatalog.serving.memory import import_lean
         import_lean()
-        from reclm.recommender import Recommender
-        import reclm.serving.service
+        from incatalog.recommender.recommender import Recommender
+        import incatalog.serving.service
         from transformers.utils import is_sklearn_available
         print(sorted({"sklearn", "scipy", "pandas"} & set(sys.modules)), is_sklearn_available())
         """
@@ -81,11 +81,11 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
 def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path: Path) -> None:
     said = run(
         """
-        from reclm.serving.memory import compile_kernels, compiled_elsewhere
+        from incatalog.serving.memory import compile_kernels, compiled_elsewhere
         with compiled_elsewhere():
             pass
         compile_kernels()
-        from reclm.decoding import kernels
+        from incatalog.decoding import kernels
         for name in ("enter", "allow", "go_on", "refused"):
             stats = getattr(kernels, name).stats
             print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))

@@ -12,10 +12,13 @@ import torch
 
 from browser import Watched, chromium
 from chatting import HOSTILE, Server
-from reclm import Catalog, Item
-from reclm.backbone import ModelSpec, TinyConfig, create_tiny, save_model
+from incatalog import Catalog, Item
+from incatalog.model.backbone import create_tiny
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
+from incatalog.model.tiny import TinyConfig
 
-PAGE = Path(__file__).parents[2] / "src" / "reclm" / "serving" / "page"
+PAGE = Path(__file__).parents[2] / "src" / "incatalog" / "serving" / "page"
 # Tokens of an answer that no one stops.
 LONGEST = 900
 
@@ -118,7 +121,7 @@ def test_title_with_html_is_shown_and_not_run(watched: Watched) -> None:
     page.wait_for_selector("#found [role=option]")
     page.keyboard.press("Enter")
     assert HOSTILE in page.locator("#picks").inner_text()
-    assert page.title() == "reclm"
+    assert page.title() == "incatalog"
 
 
 def test_domain_starts_a_conversation_of_its_own(watched: Watched) -> None:
@@ -173,13 +176,13 @@ def test_stop_ends_the_stream_and_the_work(browser: Any, endless: Server) -> Non
     assert "Stopped." in page.locator(".answer").inner_text()
     shown = page.locator(".answer .text").inner_text()
     deadline = time.monotonic() + 30
-    while metric(endless, "reclm_active_answers"):
+    while metric(endless, "incatalog_active_answers"):
         assert time.monotonic() < deadline
     # It ended because it was stopped, and nothing is written any longer.
-    written = metric(endless, "reclm_tokens_total")
+    written = metric(endless, "incatalog_tokens_total")
     assert 0 < written < LONGEST
     page.wait_for_timeout(300)
-    assert metric(endless, "reclm_tokens_total") == written
+    assert metric(endless, "incatalog_tokens_total") == written
     assert page.locator(".answer .text").inner_text() == shown
     assert page.locator("#send").is_visible()
     watched.close()

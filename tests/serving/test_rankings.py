@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclm import Recommender
-from reclm.decoding.beam import RankedItems, Slot
-from reclm.decoding.constraint import ExcludedItems
-from reclm.errors import TrieError
-from reclm.items.trie import ItemTrie
-from reclm.serving.rankings import Ranking, Rankings
+from incatalog import Recommender
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.decoding.events import RankedItems
+from incatalog.decoding.request import Slot
+from incatalog.errors import TrieError
+from incatalog.serving.rankings import Ranking, Rankings
+from incatalog.trie.trie import ItemTrie
 
 K = 30
 

@@ -23,10 +23,11 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from chatting import Server
-from reclm.backbone import Backbone, save_backbone
-from reclm.config import ServeConfig
-from reclm.errors import ArtifactError, BackboneError, ConfigError, DataError
-from reclm.serving.server import serve
+from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_backbone
+from incatalog.serving.server import serve
+from incatalog.serving.settings import ServeConfig
 
 TITLE = "Moonlight Ferry (2001)"
 
@@ -37,7 +38,7 @@ def said(content: str = "Hello") -> list[dict[str, str]]:
 
 def listed(http: httpx.Client, **fields: Any) -> set[str]:
     """Ids of a list of all items a domain has to recommend."""
-    body = {"model": "reclm/films", "messages": said(""), "k": 60, **fields}
+    body = {"model": "incatalog/films", "messages": said(""), "k": 60, **fields}
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 200, reply.text
     return {item["id"] for item in reply.json()["items"]}
@@ -100,7 +101,7 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
     def ask(number: int) -> None:
         text = ""
         body = {
-            "model": "reclm", "messages": said(f"Number {number}"), "max_tokens": 150,
+            "model": "incatalog", "messages": said(f"Number {number}"), "max_tokens": 150,
             "stream": True,
         }  # fmt: skip
         url = f"{running.url}/v1/chat/completions"
@@ -124,7 +125,7 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
         found = {
             line.split()[0]: float(line.split()[1])
             for line in text.splitlines()
-            if line.startswith(("reclm_active", "reclm_queued"))
+            if line.startswith(("incatalog_active", "incatalog_queued"))
         }
         if sum(found.values()) + len(answers) >= 12:
             break
@@ -133,7 +134,7 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
         thread.join()
     assert running.wait() == 0
     assert len(answers) == 12
-    assert "reclm: stopped; 12 requests accepted, 12 answered" in running.said
+    assert "incatalog: stopped; 12 requests accepted, 12 answered" in running.said
 
 
 def test_half_sent_requests_do_not_stop_the_service(tmp_path: Path, model: Path) -> None:
@@ -153,7 +154,7 @@ def test_half_sent_requests_do_not_stop_the_service(tmp_path: Path, model: Path)
                     assert json.load(reply)["status"] == "ok"
                 assert time.perf_counter() - started < 1
         reply = http.post(
-            "/v1/chat/completions", json={"model": "reclm", "messages": said(), "max_tokens": 3}
+            "/v1/chat/completions", json={"model": "incatalog", "messages": said(), "max_tokens": 3}
         )
         assert reply.status_code == 200
         assert "Traceback" not in running.said
@@ -218,7 +219,7 @@ def test_catalogs_are_changed_by_those_who_may_only(guarded: Server) -> None:
 
 def test_sessions_belong_to_their_key(guarded: Server) -> None:
     bob, alice = as_user(guarded, "bob"), as_user(guarded, "alice")
-    body = {"model": "reclm", "messages": said(), "session": "mine", "max_tokens": 5}
+    body = {"model": "incatalog", "messages": said(), "session": "mine", "max_tokens": 5}
     assert alice.post("/v1/chat/completions", json=body).status_code == 200
     assert bob.get("/v1/sessions/mine").status_code == 404
     assert bob.delete("/v1/sessions/mine").status_code == 404
@@ -273,7 +274,7 @@ def test_wrong_keys_are_limited_and_right_ones_pass(tmp_path: Path, model: Path)
 
 
 def test_queue_is_bounded(guarded: Server) -> None:
-    body = {"model": "reclm", "messages": said(), "max_tokens": 400}
+    body = {"model": "incatalog", "messages": said(), "max_tokens": 400}
     with as_user(guarded, "alice") as alice:
         statuses: list[int] = []
 
@@ -296,7 +297,7 @@ def test_queue_is_bounded(guarded: Server) -> None:
 
 def test_log_holds_ids_and_no_secrets(guarded: Server) -> None:
     with as_user(guarded, "alice") as alice:
-        body = {"model": "reclm", "messages": said("my secret wish"), "max_tokens": 3}
+        body = {"model": "incatalog", "messages": said("my secret wish"), "max_tokens": 3}
         reply = alice.post("/v1/chat/completions", json=body)
         alice.get("/v1/catalogs/secret-name")
     lines = [json.loads(line) for line in guarded.said.splitlines() if line.startswith("{")]
@@ -321,7 +322,7 @@ def test_control_tokens_and_templates_in_any_field_stay_text(
             if role == "assistant":
                 messages = [*said(), *messages]
                 messages[1]["items"] = [{"id": CONTROL, "start": 0, "end": 3}]  # type: ignore[assignment]
-            body = {"model": "reclm/films", "messages": messages, "max_tokens": 40}
+            body = {"model": "incatalog/films", "messages": messages, "max_tokens": 40}
             reply = http.post("/v1/chat/completions", json=body)
             assert reply.status_code == 200, reply.text
             expected = recommender.chat(
@@ -335,17 +336,17 @@ def test_control_tokens_and_templates_in_any_field_stay_text(
             known = set(recommender.catalog.titles)
             assert {item["title"] for item in reply.json()["items"]} <= known
         for field in ("history", "exclude", "categories"):
-            body = {"model": "reclm/films", "messages": said(), field: [CONTROL]}
+            body = {"model": "incatalog/films", "messages": said(), field: [CONTROL]}
             assert http.post("/v1/chat/completions", json=body).status_code == 400
         for field in ("session", "user"):
-            body = {"model": "reclm", "messages": said(), "max_tokens": 3, field: CONTROL}
+            body = {"model": "incatalog", "messages": said(), "max_tokens": 3, field: CONTROL}
             assert http.post("/v1/chat/completions", json=body).status_code == 200
         new = {"items": [{"id": NAMED, "title": CONTROL, "categories": [CONTROL]}]}
         assert http.post("/v1/catalogs/books/items", json=new).status_code == 200
         reply = http.post("/v1/recommendations", json={"domain": "books", "k": 9})
         added = [item for item in reply.json()["items"] if item["id"] == NAMED]
         assert [item["title"] for item in added] == [CONTROL]
-        body = {"model": "reclm/books", "messages": said(""), "k": 5, "history": [NAMED]}
+        body = {"model": "incatalog/books", "messages": said(""), "k": 5, "history": [NAMED]}
         reply = http.post("/v1/chat/completions", json=body | {"exclude_seen": False})
         assert NAMED in {item["id"] for item in reply.json()["items"]}
         gone = http.post("/v1/catalogs/books/items/remove", json={"ids": [NAMED]})
@@ -365,19 +366,19 @@ def test_hostile_bodies_are_refused(server: Server) -> None:
         for body, status in (
             (b"[" * 50_000, 400),
             (b'{"a":' * 15_000, 400),
-            (b'{"model": "reclm", "messages": ' + b"[" * 9000 + b"]" * 9000 + b"}", 400),
+            (b'{"model": "incatalog", "messages": ' + b"[" * 9000 + b"]" * 9000 + b"}", 400),
             (b"x" * 200_000, 413),
             (b"\xff\xfe", 400),
             (b"", 400),
             (b"null", 400),
             (b'{"model": NaN}', 400),
-            (b'{"model": "reclm", "messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+            (b'{"model": "incatalog", "messages": [{"role": "user", "content": "\\ud800"}]}', 400),
         ):
             reply = http.post("/v1/chat/completions", content=body, headers=json_type)
             assert reply.status_code == status, (body[:40], reply.text)
             assert "error" in reply.json() or "detail" in reply.json()
         # A form of another site cannot send what we read: it must be JSON by its type.
-        plain = json.dumps({"model": "reclm", "messages": said()})
+        plain = json.dumps({"model": "incatalog", "messages": said()})
         reply = http.post(
             "/v1/chat/completions", content=plain, headers={"Content-Type": "text/plain"}
         )
@@ -453,11 +454,11 @@ def test_a_model_that_was_never_trained_says_so(
             while "--state keeps them" not in running.said:
                 time.sleep(0.02)
             said = running.said
-        assert ("reclm: untrained chat model on http" in said) is not trained
-        assert ("reclm: cgen model on http" in said) is trained
+        assert ("incatalog: untrained chat model on http" in said) is not trained
+        assert ("incatalog: cgen model on http" in said) is trained
         warned = f"{bare} was never trained on a catalog" in said
         assert warned is not trained
-        assert (f"train it first: reclm train sft --model {bare}" in said) is not trained
+        assert (f"train it first: incatalog train sft --model {bare}" in said) is not trained
 
 
 def test_model_without_a_catalog_and_a_broken_catalog(tmp_path: Path, model: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from openai.types.chat import completion_create_params as openai_params
 
 from chatting import HOSTILE, Server
-from reclm import Recommender
-from reclm.config import ServeConfig
-from reclm.serving.catalogs import Domain
-from reclm.serving.service import ChatService
-from reclm.serving.store import CatalogStore
+from incatalog import Recommender
+from incatalog.serving.catalogs import Domain
+from incatalog.serving.service import ChatService
+from incatalog.serving.settings import ServeConfig
+from incatalog.serving.store import CatalogStore
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def chat(client: openai.OpenAI, content: str = "Hello", **extra: Any) -> Any:
         for name in ("stream", "stop", "max_tokens", "temperature", "seed", "stream_options")
         if name in extra
     }
-    model = extra.pop("model", "reclm/films")
+    model = extra.pop("model", "incatalog/films")
     return client.chat.completions.create(
         model=model, messages=said(content), extra_body=extra, **standard
     )
@@ -86,11 +86,11 @@ def test_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
 
 
 def test_without_a_domain_no_item_is_named(client: openai.OpenAI, recommender: Recommender) -> None:
-    answer = chat(client, model="reclm", max_tokens=60)
+    answer = chat(client, model="incatalog", max_tokens=60)
     assert answer.items == []
     assert answer.domain is None
     with pytest.raises(openai.BadRequestError, match="needs a domain"):
-        chat(client, model="reclm", k=3)
+        chat(client, model="incatalog", k=3)
 
 
 def test_list_of_k_items_obeys_every_rule(client: openai.OpenAI, recommender: Recommender) -> None:
@@ -133,7 +133,7 @@ def test_recommendations_are_those_of_the_library(
 
 
 def test_another_domain_has_other_items(client: openai.OpenAI, http: httpx.Client) -> None:
-    answer = chat(client, "", domain="books", model="reclm", k=4)
+    answer = chat(client, "", domain="books", model="incatalog", k=4)
     assert {item["id"] for item in answer.items} == {"b/0", "b/1", "b/2", "b/3"}
     # A title is data: it comes as it was given, and the text has it as the item's title.
     assert HOSTILE in answer.choices[0].message.content
@@ -142,18 +142,22 @@ def test_another_domain_has_other_items(client: openai.OpenAI, http: httpx.Clien
 
 
 def test_models_name_the_domains(client: openai.OpenAI) -> None:
-    assert [m.id for m in client.models.list()] == ["reclm", "reclm/films", "reclm/books"]
+    assert [m.id for m in client.models.list()] == [
+        "incatalog",
+        "incatalog/films",
+        "incatalog/books",
+    ]
 
 
 def test_stop_ends_the_answer_before_it(client: openai.OpenAI) -> None:
-    whole = chat(client, model="reclm", max_tokens=60).choices[0].message.content
+    whole = chat(client, model="incatalog", max_tokens=60).choices[0].message.content
     stop = whole[20:23]
-    answer = chat(client, model="reclm", max_tokens=60, stop=[stop, "never said"])
+    answer = chat(client, model="incatalog", max_tokens=60, stop=[stop, "never said"])
     assert answer.choices[0].message.content == whole[: whole.index(stop)]
     assert answer.choices[0].finish_reason == "stop"
     pieces = [
         chunk.choices[0].delta.content or ""
-        for chunk in chat(client, model="reclm", max_tokens=60, stop=stop, stream=True)
+        for chunk in chat(client, model="incatalog", max_tokens=60, stop=stop, stream=True)
     ]
     assert "".join(pieces) == whole[: whole.index(stop)]
 
@@ -177,7 +181,7 @@ def test_items_of_an_earlier_answer_stay_items(
         "items": [{k: item[k] for k in ("id", "start", "end")} for item in first.items],
     }
     answer = client.chat.completions.create(
-        model="reclm/films",
+        model="incatalog/films",
         messages=[*said("Hello"), told, *said("More")],  # type: ignore[list-item]
         max_tokens=40,
     )
@@ -188,7 +192,7 @@ def test_items_of_an_earlier_answer_stay_items(
 
 
 def test_prompt_that_leaves_no_room_is_told_apart(http: httpx.Client) -> None:
-    body = {"model": "reclm", "messages": said("x" * 90_000)}
+    body = {"model": "incatalog", "messages": said("x" * 90_000)}
     error = http.post("/v1/chat/completions", json=body).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert error["param"] == "messages"
@@ -207,7 +211,7 @@ def test_model_that_fails_is_an_error_in_the_common_form(
         transport = httpx.ASGITransport(service.app(), raise_app_exceptions=False)
         service.worker.start()
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            body = {"model": "reclm", "messages": said("Hi")}
+            body = {"model": "incatalog", "messages": said("Hi")}
             reply = await client.post("/v1/chat/completions", json=body)
         await asyncio.to_thread(service.worker.close)
         return reply
@@ -272,8 +276,8 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
     ("body", "status", "message"),
     [
         ({"model": "gpt"}, 404, "no model 'gpt'"),
-        ({"model": "reclm/toys"}, 404, "no such catalog"),
-        ({"model": "reclm/films", "domain": "books"}, 400, "says another"),
+        ({"model": "incatalog/toys"}, 404, "no such catalog"),
+        ({"model": "incatalog/films", "domain": "books"}, 400, "says another"),
         ({"domain": "../../etc"}, 404, "no such catalog"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, 400, "one from the user"),
@@ -298,7 +302,7 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
 def test_what_cannot_be_answered_says_why(
     http: httpx.Client, body: dict[str, Any], status: int, message: str
 ) -> None:
-    whole = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5} | body
+    whole = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 5} | body
     reply = http.post("/v1/chat/completions", json=whole)
     assert reply.status_code == status
     error = reply.json()["error"]
@@ -317,7 +321,7 @@ UNUSED = {
 
 @pytest.mark.parametrize("name", UNUSED)
 def test_field_of_openai_that_is_null_is_not_used(client: openai.OpenAI, name: str) -> None:
-    fields: Any = {"model": "reclm", "messages": said("Hello"), "max_completion_tokens": 30}
+    fields: Any = {"model": "incatalog", "messages": said("Hello"), "max_completion_tokens": 30}
     expected = client.chat.completions.create(**fields)
     answer = client.chat.completions.create(**fields | {name: None})
     assert expected.choices[0].message.content
@@ -341,7 +345,7 @@ def test_field_of_openai_that_is_null_is_not_used(client: openai.OpenAI, name: s
 def test_neutral_value_of_a_field_that_is_not_used_is_taken(
     http: httpx.Client, field: dict[str, Any]
 ) -> None:
-    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5}
+    body = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 5}
     expected = http.post("/v1/chat/completions", json=body).json()["choices"]
     reply = http.post("/v1/chat/completions", json=body | field)
     assert reply.status_code == 200, reply.text
@@ -363,7 +367,7 @@ def test_value_that_would_change_the_answer_is_refused(
     http: httpx.Client, field: dict[str, Any]
 ) -> None:
     [name] = field
-    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 5} | field
+    body = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 5} | field
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 400
     assert reply.json()["error"]["param"].split(".")[0] == name
@@ -376,7 +380,7 @@ def test_own_answer_is_taken_back_as_the_client_prints_it(
 ) -> None:
     asked: list[Any] = said("Three films, please.")
     body: dict[str, Any] = {} if domain is None else {"domain": domain, "k": 3}
-    own = {"model": "reclm", "max_tokens": 60, "extra_body": body}
+    own = {"model": "incatalog", "max_tokens": 60, "extra_body": body}
     first = client.chat.completions.create(messages=asked, **own).choices[0].message
     printed: Any = first.model_dump(exclude_none=exclude_none)
     assert exclude_none or {"audio", "function_call", "tool_calls"} <= set(printed)
@@ -411,7 +415,7 @@ def test_own_answer_is_taken_back_as_the_client_prints_it(
 def test_error_names_the_field_that_is_wrong(
     http: httpx.Client, message: dict[str, Any], param: str, words: str
 ) -> None:
-    whole = {"model": "reclm", "messages": [{"role": "user"} | message]}
+    whole = {"model": "incatalog", "messages": [{"role": "user"} | message]}
     error = http.post("/v1/chat/completions", json=whole).json()["error"]
     assert error["param"] == param
     assert error["message"].startswith(f"{param}: ")
@@ -423,7 +427,7 @@ def test_error_names_the_field_that_is_wrong(
     [(7, "stop"), ({}, "stop"), (["a", 7], "stop.1"), (["a"] * 5, "stop")],
 )
 def test_error_names_the_stop_that_is_wrong(http: httpx.Client, stop: Any, param: str) -> None:
-    whole = {"model": "reclm", "messages": said("Hi"), "stop": stop}
+    whole = {"model": "incatalog", "messages": said("Hi"), "stop": stop}
     error = http.post("/v1/chat/completions", json=whole).json()["error"]
     assert error["param"] == param
 
@@ -436,34 +440,34 @@ def test_client_that_goes_away_frees_its_place(server: Server, http: httpx.Clien
 
     def idle() -> None:
         deadline = time.monotonic() + 10
-        while metric("reclm_active_answers") and time.monotonic() < deadline:
+        while metric("incatalog_active_answers") and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert metric("reclm_active_answers") == 0
+        assert metric("incatalog_active_answers") == 0
 
-    body = {"model": "reclm", "messages": said("Hello"), "max_tokens": 500, "stream": True}
+    body = {"model": "incatalog", "messages": said("Hello"), "max_tokens": 500, "stream": True}
     url = f"{server.url}/v1/chat/completions"
     written = []
     for _ in range(10):
-        before = metric("reclm_tokens_total")
+        before = metric("incatalog_tokens_total")
         with httpx.stream("POST", url, json=body) as reply:
             next(reply.iter_lines())
         idle()
-        written.append(metric("reclm_tokens_total") - before)
+        written.append(metric("incatalog_tokens_total") - before)
     # On a busy machine an answer may be there before its reader can leave; never all of them.
     assert min(written) < 500
     # Without a stream, the client closes the connection while it waits.
     written = []
     for _ in range(10):
-        before = metric("reclm_tokens_total")
+        before = metric("incatalog_tokens_total")
         with httpx.Client(timeout=0.05) as impatient, contextlib.suppress(httpx.ReadTimeout):
             impatient.post(url, json=body | {"stream": False})
         idle()
-        written.append(metric("reclm_tokens_total") - before)
+        written.append(metric("incatalog_tokens_total") - before)
     assert min(written) < 500
 
 
 def test_deadline_ends_an_answer_with_an_error(http: httpx.Client) -> None:
-    body = {"model": "reclm", "messages": said("Hi"), "max_tokens": 500, "deadline": 0.001}
+    body = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 500, "deadline": 0.001}
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 504
     assert reply.json()["error"]["code"] == "deadline"
@@ -478,7 +482,7 @@ def test_answers_side_by_side_are_those_of_one_at_a_time(
 
     def ask(content: str) -> None:
         body = {
-            "model": "reclm/films", "messages": said(content), "max_tokens": 40, "stream": True
+            "model": "incatalog/films", "messages": said(content), "max_tokens": 40, "stream": True
         }  # fmt: skip
         text, items = "", []
         with httpx.stream(
@@ -503,10 +507,14 @@ def test_answers_side_by_side_are_those_of_one_at_a_time(
 def test_metrics_and_schema(http: httpx.Client, client: openai.OpenAI) -> None:
     chat(client, max_tokens=20)
     text = http.get("/metrics").text
-    for name in ("reclm_tokens_total", "reclm_items_total", "reclm_first_token_seconds_count"):
+    for name in (
+        "incatalog_tokens_total",
+        "incatalog_items_total",
+        "incatalog_first_token_seconds_count",
+    ):
         [line] = [line for line in text.splitlines() if line.startswith(f"{name} ")]
         assert float(line.split()[1]) > 0
-    assert 'reclm_catalog_items{domain="films"} 40.0' in text
+    assert 'incatalog_catalog_items{domain="films"} 40.0' in text
     assert http.get("/readyz").json() == {"status": "ready"}
     assert "/v1/chat/completions" in http.get("/openapi.json").json()["paths"]
     reply = http.get("/healthz")

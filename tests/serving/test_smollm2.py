@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from chatting import Server
-from reclm.backbone import load_backbone
+from incatalog.model.backbone import load_backbone
 
 QUESTIONS = (
     "What is the capital of France? Answer in one sentence.",
@@ -41,7 +41,7 @@ def test_plain_chat_is_that_of_transformers_token_for_token(
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120)
         for question, (text, count) in zip(QUESTIONS, expected, strict=True):
             answer = client.chat.completions.create(
-                model="reclm",
+                model="incatalog",
                 messages=[{"role": "user", "content": question}],
                 max_tokens=40,
                 temperature=0,
@@ -53,7 +53,7 @@ def test_plain_chat_is_that_of_transformers_token_for_token(
             assert answer.usage.completion_tokens == count - ended
         # An untrained model recommends from the catalog all the same, if only by its liking.
         listed = client.chat.completions.create(
-            model="reclm/books",
+            model="incatalog/books",
             messages=[{"role": "user", "content": "Something to read?"}],
             extra_body={"k": 4},
         )

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from chatting import Server
-from reclm.serving.schemas import ChatMessage
-from reclm.serving.turns import shortened
+from incatalog.serving.schemas import ChatMessage
+from incatalog.serving.turns import shortened
 
 PATH = "/v1/chat/completions"
 
@@ -62,7 +62,13 @@ def http(keeping: Server) -> Iterator[httpx.Client]:
 
 def body(text: str, session: str, tokens: int = 5, **fields: Any) -> dict[str, Any]:
     said = [{"role": "user", "content": text}]
-    return {"model": "reclm", "messages": said, "session": session, "max_tokens": tokens, **fields}
+    return {
+        "model": "incatalog",
+        "messages": said,
+        "session": session,
+        "max_tokens": tokens,
+        **fields,
+    }
 
 
 def kept(http: httpx.Client, session: str) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from reclm import Recommender
-from reclm.decoding.events import Event
-from reclm.decoding.generate import Request
-from reclm.errors import BackboneError, TrieError
-from reclm.serving.worker import Pass, QueueFullError, Stream, Worker
+from incatalog import Recommender
+from incatalog.decoding.events import Event
+from incatalog.decoding.request import Request
+from incatalog.errors import BackboneError, TrieError
+from incatalog.serving.worker import Pass, QueueFullError, Stream, Worker
 
 
 def request(recommender: Recommender, text: str, tokens: int = 30) -> Request:

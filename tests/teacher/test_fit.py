@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from damage import flip_bit
-from reclm.artifacts import MANIFEST, read_json
-from reclm.config import MovieLensConfig, TeacherFitConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.data.movielens import prepare_movielens
-from reclm.errors import ArtifactError, ConfigError, DataError
-from reclm.teacher import fit
-from reclm.teacher.client import load_teacher
-from reclm.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
-from reclm.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
+from incatalog.artifacts import MANIFEST, read_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.movielens import prepare_movielens
+from incatalog.data.settings import MovieLensConfig
+from incatalog.errors import ArtifactError, ConfigError, DataError
+from incatalog.teacher import fit
+from incatalog.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
+from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
+from incatalog.teacher.settings import TeacherFitConfig
+from incatalog.teacher.teacher import load_teacher
 
 SMALL = {
     "max_length": 8,
@@ -149,8 +150,8 @@ def test_the_seed_decides(walks: Path, tmp_path: Path) -> None:
 RUN = """
 import json, sys
 from pathlib import Path
-from reclm.config import TeacherFitConfig
-from reclm.teacher.fit import fit_teacher
+from incatalog.config import TeacherFitConfig
+from incatalog.teacher.fit import fit_teacher
 options = json.loads(sys.argv[1])
 for out in sys.argv[3:]:
     fit_teacher(TeacherFitConfig(data=Path(sys.argv[2]), out=Path(out), **options))

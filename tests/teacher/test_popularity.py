@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reclm.data.catalog import Catalog
-from reclm.errors import TeacherError
-from reclm.teacher.popularity import Popularity
+from incatalog.data.catalog import Catalog
+from incatalog.errors import TeacherError
+from incatalog.teacher.popularity import Popularity
 
 
 def test_counts_every_occurrence(catalog: Catalog) -> None:

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from damage import drop_tensor
-from reclm.errors import TeacherError
-from reclm.teacher.sasrec import (
+from incatalog.errors import TeacherError
+from incatalog.teacher.sasrec import (
     TEACHER_FILE,
     WEIGHTS_FILE,
     SasRec,

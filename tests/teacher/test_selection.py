@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.data.catalog import Catalog, Item
-from reclm.errors import CatalogError, TeacherError
-from reclm.teacher import selection
-from reclm.teacher.client import InProcessTeacher
-from reclm.teacher.popularity import Popularity
+from incatalog.data.catalog import Catalog, Item
+from incatalog.errors import CatalogError, TeacherError
+from incatalog.teacher import selection
+from incatalog.teacher.popularity import Popularity
+from incatalog.teacher.teacher import InProcessTeacher
 
 
 @pytest.fixture

@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclm.backbone import Backbone, add_codes
-from reclm.config import SftConfig
-from reclm.data.catalog import Catalog, Item
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.dialogue.render import Renderer
-from reclm.dialogue.tasks import num_tokens
-from reclm.dialogue.templates import ALIGNMENT_WORDINGS
-from reclm.errors import ConfigError
-from reclm.items.semantic_ids import SemanticIds
-from reclm.items.tokens import ItemTokens
-from reclm.training.alignment import Alignment
-from reclm.training.dataset import SampleSource, SftDataset
-from reclm.training.general import GeneralChat
+from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.dialogue.render import Renderer
+from incatalog.dialogue.tasks import num_tokens
+from incatalog.dialogue.templates import ALIGNMENT_WORDINGS
+from incatalog.errors import ConfigError
+from incatalog.items.tokens import ItemTokens
+from incatalog.model.backbone import Backbone, add_codes
+from incatalog.training.alignment import Alignment
+from incatalog.training.dataset import SftDataset
+from incatalog.training.general_chat import GeneralChat
+from incatalog.training.samples import SampleSource
+from incatalog.training.settings import SftConfig
 
 
 class Bench:
@@ -142,7 +143,7 @@ def test_ratio_decides_how_many_and_leaves_the_others_alone(
 def test_general_conversations_come_before_alignment(
     bench: Bench, histories: Histories, chat_file: Any
 ) -> None:
-    from reclm.data.chat import load_conversations
+    from incatalog.data.conversations import load_conversations
 
     chat = GeneralChat.fit(load_conversations(chat_file), bench.renderer, 400, chat_file)
     made = source(bench, histories, align_ratio=0.5)

@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from reclm.artifacts import read_json, write_json
-from reclm.config import SftConfig
-from reclm.errors import ArtifactError
-from reclm.training.checkpoints import damage, newest_checkpoint, remove_unusable
-from reclm.training.sft import train_sft
+from incatalog.artifacts import read_json, write_json
+from incatalog.errors import ArtifactError
+from incatalog.training.checkpoints import damage, newest_checkpoint, remove_unusable
+from incatalog.training.settings import SftConfig
+from incatalog.training.sft import train_sft
 
 SHOTS = (2, 4)
 
@@ -80,8 +80,9 @@ def killed(config: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, killed after its second checkpoint."""
     out = tmp_path_factory.mktemp("killed") / "run"
     program = (
-        "import json, os, signal, sys; from pathlib import Path; from reclm.config import SftConfig"
-        "; from reclm.training import checkpoints, sft\n"
+        "import json, os, signal, sys; from pathlib import Path;"
+        "from incatalog.training.settings import SftConfig"
+        "; from incatalog.training import checkpoints, sft\n"
         "given = json.loads(sys.argv[1])\n"
         "class Killed(checkpoints.TrainerCallback):\n"
         "    def on_step_begin(self, args, state, control, **kwargs):\n"
@@ -190,7 +191,7 @@ def test_without_a_whole_checkpoint_nothing_is_done(config: SftConfig, run: Path
     # The next step that it names works.
     shutil.rmtree(run / "checkpoints")
     train_sft(replace(config, out=run, max_steps=8))
-    assert (run / "reclm.json").exists()
+    assert (run / "incatalog.json").exists()
 
 
 def test_a_checkpoint_needs_the_best_one_it_remembers(run: Path) -> None:
@@ -199,7 +200,7 @@ def test_a_checkpoint_needs_the_best_one_it_remembers(run: Path) -> None:
         path = checkpoints / f"checkpoint-{step}" / "trainer_state.json"
         write_json(path, read_json(path) | {"best_global_step": 2})
         complete = path.with_name("complete.json")
-        from reclm.training.checkpoints import mark_complete
+        from incatalog.training.checkpoints import mark_complete
 
         complete.unlink()
         mark_complete(path.parent)
@@ -246,8 +247,8 @@ def test_the_best_weights_are_found_where_the_run_was_moved_to(
     # The best comes before the last, or this test could not tell them apart.
     assert results["best_step"] < results["steps"]
     program = (
-        "import json, sys; from pathlib import Path; from reclm.config import SftConfig;"
-        "from reclm.training.sft import train_sft; given = json.loads(sys.argv[1]);"
+        "import json, sys; from pathlib import Path; from incatalog.config import SftConfig;"
+        "from incatalog.training.sft import train_sft; given = json.loads(sys.argv[1]);"
         "train_sft(SftConfig(**(given | {k: Path(given[k]) for k in ('data', 'out')})))"
     )
     process = subprocess.Popen(
@@ -262,7 +263,7 @@ def test_the_best_weights_are_found_where_the_run_was_moved_to(
         time.sleep(0.001)
     process.kill()
     process.wait()
-    assert not (first.out / "reclm.json").exists()
+    assert not (first.out / "incatalog.json").exists()
     moved = first.out.rename(tmp_path / "moved")
     train_sft(replace(first, out=moved))
     assert read_json(moved / "manifest.json")["results"]["best_step"] == results["best_step"]

@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.backbone import Backbone, base_model, output_rows
-from reclm.config import SftConfig
-from reclm.data.catalog import Catalog
-from reclm.data.chat import load_conversations
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.dialogue.render import Renderer
-from reclm.errors import ConfigError, DataError
-from reclm.items.aliases import Aliases
-from reclm.items.tokens import ItemTokens
-from reclm.teacher.client import load_teacher
-from reclm.teacher.http import HttpTeacher
-from reclm.teacher.popularity import Popularity
-from reclm.training.collator import Collator
-from reclm.training.dataset import Sample, SampleSource, SftDataset, ValidationDataset
-from reclm.training.general import GeneralChat
-from reclm.training.losses import scoped_cross_entropy
+from incatalog.data.catalog import Catalog
+from incatalog.data.conversations import load_conversations
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.dialogue.render import Renderer
+from incatalog.errors import ConfigError, DataError
+from incatalog.items.aliases import Aliases
+from incatalog.items.tokens import ItemTokens
+from incatalog.model.backbone import Backbone, base_model, output_rows
+from incatalog.teacher.popularity import Popularity
+from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher_service.client import HttpTeacher
+from incatalog.training.collator import Collator
+from incatalog.training.dataset import SftDataset, ValidationDataset
+from incatalog.training.general_chat import GeneralChat
+from incatalog.training.losses import scoped_cross_entropy
+from incatalog.training.samples import Sample, SampleSource
+from incatalog.training.settings import SftConfig
 from serving import served
 
 

@@ -8,11 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reclm.config import LossType, ScopeType
-from reclm.errors import TrieError
-from reclm.items.trie import ItemTrie
-from reclm.training import output_layer
-from reclm.training.losses import LabelledSpans, ScopedTargets, scoped_cross_entropy, scoped_targets
+from incatalog.config import LossType, ScopeType
+from incatalog.errors import TrieError
+from incatalog.training import output_layer
+from incatalog.training.losses import (
+    LabelledSpans,
+    ScopedTargets,
+    scoped_cross_entropy,
+    scoped_targets,
+)
+from incatalog.trie.trie import ItemTrie
 
 SOI, EOI, PAD, VOCAB, HIDDEN = 20, 21, 22, 24, 8
 SCOPES = get_args(ScopeType)

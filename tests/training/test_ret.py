@@ -13,24 +13,25 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from reclm import Catalog, Item, Recommender
-from reclm.artifacts import read_json
-from reclm.backbone import Backbone, load_model, merge_run
-from reclm.config import MergeConfig, SftConfig
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.dialogue.render import ItemRef, Message, Renderer, Text
-from reclm.errors import ConfigError, NoItemLeftError, VectorError
-from reclm.evaluation.answers import AnswerReader
-from reclm.items.tokens import ItemTokens
-from reclm.items.vectors import save_vectors
-from reclm.retrieval import HEAD_FILE, RetrievalHead
-from reclm.training.collator import Collator
-from reclm.training.dataset import Sample
-from reclm.training.retrieval_loss import Retrieval
-from reclm.training.rollouts import validation_questions
-from reclm.training.sft import check_config, train_sft
-from reclm.training.trainer import plain_forward, scoped_forward
-from reclm.training.validation import ranking_validation
+from incatalog import Catalog, Item, Recommender
+from incatalog.artifacts import read_json
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.vectors import save_vectors
+from incatalog.dialogue.render import ItemRef, Message, Renderer, Text
+from incatalog.errors import ConfigError, NoItemLeftError, VectorError
+from incatalog.evaluation.reader import AnswerReader
+from incatalog.items.tokens import ItemTokens
+from incatalog.model.backbone import Backbone
+from incatalog.model.head import HEAD_FILE, RetrievalHead
+from incatalog.model.saved import load_model
+from incatalog.training.collator import Collator
+from incatalog.training.merge import merge_run
+from incatalog.training.retrieval_loss import Retrieval
+from incatalog.training.samples import Sample
+from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.sft import check_config, train_sft
+from incatalog.training.trainer import plain_forward, scoped_forward
+from incatalog.training.validation import ranking_validation, validation_questions
 
 Settings = Callable[..., SftConfig]
 DIM = 12
@@ -268,8 +269,8 @@ def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> Non
 def test_interrupted_run_ends_with_the_same_bits(
     settings: Settings, tmp_path: Path, tune: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reclm.training import sft
-    from reclm.training.trainer import ScopedTrainer
+    from incatalog.training import sft
+    from incatalog.training.trainer import ScopedTrainer
 
     config = settings(
         tune=tune, negatives=8, train_item_vectors=True, max_steps=6, checkpoint_every=2
@@ -298,7 +299,7 @@ def test_another_catalog_needs_its_vectors(
     catalog = Catalog.from_items(
         [Item(f"b{row}", f"The Book of {title}") for row, title in enumerate(titles[:20])], "books"
     )
-    with pytest.raises(VectorError, match=r"catalog books: .*reclm items embed"):
+    with pytest.raises(VectorError, match=r"catalog books: .*incatalog items embed"):
         recommender.with_catalog(catalog)
     random = np.random.default_rng(0)
     with pytest.raises(VectorError, match="7 numbers an item"):
@@ -352,7 +353,7 @@ def test_settings_that_contradict_one_another_are_refused(
     settings: Settings, tmp_path: Path, data: Path
 ) -> None:
     for changes, message in (
-        ({"vectors": ""}, "--vectors.*reclm items embed"),
+        ({"vectors": ""}, "--vectors.*incatalog items embed"),
         ({"vectors": "nowhere.npy"}, "--vectors nowhere.npy: no such file"),
         ({"method": "cgen"}, "--vectors: --method cgen has no use"),
         ({"method": "cgen", "vectors": "", "only_head": True}, "--only-head"),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from reclm.errors import TrieError
-from reclm.retrieval import RetrievalHead
-from reclm.training.losses import LabelledSpans
-from reclm.training.retrieval_loss import (
+from incatalog.errors import TrieError
+from incatalog.model.head import RetrievalHead
+from incatalog.training.losses import LabelledSpans
+from incatalog.training.retrieval_loss import (
     ItemTargets,
     retrieval_cross_entropy,
     retrieval_targets,

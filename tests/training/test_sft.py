@@ -20,19 +20,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, TrainerState
 
 from damage import cut, edit_json, flip_bit
-from reclm.artifacts import read_json
-from reclm.backbone import load_model, merge_run
-from reclm.config import MergeConfig, SftConfig
-from reclm.data.catalog import Catalog
-from reclm.data.interactions import Histories, leave_one_out
-from reclm.errors import ArtifactError, ConfigError, DataError, ReclmError
-from reclm.items.aliases import ALIASES
-from reclm.recommender import Recommender
-from reclm.teacher.client import load_teacher
-from reclm.training.rollouts import validation_questions
-from reclm.training.sft import check_config, train_sft
-from reclm.training.trainer import BestKept
-from reclm.training.validation import ranking_validation
+from incatalog.artifacts import read_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.errors import ArtifactError, ConfigError, DataError, IncatalogError
+from incatalog.items.aliases import ALIASES
+from incatalog.model.saved import load_model
+from incatalog.recommender.recommender import Recommender
+from incatalog.teacher.teacher import load_teacher
+from incatalog.training.callbacks import BestKept
+from incatalog.training.merge import merge_run
+from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.sft import check_config, train_sft
+from incatalog.training.validation import ranking_validation, validation_questions
 from serving import Process, served
 
 Settings = Callable[..., SftConfig]
@@ -73,8 +73,8 @@ def logged(folder: Path, tag: str) -> list[float]:
 def command(config: SftConfig) -> list[str]:
     """The settings as arguments of a Python process that trains with them."""
     program = (
-        "import json, sys; from pathlib import Path; from reclm.config import SftConfig;"
-        "from reclm.training.sft import train_sft;"
+        "import json, sys; from pathlib import Path; from incatalog.config import SftConfig;"
+        "from incatalog.training.sft import train_sft;"
         "given = json.loads(sys.argv[1]);"
         "paths = {k: Path(given[k]) for k in ('data', 'out')};"
         "train_sft(SftConfig(**(given | paths)))"
@@ -246,7 +246,7 @@ def test_killed_run_resumes_to_the_same_bits(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (killed.out / "reclm.json").exists()
+    assert not (killed.out / "incatalog.json").exists()
     # What a kill in the middle of a checkpoint leaves behind.
     half = checkpoints / "checkpoint-999"
     half.mkdir()
@@ -324,7 +324,7 @@ def test_a_flipped_bit_or_a_cut_in_any_file_is_named(settings: Settings, tune: s
     train_sft(config)
     files = read_json(config.out / "manifest.json")["files"]
     kept = {"model.safetensors"} if tune == "full" else {"adapter_model.safetensors"}
-    kept |= {"reclm.json", "metas.jsonl", "tokenizer.json", "config.json"} - (
+    kept |= {"incatalog.json", "metas.jsonl", "tokenizer.json", "config.json"} - (
         set() if tune == "full" else {"config.json"}
     )
     assert kept <= files.keys()
@@ -334,7 +334,7 @@ def test_a_flipped_bit_or_a_cut_in_any_file_is_named(settings: Settings, tune: s
         whole = path.read_bytes()
         for damage in (flip_bit, lambda path: cut(path, 1), Path.unlink):
             damage(path)
-            with pytest.raises(ReclmError, match=re.escape(path.name)) as caught:
+            with pytest.raises(IncatalogError, match=re.escape(path.name)) as caught:
                 load_model(config.out, "cpu")
             assert "\n" not in str(caught.value)
             path.write_bytes(whole)
@@ -457,7 +457,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"multi_round_ratio": 0.5}, "--multi-round-ratio 0.5.*--chat FILE"),
     ({"chat": Path("nowhere.json")}, "--chat nowhere.json: no such file"),
     ({"data": Path("nowhere")}, "--data nowhere: no such folder"),
-    ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*reclm teacher fit"),
+    ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*incatalog teacher fit"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),
     ({"history_dropout": 1.5}, "--history-dropout 1.5: expected 0.0 to 1.0"),

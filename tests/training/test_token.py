@@ -14,13 +14,17 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file
 
-from reclm import Catalog, Item, Recommender
-from reclm.backbone import load_model, load_spec, merge_run
-from reclm.config import EvaluateRecommendConfig, MergeConfig, SftConfig
-from reclm.errors import ArtifactError, ConfigError, SemanticIdError, TokenizerError
-from reclm.evaluation.recommend import evaluate_recommend
-from reclm.items.semantic_ids import SemanticIds, is_code_token
-from reclm.training.sft import train_sft, with_item_form
+from incatalog import Catalog, Item, Recommender
+from incatalog.codes.semantic_ids import SemanticIds, is_code_token
+from incatalog.errors import ArtifactError, ConfigError, SemanticIdError, TokenizerError
+from incatalog.evaluation.recommend import evaluate_recommend
+from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.model.saved import load_model
+from incatalog.model.spec import load_spec
+from incatalog.training.materials import with_item_form
+from incatalog.training.merge import merge_run
+from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.sft import train_sft
 
 Settings = Callable[..., SftConfig]
 
@@ -150,7 +154,7 @@ def test_evaluation_counts_items_and_shows_titles(
     books.save(far)
     shutil.copyfile(data / "sequential.jsonl", far / "sequential.jsonl")
     cross = replace(config, data=far, out=tmp_path / "cross")
-    with pytest.raises(SemanticIdError, match=r"far holds no index files.*reclm items assign"):
+    with pytest.raises(SemanticIdError, match=r"far holds no index files.*incatalog items assign"):
         evaluate_recommend(cross)
     semantic_ids.save(far, "books", books)
     evaluate_recommend(cross)

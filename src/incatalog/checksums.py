@@ -1,0 +1,133 @@
+"""SHA-256 of the files of a folder: recorded when it is finished, checked when it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from incatalog.errors import ArtifactError
+
+FILES = "files"
+"""Entry of a record that holds the checksum of each file, by its path in the folder."""
+SEAL = "checksum"
+"""Entry of a record that holds the checksum of the rest of it."""
+CHECKSUMS = "checksums.json"
+"""The record of a folder that is no run."""
+
+_MANIFEST = "manifest.json"
+# Grown or removed after the end of a run; what is read from them is checked where it is.
+_UNRECORDED = (
+    "tensorboard",
+    "checkpoints",
+    "checkpoint.safetensors",
+    "shards",
+    "batches-*.jsonl",
+    "perplexity-*.jsonl",
+)
+
+
+def file_checksums(folder: str | Path) -> dict[str, str]:
+    """The checksum of every file in a folder that is finished, by its path there.
+
+    The records themselves, hidden files, logs and checkpoints are left out.
+    """
+    folder = Path(folder)
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if any(_unrecorded(part) for part in name.parts):
+            continue
+        if path.is_file() and path.name not in (_MANIFEST, CHECKSUMS):
+            found[name.as_posix()] = _digest(path)
+    return found
+
+
+def _unrecorded(part: str) -> bool:
+    return part.startswith(".") or any(fnmatch(part, pattern) for pattern in _UNRECORDED)
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of JSON values with a checksum of its own."""
+    return {**record, SEAL: _seal(record)}
+
+
+def check_seal(path: Path, record: Mapping[str, Any]) -> None:
+    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is.
+
+    Raises:
+        ArtifactError: It was changed.
+    """
+    if SEAL in record and record[SEAL] != _seal(record):
+        raise ArtifactError(
+            f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
+            f'the folder anew; if the change was meant, take "{SEAL}" out of it'
+        )
+
+
+def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -> None:
+    """Makes sure that the files of a folder are those that were written when it was finished.
+
+    A folder without a record, as earlier versions and other programs leave it, is taken as it is.
+
+    Args:
+        folder: A run folder, or a part of one.
+        names: Files to check, as far as they are recorded; None for all.
+
+    Raises:
+        ArtifactError: A file is gone or was changed, or the record is damaged.
+    """
+    folder = Path(folder)
+    for record in (folder / _MANIFEST, folder / CHECKSUMS):
+        if record.is_file():
+            break
+    else:
+        return
+    for name, expected in _recorded(record).items():
+        if names is not None and name not in names:
+            continue
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path}: is gone, and was there when {record} was written; restore it or make "
+                f"the folder anew{_accept(name, record)}"
+            )
+        if _digest(path) != expected:
+            raise ArtifactError(
+                f"{path}: is not as it was written (its SHA-256 is not the one in {record}); "
+                f"restore it or make the folder anew{_accept(name, record)}"
+            )
+
+
+def _accept(name: str, record: Path) -> str:
+    return (
+        f'; if the change was meant, take "{name}" out of "{FILES}", and "{SEAL}", in {record.name}'
+    )
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in record.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _recorded(record: Path) -> dict[str, str]:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+        files = found.get(FILES, {})
+        if not all(isinstance(value, str) for value in files.values()):
+            raise TypeError
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{record}: not a readable record of the files beside it; restore it, or delete it to "
+            "take them as they are"
+        ) from error
+    check_seal(record, found)
+    return dict(files)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

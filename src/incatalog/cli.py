@@ -1,0 +1,361 @@
+"""The command line: ``incatalog <stage> <verb>``, each verb one configuration and one function.
+
+Nothing heavy is imported before a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from incatalog.codes.settings import AssignConfig, QuantizeConfig
+from incatalog.config import DemoConfig
+from incatalog.data.settings import (
+    AmazonConfig,
+    CheckConfig,
+    MovieLensConfig,
+    TableConfig,
+    ToUnirecConfig,
+)
+from incatalog.embedding.settings import EmbedConfig
+from incatalog.errors import CatalogError, ConfigError, IncatalogError, MissingExtraError
+from incatalog.evaluation.settings import (
+    EvaluateChatConfig,
+    EvaluateCompareConfig,
+    EvaluateGeneralConfig,
+    EvaluateRecommendConfig,
+    EvaluateReportConfig,
+    EvaluateRetrievalConfig,
+)
+from incatalog.flags import near, parse, summary
+from incatalog.grpo.settings import GrpoConfig
+from incatalog.names import names, quoted_name
+from incatalog.recommender.settings import RecommendConfig
+from incatalog.rewrite.settings import RewriteApplyConfig, RewriteDataConfig, RewriteTrainConfig
+from incatalog.serving.settings import ServeConfig
+from incatalog.storage import storage_fault, writing
+from incatalog.teacher.settings import ImportUnirecConfig, TeacherFitConfig
+from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.training.settings import MergeConfig, SftConfig
+
+if TYPE_CHECKING:
+    from incatalog.data.catalog import Catalog
+    from incatalog.recommender.answer import Recommendation
+
+_UNTRAINABLE = 1
+_USER_ERROR = 2
+_INTERRUPTED = 130
+_NO_READER = 141
+_TRAINING = ("accelerate", "peft", "tensorboard")
+_REWARDED = (*_TRAINING, "datasets", "trl")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of the command line.
+
+    Attributes:
+        settings: Configuration dataclass; its docstring is the help of the command.
+        function: ``"module:function"`` that takes the configuration; imported when it runs. A
+            result with ``trainable`` false makes the exit code 1.
+        leading: Flag whose value may stand alone right behind the command; empty for none.
+        extra: Optional dependencies that it needs; empty for none.
+        needs: Modules of these that are looked for before it begins.
+    """
+
+    settings: type
+    function: str
+    leading: str = ""
+    extra: str = ""
+    needs: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """First line of the help."""
+        return summary(self.settings)
+
+
+COMMANDS: dict[str, Command] = {
+    "data amazon": Command(AmazonConfig, "incatalog.data.amazon:prepare_amazon"),
+    "data movielens": Command(MovieLensConfig, "incatalog.data.movielens:prepare_movielens"),
+    "data table": Command(TableConfig, "incatalog.data.tables:prepare_table"),
+    "data check": Command(CheckConfig, "incatalog.data.check:check", leading="--data"),
+    "data to-unirec": Command(
+        ToUnirecConfig, "incatalog.data.export_unirec:to_unirec", leading="--data"
+    ),
+    "teacher fit": Command(TeacherFitConfig, "incatalog.teacher.fit:fit_teacher"),
+    "teacher import-unirec": Command(
+        ImportUnirecConfig, "incatalog.teacher.import_unirec:import_unirec"
+    ),
+    "teacher serve": Command(
+        TeacherServeConfig, "incatalog.teacher_service.serve_teacher:serve_teacher"
+    ),
+    "items embed": Command(EmbedConfig, "incatalog.embedding.embed:embed_items"),
+    "items quantize": Command(QuantizeConfig, "incatalog.codes.quantize:quantize_items"),
+    "items assign": Command(AssignConfig, "incatalog.codes.assign:assign_items"),
+    "train sft": Command(
+        SftConfig, "incatalog.training.sft:train_sft", extra="train", needs=_TRAINING
+    ),
+    "train grpo": Command(
+        GrpoConfig, "incatalog.grpo.train_grpo:train_grpo", extra="grpo", needs=_REWARDED
+    ),
+    "train merge": Command(MergeConfig, "incatalog.model.backbone:merge_run"),
+    "rewrite data": Command(RewriteDataConfig, "incatalog.rewrite.rewrite_data:make_rewrite_data"),
+    "rewrite train": Command(
+        RewriteTrainConfig,
+        "incatalog.rewrite.train_rewrite:train_rewrite",
+        extra="grpo",
+        needs=_REWARDED,
+    ),
+    "rewrite apply": Command(RewriteApplyConfig, "incatalog.rewrite.apply_rewrite:apply_rewrite"),
+    "evaluate recommend": Command(
+        EvaluateRecommendConfig, "incatalog.evaluation.recommend:evaluate_recommend"
+    ),
+    "evaluate retrieval": Command(
+        EvaluateRetrievalConfig, "incatalog.evaluation.retrieval:evaluate_retrieval"
+    ),
+    "evaluate chat": Command(EvaluateChatConfig, "incatalog.evaluation.chat:evaluate_chat"),
+    "evaluate general": Command(
+        EvaluateGeneralConfig, "incatalog.evaluation.general:evaluate_general"
+    ),
+    "evaluate compare": Command(
+        EvaluateCompareConfig,
+        "incatalog.evaluation.compare:evaluate_compare",
+        leading="--runs",
+    ),
+    "evaluate report": Command(
+        EvaluateReportConfig, "incatalog.evaluation.report:evaluate_report", leading="--runs"
+    ),
+    "recommend": Command(RecommendConfig, "incatalog.cli:recommend"),
+    "serve": Command(ServeConfig, "incatalog.serving.server:serve"),
+    "demo": Command(
+        DemoConfig,
+        "incatalog.demo:run_demo",
+        extra="train,items,evaluate",
+        needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; ``sys.argv`` when omitted.
+
+    Returns:
+        The exit code: 0 for success, 1 for data that cannot be trained on (`incatalog data check`),
+        2 for an error the user can act on (one line on standard error), 130 when interrupted, 141
+        when nobody reads the output any more.
+    """
+    try:
+        with writing("standard output"):
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            sys.stdout.flush()
+    except IncatalogError as error:
+        _complain(str(error))
+        code = _USER_ERROR
+    except KeyboardInterrupt:
+        _complain("interrupted; a run with checkpoints goes on when its command is repeated")
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        code = _NO_READER
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        code = _USER_ERROR
+    _close_output()
+    return code
+
+
+def _close_output() -> None:
+    """Drops output that nobody takes, which Python would complain about when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
+    """Finds the command, parses its flags and calls its function."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(_overview(COMMANDS))
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"incatalog {version('incatalog')}\n")
+        return 0
+    stage = arguments[0]
+    verbs = {name: command for name, command in COMMANDS.items() if name.split()[0] == stage}
+    if not verbs:
+        stages = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+        raise ConfigError(f"{stage}: no such command{near(stage, stages)}; see incatalog --help")
+    if stage in verbs:
+        return _call(stage, verbs[stage], arguments[1:])
+    if len(arguments) == 1 or arguments[1] in {"-h", "--help"}:
+        sys.stdout.write(_overview(verbs))
+        return 0
+    name = f"{stage} {arguments[1]}"
+    if name not in verbs:
+        known = [verb.split()[1] for verb in verbs]
+        raise ConfigError(
+            f"{name}: no such command{near(arguments[1], known)}; see incatalog {stage} --help"
+        )
+    return _call(name, verbs[name], arguments[2:])
+
+
+def _call(name: str, command: Command, flags: list[str]) -> int:
+    if command.leading and flags and not flags[0].startswith("-"):
+        flags = [command.leading, *flags]
+    settings = parse(name, command.settings, flags)
+    for needed in command.needs:
+        if importlib.util.find_spec(needed) is None:
+            raise _missing(needed, command)
+    # Read when torch is loaded. Threads that spin while they wait for one another make a step up to
+    # twenty times as slow where something else runs on the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threading.excepthook = _quiet_when_full
+    module, function = command.function.split(":")
+    out = getattr(settings, "out", None)
+    try:
+        with writing(out) if out else contextlib.nullcontext():
+            result = getattr(importlib.import_module(module), function)(settings)
+    except ModuleNotFoundError as error:
+        if isinstance(error, MissingExtraError) or not error.name:
+            raise
+        raise _missing(error.name, command) from error
+    return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+
+
+def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:
+    """Says nothing of a writer's thread that has no room; the command tells of it in a line."""
+    if raised.exc_value is None or storage_fault(raised.exc_value) is None:
+        threading.__excepthook__(raised)
+
+
+def _missing(module: str, command: Command) -> MissingExtraError | ModuleNotFoundError:
+    """A package that the command cannot do without; our own modules are another matter."""
+    package = module.split(".")[0]
+    if package == "incatalog":
+        return ModuleNotFoundError(f"No module named {module!r}", name=module)
+    what = f"incatalog[{command.extra}]" if command.extra else "incatalog"
+    return MissingExtraError(f"{package} is not installed; run: pip install '{what}'")
+
+
+def _overview(commands: dict[str, Command]) -> str:
+    width = max(map(len, commands)) + 2
+    lines = [
+        f"  incatalog {name:<{width}}{command.summary}\n" for name, command in commands.items()
+    ]
+    return (
+        "usage: incatalog <stage> <verb> [--config FILE.yaml] [--flag value ...]\n\n"
+        + "".join(lines)
+        + "\nFlags of a command: incatalog <stage> <verb> --help\n"
+    )
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
+
+
+def recommend(settings: RecommendConfig) -> None:
+    """Prints recommendations for one history as a table or as JSON.
+
+    Raises:
+        ConfigError: A flag names no model, no item or no category of the model's catalog.
+    """
+    from incatalog.data.catalog import Catalog
+
+    if settings.k < 1:
+        raise ConfigError(f"--k: expected at least 1, got {settings.k}")
+    if not settings.model.is_dir():
+        raise ConfigError(f"--model: no such folder: {settings.model}")
+    # Before the weights are loaded: a mistyped id should not cost that time.
+    catalog = Catalog.load(settings.model)
+    item_ids = {item.item_id for item in catalog.items}
+    history = names("--history", settings.history, item_ids)
+    exclude = names("--exclude", settings.exclude, item_ids)
+    categories = names("--categories", settings.categories, catalog.categories)
+    _check_items("--history", history, catalog)
+    _check_items("--exclude", exclude, catalog)
+    _check_categories(categories, catalog)
+
+    from incatalog.model.spec import untrained_warning
+    from incatalog.recommender.recommender import Recommender
+
+    recommender = Recommender.from_pretrained(
+        settings.model, device=settings.device, verify=settings.verify
+    )
+    warning = untrained_warning(recommender.spec)
+    if warning is not None:
+        sys.stderr.write(f"{warning}\n")
+    found = recommender.recommend(
+        history,
+        k=settings.k,
+        exclude=exclude,
+        categories=categories,
+        exclude_seen=settings.exclude_seen,
+        decode=settings.decode,
+    )
+    if len(found) < settings.k:
+        sys.stderr.write(
+            f"notice: --k {settings.k}: only {len(found)} items are left to recommend\n"
+        )
+    _print_recommendations(found, settings.format)
+
+
+def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
+    known = {item.item_id: item.title for item in catalog.items}
+    for item_id in item_ids:
+        if item_id in known:
+            continue
+        close = difflib.get_close_matches(item_id, known, n=3, cutoff=0.3)
+        alike = ", ".join(f"{other!r} ({known[other]})" for other in close)
+        raise ConfigError(
+            f"{flag}: no item {item_id!r} in the model's catalog of {len(known)} items"
+            + (f"; near: {alike}" if alike else "")
+            + quoted_name(flag, item_id, known)
+        )
+
+
+def _check_categories(categories: Sequence[str], catalog: Catalog) -> None:
+    for category in categories:
+        try:
+            catalog.category_rows(category)
+        except CatalogError as error:
+            hint = quoted_name("--categories", category, catalog.categories)
+            raise ConfigError(f"--categories: {error}{hint}") from error
+
+
+def _print_recommendations(found: Sequence[Recommendation], form: str) -> None:
+    if form == "json":
+        rows = [
+            {"rank": one.rank, "item_id": one.item_id, "title": one.title, "score": one.score}
+            for one in found
+        ]
+        sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("rank", "item", "title", "score")
+    for one in found:
+        table.add_row(str(one.rank), Text(one.item_id), Text(one.title), f"{one.score:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Semantic IDs: how an item becomes a few codes."""

@@ -1,0 +1,120 @@
+"""Residual codebooks: a vector as the sum of one code vector a level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int32, Int64
+from torch import Tensor
+
+from incatalog.errors import require
+
+
+def squared_distances(
+    vectors: Float[Tensor, "samples width"], codebook: Float[Tensor, "codes width"]
+) -> Float[Tensor, "samples codes"]:
+    """Squared Euclidean distances, by the binomial formula: one matrix product."""
+    squares = vectors.square().sum(1, keepdim=True) + codebook.square().sum(1)
+    return torch.addmm(squares, vectors, codebook.T, alpha=-2).clamp_(min=0)
+
+
+def residual_codes(
+    vectors: Float[Tensor, "samples width"], codebooks: Sequence[Float[Tensor, "codes width"]]
+) -> Int64[Tensor, "samples levels"]:
+    """The nearest code at each level, of what the levels before it left over."""
+    codes = []
+    for codebook in codebooks:
+        codes.append(squared_distances(vectors, codebook).argmin(1))
+        vectors = vectors - codebook[codes[-1]]
+    return torch.stack(codes, 1)
+
+
+def sum_of_codes(
+    codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Float[Tensor, "codes width"]]
+) -> Float[Tensor, "samples width"]:
+    """The vectors that codes stand for; of fewer levels than codebooks, what the first give."""
+    levels = codes.shape[1]
+    total = codebooks[0][codes[:, 0]]
+    for level in range(1, levels):
+        total = total + codebooks[level][codes[:, level]]
+    return total
+
+
+def last_distances(
+    vectors: Float[Tensor, "samples width"],
+    codes: Int64[Tensor, "samples levels"],
+    codebooks: Sequence[Float[Tensor, "codes width"]],
+) -> Float[Tensor, "samples codes"]:
+    """Squared distances to the codes of the last level, the codes of the others given."""
+    if len(codebooks) > 1:
+        vectors = vectors - sum_of_codes(codes[:, :-1], codebooks)
+    return squared_distances(vectors, codebooks[-1])
+
+
+_ROWS_AT_ONCE = 1 << 14
+
+
+def kmeans(
+    vectors: Float32[np.ndarray, "samples width"], size: int, iterations: int, seed: int
+) -> Float32[np.ndarray, "size width"]:
+    """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one.
+
+    Args:
+        vectors: At least `size` finite rows.
+        size: Number of centres.
+        iterations: Rounds of the algorithm.
+        seed: Seed of the rows that are the first centres.
+
+    Raises:
+        MissingExtraError: faiss is not installed.
+    """
+    faiss = require("faiss", extra="items")
+    clustering = faiss.Kmeans(
+        vectors.shape[1],
+        size,
+        niter=iterations,
+        seed=seed,
+        # Which rows count is decided by the caller, and small catalogs are no mistake.
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(vectors),
+    )
+    clustering.train(np.ascontiguousarray(vectors))
+    centres: np.ndarray = clustering.centroids
+    return centres.copy()
+
+
+def residual_kmeans(
+    vectors: Float32[np.ndarray, "samples width"],
+    sizes: Sequence[int],
+    *,
+    iterations: int,
+    seed: int,
+    after_level: Callable[[Int32[np.ndarray, "samples levels"], float], None] | None = None,
+) -> list[Float[Tensor, "codes width"]]:
+    """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
+
+    Args:
+        vectors: The sample to learn from; overwritten with what is left over in the end.
+        sizes: Codes at each level.
+        iterations: Rounds of Lloyd's algorithm at each level.
+        seed: Seed of the first centres.
+        after_level: Called after each level with the codes of the sample so far and the squared
+            length of all that is left over.
+    """
+    codebooks: list[Tensor] = []
+    codes = np.empty((len(vectors), len(sizes)), dtype=np.int32)
+    for level, size in enumerate(sizes):
+        codebook = torch.from_numpy(kmeans(vectors, size, iterations, seed + level))
+        codebooks.append(codebook)
+        left = 0.0
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            block = torch.from_numpy(vectors[start : start + _ROWS_AT_ONCE])
+            nearest = squared_distances(block, codebook).argmin(1)
+            block -= codebook[nearest]
+            left += float(block.square().sum(dtype=torch.float64))
+            codes[start : start + len(block), level] = nearest.numpy()
+        if after_level is not None:
+            after_level(codes[:, : level + 1], left)
+    return codebooks

@@ -1,0 +1,152 @@
+"""Semantic IDs that several items share, and how they get one each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32, Int64
+from torch import Tensor
+
+from incatalog.codes.semantic_ids import code_token
+from incatalog.codes.sinkhorn import sinkhorn
+from incatalog.errors import SemanticIdError
+
+_ITERATIONS = 1000
+
+LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """Codes that no two items share.
+
+    Attributes:
+        codes: Codes of each item; those before the last level are as they were.
+        moved: Rows of the items with another last code, ascending.
+        by_sinkhorn: How many of them the balanced assignment placed.
+        by_nearest: How many went to the nearest code that was left.
+    """
+
+    codes: Int32[np.ndarray, "items levels"]
+    moved: Int64[np.ndarray, " moved"]
+    by_sinkhorn: int
+    by_nearest: int
+
+
+def resolve_collisions(
+    codes: Int32[np.ndarray, "items levels"],
+    size: int,
+    distances: LastDistances,
+    *,
+    epsilon: float,
+) -> Resolved:
+    """Gives items that share all their codes different last codes.
+
+    Of the items with one ID the first keeps it. The others compete with those of the other IDs
+    under the same prefix for the last codes nobody has: first by a balanced assignment (Sinkhorn,
+    as in LC-Rec, arXiv 2311.09049, but with a slack row for codes nobody needs, so that items go no
+    farther than they must), then, where two items want one code, to the nearest that is left.
+
+    Args:
+        codes: Codes of each item.
+        size: Codes of the last level.
+        distances: Squared distances of the given rows to all codes of the last level.
+        epsilon: Strength of the entropy of the balanced assignment.
+
+    Raises:
+        SemanticIdError: More items share a prefix than there are last codes; names the prefix.
+    """
+    resolved = codes.copy()
+    moved: list[int] = []
+    by_sinkhorn = 0
+    for group in _groups_with_collisions(codes):
+        last = codes[group, -1]
+        if len(group) > size:
+            raise SemanticIdError(_too_many(codes[group[0], :-1], len(group), size))
+        taken, first = np.unique(last, return_index=True)
+        movers = np.delete(group, first)
+        free = np.delete(np.arange(size), taken)
+        wanted = distances(movers)[:, torch.from_numpy(free)]
+        chosen, count = _match(wanted, epsilon)
+        resolved[movers, -1] = free[chosen]
+        moved += movers.tolist()
+        by_sinkhorn += count
+    rows = np.array(sorted(moved), dtype=np.int64)
+    return Resolved(resolved, rows, by_sinkhorn, len(rows) - by_sinkhorn)
+
+
+def count_sharers(
+    codes: Int32[np.ndarray, "items levels"],
+) -> Int32[np.ndarray, " items"]:
+    """For each item, how many earlier ones have all its codes: a further code tells them apart."""
+    order, starts = _runs(codes)
+    place = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
+    counts = np.empty(len(codes), dtype=np.int32)
+    counts[order] = place
+    return counts
+
+
+def _groups_with_collisions(
+    codes: Int32[np.ndarray, "items levels"],
+) -> Iterator[Int64[np.ndarray, " rows"]]:
+    """Rows of each prefix under which items share a last code, ascending."""
+    order, starts = _runs(codes[:, :-1])
+    shared = count_sharers(codes) > 0
+    touched = np.add.reduceat(shared[order], starts[:-1]) > 0
+    for number in np.flatnonzero(touched):
+        yield order[starts[number] : starts[number + 1]]
+
+
+def _runs(
+    codes: Int32[np.ndarray, "items levels"],
+) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
+    """Rows ordered by their codes, those of equal codes ascending, and where each run begins."""
+    if not codes.shape[1]:
+        return np.arange(len(codes)), np.array([0, len(codes)])
+    order = np.lexsort(codes.T[::-1])
+    ordered = codes[order]
+    changes = np.flatnonzero((ordered[1:] != ordered[:-1]).any(1)) + 1
+    return order, np.concatenate([[0], changes, [len(codes)]])
+
+
+def _match(
+    wanted: Float[Tensor, "movers free"], epsilon: float
+) -> tuple[Int64[np.ndarray, " movers"], int]:
+    """A column of its own for each row, and how many rows got the one of the plan."""
+    movers, free = wanted.shape
+    if movers == 1:
+        return wanted.argmin(1).numpy(), 0
+    slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
+    masses = torch.ones(movers + 1)
+    masses[-1] = free - movers
+    # Which entry of a row is largest is settled long before the sums are exact.
+    if free == movers:
+        plan = sinkhorn(wanted, epsilon, iterations=_ITERATIONS)
+    else:
+        with_slack = torch.cat([wanted, slack])
+        plan = sinkhorn(with_slack, epsilon, masses=masses, iterations=_ITERATIONS)[:-1]
+    chosen = np.full(movers, -1, dtype=np.int64)
+    left = np.ones(free, dtype=np.bool_)
+    for mover, column in enumerate(plan.argmax(1).tolist()):
+        if left[column]:
+            chosen[mover] = column
+            left[column] = False
+    unplaced = np.flatnonzero(chosen < 0).tolist()
+    nearest = wanted.numpy()
+    for mover in unplaced:
+        columns = np.flatnonzero(left)
+        chosen[mover] = columns[nearest[mover, columns].argmin()]
+        left[chosen[mover]] = False
+    return chosen, movers - len(unplaced)
+
+
+def _too_many(prefix: Int32[np.ndarray, " levels"], items: int, size: int) -> str:
+    tokens = "".join(code_token(level, code) for level, code in enumerate(prefix.tolist()))
+    under = f"share the codes {tokens}" if tokens else "have a single code"
+    return (
+        f"{items} items {under}, but the last level has {size} codes; no repair can tell them all "
+        "apart; add a level with --extra-level, or quantize with larger --codebooks"
+    )

@@ -1,0 +1,185 @@
+"""RQ-VAE: an autoencoder whose latent vector is a sum of codes, one a level.
+
+Residual quantisation after arXiv 2203.01941, for semantic IDs after TIGER (arXiv 2305.05065), with
+uniform codes by optimal transport on some levels after LC-Rec (arXiv 2311.09049).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from incatalog.codes.codebooks import residual_codes, squared_distances, sum_of_codes
+from incatalog.codes.sinkhorn import sinkhorn
+
+
+@dataclass(frozen=True)
+class RqVaeSizes:
+    """The shape of an RQ-VAE.
+
+    Attributes:
+        width: Width of item vectors.
+        layers: Widths of the encoder's hidden layers; the decoder has them in reverse.
+        e_dim: Width of latent vectors and codes.
+        codebooks: Codes at each level.
+        batch_norm: Normalise hidden layers over the batch.
+        dropout: Dropout before each layer.
+    """
+
+    width: int
+    layers: tuple[int, ...]
+    e_dim: int
+    codebooks: tuple[int, ...]
+    batch_norm: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How codes are chosen in training.
+
+    Attributes:
+        epsilons: Strength of the entropy at each level; 0 takes the nearest code there.
+        iterations: Sinkhorn iterations at most.
+    """
+
+    epsilons: tuple[float, ...]
+    iterations: int = 50
+
+
+class Quantised(NamedTuple):
+    """Latent vectors as codes.
+
+    Attributes:
+        vectors: Sum of the codes, with the gradient of the latent vectors.
+        loss: Mean over the levels of codebook loss + beta * commitment loss.
+        codes: Code at each level.
+        residuals: What each level had to approximate, without gradient.
+    """
+
+    vectors: Float[Tensor, "batch e_dim"]
+    loss: Float[Tensor, ""]
+    codes: Int64[Tensor, "batch levels"]
+    residuals: Float[Tensor, "levels batch e_dim"]
+
+
+def quantise(
+    latents: Float[Tensor, "batch e_dim"],
+    codebooks: Sequence[Float[Tensor, "codes e_dim"]],
+    beta: float,
+    balance: Balance | None = None,
+) -> Quantised:
+    """Replaces latent vectors by sums of codes and lets their gradient straight through.
+
+    Each level takes the nearest code `e` to the residual `r` and hands on `r - e`. Its loss is
+    `mean((e - sg(r))^2) + beta * mean((r - sg(e))^2)` with `sg` stopping the gradient (arXiv
+    1711.00937). Codes learn from their own level only; all levels pull the encoder.
+
+    Args:
+        latents: Output of the encoder.
+        codebooks: Codes of each level.
+        beta: Weight of the commitment loss.
+        balance: Where to choose codes by optimal transport; None takes the nearest everywhere.
+    """
+    residual = latents
+    total = torch.zeros_like(latents)
+    losses, codes, residuals = [], [], []
+    for level, codebook in enumerate(codebooks):
+        epsilon = balance.epsilons[level] if balance is not None else 0.0
+        with torch.no_grad():
+            distances = squared_distances(residual, codebook)
+            if balance is not None and epsilon > 0:
+                plan = sinkhorn(distances, epsilon, iterations=balance.iterations)
+                chosen = plan.argmax(1)
+            else:
+                chosen = distances.argmin(1)
+        code = codebook[chosen]
+        codebook_loss = functional.mse_loss(code, residual.detach())
+        commitment_loss = functional.mse_loss(residual, code.detach())
+        losses.append(codebook_loss + beta * commitment_loss)
+        codes.append(chosen)
+        residuals.append(residual.detach())
+        total = total + code.detach()
+        residual = residual - code.detach()
+    straight_through = latents + (total - latents).detach()
+    return Quantised(
+        straight_through, torch.stack(losses).mean(), torch.stack(codes, 1), torch.stack(residuals)
+    )
+
+
+def contrastive_loss(
+    reconstruction: Float[Tensor, "batch width"],
+    vectors: Float[Tensor, "batch width"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """InfoNCE: a reconstruction is closer to its own vector than to others of the batch.
+
+    Cross entropy over cosines / temperature, as CoST trains its quantiser (arXiv 2404.14774).
+    """
+    cosines = functional.normalize(reconstruction) @ functional.normalize(vectors).T
+    own = torch.arange(len(vectors), device=vectors.device)
+    return functional.cross_entropy(cosines / temperature, own)
+
+
+class RqVae(nn.Module):
+    """Encoder, codebooks and decoder.
+
+    Vectors are moved by `mean` and divided by `scale` first, so that losses weigh the same
+    whatever the vectors come from; both are saved with the weights.
+    """
+
+    mean: Float[Tensor, " width"]
+    scale: Float[Tensor, ""]
+
+    def __init__(self, sizes: RqVaeSizes) -> None:
+        """Draws weights from torch's global generator; codes start near zero."""
+        super().__init__()
+        self.sizes = sizes
+        widths = (sizes.width, *sizes.layers, sizes.e_dim)
+        self.encoder = _perceptron(widths, sizes)
+        self.decoder = _perceptron(widths[::-1], sizes)
+        self.codebooks = nn.ParameterList(
+            torch.empty(size, sizes.e_dim).uniform_(-1 / size, 1 / size) for size in sizes.codebooks
+        )
+        self.register_buffer("mean", torch.zeros(sizes.width))
+        self.register_buffer("scale", torch.ones(()))
+
+    def standardise(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """Vectors as the losses see them."""
+        return (vectors - self.mean) / self.scale
+
+    def latents(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch e_dim"]:
+        """Latent vectors, not yet quantised."""
+        encoded: Tensor = self.encoder(self.standardise(vectors))
+        return encoded
+
+    def codes(self, vectors: Float[Tensor, "batch width"]) -> Int64[Tensor, "batch levels"]:
+        """The nearest code at each level."""
+        return residual_codes(self.latents(vectors), list(self.codebooks))
+
+    def reconstruction(self, codes: Int64[Tensor, "batch levels"]) -> Float[Tensor, "batch width"]:
+        """The vectors that codes stand for."""
+        decoded: Tensor = self.decoder(sum_of_codes(codes, list(self.codebooks)))
+        return decoded * self.scale + self.mean
+
+
+def _perceptron(widths: Sequence[int], sizes: RqVaeSizes) -> nn.Sequential:
+    """Linear layers with ReLU between, dropout before each."""
+    modules: list[nn.Module] = []
+    for number, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
+        last = number == len(widths) - 2
+        linear = nn.Linear(width_in, width_out)
+        nn.init.xavier_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        modules += [nn.Dropout(sizes.dropout), linear]
+        if not last:
+            modules += [nn.BatchNorm1d(width_out)] if sizes.batch_norm else []
+            modules.append(nn.ReLU())
+    return nn.Sequential(*modules)

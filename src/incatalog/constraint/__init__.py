@@ -1,0 +1,1 @@
+"""What may come next: the rules that hold answers to the items; knows no model."""

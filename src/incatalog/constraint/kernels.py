@@ -1,0 +1,411 @@
+"""The steps of :class:`~incatalog.constraint.spans.SpanBatch` as loops, compiled by numba.
+
+A call of numpy costs microseconds whatever the size of its arrays, and a step over arrays makes
+dozens. Loops over the rows are simpler, and once compiled several times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, UInt8
+from numba import njit
+
+from incatalog.trie.build import CLOSE
+from incatalog.trie.edges import BLOCK
+
+# In place of an item: the span is open still, or closing it takes more than a loop.
+OPEN, HARD = -1, -2
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function into those that call it: a tree and a state have some hundred fields.
+
+    To pass them takes longer than most of what is done with them.
+    """
+    return njit(inline="always")(function)  # type: ignore[no-any-return]
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function at its first call, and keeps the result on the disk where it can."""
+    try:
+        return njit(cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        # Neither the folder of this file nor the user's cache can be written to.
+        return njit(function)  # type: ignore[no-any-return]
+
+
+# What was written, row after row; where that of each row ends; the item it names.
+Written = Int32[np.ndarray, " written"]
+Ends = Int64[np.ndarray, " rows"]
+Items = Int64[np.ndarray, " rows"]
+
+
+class Tree(NamedTuple):
+    """What a step needs of a trie.
+
+    Attributes:
+        order: Item row at each position.
+        alone: Whether the spelling at a position is its item's only one; empty if all are.
+
+    The others are those of :class:`~incatalog.trie.build.TrieArrays` and of
+    :class:`~incatalog.trie.edges.EdgeNodes`.
+    """
+
+    node_edges: Int32[np.ndarray, " nodes+1"]
+    edge_token: Int32[np.ndarray, " edges"]
+    bounds: Int32[np.ndarray, " edges+nodes"]
+    tail_start: Int32[np.ndarray, " edges+domains+1"]
+    tail: Int32[np.ndarray, " tail"]
+    rank: UInt8[np.ndarray, " edges"]
+    before: Int32[np.ndarray, " blocks"]
+    nodes: Int32[np.ndarray, " led_to"]
+    order: Int32[np.ndarray, " positions"]
+    alone: Bool[np.ndarray, " positions"]
+
+
+class State(NamedTuple):
+    """Where the answers stand; steps change it.
+
+    Attributes:
+        lo: First position below each answer's place.
+        hi: End of the positions below it.
+        node: Node each stands at, -1 where the item has ended.
+        blocked: Positions each may not name.
+        blocked_count: How many these are.
+        left: How many positions each may still name.
+        unique: Whether each names an item at most once.
+        counts: Scratch for the node with most edges.
+    """
+
+    lo: Int32[np.ndarray, " slots"]
+    hi: Int32[np.ndarray, " slots"]
+    node: Int32[np.ndarray, " slots"]
+    blocked: Int32[np.ndarray, "slots width"]
+    blocked_count: Int64[np.ndarray, " slots"]
+    left: Int64[np.ndarray, " slots"]
+    unique: Bool[np.ndarray, " slots"]
+    counts: Int32[np.ndarray, " most_edges"]
+
+
+@inlined
+def _choice_of(tree: Tree, node: int, position: int) -> int:
+    """The choice of a node that leads to a position below it."""
+    first = tree.node_edges[node] + node
+    low, high = 0, tree.node_edges[node + 1] - tree.node_edges[node]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tree.bounds[first + middle] <= position:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@inlined
+def _num_blocked(state: State, slot: int) -> int:
+    """How many positions below its place an answer may not name."""
+    lo, hi, inside = state.lo[slot], state.hi[slot], 0
+    # By index, as a loop over the row itself does not become vectors.
+    for at in range(state.blocked_count[slot]):
+        inside += lo <= state.blocked[slot, at] < hi
+    return inside
+
+
+@compiled
+def allow(
+    tree: Tree,
+    state: State,
+    slots: Int64[np.ndarray, " rows"],
+    eoi: int,
+    listed: Bool[np.ndarray, " vocab"],
+    column: Int64[np.ndarray, " vocab"],
+) -> tuple[Int32[np.ndarray, " tokens"], Bool[np.ndarray, "rows tokens"]]:
+    """The tokens that may come next in any row, ascending, and which of them in each row.
+
+    Args:
+        tree: The items.
+        state: Where the answers stand.
+        slots: The answers.
+        eoi: The token that closes a span.
+        listed: Scratch, all false; is so again afterwards. As long as a multiple of eight.
+        column: Scratch.
+    """
+    # Row in which the node of each row came first: many answers stand at the same one.
+    first_row = np.empty(len(slots), np.int64)
+    least, most, size = len(listed), -1, 0
+    for row, slot in enumerate(slots):
+        node = state.node[slot]
+        earlier = 0
+        while state.node[slots[earlier]] != node:
+            earlier += 1
+        first_row[row] = earlier
+        if earlier == row:
+            for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
+                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
+                if not listed[token]:
+                    listed[token] = True
+                    least, most, size = min(least, token), max(most, token), size + 1
+    tokens = np.empty(size, np.int32)
+    size = 0
+    # Eight at a time, as few of them are listed.
+    eights = listed.view(np.uint64)
+    for eight in range(least // 8, most // 8 + 1):
+        if eights[eight]:
+            for token in range(8 * eight, 8 * eight + 8):
+                if listed[token]:
+                    tokens[size], column[token], listed[token] = token, size, False
+                    size += 1
+    mask = np.empty((len(slots), size), np.bool_)
+    for row, slot in enumerate(slots):
+        if first_row[row] == row:
+            for at in range(size):
+                mask[row, at] = False
+            node = state.node[slot]
+            for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
+                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
+                mask[row, column[token]] = True
+    # What is blocked is cleared last row first, as others copy those in front.
+    for row in range(len(slots) - 1, -1, -1):
+        slot, source = slots[row], first_row[row]
+        if source != row:
+            for at in range(size):
+                mask[row, at] = mask[source, at]
+        if not _num_blocked(state, slot):
+            continue
+        lo, hi, node = state.lo[slot], state.hi[slot], state.node[slot]
+        state.counts[: tree.node_edges[node + 1] - tree.node_edges[node]] = 0
+        for position in state.blocked[slot, : state.blocked_count[slot]]:
+            if lo <= position < hi:
+                choice = _choice_of(tree, node, position)
+                state.counts[choice] += 1
+                edge = tree.node_edges[node] + choice
+                if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
+                    token = tree.edge_token[edge]
+                    mask[row, column[eoi if token == CLOSE else token]] = False
+    return tokens, mask
+
+
+@inlined
+def _surely_decides(tree: Tree, state: State, slot: int) -> bool:
+    """Whether an answer has too few blocked positions to have a single choice left at its node."""
+    node = state.node[slot]
+    degree = tree.node_edges[node + 1] - tree.node_edges[node]
+    return bool(state.blocked_count[slot] < degree - 1)
+
+
+@inlined
+def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
+    """The only edge of a node that is left to an answer, -1 if there are several."""
+    first, end = tree.node_edges[node], tree.node_edges[node + 1]
+    # Every other edge has lost a position at least.
+    if _surely_decides(tree, state, slot) or _num_blocked(state, slot) < end - first - 1:
+        return -1
+    lo, hi = state.lo[slot], state.hi[slot]
+    state.counts[: end - first] = 0
+    for position in state.blocked[slot, : state.blocked_count[slot]]:
+        if lo <= position < hi:
+            state.counts[_choice_of(tree, node, position)] += 1
+    free, only = 0, -1
+    for edge in range(first, end):
+        width = tree.bounds[edge + node + 1] - tree.bounds[edge + node]
+        if width > state.counts[edge - first]:
+            free, only = free + 1, edge
+    return only if free == 1 else -1
+
+
+@inlined
+def _edge_of(tree: Tree, node: int, token: int, eoi: int) -> int:
+    """The edge of a node that a token takes."""
+    first, last = tree.node_edges[node], tree.node_edges[node + 1] - 1
+    if token == eoi:
+        return int(last)
+    # The close stands last, and is no token.
+    end = last if tree.edge_token[last] == CLOSE else last + 1
+    return int(first + np.searchsorted(tree.edge_token[first:end], token))
+
+
+@inlined
+def _node_behind(tree: Tree, edge: int) -> int:
+    """The node that an edge leads to, -1 if it ends an item."""
+    rank = tree.rank[edge]
+    if rank < BLOCK:
+        return -1
+    return int(tree.nodes[tree.before[edge // BLOCK] + rank - BLOCK])
+
+
+@inlined
+def _write_tail(
+    tree: Tree, start: int, end: int, written: Int32[np.ndarray, " room"], size: int
+) -> int:
+    """Writes what follows an edge without another choice; returns the new size."""
+    for at in range(start, end):
+        written[size] = tree.tail[at]
+        size += 1
+    return size
+
+
+@inlined
+def _along(
+    tree: Tree,
+    state: State,
+    slot: int,
+    edge: int,
+    written: Int32[np.ndarray, " room"],
+    size: int,
+) -> int:
+    """Goes along an edge of an answer's node, whose own token is written; returns the new size."""
+    bound = edge + state.node[slot]
+    state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+    state.node[slot] = _node_behind(tree, edge)
+    start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
+    return int(_write_tail(tree, start, end, written, size))
+
+
+@inlined
+def _to_decision(
+    tree: Tree,
+    state: State,
+    slot: int,
+    eoi: int,
+    written: Int32[np.ndarray, " room"],
+    size: int,
+) -> int:
+    """Goes on while a single edge is left, or closes the span at its end; returns the new size."""
+    while state.node[slot] >= 0:
+        edge = _only_edge(tree, state, slot, state.node[slot])
+        if edge < 0:
+            return size
+        if tree.edge_token[edge] != CLOSE:
+            written[size] = tree.edge_token[edge]
+            size += 1
+        size = _along(tree, state, slot, edge, written, size)
+    written[size] = eoi
+    return size + 1
+
+
+@inlined
+def _item(tree: Tree, state: State, slot: int) -> int:
+    """The item whose end an answer has come to, now spent; else `OPEN`, or `HARD`.
+
+    Hard are items that share their title or have several, and those that there is no room to spend.
+    """
+    if state.node[slot] >= 0:
+        return OPEN
+    position, count = state.lo[slot], state.blocked_count[slot]
+    if state.hi[slot] - position > 1 or (len(tree.alone) and not tree.alone[position]):
+        return HARD
+    if state.unique[slot]:
+        if count == state.blocked.shape[1]:
+            return HARD
+        state.blocked[slot, count] = position
+        state.blocked_count[slot] += 1
+        state.left[slot] -= 1
+    return int(tree.order[position])
+
+
+@compiled
+def refused(allowed: Bool[np.ndarray, "rows tokens"], columns: Int64[np.ndarray, " rows"]) -> int:
+    """The first row whose choice is not allowed, -1 if there is none."""
+    for row, column in enumerate(columns):
+        if not allowed[row, column]:
+            return row
+    return -1
+
+
+@compiled
+def go_on(
+    tree: Tree,
+    state: State,
+    slots: Int64[np.ndarray, " rows"],
+    chosen: Int32[np.ndarray, " rows"],
+    eoi: int,
+    longest: int,
+) -> tuple[Written, Ends, Items, bool]:
+    """Takes the next token of each row, and goes on to the decision behind it or to the end.
+
+    Args:
+        tree: The items.
+        state: Where the answers stand.
+        slots: The answers.
+        chosen: Their tokens, which are allowed.
+        eoi: The token that closes a span.
+        longest: Tokens of an item at most.
+
+    Returns:
+        What was written, row after row: the tokens that were chosen, what they force, and the
+        closing ones; where each row's ends; the item it names, `OPEN` or `HARD`; and whether one
+        is hard.
+    """
+    # One array of the tree after the other: the places of a large tree have left the caches, and
+    # those of all rows are fetched together where the places of one row wait for each other.
+    edges = np.empty(len(slots), np.int32)
+    for row, slot in enumerate(slots):
+        edges[row] = _edge_of(tree, state.node[slot], chosen[row], eoi)
+    for row, slot in enumerate(slots):
+        bound = edges[row] + state.node[slot]
+        state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+    tails = np.empty((len(slots), 2), np.int32)
+    for row, edge in enumerate(edges):
+        tails[row] = tree.tail_start[edge], tree.tail_start[edge + 1]
+    for row, edge in enumerate(edges):
+        state.node[slots[row]] = _node_behind(tree, edge)
+    decides = np.empty(len(slots), np.bool_)
+    for row, slot in enumerate(slots):
+        decides[row] = state.node[slot] >= 0 and _surely_decides(tree, state, slot)
+    written = np.empty(len(slots) * (longest + 1), np.int32)
+    ends = np.empty(len(slots), np.int64)
+    size = 0
+    for row, slot in enumerate(slots):
+        if chosen[row] != eoi:
+            written[size] = chosen[row]
+            size += 1
+        size = _write_tail(tree, tails[row, 0], tails[row, 1], written, size)
+        if not decides[row]:
+            size = _to_decision(tree, state, slot, eoi, written, size)
+        ends[row] = size
+    items = np.empty(len(slots), np.int64)
+    hard = False
+    for row, slot in enumerate(slots):
+        items[row] = _item(tree, state, slot)
+        hard |= items[row] == HARD
+    return written[:size], ends, items, hard
+
+
+@compiled
+def enter(
+    tree: Tree,
+    state: State,
+    slots: Int64[np.ndarray, " rows"],
+    roots: Int32[np.ndarray, "slots 6"],
+    eoi: int,
+    longest: int,
+) -> tuple[Written, Ends, Items, bool]:
+    """Opens a span in each row, and goes on to the first decision or to the end.
+
+    Args:
+        tree: The items.
+        state: Where the answers stand.
+        slots: The answers.
+        roots: The fields of each answer's root, a :class:`~incatalog.trie.cursor.Cursor`.
+        eoi: The token that closes a span.
+        longest: Tokens of an item at most.
+
+    Returns:
+        What was written, row after row, closing tokens included; where each row's ends; the item
+        it names, `OPEN` or `HARD`; and whether one is hard.
+    """
+    written = np.empty(len(slots) * (longest + 1), np.int32)
+    ends = np.empty(len(slots), np.int64)
+    items = np.empty(len(slots), np.int64)
+    size, hard = 0, False
+    for row, slot in enumerate(slots):
+        lo, hi, _, node, chain, chain_end = roots[slot]
+        state.lo[slot], state.hi[slot], state.node[slot] = lo, hi, node
+        size = _write_tail(tree, chain, chain_end, written, size)
+        size = _to_decision(tree, state, slot, eoi, written, size)
+        ends[row], items[row] = size, _item(tree, state, slot)
+        hard |= items[row] == HARD
+    return written[:size], ends, items, hard

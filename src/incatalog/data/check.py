@@ -1,0 +1,255 @@
+"""What prepared data holds, and whether it can be trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from incatalog.data.catalog import (
+    CATEGORIES,
+    ID_FIELDS,
+    METAS,
+    category_members,
+    parse_item,
+    title_of,
+)
+from incatalog.data.cleaning import clean_title
+from incatalog.data.documents import Entry, entries
+from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
+from incatalog.data.settings import CheckConfig
+from incatalog.errors import DataError
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that makes training impossible.
+
+    Attributes:
+        what: What is wrong, in words.
+        count: How often.
+        examples: The first places, each with file, line and id.
+    """
+
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The findings on one folder.
+
+    Attributes:
+        folder: The folder.
+        users: Number of users.
+        items: Number of items.
+        interactions: Number of interactions.
+        shortest: Length of the shortest history.
+        median: Median length of a history.
+        longest: Length of the longest history.
+        categories: Number of categories.
+        duplicate_titles: Items whose title another item has too; they are made unique.
+        without_category: Items without category.
+        without_interactions: Items in no history.
+        repeats: Interactions with an item that stands earlier in the same history.
+        problems: What makes training impossible.
+    """
+
+    folder: Path
+    users: int
+    items: int
+    interactions: int
+    shortest: int
+    median: float
+    longest: int
+    categories: int
+    duplicate_titles: int
+    without_category: int
+    without_interactions: int
+    repeats: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the data can be trained on."""
+        return not self.problems
+
+    def __rich__(self) -> Group:
+        """A table of counts, the problems, and the verdict."""
+        table = Table()
+        table.add_column(str(self.folder), overflow="fold")
+        table.add_column("count", justify="right")
+        for name, value in (
+            ("users", f"{self.users:,}"),
+            ("items", f"{self.items:,}"),
+            ("interactions", f"{self.interactions:,}"),
+            ("shortest history", f"{self.shortest:,}"),
+            ("median history", f"{self.median:,g}"),
+            ("longest history", f"{self.longest:,}"),
+            ("categories", f"{self.categories:,}"),
+            ("items that share their title", f"{self.duplicate_titles:,}"),
+            ("items without category", f"{self.without_category:,}"),
+            ("items in no history", f"{self.without_interactions:,}"),
+            ("repeats within a history", f"{self.repeats:,}"),
+        ):
+            table.add_row(name, value)
+        lines = [
+            Text(
+                f"problem: {problem.what}: {problem.count:,} ({'; '.join(problem.examples)})", "red"
+            )
+            for problem in self.problems
+        ]
+        verdict = (
+            Text("can be trained on", "green")
+            if self.trainable
+            else Text("cannot be trained on; mend the problems above", "bold red")
+        )
+        return Group(table, *lines, verdict)
+
+
+@dataclass
+class _Findings:
+    """Problems by what is wrong."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, example: str) -> None:
+        self.counts[what] += 1
+        examples = self.examples.setdefault(what, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
+
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(what, count, tuple(self.examples[what])) for what, count in self.counts.items()
+        )
+
+
+def check(config: CheckConfig) -> CheckReport:
+    """Reads a folder of prepared data and prints what it holds.
+
+    Problems are gathered rather than raised, so that one call shows them all: repeated ids, items
+    without title, unknown ids in histories and categories, users with fewer than three items.
+
+    Args:
+        config: Names the folder.
+
+    Returns:
+        The report; its ``trainable`` decides the exit code of ``incatalog data check``.
+
+    Raises:
+        DataError: A file is missing, empty or not JSON; names file and line.
+    """
+    folder = Path(config.data)
+    if not folder.is_dir():
+        raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
+    found = _Findings()
+    titles = _check_items(folder / METAS, found)
+    categories, categorised = _check_categories(folder / CATEGORIES, titles, found)
+    lengths, used, repeats = _check_histories(folder / SEQUENCES, titles, found)
+    occurrences = Counter(clean_title(title) for title in titles.values() if title)
+    report = CheckReport(
+        folder=folder,
+        users=len(lengths),
+        items=len(titles),
+        interactions=sum(lengths),
+        shortest=min(lengths, default=0),
+        median=float(np.median(lengths)) if lengths else 0.0,
+        longest=max(lengths, default=0),
+        categories=categories,
+        duplicate_titles=sum(count for count in occurrences.values() if count > 1),
+        without_category=len(titles.keys() - categorised),
+        without_interactions=len(titles.keys() - used),
+        repeats=repeats,
+        problems=found.problems(),
+    )
+    Console().print(report)
+    return report
+
+
+def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings) -> Iterator[Entry]:
+    """Yields the first entry of every key and counts the others."""
+    lines: dict[str, int] = {}
+    for entry in entries(path, id_fields):
+        if entry.key in lines:
+            first = lines[entry.key]
+            found.add(f"repeated {noun}", f"{path}:{entry.line}: {entry.key!r}, first on {first}")
+            continue
+        lines[entry.key] = entry.line
+        yield entry
+    if not lines and noun != "category":
+        found.add(f"no {noun} at all", str(path))
+
+
+def _check_items(path: Path, found: _Findings) -> dict[str, str]:
+    """Returns the title of every item, empty where it has none."""
+    titles: dict[str, str] = {}
+    for entry in _unique(path, ID_FIELDS, "item", found):
+        title = ""
+        try:
+            if title_of(path, entry) is None:
+                found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
+            else:
+                title = parse_item(path, entry).title
+        except DataError as error:
+            found.add("items with an unusable field", str(error))
+        titles[entry.key] = title
+    return titles
+
+
+def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> tuple[int, set[str]]:
+    """Returns how many categories there are and which items have one."""
+    count = 0
+    categorised: set[str] = set()
+    if not path.exists():
+        return count, categorised
+    for entry in _unique(path, (), "category", found):
+        count += 1
+        try:
+            members = category_members(path, entry)
+        except DataError as error:
+            found.add("categories that are no list of item ids", str(error))
+            continue
+        for member in members:
+            if member is None or member not in titles:
+                example = f"{path}:{entry.line}: {member!r} in category {entry.key!r}"
+                found.add("unknown items in categories", example)
+            else:
+                categorised.add(member)
+    return count, categorised
+
+
+def _check_histories(
+    path: Path, titles: dict[str, str], found: _Findings
+) -> tuple[list[int], set[str], int]:
+    """Returns the length of every history, the items used, and the number of repeats."""
+    lengths: list[int] = []
+    used: set[str] = set()
+    repeats = 0
+    for entry in _unique(path, USER_FIELDS, "user", found):
+        try:
+            history = item_ids(path, entry)
+        except DataError as error:
+            found.add("histories that are no list of item ids", str(error))
+            continue
+        for item_id in history:
+            if item_id not in titles:
+                example = f"{path}:{entry.line}: {item_id!r} of user {entry.key!r}"
+                found.add("unknown items in histories", example)
+        if len(history) < MIN_INTERACTIONS:
+            example = f"{path}:{entry.line}: user {entry.key!r} has {len(history)}"
+            found.add(f"users with fewer than {MIN_INTERACTIONS} items", example)
+        lengths.append(len(history))
+        used.update(history)
+        repeats += len(history) - len(set(history))
+    return lengths, used, repeats

@@ -1,0 +1,121 @@
+"""General conversations in ShareGPT format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from incatalog.data.documents import json_lines, read_text
+from incatalog.data.fields import shown, unicode_text
+from incatalog.errors import DataError
+from incatalog.reading import parse_json
+
+Role = Literal["system", "user", "assistant"]
+
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said.
+    """
+
+    role: Role
+    text: str
+
+
+Conversation = tuple[Turn, ...]
+"""Turns of user and assistant in alternation, after at most one system turn."""
+
+
+def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
+    """Reads conversations: one JSON list, or one conversation a line.
+
+    A conversation has the field ``conversations`` (turns with ``from`` and ``value``) or
+    ``messages`` (turns with ``role`` and ``content``). Turns of the assistant before the first of
+    the user and turns of the user after the last of the assistant are cut, and turns of one
+    speaker in a row are joined; conversations without an answer that is left are passed over.
+
+    Raises:
+        DataError: The file is missing, empty or broken, a turn lacks its text or has an unknown
+            role, or no conversation is left; names file and line (or position in the list).
+    """
+    path = Path(path)
+    found = []
+    for place, line, record in _records(path):
+        turns = [_turn(path, place, line, turn) for turn in _turns(path, place, line, record)]
+        conversation = _alternating(turns)
+        if conversation:
+            found.append(conversation)
+    if not found:
+        message = "no conversation holds a question and its answer; expected ShareGPT format"
+        raise DataError.at(path, message)
+    return tuple(found)
+
+
+def _records(path: Path) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
+    """Yields the place in words, the line where known, and the record."""
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        for line, record in json_lines(path):
+            yield "", line, record
+        return
+    for number, record in enumerate(parse_json(path, text)):
+        place = f"conversation {number}: "
+        if not isinstance(record, dict):
+            raise DataError.at(path, f"{place}expected an object, found {type(record).__name__}")
+        yield place, None, record
+
+
+def _turns(path: Path, place: str, line: int | None, record: dict[str, Any]) -> list[Any]:
+    turns = record.get("conversations", record.get("messages"))
+    if not isinstance(turns, list):
+        message = f"{place}no list `conversations` (or `messages`)"
+        raise DataError.at(path, message, line=line)
+    return turns
+
+
+def _turn(path: Path, place: str, line: int | None, turn: Any) -> Turn:
+    if not isinstance(turn, dict):
+        message = f"{place}a turn is not an object with `from` and `value`"
+        raise DataError.at(path, message, line=line)
+    role = turn.get("from", turn.get("role"))
+    text = turn.get("value", turn.get("content"))
+    if not isinstance(role, str) or role not in _ROLES:
+        message = f"{place}role {shown(role)} of a turn; expected one of {', '.join(_ROLES)}"
+        raise DataError.at(path, message, line=line)
+    if not isinstance(text, str):
+        message = f"{place}a turn of {role} has no text in `value`"
+        raise DataError.at(path, message, line=line)
+    return Turn(_ROLES[role], unicode_text(path, line, f"{place}a turn of {role}", text))
+
+
+def _alternating(turns: list[Turn]) -> Conversation:
+    """Cuts and joins turns until user and assistant alternate; empty if no answer is left."""
+    system = [turn for turn in turns if turn.role == "system" and turn.text.strip()][:1]
+    joined: list[Turn] = []
+    for turn in turns:
+        if turn.role == "system" or not turn.text.strip():
+            continue
+        if not joined and turn.role == "assistant":
+            continue
+        if joined and joined[-1].role == turn.role:
+            joined[-1] = Turn(turn.role, f"{joined[-1].text}\n\n{turn.text}")
+        else:
+            joined.append(turn)
+    if joined and joined[-1].role == "user":
+        joined.pop()
+    return (*system, *joined) if joined else ()

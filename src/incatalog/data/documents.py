@@ -1,0 +1,241 @@
+"""Readers of JSON that know where they are: every entry comes with its line."""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from incatalog import reading
+from incatalog.errors import DataError
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ``key: value`` of a JSON file.
+
+    Attributes:
+        key: The key as a string.
+        value: The parsed value.
+        line: Line of the key, from 1.
+    """
+
+    key: str
+    value: Any
+    line: int
+
+
+def read_text(path: str | Path) -> str:
+    """Reads a UTF-8 file, with or without byte order mark.
+
+    Raises:
+        DataError: The file is missing, empty or not UTF-8; names file and line.
+    """
+    text = reading.read_text(path)
+    if not text.strip():
+        raise DataError.at(path, "the file is empty; expected JSON")
+    return text
+
+
+def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
+    """Reads a JSON file that maps keys to values, in any of its usual shapes.
+
+    The shapes are one object over the whole file (pretty-printed or not), one ``{key: value}``
+    object a line, and one record a line that holds its key in one of ``id_fields``.
+
+    Args:
+        path: The file.
+        id_fields: Fields that may hold a record's key, the first found wins.
+
+    Yields:
+        The entries in the order of the file; keys may repeat.
+
+    Raises:
+        DataError: The file is missing, empty or not such JSON; names file and line.
+    """
+    text = read_text(path)
+    breaks = [index for index, letter in enumerate(text) if letter == "\n"]
+    decoder = json.JSONDecoder(object_pairs_hook=reading.once)
+
+    def line_of(position: int) -> int:
+        return bisect.bisect_left(breaks, position) + 1
+
+    def skip(position: int) -> int:
+        found = _SPACE.match(text, position)
+        return found.end() if found else position
+
+    def expect(letters: str, position: int) -> str:
+        found = text[position : position + 1]
+        if not found or found not in letters:
+            wanted = " or ".join(repr(letter) for letter in letters)
+            got = repr(found) if found else "the end of the file"
+            raise DataError.at(
+                path, f"not valid JSON: expected {wanted}, found {got}", line=line_of(position)
+            )
+        return found
+
+    position = skip(0)
+    try:
+        while position < len(text):
+            start = position
+            expect("{", position)
+            pairs: list[tuple[str, Any, int]] = []
+            position = skip(position + 1)
+            if text[position : position + 1] == "}":
+                position = skip(position + 1)
+                continue
+            while True:
+                expect('"', position)
+                at = position
+                key, position = decoder.raw_decode(text, position)
+                position = skip(position)
+                expect(":", position)
+                value, position = decoder.raw_decode(text, skip(position + 1))
+                pairs.append((key, value, at))
+                position = skip(position)
+                if expect(",}", position) == "}":
+                    position = skip(position + 1)
+                    break
+                position = skip(position + 1)
+            record = {key: value for key, value, _ in pairs}
+            names = [record[field] for field in id_fields if _is_id(record.get(field))]
+            if names:
+                # A message of this names the line on which the record begins.
+                end, position = position, start
+                reading.once([(key, value) for key, value, _ in pairs])
+                position = end
+                yield Entry(str(names[0]), record, line_of(start))
+            else:
+                yield from (Entry(key, value, line_of(at)) for key, value, at in pairs)
+    except json.JSONDecodeError as error:
+        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
+    except RecursionError as error:
+        message = "not usable JSON: nested too deeply"
+        raise DataError.at(path, message, line=line_of(position)) from error
+    except reading.RepeatedFieldError as error:
+        message = f"field {error} occurs twice; expected it once"
+        raise DataError.at(path, message, line=line_of(position)) from error
+    except ValueError as error:
+        message = "not usable JSON: a number has too many digits"
+        raise DataError.at(path, message, line=line_of(position)) from error
+
+
+def json_lines(
+    path: str | Path, *, label: str = "", unique: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name).
+
+    Args:
+        path: The file.
+        label: Text of the progress bar; empty shows none.
+        unique: Whether an object may name a field once only.
+
+    Yields:
+        Line number, from 1, and object. Blank lines are passed over.
+
+    Raises:
+        DataError: The file is missing, empty, cut off or damaged, or a line is not a JSON object;
+            names file and line.
+    """
+    number = 0
+    found = False
+    for number, content in _lines(Path(path), label):
+        if not content.strip():
+            continue
+        value = reading.parse_json(path, content, line=number, unique=unique)
+        if not isinstance(value, dict):
+            kind = type(value).__name__
+            message = f"expected one JSON object a line, found a {kind}"
+            raise DataError.at(path, message, line=number)
+        found = True
+        yield number, value
+    if not found:
+        raise DataError.at(path, "the file is empty; expected one JSON object a line")
+
+
+def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
+    """Streams the lines of a UTF-8 file with their line ends, plain or gzip.
+
+    Args:
+        path: The file.
+        label: Text of the progress bar; empty shows none.
+
+    Raises:
+        DataError: The file is missing, cut off, damaged or not UTF-8; names file and line.
+    """
+    for number, content in _lines(Path(path), label):
+        try:
+            yield content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            message = f"not UTF-8 text ({error.reason})"
+            raise DataError.at(path, message, line=number) from error
+
+
+def require_once(path: Path, columns: Sequence[str]) -> None:
+    """Refuses a header that has a column twice; columns without a name are none.
+
+    Raises:
+        DataError: Names the column.
+    """
+    for column, count in Counter(columns).items():
+        if column and count > 1:
+            message = f"column {column!r} occurs twice in the header; expected it once"
+            raise DataError.at(path, message, line=1)
+
+
+def identifier(value: Any) -> str | None:
+    """The id that ``value`` stands for; ``None`` if it cannot be one.
+
+    Integers count, because ids of one file may be written as numbers in another.
+    """
+    return str(value) if _is_id(value) else None
+
+
+def _is_id(value: Any) -> bool:
+    return (isinstance(value, str) and value != "") or type(value) is int
+
+
+def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
+    """Yields numbered lines; the progress counts bytes of the file as stored."""
+    try:
+        raw = path.open("rb")
+    except FileNotFoundError as error:
+        raise DataError.at(path, "no such file") from error
+    except IsADirectoryError as error:
+        raise DataError.at(path, "is a folder; expected a file") from error
+    console = Console(stderr=True)
+    hidden = not label or not console.is_terminal
+    number = 0
+    with raw, Progress(console=console, transient=True, disable=hidden) as progress:
+        packed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        task = progress.add_task(label, total=path.stat().st_size)
+        stream = gzip.GzipFile(fileobj=raw) if packed else raw
+        try:
+            for content in stream:
+                number += 1
+                if number == 1:
+                    content = content.removeprefix(codecs.BOM_UTF8)
+                if number % 4096 == 0:
+                    progress.update(task, completed=raw.tell())
+                yield number, content
+        except EOFError as error:
+            message = "the gzip file ends early (cut off?); download it again"
+            raise DataError.at(path, message, line=number + 1) from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            message = f"the gzip file is damaged ({error}); download it again"
+            raise DataError.at(path, message, line=number + 1) from error

@@ -1,0 +1,261 @@
+"""Prepared data as the files UniRec trains on (github.com/microsoft/UniRec), and its item numbers.
+
+UniRec knows users and items by numbers from 1; 0 is padding. Here the number of an item is its row
+in the catalog plus one. RecLM's own preprocessing numbers items by first appearance in the
+histories instead, so weights trained on its files come with that order, or with a map.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jaxtyping import Int64
+from rich.console import Console
+
+from incatalog.artifacts import atomic_path, open_run, write_json
+from incatalog.data.catalog import CATEGORIES, Catalog, write_document
+from incatalog.data.documents import entries, read_text
+from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.data.prepared import prepared_files
+from incatalog.data.settings import ToUnirecConfig
+from incatalog.errors import DataError, require
+
+TRAIN, VALID, TEST = "train.pkl", "valid.pkl", "test.pkl"
+USER_HISTORY = "user_history.pkl"
+MAP = "map.pkl"
+ITEM_NUMBERS = "item2id.json"
+PADDING = "[PAD]"
+# UniRec runs on Python from 3.8 on.
+_PROTOCOL = 4
+
+
+def to_unirec(config: ToUnirecConfig) -> Path:
+    """Writes the leave-one-out split of prepared data as UniRec reads it.
+
+    - ``train.pkl``, ``valid.pkl``, ``test.pkl``: one row an interaction, ``user_id``, ``item_id``
+      (int64), users in their order, items oldest first.
+    - ``user_history.pkl``: ``user_id``, and as ``item_seq`` all items but the last (int32 array),
+      in which UniRec looks up what came before a target.
+    - ``map.pkl``: ``user2id`` and ``item2id`` (dict), ``id2user`` and ``id2item`` (list).
+    - ``item2id.json``: ``item2id`` once more, for `incatalog teacher import-unirec`.
+    - ``category.jsonl``, and the data set's YAML under the name of the folder.
+
+    Returns:
+        ``config.out``.
+
+    Raises:
+        DataError: The data is broken, a user has fewer than three items, or an id is ``[PAD]``.
+        ArtifactError: ``config.out`` holds something else.
+        MissingExtraError: pandas is not installed.
+    """
+    require("pandas", extra="unirec")
+    inputs = prepared_files(config.data)
+    catalog = Catalog.load(config.data)
+    split = leave_one_out(Histories.load(config.data, catalog))
+    user_numbers = _numbers(config.data, "user", split.user_ids)
+    item_numbers = _numbers(config.data, "item", [item.item_id for item in catalog.items])
+    out = Path(config.out)
+    run = open_run(out, "data to-unirec", config, inputs=inputs)
+    description = out / f"{out.resolve().name}.yaml"
+    if not run.finished:
+        for name, table in _tables(split).items():
+            _write_pickle(out / name, table)
+        maps = {
+            "user2id": user_numbers,
+            "item2id": item_numbers,
+            "id2user": list(user_numbers),
+            "id2item": list(item_numbers),
+        }
+        _write_pickle(out / MAP, maps)
+        write_json(out / ITEM_NUMBERS, item_numbers)
+        members = {
+            name: [catalog.item(row).item_id for row in catalog.category_rows(name).tolist()]
+            for name in catalog.categories
+        }
+        write_document(out / CATEGORIES, members)
+        with atomic_path(description) as partial:
+            partial.write_text(yaml.safe_dump(_description(split, catalog)), encoding="utf-8")
+        interactions = int(split.histories.lengths.sum())
+        run.finish(users=len(split), items=len(catalog), interactions=interactions)
+    Console(stderr=True).print(
+        f"{out}: {len(split):,} users, {len(catalog):,} items; UniRec looks for {description.name} "
+        "under config/dataset",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A pandas data frame to be.
+
+    Attributes:
+        columns: Values by column: an array, or a list of arrays.
+    """
+
+    columns: dict[str, Any]
+
+
+class _PortablePickler(pickle.Pickler):
+    """Writes frames and arrays as calls of public constructors.
+
+    What pandas and numpy write themselves names private modules that the releases UniRec runs with
+    (pandas 1, numpy 1) do not have.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Table):
+            return require("pandas", extra="unirec").DataFrame, (value.columns,)
+        if isinstance(value, np.ndarray):
+            # A bytearray, since over bytes an array would be read-only.
+            return np.frombuffer, (bytearray(value.tobytes()), value.dtype.str)
+        return NotImplemented
+
+
+def _write_pickle(path: Path, value: Any) -> None:
+    with atomic_path(path) as partial, partial.open("wb") as stream:
+        _PortablePickler(stream, protocol=_PROTOCOL).dump(value)
+
+
+def _tables(split: LeaveOneOut) -> dict[str, Table]:
+    users = range(len(split))
+    train = [split.train(user) for user in users]
+    history = [split.test(user).history for user in users]
+    numbers = np.arange(1, len(split) + 1)
+    lengths = [len(rows) for rows in train]
+    return {
+        TRAIN: _pairs(np.repeat(numbers, lengths), np.concatenate(train)),
+        VALID: _pairs(numbers, np.array([split.valid(user).target for user in users])),
+        TEST: _pairs(numbers, np.array([split.test(user).target for user in users])),
+        USER_HISTORY: Table(
+            {"user_id": numbers, "item_seq": [(rows + 1).astype(np.int32) for rows in history]}
+        ),
+    }
+
+
+def _pairs(users: Int64[np.ndarray, " pairs"], rows: np.ndarray) -> Table:
+    return Table({"user_id": users.astype(np.int64), "item_id": rows.astype(np.int64) + 1})
+
+
+def _description(split: LeaveOneOut, catalog: Catalog) -> dict[str, int | str]:
+    pairs = {f"{part}_file_format": "user-item" for part in ("train", "valid", "test")}
+    no_negatives = {f"n_neg_{part}_from_sampling": 0 for part in ("train", "valid", "test")}
+    return {
+        "n_users": len(split) + 1,
+        "n_items": len(catalog) + 1,
+        "group_size": -1,
+        "user_history_file_format": "user-item_seq",
+        **pairs,
+        **no_negatives,
+    }
+
+
+def _numbers(data: Path, noun: str, ids: tuple[str, ...] | list[str]) -> dict[str, int]:
+    if PADDING in ids:
+        raise DataError.at(
+            data, f"{noun} {PADDING!r}: UniRec keeps this id for padding; rename the {noun}"
+        )
+    return {name: number for number, name in enumerate([PADDING, *ids])}
+
+
+def numbers_by_row(catalog: Catalog) -> Int64[np.ndarray, " items"]:
+    """UniRec's number of each item as `incatalog data to-unirec` gives it: the row plus one."""
+    return np.arange(1, len(catalog) + 1)
+
+
+def numbers_by_appearance(
+    catalog: Catalog, histories: Histories, data: Path
+) -> Int64[np.ndarray, " items"]:
+    """UniRec's number of each item as RecLM's preprocessing gives it: by first appearance.
+
+    Raises:
+        DataError: An item is in no history, so it got no number.
+    """
+    rows, first = np.unique(histories.rows, return_index=True)
+    if len(rows) < len(catalog):
+        row = int(np.setdiff1d(np.arange(len(catalog)), rows)[0])
+        others = len(catalog) - len(rows) - 1
+        raise DataError.at(
+            data,
+            f"item {catalog.item(row).item_id!r}{_more(others)} is in no history, so by appearance "
+            "it has no number; expected every item of the catalog, or a file with all numbers",
+        )
+    numbers = np.empty(len(catalog), dtype=np.int64)
+    numbers[rows[np.argsort(first)]] = np.arange(1, len(catalog) + 1)
+    return numbers
+
+
+def load_numbers(path: Path, catalog: Catalog) -> Int64[np.ndarray, " items"]:
+    """UniRec's number of each item, from a map.
+
+    Args:
+        path: A JSON object, item id → number, or lines of item id, white space and number.
+        catalog: The items; each must have a number of its own from 1 to their count.
+
+    Raises:
+        DataError: The file is broken, or its items are not those of the catalog; names the line.
+    """
+    row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
+    numbers = np.zeros(len(catalog), dtype=np.int64)
+    taken: dict[int, str] = {}
+    for item_id, number, line in _numbered(path):
+        if item_id == PADDING and number == 0:
+            continue
+        row = row_of.get(item_id)
+        if row is None:
+            raise DataError.at(path, f"item {item_id!r} is not in the catalog", line=line)
+        if not 1 <= number <= len(catalog) or number in taken:
+            why = f"is that of {taken[number]!r} too" if number in taken else "is out of range"
+            raise DataError.at(
+                path,
+                f"item {item_id!r}: its number {number} {why}; "
+                f"expected each of 1 to {len(catalog)} once",
+                line=line,
+            )
+        if numbers[row]:
+            raise DataError.at(path, f"item {item_id!r} occurs twice", line=line)
+        taken[number] = item_id
+        numbers[row] = number
+    missing = np.flatnonzero(numbers == 0)
+    if len(missing):
+        item_id = catalog.item(int(missing[0])).item_id
+        raise DataError.at(
+            path,
+            f"lacks item {item_id!r}{_more(len(missing) - 1)}; "
+            "expected a number for every item of the catalog",
+        )
+    return numbers
+
+
+def _numbered(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Item id, number and line of every entry of a map."""
+    text = read_text(path)
+    if text.lstrip().startswith("{"):
+        for entry in entries(path, ()):
+            if not isinstance(entry.value, int) or isinstance(entry.value, bool):
+                found = json.dumps(entry.value)[:40]
+                message = f"item {entry.key!r}: found {found}; expected a whole number"
+                raise DataError.at(path, message, line=entry.line)
+            yield entry.key, entry.value, entry.line
+        return
+    for line, content in enumerate(text.splitlines(), start=1):
+        fields = content.rsplit(maxsplit=1)
+        if not fields:
+            continue
+        if len(fields) < 2 or not re.fullmatch("[0-9]{1,18}", fields[1]):
+            message = f"found {content[:40]!r}; expected an item id, a tab and a number"
+            raise DataError.at(path, message, line=line)
+        yield fields[0].strip(), int(fields[1]), line
+
+
+def _more(others: int) -> str:
+    return f" (and {others} more)" if others else ""

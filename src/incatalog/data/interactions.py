@@ -1,0 +1,243 @@
+"""What users did: histories, the k-core, and the leave-one-out split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int32, Int64, Integer
+
+from incatalog.data.catalog import METAS, Catalog, write_document
+from incatalog.data.documents import Entry, entries, identifier
+from incatalog.data.fields import shown, unicode_text
+from incatalog.errors import ConfigError, DataError
+
+SEQUENCES = "sequential.jsonl"
+MIN_INTERACTIONS = 3
+"""One item each to train on, to validate with and to test with."""
+
+USER_FIELDS = ("user_id", "user", "reviewerID")
+_LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """The items of every user, oldest first, side by side in one array.
+
+    Attributes:
+        user_ids: Names of the users.
+        offsets: Where each user's items begin; the last entry is the number of interactions.
+        rows: Item rows.
+
+    Raises:
+        DataError: The arrays do not fit together, or two users have one id.
+    """
+
+    user_ids: tuple[str, ...]
+    offsets: Int64[np.ndarray, " users+1"]
+    rows: Int32[np.ndarray, " interactions"]
+
+    def __post_init__(self) -> None:
+        offsets = self.offsets
+        if len(offsets) != len(self.user_ids) + 1:
+            raise DataError(f"histories: {len(offsets)} offsets for {len(self.user_ids)} users")
+        if offsets[0] != 0 or offsets[-1] != len(self.rows) or np.any(np.diff(offsets) < 0):
+            raise DataError("histories: offsets do not ascend from 0 to the number of rows")
+        if len(self.rows) and self.rows.min() < 0:
+            raise DataError("histories: an item row is negative")
+        if len(set(self.user_ids)) < len(self.user_ids):
+            seen: set[str] = set()
+            twice = next(u for u in self.user_ids if u in seen or seen.add(u))  # type: ignore[func-returns-value]
+            raise DataError(f"histories: user {twice!r} occurs twice; expected unique ids")
+
+    @classmethod
+    def from_lists(
+        cls,
+        user_ids: Sequence[str],
+        lists: Iterable[Sequence[int] | Integer[np.ndarray, " length"]],
+    ) -> Histories:
+        """Builds histories of lists of item rows, one for every user; see the class for errors."""
+        parts = [np.asarray(part, dtype=np.int32) for part in lists]
+        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
+        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+        return cls(tuple(user_ids), offsets, rows)
+
+    @classmethod
+    def load(cls, folder: str | Path, catalog: Catalog) -> Histories:
+        """Reads ``sequential.jsonl``: one JSON document or one object a line.
+
+        Raises:
+            DataError: The file is missing, empty or broken, a user occurs twice, or a history is
+                not a list of the catalog's item ids; names file and line.
+        """
+        path = Path(folder) / SEQUENCES
+        row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
+        lines: dict[str, int] = {}
+        lists: list[list[int]] = []
+        for entry in entries(path, USER_FIELDS):
+            if entry.key in lines:
+                message = f"user {entry.key!r} is already on line {lines[entry.key]}"
+                raise DataError.at(path, message + "; expected unique ids", line=entry.line)
+            lines[entry.key] = entry.line
+            history: list[int] = []
+            for item_id in item_ids(path, entry):
+                row = row_of.get(item_id)
+                if row is None:
+                    message = f"user {entry.key!r} has item {item_id!r}, unknown to {METAS}"
+                    raise DataError.at(path, message, line=entry.line)
+                history.append(row)
+            lists.append(history)
+        if not lists:
+            raise DataError.at(path, "holds no users; expected at least one")
+        return cls.from_lists(tuple(lines), lists)
+
+    def save(self, folder: str | Path, catalog: Catalog) -> None:
+        """Writes ``sequential.jsonl`` atomically, one user a line.
+
+        Raises:
+            CatalogError: A row is not in the catalog.
+        """
+        if len(self.rows):
+            catalog.item(int(self.rows.max()))
+        ids = [item.item_id for item in catalog.items]
+        lists = {
+            user_id: [ids[row] for row in self.history(index).tolist()]
+            for index, user_id in enumerate(self.user_ids)
+        }
+        write_document(Path(folder) / SEQUENCES, lists)
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def history(self, user_index: int) -> Int32[np.ndarray, " length"]:
+        """Item rows of one user, oldest first; a view.
+
+        Raises:
+            IndexError: There is no such user.
+        """
+        if not 0 <= user_index < len(self.user_ids):
+            raise IndexError(f"user {user_index} of {len(self.user_ids)}")
+        return self.rows[self.offsets[user_index] : self.offsets[user_index + 1]]
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " users"]:
+        """Number of interactions of every user."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """A question with its answer.
+
+    Attributes:
+        history: Item rows before the target, oldest first.
+        target: Row of the item that came next.
+    """
+
+    history: Int32[np.ndarray, " length"]
+    target: int
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOneOut:
+    """The last item of every user to test with, the one before to validate with.
+
+    Attributes:
+        histories: Histories of at least three items.
+    """
+
+    histories: Histories
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    @property
+    def user_ids(self) -> tuple[str, ...]:
+        """Names of the users."""
+        return self.histories.user_ids
+
+    def train(self, user_index: int) -> Int32[np.ndarray, " length"]:
+        """Item rows to train on: all but the last two."""
+        return self.histories.history(user_index)[:-2]
+
+    def valid(self, user_index: int) -> Holdout:
+        """The last item but one, and what came before it."""
+        history = self.histories.history(user_index)
+        return Holdout(history[:-2], int(history[-2]))
+
+    def test(self, user_index: int) -> Holdout:
+        """The last item, and what came before it."""
+        history = self.histories.history(user_index)
+        return Holdout(history[:-1], int(history[-1]))
+
+
+def leave_one_out(histories: Histories) -> LeaveOneOut:
+    """Splits every history by time.
+
+    Raises:
+        DataError: There is no user, or a user has fewer than three items; names the user.
+    """
+    if not len(histories):
+        raise DataError("histories: no users; expected at least one")
+    short = np.flatnonzero(histories.lengths < MIN_INTERACTIONS)
+    if len(short):
+        user = int(short[0])
+        others = f" ({len(short) - 1} more users likewise)" if len(short) > 1 else ""
+        raise DataError(
+            f"user {histories.user_ids[user]!r} has {histories.lengths[user]} items{others}; "
+            f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with: "
+            "prepare the data with --min-interactions 3"
+        )
+    return LeaveOneOut(histories)
+
+
+def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
+    """The largest part of the interactions in which every user and every item occurs ``k`` times.
+
+    Args:
+        frame: One row per interaction; columns ``user``, ``item`` and any others.
+        k: Interactions of every item, and of every user, at least.
+        user_k: Interactions of every user at least, where that differs.
+
+    Returns:
+        The rows of the core in their order; none if there is no core.
+
+    Raises:
+        ConfigError: ``k`` is below 1.
+    """
+    if k < 1:
+        raise ConfigError(f"--k-core {k}: expected 1 or more")
+    user_k = k if user_k is None else user_k
+    while True:
+        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
+        if len(kept) == len(frame):
+            return kept
+        frame = kept
+
+
+def item_ids(path: Path, entry: Entry) -> list[str]:
+    """The item ids of one user of ``sequential.jsonl``.
+
+    Raises:
+        DataError: The value is not a list of ids, or the user's is not Unicode text; names file
+            and line.
+    """
+    unicode_text(path, entry.line, f"user {entry.key!r}", entry.key)
+    value = entry.value
+    if isinstance(value, dict):
+        value = next((value[field] for field in _LIST_FIELDS if field in value), None)
+    if not isinstance(value, list):
+        message = f"user {entry.key!r}: expected a list of item ids, oldest first"
+        raise DataError.at(path, message, line=entry.line)
+    found: list[str] = []
+    for item in value:
+        item_id = identifier(item)
+        if item_id is None:
+            message = f"user {entry.key!r} has {shown(item)} in the history; expected item ids"
+            raise DataError.at(path, message, line=entry.line)
+        found.append(item_id)
+    return found

@@ -1,0 +1,297 @@
+"""MovieLens: the files of GroupLens (ml-100k, ml-1m) and the ones RecBole ships.
+
+Source: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS
+5(4), 2015.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from incatalog.data.catalog import Catalog, Item
+from incatalog.data.cleaning import clean_title
+from incatalog.data.documents import require_once
+from incatalog.data.fields import id_field
+from incatalog.data.interactions import Histories
+from incatalog.data.prepared import (
+    Prepared,
+    check_min_interactions,
+    check_out,
+    drop_short,
+    group_histories,
+    require_users,
+    write_prepared,
+)
+from incatalog.data.settings import MovieLensConfig
+from incatalog.data.times import Times
+from incatalog.errors import DataError
+from incatalog.reading import read_text
+
+_NO_GENRE = {"unknown", "(no genres listed)"}
+_YEAR = re.compile(r"\d{4}")
+_ENDS_IN_YEAR = re.compile(r"\(\d{4}\)\s*$")
+_GENRES_100K = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How one edition writes its two files.
+
+    Attributes:
+        ratings: Name of the file of ratings.
+        movies: Name of the file of movies.
+        separator: What stands between fields.
+        otherwise: Encoding of files that are not UTF-8; empty where all are.
+        header: Whether both files begin with a line of ``name:type`` fields.
+        movie: Makes an item of the fields of a line of ``movies``.
+    """
+
+    ratings: str
+    movies: str
+    separator: str
+    otherwise: str
+    header: bool
+    movie: Callable[[list[str]], Item]
+
+
+def prepare_movielens(config: MovieLensConfig) -> Path:
+    """Writes MovieLens as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
+
+    Titles stay as published and get their year where it is known and missing; genres become
+    categories. Ratings are ordered by time, and as in the file where times are equal. Users with
+    too few ratings are left out and counted; movies without ratings stay in the catalog.
+
+    Args:
+        config: Source, output folder and filters.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ConfigError: ``min_interactions`` is below 3.
+        DataError: The source is no MovieLens folder, or a line is broken; names file and line.
+        ArtifactError: The output folder holds something else.
+    """
+    check_min_interactions("--min-interactions", config.min_interactions)
+    check_out(Path(config.out))
+    layout = _find_layout(Path(config.source))
+    movies = Path(config.source) / layout.movies
+    ratings = Path(config.source) / layout.ratings
+    unused: dict[Path, dict[str, None]] = {ratings: {}, movies: {}}
+    items = _read_movies(movies, layout, unused[movies])
+    every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
+    frame = every.filter(pl.col("rating") >= config.min_rating)
+    low = len(every) - len(frame)
+    frame = drop_short(frame.sort("time", maintain_order=True), config.min_interactions)
+    hint = f"--min-interactions {config.min_interactions} --min-rating {config.min_rating:g}"
+    require_users(ratings, len(frame), f"expected ratings that pass {hint}")
+    users, lists = group_histories(frame.sort("user", maintain_order=True), user_ids)
+    prepared = Prepared(
+        Catalog.from_items(items, "movies"),
+        Histories.from_lists(users, lists),
+        {
+            f"users with fewer than {config.min_interactions} ratings": len(user_ids) - len(users),
+            f"ratings below {config.min_rating:g}": low,
+        },
+        {path: tuple(columns) for path, columns in unused.items()},
+    )
+    return write_prepared(
+        prepared, "data movielens", config, {"ratings": ratings, "movies": movies}
+    )
+
+
+def recbole_movielens() -> Path:
+    """The MovieLens-100K folder in the installed ``recbole`` wheel, without importing it.
+
+    Raises:
+        DataError: The wheel is not installed or holds no such folder; names the command.
+    """
+    spec = importlib.util.find_spec("recbole")
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(root) / "dataset_example" / "ml-100k"
+        if (folder / "ml-100k.inter").exists():
+            return folder
+    raise DataError(
+        "recbole/dataset_example/ml-100k: not found; run: pip install --no-deps recbole, "
+        "or pass the folder of MovieLens-100K as --source"
+    )
+
+
+def _find_layout(source: Path) -> _Layout:
+    if not source.is_dir():
+        raise DataError.at(source, "no such folder; expected a folder of MovieLens files")
+    inter = sorted(source.glob("*.inter"))
+    if inter:
+        name = inter[0].stem
+        return _Layout(f"{name}.inter", f"{name}.item", "\t", "", True, _recbole_movie)
+    if (source / "u.data").exists():
+        return _Layout("u.data", "u.item", "\t", "latin-1", False, _movie_100k)
+    if (source / "ratings.dat").exists():
+        return _Layout("ratings.dat", "movies.dat", "::", "latin-1", False, _movie_1m)
+    raise DataError.at(
+        source, "no MovieLens files; expected u.data, ratings.dat or *.inter with their items"
+    )
+
+
+def _movie_100k(fields: list[str]) -> Item:
+    """``id | title | date | video date | url | 19 genre flags``."""
+    _expect_fields(fields, 5 + len(_GENRES_100K))
+    genres = [name for name, flag in zip(_GENRES_100K, fields[5:], strict=True) if flag == "1"]
+    return _movie(fields[0], fields[1], "", genres)
+
+
+def _movie_1m(fields: list[str]) -> Item:
+    """``id::title::genre|genre``."""
+    _expect_fields(fields, 3)
+    item_id, title, genres = fields
+    return _movie(item_id, title, "", genres.split("|"))
+
+
+def _recbole_movie(fields: list[str]) -> Item:
+    """``id, title, year, genres``, the genres separated by spaces."""
+    item_id, title, year, genres = fields
+    return _movie(item_id, title, year, genres.split())
+
+
+def _expect_fields(fields: list[str], count: int) -> None:
+    if len(fields) != count:
+        raise ValueError(f"{len(fields)} fields; expected {count}")
+
+
+def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
+    title = title.strip()
+    if not clean_title(title):
+        raise ValueError(f"movie {item_id!r} has an empty title")
+    if not item_id:
+        raise ValueError("no movie id")
+    if _YEAR.fullmatch(year) and not _ENDS_IN_YEAR.search(title):
+        title = f"{title} ({year})"
+    categories = tuple(g for g in dict.fromkeys(genres) if g and g not in _NO_GENRE)
+    return Item(item_id, title, categories=categories)
+
+
+def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[Item]:
+    separator = "|" if layout.movies == "u.item" else layout.separator
+    columns = ["item_id", "movie_title", "release_year", "class"]
+    items: dict[str, Item] = {}
+    for number, fields in _rows(path, layout, separator, columns, unused):
+        try:
+            item = layout.movie(fields)
+        except ValueError as error:
+            raise DataError.at(path, str(error), line=number) from error
+        id_field(path, number, "movie id", item.item_id)
+        if item.item_id in items:
+            message = f"movie {item.item_id!r} occurs twice; expected unique ids"
+            raise DataError.at(path, message, line=number)
+        items[item.item_id] = item
+    return list(items.values())
+
+
+def _read_ratings(
+    path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
+) -> tuple[pl.DataFrame, list[str]]:
+    """Reads the ratings.
+
+    Returns:
+        Columns ``user``, ``item`` (codes), ``rating`` and ``time``; and the users' names.
+    """
+    row_of = {item.item_id: row for row, item in enumerate(items)}
+    user_codes: dict[str, int] = {}
+    users, rows, ratings = array("i"), array("i"), array("d")
+    times = Times(path, "timestamp")
+    columns = ["user_id", "item_id", "rating", "timestamp"]
+    for number, fields in _rows(path, layout, layout.separator, columns, unused):
+        if len(fields) != len(columns):
+            message = f"{len(fields)} fields; expected {', '.join(columns)}"
+            raise DataError.at(path, message, line=number)
+        user, item, rating, time = fields
+        if item not in row_of:
+            message = f"movie {item!r} is not in {layout.movies}"
+            raise DataError.at(path, message, line=number)
+        user = id_field(path, number, "user id", user)
+        ratings.append(_rating(path, number, rating))
+        times.add(number, time)
+        users.append(user_codes.setdefault(user, len(user_codes)))
+        rows.append(row_of[item])
+    frame = pl.DataFrame(
+        {
+            "user": pl.Series(users, dtype=pl.Int32),
+            "item": pl.Series(rows, dtype=pl.Int32),
+            "rating": pl.Series(ratings, dtype=pl.Float64),
+            "time": times.order(),
+        }
+    )
+    return frame, list(user_codes)
+
+
+def _rating(path: Path, line: int, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError.at(path, f"rating is {text!r}; expected a number", line=line)
+    return value
+
+
+def _rows(
+    path: Path, layout: _Layout, separator: str, columns: list[str], unused: dict[str, None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields line number and fields; with a header, the fields of ``columns`` in that order.
+
+    ``unused`` takes the names of the header's other columns.
+    """
+    lines = read_text(path, otherwise=layout.otherwise).split("\n")
+    positions: list[int] | None = None
+    found = False
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = line.rstrip("\r").split(separator)
+        if layout.header and number == 1:
+            names = [field.split(":")[0] for field in fields]
+            require_once(path, names)
+            missing = [column for column in columns if column not in names]
+            if missing:
+                message = f"no column {missing[0]!r}; found {', '.join(names)}"
+                raise DataError.at(path, message, line=number)
+            positions = [names.index(column) for column in columns]
+            unused.update((name, None) for name in names if name not in columns)
+            continue
+        if positions is not None:
+            if len(fields) <= max(positions):
+                message = f"{len(fields)} fields; expected at least {max(positions) + 1}"
+                raise DataError.at(path, message, line=number)
+            fields = [fields[position] for position in positions]
+        found = True
+        yield number, fields
+    if not found:
+        raise DataError.at(path, "the file is empty; expected MovieLens data")

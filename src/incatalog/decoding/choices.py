@@ -1,0 +1,172 @@
+"""Which token each row takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from incatalog.constraint.spans import Allowed, Run, SpanBatch
+from incatalog.decoding.events import Event
+from incatalog.decoding.growing import Answer
+from incatalog.decoding.lookahead import BEST
+from incatalog.decoding.retriever import Pick
+from incatalog.decoding.sampling import choose, log_softmax
+from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError
+from incatalog.packed.model import Readout
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Which rows of a pass wait for what.
+
+    Attributes:
+        outside: Rows to decide on outside of spans.
+        inside: Rows to decide on in a span, by the batch of spans they belong to.
+        opening: Rows in which a span opens, by the batch of spans they belong to.
+    """
+
+    outside: list[int]
+    inside: dict[SpanBatch, list[int]]
+    opening: dict[SpanBatch, list[int]]
+
+
+def groups_of(answers: Sequence[Answer]) -> _Groups:
+    """Growing answers by where their next token comes from."""
+    groups = _Groups([], {}, {})
+    for row, answer in enumerate(answers):
+        if answer.finish_reason is not None:
+            continue
+        if answer.inside:
+            groups.inside.setdefault(answer.spans, []).append(row)
+        elif answer.opening:
+            groups.opening.setdefault(answer.spans, []).append(row)
+        elif answer.deciding:
+            groups.outside.append(row)
+    return groups
+
+
+def open_spans(answers: Sequence[Answer]) -> list[Event]:
+    """Opens spans until none is to be opened; one without a choice is written whole at once."""
+    events: list[Event] = []
+    while opening := groups_of(answers).opening:
+        for spans, rows in opening.items():
+            slots = np.array([answers[row].slot for row in rows])
+            for row, run in zip(rows, spans.open(slots), strict=True):
+                events += answers[row].open(run)
+    return events
+
+
+def pick(answer: Answer) -> Pick:
+    """How an answer takes its next item from the retriever."""
+    request = answer.request
+    return Pick(
+        free=answer.spans.free_rows(answer.slot),
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        random=answer.random,
+    )
+
+
+def decide(
+    readout: Readout,
+    answers: Sequence[Answer],
+    rows: Sequence[int],
+    at: Sequence[int],
+    spans: SpanBatch,
+) -> list[tuple[Run, list[Event]]]:
+    """Takes decisions in item spans: only the tokens that the catalog allows are scored.
+
+    Args:
+        readout: What the model said.
+        answers: All answers of the pass.
+        rows: Those to decide on.
+        at: Place in the readout of what the model said of each answer.
+        spans: The item spans they are in.
+
+    Returns:
+        What each wrote, and what happened thereby.
+    """
+    slots = np.array([answers[row].slot for row in rows])
+    allowed = spans.allowed(slots)
+    scores = readout.some([at[row] for row in rows], allowed.tokens)
+    mask = torch.from_numpy(allowed.mask).to(scores.device)
+    logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
+    likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
+    best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
+    known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
+    failed: dict[int, IncatalogError] = {}
+    for number, row in enumerate(rows):
+        if not np.isfinite(best[number]):
+            failed[number] = BackboneError(NOT_NUMBERS)
+            continue
+        answers[row].lookahead.remember(int(allowed.nodes[number]), known[number])
+        if answers[row].request.temperature > 0:
+            among = np.flatnonzero(allowed.mask[number])
+            of_row = logprobs[number].cpu().numpy()[among]
+            try:
+                greedy[number] = among[_choose(answers[row], of_row)]
+            except IncatalogError as error:
+                failed[number] = error
+                continue
+            best[number] = logprobs[number, greedy[number]]
+    good = np.array([number for number in range(len(rows)) if number not in failed], np.int64)
+    if failed:
+        allowed = Allowed(slots[good], allowed.tokens, allowed.mask[good], allowed.nodes[good])
+    runs = dict(zip(good.tolist(), spans.choose(allowed, greedy[good]), strict=True))
+    return [
+        (Run([], -1), answers[row].fail(failed[number]))
+        if number in failed
+        else (runs[number], answers[row].take(runs[number], float(best[number])))
+        for number, row in enumerate(rows)
+    ]
+
+
+def decide_outside(
+    readout: Readout,
+    answers: Sequence[Answer],
+    rows: Sequence[int],
+    item_only: Int64[Tensor, " tokens"],
+) -> list[Event]:
+    """Takes decisions outside of item spans, over the whole vocabulary."""
+    if not rows:
+        return []
+    scores = readout.full(rows)
+    banned = [(number, token) for number, row in enumerate(rows) for token in answers[row].banned()]
+    if banned:
+        scores[tuple(torch.tensor(banned, device=scores.device).T)] = -torch.inf
+    if len(item_only):
+        grounded = [number for number, row in enumerate(rows) if answers[row].request.grounded]
+        places = torch.tensor(grounded, dtype=torch.int64, device=scores.device)
+        scores[places[:, None], item_only.to(scores.device)] = -torch.inf
+    best, greedy = scores.max(dim=-1)
+    events: list[Event] = []
+    sound = best.isfinite().tolist()
+    for number, (row, token) in enumerate(zip(rows, greedy.tolist(), strict=True)):
+        if not sound[number]:
+            events += answers[row].fail(BackboneError(NOT_NUMBERS))
+            continue
+        if answers[row].request.temperature > 0:
+            try:
+                token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+            except IncatalogError as error:
+                events += answers[row].fail(error)
+                continue
+        events += answers[row].take_text(token)
+    return events
+
+
+def _choose(answer: Answer, logprobs: np.ndarray) -> int:
+    request = answer.request
+    return choose(
+        logprobs,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+        random=answer.random,
+    )

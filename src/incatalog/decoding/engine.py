@@ -1,0 +1,397 @@
+"""The decoding engine: a batch of requests in, a stream of events out; token ids only.
+
+Inside an item span the model decides only where the catalog leaves a choice; with a retriever it
+decides nothing there, as the state that opens the span already says which item stands in it. What a
+decision forces (the rest of a title, its closing token, the scaffold up to the next title) is fed
+together with it in one forward pass, rows of a batch with runs of different lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from incatalog.constraint.control import check_control_tokens, open_span
+from incatalog.constraint.spans import SpanBatch
+from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans, pick
+from incatalog.decoding.events import Completion, Event, Finished
+from incatalog.decoding.growing import Answer
+from incatalog.decoding.lookahead import Path
+from incatalog.decoding.prefixes import Prefixes
+from incatalog.decoding.request import Grounding, Request
+from incatalog.decoding.retriever import ItemRetriever, check_items
+from incatalog.errors import ConfigError, IncatalogError, SpanError
+from incatalog.packed.branches import Guess
+from incatalog.packed.model import PackedModel, Readout
+from incatalog.trie.trie import ItemTrie
+
+# Tokens of guesses in a pass. On a CPU each takes its time; on an accelerator a pass of a hundred
+# should take as long as one of one (not measured).
+_AHEAD = 32
+_AHEAD_ELSEWHERE = 128
+# More of them seldom come true.
+_AHEAD_PER_ROW = 8
+
+
+@dataclass
+class Statistics:
+    """What an engine has done since it was made.
+
+    Attributes:
+        forward_passes: Calls of the model, prefill included.
+        tokens_fed: Tokens the model has seen, those of the prompts included.
+        decisions: Tokens the model decided on and items that were retrieved, over all rows.
+        guessed: Tokens fed beyond `tokens_fed`, as guesses at the next decisions.
+        guessed_right: Those of them that came true.
+    """
+
+    forward_passes: int = 0
+    tokens_fed: int = 0
+    decisions: int = 0
+    guessed: int = 0
+    guessed_right: int = 0
+
+
+class Engine:
+    """Generates answers whose item spans are items of the trie.
+
+    Args:
+        model: A transformers causal LM, also within a PEFT wrapper, or a packed one.
+        trie: Prefix tree of the items' token rows.
+        soi_token_id: Token that opens an item span.
+        eoi_token_id: Token that closes an item span.
+        stop_token_ids: Tokens that end an answer.
+        item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
+            codes of semantic IDs.
+        retriever: Chooses the items; without one the model writes them token by token.
+        lookahead: Tokens of guesses at the next decisions that a pass may feed, eight a row at most
+            and so many over all rows; 0 for none, None for as many as pay on the model's device.
+            Answers do not depend on it.
+
+    Attributes:
+        model: The model, fed packed rows; a beam may share it.
+        statistics: Counts of what was done.
+
+    Raises:
+        TokenizerError: A control token has two roles or occurs inside an item.
+        BackboneError: The model cannot be fed packed rows.
+        VectorError: The retriever has vectors of another number of items.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        trie: ItemTrie,
+        *,
+        soi_token_id: int,
+        eoi_token_id: int,
+        stop_token_ids: Collection[int],
+        item_only_token_ids: Collection[int] = (),
+        retriever: ItemRetriever | None = None,
+        lookahead: int | None = None,
+    ) -> None:
+        if retriever is not None:
+            check_items(trie, retriever)
+        self._grounding = Grounding(trie, retriever)
+        self._item_only = torch.tensor(sorted(item_only_token_ids), dtype=torch.int64)
+        self._control = check_control_tokens(trie, soi_token_id, eoi_token_id, stop_token_ids)
+        self.model = model if isinstance(model, PackedModel) else PackedModel(model)
+        if lookahead is None:
+            lookahead = _AHEAD if self.model.device.type == "cpu" else _AHEAD_ELSEWHERE
+        self._lookahead = lookahead
+        self.statistics = Statistics()
+
+    def session(self) -> Session:
+        """Answers to be that grow side by side, joining and leaving between steps.
+
+        Whoever asks for one closes it.
+        """
+        return Session(self)
+
+    def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
+        """Generates one answer a request, all side by side, and tells what happens as it does.
+
+        Events of one request come in order; those of different requests are interleaved. Between
+        two of them others may use the engine, in this thread or another.
+
+        Raises:
+            BackboneError: The model's scores are not numbers.
+        """
+        with self.session() as session:
+            for request in requests:
+                session.add(request)
+            while session:
+                for event in session.step():
+                    if isinstance(event, Finished):
+                        session.completion(event.index)
+                    yield event
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        """Generates one answer a request and returns them whole, in the order of the requests.
+
+        Raises:
+            BackboneError: The model's scores are not numbers.
+        """
+        with self.session() as session:
+            indices = [session.add(request) for request in requests]
+            while session:
+                session.step()
+            return [session.completion(index) for index in indices]
+
+    def _items_of(self, request: Request) -> Grounding:
+        """The items of a request."""
+        grounding = request.grounding or self._grounding
+        if grounding is not self._grounding:
+            self._check(grounding)
+        return grounding
+
+    def _answer(self, index: int, request: Request, spans: SpanBatch) -> Answer:
+        # Within a pass such a token would end the answers of all others too.
+        known = range(self.model.vocabulary_size)
+        for token in (min(request.prompt_ids, default=0), max(request.prompt_ids, default=0)):
+            if int(token) not in known:
+                raise ConfigError(
+                    f"prompt_ids: found token {token}; expected 0 to {known[-1]}, the tokens of "
+                    "the model"
+                )
+        retrieves = self._grounding.retriever is not None
+        return Answer(index, request, spans, self._control, retrieves=retrieves)
+
+    def _check_prompt(self, request: Request) -> None:
+        place = open_span(request.prompt_ids, self._control.soi, self._control.eoi)
+        if request.grounded and place is not None:
+            raise SpanError(
+                f"prompt_ids: token {place} opens an item span that nothing closes; expected a "
+                "prompt outside of spans; close it, or leave it out"
+            )
+
+    def _check(self, grounding: Grounding) -> None:
+        if (grounding.retriever is None) != (self._grounding.retriever is None):
+            raise ConfigError(
+                "grounding: the items of one model are either all retrieved or all written"
+            )
+        if grounding.retriever is not None:
+            check_items(grounding.trie, grounding.retriever)
+        check_control_tokens(
+            grounding.trie, self._control.soi, self._control.eoi, self._control.stop
+        )
+
+    def _advance(self, active: Sequence[Answer]) -> list[Event]:
+        """Feeds all answers what they have not seen yet, and lets each take its next decision."""
+        rows = [(answer.cache, answer.unfed()) for answer in active]
+        guesses = self._guess(active)
+        readout = self.model.forward(rows, guesses)
+        self.statistics.forward_passes += 1
+        self.statistics.tokens_fed += sum(len(new) for _, new in rows)
+        groups = groups_of(active)
+        self.statistics.decisions += len(groups.outside)
+        events = decide_outside(readout, active, groups.outside, self._item_only)
+        events += self._decide_inside(readout, active, groups.inside, guesses)
+        events += self._retrieve(readout, active)
+        return events + open_spans(active)
+
+    def _guess(self, active: Sequence[Answer]) -> list[list[Guess]]:
+        """What each answer guesses to come behind its next decision."""
+        inside = [answer.inside for answer in active]
+        budget = min(_AHEAD_PER_ROW, self._lookahead // max(1, sum(inside)))
+        return [
+            answer.lookahead.guesses(answer.spans.node(answer.slot), budget) if decides else []
+            for answer, decides in zip(active, inside, strict=True)
+        ]
+
+    def _decide_inside(
+        self,
+        readout: Readout,
+        active: Sequence[Answer],
+        inside: Mapping[SpanBatch, Sequence[int]],
+        guesses: Sequence[Sequence[Guess]],
+    ) -> list[Event]:
+        """Takes the decisions in item spans, and those behind them as long as guesses come true."""
+        events: list[Event] = []
+        first = len(active) + np.cumsum([0, *map(len, guesses)])
+        paths = {row: Path(guesses[row]) for rows in inside.values() for row in rows}
+        at = list(range(len(active)))
+        while inside:
+            right: dict[SpanBatch, list[int]] = {}
+            for spans, rows in inside.items():
+                self.statistics.decisions += len(rows)
+                decided = decide(readout, active, rows, at, spans)
+                for row, (run, found) in zip(rows, decided, strict=True):
+                    events += found
+                    answer = active[row]
+                    goes_on = answer.inside and answer.finish_reason is None
+                    if goes_on and paths[row].follow(run.tokens):
+                        at[row] = int(first[row]) + paths[row].last
+                        right.setdefault(spans, []).append(row)
+            inside = right
+        for row, path in paths.items():
+            self.statistics.guessed += sum(len(guess.tokens) for guess in guesses[row])
+            self.statistics.guessed_right += len(path.offsets)
+            if path.offsets:
+                active[row].adopt(path.offsets)
+        return events
+
+    def _retrieve(self, readout: Readout, answers: Sequence[Answer]) -> list[Event]:
+        """Writes the items of the answers in which a span opens now."""
+        waiting: dict[ItemRetriever, list[int]] = {}
+        for row, answer in enumerate(answers):
+            if answer.awaits_item:
+                retriever = (answer.request.grounding or self._grounding).retriever
+                assert retriever is not None
+                waiting.setdefault(retriever, []).append(row)
+        events: list[Event] = []
+        for retriever, rows in waiting.items():
+            for row, chosen in zip(
+                rows, _retrieved(readout, answers, rows, retriever), strict=True
+            ):
+                answer = answers[row]
+                if isinstance(chosen, IncatalogError):
+                    events += answer.fail(chosen)
+                    continue
+                self.statistics.decisions += 1
+                item_row, logprob = chosen
+                events += answer.take_item(answer.spans.write(answer.slot, item_row), logprob)
+        return events
+
+
+class Session:
+    """Answers that grow side by side; requests may join and leave between two steps.
+
+    What one answer says does not depend on which others there are, nor on when it joined, but for
+    the rounding of floating-point sums. One at which the model fails ends as failed, and the others
+    go on.
+
+    A session belongs to one thread at a time; those of several threads take turns with the model,
+    step by step. What it holds of the model's memory is given back when it is closed, as a context
+    manager does at its end.
+
+    Args:
+        engine: Whose model and items to use.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._joined = 0
+        self._begun: list[Event] = []
+        self._spans: dict[Grounding, SpanBatch] = {}
+        self._prefixes = Prefixes()
+        self._active: dict[int, Answer] = {}
+        self._finished: dict[int, Answer] = {}
+
+    def __len__(self) -> int:
+        """Number of answers that are not told to their end yet."""
+        return len(self._active)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets all answers go; nothing of them can be asked for any longer."""
+        self._prefixes.close()
+        for answer in self._active.values():
+            answer.forget()
+        for kept in (self._active, self._finished, self._spans):
+            kept.clear()
+        self._begun = []
+
+    def add(self, request: Request) -> int:
+        """Lets a request join at the next step.
+
+        Returns:
+            Its index, by which its events are known.
+
+        Raises:
+            SpanError: The prompt ends inside an item span.
+            TrieError: The request's domain or exclusions are not those of its items.
+            TokenizerError: A control token occurs inside one of its items.
+            VectorError: Its retriever has vectors of another number of items.
+            ConfigError: Its items are retrieved and the engine's are not, or the reverse.
+        """
+        index = self._joined
+        self._engine._check_prompt(request)
+        answer = self._engine._answer(index, request, self._span_batch(request))
+        begun = answer.start()
+        self._joined += 1
+        self._active[index] = answer
+        self._begun += begun
+        return index
+
+    def cancel(self, index: int) -> None:
+        """Lets a request leave; no event of it follows, and it has no completion.
+
+        Nothing happens if it has left or finished already.
+        """
+        answer = self._active.pop(index, None)
+        if answer is not None:
+            answer.leave()
+            answer.forget()
+        self._begun = [event for event in self._begun if event.index != index]
+
+    def step(self) -> list[Event]:
+        """One forward pass for all answers; what happened in it, those of one answer in order.
+
+        Raises:
+            IncatalogError: The model cannot be fed; the session is closed.
+        """
+        try:
+            with self._engine.model.lock:
+                return self._step()
+        except BaseException:
+            # Rows that were fed halfway are of no use to anyone.
+            self.close()
+            raise
+
+    def _step(self) -> list[Event]:
+        events, self._begun = self._begun, []
+        events += open_spans(list(self._active.values()))
+        growing = [answer for answer in self._active.values() if answer.finish_reason is None]
+        if growing:
+            self._prefixes.share(growing)
+            events += self._engine._advance(growing)
+        for event in events:
+            if isinstance(event, Finished):
+                answer = self._finished[event.index] = self._active[event.index]
+                if answer.cache.length and answer.error is None:
+                    self._prefixes.keep(answer)
+                else:
+                    answer.forget()
+                del self._active[event.index]
+        return events
+
+    def _span_batch(self, request: Request) -> SpanBatch:
+        """The spans of all answers with the same items."""
+        grounding = self._engine._items_of(request)
+        # Versions of a catalog that no answer names items of any longer are let go.
+        self._spans = {g: spans for g, spans in self._spans.items() if len(spans)}
+        if grounding not in self._spans:
+            self._spans[grounding] = SpanBatch(grounding.trie, self._engine._control.eoi)
+        return self._spans[grounding]
+
+    def completion(self, index: int) -> Completion:
+        """The finished answer of a request; it is forgotten afterwards.
+
+        Raises:
+            IncatalogError: The model failed at it.
+            KeyError: The request has not finished, was cancelled, or was handed out before.
+        """
+        return self._finished.pop(index).completion()
+
+
+def _retrieved(
+    readout: Readout, answers: Sequence[Answer], rows: Sequence[int], retriever: ItemRetriever
+) -> list[tuple[int, float] | IncatalogError]:
+    """The item of each answer and its log-probability, or why there is none."""
+    try:
+        picks = [pick(answers[row]) for row in rows]
+        return list(retriever.pick(readout.states(rows), picks))
+    except IncatalogError as error:
+        if len(rows) == 1:
+            return [error]
+    return [found for row in rows for found in _retrieved(readout, answers, [row], retriever)]

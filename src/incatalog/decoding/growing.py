@@ -1,0 +1,288 @@
+"""One answer while it grows: what may come next, what has to come, and where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from incatalog.constraint.control import ControlTokens
+from incatalog.constraint.spans import Run, SpanBatch
+from incatalog.decoding.events import (
+    Completion,
+    Event,
+    Finished,
+    FinishReason,
+    ItemBegun,
+    ItemDone,
+    TextToken,
+)
+from incatalog.decoding.lookahead import Lookahead
+from incatalog.decoding.request import Request
+from incatalog.errors import IncatalogError
+from incatalog.packed.cache import RowCache
+
+
+class Answer:
+    """State of one answer: advanced by decisions and by the runs of tokens they force.
+
+    What comes next is one of: a decision outside of spans (`deciding`), a decision in a span
+    (`inside`), a span to be opened (`opening`), an item to be retrieved (`awaits_item`).
+
+    Args:
+        index: Which request of the batch.
+        request: What was asked for.
+        spans: Item spans of all answers over the same items.
+        control: The control tokens.
+        retrieves: Items are handed in whole (`take_item`) instead of decided on token by token.
+
+    Attributes:
+        index: Which request of the batch.
+        request: What was asked for.
+        cache: Keys and values of the tokens fed so far.
+        lookahead: What it remembers to guess the next decisions from.
+        random: Source of the answer's samples.
+        spans: Item spans of all answers over the same items.
+        slot: Which of them are this answer's; -1 if it is not grounded.
+        finish_reason: Why the answer ended; None while it goes on.
+        error: Why the model failed at it, if it did.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        spans: SpanBatch,
+        control: ControlTokens,
+        *,
+        retrieves: bool = False,
+    ) -> None:
+        self.index = index
+        self.request = request
+        self.cache = RowCache()
+        self.lookahead = Lookahead(spans.trie)
+        self.random = np.random.default_rng(request.seed)
+        self.spans = spans
+        self.slot = -1
+        if request.grounded:
+            self.slot = spans.join(request.excluded, unique=request.unique, domain=request.domain)
+        self.finish_reason: FinishReason | None = None
+        self.error: IncatalogError | None = None
+        self._control = control
+        self._prompt = [int(token) for token in request.prompt_ids]
+        self._token_ids: list[int] = []
+        self._fed = 0
+        self._items: list[int] = []
+        self._logprobs: list[float] = []
+        self._span: list[int] = []
+        self._span_logprob = 0.0
+        self._closed_spans = 0
+        self._retrieves = retrieves and request.grounded
+        self._inside = False
+        self._opening = False
+        self._awaits_item = False
+
+    @property
+    def inside(self) -> bool:
+        """Whether an item span is open, and its next token to be decided on."""
+        return self._inside
+
+    @property
+    def opening(self) -> bool:
+        """Whether a span opens next; see :meth:`open`."""
+        return self._opening
+
+    @property
+    def awaits_item(self) -> bool:
+        """Whether a span opens next and the item in it is to be retrieved; see `take_item`."""
+        return self._awaits_item
+
+    @property
+    def deciding(self) -> bool:
+        """Whether the next token is to be decided on outside of spans."""
+        return not (self._inside or self._opening or self._awaits_item)
+
+    def banned(self) -> list[int]:
+        """Tokens that must not come next outside a span."""
+        if not self.request.grounded:
+            return []
+        if self._may_begin():
+            return [self._control.eoi]
+        return [self._control.soi, self._control.eoi]
+
+    def unfed(self) -> list[int]:
+        """Tokens that the model has not seen yet; they count as seen from now on."""
+        tokens = self.text[self._fed :] if self._fed < len(self._prompt) else []
+        tokens = tokens or self._token_ids[self._fed - len(self._prompt) :]
+        self._fed = len(self._prompt) + len(self._token_ids)
+        return tokens
+
+    def adopt(self, offsets: Sequence[int]) -> None:
+        """Counts its next tokens as seen: they were fed as guesses, at these places."""
+        self.cache.adopt(offsets)
+        self._fed += len(offsets)
+
+    @property
+    def text(self) -> list[int]:
+        """All tokens so far, those of the prompt first."""
+        return self._prompt + self._token_ids
+
+    def share(self, donor: RowCache, tokens: int) -> None:
+        """Takes the keys and values of the first tokens over from a row that begins alike.
+
+        Nothing may have been fed yet, and at least one token has to stay unfed.
+        """
+        self.cache = RowCache(donor, tokens)
+        self._fed = tokens
+
+    def completion(self) -> Completion:
+        """The finished answer.
+
+        Raises:
+            IncatalogError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.finish_reason is not None
+        return Completion(
+            tuple(self._token_ids), tuple(self._items), tuple(self._logprobs), self.finish_reason
+        )
+
+    def leave(self) -> None:
+        """Gives its place among the spans up; an answer that has ended has done so already."""
+        if self.slot >= 0:
+            self.spans.leave(self.slot)
+            self.slot = -1
+
+    def forget(self) -> None:
+        """Lets the keys and values go."""
+        self.cache.release()
+
+    def fail(self, error: IncatalogError) -> list[Event]:
+        """Ends the answer, as the model cannot go on with it."""
+        self.error = error
+        return [self._finish("error")]
+
+    def start(self) -> list[Event]:
+        """Begins the answer: what comes before the first decision, or the end if there is none."""
+        needed = self.request.grounded and self.request.item_limit != 0
+        if needed and not self.spans.left(self.slot):
+            return [self._finish("no_item_left")]
+        return self._scaffold()
+
+    def take_text(self, token: int) -> list[Event]:
+        """Advances by a decision outside of spans."""
+        if token in self._control.stop:
+            return [self._finish("eos")]
+        if self.request.grounded and token == self._control.soi:
+            # The state that opens the span is also the one that finds the item.
+            self._opening, self._awaits_item = not self._retrieves, self._retrieves
+            return []
+        return self._append_text([token])
+
+    def open(self, run: Run) -> list[Event]:
+        """Opens a span.
+
+        Args:
+            run: What follows in it without a decision.
+        """
+        self._opening, self._inside = False, True
+        if not self._room:
+            return [self._finish("length")]
+        self._token_ids.append(self._control.soi)
+        return [ItemBegun(self.index), *self._append_span(run)]
+
+    def take(self, run: Run, logprob: float) -> list[Event]:
+        """Advances by a decision in a span.
+
+        Args:
+            run: The token decided on, and what follows it without another decision.
+            logprob: Log-probability of the token among the allowed ones.
+        """
+        self._span_logprob += logprob
+        return self._append_span(run)
+
+    def take_item(self, run: Run, logprob: float) -> list[Event]:
+        """Writes an item.
+
+        Args:
+            run: All of its tokens.
+            logprob: Its log-probability among those that were allowed.
+        """
+        self._awaits_item = False
+        self._span_logprob = logprob
+        return self.open(run)
+
+    @property
+    def _room(self) -> int:
+        """Tokens that may still be added."""
+        return self.request.max_new_tokens - len(self._token_ids)
+
+    def _may_begin(self) -> bool:
+        limit = self.request.item_limit
+        more = limit is None or len(self._items) < limit
+        return more and self.spans.left(self.slot) > 0
+
+    def _scaffold(self) -> list[Event]:
+        """Adds what is given up to the next item, and has that one begin."""
+        scaffold = self.request.scaffold
+        if scaffold is None:
+            return []
+        events = self._append_text(scaffold.before_item[len(self._items)])
+        if self.finish_reason is None:
+            self._opening, self._awaits_item = not self._retrieves, self._retrieves
+        return events
+
+    def _append_text(self, tokens: Sequence[int]) -> list[Event]:
+        """Adds tokens outside of spans, as far as there is room."""
+        events: list[Event] = []
+        for token in tokens[: self._room]:
+            self._token_ids.append(token)
+            events.append(TextToken(self.index, token))
+            if not self.request.grounded and token == self._control.eoi:
+                self._closed_spans += 1
+                events += self._end_of_item(self._closed_spans)
+        return events + self._end_of_room()
+
+    def _append_span(self, run: Run) -> list[Event]:
+        """Adds tokens to the open span, as far as there is room."""
+        tokens = run.tokens[: self._room]
+        self._token_ids += tokens
+        self._span += tokens
+        if run.item < 0 or len(tokens) < len(run.tokens):
+            return self._end_of_room()
+        self._inside = False
+        done = ItemDone(self.index, run.item, tuple(self._span[:-1]), self._span_logprob)
+        self._items.append(run.item)
+        self._logprobs.append(self._span_logprob)
+        self._span, self._span_logprob = [], 0.0
+        events = [done, *self._end_of_item(len(self._items)), *self._end_of_room()]
+        return events if self.finish_reason is not None else events + self._scaffold()
+
+    def _end_of_room(self) -> list[Event]:
+        """Ends the answer if it may not grow any longer."""
+        return [] if self.finish_reason is not None or self._room else [self._finish("length")]
+
+    def _end_of_item(self, count: int) -> list[Event]:
+        """Ends the answer if it has its items, or if the next one asked for does not exist."""
+        request = self.request
+        reason: FinishReason
+        if request.item_limit is None:
+            return []
+        if count >= request.item_limit:
+            if not request.stop_at_max_items and request.scaffold is None:
+                return []
+            reason = "items"
+        elif request.grounded and not self.spans.left(self.slot):
+            reason = "no_item_left"
+        else:
+            return []
+        end = request.scaffold.end if request.scaffold is not None else ()
+        end = end[: self._room]
+        self._token_ids += end
+        return [*(TextToken(self.index, token) for token in end), self._finish(reason)]
+
+    def _finish(self, reason: FinishReason) -> Finished:
+        self.finish_reason = reason
+        self.leave()
+        return Finished(self.index, reason)

@@ -1,0 +1,78 @@
+"""Prompts that begin alike are computed once: a row starts with a copy of another's keys."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64
+
+from incatalog.decoding.growing import Answer
+from incatalog.packed.cache import RowCache
+
+_KEPT = 8
+# Copying a handful of tokens costs more than computing them beside the others.
+_WORTHWHILE = 8
+
+
+class Prefixes:
+    """What rows of a session begin with, those that ended last included.
+
+    An answer that has ended is kept for the next turn of its conversation.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque()
+
+    def share(self, answers: Sequence[Answer]) -> None:
+        """Lets the answers that have not been fed anything start where another one got to.
+
+        Args:
+            answers: All rows of the next pass, in the order in which they are fed.
+        """
+        if all(answer.cache.length for answer in answers):
+            return
+        donors = list(self._kept)
+        for answer in answers:
+            text = np.array(answer.text)
+            if not answer.cache.length:
+                _share(answer, text, donors)
+                donors.append((text, answer.cache))
+            else:
+                donors.append((text[: answer.cache.length], answer.cache))
+
+    def keep(self, answer: Answer) -> None:
+        """Takes over what an answer that has ended has stored; the oldest of them leaves."""
+        self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
+        while len(self._kept) > _KEPT:
+            _, oldest = self._kept[0]
+            oldest.release()
+            self._kept.popleft()
+
+    def close(self) -> None:
+        """Lets all go."""
+        for _, cache in self._kept:
+            cache.release()
+        self._kept.clear()
+
+
+def _share(
+    answer: Answer,
+    text: Int64[np.ndarray, " tokens"],
+    donors: Sequence[tuple[Int64[np.ndarray, " fed"], RowCache]],
+) -> None:
+    longest, best = 0, None
+    for fed, cache in donors:
+        alike = _common(fed, text[:-1])
+        if alike > longest:
+            longest, best = alike, cache
+    if best is not None and longest >= _WORTHWHILE:
+        answer.share(best, longest)
+
+
+def _common(one: Int64[np.ndarray, " a"], other: Int64[np.ndarray, " b"]) -> int:
+    """Length of the longest common beginning."""
+    size = min(len(one), len(other))
+    differs = np.flatnonzero(one[:size] != other[:size])
+    return int(differs[0]) if len(differs) else size

@@ -1,0 +1,354 @@
+"""Search over one item slot: the items the model would most likely write there, in one call.
+
+Token by token, greedy decoding under exclusions ranks by the wrong numbers: where most items that
+start with a token are excluded, the token still collects the probability of all of them, and one
+of the few left inherits it. Here an item's score is the log-probability of its whole title under
+the model held to the catalog; excluded items are left out and keep their share, so that the order
+of the others is the model's own. An item of several spellings has the probability of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from incatalog.constraint.control import check_control_tokens
+from incatalog.decoding.events import RankedItems
+from incatalog.decoding.request import Slot
+from incatalog.decoding.retriever import Free, ItemRetriever, check_items
+from incatalog.decoding.search import BeamSearch, SpelledSearch, log_softmax_runs
+from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError, TrieError
+from incatalog.packed.cache import RowCache
+from incatalog.packed.model import PackedModel, Readout
+from incatalog.trie.build import CLOSE
+from incatalog.trie.trie import ItemTrie
+
+
+class ItemBeam:
+    """Finds the best items of slots.
+
+    Branch and bound: the likeliest open prefixes are continued first, and a prefix that is less
+    likely than the k-th best item found is dropped with all that is below it. What is left is
+    exact. With ``exact`` false it is the beam search of the field instead: after each step only
+    the ``width`` likeliest prefixes are kept.
+
+    Where items have several spellings, at most ``m`` each, a prefix is dropped only if it is less
+    likely than the ``m``-th part of the k-th best item's probability so far: with no spelling
+    anywhere else an item cannot reach that one. For those items that still can, their other
+    spellings are looked up, down to what changes no logarithm by more than 1e-6. With ``exact``
+    false an item has the probability of those spellings that were kept.
+
+    Args:
+        model: A transformers causal LM, also within a PEFT wrapper, or one made for packed rows.
+        trie: Prefix tree of the items' token rows.
+        soi_token_id: Token that opens an item span.
+        eoi_token_id: Token that closes an item span.
+        width: Prefixes of one slot to continue in one forward pass.
+        exact: Search on until no item can be missing.
+
+    Raises:
+        TokenizerError: A control token occurs inside an item.
+        BackboneError: The model cannot be fed packed rows.
+        ConfigError: ``width`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        trie: ItemTrie,
+        *,
+        soi_token_id: int,
+        eoi_token_id: int,
+        width: int = 32,
+        exact: bool = True,
+    ) -> None:
+        if width < 1:
+            raise ConfigError(f"width: found {width}; expected at least 1")
+        check_control_tokens(trie, soi_token_id, eoi_token_id, ())
+        self._model = model if isinstance(model, PackedModel) else PackedModel(model)
+        self._trie = trie
+        self._soi, self._eoi = soi_token_id, eoi_token_id
+        self._width = width
+        self._exact = exact
+        self.forward_passes = 0
+
+    def top_items(self, slots: Sequence[Slot], k: int | None = 10) -> list[RankedItems]:
+        """The best items of each slot; slots are searched side by side.
+
+        Args:
+            slots: What to search.
+            k: Items to find; None ranks all that are allowed.
+
+        Returns:
+            For each slot ``k`` items, fewer where fewer are allowed (or, with ``exact`` false,
+            where the kept prefixes lead to fewer).
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: A slot's domain or exclusions are not those of the trie.
+            BackboneError: The model's scores are not numbers.
+        """
+        searches = [self.search(slot, k) for slot in slots]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
+
+    def search(self, slot: Slot, k: int | None = 10) -> BeamSearch:
+        """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
+
+        Whoever does not advance it to its end ends it by ``end``.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: The slot's domain or exclusions are not those of the trie.
+        """
+        check_count(k)
+        kind = BeamSearch if self._trie.spellings is None else SpelledSearch
+        return kind(self._trie, slot, self._soi, k)
+
+    def step(self, searches: Sequence[BeamSearch], tokens: int | None = None) -> int:
+        """Advances searches of this beam that are not over, the first of them first.
+
+        What is found does not depend on the steps it takes, but for the rounding of floating-point
+        sums. Where the model's scores are not numbers, that search fails, and no other.
+
+        Args:
+            searches: Of :meth:`search`.
+            tokens: About how many tokens the model may be fed, prompts and prefixes; None for all
+                prompts, or ``width`` prefixes of each search.
+
+        Returns:
+            How many it was fed.
+        """
+        left = math.inf if tokens is None else tokens
+        prompts: list[tuple[BeamSearch, list[int]]] = []
+        grown: list[BeamSearch] = []
+        for search in searches:
+            if left <= 0:
+                break
+            if search.unfed:
+                part = search.next_tokens(left)
+                prompts.append((search, part))
+                left -= len(part)
+            elif self._advance(search, left):
+                grown.append(search)
+                left -= search.new_tokens
+        fed = sum(len(part) for _, part in prompts) + sum(search.new_tokens for search in grown)
+        if prompts:
+            readout = self._model.forward([(search.cache, part) for search, part in prompts])
+            ready = [row for row, (search, _) in enumerate(prompts) if not search.unfed]
+            self._score(readout, ready, [prompts[row][0] for row in ready])
+        if grown:
+            readout = self._model.forward_branches([(s.cache, s.branches()) for s in grown])
+            rows = range(sum(len(search.expanded) for search in grown))
+            self._score(readout, rows, grown)
+        return fed
+
+    def _advance(self, search: BeamSearch, tokens: float) -> bool:
+        # What a beam keeps depends on its width, what a search finds does not.
+        width = int(min(self._width, tokens)) if self._exact else self._width
+        return search.advance(width, exact=self._exact)
+
+    def _score(self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]) -> None:
+        """Gives each search the log-probabilities of its expanded prefixes' choices.
+
+        Args:
+            readout: What the model said.
+            rows: Places in it, one for each expanded prefix.
+            searches: Those to tell.
+        """
+        self.forward_passes += 1
+        if not searches:
+            return
+        nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
+        choices = [self._trie.node_tokens(node) for node in nodes]
+        counts = np.fromiter(map(len, choices), np.int64, len(choices))
+        tokens = np.concatenate(choices)
+        tokens = np.where(tokens == CLOSE, self._eoi, tokens)
+        scored, column = np.unique(tokens, return_inverse=True)
+        scores = readout.some(rows, scored).cpu().numpy()
+        row = np.repeat(np.arange(len(nodes)), counts)
+        logprobs = log_softmax_runs(scores[row, column].astype(np.float64), counts)
+        first = 0
+        for search in searches:
+            runs = slice(first, first + len(search.expanded))
+            begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
+            if np.isnan(logprobs[begin:end]).any():
+                search.fail(BackboneError(NOT_NUMBERS))
+            else:
+                search.take(logprobs[begin:end])
+            first = runs.stop
+
+
+def check_count(k: int | None) -> None:
+    """Makes sure that a number of items to find can be one.
+
+    Raises:
+        ConfigError: It is not positive.
+    """
+    if k is not None and k < 1:
+        raise ConfigError(f"k: found {k}; expected at least 1, or None")
+
+
+class ItemRanking:
+    """Ranks the items of slots by the retrieval head's softmax; one forward pass for all slots.
+
+    Args:
+        model: A transformers causal LM, also within a PEFT wrapper, or one made for packed rows.
+        trie: The items.
+        retriever: Finds them.
+
+    Raises:
+        VectorError: The head has vectors of another number of items.
+        BackboneError: The model cannot be fed packed rows.
+    """
+
+    def __init__(self, model: Any, trie: ItemTrie, retriever: ItemRetriever) -> None:
+        check_items(trie, retriever)
+        self._model = model if isinstance(model, PackedModel) else PackedModel(model)
+        self._trie = trie
+        self._retriever = retriever
+        self.forward_passes = 0
+
+    def top_items(self, slots: Sequence[Slot], k: int | None = 10) -> list[RankedItems]:
+        """The best items of each slot; as :meth:`incatalog.decoding.ranking.ItemBeam.top_items`.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: A slot's domain or exclusions are not those of the trie.
+            BackboneError: The model's scores are not numbers.
+        """
+        searches = [self.search(slot, k) for slot in slots]
+        try:
+            while waiting := [search for search in searches if not search.over]:
+                self.step(waiting)
+            return [search.ranked() for search in searches]
+        finally:
+            for search in searches:
+                search.end()
+
+    def search(self, slot: Slot, k: int | None = 10) -> RankingSearch:
+        """The search of one slot, to be advanced by :meth:`step`; arguments as in `top_items`.
+
+        Whoever does not advance it to its end ends it by ``end``.
+
+        Raises:
+            ConfigError: ``k`` is not positive.
+            TrieError: The slot's domain or exclusions are not those of the trie.
+        """
+        check_count(k)
+        among = self._trie.rows_of(slot.domain)
+        return RankingSearch(slot, self._free(slot, among), among, k)
+
+    def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
+        """One forward pass; as :meth:`incatalog.decoding.ranking.ItemBeam.step`."""
+        left = math.inf if tokens is None else tokens
+        fed: list[tuple[RankingSearch, list[int]]] = []
+        for search in searches:
+            if left <= 0:
+                break
+            part = search.next_tokens(left)
+            fed.append((search, part))
+            left -= len(part)
+        readout = self._model.forward([(search.cache, part) for search, part in fed])
+        self.forward_passes += 1
+        ready: dict[int | None, list[int]] = {}
+        for row, (search, _) in enumerate(fed):
+            if not search.unfed:
+                ready.setdefault(search.k, []).append(row)
+        for k, rows in ready.items():
+            self._find(readout, {row: fed[row][0] for row in rows}, k)
+        return sum(len(part) for _, part in fed)
+
+    def _find(self, readout: Readout, searches: Mapping[int, RankingSearch], k: int | None) -> None:
+        """Finds the items of searches, by their places in what the model said."""
+        own = list(searches.values())
+        try:
+            states = readout.states(list(searches))
+            ranked = self._retriever.best(
+                states, [one.free for one in own], k, [one.among for one in own]
+            )
+        except IncatalogError as error:
+            if len(own) == 1:
+                own[0].fail(error)
+            else:
+                for row, one in searches.items():
+                    self._find(readout, {row: one}, k)
+            return
+        for one, found in zip(own, ranked, strict=True):
+            one.take(found)
+
+    def _free(self, slot: Slot, among: Free) -> Free:
+        if slot.excluded is None:
+            return among
+        if slot.excluded.trie is not self._trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        free: Free = among & ~slot.excluded.rows
+        return free
+
+
+class RankingSearch:
+    """The state of the search in one slot.
+
+    Args:
+        slot: What to search.
+        free: Item rows that are allowed.
+        among: Item rows that share the probability.
+        k: Items to find; None ranks all that are allowed.
+
+    Attributes:
+        over: Whether the items are found.
+        error: Why the model failed at it, if it did.
+        cache: Keys and values of the prompt.
+    """
+
+    def __init__(self, slot: Slot, free: Free, among: Free, k: int | None) -> None:
+        self.free, self.among, self.k = free, among, k
+        self.cache = RowCache()
+        self.over = not free.any()
+        self._prompt = [int(token) for token in slot.prompt_ids]
+        self.error: IncatalogError | None = None
+        self._fed = 0
+        self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self._prompt) - self._fed
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self._prompt)))
+        return self._prompt[start : self._fed]
+
+    def take(self, found: RankedItems) -> None:
+        """Takes the items."""
+        self._found = found
+        self.end()
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: IncatalogError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error = error
+        self.end()
+
+    def ranked(self) -> RankedItems:
+        """What was found; the search is over.
+
+        Raises:
+            IncatalogError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._found

@@ -1,0 +1,274 @@
+"""Which item stands in a span that opens: the best allowed one by the retrieval head's score.
+
+Items are compared exactly, by one matrix product. Catalogs beyond a size are searched through an
+inverted-file index instead; the items it proposes are compared exactly, and where all of them are
+excluded the whole catalog is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from incatalog.decoding.events import RankedItems
+from incatalog.decoding.sampling import choose
+from incatalog.errors import NOT_NUMBERS, BackboneError, VectorError, require
+from incatalog.model.head import RetrievalHead
+from incatalog.trie.trie import ItemTrie
+
+INDEX_ABOVE = 1_000_000
+# Scores of the whole catalog that exist at a time.
+_MOST_SCORES = 1 << 25
+# Items that sampling chooses among; no answer of any use comes from behind them.
+_SAMPLED = 1000
+# Items the index proposes for one; more where more are asked for.
+_PROPOSED = 100
+# Lists of the index that are looked through: a share of them finds nearly all nearest items.
+_PROBED_SHARE = 1 / 8
+# Vectors a list that the index's k-means is trained on.
+_TRAINED_ON = 64
+# Rows whose weights exist at a time.
+_ROWS = 4
+# Items that are compared among each other first.
+_BLOCK = 1024
+
+Free = Bool[np.ndarray, " items"]
+"""Which item rows may be named."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """How one item is chosen.
+
+    Attributes:
+        free: Item rows to choose among.
+        temperature: Divides the scores before sampling; 0 takes the best item.
+        top_k: Sample from this many best items; 0 for all that count.
+        top_p: Sample from the smallest set of items with this probability.
+        random: Source of the sample.
+    """
+
+    free: Free
+    temperature: float
+    top_k: int
+    top_p: float
+    random: np.random.Generator
+
+
+class ItemRetriever:
+    """Finds items by the scores of a retrieval head.
+
+    Args:
+        head: The head, with a vector for each item row.
+        index_above: Number of items beyond which an index is built and asked.
+
+    Raises:
+        MissingExtraError: The catalog needs an index and faiss is not installed.
+    """
+
+    def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
+        self.head = head
+        if len(head) > index_above:
+            require("faiss", extra="index")
+        self._indexed = len(head) > index_above
+
+    def pick(
+        self, states: Float[Tensor, "rows hidden"], picks: Sequence[Pick]
+    ) -> list[tuple[int, float]]:
+        """Chooses an item for each state.
+
+        Args:
+            states: Hidden states that predict the opening token.
+            picks: How to choose; each leaves at least one item free.
+
+        Returns:
+            Item row, and its log-probability at temperature 1 among the free items (of those that
+            the index proposes, where there is one).
+
+        Raises:
+            BackboneError: The scores are not numbers.
+        """
+        wanted = max((_SAMPLED if pick.temperature else 1 for pick in picks), default=1)
+        chosen = []
+        for pick, found in zip(
+            picks, self.best(states, [pick.free for pick in picks], wanted), strict=True
+        ):
+            place = choose(
+                found.logprobs,
+                temperature=pick.temperature,
+                top_k=pick.top_k,
+                top_p=pick.top_p,
+                random=pick.random,
+            )
+            chosen.append((int(found.rows[place]), float(found.logprobs[place])))
+        return chosen
+
+    def best(
+        self,
+        states: Float[Tensor, "rows hidden"],
+        free: Sequence[Free],
+        k: int | None,
+        among: Sequence[Free] | None = None,
+    ) -> list[RankedItems]:
+        """The best free items of each state, best first; of equal ones the lower row.
+
+        Args:
+            states: Hidden states that predict the opening token.
+            free: For each state the item rows to choose among.
+            k: Items to find; None ranks all free ones.
+            among: For each state the item rows that share the probability; by default the free
+                ones.
+
+        Raises:
+            BackboneError: The scores are not numbers.
+        """
+        with torch.no_grad():
+            query = self.head.query(states)
+        if not query.isfinite().all():
+            raise BackboneError(NOT_NUMBERS)
+        found: list[RankedItems | None] = [None] * len(free)
+        among = free if among is None else among
+        if self._indexed and k is not None:
+            found = self._proposed(query, free, k, among)
+        rest = [place for place, ranked in enumerate(found) if ranked is None]
+        size = max(1, _MOST_SCORES // len(self.head))
+        for start in range(0, len(rest), size):
+            part = rest[start : start + size]
+            ranked = self._compared(
+                query[part], [free[place] for place in part], k, [among[place] for place in part]
+            )
+            for place, one in zip(part, ranked, strict=True):
+                found[place] = one
+        return [one for one in found if one is not None]
+
+    @torch.no_grad()
+    def _compared(
+        self,
+        query: Float[Tensor, "rows dim"],
+        free: Sequence[Free],
+        k: int | None,
+        among: Sequence[Free],
+    ) -> list[RankedItems]:
+        """Compares all items."""
+        scores = self.head.scores(query)
+        _bar(scores, among)
+        total = _logsumexp(scores)
+        if free is not among:
+            _bar(scores, free)
+        worst = bound(scores, scores.shape[1] if k is None else k)
+        # More than k: all of a block's best, and items that tie, so that the order does not rest
+        # on chance.
+        place, row = (scores >= worst).nonzero(as_tuple=True)
+        logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
+        ends = torch.bincount(place, minlength=len(query)).cumsum(0).cpu().numpy()
+        rows = row.cpu().numpy()
+        return [
+            ranked_items(rows[start:end], logprobs[start:end], k)
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _proposed(
+        self,
+        query: Float[Tensor, "rows dim"],
+        free: Sequence[Free],
+        k: int,
+        among: Sequence[Free],
+    ) -> list[RankedItems | None]:
+        """Compares the items the index proposes; None where too few of them are free."""
+        count = min(len(self.head), max(_PROPOSED, 2 * k))
+        _, proposed = self._index.search(query.cpu().numpy(), count)
+        ranked: list[RankedItems | None] = []
+        for place, rows in enumerate(proposed):
+            rows = np.sort(rows[rows >= 0])
+            allowed = free[place][rows]
+            found = int(allowed.sum())
+            if found < k and found < np.count_nonzero(free[place]):
+                ranked.append(None)
+                continue
+            items = torch.from_numpy(rows).to(query.device)
+            scores = self.head.scores(query[place : place + 1], items)[0].double().cpu().numpy()
+            total = np.logaddexp.reduce(scores[among[place][rows]])
+            ranked.append(ranked_items(rows[allowed], scores[allowed] - total, k))
+        return ranked
+
+    @cached_property
+    def _index(self) -> Any:
+        """An inverted file over all vectors (faiss), its lists made by seeded k-means."""
+        faiss = require("faiss", extra="index")
+        vectors = self.head.vectors.detach().cpu().numpy()
+        lists = max(1, 4 * math.isqrt(len(vectors)))
+        quantizer = faiss.IndexFlatIP(self.head.dim)
+        index = faiss.IndexIVFFlat(quantizer, self.head.dim, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = 0
+        index.cp.max_points_per_centroid = _TRAINED_ON
+        index.nprobe = max(1, math.ceil(lists * _PROBED_SHARE))
+        index.train(vectors)
+        index.add(vectors)
+        return index
+
+
+def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
+    """Makes sure that a retriever's items are those of a trie.
+
+    Raises:
+        VectorError: They are not as many.
+    """
+    if len(retriever.head) != trie.num_items:
+        raise VectorError(
+            f"item vectors: {len(retriever.head)} rows; expected one for each of the "
+            f"{trie.num_items} items of the catalog; {retriever.head.how_to_embed()}"
+        )
+
+
+def _bar(scores: Float[Tensor, "rows items"], free: Sequence[Free]) -> None:
+    """Takes away the scores of items that are not free; few of most catalogs are not."""
+    for row, mask in zip(scores, free, strict=True):
+        barred = np.flatnonzero(~mask)
+        if len(barred):
+            row[torch.from_numpy(barred).to(scores.device)] = -torch.inf
+
+
+def blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows blocks block"]]:
+    """Values in blocks of the same size, and what is left in one of its own."""
+    whole = values.shape[1] // _BLOCK * _BLOCK
+    parts = [values[:, :whole].view(len(values), -1, _BLOCK), values[:, None, whole:]]
+    return [part for part in parts if part.numel()]
+
+
+def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
+    """As of torch, but in float64 only from block to block."""
+    highest = scores.amax(1, keepdim=True)
+    sums = []
+    # A few rows at a time, as memory that is new each time costs more than the sums.
+    for some, best in zip(torch.split(scores, _ROWS), torch.split(highest, _ROWS), strict=True):
+        weights = blocks((some - best).exp_())
+        sums.append(torch.cat([part.sum(2).double() for part in weights], dim=1).sum(1))
+    return torch.cat(sums).log() + highest[:, 0].double()
+
+
+def bound(scores: Float[Tensor, "rows items"], k: int) -> Float[Tensor, "rows 1"]:
+    """A finite score that the k best items reach and few others do."""
+    lowest = torch.finfo(scores.dtype).min
+    best = torch.cat([part.amax(2) for part in blocks(scores)], dim=1)
+    if k > best.shape[1]:
+        best = scores
+    if k >= best.shape[1]:
+        return torch.full_like(scores[:, :1], lowest)
+    return best.topk(k, dim=1).values[:, -1:].clamp_(min=lowest)
+
+
+def ranked_items(
+    rows: Int64[np.ndarray, " found"], logprobs: Float64[np.ndarray, " found"], k: int | None
+) -> RankedItems:
+    """The best items, ties by row."""
+    best = np.lexsort((rows, -logprobs))[:k]
+    return RankedItems(rows[best].astype(np.int32), logprobs[best])

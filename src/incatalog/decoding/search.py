@@ -1,0 +1,353 @@
+"""The best items of one place, by beams over the trie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64
+
+from incatalog.decoding.events import RankedItems
+from incatalog.decoding.request import Slot
+from incatalog.errors import IncatalogError, TrieError
+from incatalog.packed.branches import Branches
+from incatalog.packed.cache import RowCache
+from incatalog.trie.build import CLOSE
+from incatalog.trie.cursor import Cursor
+from incatalog.trie.trie import ItemTrie
+
+# What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
+_NEGLIGIBLE = 1e-6
+
+
+class _Prefix(NamedTuple):
+    """The start of a title, up to a node of the trie.
+
+    Attributes:
+        logprob: Its log-probability.
+        cursor: The node, all tokens that lead to it without a choice behind it.
+        tokens: Its last tokens, those that its parent does not have.
+        path: Where its other tokens lie in the cache, beyond the prompt.
+    """
+
+    logprob: float
+    cursor: Cursor
+    tokens: tuple[int, ...]
+    path: Int64[np.ndarray, " length"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Continuations:
+    """Choices that may be taken, in the order in which they were found.
+
+    Attributes:
+        logprob: Log-probability of the prefix that ends with the choice.
+        parent: Which of the prefixes expanded so far it is a choice of.
+        choice: Which of its choices.
+    """
+
+    logprob: Float64[np.ndarray, " open"]
+    parent: Int64[np.ndarray, " open"]
+    choice: Int64[np.ndarray, " open"]
+
+    @classmethod
+    def none(cls) -> _Continuations:
+        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.logprob)
+
+    def __getitem__(self, which: np.ndarray) -> _Continuations:
+        return _Continuations(self.logprob[which], self.parent[which], self.choice[which])
+
+    def joined(self, other: _Continuations) -> _Continuations:
+        """These, then others."""
+        return _Continuations(
+            np.concatenate([self.logprob, other.logprob]),
+            np.concatenate([self.parent, other.parent]),
+            np.concatenate([self.choice, other.choice]),
+        )
+
+    def split(
+        self, count: int, bound: float
+    ) -> tuple[list[tuple[float, int, int]], _Continuations]:
+        """The likeliest ones, best first and of equal ones the earliest, and the others.
+
+        Those below the bound are dropped.
+        """
+        kept = self[self.logprob >= bound] if bound > -np.inf else self
+        order = np.argsort(-kept.logprob, kind="stable") if len(kept) <= count else None
+        if order is None:
+            worst = np.partition(kept.logprob, len(kept) - count)[len(kept) - count]
+            near = np.flatnonzero(kept.logprob >= worst)
+            order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
+        best = kept[order]
+        rest = np.ones(len(kept), dtype=np.bool_)
+        rest[order] = False
+        found = zip(best.logprob.tolist(), best.parent.tolist(), best.choice.tolist(), strict=True)
+        return list(found), kept[rest]
+
+
+class BeamSearch:
+    """The state of the search in one slot.
+
+    Attributes:
+        over: Whether nothing can be missing any longer.
+        error: Why the model failed at it, if it did.
+        cache: Keys and values of the prompt and of every prefix that was expanded.
+        prompt: Prompt, opening token, and what every title of the catalog starts with.
+        expanded: The prefixes whose choices are scored next.
+    """
+
+    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+        if slot.excluded is not None and slot.excluded.trie is not trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        root = trie.root(slot.domain)
+        forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
+        self.cache = RowCache()
+        self.prompt = [*(int(token) for token in slot.prompt_ids), soi, *forced]
+        self._trie = trie
+        self._excluded = slot.excluded
+        self._k = k
+        self.error: IncatalogError | None = None
+        self._fed = 0
+        self._positions = np.arange(len(self.prompt))
+        self._found = np.empty(0, np.int32)
+        self._logprobs = np.empty(0)
+        self._open = _Continuations.none()
+        self._parents: list[_Prefix] = []
+        self.expanded: list[_Prefix] = []
+        if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
+            if root.node < 0:
+                self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
+            else:
+                self.expanded = [_Prefix(0.0, root, (), np.empty(0, np.int64))]
+        self.over = not self.expanded
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self.prompt) - self._fed
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of the prefixes to be expanded."""
+        return sum(len(prefix.tokens) for prefix in self.expanded)
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
+        return self.prompt[start : self._fed]
+
+    def take(self, logprobs: Float64[np.ndarray, " choices"]) -> None:
+        """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
+        arrays = self._trie.arrays
+        nodes = np.array([prefix.cursor.node for prefix in self.expanded])
+        first = arrays.node_edges[nodes]
+        degree = arrays.node_edges[nodes + 1] - first
+        parent = np.repeat(np.arange(len(nodes)), degree)
+        choice = np.arange(len(parent)) - np.repeat(np.cumsum(degree) - degree, degree)
+        edge = first[parent] + choice
+        lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
+        total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
+        useful = (total >= self._least) & (self._free(lo, hi) > 0)
+        # Behind the close of a span, and where a single item is left, nothing is to be decided.
+        ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
+        width = (hi - lo)[ends]
+        items = np.arange(width.sum()) + np.repeat(lo[ends] - (np.cumsum(width) - width), width)
+        self._add(items.astype(np.int32), np.repeat(total[ends], width))
+        goes_on = useful & ~ends
+        self._open = self._open.joined(
+            _Continuations(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])
+        )
+        self._parents += self.expanded
+        self.expanded = []
+
+    def advance(self, width: int, *, exact: bool) -> bool:
+        """Chooses the prefixes to expand next; False, and the end, if there is none worth it."""
+        while len(self.expanded) < width:
+            best = self._likeliest(width - len(self.expanded), exact=exact)
+            if not best:
+                break
+            for logprob, parent, choice in best:
+                if logprob < self._least:
+                    continue
+                before = self._parents[parent]
+                cursor = self._trie.choose(before.cursor, choice)
+                if cursor.node < 0:
+                    # Several items with equal tokens.
+                    items = np.arange(cursor.lo, cursor.hi, dtype=np.int32)
+                    self._add(items, np.full(len(items), logprob))
+                    continue
+                own = int(self._trie.node_tokens(before.cursor.node)[choice])
+                run = self._trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
+                self.expanded.append(_Prefix(logprob, cursor, (own, *run), before.path))
+        if not exact:
+            self._open = _Continuations.none()
+        if not self.expanded:
+            self.end()
+        return bool(self.expanded)
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: IncatalogError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error, self.expanded = error, []
+        self.end()
+
+    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
+        """Takes the likeliest open continuations away; none if there is none worth it."""
+        best, self._open = self._open.split(count, self._bound)
+        return best
+
+    def branches(self) -> Branches:
+        """The tokens of the expanded prefixes, each seeing the prompt and its own past."""
+        seen, prompt = len(self._positions), len(self.prompt)
+        tokens = [token for prefix in self.expanded for token in prefix.tokens]
+        visible = np.zeros((len(tokens), seen + len(tokens)), dtype=bool)
+        visible[:, :prompt] = True
+        positions, ends = [self._positions], []
+        start = 0
+        for number, prefix in enumerate(self.expanded):
+            length = len(prefix.tokens)
+            end = start + length
+            visible[start:end, prefix.path] = True
+            visible[start:end, seen + start : seen + end] = np.tri(length, dtype=bool)
+            positions.append(np.arange(length) + prompt + len(prefix.path))
+            ends.append(end - 1)
+            path = np.append(prefix.path, np.arange(seen + start, seen + end))
+            self.expanded[number] = prefix._replace(path=path)
+            start = end
+        self._positions = np.concatenate(positions)
+        return Branches(tokens, self._positions, visible, ends)
+
+    def ranked(self) -> RankedItems:
+        """What was found; the search is over.
+
+        Raises:
+            IncatalogError: The model failed at it.
+        """
+        if self.error is not None:
+            raise self.error
+        return self._best()
+
+    def _best(self) -> RankedItems:
+        return RankedItems(self._trie.order[self._found], self._logprobs)
+
+    @property
+    def _bound(self) -> float:
+        """What an item needs to be among the best."""
+        return -np.inf if len(self._found) != self._k else float(self._logprobs[-1])
+
+    @property
+    def _least(self) -> float:
+        """What a prefix needs to be kept."""
+        return self._bound
+
+    def _free(
+        self, lo: Int32[np.ndarray, " n"], hi: Int32[np.ndarray, " n"]
+    ) -> Int32[np.ndarray, " n"]:
+        """How many items of each range are allowed."""
+        free: np.ndarray = hi - lo
+        if self._excluded is not None:
+            free = free - (self._excluded.count_before(hi) - self._excluded.count_before(lo))
+        return free
+
+    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+        """Keeps the allowed ones of some items if they are among the best."""
+        allowed = self._free(positions, positions + 1) > 0
+        found = np.concatenate([self._found, positions[allowed]])
+        scores = np.concatenate([self._logprobs, logprobs[allowed]])
+        best = np.lexsort((self._trie.order[found], -scores))[: self._k]
+        self._found, self._logprobs = found[best], scores[best]
+
+
+class SpelledSearch(BeamSearch):
+    """The search in one slot over items of several spellings."""
+
+    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+        assert trie.spellings is not None
+        self._margin = math.log(trie.spellings.most)
+        # Items of which a spelling was found, ascending, and the sum over those that were.
+        self._items = np.empty(0, np.int32)
+        self._totals = np.empty(0)
+        super().__init__(trie, slot, soi, k)
+
+    def _best(self) -> RankedItems:
+        best = np.lexsort((self._items, -self._totals))[: self._k]
+        return RankedItems(self._items[best].astype(np.int32), self._totals[best])
+
+    @property
+    def _bound(self) -> float:
+        if self._k is None or len(self._items) < self._k:
+            return -np.inf
+        return float(np.partition(self._totals, -self._k)[-self._k])
+
+    @property
+    def _least(self) -> float:
+        # An item may be found by another spelling, and then the unlikely ones count too.
+        return -np.inf
+
+    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+        allowed = self._free(positions, positions + 1) > 0
+        positions, logprobs = positions[allowed], logprobs[allowed]
+        self._found = np.concatenate([self._found, positions])
+        rows = np.concatenate([self._items, self._trie.order[positions]])
+        self._items, place = np.unique(rows, return_inverse=True)
+        totals = np.full(len(self._items), -np.inf)
+        np.logaddexp.at(totals, place, np.concatenate([self._totals, logprobs]))
+        self._totals = totals
+
+    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:
+        wanted = self._open.logprob >= self._bound - self._margin
+        if exact and not wanted.any() and not self.expanded:
+            wanted = self._unsettled()
+        best, rest = self._open[wanted].split(count, -np.inf)
+        self._open = self._open[~wanted].joined(rest)
+        return best
+
+    def _unsettled(self) -> Bool[np.ndarray, " open"]:
+        """Which continuations lead to what decides on an item that can be among the best."""
+        wanted = np.zeros(len(self._open), dtype=np.bool_)
+        positions = np.setdiff1d(self._trie.positions(self._items), self._found)
+        positions = positions[positions < self._trie.num_live]
+        if not len(positions):
+            return wanted
+        lo = self._lowest_positions()
+        by_lo = np.argsort(lo)
+        leading = by_lo[lo[by_lo].searchsorted(positions, side="right") - 1]
+        item = self._items.searchsorted(self._trie.order[positions])
+        # Spellings below one continuation share its probability.
+        pairs = np.unique(item * len(wanted) + leading)
+        item, leading = pairs // len(wanted), pairs % len(wanted)
+        highest = self._totals.copy()
+        np.logaddexp.at(highest, item, self._open.logprob[leading])
+        undecided = (highest >= self._bound) & (highest - self._totals > _NEGLIGIBLE)
+        wanted[leading[undecided[item]]] = True
+        return wanted
+
+    def _lowest_positions(self) -> Int32[np.ndarray, " open"]:
+        """First sorted position below each open continuation."""
+        arrays = self._trie.arrays
+        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
+        lowest: np.ndarray = arrays.bounds[arrays.node_edges[nodes] + self._open.choice + nodes]
+        return lowest
+
+
+def log_softmax_runs(
+    scores: Float64[np.ndarray, " total"], counts: Int64[np.ndarray, " runs"]
+) -> Float64[np.ndarray, " total"]:
+    """Log-probabilities within each of several runs of scores.
+
+    They are no numbers where a score is none, or no score of a run is finite.
+    """
+    starts = np.cumsum(counts) - counts
+    shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
+    total = np.log(np.add.reduceat(np.exp(shifted), starts))
+    logprobs: np.ndarray = shifted - np.repeat(total, counts)
+    return logprobs

@@ -1,0 +1,150 @@
+"""A tokenizer in which text cannot spell a control token."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Any
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from incatalog.errors import DataError, TokenizerError
+
+_MARKUP = re.compile(r"[<\[{|｜].*[>\]}|｜]", re.DOTALL)
+
+
+class GuardedTokenizer:
+    """A copy of a tokenizer whose protected tokens answer to names nobody can guess.
+
+    Protected are all special tokens, and every other added token that looks like markup: it stands
+    in angle, square or curly brackets or in bars, as code tokens, tool and thinking markers do.
+    Merged words and runs of white space that a tokenizer lists among its added tokens stay usable.
+
+    Splitting special tokens at encoding time would not do: it leaves added tokens alone that are
+    not flagged special, and a SentencePiece vocabulary lists ``</s>`` as an ordinary piece, which
+    the model then finds in text. Renaming removes the names from the vocabulary, the merges and
+    the added tokens alike and changes nothing else, so other text keeps exactly its tokens, and a
+    whole conversation can be encoded as one string, as the chat template meant it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Copies and renames.
+
+        Args:
+            tokenizer: A tokenizer backed by the ``tokenizers`` library; it is not modified.
+
+        Raises:
+            TokenizerError: The tokenizer has no such backend, or cannot be renamed.
+        """
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise TokenizerError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer; "
+                "expected one with a tokenizer.json, load it with AutoTokenizer"
+            )
+        description = json.loads(backend.to_str())
+        special = set(tokenizer.all_special_ids)
+        protected = {
+            token["content"]: int(token["id"])
+            for token in description["added_tokens"]
+            if token["special"] or token["id"] in special or _MARKUP.fullmatch(token["content"])
+        }
+        secret = secrets.token_hex(16)
+        self._names = {token_id: f"<|{secret}:{token_id}|>" for token_id in protected.values()}
+        renamed = {content: self._names[token_id] for content, token_id in protected.items()}
+        unknown = _rename(description, renamed)
+        self._backend = Tokenizer.from_str(json.dumps(description))
+        for content, token_id in protected.items():
+            if self._backend.token_to_id(renamed[content]) != token_id:
+                raise TokenizerError(
+                    f"token {content!r} has id {token_id} but cannot be renamed in place; "
+                    "save the tokenizer anew with save_pretrained and load that"
+                )
+
+        self._ids = protected
+        self._pattern = re.compile(
+            "|".join(re.escape(content) for content in sorted(protected, key=len, reverse=True))
+            or r"(?!)"
+        )
+        self._name_pattern = re.compile(rf"<\|{secret}:(\d+)\|>")
+        vocabulary = description["model"]["vocab"]
+        in_model = len(vocabulary) if isinstance(vocabulary, list) else max(vocabulary.values()) + 1
+        added = (token["id"] + 1 for token in description["added_tokens"])
+        self._is_protected = np.zeros(max(in_model, *added), dtype=np.bool_)
+        self._is_protected[list(protected.values())] = True
+        # A model without byte fallback uses it for letters it does not know, so text may hold it.
+        self._unknown = unknown if unknown is not None else -1
+        if unknown is not None:
+            self._is_protected[unknown] = False
+
+    def protects(self, token: str) -> bool:
+        """Whether `token` is the content of a protected token."""
+        return token in self._ids
+
+    def name(self, token: str) -> str:
+        """The string that encodes to the protected token `token`."""
+        return self._names[self._ids[token]]
+
+    def activate(self, text: str) -> str:
+        """Lets the protected tokens in trusted `text`, as a chat template's, be themselves."""
+        return self._pattern.sub(lambda match: self.name(match.group()), text)
+
+    def activated_ids(self, text: str) -> list[int]:
+        """Ids of the protected tokens in a text returned by `activate`, in order."""
+        found = (int(match.group(1)) for match in self._name_pattern.finditer(text))
+        return [token_id for token_id in found if token_id != self._unknown]
+
+    def first_activated_end(self, text: str) -> int | None:
+        """Where the first protected token of an activated text ends; None if it has none."""
+        match = self._name_pattern.search(text)
+        return match.end() if match else None
+
+    def encode(self, text: str) -> Encoding:
+        """Encodes text, without the tokens that the tokenizer would add around it.
+
+        Raises:
+            DataError: The text is not valid Unicode.
+        """
+        try:
+            return self._backend.encode(text, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(
+                "a message is not valid Unicode text (half of a surrogate pair?); "
+                "clean it with text.encode('utf-8', 'replace').decode()"
+            ) from error
+
+    def positions(self, token_ids: np.ndarray) -> np.ndarray:
+        """Positions of protected tokens in `token_ids`, ascending."""
+        return np.flatnonzero(self._is_protected[token_ids])
+
+
+def _rename(description: dict[str, Any], renamed: dict[str, str]) -> int | None:
+    """Renames tokens in a tokenizer.json and returns the id of the model's unknown token."""
+    for token in description["added_tokens"]:
+        token["content"] = renamed.get(token["content"], token["content"])
+    description.update(post_processor=None, truncation=None, padding=None)
+
+    model = description["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):
+        model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
+        unknown = model.get("unk_id")
+        return int(unknown) if unknown is not None else None
+    shared = renamed.keys() & vocabulary.keys()
+    model["vocab"] = {renamed.get(piece, piece): i for piece, i in vocabulary.items()}
+    if shared and model.get("merges"):
+        model["merges"] = [merge for merge in model["merges"] if not _merge_pieces(merge) & shared]
+    unknown_token = model.get("unk_token")
+    if unknown_token is None:
+        return None
+    unknown = vocabulary.get(unknown_token)
+    model["unk_token"] = renamed.get(unknown_token, unknown_token)
+    return int(unknown) if unknown is not None else None
+
+
+def _merge_pieces(merge: str | list[str]) -> set[str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return {left, right, left + right}

@@ -1,0 +1,170 @@
+"""Wordings of recommendation requests, as data.
+
+The wordings are those published with RecLM-cgen (arXiv 2505.03336), from
+``RecLM-cgen/train_utils/template.py`` of https://github.com/microsoft/RecAI, (c) Microsoft
+Corporation, MIT licence. They are kept to the letter, a missing space included, so that results
+compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from incatalog.errors import ConfigError
+
+Stage = Literal["train", "test"]
+
+_MENTION = (
+    " Each item should be enclosed by <SOI> and <EOI>. <SOI> should be generated before item "
+    "title, and <EOI> should be generated after item title."
+)
+_HISTORY = "The historical interactions are provided as follows: {history}. "
+_CANDIDATES = "The candidate items are: {candidates}. "
+_GENERATE = "Please generate a recommendation list with {item_count} different items."
+_SELECT = (
+    "Please select a recommendation list with {item_count} different items from candidate items."
+)
+_ASK = "Could you recommend me a list {item_count} different items?"
+_NEED = (
+    "You need to generate a recommendation list considering user's preference from historical "
+    "interactions."
+)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way to ask for recommendations.
+
+    Attributes:
+        name: Names the wording in run records.
+        instruction: What the user says, with the fields ``{history}``, ``{item_count}`` and
+            possibly ``{candidates}``. ``<SOI>`` and ``<EOI>`` stand for the control tokens.
+        opening: An exchange before the instruction: what the user says and what the assistant
+            answers; None for none.
+    """
+
+    name: str
+    instruction: str
+    opening: tuple[str, str] | None = None
+
+    @property
+    def mentions_control_tokens(self) -> bool:
+        """Whether the instruction tells the model about ``<SOI>`` and ``<EOI>``."""
+        return "<SOI>" in self.instruction
+
+    @property
+    def offers_candidates(self) -> bool:
+        """Whether the instruction lists the items to choose from."""
+        return "{candidates}" in self.instruction
+
+
+TRAIN_WORDINGS = (
+    Wording(
+        "train-generate",
+        "Your task is generating a recommendation list according user's preference from "
+        f"historical interactions.{_HISTORY}{_GENERATE}",
+    ),
+    Wording(
+        "train-select",
+        "Your task is selecting a recommendation list according user's preference from "
+        f"historical interactions.{_HISTORY}{_CANDIDATES}{_SELECT}",
+    ),
+    Wording("train-generate-mention", f"{_NEED}{_HISTORY}{_GENERATE}{_MENTION}"),
+    Wording(
+        "train-select-mention",
+        "You need to select a recommendation list considering user's preference from historical "
+        f"interactions.{_HISTORY}{_CANDIDATES}{_SELECT}{_MENTION}",
+    ),
+)
+
+TEST_WORDINGS = (
+    Wording("test-single-turn", f"{_NEED} {_HISTORY}{_ASK} "),
+    Wording(
+        "test-two-turns", f"{_HISTORY}{_ASK}", (_NEED, "Ok, I will consider user's preference. ")
+    ),
+    Wording("test-as-trained", TRAIN_WORDINGS[0].instruction),
+    Wording(
+        "test-select",
+        f"{_HISTORY}{_CANDIDATES}{_SELECT} ",
+        (
+            f"{_NEED} ",
+            "Ok, I will do it considering user's preference and candidate items. ",
+        ),
+    ),
+    Wording("test-single-turn-mention", f"{_NEED} {_HISTORY}{_ASK}{_MENTION}"),
+    Wording(
+        "test-two-turns-mention",
+        f"{_HISTORY}{_ASK}{_MENTION}",
+        (_NEED, "Ok, I will consider user's preference. "),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class AlignmentWording:
+    """One way to practise what the codes of an item mean.
+
+    The tasks are those of LC-Rec (arXiv 2311.09049); the wordings are our own.
+
+    Attributes:
+        name: Names the wording.
+        instruction: What the user says, with the field ``{text}`` (title and description of the
+            item) or ``{item}`` (its span).
+        answer: What the assistant says, ``{item}`` or ``{title}``.
+    """
+
+    name: str
+    instruction: str
+    answer: str
+
+    @property
+    def shows_text(self) -> bool:
+        """Whether the item is to be named by its text, rather than the other way round."""
+        return "{text}" in self.instruction
+
+
+ALIGNMENT_WORDINGS = (
+    AlignmentWording(
+        "text-to-item", "Which item does the following text describe?\n{text}", "{item}"
+    ),
+    AlignmentWording("item-of-text", "{text}\n\nWhich item of the catalog is this?", "{item}"),
+    AlignmentWording("item-to-title", "What is the title of the item {item}?", "{title}"),
+    AlignmentWording("title-of-item", "The user looks at {item}. What is it called?", "{title}"),
+)
+
+
+def wordings(
+    stage: Stage, *, mention_control_tokens: bool = False, candidates: bool = False
+) -> tuple[Wording, ...]:
+    """Wordings to choose from.
+
+    Args:
+        stage: Wordings to train on, or those to evaluate with.
+        mention_control_tokens: Also those that tell the model about ``<SOI>`` and ``<EOI>``; they
+            come last.
+        candidates: Those that list the items to choose from, or those that do not.
+
+    Returns:
+        At least one wording; the first one does not mention control tokens.
+    """
+    stock = TRAIN_WORDINGS if stage == "train" else TEST_WORDINGS
+    return tuple(
+        wording
+        for wording in stock
+        if wording.offers_candidates == candidates
+        and (mention_control_tokens or not wording.mentions_control_tokens)
+    )
+
+
+def wording_named(name: str) -> Wording:
+    """The wording with a name.
+
+    Raises:
+        ConfigError: No wording has it; lists the names.
+    """
+    for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS):
+        if wording.name == name:
+            return wording
+    names = ", ".join(wording.name for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS))
+    raise ConfigError(f"no wording is named {name!r}; expected one of {names}")

@@ -1,0 +1,178 @@
+"""`incatalog items embed`: a vector of the text of each item, batched by length and resumable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from rich.console import Console
+
+from incatalog.artifacts import atomic_path, open_run
+from incatalog.data.catalog import CATEGORIES, METAS, Catalog
+from incatalog.data.vectors import LARGEST, load_vectors, save_vectors, unusable_rows, vectors_name
+from incatalog.devices import resolve_device
+from incatalog.embedding.encoders import TextEncoder, encoder_folder, load_encoder
+from incatalog.embedding.settings import EmbedConfig
+from incatalog.errors import ConfigError, VectorError
+from incatalog.items.texts import item_texts, text_wording_named
+from incatalog.progress import with_progress
+
+_STAGE = "items embed"
+_SHARDS = "shards"
+_BATCHES_A_SHARD = 16
+
+
+def embed_items(config: EmbedConfig) -> Path:
+    """Writes `[num_items, hidden]` float32, row = row of the catalog.
+
+    Items are taken in the order of their lengths, longest first, and written in shards; killed and
+    started again with the same configuration it goes on behind the last whole shard and ends with
+    the same vectors.
+
+    Returns:
+        The npy file.
+
+    Raises:
+        ConfigError: A value that cannot work.
+        BackboneError: The model cannot be loaded.
+        VectorError: A text has no token, or its vector is no number; names the item.
+        ArtifactError: The run folder holds something else.
+    """
+    check_config(config)
+    device = resolve_device(config.device)
+    catalog = Catalog.load(config.data)
+    texts = item_texts(catalog, text_wording_named(config.wording))
+    dataset = config.dataset or catalog.name
+    path = config.out / vectors_name(dataset, config.model, config.wording)
+    run = open_run(config.out, _STAGE, config, inputs=_inputs(config))
+    shards = config.out / _SHARDS
+    if not run.finished:
+        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        encoder = load_encoder(
+            config.source,
+            config.model,
+            device,
+            max_tokens=config.max_tokens,
+            dtype=dtypes.get(config.dtype),
+        )
+        console = Console(stderr=True, soft_wrap=True)
+        lengths = encoder.lengths(texts)
+        cut = _check_lengths(lengths, encoder, catalog, console)
+        started = time.monotonic()
+        order = np.argsort(-lengths, kind="stable")
+        size = config.batch_size * _BATCHES_A_SHARD
+        parts = list(_split(order, size))
+        shown = with_progress(parts, len(texts), f"{_STAGE} {config.model}", console)
+        for number, rows in enumerate(shown):
+            shard = _shard(shards, number)
+            if not shard.exists():
+                vectors = _encode(encoder, texts, rows, config.batch_size)
+                _check_vectors(vectors, rows, catalog)
+                save_vectors(shard, vectors)
+        _join(path, shards, parts)
+        run.finish(
+            file=path.name,
+            items=len(texts),
+            hidden=load_vectors(path, len(texts)).shape[1],
+            cut=cut,
+            seconds=round(time.monotonic() - started, 1),
+        )
+    shutil.rmtree(shards, ignore_errors=True)
+    for leftover in config.out.glob(f".{path.name}.*.partial"):
+        leftover.unlink(missing_ok=True)
+    Console().print(f"written to {path}", highlight=False, soft_wrap=True)
+    return path
+
+
+def check_config(config: EmbedConfig) -> None:
+    """Checks what can be checked without loading anything.
+
+    Raises:
+        ConfigError: Names the flag.
+    """
+    for field in ("max_tokens", "batch_size"):
+        value = getattr(config, field)
+        if value < 1:
+            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 1")
+    if Path(config.dataset).name != config.dataset:
+        raise ConfigError(f"--dataset {config.dataset}: expected a name, which begins file names")
+
+
+def _inputs(config: EmbedConfig) -> dict[str, str | Path]:
+    """Inputs whose contents decide whether a run may be resumed."""
+    names = [METAS, *([CATEGORIES] if "c" in config.wording else [])]
+    found: dict[str, str | Path] = {
+        name: config.data / name for name in names if (config.data / name).is_file()
+    }
+    folder = encoder_folder(config.source, config.model)
+    if folder is not None:
+        found["model"] = folder
+    return found
+
+
+def _check_lengths(
+    lengths: Int64[np.ndarray, " items"], encoder: TextEncoder, catalog: Catalog, console: Console
+) -> int:
+    """Refuses texts without a token; says how many are cut and returns that."""
+    if not lengths.all():
+        item = catalog.item(int(np.argmin(lengths)))
+        raise VectorError(
+            f"item {item.item_id!r}: its text has no token in this model's tokenizer; give it a "
+            "title of words, or choose another model"
+        )
+    cut = int((lengths > encoder.max_tokens).sum())
+    if cut:
+        console.print(
+            f"notice: {cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens "
+            "and are read up to there"
+        )
+    return cut
+
+
+def _encode(
+    encoder: TextEncoder, texts: Sequence[str], rows: Int64[np.ndarray, " rows"], batch_size: int
+) -> Float32[np.ndarray, "rows hidden"]:
+    """Vectors of some rows, which stand in the order of their lengths."""
+    batches = _split(rows, batch_size)
+    return np.concatenate([encoder.encode([texts[row] for row in batch]) for batch in batches])
+
+
+def _check_vectors(
+    vectors: Float32[np.ndarray, "rows hidden"], rows: Int64[np.ndarray, " rows"], catalog: Catalog
+) -> None:
+    wrong = unusable_rows(vectors)
+    if len(wrong):
+        item = catalog.item(int(rows[wrong[0]]))
+        raise VectorError(
+            f"item {item.item_id!r}: the model gives NaN or infinity for its text, or numbers "
+            f"beyond {LARGEST:g}; try --dtype float32, or choose another model"
+        )
+
+
+def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]]) -> None:
+    """Puts the vectors of all shards where their rows are."""
+    found = [load_vectors(_shard(shards, number), len(rows)) for number, rows in enumerate(parts)]
+    shape = (sum(map(len, parts)), found[0].shape[1])
+    with atomic_path(path) as partial:
+        joined = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        # A map has no error for a full disk: the process would die at the first row without room.
+        with partial.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+        for rows, vectors in zip(parts, found, strict=True):
+            joined[rows] = vectors
+        joined.flush()
+
+
+def _shard(shards: Path, number: int) -> Path:
+    return shards / f"{number:06d}.npy"
+
+
+def _split(rows: Int64[np.ndarray, " rows"], size: int) -> Iterator[Int64[np.ndarray, " part"]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,0 +1,205 @@
+"""Text encoders: a sentence-transformers model, or the mean of a language model's last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from incatalog.errors import BackboneError, require
+from incatalog.model.pretrained import check_weights, load_decoder, loading, minilm, source_of
+
+MINILM = "minilm"
+
+Source = Literal["sentence", "causal"]
+
+
+class TextEncoder(Protocol):
+    """Makes a vector of each text, whatever stands beside it in a batch."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text it reads at most."""
+        ...
+
+    def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
+        """Tokens of each text, those the tokenizer adds included, none cut off."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
+        """One vector a text; the batch is as large as what is given."""
+        ...
+
+
+@dataclass(frozen=True)
+class CausalEncoder:
+    """The last hidden layer of a causal language model, averaged over the tokens of a text.
+
+    This is how item vectors were made for LC-Rec (arXiv 2311.09049) and RecLM: all tokens count
+    alike, the one that opens a text included.
+
+    Attributes:
+        decoder: The model without its output layer.
+        tokenizer: Its tokenizer.
+        max_tokens: Tokens of a text it reads at most.
+    """
+
+    decoder: Any
+    tokenizer: PreTrainedTokenizerFast
+    max_tokens: int
+
+    def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
+        """See :class:`TextEncoder`."""
+        return np.array([len(row) for row in self._tokens(texts)], dtype=np.int64)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
+        """See :class:`TextEncoder`."""
+        rows = [row[: self.max_tokens] for row in self._tokens(texts)]
+        # Padded on the right, where causal attention of the real tokens does not look.
+        input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
+        mask = torch.zeros(input_ids.shape, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            input_ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = True
+        device = self.decoder.device
+        hidden = self.decoder(
+            input_ids=input_ids.to(device),
+            attention_mask=mask.to(device, torch.int64),
+            use_cache=False,
+        ).last_hidden_state
+        vectors: np.ndarray = masked_mean(hidden, mask.to(device)).cpu().numpy()
+        return vectors
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(
+            list(texts),
+            # What an item is called never becomes a control token.
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return rows
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """A sentence-transformers model with its own pooling.
+
+    Attributes:
+        model: A ``SentenceTransformer``.
+        max_tokens: Tokens of a text it reads at most.
+    """
+
+    model: Any
+    max_tokens: int
+
+    def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
+        """See :class:`TextEncoder`."""
+        rows = self.model.tokenizer(
+            list(texts),
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return np.array([len(row) for row in rows], dtype=np.int64)
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
+        """See :class:`TextEncoder`."""
+        vectors = self.model.encode(
+            list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
+        )
+        found: np.ndarray = vectors.float().cpu().numpy()
+        return found
+
+
+def masked_mean(
+    hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch length"]
+) -> Float[Tensor, "batch hidden"]:
+    """Mean over the positions that ``mask`` keeps, in float32; NaN where it keeps none."""
+    # Not a product with the mask: padding may hold infinities in half precision.
+    kept = hidden.float().masked_fill(~mask[..., None], 0.0)
+    return kept.sum(1) / mask.sum(1, keepdim=True)
+
+
+def encoder_folder(source: Source, model: str) -> Path | None:
+    """The folder an encoder is loaded from; None for a model of the hub.
+
+    Raises:
+        BackboneError: There is no such folder, or not that of such a model.
+    """
+    found = minilm() if source == "sentence" and model == MINILM else source_of(model)
+    folder = Path(found)
+    if not folder.is_dir():
+        return None
+    if source == "sentence" and not (folder / "modules.json").exists():
+        raise BackboneError(
+            f"--model {model}: holds no modules.json, so it is no sentence-transformers model; "
+            "for a language model add --source causal"
+        )
+    return folder
+
+
+def load_encoder(
+    source: Source,
+    model: str,
+    device: torch.device,
+    *,
+    max_tokens: int,
+    dtype: torch.dtype | None = None,
+) -> TextEncoder:
+    """Loads an encoder.
+
+    Args:
+        source: Kind of model.
+        model: Hub name or folder, or ``minilm`` or ``smollm2``.
+        device: Where to run it.
+        max_tokens: Tokens of a text at most; fewer where the model takes fewer.
+        dtype: Type of the weights; None for bfloat16 on CUDA and float32 elsewhere.
+
+    Raises:
+        BackboneError: There is no such model, or it is damaged or of another kind.
+        MissingExtraError: sentence-transformers is not installed.
+    """
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    folder = encoder_folder(source, model)
+    if source == "causal":
+        decoder, tokenizer = load_decoder(model, device, dtype)
+        longest = getattr(decoder.config.get_text_config(), "max_position_embeddings", None)
+        return CausalEncoder(decoder, tokenizer, min(max_tokens, longest or max_tokens))
+    sentence_transformers = require("sentence_transformers", extra="items")
+    with loading(model):
+        sentence = sentence_transformers.SentenceTransformer(
+            str(folder or model),
+            device=str(device),
+            local_files_only=folder is not None,
+            model_kwargs={"dtype": dtype},
+        )
+        _check_sentence(model, sentence)
+    if not isinstance(sentence.tokenizer, PreTrainedTokenizerBase):
+        raise BackboneError(f"--model {model}: reads no text by tokens; choose another model")
+    limit = min(max_tokens, sentence.max_seq_length or max_tokens)
+    sentence.max_seq_length = limit
+    return SentenceEncoder(sentence.eval(), limit)
+
+
+def _check_sentence(name: str, sentence: Any) -> None:
+    """Makes sure that all weights came from the files; sentence-transformers does not tell."""
+    for module in sentence.modules():
+        if isinstance(module, PreTrainedModel):
+            # Read a second time, without memory for the weights: it takes milliseconds.
+            _, loaded = type(module).from_pretrained(
+                module.name_or_path, output_loading_info=True, device_map="meta"
+            )
+            # Sentence vectors are made of the last layer's states, which a pooler comes after.
+            check_weights(name, loaded, unused="pooler.")

@@ -1,0 +1,185 @@
+"""Long evaluations: batches that survive a kill and are shared out over processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from incatalog.errors import ArtifactError, ConfigError, require
+from incatalog.journal import Journal
+from incatalog.progress import with_progress
+
+# A process that is done waits for the slowest, which may take hours.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The processes that share an evaluation.
+
+    Attributes:
+        index: This process, from 0.
+        count: How many there are.
+        local_index: This process among those of its machine.
+    """
+
+    index: int = 0
+    count: int = 1
+    local_index: int = 0
+
+    @classmethod
+    def current(cls, device: str) -> Shards:
+        """The processes that `accelerate launch` (or torchrun) has started; else this one alone.
+
+        Args:
+            device: The device asked for; on a CPU the processes talk over gloo.
+
+        Raises:
+            ConfigError: They were started and cannot reach one another.
+            MissingExtraError: There are several and accelerate is not installed.
+        """
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started == 1:
+            return cls()
+        missing = [name for name in ("RANK", "MASTER_ADDR") if name not in os.environ]
+        if missing:
+            raise ConfigError(
+                f"WORLD_SIZE {started}: set without {' and '.join(missing)}; start processes with "
+                "`accelerate launch` or torchrun, or unset it"
+            )
+        accelerate = require("accelerate", extra="evaluate")
+        from incatalog.devices import resolve_device
+
+        # Without this accelerate would leave each of them alone where there is no GPU.
+        on_cpu = resolve_device(device).type == "cpu"
+        state = accelerate.PartialState(cpu=on_cpu, timeout=_PATIENCE)
+        if state.num_processes != started:
+            raise ConfigError(
+                f"--device {device}: {started} processes were started and {state.num_processes} "
+                "found one another; start them with `accelerate launch` or torchrun"
+            )
+        return cls(state.process_index, state.num_processes, state.local_process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the results."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Returns once every process is here."""
+        if self.count > 1:
+            require("accelerate", extra="evaluate").PartialState().wait_for_everyone()
+
+    def device(self, wanted: str) -> str:
+        """The device of this process: with ``auto`` the GPUs are dealt out."""
+        if wanted != "auto" or self.count == 1:
+            return wanted
+        import torch
+
+        gpus = torch.cuda.device_count()
+        return f"cuda:{self.local_index % gpus}" if gpus else "cpu"
+
+    def console(self) -> Console:
+        """Standard error of the process that writes the results; the others are silent."""
+        return Console(stderr=True, quiet=not self.is_main)
+
+
+class BatchLog:
+    """Results of finished batches, one line of a journal a batch, one file a process.
+
+    A line that a kill has cut short is dropped, so its whole batch is done again, in the same
+    composition. How many processes wrote the files does not matter.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:
+        """Uses the files ``{name}-*.jsonl`` of a run folder."""
+        self.folder = folder
+        self._pattern = f"{name}-*.jsonl"
+        self._own = Journal(folder / f"{name}-{shards.index}.jsonl")
+
+    def results(self) -> dict[int, Any]:
+        """Result of each position that is done.
+
+        Raises:
+            ArtifactError: A line other than the last of a file is damaged.
+        """
+        found: dict[int, Any] = {}
+        for path in sorted(self.folder.glob(self._pattern)):
+            for number, record in enumerate(Journal(path).records(), start=1):
+                try:
+                    found |= zip(record["positions"], record["results"], strict=True)
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    raise ArtifactError(
+                        f"{path}:{number}: not the results of a batch; delete {path.name} to do "
+                        "its batches again"
+                    ) from error
+        return found
+
+    def append(self, positions: Sequence[int], results: Sequence[Any]) -> None:
+        """Adds a finished batch; it is on the disk when this returns."""
+        self._own.append({"positions": list(positions), "results": results})
+
+    def remove(self) -> None:
+        """Deletes the files of all processes, once the results are written."""
+        for path in self.folder.glob(self._pattern):
+            path.unlink()
+
+
+def in_batches(
+    count: int,
+    size: int,
+    work: Callable[[list[int]], list[Any]],
+    log: BatchLog,
+    what: str,
+    shards: Shards,
+) -> list[Any]:
+    """Works through the positions 0 to ``count`` - 1, this process through its share of them.
+
+    Batches are cut the same way whichever process does them and however often a run was
+    interrupted, so that results are the same to the bit.
+
+    Args:
+        count: Number of positions.
+        size: Positions of a batch at most.
+        work: Does a batch of positions; its results, one a position, must be JSON.
+        log: Where finished batches are kept.
+        what: Named in the progress.
+        shards: The processes.
+
+    Returns:
+        The result of every position as read back from JSON, in the process that writes the
+        results; an empty list in the others.
+
+    Raises:
+        ArtifactError: A file of the log is damaged, or was deleted meanwhile.
+    """
+    done = log.results()
+    shards.wait()
+    todo = []
+    for start in range(0, count, size):
+        open_positions = [p for p in range(start, min(start + size, count)) if p not in done]
+        if open_positions:
+            todo.append(open_positions)
+    own = todo[shards.index :: shards.count]
+    for batch in with_progress(own, sum(map(len, own)), what, shards.console()):
+        log.append(batch, work(batch))
+    shards.wait()
+    if not shards.is_main:
+        return []
+    found = log.results()
+    missing = [position for position in range(count) if position not in found]
+    if missing:
+        raise ArtifactError(
+            f"{log.folder}: {len(missing)} of {count} results that were written are gone; another "
+            "command uses this folder, wait for it or choose another --out"
+        )
+    return [found[position] for position in range(count)]

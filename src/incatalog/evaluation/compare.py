@@ -1,0 +1,139 @@
+"""Whether two runs really differ: paired tests on the same users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from rich.console import Console
+
+from incatalog import metrics
+from incatalog.artifacts import open_run, write_json
+from incatalog.errors import ConfigError
+from incatalog.evaluation.runs import USERS, ScoredRun, check_same_users, load_run, named_runs
+from incatalog.evaluation.settings import EvaluateCompareConfig
+from incatalog.evaluation.tables import comparison_table
+
+COMPARISON = "comparison.json"
+
+_EXACT_UP_TO = 14
+_FLIPS_AT_ONCE = 1 << 22
+# Sums of the same numbers in another order differ in their last bits.
+_SAME = 1e-12
+
+
+def evaluate_compare(config: EvaluateCompareConfig) -> dict[str, Any]:
+    """Compares each two runs user by user, prints a table, and writes ``comparison.json``.
+
+    For every metric the mean difference over users comes with its 95 % bootstrap interval, and
+    with the two-sided p-value of the paired permutation test (the sign of each user's difference
+    is flipped at random). ``p_holm`` is that value corrected for the number of pairs (Holm, 1979).
+    Users for whom a metric is not defined in one of the two runs do not count for it.
+
+    Returns:
+        The contents of ``comparison.json``: ``runs``, and ``pairs`` with their differences.
+
+    Raises:
+        ConfigError: There are fewer than two runs, or a metric that a run does not have.
+        ArtifactError: A folder holds no finished run of `incatalog evaluate recommend`.
+        DataError: Two runs were not scored on the same users and targets.
+    """
+    if len(config.runs) < 2:
+        raise ConfigError(f"--runs: expected two or more runs, got {len(config.runs)}")
+    if config.resamples < 1:
+        raise ConfigError(f"--resamples: expected at least 1, got {config.resamples}")
+    runs = named_runs([load_run(folder) for folder in config.runs])
+    for run in runs[1:]:
+        check_same_users(runs[0], run)
+    names = config.metrics or _default_metrics(runs)
+    for name in names:
+        for run in runs:
+            if name not in _metrics_of(run):
+                known = ", ".join(_metrics_of(run))
+                raise ConfigError(f"--metrics {name}: {run.folder} has no such metric; has {known}")
+    opened = None
+    if config.out is not None:
+        inputs = {f"run {number}": run.folder / USERS for number, run in enumerate(runs)}
+        opened = open_run(config.out, "evaluate compare", config, inputs=inputs)
+    result = compare_runs(runs, names, config.resamples, config.seed)
+    if config.out is not None and opened is not None and not opened.finished:
+        write_json(config.out / COMPARISON, result)
+        opened.finish()
+    Console().print(comparison_table(result))
+    return result
+
+
+def compare_runs(
+    runs: Sequence[ScoredRun], names: Sequence[str], resamples: int, seed: int
+) -> dict[str, Any]:
+    """The contents of ``comparison.json``, for runs whose users were checked."""
+    pairs: list[dict[str, Any]] = []
+    for one, two in combinations(runs, 2):
+        # Rows may stand in another order, and it is the user that pairs them.
+        order = one.users.select("user_id").join(two.users, on="user_id", maintain_order="left")
+        columns = [order[name].to_numpy() - one.users[name].to_numpy() for name in names]
+        intervals = metrics.bootstrap_intervals(np.stack(columns, axis=1), resamples, seed)
+        for name, column, interval in zip(names, columns, intervals, strict=True):
+            defined = column[~np.isnan(column)]
+            pairs.append(
+                {
+                    "metric": name,
+                    "first": one.name,
+                    "second": two.name,
+                    "users": len(defined),
+                    "difference": interval._asdict(),
+                    "p": permutation_p(defined, resamples, seed) if len(defined) else None,
+                }
+            )
+    for name in names:
+        of_metric = [pair for pair in pairs if pair["metric"] == name and pair["p"] is not None]
+        for pair, corrected in zip(of_metric, holm([p["p"] for p in of_metric]), strict=True):
+            pair["p_holm"] = corrected
+    described = [{"name": run.name, "folder": str(run.folder)} for run in runs]
+    return {"runs": described, "users": len(runs[0].users), "pairs": pairs}
+
+
+def permutation_p(differences: Float64[np.ndarray, " users"], resamples: int, seed: int) -> float:
+    """Two-sided p-value of the paired permutation test on the mean difference.
+
+    Up to 14 users who differ all sign flips are tried; with more, ``resamples`` random ones, and
+    the observed one is counted among them so that p is never 0 (Phipson and Smyth, 2010).
+    """
+    different = differences[differences != 0]
+    observed = abs(different.sum()) * (1 - _SAME)
+    users = len(different)
+    if users <= _EXACT_UP_TO:
+        numbers = np.arange(1 << users)[:, None]
+        signs = 1 - 2 * ((numbers >> np.arange(users)) & 1)
+        return float(np.mean(np.abs(signs @ different) >= observed))
+    random = np.random.default_rng(seed)
+    extreme = 0
+    step = max(1, _FLIPS_AT_ONCE // users)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        flips = 1.0 - 2.0 * random.integers(2, size=(rows, users), dtype=np.int8)
+        extreme += int(np.sum(np.abs(flips @ different) >= observed))
+    return (1 + extreme) / (1 + resamples)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down procedure."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for place, position in enumerate(order.tolist()):
+        largest = max(largest, min(1.0, p_values[position] * (len(p_values) - place)))
+        corrected[position] = largest
+    return corrected
+
+
+def _metrics_of(run: ScoredRun) -> list[str]:
+    return [name for name in run.users.columns if "@" in name]
+
+
+def _default_metrics(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
+    k = min(run.k for run in runs)
+    return f"HR@{k}", f"NDCG@{k}"

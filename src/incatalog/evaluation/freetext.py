@@ -1,0 +1,160 @@
+"""Titles that an answer names in its free text, outside item spans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from incatalog.errors import require
+
+Source = Literal["exact", "fuzzy", "training", "unknown"]
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
+_LIST_LINE = re.compile(r"^[ \t]*(?:\d+[ \t]*[.):]|[-*•–])[ \t]+(\S[^\n]*)$", re.MULTILINE)
+_QUOTED = re.compile(
+    r"\"([^\"\n]{2,100})\"|“([^”\n]{2,100})”|«([^»\n]{2,100})»|(?<!\w)'([^'\n]{2,100})'(?!\w)"
+)
+_WITH_YEAR = re.compile(
+    r"((?:[A-ZÀ-Þ0-9][\w'’]*[:,]?[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*)+\(\d{4}\))"
+)
+_CAPITALISED = re.compile(
+    r"[A-ZÀ-Þ][\w'’]*(?:[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*[A-ZÀ-Þ0-9][\w'’]*)+"
+)
+_DESCRIPTION = re.compile(r"\s+[-–—]\s+|:\s+")
+_MOST_WORDS = 16
+
+
+class Mention(NamedTuple):
+    """A title in free text.
+
+    Attributes:
+        text: As it is written.
+        row: The item of the catalog, None if it is none.
+        source: ``exact``: a title of the catalog, but for case and punctuation; ``fuzzy``: like
+            one; ``training``: a title, or like one, that the model was trained on and that is not
+            in this catalog; ``unknown``: marked as a title and like none of these.
+    """
+
+    text: str
+    row: int | None
+    source: Source
+
+
+class TitleFinder:
+    """Finds titles in text, exactly and by likeness.
+
+    A title of two words or more is found wherever it stands with a capital or a digit in front.
+    Quoted names, lines of lists and names with a year are compared with all titles by likeness
+    (normalised indel similarity); what is like none is an unknown title. Other runs of capitalised
+    words count only where they are like a title of the catalog.
+    """
+
+    def __init__(
+        self, titles: Sequence[str], training_titles: Sequence[str] = (), likeness: float = 88.0
+    ) -> None:
+        """Prepares for a catalog.
+
+        Args:
+            titles: Title of each row.
+            training_titles: Titles the model was trained on, where those are others.
+            likeness: Likeness, from 0 to 100, from which on a name counts as a title.
+
+        Raises:
+            MissingExtraError: rapidfuzz is not installed.
+        """
+        self._process = require("rapidfuzz.process", extra="evaluate")
+        self._ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
+        self._likeness = likeness
+        self._row_of: dict[tuple[str, ...], int] = {}
+        for form in (lambda title: title, lambda title: _YEAR.sub("", title)):
+            for row, title in enumerate(titles):
+                words = _words(form(title))
+                if words:
+                    self._row_of.setdefault(words, row)
+        self._longest = max(map(len, self._row_of), default=0)
+        self._names = [" ".join(words) for words in self._row_of]
+        self._rows = list(self._row_of.values())
+        learnt = {_words(title) for title in training_titles}
+        learnt |= {_words(_YEAR.sub("", title)) for title in training_titles}
+        self._learnt = [" ".join(words) for words in sorted(learnt - self._row_of.keys() - {()})]
+
+    def find(self, text: str) -> tuple[Mention, ...]:
+        """All titles of a text in order; none overlaps another."""
+        found: dict[tuple[int, int], Mention] = {}
+        for (start, end), whole, marked in _candidates(text):
+            name = text[start:end]
+            # A sentence on a line of a list is no title, though it may hold one.
+            too_long = len(_words(name)) > _MOST_WORDS
+            if too_long or any(start < other[1] and other[0] < end for other in found):
+                continue
+            mention = self._identify(name)
+            inside = self._exact(text, start, end)
+            if mention.source == "exact" or (mention.row is not None and (whole or not inside)):
+                found[start, end] = mention
+            elif inside or marked:
+                found |= inside or {(start, end): mention}
+        for place, mention in self._exact(text, 0, len(text)).items():
+            if not any(place[0] < other[1] and other[0] < place[1] for other in found):
+                found[place] = mention
+        return tuple(found[place] for place in sorted(found))
+
+    def _exact(self, text: str, start: int, end: int) -> dict[tuple[int, int], Mention]:
+        """Titles of two words or more that stand in a part of the text."""
+        words = list(_WORD.finditer(text, start, end))
+        folded = [word[0].casefold() for word in words]
+        found: dict[tuple[int, int], Mention] = {}
+        position = 0
+        while position < len(words):
+            first = words[position][0][0]
+            step = 1
+            if first.isupper() or first.isdigit():
+                for length in range(min(self._longest, len(words) - position), 1, -1):
+                    row = self._row_of.get(tuple(folded[position : position + length]))
+                    if row is not None:
+                        place = words[position].start(), words[position + length - 1].end()
+                        found[place] = Mention(text[slice(*place)], row, "exact")
+                        step = length
+                        break
+            position += step
+        return found
+
+    def _identify(self, name: str) -> Mention:
+        words = _words(name)
+        row = self._row_of.get(words)
+        if row is not None:
+            return Mention(name, row, "exact")
+        wanted = " ".join(words)
+        like = self._most_like(wanted, self._names)
+        if like is not None:
+            return Mention(name, self._rows[like], "fuzzy")
+        learnt = self._most_like(wanted, self._learnt)
+        return Mention(name, None, "unknown" if learnt is None else "training")
+
+    def _most_like(self, wanted: str, names: Sequence[str]) -> int | None:
+        best = self._process.extractOne(
+            wanted, names, scorer=self._ratio, score_cutoff=self._likeness
+        )
+        return None if best is None else int(best[2])
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in _WORD.findall(text))
+
+
+def _candidates(text: str) -> Iterator[tuple[tuple[int, int], bool, bool]]:
+    """Where a title may stand, whether its ends are sure, and whether it is marked as a title.
+
+    Marked is what is in quotes, on a line of a list, or has a year; before a year and in other runs
+    of capitalised words the first words may belong to the sentence around.
+    """
+    places = [match.span(match.lastindex or 0) for match in _QUOTED.finditer(text)]
+    for match in _LIST_LINE.finditer(text):
+        line = _DESCRIPTION.split(match[1], maxsplit=1)[0].rstrip(" \t.,;*_\"'”’")
+        bare = line.lstrip(" \t*_\"'“‘")
+        start = match.start(1) + len(line) - len(bare)
+        places.append((start, start + len(bare)))
+    yield from ((place, True, True) for place in places if _words(text[slice(*place)]))
+    yield from ((match.span(1), False, True) for match in _WITH_YEAR.finditer(text))
+    yield from ((match.span(), False, False) for match in _CAPITALISED.finditer(text))

@@ -1,0 +1,170 @@
+"""What an answer of a language model names, read from its tokens before anything is repaired."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from incatalog.codes.semantic_ids import is_code_token
+from incatalog.config import ListForm
+from incatalog.items.aliases import Aliases
+from incatalog.items.tokens import ItemTokens, decode_rows, encode_titles, special_token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from incatalog.data.catalog import Catalog
+
+_LIST_LINE = re.compile(r"\s*(?:\d+\s*[.):]|[-*•–])\s+(\S.*)")
+_QUOTES = "'\"`*“”‘’«» \t"
+
+
+class Named(NamedTuple):
+    """One thing an answer names, in order.
+
+    Attributes:
+        text: The name as written; the title where it is written as codes.
+        row: Row of the item in the catalog, None if no item is called that.
+        probability: That it comes next, where a ranking says so.
+    """
+
+    text: str
+    row: int | None
+    probability: float | None = None
+
+
+class AnswerReader:
+    """Reads answers with one tokenizer and one catalog.
+
+    Named is what stands in an item span, and what a line of the list says that has no span in it:
+    a numbered line or one with a bullet, and where the model writes plain lists every line that
+    does not end with a colon. A name is an item of the catalog if it is its title, an alias or its
+    codes, letter for letter; on lines outside spans quotes around it do not count. Nothing is
+    matched by likeness.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        titles: Sequence[str],
+        item_tokens: ItemTokens,
+        tokenizer: PreTrainedTokenizerFast,
+        list_form: ListForm,
+        aliases: Aliases | None = None,
+    ) -> None:
+        """Prepares for a catalog.
+
+        Args:
+            catalog: The items.
+            titles: The title of each row as it stands in a span.
+            item_tokens: Tokens of these titles.
+            tokenizer: Tokenizer of the model.
+            list_form: How the model was trained to write lists.
+            aliases: Other spellings of the items.
+        """
+        aliases = aliases or Aliases()
+        self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
+        self._tokenizer = tokenizer
+        self._list_form = list_form
+        self._row_of_tokens = {
+            tuple(tokens.tolist()): row for row, tokens in enumerate(item_tokens.rows())
+        }
+        spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
+        for row, own in zip(aliases.rows, spelled, strict=True):
+            self._row_of_tokens.setdefault(tuple(own), row)
+        self._titles = titles
+        special = special_token_ids(tokenizer)
+        # A code outside a span names something too; other special tokens are silent.
+        codes = {number for token, number in special.items() if is_code_token(token)}
+        self._silent = {*tokenizer.all_special_ids, *special.values()} - codes
+        self._row_of_title: dict[str, int] = {}
+        others = zip(aliases.rows, aliases.texts, strict=True)
+        for row, title in [*enumerate(titles), *enumerate(catalog.titles), *others]:
+            self._row_of_title.setdefault(title, row)
+        if codes:
+            written = decode_rows([row.tolist() for row in item_tokens.rows()], tokenizer)
+            for row, text in enumerate(written):
+                self._row_of_title.setdefault(text, row)
+
+    def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
+        """Reads one answer.
+
+        Args:
+            token_ids: All tokens of the answer.
+            truncated: The answer ran into its limit of tokens, so that a span or line open at its
+                end is unfinished and names nothing yet.
+        """
+        named: list[Named] = []
+        line: list[Named | str] = []
+        pieces = self.pieces(token_ids, truncated)
+        for piece in pieces:
+            if isinstance(piece, Named):
+                line.append(piece)
+                continue
+            first, *others = piece.split("\n")
+            line.append(first)
+            for text in others:
+                named += self._end_of_line(line)
+                line = [text]
+        if truncated and not any(isinstance(piece, Named) for piece in line):
+            return tuple(named)
+        return (*named, *self._end_of_line(line))
+
+    def pieces(self, token_ids: Sequence[int], truncated: bool) -> list[Named | str]:
+        """The answer as text and what stands in its spans, in turn; arguments as in `read`."""
+        pieces: list[Named | str] = []
+        run: list[int] = []
+        inside = False
+
+        def end_of_run() -> None:
+            if inside:
+                pieces.append(self._span(run))
+            elif run:
+                pieces.append(self._decode(run))
+            run.clear()
+
+        for token in token_ids:
+            if token == self._soi or (token == self._eoi and inside):
+                end_of_run()
+                inside = token == self._soi
+            elif token != self._eoi:
+                run.append(token)
+        if not (inside and truncated):
+            end_of_run()
+        return pieces
+
+    def _span(self, tokens: Sequence[int]) -> Named:
+        if not tokens:
+            return Named("", None)
+        row = self._row_of_tokens.get(tuple(tokens))
+        if row is not None:
+            return Named(self._titles[row], row)
+        [text] = decode_rows([tokens], self._tokenizer)
+        return Named(text, self._row_of_title.get(text))
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        spoken = [token for token in tokens if token not in self._silent]
+        return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
+
+    def _end_of_line(self, line: Sequence[Named | str]) -> list[Named]:
+        spans = [piece for piece in line if isinstance(piece, Named)]
+        if spans:
+            return spans
+        text = "".join(piece for piece in line if isinstance(piece, str)).strip()
+        found = _LIST_LINE.fullmatch(text)
+        if found is None and (self._list_form != "plain" or not text or text.endswith(":")):
+            return []
+        name = found[1] if found is not None else text
+        bare = name.strip(_QUOTES)
+        row = self._row_of_title.get(name, self._row_of_title.get(bare))
+        return [Named(bare or name, row)]
+
+
+def entries(named: Sequence[Named]) -> list[int]:
+    """An answer as the metrics take it: rows, and a negative number for each other name."""
+    others: dict[str, int] = {}
+    return [
+        one.row if one.row is not None else others.setdefault(one.text, -1 - len(others))
+        for one in named
+    ]

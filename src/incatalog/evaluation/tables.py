@@ -1,0 +1,102 @@
+"""How results are shown: the metrics in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+
+def metric_table(summary: Mapping[str, Any]) -> Table:
+    """All metrics of one summary, a row each metric and a column each cutoff."""
+    cutoffs = sorted({int(name.split("@")[1]) for name in summary["metrics"]})
+    names = list(dict.fromkeys(name.split("@")[0] for name in summary["metrics"]))
+    title = f"{summary['users']} users, 95 % intervals"
+    table = Table(summary["method"], title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for cutoff in cutoffs:
+        table.add_column(f"@{cutoff}", justify="right")
+    for name in names:
+        found = [summary["metrics"].get(f"{name}@{cutoff}") for cutoff in cutoffs]
+        table.add_row(name, *(_cell(interval) if interval else "" for interval in found))
+    return table
+
+
+def _cell(interval: Mapping[str, float]) -> str:
+    return f"{interval['value']:.3f} [dim]({interval['low']:.3f}–{interval['high']:.3f})[/dim]"
+
+
+def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The summary as tables for a terminal."""
+    table = Table("rounds", "", box=SIMPLE_HEAD, title=f"{summary['users']} conversations")
+    labels = {
+        "ExactlyK": f"round 1: exactly {summary['k']} items",
+        "NoControl": "round 2: no control token",
+        "Accuracy": "round 2: right number",
+        "Numbered": "round 2: some number",
+    }
+    for name, label in labels.items():
+        if name in summary["rounds"]:
+            table.add_row(label, _cell(summary["rounds"][name]))
+    free = summary["free_text"]
+    inside = f"{free['exact']} exact, {free['fuzzy']} alike"
+    outside = f"{free['training']} of the training catalog, {free['unknown']} unknown"
+    table.add_row("round 1: titles outside spans", f"{free['titles']} ({inside}, {outside})")
+    for name, found in summary["perplexity"].items():
+        table.add_row(f"perplexity {name}", _cell(found))
+    return [metric_table(summary), table]
+
+
+def comparison_table(result: dict[str, Any]) -> Table:
+    """A row each metric and pair."""
+    title = f"{result['users']} users, second minus first, 95 % intervals"
+    table = Table("metric", "first", "second", title=title, box=SIMPLE_HEAD)
+    for name in ("difference", "p", "p (Holm)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in sorted(result["pairs"], key=lambda pair: str(pair["metric"])):
+        found = pair["difference"]
+        shown = (
+            f"{found['value']:+.3f} [dim]({found['low']:+.3f} … {found['high']:+.3f})[/dim]",
+            *("–" if pair.get(key) is None else f"{pair[key]:.4f}" for key in ("p", "p_holm")),
+        )
+        table.add_row(pair["metric"], pair["first"], pair["second"], *shown)
+    return table
+
+
+def general_table(summary: Mapping[str, Any]) -> Table:
+    """The results as a table for a terminal."""
+    table = Table("task", "metric", title="General ability", box=SIMPLE_HEAD)
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    for row in summary["tasks"]:
+        table.add_row(row["task"], row["metric"], _number(row.get("before")), _number(row["after"]))
+    return table
+
+
+def _number(found: Mapping[str, float | None] | None) -> str:
+    if found is None:
+        return "–"
+    error = found["error"]
+    return f"{found['value']:.4f}" + ("" if error is None else f" [dim]± {error:.4f}[/dim]")
+
+
+def metric_names(cutoff: int) -> tuple[str, str]:
+    """Names of the two metrics at a cutoff."""
+    return f"Recall@{cutoff}", f"NDCG@{cutoff}"
+
+
+def places_table(summary: dict[str, Any]) -> Table:
+    """A row each place."""
+    names = metric_names(summary["cutoff"])
+    table = Table("place", title=f"{summary['users']} users, 95 % intervals", box=SIMPLE_HEAD)
+    for name in (*names, "similarity to place 1"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary["places"]:
+        cells = [
+            f"{row[name]['value']:.3f} [dim]({row[name]['low']:.3f}–{row[name]['high']:.3f})[/dim]"
+            for name in names
+        ]
+        place = row["place"]
+        table.add_row(str(place), *cells, f"{summary['similarity'][0][place - 1]:.3f}")
+    return table

@@ -1,0 +1,259 @@
+"""Configurations from flags and YAML files: each field of a dataclass is a flag.
+
+Imported before anything runs, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
+
+from incatalog.errors import ConfigError
+
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", Path | None: "PATH"}
+
+
+def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
+    """Parses flags into a configuration.
+
+    Args:
+        name: Name of the command, for the help.
+        settings: The configuration dataclass.
+        flags: The command line behind the command's name.
+
+    Raises:
+        ConfigError: A flag, a value or the YAML file cannot be used; one line that names the flag.
+    """
+    parser = build_parser(name, settings)
+    try:
+        values = parser.parse_args(_gathered(settings, flags))
+    except argparse.ArgumentError as error:
+        raise ConfigError(_explain(str(error), name, settings, flags)) from error
+    return _build(settings, values)
+
+
+def build_parser(name: str, settings: type) -> ArgumentParser:
+    """Makes the parser of a command from its configuration dataclass.
+
+    Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
+    key of the YAML file named by ``--config``; the text under ``Attributes`` is its help.
+    """
+    parser = _Parser(
+        prog=f"incatalog {name}",
+        description=summary(settings),
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+        print_config="--print-config",
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="YAML file with any of these settings; flags behind it win over it.",
+    )
+    for setting in _settings(settings):
+        text = setting.help.replace("%", "%%")
+        if setting.required:
+            text += " (required)"
+        elif setting.default not in ("", None):
+            text += f" (default: {_as_typed(setting.default)})"
+        options: dict[str, Any] = {"help": text, "required": setting.required}
+        if not setting.required:
+            options["default"] = setting.default
+        if setting.type is bool:
+            options["action"] = ActionYesNo(yes_prefix="", no_prefix="no-")
+        elif (member := _member(setting.type)) is not None:
+            options |= {"type": member, "nargs": "+", "metavar": _METAVARS[member]}
+            if not setting.required:
+                options["default"] = list(setting.default)
+        else:
+            options["type"] = setting.type
+            if setting.type in _METAVARS:
+                options["metavar"] = _METAVARS[setting.type]
+        parser.add_argument(_flag(setting.key), **options)
+    return parser
+
+
+def summary(settings: type) -> str:
+    """First line of a configuration's docstring, which is the help of its command."""
+    return docstring_parser.parse(settings.__doc__ or "").short_description or ""
+
+
+def field_help(settings: type) -> dict[str, str]:
+    """Help text of each field, from the ``Attributes`` section of the docstring."""
+    described = docstring_parser.parse(settings.__doc__ or "").params
+    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in described}
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """What a mistyped word may have meant, as the end of a message; empty if nothing is alike."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
+    """The command line with the values of a flag of several, given more than once, in one place."""
+    several = {_flag(s.key) for s in _settings(settings) if _member(s.type) is not None}
+    named = [flag.partition("=")[0] for flag in flags if flag.partition("=")[0] in several]
+    if len(set(named)) == len(named):
+        # Flags and the YAML file win over what stands in front of them.
+        return list(flags)
+    gathered: dict[str, list[str]] = {}
+    others: list[str] = []
+    into = others
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        if name in several:
+            into = gathered.setdefault(name, [])
+            into += [value] if equals else []
+        elif flag.startswith("--"):
+            into = others
+            into.append(flag)
+        else:
+            into.append(flag)
+    return others + [part for name, values in gathered.items() for part in (name, *values)]
+
+
+class _Parser(ArgumentParser):  # type: ignore[misc]
+    """Takes one value where a YAML file may give several."""
+
+    def _check_value_key(self, action: argparse.Action, value: Any, *args: Any, **kw: Any) -> Any:
+        if action.nargs == "+" and not isinstance(value, list):
+            value = [] if value is None else [value]
+        return super()._check_value_key(action, value, *args, **kw)
+
+
+class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
+    """Shows the help of a field as written; types and defaults are already in it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """One flag: a field of a configuration, ``outer.inner`` for one of a nested dataclass."""
+
+    key: str
+    type: Any
+    help: str
+    required: bool
+    default: Any
+
+
+def _settings(settings: type, prefix: str = "", defaults: object = None) -> Iterator[_Setting]:
+    """All flags of a configuration; `defaults` is the value of a nested one that has a default."""
+    help_of = field_help(settings)
+    types = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(defaults):
+            default = getattr(defaults, field.name)
+        key, annotation = prefix + field.name, types[field.name]
+        if dataclasses.is_dataclass(annotation):
+            assert isinstance(annotation, type)
+            yield from _settings(annotation, f"{key}.", default)
+        else:
+            required = default is dataclasses.MISSING
+            yield _Setting(key, annotation, help_of[field.name], required, default)
+
+
+def _build(settings: type, values: Any, prefix: str = "") -> Any:
+    """Makes a configuration of parsed values."""
+    types = typing.get_type_hints(settings)
+    made = {}
+    for field in dataclasses.fields(settings):
+        annotation = types[field.name]
+        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+            made[field.name] = _build(annotation, values, f"{prefix}{field.name}.")
+        else:
+            value = values[prefix + field.name]
+            made[field.name] = value if _member(annotation) is None else tuple(value)
+    return settings(**made)
+
+
+def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> str:
+    """Rewrites a message of the argument parser into one line that names the flag."""
+    types = {setting.key: setting.type for setting in _settings(settings)}
+    config_flag = _config_flag(flags)
+    see = f"see incatalog {name} --help"
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        given = found[1].split("=")[0]
+        if not given.startswith("-"):
+            return f"{given}: unexpected argument, values stand behind a flag; {see}"
+        return f"{given}: no such flag{near(given, [*map(_flag, types), '--config'])}; {see}"
+    if found := re.match(r"Option '(.+)' is not accepted", message):
+        return f"{config_flag}: no setting {found[1]!r}{near(found[1], types)}; {see}"
+    if found := re.match(r"the following arguments are required: (.+)", message):
+        missing = ", ".join(_flag(key) for key in found[1].split(", "))
+        return f"{missing}: required, but not given; {see}"
+    if found := re.match(r"(?s)Parser key \"config\":\s*(.+)", message):
+        return f"{config_flag}: {_one_line(found[1])}"
+    if found := re.match(r"(?s)(?:Problems parsing|Unexpected) config:(.+)", message):
+        return f"{config_flag}: not a YAML mapping of settings: {_one_line(found[1])}"
+    pattern = r"(?s)Parser key \"([\w.]+)\"(?: element \d+)?:.*Got value: (.*)"
+    if found := re.match(pattern, message):
+        annotation = types.get(found[1])
+        # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
+        text = annotation is str or _member(annotation) is str
+        hint = "; in YAML, put it in quotes" if text else ""
+        got = found[2].strip()
+        return f"{_flag(found[1])}: expected {_type_name(annotation)}, got {got!r}{hint}"
+    if found := re.match(r"(?s)Parser key \"([\w.]+)\":\s*(.+)", message):
+        return f"{_flag(found[1])}: {_one_line(found[2])}; {see}"
+    if found := re.match(r"Value not boolean: (.*)\.$", message):
+        return f"{config_flag}: expected true or false for a switch, got {found[1]!r}"
+    if found := re.match(r"argument (--[\w.-]+)\S*: (.+)", message):
+        return f"{found[1]}: {found[2]}; {see}"
+    return f"{_one_line(message)}; {see}"
+
+
+def _config_flag(flags: Sequence[str]) -> str:
+    for flag, value in zip(flags, [*flags[1:], ""], strict=True):
+        if flag == "--config":
+            return f"--config {value}"
+        if flag.startswith("--config="):
+            return flag.replace("=", " ", 1)
+    return "--config"
+
+
+def _member(annotation: Any) -> Any:
+    """Type of the values of a `tuple[type, ...]`, which is a flag of several; else None."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is tuple else None
+
+
+def _as_typed(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if (member := _member(annotation)) is not None:
+        return f"{names[member].removeprefix('a ')}s"
+    if choices := [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]:
+        return "one of " + ", ".join(choices)
+    return names.get(annotation, "a path")
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

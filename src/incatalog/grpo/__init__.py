@@ -1,0 +1,1 @@
+"""Reinforcement on the answers of the engine."""

@@ -1,0 +1,224 @@
+"""TRL's GRPO trainer on answers of the engine, with the log-probabilities of the sampled policy.
+
+TRL (1.16) does what is not about items: groups and advantages, clipping, divergence, the variants
+of the loss, logging. Two of its seams are used: `rollout_func` generates, and the method that
+computes log-probabilities per token is replaced.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from trl import GRPOConfig, GRPOTrainer
+
+from incatalog.grpo.policy import GAP, ChoiceBatch, padded, policy_forward
+from incatalog.grpo.rewards import Batch
+from incatalog.grpo.rollouts import Rollout, Sampler, answer_seeds
+from incatalog.model.head import RetrievalHead
+from incatalog.training.checkpoints import SafeCheckpoints
+from incatalog.training.validation import Question
+
+Reward = Callable[[Batch], list[float]]
+Validation = Callable[[], Mapping[str, float]]
+
+
+class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
+    """GRPO (arXiv 2402.03300) on the choices among items.
+
+    Args:
+        model: The policy, the very model that the sampler asks; possibly wrapped by peft.
+        args: Settings of TRL, with `beta` 0: the divergence is weighted by the next argument.
+        beta: Weight of the divergence from the model as it starts.
+        reference: A copy of the model as it starts, for `beta` above 0; None for a model with an
+            adapter, which is switched off instead.
+        questions: The prompts of the whole training, in order.
+        sampler: Answers them.
+        rewards: What answers are rewarded for, by name; weights are in `args`.
+        wanted: Items an answer is asked for.
+        head: Scores the items where they are retrieved.
+        validation: Scores the policy on held-out items; None for no validation.
+        compared: Log :data:`~incatalog.grpo.policy.GAP`; of no meaning where the sampler's
+            log-probabilities are not the policy's, as those of beams with exclusions.
+        seed: Seed of the answers.
+        options: The other options of TRL's trainer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: GRPOConfig,
+        *,
+        beta: float,
+        reference: nn.Module | None,
+        questions: Sequence[Question],
+        sampler: Sampler,
+        rewards: Mapping[str, Reward],
+        wanted: int,
+        head: RetrievalHead | None,
+        validation: Validation | None,
+        compared: bool,
+        seed: int,
+        **options: Any,
+    ) -> None:
+        self._questions = questions
+        self._sampler = sampler
+        self._wanted = wanted
+        self._validation = validation
+        self._compared = compared and args.temperature == 1
+        self._seed = seed
+        # All answers of the last generation, and those of the batch at hand.
+        self._rollouts: list[Rollout] = []
+        self._scored: list[Rollout] = []
+        functions = [self._reward_function(name, reward) for name, reward in rewards.items()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
+            super().__init__(
+                model=model,
+                args=args,
+                reward_funcs=functions,
+                train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(questions)))]}),
+                eval_dataset=Dataset.from_dict({"prompt": ["0"]}),
+                rollout_func=_answer_questions,
+                **options,
+            )
+        # A reference of TRL's making would be loaded by name, without what was merged into it.
+        self.beta = beta
+        policy_forward(model, head=head, temperature=args.temperature)
+        if reference is not None:
+            policy_forward(reference, head=head, temperature=args.temperature)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def answer(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Lets the policy answer prompts, as TRL's ``rollout_func`` returns it."""
+        questions = [self._questions[int(prompt)] for prompt in prompts]
+        first = self.accelerator.process_index * len(questions)
+        seeds = answer_seeds(self._seed, self.state.global_step, first, len(questions))
+        places = [(first + number) % self.num_generations for number in range(len(questions))]
+        self._rollouts = self._scored = self._sampler(questions, seeds, places)
+        masks = []
+        for rollout in self._rollouts:
+            mask = [0] * len(rollout.token_ids)
+            for place in rollout.choices.place.tolist():
+                mask[place] = 1
+            masks.append(mask)
+        return {
+            "prompt_ids": [list(rollout.prompt_ids) for rollout in self._rollouts],
+            "completion_ids": [list(rollout.token_ids) for rollout in self._rollouts],
+            "logprobs": None,
+            "env_mask": masks,
+            "rollout": list(self._rollouts),
+        }
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Scores the policy on held-out items, by the metric the best checkpoint is chosen by."""
+        del eval_dataset, ignore_keys
+        assert self._validation is not None
+        self.model.eval()
+        metrics = {f"{metric_key_prefix}_{name}": v for name, v in self._validation().items()}
+        self.log(dict(metrics))
+        self.control: Any = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self.model.train()
+        return metrics
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """None: the folder is no page of a hub."""
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: it would walk through all parameters in every step."""
+        del inputs
+        return 0
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        # Shuffled and split along with the rest.
+        batch["rollout"] = torch.arange(len(self._rollouts))
+        return batch
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        self._scored = [self._rollouts[number] for number in inputs["rollout"].tolist()]
+        loss: Tensor = super()._compute_loss(model, inputs)
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Int64[Tensor, "batch length"],
+        attention_mask: Int64[Tensor, "batch length"],
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **options: Any,
+    ) -> tuple[Float[Tensor, "batch kept"], Float[Tensor, "batch kept"] | None, None]:
+        """Log-probabilities of the answers' choices, and 0 at all tokens that were forced."""
+        del attention_mask, options
+        logprobs, entropies = [], []
+        size = batch_size or len(input_ids)
+        for start in range(0, len(input_ids), size):
+            part = self._scored[start : start + size]
+            one, entropy = self._score(model, part, logits_to_keep, input_ids.device)
+            logprobs.append(one)
+            entropies.append(entropy)
+        found = torch.cat(logprobs)
+        if found.requires_grad:
+            self._note_gap(found.detach())
+        return found, torch.cat(entropies) if compute_entropy else None, None
+
+    def _score(
+        self, model: nn.Module, rollouts: Sequence[Rollout], width: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        rows = [(*rollout.prompt_ids, *rollout.token_ids) for rollout in rollouts]
+        ids = padded(rows, self._tokenizer.pad_token_id, device)
+        starts = [len(rollout.prompt_ids) for rollout in rollouts]
+        choices = ChoiceBatch.of([r.choices for r in rollouts], starts, ids.shape[1]).to(device)
+        with self.accelerator.autocast():
+            logprobs, entropy = model(input_ids=ids, choices=choices)
+        empty = torch.zeros(len(rows), width, device=device)
+        at = (choices.answer, choices.place)
+        return empty.index_put(at, logprobs), empty.index_put(at, entropy)
+
+    def _note_gap(self, logprobs: Float[Tensor, "batch kept"]) -> None:
+        """Compares with the engine, as long as the policy is still the one that answered."""
+        fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if fresh and self._compared:
+            engine = torch.tensor([r.logprob for r in self._scored], dtype=torch.float64)
+            gap = (logprobs.double().sum(1).cpu() - engine).abs().max()
+            self._metrics["train"][GAP].append(gap.item())
+
+    def _reward_function(self, name: str, reward: Reward) -> Callable[..., list[float]]:
+        """A reward in the form TRL asks for."""
+
+        def rewarded(
+            prompts: Sequence[str], rollout: Sequence[Rollout], **columns: Any
+        ) -> list[float]:
+            del columns
+            questions = [self._questions[int(prompt)] for prompt in prompts]
+            return reward(
+                Batch(
+                    items=[answer.items for answer in rollout],
+                    logprobs=[answer.logprob for answer in rollout],
+                    relevant=[question.relevant for question in questions],
+                    histories=[question.history for question in questions],
+                    group=self.num_generations,
+                    wanted=self._wanted,
+                )
+            )
+
+        rewarded.__name__ = name
+        return rewarded
+
+
+def _answer_questions(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
+    return trainer.answer(prompts)

@@ -1,0 +1,267 @@
+"""The policy that is really sampled from: log-probabilities under the mask of the decoding.
+
+An answer of the engine is a series of choices among what the catalog, the exclusions and the answer
+itself still allow; all other tokens are forced. Its log-probability is that of its choices, each a
+softmax over what was allowed then. A softmax over the whole vocabulary belongs to another policy,
+one that nobody sampled from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.span import SpanConstraint
+from incatalog.model.backbone import base_model, output_rows
+from incatalog.model.head import RetrievalHead
+from incatalog.trie.trie import ItemTrie
+
+GAP = "policy/engine_gap"
+"""Name in the log of the largest distance, in nats, between an answer's log-probability under the
+policy and what the engine said of it when it gave the answer; 0 but for rounding, or else the
+policy is not the one that was sampled from."""
+
+# Logits that exist at a time.
+_MOST_LOGITS = 1 << 25
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was decided in one answer.
+
+    Attributes:
+        place: Index in the answer of each token that was decided on; where items are retrieved, of
+            the token that opens the span.
+        offsets: Where each decision's options start; one more entry marks the end.
+        option: Tokens that were allowed, ascending; where items are retrieved, item rows.
+        chosen: Index of the choice among the decision's own options.
+    """
+
+    place: Int64[np.ndarray, " decisions"]
+    offsets: Int64[np.ndarray, " decisions+1"]
+    option: Int64[np.ndarray, " options"]
+    chosen: Int64[np.ndarray, " decisions"]
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+def read_choices(
+    trie: ItemTrie,
+    token_ids: Sequence[int],
+    items: Sequence[int],
+    *,
+    soi_token_id: int,
+    eoi_token_id: int,
+    excluded: ExcludedItems | None = None,
+    retrieves: bool = False,
+) -> Choices:
+    """Reads an answer again and notes what could have stood in it instead.
+
+    Args:
+        trie: The items.
+        token_ids: The answer, of whole item spans; what stands around them counts as given.
+        items: Item rows of its spans.
+        soi_token_id: Opens a span.
+        eoi_token_id: Closes it.
+        excluded: Items the answer could not name.
+        retrieves: Items were chosen whole, by a retrieval head.
+
+    Raises:
+        TrieError: The answer is not one that the engine could have given.
+    """
+    constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
+    places: list[int] = []
+    options: list[np.ndarray] = []
+    chosen: list[int] = []
+
+    def note(place: int, allowed: np.ndarray, choice: int) -> None:
+        if len(allowed) > 1:
+            places.append(place)
+            options.append(allowed)
+            chosen.append(int(np.searchsorted(allowed, choice)))
+
+    forced: list[int] = []
+    named = iter(items)
+    for place, token in enumerate(token_ids):
+        if not constraint.inside:
+            if token == soi_token_id:
+                row = next(named)
+                if retrieves:
+                    note(place, np.flatnonzero(constraint.free_rows()), row)
+                constraint.begin(row if retrieves else None)
+                forced = constraint.forced()
+            continue
+        if not forced:
+            note(place, constraint.allowed(), token)
+        constraint.accept(token)
+        forced = forced[1:] or ([] if not constraint.inside else constraint.forced())
+    sizes = [len(allowed) for allowed in options]
+    return Choices(
+        np.array(places, dtype=np.int64),
+        np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
+        np.concatenate([*options, np.zeros(0, dtype=np.int64)]).astype(np.int64),
+        np.array(chosen, dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class ChoiceBatch:
+    """The choices of several answers, laid out for one matrix product.
+
+    Attributes:
+        state: Index of each decision's state in the flattened batch.
+        answer: Which answer a decision belongs to.
+        place: Index in the answer of the token decided on.
+        column: All options of the batch, each once, ascending: tokens, or item rows.
+        option_decision: For each pair of a decision and an option of it, the decision.
+        option_column: And the option's index in ``column``.
+        chosen: Index in ``column`` of each decision's choice.
+    """
+
+    state: Int64[Tensor, " decisions"]
+    answer: Int64[Tensor, " decisions"]
+    place: Int64[Tensor, " decisions"]
+    column: Int64[Tensor, " columns"]
+    option_decision: Int64[Tensor, " options"]
+    option_column: Int64[Tensor, " options"]
+    chosen: Int64[Tensor, " decisions"]
+
+    @classmethod
+    def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
+        """Lays out choices.
+
+        Args:
+            choices: The choices of each answer.
+            starts: Index of each answer's first token in its row of the batch.
+            length: Tokens of a row.
+        """
+        counts = [len(one) for one in choices]
+        answer = np.repeat(np.arange(len(choices)), counts)
+        place = np.concatenate([one.place for one in choices])
+        first = np.array(starts, dtype=np.int64)[answer]
+        sizes = np.concatenate([np.diff(one.offsets) for one in choices])
+        offsets = np.cumsum(sizes) - sizes
+        option = np.concatenate([one.option for one in choices])
+        column, within = np.unique(option, return_inverse=True)
+        picked = offsets + np.concatenate([one.chosen for one in choices])
+        arrays = (
+            answer * length + first + place - 1,
+            answer,
+            place,
+            column,
+            np.repeat(np.arange(len(place)), sizes),
+            within,
+            within[picked],
+        )
+        return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ChoiceBatch:
+        """The same choices on another device."""
+        return ChoiceBatch(
+            *(getattr(self, one.name).to(device, non_blocking=non_blocking) for one in fields(self))
+        )
+
+
+def choice_logprobs(
+    hidden: Float[Tensor, "batch length hidden"],
+    choices: ChoiceBatch,
+    *,
+    weight: Float[Tensor, "vocab hidden"],
+    bias: Float[Tensor, " vocab"] | None = None,
+    head: RetrievalHead | None = None,
+    temperature: float = 1.0,
+) -> tuple[Float[Tensor, " decisions"], Float[Tensor, " decisions"]]:
+    """Log-probability of each choice among its options, and the entropy over them, in nats.
+
+    Args:
+        hidden: States before the output layer.
+        choices: What was decided.
+        weight: Rows of the output layer.
+        bias: Bias of the output layer.
+        head: Scores the items where they are retrieved; the output layer is not asked then.
+        temperature: Divides the scores.
+    """
+    states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, choices.state)
+    if not len(states):
+        # Still hangs on the model, so that a batch without any choice has a gradient, of zero.
+        return states.sum(-1), states.sum(-1).detach()
+    allowed = torch.zeros(len(states), len(choices.column), dtype=torch.bool, device=hidden.device)
+    allowed[choices.option_decision, choices.option_column] = True
+    rows = None if head is not None else weight.index_select(0, choices.column)
+    biases = None if bias is None else bias.index_select(0, choices.column)
+    logprobs, entropies = [], []
+    size = max(1, _MOST_LOGITS // len(choices.column))
+    for start in range(0, len(states), size):
+        part = slice(start, start + size)
+        if head is not None:
+            scores = head.scores(head.query(states[part]), choices.column)
+        else:
+            assert rows is not None
+            scores = functional.linear(states[part], rows, biases)
+        one, entropy = _log_softmax(
+            scores.float() / temperature, allowed[part], choices.chosen[part]
+        )
+        logprobs.append(one)
+        entropies.append(entropy)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def policy_forward(
+    model: nn.Module, *, head: RetrievalHead | None = None, temperature: float = 1.0
+) -> None:
+    """Makes a causal language model's forward pass return what :func:`choice_logprobs` does.
+
+    Inside the forward pass, because wrappers for several processes arrange for gradients there.
+
+    Args:
+        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
+        head: Scores the items where they are retrieved; it is not trained.
+        temperature: Divides the scores.
+    """
+
+    def forward(
+        self: nn.Module, input_ids: Int64[Tensor, "batch length"], choices: ChoiceBatch
+    ) -> tuple[Tensor, Tensor]:
+        hidden = base_model(self)(input_ids=input_ids, use_cache=False).last_hidden_state
+        weight, bias = output_rows(self)
+        return choice_logprobs(
+            hidden, choices, weight=weight, bias=bias, head=head, temperature=temperature
+        )
+
+    setattr(model, "forward", MethodType(forward, model))  # noqa: B010
+
+
+def padded(
+    rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str
+) -> Int64[Tensor, "batch length"]:
+    """Token ids padded on the right; with causal attention nothing sees what is behind it."""
+    length = max(map(len, rows))
+    filled: Integer[np.ndarray, "batch length"] = np.full(
+        (len(rows), length), pad_token_id, dtype=np.int64
+    )
+    for number, row in enumerate(rows):
+        filled[number, : len(row)] = row
+    return torch.from_numpy(filled).to(device)
+
+
+def _log_softmax(
+    scores: Float[Tensor, "decisions columns"],
+    allowed: Bool[Tensor, "decisions columns"],
+    chosen: Int64[Tensor, " decisions"],
+) -> tuple[Tensor, Tensor]:
+    scores = scores.masked_fill(~allowed, float("-inf"))
+    logprobs: Any = scores.log_softmax(-1)
+    with torch.no_grad():
+        known = logprobs.masked_fill(~allowed, 0.0)
+        entropy = -(logprobs.exp() * known).sum(-1)
+    return logprobs.gather(1, chosen[:, None]).squeeze(1), entropy

@@ -1,0 +1,69 @@
+"""What a text encoder reads of an item; the wordings are data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from incatalog.data.cleaning import plain_text
+from incatalog.errors import ConfigError
+
+if TYPE_CHECKING:
+    from incatalog.data.catalog import Catalog, Item
+
+
+@dataclass(frozen=True)
+class TextWording:
+    """One way to put an item into words.
+
+    Attributes:
+        name: Names the wording in file names and run records.
+        parts: Pieces with one field each: ``{title}``, ``{description}`` or ``{categories}``. A
+            piece whose field is empty is left out.
+        separator: Stands between pieces.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    separator: str = "\n"
+
+
+TEXT_WORDINGS = (
+    TextWording("td", ("{title}", "{description}")),
+    TextWording("t", ("{title}",)),
+    TextWording("tc", ("{title}", "Categories: {categories}")),
+    TextWording("tdc", ("{title}", "{description}", "Categories: {categories}")),
+)
+
+
+def text_wording_named(name: str) -> TextWording:
+    """The wording with a name.
+
+    Raises:
+        ConfigError: No wording has it; lists the names.
+    """
+    for wording in TEXT_WORDINGS:
+        if wording.name == name:
+            return wording
+    names = ", ".join(wording.name for wording in TEXT_WORDINGS)
+    raise ConfigError(f"--wording {name}: no such wording of an item; expected one of {names}")
+
+
+def item_text(item: Item, wording: TextWording) -> str:
+    """Text of one item, without markup; never empty, for every item has a title."""
+    values = {
+        "title": plain_text(item.title) or item.title,
+        "description": plain_text(item.description),
+        "categories": ", ".join(item.categories),
+    }
+    pieces = []
+    for part in wording.parts:
+        field = part[part.index("{") + 1 : part.index("}")]
+        if values[field]:
+            pieces.append(part.format(**values))
+    return wording.separator.join(pieces) or values["title"]
+
+
+def item_texts(catalog: Catalog, wording: TextWording) -> tuple[str, ...]:
+    """Text of every item row."""
+    return tuple(item_text(item, wording) for item in catalog.items)

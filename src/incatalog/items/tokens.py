@@ -1,0 +1,360 @@
+"""How an item becomes token ids: the one place where it does."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from incatalog.codes.semantic_ids import SemanticIds, code_token
+from incatalog.errors import CatalogError, TokenizerError
+from incatalog.trie.files import load_arrays, save_arrays
+from incatalog.trie.trie import ItemTrie
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SOI = "<SOI>"
+"""Opens an item span."""
+EOI = "<EOI>"
+"""Closes an item span."""
+
+_KIND = "item tokens"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PROBES = (
+    "The Clockmaker's Son (1979)",
+    " two  spaces, then\na line",
+    "Été à Nîmes – 東京 🎬",
+    "1234567890 3.14 & <b>",
+    "supercalifragilisticexpialidocious unbelievable Recommendations",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTokens:
+    """The tokens of every item row, as they stand between the two control tokens.
+
+    Attributes:
+        flat: Token rows of all items, one after the other.
+        offsets: Where each row starts; one more entry marks the end.
+        soi_token_id: Id of ``<SOI>``.
+        eoi_token_id: Id of ``<EOI>``.
+        tokenizer_fingerprint: See :func:`tokenizer_fingerprint`.
+    """
+
+    flat: Int32[np.ndarray, " tokens"]
+    offsets: Int64[np.ndarray, " items+1"]
+    soi_token_id: int
+    eoi_token_id: int
+    tokenizer_fingerprint: str
+
+    def __post_init__(self) -> None:
+        self.flat.flags.writeable = False
+        self.offsets.flags.writeable = False
+
+    @classmethod
+    def from_titles(cls, titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> ItemTokens:
+        """Tokenises titles as they stand right after ``<SOI>``.
+
+        The text of a title is plain text: a special token written in it is spelled out, or the
+        title is refused where the tokenizer cannot do that.
+
+        Args:
+            titles: One title an item row, best from `canonical_titles`.
+            tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+
+        Raises:
+            CatalogError: There is no title.
+            TokenizerError: A control token is missing, or a title does not decode to itself;
+                names the item row.
+        """
+        if not len(titles):
+            raise CatalogError("titles: the catalog is empty; expected at least one item")
+        soi, eoi = control_token_ids(tokenizer)
+        rows = encode_titles(titles, tokenizer)
+        decoded = decode_rows(rows, tokenizer)
+        for row, (title, text, tokens) in enumerate(zip(titles, decoded, rows, strict=True)):
+            if not tokens:
+                raise TokenizerError(f"item row {row}: title {title!r} has no token")
+            if text != title:
+                raise TokenizerError(
+                    f"item row {row}: title {title!r} comes back from the tokenizer as {text!r}; "
+                    "use canonical_titles to make titles that survive it"
+                )
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        flat = np.fromiter((token for tokens in rows for token in tokens), np.int32, offsets[-1])
+        special = np.flatnonzero(np.isin(flat, [soi, eoi, *tokenizer.all_special_ids]))
+        if len(special):
+            row = int(np.searchsorted(offsets, special[0], side="right")) - 1
+            token = tokenizer.convert_ids_to_tokens(int(flat[special[0]]))
+            raise TokenizerError(
+                f"item row {row}: title {titles[row]!r} holds the special token {token!r}; "
+                "use canonical_titles to make titles of plain text"
+            )
+        return cls(flat, offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
+
+    @classmethod
+    def from_codes(
+        cls, semantic_ids: SemanticIds, tokenizer: PreTrainedTokenizerFast
+    ) -> ItemTokens:
+        """Takes the code tokens of each item, ``<a_137><b_180>…``.
+
+        Args:
+            semantic_ids: Codes of each item row.
+            tokenizer: A fast tokenizer that has ``<SOI>``, ``<EOI>`` and the code tokens.
+
+        Raises:
+            SemanticIdError: Two items share all their codes, so that an answer could not tell which
+                of them it names.
+            TokenizerError: A control token, or a code token of some item, is missing or not
+                special; names the item row.
+        """
+        semantic_ids.require_unique()
+        soi, eoi = control_token_ids(tokenizer)
+        special = special_token_ids(tokenizer)
+        columns = []
+        for level, size in enumerate(semantic_ids.sizes):
+            ids = [special.get(code_token(level, code), -1) for code in range(size)]
+            columns.append(np.array(ids, dtype=np.int32)[semantic_ids.codes[:, level]])
+        rows = np.stack(columns, axis=1)
+        if (rows < 0).any():
+            row, level = (int(place) for place in np.argwhere(rows < 0)[0])
+            token = code_token(level, int(semantic_ids.codes[row, level]))
+            raise TokenizerError(
+                f"item row {row}: the tokenizer has no code token {token}; train a model with "
+                "these semantic IDs, or assign those of the model"
+            )
+        offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+        return cls(rows.reshape(-1), offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, row: int) -> Int32[np.ndarray, " tokens"]:
+        """Tokens of an item row, without the control tokens.
+
+        Raises:
+            CatalogError: There is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise CatalogError(f"item row {row}: not in the catalog; expected 0 to {len(self) - 1}")
+        return self.flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def rows(self) -> list[Int32[np.ndarray, " tokens"]]:
+        """Tokens of every item row, without the control tokens."""
+        return np.split(self.flat, self.offsets[1:-1])
+
+    def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
+        """The tokens of a catalog in which other items stand at some rows, or new ones behind.
+
+        Args:
+            rows: The rows; those that do not exist yet come last, in order.
+            tokens: Tokens of each.
+        """
+        kept, end = [], 0
+        for row, own in zip(rows, tokens, strict=True):
+            replaced = min(row, len(self))
+            kept += [self.flat[self.offsets[end] : self.offsets[replaced]], np.array(own, np.int32)]
+            end = min(row + 1, len(self))
+        kept.append(self.flat[self.offsets[end] :])
+        lengths = np.diff(self.offsets)
+        lengths = np.append(lengths, np.zeros(max(0, max(rows) + 1 - len(lengths)), np.int64))
+        lengths[list(rows)] = list(map(len, tokens))
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        return replace(self, flat=np.concatenate(kept), offsets=offsets)
+
+    def span(self, row: int) -> list[int]:
+        """Tokens of an item row with the control tokens around them.
+
+        Raises:
+            CatalogError: There is no such row.
+        """
+        return [self.soi_token_id, *self.row(row).tolist(), self.eoi_token_id]
+
+    def joined(self, others: ItemTokens) -> ItemTokens:
+        """These rows, then others that were made with the same tokenizer."""
+        flat = np.concatenate([self.flat, others.flat])
+        offsets = np.concatenate([self.offsets, others.offsets[1:] + self.offsets[-1]])
+        return replace(self, flat=flat, offsets=offsets)
+
+    def trie(self, items: Sequence[int] | None = None) -> ItemTrie:
+        """Builds the prefix tree of these rows.
+
+        Args:
+            items: Item row of each, where items have several spellings.
+
+        Raises:
+            TrieError: See :meth:`ItemTrie.build`.
+        """
+        return ItemTrie.build((self.flat, self.offsets), items=items)
+
+    def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
+        """Text of an item row: its title, or its code tokens.
+
+        Raises:
+            CatalogError: There is no such row.
+        """
+        return decode_rows([self.row(row).tolist()], tokenizer)[0]
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Makes sure that these tokens are those of ``tokenizer``.
+
+        Raises:
+            TokenizerError: It is not the tokenizer the tokens were made with.
+        """
+        control = control_token_ids(tokenizer)
+        if control != (self.soi_token_id, self.eoi_token_id):
+            raise TokenizerError(
+                f"tokenizer: {SOI} and {EOI} are {control}; the item tokens were made with "
+                f"{(self.soi_token_id, self.eoi_token_id)}; make them again for this tokenizer"
+            )
+        if tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
+            raise TokenizerError(
+                "tokenizer: not the one the item tokens were made with (its vocabulary or its "
+                "rules differ); make them again for this tokenizer"
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes npy files and a header; ``folder`` is replaced as a whole."""
+        fields = {
+            "soi_token_id": self.soi_token_id,
+            "eoi_token_id": self.eoi_token_id,
+            "tokenizer_fingerprint": self.tokenizer_fingerprint,
+        }
+        save_arrays(folder, _KIND, {"flat": self.flat, "offsets": self.offsets}, fields)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ItemTokens:
+        """Reads saved item tokens; the arrays are memory-mapped.
+
+        Raises:
+            CatalogError: A file is missing, damaged, or not that of item tokens.
+        """
+        arrays, fields = load_arrays(folder, _KIND, ("flat", "offsets"), CatalogError)
+        return cls(arrays["flat"], arrays["offsets"], **fields)
+
+
+def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
+    """Ids of ``<SOI>`` and ``<EOI>``.
+
+    Raises:
+        TokenizerError: One of them is not a special token of the tokenizer, or the tokenizer is
+            not a fast one.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise TokenizerError(
+            f"tokenizer: found {type(tokenizer).__name__}; expected a fast one of transformers"
+        )
+    special = special_token_ids(tokenizer)
+    for token in (SOI, EOI):
+        if token not in special:
+            raise TokenizerError(
+                f"tokenizer: has no special token {token}; load the model through "
+                "incatalog.model.backbone.load_backbone, which adds the control tokens"
+            )
+    return special[SOI], special[EOI]
+
+
+def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """Id of each special token, by its text."""
+    return {
+        token.content: number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special
+    }
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 of what decides how text becomes ids: the vocabulary, and how probes are split."""
+    digest = hashlib.sha256()
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
+        digest.update(f"{number}\t{token!r}\n".encode())
+    rows = _encode(list(_PROBES), tokenizer, special_as_text=False)
+    digest.update(repr(rows).encode())
+    return digest.hexdigest()
+
+
+def special_token_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
+    """Matches every special token of the tokenizer where its text is spelled out."""
+    texts = {
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+    } | {SOI, EOI}
+    return re.compile("|".join(map(re.escape, sorted(texts - {""}, key=len, reverse=True))))
+
+
+def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out.
+
+    Raises:
+        TokenizerError: A control token is missing, a title cannot be tokenised, or one holds the
+            text of a special token and the tokenizer treats text after a special token in a way
+            of its own, so that it cannot be spelled out there; names the item row.
+    """
+    soi, _ = control_token_ids(tokenizer)
+    for row, title in enumerate(titles):
+        if _SURROGATE.search(title):
+            raise TokenizerError(
+                f"item row {row}: title {title!r} is not Unicode text; use canonical_titles"
+            )
+    special = special_token_pattern(tokenizer)
+    spelled = [row for row, title in enumerate(titles) if special.search(title)]
+    # Tokenisers of the SentencePiece family mark the first word of a text, some of them only at
+    # its very start. There the rest of a text cannot be told from a text of its own.
+    alone = (
+        _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
+        if spelled
+        else []
+    )
+    hidden = set(spelled)
+    opened = [SOI + ("a" if row in hidden else title) for row, title in enumerate(titles)]
+    rows = _encode([f"{SOI}a", *opened], tokenizer, special_as_text=False)
+    if spelled and rows[0] != [soi, *alone[0]]:
+        row = spelled[0]
+        raise TokenizerError(
+            f"item row {row}: title {titles[row]!r} holds the text of a special token, which "
+            "this tokenizer cannot spell out after <SOI>; use canonical_titles"
+        )
+    stripped = [row[1:] for row in rows[1:]]
+    for row, tokens in zip(spelled, alone[1:], strict=True):
+        stripped[row] = tokens
+    return stripped
+
+
+def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Text of each row of token ids as it stands right after ``<SOI>``, special tokens included.
+
+    A space that the tokenizer itself puts before the first word there is no part of the text.
+    """
+    [probe] = _encode([f"{SOI}a"], tokenizer, special_as_text=False)
+    first, *decoded = tokenizer.backend_tokenizer.decode_batch(
+        [probe[1:], *map(list, rows)], skip_special_tokens=False
+    )
+    return [text.removeprefix(" ") for text in decoded] if first == " a" else decoded
+
+
+def _encode(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, *, special_as_text: bool
+) -> list[list[int]]:
+    if special_as_text:
+        # A copy, as a thread beside this one would notice if it were the tokenizer itself.
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend.encode_special_tokens = True
+        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        split_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    rows: list[list[int]] = encoded["input_ids"]
+    return rows

@@ -1,0 +1,85 @@
+"""Records that survive a kill: lines of JSON that are only ever appended, each with a checksum."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from incatalog.errors import ArtifactError
+from incatalog.storage import writing
+
+
+class Journal:
+    """A file of records.
+
+    A line is a checksum and a JSON value. The last one may have been cut short by a kill, and is
+    then taken as not written; any other that is not as it was written is an error.
+
+    Attributes:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Uses a file."""
+        self.path = path
+
+    def records(self) -> list[Any]:
+        """All records, in order.
+
+        Raises:
+            ArtifactError: A line is damaged; names it.
+        """
+        if not self.path.exists():
+            return []
+        found = []
+        # The last piece is empty, or what a kill has left of a line.
+        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], start=1):
+            checksum, _, text = line.partition(b" ")
+            try:
+                if checksum != _checksum(text):
+                    raise ValueError("its checksum differs")
+                found.append(json.loads(text))
+            except (ValueError, RecursionError) as error:
+                raise ArtifactError(
+                    f"{self.path}:{number}: damaged line; delete {self.path.name} to do its work "
+                    "again"
+                ) from error
+        return found
+
+    def append(self, *records: Any) -> None:
+        """Adds records; they are on the disk when this returns.
+
+        Raises:
+            StorageError: There is no room for them.
+        """
+        lines = b"".join(_line(record) for record in records)
+        with writing(self.path), self.path.open("ab+") as stream:
+            stream.truncate(_end_of_last_line(stream))
+            stream.write(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _line(record: Any) -> bytes:
+    text = json.dumps(record, ensure_ascii=False).encode()
+    return _checksum(text) + b" " + text + b"\n"
+
+
+def _checksum(text: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(text)
+
+
+def _end_of_last_line(stream: BinaryIO) -> int:
+    """Where the last whole line ends, in bytes."""
+    end = stream.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - (1 << 16))
+        stream.seek(start)
+        newline = stream.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

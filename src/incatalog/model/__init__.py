@@ -1,0 +1,1 @@
+"""The language model: loading, vocabulary, adapters, saved folders."""

@@ -1,0 +1,243 @@
+"""The retrieval head: from the hidden state that opens an item span to scores of all items."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from incatalog.artifacts import MANIFEST, atomic_path, read_json
+from incatalog.data.vectors import LARGEST, check_numbers
+from incatalog.errors import BackboneError, VectorError, first_line
+
+HEAD_FILE = "retrieval.safetensors"
+
+_EMBED = "incatalog items embed"
+_EMBED_FLAGS = ("source", "model", "wording", "max_tokens")
+_TENSORS = ("projection.weight", "projection.bias", "center", "scale", "vectors")
+
+
+class RetrievalHead(nn.Module):
+    """Projects hidden states onto item vectors (RecLM-ret, arXiv 2505.03336).
+
+    The score of an item is ``query . vector / sqrt(dim)``, the query a linear function of the
+    hidden state that predicts ``<SOI>``. Vectors are centred and scaled to entries of variance 1
+    over the catalog of the training, which the ranking of no catalog depends on (the centre adds
+    the same to all items) and the training's speed does.
+
+    Attributes:
+        projection: Hidden state to query.
+        center: What was taken off the vectors of the training.
+        scale: What they were divided by afterwards.
+        vectors: One row an item, centred and scaled; trained where they require a gradient.
+        origin: The command or file the vectors of the training came from, for messages.
+    """
+
+    center: Float32[Tensor, " dim"]
+    scale: Float32[Tensor, ""]
+
+    def __init__(self, hidden: int, items: int, dim: int, *, origin: str = "") -> None:
+        """Takes the width of the hidden states, and number and width of the vectors."""
+        super().__init__()
+        self.projection = nn.Linear(hidden, dim)
+        self.register_buffer("center", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.vectors = nn.Parameter(torch.zeros(items, dim), requires_grad=False)
+        self.origin = origin
+
+    @classmethod
+    def create(
+        cls,
+        hidden: int,
+        vectors: Float32[np.ndarray, "items dim"],
+        *,
+        train_vectors: bool = False,
+        origin: str = "",
+        seed: int = 0,
+    ) -> RetrievalHead:
+        """An untrained projection onto given vectors.
+
+        Args:
+            hidden: Width of the hidden states.
+            vectors: One row an item.
+            train_vectors: Whether the vectors are trained too.
+            origin: Where the vectors come from.
+            seed: Seed of the projection.
+
+        Raises:
+            VectorError: The vectors are all the same, or hold what is no number to calculate with.
+        """
+        check_numbers(vectors, "item vectors")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = cls(hidden, *vectors.shape, origin=origin)
+        center = vectors.mean(axis=0, dtype=np.float64)
+        scale = math.sqrt(vectors.var(axis=0, dtype=np.float64).mean())
+        if not scale > 0:
+            raise VectorError(
+                f"item vectors: all {len(vectors)} are the same; expected one for each item"
+            )
+        head.center.copy_(torch.from_numpy(center))
+        head.scale.fill_(scale)
+        head.vectors.data = head._standardised(vectors)
+        head.vectors.requires_grad_(train_vectors)
+        return head
+
+    def with_vectors(self, vectors: Float32[np.ndarray, "items dim"]) -> RetrievalHead:
+        """The same projection onto the vectors of another catalog.
+
+        Args:
+            vectors: One row an item, from the model and wording of those of the training.
+
+        Raises:
+            VectorError: They have another width, or hold what is no number to calculate with.
+        """
+        if vectors.shape[1] != self.dim:
+            raise VectorError(
+                f"item vectors: {vectors.shape[1]} numbers an item; the model was trained with "
+                f"{self.dim}; {self.how_to_embed()}"
+            )
+        check_numbers(vectors, "item vectors")
+        return self._sharing(self._standardised(vectors))
+
+    def with_rows(
+        self, rows: Sequence[int], vectors: Float32[np.ndarray, "some dim"]
+    ) -> RetrievalHead:
+        """The same with other vectors at some rows, or new ones behind the last.
+
+        Args:
+            rows: The rows; those that do not exist yet come last, in order.
+            vectors: Vector of each, from the model and wording of those of the training.
+
+        Raises:
+            VectorError: They have another width, or hold what is no number to calculate with.
+        """
+        if vectors.shape[1:] != (self.dim,):
+            raise VectorError(
+                f"item vectors: found shape {list(vectors.shape)}; expected {self.dim} finite "
+                f"numbers an item; {self.how_to_embed()}"
+            )
+        check_numbers(vectors, "item vectors")
+        items = max(len(self), max(rows) + 1)
+        every = torch.zeros(items, self.dim, device=self.vectors.device)
+        every[: len(self)] = self.vectors.detach()
+        every[list(rows)] = self._standardised(vectors)
+        return self._sharing(every)
+
+    def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
+        """The same projection onto other vectors, which are centred and scaled already."""
+        items = len(vectors)
+        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
+        other.projection = self.projection
+        other.center, other.scale = self.center, self.scale
+        other.vectors.data = vectors
+        return other.train(self.training)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.vectors)
+
+    def query(self, states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows dim"]:
+        """What the hidden states ask for, scaled so that its product with vectors is the score."""
+        projected: Tensor = self.projection(states.to(self.projection.weight.dtype))
+        return projected / math.sqrt(self.dim)
+
+    def scores(
+        self, query: Float[Tensor, "rows dim"], items: Int64[Tensor, " some"] | None = None
+    ) -> Float[Tensor, "rows some"]:
+        """Scores of some items (of all, where none are named), in float32."""
+        vectors = self.vectors if items is None else self.vectors.index_select(0, items)
+        return functional.linear(query, vectors).float()
+
+    def forward(self, states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows items"]:
+        """Scores of all items, in float32."""
+        return self.scores(self.query(states))
+
+    def how_to_embed(self) -> str:
+        """What to do to get vectors of the kind the head was trained with."""
+        command = self.origin if self.origin.startswith(_EMBED) else _EMBED
+        known = command != _EMBED or not self.origin
+        return f"make them with `{command} --data DATA --out OUT`" + (
+            "" if known else f", as those of {self.origin} were made"
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes :data:`HEAD_FILE` into a folder, atomically."""
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
+        metadata = {"incatalog": json.dumps({"origin": self.origin})}
+        with atomic_path(Path(folder) / HEAD_FILE) as partial:
+            save_file(tensors, partial, metadata=metadata)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> RetrievalHead:
+        """Reads what :meth:`save` wrote, in evaluation mode and in float32.
+
+        Raises:
+            BackboneError: The file is missing, damaged, or not that of a head.
+        """
+        path = Path(folder) / HEAD_FILE
+        if not path.exists():
+            raise BackboneError(
+                f"{path}: no such file; expected the head of `incatalog train sft --method ret`"
+            )
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                found: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
+                origin = json.loads((file.metadata() or {})["incatalog"])["origin"]
+            (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
+            head = cls(hidden, items, dim, origin=origin).to(device)
+            head.load_state_dict(found)
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise BackboneError(
+                f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
+                "the model again"
+            ) from error
+        # Not so for NaN either.
+        if not bool(head.vectors.detach().abs().amax() <= LARGEST):
+            raise BackboneError(
+                f"{path}: a vector holds NaN, infinity or a number beyond {LARGEST:g}; "
+                "restore it or train the model again"
+            )
+        return head.eval().requires_grad_(False)
+
+    def _standardised(
+        self, vectors: Float32[np.ndarray, "items dim"]
+    ) -> Float32[Tensor, "items dim"]:
+        device = self.center.device
+        own = torch.tensor(np.asarray(vectors), dtype=torch.float32, device=device)
+        return own.sub_(self.center).div_(self.scale)
+
+
+def vectors_origin(path: str | Path) -> str:
+    """The command that makes vectors as those of a file were made, or the name of the file.
+
+    Args:
+        path: A npy file; the run folder of `incatalog items embed` says how it was made.
+    """
+    path = Path(path)
+    manifest = path.parent / MANIFEST
+    found = read_json(manifest) if manifest.exists() else {}
+    try:
+        made_here = found["stage"] == "items embed" and found["results"]["file"] == path.name
+        settings = {name: found["config"][name] for name in _EMBED_FLAGS} if made_here else {}
+    except (LookupError, TypeError):
+        settings = {}
+    if not settings:
+        return path.name
+    flags = (f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
+    return f"{_EMBED} {' '.join(flags)}"

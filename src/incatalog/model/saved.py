@@ -1,0 +1,238 @@
+"""Folders of trained models."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from incatalog.artifacts import read_json, versions, write_json
+from incatalog.checksums import verify_checksums
+from incatalog.codes.semantic_ids import code_names
+from incatalog.devices import resolve_device
+from incatalog.errors import BackboneError, TokenizerError, first_line, require
+from incatalog.items.tokens import control_token_ids, tokenizer_fingerprint
+from incatalog.model.backbone import (
+    Backbone,
+    add_codes,
+    checked,
+    is_adapter,
+    load_backbone,
+    unwrapped,
+)
+from incatalog.model.head import HEAD_FILE, RetrievalHead
+from incatalog.model.pretrained import load_pretrained, loading, named
+from incatalog.model.spec import SPEC_FILE, ModelSpec, load_spec, spec_file
+from incatalog.model.vocabulary import code_token_ids
+from incatalog.storage import follow_umask, writing
+
+_ADAPTER_FILE = "adapter_config.json"
+
+
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def check_writable(backbone: Backbone) -> None:
+    """Writes what a training will write at its end, but for the weights of the model itself.
+
+    Raises:
+        BackboneError: It could not be written then, and the training would be lost.
+    """
+    with (
+        TemporaryDirectory(prefix="incatalog-") as folder,
+        _saving(Path(folder), "after the training"),
+    ):
+        if is_adapter(backbone.model):
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+        # An adapter is merged later, which writes the same.
+        model = unwrapped(backbone.model)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _saving(folder: Path, when: str = "") -> Iterator[None]:
+    """Turns what the libraries raise into one line."""
+    place = when or str(folder)
+    try:
+        yield
+    # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise BackboneError(
+            f"{place}: cannot save the model: {first_line(error)}; mend the model it comes from"
+        ) from error
+
+
+def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
+    """Writes a trained model; `incatalog.json` comes last and marks the folder as complete.
+
+    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again: a
+    folder may be given as seen from `folder` or from the working directory.
+    """
+    folder = Path(folder)
+    spec_file(folder).unlink(missing_ok=True)
+    save_backbone(folder, backbone)
+    if backbone.head is not None:
+        backbone.head.save(folder)
+    base = spec.base
+    if (folder / base).is_dir():
+        base = base if base.startswith((".", "/")) else f"./{base}"
+    elif Path(base).is_dir():
+        base = str(Path(base).resolve())
+    spec = dataclasses.replace(
+        spec,
+        base=base,
+        tokenizer_fingerprint=tokenizer_fingerprint(backbone.tokenizer),
+        versions=versions(),
+    )
+    write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
+
+
+def load_model(
+    folder: str | Path,
+    device: str = "auto",
+    *,
+    attention: str = "sdpa",
+    dtype: torch.dtype | None = None,
+    merge_adapter: bool = True,
+    verify: bool = True,
+) -> tuple[Backbone, ModelSpec]:
+    """Loads what `save_model` wrote, an adapter on top of its base included.
+
+    Args:
+        folder: Folder of a model or adapter.
+        device: `auto`, `cpu`, `cuda`, ...
+        attention: Attention implementation of transformers.
+        dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
+        merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
+        verify: Check all files against the checksums that were recorded when it was trained.
+
+    Returns:
+        The backbone in evaluation mode, and how it was trained.
+
+    Raises:
+        ArtifactError: A file is not the one that was written.
+        BackboneError: The folder is incomplete or damaged.
+        TokenizerError: The tokenizer is not the one the model was saved with.
+    """
+    folder = Path(folder)
+    if verify:
+        verify_checksums(folder)
+    spec = load_spec(folder)
+    if dtype is None:
+        dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
+    adapted = (folder / _ADAPTER_FILE).exists()
+    source: str | Path = folder
+    if adapted:
+        source = folder / spec.base if spec.base.startswith(".") else spec.base
+        # A base inside the folder is among the files of the folder.
+        inside = Path(source).resolve().is_relative_to(folder.resolve())
+        backbone = load_backbone(
+            source, attention=attention, dtype=dtype, device=device, verify=verify and not inside
+        )
+        if spec.code_sizes:
+            backbone = _with_codes(backbone, spec.code_sizes)
+    else:
+        model, tokenizer = load_pretrained(
+            folder,
+            resolve_device(device),
+            attention=attention,
+            quantization="none",
+            dtype=dtype,
+            strict=True,
+        )
+        # Never added here: a trained row that got lost must not come back untrained.
+        codes = code_token_ids(tokenizer, spec.code_sizes)
+        backbone = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
+        backbone = checked(backbone, str(folder))
+    if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
+        raise TokenizerError(
+            f"{source}: its tokenizer is not the one that {spec_file(folder)} was written with; "
+            "restore it or train the model again"
+        )
+    if adapted:
+        model = _with_adapter(backbone.model, folder, merged=merge_adapter)
+        backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
+    if spec.method == "ret":
+        head = RetrievalHead.load(folder, resolve_device(device))
+        hidden = backbone.model.config.get_text_config().hidden_size
+        if head.projection.in_features != hidden:
+            raise BackboneError(
+                f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
+                f"the model has {hidden}; it is that of another model; restore it or train again"
+            )
+        backbone = dataclasses.replace(backbone, head=head)
+    return backbone, spec
+
+
+def _with_adapter(model: Any, folder: Path, *, merged: bool) -> Any:
+    """The model with an adapter, all of whose weights are in its file; peft only warns."""
+    peft = require("peft", extra="train")
+    path = folder / _ADAPTER_WEIGHTS
+    if not path.exists():
+        raise BackboneError(f"{path}: no such file; copy or train the adapter again")
+    with loading(folder, _ADAPTER_WEIGHTS), safe_open(path, framework="pt") as file:
+        found = set(file.keys())
+    with loading(folder, _ADAPTER_FILE), warnings.catch_warnings(action="ignore"):
+        described = read_json(folder / _ADAPTER_FILE)
+        for name in ("r", "lora_alpha", "lora_dropout"):
+            if type(described.get(name)) not in (int, float):
+                raise BackboneError(
+                    f"{folder / _ADAPTER_FILE}: {name}: found {described.get(name)!r}; expected a "
+                    "number; copy or train the adapter again"
+                )
+        try:
+            adapted = peft.PeftModel.from_pretrained(model, folder)
+        except KeyError as error:
+            # The rows of new tokens are looked up, where other weights are passed over.
+            _check_adapter(path, missing={str(name) for name in error.args} - found)
+            raise
+        # As `save_backbone` writes it.
+        expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        _check_adapter(path, missing=expected - found, unexpected=found - expected)
+        return adapted.merge_and_unload(safe_merge=True) if merged else adapted
+
+
+def _check_adapter(path: Path, missing: set[str], unexpected: Collection[str] = ()) -> None:
+    for wrong, what in ((missing, "misses"), (unexpected, "has no place for")):
+        if wrong:
+            raise BackboneError(
+                f"{path}: {what} the weights {named(wrong)}; expected those that {_ADAPTER_FILE} "
+                "describes; copy or train it again"
+            )
+
+
+def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
+    """The base of an adapter with its codes: new rows, or those of a model trained before."""
+    if code_names(sizes)[0] in backbone.tokenizer.get_vocab():
+        codes = code_token_ids(backbone.tokenizer, sizes)
+        return dataclasses.replace(backbone, code_token_ids=codes)
+    return add_codes(backbone, sizes)
+
+
+def save_backbone(folder: str | Path, backbone: Backbone) -> None:
+    """Writes model (or adapter) and tokenizer in Hugging Face's format.
+
+    Raises:
+        BackboneError: The model cannot be saved in this form (quantized weights, for example).
+        StorageError: There is no room for it, or no permission.
+    """
+    folder = Path(folder)
+    with _saving(folder), writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_adapter(backbone.model):
+            # By default peft would look on the hub whether the vocabulary has grown.
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+        else:
+            backbone.model.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+        follow_umask(folder, "*.safetensors")

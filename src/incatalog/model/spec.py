@@ -1,0 +1,148 @@
+"""What a trained model has to be asked with: `incatalog.json`."""
+
+from __future__ import annotations
+
+import reprlib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from incatalog.artifacts import read_json
+from incatalog.config import HistoryForm, ItemForm, ListForm, Method
+from incatalog.errors import BackboneError, DataError
+
+SPEC_FILE = "incatalog.json"
+# Folders written before the package was renamed.
+_FORMER_SPEC_FILE = "reclm.json"
+
+_REQUIRED = ("base", "tokenizer_fingerprint")
+_LEAST = {"max_history": 1, "list_length": 1, "max_length": 1, "aliases": 0}
+_PLAIN = {str: "text", int: "a whole number", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a trained model has to be asked with; the contents of `incatalog.json`.
+
+    Attributes:
+        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
+            model's own folder if it starts with a dot. Only kept as information once merged.
+        method: Method it was trained with.
+        item_form: How an item is written inside its span.
+        code_sizes: Number of codes at each level; none for titles.
+        history_form: How the prompt writes the history.
+        list_form: How the answer writes its list.
+        wording: Name of the wording it is asked with.
+        max_history: Newest items of a history the prompt shows.
+        list_length: Items in an answer at most, as trained.
+        max_length: Tokens of a conversation at most, as trained.
+        aliases: Spellings of items besides their titles that it writes; they lie beside it.
+        trained: Whether it was trained on a catalog; a chat model that was not names titles in
+            plain text, which nothing holds to the catalog.
+        tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
+        versions: Filled in by `save_model`.
+    """
+
+    base: str
+    method: Method = "cgen"
+    item_form: ItemForm = "titles"
+    code_sizes: tuple[int, ...] = ()
+    history_form: HistoryForm = "title"
+    list_form: ListForm = "numbered"
+    wording: str = "test-single-turn"
+    max_history: int = 10
+    list_length: int = 10
+    max_length: int = 1024
+    aliases: int = 0
+    trained: bool = True
+    tokenizer_fingerprint: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def spec_file(folder: str | Path) -> Path:
+    """Where the spec of a model folder stands, or would stand."""
+    former = Path(folder) / _FORMER_SPEC_FILE
+    path = Path(folder) / SPEC_FILE
+    return former if former.exists() and not path.exists() else path
+
+
+def load_spec(folder: str | Path) -> ModelSpec:
+    """Reads `incatalog.json`.
+
+    Raises:
+        BackboneError: It is missing or damaged; names the field.
+    """
+    path = spec_file(folder)
+    if not path.exists():
+        raise BackboneError(
+            f"{folder}: holds no {SPEC_FILE}; expected the folder of a finished "
+            "`incatalog train sft` or `incatalog train merge`"
+        )
+    try:
+        found = read_json(path)
+    except (DataError, RecursionError) as error:
+        reason = error if isinstance(error, DataError) else f"{path}: nested too deeply"
+        raise BackboneError(f"{reason}; restore it or train the model again") from error
+    if not isinstance(found, dict):
+        raise BackboneError(
+            f"{path}: not written by this version of incatalog; train the model again"
+        )
+    wrong = _wrong_field(found)
+    if wrong is not None:
+        raise BackboneError(f"{path}: {wrong}; restore it or train the model again")
+    return ModelSpec(**(found | {"code_sizes": tuple(found.get("code_sizes", ()))}))
+
+
+def _wrong_field(found: Mapping[str, Any]) -> str | None:
+    """The first field that cannot be used, what stands there, and what should."""
+    kinds = typing.get_type_hints(ModelSpec)
+    for name in _REQUIRED:
+        if name not in found:
+            return f"{name}: is missing"
+    for name, value in found.items():
+        if name not in kinds:
+            return f"{name}: no such field in this version of incatalog"
+        expected = _expected(value, kinds[name], _LEAST.get(name))
+        if expected is not None:
+            return f"{name}: found {reprlib.repr(value)}; expected {expected}"
+    codes = found.get("item_form") == "codes"
+    if codes and found.get("method") != "token":
+        return f"item_form: found 'codes' beside method {found.get('method')!r}; expected 'token'"
+    if codes != bool(found.get("code_sizes")):
+        return f"code_sizes: found {found.get('code_sizes')}; expected a number a level for codes"
+    return None
+
+
+def _expected(value: Any, kind: Any, least: int | None) -> str | None:
+    """What should stand in a field; None if `value` can."""
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        return None if value in choices else "one of " + ", ".join(map(repr, choices))
+    if kind in _PLAIN:
+        # True is an int of Python's, and no number of items.
+        if type(value) is not kind:
+            return _PLAIN[kind]
+        return f"at least {least}" if least is not None and value < least else None
+    if typing.get_origin(kind) is tuple:
+        numbers = isinstance(value, list) and all(type(n) is int and n > 0 for n in value)
+        return None if numbers else "a list of numbers above 0"
+    texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    return None if texts else "texts by their names"
+
+
+def described(spec: ModelSpec) -> str:
+    """What to call the model: its method, or that it was never trained."""
+    return f"{spec.method} model" if spec.trained else "untrained chat model"
+
+
+def untrained_warning(spec: ModelSpec) -> str | None:
+    """What to tell those who ask a model that was never trained on a catalog."""
+    if spec.trained:
+        return None
+    return (
+        f"warning: {spec.base} was never trained on a catalog: in chat it names titles in plain "
+        "text, which nothing holds to the catalog; train it first: "
+        f"incatalog train sft --model {spec.base} --data FOLDER --out FOLDER"
+    )

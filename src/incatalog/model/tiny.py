@@ -1,0 +1,147 @@
+"""A few million parameters from scratch: a Llama with a byte-level BPE of its own texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from incatalog.errors import ConfigError
+
+_PAD, _TURN, _END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+_SPECIAL = (_PAD, _TURN, _END_OF_TURN)
+# Words, each with the space before it. Punctuation stays with its word, digits stay together: a
+# year in brackets is part of many titles, and one token is a shorter answer than four.
+_WORDS = r" ?[^\s]+|\s+(?!\S)|\s"
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """Sizes of a tiny model.
+
+    Attributes:
+        vocab_size: Tokens at most, special tokens included; few texts may give fewer.
+        hidden: Width of the residual stream.
+        inner: Width of the feed-forward layers.
+        layers: Number of blocks.
+        heads: Number of attention heads; divides `hidden` into even parts.
+        dropout: Dropout of the embeddings and of what blocks add to them, while it is trained; a
+            saved model has none.
+        max_position: Tokens of a conversation at most.
+        tied: Whether the output layer shares the input embedding.
+        seed: Seed of the initial weights.
+    """
+
+    vocab_size: int = 6144
+    hidden: int = 128
+    inner: int = 256
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.0
+    max_position: int = 1024
+    tied: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the sizes.
+
+        Raises:
+            ConfigError: A size cannot work.
+        """
+        smallest = len(pre_tokenizers.ByteLevel.alphabet()) + len(_SPECIAL)
+        if self.vocab_size < smallest:
+            raise ConfigError(
+                f"tiny: vocab_size {self.vocab_size} cannot hold all bytes; expected >= {smallest}"
+            )
+        for field in ("hidden", "inner", "layers", "heads", "max_position"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"tiny: {field} {getattr(self, field)}; expected at least 1")
+        if self.hidden % (2 * self.heads):
+            raise ConfigError(
+                f"tiny: hidden {self.hidden} with heads {self.heads}; expected heads of even width"
+            )
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Trains a byte-level BPE with a ChatML template; it writes any text without loss.
+
+    Unlike the tokenizers of large models it merges whole words, so that a title is few tokens.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer: Any = trainers.BpeTrainer(  # type: ignore[no-untyped-call]
+        vocab_size=vocab_size,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=_END_OF_TURN,
+        pad_token=_PAD,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+    wrapped.add_tokens([_TURN], special_tokens=True)
+    wrapped.chat_template = _CHAT_TEMPLATE
+    return wrapped
+
+
+def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> LlamaForCausalLM:
+    """A Llama with random weights that depend on nothing but `sizes` and the vocabulary."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.inner,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        max_position_embeddings=sizes.max_position,
+        tie_word_embeddings=sizes.tied,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(sizes.seed)
+        model = LlamaForCausalLM(config).eval()
+    if sizes.dropout:
+        _add_dropout(model, sizes.dropout)
+    return model
+
+
+def _add_dropout(model: LlamaForCausalLM, share: float) -> None:
+    """Dropout where SASRec has it; a Llama of transformers has but that of the attention."""
+
+    def embedded(layer: nn.Module, given: Any) -> Any:
+        return (functional.dropout(given[0], share, layer.training), *given[1:])
+
+    def attended(module: nn.Module, _given: Any, found: Any) -> Any:
+        return (functional.dropout(found[0], share, module.training), *found[1:])
+
+    def transformed(module: nn.Module, _given: Any, found: Any) -> Any:
+        return functional.dropout(found, share, module.training)
+
+    model.model.layers[0].register_forward_pre_hook(embedded)
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_hook(attended)
+        layer.mlp.register_forward_hook(transformed)

@@ -1,0 +1,68 @@
+"""Names of a catalog in the values of a flag: ids and categories, some of which hold commas.
+
+Imported before anything runs, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Collection, Iterable, Sequence
+
+from incatalog.errors import ConfigError
+
+
+def names(flag: str, values: Sequence[str], known: Collection[str]) -> list[str]:
+    """The names that the values of a flag give.
+
+    Each value is names between commas, as in a line of CSV: one that holds a comma stands in
+    double quotes. A value that is a name as it stands is that name.
+
+    Args:
+        flag: The flag, for messages.
+        values: Its values.
+        known: The names there are; others are returned for the caller to judge.
+
+    Raises:
+        ConfigError: Quotes do not match, or a value is a name and several others as well.
+    """
+    found: list[str] = []
+    for value in values:
+        whole = next((one for one in (value, value.strip()) if one in known), None)
+        if whole is None:
+            found += _parts(flag, value)
+            continue
+        parts = [part.strip() for part in whole.split(",")]
+        if len(parts) > 1 and all(part in known for part in parts):
+            apart = " ".join(map(shlex.quote, parts))
+            raise ConfigError(
+                f"{flag}: {whole!r} is one name, and its parts are names too; "
+                f"write {_quoted(whole)} for the one or {apart} for the others"
+            )
+        found.append(whole)
+    return found
+
+
+def quoted_name(flag: str, name: str, known: Iterable[str]) -> str:
+    """How to name what a comma has split, as the end of a message; empty if nothing was."""
+    for whole in known:
+        if "," in whole and name in {part.strip() for part in whole.split(",")}:
+            return f"; a name that holds a comma stands in quotes: {flag} {_quoted(whole)}"
+    return ""
+
+
+def _parts(flag: str, value: str) -> list[str]:
+    try:
+        rows = list(csv.reader([value], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ConfigError(
+            f"{flag}: {value!r} is no list of names between commas ({error}); "
+            f"a name that holds a comma stands in double quotes, such as {_quoted('a, b')}"
+        ) from error
+    return [part.strip() for row in rows for part in row if part.strip()]
+
+
+def _quoted(name: str) -> str:
+    """A name as one types it in a shell."""
+    doubled = name.replace('"', '""')
+    return shlex.quote(f'"{doubled}"')

@@ -1,0 +1,1 @@
+"""Any transformers model, fed ragged rows; knows no item."""

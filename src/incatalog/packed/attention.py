@@ -1,0 +1,233 @@
+"""Attention of packed rows: each row sees its own past, wherever it lies in the pool.
+
+It is registered with transformers' ``AttentionInterface``, which makes it work for every
+architecture that takes its attention from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the PyTorch documentation uses
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from incatalog.errors import BackboneError
+from incatalog.packed.branches import Branches
+from incatalog.packed.cache import KeyValuePool, KeyValues, Writes
+
+IMPLEMENTATION = "incatalog_packed"
+KEYWORD = "packed_rows"
+# Arguments that change what attention computes and that packed attention does not know.
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "block_table")
+
+
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """What packed attention has to know about one forward pass.
+
+    Attributes:
+        pool: The keys and values of all rows.
+        writes: Where those of the new tokens go.
+        starts: Where each row's stretch of the pool begins.
+        seen: Tokens each row has stored before.
+        counts: New tokens of each row, in the order they lie in the input.
+        batched: Attend to all rows at once, padded, instead of one by one.
+        branches: Per row the branches its new tokens are, None where they are plain text.
+        layers: The layers that have stored something in this pass.
+    """
+
+    pool: KeyValuePool
+    writes: Writes
+    starts: tuple[int, ...]
+    seen: tuple[int, ...]
+    counts: tuple[int, ...]
+    batched: bool
+    branches: tuple[Branches | None, ...]
+    layers: set[nn.Module] = field(default_factory=set)
+    _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
+    _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    _padded: dict[int | None, PaddedRows] = field(default_factory=dict)
+
+    def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
+        """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
+        branches = self.branches[row]
+        if branches is not None:
+            if (row, window) not in self._branch_masks:
+                self._branch_masks[row, window] = _branch_mask(branches, window, device)
+            return self._branch_masks[row, window]
+        key = (self.seen[row], self.counts[row], window)
+        if key not in self._masks:
+            self._masks[key] = _causal_mask(*key, device)
+        return self._masks[key]
+
+    def padded(self, window: int | None, device: torch.device) -> PaddedRows:
+        """Where each row's keys and queries stand once all rows are equally long."""
+        if window not in self._padded:
+            masks = [self.mask(row, window, device) for row in range(len(self.counts))]
+            self._padded[window] = _pad(self, masks, device)
+        return self._padded[window]
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedRows:
+    """Rows of a pass side by side in one batch.
+
+    Attributes:
+        row: Row of each new token.
+        place: Its place among the new tokens of the row.
+        longest: Most new tokens of a row.
+        keys: Place in the pool of each row's keys; any where there is none.
+        mask: Which of them each new token attends to; padding attends to the first.
+    """
+
+    row: Int64[Tensor, " tokens"]
+    place: Int64[Tensor, " tokens"]
+    longest: int
+    keys: Int64[Tensor, "rows keys"]
+    mask: Bool[Tensor, "rows 1 longest keys"]
+
+
+def _pad(packed: PackedRows, masks: Sequence[Tensor | None], device: torch.device) -> PaddedRows:
+    counts, starts = np.array(packed.counts), np.array(packed.starts)
+    totals = counts + np.array(packed.seen)
+    longest, keys = int(counts.max()), np.arange(totals.max())
+    mask = torch.zeros(len(counts), 1, longest, len(keys), dtype=torch.bool, device=device)
+    mask[..., 0] = True
+    for row, (count, total) in enumerate(zip(packed.counts, totals.tolist(), strict=True)):
+        known = masks[row]
+        mask[row, 0, :count, :total] = True if known is None else known
+    row_of = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = starts[:, None] + np.minimum(keys, totals[:, None] - 1)
+    return PaddedRows(
+        torch.from_numpy(row_of).to(device),
+        torch.from_numpy(place).to(device),
+        longest,
+        torch.from_numpy(slots).to(device),
+        mask,
+    )
+
+
+def _branch_mask(branches: Branches, window: int | None, device: torch.device) -> Tensor:
+    mask = branches.visible
+    if window is not None:
+        new = len(branches.token_ids)
+        mask = mask & (branches.positions > branches.positions[-new:, None] - window)
+    return torch.from_numpy(mask).to(device)
+
+
+def _causal_mask(seen: int, new: int, window: int | None, device: torch.device) -> Tensor | None:
+    windowed = window is not None and seen + new > window
+    if new == 1 and not windowed:
+        return None
+    queries = torch.arange(seen, seen + new, device=device)[:, None]
+    keys = torch.arange(seen + new, device=device)[None, :]
+    mask = keys <= queries
+    return mask & (keys > queries - window) if windowed and window is not None else mask
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    key: Float[Tensor, "1 kv_heads tokens head_dim"],
+    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    attention_mask: Tensor | None,  # noqa: ARG001 - part of transformers' interface
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed_rows: PackedRows | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
+    """Attention of each row over its own cache, in the form ``AttentionInterface`` asks for.
+
+    Raises:
+        BackboneError: The model wants something of its attention that is not built.
+    """
+    if packed_rows is None:
+        raise BackboneError(
+            f"{type(module).__name__} did not hand on `{KEYWORD}` to its attention, or another "
+            "thread uses the model in the midst of a recommender's pass; hold `engine.model.lock`"
+        )
+    unsupported = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+    if unsupported or not getattr(module, "is_causal", True):
+        what = ", ".join(unsupported) or "attention in both directions"
+        raise BackboneError(
+            f"{type(module).__name__} uses {what}, which packed rows do not support"
+        )
+    stored = packed_rows.pool.layer(module, key[0])
+    packed_rows.writes.store(stored, key[0], value[0])
+    packed_rows.layers.add(module)
+    attend = _attend_batched if packed_rows.batched else _attend_row_by_row
+    return attend(packed_rows, query, stored, sliding_window, scaling, softcap), None
+
+
+def _attend_row_by_row(
+    packed: PackedRows,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    stored: KeyValues,
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Float[Tensor, "1 tokens heads head_dim"]:
+    """Each row attends to its own stretch of the pool, without a copy."""
+    outputs = []
+    first = 0
+    for row, (start, seen, count) in enumerate(
+        zip(packed.starts, packed.seen, packed.counts, strict=True)
+    ):
+        own = slice(start, start + seen + count)
+        keys, values = (buffer[own].transpose(0, 1)[None] for buffer in stored)
+        queries = query[:, :, first : first + count]
+        mask = packed.mask(row, window, query.device)
+        outputs.append(_attend(queries, keys, values, mask, scaling, softcap))
+        first += count
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _attend_batched(
+    packed: PackedRows,
+    query: Float[Tensor, "1 heads tokens head_dim"],
+    stored: KeyValues,
+    window: int | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Float[Tensor, "1 tokens heads head_dim"]:
+    """All rows in one call: the same number of kernels for any number of rows."""
+    padded = packed.padded(window, query.device)
+    shape = (len(packed.counts), padded.longest, query.shape[1], query.shape[3])
+    queries = query.new_zeros(shape)
+    queries[padded.row, padded.place] = query[0].transpose(0, 1)
+    keys, values = (buffer[padded.keys].transpose(1, 2) for buffer in stored)
+    attended = _attend(queries.transpose(1, 2), keys, values, padded.mask, scaling, softcap)
+    return attended.transpose(1, 2)[padded.row, padded.place][None]
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1
+        )
+    scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3)
+    scores = softcap * torch.tanh(scores * (scaling or query.shape[-1] ** -0.5) / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return weights @ value.repeat_interleave(groups, 1)
+
+
+# No mask function is registered under this name: transformers then builds no mask at all.
+AttentionInterface.register(IMPLEMENTATION, packed_attention)

@@ -1,0 +1,68 @@
+"""Guessed continuations, laid out as branches of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+
+class Guess(NamedTuple):
+    """A decision and what it forces, up to the next decision.
+
+    Attributes:
+        parent: The guess it continues, among those of the pass; -1 for none.
+        tokens: The token decided on and those without a choice behind it.
+        node: The node it leads to.
+    """
+
+    parent: int
+    tokens: tuple[int, ...]
+    node: int
+
+
+def branches(seen: int, new: Sequence[int], guesses: Sequence[Guess]) -> Branches:
+    """The tokens of a row with guesses behind them, each seeing only what it continues.
+
+    The last certain token is read, then the end of each guess.
+
+    Args:
+        seen: Tokens of the row that were fed before.
+        new: Tokens that are certain.
+        guesses: Guesses behind them.
+    """
+    certain = seen + len(new)
+    total = certain + sum(len(guess.tokens) for guess in guesses)
+    visible = np.zeros((total - seen, total), dtype=np.bool_)
+    visible[: len(new), :certain] = np.tri(len(new), certain, seen, dtype=np.bool_)
+    positions = np.arange(total)
+    ends, start = [certain - 1], certain
+    for guess in guesses:
+        parent, end = ends[1 + guess.parent], start + len(guess.tokens)
+        visible[start - seen : end - seen] = visible[parent - seen]
+        visible[start - seen : end - seen, start:end] = np.tri(end - start, dtype=np.bool_)
+        positions[start:end] = np.arange(end - start) + positions[parent] + 1
+        ends.append(end - 1)
+        start = end
+    tokens = [*new, *(token for guess in guesses for token in guess.tokens)]
+    return Branches(tokens, positions, visible, [end - seen for end in ends])
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """New tokens that continue one row in several ways at once; its cache then holds a tree.
+
+    Attributes:
+        token_ids: The new tokens, one branch after the other.
+        positions: Place in the text of every token of the row, those of the cache first.
+        visible: Which tokens of the row each new token follows, itself included.
+        read: Which of the new tokens are the ends whose scores are wanted.
+    """
+
+    token_ids: Sequence[int]
+    positions: Int64[np.ndarray, " seen+new"]
+    visible: Bool[np.ndarray, "new seen+new"]
+    read: Sequence[int]

@@ -1,0 +1,339 @@
+"""Packed rows: ragged rows side by side in one forward pass, with a key/value cache of our own.
+
+The tokens of all rows lie in one ``[1, tokens]`` input, so linear layers see no padding; only
+attention knows about rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name the PyTorch documentation uses
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from incatalog.errors import BackboneError
+from incatalog.model.backbone import base_model, output_rows
+from incatalog.packed.attention import IMPLEMENTATION, KEYWORD, PackedRows
+from incatalog.packed.branches import Branches, Guess, branches
+from incatalog.packed.cache import KeyValuePool, RowCache, Writes
+from incatalog.packed.products import LaidOutLayers
+
+_KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+# One a model, as it may be packed or wrapped more than once, each time for another thread.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_making = threading.Lock()
+
+
+class Readout:
+    """What the model says after the last token of each row, with as little output layer as needed.
+
+    Args:
+        hidden: Last hidden states, where the output layer is plain linear; else None.
+        logits: Scores over the vocabulary, where it is not.
+        head: The output layer.
+        weight: ``[vocab, hidden]`` rows of the output layer.
+        bias: ``[vocab]`` of the output layer, or None.
+    """
+
+    def __init__(
+        self,
+        hidden: Float[Tensor, "rows hidden"] | None,
+        logits: Float[Tensor, "rows vocab"] | None,
+        head: Callable[..., Tensor],
+        weight: Float[Tensor, "vocab hidden"],
+        bias: Float[Tensor, " vocab"] | None,
+    ) -> None:
+        self._hidden, self._logits = hidden, logits
+        self._head, self._weight, self._bias = head, weight, bias
+
+    def states(self, rows: Sequence[int]) -> Float[Tensor, "chosen hidden"]:
+        """The hidden states of some rows, from which the output layer makes the scores.
+
+        Raises:
+            BackboneError: The model transforms the scores of its output layer.
+        """
+        if self._hidden is None:
+            raise BackboneError(
+                "the model transforms the scores of its output layer, and retrieval needs the "
+                "states before it; choose another model"
+            )
+        return self._hidden[list(rows)]
+
+    @torch.no_grad()
+    def full(self, rows: Sequence[int]) -> Float[Tensor, "chosen vocab"]:
+        """Scores of the whole vocabulary for some rows, in float32."""
+        if self._hidden is None:
+            assert self._logits is not None
+            return self._logits[list(rows)].float()
+        scores: Tensor = self._head(self._hidden[list(rows)])
+        return scores.float()
+
+    @torch.no_grad()
+    def some(
+        self, rows: Sequence[int], tokens: Int[np.ndarray, " some"]
+    ) -> Float[Tensor, "chosen some"]:
+        """Scores of some tokens for some rows, in float32: only their rows are multiplied."""
+        if self._hidden is None:
+            assert self._logits is not None
+            columns = torch.as_tensor(tokens, dtype=torch.long, device=self._logits.device)
+            return self._logits[list(rows)][:, columns].float()
+        columns = torch.as_tensor(tokens, dtype=torch.long, device=self._weight.device)
+        bias = None if self._bias is None else self._bias[columns]
+        return F.linear(self._hidden[list(rows)], self._weight[columns], bias).float()
+
+
+class PackedModel:
+    """A causal LM that is fed packed rows; the model itself is left as it was between calls.
+
+    Several threads may feed rows of their own: one pass is computed at a time, whatever number of
+    objects of this class there are for the model. While it is, the model is not as it was, so
+    that another thread that uses the model itself, to generate as transformers does or to train,
+    has to hold the lock too.
+
+    Args:
+        model: Any transformers causal LM, also within a PEFT wrapper.
+        batched: Attend to all rows at once, padded, instead of one by one; None does so on
+            accelerators, where the number of kernels counts.
+        frozen: Nothing will change the weights: in float32 on a CPU the linear layers are computed
+            by copies of theirs that are laid out for it, which takes as much memory again.
+
+    Attributes:
+        model: The model.
+        device: Where it is.
+
+    Raises:
+        BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
+            has layers that packed rows do not support.
+    """
+
+    def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
+        self.model: Any = model
+        with self.lock:
+            self._configs = _configs(model)
+            _check_support(model, self._configs)
+            self._base = base_model(model)
+            self._head: nn.Module = _plain_model(model).get_output_embeddings()
+            self._weight, self._bias = output_rows(model)
+            self.device: torch.device = self._weight.device
+            self._parts: list[nn.Module] = list(model.modules())
+            self._linear = self._head_is_linear()
+            self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
+        self._batched = self.device.type != "cpu" if batched is None else batched
+        self._pool = KeyValuePool()
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while the model computes; the same for all that share the model."""
+        with _making:
+            return _locks.setdefault(_plain_model(self.model), threading.RLock())
+
+    @property
+    def pool(self) -> KeyValuePool:
+        """Where the rows keep what the model has said of them."""
+        return self._pool
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids the model knows."""
+        return len(self._weight)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        rows: Sequence[tuple[RowCache, Sequence[int]]],
+        guesses: Sequence[Sequence[Guess]] | None = None,
+    ) -> Readout:
+        """Feeds every row its new token ids (at least one each) and advances the caches.
+
+        Args:
+            rows: Cache and new tokens of each row.
+            guesses: What may follow in each row. The caches hold their tokens behind those of the
+                row, but do not count them; :meth:`RowCache.adopt` does, until the row is fed again.
+
+        Returns:
+            What the model says after the last new token of each row, then after each guess, row by
+            row.
+
+        Raises:
+            BackboneError: A layer of the model went round packed attention.
+        """
+        guessed = guesses or [()] * len(rows)
+        trees = [
+            branches(cache.length, new, own) if own else None
+            for (cache, new), own in zip(rows, guessed, strict=True)
+        ]
+        fed = [
+            new if tree is None else tree.token_ids
+            for (_, new), tree in zip(rows, trees, strict=True)
+        ]
+        read, ends, first = [], [], 0
+        for (_, new), tree, tokens in zip(rows, trees, fed, strict=True):
+            read.append(first + len(new) - 1)
+            ends += [] if tree is None else [first + end for end in tree.read[1:]]
+            first += len(tokens)
+        caches = [cache for cache, _ in rows]
+        readout = self._feed(caches, fed, read + ends, trees)
+        for cache, new in rows:
+            cache.advance(len(new))
+        return readout
+
+    @torch.no_grad()
+    def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
+        """Feeds every row its branches; scores are those of all wanted ends, row by row.
+
+        Raises:
+            BackboneError: A layer of the model went round packed attention.
+        """
+        trees = [tree for _, tree in rows]
+        fed = [tree.token_ids for tree in trees]
+        starts = np.cumsum([0, *map(len, fed)]).tolist()
+        read = [
+            start + end for start, tree in zip(starts, trees, strict=False) for end in tree.read
+        ]
+        readout = self._feed([cache for cache, _ in rows], fed, read, trees)
+        for (cache, _), tokens in zip(rows, fed, strict=True):
+            cache.advance(len(tokens))
+        return readout
+
+    def _feed(
+        self,
+        caches: Sequence[RowCache],
+        fed: Sequence[Sequence[int]],
+        read: Sequence[int],
+        trees: Sequence[Branches | None],
+    ) -> Readout:
+        """Feeds each row its tokens, plain or a tree; the caches are not advanced."""
+        with self.lock:
+            return self._feed_alone(caches, fed, read, trees)
+
+    def _feed_alone(
+        self,
+        caches: Sequence[RowCache],
+        fed: Sequence[Sequence[int]],
+        read: Sequence[int],
+        trees: Sequence[Branches | None],
+    ) -> Readout:
+        packed = self._packed_rows(caches, [len(tokens) for tokens in fed], trees)
+        tokens = [token for own in fed for token in own]
+        positions: list[int] = []
+        for cache, own, tree in zip(caches, fed, trees, strict=True):
+            plain = range(cache.length, cache.length + len(own))
+            positions += plain if tree is None else tree.positions[cache.length :].tolist()
+        wanted = torch.tensor(read, device=self.device)
+        inputs = {
+            "input_ids": torch.tensor([tokens], device=self.device),
+            "position_ids": torch.tensor([positions], device=self.device),
+            "use_cache": False,
+            KEYWORD: packed,
+        }
+        hidden = logits = None
+        before = [config._attn_implementation for config in self._configs]
+        # Adapters may have come since, but to go through all parts takes a while.
+        parts = self.model.modules() if self.model.training else self._parts
+        trained = [part for part in parts if part.training]
+        try:
+            self._enter(trained)
+            if self._linear:
+                hidden = self._base(**inputs).last_hidden_state[0, wanted]
+            else:
+                logits = self.model(**inputs, logits_to_keep=wanted).logits[0]
+        finally:
+            try:
+                self._leave(before, trained)
+            except BaseException:
+                # Ctrl-C has come here.
+                self._leave(before, trained)
+                raise
+        if len(packed.layers) != self._layers:
+            raise BackboneError(
+                f"{type(self.model).__name__} sent {len(packed.layers)} of {self._layers} layers "
+                "through its attention interface; packed rows need all of them"
+            )
+        head = self._laid_out.product(self._head)
+        return Readout(hidden, logits, head, self._weight, self._bias)
+
+    def _packed_rows(
+        self,
+        caches: Sequence[RowCache],
+        counts: Sequence[int],
+        trees: Sequence[Branches | None],
+    ) -> PackedRows:
+        """Makes room for the new tokens of all rows."""
+        for cache, count in zip(caches, counts, strict=True):
+            cache.reserve(self._pool, cache.length + count)
+        slots = [cache.new_slots(count) for cache, count in zip(caches, counts, strict=True)]
+        sources, targets = zip(*(cache.copies() for cache in caches), strict=True)
+        writes = Writes(
+            *(
+                torch.from_numpy(np.concatenate(places)).to(self.device)
+                for places in (slots, sources, targets)
+            )
+        )
+        return PackedRows(
+            self._pool,
+            writes,
+            tuple(cache.start for cache in caches),
+            tuple(cache.length for cache in caches),
+            tuple(counts),
+            self._batched,
+            tuple(trees),
+        )
+
+    @property
+    def _layers(self) -> int:
+        return int(self.model.config.get_text_config(decoder=True).num_hidden_layers)
+
+    @torch.no_grad()
+    def _head_is_linear(self) -> bool:
+        """Whether nothing, such as a scale or a cap, comes between output layer and scores."""
+        probe = torch.arange(min(16, len(self._weight)), device=self.device)[None]
+        expected = self.model(input_ids=probe, use_cache=False).logits
+        hidden = self._base(input_ids=probe, use_cache=False).last_hidden_state
+        # The very same product gives the very same bits; a scale or cap near 1 must not slip by.
+        return torch.equal(F.linear(hidden, self._weight, self._bias).float(), expected.float())
+
+    def _enter(self, trained: Sequence[nn.Module]) -> None:
+        """Changes the model to what packed rows need."""
+        for part in trained:
+            part.training = False
+        for config in self._configs:
+            config._attn_implementation = IMPLEMENTATION
+        self._laid_out.enter()
+
+    def _leave(self, before: Sequence[str | None], trained: Sequence[nn.Module]) -> None:
+        """Makes the model what it was; may be called more than once."""
+        self._laid_out.leave()
+        for config, implementation in zip(self._configs, before, strict=True):
+            config._attn_implementation = implementation
+        for part in trained:
+            part.training = True
+
+
+def _plain_model(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _configs(model: nn.Module) -> list[PretrainedConfig]:
+    """Every configuration object that a part of the model reads its attention's name from."""
+    found = (getattr(module, "config", None) for module in model.modules())
+    return list({id(c): c for c in found if isinstance(c, PretrainedConfig)}.values())
+
+
+def _check_support(model: nn.Module, configs: Sequence[PretrainedConfig]) -> None:
+    name = type(_plain_model(model)).__name__
+    if not _plain_model(model)._can_set_attn_implementation():
+        raise BackboneError(f"{name} does not take its attention from transformers' interface")
+    for config in configs:
+        other = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYER_TYPES
+        if other or getattr(config, "attention_chunk_size", None):
+            kinds = ", ".join(sorted(other)) or "chunked attention"
+            raise BackboneError(f"{name} has layers of type {kinds}, which packed rows do not know")

@@ -1,0 +1,90 @@
+"""Text and JSON from files: one way in, so that every reader takes the same and says the same."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from incatalog.errors import DataError
+
+
+def read_text(path: str | Path, *, otherwise: str = "") -> str:
+    """Reads a UTF-8 file, with or without byte order mark.
+
+    Args:
+        path: The file.
+        otherwise: Encoding of a file that is not UTF-8; empty refuses it.
+
+    Raises:
+        DataError: The file is missing, cannot be read, or is not UTF-8; names file and line.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError.at(path, "no such file") from error
+    except IsADirectoryError as error:
+        raise DataError.at(path, "is a folder; expected a file") from error
+    except OSError as error:
+        raise DataError.at(path, f"cannot be read ({error.strerror})") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if otherwise:
+            return content.removeprefix(codecs.BOM_UTF8).decode(otherwise)
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
+
+
+def parse_json(
+    path: str | Path, text: str | bytes, *, line: int | None = None, unique: bool = False
+) -> Any:
+    """Parses JSON.
+
+    Args:
+        path: Where it comes from, for the message.
+        text: The JSON.
+        line: Line of the file it stands on; None for a whole file.
+        unique: Whether an object may name a field once only.
+
+    Raises:
+        DataError: It is not JSON, nested too deeply, holds a number of thousands of digits, or,
+            if ``unique``, a field twice; names file and line.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=once if unique else None)
+    except json.JSONDecodeError as error:
+        where = error.lineno if line is None else line
+        raise DataError.at(path, f"not valid JSON: {error.msg}", line=where) from error
+    except UnicodeDecodeError as error:
+        raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
+    except RepeatedFieldError as error:
+        raise DataError.at(path, f"field {error} occurs twice; expected it once", line=line) from (
+            error
+        )
+    except RecursionError as error:
+        raise DataError.at(path, "not usable JSON: nested too deeply", line=line) from error
+    except ValueError as error:
+        # Python refuses to convert integers of more than 4,300 digits.
+        message = "not usable JSON: a number has too many digits"
+        raise DataError.at(path, message, line=line) from error
+
+
+class RepeatedFieldError(ValueError):
+    """A field stands twice in an object."""
+
+
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of some fields, as a hook of a JSON decoder.
+
+    Raises:
+        RepeatedFieldError: A field is there twice; names it.
+    """
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise RepeatedFieldError(repr(name))
+    return record

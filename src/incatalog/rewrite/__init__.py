@@ -1,0 +1,1 @@
+"""Learning other names of items."""

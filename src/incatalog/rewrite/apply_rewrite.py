@@ -1,0 +1,193 @@
+"""`incatalog rewrite apply`: paraphrases of every title, beside the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from incatalog.artifacts import atomic_path, open_run
+from incatalog.checksums import verify_checksums
+from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.documents import json_lines
+from incatalog.errors import ConfigError, DataError
+from incatalog.journal import Journal
+from incatalog.model.backbone import Backbone, load_backbone
+from incatalog.rewrite.rewrite_data import ROWS_FILE
+from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS
+from incatalog.rewrite.rows import rewrite_of
+from incatalog.rewrite.scoring import RewriteScoring
+from incatalog.rewrite.settings import RewriteApplyConfig
+
+PARAPHRASES_FILE = "paraphrases.jsonl"
+_MOST_PER_ITEM = 1000
+_UNFINISHED = "unfinished.jsonl"
+
+
+def apply_rewrite(config: RewriteApplyConfig) -> Path:
+    """Samples rewrites of every title and keeps those that are titles of their own.
+
+    Killed and started again with the same configuration, it goes on behind the last batch.
+
+    Returns:
+        The run folder with :data:`PARAPHRASES_FILE`: item id, title and paraphrases of each item;
+        the title itself is never replaced.
+
+    Raises:
+        ConfigError: A setting that cannot work.
+        DataError: The rows are missing, or those of another catalog.
+        ScorerError: A scorer cannot answer; the run goes on when it is started again.
+        ArtifactError: The run folder holds something else.
+    """
+    _check(config)
+    catalog = Catalog.load(config.data)
+    rows = _single_rows(config.rows / ROWS_FILE, catalog)
+    inputs: dict[str, str | Path] = {
+        "catalog": config.data / METAS,
+        "rows": config.rows / ROWS_FILE,
+    }
+    if config.scorers is not None:
+        inputs["scorers"] = config.scorers
+    run = open_run(config.out, "rewrite apply", config, inputs=inputs)
+    if run.finished:
+        return run.folder
+    backbone = load_backbone(config.model, device=config.device)
+    backbone.model.eval()
+    scoring = None
+    if config.scorers is not None:
+        scoring = RewriteScoring.load(config.scorers, config.device)
+    unfinished = Journal(run.folder / _UNFINISHED)
+    done = [line for batch in unfinished.records() for line in batch]
+    taken = {_key(title) for title in catalog.titles}
+    taken |= {_key(text) for line in done for text in line["paraphrases"]}
+    for start in range(len(done), len(rows), config.batch_size):
+        batch = rows[start : start + config.batch_size]
+        set_seed(config.seed + start)
+        sampled = _sample(config, backbone, batch)
+        kept = _kept(config, scoring, batch, sampled, taken)
+        ids = [item.item_id for item in catalog.items[start : start + config.batch_size]]
+        lines = [
+            {"item_id": item_id, "title": row["title"], "paraphrases": own}
+            for item_id, row, own in zip(ids, batch, kept, strict=True)
+        ]
+        unfinished.append(lines)
+        done += lines
+    with atomic_path(run.folder / PARAPHRASES_FILE) as partial, partial.open("w") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in done)
+    counts = [len(line["paraphrases"]) for line in done]
+    run.finish(items=len(done), paraphrases=sum(counts), without=counts.count(0))
+    unfinished.path.unlink(missing_ok=True)
+    return run.folder
+
+
+def _check(config: RewriteApplyConfig) -> None:
+    unknown = [name for name in config.reward if name not in REWRITE_REWARDS]
+    needs = [
+        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of "
+         f"{', '.join(REWRITE_REWARDS)}"),
+        ("user2item" in config.reward, "--reward user2item: is of histories, not of titles"),
+        (bool(config.reward) and config.scorers is None,
+         "--reward: nobody to score; add --scorers FILE"),
+        (min(config.per_item, config.batch_size, config.max_tokens) < 1,
+         "--per-item, --batch-size, --max-tokens: expected at least 1"),
+        (not 0.001 <= config.temperature <= 1000,
+         f"--temperature {config.temperature}: expected 0.001 to 1000"),
+        (config.per_item > _MOST_PER_ITEM,
+         f"--per-item {config.per_item}: expected at most {_MOST_PER_ITEM}"),
+        (not config.data.is_dir(), f"--data {config.data}: no such folder"),
+        (not (config.rows / ROWS_FILE).is_file(),
+         f"--rows {config.rows}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
+    ]  # fmt: skip
+    for wrong, message in needs:
+        if wrong:
+            raise ConfigError(message)
+
+
+def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
+    """The row of each item, in the order of the catalog."""
+    verify_checksums(path.parent, (path.name,))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for _, line in json_lines(path):
+        if line.get("kind") == "single":
+            found.setdefault(line["title"], []).append(line)
+    rows = []
+    for item in catalog.items:
+        if not found.get(item.title):
+            raise DataError.at(
+                path, f"has no row for item {item.item_id!r}; make it anew for this catalog"
+            )
+        # Items of one title have a row each.
+        rows.append(found[item.title].pop(0))
+    return rows
+
+
+@torch.no_grad()
+def _sample(
+    config: RewriteApplyConfig, backbone: Backbone, batch: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """Rewrites of each row, as the model writes them."""
+    tokenizer: Any = backbone.tokenizer
+    model: Any = backbone.model
+    prompts = [
+        tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
+        for row in batch
+    ]
+    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    width = max(map(len, ids))
+    fill = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    padded = torch.tensor([[fill] * (width - len(own)) + own for own in ids])
+    seen = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
+    written = model.generate(
+        input_ids=padded.to(model.device),
+        attention_mask=seen.to(model.device),
+        do_sample=True,
+        temperature=config.temperature,
+        top_k=0,
+        top_p=1.0,
+        num_return_sequences=config.per_item,
+        max_new_tokens=config.max_tokens,
+        pad_token_id=fill,
+    )[:, width:]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    per_item = config.per_item
+    return [texts[place : place + per_item] for place in range(0, len(texts), per_item)]
+
+
+def _kept(
+    config: RewriteApplyConfig,
+    scoring: RewriteScoring | None,
+    batch: Sequence[Mapping[str, Any]],
+    sampled: Sequence[Sequence[str]],
+    taken: set[str],
+) -> list[list[str]]:
+    """The rewrites that differ from all titles and from one another, and are good enough."""
+    kept: list[list[str]] = []
+    for row, texts in zip(batch, sampled, strict=True):
+        own: dict[str, str] = {}
+        for text in texts:
+            rewrite = rewrite_of(text)
+            key = _key(rewrite)
+            if rewrite and "\n" not in rewrite and key not in taken:
+                own.setdefault(key, rewrite)
+        found = list(own.values())
+        if scoring is not None and found:
+            columns = {name: [value] * len(found) for name, value in row.items()}
+            for name in config.reward:
+                rewards = scoring.rewards(name, found, columns)  # type: ignore[arg-type]
+                good = [reward is not None and reward >= config.least for reward in rewards]
+                found = [text for text, fits in zip(found, good, strict=True) if fits]
+                columns = {k: v[: len(found)] for k, v in columns.items()}
+                if not found:
+                    break
+        kept.append(found)
+        # What is a paraphrase of one item is none of another.
+        taken |= {_key(text) for text in found}
+    return kept
+
+
+def _key(title: str) -> str:
+    return " ".join(title.casefold().split())

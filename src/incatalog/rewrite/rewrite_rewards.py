@@ -1,0 +1,277 @@
+"""Rewards of rewritten titles: pure functions of texts and of what scorers say about them.
+
+The definitions are those published with RecLM (arXiv 2505.03336 and its code). A rewrite of a
+single item is judged by the first four, the rewrites of a user's history by the last one; where a
+reward does not apply it is None, which trainers leave out of the sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from incatalog.errors import ConfigError
+
+RewriteReward = Literal["average_ppl", "length", "discriminative", "item2item", "user2item"]
+REWRITE_REWARDS: tuple[str, ...] = get_args(RewriteReward)
+
+LETTERS = "ABCD"
+_PPL_SCALE = 0.02
+_RANK_SCALE = 2000
+
+Rewards = list[float | None]
+
+
+@dataclass(frozen=True)
+class SingleRow:
+    """One item whose title is rewritten.
+
+    Attributes:
+        title: The title.
+        description: What else is known of the item.
+        category: The category it is best known by; empty for none.
+        distractors: Titles of the three items that are most like it.
+        neighbours: Item rows of its ten nearest neighbours, nearest first.
+        prompt: The recommendation prompt it would be the answer to.
+        domain: Which catalog it comes from.
+    """
+
+    title: str
+    description: str
+    category: str
+    distractors: tuple[str, ...]
+    neighbours: tuple[int, ...]
+    prompt: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """A history whose titles are rewritten.
+
+    Attributes:
+        titles: Titles of the history, oldest first.
+        target: Item row of the item that came next.
+        domain: Which catalog it comes from.
+    """
+
+    titles: tuple[str, ...]
+    target: int
+    domain: str
+
+
+Row = SingleRow | GroupRow
+
+
+class Perplexity(Protocol):
+    """Says how unexpected a text is behind another."""
+
+    def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+        """Perplexity of each text behind its prompt, per token."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts the tokens of texts."""
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        ...
+
+
+class Judge(Protocol):
+    """Chooses among options."""
+
+    def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
+        """Which option of each question is chosen; -1 where the judge names none of them."""
+        ...
+
+
+class Retriever(Protocol):
+    """Compares texts with the items of a catalog."""
+
+    def similarities(self, texts: Sequence[str]) -> Float[np.ndarray, "texts items"]:
+        """How alike each text and each item are; larger is more alike."""
+        ...
+
+
+def average_ppl(rows: Sequence[Row], rewrites: Sequence[str], scorer: Perplexity) -> Rewards:
+    """``exp(-0.02 ppl)`` of a rewritten title in the prompt that it would answer.
+
+    A rewrite without a word is no title: it gets 0, the limit of the least expected ones.
+    """
+
+    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
+        found = [0.0] * len(texts)
+        said = [place for place, text in enumerate(texts) if text]
+        prompts = [singles[place].prompt for place in said]
+        ppls = scorer.perplexities(prompts, [texts[place] for place in said])
+        for place, ppl in zip(said, ppls, strict=True):
+            found[place] = ppl_reward(ppl)
+        return found
+
+    return _of_singles(rows, rewrites, rewards)
+
+
+def length(rows: Sequence[Row], rewrites: Sequence[str], scorer: TokenCounter) -> Rewards:
+    """``1 / (1 + (tokens out / tokens in)^2)``: the shorter, the better."""
+
+    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
+        before = scorer.token_counts([single.title for single in singles])
+        after = scorer.token_counts(texts)
+        return [length_reward(out, given) for out, given in zip(after, before, strict=True)]
+
+    return _of_singles(rows, rewrites, rewards)
+
+
+def discriminative(
+    rows: Sequence[Row], rewrites: Sequence[str], scorer: Judge, seed: int = 0
+) -> Rewards:
+    """1 if a judge finds the original by its rewrite among four shuffled titles, else 0.
+
+    The order of the options depends on the seed and the titles alone, so that a row is asked about
+    in the same way every time.
+    """
+
+    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
+        orders = [_shuffled(single, seed) for single in singles]
+        options = [
+            [(single.title, *single.distractors)[place] for place in order]
+            for single, order in zip(singles, orders, strict=True)
+        ]
+        chosen = scorer.choices([judge_question(text) for text in texts], options)
+        return [
+            float(choice >= 0 and order[choice] == 0)
+            for choice, order in zip(chosen, orders, strict=True)
+        ]
+
+    return _of_singles(rows, rewrites, rewards)
+
+
+def item2item(rows: Sequence[Row], rewrites: Sequence[str], scorer: Retriever) -> Rewards:
+    """How far a rewrite keeps the order of the original's neighbours, from 0 to 1."""
+
+    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
+        similar = scorer.similarities(texts)
+        return [
+            order_reward(alike[list(single.neighbours)])
+            for single, alike in zip(singles, similar, strict=True)
+        ]
+
+    return _of_singles(rows, rewrites, rewards)
+
+
+def user2item(rows: Sequence[Row], rewrites: Sequence[str], scorer: Retriever) -> Rewards:
+    """``exp(-(rank - 1) / 2000)`` of the next item, retrieved by the rewritten history.
+
+    Items that are as much alike as the next one stand before it.
+    """
+    places = [place for place, row in enumerate(rows) if isinstance(row, GroupRow)]
+    found: Rewards = [None] * len(rows)
+    if not places:
+        return found
+    similar = scorer.similarities([rewrites[place] for place in places])
+    for place, alike in zip(places, similar, strict=True):
+        row = rows[place]
+        assert isinstance(row, GroupRow)
+        rank = int((alike >= alike[row.target]).sum())
+        found[place] = rank_reward(rank)
+    return found
+
+
+def ppl_reward(ppl: float) -> float:
+    """``exp(-0.02 ppl)``; 1 would be a text that could not have been another.
+
+    Raises:
+        ConfigError: The perplexity is below 1 or not a number, so it is none.
+    """
+    if not ppl >= 1 - 1e-6:
+        raise ConfigError(f"perplexity: found {ppl}; expected a number from 1 on")
+    return math.exp(-_PPL_SCALE * ppl)
+
+
+def length_reward(tokens_out: int, tokens_in: int) -> float:
+    """``1 / (1 + (out / in)^2)``.
+
+    Raises:
+        ConfigError: The title has no token.
+    """
+    if tokens_in < 1:
+        raise ConfigError(f"title: found {tokens_in} tokens; expected at least 1")
+    return 1 / (1 + (tokens_out / tokens_in) ** 2)
+
+
+def order_reward(similarities: Float[np.ndarray, " neighbours"]) -> float:
+    """Spearman's correlation between the given order and that by similarity, mapped to [0, 1].
+
+    Neighbours that are equally alike share the mean of their ranks.
+
+    Raises:
+        ConfigError: There are fewer than two neighbours to order.
+    """
+    count = len(similarities)
+    if count < 2:
+        raise ConfigError(f"neighbours: found {count}; expected at least 2 to have an order")
+    given = np.arange(1, count + 1, dtype=np.float64)
+    found = _mean_ranks(-similarities.astype(np.float64))
+    spread = found.std() * given.std()
+    if spread == 0:
+        # All are equally alike: the rewrite says nothing about their order.
+        return 0.5
+    correlation = float(((found - found.mean()) * (given - given.mean())).mean() / spread)
+    return (correlation + 1) / 2
+
+
+def rank_reward(rank: int) -> float:
+    """``exp(-(rank - 1) / 2000)``.
+
+    Raises:
+        ConfigError: Ranks begin at 1.
+    """
+    if rank < 1:
+        raise ConfigError(f"rank: found {rank}; expected at least 1")
+    return math.exp(-(rank - 1) / _RANK_SCALE)
+
+
+def judge_question(rewrite: str) -> str:
+    """What a judge is asked about a rewrite; the options follow."""
+    return f"Which of these items is meant by “{rewrite}”?"
+
+
+def _of_singles(rows: Sequence[Row], rewrites: Sequence[str], rewards: _Rewarding) -> Rewards:
+    """Rewards of the rows of single items, None for the others; one call of the scorer."""
+    if len(rows) != len(rewrites):
+        raise ConfigError(f"rewrites: {len(rewrites)} of {len(rows)} rows; expected one a row")
+    places = [place for place, row in enumerate(rows) if isinstance(row, SingleRow)]
+    found: Rewards = [None] * len(rows)
+    if places:
+        singles = [row for row in rows if isinstance(row, SingleRow)]
+        given = rewards(singles, [rewrites[place] for place in places])
+        for place, reward in zip(places, given, strict=True):
+            found[place] = reward
+    return found
+
+
+class _Rewarding(Protocol):
+    def __call__(self, singles: Sequence[SingleRow], texts: Sequence[str], /) -> list[float]: ...
+
+
+def _shuffled(row: SingleRow, seed: int) -> list[int]:
+    """The order of the options: which of (title, distractors) stands at each letter."""
+    key = [seed, *"\n".join((row.title, *row.distractors)).encode()]
+    options = 1 + len(row.distractors)
+    order: list[int] = np.random.default_rng(key).permutation(options).tolist()
+    return order
+
+
+def _mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Rank of each value from 1, equal ones at the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: np.ndarray = (ends - (counts - 1) / 2)[inverse]
+    return ranks

@@ -1,0 +1,117 @@
+"""Rows of the rewriting data set: what is asked, and the columns that the rewards read.
+
+ms-swift reads ``messages`` and hands the other columns to the rewards; TRL calls the same messages
+``prompt``. Every row has every column, empty where it is of the other kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from incatalog.errors import DataError
+from incatalog.rewrite.rewrite_rewards import GroupRow, Row, SingleRow
+
+_SINGLE = (
+    "Rewrite the title of this item so that it is short, natural, and still tells which item is "
+    "meant. Answer with the new title only.\n\nTitle: {title}\nCategory: {category}\n"
+    "Description: {description}"
+)
+_GROUP = (
+    "Rewrite the titles of these items, one a line, in the same order, so that they are short and "
+    "natural, and still tell which items are meant. Answer with the new titles only.\n\n{titles}"
+)
+_DESCRIPTION = 400
+_QUOTES = "\"'“”‘’`*"
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as a line of the file."""
+    if isinstance(row, SingleRow):
+        content = _SINGLE.format(
+            title=row.title,
+            category=row.category or "unknown",
+            description=row.description[:_DESCRIPTION] or "unknown",
+        )
+        columns: dict[str, Any] = {
+            "kind": "single",
+            "title": row.title,
+            "description": row.description,
+            "category": row.category,
+            "distractors": list(row.distractors),
+            "neighbours": list(row.neighbours),
+            "recommendation_prompt": row.prompt,
+            "titles": [],
+            "target": -1,
+        }
+    else:
+        content = _GROUP.format(titles="\n".join(row.titles))
+        columns = {
+            "kind": "group",
+            "title": "",
+            "description": "",
+            "category": "",
+            "distractors": [],
+            "neighbours": [],
+            "recommendation_prompt": "",
+            "titles": list(row.titles),
+            "target": row.target,
+        }
+    return {"messages": [{"role": "user", "content": content}], **columns, "domain": row.domain}
+
+
+def row_of(columns: Mapping[str, Any]) -> Row:
+    """A line of the file as a row.
+
+    Raises:
+        DataError: A column is missing, or the kind is unknown.
+    """
+    try:
+        if columns["kind"] == "single":
+            return SingleRow(
+                columns["title"],
+                columns["description"],
+                columns["category"],
+                tuple(columns["distractors"]),
+                tuple(columns["neighbours"]),
+                columns["recommendation_prompt"],
+                columns["domain"],
+            )
+        if columns["kind"] == "group":
+            return GroupRow(tuple(columns["titles"]), int(columns["target"]), columns["domain"])
+    except KeyError as error:
+        raise DataError(
+            f"rewriting data: no column {error}; make the file with `incatalog rewrite data`"
+        ) from error
+    raise DataError(f"rewriting data: found kind {columns['kind']!r}; expected 'single' or 'group'")
+
+
+def rows_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[Row]:
+    """Columns of several lines, as trainers hand them to rewards, as rows.
+
+    Raises:
+        DataError: A column is missing, or the kind is unknown.
+    """
+    lists = {
+        name: values
+        for name, values in columns.items()
+        if isinstance(values, Sequence) and len(values) == count
+    }
+    return [
+        row_of({name: values[number] for name, values in lists.items()}) for number in range(count)
+    ]
+
+
+def rewrite_of(completion: Any) -> str:
+    """The rewrite that a completion holds.
+
+    Args:
+        completion: Text, or the messages of a conversation, as trainers hand it to rewards.
+
+    Returns:
+        Its lines that say something, without quotes around them; several for a history.
+    """
+    if not isinstance(completion, str):
+        completion = completion[-1]["content"]
+    lines = (line.strip().strip(_QUOTES).strip() for line in completion.splitlines())
+    return "\n".join(line for line in lines if line)

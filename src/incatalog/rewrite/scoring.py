@@ -1,0 +1,179 @@
+"""All rewards of rewritten titles together, with the scorers that a YAML file names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from incatalog.data.vectors import load_vectors
+from incatalog.devices import resolve_device
+from incatalog.embedding.encoders import load_encoder
+from incatalog.errors import ConfigError, DataError
+from incatalog.reading import read_text
+from incatalog.rewrite import rewrite_rewards
+from incatalog.rewrite.endpoint import (
+    EndpointJudge,
+    EndpointPerplexity,
+    EndpointRetriever,
+    EndpointSettings,
+)
+from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS, Rewards, RewriteReward
+from incatalog.rewrite.rows import rewrite_of, rows_of
+from incatalog.rewrite.scorers import LocalModel, LocalRetriever
+
+_PARTS = ("perplexity", "tokens", "judge", "retrieval")
+_ENDPOINT = ("urls", "model", "key_variable", "tries", "timeout", "pause", "parallel")
+
+
+class RewriteScoring:
+    """Rewards completions by the scorers of a configuration; each is loaded when it is needed.
+
+    Args:
+        settings: Contents of the YAML file; see `docs/rewrite.md`.
+        device: Device of the models that run in this process.
+
+    Raises:
+        ConfigError: A part or a setting is unknown.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], device: str = "auto") -> None:
+        unknown = set(settings) - {*_PARTS, "seed"}
+        if unknown:
+            raise ConfigError(
+                f"scorers: no part {sorted(unknown)[0]!r}; expected {', '.join(_PARTS)}, seed"
+            )
+        self._settings = dict(settings)
+        self._device = resolve_device(device)
+        self._seed = int(settings.get("seed", 0))
+        self._models: dict[str, LocalModel] = {}
+        self._scorers: dict[str, Any] = {}
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> RewriteScoring:
+        """Reads a YAML file.
+
+        Raises:
+            ConfigError: It is missing or of another form.
+        """
+        try:
+            settings = yaml.safe_load(read_text(path))
+        except (DataError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"--scorers {path}: not a readable YAML file") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"--scorers {path}: expected settings by part: {', '.join(_PARTS)}")
+        return cls(settings, device)
+
+    def rewards(
+        self, name: RewriteReward, completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+    ) -> Rewards:
+        """One reward of several completions, None where it does not apply.
+
+        Args:
+            name: Which reward.
+            completions: Texts, or messages, as trainers hand them to rewards.
+            columns: Columns of the data set, one entry a completion.
+
+        Raises:
+            ConfigError: The reward's scorer is not named, or is misnamed.
+            DataError: A column is missing.
+            ScorerError: A scorer cannot answer.
+        """
+        rows = rows_of(columns, len(completions))
+        rewrites = [rewrite_of(completion) for completion in completions]
+        if name == "average_ppl":
+            return rewrite_rewards.average_ppl(rows, rewrites, self._scorer("perplexity"))
+        if name == "length":
+            return rewrite_rewards.length(rows, rewrites, self._scorer("tokens"))
+        if name == "discriminative":
+            judge = self._scorer("judge")
+            return rewrite_rewards.discriminative(rows, rewrites, judge, self._seed)
+        if name == "item2item":
+            return rewrite_rewards.item2item(rows, rewrites, self._scorer("retrieval"))
+        if name == "user2item":
+            return rewrite_rewards.user2item(rows, rewrites, self._scorer("retrieval"))
+        raise ConfigError(f"reward {name!r}: expected one of {', '.join(REWRITE_REWARDS)}")
+
+    def function(self, name: RewriteReward) -> Callable[..., Rewards]:
+        """A reward in the form that TRL's trainers take."""
+
+        def reward(completions: Sequence[Any], **columns: Any) -> Rewards:
+            return self.rewards(name, completions, columns)
+
+        reward.__name__ = name
+        return reward
+
+    def _scorer(self, part: str) -> Any:
+        if part not in self._scorers:
+            found = self._settings.get(part)
+            if not isinstance(found, Mapping):
+                raise ConfigError(
+                    f"scorers: the reward needs the part {part!r}, and the file names none"
+                )
+            self._scorers[part] = self._made(part, found)
+        return self._scorers[part]
+
+    def _made(self, part: str, settings: Mapping[str, Any]) -> Any:
+        if "urls" in settings and part != "tokens":
+            if part == "retrieval":
+                others = {k: v for k, v in settings.items() if k != "vectors"}
+                return EndpointRetriever(_endpoint(part, others), _vectors(settings))
+            kind = EndpointPerplexity if part == "perplexity" else EndpointJudge
+            return kind(_endpoint(part, settings))
+        if part == "retrieval":
+            _check_known(part, settings, ("encoder", "vectors"))
+            encoder = load_encoder(
+                "sentence",
+                str(_required(part, settings, "encoder")),
+                self._device,
+                max_tokens=128,
+                dtype=torch.float32,
+            )
+            return LocalRetriever(encoder.encode, _vectors(settings))
+        _check_known(part, settings, ("model",))
+        name = str(_required(part, settings, "model"))
+        if name not in self._models:
+            from incatalog.model.backbone import load_backbone
+
+            backbone = load_backbone(name, device=str(self._device))
+            backbone.model.eval()
+            self._models[name] = LocalModel(backbone)
+        return self._models[name]
+
+
+def _endpoint(part: str, settings: Mapping[str, Any]) -> EndpointSettings:
+    _check_known(part, settings, _ENDPOINT)
+    given = {k: v for k, v in settings.items() if k not in ("urls", "key_variable")}
+    variable = settings.get("key_variable")
+    if variable is not None and variable not in os.environ:
+        raise ConfigError(
+            f"scorers: {part}: the environment has no {variable} to take the key from"
+        )
+    key = os.environ[variable] if variable is not None else ""
+    urls = settings["urls"]
+    try:
+        return EndpointSettings(tuple(urls), key=key, **{"model": "", **given})
+    except TypeError as error:
+        raise ConfigError(f"scorers: {part}: {error}") from error
+
+
+def _vectors(settings: Mapping[str, Any]) -> Any:
+    return load_vectors(str(_required("retrieval", settings, "vectors")))
+
+
+def _required(part: str, settings: Mapping[str, Any], name: str) -> Any:
+    if name not in settings:
+        raise ConfigError(f"scorers: {part}: expected {name!r}")
+    return settings[name]
+
+
+def _check_known(part: str, settings: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = set(settings) - set(known)
+    if unknown:
+        raise ConfigError(
+            f"scorers: {part}: no setting {sorted(unknown)[0]!r}; expected {', '.join(known)}"
+        )

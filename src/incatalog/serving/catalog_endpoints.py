@@ -1,0 +1,187 @@
+"""Catalogs over HTTP: what is in them, and changes while they are in use."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Request
+
+from incatalog.data.catalog import Catalog, Item
+from incatalog.serving.catalogs import Domain, Version
+from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
+from incatalog.serving.schemas import (
+    CatalogInfo,
+    CatalogItem,
+    CatalogPage,
+    Catalogs,
+    Changed,
+    ItemSwitch,
+    NewCatalogItems,
+    Removal,
+)
+from incatalog.serving.store import NewItem
+
+_MOST_LISTED = 1000
+
+
+class CatalogEndpoints:
+    """Lists, searches and changes catalogs.
+
+    Args:
+        domains: Catalogs by their names.
+    """
+
+    def __init__(self, domains: Mapping[str, Domain]) -> None:
+        self._domains = domains
+        self._searches: dict[str, tuple[Version, TitleSearch]] = {}
+
+    def add_to(self, app: FastAPI) -> None:
+        """Adds the endpoints to an application."""
+        items_path = "/v1/catalogs/{domain}/items"
+
+        @app.get("/v1/catalogs", responses=PROBLEMS)
+        async def catalogs() -> Catalogs:
+            """All catalogs."""
+            return Catalogs(catalogs=[_info(domain) for domain in self._domains.values()])
+
+        @app.get("/v1/catalogs/{domain}", responses=PROBLEMS)
+        async def catalog(domain: str) -> CatalogInfo:
+            """A catalog as it stands."""
+            return _info(find_domain(self._domains, domain))
+
+        @app.get(items_path, responses=PROBLEMS)
+        async def items(
+            domain: str,
+            query: Annotated[str, Query(max_length=200)] = "",
+            category: Annotated[str, Query(max_length=512)] = "",
+            limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = 20,
+            offset: Annotated[int, Query(ge=0, le=1 << 31)] = 0,
+        ) -> CatalogPage:
+            """Items of a catalog whose titles hold the words of a query; all without one."""
+            found = find_domain(self._domains, domain)
+            version = found.version
+            rows = await asyncio.to_thread(self._search, found, version, query)
+            if category:
+                members = set(version.catalog.category_rows(category).tolist())
+                rows = [row for row in rows if row in members]
+            shown = [_item(version, row) for row in rows[offset : offset + limit]]
+            return CatalogPage(domain=domain, version=version.number, total=len(rows), items=shown)
+
+        @app.get(items_path + "/{item_id:path}", responses=PROBLEMS)
+        async def item(domain: str, item_id: str) -> CatalogItem:
+            """One item."""
+            version = find_domain(self._domains, domain).version
+            _check_item(version, item_id)
+            return _item(version, version.catalog.row(item_id))
+
+        @app.post(items_path, responses=PROBLEMS)
+        async def add(domain: str, body: NewCatalogItems, request: Request) -> Changed:
+            """Adds items, or puts them in the place of those with their ids."""
+            _check_admin(request)
+            new = [
+                NewItem(
+                    Item(one.id, one.title, one.description, tuple(dict.fromkeys(one.categories))),
+                    None if one.codes is None else tuple(one.codes),
+                    None if one.vector is None else tuple(one.vector),
+                )
+                for one in body.items
+            ]
+            return _changed(domain, await find_domain(self._domains, domain).put(new))
+
+        @app.post(items_path + "/remove", responses=PROBLEMS)
+        async def remove_several(domain: str, body: Removal, request: Request) -> Changed:
+            """Removes several items at once."""
+            _check_admin(request)
+            found = find_domain(self._domains, domain)
+            for item_id in body.ids:
+                _check_item(found.version, item_id)
+            return _changed(domain, await found.remove(body.ids))
+
+        @app.delete(items_path + "/{item_id:path}", responses=PROBLEMS)
+        async def remove(domain: str, item_id: str, request: Request) -> Changed:
+            """Removes an item."""
+            _check_admin(request)
+            found = find_domain(self._domains, domain)
+            _check_item(found.version, item_id)
+            return _changed(domain, await found.remove([item_id]))
+
+        @app.patch(items_path + "/{item_id:path}", responses=PROBLEMS)
+        async def switch(domain: str, item_id: str, body: ItemSwitch, request: Request) -> Changed:
+            """Lets an item be recommended, or not any longer."""
+            _check_admin(request)
+            found = find_domain(self._domains, domain)
+            _check_item(found.version, item_id)
+            return _changed(domain, await found.enable(item_id, enabled=body.enabled))
+
+    def _search(self, domain: Domain, version: Version, query: str) -> list[int]:
+        known = self._searches.get(domain.name)
+        if known is None or known[0] is not version:
+            known = self._searches[domain.name] = (version, TitleSearch(version.catalog))
+        return known[1].rows(query)
+
+
+def _changed(domain: str, version: Version) -> Changed:
+    return Changed(domain=domain, version=version.number)
+
+
+def _info(domain: Domain) -> CatalogInfo:
+    version = domain.version
+    return CatalogInfo(
+        domain=domain.name,
+        version=version.number,
+        items=version.catalog.num_live,
+        categories=list(version.catalog.categories),
+    )
+
+
+def _item(version: Version, row: int) -> CatalogItem:
+    item = version.catalog.item(row)
+    return CatalogItem(
+        id=item.item_id,
+        title=item.title,
+        categories=list(item.categories),
+        description=item.description,
+        enabled=row not in version.recommender.disabled,
+    )
+
+
+def _check_item(version: Version, item_id: str) -> None:
+    if not version.catalog.has(item_id):
+        raise ApiError(404, "item: no item of this id in the catalog", param="id", code="not_found")
+
+
+def _check_admin(request: Request) -> None:
+    if not request.state.key.admin:
+        raise ApiError(403, "this key may not change catalogs", code="not_admin")
+
+
+class TitleSearch:
+    """Items whose titles hold all words of a query, however they are accented or capitalised.
+
+    Args:
+        catalog: The items.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._rows = [row for row in range(len(catalog)) if row not in catalog.vacant]
+        self._titles = [folded(catalog.items[row].title) for row in self._rows]
+
+    def rows(self, query: str) -> list[int]:
+        """Rows of the items that match: those that begin with the query first, then by row."""
+        words = folded(query).split()
+        whole = " ".join(words)
+        found = [
+            (not title.startswith(whole), f" {whole}" not in f" {title}", row)
+            for row, title in zip(self._rows, self._titles, strict=True)
+            if all(word in title for word in words)
+        ]
+        return [row for *_, row in sorted(found)]
+
+
+def folded(text: str) -> str:
+    """Text without accents and capitals."""
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()

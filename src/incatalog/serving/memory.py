@@ -1,0 +1,88 @@
+"""A process that serves for months: it takes little memory at its start and gives back what it can.
+
+All of it is of the whole process, so that only `incatalog serve` does it, at its start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+# Of glibc's malloc.h. Once one is set, they no longer grow with what the process has freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_LARGE = 1 << 20
+_LEFT_OUT = ("is_scipy_available", "is_sklearn_available")
+
+
+def give_memory_back() -> None:
+    """Has large blocks given back to the system when they are freed, and threads share arenas.
+
+    By default glibc keeps an arena for each thread and, once a block of some megabytes was freed,
+    every later one of its size: what the busiest second took stays taken. Other C libraries are
+    left alone.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for setting, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, 2)):
+        mallopt(setting, value)
+
+
+def import_lean() -> None:
+    """Imports transformers as where scikit-learn and scipy are not installed.
+
+    It would import them, and with them pandas and pyarrow, for a setting of assisted generation and
+    the losses of object detection, which the service has no use for: 140 MB and two seconds.
+    """
+    from transformers import utils
+
+    installed = {name: getattr(utils, name) for name in _LEFT_OUT}
+    try:
+        for name in _LEFT_OUT:
+            setattr(utils, name, lambda: False)
+        from transformers import modeling_utils  # noqa: F401
+        from transformers.generation import candidate_generator  # noqa: F401
+    finally:
+        for name, function in installed.items():
+            setattr(utils, name, function)
+
+
+@contextlib.contextmanager
+def compiled_elsewhere() -> Iterator[None]:
+    """Has what decoding compiles compiled beside the block, in a process of its own.
+
+    This one finds it on the disk then. A compiler leaves 80 MB behind, and the first question would
+    wait for it. Where the disk cannot be written to, it is compiled at its first use as ever.
+    """
+    if find_spec("numba") is None:
+        yield
+        return
+    code = f"from {__name__} import compile_kernels; compile_kernels()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as compiling:
+        try:
+            yield
+        except BaseException:
+            compiling.kill()
+            raise
+
+
+def compile_kernels() -> None:
+    """Takes each kind of step in spans once."""
+    import numpy as np
+
+    from incatalog.constraint.spans import SpanBatch
+    from incatalog.trie.trie import ItemTrie
+
+    spans = SpanBatch(ItemTrie.build([[4, 5], [4, 6]]), 1)
+    slots = np.array([spans.join()])
+    spans.open(slots)
+    spans.choose(spans.allowed(slots), np.array([0]))

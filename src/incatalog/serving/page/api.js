@@ -1,0 +1,77 @@
+// The service, as the page talks to it.
+
+const STORED_KEY = "incatalog-key";
+
+export const key = {
+  get: () => sessionStorage.getItem(STORED_KEY) ?? "",
+  set: (value) => sessionStorage.setItem(STORED_KEY, value),
+  forget: () => sessionStorage.removeItem(STORED_KEY),
+};
+
+// An answer that is none. `wait` is in seconds, where the service says when to come back.
+export class Problem extends Error {
+  constructor(message, { status = 0, wait = null } = {}) {
+    super(message);
+    this.status = status;
+    this.wait = wait;
+  }
+}
+
+async function send(path, options = {}) {
+  const headers = { ...options.headers };
+  if (key.get()) headers.Authorization = `Bearer ${key.get()}`;
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The service cannot be reached. Is it running?");
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  const wait = Number(response.headers.get("Retry-After")) || null;
+  const message = body.error?.message ?? `The service answered with status ${response.status}.`;
+  throw new Problem(message, { status: response.status, wait });
+}
+
+async function get(path) {
+  return (await send(path)).json();
+}
+
+export const models = () => get("/v1/models");
+export const catalogs = async () => (await get("/v1/catalogs")).catalogs;
+
+export function search(domain, query, limit = 8) {
+  const asked = new URLSearchParams({ query, limit });
+  return get(`/v1/catalogs/${encodeURIComponent(domain)}/items?${asked}`);
+}
+
+// The chunks of an answer as they come.
+export async function* chat(body, signal) {
+  const response = await send("/v1/chat/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...body, stream: true }),
+    signal,
+  });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    while (true) {
+      const { value, done } = await reader.read();
+      if (done) throw new Problem("The answer was cut off.");
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line === "data: [DONE]") return;
+        if (!line.startsWith("data: ")) continue;
+        const chunk = JSON.parse(line.slice(6));
+        if (chunk.error) throw new Problem(chunk.error.message);
+        yield chunk;
+      }
+    }
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof Problem) throw error;
+    throw new Problem("The answer was cut off.");
+  }
+}

@@ -1,0 +1,370 @@
+"""Bodies of requests and answers, in the form of OpenAI's API with fields of our own beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from incatalog.data.fields import id_problem
+
+Id = Annotated[str, Field(min_length=1, max_length=512)]
+# Fails at the first wrong entry: a list of a million of them would be a million error records.
+Ids = Annotated[list[Id], Field(fail_fast=True)]
+Names = Annotated[list[Annotated[str, Field(max_length=512)]], Field(fail_fast=True)]
+
+
+def _nameable(item_id: str) -> str:
+    """Refuses an id that no path could name, so that its item could never be removed."""
+    problem = id_problem(item_id)
+    if problem:
+        raise PydanticCustomError("id", problem)
+    return item_id
+
+
+# Which of two forms a value has; told apart by them, what is wrong with it is told of that form.
+TEXT, LIST = "[text]", "[list]"
+# A value that says that a field is not used.
+_Empty = Annotated[list[Any], Field(max_length=0)]
+_Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+def _form(value: Any) -> str | None:
+    return TEXT if isinstance(value, str) else LIST if isinstance(value, list) else None
+
+
+def _one_of_two(kinds: str) -> Discriminator:
+    return Discriminator(
+        _form, custom_error_type="two_forms", custom_error_message=f"Expected text or {kinds}"
+    )
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class TextPart(_Body):
+    """A part of a message; nothing but text is understood."""
+
+    type: Literal["text"]
+    text: str
+    prompt_cache_breakpoint: Any = None
+
+
+class NamedItem(BaseModel):
+    """An item that an earlier answer named, so that the model sees it as one."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    id: Id
+    start: int = Field(ge=0, description="Where its title starts in the content, in characters.")
+    end: int = Field(ge=0, description="Where it ends.")
+
+
+class ChatMessage(_Body):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[
+        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Field(fail_fast=True), Tag(LIST)],
+        _one_of_two("a list of parts"),
+    ]
+    name: str | None = None
+    items: Annotated[list[NamedItem], Field(fail_fast=True)] | None = Field(
+        None, description="The `items` of an answer, sent back with it. Not in OpenAI's API."
+    )
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    # As OpenAI's client prints an answer that has none of them.
+    audio: None = None
+    function_call: None = None
+    tool_calls: _Empty | None = None
+
+    @property
+    def text(self) -> str:
+        """What is said."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(_Body):
+    """What a stream tells besides the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class ItemQuestion(_Body):
+    """What recommendations are about; none of it is in OpenAI's API."""
+
+    domain: str | None = Field(
+        None, max_length=64, description="Catalog to recommend from; null: no items are named."
+    )
+    history: Ids = Field([], description="Ids of the user's items, oldest first.")
+    exclude: Ids = Field([], description="Ids of items that must not be recommended.")
+    categories: Names = Field([], description="Recommend from these only; all if empty.")
+    exclude_seen: bool = Field(True, description="Never recommend items of the history.")
+
+
+class ChatRequest(ItemQuestion):
+    """A conversation to be continued."""
+
+    model: str = Field(max_length=256, description="`NAME`, or `NAME/DOMAIN` to name the domain.")
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
+    k: int | None = Field(
+        None, ge=1, description="Answer with a list of this many items; null: the model's choice."
+    )
+    session: str | None = Field(
+        None,
+        min_length=1,
+        max_length=128,
+        description="Conversation that is kept by the server, if it keeps any; the messages are "
+        "put behind what it has.",
+    )
+    deadline: float | None = Field(
+        None, gt=0, description="Seconds after which the answer is not wanted any longer."
+    )
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: (
+        Annotated[
+            Annotated[str, Tag(TEXT)] | Annotated[list[str], Field(max_length=4), Tag(LIST)],
+            _one_of_two("a list of texts"),
+        ]
+        | None
+    ) = None
+    n: Literal[1] | None = 1
+    # What only describes the request is taken and not used.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    # What would change the answer is refused, but for the values that mean "not used".
+    frequency_penalty: _Zero | None = None
+    presence_penalty: _Zero | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
+    parallel_tool_calls: bool | None = None
+    tools: _Empty | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    functions: _Empty | None = None
+    function_call: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    moderation: None = None
+    web_search_options: None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+    @property
+    def characters(self) -> int:
+        """Characters of the whole conversation."""
+        return sum(len(message.text) for message in self.messages)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts the answer ends before."""
+        found = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in found if text)
+
+
+class RecommendationRequest(ItemQuestion):
+    """Which items follow a history?"""
+
+    domain: str | None = Field(None, max_length=64, description="May be left out if there is one.")
+    k: int = Field(10, ge=1)
+    decode: Literal["beam", "list"] = Field(
+        "beam",
+        description="`beam`: by the exact probability of the first place; `list`: as written.",
+    )
+
+
+class AnswerItem(BaseModel):
+    """An item in an answer."""
+
+    id: str
+    title: str
+    categories: list[str]
+    rank: int = Field(description="Its place among the items, from 1.")
+    score: float = Field(description="Probability the model gave it at its place.")
+    start: int | None = None
+    end: int | None = None
+
+
+class AnswerMessage(BaseModel):
+    """What the assistant said."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    items: list[AnswerItem] = []
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The answer."""
+
+    index: int = 0
+    message: AnswerMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class Usage(BaseModel):
+    """Tokens of the prompt and of the answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(BaseModel):
+    """An answer; `items` and what follows it are not in OpenAI's API."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    items: list[AnswerItem] = Field([], description="The items it names, in order.")
+    domain: str | None = None
+    catalog_version: int | None = Field(
+        None, description="Version of the catalog that the whole answer was written with."
+    )
+    left_out: int = Field(
+        0, description="Oldest messages of the session that were left out, as they were too many."
+    )
+
+
+class Recommendations(BaseModel):
+    """Items, best first."""
+
+    object: Literal["list"] = "list"
+    domain: str
+    catalog_version: int
+    items: list[AnswerItem]
+
+
+class Model(BaseModel):
+    """A name that requests may give; whether its model was trained on a catalog."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "incatalog"
+    domain: str | None = None
+    trained: bool = True
+
+
+class Models(BaseModel):
+    """All names that requests may give."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class CatalogInfo(BaseModel):
+    """A catalog as it stands."""
+
+    domain: str
+    version: int
+    items: int
+    categories: list[str]
+
+
+class Catalogs(BaseModel):
+    """All catalogs."""
+
+    catalogs: list[CatalogInfo]
+
+
+class CatalogItem(BaseModel):
+    """An item of a catalog."""
+
+    id: str
+    title: str
+    categories: list[str]
+    description: str
+    enabled: bool
+
+
+class CatalogPage(BaseModel):
+    """Some items of a catalog."""
+
+    domain: str
+    version: int
+    total: int = Field(description="Items that match.")
+    items: list[CatalogItem]
+
+
+class NewCatalogItem(_Body):
+    """An item to add, or to put in place of the one with its id."""
+
+    id: Annotated[Id, AfterValidator(_nameable)]
+    title: str = Field(min_length=1, max_length=2000)
+    description: str = Field("", max_length=20_000)
+    categories: Names = Field([], max_length=100)
+    codes: Annotated[list[int], Field(max_length=26)] | None = Field(
+        None, description="Its semantic ID, for a model that writes codes."
+    )
+    vector: (
+        Annotated[
+            list[Annotated[float, Field(allow_inf_nan=False)]],
+            Field(max_length=65_536, fail_fast=True),
+        ]
+        | None
+    ) = Field(None, description="Its vector, for a model that retrieves.")
+
+
+class NewCatalogItems(_Body):
+    """Items to add at once: all of them, or none if one does not fit."""
+
+    items: Annotated[list[NewCatalogItem], Field(min_length=1, max_length=10_000, fail_fast=True)]
+
+
+class ItemSwitch(_Body):
+    """Whether an item may be recommended."""
+
+    enabled: bool
+
+
+class Removal(_Body):
+    """Items to remove at once: all of them, or none if one is not there."""
+
+    ids: Annotated[Ids, Field(min_length=1, max_length=10_000)]
+
+
+class Changed(BaseModel):
+    """The version of the catalog from which on a change holds."""
+
+    domain: str
+    version: int
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in OpenAI's form."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class Problem(BaseModel):
+    """An answer that is none."""
+
+    error: ErrorBody

@@ -1,0 +1,137 @@
+"""Files that cannot be written, by name, and the permissions of those that libraries write."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from incatalog.errors import IncatalogError, StorageError
+
+_FULL = "free space there, then repeat the command"
+_CLOSED = "allow it, or name another folder"
+_NEXT_STEPS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), then repeat the command",
+    errno.EIO: "check the disk, then repeat the command",
+    errno.EROFS: _CLOSED,
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+}
+# Libraries say it in their own words: Rust's by the number; PyTorch's archives, NumPy's arrays and
+# SQLite without a reason.
+_NUMBER = re.compile(r"os error (\d+)\b")
+_TOLD = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+_TOLD["database or disk is full"] = errno.ENOSPC
+_UNTOLD = re.compile(
+    r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
+    r"|disk I/O error"
+)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turns whatever says that there is no room, or no permission, into one line about ``path``.
+
+    Raises:
+        StorageError: The block failed to write; names the path, the reason and the next step.
+    """
+    try:
+        yield
+    except IncatalogError:
+        raise
+    except Exception as error:
+        found = storage_fault(error, Path(path))
+        if found is None:
+            raise
+        raise StorageError(found) from error
+
+
+def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
+    """The line that tells of a failed write, or None for an error that is about something else.
+
+    Args:
+        error: What was raised, by Python or by a library.
+        path: What was being written; the error's own file, if it names one, where omitted.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if told := _reason(seen):
+            place = _place(getattr(seen, "filename", None), path)
+            reason = f"cannot be written ({told[0]}); {told[1]}"
+            if place is not None:
+                return f"{place}: {reason}"
+            if path is None:
+                return reason
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def follow_umask(folder: str | Path, pattern: str = "*") -> None:
+    """Gives our files of a name below a folder the permissions of any new file there.
+
+    Libraries write through temporary files, which only their owner may read.
+    """
+    folder = Path(folder)
+    mode = _new_file_mode(folder)
+    for path in folder.rglob(pattern):
+        found = path.lstat()
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if own and stat.S_IMODE(found.st_mode) | mode != stat.S_IMODE(found.st_mode):
+            path.chmod(stat.S_IMODE(found.st_mode) | mode)
+
+
+def partial_name(target: Path) -> Path:
+    """A name beside ``target`` that nobody else uses, for what is not complete yet."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+
+
+def _new_file_mode(folder: Path) -> int:
+    """Asked of a file, as the umask cannot be read without being changed for all threads."""
+    probe = partial_name(folder / "mode")
+    probe.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
+
+
+def _reason(error: BaseException) -> tuple[str, str] | None:
+    """Why a file could not be written, and the next step; None for another error."""
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    text = str(error)
+    if number is None and (told := _NUMBER.search(text)):
+        number = int(told[1])
+    if number is None:
+        number = next((number for words, number in _TOLD.items() if words in text), None)
+    if number in _NEXT_STEPS:
+        return os.strerror(number), _NEXT_STEPS[number]
+    if number is None and _UNTOLD.search(text):
+        return "no room, or a limit of file sizes", "see to it, then repeat the command"
+    return None
+
+
+def _place(named: object, path: Path | None) -> Path | None:
+    """What to name: the file of the error, or that which was being written; None for another's."""
+    if not isinstance(named, (str, os.PathLike)):
+        return path
+    file = Path(named).absolute()
+    if path is None:
+        return Path(named)
+    target = path.absolute()
+    if file.is_relative_to(target):
+        return Path(named)
+    beside = (
+        target.parent.joinpath(*file.relative_to(target.parent).parts[:1])
+        if (file.is_relative_to(target.parent))
+        else None
+    )
+    unfinished = beside is not None and beside.name.startswith(f".{target.name}.")
+    missing = not target.exists() and target.is_relative_to(file)
+    return path if unfinished or missing else None

@@ -1,0 +1,364 @@
+"""SASRec weights that UniRec trained (github.com/microsoft/UniRec), as a teacher of ours.
+
+Both networks do the same arithmetic: post-norm blocks, left padding, positions counted from the
+oldest place of the window, a causal mask, scores as products with the item embeddings. So weights
+move over by name; what the tensors do not say (heads, activation, epsilon of the norms) comes from
+the configuration that UniRec keeps beside them. Two things differ without effect on a ranking:
+UniRec masks with -10000 where we mask with minus infinity, and divides scores by a temperature.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from incatalog.artifacts import open_run, read_json, write_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.export_unirec import load_numbers, numbers_by_appearance, numbers_by_row
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.prepared import prepared_files
+from incatalog.devices import resolve_device
+from incatalog.errors import ConfigError, TeacherError, first_line
+from incatalog.teacher.fit import VALIDATION_FILE, validation_metrics
+from incatalog.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_network
+from incatalog.teacher.settings import ImportUnirecConfig
+from incatalog.teacher.teacher import InProcessTeacher
+
+_BY_ROW, _BY_APPEARANCE = "row", "appearance"
+_PUBLISHED_HEADS, _PUBLISHED_ACTIVATION, _PUBLISHED_EPS = 2, "gelu", 1e-12
+
+_ITEMS, _POSITIONS = "item_embedding.weight", "position_embedding.weight"
+_FIRST_INNER = "trm_encoder.layer.0.feed_forward.dense_1.weight"
+_BLOCK = re.compile(r"trm_encoder\.layer\.(\d+)\.")
+_BLOCK_LAYERS = {
+    **{f"multi_head_attention.{name}": f"attention.{name}" for name in ("query", "key", "value")},
+    "multi_head_attention.dense": "attention.dense",
+    "multi_head_attention.LayerNorm": "attention.norm",
+    "feed_forward.dense_1": "feed_forward.dense_1",
+    "feed_forward.dense_2": "feed_forward.dense_2",
+    "feed_forward.LayerNorm": "feed_forward.norm",
+}
+# Tables that UniRec may make for any model: its SASRec never reads the one, and the other moves all
+# scores of a user alike.
+_WITHOUT_EFFECT = {"user_embedding.weight", "user_bias"}
+# Layers of options we do not have, by the start of their names.
+_OPTION_OF_LAYER = {
+    "item_bias": "has_item_bias",
+    "features_embedding": "use_features",
+    "text_embedding": "use_text_emb",
+    "text_mlp": "use_text_emb",
+    "time_embedding": "time_seq",
+    "scorer_layers": "distance_type",
+}
+# Settings that change the arithmetic, and their only value we reproduce.
+_NEEDED: dict[str, Any] = {
+    "model": "SASRec",
+    "distance_type": "dot",
+    "use_position_emb": True,
+    "has_item_bias": False,
+    "use_features": False,
+    "use_text_emb": False,
+    "time_seq": 0,
+    "score_clip_value": -1,
+}
+
+
+def import_unirec(config: ImportUnirecConfig) -> Path:
+    """Makes a teacher of UniRec's SASRec weights, and validates it on the data.
+
+    The validation is a test of the item numbers too: with wrong ones it falls to chance.
+
+    Returns:
+        The run folder, as `incatalog teacher fit` leaves it.
+
+    Raises:
+        TeacherError: The weights are damaged, not those of a SASRec we reproduce, or for another
+            number of items.
+        DataError: The data or the item numbers are broken.
+        ConfigError: A flag contradicts the checkpoint, or cannot work.
+        ArtifactError: The run folder holds something else.
+    """
+    device = resolve_device(config.device)
+    inputs = {**prepared_files(config.data), "weights": Path(config.weights)}
+    catalog = Catalog.load(config.data)
+    histories = Histories.load(config.data, catalog)
+    split = leave_one_out(histories)
+    numbers = _item_numbers(config, catalog, histories)
+    if config.item_numbers not in (_BY_ROW, _BY_APPEARANCE):
+        inputs["item_numbers"] = Path(config.item_numbers)
+    tensors, settings = read_weights(Path(config.weights))
+    network = network_of(tensors, settings, numbers, config)
+    run = open_run(config.out, "teacher import-unirec", config, inputs=inputs)
+    if not run.finished:
+        teacher = InProcessTeacher(network.to(device), catalog)
+        metrics = validation_metrics(teacher, split, exclude_seen=config.exclude_seen)
+        save_network(run.folder, network, catalog.fingerprint)
+        summary = {
+            "method": "sasrec",
+            "split": "valid",
+            "users": len(split),
+            "exclude_seen": config.exclude_seen,
+            "metrics": metrics,
+        }
+        write_json(run.folder / VALIDATION_FILE, summary)
+        run.finish(**metrics)
+    metrics = read_json(run.folder / VALIDATION_FILE)["metrics"]
+    Console(stderr=True).print(
+        f"teacher: {run.folder}  {len(catalog):,} items  valid NDCG@10 {metrics['NDCG@10']:.4f} "
+        f"(HR@10 {metrics['HR@10']:.4f}, by chance {min(1, 10 / len(catalog)):.4f})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return run.folder
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a state dict, bare or in UniRec's checkpoint, without running code from the file.
+
+    Returns:
+        The tensors by name on the CPU, and the training's configuration; empty for a bare state
+        dict.
+
+    Raises:
+        TeacherError: The file is missing or damaged, holds something else, or asks for code.
+    """
+    if not path.is_file():
+        raise TeacherError(f"--weights {path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path), {}
+        except (SafetensorError, OSError) as error:
+            reason = first_line(error)
+            raise TeacherError(f"--weights {path}: damaged safetensors ({reason})") from error
+    if path.suffix not in (".pth", ".pt"):
+        raise TeacherError(
+            f"--weights {path}: found {path.suffix!r}; expected .safetensors, .pth or .pt"
+        )
+    content = _unpickle(path)
+    tensors = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise TeacherError(
+            f"--weights {path}: holds no state dict; expected tensors by name, or UniRec's "
+            "checkpoint with such a state_dict"
+        )
+    settings = content.get("config") or {} if tensors is not content else {}
+    if not isinstance(settings, dict):
+        raise TeacherError(
+            f"--weights {path}: config is a {type(settings).__name__}; expected settings by name"
+        )
+    return dict(tensors), settings
+
+
+def _unpickle(path: Path) -> Any:
+    """Reads plain containers, numbers and tensors; anything else in the file is refused."""
+    # UniRec stores its metrics, which are scalars of numpy 1.
+    scalar = np.float64().__reduce__()[0]
+    plain: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    plain += [np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?"))]
+    try:
+        with torch.serialization.safe_globals(plain), warnings.catch_warnings():
+            # About pickle protocols; what cannot be read is an error anyway.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            raise TeacherError(
+                f"--weights {path}: damaged, or not written by torch.save"
+            ) from error
+        raise TeacherError(
+            f"--weights {path}: not read, since it asks for {named[1]}, and a pickle that asks for "
+            "more than tensors and numbers can run code; expected UniRec's checkpoint, a "
+            "state_dict, or safetensors"
+        ) from error
+    except Exception as error:  # torch lets through whatever the damage led to
+        reason = (str(error).splitlines() or [""])[0][:100]
+        raise TeacherError(
+            f"--weights {path}: damaged, or not written by torch.save "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def network_of(
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    numbers: Int64[np.ndarray, " items"],
+    config: ImportUnirecConfig,
+) -> SasRec:
+    """Our network with UniRec's weights.
+
+    Args:
+        tensors: UniRec's state dict.
+        settings: UniRec's configuration; empty where it is not known.
+        numbers: UniRec's number of the item in each row of our catalog.
+        config: Fills up what the settings leave open.
+
+    Raises:
+        TeacherError: A layer is unknown, missing or of another shape; a setting changes the
+            arithmetic in a way we do not have; a weight is not finite.
+        ConfigError: A flag contradicts the settings, or is no activation.
+    """
+    path = config.weights
+    for name, needed in _NEEDED.items():
+        if settings.get(name, needed) != needed:
+            raise TeacherError(
+                f"--weights {path}: trained with {name} {settings[name]!r}; expected {needed!r}, "
+                "see docs/unirec.md for what can be imported"
+            )
+    tensors = {name: value for name, value in tensors.items() if name not in _WITHOUT_EFFECT}
+    layers = len({found[1] for name in tensors if (found := _BLOCK.match(name))})
+    names = _layer_names(layers)
+    _check_layers(path, tensors, names)
+    sizes = _sizes(tensors, settings, layers, len(numbers), config)
+    network = SasRec(sizes)
+    own = network.state_dict()
+    moved = {ours: tensors[theirs].float() for theirs, ours in names.items()}
+    table = moved[_ITEMS]
+    moved[_ITEMS] = torch.cat([table[:1], table[torch.from_numpy(numbers)]])
+    # UniRec makes one position more than its window has.
+    moved[_POSITIONS] = moved[_POSITIONS][: sizes.max_length]
+    for theirs, ours in names.items():
+        if moved[ours].shape != own[ours].shape:
+            raise TeacherError(
+                f"--weights {path}: {theirs} has shape {list(tensors[theirs].shape)}; "
+                f"expected {list(own[ours].shape)}"
+            )
+        if not bool(torch.isfinite(moved[ours]).all()):
+            raise TeacherError(f"--weights {path}: {theirs} is not finite; train it again")
+    network.load_state_dict(moved)
+    return network.eval()
+
+
+def _layer_names(layers: int) -> dict[str, str]:
+    """Our name of each tensor of UniRec's."""
+    names = {_ITEMS: _ITEMS, _POSITIONS: _POSITIONS}
+    for kind in ("weight", "bias"):
+        names[f"LayerNorm.{kind}"] = f"norm.{kind}"
+        for block in range(layers):
+            for theirs, ours in _BLOCK_LAYERS.items():
+                names[f"trm_encoder.layer.{block}.{theirs}.{kind}"] = (
+                    f"blocks.{block}.{ours}.{kind}"
+                )
+    return names
+
+
+def _check_layers(path: Path, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    """Refuses layers too many, too few, or not of numbers with two or one dimensions."""
+    if _FIRST_INNER not in tensors:
+        raise TeacherError(
+            f"--weights {path}: lacks {_FIRST_INNER}; expected the state dict of UniRec's SASRec"
+        )
+    for name, tensor in tensors.items():
+        if name not in names:
+            option = next((o for n, o in _OPTION_OF_LAYER.items() if name.startswith(n)), None)
+            why = f", which UniRec makes for {option}" if option else ""
+            raise TeacherError(
+                f"--weights {path}: unknown layer {name}{why}; "
+                "see docs/unirec.md for what can be imported"
+            )
+        vector = name.endswith(".bias") or "LayerNorm" in name
+        if not tensor.is_floating_point() or tensor.dim() != (1 if vector else 2):
+            raise TeacherError(
+                f"--weights {path}: {name} is {tensor.dtype} of shape {list(tensor.shape)}; "
+                f"expected floats in {1 if vector else 2} dimensions"
+            )
+    for name in names:
+        if name not in tensors:
+            raise TeacherError(f"--weights {path}: lacks layer {name}")
+
+
+def _sizes(
+    tensors: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    layers: int,
+    num_items: int,
+    config: ImportUnirecConfig,
+) -> SasRecSizes:
+    rows, hidden = tensors[_ITEMS].shape
+    if rows != num_items + 1:
+        raise TeacherError(
+            f"--weights {config.weights}: {_ITEMS} has {rows} rows; expected {num_items + 1}, one "
+            f"for padding and one for each of the {num_items} items in {config.data}"
+        )
+    max_length = tensors[_POSITIONS].shape[0] - 1
+    if max_length < 1 or settings.get("max_seq_len", max_length) != max_length:
+        raise TeacherError(
+            f"--weights {config.weights}: {_POSITIONS} has {max_length + 1} rows; "
+            f"expected {settings.get('max_seq_len', 1)} (max_seq_len) and one more"
+        )
+    heads = _choose(config, settings, "heads", "n_heads", _PUBLISHED_HEADS)
+    if heads < 1 or hidden % heads:
+        raise ConfigError(f"--heads {heads}: expected a divisor of the width, {hidden}")
+    activation = _choose(config, settings, "activation", "hidden_act", _PUBLISHED_ACTIVATION)
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"--activation {activation}: expected one of {', '.join(ACTIVATIONS)}")
+    norm_eps = _choose(config, settings, "norm_eps", "layer_norm_eps", _PUBLISHED_EPS)
+    if not 0 < norm_eps < 1:
+        raise ConfigError(f"--norm-eps {norm_eps}: expected more than 0 and less than 1")
+    return SasRecSizes(
+        num_items=num_items,
+        max_length=max_length,
+        hidden=hidden,
+        inner=tensors[_FIRST_INNER].shape[0],
+        layers=layers,
+        heads=heads,
+        dropout=0.0,
+        activation=activation,
+        norm_eps=norm_eps,
+    )
+
+
+def _choose(
+    config: ImportUnirecConfig,
+    settings: Mapping[str, Any],
+    field: str,
+    name: str,
+    published: int | float | str,
+) -> Any:
+    """The value of the flag, of UniRec's setting, or of the published training, in this order."""
+    flag = getattr(config, field)
+    if name not in settings:
+        return flag or published
+    try:
+        # UniRec's YAML spells 1e-12, which YAML reads as text.
+        found = type(published)(settings[name])
+    except (TypeError, ValueError) as error:
+        raise TeacherError(
+            f"--weights {config.weights}: {name} is {settings[name]!r}; "
+            f"expected a value like {published}"
+        ) from error
+    if flag and flag != found:
+        raise ConfigError(
+            f"--{field.replace('_', '-')} {flag}: the checkpoint was trained with {name} {found}; "
+            "leave the flag out"
+        )
+    return found
+
+
+def _item_numbers(
+    config: ImportUnirecConfig, catalog: Catalog, histories: Histories
+) -> Int64[np.ndarray, " items"]:
+    if config.item_numbers == _BY_ROW:
+        return numbers_by_row(catalog)
+    if config.item_numbers == _BY_APPEARANCE:
+        return numbers_by_appearance(catalog, histories, config.data)
+    path = Path(config.item_numbers)
+    if not path.is_file():
+        raise ConfigError(
+            f"--item-numbers {path}: no such file; expected row, appearance, or a file of numbers"
+        )
+    return load_numbers(path, catalog)

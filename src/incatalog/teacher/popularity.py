@@ -1,0 +1,55 @@
+"""Popularity: the recommender that knows nothing of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from incatalog.data.catalog import Catalog
+from incatalog.errors import TeacherError
+from incatalog.teacher.selection import ScoringTeacher, ragged
+
+
+class Popularity(ScoringTeacher):
+    """Ranks items by how often they occur in the training histories.
+
+    Items with one count are ordered by row. An empty history is answered like any other.
+    """
+
+    def __init__(self, counts: Int64[np.ndarray, " items"], catalog: Catalog) -> None:
+        """Ranks by given counts.
+
+        Args:
+            counts: Occurrences of each row of the catalog.
+            catalog: The catalog that rows refer to.
+
+        Raises:
+            TeacherError: There is not one count for each item.
+        """
+        super().__init__(catalog)
+        if len(counts) != len(catalog):
+            raise TeacherError(
+                f"counts: found {len(counts)}; expected {len(catalog)}, one for each item"
+            )
+        self._counts = torch.from_numpy(np.asarray(counts, dtype=np.float64))
+
+    @classmethod
+    def from_histories(cls, histories: Iterable[np.ndarray], catalog: Catalog) -> Popularity:
+        """Counts the rows of histories; pass only the training part of each.
+
+        Raises:
+            TeacherError: A row outside the catalog.
+        """
+        lists = list(histories)
+        rows = ragged("history", lists, len(lists), len(catalog)).flat
+        counts = np.bincount(rows, minlength=len(catalog))
+        return cls(counts, catalog)
+
+    def _score(
+        self, histories: Sequence[Int64[np.ndarray, " length"]]
+    ) -> Float[Tensor, "batch items"]:
+        return self._counts.repeat(len(histories), 1)

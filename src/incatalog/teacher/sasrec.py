@@ -1,0 +1,264 @@
+"""SASRec: a causal transformer over item sequences (arXiv 1808.09781).
+
+A network of our own. The one in RecTools is part of a Lightning module that owns its data, answers
+through data frames and is saved as a pickle; here raw rows are answered in batches, checkpoints are
+plain tensors that resume to the bit, and layers and positions are laid out as UniRec lays them out
+(post-norm blocks, left padding, item 0 as padding), so that weights trained there can be imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.checksums import verify_checksums
+from incatalog.devices import resolve_device
+from incatalog.errors import DataError, TeacherError, first_line
+
+TEACHER_FILE = "teacher.json"
+WEIGHTS_FILE = "teacher.safetensors"
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "swish": functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+_KIND = "sasrec"
+_INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class SasRecSizes:
+    """What it takes to build the network.
+
+    Attributes:
+        num_items: Items of the catalog.
+        max_length: Newest items of a history that are seen.
+        hidden: Width of embeddings and blocks.
+        inner: Width of the feed-forward layers.
+        layers: Number of blocks.
+        heads: Number of attention heads; divides `hidden`.
+        dropout: Dropout of embeddings, attention and feed-forward layers.
+        activation: Function between the feed-forward layers, by its name in `ACTIVATIONS`.
+        norm_eps: Term that keeps layer norms from dividing by zero.
+    """
+
+    num_items: int
+    max_length: int
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    dropout: float
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+
+
+class _Attention(nn.Module):
+    """Causal self-attention with its residual connection and norm."""
+
+    def __init__(self, sizes: SasRecSizes) -> None:
+        super().__init__()
+        self.heads = sizes.heads
+        self.dropout = sizes.dropout
+        self.query = nn.Linear(sizes.hidden, sizes.hidden)
+        self.key = nn.Linear(sizes.hidden, sizes.hidden)
+        self.value = nn.Linear(sizes.hidden, sizes.hidden)
+        self.dense = nn.Linear(sizes.hidden, sizes.hidden)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        """Mixes positions; `mask` is True where a query may look at a key."""
+        query, key, value = (
+            layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        mixed = self.dense(mixed.transpose(1, 2).flatten(2))
+        mixed = functional.dropout(mixed, self.dropout, self.training)
+        result: Tensor = self.norm(hidden + mixed)
+        return result
+
+
+class _FeedForward(nn.Module):
+    """Two layers at each position, with their residual connection and norm."""
+
+    def __init__(self, sizes: SasRecSizes) -> None:
+        super().__init__()
+        self.dropout = sizes.dropout
+        self.activation = ACTIVATIONS[sizes.activation]
+        self.dense_1 = nn.Linear(sizes.hidden, sizes.inner)
+        self.dense_2 = nn.Linear(sizes.inner, sizes.hidden)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length hidden"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        inner = self.dense_2(self.activation(self.dense_1(hidden)))
+        inner = functional.dropout(inner, self.dropout, self.training)
+        result: Tensor = self.norm(hidden + inner)
+        return result
+
+
+class _Block(nn.Module):
+    def __init__(self, sizes: SasRecSizes) -> None:
+        super().__init__()
+        self.attention = _Attention(sizes)
+        self.feed_forward = _FeedForward(sizes)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
+    ) -> Float[Tensor, "batch length hidden"]:
+        result: Tensor = self.feed_forward(self.attention(hidden, mask))
+        return result
+
+
+class SasRec(nn.Module):
+    """Hidden states of histories, and scores of all items as their product with the embeddings.
+
+    Inputs are item numbers, row + 1, padded with 0 on the left: the newest item always stands at
+    the last position of the window, however long the history is.
+    """
+
+    def __init__(self, sizes: SasRecSizes) -> None:
+        """Builds the network with random weights from torch's default generator.
+
+        Raises:
+            TeacherError: Sizes that do not go together.
+        """
+        super().__init__()
+        if sizes.hidden % sizes.heads:
+            raise TeacherError(
+                f"hidden: found {sizes.hidden}; expected a multiple of heads ({sizes.heads})"
+            )
+        if sizes.activation not in ACTIVATIONS:
+            raise TeacherError(
+                f"activation: found {sizes.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
+            )
+        self.sizes = sizes
+        self.item_embedding = nn.Embedding(sizes.num_items + 1, sizes.hidden, padding_idx=0)
+        self.position_embedding = nn.Embedding(sizes.max_length, sizes.hidden)
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
+        self.blocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
+        self.apply(_initialise)
+
+    def forward(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length hidden"]:
+        """Hidden state at every position; those of padding mean nothing.
+
+        Args:
+            items: Item numbers (row + 1), left-padded with 0, at most `max_length` wide.
+        """
+        length = items.shape[1]
+        last = self.sizes.max_length
+        positions = torch.arange(last - length, last, device=items.device)
+        hidden = self.item_embedding(items) + self.position_embedding(positions)
+        hidden = functional.dropout(self.norm(hidden), self.sizes.dropout, self.training)
+        # Padding looks at itself only: a row without any key has no softmax.
+        itself = torch.eye(length, dtype=torch.bool, device=items.device)
+        causal = itself.new_ones(length, length).tril()
+        mask = (causal & (items != 0)[:, None, :]) | itself
+        for block in self.blocks:
+            hidden = block(hidden, mask[:, None])
+        result: Tensor = hidden
+        return result
+
+    def last_hidden(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch hidden"]:
+        """Hidden state after the newest item."""
+        result: Tensor = self(items)[:, -1]
+        return result
+
+    def item_scores(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch items"]:
+        """Scores (logits) of all items by row."""
+        return hidden @ self.item_embedding.weight[1:].T
+
+    def pad(self, histories: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch length"]:
+        """Lays histories into one batch on the network's device; of long ones the newest items.
+
+        Args:
+            histories: Item rows, oldest first.
+        """
+        newest = [rows[-self.sizes.max_length :] for rows in histories]
+        batch = np.zeros((len(newest), max(map(len, newest), default=0)), dtype=np.int64)
+        for line, rows in zip(batch, newest, strict=True):
+            line[len(line) - len(rows) :] = np.asarray(rows) + 1
+        return torch.from_numpy(batch).to(self.item_embedding.weight.device)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=_INIT_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()
+
+
+def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) -> None:
+    """Writes weights, then the description that makes the folder a teacher."""
+    folder = Path(folder)
+    with atomic_path(folder / WEIGHTS_FILE) as partial:
+        save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, partial)
+    description = {
+        "kind": _KIND,
+        "sizes": dataclasses.asdict(network.sizes),
+        "catalog_fingerprint": catalog_fingerprint,
+        "versions": versions(),
+    }
+    write_json(folder / TEACHER_FILE, description)
+
+
+def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
+    """Reads what `save_network` wrote.
+
+    Returns:
+        The network in evaluation mode, and the fingerprint of its catalog.
+
+    Raises:
+        ArtifactError: A file is not the one that was written.
+        TeacherError: The folder holds no teacher, or a damaged one.
+    """
+    folder = Path(folder)
+    target = resolve_device(device)
+    if not (folder / TEACHER_FILE).exists():
+        raise TeacherError(
+            f"{folder}: holds no {TEACHER_FILE}; expected the run folder of a finished "
+            "`incatalog teacher fit`"
+        )
+    verify_checksums(folder, (TEACHER_FILE, WEIGHTS_FILE))
+    try:
+        description = read_json(folder / TEACHER_FILE)
+        if description["kind"] != _KIND:
+            raise TeacherError(
+                f"{folder / TEACHER_FILE}: kind {description['kind']!r}; expected {_KIND!r}"
+            )
+        network = SasRec(SasRecSizes(**description["sizes"]))
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        fingerprint = str(description["catalog_fingerprint"])
+    except DataError as error:
+        raise TeacherError(str(error)) from error
+    # Sizes of zero or less make torch raise in many ways.
+    except (
+        LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError,
+    ) as error:  # fmt: skip
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise TeacherError(f"{folder}: damaged teacher ({reason}); fit it again") from error
+    if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
+        raise TeacherError(f"{folder / WEIGHTS_FILE}: weights are not finite; fit it again")
+    return network.to(target).eval(), fingerprint

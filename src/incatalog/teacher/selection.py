@@ -1,0 +1,301 @@
+"""From scores over the catalog to filtered, ranked rows: what every teacher here has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from incatalog.data.catalog import Catalog
+from incatalog.errors import TeacherError
+
+# A block of scores and its masks stay near 100 MB whatever the size of the catalog.
+_BLOCK_CELLS = 1 << 24
+_BLOCK_HISTORIES = 512
+
+RowLists = Sequence[Sequence[int] | np.ndarray]
+OptionalRowLists = Sequence[Sequence[int] | np.ndarray | None]
+
+
+class Ragged(NamedTuple):
+    """Row lists of different lengths, laid side by side."""
+
+    flat: Int64[np.ndarray, " rows"]
+    offsets: Int64[np.ndarray, " lists+1"]
+
+    def at(self, index: int) -> Int64[np.ndarray, " rows"]:
+        """The list at `index`; a view."""
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+
+class ScoringTeacher(ABC):
+    """A teacher that gives every item of the catalog a score.
+
+    Subclasses bring the scores; filters, ties and batching are the same for all. Of two items with
+    one score the one with the lower row comes first, so that answers are reproducible.
+    """
+
+    _needs_history: ClassVar[bool] = False
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Keeps the catalog that rows and categories refer to."""
+        self._catalog = catalog
+        self._category_masks: dict[str, Bool[Tensor, " items"]] = {}
+
+    @property
+    def num_items(self) -> int:
+        """Items of the catalog."""
+        return len(self._catalog)
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are computed."""
+        return torch.device("cpu")
+
+    @abstractmethod
+    def _score(
+        self, histories: Sequence[Int64[np.ndarray, " length"]]
+    ) -> Float[Tensor, "batch items"]:
+        """Scores of all items after each history, on `device`; the caller may write into them."""
+
+    def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
+        """Scores of all items, higher is better, without any filter.
+
+        Args:
+            histories: Item rows of each history, oldest first.
+
+        Raises:
+            TeacherError: A row outside the catalog, or a history that cannot be scored.
+        """
+        checked = self._histories(histories)
+        result = np.empty((len(histories), self.num_items), dtype=np.float32)
+        for block in self._blocks(checked):
+            result[block] = self._score([checked.at(i) for i in block]).cpu().numpy()
+        return result
+
+    def top_k(
+        self,
+        histories: RowLists,
+        k: int,
+        *,
+        candidates: OptionalRowLists | None = None,
+        excluded: OptionalRowLists | None = None,
+        categories: Sequence[str | None] | None = None,
+        exclude_seen: bool = True,
+    ) -> Int64[np.ndarray, "batch k"]:
+        """Best rows after each history; see `Teacher.top_k`."""
+        if k < 1:
+            raise TeacherError(f"k: found {k}; expected at least 1")
+        checked = self._histories(histories)
+        filters = self._filters(checked, candidates, excluded, categories, exclude_seen)
+        result = np.full((len(histories), k), -1, dtype=np.int64)
+        for block in self._blocks(checked):
+            scores = self._score([checked.at(i) for i in block])
+            scores.masked_fill_(self._blocked(block, *filters), float("-inf"))
+            rows = _best(scores, min(k, self.num_items))
+            result[block, : rows.shape[1]] = rows.cpu().numpy()
+        return result
+
+    def ranking(
+        self,
+        histories: RowLists,
+        candidates: RowLists,
+        *,
+        excluded: OptionalRowLists | None = None,
+        categories: Sequence[str | None] | None = None,
+        exclude_seen: bool = False,
+    ) -> list[Int64[np.ndarray, " candidates"]]:
+        """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
+        checked = self._histories(histories)
+        asked = ragged("candidates", candidates, len(histories), self.num_items)
+        filters = self._filters(checked, None, excluded, categories, exclude_seen)
+        result: list[np.ndarray] = [asked.at(i) for i in range(len(histories))]
+        for block in self._blocks(checked):
+            scores = self._score([checked.at(i) for i in block])
+            blocked = self._blocked(block, *filters)
+            scores.masked_fill_(blocked, float("-inf"))
+            wanted = _padded([asked.at(i) for i in block]).to(scores.device)
+            ranks = _ranks(scores, wanted).masked_fill_(blocked.gather(1, wanted), -1)
+            on_host = ranks.cpu().numpy()
+            for place, index in enumerate(block):
+                result[index] = on_host[place, : len(result[index])]
+        return result
+
+    def _histories(self, histories: RowLists) -> Ragged:
+        checked = ragged("history", histories, len(histories), self.num_items)
+        if self._needs_history:
+            refuse_empty(checked, type(self).__name__)
+        return checked
+
+    def _blocks(self, histories: Ragged) -> Iterator[np.ndarray]:
+        """Indices of histories to score together: of like length, so that little is padding."""
+        size = max(1, min(_BLOCK_HISTORIES, _BLOCK_CELLS // self.num_items))
+        by_length = np.argsort(np.diff(histories.offsets), kind="stable")
+        for start in range(0, len(by_length), size):
+            yield by_length[start : start + size]
+
+    def _filters(
+        self,
+        histories: Ragged,
+        candidates: OptionalRowLists | None,
+        excluded: OptionalRowLists | None,
+        categories: Sequence[str | None] | None,
+        exclude_seen: bool,
+    ) -> tuple[list[np.ndarray | None], list[Ragged], Sequence[str | None] | None]:
+        """Checks all filters up front, before anything is scored."""
+        batch = len(histories.offsets) - 1
+        only: list[np.ndarray | None] = [None] * batch
+        if candidates is not None:
+            rows = ragged("candidates", candidates, batch, self.num_items)
+            only = [None if asked is None else rows.at(i) for i, asked in enumerate(candidates)]
+        never = [histories] if exclude_seen else []
+        if excluded is not None:
+            never.append(ragged("excluded", excluded, batch, self.num_items))
+        if categories is not None:
+            check_length("categories", len(categories), batch)
+            for category in dict.fromkeys(categories):
+                if category is not None:
+                    self._category_mask(category)
+        return only, never, categories
+
+    def _blocked(
+        self,
+        block: np.ndarray,
+        only: list[np.ndarray | None],
+        never: list[Ragged],
+        categories: Sequence[str | None] | None,
+    ) -> Bool[Tensor, "block items"]:
+        """True where an item may not be answered to a history of the block."""
+        blocked = np.zeros((len(block), self.num_items), dtype=np.bool_)
+        for place, index in enumerate(block):
+            candidates = only[index]
+            if candidates is not None:
+                blocked[place] = True
+                blocked[place, candidates] = False
+            for rows in never:
+                blocked[place, rows.at(index)] = True
+        result = torch.from_numpy(blocked).to(self.device)
+        for place, index in enumerate(block):
+            category = None if categories is None else categories[index]
+            if category is not None:
+                result[place] |= self._category_mask(category)
+        return result
+
+    def _category_mask(self, selection: str) -> Bool[Tensor, " items"]:
+        """True for the items that "+C" (only C) or "-C" (all but C) rules out."""
+        if selection not in self._category_masks:
+            only, name = split_category(selection)
+            inside = torch.zeros(self.num_items, dtype=torch.bool)
+            inside[torch.from_numpy(self._catalog.category_rows(name).copy())] = True
+            mask = ~inside if only else inside
+            self._category_masks[selection] = mask.to(self.device)
+        return self._category_masks[selection]
+
+
+def split_category(selection: str) -> tuple[bool, str]:
+    """Takes ``"+C"`` apart into (True, ``"C"``), ``"-C"`` into (False, ``"C"``).
+
+    Raises:
+        TeacherError: Neither sign is in front.
+    """
+    if selection[:1] not in ("+", "-"):
+        raise TeacherError(
+            f"categories: found {selection!r}; expected +NAME (only that category) "
+            "or -NAME (all but that category)"
+        )
+    return selection[0] == "+", selection[1:]
+
+
+def refuse_empty(histories: Ragged, teacher: str) -> None:
+    """Refuses histories without an item.
+
+    Raises:
+        TeacherError: Names the history and ``teacher``, which needs at least one item.
+    """
+    empty = np.flatnonzero(np.diff(histories.offsets) == 0)
+    if empty.size:
+        raise TeacherError(f"history {empty[0]}: empty; {teacher} needs at least one item")
+
+
+def check_length(name: str, found: int, expected: int) -> None:
+    """Refuses a list that has not one entry for each history.
+
+    Raises:
+        TeacherError: Names the list.
+    """
+    if found != expected:
+        raise TeacherError(f"{name}: found {found} entries; expected {expected}, one a history")
+
+
+def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ragged:
+    """Lays row lists side by side; None counts as empty.
+
+    Raises:
+        TeacherError: A row that is no row of the catalog; names the list and the row.
+    """
+    check_length(name, len(lists), batch)
+    arrays = [np.asarray(() if rows is None else rows) for rows in lists]
+    for index, rows in enumerate(arrays):
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            raise TeacherError(
+                f"{name} {index}: found {rows.dtype} values in {rows.ndim} dimensions; "
+                "expected a flat list of item rows (integers)"
+            )
+    offsets = np.zeros(batch + 1, dtype=np.int64)
+    np.cumsum([len(rows) for rows in arrays], out=offsets[1:])
+    flat = np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64, copy=False)
+    outside = np.flatnonzero((flat < 0) | (flat >= num_items))
+    if outside.size:
+        index = int(np.searchsorted(offsets, outside[0], side="right")) - 1
+        within = outside[outside < offsets[index + 1]]
+        rows_named = ", ".join(map(str, dict.fromkeys(flat[within].tolist())))
+        raise TeacherError(
+            f"{name} {index}: row {rows_named} not in the catalog; "
+            f"expected rows 0 to {num_items - 1}"
+        )
+    return Ragged(flat, offsets)
+
+
+def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch k"]:
+    """The k best columns of each row, ties by lower column, -1 where only -inf is left."""
+    values, columns = torch.topk(scores, k, dim=1)
+    columns, order = torch.sort(columns, dim=1)
+    values = values.gather(1, order)
+    values, order = torch.sort(values, dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    # Which of several items that share the last score `topk` keeps is undefined.
+    last = values[:, -1:]
+    ties = ((scores >= last).sum(1) > k) & torch.isfinite(last[:, 0])
+    if bool(ties.any()):
+        columns[ties] = torch.argsort(scores[ties], dim=1, descending=True, stable=True)[:, :k]
+        values[ties] = scores[ties].gather(1, columns[ties])
+    return columns.masked_fill(values == float("-inf"), -1)
+
+
+def _padded(lists: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch width"]:
+    """Row lists side by side, filled up with row 0."""
+    result = np.zeros((len(lists), max(map(len, lists))), dtype=np.int64)
+    for line, rows in zip(result, lists, strict=True):
+        line[: len(rows)] = rows
+    return torch.from_numpy(result)
+
+
+def _ranks(
+    scores: Float[Tensor, "batch items"], wanted: Int64[Tensor, "batch width"]
+) -> Int64[Tensor, "batch width"]:
+    """1 + the items ahead of each wanted one: with a higher score, or the same and a lower row.
+
+    Counting beats sorting the catalog while lists of candidates are short.
+    """
+    ranks = torch.empty_like(wanted)
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    for place, rows in enumerate(wanted.T):
+        own = scores.gather(1, rows[:, None])
+        ahead = (scores > own) | ((scores == own) & (columns < rows[:, None]))
+        ranks[:, place] = ahead.sum(1) + 1
+    return ranks

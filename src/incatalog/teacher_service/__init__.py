@@ -1,0 +1,1 @@
+"""A teacher over HTTP, both ends."""

@@ -1,0 +1,368 @@
+"""The client of a teacher that is served elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from incatalog.data.catalog import Catalog
+from incatalog.errors import TeacherError, require
+from incatalog.teacher.selection import (
+    OptionalRowLists,
+    Ragged,
+    RowLists,
+    check_length,
+    ragged,
+    refuse_empty,
+    split_category,
+)
+
+if TYPE_CHECKING:
+    from incatalog.teacher.teacher import Teacher
+
+if TYPE_CHECKING:
+    import httpx
+
+TEACHER_HEADER = "incatalog-teacher"
+"""Header of every answer: the fingerprint of catalog and weights it comes from."""
+
+_BATCH_ROWS = 256
+# Below the time after which the server closes a connection that nobody uses.
+_KEEP_ALIVE = 30.0
+_LONGEST_WAIT = 30.0
+# What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.
+_PASSING = {408, 429, 502, 503, 504}
+
+
+class HttpTeacher:
+    """Asks `incatalog teacher serve`; answers are those of the same teacher in this process.
+
+    The service is asked who it is at the start, and tells so with every answer: one with another
+    catalog, or one that changes under a training, is an error. Questions change nothing there, so
+    whatever fails in passing is asked again, after waits that double from ``backoff`` seconds or
+    as long as ``Retry-After`` says.
+
+    A process forked from this one opens connections of its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        catalog: Catalog,
+        *,
+        batch_rows: int = _BATCH_ROWS,
+        timeout: float = 60.0,
+        tries: int = 6,
+        backoff: float = 0.25,
+    ) -> None:
+        """Connects.
+
+        Args:
+            url: Address of the service, such as ``http://host:2068``.
+            catalog: The catalog that rows refer to.
+            batch_rows: Histories of a request at most.
+            timeout: Seconds to wait for an answer.
+            tries: Times a request is sent at most.
+            backoff: Seconds before it is sent the second time.
+
+        Raises:
+            TeacherError: Nobody answers there, or somebody with another catalog; names the URL.
+            MissingExtraError: httpx is not installed.
+        """
+        require("httpx", extra="serve")
+        self.url = url.rstrip("/")
+        self._catalog = catalog
+        self._row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
+        self._ids = [item.item_id for item in catalog.items]
+        self._timeout = timeout
+        self._tries = max(1, tries)
+        self._backoff = backoff
+        self._clients: dict[int, httpx.Client] = {}
+        # Of the service; empty until it has said.
+        self.fingerprint = ""
+        info = self._info()
+        self.fingerprint = str(info["teacher"])
+        self._batch_rows = min(batch_rows, info["max_rows"])
+        self._max_k = int(info["max_k"])
+        self._max_body = int(info["max_body"])
+        self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the connections, which belong to their process."""
+        return self.__dict__ | {"_clients": {}}
+
+    @property
+    def num_items(self) -> int:
+        """Items of the catalog."""
+        return len(self._catalog)
+
+    def close(self) -> None:
+        """Closes the connections of this process; a later question opens new ones."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def top_k(
+        self,
+        histories: RowLists,
+        k: int,
+        *,
+        candidates: OptionalRowLists | None = None,
+        excluded: OptionalRowLists | None = None,
+        categories: Sequence[str | None] | None = None,
+        exclude_seen: bool = True,
+    ) -> Int64[np.ndarray, "batch k"]:
+        """Best rows after each history; see `Teacher.top_k`."""
+        if not 1 <= k <= self._max_k:
+            raise TeacherError(
+                f"k: found {k}; expected 1 to {self._max_k}, which is --max-k of {self.url}"
+            )
+        columns = self._columns(histories, excluded, categories)
+        if candidates is not None:
+            columns["candidate_item_lists"] = self._lists("candidates", candidates, len(histories))
+        result = np.full((len(histories), k), -1, dtype=np.int64)
+        common = {"k": k, "exclude_seen": exclude_seen}
+        for rows, answer in self._batches("inference", columns, common):
+            for row, items in zip(rows, answer, strict=True):
+                result[row, : len(items)] = self._rows(items, k)
+        return result
+
+    def ranking(
+        self,
+        histories: RowLists,
+        candidates: RowLists,
+        *,
+        excluded: OptionalRowLists | None = None,
+        categories: Sequence[str | None] | None = None,
+        exclude_seen: bool = False,
+    ) -> list[Int64[np.ndarray, " candidates"]]:
+        """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
+        columns = self._columns(histories, excluded, categories)
+        columns["candidate_item_lists"] = self._lists("candidates", candidates, len(histories))
+        result: list[np.ndarray] = []
+        for _, answer in self._batches("ranking", columns, {"exclude_seen": exclude_seen}):
+            # The wire counts from 0.
+            result += [
+                np.array([-1 if rank is None else rank + 1 for rank in ranks], dtype=np.int64)
+                for ranks in answer
+            ]
+        return result
+
+    def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
+        """Scores of all items after each history; see `Teacher.scores`."""
+        columns = self._columns(histories, None, None)
+        result = np.empty((len(histories), self.num_items), dtype=np.float32)
+        if histories and not self._score_rows:
+            raise TeacherError(f"{self.url}: too many items for an answer of all scores")
+        for start in range(0, len(histories), max(1, self._score_rows)):
+            lists = columns["item_lists"][start : start + self._score_rows]
+            body = {"item_lists": lists, "immediately": 1, "catalog": self._catalog.fingerprint}
+            content = self._post("scores", _json(body)).content
+            if len(content) != 4 * len(lists) * self.num_items:
+                raise TeacherError(f"{self.url}/scores: answered with {len(content)} bytes")
+            found = np.frombuffer(content, dtype="<f4").reshape(len(lists), -1)
+            result[start : start + len(lists)] = found
+        return result
+
+    def _columns(
+        self,
+        histories: RowLists,
+        excluded: OptionalRowLists | None,
+        categories: Sequence[str | None] | None,
+    ) -> dict[str, list[Any]]:
+        """What every question holds, one entry for each history; checked before it is sent."""
+        batch = len(histories)
+        rows = ragged("history", histories, batch, self.num_items)
+        refuse_empty(rows, self.url)
+        columns: dict[str, list[Any]] = {"item_lists": self._named(rows)}
+        if excluded is not None:
+            columns["excluded_item_lists"] = self._lists("excluded", excluded, batch)
+        if categories is not None:
+            check_length("categories", len(categories), batch)
+            for category in dict.fromkeys(categories):
+                if category is not None:
+                    self._catalog.category_rows(split_category(category)[1])
+            columns["target_category"] = list(categories)
+        return columns
+
+    def _lists(self, name: str, lists: OptionalRowLists, batch: int) -> list[list[str] | None]:
+        named = self._named(ragged(name, lists, batch, self.num_items))
+        return [None if rows is None else ids for rows, ids in zip(lists, named, strict=True)]
+
+    def _named(self, rows: Ragged) -> list[list[str]]:
+        ids = self._ids
+        lists = (rows.at(index).tolist() for index in range(len(rows.offsets) - 1))
+        return [[ids[row] for row in each] for each in lists]
+
+    def _rows(self, items: Sequence[str], k: int) -> list[int]:
+        if len(items) > k:
+            raise TeacherError(f"{self.url}: asked for {k} items, answered with {len(items)}")
+        try:
+            return [self._row_of[item] for item in items]
+        except (KeyError, TypeError) as error:
+            raise TeacherError(
+                f"{self.url}: answered with item {error}, which is not in the catalog "
+                f"{self._catalog.name!r}"
+            ) from None
+
+    def _batches(
+        self, kind: str, columns: dict[str, list[Any]], common: dict[str, Any]
+    ) -> Iterator[tuple[range, list[Any]]]:
+        """Which histories were asked about together, and one answer for each, in order."""
+        count = len(columns["item_lists"])
+        pending = [
+            range(start, min(start + self._batch_rows, count))
+            for start in range(0, count, self._batch_rows)
+        ][::-1]
+        while pending:
+            rows = pending.pop()
+            part = {name: column[rows.start : rows.stop] for name, column in columns.items()}
+            # Nobody else of this process would join, so waiting for others is of no use.
+            body = {
+                **part, **common, "immediately": 1, "catalog": self._catalog.fingerprint
+            }  # fmt: skip
+            content = _json(body)
+            if len(content) > self._max_body and len(rows) > 1:
+                half = len(rows) // 2
+                pending += [rows[half:], rows[:half]]
+                continue
+            yield rows, self._entries(kind, content, len(rows))
+
+    def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
+        response = self._post(kind, content)
+        try:
+            found = response.json()[kind]
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if not isinstance(found, list) or len(found) != count:
+            raise TeacherError(
+                f"{self.url}/{kind}: expected {count} lists in `{kind}`, got "
+                f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
+            )
+        return found
+
+    def _info(self) -> dict[str, Any]:
+        """Who answers there; refuses one with another catalog."""
+        response = self._send("GET", "teacher", None)
+        try:
+            info = dict(response.json())
+            catalog, items, name = info["catalog"], info["items"], info["name"]
+        except (ValueError, KeyError, TypeError):
+            raise TeacherError(
+                f"{self.url}: not a `incatalog teacher serve`; it answers {response.text[:80]!r}"
+            ) from None
+        if catalog != self._catalog.fingerprint:
+            raise TeacherError(
+                f"{self.url}: serves the catalog {name!r} of {items} items, another one than "
+                f"{self._catalog.name!r} of {len(self._catalog)} (items, order or titles differ); "
+                "start it with the same data"
+            )
+        return info
+
+    def _post(self, kind: str, content: bytes) -> httpx.Response:
+        response = self._send("POST", kind, content)
+        if response.headers.get(TEACHER_HEADER) != self.fingerprint:
+            raise TeacherError(
+                f"{self.url}: another teacher answers than at the start; "
+                "serve the earlier one again, or start a new run"
+            )
+        return response
+
+    def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
+        """One request, sent again while it fails in passing."""
+        import httpx
+
+        url = f"{self.url}/{path}"
+        wait = self._backoff
+        said = ""
+        for attempt in range(self._tries):
+            if attempt:
+                time.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+            try:
+                response = self._client().request(
+                    method, url, content=content, headers={"Content-Type": "application/json"}
+                )
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+                raise TeacherError(f"{url}: not an address ({error})") from error
+            except httpx.TransportError as error:
+                said = str(error) or type(error).__name__
+                continue
+            if response.status_code == 200:
+                return response
+            said = f"{response.status_code} {_detail(response)}"
+            if response.status_code not in _PASSING:
+                raise TeacherError(f"{url}: {said}")
+            wait = max(wait, _retry_after(response))
+        raise TeacherError(
+            f"{url}: no answer after {self._tries} tries ({said}); "
+            "is `incatalog teacher serve` running there?"
+        )
+
+    def _client(self) -> httpx.Client:
+        """The connections of this process; a forked one must not speak on those of its parent."""
+        import httpx
+
+        client = self._clients.get(os.getpid())
+        if client is None:
+            # A proxy from the environment would rarely find a service in the own network.
+            client = httpx.Client(
+                timeout=self._timeout,
+                trust_env=False,
+                limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE),
+            )
+            self._clients[os.getpid()] = client
+        return client
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:80]
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds the server asks to wait; 0 where it does not say in seconds."""
+    try:
+        seconds = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        return 0.0
+    return min(seconds, _LONGEST_WAIT) if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def is_url(location: str) -> bool:
+    """Whether a teacher is named by the address of a service rather than by a folder."""
+    return location.startswith(("http://", "https://"))
+
+
+def open_teacher(location: str, catalog: Catalog, device: str = "auto") -> Teacher:
+    """Loads a teacher from its run folder, or connects to the service at an address.
+
+    Args:
+        location: Run folder of `incatalog teacher fit`, or the URL of `incatalog teacher serve`.
+        catalog: The catalog it was fitted on.
+        device: Device a loaded teacher runs on; a service has its own.
+
+    Raises:
+        TeacherError: No teacher there, damaged files, or another catalog.
+        MissingExtraError: A service is named and httpx is not installed.
+    """
+    if is_url(location):
+        from incatalog.teacher_service.client import HttpTeacher
+
+        return HttpTeacher(location, catalog)
+    from incatalog.teacher.teacher import load_teacher
+
+    return load_teacher(location, catalog, device)

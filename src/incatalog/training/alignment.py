@@ -1,0 +1,102 @@
+"""Samples that teach what the codes of an item mean, as LC-Rec does (arXiv 2311.09049)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+from transformers import PreTrainedTokenizerFast
+
+from incatalog.data.catalog import Catalog
+from incatalog.dialogue.render import Message, Renderer
+from incatalog.dialogue.tasks import alignment_messages, num_tokens
+from incatalog.dialogue.templates import ALIGNMENT_WORDINGS, AlignmentWording
+from incatalog.errors import ConfigError
+from incatalog.items.texts import item_texts, text_wording_named
+
+# Tokens that may come about where a text meets what is around it.
+_SEAM = 4
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What items are, in text that fits into a sample.
+
+    Attributes:
+        texts: Title and description of each item row, cut at the end where they did not fit.
+        titles: Title of each item row, as written in prompts.
+        lengths: About the tokens of each sample, by wording and item row.
+        cut: Number of texts that were cut.
+    """
+
+    texts: tuple[str, ...]
+    titles: tuple[str, ...]
+    lengths: Int64[np.ndarray, "wordings items"]
+    cut: int
+
+    @classmethod
+    def fit(
+        cls,
+        catalog: Catalog,
+        titles: Sequence[str],
+        renderer: Renderer,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+    ) -> Alignment:
+        """Cuts texts so that no sample exceeds ``max_length`` tokens.
+
+        Args:
+            catalog: The items.
+            titles: Title of each item row, as written in prompts.
+            renderer: Renderer of the model's tokenizer and the catalog.
+            tokenizer: Tokenizer of the model.
+            max_length: Tokens of a sample at most.
+
+        Raises:
+            ConfigError: Not even the title of an item fits.
+        """
+        around = np.array([_tokens(renderer, wording, 0, "") for wording in ALIGNMENT_WORDINGS])
+        shown = np.array([wording.shows_text for wording in ALIGNMENT_WORDINGS])
+        title_sizes = np.array([len(ends) for ends in _ends(titles, tokenizer)])
+        longest = int(title_sizes.argmax())
+        room = max_length - int(around.max()) - _SEAM
+        if title_sizes[longest] > room:
+            raise ConfigError(
+                f"--max-length {max_length}: too short to ask what item "
+                f"{catalog.item(longest).item_id!r} is called, of {title_sizes[longest]} tokens; "
+                "raise it, or leave out --align-ratio"
+            )
+        texts = list(item_texts(catalog, text_wording_named("td")))
+        ends = _ends(texts, tokenizer)
+        cut = [row for row, found in enumerate(ends) if len(found) > room]
+        for row in cut:
+            texts[row] = texts[row][: ends[row][room - 1]]
+        sizes = np.minimum([len(found) for found in ends], room)
+        lengths = around[:, None] + np.where(shown[:, None], sizes, title_sizes)
+        return cls(tuple(texts), tuple(titles), lengths.astype(np.int64), len(cut))
+
+    def messages(self, wording: int, row: int) -> tuple[Message, ...]:
+        """The sample of a wording about an item row."""
+        return alignment_messages(
+            ALIGNMENT_WORDINGS[wording], row, self.texts[row], self.titles[row]
+        )
+
+
+def _tokens(renderer: Renderer, wording: AlignmentWording, row: int, text: str) -> int:
+    return num_tokens(renderer, alignment_messages(wording, row, text, text))
+
+
+def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """For each text the character behind each of its tokens."""
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]

@@ -1,0 +1,181 @@
+"""What a training shows while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
+
+from incatalog.errors import require
+from incatalog.storage import writing
+
+_SHOWN_VALUES = {
+    "loss": "loss",
+    "eval_loss": "validation loss",
+    "eval_NDCG@10": "NDCG@10",
+    "eval_HR@10": "HR@10",
+}
+
+
+class ProgressReport(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on a terminal, a line for each entry of the log elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Reports to a console, by default standard error."""
+        self._console = console or Console(stderr=True, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._loss = ""
+        self._warned = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Opens the bar."""
+        del args, control, kwargs
+        if state.is_world_process_zero and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("train sft"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(
+                "train", total=state.max_steps, completed=state.global_step, loss=""
+            )
+            self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
+        del args, control, kwargs
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.global_step, loss=self._loss)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows losses, and says once if histories had to be cut."""
+        del args, control, kwargs
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            self._loss = f"loss {float(logs['loss']):.3f}"
+        if logs.get("history_items_cut") and not self._warned:
+            self._warned = True
+            self._console.print(
+                f"step {state.global_step}: {logs['history_items_cut']} history items were cut, "
+                "oldest first, to keep samples within --max-length (counted in the log)"
+            )
+        shown = "eval_loss" in logs or ("loss" in logs and self._bar is None)
+        if shown:
+            values = [f"step {state.global_step}/{state.max_steps}"]
+            for name, title in _SHOWN_VALUES.items():
+                if name in logs:
+                    values.append(f"{title} {float(logs[name]):.4f}")
+            if "learning_rate" in logs:
+                values.append(f"learning rate {float(logs['learning_rate']):.2e}")
+            self._console.print("train sft: " + ", ".join(values))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Closes the bar."""
+        del args, state, control, kwargs
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class RewardReport(TrainerCallback):  # type: ignore[misc]
+    """A line for each entry of a reinforcement learning's log."""
+
+    def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
+        """Takes where to print, and the titles of the values to show by their names in the log."""
+        self._console = console
+        self._shown = shown
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Shows what is in the log of the values to show."""
+        del args, control, kwargs
+        if not state.is_world_process_zero or not logs:
+            return
+        values = [
+            f"{title} {float(logs[name]):.4g}"
+            for name, title in self._shown.items()
+            if logs.get(name) is not None
+        ]
+        if values:
+            step = f"step {state.global_step}/{state.max_steps}"
+            self._console.print("train grpo: " + ", ".join([step, *values]), highlight=False)
+
+
+class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
+    """TensorBoard's log, whose thread tells of a full disk without the name of the folder."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Writes an entry."""
+        with writing(self.tb_writer.log_dir):
+            super().on_log(*args, **kwargs)
+            self.tb_writer.flush()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Writes what is left."""
+        with writing(self.tb_writer.log_dir):
+            super().on_train_end(*args, **kwargs)
+
+
+def tensorboard(out: Path, after: int) -> TensorBoardCallback:
+    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    require("tensorboard", extra="train")
+    from torch.utils.tensorboard import SummaryWriter
+
+    with writing(out / "tensorboard"):
+        return RoomForLogs(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
+
+
+class BestKept(TrainerCallback):  # type: ignore[misc]
+    """Validates the last step too, and ends a training that no longer gets better.
+
+    What it decides on is the log, which a checkpoint holds: a resumed training stops where an
+    uninterrupted one would have.
+    """
+
+    def __init__(self, metric: str, patience: int = 0) -> None:
+        """Takes what is to grow, by its name in the log, and after how many validations to stop."""
+        self._metric = metric
+        self._patience = patience
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Asks for the last validation."""
+        del args, kwargs
+        if self._exhausted(state):
+            control.should_training_stop = True
+        elif state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stops when the newest validations were no better than one before them."""
+        del args, kwargs
+        if self._exhausted(state):
+            control.should_training_stop = True
+
+    def _exhausted(self, state: Any) -> bool:
+        values = [entry[self._metric] for entry in state.log_history if self._metric in entry]
+        if not self._patience or len(values) <= self._patience:
+            return False
+        return bool(max(values[-self._patience :]) <= max(values[: -self._patience]))
+
+
+def main_console() -> Console:
+    """Standard error of the main process; the others are silent."""
+    return Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)

@@ -1,0 +1,95 @@
+"""Training samples: a pure function of seed, epoch and user, rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Int64
+from torch.utils.data import Dataset
+
+from incatalog.training.draws import ORDER, POOL, SHUFFLE, VALIDATION
+from incatalog.training.samples import Sample, SampleSource
+
+
+class SftDataset(Dataset[Sample]):
+    """All samples of a training, in the order they are trained on.
+
+    Epochs follow one another, each in an order of its own. Within some batches' worth of samples
+    those of like length stand together, and the batches are shuffled; so a batch has little
+    padding, and any sample still depends on nothing but its index.
+    """
+
+    def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
+        """Lays out the samples.
+
+        Args:
+            source: Makes the samples.
+            num_samples: Samples of the whole training.
+            batch_size: Samples of an optimiser step, over all processes and accumulated batches.
+            seed: Seed of the order.
+        """
+        self._source = source
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._draws = lru_cache(maxsize=8)(source.draws)
+        self._order = lru_cache(maxsize=8)(self._epoch_order)
+        self._pool = lru_cache(maxsize=2)(self._pool_order)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, so that the teacher is asked once."""
+        size = POOL * self._batch_size
+        wanted = [self._pool(index // size)[index % size] for index in indices]
+        return self._source.train_samples(wanted, [self._draws(epoch) for epoch, _ in wanted])
+
+    def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " samples"]:
+        rng = np.random.default_rng([self._seed, ORDER, epoch])
+        return rng.permutation(self._source.per_epoch)
+
+    def _pool_order(self, pool: int) -> list[tuple[int, int]]:
+        """Epoch and number of each sample of a pool, in order."""
+        size = POOL * self._batch_size
+        places = np.arange(pool * size, min((pool + 1) * size, self._num_samples))
+        epochs, within = np.divmod(places, self._source.per_epoch)
+        numbers = np.empty_like(places)
+        lengths = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            numbers[here] = self._order(epoch)[within[here]]
+            lengths[here] = self._source.estimated_lengths(self._draws(epoch))[numbers[here]]
+        by_length = np.argsort(lengths, kind="stable")
+        batches = len(places) // self._batch_size
+        whole = by_length[: batches * self._batch_size].reshape(batches, self._batch_size)
+        rng = np.random.default_rng([self._seed, SHUFFLE, pool])
+        order = np.concatenate(
+            [rng.permutation(whole).reshape(-1), by_length[batches * self._batch_size :]]
+        )
+        return list(zip(epochs[order].tolist(), numbers[order].tolist(), strict=True))
+
+
+class ValidationDataset(Dataset[Sample]):
+    """One sample for each of some users, the same in every validation."""
+
+    def __init__(self, source: SampleSource, num_users: int, seed: int) -> None:
+        """Samples at most ``num_users`` users."""
+        self._source = source
+        rng = np.random.default_rng([seed, VALIDATION])
+        self._users = np.sort(rng.permutation(source.users)[:num_users]).tolist()
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Several samples at once, so that the teacher is asked once."""
+        return self._source.validation_samples([self._users[index] for index in indices])

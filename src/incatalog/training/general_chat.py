@@ -1,0 +1,77 @@
+"""General conversations that are mixed into recommendation training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from incatalog.data.conversations import Conversation
+from incatalog.dialogue.render import Message, Renderer
+from incatalog.dialogue.tasks import first_exchange, fit_turns, general_messages, num_tokens
+from incatalog.errors import DataError
+
+
+@dataclass(frozen=True)
+class GeneralChat:
+    """General conversations that fit into a sample.
+
+    Attributes:
+        conversations: Whole conversations; the newest exchanges are cut where they did not fit.
+        lengths: Tokens of each conversation.
+        exchanges: Opening exchanges that leave room for a recommendation.
+        cut: Conversations that lost exchanges.
+        dropped: Conversations of which not even the first exchange fits.
+    """
+
+    conversations: tuple[tuple[Message, ...], ...]
+    lengths: Int64[np.ndarray, " conversations"]
+    exchanges: tuple[tuple[Message, ...], ...]
+    cut: int
+    dropped: int
+
+    @classmethod
+    def fit(
+        cls, conversations: Sequence[Conversation], renderer: Renderer, max_length: int, path: Path
+    ) -> GeneralChat:
+        """Cuts conversations to ``max_length`` tokens, by whole exchanges.
+
+        Args:
+            conversations: As read from ``path``.
+            renderer: Renderer of the model's tokenizer.
+            max_length: Tokens of a sample at most; an exchange may take half of them.
+            path: Named in errors.
+
+        Raises:
+            DataError: No conversation fits.
+        """
+        kept: list[tuple[Message, ...]] = []
+        lengths: list[int] = []
+        exchanges: list[tuple[Message, ...]] = []
+        cut = 0
+        for conversation in conversations:
+            messages, removed = fit_turns(renderer, general_messages(conversation), max_length)
+            if not messages:
+                continue
+            kept.append(messages)
+            lengths.append(num_tokens(renderer, messages))
+            cut += removed > 0
+            exchange = first_exchange(conversation)
+            if num_tokens(renderer, exchange) <= max_length // 2:
+                exchanges.append(exchange)
+        if not exchanges:
+            raise DataError.at(
+                path,
+                f"none of {len(conversations)} conversations opens with an exchange of at most "
+                f"{max_length // 2} tokens; raise --max-length, or pass shorter conversations",
+            )
+        return cls(
+            tuple(kept),
+            np.array(lengths, dtype=np.int64),
+            tuple(exchanges),
+            cut,
+            len(conversations) - len(kept),
+        )

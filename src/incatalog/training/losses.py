@@ -1,0 +1,335 @@
+"""Cross entropy in which an item span chooses among the catalog's continuations only.
+
+Inside a span the decoder can only follow the prefix tree, so the model should spend probability on
+its branches and nowhere else (RecLM-cgen, arXiv 2505.03336, "scope mask"). The published code
+builds a mask ``[batch, length, vocab]``; here only the children's rows of the output layer are
+multiplied, and only where there is something to decide. Positions with a single continuation have
+probability one: they count as labels, contribute exactly zero and cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from torch import Tensor
+from torch.nn import functional
+
+from incatalog.config import LossType, ScopeType
+from incatalog.errors import TrieError
+from incatalog.training.output_layer import focal, free_loss_and_rows
+from incatalog.trie.build import CLOSE
+from incatalog.trie.trie import ItemTrie
+
+# A node with at least this many logits in a batch gets a matrix product of its own; smaller ones
+# are padded to a common shape, because a product each would cost more than the padding.
+_OWN_PRODUCT = 1 << 14
+
+
+@dataclass(frozen=True)
+class LabelledSpans:
+    """Item spans to train on, in a padded batch.
+
+    Attributes:
+        sample: Row of the batch.
+        start: Index of the token that opens the span.
+        end: Index behind the token that closes it.
+        row: Item row.
+    """
+
+    sample: Int64[np.ndarray, " spans"]
+    start: Int64[np.ndarray, " spans"]
+    end: Int64[np.ndarray, " spans"]
+    row: Int64[np.ndarray, " spans"]
+
+
+@dataclass(frozen=True)
+class ScopedTargets:
+    """What each position of a batch is trained on, flattened.
+
+    A *position* is an index into the batch's hidden states ``[batch * length, hidden]``; the state
+    at a position predicts the token behind it. Decisions at one node stand together, and nodes of
+    like size share one padded *block* of ``nodes x decisions x children`` logits.
+
+    Attributes:
+        free_position: Positions with a softmax over the whole vocabulary.
+        free_token: Token each of them is trained on.
+        free_in_span: Whether that token is inside an item span.
+        block_shape: Nodes, decisions a node and children a node of each block.
+        decision_position: Positions of all blocks' decisions, one block after the other.
+        decision_choice: Index of the right child; -1 for padding.
+        child_token: Children of all blocks' nodes, one block after the other; -1 for padding.
+        num_labels: Labelled positions, those with a single continuation included.
+    """
+
+    free_position: Int64[Tensor, " free"]
+    free_token: Int64[Tensor, " free"]
+    free_in_span: Bool[Tensor, " free"]
+    block_shape: tuple[tuple[int, int, int], ...]
+    decision_position: Int64[Tensor, " decisions"]
+    decision_choice: Int64[Tensor, " decisions"]
+    child_token: Int64[Tensor, " children"]
+    num_labels: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ScopedTargets:
+        """The same targets on another device."""
+        tensors = {
+            field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def scoped_targets(
+    trie: ItemTrie,
+    input_ids: Integer[np.ndarray, "batch length"],
+    labelled: Bool[np.ndarray, "batch length"],
+    spans: LabelledSpans,
+    *,
+    eoi_token_id: int,
+    scope: ScopeType = "every",
+) -> ScopedTargets:
+    """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
+
+    Args:
+        trie: Prefix tree of the catalog.
+        input_ids: Token ids, padded on the right.
+        labelled: Tokens to train on outside ``spans``; the token that opens a span is one of them
+            where it is the model's to write. The tokens inside ``spans`` always are.
+        spans: Item spans to train on.
+        eoi_token_id: Id of the token that closes a span.
+        scope: ``every`` position of a span runs over the catalog's continuations (the published
+            type 3); only ``branching`` ones do, the others run over the vocabulary (type 1); or all
+            but the forced closing does, ``open`` (type 2).
+
+    Raises:
+        TrieError: A span names an item the trie does not have, or is not whole.
+    """
+    length = input_ids.shape[1]
+    decisions = trie.decisions_of(spans.row)
+    count = np.diff(decisions.offsets)
+    owner = np.repeat(np.arange(len(spans.row)), count)
+    _check_whole(input_ids, spans, decisions.depth, owner, eoi_token_id)
+
+    first = spans.sample * length + spans.start
+    position = first[owner] + decisions.depth
+    inside = _inside(spans, input_ids.shape)
+    free = labelled & ~inside
+    free[:, 0] = False
+    num_labels = int(np.count_nonzero(free)) + int((spans.end - spans.start - 1).sum())
+
+    full = free.reshape(-1)
+    if scope == "branching":
+        full = full | inside.reshape(-1)
+        full[position + 1] = False
+    elif scope == "open":
+        close = spans.sample * length + spans.end - 1
+        full[close] = True
+        full[position + 1] = False
+    tokens = np.flatnonzero(full)
+    shapes, decision_position, decision_choice, child_token = _blocks(
+        trie, position, decisions.node, decisions.choice, eoi_token_id
+    )
+    return ScopedTargets(
+        free_position=torch.from_numpy(tokens - 1),
+        free_token=torch.from_numpy(input_ids.reshape(-1)[tokens].astype(np.int64)),
+        free_in_span=torch.from_numpy(inside.reshape(-1)[tokens]),
+        block_shape=shapes,
+        decision_position=torch.from_numpy(decision_position),
+        decision_choice=torch.from_numpy(decision_choice),
+        child_token=torch.from_numpy(child_token),
+        num_labels=num_labels,
+    )
+
+
+def free_targets(
+    input_ids: Integer[np.ndarray, "batch length"],
+    labelled: Bool[np.ndarray, "batch length"],
+    spans: LabelledSpans,
+) -> ScopedTargets:
+    """The labels of a batch outside ``spans``, over the whole vocabulary; none inside them.
+
+    Args:
+        input_ids: Token ids, padded on the right.
+        labelled: Tokens to train on; the token that opens a span is outside of it.
+        spans: Item spans of the batch.
+    """
+    free = labelled & ~_inside(spans, input_ids.shape)
+    free[:, 0] = False
+    tokens = np.flatnonzero(free)
+    none = torch.zeros(0, dtype=torch.int64)
+    return ScopedTargets(
+        free_position=torch.from_numpy(tokens - 1),
+        free_token=torch.from_numpy(input_ids.reshape(-1)[tokens].astype(np.int64)),
+        free_in_span=torch.zeros(len(tokens), dtype=torch.bool),
+        block_shape=(),
+        decision_position=none,
+        decision_choice=none,
+        child_token=none,
+        num_labels=len(tokens),
+    )
+
+
+def scoped_cross_entropy(
+    hidden: Float[Tensor, "*batch hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    targets: ScopedTargets,
+    *,
+    bias: Float[Tensor, " vocab"] | None = None,
+    loss: LossType = "plain",
+    gamma: float = 2.0,
+    num_labels: int | Tensor | None = None,
+) -> Float[Tensor, ""]:
+    """Mean loss of the labelled positions.
+
+    Args:
+        hidden: States before the output layer.
+        weight: Rows of the output layer.
+        targets: What the states are trained on.
+        bias: Bias of the output layer.
+        loss: ``plain`` cross entropy; ``focal`` (arXiv 1708.02002), each position weighted with
+            ``(1 - p) ** gamma``; or ``focal-items``, which weights positions inside spans only.
+        gamma: Exponent of the focal loss.
+        num_labels: Divide by this many labels instead of those of ``targets``; for batches that
+            are shared by several steps or processes.
+
+    Returns:
+        In nats; 0 with zero gradients if there is no label.
+    """
+    states = hidden.reshape(-1, hidden.shape[-1])
+    num_free = len(targets.free_position)
+    at = torch.cat([targets.free_position, targets.decision_position])
+    labelled = states.index_select(0, at)
+    free, deciding = labelled[:num_free], labelled[num_free:]
+    weighted = targets.free_in_span
+    if loss != "focal-items":
+        weighted = torch.full_like(weighted, loss == "focal")
+    token = targets.child_token.clamp(min=0)
+    total, rows = free_loss_and_rows(free, weight, bias, targets.free_token, weighted, gamma, token)
+    if targets.block_shape:
+        biases = None if bias is None else bias.index_select(0, token)
+        surprise = _decisions(deciding, rows, biases, targets)
+        if loss != "plain":
+            surprise = focal(surprise, gamma)
+        total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
+
+    if num_labels is None:
+        num_labels = targets.num_labels
+    if isinstance(num_labels, Tensor):
+        return total / num_labels.clamp(min=1)
+    return total / max(num_labels, 1)
+
+
+def _decisions(
+    states: Float[Tensor, "decisions hidden"],
+    rows: Float[Tensor, "children hidden"],
+    biases: Float[Tensor, " children"] | None,
+    targets: ScopedTargets,
+) -> Float[Tensor, " decisions"]:
+    """Cross entropy of each decision among the children of its node."""
+    padding = targets.child_token < 0
+    choices = targets.decision_choice.clamp(min=0)
+    child = decision = 0
+    surprises = []
+    for nodes, each, children in targets.block_shape:
+        block = slice(child, child + nodes * children)
+        here = slice(decision, decision + nodes * each)
+        logits = torch.matmul(
+            states[here].view(nodes, each, -1), rows[block].view(nodes, children, -1).mT
+        )
+        if biases is not None:
+            logits = logits + biases[block].view(nodes, 1, children)
+        logits = logits.float().masked_fill(padding[block].view(nodes, 1, children), float("-inf"))
+        surprises.append(
+            functional.cross_entropy(logits.view(-1, children), choices[here], reduction="none")
+        )
+        child, decision = block.stop, here.stop
+    return torch.cat(surprises)
+
+
+def _inside(spans: LabelledSpans, shape: tuple[int, ...]) -> Bool[np.ndarray, "batch length"]:
+    """Tokens of spans behind the one that opens them."""
+    edges = np.zeros(shape[0] * shape[1] + 1, dtype=np.int32)
+    first = spans.sample * shape[1]
+    np.add.at(edges, first + spans.start + 1, 1)
+    np.add.at(edges, first + spans.end, -1)
+    return np.cumsum(edges[:-1]).astype(np.bool_).reshape(shape)
+
+
+def _check_whole(
+    input_ids: np.ndarray,
+    spans: LabelledSpans,
+    depth: np.ndarray,
+    owner: np.ndarray,
+    eoi_token_id: int,
+) -> None:
+    """Raises TrieError unless each span fits the batch, is closed, and is as long as its item."""
+    size = spans.end - spans.start - 2
+    bad = (spans.start < 0) | (size < 1) | (spans.end > input_ids.shape[1])
+    if not bad.any():
+        bad = input_ids[spans.sample, spans.end - 1] != eoi_token_id
+        bad[owner[depth > size[owner]]] = True
+    if bad.any():
+        span = int(np.flatnonzero(bad)[0])
+        raise TrieError(
+            f"sample {spans.sample[span]}, span of item row {spans.row[span]} at token "
+            f"{spans.start[span]}: is not whole; cut samples by items, never inside a span"
+        )
+
+
+def _blocks(
+    trie: ItemTrie,
+    position: Int64[np.ndarray, " decisions"],
+    node: Integer[np.ndarray, " decisions"],
+    choice: Integer[np.ndarray, " decisions"],
+    eoi_token_id: int,
+) -> tuple[tuple[tuple[int, int, int], ...], np.ndarray, np.ndarray, np.ndarray]:
+    """Puts decisions into padded blocks; see :class:`ScopedTargets`."""
+    none = np.zeros(0, dtype=np.int64)
+    if not len(node):
+        return (), none, none, none
+    order = np.argsort(node, kind="stable")
+    position, choice = position[order], choice[order].astype(np.int64)
+    nodes, first, each = np.unique(node[order], return_index=True, return_counts=True)
+    edges = trie.arrays.node_edges[nodes].astype(np.int64)
+    children = trie.arrays.node_edges[nodes + 1].astype(np.int64) - edges
+
+    # Nodes whose sizes round up to the same powers of four share a block.
+    key = _magnitude(each) * 64 + _magnitude(children)
+    large = np.flatnonzero(each * children >= _OWN_PRODUCT)
+    key[large] = -1 - np.arange(len(large))
+    shapes: list[tuple[int, int, int]] = []
+    positions, choices, tokens = [], [], []
+    for kind in np.unique(key):
+        members = np.flatnonzero(key == kind)
+        width, most = int(children[members].max()), int(each[members].max())
+        shapes.append((len(members), most, width))
+        at, real = _padded(first[members], each[members], most)
+        positions.append(position[at])
+        choices.append(np.where(real, choice[at], -1))
+        at, real = _padded(edges[members], children[members], width)
+        token = trie.arrays.edge_token[at].astype(np.int64)
+        tokens.append(np.where(real, np.where(token == CLOSE, eoi_token_id, token), -1))
+    return (
+        tuple(shapes),
+        np.concatenate(positions),
+        np.concatenate(choices),
+        np.concatenate(tokens),
+    )
+
+
+def _magnitude(size: np.ndarray) -> Int64[np.ndarray, " sizes"]:
+    magnitude: Int64[np.ndarray, " sizes"] = np.ceil(np.log2(size) / 2).astype(np.int64)
+    return magnitude
+
+
+def _padded(
+    first: np.ndarray, count: np.ndarray, width: int
+) -> tuple[Int64[np.ndarray, " slots"], Bool[np.ndarray, " slots"]]:
+    """Indices of segments padded to ``width``, and which of them are real."""
+    offset = np.arange(width)
+    real = offset < count[:, None]
+    return (first[:, None] + np.where(real, offset, 0)).reshape(-1), real.reshape(-1)

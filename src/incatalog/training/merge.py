@@ -1,0 +1,50 @@
+"""`incatalog train merge`: an adapter becomes part of its backbone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from incatalog.artifacts import atomic_path, open_run
+from incatalog.codes.semantic_ids import INDEX, ITEM2ID
+from incatalog.errors import ArtifactError, BackboneError
+from incatalog.items.aliases import ALIASES
+from incatalog.model.saved import _ADAPTER_FILE, _ADAPTER_WEIGHTS, load_model, save_model
+from incatalog.model.spec import load_spec, spec_file
+from incatalog.training.settings import MergeConfig
+
+_CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
+
+
+def merge_run(config: MergeConfig) -> Path:
+    """Merges the adapter of a run into its backbone and writes a plain Hugging Face folder.
+
+    Returns:
+        `config.out`, which loads with plain transformers and holds the catalog beside the model.
+
+    Raises:
+        BackboneError: The run holds no adapter.
+        ArtifactError: `out` holds something else.
+    """
+    load_spec(config.run)
+    if not (config.run / _ADAPTER_FILE).exists():
+        raise BackboneError(
+            f"--run {config.run}: holds no {_ADAPTER_FILE}; a fully tuned model needs no merging"
+        )
+    if config.run.resolve() == config.out.resolve():
+        raise ArtifactError(f"--out {config.out}: is the run itself; name another folder")
+    inputs = {
+        "adapter": config.run / _ADAPTER_WEIGHTS,
+        "spec": spec_file(config.run),
+    }
+    run = open_run(config.out, "train merge", config, inputs=inputs, free_fields=("verify",))
+    if run.finished:
+        return config.out
+    backbone, spec = load_model(config.run, "cpu", verify=config.verify)
+    for pattern in _CATALOG_FILES:
+        for file in config.run.glob(pattern):
+            with atomic_path(config.out / file.name) as partial:
+                shutil.copyfile(file, partial)
+    save_model(config.out, backbone, spec)
+    run.finish()
+    return config.out

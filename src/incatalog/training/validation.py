@@ -1,0 +1,92 @@
+"""Scores a model in training on held-out items, by the code that ranks for users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from incatalog.data.interactions import LeaveOneOut
+from incatalog.metrics import hit_rate, ndcg
+from incatalog.recommender.recommender import Recommender
+
+CUTOFF = 10
+PROMPTS = 0
+"""Key of the random stream that draws users and prompts."""
+NDCG = f"NDCG@{CUTOFF}"
+HR = f"HR@{CUTOFF}"
+
+_BATCH = 64
+
+
+def ranking_validation(
+    recommender: Recommender, questions: Sequence[Question], *, exclude_seen: bool
+) -> Callable[[], dict[str, float]]:
+    """Scores the ranking of held-out items, as `incatalog evaluate recommend --split valid` does.
+
+    Args:
+        recommender: Holds the very model that is trained; it is ranked with as it is when asked.
+        questions: Histories and what is right; processes share them.
+        exclude_seen: Leave items of the history out of the ranking.
+    """
+    processes = PartialState()
+    own = questions[processes.process_index :: processes.num_processes]
+    spec = recommender.spec
+    slots = [
+        recommender.slot(
+            question.history,
+            spec.list_length,
+            recommender.excluded(history=question.history, exclude_seen=exclude_seen),
+        )
+        for question in own
+    ]
+    right = [question.relevant for question in own]
+
+    def validate() -> dict[str, float]:
+        items = [
+            ranked.rows.tolist()
+            for start in range(0, len(slots), _BATCH)
+            for ranked in recommender.beam.top_items(slots[start : start + _BATCH], CUTOFF)
+        ]
+        totals = torch.tensor(
+            [
+                float(ndcg(items, right, CUTOFF).sum()),
+                float(hit_rate(items, right, CUTOFF).sum()),
+                len(items),
+            ],
+            device=processes.device,
+        )
+        if processes.num_processes > 1:
+            torch.distributed.all_reduce(totals)
+        gain, hits, count = totals.tolist()
+        return {NDCG: gain / count, HR: hits / count}
+
+    return validate
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt of the training.
+
+    Attributes:
+        history: Item rows before the right ones, oldest first; all of them.
+        relevant: Item rows that are right.
+    """
+
+    history: tuple[int, ...]
+    relevant: tuple[int, ...]
+
+
+def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
+    """The users whose validation items say which checkpoint is best, ascending."""
+    drawn = np.random.default_rng([seed, PROMPTS]).permutation(len(split))[:count]
+    return sorted(drawn.tolist())
+
+
+def validation_questions(split: LeaveOneOut, count: int, seed: int) -> list[Question]:
+    """The validation items of some users, the same in every validation."""
+    holdouts = [split.valid(user) for user in validation_users(split, count, seed)]
+    return [Question(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]

@@ -1,0 +1,1 @@
+"""The immutable index of item token sequences."""

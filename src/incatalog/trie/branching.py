@@ -1,0 +1,83 @@
+"""The decisions on the way to an item: what the losses weigh and the policy is sampled from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from incatalog.trie.build import TrieArrays
+
+
+class Decisions(NamedTuple):
+    """The nodes on the way to some items, closing decisions included; one item's after another's.
+
+    Attributes:
+        offsets: Where each item's decisions start; one more entry marks the end.
+        depth: Number of tokens of the item before the decision.
+        node: The node.
+        choice: Index of the item's choice among ``node_tokens(node)``.
+    """
+
+    offsets: Int64[np.ndarray, " rows+1"]
+    depth: Int32[np.ndarray, " decisions"]
+    node: Int32[np.ndarray, " decisions"]
+    choice: Int32[np.ndarray, " decisions"]
+
+
+def find_decisions(arrays: TrieArrays, position: Int32[np.ndarray, " rows"]) -> Decisions:
+    """Walks down to items, all of them at once, level by level.
+
+    Args:
+        arrays: The trie.
+        position: Sorted position of each item.
+    """
+    num_nodes = len(arrays.node_lo)
+    number = np.searchsorted(arrays.domain_bounds, position, side="right") - 1
+    lo = arrays.domain_bounds[number]
+    hi = arrays.domain_bounds[number + 1]
+    node = np.searchsorted(arrays.node_lo, lo)
+    item = np.arange(len(position))
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    while len(item):
+        inside = (hi - lo > 1) & (node < num_nodes)
+        inside[inside] = arrays.node_lo[node[inside]] == lo[inside]
+        item, node = item[inside], node[inside]
+        if not len(item):
+            break
+        at = position[item]
+        first = arrays.node_edges[node].astype(np.int64) + node
+        count = arrays.node_edges[node + 1] - arrays.node_edges[node]
+        choice = _last_not_above(arrays.bounds, first, first + count, at) - first
+        found.append((item, node, choice))
+        lo = arrays.bounds[first + choice]
+        hi = arrays.bounds[first + choice + 1]
+        node = np.where(choice == 0, node + 1, np.searchsorted(arrays.node_lo, lo))
+    return _in_item_order(found, len(position), arrays.node_depth)
+
+
+def _last_not_above(
+    values: np.ndarray, first: np.ndarray, end: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """For each segment ``[first, end)`` of ``values``, ascending, the last index not above."""
+    low, high = first.copy(), end.copy()
+    while (high - low > 1).any():
+        middle = (low + high) // 2
+        below = values[middle] <= wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return low
+
+
+def _in_item_order(
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], num_rows: int, node_depth: np.ndarray
+) -> Decisions:
+    """Decisions found level by level, put item by item."""
+    if not found:
+        none = np.zeros(0, dtype=np.int32)
+        return Decisions(np.zeros(num_rows + 1, dtype=np.int64), none, none, none)
+    item, node, choice = (np.concatenate(part) for part in zip(*found, strict=True))
+    by_item = np.argsort(item, kind="stable")
+    item, node, choice = item[by_item], node[by_item], choice[by_item]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(item, minlength=num_rows))))
+    return Decisions(offsets, node_depth[node], node.astype(np.int32), choice.astype(np.int32))

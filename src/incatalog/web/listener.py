@@ -1,0 +1,92 @@
+"""The socket a service listens on, and how it is served until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from incatalog.errors import ConfigError
+
+# An idle client may be in the middle of a training step, or of a conversation.
+_KEEP_ALIVE = 75
+_BACKLOG = 2048
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket on a port, so that a taken one is known before anything is loaded.
+
+    Raises:
+        ConfigError: There is no such address, or the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Only where the protocol is named does asyncio switch Nagle's algorithm off, without which
+        # every answer over a kept connection is 40 ms late.
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"--host {host}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"--port {port} on {host}: {error.strerror}") from error
+    return listener
+
+
+def serve_app(
+    app: Any,
+    listener: socket.socket,
+    *,
+    grace: float,
+    announce: Callable[[str], object],
+    proxies: Sequence[str] = (),
+) -> None:
+    """Serves an application until SIGTERM or SIGINT, then answers what it has accepted.
+
+    Args:
+        app: The application.
+        listener: From :func:`bound`.
+        grace: Seconds that a request may take to arrive, and what was accepted when the signal
+            comes.
+        announce: Called with the address once it can be connected to.
+        proxies: Addresses and networks whose word on the client's address is taken.
+    """
+    import uvicorn
+
+    from incatalog.web.connections import Connections, Door, HttpProtocol, raise_file_limit
+
+    raise_file_limit()
+    connections = Connections(grace)
+    door = Door(listener, connections)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=int(grace) + 5,
+            # The limits on connections are those of these two.
+            http=partial(HttpProtocol, connections),  # type: ignore[arg-type]
+            loop="asyncio",
+            ws="none",
+            backlog=_BACKLOG,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
+        )
+    )
+    # uvicorn raises the signal again when it has shut down; by default that would end the process
+    # before it says goodbye, and with a failure. It may also come before uvicorn looks for it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    # Whoever reads the announcement may connect at once.
+    door.listen(_BACKLOG)
+    host, port = door.getsockname()[:2]
+    announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    server.run(sockets=[door])
