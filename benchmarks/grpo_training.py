@@ -23,10 +23,10 @@ from incatalog.config import EvaluationDecode
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.evaluation.recommend import evaluate_recommend
-from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.grpo.rewards import ndcg, teacher_gain
 from incatalog.grpo.rollouts import EngineSampler, answer_seeds
-from incatalog.grpo.settings import GrpoConfig
+from incatalog.grpo.settings import GrpoSettings
 from incatalog.grpo.train_grpo import train_grpo
 from incatalog.metrics import bootstrap_intervals
 from incatalog.recommender.recommender import Recommender
@@ -111,8 +111,8 @@ def main() -> None:
     publish("grpo_training", "Does GRPO improve the demo's model (cgen)?", body)
 
 
-def _settings(demo: Path, out: Path, steps: int, seed: int) -> GrpoConfig:
-    return GrpoConfig(
+def _settings(demo: Path, out: Path, steps: int, seed: int) -> GrpoSettings:
+    return GrpoSettings(
         model=demo / "cgen",
         data=demo / "data",
         out=out,
@@ -167,7 +167,7 @@ def _users(
 ) -> pl.DataFrame:
     """Metrics of every user, in their order."""
     evaluate_recommend(
-        EvaluateRecommendConfig(
+        EvaluateRecommendSettings(
             model=str(model),
             data=data,
             out=out,

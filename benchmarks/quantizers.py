@@ -39,12 +39,12 @@ from incatalog.codes.quality import code_use
 from incatalog.codes.quantize import quantize_items
 from incatalog.codes.quantizer import load_quantizer
 from incatalog.codes.rqvae_fit import RqVaeFit
-from incatalog.codes.settings import AssignConfig, QuantizeConfig
+from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.movielens import prepare_movielens
-from incatalog.data.settings import MovieLensConfig
+from incatalog.data.settings import MovieLensSettings
 from incatalog.data.vectors import load_vectors
 from incatalog.embedding.embed import embed_items
-from incatalog.embedding.settings import EmbedConfig
+from incatalog.embedding.settings import EmbedSettings
 
 CPU = torch.device("cpu")
 WIDTH = 768
@@ -53,7 +53,7 @@ WIDTH = 768
 class Rival(RqVaeFit):
     """The same training around ResidualVQ."""
 
-    def __init__(self, config: QuantizeConfig, vectors: np.ndarray) -> None:
+    def __init__(self, config: QuantizeSettings, vectors: np.ndarray) -> None:
         super().__init__(config, vectors, CPU)
         self.residual_vq = ResidualVQ(
             dim=config.e_dim,
@@ -100,10 +100,10 @@ def beside_residual_vq(vectors: Path, rounds: int) -> str:
     rows = np.load(vectors)
 
     def fit(**changes: Any) -> RqVaeFit:
-        return RqVaeFit(QuantizeConfig(vectors, Path(), **changes), rows, CPU)
+        return RqVaeFit(QuantizeSettings(vectors, Path(), **changes), rows, CPU)
 
     fits: dict[str, RqVaeFit] = {
-        "ResidualVQ": Rival(QuantizeConfig(vectors, Path()), rows),
+        "ResidualVQ": Rival(QuantizeSettings(vectors, Path()), rows),
         "RQ-VAE, nearest codes": fit(sinkhorn_eps=(0.0,) * 4),
         "RQ-VAE, last level balanced": fit(),
     }
@@ -150,10 +150,10 @@ def real_catalogs(vectors: dict[str, tuple[Path, Path]], folder: Path, epochs: i
         for method in ("rqvae", "rqkmeans"):
             started = time.perf_counter()
             out = folder / f"{name}-{method}"
-            config = QuantizeConfig(file, out, method=method, epochs=epochs)  # type: ignore[arg-type]
+            config = QuantizeSettings(file, out, method=method, epochs=epochs)  # type: ignore[arg-type]
             quantize_items(config)
             trained = time.perf_counter()
-            ids = AssignConfig(data, folder / f"{out.name}-ids", model=str(out), vectors=file)
+            ids = AssignSettings(data, folder / f"{out.name}-ids", model=str(out), vectors=file)
             report = read_json(assign_items(ids) / REPORT_FILE)
             assigned = time.perf_counter()
             shares = report["prefixes"]
@@ -214,7 +214,7 @@ def million(folder: str, items: int) -> list[tuple[str, float, float]]:
     state: dict[str, Any] = {}
 
     def train() -> None:
-        config = QuantizeConfig(path, Path(folder) / "run", method="rqkmeans")
+        config = QuantizeSettings(path, Path(folder) / "run", method="rqkmeans")
         state["run"] = quantize_items(config)
 
     def assign() -> None:
@@ -282,10 +282,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
-        movies = prepare_movielens(MovieLensConfig(source=source, out=folder / "ml-100k"))
+        movies = prepare_movielens(MovieLensSettings(source=source, out=folder / "ml-100k"))
         vectors = {}
         for data, wording in ((shared_data() / "office", "td"), (movies, "tc")):
-            embed = EmbedConfig(data, folder / f"{data.name}-vectors", wording=wording)  # type: ignore[arg-type]
+            embed = EmbedSettings(data, folder / f"{data.name}-vectors", wording=wording)  # type: ignore[arg-type]
             vectors[data.name] = data, embed_items(embed)
         body = "\n\n".join(
             [

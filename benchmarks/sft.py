@@ -30,14 +30,14 @@ from torch.nn import functional
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.teacher.fit import fit_teacher
-from incatalog.teacher.settings import TeacherFitConfig
+from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.training import sft
 from incatalog.training.losses import scoped_cross_entropy
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forward
 
 
-def trainer_of(config: SftConfig) -> ScopedTrainer:
+def trainer_of(config: SftSettings) -> ScopedTrainer:
     """The trainer that ``incatalog train sft`` would run."""
     inputs = sft._read(config, on_cpu=True)
     backbone = sft._backbone(config, inputs, on_cpu=True, is_main=True)
@@ -160,8 +160,8 @@ def main() -> None:
     data = shared_data() / options.data
     with tempfile.TemporaryDirectory() as folder:
         teacher = Path(folder) / "teacher"
-        fit_teacher(TeacherFitConfig(data=data, out=teacher, epochs=1))
-        config = SftConfig(
+        fit_teacher(TeacherFitSettings(data=data, out=teacher, epochs=1))
+        config = SftSettings(
             model=options.model,
             data=data,
             out=Path(folder) / "run",

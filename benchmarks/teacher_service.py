@@ -39,7 +39,7 @@ from incatalog.teacher.teacher import InProcessTeacher, load_teacher
 from incatalog.teacher_service.client import HttpTeacher
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 from incatalog.training.sft import train_sft
 from incatalog.training.trainer import ScopedTrainer
 
@@ -236,7 +236,7 @@ def samples_of_a_step(model: Path, data: Path, folder: Path) -> str:
     ):
         spent.clear()
         train_sft(
-            SftConfig(
+            SftSettings(
                 model="tiny",
                 data=data,
                 out=folder / name.replace(" ", "-"),

@@ -22,7 +22,7 @@ import uvicorn
 
 from incatalog.data.catalog import Catalog
 from incatalog.teacher.teacher import InProcessTeacher
-from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.teacher_endpoints import TeacherService
 
 NOWHERE = Path("nowhere")
@@ -38,7 +38,7 @@ def served(
     **limits: Any,
 ) -> Iterator[str]:
     """The URL of a service that runs in a thread as long as the block."""
-    config = replace(TeacherServeConfig(NOWHERE, NOWHERE), **limits)
+    config = replace(TeacherServeSettings(NOWHERE, NOWHERE), **limits)
     app = TeacherService(teacher, catalog, config, fingerprint).app()
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

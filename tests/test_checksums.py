@@ -10,7 +10,7 @@ from damage import cut, edit_json, flip_bit
 from incatalog.artifacts import open_run, read_json, write_json
 from incatalog.checksums import CHECKSUMS, FILES, file_checksums, sealed, verify_checksums
 from incatalog.errors import ArtifactError
-from incatalog.training.settings import MergeConfig
+from incatalog.training.settings import MergeSettings
 
 # printf abc | sha256sum
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -102,7 +102,7 @@ def test_a_damaged_record_is_named(folder: Path, text: str) -> None:
 
 def test_a_run_records_its_files_with_its_end(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    config = MergeConfig(run=tmp_path, out=out)
+    config = MergeSettings(run=tmp_path, out=out)
     run = open_run(out, "train merge", config)
     (out / "a.txt").write_bytes(b"abc")
     assert FILES not in read_json(out / "manifest.json")
@@ -114,7 +114,7 @@ def test_a_run_records_its_files_with_its_end(tmp_path: Path) -> None:
 
 
 def test_a_changed_manifest_is_named(tmp_path: Path) -> None:
-    config = MergeConfig(run=tmp_path / "in", out=tmp_path / "run")
+    config = MergeSettings(run=tmp_path / "in", out=tmp_path / "run")
     run = open_run(config.out, "train merge", config)
     run.finish(ndcg=0.25)
     assert open_run(config.out, "train merge", config).finished

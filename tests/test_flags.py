@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from incatalog.codes.settings import QuantizeConfig
-from incatalog.data.settings import AmazonConfig
+from incatalog.codes.settings import QuantizeSettings
+from incatalog.data.settings import AmazonSettings
 from incatalog.errors import ConfigError
 from incatalog.flags import build_parser, parse
-from incatalog.recommender.settings import RecommendConfig
-from incatalog.training.settings import SftConfig
+from incatalog.recommender.settings import RecommendSettings
+from incatalog.training.settings import SftSettings
 
 SFT = ["--model", "tiny", "--data", "d", "--out", "o"]
 
@@ -18,7 +18,7 @@ SFT = ["--model", "tiny", "--data", "d", "--out", "o"]
 def refused(flags: list[str]) -> str:
     """The one line that says what is wrong with flags of `train sft`."""
     with pytest.raises(ConfigError) as raised:
-        parse("train sft", SftConfig, flags)
+        parse("train sft", SftSettings, flags)
     message = str(raised.value)
     assert len(message.splitlines()) == 1
     return message
@@ -26,17 +26,17 @@ def refused(flags: list[str]) -> str:
 
 def test_flags_fill_the_settings() -> None:
     flags = ["--reviews", "r.gz", "--meta", "m.gz", "--out", "o", "--k-core", "5", "--seed=3"]
-    assert parse("data amazon", AmazonConfig, flags) == AmazonConfig(
+    assert parse("data amazon", AmazonSettings, flags) == AmazonSettings(
         reviews=Path("r.gz"), meta=Path("m.gz"), out=Path("o"), k_core=5, seed=3
     )
 
 
 def test_switches_have_two_forms() -> None:
     flags = ["--model", "m", "--history", "1"]
-    assert parse("recommend", RecommendConfig, flags).exclude_seen is True
-    off = parse("recommend", RecommendConfig, [*flags, "--no-exclude-seen"])
+    assert parse("recommend", RecommendSettings, flags).exclude_seen is True
+    off = parse("recommend", RecommendSettings, [*flags, "--no-exclude-seen"])
     assert off.exclude_seen is False
-    on = parse("recommend", RecommendConfig, [*flags, "--exclude-seen"])
+    on = parse("recommend", RecommendSettings, [*flags, "--exclude-seen"])
     assert on.exclude_seen is True
 
 
@@ -44,23 +44,23 @@ def test_flags_of_several_values(tmp_path: Path, capsys: pytest.CaptureFixture[s
     paths = ["--vectors", "v.npy", "--out", "o"]
     several = parse(
         "items quantize",
-        QuantizeConfig,
+        QuantizeSettings,
         [*paths, "--codebooks", "64", "32", "--sinkhorn-eps", "0", "0.01", "--epochs", "3"],
     )
     assert several.codebooks == (64, 32)
     assert several.sinkhorn_eps == (0.0, 0.01)
-    assert several.layers == QuantizeConfig(Path("v"), Path("o")).layers
+    assert several.layers == QuantizeSettings(Path("v"), Path("o")).layers
     file = tmp_path / "quantize.yaml"
     file.write_text("codebooks: [64, 32]\nsinkhorn_eps: [0, 0.01]\nepochs: 3\n")
     flags = ["--config", str(file), *paths]
-    assert parse("items quantize", QuantizeConfig, flags) == several
+    assert parse("items quantize", QuantizeSettings, flags) == several
     with pytest.raises(SystemExit):
-        parse("items quantize", QuantizeConfig, [*flags, "--print-config"])
+        parse("items quantize", QuantizeSettings, [*flags, "--print-config"])
     file.write_text(capsys.readouterr().out)
-    assert parse("items quantize", QuantizeConfig, ["--config", str(file)]) == several
+    assert parse("items quantize", QuantizeSettings, ["--config", str(file)]) == several
     for wrong in (["x"], ["3", "x"], ["1.5"]):
         with pytest.raises(ConfigError) as raised:
-            parse("items quantize", QuantizeConfig, [*paths, "--codebooks", *wrong])
+            parse("items quantize", QuantizeSettings, [*paths, "--codebooks", *wrong])
         assert str(raised.value) == f"--codebooks: expected whole numbers, got {wrong[-1]!r}"
 
 
@@ -68,26 +68,28 @@ def test_one_value_of_several_may_stand_alone_in_yaml(tmp_path: Path) -> None:
     file = tmp_path / "recommend.yaml"
     for text, history in (("a,b", ("a,b",)), ("[a, 'b, c']", ("a", "b, c")), ("", ())):
         file.write_text(f"model: m\nhistory: {text}\n")
-        settings = parse("recommend", RecommendConfig, ["--config", str(file)])
-        assert settings == RecommendConfig(Path("m"), history)
+        settings = parse("recommend", RecommendSettings, ["--config", str(file)])
+        assert settings == RecommendSettings(Path("m"), history)
     flags = ["--model", "m", "--history", "a", "--k", "3", "--history=b, c", "--history", "d", "e"]
-    settings = parse("recommend", RecommendConfig, flags)
-    assert settings == RecommendConfig(Path("m"), ("a", "b, c", "d", "e"), k=3)
+    settings = parse("recommend", RecommendSettings, flags)
+    assert settings == RecommendSettings(Path("m"), ("a", "b, c", "d", "e"), k=3)
     file.write_text("model: m\nhistory: [a, 7]\n")
     with pytest.raises(
         ConfigError, match=r"--history: expected texts, got '7'; in YAML, put it in"
     ):
-        parse("recommend", RecommendConfig, ["--config", str(file)])
+        parse("recommend", RecommendSettings, ["--config", str(file)])
     file.write_text("codebooks: 64\nvectors: v\nout: o\n")
-    found = parse("items quantize", QuantizeConfig, ["--config", str(file)])
+    found = parse("items quantize", QuantizeSettings, ["--config", str(file)])
     assert found.codebooks == (64,)
 
 
 def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
     file = tmp_path / "sft.yaml"
     file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")
-    settings = parse("train sft", SftConfig, ["--config", str(file), "--out", "o", "--epochs", "7"])
-    assert settings == SftConfig(
+    settings = parse(
+        "train sft", SftSettings, ["--config", str(file), "--out", "o", "--epochs", "7"]
+    )
+    assert settings == SftSettings(
         model="tiny", data=Path("d"), out=Path("o"), epochs=7, bf16=True, learning_rate=1e-4
     )
 
@@ -97,11 +99,11 @@ def test_printed_configuration_is_read_again(
 ) -> None:
     flags = [*SFT, "--lora-r", "4", "--gradient-checkpointing", "--chat", "c.json"]
     with pytest.raises(SystemExit):
-        parse("train sft", SftConfig, [*flags, "--print-config"])
+        parse("train sft", SftSettings, [*flags, "--print-config"])
     file = tmp_path / "again.yaml"
     file.write_text(capsys.readouterr().out)
-    again = parse("train sft", SftConfig, [f"--config={file}"])
-    assert again == parse("train sft", SftConfig, flags)
+    again = parse("train sft", SftSettings, [f"--config={file}"])
+    assert again == parse("train sft", SftSettings, flags)
 
 
 @dataclass(frozen=True)
@@ -201,20 +203,20 @@ def test_help_of_nested_settings_shows_the_values_they_are_given() -> None:
 
 
 def test_flag_of_several_may_be_given_more_than_once() -> None:
-    from incatalog.serving.settings import ServeConfig
+    from incatalog.serving.settings import ServeSettings
 
     flags = ["--domain", "a=x", "--model", "m", "--domain=b=y", "--port", "1", "--domain", "c=z"]
-    found = parse("serve", ServeConfig, flags)
+    found = parse("serve", ServeSettings, flags)
     assert found.domain == ("a=x", "b=y", "c=z")
     assert (str(found.model), found.port) == ("m", 1)
 
 
 def test_yaml_file_still_wins_over_a_flag_of_several_in_front_of_it(tmp_path: Path) -> None:
-    from incatalog.serving.settings import ServeConfig
+    from incatalog.serving.settings import ServeSettings
 
     path = tmp_path / "serve.yaml"
     path.write_text("domain: [b=y]\n")
     front = ["--model", "m", "--domain", "a=x", "--config", str(path)]
-    assert parse("serve", ServeConfig, front).domain == ("b=y",)
+    assert parse("serve", ServeSettings, front).domain == ("b=y",)
     behind = ["--model", "m", "--config", str(path), "--domain", "a=x"]
-    assert parse("serve", ServeConfig, behind).domain == ("a=x",)
+    assert parse("serve", ServeSettings, behind).domain == ("a=x",)

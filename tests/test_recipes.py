@@ -22,7 +22,7 @@ from incatalog.flags import parse
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
 from incatalog.training.merge import merge_run
-from incatalog.training.settings import MergeConfig
+from incatalog.training.settings import MergeSettings
 
 _ROOT = Path(__file__).resolve().parents[1] / "recipes"
 _PUBLISHED = _ROOT / "published"
@@ -160,7 +160,7 @@ def test_training_takes_two_steps(recipe: Path, tmp_path: Path, world: World) ->
     assert result(out)["steps"] == 2
     assert np.isfinite(result(out)["loss"])
     if (out / "adapter_config.json").exists():
-        out = merge_run(MergeConfig(run=out, out=tmp_path / "merged"))
+        out = merge_run(MergeSettings(run=out, out=tmp_path / "merged"))
     recommender = Recommender.from_pretrained(out, device="cpu")
     assert recommender.spec.method == recipe.stem
     found = recommender.recommend(["i0", "i1"], k=3)

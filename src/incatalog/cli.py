@@ -17,35 +17,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from incatalog.codes.settings import AssignConfig, QuantizeConfig
-from incatalog.config import DemoConfig
+from incatalog.codes.settings import AssignSettings, QuantizeSettings
+from incatalog.config import DemoSettings
 from incatalog.data.settings import (
-    AmazonConfig,
-    CheckConfig,
-    MovieLensConfig,
-    TableConfig,
-    ToUnirecConfig,
+    AmazonSettings,
+    CheckSettings,
+    MovieLensSettings,
+    TableSettings,
+    ToUnirecSettings,
 )
-from incatalog.embedding.settings import EmbedConfig
+from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import CatalogError, ConfigError, IncatalogError, MissingExtraError
 from incatalog.evaluation.settings import (
-    EvaluateChatConfig,
-    EvaluateCompareConfig,
-    EvaluateGeneralConfig,
-    EvaluateRecommendConfig,
-    EvaluateReportConfig,
-    EvaluateRetrievalConfig,
+    EvaluateChatSettings,
+    EvaluateCompareSettings,
+    EvaluateGeneralSettings,
+    EvaluateRecommendSettings,
+    EvaluateReportSettings,
+    EvaluateRetrievalSettings,
 )
 from incatalog.flags import near, parse, summary
-from incatalog.grpo.settings import GrpoConfig
+from incatalog.grpo.settings import GrpoSettings
 from incatalog.names import names, quoted_name
-from incatalog.recommender.settings import RecommendConfig
-from incatalog.rewrite.settings import RewriteApplyConfig, RewriteDataConfig, RewriteTrainConfig
-from incatalog.serving.settings import ServeConfig
+from incatalog.recommender.settings import RecommendSettings
+from incatalog.rewrite.settings import (
+    RewriteApplySettings,
+    RewriteDataSettings,
+    RewriteTrainSettings,
+)
+from incatalog.serving.settings import ServeSettings
 from incatalog.storage import storage_fault, writing
-from incatalog.teacher.settings import ImportUnirecConfig, TeacherFitConfig
-from incatalog.teacher_service.settings import TeacherServeConfig
-from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.teacher.settings import ImportUnirecSettings, TeacherFitSettings
+from incatalog.teacher_service.settings import TeacherServeSettings
+from incatalog.training.settings import MergeSettings, SftSettings
 
 if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog
@@ -85,60 +89,62 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "data amazon": Command(AmazonConfig, "incatalog.data.amazon:prepare_amazon"),
-    "data movielens": Command(MovieLensConfig, "incatalog.data.movielens:prepare_movielens"),
-    "data table": Command(TableConfig, "incatalog.data.tables:prepare_table"),
-    "data check": Command(CheckConfig, "incatalog.data.check:check", leading="--data"),
+    "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
+    "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
+    "data table": Command(TableSettings, "incatalog.data.tables:prepare_table"),
+    "data check": Command(CheckSettings, "incatalog.data.check:check", leading="--data"),
     "data to-unirec": Command(
-        ToUnirecConfig, "incatalog.data.export_unirec:to_unirec", leading="--data"
+        ToUnirecSettings, "incatalog.data.export_unirec:to_unirec", leading="--data"
     ),
-    "teacher fit": Command(TeacherFitConfig, "incatalog.teacher.fit:fit_teacher"),
+    "teacher fit": Command(TeacherFitSettings, "incatalog.teacher.fit:fit_teacher"),
     "teacher import-unirec": Command(
-        ImportUnirecConfig, "incatalog.teacher.import_unirec:import_unirec"
+        ImportUnirecSettings, "incatalog.teacher.import_unirec:import_unirec"
     ),
     "teacher serve": Command(
-        TeacherServeConfig, "incatalog.teacher_service.serve_teacher:serve_teacher"
+        TeacherServeSettings, "incatalog.teacher_service.serve_teacher:serve_teacher"
     ),
-    "items embed": Command(EmbedConfig, "incatalog.embedding.embed:embed_items"),
-    "items quantize": Command(QuantizeConfig, "incatalog.codes.quantize:quantize_items"),
-    "items assign": Command(AssignConfig, "incatalog.codes.assign:assign_items"),
+    "items embed": Command(EmbedSettings, "incatalog.embedding.embed:embed_items"),
+    "items quantize": Command(QuantizeSettings, "incatalog.codes.quantize:quantize_items"),
+    "items assign": Command(AssignSettings, "incatalog.codes.assign:assign_items"),
     "train sft": Command(
-        SftConfig, "incatalog.training.sft:train_sft", extra="train", needs=_TRAINING
+        SftSettings, "incatalog.training.sft:train_sft", extra="train", needs=_TRAINING
     ),
     "train grpo": Command(
-        GrpoConfig, "incatalog.grpo.train_grpo:train_grpo", extra="grpo", needs=_REWARDED
+        GrpoSettings, "incatalog.grpo.train_grpo:train_grpo", extra="grpo", needs=_REWARDED
     ),
-    "train merge": Command(MergeConfig, "incatalog.model.backbone:merge_run"),
-    "rewrite data": Command(RewriteDataConfig, "incatalog.rewrite.rewrite_data:make_rewrite_data"),
+    "train merge": Command(MergeSettings, "incatalog.model.backbone:merge_run"),
+    "rewrite data": Command(
+        RewriteDataSettings, "incatalog.rewrite.rewrite_data:make_rewrite_data"
+    ),
     "rewrite train": Command(
-        RewriteTrainConfig,
+        RewriteTrainSettings,
         "incatalog.rewrite.train_rewrite:train_rewrite",
         extra="grpo",
         needs=_REWARDED,
     ),
-    "rewrite apply": Command(RewriteApplyConfig, "incatalog.rewrite.apply_rewrite:apply_rewrite"),
+    "rewrite apply": Command(RewriteApplySettings, "incatalog.rewrite.apply_rewrite:apply_rewrite"),
     "evaluate recommend": Command(
-        EvaluateRecommendConfig, "incatalog.evaluation.recommend:evaluate_recommend"
+        EvaluateRecommendSettings, "incatalog.evaluation.recommend:evaluate_recommend"
     ),
     "evaluate retrieval": Command(
-        EvaluateRetrievalConfig, "incatalog.evaluation.retrieval:evaluate_retrieval"
+        EvaluateRetrievalSettings, "incatalog.evaluation.retrieval:evaluate_retrieval"
     ),
-    "evaluate chat": Command(EvaluateChatConfig, "incatalog.evaluation.chat:evaluate_chat"),
+    "evaluate chat": Command(EvaluateChatSettings, "incatalog.evaluation.chat:evaluate_chat"),
     "evaluate general": Command(
-        EvaluateGeneralConfig, "incatalog.evaluation.general:evaluate_general"
+        EvaluateGeneralSettings, "incatalog.evaluation.general:evaluate_general"
     ),
     "evaluate compare": Command(
-        EvaluateCompareConfig,
+        EvaluateCompareSettings,
         "incatalog.evaluation.compare:evaluate_compare",
         leading="--runs",
     ),
     "evaluate report": Command(
-        EvaluateReportConfig, "incatalog.evaluation.report:evaluate_report", leading="--runs"
+        EvaluateReportSettings, "incatalog.evaluation.report:evaluate_report", leading="--runs"
     ),
-    "recommend": Command(RecommendConfig, "incatalog.cli:recommend"),
-    "serve": Command(ServeConfig, "incatalog.serving.server:serve"),
+    "recommend": Command(RecommendSettings, "incatalog.cli:recommend"),
+    "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "demo": Command(
-        DemoConfig,
+        DemoSettings,
         "incatalog.demo:run_demo",
         extra="train,items,evaluate",
         needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
@@ -270,7 +276,7 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"error: {' '.join(message.splitlines())}\n")
 
 
-def recommend(settings: RecommendConfig) -> None:
+def recommend(settings: RecommendSettings) -> None:
     """Prints recommendations for one history as a table or as JSON.
 
     Raises:
@@ -278,8 +284,6 @@ def recommend(settings: RecommendConfig) -> None:
     """
     from incatalog.data.catalog import Catalog
 
-    if settings.k < 1:
-        raise ConfigError(f"--k: expected at least 1, got {settings.k}")
     if not settings.model.is_dir():
         raise ConfigError(f"--model: no such folder: {settings.model}")
     # Before the weights are loaded: a mistyped id should not cost that time.

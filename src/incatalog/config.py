@@ -1,13 +1,21 @@
-"""One frozen dataclass per stage; the command line and YAML files are made from these.
+"""A setting: a field of a frozen dataclass, its bounds in its type, its help below it.
 
+Each stage has its own in its `settings.py`; flags, ``--help`` and YAML files are made from them.
 Nothing heavy is imported here: ``incatalog --help`` reads this module.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from incatalog.errors import ConfigError
 
 Method = Literal["cgen", "token", "ret"]
 ItemForm = Literal["titles", "codes"]
@@ -22,19 +30,97 @@ ParaphrasePlace = Literal["history", "targets", "both"]
 RewardName = Literal["rule", "ndcg", "ranking", "teacher", "diversity", "format"]
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """Data, teacher, training and evaluation in one go, on MovieLens-100K.
+class Bounds(typing.NamedTuple):
+    """Numbers a setting may have; an open end leaves out the number itself."""
 
-    Attributes:
-        out: Folder for data, teacher, model and summary.
-        source: MovieLens-100K folder; empty takes the one in the recbole wheel.
-        budget: Size of the training: smoke (seconds, only shows that it runs), laptop (within ten
-            minutes on two cores) or hour.
-        seed: Seed of everything.
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def hold(self, value: float) -> bool:
+        """Whether a number is within them; not a number never is."""
+        above = self.low < value if self.open_low else self.low <= value
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        """As the end of "expected ..."."""
+        low = f"{'more than' if self.open_low else 'at least'} {self.low:g}"
+        if self.high == math.inf:
+            return low
+        if not self.open_low and not self.open_high:
+            return f"{self.low:g} to {self.high:g}"
+        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:g}"
+
+
+Positive = Annotated[int, Bounds(1)]
+AtLeastTwo = Annotated[int, Bounds(2)]
+NonNegative = Annotated[int, Bounds(0)]
+Port = Annotated[int, Bounds(0, 65_535)]
+MostSamples = Annotated[int, Bounds(1, 10_000_000)]
+Temperature = Annotated[float, Bounds(0.001, 1000)]
+Likeness = Annotated[float, Bounds(0, 100, open_low=True)]
+Resamples = Annotated[int, Bounds(1, 100_000)]
+PositiveFloat = Annotated[float, Bounds(0, open_low=True)]
+NonNegativeFloat = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, 1)]
+FractionBelowOne = Annotated[float, Bounds(0, 1, open_high=True)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one command, checked when they are made, from flags, a file or Python alike."""
+
+    def __post_init__(self) -> None:
+        """Holds every number to the bounds of its type.
+
+        Raises:
+            ConfigError: Names the flag.
+        """
+        kind: Any = type(self)
+        for name, bounds in _bounds(kind).items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if not bounds.hold(number):
+                    flag = name.replace("_", "-")
+                    raise ConfigError(f"--{flag} {number}: expected {bounds}")
+
+
+def refuse_first(problems: Iterable[tuple[bool, str]]) -> None:
+    """Raises the message of the first problem there is, in the order given.
+
+    Raises:
+        ConfigError: There is one.
     """
+    for found, message in problems:
+        if found:
+            raise ConfigError(message)
+
+
+@functools.cache
+def _bounds(settings: Any) -> dict[str, Bounds]:
+    """Bounds of the fields that have some."""
+    hints = typing.get_type_hints(settings, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(settings):
+        hint = hints[field.name]
+        for one in (hint, *typing.get_args(hint)):
+            for extra in getattr(one, "__metadata__", ()):
+                if isinstance(extra, Bounds):
+                    found[field.name] = extra
+    return found
+
+
+@dataclass(frozen=True)
+class DemoSettings(Settings):
+    """Data, teacher, training and evaluation in one go, on MovieLens-100K."""
 
     out: Path = Path("runs/demo")
+    """Folder for data, teacher, model and summary."""
     source: str = ""
+    """MovieLens-100K folder; empty takes the one in the recbole wheel."""
     budget: Literal["smoke", "laptop", "hour"] = "laptop"
+    """Size of the training: smoke (seconds, only shows that it runs), laptop (within ten minutes on
+    two cores) or hour."""
     seed: int = 0
+    """Seed of everything."""

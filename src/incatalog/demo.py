@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from incatalog.artifacts import read_json, write_json
-from incatalog.codes.settings import AssignConfig, QuantizeConfig
-from incatalog.config import DemoConfig, Method
-from incatalog.data.settings import MovieLensConfig
-from incatalog.embedding.settings import EmbedConfig
-from incatalog.evaluation.settings import EvaluateRecommendConfig, EvaluateReportConfig
-from incatalog.teacher.settings import TeacherFitConfig
-from incatalog.training.settings import SftConfig
+from incatalog.codes.settings import AssignSettings, QuantizeSettings
+from incatalog.config import DemoSettings, Method
+from incatalog.data.settings import MovieLensSettings
+from incatalog.embedding.settings import EmbedSettings
+from incatalog.evaluation.settings import EvaluateRecommendSettings, EvaluateReportSettings
+from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.training.settings import SftSettings
 
 _SHOWN_METRICS = ("HR@10", "NDCG@10", "OOD@10")
 _SHOWN_HISTORY = 5
@@ -107,7 +107,7 @@ BUDGETS = {
 }
 
 
-def run_demo(config: DemoConfig) -> Path:
+def run_demo(config: DemoSettings) -> Path:
     """Prepares MovieLens-100K, trains a teacher and three tiny recommenders, and compares them.
 
     A finished stage is kept when the command is repeated, an interrupted one resumes.
@@ -152,7 +152,7 @@ def run_demo(config: DemoConfig) -> Path:
     def evaluate(name: str) -> Callable[[], object]:
         model = name if name == "popularity" else out / ("teacher" if name == "sasrec" else name)
         return lambda: evaluate_recommend(
-            EvaluateRecommendConfig(
+            EvaluateRecommendSettings(
                 model=str(model),
                 data=data,
                 out=out / "evaluation" / name,
@@ -166,13 +166,13 @@ def run_demo(config: DemoConfig) -> Path:
     stage(
         1,
         "MovieLens-100K: ratings to catalog and histories",
-        lambda: prepare_movielens(MovieLensConfig(source=source, out=data)),
+        lambda: prepare_movielens(MovieLensSettings(source=source, out=data)),
     )
     stage(
         2,
         "SASRec teacher",
         lambda: fit_teacher(
-            TeacherFitConfig(
+            TeacherFitSettings(
                 data=data,
                 out=teacher,
                 epochs=budget.teacher_epochs,
@@ -189,9 +189,11 @@ def run_demo(config: DemoConfig) -> Path:
     stage(
         4,
         "Items as vectors of their texts, and as codes",
-        lambda: embed_items(EmbedConfig(data=data, out=vectors, dataset="movielens", wording="tc")),
+        lambda: embed_items(
+            EmbedSettings(data=data, out=vectors, dataset="movielens", wording="tc")
+        ),
         lambda: quantize_items(
-            QuantizeConfig(
+            QuantizeSettings(
                 vectors=vectors_file,
                 out=quantizer,
                 method="rqkmeans",
@@ -200,7 +202,7 @@ def run_demo(config: DemoConfig) -> Path:
             )
         ),
         lambda: assign_items(
-            AssignConfig(
+            AssignSettings(
                 data=data,
                 out=codes,
                 model=str(quantizer),
@@ -228,7 +230,7 @@ def run_demo(config: DemoConfig) -> Path:
     console.print(comparison(rows))
     show_answer(console, out / "cgen", data)
     evaluate_report(
-        EvaluateReportConfig(
+        EvaluateReportSettings(
             runs=tuple(str(out / "evaluation" / name) for name in METHODS),
             out=out / "report",
             title="MovieLens-100K: held-out last movie of every user",
@@ -239,7 +241,7 @@ def run_demo(config: DemoConfig) -> Path:
     return out / "summary.json"
 
 
-def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftConfig:
+def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftSettings:
     """Settings that train a language model from scratch on item spans, on a CPU.
 
     Args:
@@ -254,7 +256,7 @@ def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftConfig:
         "token": budget.token_epochs,
         "ret": budget.ret_epochs,
     }
-    return SftConfig(
+    return SftSettings(
         model="tiny",
         method=method,
         tiny_hidden=budget.hidden,

@@ -46,7 +46,7 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
     """Makes the parser of a command from its configuration dataclass.
 
     Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
-    key of the YAML file named by ``--config``; the text under ``Attributes`` is its help.
+    key of the YAML file named by ``--config``; the text below it is its help.
     """
     parser = _Parser(
         prog=f"incatalog {name}",
@@ -91,9 +91,14 @@ def summary(settings: type) -> str:
 
 
 def field_help(settings: type) -> dict[str, str]:
-    """Help text of each field, from the ``Attributes`` section of the docstring."""
-    described = docstring_parser.parse(settings.__doc__ or "").params
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in described}
+    """Help text of each field: the text below it in the class or a class it extends."""
+    found = {
+        entry.arg_name: " ".join((entry.description or "").split())
+        for one in reversed(settings.__mro__)
+        if dataclasses.is_dataclass(one)
+        for entry in docstring_parser.parse_from_object(one).params
+    }
+    return {field.name: found.get(field.name, "") for field in dataclasses.fields(settings)}
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from incatalog.codes.assign import (
 from incatalog.codes.quantize import quantize_items
 from incatalog.codes.quantizer import load_quantizer
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
-from incatalog.codes.settings import AssignConfig, QuantizeConfig
+from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.catalog import Catalog, Item
 from incatalog.errors import ArtifactError, ConfigError, SemanticIdError, VectorError
 
@@ -50,7 +50,7 @@ def vectors(data: Path) -> Path:
 @pytest.fixture(scope="module", params=["rqvae", "rqkmeans"])
 def model(request: pytest.FixtureRequest, vectors: Path) -> Path:
     return quantize_items(
-        QuantizeConfig(
+        QuantizeSettings(
             vectors=vectors,
             out=vectors.parent / request.param,
             method=request.param,
@@ -68,7 +68,7 @@ def model(request: pytest.FixtureRequest, vectors: Path) -> Path:
 def test_every_item_gets_an_id_of_its_own(
     data: Path, vectors: Path, model: Path, tmp_path: Path
 ) -> None:
-    config = AssignConfig(
+    config = AssignSettings(
         data=data, out=tmp_path / "ids", model=str(model), vectors=vectors, device="cpu"
     )
     out = assign_items(config)
@@ -104,7 +104,7 @@ def test_an_extra_level_counts_those_with_the_same_codes(
     data: Path, vectors: Path, model: Path, tmp_path: Path
 ) -> None:
     out = assign_items(
-        AssignConfig(
+        AssignSettings(
             data=data,
             out=tmp_path,
             model=str(model),
@@ -147,7 +147,7 @@ def foreign(tmp_path: Path) -> Path:
 def test_collisions_of_a_foreign_index_are_refused_with_the_command_to_repair(
     data: Path, foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = AssignConfig(data=data, out=tmp_path / "ids", index=foreign)
+    config = AssignSettings(data=data, out=tmp_path / "ids", index=foreign)
     with pytest.raises(SemanticIdError) as raised:
         assign_items(config)
     message = str(raised.value)
@@ -163,7 +163,7 @@ def test_collisions_of_a_foreign_index_are_refused_with_the_command_to_repair(
 def test_a_foreign_index_is_repaired_without_vectors(
     data: Path, foreign: Path, tmp_path: Path
 ) -> None:
-    out = assign_items(AssignConfig(data=data, out=tmp_path / "x", index=foreign, repair=True))
+    out = assign_items(AssignSettings(data=data, out=tmp_path / "x", index=foreign, repair=True))
     ids = SemanticIds.load(out, "toys", Catalog.load(data))
     # Codes 1 and 3 are all that nobody has under this prefix.
     assert sorted(ids.codes[[1, 3]].tolist()) == [[0, 1], [0, 3]]
@@ -178,7 +178,7 @@ def test_a_foreign_index_is_repaired_with_vectors(
     data: Path, vectors: Path, foreign: Path, tmp_path: Path
 ) -> None:
     out = assign_items(
-        AssignConfig(data=data, out=tmp_path / "x", index=foreign, vectors=vectors, repair=True)
+        AssignSettings(data=data, out=tmp_path / "x", index=foreign, vectors=vectors, repair=True)
     )
     ids = SemanticIds.load(out, "toys", Catalog.load(data))
     assert sorted(ids.codes[[1, 3], 1].tolist()) == [1, 3]
@@ -191,7 +191,7 @@ def test_an_index_with_an_item_file_may_have_any_order(data: Path, tmp_path: Pat
     index = write_index(tmp_path, tokens(np.array([divmod(row, 8) for row in range(ITEMS)])))
     rows = "".join(f"i{row}\t{ITEMS - 1 - row}\n" for row in range(ITEMS))
     (tmp_path / "made.item2id").write_text(rows)
-    out = assign_items(AssignConfig(data=data, out=tmp_path / "x", index=index))
+    out = assign_items(AssignSettings(data=data, out=tmp_path / "x", index=index))
     ids = SemanticIds.load(out, "toys", Catalog.load(data))
     assert ids.codes[0].tolist() == [4, 7]
     assert ids.codes[-1].tolist() == [0, 0]
@@ -212,7 +212,7 @@ def test_an_index_that_does_not_fit_is_named(
     rows = change(list(json.loads(foreign.read_text()).values()))  # type: ignore[operator]
     index = write_index(tmp_path, rows, "broken")
     with pytest.raises(SemanticIdError, match=message) as raised:
-        assign_items(AssignConfig(data=data, out=tmp_path / "x", index=index, repair=True))
+        assign_items(AssignSettings(data=data, out=tmp_path / "x", index=index, repair=True))
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -220,16 +220,16 @@ def test_an_entry_that_is_there_twice_is_named(data: Path, foreign: Path, tmp_pa
     text = foreign.read_text()
     foreign.write_text(text[:-1] + ',\n"7": ["<a_0>", "<b_1>"]}')
     with pytest.raises(SemanticIdError, match=r"index\.json:2: entry 7 is there twice"):
-        assign_items(AssignConfig(data=data, out=tmp_path / "x", index=foreign, repair=True))
+        assign_items(AssignSettings(data=data, out=tmp_path / "x", index=foreign, repair=True))
 
 
 def test_a_full_prefix_needs_an_extra_level(data: Path, tmp_path: Path) -> None:
     index = write_index(tmp_path, [["<a_0>", "<b_1>"]] * ITEMS)
-    repair = AssignConfig(data=data, out=tmp_path / "x", index=index, repair=True)
+    repair = AssignSettings(data=data, out=tmp_path / "x", index=index, repair=True)
     with pytest.raises(SemanticIdError, match=r"40 items share the codes <a_0>, but .* 2 codes"):
         assign_items(repair)
     assert not (tmp_path / "x").exists()
-    out = assign_items(AssignConfig(data=data, out=tmp_path / "x", index=index, extra_level=True))
+    out = assign_items(AssignSettings(data=data, out=tmp_path / "x", index=index, extra_level=True))
     ids = SemanticIds.load(out, "toys", Catalog.load(data))
     assert ids.codes[:, 2].tolist() == list(range(ITEMS))
 
@@ -246,7 +246,7 @@ def test_fitted_codebooks_by_hand() -> None:
 def test_flags_that_do_not_go_together(data: Path, vectors: Path, tmp_path: Path) -> None:
     def refused(**changes: object) -> str:
         with pytest.raises(ConfigError) as raised:
-            assign_items(AssignConfig(data=data, out=tmp_path / "x", **changes))  # type: ignore[arg-type]
+            assign_items(AssignSettings(data=data, out=tmp_path / "x", **changes))  # type: ignore[arg-type]
         return str(raised.value)
 
     assert refused().startswith("--model: expected either --model")
@@ -258,7 +258,7 @@ def test_flags_that_do_not_go_together(data: Path, vectors: Path, tmp_path: Path
     assert refused(index=Path("i"), neighbours=0).startswith("--neighbours 0")
     with pytest.raises(ArtifactError, match=r"quantizer\.json: no such file"):
         assign_items(
-            AssignConfig(data=data, out=tmp_path / "x", model=str(tmp_path), vectors=vectors)
+            AssignSettings(data=data, out=tmp_path / "x", model=str(tmp_path), vectors=vectors)
         )
 
 
@@ -266,7 +266,7 @@ def test_vectors_of_another_catalog_are_refused(data: Path, model: Path, tmp_pat
     np.save(tmp_path / "other.npy", np.zeros((ITEMS - 1, 6), np.float32))
     with pytest.raises(VectorError, match="39 rows; expected one for each of the 40 items"):
         assign_items(
-            AssignConfig(
+            AssignSettings(
                 data=data,
                 out=tmp_path / "x",
                 model=str(model),
@@ -280,8 +280,8 @@ def test_the_published_index_is_repaired(shared_data: Path, tmp_path: Path) -> N
     data = shared_data / "office"
     index = data / "published.index.json"
     with pytest.raises(SemanticIdError, match=r"15 of 3459 items share .*--repair"):
-        assign_items(AssignConfig(data=data, out=tmp_path / "x", index=index))
-    out = assign_items(AssignConfig(data=data, out=tmp_path / "x", index=index, repair=True))
+        assign_items(AssignSettings(data=data, out=tmp_path / "x", index=index))
+    out = assign_items(AssignSettings(data=data, out=tmp_path / "x", index=index, repair=True))
     catalog = Catalog.load(data)
     repaired = SemanticIds.load(out, "office", catalog)
     published = SemanticIds.read(index, None, catalog)
@@ -299,12 +299,12 @@ def test_the_smallest_catalogs_get_codes(method: Any, items: int, tmp_path: Path
     catalog.save(tmp_path / "toys")
     vectors = tmp_path / "v.npy"
     np.save(vectors, np.ones((items, 6), np.float32))
-    settings = QuantizeConfig(
+    settings = QuantizeSettings(
         vectors=vectors, out=tmp_path / "q", method=method, codebooks=(1, items),
         sinkhorn_eps=(0.0, 0.003), layers=(4,), e_dim=2, epochs=1, validate_every=1, device="cpu",
     )  # fmt: skip
     quantize_items(settings)
-    config = AssignConfig(data=tmp_path / "toys", out=tmp_path / "ids")
+    config = AssignSettings(data=tmp_path / "toys", out=tmp_path / "ids")
     made = replace(config, model=tmp_path / "q", vectors=vectors)
     extra = replace(made, out=tmp_path / "extra", extra_level=True)
     index = replace(config, out=tmp_path / "again", index=tmp_path / "ids" / "toys.index.json")
@@ -319,7 +319,7 @@ def test_the_smallest_catalogs_get_codes(method: Any, items: int, tmp_path: Path
 def test_damage_to_codes_or_quantizer_is_named(
     data: Path, vectors: Path, model: Path, tmp_path: Path
 ) -> None:
-    config = AssignConfig(
+    config = AssignSettings(
         data=data, out=tmp_path / "ids", model=str(model), vectors=vectors, device="cpu"
     )
     out = assign_items(config)

@@ -20,7 +20,7 @@ from incatalog.codes.quality import code_use
 from incatalog.codes.quantize import HISTORY_FILE, PICTURE_FILE, quantize_items
 from incatalog.codes.quantizer import CODEBOOKS_FILE, QUANTIZER_FILE, load_quantizer, weights_file
 from incatalog.codes.rqvae_fit import RqVaeFit, learning_rate, mean_and_scale
-from incatalog.codes.settings import QuantizeConfig
+from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import ArtifactError, ConfigError, SemanticIdError, VectorError
 
 SMALL = {
@@ -50,8 +50,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def small(vectors: Path, out: Path, **changes: object) -> QuantizeConfig:
-    return QuantizeConfig(vectors=vectors, out=out, **(SMALL | changes))  # type: ignore[arg-type]
+def small(vectors: Path, out: Path, **changes: object) -> QuantizeSettings:
+    return QuantizeSettings(vectors=vectors, out=out, **(SMALL | changes))  # type: ignore[arg-type]
 
 
 def test_leaves_the_best_by_collisions_and_by_reconstruction(vectors: Path, tmp_path: Path) -> None:
@@ -111,13 +111,13 @@ def test_leaves_the_generator_of_the_caller_alone(vectors: Path, tmp_path: Path)
 RUN = """
 import json, sys
 from pathlib import Path
-from incatalog.config import QuantizeConfig
+from incatalog.config import QuantizeSettings
 from incatalog.codes.quantize import quantize_items
 options = json.loads(sys.argv[1])
 for name in ("codebooks", "layers", "sinkhorn_eps"):
     options[name] = tuple(options[name])
 for out in sys.argv[3:]:
-    quantize_items(QuantizeConfig(vectors=Path(sys.argv[2]), out=Path(out), **options))
+    quantize_items(QuantizeSettings(vectors=Path(sys.argv[2]), out=Path(out), **options))
 """
 
 

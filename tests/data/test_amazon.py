@@ -13,7 +13,7 @@ from incatalog.data.amazon import prepare_amazon
 from incatalog.data.catalog import Catalog
 from incatalog.data.check import check
 from incatalog.data.interactions import Histories, leave_one_out
-from incatalog.data.settings import AmazonConfig, CheckConfig
+from incatalog.data.settings import AmazonSettings, CheckSettings
 from incatalog.errors import ConfigError, DataError
 
 
@@ -29,7 +29,7 @@ METAS = [meta(item) for item in "abcdef"]
 REVIEWS = [review("u", item, time) for time, item in enumerate("abcd")]
 
 
-def config(folder: Path, reviews: Any, metas: Any, **flags: Any) -> AmazonConfig:
+def config(folder: Path, reviews: Any, metas: Any, **flags: Any) -> AmazonSettings:
     paths = []
     for name, records in (("Shop_5.json.gz", reviews), ("meta_Shop.json.gz", metas)):
         content = records
@@ -37,7 +37,7 @@ def config(folder: Path, reviews: Any, metas: Any, **flags: Any) -> AmazonConfig
             content = gzip.compress("".join(json.dumps(r) + "\n" for r in records).encode())
         (folder / name).write_bytes(content)
         paths.append(folder / name)
-    return AmazonConfig(*paths, folder / "out", **{"length": 3} | flags)
+    return AmazonSettings(*paths, folder / "out", **{"length": 3} | flags)
 
 
 def load(out: Path) -> tuple[Catalog, dict[str, list[str]]]:
@@ -206,7 +206,7 @@ def test_numbers_out_of_range_name_the_flag(tmp_path, flags, message) -> None:
 
 def test_real_gift_cards(shared_data, tmp_path) -> None:
     raw = shared_data / "raw"
-    settings = AmazonConfig(
+    settings = AmazonSettings(
         raw / "Gift_Cards_5.json.gz", raw / "meta_Gift_Cards.json.gz", tmp_path / "out", k_core=5
     )
     catalog, histories = load(prepare_amazon(settings))
@@ -233,7 +233,7 @@ def test_real_gift_cards(shared_data, tmp_path) -> None:
     for user, ids in histories.items():
         assert [first[user, item] for item in ids] == sorted(first[user, item] for item in ids)
     assert len(leave_one_out(Histories.load(tmp_path / "out", catalog))) == 442
-    assert check(CheckConfig(tmp_path / "out")).trainable
+    assert check(CheckSettings(tmp_path / "out")).trainable
 
 
 def test_missing_values_are_missing_and_other_types_are_refused(tmp_path) -> None:

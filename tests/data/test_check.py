@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog, Item
 from incatalog.data.check import CheckReport, check
 from incatalog.data.interactions import SEQUENCES, Histories, leave_one_out
-from incatalog.data.settings import CheckConfig
+from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError, IncatalogError
 from incatalog.items.titles import canonical_titles
 
@@ -23,7 +23,7 @@ def report(folder: Path, metas: str, categories: str | None, sequences: str) -> 
     if categories is not None:
         (folder / CATEGORIES).write_text(categories)
     (folder / SEQUENCES).write_text(sequences)
-    return check(CheckConfig(folder))
+    return check(CheckSettings(folder))
 
 
 def test_counts_by_hand(tmp_path, capsys) -> None:
@@ -88,18 +88,18 @@ def test_empty_documents_are_problems(tmp_path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        check(CheckConfig(tmp_path / "none"))
+        check(CheckSettings(tmp_path / "none"))
     with pytest.raises(DataError, match=r"metas\.jsonl: no such file"):
-        check(CheckConfig(tmp_path))
+        check(CheckSettings(tmp_path))
     with pytest.raises(DataError, match=r"sequential\.jsonl:2: not valid JSON"):
         report(tmp_path, GOOD, None, '{"u":\n [')
 
 
 def test_real_data(shared_data) -> None:
-    office = check(CheckConfig(shared_data / "office"))
+    office = check(CheckSettings(shared_data / "office"))
     assert office.trainable
     assert (office.users, office.items, office.interactions) == (3231, 3459, 22447)
-    games = check(CheckConfig(shared_data / "games"))
+    games = check(CheckSettings(shared_data / "games"))
     assert games.trainable
     assert (games.shortest, games.longest, games.without_category) == (5, 50, 16859)
 

@@ -21,7 +21,7 @@ from incatalog.data.export_unirec import (
 )
 from incatalog.data.interactions import Histories
 from incatalog.data.movielens import prepare_movielens
-from incatalog.data.settings import MovieLensConfig, ToUnirecConfig
+from incatalog.data.settings import MovieLensSettings, ToUnirecSettings
 from incatalog.errors import ArtifactError, DataError, MissingExtraError
 
 FRAMES = ("train", "valid", "test", "user_history")
@@ -50,7 +50,7 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
 
 
 def test_writes_the_split_by_numbers_from_one(data: Path, tmp_path: Path) -> None:
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "sweets"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "sweets"))
     pairs = {
         name: list(map(tuple, _read(out, name)[["user_id", "item_id"]].to_numpy().tolist()))
         for name in ("train", "valid", "test")
@@ -88,7 +88,7 @@ def test_writes_the_split_by_numbers_from_one(data: Path, tmp_path: Path) -> Non
 
 
 def test_types_are_those_of_unirecs_loader(data: Path, tmp_path: Path) -> None:
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     for name in ("train", "valid", "test"):
         assert _read(out, name).dtypes.to_dict() == {
             "user_id": np.dtype("int64"),
@@ -103,7 +103,7 @@ def test_types_are_those_of_unirecs_loader(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*FRAMES, "map"])
 def test_pickles_name_only_what_every_release_has(data: Path, tmp_path: Path, name: str) -> None:
     """Private modules of pandas and numpy move between releases; these names do not."""
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     content = (out / f"{name}.pkl").read_bytes()
     operations = list(pickletools.genops(content))
     strings = [a for op, a, _ in operations if op.name in ("SHORT_BINUNICODE", "BINUNICODE")]
@@ -143,43 +143,43 @@ def _assert_is_the_split_of(data: Path, out: Path) -> None:
 
 
 def test_movielens_read_back_is_the_split(ml100k_source: Path, tmp_path: Path) -> None:
-    data = prepare_movielens(MovieLensConfig(ml100k_source, tmp_path / "data"))
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "ml-100k"))
+    data = prepare_movielens(MovieLensSettings(ml100k_source, tmp_path / "data"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "ml-100k"))
     _assert_is_the_split_of(data, out)
     assert len(_read(out, "test")) == 943
 
 
 def test_office_read_back_is_the_split(shared_data: Path, tmp_path: Path) -> None:
-    out = to_unirec(ToUnirecConfig(shared_data / "office", tmp_path / "office"))
+    out = to_unirec(ToUnirecSettings(shared_data / "office", tmp_path / "office"))
     _assert_is_the_split_of(shared_data / "office", out)
     assert len(_read(out, "train")) == 22_447 - 2 * 3_231
 
 
 def test_a_finished_export_is_not_repeated(data: Path, tmp_path: Path) -> None:
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     written = (out / "train.pkl").stat().st_mtime_ns
-    to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+    to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     assert (out / "train.pkl").stat().st_mtime_ns == written
 
 
 def test_bad_input_is_one_line(data: Path, catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="holds files but no manifest"):
-        to_unirec(ToUnirecConfig(data, data))
+        to_unirec(ToUnirecSettings(data, data))
     with pytest.raises(DataError, match=r"nowhere/metas\.jsonl: no such file"):
-        to_unirec(ToUnirecConfig(tmp_path / "nowhere", tmp_path / "out"))
+        to_unirec(ToUnirecSettings(tmp_path / "nowhere", tmp_path / "out"))
     Histories.from_lists(("anna", "[PAD]"), [[0, 1, 2], [2, 1, 0]]).save(data, catalog)
     with pytest.raises(DataError, match=r"user '\[PAD\]'.*rename the user"):
-        to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+        to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     Histories.from_lists(("anna", "bob"), [[0, 1, 2], [1, 0]]).save(data, catalog)
     with pytest.raises(DataError, match="user 'bob' has 2 items"):
-        to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+        to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_pandas_is_an_extra(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'incatalog\[unirec\]'"):
-        to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+        to_unirec(ToUnirecSettings(data, tmp_path / "out"))
 
 
 def test_numbers_by_appearance_follow_the_histories(catalog: Catalog) -> None:
@@ -192,7 +192,7 @@ def test_numbers_by_appearance_follow_the_histories(catalog: Catalog) -> None:
 
 
 def test_numbers_of_the_export_are_read_back(data: Path, catalog: Catalog, tmp_path: Path) -> None:
-    out = to_unirec(ToUnirecConfig(data, tmp_path / "out"))
+    out = to_unirec(ToUnirecSettings(data, tmp_path / "out"))
     numbers = load_numbers(out / "item2id.json", catalog)
     assert numbers.tolist() == numbers_by_row(catalog).tolist() == [1, 2, 3, 4, 5]
 

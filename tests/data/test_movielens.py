@@ -8,7 +8,7 @@ import pytest
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories
 from incatalog.data.movielens import prepare_movielens, recbole_movielens
-from incatalog.data.settings import MovieLensConfig
+from incatalog.data.settings import MovieLensSettings
 from incatalog.errors import ConfigError, DataError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
@@ -64,7 +64,7 @@ def write(folder: Path, files: dict[str, str], encoding: str = "utf-8") -> Path:
 )
 def test_every_edition_is_read(tmp_path, files, encoding, titles, categories) -> None:
     source = write(tmp_path / "source", files, encoding)
-    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    out = prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     catalog = Catalog.load(out)
     assert catalog.titles == titles
     assert [item.categories for item in catalog.items] == categories
@@ -76,7 +76,7 @@ def test_every_edition_is_read(tmp_path, files, encoding, titles, categories) ->
 def test_ratings_can_be_filtered(tmp_path) -> None:
     more = "".join(f"9\t{item}\t4\t5\n" for item in (3, 1, 2))
     source = write(tmp_path / "source", RECBOLE | {"ml.inter": RECBOLE["ml.inter"] + more})
-    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out", min_rating=4))
+    out = prepare_movielens(MovieLensSettings(source, tmp_path / "out", min_rating=4))
     catalog = Catalog.load(out)
     # Equal times keep the order of the file, and movies without ratings stay.
     assert Histories.load(out, catalog).user_ids == ("9",)
@@ -117,25 +117,25 @@ def test_ratings_can_be_filtered(tmp_path) -> None:
 def test_bad_files_are_one_line_and_leave_nothing(tmp_path, files, message) -> None:
     source = write(tmp_path / "source", files)
     with pytest.raises(DataError, match=message) as caught:
-        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+        prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_missing_source_wrong_encoding_and_limits(tmp_path) -> None:
     with pytest.raises(DataError, match="no such folder"):
-        prepare_movielens(MovieLensConfig(tmp_path / "none", tmp_path / "out"))
+        prepare_movielens(MovieLensSettings(tmp_path / "none", tmp_path / "out"))
     with pytest.raises(ConfigError, match="--min-interactions 2"):
-        prepare_movielens(MovieLensConfig(tmp_path, tmp_path / "out", min_interactions=2))
+        prepare_movielens(MovieLensSettings(tmp_path, tmp_path / "out", min_interactions=2))
     write(tmp_path, RECBOLE | {"ml.item": ITEM + "1\tCité\t1995\tX\n"}, "latin-1")
     with pytest.raises(DataError, match=r"ml\.item:2: not UTF-8 text"):
-        prepare_movielens(MovieLensConfig(tmp_path, tmp_path / "out"))
+        prepare_movielens(MovieLensSettings(tmp_path, tmp_path / "out"))
 
 
 def test_real_movielens(ml100k_source, tmp_path) -> None:
     assert ml100k_source == recbole_movielens()
     assert "recbole" not in sys.modules
-    out = prepare_movielens(MovieLensConfig(ml100k_source, tmp_path / "out"))
+    out = prepare_movielens(MovieLensSettings(ml100k_source, tmp_path / "out"))
     catalog = Catalog.load(out)
     histories = Histories.load(out, catalog)
     assert (len(catalog), len(histories), len(histories.rows)) == (1682, 943, 100_000)
@@ -149,13 +149,13 @@ def test_utf8_is_told_from_the_encoding_of_old(tmp_path) -> None:
     for files in (ML_100K, ML_1M):
         for encoding in ("latin-1", "utf-8", "utf-8-sig"):
             source = write(tmp_path / "source", files, encoding)
-            out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+            out = prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
             assert Catalog.load(out).titles[2] == "Cité (1995)"
             assert Histories.load(out, Catalog.load(out)).rows.tolist() == [1, 2, 0]
         for path in source.iterdir():
             path.unlink()
     source = write(source, RECBOLE, "utf-8-sig")
-    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    out = prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     assert Catalog.load(out).titles[0] == "Toy Story (1995)"
 
 
@@ -177,7 +177,7 @@ def test_ratings_and_times_are_numbers(tmp_path, row, message) -> None:
     for files, ratings, first in ((RECBOLE, "ml.inter", 6), (ML_100K, "u.data", 5)):
         source = write(tmp_path / ratings, files | {ratings: f"{files[ratings]}{row}\n"})
         with pytest.raises(DataError) as caught:
-            prepare_movielens(MovieLensConfig(source, tmp_path / "out", min_rating=2))
+            prepare_movielens(MovieLensSettings(source, tmp_path / "out", min_rating=2))
         expected = message if first == 6 else message.replace("line 2", "line 1")
         assert str(caught.value).startswith(f"{source / ratings}:{first}: {expected}")
 
@@ -187,20 +187,20 @@ def test_seconds_beside_milliseconds_are_refused_and_large_times_kept(tmp_path) 
     times = [("1", start + 2), ("2", start + 1), ("3", start)]
     inter = INTER + "".join(f"7\t{item}\t5\t{time}\n" for item, time in times)
     source = write(tmp_path / "source", RECBOLE | {"ml.inter": inter})
-    out = prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    out = prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     assert Histories.load(out, Catalog.load(out)).rows.tolist() == [2, 1, 0]
     inter += f"7\t1\t5\t{start // 1000}\n"
     source = write(tmp_path / "source", RECBOLE | {"ml.inter": inter})
     with pytest.raises(DataError, match=r"ml\.inter:5: timestamp is .* on line 4; expected times"):
-        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+        prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
 
 
 def test_columns_are_named_that_occur_twice_or_are_not_used(tmp_path, capsys) -> None:
     twice = RECBOLE["ml.inter"].replace("rating:float", "item_id:token", 1)
     source = write(tmp_path / "source", RECBOLE | {"ml.inter": twice})
     with pytest.raises(DataError, match=r"ml\.inter:1: column 'item_id' occurs twice"):
-        prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+        prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     more = "\n".join(line + "\tx:token" for line in RECBOLE["ml.item"].splitlines())
     source = write(tmp_path / "source", RECBOLE | {"ml.item": more})
-    prepare_movielens(MovieLensConfig(source, tmp_path / "out"))
+    prepare_movielens(MovieLensSettings(source, tmp_path / "out"))
     assert capsys.readouterr().err == "notice: columns not used: x of ml.item\n"

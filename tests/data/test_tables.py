@@ -14,7 +14,7 @@ import pytest
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories
-from incatalog.data.settings import TableConfig
+from incatalog.data.settings import TableSettings
 from incatalog.data.tables import prepare_table
 from incatalog.errors import ConfigError, DataError
 
@@ -22,10 +22,10 @@ ITEMS = "item_id,title\na,Apple\nb,Beet\nc,Cherry\n"
 CLICKS = "user_id,item_id,timestamp\nu,b,2\nu,a,1\nu,c,3\nv,a,1\nv,b,2\n"
 
 
-def config(folder: Path, clicks: str = CLICKS, items: str = ITEMS, **flags: Any) -> TableConfig:
+def config(folder: Path, clicks: str = CLICKS, items: str = ITEMS, **flags: Any) -> TableSettings:
     (folder / "clicks.csv").write_text(clicks, encoding="utf-8")
     (folder / "items.csv").write_text(items, encoding="utf-8")
-    return TableConfig(folder / "clicks.csv", folder / "items.csv", folder / "out", **flags)
+    return TableSettings(folder / "clicks.csv", folder / "items.csv", folder / "out", **flags)
 
 
 def load(out: Path) -> dict[str, list[str]]:
@@ -107,7 +107,7 @@ def test_all_formats_give_the_same(tmp_path) -> None:
         ("clicks.tsv", "items.csv.gz"),
     ]
     for interactions, catalog in pairs:
-        settings = TableConfig(tmp_path / interactions, tmp_path / catalog, tmp_path / "out")
+        settings = TableSettings(tmp_path / interactions, tmp_path / catalog, tmp_path / "out")
         assert load(prepare_table(settings)) == expected
 
 
@@ -121,7 +121,7 @@ def test_parquet_types(tmp_path) -> None:
     items = {"item_id": [10, 20, 30], "title": ["A", "B", "C"], "tags": [["x", "y"], [], None]}
     pl.DataFrame(clicks).write_parquet(tmp_path / "c.parquet")
     pl.DataFrame(items).write_parquet(tmp_path / "i.parquet")
-    settings = TableConfig(
+    settings = TableSettings(
         tmp_path / "c.parquet", tmp_path / "i.parquet", tmp_path / "out", category_column="tags"
     )
     out = prepare_table(settings)
@@ -170,29 +170,29 @@ def test_bad_formats(tmp_path) -> None:
     settings = config(tmp_path)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match=r"bad\.parquet: not a readable Parquet file") as caught:
-        prepare_table(TableConfig(tmp_path / "bad.parquet", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "bad.parquet", settings.items, settings.out))
     assert "\n" not in str(caught.value)
     (tmp_path / "x.jsonl").write_text('{"user_id": "u", "item_id": "a"}\n')
     with pytest.raises(DataError, match=r"x\.jsonl:1: no column 'timestamp' \(--time-column\)"):
-        prepare_table(TableConfig(tmp_path / "x.jsonl", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "x.jsonl", settings.items, settings.out))
     (tmp_path / "x.jsonl").write_text(json.dumps({"user_id": 1.5, "item_id": "a", "timestamp": 1}))
     with pytest.raises(DataError, match=r"x\.jsonl:1: user_id is 1\.5; expected an id"):
-        prepare_table(TableConfig(tmp_path / "x.jsonl", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "x.jsonl", settings.items, settings.out))
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"]}).write_parquet(tmp_path / "c.parquet")
     with pytest.raises(DataError, match=r"c\.parquet: no column 'timestamp'"):
-        prepare_table(TableConfig(tmp_path / "c.parquet", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "c.parquet", settings.items, settings.out))
     (tmp_path / "x.xlsx").write_text("x")
     with pytest.raises(ConfigError, match=r"x\.xlsx: unknown ending '\.xlsx'"):
-        prepare_table(TableConfig(tmp_path / "x.xlsx", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "x.xlsx", settings.items, settings.out))
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
-        prepare_table(TableConfig(tmp_path / "none.csv", settings.items, settings.out))
+        prepare_table(TableSettings(tmp_path / "none.csv", settings.items, settings.out))
     with pytest.raises(ConfigError, match="--min-interactions 1"):
         prepare_table(config(tmp_path, min_interactions=1))
     with pytest.raises(ConfigError, match="--k-core -1"):
         prepare_table(config(tmp_path, k_core=-1))
 
 
-def table(folder: Path, name: str, content: str | bytes, **flags: Any) -> TableConfig:
+def table(folder: Path, name: str, content: str | bytes, **flags: Any) -> TableSettings:
     """Settings with the items in a file of another name."""
     settings = config(folder, **flags)
     raw = content.encode() if isinstance(content, str) else content
@@ -324,7 +324,7 @@ def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
             (tmp_path / f"marked-{name}.{ending}.gz").write_bytes(gzip.compress(marked))
     for ending in ("csv", "jsonl", "csv.gz", "jsonl.gz"):
         paths = (tmp_path / f"marked-{name}.{ending}" for name in ("clicks", "items"))
-        assert load(prepare_table(TableConfig(*paths, tmp_path / "out"))) == expected
+        assert load(prepare_table(TableSettings(*paths, tmp_path / "out"))) == expected
 
 
 QUOTES = 'item_id\ttitle\na\t"Weird Al" Yankovic\nb\t12" vinyl\nc\t"Cherry"\n'

@@ -19,20 +19,20 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.vectors import load_vectors, save_vectors
 from incatalog.embedding.embed import embed_items
 from incatalog.embedding.encoders import load_encoder
-from incatalog.embedding.settings import EmbedConfig
+from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import ArtifactError, ConfigError, VectorError
 from incatalog.items.texts import item_texts, text_wording_named
 
 
 @pytest.fixture
-def config(tmp_path: Path, data: Path, decoder_folder: Path) -> EmbedConfig:
-    return EmbedConfig(
+def config(tmp_path: Path, data: Path, decoder_folder: Path) -> EmbedSettings:
+    return EmbedSettings(
         data=data, out=tmp_path / "run", source="causal", model=str(decoder_folder),
         dataset="films", batch_size=4, device="cpu",
     )  # fmt: skip
 
 
-def test_rows_follow_the_catalog_whatever_the_batch(config: EmbedConfig, tmp_path: Path) -> None:
+def test_rows_follow_the_catalog_whatever_the_batch(config: EmbedSettings, tmp_path: Path) -> None:
     path = embed_items(config)
     assert path == config.out / f"films.emb-{Path(config.model).name}-td.npy"
     catalog = Catalog.load(config.data)
@@ -48,7 +48,7 @@ def test_rows_follow_the_catalog_whatever_the_batch(config: EmbedConfig, tmp_pat
     assert (results["items"], results["hidden"], results["cut"]) == (50, 32, 0)
 
 
-def test_finished_run_is_left_alone(config: EmbedConfig) -> None:
+def test_finished_run_is_left_alone(config: EmbedSettings) -> None:
     path = embed_items(config)
     stamp = path.stat().st_mtime_ns
     assert embed_items(config) == path
@@ -58,7 +58,7 @@ def test_finished_run_is_left_alone(config: EmbedConfig) -> None:
 
 
 def test_cut_texts_are_counted_and_said(
-    config: EmbedConfig, capsys: pytest.CaptureFixture[str]
+    config: EmbedSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     embed_items(replace(config, max_tokens=3))
     results = read_json(config.out / "manifest.json")["results"]
@@ -67,7 +67,7 @@ def test_cut_texts_are_counted_and_said(
     assert f"notice: {results['cut']} of 50 texts are longer than 3 tokens" in said
 
 
-def test_half_precision_is_close_and_still_float32(config: EmbedConfig, tmp_path: Path) -> None:
+def test_half_precision_is_close_and_still_float32(config: EmbedSettings, tmp_path: Path) -> None:
     whole = load_vectors(embed_items(config))
     half = load_vectors(embed_items(replace(config, dtype="bfloat16", out=tmp_path / "half")))
     assert half.dtype == np.float32
@@ -75,7 +75,7 @@ def test_half_precision_is_close_and_still_float32(config: EmbedConfig, tmp_path
     np.testing.assert_allclose(half, whole, atol=0.05)
 
 
-def test_killed_run_ends_with_the_same_bits(config: EmbedConfig, tmp_path: Path) -> None:
+def test_killed_run_ends_with_the_same_bits(config: EmbedSettings, tmp_path: Path) -> None:
     # Long texts, so that there is time to kill it.
     slow = tmp_path / "slow"
     titles = [item.title for item in Catalog.load(config.data).items]
@@ -111,7 +111,7 @@ def test_killed_run_ends_with_the_same_bits(config: EmbedConfig, tmp_path: Path)
 
 
 def test_model_that_gives_no_number_names_the_item(
-    config: EmbedConfig, tmp_path: Path, decoder_folder: Path
+    config: EmbedSettings, tmp_path: Path, decoder_folder: Path
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -125,7 +125,7 @@ def test_model_that_gives_no_number_names_the_item(
         embed_items(replace(config, model=str(broken)))
 
 
-def test_wrong_settings_are_one_line(config: EmbedConfig) -> None:
+def test_wrong_settings_are_one_line(config: EmbedSettings) -> None:
     for changes, said in (
         ({"max_tokens": 0}, "--max-tokens 0"),
         ({"batch_size": 0}, "--batch-size 0"),
@@ -136,7 +136,7 @@ def test_wrong_settings_are_one_line(config: EmbedConfig) -> None:
     assert not config.out.exists()
 
 
-def test_a_flipped_bit_of_a_vector_is_named(config: EmbedConfig) -> None:
+def test_a_flipped_bit_of_a_vector_is_named(config: EmbedSettings) -> None:
     path = embed_items(config)
     flip_bit(path, path.stat().st_size - 3)
     with pytest.raises(ArtifactError, match=f"{path.name}: is not as it was written"):

@@ -20,7 +20,7 @@ from incatalog.data.questions import Question
 from incatalog.errors import ConfigError, DataError
 from incatalog.evaluation.chat import count_mentions, evaluate_chat
 from incatalog.evaluation.rounds import Rounds, first_rounds, plan_rounds, score_rounds
-from incatalog.evaluation.settings import EvaluateChatConfig
+from incatalog.evaluation.settings import EvaluateChatSettings
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
@@ -100,8 +100,8 @@ def model(
 
 def settings(
     model: Path, data: Path, questions: Path, out: Path, **others: Any
-) -> EvaluateChatConfig:
-    return EvaluateChatConfig(
+) -> EvaluateChatSettings:
+    return EvaluateChatSettings(
         str(model), data, questions, out, k=3, bootstrap=50, device="cpu", max_new_tokens=48,
         **others,
     )  # fmt: skip

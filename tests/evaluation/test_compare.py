@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from incatalog.cli import main
 from incatalog.errors import ArtifactError, ConfigError, DataError, IncatalogError
 from incatalog.evaluation.compare import evaluate_compare, holm, permutation_p
-from incatalog.evaluation.settings import EvaluateCompareConfig
+from incatalog.evaluation.settings import EvaluateCompareSettings
 
 
 def make_run(folder: Path, method: str, hits: list[float], **columns: Any) -> str:
@@ -32,7 +32,7 @@ def test_difference_and_exact_p_worked_out_by_hand(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", "sasrec", [0.0, 0, 1, 0])
     # The same users in another order; they are paired by name.
     two = make_run(tmp_path / "two", "cgen", [1.0, 1, 1, 1], user_id=["u3", "u2", "u1", "u0"])
-    result = evaluate_compare(EvaluateCompareConfig((one, two), tmp_path / "out", ("HR@10",)))
+    result = evaluate_compare(EvaluateCompareSettings((one, two), tmp_path / "out", ("HR@10",)))
     [pair] = result["pairs"]
     assert (pair["first"], pair["second"], pair["users"]) == ("sasrec", "cgen", 4)
     assert pair["difference"]["value"] == 0.75
@@ -65,7 +65,7 @@ def test_holm_worked_out_by_hand() -> None:
 def test_users_without_a_metric_do_not_count(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", "a", [0.0, np.nan, 1.0])
     two = make_run(tmp_path / "two", "a", [1.0, 1.0, np.nan])
-    result = evaluate_compare(EvaluateCompareConfig((one, two), metrics=("HR@10",)))
+    result = evaluate_compare(EvaluateCompareSettings((one, two), metrics=("HR@10",)))
     [pair] = result["pairs"]
     assert (pair["users"], pair["difference"]["value"], pair["p"]) == (1, 1.0, 1.0)
     assert [run["name"] for run in result["runs"]] == ["one", "two"]
@@ -96,16 +96,16 @@ def test_what_cannot_be_compared_is_said(
         make_run(tmp_path / "two", "b", [0.0, 1.0], **change),
     )
     with pytest.raises(error, match=message):
-        evaluate_compare(EvaluateCompareConfig(runs, metrics=("MRR@3",)))
+        evaluate_compare(EvaluateCompareSettings(runs, metrics=("MRR@3",)))
 
 
 def test_folders_that_are_no_finished_runs_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "one", "a", [1.0])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="two or more"):
-        evaluate_compare(EvaluateCompareConfig((run,)))
+        evaluate_compare(EvaluateCompareSettings((run,)))
     with pytest.raises(ArtifactError, match=r"empty: holds no manifest\.json"):
-        evaluate_compare(EvaluateCompareConfig((run, str(tmp_path / "empty"))))
+        evaluate_compare(EvaluateCompareSettings((run, str(tmp_path / "empty"))))
     (tmp_path / "one" / "manifest.json").write_text('{"stage": "evaluate recommend"}')
     with pytest.raises(ArtifactError, match="is not finished"):
-        evaluate_compare(EvaluateCompareConfig((run, run)))
+        evaluate_compare(EvaluateCompareSettings((run, run)))

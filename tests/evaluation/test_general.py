@@ -9,7 +9,7 @@ import pytest
 from incatalog.data.catalog import Catalog, Item
 from incatalog.errors import ConfigError
 from incatalog.evaluation.general import evaluate_general, side_by_side
-from incatalog.evaluation.settings import EvaluateGeneralConfig
+from incatalog.evaluation.settings import EvaluateGeneralSettings
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
@@ -57,7 +57,7 @@ def test_a_local_task_is_scored_as_by_hand(
     import torch
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    config = EvaluateGeneralConfig(
+    config = EvaluateGeneralSettings(
         str(model), ("films",), tmp_path / "out", before=str(model),
         task_path=tasks(tmp_path / "tasks"), only_local=True, device="cpu",
     )  # fmt: skip
@@ -103,4 +103,4 @@ def test_settings_that_cannot_work_are_named(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_general(EvaluateGeneralConfig("nowhere", ("a",), tmp_path / "out", **settings))
+        evaluate_general(EvaluateGeneralSettings("nowhere", ("a",), tmp_path / "out", **settings))

@@ -22,7 +22,7 @@ from incatalog.data.interactions import Histories, Holdout
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.evaluation.reader import Named
 from incatalog.evaluation.recommend import evaluate_recommend, sample_users, score
-from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings
 from serving import served
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def trained_model(
 def run(
     out: Path, model: object, data: Path, **settings: Any
 ) -> tuple[dict[str, Any], pl.DataFrame]:
-    config = EvaluateRecommendConfig(
+    config = EvaluateRecommendSettings(
         model=str(model), data=data, out=out, device="cpu", **{"bootstrap": 100, **settings}
     )
     assert evaluate_recommend(config) == out
@@ -208,11 +208,11 @@ def test_validation_split_holds_out_the_item_before(tmp_path: Path, data: Path) 
 
 def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> None:
     from incatalog.teacher.fit import fit_teacher
-    from incatalog.teacher.settings import TeacherFitConfig
+    from incatalog.teacher.settings import TeacherFitSettings
     from incatalog.teacher.teacher import load_teacher
 
     fit_teacher(
-        TeacherFitConfig(
+        TeacherFitSettings(
             data=data, out=tmp_path / "teacher", epochs=1, hidden=8, inner=8, device="cpu"
         )
     )
@@ -230,11 +230,13 @@ def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> 
 
 def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None:
     from incatalog.teacher.fit import fit_teacher
-    from incatalog.teacher.settings import TeacherFitConfig
+    from incatalog.teacher.settings import TeacherFitSettings
     from incatalog.teacher.teacher import load_teacher
 
     folder, catalog = tmp_path / "teacher", Catalog.load(data)
-    fit_teacher(TeacherFitConfig(data=data, out=folder, epochs=1, hidden=8, inner=8, device="cpu"))
+    fit_teacher(
+        TeacherFitSettings(data=data, out=folder, epochs=1, hidden=8, inner=8, device="cpu")
+    )
     with served(load_teacher(folder, catalog, "cpu"), catalog) as url:
         summary, users = run(tmp_path / "served", url, data)
     expected, same_users = run(tmp_path / "local", folder, data)
@@ -458,7 +460,7 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
 def test_settings_that_cannot_work_are_named_and_nothing_is_written(
     tmp_path: Path, data: Path, settings: dict[str, Any], message: str
 ) -> None:
-    config = EvaluateRecommendConfig(model="popularity", data=data, out=tmp_path / "out")
+    config = EvaluateRecommendSettings(model="popularity", data=data, out=tmp_path / "out")
     with pytest.raises(ConfigError) as raised:
         evaluate_recommend(dataclasses.replace(config, **settings))
     assert str(raised.value).startswith(message)

@@ -17,7 +17,7 @@ from incatalog.data.interactions import Histories
 from incatalog.errors import ArtifactError, ConfigError
 from incatalog.evaluation.recommend import evaluate_recommend
 from incatalog.evaluation.report import command, conversation_example, evaluate_report
-from incatalog.evaluation.settings import EvaluateRecommendConfig, EvaluateReportConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings, EvaluateReportSettings
 from incatalog.flags import parse
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for seen in (False, True):
         out = folder / f"seen{seen}"
         evaluate_recommend(
-            EvaluateRecommendConfig(
+            EvaluateRecommendSettings(
                 "popularity", folder, out, k=3, exclude_seen=seen, bootstrap=20, device="cpu"
             )
         )
@@ -87,7 +87,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path, runs: list[str]) -> None:
-    html = evaluate_report(EvaluateReportConfig(tuple(runs), tmp_path, EVIL)).read_text()
+    html = evaluate_report(EvaluateReportSettings(tuple(runs), tmp_path, EVIL)).read_text()
     page = Page(html)
     assert "script" not in page.tags
     assert EVIL in page.text
@@ -105,7 +105,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path: Path, runs: li
         assert json.loads((Path(name) / "manifest.json").read_text())["data"]
     # The title that is markup is an item like others.
     assert {("item", EVIL), ("hit", "T3")} <= set(page.marked)
-    again = evaluate_report(EvaluateReportConfig(tuple(runs), tmp_path / "again", EVIL))
+    again = evaluate_report(EvaluateReportSettings(tuple(runs), tmp_path / "again", EVIL))
     assert again.read_text() == html
 
 
@@ -113,7 +113,7 @@ def test_a_browser_opens_the_page_without_complaint_or_request(
     tmp_path: Path, runs: list[str]
 ) -> None:
     out = tmp_path / "report"
-    evaluate_report(EvaluateReportConfig(tuple(runs), out))
+    evaluate_report(EvaluateReportSettings(tuple(runs), out))
     address = (out / "report.html").resolve().as_uri()
     with chromium() as browser:
         watched = Watched(browser, address)
@@ -209,7 +209,7 @@ def test_a_broken_constraint_shows_in_the_report(
     catalog.save(model)
 
     def evaluate(name: str) -> str:
-        config = EvaluateRecommendConfig(
+        config = EvaluateRecommendSettings(
             str(model), data, tmp_path / name, k=3, decode="list", bootstrap=20, device="cpu"
         )
         return str(evaluate_recommend(config))
@@ -220,7 +220,9 @@ def test_a_broken_constraint_shows_in_the_report(
         ItemTokens, "trie", lambda tokens: ItemTrie.build([row[::-1] for row in tokens.rows()])
     )
     broken = evaluate("broken")
-    page = Page(evaluate_report(EvaluateReportConfig((held, broken), tmp_path / "out")).read_text())
+    page = Page(
+        evaluate_report(EvaluateReportSettings((held, broken), tmp_path / "out")).read_text()
+    )
     column = page.rows[0].index("OOD@3")
     shares = {row[0]: float(row[column].split()[0]) for row in page.rows[1:3]}
     assert shares["cgen (held)"] == 0
@@ -231,9 +233,9 @@ def test_a_broken_constraint_shows_in_the_report(
 
 def test_what_is_no_finished_run_is_refused(tmp_path: Path, runs: list[str]) -> None:
     with pytest.raises(ConfigError, match="none given"):
-        evaluate_report(EvaluateReportConfig((), tmp_path / "out"))
+        evaluate_report(EvaluateReportSettings((), tmp_path / "out"))
     with pytest.raises(ArtifactError, match=r"holds no manifest\.json"):
-        evaluate_report(EvaluateReportConfig((*runs, str(tmp_path)), tmp_path / "out"))
+        evaluate_report(EvaluateReportSettings((*runs, str(tmp_path)), tmp_path / "out"))
     (tmp_path / "manifest.json").write_text('{"stage": "train sft"}')
     with pytest.raises(ArtifactError, match="holds `incatalog train sft`"):
-        evaluate_report(EvaluateReportConfig((str(tmp_path),), tmp_path / "out"))
+        evaluate_report(EvaluateReportSettings((str(tmp_path),), tmp_path / "out"))

@@ -20,7 +20,7 @@ from incatalog.data.vectors import save_vectors
 from incatalog.errors import ConfigError, VectorError
 from incatalog.evaluation.recommend import evaluate_recommend
 from incatalog.evaluation.retrieval import Places, evaluate_retrieval, look_at
-from incatalog.evaluation.settings import EvaluateRecommendConfig, EvaluateRetrievalConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings, EvaluateRetrievalSettings
 from incatalog.journal import Journal
 from incatalog.model.head import RetrievalHead
 from incatalog.recommender.recommender import Recommender
@@ -60,8 +60,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_backbone: B
     return folder
 
 
-def settings(model: Path, data: Path, out: Path, **changes: Any) -> EvaluateRetrievalConfig:
-    return EvaluateRetrievalConfig(
+def settings(model: Path, data: Path, out: Path, **changes: Any) -> EvaluateRetrievalSettings:
+    return EvaluateRetrievalSettings(
         model=str(model), data=data, out=out, device="cpu", bootstrap=50, k=4, **changes
     )
 
@@ -186,7 +186,7 @@ def test_another_catalog_is_served_with_its_vectors(tmp_path: Path, model: Path)
     for decode in ("beam", "list"):
         out = tmp_path / decode
         evaluate_recommend(
-            EvaluateRecommendConfig(
+            EvaluateRecommendSettings(
                 model=str(model), data=data, out=out, vectors=str(path), k=4, decode=decode,
                 device="cpu", bootstrap=20, exclude_seen=True,
             )

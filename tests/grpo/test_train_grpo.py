@@ -27,18 +27,18 @@ from incatalog.grpo.checks import check_config
 from incatalog.grpo.policy import GAP
 from incatalog.grpo.rewards import Batch
 from incatalog.grpo.rollouts import EngineSampler
-from incatalog.grpo.settings import GrpoConfig
+from incatalog.grpo.settings import GrpoSettings
 from incatalog.grpo.train_grpo import train_grpo
 from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.training.merge import merge_run
-from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import train_sft
 from incatalog.training.validation import Question
 
 pytest.importorskip("trl", reason="GRPO needs trl: pip install 'incatalog[grpo]'")
 
-Settings = Callable[..., GrpoConfig]
+Settings = Callable[..., GrpoSettings]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,7 +55,7 @@ def models(
     vectors = folder / "films.emb-words-t.npy"
     random = np.random.default_rng(3)
     save_vectors(vectors, random.standard_normal((len(titles), 12)).astype(np.float32))
-    base = SftConfig(
+    base = SftSettings(
         model=str(tiny_folder), data=data, out=folder, tune="full", history_form="span",
         list_form="plain", wording="test-as-trained", list_length=3, max_history=4, batch_size=4,
         max_steps=2, learning_rate=1e-2, validate_every=0, device="cpu",
@@ -73,13 +73,13 @@ def models(
 @pytest.fixture
 def settings(tmp_path: Path, data: Path, models: dict[str, Path]) -> Settings:
     """Settings of a training of seconds, to be changed by keyword."""
-    base = GrpoConfig(
+    base = GrpoSettings(
         model=models["cgen"], data=data, out=tmp_path / "run", reward=("ndcg",), list_length=3,
         next_items=3, num_generations=4, batch_size=8, max_steps=3, learning_rate=1e-3,
         tune="full", validation_users=8, checkpoint_every=2, logging_steps=1, device="cpu",
     )  # fmt: skip
 
-    def change(**changes: Any) -> GrpoConfig:
+    def change(**changes: Any) -> GrpoSettings:
         return replace(base, **changes)
 
     return change
@@ -137,7 +137,7 @@ def test_aliases_are_sampled_and_kept(
     lines = [{"item_id": one.item_id, "paraphrases": [f"Film {one.item_id}"]} for one in items]
     paraphrases.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     start = train_sft(
-        SftConfig(
+        SftSettings(
             model=str(tiny_folder), data=data, out=tmp_path / "start", tune="full",
             list_form="plain", wording="test-as-trained", list_length=3, max_history=4,
             batch_size=4, max_steps=4, learning_rate=1e-2, validate_every=0, device="cpu",
@@ -169,7 +169,7 @@ def test_adapter_is_sampled_from_and_merges(
     assert divergence[0] == 0
     assert divergence[-1] > 0
     assert not (out / "model.safetensors").exists()
-    merged = merge_run(MergeConfig(run=out, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=out, out=tmp_path / "merged"))
     adapted, plain = (Recommender.from_pretrained(f, "cpu") for f in (out, merged))
     found = [r.recommend(["i3", "i8"], k=9) for r in (adapted, plain)]
     assert [one.item_id for one in found[0]] == [one.item_id for one in found[1]]
@@ -220,14 +220,14 @@ def _tags(folder: Path) -> list[str]:
     return tags
 
 
-def _command(config: GrpoConfig) -> list[str]:
+def _command(config: GrpoSettings) -> list[str]:
     given = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import GrpoConfig; "
+        "import json, sys; from pathlib import Path; from incatalog.config import GrpoSettings; "
         "from incatalog.grpo.train_grpo import train_grpo; given = json.loads(sys.argv[1]); "
         "given |= {n: Path(given[n]) for n in ('model', 'data', 'out')}; "
         "given |= {n: tuple(given[n]) for n in ('reward', 'reward_weights')}; "
-        "train_grpo(GrpoConfig(**given))"
+        "train_grpo(GrpoSettings(**given))"
     )
     return ["-c", program, json.dumps(given)]
 

@@ -20,7 +20,7 @@ from incatalog.model.saved import load_model, save_backbone, save_model
 from incatalog.model.spec import ModelSpec, load_spec
 from incatalog.model.tiny import TinyConfig
 from incatalog.training.merge import merge_run
-from incatalog.training.settings import MergeConfig
+from incatalog.training.settings import MergeSettings
 
 WHOLE_LAYERS = [(False, False), (True, False), (False, True), (True, True)]
 
@@ -317,7 +317,7 @@ def test_merged_folder_loads_plainly_with_the_adapters_logits(
     in_memory, _ = load_model(run, "cpu")
     torch.testing.assert_close(logits_of(in_memory.model, ids), expected, rtol=0, atol=1e-4)
 
-    assert merge_run(MergeConfig(run=run, out=out)) == out
+    assert merge_run(MergeSettings(run=run, out=out)) == out
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plain = AutoModelForCausalLM.from_pretrained(out)
@@ -353,23 +353,23 @@ def test_adapter_folder_holds_the_adapter_only(adapter_run):
 
 def test_merge_is_repeatable_and_keeps_foreign_folders(adapter_run, tmp_path):
     out = tmp_path / "merged"
-    merge_run(MergeConfig(run=adapter_run, out=out))
+    merge_run(MergeSettings(run=adapter_run, out=out))
     written = (out / "model.safetensors").stat().st_mtime_ns
-    merge_run(MergeConfig(run=adapter_run, out=out))
+    merge_run(MergeSettings(run=adapter_run, out=out))
     assert (out / "model.safetensors").stat().st_mtime_ns == written
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
     with pytest.raises(ArtifactError, match=r"holds files but no manifest\.json"):
-        merge_run(MergeConfig(run=adapter_run, out=tmp_path / "mine"))
+        merge_run(MergeSettings(run=adapter_run, out=tmp_path / "mine"))
     with pytest.raises(ArtifactError, match="is the run itself"):
-        merge_run(MergeConfig(run=adapter_run, out=adapter_run))
+        merge_run(MergeSettings(run=adapter_run, out=adapter_run))
 
 
 def test_merging_a_full_model_is_refused(tiny_backbone, tmp_path):
     save_model(tmp_path / "run", tiny_backbone, ModelSpec(base="tiny"))
     with pytest.raises(BackboneError, match="holds no adapter_config"):
-        merge_run(MergeConfig(run=tmp_path / "run", out=tmp_path / "out"))
+        merge_run(MergeSettings(run=tmp_path / "run", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -33,7 +33,7 @@ from incatalog.rewrite.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
 from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
 from incatalog.rewrite.rows import record, rewrite_of, row_of
 from incatalog.rewrite.scoring import RewriteScoring
-from incatalog.rewrite.settings import RewriteDataConfig, RewriteTrainConfig
+from incatalog.rewrite.settings import RewriteDataSettings, RewriteTrainSettings
 from incatalog.rewrite.train_rewrite import row_order, train_rewrite
 
 
@@ -68,7 +68,7 @@ def vectors(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory, data: Path, vectors: Path) -> Path:
     out = tmp_path_factory.mktemp("rows") / "out"
-    return make_rewrite_data(RewriteDataConfig(data, vectors, out, groups=12, max_history=3))
+    return make_rewrite_data(RewriteDataSettings(data, vectors, out, groups=12, max_history=3))
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -117,9 +117,9 @@ def test_rows_depend_on_the_seed_alone(
     tmp_path: Path, rows: Path, data: Path, vectors: Path
 ) -> None:
     settings = {"groups": 12, "max_history": 3}
-    again = make_rewrite_data(RewriteDataConfig(data, vectors, tmp_path / "again", **settings))
+    again = make_rewrite_data(RewriteDataSettings(data, vectors, tmp_path / "again", **settings))
     other = make_rewrite_data(
-        RewriteDataConfig(data, vectors, tmp_path / "other", **settings, seed=1)
+        RewriteDataSettings(data, vectors, tmp_path / "other", **settings, seed=1)
     )
     assert lines(again) == lines(rows)
     assert lines(other) != lines(rows)
@@ -238,7 +238,7 @@ def test_killed_training_of_rewrites_ends_with_the_same_weights(
 
 
 def test_rows_come_once_before_any_comes_again() -> None:
-    config = RewriteTrainConfig(
+    config = RewriteTrainSettings(
         Path(), "", Path(), Path(), max_steps=5, batch_size=8, num_generations=4, seed=1
     )
     order = row_order(4, config, processes=2).tolist()
@@ -327,7 +327,7 @@ def test_settings_that_cannot_work(
     settings = {"num_generations": 4, "batch_size": 8, **changes}
     settings = {"data": rows, "scorers": scorers, **settings}
     with pytest.raises(ConfigError, match=message):
-        train_rewrite(RewriteTrainConfig(model="tiny", out=tmp_path / "out", **settings))
+        train_rewrite(RewriteTrainSettings(model="tiny", out=tmp_path / "out", **settings))
 
 
 @pytest.mark.parametrize(

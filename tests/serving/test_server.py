@@ -27,7 +27,7 @@ from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataErro
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import save_backbone
 from incatalog.serving.server import serve
-from incatalog.serving.settings import ServeConfig
+from incatalog.serving.settings import ServeSettings
 
 TITLE = "Moonlight Ferry (2001)"
 
@@ -436,7 +436,7 @@ def test_settings_that_cannot_work_are_one_clear_error(
     elif "state" in changes or "keys" in changes:
         changes = {name: tmp_path / value for name, value in changes.items()}
     with pytest.raises(error, match=message):
-        serve(ServeConfig(**{"model": model, "port": 0, **changes}))
+        serve(ServeSettings(**{"model": model, "port": 0, **changes}))
 
 
 def test_a_model_that_was_never_trained_says_so(
@@ -465,10 +465,10 @@ def test_model_without_a_catalog_and_a_broken_catalog(tmp_path: Path, model: Pat
     plain = tmp_path / "plain"
     plain.mkdir()
     with pytest.raises(ConfigError, match="a plain chat model has no catalog"):
-        serve(ServeConfig(plain, port=0))
+        serve(ServeSettings(plain, port=0))
     (plain / "metas.jsonl").write_text("{")
     with pytest.raises(DataError, match=r"metas.jsonl"):
-        serve(ServeConfig(model, (f"films={plain}",), port=0))
+        serve(ServeSettings(model, (f"films={plain}",), port=0))
 
 
 def attack(server: Server, mode: GenerationMode, examples: int) -> Counter[int]:

@@ -17,7 +17,7 @@ from chatting import HOSTILE, Server
 from incatalog import Recommender
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.service import ChatService
-from incatalog.serving.settings import ServeConfig
+from incatalog.serving.settings import ServeSettings
 from incatalog.serving.store import CatalogStore
 
 
@@ -202,7 +202,7 @@ def test_model_that_fails_is_an_error_in_the_common_form(
     recommender: Recommender, tmp_path: Path
 ) -> None:
     domains = {"films": Domain("films", recommender, CatalogStore(tmp_path / "state.sqlite"))}
-    service = ChatService(recommender, domains, ServeConfig(Path("nowhere")))
+    service = ChatService(recommender, domains, ServeSettings(Path("nowhere")))
 
     def broken(rows: Any) -> Any:
         raise RuntimeError("out of memory")

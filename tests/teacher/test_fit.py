@@ -23,12 +23,12 @@ from incatalog.artifacts import MANIFEST, read_json
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.data.movielens import prepare_movielens
-from incatalog.data.settings import MovieLensConfig
+from incatalog.data.settings import MovieLensSettings
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.teacher import fit
 from incatalog.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
-from incatalog.teacher.settings import TeacherFitConfig
+from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import load_teacher
 
 SMALL = {
@@ -44,8 +44,8 @@ SMALL = {
 }
 
 
-def small(data: Path, out: Path, **changes: object) -> TeacherFitConfig:
-    return TeacherFitConfig(data=data, out=out, **(SMALL | changes))  # type: ignore[arg-type]
+def small(data: Path, out: Path, **changes: object) -> TeacherFitSettings:
+    return TeacherFitSettings(data=data, out=out, **(SMALL | changes))  # type: ignore[arg-type]
 
 
 def test_learns_the_walk(walks: Path, catalog: Catalog, tmp_path: Path) -> None:
@@ -150,11 +150,11 @@ def test_the_seed_decides(walks: Path, tmp_path: Path) -> None:
 RUN = """
 import json, sys
 from pathlib import Path
-from incatalog.config import TeacherFitConfig
+from incatalog.config import TeacherFitSettings
 from incatalog.teacher.fit import fit_teacher
 options = json.loads(sys.argv[1])
 for out in sys.argv[3:]:
-    fit_teacher(TeacherFitConfig(data=Path(sys.argv[2]), out=Path(out), **options))
+    fit_teacher(TeacherFitSettings(data=Path(sys.argv[2]), out=Path(out), **options))
 """
 
 
@@ -271,9 +271,9 @@ def test_blocks_of_logits_add_up(network: SasRec, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_movielens_is_learned_within_minutes(ml100k_source: Path, tmp_path: Path) -> None:
-    data = prepare_movielens(MovieLensConfig(source=ml100k_source, out=tmp_path / "data"))
+    data = prepare_movielens(MovieLensSettings(source=ml100k_source, out=tmp_path / "data"))
     out = fit_teacher(
-        TeacherFitConfig(data=data, out=tmp_path / "run", exclude_seen=True, max_minutes=1.5)
+        TeacherFitSettings(data=data, out=tmp_path / "run", exclude_seen=True, max_minutes=1.5)
     )
     catalog = Catalog.load(data)
     split = leave_one_out(Histories.load(data, catalog))

@@ -25,7 +25,7 @@ from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
 from incatalog.teacher.fit import VALIDATION_FILE
 from incatalog.teacher.import_unirec import import_unirec, network_of, read_weights
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE
-from incatalog.teacher.settings import ImportUnirecConfig
+from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import load_teacher
 
 NUM_ITEMS = 24
@@ -169,7 +169,7 @@ def run(data: Path, folder: Path, content: Any, **flags: Any) -> Path:
     path = folder / "weights.pth"
     torch.save(content, path)
     flags = {"out": folder / "run", "device": "cpu"} | flags
-    return import_unirec(ImportUnirecConfig(weights=path, data=data, **flags))
+    return import_unirec(ImportUnirecSettings(weights=path, data=data, **flags))
 
 
 HISTORIES = [[7], [3, 1, 4, 1, 5], list(range(10)), [*range(20, 5, -1), 23], [0, 23]]
@@ -233,7 +233,7 @@ def test_safetensors_and_bare_state_dicts_take_the_published_settings(
     assert_ranks_as(run(walks, tmp_path, weights), catalog, weights)
     path = tmp_path / "weights.safetensors"
     save_file(weights, path)
-    config = ImportUnirecConfig(weights=path, data=walks, out=tmp_path / "other", device="cpu")
+    config = ImportUnirecSettings(weights=path, data=walks, out=tmp_path / "other", device="cpu")
     assert_ranks_as(import_unirec(config), catalog, weights)
 
 
@@ -259,7 +259,7 @@ SMALL = state_dict(2, hidden=8, inner=8, layers=1, length=3)
 
 @given(st.permutations(range(1, NUM_ITEMS + 1)))
 def test_item_numbers_move_the_embeddings(numbers: list[int]) -> None:
-    config = ImportUnirecConfig(Path("w.pth"), Path("data"), Path("out"))
+    config = ImportUnirecSettings(Path("w.pth"), Path("data"), Path("out"))
     network = network_of(SMALL, {}, np.array(numbers), config)
     rows = [5, 0, 9]
     with torch.no_grad():

@@ -23,7 +23,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service.serve_teacher import serve_teacher
-from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.teacher_service.settings import TeacherServeSettings
 from serving import Client, Process
 
 CLIENTS = 32
@@ -202,12 +202,12 @@ def test_settings_that_cannot_work(
     run: Path, walks: Path, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
-        serve_teacher(TeacherServeConfig(**{"model": run, "data": walks, "port": 0, **changes}))
+        serve_teacher(TeacherServeSettings(**{"model": run, "data": walks, "port": 0, **changes}))
 
 
 def test_a_taken_port_is_named(process: Process, run: Path, walks: Path) -> None:
     with pytest.raises(ConfigError, match=f"--port {process.port} on 127.0.0.1: .* in use"):
-        serve_teacher(TeacherServeConfig(run, walks, port=process.port))
+        serve_teacher(TeacherServeSettings(run, walks, port=process.port))
 
 
 def test_a_teacher_of_another_catalog_is_not_served(
@@ -216,7 +216,7 @@ def test_a_teacher_of_another_catalog_is_not_served(
     Catalog.from_items(catalog.items[::-1], "swapped").save(tmp_path)
     (tmp_path / "sequential.jsonl").write_text("{}")
     with pytest.raises(TeacherError, match="fitted on another catalog"):
-        serve_teacher(TeacherServeConfig(run, tmp_path, port=0))
+        serve_teacher(TeacherServeSettings(run, tmp_path, port=0))
 
 
 def _without(module: str) -> Callable[..., Any]:
@@ -236,4 +236,4 @@ def test_a_missing_extra_is_named(run: Path, walks: Path, monkeypatch: pytest.Mo
     with pytest.raises(
         ImportError, match=r"uvicorn is not installed; run: pip install 'incatalog\[s"
     ):
-        serve_teacher(TeacherServeConfig(run, walks, port=0))
+        serve_teacher(TeacherServeSettings(run, walks, port=0))

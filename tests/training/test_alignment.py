@@ -20,7 +20,7 @@ from incatalog.training.alignment import Alignment
 from incatalog.training.dataset import SftDataset
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.samples import SampleSource
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 
 
 class Bench:
@@ -100,7 +100,7 @@ def test_length_without_room_for_a_title_is_refused(bench: Bench) -> None:
 
 def source(bench: Bench, histories: Histories, **changes: Any) -> SampleSource:
     settings: dict[str, Any] = {"item_form": "codes", "method": "token", "max_history": 4}
-    config = SftConfig(model="tiny", data=Path("data"), out=Path("out"), **(settings | changes))
+    config = SftSettings(model="tiny", data=Path("data"), out=Path("out"), **(settings | changes))
     return SampleSource(
         leave_one_out(histories),
         bench.catalog.titles,
@@ -149,7 +149,7 @@ def test_general_conversations_come_before_alignment(
     made = source(bench, histories, align_ratio=0.5)
     both = SampleSource(
         leave_one_out(histories), bench.catalog.titles, bench.tokens, bench.renderer,
-        SftConfig(
+        SftSettings(
             model="tiny", data=Path("data"), out=Path("out"), method="token", item_form="codes",
             align_ratio=0.5, chat_ratio=0.5,
         ),

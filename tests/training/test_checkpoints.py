@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from incatalog.artifacts import read_json, write_json
 from incatalog.errors import ArtifactError
 from incatalog.training.checkpoints import damage, newest_checkpoint, remove_unusable
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 from incatalog.training.sft import train_sft
 
 SHOTS = (2, 4)
@@ -59,9 +59,9 @@ DAMAGES: tuple[Callable[[Path], None], ...] = (truncated, emptied, garbage, nest
 @pytest.fixture(scope="module")
 def config(
     tmp_path_factory: pytest.TempPathFactory, data: Path, teacher: Path, tiny_folder: Path
-) -> SftConfig:
+) -> SftSettings:
     """A training of eight steps, with dropout, so that the random generators count."""
-    return SftConfig(
+    return SftSettings(
         model=str(tiny_folder), data=data, out=tmp_path_factory.mktemp("runs") / "whole",
         teacher=str(teacher), tune="lora", lora_r=4, lora_dropout=0.3, history_form="span",
         list_length=3, max_history=4, epochs=4, batch_size=4, max_steps=8, learning_rate=1e-2,
@@ -70,18 +70,18 @@ def config(
 
 
 @pytest.fixture(scope="module")
-def whole(config: SftConfig) -> Path:
+def whole(config: SftSettings) -> Path:
     """The run that nothing interrupts."""
     return train_sft(config)
 
 
 @pytest.fixture(scope="module")
-def killed(config: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(config: SftSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, killed after its second checkpoint."""
     out = tmp_path_factory.mktemp("killed") / "run"
     program = (
         "import json, os, signal, sys; from pathlib import Path;"
-        "from incatalog.training.settings import SftConfig"
+        "from incatalog.training.settings import SftSettings"
         "; from incatalog.training import checkpoints, sft\n"
         "given = json.loads(sys.argv[1])\n"
         "class Killed(checkpoints.TrainerCallback):\n"
@@ -89,7 +89,7 @@ def killed(config: SftConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "        if state.global_step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
         "plain = sft.ScopedTrainer\n"
         "sft.ScopedTrainer = lambda **o: plain(**{**o, 'callbacks': [*o['callbacks'], Killed()]})\n"
-        "sft.train_sft(SftConfig(**(given | {k: Path(given[k]) for k in ('data', 'out')})))\n"
+        "sft.train_sft(SftSettings(**(given | {k: Path(given[k]) for k in ('data', 'out')})))\n"
     )
     given = json.dumps(vars(replace(config, out=out)), default=str)
     done = subprocess.run([sys.executable, "-c", program, given], capture_output=True, check=False)
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_left_out_by_name(
 
 @pytest.mark.parametrize(("name", "harm"), [("optimizer.pt", flipped), ("complete.json", nested)])
 def test_a_training_goes_on_from_the_one_before_to_the_same_bits(
-    config: SftConfig, whole: Path, run: Path, name: str, harm: Callable[[Path], None],
+    config: SftSettings, whole: Path, run: Path, name: str, harm: Callable[[Path], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     harm(run / "checkpoints" / "checkpoint-4" / name)
@@ -178,7 +178,7 @@ def test_a_training_goes_on_from_the_one_before_to_the_same_bits(
     assert not (run / "checkpoints").exists()
 
 
-def test_without_a_whole_checkpoint_nothing_is_done(config: SftConfig, run: Path) -> None:
+def test_without_a_whole_checkpoint_nothing_is_done(config: SftSettings, run: Path) -> None:
     for step in SHOTS:
         truncated(run / "checkpoints" / f"checkpoint-{step}" / "scheduler.pt")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
@@ -222,7 +222,7 @@ def test_half_written_checkpoints_are_removed_without_a_word(run: Path) -> None:
     assert newest.name == "checkpoint-4"
 
 
-def test_another_number_of_processes_is_refused(config: SftConfig, run: Path) -> None:
+def test_another_number_of_processes_is_refused(config: SftSettings, run: Path) -> None:
     manifest = run / "manifest.json"
     assert read_json(manifest)["processes"] == 1
     write_json(manifest, read_json(manifest) | {"processes": 2})
@@ -234,7 +234,7 @@ def test_another_number_of_processes_is_refused(config: SftConfig, run: Path) ->
 
 
 def test_the_best_weights_are_found_where_the_run_was_moved_to(
-    config: SftConfig, tmp_path: Path
+    config: SftSettings, tmp_path: Path
 ) -> None:
     changes: dict[str, Any] = {
         "tune": "full", "lora_dropout": 0.0, "keep_best": True, "validate_every": 1, "epochs": 4,
@@ -247,9 +247,9 @@ def test_the_best_weights_are_found_where_the_run_was_moved_to(
     # The best comes before the last, or this test could not tell them apart.
     assert results["best_step"] < results["steps"]
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import SftConfig;"
+        "import json, sys; from pathlib import Path; from incatalog.config import SftSettings;"
         "from incatalog.training.sft import train_sft; given = json.loads(sys.argv[1]);"
-        "train_sft(SftConfig(**(given | {k: Path(given[k]) for k in ('data', 'out')})))"
+        "train_sft(SftSettings(**(given | {k: Path(given[k]) for k in ('data', 'out')})))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(vars(first), default=str)],

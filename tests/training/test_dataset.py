@@ -25,7 +25,7 @@ from incatalog.training.dataset import SftDataset, ValidationDataset
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.samples import Sample, SampleSource
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 from serving import served
 
 
@@ -53,7 +53,7 @@ class Workshop:
         self.tokens = ItemTokens.from_titles(catalog.titles, backbone.tokenizer)
         self.renderer = Renderer(backbone.tokenizer, self.tokens)
         self.chat_file = chat_file
-        self.config = SftConfig(
+        self.config = SftSettings(
             model="tiny", data=Path("data"), out=Path("out"), history_form="span", max_history=4,
             list_length=5,
         )  # fmt: skip

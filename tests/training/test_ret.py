@@ -28,12 +28,12 @@ from incatalog.training.collator import Collator
 from incatalog.training.merge import merge_run
 from incatalog.training.retrieval_loss import Retrieval
 from incatalog.training.samples import Sample
-from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import check_config, train_sft
 from incatalog.training.trainer import plain_forward, scoped_forward
 from incatalog.training.validation import ranking_validation, validation_questions
 
-Settings = Callable[..., SftConfig]
+Settings = Callable[..., SftSettings]
 DIM = 12
 
 
@@ -50,14 +50,14 @@ def settings(
     tmp_path: Path, data: Path, teacher: Path, tiny_folder: Path, vectors: Path
 ) -> Settings:
     """Settings of a training of seconds, to be changed by keyword."""
-    base = SftConfig(
+    base = SftSettings(
         model=str(tiny_folder), data=data, out=tmp_path / "run", teacher=str(teacher),
         method="ret", vectors=str(vectors), tune="full", history_form="span", list_length=3,
         max_history=4, epochs=1, batch_size=4, max_steps=4, learning_rate=1e-2, validate_every=0,
         logging_steps=1, device="cpu",
     )  # fmt: skip
 
-    def change(**changes: Any) -> SftConfig:
+    def change(**changes: Any) -> SftSettings:
         return replace(base, **changes)
 
     return change
@@ -250,7 +250,7 @@ def test_loss_is_language_outside_spans_plus_items_at_their_openings(
 
 def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> None:
     run = train_sft(settings(tune="lora"))
-    merged = merge_run(MergeConfig(run=run, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=run, out=tmp_path / "merged"))
     assert_same_head(run, merged)
     histories = [["i1", "i5"], ["i7"], []]
     for decode in ("beam", "list"):

@@ -30,24 +30,24 @@ from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import load_teacher
 from incatalog.training.callbacks import BestKept
 from incatalog.training.merge import merge_run
-from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import check_config, train_sft
 from incatalog.training.validation import ranking_validation, validation_questions
 from serving import Process, served
 
-Settings = Callable[..., SftConfig]
+Settings = Callable[..., SftSettings]
 
 
 @pytest.fixture
 def settings(tmp_path: Path, data: Path, teacher: Path, tiny_folder: Path) -> Settings:
     """Settings of a training of seconds, to be changed by keyword."""
-    base = SftConfig(
+    base = SftSettings(
         model=str(tiny_folder), data=data, out=tmp_path / "run", teacher=str(teacher),
         tune="full", history_form="span", list_length=3, max_history=4, epochs=1, batch_size=4,
         max_steps=4, learning_rate=1e-2, validate_every=0, logging_steps=1, device="cpu",
     )  # fmt: skip
 
-    def change(**changes: Any) -> SftConfig:
+    def change(**changes: Any) -> SftSettings:
         return replace(base, **changes)
 
     return change
@@ -70,14 +70,14 @@ def logged(folder: Path, tag: str) -> list[float]:
     return [event.value for event in events.Scalars(tag)]
 
 
-def command(config: SftConfig) -> list[str]:
+def command(config: SftSettings) -> list[str]:
     """The settings as arguments of a Python process that trains with them."""
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import SftConfig;"
+        "import json, sys; from pathlib import Path; from incatalog.config import SftSettings;"
         "from incatalog.training.sft import train_sft;"
         "given = json.loads(sys.argv[1]);"
         "paths = {k: Path(given[k]) for k in ('data', 'out')};"
-        "train_sft(SftConfig(**(given | paths)))"
+        "train_sft(SftSettings(**(given | paths)))"
     )
     return ["-c", program, json.dumps(vars(config), default=str)]
 
@@ -293,7 +293,7 @@ def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
 ) -> None:
     config = settings(model="tiny", tune="lora", max_steps=2)
     train_sft(config)
-    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=config.out, out=tmp_path / "merged"))
     check_merged(config.out, merged)
 
 
@@ -312,7 +312,7 @@ def test_sampling_flags_of_a_base_stop_no_training(
 ) -> None:
     config = settings(model=careless_base, tune="lora", max_steps=2, checkpoint_every=1)
     train_sft(config)
-    check_merged(config.out, merge_run(MergeConfig(run=config.out, out=tmp_path / "merged")))
+    check_merged(config.out, merge_run(MergeSettings(run=config.out, out=tmp_path / "merged")))
     whole = settings(model=careless_base, max_steps=2, checkpoint_every=1, out=tmp_path / "whole")
     train_sft(whole)
     assert len(Recommender.from_pretrained(whole.out, "cpu").recommend(["i1"], k=2)) == 2
@@ -346,7 +346,7 @@ def test_a_flipped_bit_or_a_cut_in_any_file_is_named(settings: Settings, tune: s
         Recommender.from_pretrained(config.out, "cpu")
     Recommender.from_pretrained(config.out, "cpu", verify=False)
     if tune == "lora":
-        merge = MergeConfig(run=config.out, out=config.out.parent / "merged")
+        merge = MergeSettings(run=config.out, out=config.out.parent / "merged")
         with pytest.raises(ArtifactError, match=r"generation_config\.json: is not as"):
             merge_run(merge)
         merge_run(replace(merge, verify=False))
@@ -380,7 +380,7 @@ def test_smollm2_takes_real_steps_and_merges(
     adapter = weights(config.out)
     assert any("lora_B" in name and tensor.abs().max() > 0 for name, tensor in adapter.items())
     assert any("trainable_tokens" in name for name in adapter)
-    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=config.out, out=tmp_path / "merged"))
     check_merged(config.out, merged)
 
 
@@ -408,7 +408,7 @@ def test_model_carries_the_names_it_was_taught_to_write(
     train_sft(config)
     said = " ".join(capsys.readouterr().err.split())
     assert "39 paraphrases of 20 of 50 items; left out are 1 that are a title" in said
-    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=config.out, out=tmp_path / "merged"))
     for folder in (config.out, merged):
         recommender = Recommender.from_pretrained(folder, "cpu")
         assert recommender.spec.aliases == len(recommender.aliases) == (place != "history") * 39

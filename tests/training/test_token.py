@@ -18,27 +18,27 @@ from incatalog import Catalog, Item, Recommender
 from incatalog.codes.semantic_ids import SemanticIds, is_code_token
 from incatalog.errors import ArtifactError, ConfigError, SemanticIdError, TokenizerError
 from incatalog.evaluation.recommend import evaluate_recommend
-from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.model.saved import load_model
 from incatalog.model.spec import load_spec
 from incatalog.training.materials import with_item_form
 from incatalog.training.merge import merge_run
-from incatalog.training.settings import MergeConfig, SftConfig
+from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import train_sft
 
-Settings = Callable[..., SftConfig]
+Settings = Callable[..., SftSettings]
 
 
 @pytest.fixture
 def settings(tmp_path: Path, data: Path, index: Path) -> Settings:
-    base = SftConfig(
+    base = SftSettings(
         model="tiny", data=data, out=tmp_path / "run", method="token", index=str(index),
         tune="full", list_length=3, max_history=4, epochs=1, batch_size=8, max_steps=3,
         learning_rate=1e-2, validate_every=0, device="cpu", max_length=512,
         tiny_vocab=400, tiny_hidden=32, tiny_inner=32, tiny_layers=1,
     )  # fmt: skip
 
-    def change(**changes: Any) -> SftConfig:
+    def change(**changes: Any) -> SftSettings:
         return replace(base, **changes)
 
     return change
@@ -119,7 +119,7 @@ def test_adapter_trains_code_rows_and_merges(
         assert layer in names[0]
         assert adapter[names[0]].shape[0] == rows
     adapted = check_answers(config.out, data)
-    merged = merge_run(MergeConfig(run=config.out, out=tmp_path / "merged"))
+    merged = merge_run(MergeSettings(run=config.out, out=tmp_path / "merged"))
     assert not (merged / "adapter_config.json").exists()
     recommender = check_answers(merged, data)
     expected = adapted.recommend(["i1", "i5"], k=10)
@@ -135,7 +135,7 @@ def test_evaluation_counts_items_and_shows_titles(
     settings: Settings, data: Path, index: Path, semantic_ids: SemanticIds, tmp_path: Path
 ) -> None:
     model = train_sft(settings(max_steps=1))
-    config = EvaluateRecommendConfig(
+    config = EvaluateRecommendSettings(
         model=str(model), data=data, out=tmp_path / "eval", users=6, bootstrap=20, device="cpu"
     )
     evaluate_recommend(config)

@@ -18,7 +18,7 @@ from incatalog.codes.collisions import LastDistances, Resolved, count_sharers, r
 from incatalog.codes.quality import code_use, draw_quality, neighbour_prefixes
 from incatalog.codes.quantizer import QUANTIZER_FILE, Quantizer, load_quantizer
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
-from incatalog.codes.settings import AssignConfig
+from incatalog.codes.settings import AssignSettings
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
@@ -44,7 +44,7 @@ class _Source:
     vectors: Float32[np.ndarray, "items width"] | None
 
 
-def assign_items(config: AssignConfig) -> Path:
+def assign_items(settings: AssignSettings) -> Path:
     """Writes `{dataset}.index.json`, `{dataset}.item2id` and a report on their quality.
 
     Codes come from a trained quantizer, or from an index file made elsewhere. Items that share all
@@ -60,44 +60,44 @@ def assign_items(config: AssignConfig) -> Path:
             or that cannot be.
         ArtifactError: No quantizer, or a run folder that holds something else.
     """
-    _check(config)
-    catalog = Catalog.load(config.data)
-    dataset = config.dataset or catalog.name
-    source = _from_index(config, catalog) if config.index else _from_model(config, catalog)
+    _check(settings)
+    catalog = Catalog.load(settings.data)
+    dataset = settings.dataset or catalog.name
+    source = _from_index(settings, catalog) if settings.index else _from_model(settings, catalog)
     ids = source.ids
-    if config.index and not (config.repair or config.extra_level):
-        ids.require_unique(str(config.index), f"repair them: {_repair_command(config)}")
-    resolved, final = _resolve(config, source)
-    run = open_run(config.out, _STAGE, config, inputs=_inputs(config))
+    if settings.index and not (settings.repair or settings.extra_level):
+        ids.require_unique(str(settings.index), f"repair them: {_repair_command(settings)}")
+    resolved, final = _resolve(settings, source)
+    run = open_run(settings.out, _STAGE, settings, inputs=_inputs(settings))
     if run.finished:
         return run.folder
-    report = _report(config, source, resolved, final)
-    write_json(config.out / REPORT_FILE, report)
-    draw_quality(config.out / PICTURE_FILE, report)
-    final.save(config.out, dataset, catalog)
+    report = _report(settings, source, resolved, final)
+    write_json(settings.out / REPORT_FILE, report)
+    draw_quality(settings.out / PICTURE_FILE, report)
+    final.save(settings.out, dataset, catalog)
     run.finish(
         items=len(final),
         collision_rate_before=report["before"]["collision_rate"],
         collision_rate_after=report["after"]["collision_rate"],
     )
-    _print_report(report, config.out / f"{dataset}{INDEX}")
+    _print_report(report, settings.out / f"{dataset}{INDEX}")
     return run.folder
 
 
-def _from_model(config: AssignConfig, catalog: Catalog) -> _Source:
-    quantizer = load_quantizer(config.model, config.best, resolve_device(config.device))
-    assert config.vectors is not None
-    vectors = load_vectors(config.vectors, len(catalog))
+def _from_model(settings: AssignSettings, catalog: Catalog) -> _Source:
+    quantizer = load_quantizer(settings.model, settings.best, resolve_device(settings.device))
+    assert settings.vectors is not None
+    vectors = load_vectors(settings.vectors, len(catalog))
     ids = SemanticIds(quantizer.codes(vectors), quantizer.sizes)
     return _Source(ids, quantizer, vectors)
 
 
-def _from_index(config: AssignConfig, catalog: Catalog) -> _Source:
-    assert config.index is not None
-    ids = SemanticIds.read(config.index, _item_file(config), catalog)
-    if config.vectors is None:
+def _from_index(settings: AssignSettings, catalog: Catalog) -> _Source:
+    assert settings.index is not None
+    ids = SemanticIds.read(settings.index, _item_file(settings), catalog)
+    if settings.vectors is None:
         return _Source(ids, None, None)
-    vectors = load_vectors(config.vectors, len(catalog))
+    vectors = load_vectors(settings.vectors, len(catalog))
     codebooks = fit_codebooks(vectors, ids.codes, ids.sizes)
     return _Source(ids, Quantizer.of_codebooks(codebooks), vectors)
 
@@ -122,30 +122,30 @@ def fit_codebooks(
     return codebooks
 
 
-def _item_file(config: AssignConfig) -> Path | None:
+def _item_file(settings: AssignSettings) -> Path | None:
     """The item file of an index; None says that entries are rows of the catalog."""
-    assert config.index is not None
-    if config.item2id is not None:
-        return config.item2id
-    beside = config.index.parent / (config.index.name.removesuffix(INDEX) + ITEM2ID)
+    assert settings.index is not None
+    if settings.item2id is not None:
+        return settings.item2id
+    beside = settings.index.parent / (settings.index.name.removesuffix(INDEX) + ITEM2ID)
     if beside.is_file():
         return beside
     Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"notice: no {beside.name} beside {config.index.name}: entry N is taken for the item at "
+        f"notice: no {beside.name} beside {settings.index.name}: entry N is taken for the item at "
         f"row N of {METAS}"
     )
     return None
 
 
-def _resolve(config: AssignConfig, source: _Source) -> tuple[Resolved | None, SemanticIds]:
+def _resolve(settings: AssignSettings, source: _Source) -> tuple[Resolved | None, SemanticIds]:
     """Codes that tell all items apart."""
     ids = source.ids
-    if config.extra_level:
+    if settings.extra_level:
         extra = count_sharers(ids.codes)
         codes = np.concatenate([ids.codes, extra[:, None]], axis=1)
         return None, SemanticIds(codes, (*ids.sizes, int(extra.max()) + 1))
     resolved = resolve_collisions(
-        ids.codes, ids.sizes[-1], _last_distances(source), epsilon=config.sinkhorn_eps
+        ids.codes, ids.sizes[-1], _last_distances(source), epsilon=settings.sinkhorn_eps
     )
     return resolved, SemanticIds(resolved.codes, ids.sizes)
 
@@ -164,7 +164,7 @@ def _last_distances(source: _Source) -> LastDistances:
 
 
 def _report(
-    config: AssignConfig, source: _Source, resolved: Resolved | None, final: SemanticIds
+    settings: AssignSettings, source: _Source, resolved: Resolved | None, final: SemanticIds
 ) -> dict[str, Any]:
     before = code_use(source.ids.codes, source.ids.sizes)
     after = code_use(final.codes, final.sizes)
@@ -174,7 +174,7 @@ def _report(
         "moved": 0 if resolved is None else len(resolved.moved),
         "moved_by_sinkhorn": 0 if resolved is None else resolved.by_sinkhorn,
         "moved_to_nearest": 0 if resolved is None else resolved.by_nearest,
-        "extra_level": config.extra_level,
+        "extra_level": settings.extra_level,
     }
     quantizer, vectors = source.quantizer, source.vectors
     if quantizer is not None and vectors is not None:
@@ -182,28 +182,28 @@ def _report(
         before["unexplained"] = quantizer.unexplained(vectors, source.ids.codes)
         after["unexplained"] = quantizer.unexplained(vectors, final.codes[:, :levels])
         report["prefixes"] = neighbour_prefixes(
-            vectors, final.codes, config.neighbours, config.seed
+            vectors, final.codes, settings.neighbours, settings.seed
         )
     return report | {"before": before, "after": after}
 
 
-def _inputs(config: AssignConfig) -> dict[str, str | Path]:
+def _inputs(settings: AssignSettings) -> dict[str, str | Path]:
     """What the codes depend on."""
-    inputs: dict[str, str | Path] = {METAS: config.data / METAS}
-    if config.vectors is not None:
-        inputs["vectors"] = config.vectors
-    if config.index is not None:
-        inputs["index"] = config.index
+    inputs: dict[str, str | Path] = {METAS: settings.data / METAS}
+    if settings.vectors is not None:
+        inputs["vectors"] = settings.vectors
+    if settings.index is not None:
+        inputs["index"] = settings.index
     else:
-        inputs["model"] = Path(config.model) / QUANTIZER_FILE
+        inputs["model"] = Path(settings.model) / QUANTIZER_FILE
     return inputs
 
 
-def _repair_command(config: AssignConfig) -> str:
-    vectors = f" --vectors {config.vectors}" if config.vectors else ""
+def _repair_command(settings: AssignSettings) -> str:
+    vectors = f" --vectors {settings.vectors}" if settings.vectors else ""
     return (
-        f"incatalog items assign --index {config.index} --data {config.data}{vectors} "
-        f"--out {config.out} --repair"
+        f"incatalog items assign --index {settings.index} --data {settings.data}{vectors} "
+        f"--out {settings.out} --repair"
     )
 
 
@@ -227,24 +227,19 @@ def _print_report(report: dict[str, Any], written: Path) -> None:
     )
 
 
-def _check(config: AssignConfig) -> None:
-    if bool(config.model) == bool(config.index):
+def _check(settings: AssignSettings) -> None:
+    if bool(settings.model) == bool(settings.index):
         raise ConfigError(
             "--model: expected either --model, a run of `incatalog items quantize`, or --index, a "
             "file of codes made elsewhere"
         )
-    if config.model and config.vectors is None:
+    if settings.model and settings.vectors is None:
         raise ConfigError("--vectors: required with --model; the npy file of the catalog's items")
-    if config.item2id is not None and config.index is None:
+    if settings.item2id is not None and settings.index is None:
         raise ConfigError("--item2id: goes with --index only")
-    if config.repair and config.index is None:
+    if settings.repair and settings.index is None:
         raise ConfigError(
             "--repair: goes with --index only; codes of a --model are always repaired"
         )
-    if config.repair and config.extra_level:
+    if settings.repair and settings.extra_level:
         raise ConfigError("--extra-level: tells items apart itself; leave out --repair")
-    if not config.sinkhorn_eps > 0:
-        raise ConfigError(f"--sinkhorn-eps {config.sinkhorn_eps}: expected more than 0")
-    for name, value, least in (("neighbours", config.neighbours, 1), ("seed", config.seed, 0)):
-        if value < least:
-            raise ConfigError(f"--{name} {value}: expected at least {least}")

@@ -15,21 +15,21 @@ from incatalog.codes.codebooks import residual_kmeans
 from incatalog.codes.quality import Entry, LearningReport, code_use
 from incatalog.codes.quantizer import Quantizer, save_weights, weights_file
 from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
-from incatalog.codes.settings import QuantizeConfig
+from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import SemanticIdError
 from incatalog.snapshot import damaged, load_snapshot, save_snapshot
 
 _ROWS_AT_ONCE = 1 << 14
 
 
-def learning_rate(config: QuantizeConfig, progress: float) -> float:
+def learning_rate(settings: QuantizeSettings, progress: float) -> float:
     """Learning rate after `progress` epochs: rises to the peak, then stays or falls to 0."""
-    if progress < config.warmup_epochs:
-        return config.learning_rate * progress / config.warmup_epochs
-    if config.scheduler == "constant":
-        return config.learning_rate
-    left = (config.epochs - progress) / max(config.epochs - config.warmup_epochs, 1e-9)
-    return config.learning_rate * max(left, 0.0)
+    if progress < settings.warmup_epochs:
+        return settings.learning_rate * progress / settings.warmup_epochs
+    if settings.scheduler == "constant":
+        return settings.learning_rate
+    left = (settings.epochs - progress) / max(settings.epochs - settings.warmup_epochs, 1e-9)
+    return settings.learning_rate * max(left, 0.0)
 
 
 def mean_and_scale(
@@ -54,34 +54,34 @@ class RqVaeFit:
 
     def __init__(
         self,
-        config: QuantizeConfig,
+        settings: QuantizeSettings,
         vectors: Float32[np.ndarray, "items width"],
         device: torch.device,
     ) -> None:
         """Draws the weights; call under a forked generator."""
-        self.config = config
+        self.config = settings
         self.vectors = vectors
         self.device = device
         self.sizes = RqVaeSizes(
             width=vectors.shape[1],
-            layers=config.layers,
-            e_dim=config.e_dim,
-            codebooks=config.codebooks,
-            batch_norm=config.batch_norm,
-            dropout=config.dropout,
+            layers=settings.layers,
+            e_dim=settings.e_dim,
+            codebooks=settings.codebooks,
+            batch_norm=settings.batch_norm,
+            dropout=settings.dropout,
         )
-        self.balance = Balance(config.sinkhorn_eps, config.sinkhorn_iterations)
-        torch.manual_seed(config.seed)
+        self.balance = Balance(settings.sinkhorn_eps, settings.sinkhorn_iterations)
+        torch.manual_seed(settings.seed)
         self.network = RqVae(self.sizes)
-        if config.standardise:
+        if settings.standardise:
             mean, scale = mean_and_scale(vectors)
             self.network.mean.copy_(mean)
             self.network.scale.fill_(scale)
         self.network.to(device)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.idle = [torch.zeros(size, dtype=torch.int64) for size in config.codebooks]
+        self.idle = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
         self.history: list[Entry] = []
         self.seconds = 0.0
 
@@ -145,29 +145,29 @@ class RqVaeFit:
         return torch.from_numpy(self.vectors[rows]).to(self.device)
 
     def _train_epoch(self) -> Entry:
-        config = self.config
-        seeds = np.random.SeedSequence([config.seed, 0, self.epoch])
+        settings = self.config
+        seeds = np.random.SeedSequence([settings.seed, 0, self.epoch])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]) >> 1)
         rng = np.random.default_rng(seeds)
-        count = -(-len(self.vectors) // config.batch_size)
-        if config.batch_norm:
+        count = -(-len(self.vectors) // settings.batch_size)
+        if settings.batch_norm:
             # A batch of a single row has no statistics.
             count = min(count, len(self.vectors) // 2)
         batches = np.array_split(rng.permutation(len(self.vectors)), count)
         self.network.train()
-        used = [torch.zeros(size, dtype=torch.int64) for size in config.codebooks]
+        used = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
         sums = dict.fromkeys(("loss", "reconstruction_loss", "quantisation_loss"), 0.0)
         residuals = torch.empty(0)
         for number, rows in enumerate(batches, start=1):
-            rate = learning_rate(config, self.epoch + number / len(batches))
+            rate = learning_rate(settings, self.epoch + number / len(batches))
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             losses, codes, residuals = self._step(self._batch(rows))
             for name, value in losses.items():
                 sums[name] += value * len(rows) / len(self.vectors)
-            for level, size in enumerate(config.codebooks):
+            for level, size in enumerate(settings.codebooks):
                 used[level] += torch.bincount(codes[:, level].cpu(), minlength=size)
-        if config.restart_after:
+        if settings.restart_after:
             self._restart_unused(used, residuals, rng)
         return {"epoch": self.epoch + 1, **sums}
 
@@ -175,16 +175,16 @@ class RqVaeFit:
         self, vectors: Float[Tensor, "batch width"]
     ) -> tuple[dict[str, float], Tensor, Tensor]:
         """One step of the optimiser; its losses, codes and residuals."""
-        config, network = self.config, self.network
+        settings, network = self.config, self.network
         quantised = quantise(
-            network.latents(vectors), list(network.codebooks), config.beta, self.balance
+            network.latents(vectors), list(network.codebooks), settings.beta, self.balance
         )
         wanted, decoded = network.standardise(vectors), network.decoder(quantised.vectors)
         reconstruction = functional.mse_loss(decoded, wanted)
-        loss = reconstruction + config.quant_loss_weight * quantised.loss
-        if config.contrastive_weight:
-            contrast = contrastive_loss(decoded, wanted, config.temperature)
-            loss = loss + config.contrastive_weight * contrast
+        loss = reconstruction + settings.quant_loss_weight * quantised.loss
+        if settings.contrastive_weight:
+            contrast = contrastive_loss(decoded, wanted, settings.temperature)
+            loss = loss + settings.contrastive_weight * contrast
         if not torch.isfinite(loss):
             raise SemanticIdError(
                 f"epoch {self.epoch + 1}: the loss is {float(loss.detach())}; expected a finite "
@@ -192,8 +192,8 @@ class RqVaeFit:
             )
         self.optimiser.zero_grad()
         torch.autograd.backward(loss)
-        if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        if settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         self.optimiser.step()
         losses = {
             "loss": loss,

@@ -29,7 +29,7 @@ from incatalog.data.prepared import (
     require_users,
     write_prepared,
 )
-from incatalog.data.settings import AmazonConfig
+from incatalog.data.settings import AmazonSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
@@ -41,7 +41,7 @@ _NO_CATEGORY = "items without a category"
 _DUPLICATE_ITEM = "repeated items in the metadata"
 
 
-def prepare_amazon(config: AmazonConfig) -> Path:
+def prepare_amazon(settings: AmazonSettings) -> Path:
     """Writes Amazon reviews as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
     Items without title or category are left out with their reviews. Of several reviews of one
@@ -54,7 +54,7 @@ def prepare_amazon(config: AmazonConfig) -> Path:
     items that are kept.
 
     Args:
-        config: Files, output folder and filters.
+        settings: Files, output folder and filters.
 
     Returns:
         The output folder.
@@ -65,21 +65,23 @@ def prepare_amazon(config: AmazonConfig) -> Path:
             field, or no user is left; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    _check(config)
-    meta, reviews = Path(config.meta), Path(config.reviews)
+    _check(settings)
+    meta, reviews = Path(settings.meta), Path(settings.reviews)
     skipped: Counter[str] = Counter()
     fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
     item_codes = _usable_items(meta, skipped, fields[meta])
     frame, user_ids = _read_reviews(reviews, item_codes, skipped, fields[reviews])
-    frame = _select(frame, config)
+    frame = _select(frame, settings)
     users = frame["user"].n_unique()
-    if config.k_core:
-        skipped[f"users outside the {config.k_core}-core"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --k-core than {config.k_core}")
+    if settings.k_core:
+        skipped[f"users outside the {settings.k_core}-core"] = len(user_ids) - users
+        require_users(reviews, users, f"try a smaller --k-core than {settings.k_core}")
     else:
-        skipped[f"users with fewer than {config.length} interactions"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --length than {config.length}, or --k-core 5")
-        frame, skipped["users not sampled"] = _sample(frame, config.users, config.seed)
+        skipped[f"users with fewer than {settings.length} interactions"] = len(user_ids) - users
+        require_users(
+            reviews, users, f"try a smaller --length than {settings.length}, or --k-core 5"
+        )
+        frame, skipped["users not sampled"] = _sample(frame, settings.users, settings.seed)
     items, rows = _read_items(meta, item_codes, frame)
     names, lists = group_histories(frame.with_columns(item=pl.Series(rows)), user_ids)
     prepared = Prepared(
@@ -88,17 +90,17 @@ def prepare_amazon(config: AmazonConfig) -> Path:
         skipped,
         {path: [name for name in names if name not in _READ] for path, names in fields.items()},
     )
-    return write_prepared(prepared, "data amazon", config, {"reviews": reviews, "meta": meta})
+    return write_prepared(prepared, "data amazon", settings, {"reviews": reviews, "meta": meta})
 
 
-def _check(config: AmazonConfig) -> None:
-    if config.k_core < 0:
-        raise ConfigError(f"--k-core {config.k_core}: expected 0 (off) or more")
-    if config.users < 0:
-        raise ConfigError(f"--users {config.users}: expected 0 (all) or more")
-    if not config.k_core:
-        check_min_interactions("--length", config.length)
-    check_out(Path(config.out))
+def _check(settings: AmazonSettings) -> None:
+    if settings.k_core < 0:
+        raise ConfigError(f"--k-core {settings.k_core}: expected 0 (off) or more")
+    if settings.users < 0:
+        raise ConfigError(f"--users {settings.users}: expected 0 (all) or more")
+    if not settings.k_core:
+        check_min_interactions("--length", settings.length)
+    check_out(Path(settings.out))
 
 
 def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
@@ -192,11 +194,11 @@ def _read_reviews(
     return once, list(user_codes)
 
 
-def _select(frame: pl.DataFrame, config: AmazonConfig) -> pl.DataFrame:
-    if config.k_core:
-        return k_core(frame, config.k_core, user_k=max(config.k_core, MIN_INTERACTIONS))
-    return drop_short(frame, config.length).filter(
-        pl.int_range(pl.len()).over("user") < config.length
+def _select(frame: pl.DataFrame, settings: AmazonSettings) -> pl.DataFrame:
+    if settings.k_core:
+        return k_core(frame, settings.k_core, user_k=max(settings.k_core, MIN_INTERACTIONS))
+    return drop_short(frame, settings.length).filter(
+        pl.int_range(pl.len()).over("user") < settings.length
     )
 
 

@@ -23,7 +23,7 @@ from incatalog.data.catalog import (
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, entries
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
-from incatalog.data.settings import CheckConfig
+from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
 _EXAMPLES = 3
@@ -135,14 +135,14 @@ class _Findings:
         )
 
 
-def check(config: CheckConfig) -> CheckReport:
+def check(settings: CheckSettings) -> CheckReport:
     """Reads a folder of prepared data and prints what it holds.
 
     Problems are gathered rather than raised, so that one call shows them all: repeated ids, items
     without title, unknown ids in histories and categories, users with fewer than three items.
 
     Args:
-        config: Names the folder.
+        settings: Names the folder.
 
     Returns:
         The report; its ``trainable`` decides the exit code of ``incatalog data check``.
@@ -150,7 +150,7 @@ def check(config: CheckConfig) -> CheckReport:
     Raises:
         DataError: A file is missing, empty or not JSON; names file and line.
     """
-    folder = Path(config.data)
+    folder = Path(settings.data)
     if not folder.is_dir():
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
     found = _Findings()

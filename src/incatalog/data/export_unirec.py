@@ -25,7 +25,7 @@ from incatalog.data.catalog import CATEGORIES, Catalog, write_document
 from incatalog.data.documents import entries, read_text
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
-from incatalog.data.settings import ToUnirecConfig
+from incatalog.data.settings import ToUnirecSettings
 from incatalog.errors import DataError, require
 
 TRAIN, VALID, TEST = "train.pkl", "valid.pkl", "test.pkl"
@@ -37,7 +37,7 @@ PADDING = "[PAD]"
 _PROTOCOL = 4
 
 
-def to_unirec(config: ToUnirecConfig) -> Path:
+def to_unirec(settings: ToUnirecSettings) -> Path:
     """Writes the leave-one-out split of prepared data as UniRec reads it.
 
     - ``train.pkl``, ``valid.pkl``, ``test.pkl``: one row an interaction, ``user_id``, ``item_id``
@@ -49,21 +49,21 @@ def to_unirec(config: ToUnirecConfig) -> Path:
     - ``category.jsonl``, and the data set's YAML under the name of the folder.
 
     Returns:
-        ``config.out``.
+        ``settings.out``.
 
     Raises:
         DataError: The data is broken, a user has fewer than three items, or an id is ``[PAD]``.
-        ArtifactError: ``config.out`` holds something else.
+        ArtifactError: ``settings.out`` holds something else.
         MissingExtraError: pandas is not installed.
     """
     require("pandas", extra="unirec")
-    inputs = prepared_files(config.data)
-    catalog = Catalog.load(config.data)
-    split = leave_one_out(Histories.load(config.data, catalog))
-    user_numbers = _numbers(config.data, "user", split.user_ids)
-    item_numbers = _numbers(config.data, "item", [item.item_id for item in catalog.items])
-    out = Path(config.out)
-    run = open_run(out, "data to-unirec", config, inputs=inputs)
+    inputs = prepared_files(settings.data)
+    catalog = Catalog.load(settings.data)
+    split = leave_one_out(Histories.load(settings.data, catalog))
+    user_numbers = _numbers(settings.data, "user", split.user_ids)
+    item_numbers = _numbers(settings.data, "item", [item.item_id for item in catalog.items])
+    out = Path(settings.out)
+    run = open_run(out, "data to-unirec", settings, inputs=inputs)
     description = out / f"{out.resolve().name}.yaml"
     if not run.finished:
         for name, table in _tables(split).items():

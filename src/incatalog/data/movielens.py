@@ -30,7 +30,7 @@ from incatalog.data.prepared import (
     require_users,
     write_prepared,
 )
-from incatalog.data.settings import MovieLensConfig
+from incatalog.data.settings import MovieLensSettings
 from incatalog.data.times import Times
 from incatalog.errors import DataError
 from incatalog.reading import read_text
@@ -82,7 +82,7 @@ class _Layout:
     movie: Callable[[list[str]], Item]
 
 
-def prepare_movielens(config: MovieLensConfig) -> Path:
+def prepare_movielens(settings: MovieLensSettings) -> Path:
     """Writes MovieLens as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
     Titles stay as published and get their year where it is known and missing; genres become
@@ -90,7 +90,7 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
     too few ratings are left out and counted; movies without ratings stay in the catalog.
 
     Args:
-        config: Source, output folder and filters.
+        settings: Source, output folder and filters.
 
     Returns:
         The output folder.
@@ -100,31 +100,32 @@ def prepare_movielens(config: MovieLensConfig) -> Path:
         DataError: The source is no MovieLens folder, or a line is broken; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", config.min_interactions)
-    check_out(Path(config.out))
-    layout = _find_layout(Path(config.source))
-    movies = Path(config.source) / layout.movies
-    ratings = Path(config.source) / layout.ratings
+    check_min_interactions("--min-interactions", settings.min_interactions)
+    check_out(Path(settings.out))
+    layout = _find_layout(Path(settings.source))
+    movies = Path(settings.source) / layout.movies
+    ratings = Path(settings.source) / layout.ratings
     unused: dict[Path, dict[str, None]] = {ratings: {}, movies: {}}
     items = _read_movies(movies, layout, unused[movies])
     every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
-    frame = every.filter(pl.col("rating") >= config.min_rating)
+    frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
-    frame = drop_short(frame.sort("time", maintain_order=True), config.min_interactions)
-    hint = f"--min-interactions {config.min_interactions} --min-rating {config.min_rating:g}"
+    frame = drop_short(frame.sort("time", maintain_order=True), settings.min_interactions)
+    hint = f"--min-interactions {settings.min_interactions} --min-rating {settings.min_rating:g}"
     require_users(ratings, len(frame), f"expected ratings that pass {hint}")
     users, lists = group_histories(frame.sort("user", maintain_order=True), user_ids)
     prepared = Prepared(
         Catalog.from_items(items, "movies"),
         Histories.from_lists(users, lists),
         {
-            f"users with fewer than {config.min_interactions} ratings": len(user_ids) - len(users),
-            f"ratings below {config.min_rating:g}": low,
+            f"users with fewer than {settings.min_interactions} ratings": len(user_ids)
+            - len(users),
+            f"ratings below {settings.min_rating:g}": low,
         },
         {path: tuple(columns) for path, columns in unused.items()},
     )
     return write_prepared(
-        prepared, "data movielens", config, {"ratings": ratings, "movies": movies}
+        prepared, "data movielens", settings, {"ratings": ratings, "movies": movies}
     )
 
 

@@ -29,7 +29,7 @@ from incatalog.data.prepared import (
     require_users,
     write_prepared,
 )
-from incatalog.data.settings import TableConfig
+from incatalog.data.settings import TableSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
@@ -39,7 +39,7 @@ _PARQUET = {".parquet", ".pq"}
 _PARQUET_ROWS = 1 << 16
 
 
-def prepare_table(config: TableConfig) -> Path:
+def prepare_table(settings: TableSettings) -> Path:
     """Writes tables as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
     The format is told by the ending: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` (also with
@@ -48,7 +48,7 @@ def prepare_table(config: TableConfig) -> Path:
     with ``k_core``, those of the core.
 
     Args:
-        config: Files, columns, output folder and filters.
+        settings: Files, columns, output folder and filters.
 
     Returns:
         The output folder.
@@ -60,38 +60,38 @@ def prepare_table(config: TableConfig) -> Path:
             several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", config.min_interactions)
-    if config.k_core < 0:
-        raise ConfigError(f"--k-core {config.k_core}: expected 0 (off) or more")
-    check_out(Path(config.out))
-    items, unused_of_items = _read_items(config)
-    read = _read_interactions(config, items)
+    check_min_interactions("--min-interactions", settings.min_interactions)
+    if settings.k_core < 0:
+        raise ConfigError(f"--k-core {settings.k_core}: expected 0 (off) or more")
+    check_out(Path(settings.out))
+    items, unused_of_items = _read_items(settings)
+    read = _read_interactions(settings, items)
     frame, user_ids = read.frame, read.user_ids
-    if config.k_core:
-        user_k = max(config.k_core, config.min_interactions)
-        frame = k_core(frame, config.k_core, user_k=user_k)
+    if settings.k_core:
+        user_k = max(settings.k_core, settings.min_interactions)
+        frame = k_core(frame, settings.k_core, user_k=user_k)
     else:
-        frame = drop_short(frame, config.min_interactions)
-    hint = f"--min-interactions {config.min_interactions}"
-    hint += f" and --k-core {config.k_core}" if config.k_core else ""
-    require_users(Path(config.interactions), len(frame), f"try less than {hint}")
-    if config.k_core:
+        frame = drop_short(frame, settings.min_interactions)
+    hint = f"--min-interactions {settings.min_interactions}"
+    hint += f" and --k-core {settings.k_core}" if settings.k_core else ""
+    require_users(Path(settings.interactions), len(frame), f"try less than {hint}")
+    if settings.k_core:
         codes = np.unique(frame["item"].to_numpy())
         items = [items[code] for code in codes.tolist()]
         rows = np.searchsorted(codes, frame["item"].to_numpy())
         frame = frame.with_columns(item=pl.Series(rows))
     users, lists = group_histories(frame, user_ids)
-    reason = f"users with fewer than {config.min_interactions} interactions"
-    if config.k_core:
-        reason = f"users outside the {config.k_core}-core"
+    reason = f"users with fewer than {settings.min_interactions} interactions"
+    if settings.k_core:
+        reason = f"users outside the {settings.k_core}-core"
     prepared = Prepared(
-        Catalog.from_items(items, Path(config.out).resolve().name),
+        Catalog.from_items(items, Path(settings.out).resolve().name),
         Histories.from_lists(users, lists),
         {reason: len(user_ids) - len(users), "repeated interactions": read.repeated},
-        {Path(config.interactions): read.unused, Path(config.items): unused_of_items},
+        {Path(settings.interactions): read.unused, Path(settings.items): unused_of_items},
     )
-    inputs = {"interactions": Path(config.interactions), "items": Path(config.items)}
-    return write_prepared(prepared, "data table", config, inputs)
+    inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
+    return write_prepared(prepared, "data table", settings, inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,35 +111,37 @@ class _Interactions:
     unused: tuple[str, ...]
 
 
-def _read_items(config: TableConfig) -> tuple[list[Item], tuple[str, ...]]:
+def _read_items(settings: TableSettings) -> tuple[list[Item], tuple[str, ...]]:
     """Reads the items; returns them and the columns that hold something else."""
-    path = Path(config.items)
+    path = Path(settings.items)
     named = {
-        "--item-id-column": config.item_id_column,
-        "--title-column": config.title_column,
-        "--description-column": config.description_column,
-        "--category-column": config.category_column,
+        "--item-id-column": settings.item_id_column,
+        "--title-column": settings.title_column,
+        "--description-column": settings.description_column,
+        "--category-column": settings.category_column,
     }
     items: dict[str, Item] = {}
     unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, config.quote, unused):
-        item_id = id_field(path, line, config.item_id_column, cells["--item-id-column"])
+    for line, cells in _rows(path, named, settings.quote, unused):
+        item_id = id_field(path, line, settings.item_id_column, cells["--item-id-column"])
         if item_id in items:
             message = f"item {item_id!r} occurs twice; expected unique ids"
             raise DataError.at(path, message, line=line)
         cell = cells["--title-column"]
-        title = _joined(text_field(path, line, config.title_column, cell, numbers=True))
+        title = _joined(text_field(path, line, settings.title_column, cell, numbers=True))
         if not clean_title(title):
-            message = f"item {item_id!r} has an empty {config.title_column}; expected a title"
+            message = f"item {item_id!r} has an empty {settings.title_column}; expected a title"
             raise DataError.at(path, message, line=line)
-        name, cell = config.description_column, cells.get("--description-column")
+        name, cell = settings.description_column, cells.get("--description-column")
         description = text_field(path, line, name, cell, several=True, numbers=True)
-        name, cell = config.category_column, cells.get("--category-column")
+        name, cell = settings.category_column, cells.get("--category-column")
         if isinstance(cell, list):
             names = text_fields(path, line, name, cell, numbers=True)
         else:
             text = text_field(path, line, name, cell, numbers=True)
-            names = text.split(config.category_separator) if config.category_separator else [text]
+            names = (
+                text.split(settings.category_separator) if settings.category_separator else [text]
+            )
         categories = tuple(dict.fromkeys(filter(None, map(_joined, names))))
         items[item_id] = Item(item_id, title, _joined(description), categories)
     return list(items.values()), tuple(unused)
@@ -149,36 +151,36 @@ def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_interactions(config: TableConfig, items: list[Item]) -> _Interactions:
-    path = Path(config.interactions)
+def _read_interactions(settings: TableSettings, items: list[Item]) -> _Interactions:
+    path = Path(settings.interactions)
     named = {
-        "--user-column": config.user_column,
-        "--item-column": config.item_column,
-        "--time-column": config.time_column,
+        "--user-column": settings.user_column,
+        "--item-column": settings.item_column,
+        "--time-column": settings.time_column,
     }
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_codes: dict[str, int] = {}
-    users, rows, times = array("i"), array("i"), Times(path, config.time_column)
+    users, rows, times = array("i"), array("i"), Times(path, settings.time_column)
     unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, config.quote, unused):
+    for line, cells in _rows(path, named, settings.quote, unused):
         user, item = cells["--user-column"], cells["--item-column"]
         # Most rows name a user and an item that have been looked at.
         if not isinstance(user, str) or user not in user_codes:
-            user = id_field(path, line, config.user_column, user)
+            user = id_field(path, line, settings.user_column, user)
         if not isinstance(item, str) or item not in row_of:
-            item = id_field(path, line, config.item_column, item)
+            item = id_field(path, line, settings.item_column, item)
         if item not in row_of:
-            message = f"item {item!r} is not in {config.items}; add it there or remove the row"
+            message = f"item {item!r} is not in {settings.items}; add it there or remove the row"
             raise DataError.at(path, message, line=line)
-        if config.time_column:
+        if settings.time_column:
             times.add(line, cells["--time-column"])
         users.append(user_codes.setdefault(user, len(user_codes)))
         rows.append(row_of[item])
-    time = times.order() if config.time_column else np.zeros(len(users), dtype=np.int64)
+    time = times.order() if settings.time_column else np.zeros(len(users), dtype=np.int64)
     columns = {"user": np.asarray(users), "item": np.asarray(rows), "time": time}
     frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
     once = frame
-    if config.time_column:
+    if settings.time_column:
         once = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
     return _Interactions(once, list(user_codes), len(frame) - len(once), tuple(unused))
 

@@ -18,7 +18,7 @@ from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.vectors import LARGEST, load_vectors, save_vectors, unusable_rows, vectors_name
 from incatalog.devices import resolve_device
 from incatalog.embedding.encoders import TextEncoder, encoder_folder, load_encoder
-from incatalog.embedding.settings import EmbedConfig
+from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import ConfigError, VectorError
 from incatalog.items.texts import item_texts, text_wording_named
 from incatalog.progress import with_progress
@@ -28,7 +28,7 @@ _SHARDS = "shards"
 _BATCHES_A_SHARD = 16
 
 
-def embed_items(config: EmbedConfig) -> Path:
+def embed_items(settings: EmbedSettings) -> Path:
     """Writes `[num_items, hidden]` float32, row = row of the catalog.
 
     Items are taken in the order of their lengths, longest first, and written in shards; killed and
@@ -44,35 +44,35 @@ def embed_items(config: EmbedConfig) -> Path:
         VectorError: A text has no token, or its vector is no number; names the item.
         ArtifactError: The run folder holds something else.
     """
-    check_config(config)
-    device = resolve_device(config.device)
-    catalog = Catalog.load(config.data)
-    texts = item_texts(catalog, text_wording_named(config.wording))
-    dataset = config.dataset or catalog.name
-    path = config.out / vectors_name(dataset, config.model, config.wording)
-    run = open_run(config.out, _STAGE, config, inputs=_inputs(config))
-    shards = config.out / _SHARDS
+    check_config(settings)
+    device = resolve_device(settings.device)
+    catalog = Catalog.load(settings.data)
+    texts = item_texts(catalog, text_wording_named(settings.wording))
+    dataset = settings.dataset or catalog.name
+    path = settings.out / vectors_name(dataset, settings.model, settings.wording)
+    run = open_run(settings.out, _STAGE, settings, inputs=_inputs(settings))
+    shards = settings.out / _SHARDS
     if not run.finished:
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         encoder = load_encoder(
-            config.source,
-            config.model,
+            settings.source,
+            settings.model,
             device,
-            max_tokens=config.max_tokens,
-            dtype=dtypes.get(config.dtype),
+            max_tokens=settings.max_tokens,
+            dtype=dtypes.get(settings.dtype),
         )
         console = Console(stderr=True, soft_wrap=True)
         lengths = encoder.lengths(texts)
         cut = _check_lengths(lengths, encoder, catalog, console)
         started = time.monotonic()
         order = np.argsort(-lengths, kind="stable")
-        size = config.batch_size * _BATCHES_A_SHARD
+        size = settings.batch_size * _BATCHES_A_SHARD
         parts = list(_split(order, size))
-        shown = with_progress(parts, len(texts), f"{_STAGE} {config.model}", console)
+        shown = with_progress(parts, len(texts), f"{_STAGE} {settings.model}", console)
         for number, rows in enumerate(shown):
             shard = _shard(shards, number)
             if not shard.exists():
-                vectors = _encode(encoder, texts, rows, config.batch_size)
+                vectors = _encode(encoder, texts, rows, settings.batch_size)
                 _check_vectors(vectors, rows, catalog)
                 save_vectors(shard, vectors)
         _join(path, shards, parts)
@@ -84,33 +84,29 @@ def embed_items(config: EmbedConfig) -> Path:
             seconds=round(time.monotonic() - started, 1),
         )
     shutil.rmtree(shards, ignore_errors=True)
-    for leftover in config.out.glob(f".{path.name}.*.partial"):
+    for leftover in settings.out.glob(f".{path.name}.*.partial"):
         leftover.unlink(missing_ok=True)
     Console().print(f"written to {path}", highlight=False, soft_wrap=True)
     return path
 
 
-def check_config(config: EmbedConfig) -> None:
+def check_config(settings: EmbedSettings) -> None:
     """Checks what can be checked without loading anything.
 
     Raises:
         ConfigError: Names the flag.
     """
-    for field in ("max_tokens", "batch_size"):
-        value = getattr(config, field)
-        if value < 1:
-            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 1")
-    if Path(config.dataset).name != config.dataset:
-        raise ConfigError(f"--dataset {config.dataset}: expected a name, which begins file names")
+    if Path(settings.dataset).name != settings.dataset:
+        raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
 
 
-def _inputs(config: EmbedConfig) -> dict[str, str | Path]:
+def _inputs(settings: EmbedSettings) -> dict[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    names = [METAS, *([CATEGORIES] if "c" in config.wording else [])]
+    names = [METAS, *([CATEGORIES] if "c" in settings.wording else [])]
     found: dict[str, str | Path] = {
-        name: config.data / name for name in names if (config.data / name).is_file()
+        name: settings.data / name for name in names if (settings.data / name).is_file()
     }
-    folder = encoder_folder(config.source, config.model)
+    folder = encoder_folder(settings.source, settings.model)
     if folder is not None:
         found["model"] = folder
     return found

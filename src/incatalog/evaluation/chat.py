@@ -31,21 +31,21 @@ from incatalog.evaluation.reader import Named
 from incatalog.evaluation.recommend import sample_users, score, users_with_item
 from incatalog.evaluation.rounds import Rounds, hold_conversations, plan_rounds, score_rounds
 from incatalog.evaluation.runs import CONVERSATIONS, SUMMARY, USERS
-from incatalog.evaluation.settings import EvaluateChatConfig
+from incatalog.evaluation.settings import EvaluateChatSettings
 from incatalog.evaluation.tables import chat_tables
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
 
 
-def evaluate_chat(config: EvaluateChatConfig) -> Path:
+def evaluate_chat(settings: EvaluateChatSettings) -> Path:
     """Has a model hold conversations of three rounds and scores them.
 
     The published protocol (RecLM-cgen, arXiv 2505.03336): round 0 is a worked question, round 1
     asks for ``k`` recommendations, which the model writes with nothing given but the prompt, round
     2 asks another question. All is greedy and in one context.
 
-    Writes into ``config.out``: ``summary.json``, ``users.parquet`` (one row a conversation) and
+    Writes into ``settings.out``: ``summary.json``, ``users.parquet`` (one row a conversation) and
     ``conversations.jsonl`` (all that was said). The summary holds
 
     - ``metrics``: those of `incatalog evaluate recommend`, of the item spans of round 1;
@@ -59,92 +59,94 @@ def evaluate_chat(config: EvaluateChatConfig) -> Path:
     `incatalog.evaluation.recommend.evaluate_recommend`.
 
     Returns:
-        ``config.out``.
+        ``settings.out``.
 
     Raises:
         ConfigError: A setting cannot work.
-        ArtifactError: ``config.out`` holds something else.
+        ArtifactError: ``settings.out`` holds something else.
         DataError: Data, questions or conversations are broken.
         MissingExtraError: rapidfuzz is not installed.
     """
-    _check(config)
+    _check(settings)
     require("rapidfuzz", extra="evaluate")
-    shards = Shards.current(config.device)
+    shards = Shards.current(settings.device)
     if not shards.is_main:
         shards.wait()
-    catalog = Catalog.load(config.data)
-    check_cutoff(config.k, catalog)
+    catalog = Catalog.load(settings.data)
+    check_cutoff(settings.k, catalog)
     run = open_run(
-        config.out,
+        settings.out,
         "evaluate chat",
-        config,
-        inputs=_inputs(config),
+        settings,
+        inputs=_inputs(settings),
         free_fields=("batch_size", "verify"),
     )
     if shards.is_main:
         shards.wait()
     console = shards.console()
     if run.finished:
-        console.print(f"{config.out}: already evaluated", soft_wrap=True)
-        for table in chat_tables(read_json(config.out / SUMMARY)):
+        console.print(f"{settings.out}: already evaluated", soft_wrap=True)
+        for table in chat_tables(read_json(settings.out / SUMMARY)):
             console.print(table)
-        return config.out
+        return settings.out
 
-    split = leave_one_out(Histories.load(config.data, catalog))
-    users = sample_users(len(split), config.users, config.seed)
-    held_out = split.test if config.split == "test" else split.valid
-    rounds = plan_rounds([held_out(user) for user in users], config)
-    device = shards.device(config.device)
+    split = leave_one_out(Histories.load(settings.data, catalog))
+    users = sample_users(len(split), settings.users, settings.seed)
+    held_out = split.test if settings.split == "test" else split.valid
+    rounds = plan_rounds([held_out(user) for user in users], settings)
+    device = shards.device(settings.device)
     recommender = load_recommender(
-        config.model,
+        settings.model,
         catalog,
         device,
-        config.index or config.data,
-        config.vectors,
-        verify=config.verify,
+        settings.index or settings.data,
+        settings.vectors,
+        verify=settings.verify,
     )
 
     def converse(positions: Sequence[int]) -> list[dict[str, Any]]:
-        return hold_conversations(recommender, [rounds[position] for position in positions], config)
+        return hold_conversations(
+            recommender, [rounds[position] for position in positions], settings
+        )
 
-    log = BatchLog(config.out, shards)
-    spoken = in_batches(len(rounds), config.batch_size, converse, log, "evaluate chat", shards)
-    general, logs = perplexities(config, recommender, shards, device)
+    log = BatchLog(settings.out, shards)
+    spoken = in_batches(len(rounds), settings.batch_size, converse, log, "evaluate chat", shards)
+    general, logs = perplexities(settings, recommender, shards, device)
     if not shards.is_main:
-        return config.out
+        return settings.out
 
     holdouts = [one.holdout for one in rounds]
     answers = [tuple(_named(piece) for piece in one["round_1"] if len(piece) > 1) for one in spoken]
     counts = users_with_item(split, len(catalog))
-    scores = score(answers, holdouts, catalog, config.k, counts, len(split))
-    rounds_scores = score_rounds(spoken, rounds, config.k)
-    mentions = _mentions(spoken, recommender, config)
+    scores = score(answers, holdouts, catalog, settings.k, counts, len(split))
+    rounds_scores = score_rounds(spoken, rounds, settings.k)
+    mentions = _mentions(spoken, recommender, settings)
     summary: dict[str, Any] = {
         "method": recommender.spec.method,
         "users": len(rounds),
-        "k": config.k,
-        "metrics": _intervals(scores, config),
-        "rounds": _intervals(rounds_scores, config),
+        "k": settings.k,
+        "metrics": _intervals(scores, settings),
+        "rounds": _intervals(rounds_scores, settings),
         "free_text": count_mentions(mentions),
         "perplexity": general,
     }
     ids = [split.user_ids[user] for user in users]
     conversations = pl.DataFrame({"user_id": ids, "free_text": [len(found) for found in mentions]})
-    with atomic_path(config.out / USERS) as partial:
+    with atomic_path(settings.out / USERS) as partial:
         conversations.with_columns(
             **{name: pl.Series(values) for name, values in (scores | rounds_scores).items()}
         ).write_parquet(partial)
-    with atomic_path(config.out / CONVERSATIONS) as partial, partial.open("w") as stream:
+    with atomic_path(settings.out / CONVERSATIONS) as partial, partial.open("w") as stream:
         for user_id, one, said, found in zip(ids, rounds, spoken, mentions, strict=True):
             record = _record(user_id, one, said, found, catalog)
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-    write_json(config.out / SUMMARY, summary)
+    write_json(settings.out / SUMMARY, summary)
     run.finish(**{name: found["value"] for name, found in summary["rounds"].items()})
     for finished in (log, *logs):
         finished.remove()
     for shown in chat_tables(summary):
         console.print(shown)
-    return config.out
+    return settings.out
 
 
 def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -161,15 +163,15 @@ def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str,
 
 
 def _mentions(
-    spoken: Sequence[Mapping[str, Any]], recommender: Recommender, config: EvaluateChatConfig
+    spoken: Sequence[Mapping[str, Any]], recommender: Recommender, settings: EvaluateChatSettings
 ) -> list[list[dict[str, Any]]]:
     """Titles and aliases in the free text of each round 1."""
-    own = Catalog.load(config.model)
+    own = Catalog.load(settings.model)
     other = own.fingerprint != recommender.catalog.fingerprint
     catalog, aliases = recommender.catalog, recommender.aliases
     rows = aliases.items(len(catalog))
     names = [*catalog.titles, *aliases.texts]
-    finder = TitleFinder(names, own.titles if other else (), config.likeness)
+    finder = TitleFinder(names, own.titles if other else (), settings.likeness)
     return [
         [
             mention._asdict() | {"row": None if mention.row is None else rows[mention.row]}
@@ -212,9 +214,9 @@ def _record(
     }
 
 
-def _intervals(scores: Mapping[str, np.ndarray], config: EvaluateChatConfig) -> dict[str, Any]:
+def _intervals(scores: Mapping[str, np.ndarray], settings: EvaluateChatSettings) -> dict[str, Any]:
     values = np.stack(list(scores.values()), axis=1)
-    found = metrics.bootstrap_intervals(values, config.bootstrap, config.seed)
+    found = metrics.bootstrap_intervals(values, settings.bootstrap, settings.seed)
     return {
         name: interval._asdict()
         for name, interval in zip(scores, found, strict=True)
@@ -226,39 +228,28 @@ def _named(piece: Sequence[Any]) -> Named:
     return Named(piece[0], piece[1])
 
 
-def _inputs(config: EvaluateChatConfig) -> dict[str, Path]:
-    inputs: dict[str, Path] = {**model_files(config.model)}
-    inputs |= {name: Path(path) for name, path in prepared_files(config.data).items()}
-    inputs["questions"] = config.questions
-    if config.vectors:
-        inputs["vectors"] = existing_vectors(config.vectors)
-    if config.examples is not None:
-        inputs["examples"] = config.examples
-    if config.chat is not None:
-        inputs["chat"] = config.chat
-    if config.before and Path(config.before).is_dir():
-        inputs["before"] = Path(config.before)
+def _inputs(settings: EvaluateChatSettings) -> dict[str, Path]:
+    inputs: dict[str, Path] = {**model_files(settings.model)}
+    inputs |= {name: Path(path) for name, path in prepared_files(settings.data).items()}
+    inputs["questions"] = settings.questions
+    if settings.vectors:
+        inputs["vectors"] = existing_vectors(settings.vectors)
+    if settings.examples is not None:
+        inputs["examples"] = settings.examples
+    if settings.chat is not None:
+        inputs["chat"] = settings.chat
+    if settings.before and Path(settings.before).is_dir():
+        inputs["before"] = Path(settings.before)
     return inputs
 
 
-def _check(config: EvaluateChatConfig) -> None:
-    for field in ("k", "max_history", "max_new_tokens", "max_length", "batch_size", "bootstrap"):
-        value = getattr(config, field)
-        if value < 1:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected at least 1, got {value}")
-    metrics.check_resamples(config.bootstrap)
-    for field in ("users", "chats"):
-        if getattr(config, field) < 0:
-            raise ConfigError(f"--{field}: expected 0 or more, got {getattr(config, field)}")
-    if not 0 < config.likeness <= 100:
-        raise ConfigError(f"--likeness: expected more than 0, at most 100, got {config.likeness}")
-    if config.before and config.chat is None:
+def _check(settings: EvaluateChatSettings) -> None:
+    if settings.before and settings.chat is None:
         raise ConfigError("--before: its perplexity needs conversations; give them with --chat")
-    if config.exclude_seen and not config.grounded:
+    if settings.exclude_seen and not settings.grounded:
         raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
-    if not is_language_model(config.model):
+    if not is_language_model(settings.model):
         raise ConfigError(
-            f"--model {config.model}: no language model (incatalog.json); expected the folder of "
+            f"--model {settings.model}: no language model (incatalog.json); expected the folder of "
             "`incatalog train sft` or `merge`"
         )

@@ -14,7 +14,7 @@ from incatalog import metrics
 from incatalog.artifacts import open_run, write_json
 from incatalog.errors import ConfigError
 from incatalog.evaluation.runs import USERS, ScoredRun, check_same_users, load_run, named_runs
-from incatalog.evaluation.settings import EvaluateCompareConfig
+from incatalog.evaluation.settings import EvaluateCompareSettings
 from incatalog.evaluation.tables import comparison_table
 
 COMPARISON = "comparison.json"
@@ -25,7 +25,7 @@ _FLIPS_AT_ONCE = 1 << 22
 _SAME = 1e-12
 
 
-def evaluate_compare(config: EvaluateCompareConfig) -> dict[str, Any]:
+def evaluate_compare(settings: EvaluateCompareSettings) -> dict[str, Any]:
     """Compares each two runs user by user, prints a table, and writes ``comparison.json``.
 
     For every metric the mean difference over users comes with its 95 % bootstrap interval, and
@@ -41,26 +41,24 @@ def evaluate_compare(config: EvaluateCompareConfig) -> dict[str, Any]:
         ArtifactError: A folder holds no finished run of `incatalog evaluate recommend`.
         DataError: Two runs were not scored on the same users and targets.
     """
-    if len(config.runs) < 2:
-        raise ConfigError(f"--runs: expected two or more runs, got {len(config.runs)}")
-    if config.resamples < 1:
-        raise ConfigError(f"--resamples: expected at least 1, got {config.resamples}")
-    runs = named_runs([load_run(folder) for folder in config.runs])
+    if len(settings.runs) < 2:
+        raise ConfigError(f"--runs: expected two or more runs, got {len(settings.runs)}")
+    runs = named_runs([load_run(folder) for folder in settings.runs])
     for run in runs[1:]:
         check_same_users(runs[0], run)
-    names = config.metrics or _default_metrics(runs)
+    names = settings.metrics or _default_metrics(runs)
     for name in names:
         for run in runs:
             if name not in _metrics_of(run):
                 known = ", ".join(_metrics_of(run))
                 raise ConfigError(f"--metrics {name}: {run.folder} has no such metric; has {known}")
     opened = None
-    if config.out is not None:
+    if settings.out is not None:
         inputs = {f"run {number}": run.folder / USERS for number, run in enumerate(runs)}
-        opened = open_run(config.out, "evaluate compare", config, inputs=inputs)
-    result = compare_runs(runs, names, config.resamples, config.seed)
-    if config.out is not None and opened is not None and not opened.finished:
-        write_json(config.out / COMPARISON, result)
+        opened = open_run(settings.out, "evaluate compare", settings, inputs=inputs)
+    result = compare_runs(runs, names, settings.resamples, settings.seed)
+    if settings.out is not None and opened is not None and not opened.finished:
+        write_json(settings.out / COMPARISON, result)
         opened.finish()
     Console().print(comparison_table(result))
     return result

@@ -11,7 +11,7 @@ from rich.console import Console
 from incatalog.artifacts import open_run, read_json, write_json
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.methods import is_language_model, model_files
-from incatalog.evaluation.settings import EvaluateGeneralConfig
+from incatalog.evaluation.settings import EvaluateGeneralSettings
 from incatalog.evaluation.tables import general_table
 
 if TYPE_CHECKING:
@@ -20,42 +20,44 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 
 
-def evaluate_general(config: EvaluateGeneralConfig) -> Path:
+def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
     """Runs tasks of lm-eval on a trained model and on the backbone it was before, side by side.
 
-    Tasks may be local: YAML files in ``config.task_path`` whose data sets are local files need no
+    Tasks may be local: YAML files in ``settings.task_path`` whose data sets are local files need no
     hub. The result of each model is kept, so an interrupted run goes on with the other. Writes
     ``summary.json``: ``tasks``, each with ``task``, ``metric``, and ``value`` and ``error`` (the
     standard error lm-eval gives) of ``before`` and ``after``.
 
     Returns:
-        ``config.out``.
+        ``settings.out``.
 
     Raises:
         ConfigError: A setting cannot work, or lm-eval does not know a task.
-        ArtifactError: ``config.out`` holds something else.
+        ArtifactError: ``settings.out`` holds something else.
         MissingExtraError: lm-eval is not installed.
     """
-    _check(config)
+    _check(settings)
     require("lm_eval", extra="lm-eval")
-    inputs = dict(model_files(config.model))
-    if config.task_path is not None:
-        inputs["tasks"] = config.task_path
-    run = open_run(config.out, "evaluate general", config, inputs=inputs, free_fields=("verify",))
+    inputs = dict(model_files(settings.model))
+    if settings.task_path is not None:
+        inputs["tasks"] = settings.task_path
+    run = open_run(
+        settings.out, "evaluate general", settings, inputs=inputs, free_fields=("verify",)
+    )
     if not run.finished:
         found = {}
-        for name in ("before", "after") if config.before else ("after",):
-            part = config.out / f"{name}.json"
+        for name in ("before", "after") if settings.before else ("after",):
+            part = settings.out / f"{name}.json"
             if not part.exists():
-                write_json(part, run_tasks(_load(config, name), config))
+                write_json(part, run_tasks(_load(settings, name), settings))
             found[name] = read_json(part)
-        write_json(config.out / SUMMARY, {"tasks": side_by_side(found)})
+        write_json(settings.out / SUMMARY, {"tasks": side_by_side(found)})
         run.finish()
-    Console().print(general_table(read_json(config.out / SUMMARY)))
-    return config.out
+    Console().print(general_table(read_json(settings.out / SUMMARY)))
+    return settings.out
 
 
-def run_tasks(backbone: Backbone, config: EvaluateGeneralConfig) -> dict[str, Any]:
+def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
     """Scores one model.
 
     Returns:
@@ -67,31 +69,31 @@ def run_tasks(backbone: Backbone, config: EvaluateGeneralConfig) -> dict[str, An
     evaluator = require("lm_eval.evaluator", extra="lm-eval")
     tasks = require("lm_eval.tasks", extra="lm-eval")
     models = require("lm_eval.models.huggingface", extra="lm-eval")
-    path = None if config.task_path is None else str(config.task_path)
-    manager = tasks.TaskManager(include_path=path, include_defaults=not config.only_local)
-    unknown = sorted(set(config.tasks) - set(manager.all_tasks))
+    path = None if settings.task_path is None else str(settings.task_path)
+    manager = tasks.TaskManager(include_path=path, include_defaults=not settings.only_local)
+    unknown = sorted(set(settings.tasks) - set(manager.all_tasks))
     if unknown:
-        place = f" in {path}" if config.only_local else ""
+        place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
     model = models.HFLM(
         pretrained=backbone.model,
         tokenizer=backbone.tokenizer,
-        batch_size=config.batch_size,
+        batch_size=settings.batch_size,
         device=str(backbone.model.device),
     )
     results = evaluator.simple_evaluate(
         model=model,
-        tasks=list(config.tasks),
+        tasks=list(settings.tasks),
         task_manager=manager,
-        num_fewshot=None if config.few_shot < 0 else config.few_shot,
-        limit=config.limit or None,
-        apply_chat_template=config.chat_template,
+        num_fewshot=None if settings.few_shot < 0 else settings.few_shot,
+        limit=settings.limit or None,
+        apply_chat_template=settings.chat_template,
         log_samples=False,
         bootstrap_iters=1000,
-        random_seed=config.seed,
-        numpy_random_seed=config.seed,
-        torch_random_seed=config.seed,
-        fewshot_random_seed=config.seed,
+        random_seed=settings.seed,
+        numpy_random_seed=settings.seed,
+        torch_random_seed=settings.seed,
+        fewshot_random_seed=settings.seed,
     )
     return {task: _metrics(found) for task, found in sorted(results["results"].items())}
 
@@ -120,26 +122,22 @@ def _metrics(found: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     return values
 
 
-def _load(config: EvaluateGeneralConfig, name: str) -> Backbone:
+def _load(settings: EvaluateGeneralSettings, name: str) -> Backbone:
     from incatalog.model.backbone import load_backbone
     from incatalog.model.saved import load_model
 
     if name == "before":
-        return load_backbone(config.before, device=config.device, verify=config.verify)
-    return load_model(config.model, config.device, verify=config.verify)[0]
+        return load_backbone(settings.before, device=settings.device, verify=settings.verify)
+    return load_model(settings.model, settings.device, verify=settings.verify)[0]
 
 
-def _check(config: EvaluateGeneralConfig) -> None:
-    if config.batch_size < 1:
-        raise ConfigError(f"--batch-size: expected at least 1, got {config.batch_size}")
-    if config.limit < 0:
-        raise ConfigError(f"--limit: expected 0 or more, got {config.limit}")
-    if config.only_local and config.task_path is None:
+def _check(settings: EvaluateGeneralSettings) -> None:
+    if settings.only_local and settings.task_path is None:
         raise ConfigError("--only-local: needs a folder of tasks; name it with --task-path")
-    if config.task_path is not None and not config.task_path.is_dir():
-        raise ConfigError(f"--task-path {config.task_path}: no such folder")
-    if not is_language_model(config.model):
+    if settings.task_path is not None and not settings.task_path.is_dir():
+        raise ConfigError(f"--task-path {settings.task_path}: no such folder")
+    if not is_language_model(settings.model):
         raise ConfigError(
-            f"--model {config.model}: no language model (incatalog.json); expected the folder of "
+            f"--model {settings.model}: no language model (incatalog.json); expected the folder of "
             "`incatalog train sft` or `merge`"
         )

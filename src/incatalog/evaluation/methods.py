@@ -15,7 +15,7 @@ from incatalog.data.interactions import Holdout, LeaveOneOut
 from incatalog.data.vectors import load_vectors
 from incatalog.errors import ConfigError
 from incatalog.evaluation.reader import AnswerReader, Named
-from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
 from incatalog.teacher_service.client import is_url, open_teacher
@@ -95,36 +95,36 @@ def model_files(model: str) -> dict[str, Path]:
     return {f"model/{file.name}": file for file in sorted(files)}
 
 
-def identities(config: EvaluateRecommendConfig) -> Mapping[str, str]:
+def identities(settings: EvaluateRecommendSettings) -> Mapping[str, str]:
     """What stands for the contents of a teacher that is served, in a run's manifest."""
-    if not is_url(config.model):
+    if not is_url(settings.model):
         return {}
     from incatalog.teacher_service.client import HttpTeacher
 
-    return {"model": HttpTeacher(config.model, Catalog.load(config.data)).fingerprint}
+    return {"model": HttpTeacher(settings.model, Catalog.load(settings.data)).fingerprint}
 
 
 def load_method(
-    config: EvaluateRecommendConfig, catalog: Catalog, split: LeaveOneOut, device: str
+    settings: EvaluateRecommendSettings, catalog: Catalog, split: LeaveOneOut, device: str
 ) -> Method:
     """Loads what is to be scored, onto a device."""
-    if config.model == POPULARITY:
+    if settings.model == POPULARITY:
         from incatalog.teacher.popularity import Popularity
 
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
-        return Method(POPULARITY, _ask_teacher(popularity, catalog, config))
-    if is_language_model(config.model):
+        return Method(POPULARITY, _ask_teacher(popularity, catalog, settings))
+    if is_language_model(settings.model):
         recommender = load_recommender(
-            config.model,
+            settings.model,
             catalog,
             device,
-            config.index or config.data,
-            config.vectors,
-            verify=config.verify,
+            settings.index or settings.data,
+            settings.vectors,
+            verify=settings.verify,
         )
-        return Method(recommender.spec.method, _ask_model(recommender, config))
-    teacher = open_teacher(config.model, catalog, device)
-    return Method("sasrec", _ask_teacher(teacher, catalog, config))
+        return Method(recommender.spec.method, _ask_model(recommender, settings))
+    teacher = open_teacher(settings.model, catalog, device)
+    return Method("sasrec", _ask_teacher(teacher, catalog, settings))
 
 
 def load_recommender(
@@ -173,12 +173,14 @@ def load_recommender(
     )
 
 
-def _ask_teacher(teacher: Teacher, catalog: Catalog, config: EvaluateRecommendConfig) -> Answering:
+def _ask_teacher(
+    teacher: Teacher, catalog: Catalog, settings: EvaluateRecommendSettings
+) -> Answering:
     def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         found = teacher.top_k(
             [holdout.history.tolist() for holdout in holdouts],
-            min(config.k, len(catalog)),
-            exclude_seen=config.exclude_seen,
+            min(settings.k, len(catalog)),
+            exclude_seen=settings.exclude_seen,
         )
         return [
             tuple(Named(catalog.item(row).title, row) for row in rows.tolist() if row >= 0)
@@ -188,7 +190,7 @@ def _ask_teacher(teacher: Teacher, catalog: Catalog, config: EvaluateRecommendCo
     return answer
 
 
-def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Answering:
+def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
     titles = [item.title_t or item.title for item in recommender.catalog.items]
     reader = AnswerReader(
         recommender.catalog,
@@ -198,16 +200,16 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         recommender.spec.list_form,
         recommender.aliases,
     )
-    grounded = config.decode == "list"
-    shown = config.max_history or None
+    grounded = settings.decode == "list"
+    shown = settings.max_history or None
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         requests = []
         for holdout in holdouts:
             history = holdout.history.tolist()
-            excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
+            excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
             request = recommender.list_request(
-                history, config.k, excluded, grounded=grounded, max_history=shown
+                history, settings.k, excluded, grounded=grounded, max_history=shown
             )
             # Left to itself the model also decides how many items are enough.
             requests.append(request if grounded else replace(request, max_items=None))
@@ -220,14 +222,14 @@ def _ask_model(recommender: Recommender, config: EvaluateRecommendConfig) -> Ans
         slots = []
         for holdout in holdouts:
             history = holdout.history.tolist()
-            excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
-            slots.append(recommender.slot(history, config.k, excluded, max_history=shown))
+            excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
+            slots.append(recommender.slot(history, settings.k, excluded, max_history=shown))
         return [
             tuple(
                 Named(titles[row], row, math.exp(logprob))
                 for row, logprob in zip(found.rows.tolist(), found.logprobs.tolist(), strict=True)
             )
-            for found in recommender.beam.top_items(slots, config.k)
+            for found in recommender.beam.top_items(slots, settings.k)
         ]
 
-    return rank if config.decode == "beam" else write
+    return rank if settings.decode == "beam" else write

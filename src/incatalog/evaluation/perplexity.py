@@ -14,7 +14,7 @@ from incatalog.data.conversations import load_conversations
 from incatalog.dialogue.render import Message, Renderer
 from incatalog.errors import DataError
 from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
-from incatalog.evaluation.settings import EvaluateChatConfig
+from incatalog.evaluation.settings import EvaluateChatSettings
 from incatalog.metrics import RESAMPLES_AT_ONCE, Interval
 from incatalog.model.backbone import Backbone
 
@@ -67,32 +67,32 @@ def perplexity(
 
 
 def perplexities(
-    config: EvaluateChatConfig, recommender: Recommender, shards: Shards, device: str
+    settings: EvaluateChatSettings, recommender: Recommender, shards: Shards, device: str
 ) -> tuple[dict[str, Any], list[BatchLog]]:
     """Perplexity of the model, and of the one it was before; empty where there is no chat file."""
-    if config.chat is None:
+    if settings.chat is None:
         return {}, []
     from incatalog.dialogue.render import Renderer
 
-    conversations = load_conversations(config.chat)[: config.chats or None]
+    conversations = load_conversations(settings.chat)[: settings.chats or None]
     found: dict[str, Any] = {}
     logs = []
-    for name in ("after", "before") if config.before else ("after",):
+    for name in ("after", "before") if settings.before else ("after",):
         backbone, renderer = recommender.backbone, recommender.renderer
         if name == "before":
             from incatalog.items.tokens import ItemTokens
             from incatalog.model.backbone import load_backbone
 
-            backbone = load_backbone(config.before, device=device, verify=config.verify)
+            backbone = load_backbone(settings.before, device=device, verify=settings.verify)
             titles = recommender.catalog.titles
             renderer = Renderer(
                 backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)
             )
-        log = BatchLog(config.out, shards, f"perplexity-{name}")
+        log = BatchLog(settings.out, shards, f"perplexity-{name}")
         logs.append(log)
-        losses = _losses(backbone, renderer, conversations, config, log, name, shards)
+        losses = _losses(backbone, renderer, conversations, settings, log, name, shards)
         if shards.is_main:
-            found[name] = _perplexity(losses, config)
+            found[name] = _perplexity(losses, settings)
     return found, logs
 
 
@@ -100,7 +100,7 @@ def _losses(
     backbone: Backbone,
     renderer: Renderer,
     conversations: Sequence[Conversation],
-    config: EvaluateChatConfig,
+    settings: EvaluateChatSettings,
     log: BatchLog,
     name: str,
     shards: Shards,
@@ -111,21 +111,23 @@ def _losses(
         measured = []
         for position in positions:
             messages = general_messages(conversations[position])
-            fitting, _ = fit_turns(renderer, messages, config.max_length)
+            fitting, _ = fit_turns(renderer, messages, settings.max_length)
             measured.append(answer_loss(backbone, renderer, fitting) if fitting else (0.0, 0))
         return measured
 
     what = f"perplexity {name}"
-    return in_batches(len(conversations), config.batch_size, measure, log, what, shards)
+    return in_batches(len(conversations), settings.batch_size, measure, log, what, shards)
 
 
-def _perplexity(losses: Sequence[Sequence[float]], config: EvaluateChatConfig) -> dict[str, Any]:
+def _perplexity(
+    losses: Sequence[Sequence[float]], settings: EvaluateChatSettings
+) -> dict[str, Any]:
     values = np.array([pair for pair in losses if pair[1]], dtype=np.float64)
     if not len(values):
         raise DataError.at(
-            config.chat or "--chat",
-            f"no conversation opens with an exchange of at most {config.max_length} tokens; raise "
-            "--max-length",
+            settings.chat or "--chat",
+            f"no conversation opens with an exchange of at most {settings.max_length} tokens; "
+            "raise --max-length",
         )
-    found = perplexity(values[:, 0], values[:, 1], config.bootstrap, config.seed)
+    found = perplexity(values[:, 0], values[:, 1], settings.bootstrap, settings.seed)
     return {**found._asdict(), "conversations": len(values), "tokens": int(values[:, 1].sum())}

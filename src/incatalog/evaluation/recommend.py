@@ -28,18 +28,18 @@ from incatalog.evaluation.methods import (
 from incatalog.evaluation.reader import Named, entries
 from incatalog.evaluation.runs import SUMMARY, USERS
 from incatalog.evaluation.segments import segment_results, user_groups
-from incatalog.evaluation.settings import EvaluateRecommendConfig
+from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.evaluation.tables import metric_table
 
 _CUTOFFS = (1, 5, 10)
 
 
-def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
+def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     """Scores a model, a teacher or popularity on the held-out item of each user.
 
     Writes ``summary.json`` (method, users, k, and each metric with its 95 % bootstrap interval)
     and ``users.parquet`` (one row a user: the target, what was named, and all metrics) into
-    ``config.out``. A language model is asked with the newest ``max_history`` items, by default as
+    ``settings.out``. A language model is asked with the newest ``max_history`` items, by default as
     many as it was trained with; a teacher sees as much of the history as it was made for. Seen
     items are all of the history, shown or not.
 
@@ -64,70 +64,70 @@ def evaluate_recommend(config: EvaluateRecommendConfig) -> Path:
     launch`` the processes share the batches. The files written are the same to the byte.
 
     Returns:
-        ``config.out``.
+        ``settings.out``.
 
     Raises:
         ConfigError: A setting cannot work.
-        ArtifactError: ``config.out`` holds something else.
+        ArtifactError: ``settings.out`` holds something else.
         DataError: The data is broken, or a user has fewer than three items.
         TeacherError: The teacher was fitted on another catalog.
         BackboneError: The model is incomplete or damaged.
     """
-    _check(config)
-    shards = Shards.current(config.device)
-    inputs = {**prepared_files(config.data), **model_files(config.model)}
-    if config.vectors:
-        inputs["vectors"] = existing_vectors(config.vectors)
+    _check(settings)
+    shards = Shards.current(settings.device)
+    inputs = {**prepared_files(settings.data), **model_files(settings.model)}
+    if settings.vectors:
+        inputs["vectors"] = existing_vectors(settings.vectors)
     if not shards.is_main:
         shards.wait()
-    catalog = Catalog.load(config.data)
-    check_cutoff(config.k, catalog)
+    catalog = Catalog.load(settings.data)
+    check_cutoff(settings.k, catalog)
     run = open_run(
-        config.out,
+        settings.out,
         "evaluate recommend",
-        config,
+        settings,
         inputs=inputs,
-        identities=identities(config),
+        identities=identities(settings),
         free_fields=("batch_size", "verify"),
     )
     if shards.is_main:
         shards.wait()
     console = shards.console()
     if run.finished:
-        console.print(f"{config.out}: already evaluated", soft_wrap=True)
-        console.print(metric_table(read_json(config.out / SUMMARY)))
-        return config.out
+        console.print(f"{settings.out}: already evaluated", soft_wrap=True)
+        console.print(metric_table(read_json(settings.out / SUMMARY)))
+        return settings.out
 
-    split = leave_one_out(Histories.load(config.data, catalog))
-    method = load_method(config, catalog, split, shards.device(config.device))
-    users = sample_users(len(split), config.users, config.seed)
-    held_out = split.test if config.split == "test" else split.valid
+    split = leave_one_out(Histories.load(settings.data, catalog))
+    method = load_method(settings, catalog, split, shards.device(settings.device))
+    users = sample_users(len(split), settings.users, settings.seed)
+    held_out = split.test if settings.split == "test" else split.valid
     holdouts = [held_out(user) for user in users]
 
     def answer(positions: Sequence[int]) -> list[tuple[Named, ...]]:
         return method.answer([holdouts[position] for position in positions])
 
-    log = BatchLog(config.out, shards)
+    log = BatchLog(settings.out, shards)
     what = f"evaluate {method.name}"
-    found = in_batches(len(users), config.batch_size, answer, log, what, shards)
+    found = in_batches(len(users), settings.batch_size, answer, log, what, shards)
     if not shards.is_main:
-        return config.out
+        return settings.out
     answers = [tuple(Named(*one) for one in named) for named in found]
 
     in_training = users_with_item(split, len(catalog))
-    scores = score(answers, holdouts, catalog, config.k, in_training, len(split))
-    summary = summarise(method.name, scores, config)
-    summary |= overall(answers, holdouts, catalog, scores, in_training, config)
+    scores = score(answers, holdouts, catalog, settings.k, in_training, len(split))
+    summary = summarise(method.name, scores, settings)
+    summary |= overall(answers, holdouts, catalog, scores, in_training, settings)
     table = _user_table([split.user_ids[user] for user in users], holdouts, answers, catalog)
-    with atomic_path(config.out / USERS) as partial:
+    with atomic_path(settings.out / USERS) as partial:
         table.with_columns(**{name: pl.Series(v) for name, v in scores.items()}).write_parquet(
             partial
         )
-    write_json(config.out / SUMMARY, summary)
+    write_json(settings.out / SUMMARY, summary)
     run.finish(**{name: interval["value"] for name, interval in summary["metrics"].items()})
     log.remove()
     console.print(metric_table(summary))
-    return config.out
+    return settings.out
 
 
 def users_with_item(split: LeaveOneOut, items: int) -> Int64[np.ndarray, " items"]:
@@ -193,15 +193,15 @@ def overall(
     catalog: Catalog,
     scores: Mapping[str, Float64[np.ndarray, " users"]],
     in_training: Int64[np.ndarray, " items"],
-    config: EvaluateRecommendConfig,
+    settings: EvaluateRecommendSettings,
 ) -> dict[str, Any]:
     """What the summary says beyond means over all users; see `evaluate_recommend`."""
-    k = config.k
+    k = settings.k
     groups = user_groups(holdouts, catalog, in_training)
     names = (f"HR@{k}", f"NDCG@{k}")
     found: dict[str, Any] = {
         "coverage": metrics.coverage([entries(answer) for answer in answers], len(catalog), k),
-        "segments": segment_results(groups, scores, names, config.bootstrap, config.seed),
+        "segments": segment_results(groups, scores, names, settings.bootstrap, settings.seed),
     }
     given = [
         (one.probability, one.row == holdout.target)
@@ -218,16 +218,16 @@ def overall(
 def summarise(
     method: str,
     scores: Mapping[str, Float64[np.ndarray, " users"]],
-    config: EvaluateRecommendConfig,
+    settings: EvaluateRecommendSettings,
 ) -> dict[str, Any]:
     """The contents of ``summary.json``; a metric that is defined for no user is left out."""
     values = np.stack(list(scores.values()), axis=1)
-    intervals = metrics.bootstrap_intervals(values, config.bootstrap, config.seed)
+    intervals = metrics.bootstrap_intervals(values, settings.bootstrap, settings.seed)
     found = zip(scores, intervals, strict=True)
     return {
         "method": method,
         "users": len(values),
-        "k": config.k,
+        "k": settings.k,
         "metrics": {name: i._asdict() for name, i in found if not np.isnan(i.value)},
     }
 
@@ -240,27 +240,16 @@ def sample_users(count: int, wanted: int, seed: int) -> list[int]:
     return sorted(drawn.tolist())
 
 
-def _check(config: EvaluateRecommendConfig) -> None:
-    for field in ("k", "batch_size", "bootstrap"):
-        value = getattr(config, field)
-        if value < 1:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected at least 1, got {value}")
-    metrics.check_resamples(config.bootstrap)
-    for field in ("users", "max_history"):
-        value = getattr(config, field)
-        if value < 0:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected 0 or more, got {value}")
-    if config.decode == "unconstrained":
-        if config.exclude_seen:
+def _check(settings: EvaluateRecommendSettings) -> None:
+    if settings.decode == "unconstrained":
+        if settings.exclude_seen:
             raise ConfigError(
                 "--exclude-seen: nothing can be excluded with --decode unconstrained; "
                 "leave one of them out"
             )
-        if not is_language_model(config.model):
+        if not is_language_model(settings.model):
             raise ConfigError(
-                f"--decode unconstrained: {config.model} is no language model; leave it out"
+                f"--decode unconstrained: {settings.model} is no language model; leave it out"
             )
 
 

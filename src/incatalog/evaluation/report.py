@@ -30,13 +30,13 @@ from incatalog.evaluation.runs import (
     named,
 )
 from incatalog.evaluation.settings import (
-    EvaluateChatConfig,
-    EvaluateCompareConfig,
-    EvaluateRecommendConfig,
-    EvaluateReportConfig,
+    EvaluateChatSettings,
+    EvaluateCompareSettings,
+    EvaluateRecommendSettings,
+    EvaluateReportSettings,
 )
-from incatalog.teacher.settings import TeacherFitConfig
-from incatalog.training.settings import SftConfig
+from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.training.settings import SftSettings
 
 PAGE = "report.html"
 
@@ -49,7 +49,7 @@ _ROUNDS = {
 }
 
 
-def evaluate_report(config: EvaluateReportConfig) -> Path:
+def evaluate_report(config: EvaluateReportSettings) -> Path:
     """Writes ``report.html`` about runs of `incatalog evaluate recommend` and `chat`.
 
     The page needs nothing but itself: figures are inlined, there is no script, and a content
@@ -81,7 +81,7 @@ def evaluate_report(config: EvaluateReportConfig) -> Path:
     return page
 
 
-def render(runs: Sequence[ReportedRun], config: EvaluateReportConfig) -> str:
+def render(runs: Sequence[ReportedRun], config: EvaluateReportSettings) -> str:
     """The page as HTML."""
     jinja2 = require("jinja2", extra="evaluate")
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -124,7 +124,7 @@ def render(runs: Sequence[ReportedRun], config: EvaluateReportConfig) -> str:
 
 
 def _pairs(
-    runs: Sequence[ReportedRun], k: int, config: EvaluateReportConfig
+    runs: Sequence[ReportedRun], k: int, config: EvaluateReportSettings
 ) -> tuple[list[dict[str, Any]], str]:
     """Tests between each two runs, or why there are none."""
     if len(runs) < 2:
@@ -236,11 +236,11 @@ def _item(title: str, item_id: str | None, target: str) -> dict[str, str]:
 
 
 _SETTINGS: dict[str, type] = {
-    "evaluate recommend": EvaluateRecommendConfig,
-    "evaluate chat": EvaluateChatConfig,
-    "evaluate compare": EvaluateCompareConfig,
-    "train sft": SftConfig,
-    "teacher fit": TeacherFitConfig,
+    "evaluate recommend": EvaluateRecommendSettings,
+    "evaluate chat": EvaluateChatSettings,
+    "evaluate compare": EvaluateCompareSettings,
+    "train sft": SftSettings,
+    "teacher fit": TeacherFitSettings,
 }
 
 

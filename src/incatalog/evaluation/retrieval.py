@@ -23,7 +23,7 @@ from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
 from incatalog.evaluation.cutoff import check_cutoff
 from incatalog.evaluation.methods import existing_vectors, load_recommender, model_files
 from incatalog.evaluation.recommend import sample_users
-from incatalog.evaluation.settings import EvaluateRetrievalConfig
+from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.evaluation.tables import metric_names, places_table
 from incatalog.model.backbone import base_model
 from incatalog.model.spec import spec_file
@@ -55,7 +55,7 @@ class Places:
     similarity: Float64[np.ndarray, "users k k"]
 
 
-def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
+def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     """Has a model write lists and looks at the states that open their spans.
 
     At each place the held-out item is ranked among all items that the answer may name, those that
@@ -65,33 +65,33 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
     the head asks for the same thing again; states all alike leave a ranking by one query.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
-    ``[k, k]`` and its heat map ``similarity.png`` into ``config.out``. Finished batches are kept,
+    ``[k, k]`` and its heat map ``similarity.png`` into ``settings.out``. Finished batches are kept,
     so that an interrupted run goes on where it was; processes of ``accelerate launch`` share them.
 
     Returns:
-        ``config.out``.
+        ``settings.out``.
 
     Raises:
         ConfigError: A setting cannot work, or the model does not retrieve.
-        ArtifactError: ``config.out`` holds something else.
+        ArtifactError: ``settings.out`` holds something else.
         DataError: The data is broken, or a user has fewer than three items.
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
-    _check(config)
-    inputs = {**prepared_files(config.data), **model_files(config.model)}
-    if config.vectors:
-        inputs["vectors"] = existing_vectors(config.vectors)
+    _check(settings)
+    inputs = {**prepared_files(settings.data), **model_files(settings.model)}
+    if settings.vectors:
+        inputs["vectors"] = existing_vectors(settings.vectors)
     require("matplotlib", extra="plot")
-    catalog = Catalog.load(config.data)
-    check_cutoff(config.k, catalog)
-    shards = Shards.current(config.device)
+    catalog = Catalog.load(settings.data)
+    check_cutoff(settings.k, catalog)
+    shards = Shards.current(settings.device)
     if not shards.is_main:
         shards.wait()
     run = open_run(
-        config.out,
+        settings.out,
         "evaluate retrieval",
-        config,
+        settings,
         inputs=inputs,
         free_fields=("batch_size", "verify"),
     )
@@ -99,75 +99,75 @@ def evaluate_retrieval(config: EvaluateRetrievalConfig) -> Path:
         shards.wait()
     console = shards.console()
     if run.finished:
-        console.print(f"{config.out}: already evaluated", soft_wrap=True)
-        console.print(places_table(read_json(config.out / SUMMARY)))
-        return config.out
+        console.print(f"{settings.out}: already evaluated", soft_wrap=True)
+        console.print(places_table(read_json(settings.out / SUMMARY)))
+        return settings.out
 
-    split = leave_one_out(Histories.load(config.data, catalog))
+    split = leave_one_out(Histories.load(settings.data, catalog))
     recommender = load_recommender(
-        config.model,
+        settings.model,
         catalog,
-        shards.device(config.device),
-        config.data,
-        config.vectors,
-        verify=config.verify,
+        shards.device(settings.device),
+        settings.data,
+        settings.vectors,
+        verify=settings.verify,
     )
     if recommender.backbone.head is None:
         raise ConfigError(
-            f"--model {config.model}: method {recommender.spec.method} does not retrieve; expected "
-            "a model of `incatalog train sft --method ret`"
+            f"--model {settings.model}: method {recommender.spec.method} does not retrieve; "
+            "expected a model of `incatalog train sft --method ret`"
         )
-    users = sample_users(len(split), config.users, config.seed)
-    _check_size(config.k, len(users))
-    held_out = split.test if config.split == "test" else split.valid
+    users = sample_users(len(split), settings.users, settings.seed)
+    _check_size(settings.k, len(users))
+    held_out = split.test if settings.split == "test" else split.valid
     holdouts = [held_out(user) for user in users]
 
     def look(positions: Sequence[int]) -> list[Any]:
-        found = look_at(recommender, [holdouts[position] for position in positions], config)
+        found = look_at(recommender, [holdouts[position] for position in positions], settings)
         return list(zip(found.rank.tolist(), found.similarity.tolist(), strict=True))
 
-    log = BatchLog(config.out, shards)
-    seen = in_batches(len(holdouts), config.batch_size, look, log, "evaluate retrieval", shards)
+    log = BatchLog(settings.out, shards)
+    seen = in_batches(len(holdouts), settings.batch_size, look, log, "evaluate retrieval", shards)
     if not shards.is_main:
-        return config.out
+        return settings.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
 
-    summary = _summarise(places, config)
+    summary = _summarise(places, settings)
     similarity = np.array(summary["similarity"])
-    with atomic_path(config.out / PLACES) as partial:
+    with atomic_path(settings.out / PLACES) as partial:
         _place_table([split.user_ids[user] for user in users], places).write_parquet(partial)
-    with atomic_path(config.out / SIMILARITY) as partial, partial.open("wb") as stream:
+    with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
         np.save(stream, similarity, allow_pickle=False)
-    with atomic_path(config.out / HEAT_MAP) as partial:
+    with atomic_path(settings.out / HEAT_MAP) as partial:
         _draw(partial, similarity)
-    write_json(config.out / SUMMARY, summary)
+    write_json(settings.out / SUMMARY, summary)
     run.finish(
-        **{name: summary["places"][0][name]["value"] for name in metric_names(config.cutoff)}
+        **{name: summary["places"][0][name]["value"] for name in metric_names(settings.cutoff)}
     )
     log.remove()
     console.print(places_table(summary))
-    return config.out
+    return settings.out
 
 
 def look_at(
-    recommender: Recommender, holdouts: Sequence[Holdout], config: EvaluateRetrievalConfig
+    recommender: Recommender, holdouts: Sequence[Holdout], settings: EvaluateRetrievalSettings
 ) -> Places:
     """Has the model answer some users and reads the states of its whole answers in one pass each.
 
     Args:
         recommender: A model that retrieves.
         holdouts: History and held-out item of each user.
-        config: Length of the answers, and what they may not name.
+        settings: Length of the answers, and what they may not name.
     """
     head = recommender.backbone.head
     assert head is not None
-    k = config.k
+    k = settings.k
     requests = []
     for holdout in holdouts:
         history = holdout.history.tolist()
-        excluded = recommender.excluded(history=history, exclude_seen=config.exclude_seen)
+        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
         requests.append(
-            recommender.list_request(history, k, excluded, max_history=config.max_history or None)
+            recommender.list_request(history, k, excluded, max_history=settings.max_history or None)
         )
     rank = np.full((len(holdouts), k), np.nan)
     similarity = np.full((len(holdouts), k, k), np.nan)
@@ -210,18 +210,18 @@ def _ranks(
     return ranks
 
 
-def _summarise(places: Places, config: EvaluateRetrievalConfig) -> dict[str, Any]:
+def _summarise(places: Places, settings: EvaluateRetrievalSettings) -> dict[str, Any]:
     """The contents of ``summary.json``."""
-    found = places.rank <= config.cutoff
+    found = places.rank <= settings.cutoff
     gain = np.where(found, 1 / np.log2(places.rank + 1), 0.0)
     defined = ~np.isnan(places.rank)
     rows = []
-    for place in range(config.k):
+    for place in range(settings.k):
         columns = [np.where(defined, value, np.nan)[:, place] for value in (found, gain)]
         intervals = metrics.bootstrap_intervals(
-            np.stack(columns, axis=1), config.bootstrap, config.seed
+            np.stack(columns, axis=1), settings.bootstrap, settings.seed
         )
-        named = zip(metric_names(config.cutoff), intervals, strict=True)
+        named = zip(metric_names(settings.cutoff), intervals, strict=True)
         counted = {"place": place + 1, "users": int(defined[:, place].sum())}
         rows.append(counted | {name: interval._asdict() for name, interval in named})
     kept = ~np.isnan(places.similarity)
@@ -232,8 +232,8 @@ def _summarise(places: Places, config: EvaluateRetrievalConfig) -> dict[str, Any
     return {
         "method": "ret",
         "users": len(places.rank),
-        "k": config.k,
-        "cutoff": config.cutoff,
+        "k": settings.k,
+        "cutoff": settings.cutoff,
         "places": [row for row in rows if row["users"]],
         "similarity": similarity.tolist(),
     }
@@ -280,20 +280,9 @@ def _check_size(k: int, users: int) -> None:
         )
 
 
-def _check(config: EvaluateRetrievalConfig) -> None:
-    for field in ("k", "cutoff", "batch_size", "bootstrap"):
-        value = getattr(config, field)
-        if value < 1:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected at least 1, got {value}")
-    metrics.check_resamples(config.bootstrap)
-    for field in ("users", "max_history"):
-        value = getattr(config, field)
-        if value < 0:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected 0 or more, got {value}")
-    if not spec_file(config.model).exists():
+def _check(settings: EvaluateRetrievalSettings) -> None:
+    if not spec_file(settings.model).exists():
         raise ConfigError(
-            f"--model {config.model}: no language model (incatalog.json); expected a model of "
+            f"--model {settings.model}: no language model (incatalog.json); expected a model of "
             "`incatalog train sft --method ret`"
         )

@@ -14,7 +14,7 @@ from incatalog.data.interactions import Holdout
 from incatalog.data.questions import Question, load_questions
 from incatalog.errors import DataError
 from incatalog.evaluation.reader import AnswerReader, Named
-from incatalog.evaluation.settings import EvaluateChatConfig
+from incatalog.evaluation.settings import EvaluateChatSettings
 
 if TYPE_CHECKING:
     from incatalog.decoding.events import Completion
@@ -38,20 +38,22 @@ class Rounds:
     question: Question
 
 
-def plan_rounds(holdouts: Sequence[Holdout], config: EvaluateChatConfig) -> list[Rounds]:
+def plan_rounds(holdouts: Sequence[Holdout], settings: EvaluateChatSettings) -> list[Rounds]:
     """Draws an example and a question for each user, without repetition while they last.
 
     Raises:
         DataError: There is no second question to serve as an example.
     """
-    questions = load_questions(config.questions)
-    examples = questions if config.examples is None else load_questions(config.examples)
-    if config.examples is None and len(questions) < 2:
-        raise DataError.at(config.questions, "holds one question; expected two, or --examples")
-    random = np.random.default_rng(config.seed)
+    questions = load_questions(settings.questions)
+    examples = questions if settings.examples is None else load_questions(settings.examples)
+    if settings.examples is None and len(questions) < 2:
+        raise DataError.at(settings.questions, "holds one question; expected two, or --examples")
+    random = np.random.default_rng(settings.seed)
     asked = random.permutation(len(questions)).tolist()
     # One further on in the same order: never the question itself.
-    shown = random.permutation(len(examples)).tolist() if config.examples else asked[1:] + asked[:1]
+    shown = (
+        random.permutation(len(examples)).tolist() if settings.examples else asked[1:] + asked[:1]
+    )
     return [
         Rounds(examples[shown[at % len(shown)]], holdout, questions[asked[at % len(asked)]])
         for at, holdout in enumerate(holdouts)
@@ -59,7 +61,7 @@ def plan_rounds(holdouts: Sequence[Holdout], config: EvaluateChatConfig) -> list
 
 
 def hold_conversations(
-    recommender: Recommender, rounds: Sequence[Rounds], config: EvaluateChatConfig
+    recommender: Recommender, rounds: Sequence[Rounds], settings: EvaluateChatSettings
 ) -> list[dict[str, Any]]:
     """Lets a model answer rounds 1 and 2 of some conversations.
 
@@ -71,8 +73,8 @@ def hold_conversations(
     from incatalog.dialogue.render import ItemRef, Message, Text
 
     reader = _reader(recommender)
-    openings = [first_rounds(recommender, one, config) for one in rounds]
-    answers = _complete(recommender, openings, config, first=True, rounds=rounds)
+    openings = [first_rounds(recommender, one, settings) for one in rounds]
+    answers = _complete(recommender, openings, settings, first=True, rounds=rounds)
     pieces = [
         reader.pieces(answer.token_ids, answer.finish_reason == "length") for answer in answers
     ]
@@ -86,7 +88,7 @@ def hold_conversations(
         )
         asked = Message("user", (Text(one.question.question),))
         further.append((*opening, Message("assistant", parts), asked))
-    replies = _complete(recommender, further, config, first=False, rounds=rounds)
+    replies = _complete(recommender, further, settings, first=False, rounds=rounds)
     control = {
         recommender.backbone.soi_token_id,
         recommender.backbone.eoi_token_id,
@@ -105,7 +107,7 @@ def hold_conversations(
 
 
 def first_rounds(
-    recommender: Recommender, rounds: Rounds, config: EvaluateChatConfig
+    recommender: Recommender, rounds: Rounds, settings: EvaluateChatSettings
 ) -> tuple[Message, ...]:
     """Round 0 and the request of round 1, with the oldest items cut where they do not fit."""
     from incatalog.dialogue.render import Message, Text
@@ -122,11 +124,11 @@ def first_rounds(
     def build(rows: Sequence[int]) -> tuple[Message, ...]:
         wording = wording_named(spec.wording)
         asked = recommend_messages(
-            wording, rows, config.k, None, titles, spec.history_form, spec.list_form
+            wording, rows, settings.k, None, titles, spec.history_form, spec.list_form
         )
         return (*worked, *asked)
 
-    history = rounds.holdout.history.tolist()[-config.max_history :]
+    history = rounds.holdout.history.tolist()[-settings.max_history :]
     messages, _ = fit_history(recommender.renderer, build, history, spec.max_length)
     return messages
 
@@ -152,7 +154,7 @@ def score_rounds(
 def _complete(
     recommender: Recommender,
     conversations: Sequence[Sequence[Message]],
-    config: EvaluateChatConfig,
+    settings: EvaluateChatSettings,
     *,
     first: bool,
     rounds: Sequence[Rounds],
@@ -163,14 +165,14 @@ def _complete(
     requests: list[Request] = []
     for messages, one in zip(conversations, rounds, strict=True):
         excluded = recommender.excluded(
-            history=one.holdout.history.tolist(), exclude_seen=config.exclude_seen
+            history=one.holdout.history.tolist(), exclude_seen=settings.exclude_seen
         )
         requests.append(
             Request(
                 recommender.renderer.prompt(messages).tolist(),
-                max_new_tokens=config.max_new_tokens + (config.k * longest if first else 0),
-                excluded=excluded if config.grounded else None,
-                grounded=config.grounded,
+                max_new_tokens=settings.max_new_tokens + (settings.k * longest if first else 0),
+                excluded=excluded if settings.grounded else None,
+                grounded=settings.grounded,
             )
         )
     return recommender.engine.complete(requests)

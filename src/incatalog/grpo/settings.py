@@ -6,96 +6,104 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from incatalog.config import (
+    AtLeastTwo,
+    Fraction,
+    MostSamples,
+    NonNegative,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Settings,
+    Temperature,
+)
+
 
 @dataclass(frozen=True)
-class GrpoConfig:
-    """Train a finished model further by reinforcement learning on its own answers (GRPO).
-
-    Attributes:
-        model: Folder of a trained model; an adapter has to be merged first.
-        data: Folder of prepared data, the catalog of which is the model's own.
-        out: Run folder; checkpoints and the final model or adapter go here.
-        reward: What an answer is rewarded for, one or more of: rule (it names a right item), ndcg
-            (and how early), ranking (wrong answers lose the more the likelier they are),
-            teacher (the teacher ranks its items high), diversity (of their categories), format
-            (it names as many different items as asked for).
-        reward_weights: Factor of each reward, in the same order; 1 each if empty.
-        teacher: Run folder or URL of the teacher that the reward `teacher` asks.
-        rollout: Sample the answers to a prompt, or take the likeliest different items (beam); beams
-            are no samples, and need `--list-length 1`.
-        list_length: Items an answer names; 0 for as many as the model was trained with. The prompt
-            asks for those in either case.
-        next_items: Training items after the history that count as right.
-        exclude_seen: Never name items of the user's history.
-        num_generations: Answers to each prompt, which are compared with one another.
-        max_samples: Prompts in all, made of training interactions; users come in turn.
-        max_steps: Stop after this many steps; 0 for no limit.
-        temperature: Divides the scores before sampling, and in the policy that is trained.
-        beta: Weight of the divergence from the model it starts with; 0 lets it go.
-        epsilon: Clipping of the probability ratio.
-        epsilon_high: Its upper bound, where that differs (DAPO); 0 for the same.
-        loss: How the losses of tokens are averaged: within answers (grpo), over all of them (dapo,
-            bnpo), or by the longest possible answer (dr_grpo).
-        importance: Clip the ratio of each token, or of whole answers (GSPO).
-        scale_rewards: Divide advantages by the deviation in the group, in the batch, or not.
-        num_iterations: Passes over the answers before new ones are sampled.
-        tune: Train LoRA adapters or all weights.
-        lora_r: Rank of the adapters.
-        lora_alpha: Scale of the adapters.
-        lora_targets: Modules that get adapters; `all-linear` for every linear layer.
-        batch_size: Answers per process and batch.
-        gradient_accumulation: Batches per optimiser step.
-        learning_rate: Peak learning rate.
-        warmup_ratio: Share of steps with rising learning rate.
-        scheduler: Learning-rate schedule of transformers.
-        weight_decay: Weight decay of AdamW.
-        clip_norm: Gradient norm limit; 0 for none.
-        attention: Attention implementation passed to transformers.
-        bf16: Train in bfloat16 mixed precision.
-        validation_users: Users whose validation item says which checkpoint is best; 0 keeps the
-            last one.
-        checkpoint_every: Steps between checkpoints, each of which is validated.
-        logging_steps: Steps between log lines.
-        device: `cpu`, or auto for what accelerate finds.
-        seed: Seed of prompts, answers and adapters.
-    """
+class GrpoSettings(Settings):
+    """Train a finished model further by reinforcement learning on its own answers (GRPO)."""
 
     model: Path
+    """Folder of a trained model; an adapter has to be merged first."""
     data: Path
+    """Folder of prepared data, the catalog of which is the model's own."""
     out: Path
+    """Run folder; checkpoints and the final model or adapter go here."""
     reward: tuple[str, ...] = ("rule", "ranking")
+    """What an answer is rewarded for, one or more of: rule (it names a right item), ndcg (and how
+    early), ranking (wrong answers lose the more the likelier they are), teacher (the teacher ranks
+    its items high), diversity (of their categories), format (it names as many different items as
+    asked for)."""
     reward_weights: tuple[float, ...] = ()
+    """Factor of each reward, in the same order; 1 each if empty."""
     teacher: str = ""
+    """Run folder or URL of the teacher that the reward `teacher` asks."""
     rollout: Literal["sample", "beam"] = "sample"
-    list_length: int = 1
-    next_items: int = 1
+    """Sample the answers to a prompt, or take the likeliest different items (beam); beams are no
+    samples, and need `--list-length 1`."""
+    list_length: NonNegative = 1
+    """Items an answer names; 0 for as many as the model was trained with. The prompt asks for those
+    in either case."""
+    next_items: Positive = 1
+    """Training items after the history that count as right."""
     exclude_seen: bool = False
-    num_generations: int = 16
-    max_samples: int = 10_000
-    max_steps: int = 0
-    temperature: float = 1.0
-    beta: float = 1e-3
-    epsilon: float = 0.2
-    epsilon_high: float = 0.0
+    """Never name items of the user's history."""
+    num_generations: AtLeastTwo = 16
+    """Answers to each prompt, which are compared with one another."""
+    max_samples: MostSamples = 10_000
+    """Prompts in all, made of training interactions; users come in turn."""
+    max_steps: NonNegative = 0
+    """Stop after this many steps; 0 for no limit."""
+    temperature: Temperature = 1.0
+    """Divides the scores before sampling, and in the policy that is trained."""
+    beta: NonNegativeFloat = 1e-3
+    """Weight of the divergence from the model it starts with; 0 lets it go."""
+    epsilon: NonNegativeFloat = 0.2
+    """Clipping of the probability ratio."""
+    epsilon_high: NonNegativeFloat = 0.0
+    """Its upper bound, where that differs (DAPO); 0 for the same."""
     loss: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "grpo"
+    """How the losses of tokens are averaged: within answers (grpo), over all of them (dapo, bnpo),
+    or by the longest possible answer (dr_grpo)."""
     importance: Literal["token", "sequence"] = "token"
+    """Clip the ratio of each token, or of whole answers (GSPO)."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
-    num_iterations: int = 1
+    """Divide advantages by the deviation in the group, in the batch, or not."""
+    num_iterations: Positive = 1
+    """Passes over the answers before new ones are sampled."""
     tune: Literal["lora", "full"] = "lora"
-    lora_r: int = 16
+    """Train LoRA adapters or all weights."""
+    lora_r: Positive = 16
+    """Rank of the adapters."""
     lora_alpha: float = 32.0
+    """Scale of the adapters."""
     lora_targets: str = "all-linear"
-    batch_size: int = 64
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-5
-    warmup_ratio: float = 0.03
+    """Modules that get adapters; `all-linear` for every linear layer."""
+    batch_size: Positive = 64
+    """Answers per process and batch."""
+    gradient_accumulation: Positive = 1
+    """Batches per optimiser step."""
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate."""
+    warmup_ratio: Fraction = 0.03
+    """Share of steps with rising learning rate."""
     scheduler: Literal["linear", "cosine", "constant"] = "constant"
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    """Learning-rate schedule of transformers."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of AdamW."""
+    clip_norm: NonNegativeFloat = 1.0
+    """Gradient norm limit; 0 for none."""
     attention: str = "sdpa"
+    """Attention implementation passed to transformers."""
     bf16: bool = False
-    validation_users: int = 320
-    checkpoint_every: int = 50
-    logging_steps: int = 10
+    """Train in bfloat16 mixed precision."""
+    validation_users: NonNegative = 320
+    """Users whose validation item says which checkpoint is best; 0 keeps the last one."""
+    checkpoint_every: Positive = 50
+    """Steps between checkpoints, each of which is validated."""
+    logging_steps: Positive = 10
+    """Steps between log lines."""
     device: str = "auto"
-    seed: int = 0
+    """`cpu`, or auto for what accelerate finds."""
+    seed: NonNegative = 0
+    """Seed of prompts, answers and adapters."""

@@ -27,7 +27,7 @@ from incatalog.grpo.checks import check_config, check_groups, num_steps
 from incatalog.grpo.policy import GAP
 from incatalog.grpo.rewards import reward_functions
 from incatalog.grpo.rollouts import EngineSampler, make_questions
-from incatalog.grpo.settings import GrpoConfig
+from incatalog.grpo.settings import GrpoSettings
 from incatalog.items.aliases import ALIASES, Aliases
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import check_writable, load_model, save_model
@@ -59,14 +59,14 @@ _SHOWN = {
 }
 
 
-def train_grpo(config: GrpoConfig) -> Path:
+def train_grpo(settings: GrpoSettings) -> Path:
     """Trains a finished model on rewards for answers that it samples under the constraint.
 
     Killed and started again with the same configuration, it goes on from its newest checkpoint.
     Under ``accelerate launch`` each process samples and learns from ``batch_size`` answers.
 
     Returns:
-        ``config.out``: a folder to recommend with; after LoRA an adapter, to be merged by
+        ``settings.out``: a folder to recommend with; after LoRA an adapter, to be merged by
         ``incatalog train merge``. Its weights are those with the best validation NDCG, the start
         included; a notice says so where that is the start.
 
@@ -77,39 +77,39 @@ def train_grpo(config: GrpoConfig) -> Path:
         DataError: The data cannot be trained on, or has another catalog than the model.
         ArtifactError: The run folder holds something else.
     """
-    check_config(config)
+    check_config(settings)
     require("trl", extra="grpo")
-    on_cpu = trains_on_cpu(config.device)
+    on_cpu = trains_on_cpu(settings.device)
     processes = PartialState(cpu=on_cpu)
-    check_groups(config, processes.num_processes)
-    catalog, split, teacher = _read(config, on_cpu=on_cpu)
+    check_groups(settings, processes.num_processes)
+    catalog, split, teacher = _read(settings, on_cpu=on_cpu)
     with processes.main_process_first():
         run = open_run(
-            config.out,
+            settings.out,
             _STAGE,
-            config,
-            inputs=_hashed(config),
+            settings,
+            inputs=_hashed(settings),
             identities={"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {},
             free_fields=_FREE_FIELDS,
             processes=processes.num_processes,
         )
-    checkpoints = config.out / _CHECKPOINTS
+    checkpoints = settings.out / _CHECKPOINTS
     if run.finished:
         if processes.is_main_process:
             # Of a run that was killed just behind its end.
             shutil.rmtree(checkpoints, ignore_errors=True)
-        return config.out
-    set_seed(config.seed)
-    recommender, semantic_ids = _load_policy(config, catalog, on_cpu=on_cpu)
+        return settings.out
+    set_seed(settings.seed)
+    recommender, semantic_ids = _load_policy(settings, catalog, on_cpu=on_cpu)
     check_writable(recommender.backbone)
     if processes.is_main_process:
         remove_unusable(checkpoints, main_console())
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
     start = _trainable(recommender.backbone.model)
-    trainer = _trainer(config, recommender, split, teacher, fresh=newest is None)
+    trainer = _trainer(settings, recommender, split, teacher, fresh=newest is None)
     if processes.is_main_process:
-        trainer.add_callback(tensorboard(config.out, after=checkpoint_step(newest)))
+        trainer.add_callback(tensorboard(settings.out, after=checkpoint_step(newest)))
     trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     results = _keep_best(trainer.state, recommender.backbone.model, start)
     if results.get("best_step") == 0:
@@ -120,75 +120,75 @@ def train_grpo(config: GrpoConfig) -> Path:
         )
     plain_forward(recommender.backbone.model)
     if processes.is_main_process:
-        recommender.catalog.save(config.out)
+        recommender.catalog.save(settings.out)
         if semantic_ids is not None:
-            name = index_name(config.model) or catalog.name
-            semantic_ids.save(config.out, name, catalog)
+            name = index_name(settings.model) or catalog.name
+            semantic_ids.save(settings.out, name, catalog)
         if recommender.aliases:
-            recommender.aliases.save(config.out, catalog)
-        save_model(config.out, recommender.backbone, _spec(config, recommender.spec))
+            recommender.aliases.save(settings.out, catalog)
+        save_model(settings.out, recommender.backbone, _spec(settings, recommender.spec))
         run.finish(steps=trainer.state.global_step, **results)
         shutil.rmtree(checkpoints, ignore_errors=True)
     processes.wait_for_everyone()
-    return config.out
+    return settings.out
 
 
-def _hashed(config: GrpoConfig) -> dict[str, str | Path]:
-    found: dict[str, str | Path] = dict(prepared_files(config.data))
-    if config.teacher and not is_url(config.teacher):
-        found["teacher"] = Path(config.teacher) / "teacher.safetensors"
-    named = (*config.model.glob("*.safetensors"), *config.model.glob(ALIASES))
-    for file in sorted([*named, spec_file(config.model)]):
+def _hashed(settings: GrpoSettings) -> dict[str, str | Path]:
+    found: dict[str, str | Path] = dict(prepared_files(settings.data))
+    if settings.teacher and not is_url(settings.teacher):
+        found["teacher"] = Path(settings.teacher) / "teacher.safetensors"
+    named = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
+    for file in sorted([*named, spec_file(settings.model)]):
         found[f"model/{file.name}"] = file
     return found
 
 
-def _read(config: GrpoConfig, *, on_cpu: bool) -> tuple[Catalog, LeaveOneOut, Teacher | None]:
-    catalog = Catalog.load(config.data)
-    own = Catalog.load(config.model)
+def _read(settings: GrpoSettings, *, on_cpu: bool) -> tuple[Catalog, LeaveOneOut, Teacher | None]:
+    catalog = Catalog.load(settings.data)
+    own = Catalog.load(settings.model)
     if [item.item_id for item in own.items] != [item.item_id for item in catalog.items]:
         raise ConfigError(
-            f"--data {config.data}: not the catalog that {config.model} was trained on (items or "
-            "their order differ); train a model on this data first"
+            f"--data {settings.data}: not the catalog that {settings.model} was trained on (items "
+            "or their order differ); train a model on this data first"
         )
-    split = leave_one_out(Histories.load(config.data, catalog))
+    split = leave_one_out(Histories.load(settings.data, catalog))
     teacher = None
-    if config.teacher:
+    if settings.teacher:
         try:
-            teacher = open_teacher(config.teacher, catalog, "cpu" if on_cpu else "auto")
+            teacher = open_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
         except TeacherError as error:
             raise ConfigError(f"--teacher: {error}") from error
     return catalog, split, teacher
 
 
 def _load_policy(
-    config: GrpoConfig, catalog: Catalog, *, on_cpu: bool
+    settings: GrpoSettings, catalog: Catalog, *, on_cpu: bool
 ) -> tuple[Recommender, SemanticIds | None]:
     """The model to train, with the engine that samples from the very same weights."""
     device = "cpu" if on_cpu else f"cuda:{PartialState().local_process_index}"
     backbone, spec = load_model(
-        config.model, device, attention=config.attention, dtype=torch.float32
+        settings.model, device, attention=settings.attention, dtype=torch.float32
     )
     semantic_ids = None
     if spec.item_form == "codes":
-        semantic_ids = load_semantic_ids(config.model, catalog)
+        semantic_ids = load_semantic_ids(settings.model, catalog)
     backbone.model.requires_grad_(True)
-    if config.tune == "lora":
+    if settings.tune == "lora":
         backbone = add_lora(
             backbone,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
+            r=settings.lora_r,
+            alpha=settings.lora_alpha,
             dropout=0.0,
-            targets=config.lora_targets,
+            targets=settings.lora_targets,
             train_new_rows=False,
-            seed=config.seed,
+            seed=settings.seed,
         )
-    aliases = Aliases.load(config.model, Catalog.load(config.model), spec.aliases)
+    aliases = Aliases.load(settings.model, Catalog.load(settings.model), spec.aliases)
     return Recommender(backbone, spec, catalog, semantic_ids, aliases), semantic_ids
 
 
 def _trainer(
-    config: GrpoConfig,
+    settings: GrpoSettings,
     recommender: Recommender,
     split: LeaveOneOut,
     teacher: Teacher | None,
@@ -198,46 +198,46 @@ def _trainer(
     from incatalog.grpo.grpo_trainer import ItemGrpoTrainer
 
     processes = PartialState().num_processes
-    steps = num_steps(config, processes)
-    answers = config.batch_size * config.gradient_accumulation * processes
-    generations = math.ceil(steps / config.num_iterations)
+    steps = num_steps(settings, processes)
+    answers = settings.batch_size * settings.gradient_accumulation * processes
+    generations = math.ceil(steps / settings.num_iterations)
     questions = make_questions(
         split,
-        generations * answers // config.num_generations,
-        next_items=config.next_items,
-        new_only=config.exclude_seen,
-        seed=config.seed,
+        generations * answers // settings.num_generations,
+        next_items=settings.next_items,
+        new_only=settings.exclude_seen,
+        seed=settings.seed,
     )
-    wanted = config.list_length or recommender.spec.list_length
+    wanted = settings.list_length or recommender.spec.list_length
     sampler = EngineSampler(
         recommender,
         list_length=wanted,
-        rollout=config.rollout,
-        temperature=config.temperature,
-        exclude_seen=config.exclude_seen,
-        num_generations=config.num_generations,
+        rollout=settings.rollout,
+        temperature=settings.temperature,
+        exclude_seen=settings.exclude_seen,
+        num_generations=settings.num_generations,
     )
     model = recommender.backbone.model
     reference = None
-    if config.beta and config.tune == "full":
+    if settings.beta and settings.tune == "full":
         reference = copy.deepcopy(model).requires_grad_(False)
     validation = None
-    if config.validation_users:
-        held_out = validation_questions(split, config.validation_users, config.seed)
-        validation = ranking_validation(recommender, held_out, exclude_seen=config.exclude_seen)
+    if settings.validation_users:
+        held_out = validation_questions(split, settings.validation_users, settings.seed)
+        validation = ranking_validation(recommender, held_out, exclude_seen=settings.exclude_seen)
     trainer = ItemGrpoTrainer(
         model,
-        _arguments(config, steps, validated=validation is not None, fresh=fresh),
-        beta=config.beta,
+        _arguments(settings, steps, validated=validation is not None, fresh=fresh),
+        beta=settings.beta,
         reference=reference,
         questions=questions,
         sampler=sampler,
-        rewards=reward_functions(config.reward, recommender.catalog, teacher),
+        rewards=reward_functions(settings.reward, recommender.catalog, teacher),
         wanted=wanted,
         head=recommender.backbone.head,
         validation=validation,
-        compared=config.rollout == "sample",
-        seed=config.seed,
+        compared=settings.rollout == "sample",
+        seed=settings.seed,
         # A copy, as TRL gives a tokenizer without a padding token one.
         processing_class=copy.deepcopy(recommender.backbone.tokenizer),
         callbacks=[RewardReport(main_console(), _SHOWN), BestFollowed()],
@@ -246,54 +246,54 @@ def _trainer(
     return trainer
 
 
-def _arguments(config: GrpoConfig, steps: int, *, validated: bool, fresh: bool) -> Any:
+def _arguments(settings: GrpoSettings, steps: int, *, validated: bool, fresh: bool) -> Any:
     from trl import GRPOConfig
 
     return GRPOConfig(
-        output_dir=str(config.out / _CHECKPOINTS),
+        output_dir=str(settings.out / _CHECKPOINTS),
         max_steps=steps,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
         gradient_checkpointing=False,
-        learning_rate=config.learning_rate,
-        warmup_steps=round(config.warmup_ratio * steps),
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup_ratio * steps),
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(
-            config.scheduler, config.scheduler
+            settings.scheduler, settings.scheduler
         ),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.clip_norm,
-        bf16=config.bf16,
-        use_cpu=trains_on_cpu(config.device),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip_norm,
+        bf16=settings.bf16,
+        use_cpu=trains_on_cpu(settings.device),
         # The policy answers without dropout, and is scored without it.
         disable_dropout=True,
-        num_generations=config.num_generations,
+        num_generations=settings.num_generations,
         num_generations_eval=1,
         shuffle_dataset=False,
-        temperature=config.temperature,
+        temperature=settings.temperature,
         beta=0.0,
-        num_iterations=config.num_iterations,
-        epsilon=config.epsilon,
-        epsilon_high=config.epsilon_high or None,
-        loss_type=config.loss,
-        importance_sampling_level=config.importance,
-        scale_rewards=config.scale_rewards,
-        reward_weights=list(config.reward_weights) or None,
+        num_iterations=settings.num_iterations,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high or None,
+        loss_type=settings.loss,
+        importance_sampling_level=settings.importance,
+        scale_rewards=settings.scale_rewards,
+        reward_weights=list(settings.reward_weights) or None,
         eval_strategy="steps" if validated else "no",
-        eval_steps=config.checkpoint_every if validated else None,
+        eval_steps=settings.checkpoint_every if validated else None,
         eval_on_start=validated and fresh,
         save_strategy="steps",
-        save_steps=config.checkpoint_every,
+        save_steps=settings.checkpoint_every,
         save_total_limit=2,
         load_best_model_at_end=validated,
         metric_for_best_model=NDCG if validated else None,
         greater_is_better=True if validated else None,
-        logging_steps=config.logging_steps,
+        logging_steps=settings.logging_steps,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to="none",
-        seed=config.seed,
+        seed=settings.seed,
     )
 
 
@@ -329,7 +329,7 @@ def _keep_best(
     }
 
 
-def _spec(config: GrpoConfig, spec: ModelSpec) -> ModelSpec:
-    if config.tune == "full":
+def _spec(settings: GrpoSettings, spec: ModelSpec) -> ModelSpec:
+    if settings.tune == "full":
         return spec
-    return replace(spec, base=os.path.relpath(config.model, config.out))
+    return replace(spec, base=os.path.relpath(settings.model, settings.out))

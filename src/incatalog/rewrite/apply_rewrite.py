@@ -12,23 +12,24 @@ from transformers import set_seed
 
 from incatalog.artifacts import atomic_path, open_run
 from incatalog.checksums import verify_checksums
+from incatalog.config import refuse_first
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import json_lines
-from incatalog.errors import ConfigError, DataError
+from incatalog.errors import DataError
 from incatalog.journal import Journal
 from incatalog.model.backbone import Backbone, load_backbone
 from incatalog.rewrite.rewrite_data import ROWS_FILE
 from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS
 from incatalog.rewrite.rows import rewrite_of
 from incatalog.rewrite.scoring import RewriteScoring
-from incatalog.rewrite.settings import RewriteApplyConfig
+from incatalog.rewrite.settings import RewriteApplySettings
 
 PARAPHRASES_FILE = "paraphrases.jsonl"
 _MOST_PER_ITEM = 1000
 _UNFINISHED = "unfinished.jsonl"
 
 
-def apply_rewrite(config: RewriteApplyConfig) -> Path:
+def apply_rewrite(settings: RewriteApplySettings) -> Path:
     """Samples rewrites of every title and keeps those that are titles of their own.
 
     Killed and started again with the same configuration, it goes on behind the last batch.
@@ -43,33 +44,33 @@ def apply_rewrite(config: RewriteApplyConfig) -> Path:
         ScorerError: A scorer cannot answer; the run goes on when it is started again.
         ArtifactError: The run folder holds something else.
     """
-    _check(config)
-    catalog = Catalog.load(config.data)
-    rows = _single_rows(config.rows / ROWS_FILE, catalog)
+    _check(settings)
+    catalog = Catalog.load(settings.data)
+    rows = _single_rows(settings.rows / ROWS_FILE, catalog)
     inputs: dict[str, str | Path] = {
-        "catalog": config.data / METAS,
-        "rows": config.rows / ROWS_FILE,
+        "catalog": settings.data / METAS,
+        "rows": settings.rows / ROWS_FILE,
     }
-    if config.scorers is not None:
-        inputs["scorers"] = config.scorers
-    run = open_run(config.out, "rewrite apply", config, inputs=inputs)
+    if settings.scorers is not None:
+        inputs["scorers"] = settings.scorers
+    run = open_run(settings.out, "rewrite apply", settings, inputs=inputs)
     if run.finished:
         return run.folder
-    backbone = load_backbone(config.model, device=config.device)
+    backbone = load_backbone(settings.model, device=settings.device)
     backbone.model.eval()
     scoring = None
-    if config.scorers is not None:
-        scoring = RewriteScoring.load(config.scorers, config.device)
+    if settings.scorers is not None:
+        scoring = RewriteScoring.load(settings.scorers, settings.device)
     unfinished = Journal(run.folder / _UNFINISHED)
     done = [line for batch in unfinished.records() for line in batch]
     taken = {_key(title) for title in catalog.titles}
     taken |= {_key(text) for line in done for text in line["paraphrases"]}
-    for start in range(len(done), len(rows), config.batch_size):
-        batch = rows[start : start + config.batch_size]
-        set_seed(config.seed + start)
-        sampled = _sample(config, backbone, batch)
-        kept = _kept(config, scoring, batch, sampled, taken)
-        ids = [item.item_id for item in catalog.items[start : start + config.batch_size]]
+    for start in range(len(done), len(rows), settings.batch_size):
+        batch = rows[start : start + settings.batch_size]
+        set_seed(settings.seed + start)
+        sampled = _sample(settings, backbone, batch)
+        kept = _kept(settings, scoring, batch, sampled, taken)
+        ids = [item.item_id for item in catalog.items[start : start + settings.batch_size]]
         lines = [
             {"item_id": item_id, "title": row["title"], "paraphrases": own}
             for item_id, row, own in zip(ids, batch, kept, strict=True)
@@ -84,27 +85,19 @@ def apply_rewrite(config: RewriteApplyConfig) -> Path:
     return run.folder
 
 
-def _check(config: RewriteApplyConfig) -> None:
-    unknown = [name for name in config.reward if name not in REWRITE_REWARDS]
-    needs = [
+def _check(settings: RewriteApplySettings) -> None:
+    unknown = [name for name in settings.reward if name not in REWRITE_REWARDS]
+    problems = [
         (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of "
          f"{', '.join(REWRITE_REWARDS)}"),
-        ("user2item" in config.reward, "--reward user2item: is of histories, not of titles"),
-        (bool(config.reward) and config.scorers is None,
+        ("user2item" in settings.reward, "--reward user2item: is of histories, not of titles"),
+        (bool(settings.reward) and settings.scorers is None,
          "--reward: nobody to score; add --scorers FILE"),
-        (min(config.per_item, config.batch_size, config.max_tokens) < 1,
-         "--per-item, --batch-size, --max-tokens: expected at least 1"),
-        (not 0.001 <= config.temperature <= 1000,
-         f"--temperature {config.temperature}: expected 0.001 to 1000"),
-        (config.per_item > _MOST_PER_ITEM,
-         f"--per-item {config.per_item}: expected at most {_MOST_PER_ITEM}"),
-        (not config.data.is_dir(), f"--data {config.data}: no such folder"),
-        (not (config.rows / ROWS_FILE).is_file(),
-         f"--rows {config.rows}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
+        (not settings.data.is_dir(), f"--data {settings.data}: no such folder"),
+        (not (settings.rows / ROWS_FILE).is_file(),
+         f"--rows {settings.rows}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
     ]  # fmt: skip
-    for wrong, message in needs:
-        if wrong:
-            raise ConfigError(message)
+    refuse_first(problems)
 
 
 def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
@@ -127,7 +120,7 @@ def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _sample(
-    config: RewriteApplyConfig, backbone: Backbone, batch: Sequence[Mapping[str, Any]]
+    settings: RewriteApplySettings, backbone: Backbone, batch: Sequence[Mapping[str, Any]]
 ) -> list[list[str]]:
     """Rewrites of each row, as the model writes them."""
     tokenizer: Any = backbone.tokenizer
@@ -145,20 +138,20 @@ def _sample(
         input_ids=padded.to(model.device),
         attention_mask=seen.to(model.device),
         do_sample=True,
-        temperature=config.temperature,
+        temperature=settings.temperature,
         top_k=0,
         top_p=1.0,
-        num_return_sequences=config.per_item,
-        max_new_tokens=config.max_tokens,
+        num_return_sequences=settings.per_item,
+        max_new_tokens=settings.max_tokens,
         pad_token_id=fill,
     )[:, width:]
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-    per_item = config.per_item
+    per_item = settings.per_item
     return [texts[place : place + per_item] for place in range(0, len(texts), per_item)]
 
 
 def _kept(
-    config: RewriteApplyConfig,
+    settings: RewriteApplySettings,
     scoring: RewriteScoring | None,
     batch: Sequence[Mapping[str, Any]],
     sampled: Sequence[Sequence[str]],
@@ -176,9 +169,9 @@ def _kept(
         found = list(own.values())
         if scoring is not None and found:
             columns = {name: [value] * len(found) for name, value in row.items()}
-            for name in config.reward:
+            for name in settings.reward:
                 rewards = scoring.rewards(name, found, columns)  # type: ignore[arg-type]
-                good = [reward is not None and reward >= config.least for reward in rewards]
+                good = [reward is not None and reward >= settings.least for reward in rewards]
                 found = [text for text, fits in zip(found, good, strict=True) if fits]
                 columns = {k: v[: len(found)] for k, v in columns.items()}
                 if not found:

@@ -18,7 +18,7 @@ from incatalog.dialogue.templates import wording_named
 from incatalog.errors import ConfigError
 from incatalog.rewrite.rewrite_rewards import GroupRow, Row, SingleRow
 from incatalog.rewrite.rows import record
-from incatalog.rewrite.settings import RewriteDataConfig
+from incatalog.rewrite.settings import RewriteDataSettings
 
 ROWS_FILE = "rewrite.jsonl"
 
@@ -30,7 +30,7 @@ _BLOCK = 1024
 _HISTORIES, _ORDER = range(2)
 
 
-def make_rewrite_data(config: RewriteDataConfig) -> Path:
+def make_rewrite_data(settings: RewriteDataSettings) -> Path:
     """Writes a row for every item, and rows for users' histories, in shuffled order.
 
     Only training interactions are used.
@@ -44,23 +44,21 @@ def make_rewrite_data(config: RewriteDataConfig) -> Path:
         VectorError: The vectors are missing, damaged, or those of another catalog.
         ArtifactError: ``out`` holds something else.
     """
-    if config.groups < 0 or config.max_history < 1:
-        raise ConfigError("--groups, --max-history: expected at least 0 and 1")
-    files = prepared_files(config.data)
-    catalog = Catalog.load(config.data)
+    files = prepared_files(settings.data)
+    catalog = Catalog.load(settings.data)
     if len(catalog) <= _NEIGHBOURS:
         raise ConfigError(
-            f"--data {config.data}: {len(catalog)} items; expected more than {_NEIGHBOURS}, as "
+            f"--data {settings.data}: {len(catalog)} items; expected more than {_NEIGHBOURS}, as "
             "every item is compared with its neighbours"
         )
-    vectors = load_vectors(config.vectors, len(catalog))
-    split = leave_one_out(Histories.load(config.data, catalog))
-    inputs = {**files, "vectors": config.vectors}
-    run = open_run(config.out, "rewrite data", config, inputs=inputs)
+    vectors = load_vectors(settings.vectors, len(catalog))
+    split = leave_one_out(Histories.load(settings.data, catalog))
+    inputs = {**files, "vectors": settings.vectors}
+    run = open_run(settings.out, "rewrite data", settings, inputs=inputs)
     if run.finished:
         return run.folder
-    rows = [*_singles(config, catalog, split, vectors), *_groups(config, catalog, split)]
-    order = np.random.default_rng((config.seed, _ORDER)).permutation(len(rows))
+    rows = [*_singles(settings, catalog, split, vectors), *_groups(settings, catalog, split)]
+    order = np.random.default_rng((settings.seed, _ORDER)).permutation(len(rows))
     with atomic_path(run.folder / ROWS_FILE) as partial, partial.open("w") as stream:
         for place in order.tolist():
             stream.write(json.dumps(record(rows[place]), ensure_ascii=False) + "\n")
@@ -82,13 +80,13 @@ def nearest(vectors: Float[np.ndarray, "items dim"], count: int) -> Int64[np.nda
 
 
 def _singles(
-    config: RewriteDataConfig,
+    settings: RewriteDataSettings,
     catalog: Catalog,
     split: LeaveOneOut,
     vectors: Float[np.ndarray, "items dim"],
 ) -> Iterator[Row]:
     neighbours = nearest(vectors, _NEIGHBOURS)
-    before = _histories_before(config, catalog, split)
+    before = _histories_before(settings, catalog, split)
     for row, item in enumerate(catalog.items):
         yield SingleRow(
             item.title,
@@ -101,25 +99,25 @@ def _singles(
         )
 
 
-def _groups(config: RewriteDataConfig, catalog: Catalog, split: LeaveOneOut) -> Iterator[Row]:
+def _groups(settings: RewriteDataSettings, catalog: Catalog, split: LeaveOneOut) -> Iterator[Row]:
     """Histories of users drawn at random, each with the training item that came next."""
-    random = np.random.default_rng((config.seed, _HISTORIES, 1))
-    users = random.permutation(len(split))[: config.groups]
+    random = np.random.default_rng((settings.seed, _HISTORIES, 1))
+    users = random.permutation(len(split))[: settings.groups]
     for user in users.tolist():
         train = split.train(user)
         if len(train) < 2:
             continue
         place = int(random.integers(1, len(train)))
-        history = train[max(0, place - config.max_history) : place]
+        history = train[max(0, place - settings.max_history) : place]
         titles = tuple(catalog.titles[row] for row in history.tolist())
         yield GroupRow(titles, int(train[place]), catalog.name)
 
 
 def _histories_before(
-    config: RewriteDataConfig, catalog: Catalog, split: LeaveOneOut
+    settings: RewriteDataSettings, catalog: Catalog, split: LeaveOneOut
 ) -> list[list[int]]:
     """For each item what one user, drawn at random, had before it; nothing if no one had it."""
-    random = np.random.default_rng((config.seed, _HISTORIES, 0))
+    random = np.random.default_rng((settings.seed, _HISTORIES, 0))
     found: list[list[int]] = [[] for _ in range(len(catalog))]
     times = np.zeros(len(catalog), dtype=np.int64)
     for user in range(len(split)):
@@ -129,7 +127,7 @@ def _histories_before(
             times[row] += 1
             # Each of an item's occasions is kept with the same chance, in one pass.
             if random.random() * times[row] < 1:
-                found[row] = train[max(0, place - config.max_history) : place]
+                found[row] = train[max(0, place - settings.max_history) : place]
     return found
 
 

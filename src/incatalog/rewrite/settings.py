@@ -6,105 +6,98 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from incatalog.config import AtLeastTwo, NonNegative, Positive, PositiveFloat, Settings, Temperature
+
 
 @dataclass(frozen=True)
-class RewriteDataConfig:
-    """Make the data on which titles are learned to be rewritten.
-
-    Attributes:
-        data: Folder of prepared data.
-        vectors: A npy file with a vector of each item, best of titles (`--wording t`).
-        out: Run folder for `rewrite.jsonl`.
-        groups: Users whose histories are rewritten as a whole, at most.
-        max_history: Newest items of a history that are shown.
-        seed: Seed of the users, the histories and the order.
-    """
+class RewriteDataSettings(Settings):
+    """Make the data on which titles are learned to be rewritten."""
 
     data: Path
+    """Folder of prepared data."""
     vectors: Path
+    """A npy file with a vector of each item, best of titles (`--wording t`)."""
     out: Path
-    groups: int = 5000
-    max_history: int = 10
+    """Run folder for `rewrite.jsonl`."""
+    groups: NonNegative = 5000
+    """Users whose histories are rewritten as a whole, at most."""
+    max_history: Positive = 10
+    """Newest items of a history that are shown."""
     seed: int = 0
+    """Seed of the users, the histories and the order."""
 
 
 @dataclass(frozen=True)
-class RewriteTrainConfig:
-    """Train a chat model to rewrite titles, by GRPO with five rewards.
-
-    Attributes:
-        data: Folder of `incatalog rewrite data`.
-        model: Hub name or folder of a chat model, or `smollm2`.
-        scorers: YAML file that names who judges: perplexity, tokens, judge, retrieval.
-        out: Run folder for the model.
-        reward: Rewards to train on.
-        reward_weights: Factor of each reward, in the same order; 1 each if none are given.
-        num_generations: Rewrites of one row that are compared with one another.
-        batch_size: Rewrites per step; a multiple of --num-generations.
-        max_steps: Steps.
-        max_tokens: Tokens of a rewrite at most.
-        learning_rate: Peak learning rate.
-        temperature: Temperature of the samples.
-        beta: Weight of the divergence from the model it started from.
-        tune: Train LoRA adapters, which are merged at the end, or all weights.
-        lora_r: Rank of the adapters.
-        lora_alpha: Scale of the adapters.
-        checkpoint_every: Steps between checkpoints.
-        device: Device to train on; auto takes CUDA where there is one.
-        seed: Seed of the samples and the order.
-    """
+class RewriteTrainSettings(Settings):
+    """Train a chat model to rewrite titles, by GRPO with five rewards."""
 
     data: Path
+    """Folder of `incatalog rewrite data`."""
     model: str
+    """Hub name or folder of a chat model, or `smollm2`."""
     scorers: Path
+    """YAML file that names who judges: perplexity, tokens, judge, retrieval."""
     out: Path
+    """Run folder for the model."""
     reward: tuple[str, ...] = ("average_ppl", "length", "discriminative", "item2item", "user2item")
+    """Rewards to train on."""
     reward_weights: tuple[float, ...] = ()
-    num_generations: int = 8
+    """Factor of each reward, in the same order; 1 each if none are given."""
+    num_generations: AtLeastTwo = 8
+    """Rewrites of one row that are compared with one another."""
     batch_size: int = 8
-    max_steps: int = 1000
-    max_tokens: int = 64
-    learning_rate: float = 1e-6
+    """Rewrites per step; a multiple of --num-generations."""
+    max_steps: Positive = 1000
+    """Steps."""
+    max_tokens: Positive = 64
+    """Tokens of a rewrite at most."""
+    learning_rate: PositiveFloat = 1e-6
+    """Peak learning rate."""
     temperature: float = 1.0
+    """Temperature of the samples."""
     beta: float = 0.001
+    """Weight of the divergence from the model it started from."""
     tune: Literal["lora", "full"] = "lora"
+    """Train LoRA adapters, which are merged at the end, or all weights."""
     lora_r: int = 16
+    """Rank of the adapters."""
     lora_alpha: int = 8
+    """Scale of the adapters."""
     checkpoint_every: int = 100
+    """Steps between checkpoints."""
     device: str = "auto"
+    """Device to train on; auto takes CUDA where there is one."""
     seed: int = 0
+    """Seed of the samples and the order."""
 
 
 @dataclass(frozen=True)
-class RewriteApplyConfig:
-    """Write paraphrases of every title with a model that rewrites.
-
-    Attributes:
-        data: Folder of prepared data.
-        rows: Folder of `incatalog rewrite data` for it.
-        model: Folder of `incatalog rewrite train`, or any chat model.
-        out: Run folder for `paraphrases.jsonl`.
-        per_item: Rewrites that are sampled for each title.
-        scorers: YAML file of scorers, needed by --reward.
-        reward: Rewards that a rewrite has to reach; none takes every rewrite that differs.
-        least: What each of them has to be at least.
-        temperature: Temperature of the samples.
-        max_tokens: Tokens of a rewrite at most.
-        batch_size: Titles that are rewritten side by side.
-        device: Device to run on; auto takes CUDA where there is one.
-        seed: Seed of the samples.
-    """
+class RewriteApplySettings(Settings):
+    """Write paraphrases of every title with a model that rewrites."""
 
     data: Path
+    """Folder of prepared data."""
     rows: Path
+    """Folder of `incatalog rewrite data` for it."""
     model: str
+    """Folder of `incatalog rewrite train`, or any chat model."""
     out: Path
-    per_item: int = 4
+    """Run folder for `paraphrases.jsonl`."""
+    per_item: Positive = 4
+    """Rewrites that are sampled for each title."""
     scorers: Path | None = None
+    """YAML file of scorers, needed by --reward."""
     reward: tuple[str, ...] = ()
+    """Rewards that a rewrite has to reach; none takes every rewrite that differs."""
     least: float = 0.5
-    temperature: float = 1.0
-    max_tokens: int = 48
-    batch_size: int = 16
+    """What each of them has to be at least."""
+    temperature: Temperature = 1.0
+    """Temperature of the samples."""
+    max_tokens: Positive = 48
+    """Tokens of a rewrite at most."""
+    batch_size: Positive = 16
+    """Titles that are rewritten side by side."""
     device: str = "auto"
+    """Device to run on; auto takes CUDA where there is one."""
     seed: int = 0
+    """Seed of the samples."""

@@ -36,7 +36,7 @@ from incatalog.serving.schemas import (
     Usage,
 )
 from incatalog.serving.sessions import SessionStore
-from incatalog.serving.settings import ServeConfig
+from incatalog.serving.settings import ServeSettings
 from incatalog.serving.turns import Turns, shortened, written
 from incatalog.serving.worker import Stream, Worker
 
@@ -84,7 +84,7 @@ class Conversations:
     Args:
         recommender: The model, for text without items.
         domains: Catalogs by their names.
-        config: Limits and names.
+        settings: Limits and names.
         worker: The thread of the model.
         telemetry: Counters.
         sessions: Keeps conversations; None for none.
@@ -94,14 +94,14 @@ class Conversations:
         self,
         recommender: Recommender,
         domains: Mapping[str, Domain],
-        config: ServeConfig,
+        settings: ServeSettings,
         worker: Worker,
         telemetry: Telemetry,
         sessions: SessionStore | None,
     ) -> None:
         self._plain = recommender
         self._domains = domains
-        self._config = config
+        self._config = settings
         self._worker, self._telemetry = worker, telemetry
         self._turns = Turns(sessions)
 
@@ -223,11 +223,11 @@ class Conversations:
         items: bool,
     ) -> tuple[ChatRequest, EngineRequest, int]:
         """The whole conversation, what the engine is asked for, and how much was left out."""
-        config = self._config
+        settings = self._config
         read = partial(
-            chat_request, recommender=recommender, items=items, max_tokens=config.max_tokens
+            chat_request, recommender=recommender, items=items, max_tokens=settings.max_tokens
         )
-        wanted = body.max_completion_tokens or body.max_tokens or config.max_tokens
+        wanted = body.max_completion_tokens or body.max_tokens or settings.max_tokens
         context = recommender.context_length
 
         def behind(left: Sequence[ChatMessage]) -> ChatRequest:
@@ -235,9 +235,9 @@ class Conversations:
 
         def fits(left: Sequence[ChatMessage]) -> bool:
             whole = behind(left)
-            if len(whole.messages) > config.max_messages:
+            if len(whole.messages) > settings.max_messages:
                 return False
-            if whole.characters > config.max_characters:
+            if whole.characters > settings.max_characters:
                 return False
             try:
                 prompt = len(read(whole).prompt_ids)
@@ -343,22 +343,23 @@ class Conversations:
             raise ApiError(400, f"k: found {k}; expected {self._config.max_k} at most", param="k")
 
     def _check_conversation(self, body: ChatRequest) -> None:
-        config = self._config
+        settings = self._config
         self._check_question(body, body.k)
-        if len(body.messages) > config.max_messages:
+        if len(body.messages) > settings.max_messages:
             raise ApiError(
-                400, f"messages: {len(body.messages)}; expected {config.max_messages} at most",
+                400, f"messages: {len(body.messages)}; expected {settings.max_messages} at most",
                 param="messages",
             )  # fmt: skip
         characters = body.characters
-        if characters > config.max_characters:
+        if characters > settings.max_characters:
             raise ApiError(
-                400, f"messages: {characters} characters; expected {config.max_characters} at most",
+                400,
+                f"messages: {characters} characters; expected {settings.max_characters} at most",
                 param="messages",
             )  # fmt: skip
         for field in ("max_tokens", "max_completion_tokens"):
-            if (getattr(body, field) or 0) > config.max_tokens:
-                raise ApiError(400, f"{field}: expected {config.max_tokens} at most", param=field)
+            if (getattr(body, field) or 0) > settings.max_tokens:
+                raise ApiError(400, f"{field}: expected {settings.max_tokens} at most", param=field)
 
 
 class _Events(StreamingResponse):

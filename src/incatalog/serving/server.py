@@ -12,14 +12,14 @@ from rich.console import Console
 
 from incatalog.errors import BackboneError, ConfigError, require
 from incatalog.serving.memory import compiled_elsewhere, give_memory_back, import_lean
-from incatalog.serving.settings import ServeConfig
+from incatalog.serving.settings import ServeSettings
 from incatalog.web.listener import bound, serve_app
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
 
 
-def serve(config: ServeConfig) -> None:
+def serve(settings: ServeSettings) -> None:
     """Serves until SIGTERM or SIGINT, then answers what it has accepted and returns.
 
     Raises:
@@ -39,24 +39,24 @@ def serve(config: ServeConfig) -> None:
     from incatalog.serving.sessions import SessionStore
     from incatalog.serving.store import CatalogStore
 
-    named = _check(config)
-    keys = None if config.keys is None else Keys.load(config.keys)
+    named = _check(settings)
+    keys = None if settings.keys is None else Keys.load(settings.keys)
     with ExitStack() as stack:
-        listener = stack.enter_context(bound(config.host, config.port))
-        state = config.state
+        listener = stack.enter_context(bound(settings.host, settings.port))
+        state = settings.state
         if state is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="incatalog-"))
             state = Path(folder) / "catalogs.sqlite"
         store = CatalogStore(state)
         stack.callback(store.close)
         sessions = None
-        if config.sessions is not None:
-            sessions = SessionStore(config.sessions)
+        if settings.sessions is not None:
+            sessions = SessionStore(settings.sessions)
             stack.callback(sessions.close)
         with compiled_elsewhere():
-            recommender = _recommender(config, named)
+            recommender = _recommender(settings, named)
             domains = load_domains(recommender, named, store)
-        service = ChatService(recommender, domains, config, keys, sessions)
+        service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
 
@@ -69,7 +69,7 @@ def serve(config: ServeConfig) -> None:
             warning = untrained_warning(recommender.spec)
             if warning is not None:
                 console.print(f"incatalog: {warning}", style="yellow", markup=False)
-            if config.state is None:
+            if settings.state is None:
                 console.print(
                     "incatalog: changes of catalogs end with this process; --state keeps them"
                 )
@@ -78,9 +78,9 @@ def serve(config: ServeConfig) -> None:
         serve_app(
             service.app(),
             listener,
-            grace=config.timeout,
+            grace=settings.timeout,
             announce=announce,
-            proxies=config.trusted_proxy,
+            proxies=settings.trusted_proxy,
         )
     counts = service.telemetry
     console.print(
@@ -88,7 +88,7 @@ def serve(config: ServeConfig) -> None:
     )
 
 
-def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
+def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender:
     """The model with its catalog; a chat model that is none of ours takes that of a domain."""
     from incatalog.data.catalog import Catalog
     from incatalog.model.backbone import load_backbone
@@ -96,59 +96,42 @@ def _recommender(config: ServeConfig, named: dict[str, Path]) -> Recommender:
     from incatalog.packed.model import PackedModel
     from incatalog.recommender.recommender import Recommender
 
-    if spec_file(config.model).exists():
-        return Recommender.from_pretrained(config.model, device=config.device, verify=config.verify)
+    if spec_file(settings.model).exists():
+        return Recommender.from_pretrained(
+            settings.model, device=settings.device, verify=settings.verify
+        )
     if not named:
         raise ConfigError(
-            f"--model {config.model}: a plain chat model has no catalog; name one: "
+            f"--model {settings.model}: a plain chat model has no catalog; name one: "
             "--domain NAME=FOLDER"
         )
-    if not config.model.is_dir() and str(config.model) != "smollm2":
-        raise BackboneError(f"--model {config.model}: no such folder")
+    if not settings.model.is_dir() and str(settings.model) != "smollm2":
+        raise BackboneError(f"--model {settings.model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_backbone(config.model, device=config.device, verify=config.verify)
+    backbone = load_backbone(settings.model, device=settings.device, verify=settings.verify)
     backbone.model.eval()
-    spec = ModelSpec(base=str(config.model), trained=False)
+    spec = ModelSpec(base=str(settings.model), trained=False)
     packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
 
 
-def _check(config: ServeConfig) -> dict[str, Path]:
+def _check(settings: ServeSettings) -> dict[str, Path]:
     """The folders of the domains, if the settings can work."""
-    positive = (
-        "batch",
-        "queue",
-        "max_tokens",
-        "max_messages",
-        "max_characters",
-        "max_history",
-        "max_k",
-        "max_body",
-    )
-    for field in positive:
-        if getattr(config, field) < 1:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected at least 1, got {getattr(config, field)}")
-    if not 0 <= config.port <= 65535:
-        raise ConfigError(f"--port: expected 0 to 65535, got {config.port}")
-    if not config.timeout > 0:
-        raise ConfigError(f"--timeout: expected more than 0 seconds, got {config.timeout}")
-    if config.rate < 0:
-        raise ConfigError(f"--rate: expected 0 or more, got {config.rate}")
-    if not config.name or "/" in config.name:
-        raise ConfigError(f"--name: found {config.name!r}; expected a name without a slash")
-    for proxy in config.trusted_proxy:
+    if not settings.name or "/" in settings.name:
+        raise ConfigError(f"--name: found {settings.name!r}; expected a name without a slash")
+    for proxy in settings.trusted_proxy:
         _check_proxy(proxy)
-    if config.keys is None and not _is_this_machine(config.host):
+    if settings.keys is None and not _is_this_machine(settings.host):
         raise ConfigError(
-            f"--host {config.host}: others could reach the service without a key; give --keys FILE"
+            f"--host {settings.host}: others could reach the service without a key; "
+            "give --keys FILE"
         )
-    if _same(config.state, config.sessions):
+    if _same(settings.state, settings.sessions):
         raise ConfigError(
-            f"--sessions {config.sessions}: is the file of --state; give each a file of its own"
+            f"--sessions {settings.sessions}: is the file of --state; give each a file of its own"
         )
     named: dict[str, Path] = {}
-    for pair in config.domain:
+    for pair in settings.domain:
         name, equals, folder = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")

@@ -32,7 +32,7 @@ from incatalog.serving.problems import (
 )
 from incatalog.serving.schemas import Model, Models, Problem
 from incatalog.serving.sessions import SessionStore
-from incatalog.serving.settings import ServeConfig
+from incatalog.serving.settings import ServeSettings
 from incatalog.serving.worker import Worker
 from incatalog.web.bodies import BodyLimit
 
@@ -47,7 +47,7 @@ class ChatService:
     Args:
         recommender: The model.
         domains: Catalogs by their names.
-        config: Limits and names; paths are not looked at.
+        settings: Limits and names; paths are not looked at.
         keys: Who may ask; None for anyone.
         sessions: Keeps conversations; None for none.
 
@@ -60,28 +60,28 @@ class ChatService:
         self,
         recommender: Recommender,
         domains: Mapping[str, Domain],
-        config: ServeConfig,
+        settings: ServeSettings,
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
     ) -> None:
         self._domains = dict(domains)
-        self._config = config
+        self._config = settings
         self._keys = keys
         self._trained = recommender.spec.trained
-        self.telemetry = Telemetry(trace=config.trace)
+        self.telemetry = Telemetry(trace=settings.trace)
         self.worker = Worker(
             recommender.engine,
-            max_rows=config.batch,
-            max_queue=config.queue,
+            max_rows=settings.batch,
+            max_queue=settings.queue,
             observe=self.telemetry.passed,
         )
         self._conversations = Conversations(
-            recommender, self._domains, config, self.worker, self.telemetry, sessions
+            recommender, self._domains, settings, self.worker, self.telemetry, sessions
         )
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        config = self._config
+        settings = self._config
         # Swagger's pages load scripts from elsewhere; `/docs` is a page of our own.
         app = FastAPI(
             title="incatalog",
@@ -93,26 +93,26 @@ class ChatService:
         )
         app.add_middleware(
             BodyLimit,
-            max_bytes=config.max_body,
-            timeout=config.timeout,
+            max_bytes=settings.max_body,
+            timeout=settings.timeout,
             problem=lambda status, message: ApiError(status, message, param="body").body(),
         )
         app.add_middleware(
             Gate,
             keys=self._keys,
-            limit=RateLimit(config.rate),
+            limit=RateLimit(settings.rate),
             telemetry=self.telemetry,
             open_paths=_OPEN,
         )
-        if config.allow_origin:
+        if settings.allow_origin:
             app.add_middleware(
                 CORSMiddleware,
-                allow_origins=list(config.allow_origin),
+                allow_origins=list(settings.allow_origin),
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=["Authorization", "Content-Type"],
             )
         # A name that points here from elsewhere would let a foreign page ask in this one's name.
-        hosts = list({*_THIS_MACHINE, *config.allow_host, config.host})
+        hosts = list({*_THIS_MACHINE, *settings.allow_host, settings.host})
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
         app.add_exception_handler(RequestValidationError, respond_to_form)
         app.add_exception_handler(HTTPException, respond_to_http)

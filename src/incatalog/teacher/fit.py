@@ -21,7 +21,7 @@ from incatalog.errors import ConfigError, DataError
 from incatalog.progress import FitReport
 from incatalog.snapshot import damaged, load_snapshot, save_snapshot
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
-from incatalog.teacher.settings import TeacherFitConfig
+from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import InProcessTeacher
 
 VALIDATION_FILE = "validation.json"
@@ -41,7 +41,7 @@ class Window(NamedTuple):
     targets: Int64[np.ndarray, " length"]
 
 
-def fit_teacher(config: TeacherFitConfig) -> Path:
+def fit_teacher(settings: TeacherFitSettings) -> Path:
     """Trains a teacher, or goes on with an interrupted training of the same configuration.
 
     Each history gives its items but the last two for training and the one before the last for
@@ -57,28 +57,28 @@ def fit_teacher(config: TeacherFitConfig) -> Path:
         DataError: Data that cannot be trained on.
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
     """
-    _check(config)
-    device = resolve_device(config.device)
-    catalog = Catalog.load(config.data)
-    histories = Histories.load(config.data, catalog)
+    _check(settings)
+    device = resolve_device(settings.device)
+    catalog = Catalog.load(settings.data)
+    histories = Histories.load(settings.data, catalog)
     split = leave_one_out(histories)
     train = [split.train(user).astype(np.int64) for user in range(len(histories))]
     if not any(len(rows) > 1 for rows in train):
         raise DataError.at(
-            config.data, "no history has the 4 items it takes to train on and hold out two"
+            settings.data, "no history has the 4 items it takes to train on and hold out two"
         )
     run = open_run(
-        config.out,
+        settings.out,
         "teacher fit",
-        config,
-        inputs={name: Path(config.data) / name for name in (METAS, SEQUENCES)},
+        settings,
+        inputs={name: Path(settings.data) / name for name in (METAS, SEQUENCES)},
         free_fields=["max_minutes"],
     )
     checkpoint = run.folder / _CHECKPOINT
     if not run.finished:
         # Training draws from torch's global generator; callers keep theirs.
         with torch.random.fork_rng(enabled=True):
-            fit = _Fit(config, catalog, train, split, device)
+            fit = _Fit(settings, catalog, train, split, device)
             if checkpoint.exists():
                 fit.restore(checkpoint)
             summary = fit.run(checkpoint)
@@ -175,29 +175,29 @@ class _Fit:
 
     def __init__(
         self,
-        config: TeacherFitConfig,
+        settings: TeacherFitSettings,
         catalog: Catalog,
         train: list[np.ndarray],
         split: LeaveOneOut,
         device: torch.device,
     ) -> None:
-        self.config = config
+        self.config = settings
         self.catalog = catalog
         self.train = train
         self.split = split
-        torch.manual_seed(config.seed)
+        torch.manual_seed(settings.seed)
         sizes = SasRecSizes(
             num_items=len(catalog),
-            max_length=config.max_length,
-            hidden=config.hidden,
-            inner=config.inner,
-            layers=config.layers,
-            heads=config.heads,
-            dropout=config.dropout,
+            max_length=settings.max_length,
+            hidden=settings.hidden,
+            inner=settings.inner,
+            layers=settings.layers,
+            heads=settings.heads,
+            dropout=settings.dropout,
         )
         self.network = SasRec(sizes).to(device)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.best: dict[str, Tensor] = {}
         self.steps = 0
@@ -332,30 +332,8 @@ def _batches(
         yield [windows[index] for index in order[start : start + batch_size]]
 
 
-def _check(config: TeacherFitConfig) -> None:
-    for field in (
-        "max_length",
-        "hidden",
-        "inner",
-        "layers",
-        "heads",
-        "batch_size",
-        "epochs",
-        "patience",
-        "validate_every",
-    ):
-        value = getattr(config, field)
-        if value < 1:
-            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 1")
-    if config.hidden % config.heads:
+def _check(settings: TeacherFitSettings) -> None:
+    if settings.hidden % settings.heads:
         raise ConfigError(
-            f"--hidden {config.hidden}: expected a multiple of --heads ({config.heads})"
+            f"--hidden {settings.hidden}: expected a multiple of --heads ({settings.heads})"
         )
-    if not 0 <= config.dropout < 1:
-        raise ConfigError(f"--dropout {config.dropout}: expected at least 0 and less than 1")
-    if config.learning_rate <= 0:
-        raise ConfigError(f"--learning-rate {config.learning_rate}: expected more than 0")
-    for field in ("weight_decay", "max_minutes", "seed"):
-        value = getattr(config, field)
-        if value < 0:
-            raise ConfigError(f"--{field.replace('_', '-')} {value}: expected at least 0")

@@ -33,7 +33,7 @@ from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, TeacherError, first_line
 from incatalog.teacher.fit import VALIDATION_FILE, validation_metrics
 from incatalog.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_network
-from incatalog.teacher.settings import ImportUnirecConfig
+from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import InProcessTeacher
 
 _BY_ROW, _BY_APPEARANCE = "row", "appearance"
@@ -75,7 +75,7 @@ _NEEDED: dict[str, Any] = {
 }
 
 
-def import_unirec(config: ImportUnirecConfig) -> Path:
+def import_unirec(config: ImportUnirecSettings) -> Path:
     """Makes a teacher of UniRec's SASRec weights, and validates it on the data.
 
     The validation is a test of the item numbers too: with wrong ones it falls to chance.
@@ -197,7 +197,7 @@ def network_of(
     tensors: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     numbers: Int64[np.ndarray, " items"],
-    config: ImportUnirecConfig,
+    config: ImportUnirecSettings,
 ) -> SasRec:
     """Our network with UniRec's weights.
 
@@ -286,7 +286,7 @@ def _sizes(
     settings: Mapping[str, Any],
     layers: int,
     num_items: int,
-    config: ImportUnirecConfig,
+    config: ImportUnirecSettings,
 ) -> SasRecSizes:
     rows, hidden = tensors[_ITEMS].shape
     if rows != num_items + 1:
@@ -323,7 +323,7 @@ def _sizes(
 
 
 def _choose(
-    config: ImportUnirecConfig,
+    config: ImportUnirecSettings,
     settings: Mapping[str, Any],
     field: str,
     name: str,
@@ -350,7 +350,7 @@ def _choose(
 
 
 def _item_numbers(
-    config: ImportUnirecConfig, catalog: Catalog, histories: Histories
+    config: ImportUnirecSettings, catalog: Catalog, histories: Histories
 ) -> Int64[np.ndarray, " items"]:
     if config.item_numbers == _BY_ROW:
         return numbers_by_row(catalog)

@@ -13,11 +13,11 @@ from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError, require
 from incatalog.teacher.sasrec import WEIGHTS_FILE
 from incatalog.teacher.teacher import load_teacher
-from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.web.listener import bound, serve_app
 
 
-def serve_teacher(config: TeacherServeConfig) -> None:
+def serve_teacher(settings: TeacherServeSettings) -> None:
     """Serves until SIGTERM or SIGINT, then answers what it has accepted and returns.
 
     Raises:
@@ -30,20 +30,20 @@ def serve_teacher(config: TeacherServeConfig) -> None:
         require(package, extra="serve")
     from incatalog.teacher_service.teacher_endpoints import TeacherService
 
-    _check(config)
-    prepared_files(config.data)
-    catalog = Catalog.load(config.data)
-    with bound(config.host, config.port) as listener:
-        teacher = load_teacher(config.model, catalog, config.device)
+    _check(settings)
+    prepared_files(settings.data)
+    catalog = Catalog.load(settings.data)
+    with bound(settings.host, settings.port) as listener:
+        teacher = load_teacher(settings.model, catalog, settings.device)
         service = TeacherService(
-            teacher, catalog, config, _fingerprint(config.model / WEIGHTS_FILE, catalog)
+            teacher, catalog, settings, _fingerprint(settings.model / WEIGHTS_FILE, catalog)
         )
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         serve_app(
             service.app(),
             listener,
             # Whatever was accepted is answered or given up within `timeout`.
-            grace=config.timeout,
+            grace=settings.timeout,
             announce=lambda address: console.print(
                 f"teacher: {len(catalog)} items of {catalog.name} on {address} ({teacher.device})"
             ),
@@ -64,16 +64,6 @@ def _fingerprint(weights: Path, catalog: Catalog) -> str:
     return digest.hexdigest()
 
 
-def _check(config: TeacherServeConfig) -> None:
-    for field in ("max_batch", "max_queue", "max_k", "max_rows", "max_body"):
-        if getattr(config, field) < 1:
-            flag = "--" + field.replace("_", "-")
-            raise ConfigError(f"{flag}: expected at least 1, got {getattr(config, field)}")
-    if not 0 <= config.port <= 65535:
-        raise ConfigError(f"--port: expected 0 to 65535, got {config.port}")
-    if not config.max_wait >= 0:
-        raise ConfigError(f"--max-wait: expected 0 seconds or more, got {config.max_wait}")
-    if not config.timeout > 0:
-        raise ConfigError(f"--timeout: expected more than 0 seconds, got {config.timeout}")
-    if not config.model.is_dir():
-        raise ConfigError(f"--model {config.model}: no such folder; fit one with `teacher fit`")
+def _check(settings: TeacherServeSettings) -> None:
+    if not settings.model.is_dir():
+        raise ConfigError(f"--model {settings.model}: no such folder; fit one with `teacher fit`")

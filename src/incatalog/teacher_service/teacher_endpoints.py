@@ -24,7 +24,7 @@ from incatalog.teacher_service.batching import (
     answer_together,
 )
 from incatalog.teacher_service.client import TEACHER_HEADER
-from incatalog.teacher_service.settings import TeacherServeConfig
+from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.teacher_schemas import (
     InferenceAnswer,
     InferenceRequest,
@@ -72,7 +72,7 @@ class TeacherService:
         self,
         teacher: InProcessTeacher,
         catalog: Catalog,
-        config: TeacherServeConfig,
+        settings: TeacherServeSettings,
         fingerprint: str,
     ) -> None:
         """Prepares a service; `app` makes it one that can run.
@@ -80,13 +80,13 @@ class TeacherService:
         Args:
             teacher: Answers; asked in one thread only.
             catalog: Its catalog.
-            config: Limits; `model` and `data` are not looked at.
+            settings: Limits; `model` and `data` are not looked at.
             fingerprint: Tells this teacher from others.
         """
         self._catalog = catalog
-        self._config = config
+        self._config = settings
         self._wire = Wire(
-            catalog, max_k=config.max_k, max_rows=config.max_rows, max_scores=_MAX_SCORES
+            catalog, max_k=settings.max_k, max_rows=settings.max_rows, max_scores=_MAX_SCORES
         )
         self._headers = {TEACHER_HEADER: fingerprint}
         self._info = TeacherInfo(
@@ -95,17 +95,17 @@ class TeacherService:
             catalog=catalog.fingerprint,
             teacher=fingerprint,
             window=teacher.window,
-            max_k=config.max_k,
-            max_rows=config.max_rows,
+            max_k=settings.max_k,
+            max_rows=settings.max_rows,
             max_scores=_MAX_SCORES,
-            max_body=config.max_body,
+            max_body=settings.max_body,
         )
         self.telemetry = Telemetry()
         self.batcher = Batcher(
             partial(answer_together, teacher),
-            max_rows=config.max_batch,
-            max_wait=config.max_wait,
-            max_queue=config.max_queue,
+            max_rows=settings.max_batch,
+            max_wait=settings.max_wait,
+            max_queue=settings.max_queue,
             observe=self.telemetry.batch,
         )
 

@@ -27,7 +27,7 @@ from incatalog.model.vocabulary import SPREAD, UNTRAINED_SPREAD
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
 from incatalog.training.callbacks import main_console
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 
 _TINY_BASE = "base"
 
@@ -52,7 +52,7 @@ class Materials:
     paraphrases: tuple[str, ...]
 
 
-def with_item_form(config: SftConfig) -> SftConfig:
+def with_item_form(settings: SftSettings) -> SftSettings:
     """The configuration with its item form settled; says so where codes were wanted in vain.
 
     Raises:
@@ -60,10 +60,10 @@ def with_item_form(config: SftConfig) -> SftConfig:
         SemanticIdError: There are index files of several data sets.
     """
     form: ItemForm = "titles"
-    if config.method == "token" and config.item_form != "titles":
+    if settings.method == "token" and settings.item_form != "titles":
         form = "codes"
-        missing = missing_index(_index_folder(config))
-        if missing and config.item_form == "codes":
+        missing = missing_index(_index_folder(settings))
+        if missing and settings.item_form == "codes":
             raise ConfigError(
                 f"--item-form codes: {missing}; make them with `incatalog items assign`"
             )
@@ -74,43 +74,43 @@ def with_item_form(config: SftConfig) -> SftConfig:
                 "codes",
                 style="yellow",
             )
-    config = replace(config, item_form=form)
-    if config.loss_on_history and config.shown_history != "span":
+    settings = replace(settings, item_form=form)
+    if settings.loss_on_history and settings.shown_history != "span":
         raise ConfigError(
             "--loss-on-history: needs item spans in the prompt; add --history-form span"
         )
-    if config.paraphrases is not None and form == "codes" and config.shown_history == "span":
+    if settings.paraphrases is not None and form == "codes" and settings.shown_history == "span":
         raise ConfigError(
-            f"--paraphrases {config.paraphrases}: the history is written in codes; add "
+            f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
             "--history-form title"
         )
-    if config.align_ratio and form != "codes":
+    if settings.align_ratio and form != "codes":
         raise ConfigError(
-            f"--align-ratio {config.align_ratio}: teaches what codes mean, and items are written "
+            f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
             "as titles; leave it out, or use --method token --item-form codes"
         )
-    return config
+    return settings
 
 
-def _index_folder(config: SftConfig) -> Path:
-    return Path(config.index) if config.index else config.data
+def _index_folder(settings: SftSettings) -> Path:
+    return Path(settings.index) if settings.index else settings.data
 
 
-def hashed_inputs(config: SftConfig) -> Mapping[str, str | Path]:
+def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    found = prepared_files(config.data)
-    if config.teacher and not is_url(config.teacher):
-        found["teacher"] = Path(config.teacher) / "teacher.safetensors"
-    if config.chat is not None:
-        found["chat"] = config.chat
-    if config.vectors:
-        found["vectors"] = Path(config.vectors)
-    if config.paraphrases is not None:
-        found["paraphrases"] = config.paraphrases
-    if config.item_form == "codes":
-        found |= index_files(_index_folder(config))
-    if Path(config.model).is_dir():
-        found["model"] = Path(config.model)
+    found = prepared_files(settings.data)
+    if settings.teacher and not is_url(settings.teacher):
+        found["teacher"] = Path(settings.teacher) / "teacher.safetensors"
+    if settings.chat is not None:
+        found["chat"] = settings.chat
+    if settings.vectors:
+        found["vectors"] = Path(settings.vectors)
+    if settings.paraphrases is not None:
+        found["paraphrases"] = settings.paraphrases
+    if settings.item_form == "codes":
+        found |= index_files(_index_folder(settings))
+    if Path(settings.model).is_dir():
+        found["model"] = Path(settings.model)
     return found
 
 
@@ -119,113 +119,113 @@ def identities(teacher: Teacher | None) -> Mapping[str, str]:
     return {"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {}
 
 
-def read_materials(config: SftConfig, *, on_cpu: bool) -> Materials:
+def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     """Reads catalog, histories, teacher and general conversations."""
-    catalog = Catalog.load(config.data)
-    split = leave_one_out(Histories.load(config.data, catalog))
+    catalog = Catalog.load(settings.data)
+    split = leave_one_out(Histories.load(settings.data, catalog))
     teacher = None
-    if config.teacher:
+    if settings.teacher:
         # Workers are forked, and CUDA does not survive that.
-        device = "cpu" if on_cpu or config.workers else "auto"
+        device = "cpu" if on_cpu or settings.workers else "auto"
         try:
-            teacher = open_teacher(config.teacher, catalog, device)
+            teacher = open_teacher(settings.teacher, catalog, device)
         except TeacherError as error:
             raise ConfigError(f"--teacher: {error}") from error
-    conversations = () if config.chat is None else load_conversations(config.chat)
+    conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
-    if config.item_form == "codes":
-        semantic_ids = load_semantic_ids(_index_folder(config), catalog)
+    if settings.item_form == "codes":
+        semantic_ids = load_semantic_ids(_index_folder(settings), catalog)
         semantic_ids.require_unique()
     paraphrases: tuple[str, ...] = ()
-    if config.paraphrases is not None:
-        paraphrases = paraphrase_texts(config.paraphrases, catalog)
+    if settings.paraphrases is not None:
+        paraphrases = paraphrase_texts(settings.paraphrases, catalog)
     return Materials(catalog, split, semantic_ids, teacher, conversations, paraphrases)
 
 
-def read_aliases(config: SftConfig, backbone: Backbone, catalog: Catalog) -> Aliases:
+def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) -> Aliases:
     """The paraphrases to train on, as this model writes them."""
-    if config.paraphrases is None:
+    if settings.paraphrases is None:
         return Aliases()
-    found = load_paraphrases(config.paraphrases, catalog, backbone.tokenizer)
+    found = load_paraphrases(settings.paraphrases, catalog, backbone.tokenizer)
     console = main_console()
     console.print(
-        f"{config.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} of "
-        f"{len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
+        f"{settings.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} "
+        f"of {len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
         f"paraphrase and {found.unusable} that the tokenizer cannot spell"
     )
     return found.aliases
 
 
-def writes_aliases(config: SftConfig) -> bool:
+def writes_aliases(settings: SftSettings) -> bool:
     """Whether paraphrases are names the model may answer with."""
-    return config.paraphrases is not None and config.paraphrases_in != "history"
+    return settings.paraphrases is not None and settings.paraphrases_in != "history"
 
 
 def build_backbone(
-    config: SftConfig, inputs: Materials, *, on_cpu: bool, is_main: bool
+    settings: SftSettings, inputs: Materials, *, on_cpu: bool, is_main: bool
 ) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
-    if config.model == "tiny":
+    if settings.model == "tiny":
         sizes = TinyConfig(
-            vocab_size=config.tiny_vocab,
-            hidden=config.tiny_hidden,
-            inner=config.tiny_inner,
-            layers=config.tiny_layers,
-            heads=config.tiny_heads,
-            dropout=config.tiny_dropout,
-            max_position=config.max_length,
-            seed=config.seed,
+            vocab_size=settings.tiny_vocab,
+            hidden=settings.tiny_hidden,
+            inner=settings.tiny_inner,
+            layers=settings.tiny_layers,
+            heads=settings.tiny_heads,
+            dropout=settings.tiny_dropout,
+            max_position=settings.max_length,
+            seed=settings.seed,
         )
         backbone = create_tiny(_tiny_texts(inputs), sizes)
-        backbone.model.set_attn_implementation(config.attention)
-        if adapts(config) and is_main:
-            save_backbone(config.out / _TINY_BASE, backbone)
+        backbone.model.set_attn_implementation(settings.attention)
+        if adapts(settings) and is_main:
+            save_backbone(settings.out / _TINY_BASE, backbone)
     else:
         # Each process of several takes the device accelerate gives it, when the trainer moves it.
         backbone = load_backbone(
-            config.model,
-            attention=config.attention,
-            quantization=config.quantization,
+            settings.model,
+            attention=settings.attention,
+            quantization=settings.quantization,
             device="cpu" if on_cpu else f"cuda:{PartialState().local_process_index}",
         )
     longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and config.max_length > longest:
+    if longest is not None and settings.max_length > longest:
         raise ConfigError(
-            f"--max-length {config.max_length}: {config.model} reads {longest} at most"
+            f"--max-length {settings.max_length}: {settings.model} reads {longest} at most"
         )
     if inputs.semantic_ids is not None:
-        spread = UNTRAINED_SPREAD if config.model == "tiny" else SPREAD
+        spread = UNTRAINED_SPREAD if settings.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
-    if config.method == "ret":
-        backbone = replace(backbone, head=build_head(config, backbone, len(inputs.catalog)))
-    if adapts(config):
+    if settings.method == "ret":
+        backbone = replace(backbone, head=build_head(settings, backbone, len(inputs.catalog)))
+    if adapts(settings):
         return add_lora(
             backbone,
-            r=config.lora_r,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            targets=config.lora_targets,
-            train_embeddings=config.train_embeddings,
-            train_lm_head=config.train_lm_head,
-            seed=config.seed,
+            r=settings.lora_r,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            targets=settings.lora_targets,
+            train_embeddings=settings.train_embeddings,
+            train_lm_head=settings.train_lm_head,
+            seed=settings.seed,
         )
-    backbone.model.requires_grad_(not config.only_head)
+    backbone.model.requires_grad_(not settings.only_head)
     return backbone
 
 
-def adapts(config: SftConfig) -> bool:
+def adapts(settings: SftSettings) -> bool:
     """Whether the result is an adapter."""
-    return config.tune == "lora" and not config.only_head
+    return settings.tune == "lora" and not settings.only_head
 
 
-def build_head(config: SftConfig, backbone: Backbone, items: int) -> RetrievalHead:
+def build_head(settings: SftSettings, backbone: Backbone, items: int) -> RetrievalHead:
     """An untrained head on the vectors of the catalog."""
     return RetrievalHead.create(
         backbone.model.config.get_text_config().hidden_size,
-        load_vectors(config.vectors, items),
-        train_vectors=config.train_item_vectors,
-        origin=vectors_origin(config.vectors),
-        seed=config.seed,
+        load_vectors(settings.vectors, items),
+        train_vectors=settings.train_item_vectors,
+        origin=vectors_origin(settings.vectors),
+        seed=settings.seed,
     )
 
 

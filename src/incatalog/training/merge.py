@@ -11,12 +11,12 @@ from incatalog.errors import ArtifactError, BackboneError
 from incatalog.items.aliases import ALIASES
 from incatalog.model.saved import _ADAPTER_FILE, _ADAPTER_WEIGHTS, load_model, save_model
 from incatalog.model.spec import load_spec, spec_file
-from incatalog.training.settings import MergeConfig
+from incatalog.training.settings import MergeSettings
 
 _CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 
-def merge_run(config: MergeConfig) -> Path:
+def merge_run(settings: MergeSettings) -> Path:
     """Merges the adapter of a run into its backbone and writes a plain Hugging Face folder.
 
     Returns:
@@ -26,25 +26,25 @@ def merge_run(config: MergeConfig) -> Path:
         BackboneError: The run holds no adapter.
         ArtifactError: `out` holds something else.
     """
-    load_spec(config.run)
-    if not (config.run / _ADAPTER_FILE).exists():
+    load_spec(settings.run)
+    if not (settings.run / _ADAPTER_FILE).exists():
         raise BackboneError(
-            f"--run {config.run}: holds no {_ADAPTER_FILE}; a fully tuned model needs no merging"
+            f"--run {settings.run}: holds no {_ADAPTER_FILE}; a fully tuned model needs no merging"
         )
-    if config.run.resolve() == config.out.resolve():
-        raise ArtifactError(f"--out {config.out}: is the run itself; name another folder")
+    if settings.run.resolve() == settings.out.resolve():
+        raise ArtifactError(f"--out {settings.out}: is the run itself; name another folder")
     inputs = {
-        "adapter": config.run / _ADAPTER_WEIGHTS,
-        "spec": spec_file(config.run),
+        "adapter": settings.run / _ADAPTER_WEIGHTS,
+        "spec": spec_file(settings.run),
     }
-    run = open_run(config.out, "train merge", config, inputs=inputs, free_fields=("verify",))
+    run = open_run(settings.out, "train merge", settings, inputs=inputs, free_fields=("verify",))
     if run.finished:
-        return config.out
-    backbone, spec = load_model(config.run, "cpu", verify=config.verify)
+        return settings.out
+    backbone, spec = load_model(settings.run, "cpu", verify=settings.verify)
     for pattern in _CATALOG_FILES:
-        for file in config.run.glob(pattern):
-            with atomic_path(config.out / file.name) as partial:
+        for file in settings.run.glob(pattern):
+            with atomic_path(settings.out / file.name) as partial:
                 shutil.copyfile(file, partial)
-    save_model(config.out, backbone, spec)
+    save_model(settings.out, backbone, spec)
     run.finish()
-    return config.out
+    return settings.out

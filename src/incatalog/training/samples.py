@@ -19,7 +19,7 @@ from incatalog.teacher.teacher import Teacher
 from incatalog.training.alignment import Alignment
 from incatalog.training.draws import CANDIDATES, DRAWS, DROPPED, SPELLINGS, VALIDATION, Draws
 from incatalog.training.general_chat import GeneralChat
-from incatalog.training.settings import SftConfig
+from incatalog.training.settings import SftSettings
 
 # Tokens that come with an item: those that open and close its span, and what stands between items.
 _AROUND_ITEM = 5
@@ -77,7 +77,7 @@ class SampleSource:
         titles: Sequence[str],
         item_tokens: ItemTokens,
         renderer: Renderer,
-        config: SftConfig,
+        settings: SftSettings,
         *,
         teacher: Teacher | None = None,
         chat: GeneralChat | None = None,
@@ -92,7 +92,7 @@ class SampleSource:
             item_tokens: Token rows of the catalog.
             renderer: Renderer of the model's tokenizer and the catalog; where items are written by
                 name, aliases are the rows behind those of the items.
-            config: Settings of the training.
+            settings: Settings of the training.
             teacher: Extends the lists; without one a list is the target alone.
             chat: General conversations, where the configuration mixes some in.
             alignment: Questions about what items are, where the configuration mixes some in.
@@ -110,7 +110,7 @@ class SampleSource:
             for row, numbers in aliases.of_row.items()
         }
         self._renderer = renderer
-        self._config = config
+        self._config = settings
         self._teacher = teacher
         self._chat = chat
         self._alignment = alignment
@@ -122,12 +122,12 @@ class SampleSource:
                 "no user has two items besides the two held out; expected users with at least four"
             )
         self._wordings = wordings(
-            "train", mention_control_tokens=config.mention_control_tokens, candidates=False
+            "train", mention_control_tokens=settings.mention_control_tokens, candidates=False
         )
         self._plain = len(self._wordings)
-        if config.candidate_ratio > 0:
+        if settings.candidate_ratio > 0:
             self._wordings += wordings(
-                "train", mention_control_tokens=config.mention_control_tokens, candidates=True
+                "train", mention_control_tokens=settings.mention_control_tokens, candidates=True
             )
         sizes = np.diff(item_tokens.offsets) + _AROUND_ITEM
         self._average_size = float(sizes.mean())
@@ -135,10 +135,10 @@ class SampleSource:
         self._wording_lengths = np.array([self._length_of(wording) for wording in self._wordings])
         self.num_general = 0
         if chat is not None:
-            self.num_general = round(config.chat_ratio * len(self.users))
+            self.num_general = round(settings.chat_ratio * len(self.users))
         self.num_aligned = 0
         if alignment is not None:
-            self.num_aligned = round(config.align_ratio * len(self.users))
+            self.num_aligned = round(settings.align_ratio * len(self.users))
 
     @property
     def per_epoch(self) -> int:
@@ -147,28 +147,28 @@ class SampleSource:
 
     def draws(self, epoch: int) -> Draws:
         """What chance decides in an epoch."""
-        config = self._config
-        rng = np.random.default_rng([config.seed, DRAWS, epoch])
+        settings = self._config
+        rng = np.random.default_rng([settings.seed, DRAWS, epoch])
         count = len(self.users)
         target = rng.integers(1, self._lengths)
-        oldest = np.maximum(0, target - config.max_history)
+        oldest = np.maximum(0, target - settings.max_history)
         start = rng.integers(oldest, target)
-        if config.window == "full":
+        if settings.window == "full":
             start = oldest
-        shortest = config.list_length if config.fixed_list_length else 1
-        list_length = rng.integers(shortest, config.list_length + 1, size=count)
+        shortest = settings.list_length if settings.fixed_list_length else 1
+        list_length = rng.integers(shortest, settings.list_length + 1, size=count)
         if self._teacher is None:
             list_length = np.ones(count, dtype=np.int64)
         wording = rng.integers(0, self._plain, size=count)
-        if config.candidate_ratio > 0:
+        if settings.candidate_ratio > 0:
             offering = rng.integers(self._plain, len(self._wordings), size=count)
-            wording = np.where(rng.random(count) < config.candidate_ratio, offering, wording)
+            wording = np.where(rng.random(count) < settings.candidate_ratio, offering, wording)
         exchange = np.full(count, -1, dtype=np.int64)
         before = np.zeros(count, dtype=np.bool_)
         conversation = np.zeros(0, dtype=np.int64)
         if self._chat is not None:
             chosen = rng.integers(0, len(self._chat.exchanges), size=count)
-            exchange = np.where(rng.random(count) < config.multi_round_ratio, chosen, -1)
+            exchange = np.where(rng.random(count) < settings.multi_round_ratio, chosen, -1)
             before = rng.random(count) < 0.5
             conversation = rng.integers(
                 0, len(self._chat.conversations), size=self.num_general, dtype=np.int64
@@ -229,17 +229,17 @@ class SampleSource:
 
     def validation_samples(self, users: Sequence[int]) -> list[Sample]:
         """For each user the validation item behind the newest of the items before it."""
-        config = self._config
+        settings = self._config
         tasks: list[_Task] = []
         for user in users:
             held_out = self._split.valid(user)
-            rng = np.random.default_rng([config.seed, VALIDATION, user])
-            shortest = config.list_length if config.fixed_list_length else 1
-            length = int(rng.integers(shortest, config.list_length + 1))
+            rng = np.random.default_rng([settings.seed, VALIDATION, user])
+            shortest = settings.list_length if settings.fixed_list_length else 1
+            length = int(rng.integers(shortest, settings.list_length + 1))
             tasks.append(
                 _Task(
                     user=user,
-                    history=held_out.history[-config.max_history :].tolist(),
+                    history=held_out.history[-settings.max_history :].tolist(),
                     past=held_out.history.tolist(),
                     target=int(held_out.target),
                     list_length=1 if self._teacher is None else length,
@@ -258,9 +258,9 @@ class SampleSource:
             if wording.offers_candidates
             else None
         )
-        config = self._config
+        settings = self._config
         messages = recommend_messages(
-            wording, (), 1, (), self._titles, config.shown_history, config.list_form, offered
+            wording, (), 1, (), self._titles, settings.shown_history, settings.list_form, offered
         )
         return num_tokens(self._renderer, messages)
 
@@ -324,7 +324,7 @@ class SampleSource:
         ]
 
     def _render(self, task: _Task, answer: list[int]) -> Sample:
-        config = self._config
+        settings = self._config
         candidates = self._candidates(task, answer) if task.wording.offers_candidates else None
         history, named = self._spelled(task, answer)
 
@@ -335,8 +335,8 @@ class SampleSource:
                 len(named),
                 named,
                 self._titles,
-                config.shown_history,
-                config.list_form,
+                settings.shown_history,
+                settings.list_form,
                 candidates,
             )
             if task.exchange is None:
@@ -345,11 +345,11 @@ class SampleSource:
 
         rendered = self._renderer.conversation(build(history))
         cut = 0
-        if len(rendered.input_ids) > config.max_length:
-            messages, cut = fit_history(self._renderer, build, history, config.max_length)
+        if len(rendered.input_ids) > settings.max_length:
+            messages, cut = fit_history(self._renderer, build, history, settings.max_length)
             rendered = self._renderer.conversation(messages)
         trained = _written(rendered)
-        if config.loss_on_history:
+        if settings.loss_on_history:
             shown = np.flatnonzero(~trained)
             count = len(history) - cut
             instruction = task.wording.instruction
@@ -357,7 +357,7 @@ class SampleSource:
                 "{candidates}"
             ) < instruction.index("{history}")
             trained[shown[len(shown) - count :] if candidates_first else shown[:count]] = True
-            if config.paraphrases_in == "history":
+            if settings.paraphrases_in == "history":
                 trained &= [span.row < self._num_items for span in rendered.spans]
         return Sample(rendered, trained, cut)
 
@@ -365,12 +365,12 @@ class SampleSource:
         """Rows of the names under which the items of a sample stand in history and answer."""
         if not self._aliases_of or task.epoch == _NO_EPOCH:
             return task.history, answer
-        config = self._config
-        rng = np.random.default_rng([config.seed, SPELLINGS, task.epoch, task.user])
+        settings = self._config
+        rng = np.random.default_rng([settings.seed, SPELLINGS, task.epoch, task.user])
         history, named = task.history, answer
-        if config.paraphrases_in != "targets":
+        if settings.paraphrases_in != "targets":
             history = [self._name(row, rng) for row in history]
-        if config.paraphrases_in != "history":
+        if settings.paraphrases_in != "history":
             named = [self._name(row, rng) for row in named]
         return history, named
 

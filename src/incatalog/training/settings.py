@@ -6,176 +6,186 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from incatalog.config import HistoryForm, ListForm, LossType, Method, ParaphrasePlace, ScopeType
+from incatalog.config import (
+    Fraction,
+    FractionBelowOne,
+    HistoryForm,
+    ListForm,
+    LossType,
+    Method,
+    NonNegative,
+    NonNegativeFloat,
+    ParaphrasePlace,
+    Positive,
+    PositiveFloat,
+    ScopeType,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
-class SftConfig:
-    """Fine-tune a chat model on recommendation conversations.
-
-    Attributes:
-        model: Hub name or folder of a causal LM, or `tiny` or `smollm2`.
-        data: Folder of prepared data.
-        out: Run folder; checkpoints and the final model or adapter go here.
-        method: How an item is written inside its span: `cgen` by its title, `token` by its codes,
-            `ret` by its title too, but found by its vector and not chosen word by word.
-        item_form: For `token`, `codes` or `titles`; auto takes codes where the index files are and
-            says so where it falls back to titles.
-        index: Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty.
-        align_ratio: Samples that teach what codes mean (text of an item to its codes, codes to its
-            title) per recommendation sample; needs codes.
-        vectors: Item vectors (npy) that `ret` finds items by; make them with
-            `incatalog items embed`.
-        retrieval_weight: Factor of the retrieval loss beside the language loss; each is a mean.
-        negatives: Random items that stand for the catalog in the retrieval loss; 0 takes the exact
-            softmax over all items, which catalogs above 100,000 items can do without.
-        train_item_vectors: Also train the item vectors.
-        only_head: Train the retrieval head (and vectors) alone; the language model stays as it is
-            and is saved whole.
-        teacher: Run folder of a fitted teacher that extends the lists, or the URL of one that is
-            served; empty trains on the single next item.
-        teacher_sees: Show the teacher the same window as the model, or the whole history before the
-            target; it recommends none of what it is shown.
-        chat: General conversations in ShareGPT format; needed by the two ratios below.
-        chat_ratio: Whole general conversations per recommendation sample.
-        multi_round_ratio: Share of recommendation samples with a general turn before or after.
-        candidate_ratio: Share of samples that offer a candidate list in the prompt.
-        max_candidates: Length of a candidate list at most.
-        mention_control_tokens: Also train on the wordings that mention <SOI> and <EOI>.
-        paraphrases: File of `incatalog rewrite apply` with other names of items to train on.
-        paraphrases_in: Where they stand in place of titles: in the histories of prompts
-            (`history`), in the answers, so that the model may name an item by them from then on
-            (`targets`, only for `cgen`), or in both.
-        paraphrase_ratio: Share of the occurrences of an item that has paraphrases at which one of
-            them stands in place of its title.
-        wording: Wording the trained model is asked with, one of those for tests.
-        history_form: Write history items as quoted titles or as item spans; auto takes spans for
-            codes and titles otherwise.
-        list_form: Write answers as numbered lines or as plain lines.
-        max_history: Newest items of a history the prompt shows.
-        window: Start the history of a sample at random, or show all of `max_history`.
-        history_dropout: Share of a sample's history items that are left out at random.
-        list_length: Items in an answer at most; each sample draws 1..list_length.
-        fixed_list_length: Always ask for `list_length` items.
-        max_length: Tokens of a sample at most; older history items are cut to fit.
-        loss_on_history: Also train on the item spans of the prompt's history (needs `span`).
-        scope: Where the softmax of an item span runs over the catalog's continuations only:
-            branching (only nodes with a choice), open (all but the forced closing), or every.
-        loss: Focal loss on item spans, on all labels, or plain cross entropy.
-        focal_gamma: Exponent of the focal loss.
-        tune: Train LoRA adapters or all weights.
-        lora_r: Rank of the adapters.
-        lora_alpha: Scale of the adapters.
-        lora_dropout: Dropout on the adapters' input.
-        lora_targets: Modules that get adapters; `all-linear` for every linear layer.
-        train_embeddings: Train the whole input embedding rather than the new tokens' rows.
-        train_lm_head: Train the whole output layer rather than the new tokens' rows.
-        quantization: Load the backbone in 8 or 4 bits (CUDA only).
-        attention: Attention implementation passed to transformers.
-        tiny_vocab: Tokens of a `tiny` model at most.
-        tiny_hidden: Width of a `tiny` model.
-        tiny_inner: Width of its feed-forward layers.
-        tiny_layers: Number of its blocks.
-        tiny_heads: Number of its attention heads.
-        tiny_dropout: Dropout of its embeddings and of what its blocks add to them, in training.
-        epochs: Passes over the users; one sample per user and pass.
-        max_steps: Stop after this many steps; 0 for no limit.
-        batch_size: Samples per process and step.
-        gradient_accumulation: Batches per optimiser step.
-        gradient_checkpointing: Recompute activations in the backward pass.
-        learning_rate: Peak learning rate.
-        warmup_ratio: Share of steps with rising learning rate.
-        scheduler: Learning-rate schedule of transformers; polynomial decays to a tenth.
-        weight_decay: Weight decay of AdamW.
-        adam_beta2: Decay of AdamW's second moment; short trainings want less than 0.999.
-        clip_norm: Gradient norm limit; 0 for none.
-        bf16: Train in bfloat16 mixed precision.
-        validate_every: Epochs between validations; 0 never validates.
-        validation_users: Users of a validation at most.
-        keep_best: Also rank the validation items, and keep the weights with the best NDCG@10, not
-            the last; checkpoints come with the validations then.
-        patience: Stop after this many validations without a better NDCG@10; 0 never does.
-        exclude_seen: Rank the validation items with items of the history left out.
-        checkpoint_every: Steps between checkpoints; 0 only at the end of an epoch.
-        logging_steps: Steps between log lines.
-        workers: Processes that prepare batches.
-        device: `cpu`, or auto for what accelerate finds.
-        seed: Seed of samples, initialisation and dropout.
-    """
+class SftSettings(Settings):
+    """Fine-tune a chat model on recommendation conversations."""
 
     model: str
+    """Hub name or folder of a causal LM, or `tiny` or `smollm2`."""
     data: Path
+    """Folder of prepared data."""
     out: Path
+    """Run folder; checkpoints and the final model or adapter go here."""
     method: Method = "cgen"
+    """How an item is written inside its span: `cgen` by its title, `token` by its codes, `ret` by
+    its title too, but found by its vector and not chosen word by word."""
     item_form: Literal["auto", "codes", "titles"] = "auto"
+    """For `token`, `codes` or `titles`; auto takes codes where the index files are and says so
+    where it falls back to titles."""
     index: str = ""
-    align_ratio: float = 0.0
+    """Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty."""
+    align_ratio: NonNegativeFloat = 0.0
+    """Samples that teach what codes mean (text of an item to its codes, codes to its title) per
+    recommendation sample; needs codes."""
     vectors: str = ""
-    retrieval_weight: float = 1.0
-    negatives: int = 0
+    """Item vectors (npy) that `ret` finds items by; make them with `incatalog items embed`."""
+    retrieval_weight: PositiveFloat = 1.0
+    """Factor of the retrieval loss beside the language loss; each is a mean."""
+    negatives: NonNegative = 0
+    """Random items that stand for the catalog in the retrieval loss; 0 takes the exact softmax over
+    all items, which catalogs above 100,000 items can do without."""
     train_item_vectors: bool = False
+    """Also train the item vectors."""
     only_head: bool = False
+    """Train the retrieval head (and vectors) alone; the language model stays as it is and is saved
+    whole."""
     teacher: str = ""
+    """Run folder of a fitted teacher that extends the lists, or the URL of one that is served;
+    empty trains on the single next item."""
     teacher_sees: Literal["window", "history"] = "window"
+    """Show the teacher the same window as the model, or the whole history before the target; it
+    recommends none of what it is shown."""
     chat: Path | None = None
-    chat_ratio: float = 0.0
-    multi_round_ratio: float = 0.0
-    candidate_ratio: float = 0.0
+    """General conversations in ShareGPT format; needed by the two ratios below."""
+    chat_ratio: NonNegativeFloat = 0.0
+    """Whole general conversations per recommendation sample."""
+    multi_round_ratio: Fraction = 0.0
+    """Share of recommendation samples with a general turn before or after."""
+    candidate_ratio: Fraction = 0.0
+    """Share of samples that offer a candidate list in the prompt."""
     max_candidates: int = 20
+    """Length of a candidate list at most."""
     mention_control_tokens: bool = True
+    """Also train on the wordings that mention <SOI> and <EOI>."""
     paraphrases: Path | None = None
+    """File of `incatalog rewrite apply` with other names of items to train on."""
     paraphrases_in: ParaphrasePlace = "history"
-    paraphrase_ratio: float = 0.5
+    """Where they stand in place of titles: in the histories of prompts (`history`), in the answers,
+    so that the model may name an item by them from then on (`targets`, only for `cgen`), or in
+    both."""
+    paraphrase_ratio: Fraction = 0.5
+    """Share of the occurrences of an item that has paraphrases at which one of them stands in place
+    of its title."""
     wording: str = "test-single-turn"
+    """Wording the trained model is asked with, one of those for tests."""
     history_form: Literal["auto", "title", "span"] = "auto"
+    """Write history items as quoted titles or as item spans; auto takes spans for codes and titles
+    otherwise."""
     list_form: ListForm = "numbered"
-    max_history: int = 10
+    """Write answers as numbered lines or as plain lines."""
+    max_history: Positive = 10
+    """Newest items of a history the prompt shows."""
     window: Literal["random", "full"] = "random"
-    history_dropout: float = 0.0
-    list_length: int = 10
+    """Start the history of a sample at random, or show all of `max_history`."""
+    history_dropout: Fraction = 0.0
+    """Share of a sample's history items that are left out at random."""
+    list_length: Positive = 10
+    """Items in an answer at most; each sample draws 1..list_length."""
     fixed_list_length: bool = False
-    max_length: int = 1024
+    """Always ask for `list_length` items."""
+    max_length: Positive = 1024
+    """Tokens of a sample at most; older history items are cut to fit."""
     loss_on_history: bool = False
+    """Also train on the item spans of the prompt's history (needs `span`)."""
     scope: ScopeType = "every"
+    """Where the softmax of an item span runs over the catalog's continuations only: branching (only
+    nodes with a choice), open (all but the forced closing), or every."""
     loss: LossType = "plain"
-    focal_gamma: float = 2.0
+    """Focal loss on item spans, on all labels, or plain cross entropy."""
+    focal_gamma: NonNegativeFloat = 2.0
+    """Exponent of the focal loss."""
     tune: Literal["lora", "full"] = "lora"
-    lora_r: int = 16
+    """Train LoRA adapters or all weights."""
+    lora_r: Positive = 16
+    """Rank of the adapters."""
     lora_alpha: float = 8.0
+    """Scale of the adapters."""
     lora_dropout: float = 0.1
+    """Dropout on the adapters' input."""
     lora_targets: str = "all-linear"
+    """Modules that get adapters; `all-linear` for every linear layer."""
     train_embeddings: bool = False
+    """Train the whole input embedding rather than the new tokens' rows."""
     train_lm_head: bool = False
+    """Train the whole output layer rather than the new tokens' rows."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Load the backbone in 8 or 4 bits (CUDA only)."""
     attention: str = "sdpa"
+    """Attention implementation passed to transformers."""
     tiny_vocab: int = 6144
+    """Tokens of a `tiny` model at most."""
     tiny_hidden: int = 128
+    """Width of a `tiny` model."""
     tiny_inner: int = 256
+    """Width of its feed-forward layers."""
     tiny_layers: int = 2
+    """Number of its blocks."""
     tiny_heads: int = 4
-    tiny_dropout: float = 0.0
-    epochs: int = 10
-    max_steps: int = 0
-    batch_size: int = 8
-    gradient_accumulation: int = 1
+    """Number of its attention heads."""
+    tiny_dropout: Fraction = 0.0
+    """Dropout of its embeddings and of what its blocks add to them, in training."""
+    epochs: Positive = 10
+    """Passes over the users; one sample per user and pass."""
+    max_steps: NonNegative = 0
+    """Stop after this many steps; 0 for no limit."""
+    batch_size: Positive = 8
+    """Samples per process and step."""
+    gradient_accumulation: Positive = 1
+    """Batches per optimiser step."""
     gradient_checkpointing: bool = False
-    learning_rate: float = 1e-4
-    warmup_ratio: float = 0.05
+    """Recompute activations in the backward pass."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    warmup_ratio: Fraction = 0.05
+    """Share of steps with rising learning rate."""
     scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
-    weight_decay: float = 0.01
-    adam_beta2: float = 0.999
-    clip_norm: float = 1.0
+    """Learning-rate schedule of transformers; polynomial decays to a tenth."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay of AdamW."""
+    adam_beta2: FractionBelowOne = 0.999
+    """Decay of AdamW's second moment; short trainings want less than 0.999."""
+    clip_norm: NonNegativeFloat = 1.0
+    """Gradient norm limit; 0 for none."""
     bf16: bool = False
-    validate_every: int = 1
-    validation_users: int = 320
+    """Train in bfloat16 mixed precision."""
+    validate_every: NonNegative = 1
+    """Epochs between validations; 0 never validates."""
+    validation_users: Positive = 320
+    """Users of a validation at most."""
     keep_best: bool = False
-    patience: int = 0
+    """Also rank the validation items, and keep the weights with the best NDCG@10, not the last;
+    checkpoints come with the validations then."""
+    patience: NonNegative = 0
+    """Stop after this many validations without a better NDCG@10; 0 never does."""
     exclude_seen: bool = False
-    checkpoint_every: int = 0
-    logging_steps: int = 10
-    workers: int = 0
+    """Rank the validation items with items of the history left out."""
+    checkpoint_every: NonNegative = 0
+    """Steps between checkpoints; 0 only at the end of an epoch."""
+    logging_steps: Positive = 10
+    """Steps between log lines."""
+    workers: NonNegative = 0
+    """Processes that prepare batches."""
     device: str = "auto"
-    seed: int = 0
+    """`cpu`, or auto for what accelerate finds."""
+    seed: NonNegative = 0
+    """Seed of samples, initialisation and dropout."""
 
     @property
     def shown_history(self) -> HistoryForm:
@@ -186,16 +196,13 @@ class SftConfig:
 
 
 @dataclass(frozen=True)
-class MergeConfig:
-    """Merge an adapter into its backbone and write a plain Hugging Face folder.
-
-    Attributes:
-        run: Run folder of `incatalog train sft` or `incatalog train grpo`.
-        out: Folder for the merged model.
-        verify: Check the model's files against the checksums recorded when it was trained;
-            false loads huge models sooner.
-    """
+class MergeSettings(Settings):
+    """Merge an adapter into its backbone and write a plain Hugging Face folder."""
 
     run: Path
+    """Run folder of `incatalog train sft` or `incatalog train grpo`."""
     out: Path
+    """Folder for the merged model."""
     verify: bool = True
+    """Check the model's files against the checksums recorded when it was trained; false loads huge
+    models sooner."""
