@@ -201,7 +201,7 @@ def test_recommend_more_than_there_is_gives_all_with_a_notice(
         (["--history", "zzz"], "--history: no item 'zzz' in the model's catalog of 8 items"),
         (["--history", "m1", "--exclude", "9"], "--exclude: no item '9'"),
         (["--history", "m1", "--categories", "Dramas"], "--categories: "),
-        (["--history", "m1", "--k", "0"], "--k: expected at least 1, got 0"),
+        (["--history", "m1", "--k", "0"], "--k 0: expected at least 1"),
         (["--history", "m1", "--exclude", "m0,m2,m3", "--categories", "Drama"], "no item left"),
     ],
 )

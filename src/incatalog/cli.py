@@ -112,7 +112,7 @@ COMMANDS: dict[str, Command] = {
     "train grpo": Command(
         GrpoSettings, "incatalog.grpo.train_grpo:train_grpo", extra="grpo", needs=_REWARDED
     ),
-    "train merge": Command(MergeSettings, "incatalog.model.backbone:merge_run"),
+    "train merge": Command(MergeSettings, "incatalog.training.merge:merge_run"),
     "rewrite data": Command(
         RewriteDataSettings, "incatalog.rewrite.rewrite_data:make_rewrite_data"
     ),

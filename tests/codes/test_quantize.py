@@ -111,7 +111,7 @@ def test_leaves_the_generator_of_the_caller_alone(vectors: Path, tmp_path: Path)
 RUN = """
 import json, sys
 from pathlib import Path
-from incatalog.config import QuantizeSettings
+from incatalog.codes.settings import QuantizeSettings
 from incatalog.codes.quantize import quantize_items
 options = json.loads(sys.argv[1])
 for name in ("codebooks", "layers", "sinkhorn_eps"):

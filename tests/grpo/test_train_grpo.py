@@ -223,7 +223,8 @@ def _tags(folder: Path) -> list[str]:
 def _command(config: GrpoSettings) -> list[str]:
     given = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import GrpoSettings; "
+        "import json, sys; from pathlib import Path\n"
+        "from incatalog.grpo.settings import GrpoSettings; "
         "from incatalog.grpo.train_grpo import train_grpo; given = json.loads(sys.argv[1]); "
         "given |= {n: Path(given[n]) for n in ('model', 'data', 'out')}; "
         "given |= {n: tuple(given[n]) for n in ('reward', 'reward_weights')}; "

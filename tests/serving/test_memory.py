@@ -85,7 +85,7 @@ def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path:
         with compiled_elsewhere():
             pass
         compile_kernels()
-        from incatalog.decoding import kernels
+        from incatalog.constraint import kernels
         for name in ("enter", "allow", "go_on", "refused"):
             stats = getattr(kernels, name).stats
             print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))

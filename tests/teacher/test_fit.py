@@ -150,7 +150,7 @@ def test_the_seed_decides(walks: Path, tmp_path: Path) -> None:
 RUN = """
 import json, sys
 from pathlib import Path
-from incatalog.config import TeacherFitSettings
+from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.fit import fit_teacher
 options = json.loads(sys.argv[1])
 for out in sys.argv[3:]:

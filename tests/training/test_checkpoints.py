@@ -247,7 +247,8 @@ def test_the_best_weights_are_found_where_the_run_was_moved_to(
     # The best comes before the last, or this test could not tell them apart.
     assert results["best_step"] < results["steps"]
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import SftSettings;"
+        "import json, sys; from pathlib import Path\n"
+        "from incatalog.training.settings import SftSettings;"
         "from incatalog.training.sft import train_sft; given = json.loads(sys.argv[1]);"
         "train_sft(SftSettings(**(given | {k: Path(given[k]) for k in ('data', 'out')})))"
     )

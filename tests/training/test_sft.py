@@ -73,7 +73,8 @@ def logged(folder: Path, tag: str) -> list[float]:
 def command(config: SftSettings) -> list[str]:
     """The settings as arguments of a Python process that trains with them."""
     program = (
-        "import json, sys; from pathlib import Path; from incatalog.config import SftSettings;"
+        "import json, sys; from pathlib import Path\n"
+        "from incatalog.training.settings import SftSettings;"
         "from incatalog.training.sft import train_sft;"
         "given = json.loads(sys.argv[1]);"
         "paths = {k: Path(given[k]) for k in ('data', 'out')};"

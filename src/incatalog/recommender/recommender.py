@@ -42,7 +42,7 @@ from incatalog.items.titles import canonical_titles, new_titles
 from incatalog.items.tokens import ItemTokens, encode_titles
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import load_model
-from incatalog.model.spec import ModelSpec, load_spec
+from incatalog.model.spec import ModelSpec, load_spec, spec_file
 from incatalog.packed.model import PackedModel
 from incatalog.recent import RecentlyUsed
 from incatalog.recommender.answer import Answer, AnswerText, Recommendation, recommendation
