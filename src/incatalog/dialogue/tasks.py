@@ -7,7 +7,6 @@ import itertools
 import re
 import string
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from incatalog.config import HistoryForm, ListForm
 from incatalog.data.conversations import Conversation
@@ -18,18 +17,6 @@ from incatalog.errors import ConfigError, DataError
 _CONTROL = re.compile("(<SOI>|<EOI>)")
 _HISTORY_SEPARATOR = " → "
 _CANDIDATE_SEPARATOR = ", "
-
-
-class ListScaffold(NamedTuple):
-    """The token ids of a list answer around its item spans.
-
-    Attributes:
-        before_item: For each item, the tokens before its ``<SOI>``.
-        end: The tokens after the last ``<EOI>``, with the one that ends the turn.
-    """
-
-    before_item: tuple[tuple[int, ...], ...]
-    end: tuple[int, ...]
 
 
 def recommend_messages(
@@ -122,28 +109,6 @@ def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
             parts.append(Text(before))
         parts.append(ItemRef(row))
     return tuple(parts)
-
-
-def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> ListScaffold:
-    """What surrounds the items of a list answer, in tokens, just as a training sample has it.
-
-    Args:
-        renderer: Renderer of the model's tokenizer and catalog.
-        list_form: Number the lines of the answer or not.
-        k: Number of items, at least 1.
-    """
-    if k < 1:
-        raise ConfigError(f"k is {k}; expected at least 1")
-    answer = Message("assistant", list_parts([0] * k, list_form))
-    rendered = renderer.conversation((Message("user", (Text("?"),)), answer))
-    written = rendered.loss_mask.nonzero()[0]
-    starts = [int(written[0]), *(span.end for span in rendered.spans)]
-    ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
-    runs = [
-        tuple(rendered.input_ids[start:end].tolist())
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return ListScaffold(tuple(runs[:-1]), runs[-1])
 
 
 def fit_history(
