@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -14,6 +14,13 @@ from transformers import PreTrainedTokenizerBase
 from incatalog.errors import DataError, TokenizerError
 
 _MARKUP = re.compile(r"[<\[{|｜].*[>\]}|｜]", re.DOTALL)
+
+
+class Mark(NamedTuple):
+    """A protected token of a text; where it opens an item span, with the item's row."""
+
+    token: int
+    row: int | None = None
 
 
 class GuardedTokenizer:
@@ -31,14 +38,7 @@ class GuardedTokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Copies and renames.
-
-        Args:
-            tokenizer: A tokenizer backed by the ``tokenizers`` library; it is not modified.
-
-        Raises:
-            TokenizerError: The tokenizer has no such backend, or cannot be renamed.
-        """
+        """Copies and renames; the tokenizer itself is not changed."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise TokenizerError(
@@ -92,10 +92,10 @@ class GuardedTokenizer:
         """Lets the protected tokens in trusted `text`, as a chat template's, be themselves."""
         return self._pattern.sub(lambda match: self.name(match.group()), text)
 
-    def activated_ids(self, text: str) -> list[int]:
-        """Ids of the protected tokens in a text returned by `activate`, in order."""
+    def marks(self, text: str) -> tuple[Mark, ...]:
+        """The protected tokens in a text returned by `activate`, in order."""
         found = (int(match.group(1)) for match in self._name_pattern.finditer(text))
-        return [token_id for token_id in found if token_id != self._unknown]
+        return tuple(Mark(token_id) for token_id in found if token_id != self._unknown)
 
     def first_activated_end(self, text: str) -> int | None:
         """Where the first protected token of an activated text ends; None if it has none."""
@@ -103,11 +103,7 @@ class GuardedTokenizer:
         return match.end() if match else None
 
     def encode(self, text: str) -> Encoding:
-        """Encodes text, without the tokens that the tokenizer would add around it.
-
-        Raises:
-            DataError: The text is not valid Unicode.
-        """
+        """Encodes text, without the tokens that the tokenizer would add around it."""
         try:
             return self._backend.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,14 +14,14 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from incatalog.data.conversations import Role
-from incatalog.dialogue.guard import GuardedTokenizer
+from incatalog.dialogue.guard import GuardedTokenizer, Mark
 from incatalog.dialogue.skeleton import Outline, Skeleton, make_skeleton, takes_system
 from incatalog.errors import CatalogError, DataError, TokenizerError
 from incatalog.items.tokens import EOI, SOI, ItemTokens
 from incatalog.recent import RecentlyUsed
 
-# Skeletons that are kept, of conversations of a few turns and of long ones. Users choose the white
-# space around their messages; where there is much of it, there is nothing to be kept.
+# How many skeletons are kept, of conversations of a few turns and of long ones. Users choose the
+# white space around their messages; with much of it, a skeleton would not be used again.
 _SKELETONS_KEPT, _LONG_KEPT = 512, 64
 _FEW_TURNS, _MOST_SPACE = 32, 256
 
@@ -51,15 +52,7 @@ Part = Text | ItemRef | ControlToken
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: Who speaks.
-        parts: What is said, in order; adjacent texts are one text.
-
-    Raises:
-        DataError: The role is unknown.
-    """
+    """One turn of a conversation; adjacent texts in it are one text."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -79,26 +72,20 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """A conversation as a model reads it.
-
-    Attributes:
-        input_ids: Token ids.
-        loss_mask: True at the tokens an assistant writes: the contents of its turns with the
-            tokens that end them, nothing of what the template puts in front.
-        spans: Item spans of all turns, in order.
-    """
+    """A conversation as a model reads it."""
 
     input_ids: Int32[np.ndarray, " length"]
+    # True where an assistant writes: its turns with the tokens that end them, without what the
+    # template puts in front.
     loss_mask: Bool[np.ndarray, " length"]
-    spans: tuple[Span, ...]
+    spans: tuple[Span, ...]  # of all turns, in order
 
 
 class _Content(NamedTuple):
-    """A message's parts as one text with activated tokens, and what those are, in order."""
+    """A message as one text with activated tokens, and these tokens in order."""
 
     text: str
-    specials: list[int]
-    rows: list[int]
+    marks: list[Mark]
 
 
 _Skeletons = RecentlyUsed[tuple[tuple[Outline, ...], bool], Skeleton]
@@ -114,15 +101,7 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, item_tokens: ItemTokens) -> None:
-        """Checks that tokenizer and items fit.
-
-        Args:
-            tokenizer: A fast tokenizer with a chat template, ``<SOI>`` and ``<EOI>``.
-            item_tokens: The catalog's token rows for this very tokenizer.
-
-        Raises:
-            TokenizerError: The tokenizer lacks one of these, or the items are another one's.
-        """
+        """Takes a fast tokenizer with a chat template, and items that were written with it."""
         item_tokens.check_tokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._guard = GuardedTokenizer(tokenizer)
@@ -133,9 +112,8 @@ class Renderer:
                     "load the model with incatalog.model.backbone.load_backbone"
                 )
         self._items = item_tokens
-        self._control_ids = {SOI: item_tokens.soi_token_id, EOI: item_tokens.eoi_token_id}
-        self._control_names = {token: self._guard.name(token) for token in (SOI, EOI)}
-        self._empty_span = self._control_names[SOI] + self._control_names[EOI]
+        self._control = {token: self._guard.name(token) for token in (SOI, EOI)}
+        self._marks = {SOI: Mark(item_tokens.soi_token_id), EOI: Mark(item_tokens.eoi_token_id)}
         self._takes_system = takes_system(tokenizer)
         self._skeletons: _Skeletons = RecentlyUsed(_SKELETONS_KEPT)
         self._long_skeletons: _Skeletons = RecentlyUsed(_LONG_KEPT)
@@ -147,22 +125,11 @@ class Renderer:
         return other
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
-        """Renders whole turns, for training.
-
-        Raises:
-            DataError: There are no messages, the template refuses their order, or a text is not
-                Unicode.
-            CatalogError: An item row is not in the catalog.
-        """
+        """Renders whole turns, for training."""
         return self._render(messages, generation_prompt=False)
 
     def prompt(self, messages: Sequence[Message]) -> Int32[np.ndarray, " length"]:
-        """Renders a conversation up to where the assistant's next turn begins.
-
-        Raises:
-            DataError: As `conversation`, or the last turn is not a user's.
-            CatalogError: An item row is not in the catalog.
-        """
+        """Renders a conversation up to where the assistant's next turn begins."""
         if messages and messages[-1].role != "user":
             raise DataError(
                 f"the last message is from the {messages[-1].role}; expected one from the user"
@@ -179,34 +146,24 @@ class Renderer:
         )
         skeleton = self._skeleton(outlines, generation_prompt=generation_prompt)
 
-        pieces = [skeleton.texts[0]]
-        specials = list(skeleton.specials[0])
-        rows = [-1] * len(specials)
-        offsets = [0]
-        length = len(pieces[0])
+        pieces, marks = [skeleton.texts[0]], list(skeleton.marks[0])
         for slot, fixed, inner in zip(
-            skeleton.slots, skeleton.texts[1:], skeleton.specials[1:], strict=True
+            skeleton.slots, skeleton.texts[1:], skeleton.marks[1:], strict=True
         ):
-            length += len(cores[slot])
-            offsets.append(length)
-            length += len(fixed)
             pieces += (cores[slot], fixed)
-            specials += contents[slot].specials
-            rows += contents[slot].rows
-            specials += inner
-            rows += [-1] * len(inner)
-
+            marks += (*contents[slot].marks, *inner)
         text = "".join(pieces)
         encoding = self._guard.encode(text)
         token_ids = np.array(encoding.ids, dtype=np.int32)
         positions = self._guard.positions(token_ids)
-        if token_ids[positions].tolist() != specials:
+        if token_ids[positions].tolist() != [mark.token for mark in marks]:
             raise TokenizerError(
                 "the tokenizer turned a message's text into a control token; refusing the message "
                 "(its vocabulary spells one of its special tokens in another way)"
             )
-        mask = _assistant_tokens(self._guard, text, encoding, skeleton, offsets)
-        return self._with_items(token_ids, mask, positions, rows)
+        starts = [0, *itertools.accumulate(map(len, pieces))]
+        mask = _assistant_tokens(self._guard, text, encoding, skeleton, starts[::2])
+        return self._with_items(token_ids, mask, positions, marks)
 
     def _placed(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Moves a system message into the first user message where the template has no place."""
@@ -221,8 +178,7 @@ class Renderer:
 
     def _content(self, message: Message) -> _Content:
         pieces: list[str] = []
-        specials: list[int] = []
-        rows: list[int] = []
+        marks: list[Mark] = []
         for part in message.parts:
             match part:
                 case Text(text):
@@ -233,14 +189,12 @@ class Renderer:
                             f"a message refers to item row {row}; "
                             f"expected 0 to {len(self._items) - 1}"
                         )
-                    pieces.append(self._empty_span)
-                    specials += self._control_ids.values()
-                    rows += (row, -1)
+                    pieces += self._control.values()
+                    marks += (self._marks[SOI]._replace(row=row), self._marks[EOI])
                 case ControlToken(token):
-                    pieces.append(self._control_names[token])
-                    specials.append(self._control_ids[token])
-                    rows.append(-1)
-        return _Content("".join(pieces), specials, rows)
+                    pieces.append(self._control[token])
+                    marks.append(self._marks[token])
+        return _Content("".join(pieces), marks)
 
     def _skeleton(self, outlines: tuple[Outline, ...], *, generation_prompt: bool) -> Skeleton:
         def make() -> Skeleton:
@@ -254,30 +208,23 @@ class Renderer:
         return kept.get((outlines, generation_prompt), make)
 
     def _with_items(
-        self, token_ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, rows: list[int]
+        self, token_ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, marks: list[Mark]
     ) -> Rendered:
         """Puts each item's tokens into its empty span."""
-        id_chunks: list[np.ndarray] = []
-        mask_chunks: list[np.ndarray] = []
-        spans: list[Span] = []
-        copied = inserted = 0
-        for position, row in zip(positions.tolist(), rows, strict=True):
-            if row < 0:
-                continue
-            title = self._items.row(row)
-            after = position + 1
-            id_chunks += (token_ids[copied:after], title)
-            mask_chunks += (mask[copied:after], np.full(len(title), mask[position]))
-            start = position + inserted
-            spans.append(Span(start, start + len(title) + 2, row))
-            copied = after
-            inserted += len(title)
-        if not spans:
+        opening = np.array([mark.row is not None for mark in marks], dtype=np.bool_)
+        rows = [mark.row for mark in marks if mark.row is not None]
+        if not rows:
             return Rendered(token_ids, mask, ())
-        id_chunks.append(token_ids[copied:])
-        mask_chunks.append(mask[copied:])
+        opened = positions[opening]
+        names = [self._items.row(row) for row in rows]
+        sizes = np.array([len(name) for name in names])
+        starts = opened + np.cumsum(sizes) - sizes
+        ends = starts + sizes + 2
+        inside = np.repeat(opened + 1, sizes)
         return Rendered(
-            np.concatenate(id_chunks, dtype=np.int32), np.concatenate(mask_chunks), tuple(spans)
+            np.insert(token_ids, inside, np.concatenate(names)),
+            np.insert(mask, inside, np.repeat(mask[opened], sizes)),
+            tuple(map(Span, starts.tolist(), ends.tolist(), rows)),
         )
 
 
@@ -297,12 +244,7 @@ def _assistant_tokens(
 ) -> np.ndarray:
     """Mask of the tokens in the assistant's turns.
 
-    Args:
-        guard: The tokenizer.
-        text: The conversation.
-        encoding: The encoded conversation.
-        skeleton: Its skeleton.
-        offsets: Where each text of the skeleton begins in `text`, in characters.
+    Texts of the skeleton begin at the characters `offsets` of `text`.
     """
     mask = np.zeros(len(encoding), dtype=np.bool_)
     for start, end in skeleton.turns:
@@ -323,7 +265,7 @@ def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, charact
     token = encoding.char_to_token(character)
     wanted = character
     while token is None:
-        # The normaliser dropped the character, or the string ends here.
+        # The normaliser dropped the character, or the text ends here.
         wanted += 1
         if wanted >= len(text):
             return len(encoding)
