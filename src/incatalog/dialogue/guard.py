@@ -24,17 +24,15 @@ class Mark(NamedTuple):
 
 
 class GuardedTokenizer:
-    """A copy of a tokenizer whose protected tokens answer to names nobody can guess.
+    """A copy of a tokenizer whose protected tokens have names that nobody can guess.
 
     Protected are all special tokens, and every other added token that looks like markup: it stands
     in angle, square or curly brackets or in bars, as code tokens, tool and thinking markers do.
-    Merged words and runs of white space that a tokenizer lists among its added tokens stay usable.
 
-    Splitting special tokens at encoding time would not do: it leaves added tokens alone that are
-    not flagged special, and a SentencePiece vocabulary lists ``</s>`` as an ordinary piece, which
-    the model then finds in text. Renaming removes the names from the vocabulary, the merges and
-    the added tokens alike and changes nothing else, so other text keeps exactly its tokens, and a
-    whole conversation can be encoded as one string, as the chat template meant it.
+    To split special tokens when text is encoded would not be enough: that leaves added tokens alone
+    that are not flagged special, and a SentencePiece vocabulary lists ``</s>`` as an ordinary
+    piece. New names in vocabulary, merges and added tokens change nothing else: all other text
+    keeps its tokens, and a whole conversation is encoded as one string, as its template means it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -95,9 +95,8 @@ class Renderer:
     """Renders conversations for one tokenizer and one catalog.
 
     The text of a conversation is encoded in one piece, so its ids are those of
-    ``tokenizer.apply_chat_template`` wherever the messages spell no control token. What the
-    template writes is cached by the roles of the messages. Where a template has no place for a
-    system message, its text goes before the first user message, two line breaks between.
+    ``tokenizer.apply_chat_template`` wherever the messages spell no control token. Where a template
+    has no place for a system message, its text stands before the first user message.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, item_tokens: ItemTokens) -> None:

@@ -21,43 +21,32 @@ _UNFINISHED_CHARACTER = "\ufffd"
 class Recommendation:
     """An item in an answer.
 
-    Attributes:
-        item_id: Its id in the catalog.
-        title: Its title as published.
-        rank: Its place in the answer, from 1.
-        score: Probability the model gave it at its place: in a ranking among all items of the
-            catalog, in a written list among those that were still allowed, by the name it wrote.
+    Its score is the probability the model gave it at its place: in a ranking among all items of the
+    catalog, in a written list among those that were still allowed, by the name it wrote.
     """
 
     item_id: str
-    title: str
-    rank: int
+    title: str  # as published
+    rank: int  # from 1
     score: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the assistant said.
+    """What the assistant said."""
 
-    Attributes:
-        text: The answer with titles in place of item spans.
-        items: The items it recommends, in order.
-        message: The same as a turn of the conversation, to be put before the user's next one.
-        finish_reason: Why it ended: ``eos``, ``length`` or ``no_item_left``.
-    """
-
-    text: str
-    items: tuple[Recommendation, ...]
-    message: Message
+    text: str  # with titles in place of item spans
+    items: tuple[Recommendation, ...]  # in the order of the text
+    message: Message  # the same as a turn, to be put before the user's next one
     finish_reason: FinishReason
 
 
 class Detokenizer:
     """Text of tokens that come one after the other.
 
-    Tokens are decoded with those that precede them: a character may be spread over several tokens,
-    and many tokenizers write a space only between two tokens. The last piece of text and its tokens
-    suffice for that, so a long answer costs no more a token than a short one.
+    Tokens are decoded with those before them: a character may be spread over several tokens, and
+    many tokenizers write a space only between two tokens. For that the last piece of text and its
+    tokens are enough, so a token costs no more in a long answer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -66,12 +55,7 @@ class Detokenizer:
         self._known = 0
 
     def add(self, tokens: Sequence[int], *, wait: bool = True) -> str:
-        """Text that some tokens add.
-
-        Args:
-            tokens: The next tokens.
-            wait: Whether a character that is not complete may wait for the tokens to come.
-        """
+        """Text that the next tokens add; an incomplete character may wait for the rest of it."""
         self._tokens += tokens
         before = self._decode(self._tokens[: self._known])
         text = self._decode(self._tokens)
@@ -127,12 +111,11 @@ class AnswerText:
         if not piece:
             return
         self._text.append(piece)
-        if self._parts and isinstance(self._parts[-1], Text):
-            piece_before = self._parts.pop()
-            assert isinstance(piece_before, Text)
-            self._parts.append(Text(piece_before.text + piece))
-        else:
-            self._parts.append(Text(piece))
+        match self._parts:
+            case [*_, Text(before)]:
+                self._parts[-1] = Text(before + piece)
+            case _:
+                self._parts.append(Text(piece))
         yield piece
 
 

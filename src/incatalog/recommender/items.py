@@ -63,13 +63,7 @@ class ModelItems:
         semantic_ids: SemanticIds | None = None,
         aliases: Aliases | None = None,
     ) -> ModelItems:
-        """Writes the items of a catalog; none is retrieved yet.
-
-        Raises:
-            CatalogError: An alias is the title of an item.
-            SemanticIdError: The model writes codes and none are given.
-            TokenizerError: The tokenizer lacks tokens of the items.
-        """
+        """Writes the items of a catalog; how they are retrieved is added by the recommender."""
         catalog = catalog.with_titles_t(canonical_titles(catalog, tokenizer))
         if item_form == "titles":
             tokens = ItemTokens.from_titles(catalog.titles_t, tokenizer)
@@ -149,14 +143,8 @@ class ModelItems:
     ) -> ExcludedItems:
         """The items an answer may not name.
 
-        Args:
-            exclude: Item ids.
-            categories: Items outside all of these are excluded; none is if empty.
-            history: Item rows of the history.
-            exclude_seen: Whether the history is excluded.
-
-        Raises:
-            CatalogError: An item or category is not in the catalog.
+        These are the given ids, items outside all given categories, items that are disabled, and
+        with `exclude_seen` the item rows of the history.
         """
         rows = set(self.catalog.rows(exclude).tolist())
         if exclude_seen:
@@ -164,7 +152,7 @@ class ModelItems:
         return ExcludedItems.build(self.grounding.trie, rows, base=self.rule(categories))
 
     def rule(self, categories: Sequence[str] = ()) -> ExcludedItems | None:
-        """The items that no answer from these categories may name, whatever else it excludes."""
+        """What every answer from these categories excludes."""
         key = tuple(sorted(set(categories)))
         if not key and not self.disabled:
             return None

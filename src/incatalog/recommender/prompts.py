@@ -55,18 +55,11 @@ class Prompts:
         grounded: bool = True,
         max_history: int | None = None,
     ) -> Request:
-        """The request for a list of ``k`` items, worded as in training.
+        """The request for a list of ``k`` items of the catalog, worded as in training.
 
-        Args:
-            history: Item rows, oldest first.
-            k: Items to recommend; all of the catalog where it has fewer.
-            excluded: Items the answer may not name.
-            grounded: Whether items are held to the catalog and the form of the list is given; if
-                not, the model writes what it likes.
-            max_history: Newest items the prompt shows; None takes what the model was trained with.
-
-        Raises:
-            ConfigError: ``k`` is not positive, or the prompt does not fit the model.
+        The history (oldest item first) is cut to the newest `max_history` items, by default as many
+        as in training. An answer that is not grounded is held neither to the catalog nor to the
+        form of a list.
         """
         k = self._items.most(k)
         longest = self._spec.max_length
@@ -102,11 +95,7 @@ class Prompts:
         *,
         max_history: int | None = None,
     ) -> Slot:
-        """The first place of the list that :meth:`list_request` asks for, to be searched.
-
-        Raises:
-            ConfigError: ``k`` is not positive, or the prompt does not fit the model.
-        """
+        """The first place of the list that `list_request` asks for, to be searched."""
         request = self.list_request(history, k, excluded, max_history=max_history)
         assert request.scaffold is not None
         return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded)
@@ -124,25 +113,11 @@ class Prompts:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Request:
-        """The request for the next turn of a conversation.
+        """The request for the next turn of a conversation, whose last message is the user's.
 
-        Args:
-            messages: The conversation; its last message is the user's.
-            history: Item rows of the user's history, oldest first. The newest of them follow the
-                last message, in the words the model was trained with.
-            k: Answer with a list of this many items, all of the catalog where it has fewer; None
-                lets the model write as it likes.
-            items: Whether the answer may name items at all.
-            excluded: Items the answer may not name.
-            max_new_tokens: Tokens of the answer at most.
-            temperature: Divides the scores before sampling; 0 decodes greedily.
-            top_p: Sample from the smallest set of tokens with this probability.
-            seed: Seed of the samples.
-
-        Raises:
-            ContextLengthError: The prompt does not fit the model.
-            ConfigError: A number cannot work.
-            DataError: A message is malformed, or the last one is not the user's.
+        The newest items of the history (oldest first) follow the last message, in the words the
+        model was trained with. With `k` the answer is a list, without the model writes as it likes,
+        and with `items` false it writes text alone. The rest is as in `Request`.
         """
         k = None if k is None else self._items.most(k)
         turns = [_as_message(message) for message in messages]
@@ -175,7 +150,7 @@ class Prompts:
         )
 
     def messages(self, history: Sequence[int], k: int) -> tuple[Message, ...]:
-        """What a user with this history says who asks for ``k`` items."""
+        """What a user says to get ``k`` items after a history."""
         return recommend_messages(
             wording_named(self._spec.wording),
             history,
@@ -205,7 +180,7 @@ class Prompts:
     def _with_history(
         self, message: Message, history: Sequence[int], k: int | None
     ) -> list[Message]:
-        """A user's message, and behind it what the model was trained to be asked."""
+        """A user's message, followed by the request that the model was trained to answer."""
         shown = list(history)[-self._spec.max_history :]
         asked = self.messages(shown, k or self._spec.list_length)
         said = [part for part in message.parts if not isinstance(part, Text) or part.text.strip()]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +35,17 @@ from incatalog.recommender.prompts import ChatMessage, Prompts
 class Recommender:
     """A model that recommends items of one catalog.
 
-    Several threads may use it, and all others of the same model: they take turns with the model,
-    pass by pass. A stream that is not read on waits and holds up no one. Who uses the model itself
-    meanwhile, as by ``model.generate``, has to hold ``engine.model.lock``.
+    Several threads may use one or several recommenders of the same model: they take turns with the
+    model, pass by pass. A stream that nobody reads waits, and blocks no other. Code that uses the
+    model itself at the same time, such as ``model.generate``, has to hold ``engine.model.lock``.
 
     Args:
         backbone: Model and tokenizer.
-        spec: How the model was trained, which is how it has to be asked.
+        spec: How the model was trained, and therefore has to be asked.
         catalog: The items.
         semantic_ids: Codes of the items, for a model that writes codes.
         aliases: Spellings of the items besides their titles, for a model that writes those too.
-            What is said of an item, in answers and in further prompts, is its title.
+            Answers and later prompts still show titles.
         packed: The same model as the engine feeds it, where there is one already.
 
     Attributes:
@@ -79,7 +80,7 @@ class Recommender:
 
     @classmethod
     def from_items(cls, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> Recommender:
-        """The same of items that the model has written already."""
+        """A recommender of items that were written for the model before."""
         made = cls.__new__(cls)
         made._set_up(backbone, spec, items)
         return made
@@ -117,12 +118,13 @@ class Recommender:
         self.renderer = prompts.renderer
         self.list_request, self.slot = prompts.list_request, prompts.slot
         self.chat_request = prompts.chat_request
-        self._beam: ItemBeam | ItemRanking | None = None
 
     def _with_items(self, items: ModelItems) -> Recommender:
         if items is self.items:
             return self
         changed = copy.copy(self)
+        if items.grounding is not self.grounding:
+            changed.__dict__.pop("beam", None)
         changed._take(items, self.prompts.with_items(items))
         return changed
 
@@ -191,21 +193,14 @@ class Recommender:
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
         return Recommender(backbone, self.spec, catalog, semantic_ids, packed=self.engine.model)
 
-    @property
+    @cached_property
     def beam(self) -> ItemBeam | ItemRanking:
         """Ranks the items of one place in a text."""
-        if self._beam is None:
-            trie, retriever = self.grounding.trie, self.grounding.retriever
-            if retriever is not None:
-                self._beam = ItemRanking(self.engine.model, trie, retriever)
-            else:
-                self._beam = ItemBeam(
-                    self.engine.model,
-                    trie,
-                    soi_token_id=self.backbone.soi_token_id,
-                    eoi_token_id=self.backbone.eoi_token_id,
-                )
-        return self._beam
+        model, trie, retriever = self.engine.model, self.grounding.trie, self.grounding.retriever
+        if retriever is not None:
+            return ItemRanking(model, trie, retriever)
+        soi, eoi = self.backbone.soi_token_id, self.backbone.eoi_token_id
+        return ItemBeam(model, trie, soi_token_id=soi, eoi_token_id=eoi)
 
     def with_changes(
         self,
@@ -308,11 +303,10 @@ class Recommender:
         k = self.items.most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
+        asked = list(zip(rows, excluded, strict=True))
         found: list[list[Recommendation]] = []
-        for start in range(0, len(rows), batch_size):
-            batch = zip(
-                rows[start : start + batch_size], excluded[start : start + batch_size], strict=True
-            )
+        for start in range(0, len(asked), batch_size):
+            batch = asked[start : start + batch_size]
             if decode == "beam":
                 slots = [self.slot(history, k, without) for history, without in batch]
                 found += map(self.ranking, self.beam.top_items(slots, k))
