@@ -82,10 +82,11 @@ class Rendered:
 
 
 class _Content(NamedTuple):
-    """A message as one text with activated tokens, and these tokens in order."""
+    """A message with activated tokens, these tokens in order, and what a template may see of it."""
 
-    text: str
+    core: str
     marks: list[Mark]
+    outline: Outline
 
 
 _Skeletons = RecentlyUsed[tuple[tuple[Outline, ...], bool], Skeleton]
@@ -138,18 +139,13 @@ class Renderer:
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
         messages = self._placed(messages)
         contents = [self._content(message) for message in messages]
-        cores = [content.text.strip() for content in contents]
-        outlines = tuple(
-            _outline(message.role, content.text, core)
-            for message, content, core in zip(messages, contents, cores, strict=True)
-        )
+        outlines = tuple(content.outline for content in contents)
         skeleton = self._skeleton(outlines, generation_prompt=generation_prompt)
-
         pieces, marks = [skeleton.texts[0]], list(skeleton.marks[0])
         for slot, fixed, inner in zip(
             skeleton.slots, skeleton.texts[1:], skeleton.marks[1:], strict=True
         ):
-            pieces += (cores[slot], fixed)
+            pieces += (contents[slot].core, fixed)
             marks += (*contents[slot].marks, *inner)
         text = "".join(pieces)
         encoding = self._guard.encode(text)
@@ -160,8 +156,12 @@ class Renderer:
                 "the tokenizer turned a message's text into a control token; refusing the message "
                 "(its vocabulary spells one of its special tokens in another way)"
             )
-        starts = [0, *itertools.accumulate(map(len, pieces))]
-        mask = _assistant_tokens(self._guard, text, encoding, skeleton, starts[::2])
+        starts = [0, *itertools.accumulate(map(len, pieces))][::2]
+        mask = np.zeros(len(token_ids), dtype=np.bool_)
+        for turn in skeleton.turns:
+            characters = (starts[place.text] + place.offset for place in turn)
+            start, end = (_first_token(self._guard, text, encoding, one) for one in characters)
+            mask[start:end] = True
         return self._with_items(token_ids, mask, positions, marks)
 
     def _placed(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -193,7 +193,11 @@ class Renderer:
                 case ControlToken(token):
                     pieces.append(self._control[token])
                     marks.append(self._marks[token])
-        return _Content("".join(pieces), marks)
+        text = "".join(pieces)
+        core = text.strip()
+        leading = text[: len(text) - len(text.lstrip())]
+        trailing = text[len(leading) + len(core) :]
+        return _Content(core, marks, Outline(message.role, leading, trailing))
 
     def _skeleton(self, outlines: tuple[Outline, ...], *, generation_prompt: bool) -> Skeleton:
         def make() -> Skeleton:
@@ -220,39 +224,13 @@ class Renderer:
         starts = opened + np.cumsum(sizes) - sizes
         ends = starts + sizes + 2
         inside = np.repeat(opened + 1, sizes)
-        return Rendered(
-            np.insert(token_ids, inside, np.concatenate(names)),
-            np.insert(mask, inside, np.repeat(mask[opened], sizes)),
-            tuple(map(Span, starts.tolist(), ends.tolist(), rows)),
-        )
-
-
-def _outline(role: Role, text: str, core: str) -> Outline:
-    if len(core) == len(text):
-        return Outline(role)
-    leading = text[: len(text) - len(text.lstrip())]
-    return Outline(role, leading, text[len(leading) + len(core) :])
-
-
-def _assistant_tokens(
-    guard: GuardedTokenizer,
-    text: str,
-    encoding: Encoding,
-    skeleton: Skeleton,
-    offsets: Sequence[int],
-) -> np.ndarray:
-    """Mask of the tokens in the assistant's turns.
-
-    Texts of the skeleton begin at the characters `offsets` of `text`.
-    """
-    mask = np.zeros(len(encoding), dtype=np.bool_)
-    for start, end in skeleton.turns:
-        first, after = (
-            _first_token(guard, text, encoding, offsets[place.text] + place.offset)
-            for place in (start, end)
-        )
-        mask[first:after] = True
-    return mask
+        named = np.zeros(len(token_ids) + len(inside), dtype=np.bool_)
+        named[inside + np.arange(len(inside))] = True
+        ids, trained = np.empty_like(named, dtype=np.int32), np.empty_like(named)
+        ids[named], ids[~named] = np.concatenate(names), token_ids
+        trained[named], trained[~named] = np.repeat(mask[opened], sizes), mask
+        spans = map(Span, starts.tolist(), ends.tolist(), rows)
+        return Rendered(ids, trained, tuple(spans))
 
 
 def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, character: int) -> int:

@@ -94,19 +94,22 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
             "or set tokenizer.chat_template"
         )
     exchange = [Outline("user"), Outline("assistant"), Outline("user")]
+
+    def written(outlines: Sequence[Outline]) -> list[str]:
+        return sorted(_SLOT.findall(_render(tokenizer, outlines, generation_prompt=True)))
+
     try:
-        rendered = _render(tokenizer, exchange, generation_prompt=True)
+        plain = written(exchange)
     except TemplateError as error:
         raise TokenizerError(f"unusable chat template: {error}") from error
-    if sorted(_SLOT.findall(rendered)) != ["0", "1", "2"]:
+    if plain != ["0", "1", "2"]:
         raise TokenizerError(
             "unusable chat template: it drops or repeats messages of a plain exchange"
         )
     try:
-        rendered = _render(tokenizer, [Outline("system"), *exchange], generation_prompt=True)
+        return written([Outline("system"), *exchange]) == ["0", "1", "2", "3"]
     except TemplateError:
         return False
-    return sorted(_SLOT.findall(rendered)) == ["0", "1", "2", "3"]
 
 
 def _render(

@@ -33,10 +33,6 @@ from incatalog.recent import RecentlyUsed
 _RULES_KEPT = 16
 
 
-def _no_rules() -> RecentlyUsed[tuple[str, ...], ExcludedItems]:
-    return RecentlyUsed(_RULES_KEPT)
-
-
 @dataclass(frozen=True, eq=False)
 class ModelItems:
     """The items of a catalog as one model writes them; a change makes another value."""
@@ -51,7 +47,7 @@ class ModelItems:
     disabled: frozenset[int] = frozenset()  # rows that are never recommended
     # A copy with other items or categories starts without rules.
     _rules: RecentlyUsed[tuple[str, ...], ExcludedItems] = field(
-        init=False, repr=False, default_factory=_no_rules
+        init=False, repr=False, default_factory=lambda: RecentlyUsed(_RULES_KEPT)
     )
 
     @classmethod
