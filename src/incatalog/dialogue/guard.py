@@ -87,7 +87,7 @@ class GuardedTokenizer:
         return self._names[self._ids[token]]
 
     def activate(self, text: str) -> str:
-        """Lets the protected tokens in trusted `text`, as a chat template's, be themselves."""
+        """Writes the protected tokens of trusted text, as of a chat template, by their names."""
         return self._pattern.sub(lambda match: self.name(match.group()), text)
 
     def marks(self, text: str) -> tuple[Mark, ...]:

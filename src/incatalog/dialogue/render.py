@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ class Renderer:
         self._long_skeletons: _Skeletons = RecentlyUsed(_LONG_KEPT)
 
     def with_items(self, item_tokens: ItemTokens) -> Renderer:
-        """The same for another catalog, whose tokens are known to be those of the tokenizer."""
+        """The same for other items that were written with this tokenizer."""
         other = copy.copy(self)
         other._items = item_tokens
         return other
@@ -140,7 +141,7 @@ class Renderer:
         messages = self._placed(messages)
         contents = [self._content(message) for message in messages]
         outlines = tuple(content.outline for content in contents)
-        skeleton = self._skeleton(outlines, generation_prompt=generation_prompt)
+        skeleton = self._skeleton(outlines, generation_prompt)
         pieces, marks = [skeleton.texts[0]], list(skeleton.marks[0])
         for slot, fixed, inner in zip(
             skeleton.slots, skeleton.texts[1:], skeleton.marks[1:], strict=True
@@ -199,12 +200,8 @@ class Renderer:
         trailing = text[len(leading) + len(core) :]
         return _Content(core, marks, Outline(message.role, leading, trailing))
 
-    def _skeleton(self, outlines: tuple[Outline, ...], *, generation_prompt: bool) -> Skeleton:
-        def make() -> Skeleton:
-            return make_skeleton(
-                self._tokenizer, self._guard, outlines, generation_prompt=generation_prompt
-            )
-
+    def _skeleton(self, outlines: tuple[Outline, ...], generation_prompt: bool) -> Skeleton:
+        make = partial(make_skeleton, self._tokenizer, self._guard, outlines, generation_prompt)
         if sum(len(one.leading) + len(one.trailing) for one in outlines) > _MOST_SPACE:
             return make()
         kept = self._skeletons if len(outlines) <= _FEW_TURNS else self._long_skeletons
@@ -248,13 +245,14 @@ def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, charact
             return len(encoding)
         token = encoding.char_to_token(wanted)
     if _begins_before(encoding, token, character):
-        # Bytes of several unknown letters are all said to cover all of them, so ask again.
+        # Each byte of several unknown letters is said to cover all of them, so count what comes
+        # before.
         before = guard.encode(text[:character]).ids
         if encoding.ids[: len(before)] == before:
             return len(before)
     while token < len(encoding) and _begins_before(encoding, token, character):
         token += 1
-    # A prefix space that the tokenizer makes up is a token of no characters.
+    # A space that the tokenizer puts before a text is a token without characters.
     while token > 0 and not _begins_before(encoding, token - 1, character):
         token -= 1
     return token

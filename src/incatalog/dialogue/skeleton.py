@@ -51,7 +51,6 @@ def make_skeleton(
     tokenizer: PreTrainedTokenizerBase,
     guard: GuardedTokenizer,
     outlines: Sequence[Outline],
-    *,
     generation_prompt: bool,
 ) -> Skeleton:
     """Renders the chat template with a slot for each message.
@@ -59,7 +58,7 @@ def make_skeleton(
     White space at the ends of a message stays outside its slot, so that templates that trim
     messages do so. With a generation prompt it ends with what comes before an answer.
     """
-    rendered = _render(tokenizer, outlines, generation_prompt=generation_prompt)
+    rendered = _render(tokenizer, outlines, generation_prompt)
     pieces = _SLOT.split(rendered)
     raw, slots = pieces[::2], [int(slot) for slot in pieces[1::2]]
     if sorted(slots) != list(range(len(outlines))):
@@ -96,7 +95,7 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     exchange = [Outline("user"), Outline("assistant"), Outline("user")]
 
     def written(outlines: Sequence[Outline]) -> list[str]:
-        return sorted(_SLOT.findall(_render(tokenizer, outlines, generation_prompt=True)))
+        return sorted(_SLOT.findall(_render(tokenizer, outlines)))
 
     try:
         plain = written(exchange)
@@ -113,21 +112,15 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], *, generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], generation_prompt: bool = True
 ) -> str:
     messages = [
-        {
-            "role": outline.role,
-            "content": f"{outline.leading}\ue000{index}\ue001{outline.trailing}",
-        }
-        for index, outline in enumerate(outlines)
+        {"role": one.role, "content": f"{one.leading}\ue000{index}\ue001{one.trailing}"}
+        for index, one in enumerate(outlines)
     ]
+    options = {"tokenize": False, "add_generation_prompt": generation_prompt}
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
-            )
-        )
+        return str(tokenizer.apply_chat_template(messages, **options))
     except jinja2.TemplateError as error:
         roles = ", ".join(outline.role for outline in outlines)
         raise TemplateError(f"the chat template refuses the turns ({roles}): {error}") from error
@@ -140,7 +133,7 @@ def _generation_start(
     if not outlines:
         return None
     try:
-        prompt = _render(tokenizer, outlines, generation_prompt=True)
+        prompt = _render(tokenizer, outlines)
     except TemplateError:
         return None
     return len(prompt) if rendered.startswith(prompt) else None

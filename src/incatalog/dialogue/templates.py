@@ -83,10 +83,7 @@ TEST_WORDINGS = (
     Wording(
         "test-select",
         f"{_HISTORY}{_CANDIDATES}{_SELECT} ",
-        (
-            f"{_NEED} ",
-            "Ok, I will do it considering user's preference and candidate items. ",
-        ),
+        (f"{_NEED} ", "Ok, I will do it considering user's preference and candidate items. "),
     ),
     Wording("test-single-turn-mention", f"{_NEED} {_HISTORY}{_ASK}{_MENTION}"),
     Wording(

@@ -137,15 +137,14 @@ class Recommender:
         Args:
             folder: Folder of a trained model.
             device: ``auto``, ``cpu``, ``cuda``, ...
-            frozen: Nothing will change the weights; see
-                :class:`~incatalog.packed.model.PackedModel`.
+            frozen: The weights will not change; see :class:`~incatalog.packed.model.PackedModel`.
             verify: Check the files against the checksums that were recorded when the model was
-                trained; without, huge models load sooner.
+                trained; huge models load sooner without.
 
         Raises:
             ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged.
-            DataError: The catalog is.
+            DataError: The catalog is incomplete or damaged.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
@@ -220,7 +219,7 @@ class Recommender:
             vectors: Vectors of the new items, needed by a model that retrieves.
 
         Raises:
-            CatalogError: A removed item is not there, a new one's id is taken, or none is left.
+            CatalogError: A removed item is not there, a new one's id is taken, or no item is left.
             DataError: A title is empty once cleaned, or the tokenizer cannot spell it.
             SemanticIdError: The model writes codes, and none are given or those of another item.
             TokenizerError: The model has no token for one of the codes.
@@ -239,7 +238,7 @@ class Recommender:
     def with_disabled(self, item_ids: Collection[str]) -> Recommender:
         """The same recommender, where exactly these items of the catalog are never recommended.
 
-        Unlike removed ones they may stand in histories, and come back as they were.
+        Unlike removed items they may stand in histories, and can be recommended again later.
 
         Raises:
             CatalogError: An item is not in the catalog.
@@ -332,7 +331,7 @@ class Recommender:
 
         Args:
             messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
-                ``message`` of an earlier answer, which keeps its items items.
+                ``message`` of an earlier answer, in which items stay items.
             exclude: Item ids never to recommend.
             categories: Recommend from these categories only; all if empty.
             max_new_tokens: Tokens of the answer at most.
@@ -368,8 +367,8 @@ class Recommender:
     ) -> Iterator[str | Recommendation]:
         """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles.
 
-        Between two pieces the recommender may be used for anything else, by any thread. An answer
-        that is not read to its end is given up when the stream is closed or forgotten.
+        Between two pieces the recommender may be used for anything else, by any thread. To give an
+        answer up before its end, close the stream, or keep no reference to it.
         """
         request = self.chat_request(
             messages,
