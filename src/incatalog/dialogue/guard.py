@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.errors import DataError, TokenizerError
 
@@ -35,15 +35,9 @@ class GuardedTokenizer:
     keeps its tokens, and a whole conversation is encoded as one string, as its template means it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Copies and renames; the tokenizer itself is not changed."""
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise TokenizerError(
-                f"{type(tokenizer).__name__} is not a fast tokenizer; "
-                "expected one with a tokenizer.json, load it with AutoTokenizer"
-            )
-        description = json.loads(backend.to_str())
+        description = json.loads(tokenizer.backend_tokenizer.to_str())
         special = set(tokenizer.all_special_ids)
         protected = {
             token["content"]: int(token["id"])
@@ -51,18 +45,15 @@ class GuardedTokenizer:
             if token["special"] or token["id"] in special or _MARKUP.fullmatch(token["content"])
         }
         secret = secrets.token_hex(16)
-        self._names = {token_id: f"<|{secret}:{token_id}|>" for token_id in protected.values()}
-        renamed = {content: self._names[token_id] for content, token_id in protected.items()}
-        unknown = _rename(description, renamed)
+        self._names = {content: f"<|{secret}:{number}|>" for content, number in protected.items()}
+        unknown = _rename(description, self._names)
         self._backend = Tokenizer.from_str(json.dumps(description))
         for content, token_id in protected.items():
-            if self._backend.token_to_id(renamed[content]) != token_id:
+            if self._backend.token_to_id(self._names[content]) != token_id:
                 raise TokenizerError(
                     f"token {content!r} has id {token_id} but cannot be renamed in place; "
                     "save the tokenizer anew with save_pretrained and load that"
                 )
-
-        self._ids = protected
         self._pattern = re.compile(
             "|".join(re.escape(content) for content in sorted(protected, key=len, reverse=True))
             or r"(?!)"
@@ -78,13 +69,9 @@ class GuardedTokenizer:
         if unknown is not None:
             self._is_protected[unknown] = False
 
-    def protects(self, token: str) -> bool:
-        """Whether `token` is the content of a protected token."""
-        return token in self._ids
-
     def name(self, token: str) -> str:
         """The string that encodes to the protected token `token`."""
-        return self._names[self._ids[token]]
+        return self._names[token]
 
     def activate(self, text: str) -> str:
         """Writes the protected tokens of trusted text, as of a chat template, by their names."""

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Encoding
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.data.conversations import Role
 from incatalog.dialogue.guard import GuardedTokenizer, Mark
@@ -101,17 +101,11 @@ class Renderer:
     has no place for a system message, its text stands before the first user message.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, item_tokens: ItemTokens) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, item_tokens: ItemTokens) -> None:
         """Takes a fast tokenizer with a chat template, and items that were written with it."""
         item_tokens.check_tokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._guard = GuardedTokenizer(tokenizer)
-        for token in (SOI, EOI):
-            if not self._guard.protects(token):
-                raise TokenizerError(
-                    f"the tokenizer lacks the control token {token}; "
-                    "load the model with incatalog.model.backbone.load_backbone"
-                )
         self._items = item_tokens
         self._control = {token: self._guard.name(token) for token in (SOI, EOI)}
         self._marks = {SOI: Mark(item_tokens.soi_token_id), EOI: Mark(item_tokens.eoi_token_id)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jinja2
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.dialogue.guard import GuardedTokenizer, Mark
 from incatalog.errors import DataError, TokenizerError
@@ -48,7 +48,7 @@ class TemplateError(DataError):
 
 
 def make_skeleton(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     guard: GuardedTokenizer,
     outlines: Sequence[Outline],
     generation_prompt: bool,
@@ -85,7 +85,7 @@ def make_skeleton(
     return Skeleton(tuple(texts), marks, tuple(slots), tuple(turns))
 
 
-def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+def takes_system(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the chat template, which has to write a plain exchange, writes system messages."""
     if not tokenizer.chat_template:
         raise TokenizerError(
@@ -112,7 +112,7 @@ def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], generation_prompt: bool = True
+    tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline], generation_prompt: bool = True
 ) -> str:
     messages = [
         {"role": one.role, "content": f"{one.leading}\ue000{index}\ue001{one.trailing}"}
@@ -127,7 +127,7 @@ def _render(
 
 
 def _generation_start(
-    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], rendered: str
+    tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline], rendered: str
 ) -> int | None:
     """Length of the prompt of the next answer, if the conversation continues it."""
     if not outlines:
