@@ -130,9 +130,8 @@ def fit_turns(
 
     The last turn is the assistant's before and after; nothing is left if no exchange fits.
     """
-    for end in range(len(messages), 0, -1):
-        if messages[end - 1].role != "assistant":
-            continue
+    ends = (end for end, one in enumerate(messages, start=1) if one.role == "assistant")
+    for end in reversed(list(ends)):
         if num_tokens(renderer, messages[:end]) <= max_tokens:
             return tuple(messages[:end]), len(messages) - end
     return (), len(messages)

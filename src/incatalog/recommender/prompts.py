@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from incatalog.config import ListForm
@@ -22,6 +23,7 @@ from incatalog.recent import RecentlyUsed
 from incatalog.recommender.items import ModelItems
 
 _log = logging.getLogger(__name__)
+_CUT = "the prompt exceeds the model's %d tokens: the oldest %d of %d history items were left out"
 
 # Users choose how long lists are, so the number of scaffolds that are kept is bounded.
 _SCAFFOLDS_KEPT = 64
@@ -65,24 +67,17 @@ class Prompts:
         longest = self._spec.max_length
         limit = self._spec.max_history if max_history is None else max_history
         shown = [int(row) for row in history][-limit:] if limit else []
-        messages, cut = fit_history(
-            self.renderer, lambda rows: self.messages(rows, k), shown, longest
-        )
+        build = partial(self.messages, k=k)
+        messages, cut = fit_history(self.renderer, build, shown, longest)
         if cut:
-            _log.warning(
-                "the prompt exceeds the model's %d tokens: the oldest %d of %d history items "
-                "were left out",
-                longest,
-                cut,
-                len(shown),
-            )
-        scaffold = self._scaffold(k)
+            _log.warning(_CUT, longest, cut, len(shown))
+        scaffold, room = self._list(k)
         return Request(
             self.renderer.prompt(messages).tolist(),
-            max_new_tokens=self._room(scaffold),
+            max_new_tokens=room,
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
-            scaffold=replace(scaffold, end=()) if grounded else None,
+            scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
         )
@@ -132,9 +127,8 @@ class Prompts:
             )
         scaffold = None
         if k is not None:
-            scaffold = self._scaffold(k)
-            max_new_tokens = min(max_new_tokens, self._room(scaffold))
-            scaffold = replace(scaffold, end=())
+            scaffold, room = self._list(k)
+            max_new_tokens = min(max_new_tokens, room)
         if context is not None:
             max_new_tokens = min(max_new_tokens, context - len(prompt))
         return Request(
@@ -151,15 +145,9 @@ class Prompts:
 
     def messages(self, history: Sequence[int], k: int) -> tuple[Message, ...]:
         """What a user says to get ``k`` items after a history."""
-        return recommend_messages(
-            wording_named(self._spec.wording),
-            history,
-            k,
-            None,
-            self._items.catalog.titles_t,
-            self._spec.history_form,
-            self._spec.list_form,
-        )
+        spec, titles = self._spec, self._items.catalog.titles_t
+        forms = spec.history_form, spec.list_form
+        return recommend_messages(wording_named(spec.wording), history, k, None, titles, *forms)
 
     @property
     def context_length(self) -> int | None:
@@ -192,10 +180,11 @@ class Prompts:
     def _scaffold(self, k: int) -> Scaffold:
         return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
 
-    def _room(self, scaffold: Scaffold) -> int:
-        """Tokens that a list takes at most."""
+    def _list(self, k: int) -> tuple[Scaffold, int]:
+        """The scaffold of a list without its end, and the tokens that the list takes at most."""
+        scaffold = self._scaffold(k)
         around = sum(map(len, scaffold.before_item)) + len(scaffold.end)
-        return around + len(scaffold.before_item) * self._items.longest_span
+        return replace(scaffold, end=()), around + k * self._items.longest_span
 
 
 def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
