@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1] / "src" / "incatalog"
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGE = _ROOT / "src" / "incatalog"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 _MOST_LINES = 400
 # Their folder says it all.
@@ -78,3 +81,31 @@ def test_names_come_from_where_they_are_defined() -> None:
         if alias.name in imported_by[node.module]
     ]
     assert wrong == []
+
+
+def test_the_page_of_the_architecture_is_true() -> None:
+    page = (_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {path.name for path in _PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"(?m)^\*\*`(\w+)`\*\*", page)) == folders
+    named = set(re.findall(r"`(\w+(?:/\w+)*\.py)`", page))
+    missing = {
+        name
+        for name in named
+        if not any(
+            (place / name).exists() for place in (_PACKAGE, *map(_PACKAGE.joinpath, folders))
+        )
+    }
+    assert missing == set()
+
+
+def test_the_picture_of_the_floors_is_that_of_the_code() -> None:
+    drawn = runpy.run_path(str(_ROOT / "docs" / "architecture.py"))["draw"]()
+    picture = _ROOT / "docs" / "images" / "architecture.svg"
+    assert picture.read_text(encoding="utf-8") == drawn, "run python docs/architecture.py"
+
+
+def test_the_floors_are_those_of_the_folders() -> None:
+    floors = runpy.run_path(str(_ROOT / "docs" / "architecture.py"))["floors"]()
+    listed = {name for floor in floors for name in floor}
+    folders = {path.name for path in _PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders <= listed
