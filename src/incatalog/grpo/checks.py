@@ -13,12 +13,7 @@ from incatalog.teacher_service.client import is_url
 
 
 def check_config(settings: GrpoSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-        BackboneError: `--model` is no trained model.
-    """
+    """Checks what can be checked without loading anything."""
     known = ", ".join(REWARDS)
     unknown = [name for name in settings.reward if name not in REWARDS]
     weights = settings.reward_weights
@@ -58,11 +53,7 @@ def check_config(settings: GrpoSettings) -> None:
 
 
 def check_groups(settings: GrpoSettings, processes: int) -> None:
-    """Checks that the answers of a step make whole groups.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
+    """Checks that the answers of a step make whole groups."""
     answers = settings.batch_size * settings.gradient_accumulation * processes
     if answers % settings.num_generations:
         raise ConfigError(

@@ -29,25 +29,7 @@ Validation = Callable[[], Mapping[str, float]]
 
 
 class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
-    """GRPO (arXiv 2402.03300) on the choices among items.
-
-    Args:
-        model: The policy, the very model that the sampler asks; possibly wrapped by peft.
-        args: Settings of TRL, with `beta` 0: the divergence is weighted by the next argument.
-        beta: Weight of the divergence from the model as it starts.
-        reference: A copy of the model as it starts, for `beta` above 0; None for a model with an
-            adapter, which is switched off instead.
-        questions: The prompts of the whole training, in order.
-        sampler: Answers them.
-        rewards: What answers are rewarded for, by name; weights are in `args`.
-        wanted: Items an answer is asked for.
-        head: Scores the items where they are retrieved.
-        validation: Scores the policy on held-out items; None for no validation.
-        compared: Log :data:`~incatalog.grpo.policy.GAP`; of no meaning where the sampler's
-            log-probabilities are not the policy's, as those of beams with exclusions.
-        seed: Seed of the answers.
-        options: The other options of TRL's trainer.
-    """
+    """GRPO (arXiv 2402.03300) on the choices among items."""
 
     def __init__(
         self,

@@ -36,20 +36,12 @@ _MOST_LOGITS = 1 << 25
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided in one answer.
+    """What was decided in one answer."""
 
-    Attributes:
-        place: Index in the answer of each token that was decided on; where items are retrieved, of
-            the token that opens the span.
-        offsets: Where each decision's options start; one more entry marks the end.
-        option: Tokens that were allowed, ascending; where items are retrieved, item rows.
-        chosen: Index of the choice among the decision's own options.
-    """
-
-    place: Int64[np.ndarray, " decisions"]
-    offsets: Int64[np.ndarray, " decisions+1"]
-    option: Int64[np.ndarray, " options"]
-    chosen: Int64[np.ndarray, " decisions"]
+    place: Int64[np.ndarray, " decisions"]  # Index in the answer; of <SOI> for a retrieved item
+    offsets: Int64[np.ndarray, " decisions+1"]  # Where the options of each decision start
+    option: Int64[np.ndarray, " options"]  # Allowed tokens (or item rows), ascending
+    chosen: Int64[np.ndarray, " decisions"]  # Index of the choice among the decision's own options
 
     def __len__(self) -> int:
         return len(self.place)
@@ -65,20 +57,7 @@ def read_choices(
     excluded: ExcludedItems | None = None,
     retrieves: bool = False,
 ) -> Choices:
-    """Reads an answer again and notes what could have stood in it instead.
-
-    Args:
-        trie: The items.
-        token_ids: The answer, of whole item spans; what stands around them counts as given.
-        items: Item rows of its spans.
-        soi_token_id: Opens a span.
-        eoi_token_id: Closes it.
-        excluded: Items the answer could not name.
-        retrieves: Items were chosen whole, by a retrieval head.
-
-    Raises:
-        TrieError: The answer is not one that the engine could have given.
-    """
+    """Reads an answer again and notes what could have stood in it instead."""
     constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
     places: list[int] = []
     options: list[np.ndarray] = []
@@ -116,35 +95,19 @@ def read_choices(
 
 @dataclass(frozen=True)
 class ChoiceBatch:
-    """The choices of several answers, laid out for one matrix product.
+    """The choices of several answers, laid out for one matrix product."""
 
-    Attributes:
-        state: Index of each decision's state in the flattened batch.
-        answer: Which answer a decision belongs to.
-        place: Index in the answer of the token decided on.
-        column: All options of the batch, each once, ascending: tokens, or item rows.
-        option_decision: For each pair of a decision and an option of it, the decision.
-        option_column: And the option's index in ``column``.
-        chosen: Index in ``column`` of each decision's choice.
-    """
-
-    state: Int64[Tensor, " decisions"]
-    answer: Int64[Tensor, " decisions"]
-    place: Int64[Tensor, " decisions"]
-    column: Int64[Tensor, " columns"]
-    option_decision: Int64[Tensor, " options"]
-    option_column: Int64[Tensor, " options"]
-    chosen: Int64[Tensor, " decisions"]
+    state: Int64[Tensor, " decisions"]  # Index of each decision's state in the flattened batch
+    answer: Int64[Tensor, " decisions"]  # Which answer a decision belongs to
+    place: Int64[Tensor, " decisions"]  # Index in the answer of the token decided on
+    column: Int64[Tensor, " columns"]  # All options, each once, ascending
+    option_decision: Int64[Tensor, " options"]  # The decision of each pair with an option
+    option_column: Int64[Tensor, " options"]  # And the option's index in ``column``
+    chosen: Int64[Tensor, " decisions"]  # Index in ``column`` of each decision's choice
 
     @classmethod
     def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
-        """Lays out choices.
-
-        Args:
-            choices: The choices of each answer.
-            starts: Index of each answer's first token in its row of the batch.
-            length: Tokens of a row.
-        """
+        """Lays out choices."""
         counts = [len(one) for one in choices]
         answer = np.repeat(np.arange(len(choices)), counts)
         place = np.concatenate([one.place for one in choices])
@@ -181,16 +144,7 @@ def choice_logprobs(
     head: RetrievalHead | None = None,
     temperature: float = 1.0,
 ) -> tuple[Float[Tensor, " decisions"], Float[Tensor, " decisions"]]:
-    """Log-probability of each choice among its options, and the entropy over them, in nats.
-
-    Args:
-        hidden: States before the output layer.
-        choices: What was decided.
-        weight: Rows of the output layer.
-        bias: Bias of the output layer.
-        head: Scores the items where they are retrieved; the output layer is not asked then.
-        temperature: Divides the scores.
-    """
+    """Log-probability of each choice among its options, and the entropy over them, in nats."""
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, choices.state)
     if not len(states):
         # Still hangs on the model, so that a batch without any choice has a gradient, of zero.
@@ -222,11 +176,6 @@ def policy_forward(
     """Makes a causal language model's forward pass return what :func:`choice_logprobs` does.
 
     Inside the forward pass, because wrappers for several processes arrange for gradients there.
-
-    Args:
-        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
-        head: Scores the items where they are retrieved; it is not trained.
-        temperature: Divides the scores.
     """
 
     def forward(

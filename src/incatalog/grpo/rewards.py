@@ -53,15 +53,6 @@ def ranking(
     ``1 / log2(r + 1)``, divided by the sum of that over as many places as the group has answers.
     A right one loses nothing, and neither does anyone in a group in which no answer is right, as
     there is nothing the wrong ones stand in front of. (arXiv 2510.24431, ranking-aware reward.)
-
-    Args:
-        items: Item rows of each answer.
-        relevant: Rows that are right for each answer's prompt.
-        logprobs: Log-probability of each answer under the model.
-        group: Answers to one prompt.
-
-    Raises:
-        ConfigError: The answers do not make whole groups.
     """
     if group < 1 or len(items) % group:
         raise ConfigError(f"group: {len(items)} answers do not make groups of {group}")
@@ -85,11 +76,7 @@ def ranking(
 
 
 def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
-    """Mean of ``1 / log2(rank + 1)`` over the items of an answer.
-
-    Args:
-        ranks: Rank the teacher gives each item, 1 for its best; -1 for one it filters out.
-    """
+    """Mean of ``1 / log2(rank + 1)`` over the items of an answer."""
     return [
         sum(_discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
         for answer in ranks
@@ -100,10 +87,6 @@ def diversity(items: Answers, categories: Sequence[Collection[str]]) -> list[flo
     """Mean over the pairs of an answer's items of 1 - overlap / union of their categories.
 
     0 for an answer of one item. Two items without category are alike.
-
-    Args:
-        items: Item rows of each answer.
-        categories: Names of the categories of each item row.
     """
     return [
         float(np.mean([_distance(categories[a], categories[b]) for a, b in pairs]))
@@ -120,35 +103,20 @@ def well_formed(items: Answers, wanted: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Answers to be rewarded, those of a group side by side.
+    """Answers to be rewarded, those of a group side by side."""
 
-    Attributes:
-        items: Item rows of each answer.
-        logprobs: Log-probability of each answer under the model that gave it.
-        relevant: Rows that are right for each answer's prompt.
-        histories: Item rows before them, oldest first.
-        group: Answers to one prompt.
-        wanted: Items an answer was asked for.
-    """
-
-    items: Answers
-    logprobs: Sequence[float]
-    relevant: RowSets
-    histories: Answers
-    group: int
-    wanted: int
+    items: Answers  # Item rows of each answer
+    logprobs: Sequence[float]  # Log-probability of each answer under the model that gave it
+    relevant: RowSets  # Rows that are right for each answer's prompt
+    histories: Answers  # Item rows before them, oldest first
+    group: int  # Answers to one prompt
+    wanted: int  # Items an answer was asked for
 
 
 def reward_functions(
     names: Sequence[str], catalog: Catalog, teacher: Teacher | None
 ) -> Mapping[str, Callable[[Batch], list[float]]]:
-    """The rewards of some names, bound to what they are measured by.
-
-    Args:
-        names: Some of :data:`REWARDS`.
-        catalog: Where the categories of items are.
-        teacher: Whose ranking counts; needed by ``teacher`` alone.
-    """
+    """The rewards of some names, bound to what they are measured by."""
     categories = [item.categories for item in catalog.items]
 
     def by_teacher(batch: Batch) -> list[float]:

@@ -25,22 +25,13 @@ _ANSWERS = 1
 
 @dataclass(frozen=True)
 class Rollout:
-    """An answer of the policy.
+    """An answer of the policy."""
 
-    Attributes:
-        prompt_ids: Tokens of the prompt.
-        token_ids: Tokens of the answer.
-        items: Item rows it names.
-        logprob: Its log-probability at temperature 1, as the engine computed it; that of a beam is
-            its share of all items, excluded ones included.
-        choices: What was decided in it.
-    """
-
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    items: tuple[int, ...]
-    logprob: float
-    choices: Choices
+    prompt_ids: tuple[int, ...]  # Tokens of the prompt
+    token_ids: tuple[int, ...]  # Tokens of the answer
+    items: tuple[int, ...]  # Item rows it names
+    logprob: float  # At temperature 1; that of a beam is its share of all items
+    choices: Choices  # What was decided in it
 
 
 class Sampler(Protocol):
@@ -65,16 +56,6 @@ def make_questions(
 
     Users come in turn, each pass in a new order; the target is uniform over all but a user's first
     training item.
-
-    Args:
-        split: Histories and what of them is held out.
-        count: Prompts to draw.
-        next_items: Items behind the history that count as right; fewer at the end of a history.
-        new_only: Leave out targets that are in the history before them already.
-        seed: Seed of the draws.
-
-    Raises:
-        DataError: No user has a target.
     """
     targets = [_targets(split.train(user).tolist(), new_only) for user in range(len(split))]
     users = np.array([user for user, places in enumerate(targets) if places], dtype=np.int64)
@@ -119,16 +100,7 @@ class EngineSampler:
         exclude_seen: bool,
         num_generations: int,
     ) -> None:
-        """Takes the policy and how to ask it.
-
-        Args:
-            recommender: The policy; its model is the one that is trained.
-            list_length: Items an answer names.
-            rollout: ``sample``, or ``beam`` for answers of one item that are all different.
-            temperature: Divides the scores before sampling.
-            exclude_seen: Whether items of the history cannot be named.
-            num_generations: Answers to a prompt.
-        """
+        """Takes the policy and how to ask it."""
         self._recommender = recommender
         self._list_length = list_length
         self._rollout = rollout
@@ -139,12 +111,7 @@ class EngineSampler:
     def __call__(
         self, questions: Sequence[Question], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
-        """Answers each question once; see :class:`Sampler`.
-
-        Raises:
-            NoItemLeftError: The exclusions leave a question fewer items than an answer names, or
-                than different answers are wanted.
-        """
+        """Answers each question once; see :class:`Sampler`."""
         requests: dict[Question, Request] = {}
         for question in questions:
             if question not in requests:

@@ -34,32 +34,18 @@ from incatalog.model.vocabulary import (
 
 @dataclass(frozen=True)
 class Backbone:
-    """A causal language model and a tokenizer that knows the control tokens.
+    """A causal language model and a tokenizer that knows the control tokens."""
 
-    Attributes:
-        model: The transformers model, wrapped by peft after `add_lora`.
-        tokenizer: A fast tokenizer with a chat template.
-        soi_token_id: Token that opens an item span.
-        eoi_token_id: Token that closes it.
-        code_token_ids: Tokens of the codes of semantic IDs, level by level; none for titles.
-        head: Finds items by the model's hidden states, where they are retrieved.
-    """
-
-    model: Any
-    tokenizer: PreTrainedTokenizerFast
-    soi_token_id: int
-    eoi_token_id: int
-    code_token_ids: tuple[int, ...] = ()
-    head: RetrievalHead | None = None
+    model: Any  # The transformers model, wrapped by peft after `add_lora`
+    tokenizer: PreTrainedTokenizerFast  # A fast tokenizer with a chat template
+    soi_token_id: int  # Token that opens an item span
+    eoi_token_id: int  # Token that closes it
+    code_token_ids: tuple[int, ...] = ()  # Of semantic IDs, level by level; none for titles
+    head: RetrievalHead | None = None  # Finds items by hidden states
 
 
 def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
-    """Creates an untrained Llama with a byte-level BPE trained on `texts`.
-
-    Args:
-        texts: What the model will read and write: titles, prompts, conversations.
-        sizes: Sizes and seed. Same texts and sizes give the same bits.
-    """
+    """Creates an untrained Llama with a byte-level BPE trained on `texts`."""
     sizes = sizes or TinyConfig()
     tokenizer = train_tokenizer(texts, sizes.vocab_size)
     return _with_control_tokens(create_tiny_model(tokenizer, sizes), tokenizer)
@@ -74,23 +60,7 @@ def load_backbone(
     device: str = "auto",
     verify: bool = True,
 ) -> Backbone:
-    """Loads a chat model and adds the control tokens it lacks.
-
-    Args:
-        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
-        attention: Attention implementation of transformers.
-        quantization: `none`, `8bit` or `4bit` (bitsandbytes, CUDA only).
-        dtype: Type of the weights; None for float32, the type to train in.
-        device: `auto`, `cpu`, `cuda`, ...
-        verify: Check the files of a folder of incatalog against their checksums.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer, or
-            an output layer whose scores are transformed afterwards.
-        ConfigError: The device or the quantization is not available.
-        MissingExtraError: An optional dependency is not installed.
-    """
+    """Loads a chat model and adds the control tokens it lacks."""
     target = resolve_device(device)
     if verify and Path(source_of(name_or_path)).is_dir():
         verify_checksums(source_of(name_or_path))
@@ -105,16 +75,7 @@ def load_backbone(
 
 
 def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) -> Backbone:
-    """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained.
-
-    Args:
-        backbone: Its model and tokenizer are modified in place.
-        sizes: Number of codes at each level.
-        spread: How far their rows start from the mean of the old ones, in standard deviations.
-
-    Raises:
-        TokenizerError: One of them is in the vocabulary already.
-    """
+    """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained."""
     new = add_code_tokens(backbone.model, backbone.tokenizer, sizes, spread)
     return dataclasses.replace(backbone, code_token_ids=new)
 

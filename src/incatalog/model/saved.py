@@ -40,11 +40,7 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_writable(backbone: Backbone) -> None:
-    """Writes what a training will write at its end, but for the weights of the model itself.
-
-    Raises:
-        BackboneError: It could not be written then, and the training would be lost.
-    """
+    """Writes what a training will write at its end, but for the weights of the model itself."""
     with (
         TemporaryDirectory(prefix="incatalog-") as folder,
         _saving(Path(folder), "after the training"),
@@ -105,24 +101,7 @@ def load_model(
     merge_adapter: bool = True,
     verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
-    """Loads what `save_model` wrote, an adapter on top of its base included.
-
-    Args:
-        folder: Folder of a model or adapter.
-        device: `auto`, `cpu`, `cuda`, ...
-        attention: Attention implementation of transformers.
-        dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
-        merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
-        verify: Check all files against the checksums that were recorded when it was trained.
-
-    Returns:
-        The backbone in evaluation mode, and how it was trained.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        BackboneError: The folder is incomplete or damaged.
-        TokenizerError: The tokenizer is not the one the model was saved with.
-    """
+    """Loads what `save_model` wrote, an adapter on top of its base included."""
     folder = Path(folder)
     if verify:
         verify_checksums(folder)
@@ -219,12 +198,7 @@ def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
 
 
 def save_backbone(folder: str | Path, backbone: Backbone) -> None:
-    """Writes model (or adapter) and tokenizer in Hugging Face's format.
-
-    Raises:
-        BackboneError: The model cannot be saved in this form (quantized weights, for example).
-        StorageError: There is no room for it, or no permission.
-    """
+    """Writes model (or adapter) and tokenizer in Hugging Face's format."""
     folder = Path(folder)
     with _saving(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,18 +34,6 @@ def add_special_tokens(
 
     Ids that the vocabulary leaves unused are named first: the tokenizer counts its tokens to find
     an id for a new one, and would give it that of a word.
-
-    Args:
-        model: A causal language model; its layers grow in place where they have no spare rows.
-        tokenizer: Its tokenizer, which has none of the tokens; modified in place.
-        names: The new tokens.
-        spread: See :data:`SPREAD`.
-
-    Returns:
-        Their ids.
-
-    Raises:
-        TokenizerError: One of them would share its id with another token.
     """
     _name_unused_ids(tokenizer)
     tokenizer.add_tokens(list(names), special_tokens=True)
@@ -63,20 +51,7 @@ def add_code_tokens(
     sizes: Sequence[int],
     spread: float = SPREAD,
 ) -> tuple[int, ...]:
-    """Adds the code tokens of semantic IDs, ``<a_0>`` first.
-
-    Args:
-        model: A causal language model.
-        tokenizer: Its tokenizer.
-        sizes: Number of codes at each level.
-        spread: See :data:`SPREAD`.
-
-    Returns:
-        Their ids.
-
-    Raises:
-        TokenizerError: One of them is in the vocabulary already.
-    """
+    """Adds the code tokens of semantic IDs, ``<a_0>`` first."""
     names = code_names(sizes)
     known = tokenizer.get_vocab()
     for name in names:
@@ -89,11 +64,7 @@ def add_code_tokens(
 
 
 def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Ids of the code tokens of semantic IDs, level by level.
-
-    Raises:
-        TokenizerError: One of them is no special token of the tokenizer.
-    """
+    """Ids of the code tokens of semantic IDs, level by level."""
     special = special_token_ids(tokenizer)
     names = code_names(sizes)
     for name in names:
@@ -103,11 +74,7 @@ def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> 
 
 
 def check_own_ids(tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> None:
-    """Makes sure that no two tokens share one of these ids.
-
-    Raises:
-        TokenizerError: Names two that do.
-    """
+    """Makes sure that no two tokens share one of these ids."""
     names: dict[int, str] = {}
     wanted = set(ids)
     for name, number in sorted(tokenizer.get_vocab().items()):

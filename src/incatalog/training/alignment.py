@@ -22,19 +22,12 @@ _SEAM = 4
 
 @dataclass(frozen=True)
 class Alignment:
-    """What items are, in text that fits into a sample.
+    """What items are, in text that fits into a sample."""
 
-    Attributes:
-        texts: Title and description of each item row, cut at the end where they did not fit.
-        titles: Title of each item row, as written in prompts.
-        lengths: About the tokens of each sample, by wording and item row.
-        cut: Number of texts that were cut.
-    """
-
-    texts: tuple[str, ...]
-    titles: tuple[str, ...]
-    lengths: Int64[np.ndarray, "wordings items"]
-    cut: int
+    texts: tuple[str, ...]  # Title and description of each item row, cut at the end to fit
+    titles: tuple[str, ...]  # Title of each item row, as written in prompts
+    lengths: Int64[np.ndarray, "wordings items"]  # About the tokens of each sample
+    cut: int  # Number of texts that were cut
 
     @classmethod
     def fit(
@@ -45,18 +38,7 @@ class Alignment:
         tokenizer: PreTrainedTokenizerFast,
         max_length: int,
     ) -> Alignment:
-        """Cuts texts so that no sample exceeds ``max_length`` tokens.
-
-        Args:
-            catalog: The items.
-            titles: Title of each item row, as written in prompts.
-            renderer: Renderer of the model's tokenizer and the catalog.
-            tokenizer: Tokenizer of the model.
-            max_length: Tokens of a sample at most.
-
-        Raises:
-            ConfigError: Not even the title of an item fits.
-        """
+        """Cuts texts so that no sample exceeds ``max_length`` tokens."""
         around = np.array([_tokens(renderer, wording, 0, "") for wording in ALIGNMENT_WORDINGS])
         shown = np.array([wording.shows_text for wording in ALIGNMENT_WORDINGS])
         title_sizes = np.array([len(ends) for ends in _ends(titles, tokenizer)])

@@ -51,11 +51,7 @@ class BestFollowed(TrainerCallback):  # type: ignore[misc]
     """Finds the best checkpoint in a run that was moved; transformers would go on without it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Looks for it where the run lies now.
-
-        Raises:
-            ArtifactError: It is gone.
-        """
+        """Looks for it where the run lies now."""
         del control, kwargs
         if not args.load_best_model_at_end or not state.best_global_step:
             return
@@ -84,15 +80,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_unusable(folder: Path, console: Console) -> None:
-    """Removes checkpoints that a killed run left half-written, and those damaged since.
-
-    Args:
-        folder: Where the checkpoints of a run lie.
-        console: Told of each that is damaged.
-
-    Raises:
-        ArtifactError: All that were complete are damaged; names the file.
-    """
+    """Removes checkpoints that a killed run left half-written, and those damaged since."""
     complete = _complete(folder)
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if path not in complete:

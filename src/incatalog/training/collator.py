@@ -30,15 +30,7 @@ class Collator:
         scope: ScopeType,
         retrieves: bool = False,
     ) -> None:
-        """Takes the prefix tree of the catalog, the ids of two tokens, and what is trained.
-
-        Args:
-            trie: Prefix tree of the catalog.
-            eoi_token_id: Token that closes a span.
-            pad_token_id: Token that fills up samples.
-            scope: Where the softmax of an item span runs over the catalog's continuations only.
-            retrieves: Items are retrieved rather than written, so their tokens carry no loss.
-        """
+        """Takes the prefix tree of the catalog, the ids of two tokens, and what is trained."""
         self._trie = trie
         self._eoi_token_id = eoi_token_id
         self._pad_token_id = pad_token_id
@@ -46,13 +38,7 @@ class Collator:
         self._retrieves = retrieves
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            ``input_ids`` ``[batch, length]``, ``targets``, ``num_labels`` and ``num_spans`` (scalar
-            tensors), and ``cut``, the history items left out; where items are retrieved also
-            ``items``, their targets, which ``num_spans`` counts (0 elsewhere).
-        """
+        """A batch."""
         length = max(len(sample.rendered.input_ids) for sample in samples)
         input_ids = np.full((len(samples), length), self._pad_token_id, dtype=np.int64)
         labelled = np.zeros((len(samples), length), dtype=np.bool_)

@@ -22,14 +22,7 @@ class SftDataset(Dataset[Sample]):
     """
 
     def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
-        """Lays out the samples.
-
-        Args:
-            source: Makes the samples.
-            num_samples: Samples of the whole training.
-            batch_size: Samples of an optimiser step, over all processes and accumulated batches.
-            seed: Seed of the order.
-        """
+        """Lays out the samples."""
         self._source = source
         self._num_samples = num_samples
         self._batch_size = batch_size

@@ -53,12 +53,7 @@ class Materials:
 
 
 def with_item_form(settings: SftSettings) -> SftSettings:
-    """The configuration with its item form settled; says so where codes were wanted in vain.
-
-    Raises:
-        ConfigError: Codes are asked for and there are none, or something else needs them.
-        SemanticIdError: There are index files of several data sets.
-    """
+    """The configuration with its item form settled; says so where codes were wanted in vain."""
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"

@@ -39,15 +39,6 @@ def free_loss_and_rows(
     states as the layer is wide, and its logits are gone before the next one's are made. Where the
     weight is trained, their exponentials wait in the memory of its gradient until their sum is
     known. Both results share that one gradient.
-
-    Args:
-        states: States before the output layer.
-        weight: Rows of the output layer.
-        bias: Its bias.
-        tokens: Token each state is trained on.
-        weighted: Whether its cross entropy is weighted as focal loss.
-        gamma: Exponent of the focal loss.
-        row_tokens: Rows of the weight to hand out; may repeat.
     """
     differentiate = torch.is_grad_enabled()
     total, rows = _OutputLayer.apply(  # type: ignore[no-untyped-call]
@@ -123,19 +114,12 @@ class _Layer(NamedTuple):
 
 
 class _Softmax(NamedTuple):
-    """What is known of some states' softmax over the vocabulary.
+    """What is known of some states' softmax over the vocabulary."""
 
-    Attributes:
-        normaliser: Logarithm of the sum of the exponentials of the logits.
-        own: Logit of the token each state is trained on.
-        others: Sum of the layer's rows, each by its probability, but for that token's.
-        highest: Highest logit up to each block, that block included.
-    """
-
-    normaliser: Float[Tensor, " states"]
-    own: Float[Tensor, " states"]
-    others: Float[Tensor, "states hidden"]
-    highest: list[Float[Tensor, " states"]]
+    normaliser: Float[Tensor, " states"]  # Logarithm of the sum of the exponentials of the logits
+    own: Float[Tensor, " states"]  # Logit of the token each state is trained on
+    others: Float[Tensor, "states hidden"]  # Rows weighted by probability, own token left out
+    highest: list[Float[Tensor, " states"]]  # Highest logit up to each block, that block included
 
 
 def _vocabulary_loss(
@@ -190,16 +174,7 @@ def _softmax(
     kept: Float[Tensor, "vocab states"] | None,
     with_others: bool,
 ) -> _Softmax:
-    """The softmax of some states, block by block.
-
-    Args:
-        states: The states.
-        layer: The output layer.
-        tokens: Token each state is trained on.
-        kept: Where to write the exponentials of the logits less the highest up to their block,
-            but 0 for the states' own tokens.
-        with_others: Whether ``others`` is wanted; else it is 0.
-    """
+    """The softmax of some states, block by block."""
     columns = states.T.contiguous()
     others = torch.zeros_like(columns, dtype=torch.float32)
     own, mass = torch.zeros_like(others[0]), torch.zeros_like(others[0])
@@ -248,16 +223,7 @@ def _add_others(
     *,
     first: bool,
 ) -> None:
-    """Adds gradients of weight and bias by all tokens but the states' own.
-
-    Args:
-        grads: The gradients.
-        states: The states.
-        layer: The output layer.
-        kept: What :func:`_softmax` wrote there.
-        scales: What turns it into slopes of the losses, for each block.
-        first: Whether ``kept`` lies where the gradient of the weight goes.
-    """
+    """Adds gradients of weight and bias by all tokens but the states' own."""
     for block, scale in zip(layer.blocks(len(states)), scales, strict=True):
         weights = kept[block]
         if grads.bias is not None:

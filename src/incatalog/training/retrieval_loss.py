@@ -22,33 +22,20 @@ from incatalog.training.losses import LabelledSpans, ScopedTargets, free_targets
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The part of retrieval in a loss.
+    """The part of retrieval in a loss."""
 
-    Attributes:
-        head: What finds items; trained with the model.
-        weight: Factor of its loss beside that of the language.
-        negatives: Random items that stand for all others in training; 0 for the exact softmax.
-        only_head: Leave the loss of the language out.
-    """
-
-    head: RetrievalHead
-    weight: float = 1.0
-    negatives: int = 0
-    only_head: bool = False
+    head: RetrievalHead  # What finds items; trained with the model
+    weight: float = 1.0  # Factor of its loss beside that of the language
+    negatives: int = 0  # Random items that stand for all others; 0 for the exact softmax
+    only_head: bool = False  # Leave the loss of the language out
 
 
 @dataclass(frozen=True)
 class ItemTargets:
-    """Which item each opened span is to name.
+    """Which item each opened span is to name."""
 
-    Attributes:
-        position: Index into the batch's hidden states ``[batch * length, hidden]`` of the state
-            that predicts the opening token.
-        row: Item row.
-    """
-
-    position: Int64[Tensor, " spans"]
-    row: Int64[Tensor, " spans"]
+    position: Int64[Tensor, " spans"]  # In the flattened batch, of the state before the span
+    row: Int64[Tensor, " spans"]  # Item row
 
     def __len__(self) -> int:
         return len(self.row)
@@ -67,17 +54,7 @@ def retrieval_targets(
     labelled: Bool[np.ndarray, "batch length"],
     spans: LabelledSpans,
 ) -> tuple[ScopedTargets, ItemTargets]:
-    """Sorts the labels of a batch into language and items.
-
-    Args:
-        input_ids: Token ids, padded on the right.
-        labelled: Tokens to train on; those inside ``spans`` are left out, the token that opens a
-            span is not.
-        spans: Item spans to train on.
-
-    Raises:
-        TrieError: A span begins a sample, so that no state predicts it.
-    """
+    """Sorts the labels of a batch into language and items."""
     if (spans.start < 1).any():
         sample = int(spans.sample[np.argmin(spans.start)])
         raise TrieError(
@@ -102,17 +79,6 @@ def retrieval_cross_entropy(
     With ``negatives`` the sum over all items is estimated: the items of the batch stand for
     themselves, and as many random items, weighted up, for all others. The estimate of the sum is
     right on average, whatever the batch holds.
-
-    Args:
-        hidden: States before the output layer.
-        head: The retrieval head.
-        targets: Where which item is right.
-        negatives: Random items to draw, uniformly; 0 for the exact sum.
-        num_spans: Divide by this many spans instead of those of ``targets``; for batches that are
-            shared by several steps or processes.
-
-    Returns:
-        In nats; 0 with zero gradients if there is no span.
     """
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets.position)
     query = head.query(states)

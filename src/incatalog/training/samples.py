@@ -31,17 +31,11 @@ _NO_EPOCH = -1
 
 @dataclass(frozen=True)
 class Sample:
-    """A rendered conversation and what of it is trained.
+    """A rendered conversation and what of it is trained."""
 
-    Attributes:
-        rendered: Token ids, loss mask and spans.
-        trained: Item spans that carry loss.
-        cut: History items left out to fit the length.
-    """
-
-    rendered: Rendered
-    trained: Bool[np.ndarray, " spans"]
-    cut: int
+    rendered: Rendered  # Token ids, loss mask and spans
+    trained: Bool[np.ndarray, " spans"]  # Item spans that carry loss
+    cut: int  # History items left out to fit the length
 
 
 @dataclass(frozen=True)
@@ -84,23 +78,7 @@ class SampleSource:
         alignment: Alignment | None = None,
         aliases: Aliases | None = None,
     ) -> None:
-        """Takes what samples are made of.
-
-        Args:
-            split: Histories and what of them is held out.
-            titles: Title of each item row, as written in prompts.
-            item_tokens: Token rows of the catalog.
-            renderer: Renderer of the model's tokenizer and the catalog; where items are written by
-                name, aliases are the rows behind those of the items.
-            settings: Settings of the training.
-            teacher: Extends the lists; without one a list is the target alone.
-            chat: General conversations, where the configuration mixes some in.
-            alignment: Questions about what items are, where the configuration mixes some in.
-            aliases: Other names of items, which stand where the configuration says.
-
-        Raises:
-            DataError: No user has two items to train on.
-        """
+        """Takes what samples are made of."""
         self._split = split
         aliases = aliases or Aliases()
         self._num_items = len(titles)
@@ -208,12 +186,7 @@ class SampleSource:
     def train_samples(
         self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
     ) -> list[Sample]:
-        """Samples of the training.
-
-        Args:
-            wanted: Epoch and number within the epoch of each sample.
-            draws: Draws of that epoch, for each sample.
-        """
+        """Samples of the training."""
         samples: dict[int, Sample] = {}
         places: list[int] = []
         tasks: list[_Task] = []

@@ -145,11 +145,7 @@ def _best(trainer: ScopedTrainer, settings: SftSettings) -> dict[str, float]:
 
 
 def check_config(settings: SftSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
+    """Checks what can be checked without loading anything."""
     problems = [
         (settings.loss_on_history and settings.history_form == "title",
          "--loss-on-history: needs item spans in the prompt; add --history-form span"),

@@ -33,13 +33,6 @@ def scoped_forward(
     The loss is computed inside the forward pass, because wrappers for several processes (DDP, FSDP,
     DeepSpeed) gather weights and arrange for gradients there. In float32 on a CPU, frozen linear
     layers are computed by copies of their weights.
-
-    Args:
-        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
-        loss: Loss type.
-        gamma: Exponent of the focal loss.
-        retrieval: The head that finds items and its part in the loss; the head becomes a part of
-            the model.
     """
 
     @cache
@@ -100,15 +93,7 @@ class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
         ranking: Callable[[], Mapping[str, float]] | None = None,
         **options: Any,
     ) -> None:
-        """Takes what is trained on, and how well it ranks.
-
-        Args:
-            loss: Loss type.
-            gamma: Exponent of the focal loss.
-            retrieval: The head that finds items and its part in the loss.
-            ranking: Metrics of the ranking, computed in each validation beside the loss.
-            options: The options of `Trainer`.
-        """
+        """Takes what is trained on, and how well it ranks."""
         # Before the model is placed on its device, so that the head goes with it.
         scoped_forward(options["model"], loss, gamma, retrieval)
         super().__init__(**options)

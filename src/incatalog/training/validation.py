@@ -25,13 +25,7 @@ _BATCH = 64
 def ranking_validation(
     recommender: Recommender, questions: Sequence[Question], *, exclude_seen: bool
 ) -> Callable[[], dict[str, float]]:
-    """Scores the ranking of held-out items, as `incatalog evaluate recommend --split valid` does.
-
-    Args:
-        recommender: Holds the very model that is trained; it is ranked with as it is when asked.
-        questions: Histories and what is right; processes share them.
-        exclude_seen: Leave items of the history out of the ranking.
-    """
+    """Ranks held-out items as `incatalog evaluate recommend --split valid` does."""
     processes = PartialState()
     own = questions[processes.process_index :: processes.num_processes]
     spec = recommender.spec
@@ -69,15 +63,10 @@ def ranking_validation(
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt of the training.
+    """A prompt of the training."""
 
-    Attributes:
-        history: Item rows before the right ones, oldest first; all of them.
-        relevant: Item rows that are right.
-    """
-
-    history: tuple[int, ...]
-    relevant: tuple[int, ...]
+    history: tuple[int, ...]  # Item rows before the right ones, oldest first; all of them
+    relevant: tuple[int, ...]  # Item rows that are right
 
 
 def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
