@@ -19,7 +19,7 @@ from incatalog.teacher.teacher import Teacher
 from incatalog.training.alignment import Alignment
 from incatalog.training.draws import CANDIDATES, DRAWS, DROPPED, SPELLINGS, VALIDATION, Draws
 from incatalog.training.general_chat import GeneralChat
-from incatalog.training.settings import SftSettings
+from incatalog.training.settings import SampleSettings
 
 # Tokens that come with an item: those that open and close its span, and what stands between items.
 _AROUND_ITEM = 5
@@ -71,7 +71,7 @@ class SampleSource:
         titles: Sequence[str],
         item_tokens: ItemTokens,
         renderer: Renderer,
-        settings: SftSettings,
+        settings: SampleSettings,
         *,
         teacher: Teacher | None = None,
         chat: GeneralChat | None = None,
