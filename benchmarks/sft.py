@@ -28,10 +28,10 @@ from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 from torch.nn import functional
 
 from incatalog.items.aliases import Aliases
+from incatalog.items.titles import canonical_titles
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.teacher.fit import fit_teacher
 from incatalog.teacher.settings import TeacherFitSettings
-from incatalog.training import sft
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forward
@@ -39,10 +39,11 @@ from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forw
 
 def trainer_of(config: SftSettings) -> ScopedTrainer:
     """The trainer that ``incatalog train sft`` would run."""
-    inputs = sft._read(config, on_cpu=True)
-    backbone = sft._backbone(config, inputs, on_cpu=True, is_main=True)
-    catalog = inputs.catalog.with_titles_t(sft.canonical_titles(inputs.catalog, backbone.tokenizer))
-    return sft._trainer(config, inputs, backbone, catalog, Aliases())
+    inputs = read_materials(config, on_cpu=True)
+    backbone = build_backbone(config, inputs, on_cpu=True)
+    catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
+    run = TrainingRun("train sft", config, {})
+    return build_trainer(config, run, inputs, backbone, catalog, Aliases())
 
 
 def labels_of(batch: dict[str, Any]) -> torch.Tensor:

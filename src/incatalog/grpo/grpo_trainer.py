@@ -22,7 +22,7 @@ from incatalog.grpo.rewards import Batch
 from incatalog.grpo.rollouts import Rollout, Sampler, answer_seeds
 from incatalog.model.head import RetrievalHead
 from incatalog.training.checkpoints import SafeCheckpoints
-from incatalog.training.validation import Question
+from incatalog.training.validation import Prompt
 
 Reward = Callable[[Batch], list[float]]
 Validation = Callable[[], Mapping[str, float]]
@@ -38,7 +38,7 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         *,
         beta: float,
         reference: nn.Module | None,
-        questions: Sequence[Question],
+        prompts: Sequence[Prompt],
         sampler: Sampler,
         rewards: Mapping[str, Reward],
         wanted: int,
@@ -48,7 +48,7 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         seed: int,
         **options: Any,
     ) -> None:
-        self._questions = questions
+        self._prompts = prompts
         self._sampler = sampler
         self._wanted = wanted
         self._validation = validation
@@ -64,9 +64,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 model=model,
                 args=args,
                 reward_funcs=functions,
-                train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(questions)))]}),
+                train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(prompts)))]}),
                 eval_dataset=Dataset.from_dict({"prompt": ["0"]}),
-                rollout_func=_answer_questions,
+                rollout_func=_answer_prompts,
                 **options,
             )
         # A reference of TRL's making would be loaded by name, without what was merged into it.
@@ -78,11 +78,11 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     def answer(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Lets the policy answer prompts, as TRL's ``rollout_func`` returns it."""
-        questions = [self._questions[int(prompt)] for prompt in prompts]
-        first = self.accelerator.process_index * len(questions)
-        seeds = answer_seeds(self._seed, self.state.global_step, first, len(questions))
-        places = [(first + number) % self.num_generations for number in range(len(questions))]
-        self._rollouts = self._scored = self._sampler(questions, seeds, places)
+        asked = [self._prompts[int(number)] for number in prompts]
+        first = self.accelerator.process_index * len(asked)
+        seeds = answer_seeds(self._seed, self.state.global_step, first, len(asked))
+        places = [(first + number) % self.num_generations for number in range(len(asked))]
+        self._rollouts = self._scored = self._sampler(asked, seeds, places)
         masks = []
         for rollout in self._rollouts:
             mask = [0] * len(rollout.token_ids)
@@ -186,13 +186,13 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             prompts: Sequence[str], rollout: Sequence[Rollout], **columns: Any
         ) -> list[float]:
             del columns
-            questions = [self._questions[int(prompt)] for prompt in prompts]
+            asked = [self._prompts[int(number)] for number in prompts]
             return reward(
                 Batch(
                     items=[answer.items for answer in rollout],
                     logprobs=[answer.logprob for answer in rollout],
-                    relevant=[question.relevant for question in questions],
-                    histories=[question.history for question in questions],
+                    relevant=[prompt.relevant for prompt in asked],
+                    histories=[prompt.history for prompt in asked],
                     group=self.num_generations,
                     wanted=self._wanted,
                 )
@@ -202,5 +202,5 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         return rewarded
 
 
-def _answer_questions(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
+def _answer_prompts(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
     return trainer.answer(prompts)

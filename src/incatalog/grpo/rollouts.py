@@ -1,6 +1,6 @@
 """Answers to learn from: prompts made of training interactions, and what the policy says to them.
 
-This is the seam for other samplers (a vLLM server, say): whatever answers a `Question` with a
+This is the seam for other samplers (a vLLM server, say): whatever answers a `Prompt` with a
 `Rollout` under the same constraint fits the trainer.
 """
 
@@ -17,7 +17,7 @@ from incatalog.decoding.request import Request
 from incatalog.errors import DataError, NoItemLeftError
 from incatalog.grpo.policy import Choices, read_choices
 from incatalog.recommender.recommender import Recommender
-from incatalog.training.validation import PROMPTS, Question
+from incatalog.training.validation import PROMPTS, Prompt
 
 # Key of the random stream, beside `PROMPTS`.
 _ANSWERS = 1
@@ -38,20 +38,20 @@ class Sampler(Protocol):
     """Answers prompts with what the policy would say."""
 
     def __call__(
-        self, questions: Sequence[Question], seeds: Sequence[int], places: Sequence[int]
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
-        """Answers each question once.
+        """Answers each prompt once.
 
         Args:
-            questions: What is asked; the same one again for each answer of its group.
+            prompts: What is asked; the same one again for each answer of its group.
             seeds: Seed of each answer.
             places: Number of each answer within its group.
         """
 
 
-def make_questions(
+def make_prompts(
     split: LeaveOneOut, count: int, *, next_items: int, new_only: bool, seed: int
-) -> list[Question]:
+) -> list[Prompt]:
     """Draws prompts from training interactions; those held out are in none.
 
     Users come in turn, each pass in a new order; the target is uniform over all but a user's first
@@ -64,16 +64,16 @@ def make_questions(
             "no user has two items besides the two held out; expected users with at least four"
         )
     random = np.random.default_rng([seed, PROMPTS])
-    questions: list[Question] = []
-    while len(questions) < count:
-        for user in random.permutation(users)[: count - len(questions)].tolist():
+    prompts: list[Prompt] = []
+    while len(prompts) < count:
+        for user in random.permutation(users)[: count - len(prompts)].tolist():
             items = split.train(user).tolist()
             place = int(random.choice(targets[user]))
             right = items[place : place + next_items]
             if new_only:
                 right = [row for row in right if row not in items[:place]]
-            questions.append(Question(tuple(items[:place]), tuple(dict.fromkeys(right))))
-    return questions
+            prompts.append(Prompt(tuple(items[:place]), tuple(dict.fromkeys(right))))
+    return prompts
 
 
 def answer_seeds(seed: int, step: int, first: int, count: int) -> list[int]:
@@ -109,18 +109,18 @@ class EngineSampler:
         self._num_generations = num_generations
 
     def __call__(
-        self, questions: Sequence[Question], seeds: Sequence[int], places: Sequence[int]
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
-        """Answers each question once; see :class:`Sampler`."""
-        requests: dict[Question, Request] = {}
-        for question in questions:
-            if question not in requests:
-                requests[question] = self._request(question)
+        """Answers each prompt once; see :class:`Sampler`."""
+        requests: dict[Prompt, Request] = {}
+        for prompt in prompts:
+            if prompt not in requests:
+                requests[prompt] = self._request(prompt)
         if self._rollout == "beam":
-            return self._beams(questions, places, requests)
+            return self._beams(prompts, places, requests)
         asked = [
-            replace(requests[question], seed=seed)
-            for question, seed in zip(questions, seeds, strict=True)
+            replace(requests[prompt], seed=seed)
+            for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         rollouts = []
         for request, done in zip(asked, self._recommender.engine.complete(asked), strict=True):
@@ -131,38 +131,38 @@ class EngineSampler:
             )
         return rollouts
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, prompt: Prompt) -> Request:
         recommender = self._recommender
-        excluded = recommender.excluded(history=question.history, exclude_seen=self._exclude_seen)
+        excluded = recommender.excluded(history=prompt.history, exclude_seen=self._exclude_seen)
         # The prompt is that of the evaluation, which asks for as many items as were trained.
         request = recommender.list_request(
-            question.history, max(recommender.spec.list_length, self._list_length), excluded
+            prompt.history, max(recommender.spec.list_length, self._list_length), excluded
         )
         return replace(request, max_items=self._list_length, temperature=self._temperature)
 
     def _beams(
         self,
-        questions: Sequence[Question],
+        prompts: Sequence[Prompt],
         places: Sequence[int],
-        requests: dict[Question, Request],
+        requests: dict[Prompt, Request],
     ) -> list[Rollout]:
         recommender = self._recommender
         length = max(recommender.spec.list_length, self._list_length)
         slots = [
-            recommender.slot(question.history, length, request.excluded)
-            for question, request in requests.items()
+            recommender.slot(prompt.history, length, request.excluded)
+            for prompt, request in requests.items()
         ]
         ranked = recommender.beam.top_items(slots, self._num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []
-        for question, place in zip(questions, places, strict=True):
-            rows, request = found[question].rows, requests[question]
+        for prompt, place in zip(prompts, places, strict=True):
+            rows, request = found[prompt].rows, requests[prompt]
             if place >= len(rows):
                 raise _too_few(len(rows), self._num_generations)
             assert request.scaffold is not None
             row = int(rows[place])
             answer = (*request.scaffold.before_item[0], *recommender.item_tokens.span(row))
-            logprob = float(found[question].logprobs[place])
+            logprob = float(found[prompt].logprobs[place])
             rollouts.append(self._read(request, answer, (row,), logprob))
         return rollouts
 

@@ -106,9 +106,9 @@ class SampleSettings(Settings):
     """Samples that teach what codes mean (text of an item to its codes, codes to its title) per
     recommendation sample; needs codes."""
     paraphrases_in: ParaphrasePlace = "history"
-    """Where paraphrases stand in place of titles: in the histories of prompts (`history`), in the answers,
-    so that the model may name an item by them from then on (`targets`, only for `cgen`), or in
-    both."""
+    """Where paraphrases stand in place of titles: in the histories of prompts (`history`), in the
+    answers, so that the model may name an item by them from then on (`targets`, only for `cgen`),
+    or in both."""
     paraphrase_ratio: Fraction = 0.5
     """Share of the occurrences of an item that has paraphrases at which one of them stands in place
     of its title."""

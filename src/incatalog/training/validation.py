@@ -22,22 +22,42 @@ HR = f"HR@{CUTOFF}"
 _BATCH = 64
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the training."""
+
+    history: tuple[int, ...]  # Item rows before the right ones, oldest first; all of them
+    relevant: tuple[int, ...]  # Item rows that are right
+
+
+def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
+    """The users whose validation items say which checkpoint is best, ascending."""
+    drawn = np.random.default_rng([seed, PROMPTS]).permutation(len(split))[:count]
+    return sorted(drawn.tolist())
+
+
+def validation_prompts(split: LeaveOneOut, count: int, seed: int) -> list[Prompt]:
+    """The validation items of some users, the same in every validation."""
+    holdouts = [split.valid(user) for user in validation_users(split, count, seed)]
+    return [Prompt(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]
+
+
 def ranking_validation(
-    recommender: Recommender, questions: Sequence[Question], *, exclude_seen: bool
+    recommender: Recommender, prompts: Sequence[Prompt], *, exclude_seen: bool
 ) -> Callable[[], dict[str, float]]:
     """Ranks held-out items as `incatalog evaluate recommend --split valid` does."""
     processes = PartialState()
-    own = questions[processes.process_index :: processes.num_processes]
+    own = prompts[processes.process_index :: processes.num_processes]
     spec = recommender.spec
     slots = [
         recommender.slot(
-            question.history,
+            prompt.history,
             spec.list_length,
-            recommender.excluded(history=question.history, exclude_seen=exclude_seen),
+            recommender.excluded(history=prompt.history, exclude_seen=exclude_seen),
         )
-        for question in own
+        for prompt in own
     ]
-    right = [question.relevant for question in own]
+    right = [prompt.relevant for prompt in own]
 
     def validate() -> dict[str, float]:
         items = [
@@ -59,23 +79,3 @@ def ranking_validation(
         return {NDCG: gain / count, HR: hits / count}
 
     return validate
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt of the training."""
-
-    history: tuple[int, ...]  # Item rows before the right ones, oldest first; all of them
-    relevant: tuple[int, ...]  # Item rows that are right
-
-
-def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
-    """The users whose validation items say which checkpoint is best, ascending."""
-    drawn = np.random.default_rng([seed, PROMPTS]).permutation(len(split))[:count]
-    return sorted(drawn.tolist())
-
-
-def validation_questions(split: LeaveOneOut, count: int, seed: int) -> list[Question]:
-    """The validation items of some users, the same in every validation."""
-    holdouts = [split.valid(user) for user in validation_users(split, count, seed)]
-    return [Question(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]
