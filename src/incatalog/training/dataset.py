@@ -9,8 +9,12 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import Dataset
 
-from incatalog.training.draws import ORDER, POOL, SHUFFLE, VALIDATION
+from incatalog.training.draws import ORDER, SHUFFLE, VALIDATION
 from incatalog.training.samples import Sample, SampleSource
+
+# Batches whose samples are put next to others of like length; more would train on shorter samples
+# for long stretches without saving much padding.
+_POOL = 16
 
 
 class SftDataset(Dataset[Sample]):
@@ -39,7 +43,7 @@ class SftDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, so that the teacher is asked once."""
-        size = POOL * self._batch_size
+        size = _POOL * self._batch_size
         wanted = [self._pool(index // size)[index % size] for index in indices]
         return self._source.train_samples(wanted, [self._draws(epoch) for epoch, _ in wanted])
 
@@ -49,7 +53,7 @@ class SftDataset(Dataset[Sample]):
 
     def _pool_order(self, pool: int) -> list[tuple[int, int]]:
         """Epoch and number of each sample of a pool, in order."""
-        size = POOL * self._batch_size
+        size = _POOL * self._batch_size
         places = np.arange(pool * size, min((pool + 1) * size, self._num_samples))
         epochs, within = np.divmod(places, self._source.per_epoch)
         numbers = np.empty_like(places)
