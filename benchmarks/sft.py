@@ -28,8 +28,8 @@ from benchmarks.report import interleaved, markdown, publish, ratio, shared_data
 from torch.nn import functional
 
 from incatalog.items.aliases import Aliases
-from incatalog.items.titles import canonical_titles
 from incatalog.model.backbone import base_model, output_rows
+from incatalog.recommender.items import ModelItems
 from incatalog.teacher.fit import fit_teacher
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.training.losses import scoped_cross_entropy
@@ -41,9 +41,10 @@ def trainer_of(config: SftSettings) -> ScopedTrainer:
     """The trainer that ``incatalog train sft`` would run."""
     inputs = read_materials(config, on_cpu=True)
     backbone = build_backbone(config, inputs, on_cpu=True)
-    catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
+    spec = model_spec(config, inputs.semantic_ids)
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
     run = TrainingRun("train sft", config, {})
-    return build_trainer(config, run, inputs, backbone, catalog, Aliases())
+    return build_trainer(config, run, inputs, backbone, spec, items, Aliases())
 
 
 def labels_of(batch: dict[str, Any]) -> torch.Tensor:

@@ -191,15 +191,8 @@ def _ask_teacher(
 
 
 def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
-    titles = [item.title_t or item.title for item in recommender.catalog.items]
-    reader = AnswerReader(
-        recommender.catalog,
-        titles,
-        recommender.item_tokens,
-        recommender.backbone.tokenizer,
-        recommender.spec.list_form,
-        recommender.aliases,
-    )
+    titles = recommender.catalog.titles_t
+    reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     grounded = settings.decode == "list"
     shown = settings.max_history or None
 

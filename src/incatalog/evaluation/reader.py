@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from incatalog.data.catalog import Catalog
+    from incatalog.recommender.items import ModelItems
 
 _LIST_LINE = re.compile(r"\s*(?:\d+\s*[.):]|[-*•–])\s+(\S.*)")
 _QUOTES = "'\"`*“”‘’«» \t"
@@ -86,6 +87,12 @@ class AnswerReader:
             written = decode_rows([row.tolist() for row in item_tokens.rows()], tokenizer)
             for row, text in enumerate(written):
                 self._row_of_title.setdefault(text, row)
+
+    @classmethod
+    def of(cls, items: ModelItems, list_form: ListForm) -> AnswerReader:
+        """Reads the answers of the model that writes these items."""
+        catalog, tokenizer = items.catalog, items.tokenizer
+        return cls(catalog, catalog.titles_t, items.tokens, tokenizer, list_form, items.aliases)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
         """Reads one answer.

@@ -72,7 +72,7 @@ def hold_conversations(
     """
     from incatalog.dialogue.render import ItemRef, Message, Text
 
-    reader = _reader(recommender)
+    reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     openings = [first_rounds(recommender, one, settings) for one in rounds]
     answers = _complete(recommender, openings, settings, first=True, rounds=rounds)
     pieces = [
@@ -111,25 +111,19 @@ def first_rounds(
 ) -> tuple[Message, ...]:
     """Round 0 and the request of round 1, with the oldest items cut where they do not fit."""
     from incatalog.dialogue.render import Message, Text
-    from incatalog.dialogue.tasks import fit_history, recommend_messages
-    from incatalog.dialogue.templates import wording_named
+    from incatalog.dialogue.tasks import fit_history
 
-    spec = recommender.spec
-    titles = [item.title_t or item.title for item in recommender.catalog.items]
     worked = (
         Message("user", (Text(rounds.example.question),)),
         Message("assistant", (Text(rounds.example.answer),)),
     )
 
     def build(rows: Sequence[int]) -> tuple[Message, ...]:
-        wording = wording_named(spec.wording)
-        asked = recommend_messages(
-            wording, rows, settings.k, None, titles, spec.history_form, spec.list_form
-        )
-        return (*worked, *asked)
+        return (*worked, *recommender.prompts.messages(rows, settings.k))
 
     history = rounds.holdout.history.tolist()[-settings.max_history :]
-    messages, _ = fit_history(recommender.renderer, build, history, spec.max_length)
+    limit = recommender.spec.max_length
+    messages, _ = fit_history(recommender.renderer, build, history, limit)
     return messages
 
 
@@ -161,7 +155,7 @@ def _complete(
 ) -> list[Completion]:
     from incatalog.decoding.request import Request
 
-    longest = recommender.longest_span
+    longest = recommender.items.longest_span
     requests: list[Request] = []
     for messages, one in zip(conversations, rounds, strict=True):
         excluded = recommender.excluded(
@@ -176,17 +170,6 @@ def _complete(
             )
         )
     return recommender.engine.complete(requests)
-
-
-def _reader(recommender: Recommender) -> AnswerReader:
-    return AnswerReader(
-        recommender.catalog,
-        [item.title_t or item.title for item in recommender.catalog.items],
-        recommender.item_tokens,
-        recommender.backbone.tokenizer,
-        recommender.spec.list_form,
-        recommender.aliases,
-    )
 
 
 # What may follow at once: a unit, such as kg, m2 or m³. Ordinals and thousands (5th, 5k) are other

@@ -101,10 +101,9 @@ def train_grpo(settings: GrpoSettings) -> Path:
             run.folder,
             recommender.backbone,
             spec,
-            recommender.catalog,
+            recommender.items,
             semantic_ids,
             settings.model,
-            recommender.aliases,
         )
 
     return run.finish(save, steps=trainer.state.global_step, **results)

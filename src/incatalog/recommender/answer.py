@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from incatalog.data.catalog import Catalog
 from incatalog.decoding.events import Event, Finished, FinishReason, ItemDone, TextToken
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
-from incatalog.errors import NoItemLeftError
+from incatalog.recommender.items import ModelItems
 
 _UNFINISHED_CHARACTER = "\ufffd"
 
@@ -88,51 +88,32 @@ class Detokenizer:
 
 
 class AnswerText:
-    """Turns the events of one answer into text pieces and items.
+    """Turns the events of one answer into text pieces and items."""
 
-    Args:
-        tokenizer: The model's tokenizer.
-        catalog: The items.
-        spelled: Tokens of an item row's title in its span.
-        no_item_left: Makes the error where an answer cannot name a single item.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        catalog: Catalog,
-        spelled: Callable[[int], list[int]],
-        no_item_left: Callable[[], NoItemLeftError],
-    ) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
-        self._catalog = catalog
-        self._spelled = spelled
-        self._no_item_left = no_item_left
+    def __init__(self, items: ModelItems) -> None:
+        self._detokenizer = Detokenizer(items.tokenizer)
+        self._known = items
         self._text: list[str] = []
         self._parts: list[Part] = []
         self._items: list[Recommendation] = []
         self._reason: FinishReason = "length"
 
     def feed(self, event: Event) -> Iterator[str | Recommendation]:
-        """What an event of the answer adds: text, an item, or nothing yet.
-
-        Raises:
-            NoItemLeftError: The exclusions leave no item at all.
-        """
+        """What an event of the answer adds: text, an item, or nothing yet."""
         if isinstance(event, TextToken):
             yield from self._new_text([event.token_id], wait=True)
         elif isinstance(event, ItemDone):
             yield from self._new_text([], wait=False)
-            self._detokenizer.add(self._spelled(event.item_row), wait=False)
+            self._detokenizer.add(self._known.title_span(event.item_row), wait=False)
             rank = len(self._items) + 1
-            item = recommendation(self._catalog, event.item_row, rank, event.logprob)
+            item = recommendation(self._known.catalog, event.item_row, rank, event.logprob)
             self._items.append(item)
             self._parts.append(ItemRef(event.item_row))
             self._text.append(item.title)
             yield item
         elif isinstance(event, Finished):
             if event.reason == "no_item_left" and not self._items:
-                raise self._no_item_left()
+                raise self._known.no_item_left()
             yield from self._new_text([], wait=False)
             self._reason = event.reason
 
@@ -153,6 +134,14 @@ class AnswerText:
         else:
             self._parts.append(Text(piece))
         yield piece
+
+
+def recommendations(
+    catalog: Catalog, rows: Iterable[int], logprobs: Iterable[float]
+) -> list[Recommendation]:
+    """What is said of the item rows that the engine named, best first."""
+    found = enumerate(zip(rows, logprobs, strict=True), start=1)
+    return [recommendation(catalog, row, rank, logprob) for rank, (row, logprob) in found]
 
 
 def recommendation(catalog: Catalog, row: int, rank: int, logprob: float) -> Recommendation:

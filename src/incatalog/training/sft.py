@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
+from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
@@ -17,11 +17,10 @@ from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
 from incatalog.errors import ConfigError
 from incatalog.items.aliases import Aliases
-from incatalog.items.titles import canonical_titles
-from incatalog.items.tokens import ItemTokens
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import check_writable
 from incatalog.model.spec import ModelSpec
+from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher_service.client import is_url
 from incatalog.training.alignment import Alignment
@@ -86,9 +85,13 @@ def train_sft(settings: SftSettings) -> Path:
         return run.folder
     backbone = build_backbone(settings, inputs, on_cpu=on_cpu)
     check_writable(backbone)
-    catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
-    aliases = read_aliases(settings, backbone, catalog)
-    trainer = build_trainer(settings, run, inputs, backbone, catalog, aliases)
+    spec = model_spec(settings, inputs.semantic_ids)
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
+    aliases = read_aliases(settings, backbone, items.catalog)
+    if aliases and settings.paraphrases_in != "history":
+        items = items.with_aliases(aliases)
+        spec = replace(spec, aliases=len(aliases))
+    trainer = build_trainer(settings, run, inputs, backbone, spec, items, aliases)
     run.log(trainer)
     result = run.train(trainer)
     plain_forward(backbone.model)
@@ -97,10 +100,8 @@ def train_sft(settings: SftSettings) -> Path:
         best = {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
 
     def save() -> None:
-        written = _written(settings, aliases)
-        spec = _spec(settings, inputs, written)
         index = index_folder(settings)
-        save_recommender(run.folder, backbone, spec, catalog, inputs.semantic_ids, index, written)
+        save_recommender(run.folder, backbone, spec, items, inputs.semantic_ids, index)
 
     return run.finish(save, steps=result.global_step, loss=result.training_loss, **best)
 
@@ -184,29 +185,22 @@ def build_trainer(
     run: TrainingRun,
     inputs: Materials,
     backbone: Backbone,
-    catalog: Catalog,
+    spec: ModelSpec,
+    items: ModelItems,
     aliases: Aliases,
 ) -> ScopedTrainer:
-    """The trainer of a run, with all its samples."""
-    tokenizer, written = backbone.tokenizer, _written(settings, aliases)
-    titles = [item.title_t or item.title for item in catalog.items]
-    if inputs.semantic_ids is None:
-        tokens = spelled = ItemTokens.from_titles(titles, tokenizer)
-        if aliases:
-            spelled = tokens.joined(ItemTokens.from_titles(aliases.texts, tokenizer))
-    else:
-        tokens = spelled = ItemTokens.from_codes(inputs.semantic_ids, tokenizer)
-    trie = spelled.trie(written.items(len(catalog))) if written else tokens.trie()
-    renderer = Renderer(tokenizer, spelled)
+    """The trainer of a run, with all its samples; aliases may stand in prompts alone."""
+    named = aliases and spec.item_form == "titles"
+    renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
     source = SampleSource(
         inputs.split,
-        titles,
-        tokens,
+        items.catalog.titles_t,
+        items.tokens,
         renderer,
         settings,
         teacher=inputs.teacher,
         chat=_general_chat(settings, inputs, renderer),
-        alignment=_alignment(settings, backbone, catalog, titles, renderer),
+        alignment=_alignment(settings, backbone, items.catalog, renderer),
         aliases=aliases,
     )
     console = main_console()
@@ -228,9 +222,11 @@ def build_trainer(
     ranking = None
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if settings.keep_best:
-        ranking = _ranking(settings, inputs, backbone, catalog, written)
+        recommender = Recommender.from_items(backbone, spec, items)
+        prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
+        ranking = ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
-    pad = tokenizer.pad_token_id
+    pad = backbone.tokenizer.pad_token_id
     return ScopedTrainer(
         loss=settings.loss,
         gamma=settings.focal_gamma,
@@ -241,7 +237,7 @@ def build_trainer(
         train_dataset=SftDataset(source, steps * step_size, step_size, settings.seed),
         eval_dataset=ValidationDataset(source, settings.validation_users, settings.seed),
         data_collator=Collator(
-            trie,
+            items.grounding.trie,
             eoi_token_id=backbone.eoi_token_id,
             pad_token_id=backbone.eoi_token_id if pad is None else pad,
             scope=settings.scope,
@@ -249,11 +245,6 @@ def build_trainer(
         ),
         callbacks=callbacks,
     )
-
-
-def _written(settings: SftSettings, aliases: Aliases) -> Aliases:
-    """The paraphrases that the model may answer with."""
-    return Aliases() if settings.paraphrases_in == "history" else aliases
 
 
 def _general_chat(
@@ -273,35 +264,19 @@ def _general_chat(
 
 
 def _alignment(
-    settings: SftSettings,
-    backbone: Backbone,
-    catalog: Catalog,
-    titles: list[str],
-    renderer: Renderer,
+    settings: SftSettings, backbone: Backbone, catalog: Catalog, renderer: Renderer
 ) -> Alignment | None:
     if not settings.align_ratio:
         return None
-    found = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, settings.max_length)
+    found = Alignment.fit(
+        catalog, catalog.titles_t, renderer, backbone.tokenizer, settings.max_length
+    )
     if found.cut:
         main_console().print(
             f"{settings.data}: {found.cut} of {len(catalog)} item texts were cut at their "
             f"end, to fit --max-length {settings.max_length}"
         )
     return found
-
-
-def _ranking(
-    settings: SftSettings,
-    inputs: Materials,
-    backbone: Backbone,
-    catalog: Catalog,
-    written: Aliases,
-) -> Callable[[], Mapping[str, float]]:
-    """Ranks the validation items with the model in training."""
-    spec = _spec(settings, inputs, written)
-    recommender = Recommender(backbone, spec, catalog, inputs.semantic_ids, written)
-    prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
-    return ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
 
 
 def _arguments(
@@ -331,8 +306,9 @@ def _arguments(
     )
 
 
-def _spec(settings: SftSettings, inputs: Materials, written: Aliases) -> ModelSpec:
-    base, codes = settings.model, inputs.semantic_ids
+def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
+    """What the trained model will have to be asked with."""
+    base = settings.model
     if settings.model == "tiny" and adapts(settings):
         base = TINY_BASE
     elif Path(settings.model).is_dir():
@@ -348,5 +324,4 @@ def _spec(settings: SftSettings, inputs: Materials, written: Aliases) -> ModelSp
         max_history=settings.max_history,
         list_length=settings.list_length,
         max_length=settings.max_length,
-        aliases=len(written),
     )

@@ -13,12 +13,11 @@ from transformers import PrinterCallback
 
 from incatalog.artifacts import open_run
 from incatalog.codes.semantic_ids import SemanticIds, index_name
-from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
-from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
+from incatalog.recommender.items import ModelItems
 from incatalog.training.callbacks import main_console, tensorboard
 from incatalog.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
 from incatalog.training.settings import TrainerSettings
@@ -140,15 +139,14 @@ def save_recommender(
     folder: Path,
     backbone: Backbone,
     spec: ModelSpec,
-    catalog: Catalog,
+    items: ModelItems,
     semantic_ids: SemanticIds | None,
     index: Path,
-    aliases: Aliases,
 ) -> None:
-    """Writes a trained model beside its catalog; ``index`` is where its codes were read from."""
-    catalog.save(folder)
+    """Writes a trained model beside its items; ``index`` is where their codes were read from."""
+    items.catalog.save(folder)
     if semantic_ids is not None:
-        semantic_ids.save(folder, index_name(index) or catalog.name, catalog)
-    if aliases:
-        aliases.save(folder, catalog)
+        semantic_ids.save(folder, index_name(index) or items.catalog.name, items.catalog)
+    if items.aliases:
+        items.aliases.save(folder, items.catalog)
     save_model(folder, backbone, spec)
