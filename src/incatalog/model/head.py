@@ -32,8 +32,8 @@ class RetrievalHead(nn.Module):
 
     The score of an item is ``query . vector / sqrt(dim)``, the query a linear function of the
     hidden state that predicts ``<SOI>``. Vectors are centred and scaled to entries of variance 1
-    over the catalog of the training, which the ranking of no catalog depends on (the centre adds
-    the same to all items) and the training's speed does.
+    over the catalog of the training, which trains faster and leaves every ranking as it is: the
+    centre adds the same to all items.
     """
 
     center: Float32[Tensor, " dim"]  # What was taken off the vectors of the training
@@ -103,8 +103,8 @@ class RetrievalHead(nn.Module):
 
     def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
         """The same projection onto other vectors, which are centred and scaled already."""
-        items = len(vectors)
-        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
+        hidden, items = self.projection.in_features, len(vectors)
+        other = RetrievalHead(hidden, items, self.dim, origin=self.origin)
         other.projection = self.projection
         other.center, other.scale = self.center, self.scale
         other.vectors.data = vectors
@@ -137,11 +137,10 @@ class RetrievalHead(nn.Module):
 
     def how_to_embed(self) -> str:
         """What to do to get vectors of the kind the head was trained with."""
-        command = self.origin if self.origin.startswith(_EMBED) else _EMBED
-        known = command != _EMBED or not self.origin
-        return f"make them with `{command} --data DATA --out OUT`" + (
-            "" if known else f", as those of {self.origin} were made"
-        )
+        known = self.origin.startswith(_EMBED)
+        command = self.origin if known else _EMBED
+        others = "" if known or not self.origin else f", as those of {self.origin} were made"
+        return f"make them with `{command} --data DATA --out OUT`{others}"
 
     def save(self, folder: str | Path) -> None:
         """Writes :data:`HEAD_FILE` into a folder, atomically."""
@@ -178,11 +177,9 @@ class RetrievalHead(nn.Module):
             )
         return head.eval().requires_grad_(False)
 
-    def _standardised(
-        self, vectors: Float32[np.ndarray, "items dim"]
-    ) -> Float32[Tensor, "items dim"]:
-        device = self.center.device
-        own = torch.tensor(np.asarray(vectors), dtype=torch.float32, device=device)
+    def _standardised(self, vectors: Float32[np.ndarray, "items dim"]) -> Tensor:
+        values = np.asarray(vectors)
+        own = torch.tensor(values, dtype=torch.float32, device=self.center.device)
         return own.sub_(self.center).div_(self.scale)
 
 
@@ -192,11 +189,9 @@ def vectors_origin(path: str | Path) -> str:
     manifest = path.parent / MANIFEST
     found = read_json(manifest) if manifest.exists() else {}
     try:
-        made_here = found["stage"] == "items embed" and found["results"]["file"] == path.name
-        settings = {name: found["config"][name] for name in _EMBED_FLAGS} if made_here else {}
+        if found["stage"] != "items embed" or found["results"]["file"] != path.name:
+            return path.name
+        flags = [f"--{name.replace('_', '-')} {found['config'][name]}" for name in _EMBED_FLAGS]
     except (LookupError, TypeError):
-        settings = {}
-    if not settings:
         return path.name
-    flags = (f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     return f"{_EMBED} {' '.join(flags)}"

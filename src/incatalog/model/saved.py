@@ -34,17 +34,12 @@ from incatalog.model.vocabulary import code_token_ids
 from incatalog.storage import follow_umask, writing
 
 _ADAPTER_FILE = "adapter_config.json"
-
-
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_writable(backbone: Backbone) -> None:
     """Writes what a training will write at its end, but for the weights of the model itself."""
-    with (
-        TemporaryDirectory(prefix="incatalog-") as folder,
-        _saving(Path(folder), "after the training"),
-    ):
+    with TemporaryDirectory(prefix="incatalog-") as folder, _saving("after the training"):
         if is_adapter(backbone.model):
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
         # An adapter is merged later, which writes the same.
@@ -55,9 +50,8 @@ def check_writable(backbone: Backbone) -> None:
 
 
 @contextlib.contextmanager
-def _saving(folder: Path, when: str = "") -> Iterator[None]:
+def _saving(place: str | Path) -> Iterator[None]:
     """Turns what the libraries raise into one line."""
-    place = when or str(folder)
     try:
         yield
     # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
@@ -121,12 +115,7 @@ def load_model(
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder,
-            resolve_device(device),
-            attention=attention,
-            quantization="none",
-            dtype=dtype,
-            strict=True,
+            folder, resolve_device(device), attention=attention, dtype=dtype, strict=True
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)

@@ -50,9 +50,8 @@ class SafeCheckpoints(_Base):  # type: ignore[misc]
 class BestFollowed(TrainerCallback):  # type: ignore[misc]
     """Finds the best checkpoint in a run that was moved; transformers would go on without it."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Looks for it where the run lies now."""
-        del control, kwargs
         if not args.load_best_model_at_end or not state.best_global_step:
             return
         best = _checkpoint(Path(args.output_dir), state.best_global_step)
