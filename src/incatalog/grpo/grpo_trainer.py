@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int64
@@ -83,17 +84,14 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         seeds = answer_seeds(self._seed, self.state.global_step, first, len(asked))
         places = [(first + number) % self.num_generations for number in range(len(asked))]
         self._rollouts = self._scored = self._sampler(asked, seeds, places)
-        masks = []
-        for rollout in self._rollouts:
-            mask = [0] * len(rollout.token_ids)
-            for place in rollout.choices.place.tolist():
-                mask[place] = 1
-            masks.append(mask)
+        masks = [np.zeros(len(rollout.token_ids), dtype=np.int64) for rollout in self._rollouts]
+        for mask, rollout in zip(masks, self._rollouts, strict=True):
+            mask[rollout.choices.place] = 1
         return {
             "prompt_ids": [list(rollout.prompt_ids) for rollout in self._rollouts],
             "completion_ids": [list(rollout.token_ids) for rollout in self._rollouts],
             "logprobs": None,
-            "env_mask": masks,
+            "env_mask": [mask.tolist() for mask in masks],
             "rollout": list(self._rollouts),
         }
 
@@ -183,20 +181,18 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """A reward in the form TRL asks for."""
 
         def rewarded(
-            prompts: Sequence[str], rollout: Sequence[Rollout], **columns: Any
+            prompts: Sequence[str], rollout: Sequence[Rollout], **_columns: Any
         ) -> list[float]:
-            del columns
             asked = [self._prompts[int(number)] for number in prompts]
-            return reward(
-                Batch(
-                    items=[answer.items for answer in rollout],
-                    logprobs=[answer.logprob for answer in rollout],
-                    relevant=[prompt.relevant for prompt in asked],
-                    histories=[prompt.history for prompt in asked],
-                    group=self.num_generations,
-                    wanted=self._wanted,
-                )
+            batch = Batch(
+                items=[answer.items for answer in rollout],
+                logprobs=[answer.logprob for answer in rollout],
+                relevant=[prompt.relevant for prompt in asked],
+                histories=[prompt.history for prompt in asked],
+                group=self.num_generations,
+                wanted=self._wanted,
             )
+            return reward(batch)
 
         rewarded.__name__ = name
         return rewarded

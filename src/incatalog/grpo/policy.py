@@ -2,33 +2,33 @@
 
 An answer of the engine is a series of choices among what the catalog, the exclusions and the answer
 itself still allow; all other tokens are forced. Its log-probability is that of its choices, each a
-softmax over what was allowed then. A softmax over the whole vocabulary belongs to another policy,
-one that nobody sampled from.
+softmax over what was allowed then; a softmax over the whole vocabulary is another policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.model.head import RetrievalHead
+from incatalog.training.losses import Movable
 from incatalog.trie.trie import ItemTrie
 
+# In the log: how far, in nats, the log-probability of an answer is from what the engine said of it.
+# Anything but rounding means that the policy is not the one that was sampled from.
 GAP = "policy/engine_gap"
-"""Name in the log of the largest distance, in nats, between an answer's log-probability under the
-policy and what the engine said of it when it gave the answer; 0 but for rounding, or else the
-policy is not the one that was sampled from."""
 
 # Logits that exist at a time.
 _MOST_LOGITS = 1 << 25
@@ -94,7 +94,7 @@ def read_choices(
 
 
 @dataclass(frozen=True)
-class ChoiceBatch:
+class ChoiceBatch(Movable):
     """The choices of several answers, laid out for one matrix product."""
 
     state: Int64[Tensor, " decisions"]  # Index of each decision's state in the flattened batch
@@ -128,12 +128,6 @@ class ChoiceBatch:
         )
         return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ChoiceBatch:
-        """The same choices on another device."""
-        return ChoiceBatch(
-            *(getattr(self, one.name).to(device, non_blocking=non_blocking) for one in fields(self))
-        )
-
 
 def choice_logprobs(
     hidden: Float[Tensor, "batch length hidden"],
@@ -162,9 +156,8 @@ def choice_logprobs(
         else:
             assert rows is not None
             scores = functional.linear(states[part], rows, biases)
-        one, entropy = _log_softmax(
-            scores.float() / temperature, allowed[part], choices.chosen[part]
-        )
+        scores = scores.float() / temperature
+        one, entropy = _log_softmax(scores, allowed[part], choices.chosen[part])
         logprobs.append(one)
         entropies.append(entropy)
     return torch.cat(logprobs), torch.cat(entropies)
@@ -194,13 +187,8 @@ def padded(
     rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str
 ) -> Int64[Tensor, "batch length"]:
     """Token ids padded on the right; with causal attention nothing sees what is behind it."""
-    length = max(map(len, rows))
-    filled: Integer[np.ndarray, "batch length"] = np.full(
-        (len(rows), length), pad_token_id, dtype=np.int64
-    )
-    for number, row in enumerate(rows):
-        filled[number, : len(row)] = row
-    return torch.from_numpy(filled).to(device)
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=pad_token_id).to(device)
 
 
 def _log_softmax(

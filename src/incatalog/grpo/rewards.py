@@ -14,34 +14,28 @@ from typing import get_args
 
 import numpy as np
 
+from incatalog import metrics
 from incatalog.config import RewardName
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
+from incatalog.metrics import Answers, RowSets
 from incatalog.teacher.teacher import Teacher
 
 REWARDS: tuple[str, ...] = get_args(RewardName)
 
-Answers = Sequence[Sequence[int]]
-RowSets = Sequence[Collection[int]]
-
 
 def rule(items: Answers, relevant: RowSets) -> list[float]:
     """1 for an answer that names a right item, else 0."""
-    return [float(any(row in right for row in answer)) for answer, right in _pairs(items, relevant)]
+    pairs = zip(items, relevant, strict=True)
+    return [float(not set(right).isdisjoint(answer)) for answer, right in pairs]
 
 
 def ndcg(items: Answers, relevant: RowSets) -> list[float]:
-    """Discounted gain of an answer over that of the best answer of its length; 0 for an empty one.
-
-    An item that is named twice counts where it is named first. See `incatalog.metrics`.
-    """
-    gains = []
-    for answer, right in _pairs(items, relevant):
-        best = sum(map(_discount, range(1, min(len(answer), len(set(right))) + 1)))
-        found = [row in right and row not in answer[:place] for place, row in enumerate(answer)]
-        gain = sum(_discount(place) for place, hit in enumerate(found, start=1) if hit)
-        gains.append(gain / best if best else 0.0)
-    return gains
+    """NDCG of each answer at its own length; 0 for an empty one."""
+    return [
+        float(metrics.ndcg([answer], [right], len(answer))[0]) if answer else 0.0
+        for answer, right in zip(items, relevant, strict=True)
+    ]
 
 
 def ranking(
@@ -51,8 +45,8 @@ def ranking(
 
     Among the different answers of a group, likeliest first, a wrong one at place ``r`` loses
     ``1 / log2(r + 1)``, divided by the sum of that over as many places as the group has answers.
-    A right one loses nothing, and neither does anyone in a group in which no answer is right, as
-    there is nothing the wrong ones stand in front of. (arXiv 2510.24431, ranking-aware reward.)
+    A right one loses nothing, nor does any answer of a group in which none is right. (arXiv
+    2510.24431, ranking-aware reward.)
     """
     if group < 1 or len(items) % group:
         raise ConfigError(f"group: {len(items)} answers do not make groups of {group}")
@@ -64,9 +58,8 @@ def ranking(
         if not any(right[number] for number in part):
             rewards += [0.0] * group
             continue
-        likeliest = sorted(part, key=lambda number: -logprobs[number])
         places: dict[tuple[int, ...], int] = {}
-        for number in likeliest:
+        for number in sorted(part, key=lambda number: -logprobs[number]):
             places.setdefault(tuple(items[number]), len(places) + 1)
         rewards += [
             0.0 if right[number] else -_discount(places[tuple(items[number])]) / total
@@ -142,7 +135,3 @@ def _discount(place: int) -> float:
 def _distance(one: Collection[str], other: Collection[str]) -> float:
     union = set(one) | set(other)
     return 1.0 - len(set(one) & set(other)) / len(union) if union else 0.0
-
-
-def _pairs(items: Answers, relevant: RowSets) -> zip[tuple[Sequence[int], Collection[int]]]:
-    return zip(items, relevant, strict=True)

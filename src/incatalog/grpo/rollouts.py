@@ -78,87 +78,67 @@ def make_prompts(
 
 def answer_seeds(seed: int, step: int, first: int, count: int) -> list[int]:
     """Seeds of the answers of one step, numbered over all processes."""
-    return [
-        int(np.random.default_rng([seed, _ANSWERS, step, first + number]).integers(1 << 62))
-        for number in range(count)
-    ]
+    streams = ([seed, _ANSWERS, step, first + number] for number in range(count))
+    return [int(np.random.default_rng(keys).integers(1 << 62)) for keys in streams]
 
 
+@dataclass(frozen=True)
 class EngineSampler:
-    """Samples lists through the engine, or takes the likeliest items of the first place.
+    """Samples lists through the engine, or takes the likeliest items of the first place (`beam`).
 
     An answer that was not sampled writes the title of its item, whatever other names that has.
     """
 
-    def __init__(
-        self,
-        recommender: Recommender,
-        *,
-        list_length: int,
-        rollout: Literal["sample", "beam"],
-        temperature: float,
-        exclude_seen: bool,
-        num_generations: int,
-    ) -> None:
-        """Takes the policy and how to ask it."""
-        self._recommender = recommender
-        self._list_length = list_length
-        self._rollout = rollout
-        self._temperature = temperature
-        self._exclude_seen = exclude_seen
-        self._num_generations = num_generations
+    recommender: Recommender
+    list_length: int  # Items an answer names
+    rollout: Literal["sample", "beam"]
+    temperature: float
+    exclude_seen: bool
+    num_generations: int
 
     def __call__(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
         """Answers each prompt once; see :class:`Sampler`."""
-        requests: dict[Prompt, Request] = {}
-        for prompt in prompts:
-            if prompt not in requests:
-                requests[prompt] = self._request(prompt)
-        if self._rollout == "beam":
+        requests = {prompt: self._request(prompt) for prompt in dict.fromkeys(prompts)}
+        if self.rollout == "beam":
             return self._beams(prompts, places, requests)
-        asked = [
-            replace(requests[prompt], seed=seed)
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
+        pairs = zip(prompts, seeds, strict=True)
+        asked = [replace(requests[prompt], seed=seed) for prompt, seed in pairs]
         rollouts = []
-        for request, done in zip(asked, self._recommender.engine.complete(asked), strict=True):
-            if len(done.items) < self._list_length:
-                raise _too_few(len(done.items), self._list_length)
-            rollouts.append(
-                self._read(request, done.token_ids, done.items, float(sum(done.logprobs)))
-            )
+        for request, done in zip(asked, self.recommender.engine.complete(asked), strict=True):
+            if len(done.items) < self.list_length:
+                raise _too_few(len(done.items), self.list_length)
+            logprob = float(sum(done.logprobs))
+            rollouts.append(self._read(request, done.token_ids, done.items, logprob))
         return rollouts
 
+    @property
+    def _asked_for(self) -> int:
+        """The prompt is that of the evaluation, which asks for as many items as were trained."""
+        return max(self.recommender.spec.list_length, self.list_length)
+
     def _request(self, prompt: Prompt) -> Request:
-        recommender = self._recommender
-        excluded = recommender.excluded(history=prompt.history, exclude_seen=self._exclude_seen)
-        # The prompt is that of the evaluation, which asks for as many items as were trained.
-        request = recommender.list_request(
-            prompt.history, max(recommender.spec.list_length, self._list_length), excluded
-        )
-        return replace(request, max_items=self._list_length, temperature=self._temperature)
+        recommender = self.recommender
+        excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
+        request = recommender.list_request(prompt.history, self._asked_for, excluded)
+        return replace(request, max_items=self.list_length, temperature=self.temperature)
 
     def _beams(
-        self,
-        prompts: Sequence[Prompt],
-        places: Sequence[int],
-        requests: dict[Prompt, Request],
+        self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
     ) -> list[Rollout]:
-        recommender = self._recommender
-        length = max(recommender.spec.list_length, self._list_length)
+        recommender = self.recommender
         slots = [
-            recommender.slot(prompt.history, length, request.excluded)
+            recommender.slot(prompt.history, self._asked_for, request.excluded)
             for prompt, request in requests.items()
         ]
-        ranked = recommender.beam.top_items(slots, self._num_generations)
+        ranked = recommender.beam.top_items(slots, self.num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []
         for prompt, place in zip(prompts, places, strict=True):
             rows, request = found[prompt].rows, requests[prompt]
             if place >= len(rows):
-                raise _too_few(len(rows), self._num_generations)
+                raise _too_few(len(rows), self.num_generations)
             assert request.scaffold is not None
             row = int(rows[place])
             answer = (*request.scaffold.before_item[0], *recommender.item_tokens.span(row))
@@ -167,13 +147,9 @@ class EngineSampler:
         return rollouts
 
     def _read(
-        self,
-        request: Request,
-        token_ids: Sequence[int],
-        items: Sequence[int],
-        logprob: float,
+        self, request: Request, token_ids: Sequence[int], items: Sequence[int], logprob: float
     ) -> Rollout:
-        recommender = self._recommender
+        recommender = self.recommender
         tokens = recommender.item_tokens
         assert request.excluded is not None
         choices = read_choices(
@@ -190,9 +166,8 @@ class EngineSampler:
 
 def _targets(items: Sequence[int], new_only: bool) -> list[int]:
     """Places of a user's training items that can be asked for."""
-    return [
-        place for place in range(1, len(items)) if not new_only or items[place] not in items[:place]
-    ]
+    places = range(1, len(items))
+    return [place for place in places if not new_only or items[place] not in items[:place]]
 
 
 def _too_few(found: int, wanted: int) -> NoItemLeftError:

@@ -9,7 +9,8 @@ probability one: they count as labels, contribute exactly zero and cost nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -39,7 +40,23 @@ class LabelledSpans:
 
 
 @dataclass(frozen=True)
-class ScopedTargets:
+class Movable:
+    """Tensors that go to another device together."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        return replace(
+            self,
+            **{
+                name: value.to(device, non_blocking=non_blocking)
+                for name, value in vars(self).items()
+                if isinstance(value, Tensor)
+            },
+        )
+
+
+@dataclass(frozen=True)
+class ScopedTargets(Movable):
     """What each position of a batch is trained on, flattened.
 
     A *position* is an index into the batch's hidden states ``[batch * length, hidden]``; the state
@@ -55,15 +72,6 @@ class ScopedTargets:
     decision_choice: Int64[Tensor, " decisions"]  # Index of the right child; -1 for padding
     child_token: Int64[Tensor, " children"]  # Block after block; -1 for padding
     num_labels: int  # Labelled positions, those with a single continuation included
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ScopedTargets:
-        """The same targets on another device."""
-        tensors = {
-            field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, **tensors)
 
 
 def scoped_targets(

@@ -7,7 +7,7 @@ itself carry no loss: decoding splices them in, the model never chooses among th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from incatalog.errors import TrieError
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import LabelledSpans, ScopedTargets, free_targets
+from incatalog.training.losses import LabelledSpans, Movable, ScopedTargets, free_targets
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True)
-class ItemTargets:
+class ItemTargets(Movable):
     """Which item each opened span is to name."""
 
     position: Int64[Tensor, " spans"]  # In the flattened batch, of the state before the span
@@ -39,14 +39,6 @@ class ItemTargets:
 
     def __len__(self) -> int:
         return len(self.row)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ItemTargets:
-        """The same targets on another device."""
-        return replace(
-            self,
-            position=self.position.to(device, non_blocking=non_blocking),
-            row=self.row.to(device, non_blocking=non_blocking),
-        )
 
 
 def retrieval_targets(
