@@ -113,14 +113,6 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.model.train()
         return metrics
 
-    def create_model_card(self, *args: Any, **options: Any) -> None:
-        """None: the folder is no page of a hub."""
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: it would walk through all parameters in every step."""
-        del inputs
-        return 0
-
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         # Shuffled and split along with the rest.

@@ -97,14 +97,8 @@ def train_grpo(settings: GrpoSettings) -> Path:
         spec = recommender.spec
         if settings.tune == "lora":
             spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
-        save_recommender(
-            run.folder,
-            recommender.backbone,
-            spec,
-            recommender.items,
-            semantic_ids,
-            settings.model,
-        )
+        backbone, items = recommender.backbone, recommender.items
+        save_recommender(run.folder, backbone, spec, items, semantic_ids, settings.model)
 
     return run.finish(save, steps=trainer.state.global_step, **results)
 
@@ -251,7 +245,7 @@ def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _keep_best(
     state: Any, model: torch.nn.Module, start: Mapping[str, torch.Tensor]
 ) -> dict[str, float]:
-    """Goes back to the weights at the start where no checkpoint was better; what was measured."""
+    """Takes the weights at the start where no checkpoint was better; returns what was measured."""
     name = f"eval_{NDCG}"
     measured = {entry["step"]: entry[name] for entry in state.log_history if name in entry}
     gaps = [entry[GAP] for entry in state.log_history if entry.get(GAP) is not None]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from incatalog.data.catalog import Catalog
 from incatalog.dialogue.render import Message, Renderer
 from incatalog.dialogue.tasks import alignment_messages, num_tokens
-from incatalog.dialogue.templates import ALIGNMENT_WORDINGS, AlignmentWording
+from incatalog.dialogue.templates import ALIGNMENT_WORDINGS
 from incatalog.errors import ConfigError
 from incatalog.items.texts import item_texts, text_wording_named
 
@@ -39,7 +39,8 @@ class Alignment:
         max_length: int,
     ) -> Alignment:
         """Cuts texts so that no sample exceeds ``max_length`` tokens."""
-        around = np.array([_tokens(renderer, wording, 0, "") for wording in ALIGNMENT_WORDINGS])
+        bare = [alignment_messages(wording, 0, "", "") for wording in ALIGNMENT_WORDINGS]
+        around = np.array([num_tokens(renderer, messages) for messages in bare])
         shown = np.array([wording.shows_text for wording in ALIGNMENT_WORDINGS])
         title_sizes = np.array([len(ends) for ends in _ends(titles, tokenizer)])
         longest = int(title_sizes.argmax())
@@ -66,10 +67,6 @@ class Alignment:
         )
 
 
-def _tokens(renderer: Renderer, wording: AlignmentWording, row: int, text: str) -> int:
-    return num_tokens(renderer, alignment_messages(wording, row, text, text))
-
-
 def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """For each text the character behind each of its tokens."""
     encoded = tokenizer(
@@ -77,8 +74,6 @@ def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
         verbose=False,
     )
     return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]

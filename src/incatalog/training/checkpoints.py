@@ -27,6 +27,13 @@ _STATE = "trainer_state.json"
 class SafeCheckpoints(_Base):  # type: ignore[misc]
     """What a `Trainer` needs so that a killed training goes on from a whole checkpoint."""
 
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """None: the folder is no page of a hub."""
+
+    def floating_point_ops(self, _inputs: dict[str, Any]) -> int:
+        """Not counted: it would walk through all parameters in every step."""
+        return 0
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if hasattr(self.model, "peft_config"):
             # By default peft would look on the hub whether the vocabulary has grown.
@@ -98,10 +105,8 @@ def remove_unusable(folder: Path, console: Console) -> None:
         )
     for path, reason in found.items():
         shutil.rmtree(path)
-        console.print(
-            f"notice: {reason}; it is left out, the training goes on from the one before it",
-            style="yellow", highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        told = f"notice: {reason}; it is left out, the training goes on from the one before it"
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -130,9 +135,7 @@ def checkpoint_step(checkpoint: Path | None) -> int:
 
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints that were written completely, newest first."""
-    found = [
-        path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / _COMPLETE).exists()
-    ]
+    found = (file.parent for file in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}"))
     return sorted(found, key=checkpoint_step, reverse=True)
 
 

@@ -20,13 +20,13 @@ _POOL = 16
 class SftDataset(Dataset[Sample]):
     """All samples of a training, in the order they are trained on.
 
-    Epochs follow one another, each in an order of its own. Within some batches' worth of samples
-    those of like length stand together, and the batches are shuffled; so a batch has little
-    padding, and any sample still depends on nothing but its index.
+    Epochs follow one another, each in an order of its own. Within a pool of some batches, samples
+    of like length stand together, and the batches are shuffled; so a batch has little padding, and
+    any sample still depends on nothing but its index.
     """
 
     def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
-        """Lays out the samples."""
+        """Lays out samples for optimiser steps of ``batch_size``, over all processes."""
         self._source = source
         self._num_samples = num_samples
         self._batch_size = batch_size

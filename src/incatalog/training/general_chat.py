@@ -30,10 +30,7 @@ class GeneralChat:
         cls, conversations: Sequence[Conversation], renderer: Renderer, max_length: int, path: Path
     ) -> GeneralChat:
         """Cuts conversations to ``max_length`` tokens, by whole exchanges."""
-        kept: list[tuple[Message, ...]] = []
-        lengths: list[int] = []
-        exchanges: list[tuple[Message, ...]] = []
-        cut = 0
+        kept, exchanges, lengths, cut = [], [], [], 0
         for conversation in conversations:
             messages, removed = fit_turns(renderer, general_messages(conversation), max_length)
             if not messages:
@@ -50,10 +47,5 @@ class GeneralChat:
                 f"none of {len(conversations)} conversations opens with an exchange of at most "
                 f"{max_length // 2} tokens; raise --max-length, or pass shorter conversations",
             )
-        return cls(
-            tuple(kept),
-            np.array(lengths, dtype=np.int64),
-            tuple(exchanges),
-            cut,
-            len(conversations) - len(kept),
-        )
+        dropped = len(conversations) - len(kept)
+        return cls(tuple(kept), np.array(lengths), tuple(exchanges), cut, dropped)

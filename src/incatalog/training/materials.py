@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, index_files, load_semantic_ids, missing_index
-from incatalog.config import ItemForm
+from incatalog.config import ItemForm, refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -30,7 +30,7 @@ from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
 
 TINY_BASE = "base"
-# What stands around items and turns, so that it is few tokens too.
+# What stands around items and turns, which should be few tokens too.
 _FRAME = "user\nassistant\n1 2 3 4 5 6 7 8 9 10 →  → , , 1. 2. 3. 4. 5. 6. 7. 8. 9. 10. "
 # The prompts come back in every sample, so their words should be whole tokens of a tiny model.
 _PROMPT_REPEATS = 100
@@ -60,26 +60,21 @@ def with_item_form(settings: SftSettings) -> SftSettings:
             )
         if missing:
             form = "titles"
-            main_console().print(
-                f"notice: --item-form auto: {missing}; items are written as their titles, not as "
-                "codes",
-                style="yellow",
-            )
+            told = f"{missing}; items are written as their titles, not as codes"
+            main_console().print(f"notice: --item-form auto: {told}", style="yellow")
     settings = replace(settings, item_form=form)
-    if settings.loss_on_history and settings.shown_history != "span":
-        raise ConfigError(
-            "--loss-on-history: needs item spans in the prompt; add --history-form span"
-        )
-    if settings.paraphrases is not None and form == "codes" and settings.shown_history == "span":
-        raise ConfigError(
-            f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
-            "--history-form title"
-        )
-    if settings.align_ratio and form != "codes":
-        raise ConfigError(
-            f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
-            "as titles; leave it out, or use --method token --item-form codes"
-        )
+    spans = settings.shown_history == "span"
+    problems = [
+        (settings.loss_on_history and not spans,
+         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
+        (settings.paraphrases is not None and form == "codes" and spans,
+         f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
+         "--history-form title"),
+        (settings.align_ratio > 0 and form != "codes",
+         f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
+         "as titles; leave it out, or use --method token --item-form codes"),
+    ]  # fmt: skip
+    refuse_first(problems)
     return settings
 
 
@@ -149,8 +144,7 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
     if settings.paraphrases is None:
         return Aliases()
     found = load_paraphrases(settings.paraphrases, catalog, backbone.tokenizer)
-    console = main_console()
-    console.print(
+    main_console().print(
         f"{settings.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} "
         f"of {len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
         f"paraphrase and {found.unusable} that the tokenizer cannot spell"

@@ -33,10 +33,7 @@ def merge_run(settings: MergeSettings) -> Path:
         )
     if settings.run.resolve() == settings.out.resolve():
         raise ArtifactError(f"--out {settings.out}: is the run itself; name another folder")
-    inputs = {
-        "adapter": settings.run / _ADAPTER_WEIGHTS,
-        "spec": spec_file(settings.run),
-    }
+    inputs = {"adapter": settings.run / _ADAPTER_WEIGHTS, "spec": spec_file(settings.run)}
     run = open_run(settings.out, "train merge", settings, inputs=inputs, free_fields=("verify",))
     if run.finished:
         return settings.out

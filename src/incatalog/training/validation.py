@@ -14,8 +14,8 @@ from incatalog.metrics import hit_rate, ndcg
 from incatalog.recommender.recommender import Recommender
 
 CUTOFF = 10
+# Key of the random stream that draws users and prompts.
 PROMPTS = 0
-"""Key of the random stream that draws users and prompts."""
 NDCG = f"NDCG@{CUTOFF}"
 HR = f"HR@{CUTOFF}"
 
@@ -24,10 +24,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of the training."""
+    """What a model in training is asked: a history, and what is right to recommend after it."""
 
-    history: tuple[int, ...]  # Item rows before the right ones, oldest first; all of them
-    relevant: tuple[int, ...]  # Item rows that are right
+    history: tuple[int, ...]  # Item rows, oldest first; all of them
+    relevant: tuple[int, ...]  # Item rows
 
 
 def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
@@ -48,15 +48,10 @@ def ranking_validation(
     """Ranks held-out items as `incatalog evaluate recommend --split valid` does."""
     processes = PartialState()
     own = prompts[processes.process_index :: processes.num_processes]
-    spec = recommender.spec
-    slots = [
-        recommender.slot(
-            prompt.history,
-            spec.list_length,
-            recommender.excluded(history=prompt.history, exclude_seen=exclude_seen),
-        )
-        for prompt in own
-    ]
+    length, slots = recommender.spec.list_length, []
+    for prompt in own:
+        excluded = recommender.excluded(history=prompt.history, exclude_seen=exclude_seen)
+        slots.append(recommender.slot(prompt.history, length, excluded))
     right = [prompt.relevant for prompt in own]
 
     def validate() -> dict[str, float]:
@@ -65,17 +60,12 @@ def ranking_validation(
             for start in range(0, len(slots), _BATCH)
             for ranked in recommender.beam.top_items(slots[start : start + _BATCH], CUTOFF)
         ]
-        totals = torch.tensor(
-            [
-                float(ndcg(items, right, CUTOFF).sum()),
-                float(hit_rate(items, right, CUTOFF).sum()),
-                len(items),
-            ],
-            device=processes.device,
-        )
+        gains, hits = ndcg(items, right, CUTOFF), hit_rate(items, right, CUTOFF)
+        sums = [float(gains.sum()), float(hits.sum()), len(items)]
+        totals = torch.tensor(sums, device=processes.device)
         if processes.num_processes > 1:
             torch.distributed.all_reduce(totals)
-        gain, hits, count = totals.tolist()
-        return {NDCG: gain / count, HR: hits / count}
+        gain, hit, count = totals.tolist()
+        return {NDCG: gain / count, HR: hit / count}
 
     return validate
