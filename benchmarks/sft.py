@@ -40,7 +40,7 @@ from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forw
 def trainer_of(config: SftSettings) -> ScopedTrainer:
     """The trainer that ``incatalog train sft`` would run."""
     inputs = read_materials(config, on_cpu=True)
-    backbone = build_backbone(config, inputs, on_cpu=True)
+    backbone = build_backbone(config, inputs, "cpu")
     spec = model_spec(config, inputs.semantic_ids)
     items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
     run = TrainingRun("train sft", config, {})

@@ -30,7 +30,11 @@ Validation = Callable[[], Mapping[str, float]]
 
 
 class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
-    """GRPO (arXiv 2402.03300) on the choices among items."""
+    """GRPO (arXiv 2402.03300) on the choices among items.
+
+    ``beta`` weighs the divergence from ``reference``, a copy of the model as it starts; None stands
+    for the model with its adapter switched off. The `beta` of TRL's settings has to be 0.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         wanted: int,
         head: RetrievalHead | None,
         validation: Validation | None,
-        compared: bool,
+        compared: bool,  # Log GAP: the log-probabilities of the sampler are the policy's
         seed: int,
         **options: Any,
     ) -> None:

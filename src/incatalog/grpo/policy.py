@@ -57,7 +57,10 @@ def read_choices(
     excluded: ExcludedItems | None = None,
     retrieves: bool = False,
 ) -> Choices:
-    """Reads an answer again and notes what could have stood in it instead."""
+    """Reads an answer again and notes what could have stood in its spans instead.
+
+    Where items are retrieved, they were chosen whole, at the token that opens a span.
+    """
     constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
     places: list[int] = []
     options: list[np.ndarray] = []
@@ -141,7 +144,7 @@ def choice_logprobs(
     """Log-probability of each choice among its options, and the entropy over them, in nats."""
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, choices.state)
     if not len(states):
-        # Still hangs on the model, so that a batch without any choice has a gradient, of zero.
+        # Still computed from the model, so that a batch without any choice has a gradient of zero.
         return states.sum(-1), states.sum(-1).detach()
     allowed = torch.zeros(len(states), len(choices.column), dtype=torch.bool, device=hidden.device)
     allowed[choices.option_decision, choices.option_column] = True
@@ -166,10 +169,7 @@ def choice_logprobs(
 def policy_forward(
     model: nn.Module, *, head: RetrievalHead | None = None, temperature: float = 1.0
 ) -> None:
-    """Makes a causal language model's forward pass return what :func:`choice_logprobs` does.
-
-    Inside the forward pass, because wrappers for several processes arrange for gradients there.
-    """
+    """Makes a language model's forward pass return `choice_logprobs`; see `scoped_forward`."""
 
     def forward(
         self: nn.Module, input_ids: Int64[Tensor, "batch length"], choices: ChoiceBatch

@@ -41,7 +41,7 @@ def ndcg(items: Answers, relevant: RowSets) -> list[float]:
 def ranking(
     items: Answers, relevant: RowSets, logprobs: Sequence[float], group: int
 ) -> list[float]:
-    """Penalties for wrong answers, the harder the likelier the model holds them (MiniOneRec).
+    """Penalties for wrong answers, higher for those that the model finds likelier (MiniOneRec).
 
     Among the different answers of a group, likeliest first, a wrong one at place ``r`` loses
     ``1 / log2(r + 1)``, divided by the sum of that over as many places as the group has answers.
@@ -79,7 +79,7 @@ def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
 def diversity(items: Answers, categories: Sequence[Collection[str]]) -> list[float]:
     """Mean over the pairs of an answer's items of 1 - overlap / union of their categories.
 
-    0 for an answer of one item. Two items without category are alike.
+    0 for an answer of one item; two items without category are alike.
     """
     return [
         float(np.mean([_distance(categories[a], categories[b]) for a, b in pairs]))

@@ -1,7 +1,7 @@
 """Answers to learn from: prompts made of training interactions, and what the policy says to them.
 
-This is the seam for other samplers (a vLLM server, say): whatever answers a `Prompt` with a
-`Rollout` under the same constraint fits the trainer.
+Other samplers, such as a vLLM server, fit here: the trainer takes whatever answers a `Prompt` with
+a `Rollout` under the same constraint.
 """
 
 from __future__ import annotations

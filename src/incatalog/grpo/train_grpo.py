@@ -77,7 +77,7 @@ def train_grpo(settings: GrpoSettings) -> Path:
     )
     if run.finished:
         return run.folder
-    recommender, semantic_ids = _load_policy(settings, catalog, on_cpu=on_cpu)
+    recommender, semantic_ids = _load_policy(settings, catalog, run.device)
     model = recommender.backbone.model
     check_writable(recommender.backbone)
     start = _trainable(model)
@@ -123,10 +123,9 @@ def _read(settings: GrpoSettings) -> tuple[Catalog, LeaveOneOut]:
 
 
 def _load_policy(
-    settings: GrpoSettings, catalog: Catalog, *, on_cpu: bool
+    settings: GrpoSettings, catalog: Catalog, device: str
 ) -> tuple[Recommender, SemanticIds | None]:
     """The model to train, with the engine that samples from the very same weights."""
-    device = "cpu" if on_cpu else f"cuda:{PartialState().local_process_index}"
     backbone, spec = load_model(
         settings.model, device, attention=settings.attention, dtype=torch.float32
     )

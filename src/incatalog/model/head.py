@@ -169,7 +169,7 @@ class RetrievalHead(nn.Module):
                 f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
                 "the model again"
             ) from error
-        # Not so for NaN either.
+        # False for NaN too.
         if not bool(head.vectors.detach().abs().amax() <= LARGEST):
             raise BackboneError(
                 f"{path}: a vector holds NaN, infinity or a number beyond {LARGEST:g}; "

@@ -26,8 +26,8 @@ def add_lora(
     """Wraps the model with LoRA adapters (arXiv 2106.09685); only they can be trained then.
 
     The rows of control and code tokens are trained too, in the input embedding and in the output
-    layer, unless the whole layer is or `train_new_rows` is false. In a model that ties the two
-    layers they stay tied: training one whole trains the other.
+    layer, unless the whole layer is or `train_new_rows` is false. Layers that are tied stay so:
+    training one whole trains the other.
     """
     peft = require("peft", extra="train")
     model = backbone.model

@@ -41,14 +41,17 @@ def load_pretrained(
     quantization: str = "none",
     strict: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model in evaluation mode, and its tokenizer."""
+    """Loads a causal language model in evaluation mode, and its tokenizer.
+
+    Weights that the model has no place for, as published models may have, are refused if `strict`.
+    """
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
     tokenizer = _tokenizer(source, name_or_path)
     if (Path(source) / GENERATION_CONFIG_NAME).exists():
-        # With the model, one that is damaged would be taken for one that is not there.
+        # Read with the model, a damaged one would be passed over.
         with loading(name_or_path, GENERATION_CONFIG_NAME):
             GenerationConfig.from_pretrained(source)
     options |= {"config": config, "attn_implementation": attention, "dtype": dtype}
@@ -86,9 +89,9 @@ def load_decoder(
 def check_weights(
     name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
 ) -> None:
-    """Makes sure that every tensor of a model came from its files.
+    """Makes sure that every tensor of a model came from its files; others get random values.
 
-    transformers gives those that did not random values and goes on. Tied ones are not missing.
+    Tied tensors are not missing, and those whose names begin with ``unused`` do not matter.
     """
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
@@ -118,7 +121,7 @@ def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
 
 
 def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
-    """Makes sure of what transformers reads without a look and others use."""
+    """Checks what transformers reads unchecked and this package uses."""
     template = tokenizer.chat_template
     if template is not None and not isinstance(template, str | dict):
         raise BackboneError(

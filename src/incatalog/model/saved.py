@@ -38,7 +38,7 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_writable(backbone: Backbone) -> None:
-    """Writes what a training will write at its end, but for the weights of the model itself."""
+    """Writes what a training will write at its end, except the weights of the model."""
     with TemporaryDirectory(prefix="incatalog-") as folder, _saving("after the training"):
         if is_adapter(backbone.model):
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
@@ -64,8 +64,8 @@ def _saving(place: str | Path) -> Iterator[None]:
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     """Writes a trained model; `incatalog.json` comes last and marks the folder as complete.
 
-    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again: a
-    folder may be given as seen from `folder` or from the working directory.
+    An adapter needs `spec.base` to be loaded again: a folder may be given as seen from `folder` or
+    from the working directory.
     """
     folder = Path(folder)
     spec_file(folder).unlink(missing_ok=True)
@@ -95,7 +95,11 @@ def load_model(
     merge_adapter: bool = True,
     verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
-    """Loads what `save_model` wrote, an adapter on top of its base included."""
+    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base.
+
+    Without `dtype` the weights are float32 on the CPU and bfloat16 elsewhere. An adapter that is
+    merged, in memory, answers faster.
+    """
     folder = Path(folder)
     if verify:
         verify_checksums(folder)

@@ -67,8 +67,7 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     if run.newest is not None:
         step = checkpoint_step(run.newest)
         main_console().print(f"{_STAGE}: goes on from step {step}")
-    device = "cpu" if on_cpu else f"cuda:{processes.local_process_index}"
-    backbone = load_backbone(settings.model, device=device)
+    backbone = load_backbone(settings.model, device=run.device)
     backbone.model.requires_grad_(True)
     if settings.tune == "lora":
         backbone = add_lora(

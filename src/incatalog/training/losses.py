@@ -1,10 +1,10 @@
 """Cross entropy in which an item span chooses among the catalog's continuations only.
 
-Inside a span the decoder can only follow the prefix tree, so the model should spend probability on
-its branches and nowhere else (RecLM-cgen, arXiv 2505.03336, "scope mask"). The published code
+Inside a span the decoder can only follow the prefix tree, so the model should give probability to
+its branches and to nothing else (RecLM-cgen, arXiv 2505.03336, "scope mask"). The published code
 builds a mask ``[batch, length, vocab]``; here only the children's rows of the output layer are
 multiplied, and only where there is something to decide. Positions with a single continuation have
-probability one: they count as labels, contribute exactly zero and cost nothing.
+probability one: they count as labels, and add exactly zero.
 """
 
 from __future__ import annotations
@@ -45,14 +45,9 @@ class Movable:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same on another device."""
-        return replace(
-            self,
-            **{
-                name: value.to(device, non_blocking=non_blocking)
-                for name, value in vars(self).items()
-                if isinstance(value, Tensor)
-            },
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,11 @@ def scoped_targets(
     eoi_token_id: int,
     scope: ScopeType = "every",
 ) -> ScopedTargets:
-    """Sorts the labels of a batch into free tokens and decisions at nodes of the trie."""
+    """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
+
+    All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``.
+    """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
     count = np.diff(decisions.offsets)
@@ -153,7 +152,11 @@ def scoped_cross_entropy(
     gamma: float = 2.0,
     num_labels: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean loss of the labelled positions."""
+    """Mean loss of the labelled positions, in nats: their sum divided by ``num_labels``, if given.
+
+    The focal loss (arXiv 1708.02002) weights a position by ``(1 - p) ** gamma``; ``focal-items``
+    does so inside spans only. Without any label it is 0, with zero gradients.
+    """
     states = hidden.reshape(-1, hidden.shape[-1])
     num_free = len(targets.free_position)
     at = torch.cat([targets.free_position, targets.decision_position])
@@ -221,7 +224,7 @@ def _check_whole(
     owner: np.ndarray,
     eoi_token_id: int,
 ) -> None:
-    """Raises TrieError unless each span fits the batch, is closed, and is as long as its item."""
+    """Refuses a span that leaves the batch, is not closed, or is not as long as its item."""
     size = spans.end - spans.start - 2
     bad = (spans.start < 0) | (size < 1) | (spans.end > input_ids.shape[1])
     if not bad.any():

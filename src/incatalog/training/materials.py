@@ -152,7 +152,7 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
     return found.aliases
 
 
-def build_backbone(settings: SftSettings, inputs: Materials, *, on_cpu: bool) -> Backbone:
+def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
     if settings.model == "tiny":
         sizes = TinyConfig(
@@ -170,12 +170,11 @@ def build_backbone(settings: SftSettings, inputs: Materials, *, on_cpu: bool) ->
         if adapts(settings) and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
     else:
-        # Each process of several takes the device accelerate gives it, when the trainer moves it.
         backbone = load_backbone(
             settings.model,
             attention=settings.attention,
             quantization=settings.quantization,
-            device="cpu" if on_cpu else f"cuda:{PartialState().local_process_index}",
+            device=device,
         )
     longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and settings.max_length > longest:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 # Logits that exist at a time on an accelerator; exponentials kept for a gradient anywhere.
 _MOST_LOGITS = 1 << 25
-# So many stay in a CPU's caches between the product that makes them and the one that uses them.
+# As many as a CPU's caches hold between the product that makes them and the one that uses them.
 _CACHED_LOGITS = 1 << 19
 
 
@@ -34,11 +34,11 @@ def free_loss_and_rows(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "rows hidden"]]:
     """Sum of the losses over the whole vocabulary, and single rows of the output layer.
 
-    The softmax runs over blocks of the vocabulary, as attention does over blocks of keys in
-    FlashAttention (arXiv 2205.14135): for a frozen weight each block is read once for as many
-    states as the layer is wide, and its logits are gone before the next one's are made. Where the
-    weight is trained, their exponentials wait in the memory of its gradient until their sum is
-    known. Both results share that one gradient.
+    The softmax runs over blocks of the vocabulary, as FlashAttention (arXiv 2205.14135) runs over
+    blocks of keys. A frozen weight is read once for as many states as the layer is wide, and the
+    logits of a block are dropped before the next one's are made. Where the weight is trained, their
+    exponentials wait in the memory of its gradient until their sum is known. Both results share
+    that one gradient. States with ``weighted`` have focal loss.
     """
     differentiate = torch.is_grad_enabled()
     total, rows = _OutputLayer.apply(  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ class _OutputLayer(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         needs = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
-        # Touched for the first time where it is written, which is the cost of memory.
+        # Memory costs time where it is first written, so it is not filled with zeros before.
         of_weight = torch.empty_like if len(tokens) else torch.zeros_like
         ctx.grads = _Gradients(
             torch.empty_like(states) if needs[0] else None,
@@ -150,7 +150,7 @@ def _vocabulary_loss(
         softmax = _softmax(some, layer, token, kept=kept, with_others=grads.states is not None)
         surprise, slope = _surprise_and_slope(softmax, weighted[part], gamma)
         total += surprise.sum()
-        # Of its own token a state wants p - 1, which is exact here whatever the layer's type.
+        # The slope of a state's own token is p - 1, exact here in every type of the layer.
         own_slope = slope * torch.expm1(softmax.own - softmax.normaliser)
         if grads.states is not None:
             own_row = layer.weight.index_select(0, token)
@@ -174,7 +174,11 @@ def _softmax(
     kept: Float[Tensor, "vocab states"] | None,
     with_others: bool,
 ) -> _Softmax:
-    """The softmax of some states, block by block."""
+    """The softmax of some states, block by block; ``others`` is 0 unless it is wanted.
+
+    ``kept`` receives the exponentials of the logits less the highest up to their block, and 0 for
+    the token that each state is trained on.
+    """
     columns = states.T.contiguous()
     others = torch.zeros_like(columns, dtype=torch.float32)
     own, mass = torch.zeros_like(others[0]), torch.zeros_like(others[0])
@@ -223,7 +227,11 @@ def _add_others(
     *,
     first: bool,
 ) -> None:
-    """Adds gradients of weight and bias by all tokens but the states' own."""
+    """Adds gradients of weight and bias by all tokens but the states' own.
+
+    ``scales`` turns what :func:`_softmax` kept into slopes of the losses, block by block. In the
+    first part ``kept`` lies where the gradient of the weight goes.
+    """
     for block, scale in zip(layer.blocks(len(states)), scales, strict=True):
         weights = kept[block]
         if grads.bias is not None:

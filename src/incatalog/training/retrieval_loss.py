@@ -1,7 +1,7 @@
 """Cross entropy over all items at the states that open item spans (RecLM-ret, arXiv 2505.03336).
 
 What is said around items is trained as language, over the whole vocabulary. The tokens of an item
-itself carry no loss: decoding splices them in, the model never chooses among them.
+carry no loss: decoding puts them in, and the model never chooses among them.
 """
 
 from __future__ import annotations
@@ -66,11 +66,10 @@ def retrieval_cross_entropy(
     negatives: int = 0,
     num_spans: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross entropy of the right item among all items.
+    """Mean cross entropy, in nats, of the right item among all items; see `scoped_cross_entropy`.
 
-    With ``negatives`` the sum over all items is estimated: the items of the batch stand for
-    themselves, and as many random items, weighted up, for all others. The estimate of the sum is
-    right on average, whatever the batch holds.
+    With ``negatives`` the sum over all items is estimated, without bias: the items of the batch
+    stand for themselves, and as many random items, weighted up, for all others.
     """
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets.position)
     query = head.query(states)
@@ -95,9 +94,9 @@ def sampled_scores(
 ) -> tuple[Float[Tensor, "spans candidates"], Int64[Tensor, " spans"]]:
     """Scores of the batch's own items and of drawn ones, and where each span's own item stands.
 
-    Each drawn item stands for ``items / negatives`` items, which its score is raised by the
-    logarithm of (importance sampling of the softmax's denominator: Bengio and Senécal, 2003). One
-    that is among the batch's own items counts as not drawn.
+    Each drawn item stands for ``items / negatives`` items, so the logarithm of that is added to its
+    score (importance sampling of the softmax's denominator: Bengio and Senécal, 2003). A drawn item
+    that is among the batch's own does not count.
     """
     own, right = torch.unique(rows, return_inverse=True)
     weight = math.log(len(head) / len(drawn))

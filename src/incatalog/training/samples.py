@@ -55,10 +55,10 @@ class SampleSource:
     A sample of the training shows a random window of a user's training items and asks for the item
     behind it: the target is uniform over all but the first item, the start of the window uniform
     over the ``max_history`` items before the target (arXiv 2505.03336) or the first of them;
-    ``history_dropout`` leaves items of the window out. The answer names the target first and the
-    teacher's best items behind it, none of them among the items the teacher was shown. Where an
-    item has aliases, one may stand in place of its title, drawn anew at each occurrence; what only
-    prompts may show carries no loss. Candidate lists and validation samples take titles.
+    ``history_dropout`` leaves items of the window out. The answer names the target first, then the
+    teacher's best items, none of them among those the teacher was shown. Where an item has aliases,
+    one may stand in place of its title, drawn anew at each occurrence; names that only prompts may
+    show carry no loss. Candidate lists and validation samples take titles.
     """
 
     def __init__(

@@ -75,16 +75,11 @@ def train_sft(settings: SftSettings) -> Path:
     PartialState(cpu=on_cpu)
     settings = with_item_form(settings)
     inputs = read_materials(settings, on_cpu=on_cpu)
-    run = TrainingRun(
-        "train sft",
-        settings,
-        hashed_inputs(settings),
-        teacher_identity(inputs.teacher),
-        _FREE_FIELDS,
-    )
+    hashed, identity = hashed_inputs(settings), teacher_identity(inputs.teacher)
+    run = TrainingRun("train sft", settings, hashed, identity, _FREE_FIELDS)
     if run.finished:
         return run.folder
-    backbone = build_backbone(settings, inputs, on_cpu=on_cpu)
+    backbone = build_backbone(settings, inputs, run.device)
     check_writable(backbone)
     spec = model_spec(settings, inputs.semantic_ids)
     items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)

@@ -65,6 +65,9 @@ class TrainingRun:
         self.folder = settings.out
         self.finished = self._run.finished
         self.checkpoints = self.folder / "checkpoints"
+        # Each of several processes takes a device of its own.
+        on_cpu = processes.device.type == "cpu"
+        self.device = "cpu" if on_cpu else f"cuda:{processes.local_process_index}"
         self.newest: Path | None = None
         if self.finished:
             # It may have been killed just before it deleted them.
