@@ -54,7 +54,7 @@ def check_config(settings: GrpoSettings) -> None:
 
 def check_groups(settings: GrpoSettings, processes: int) -> None:
     """Checks that the answers of a step make whole groups."""
-    answers = settings.batch_size * settings.gradient_accumulation * processes
+    answers = settings.per_step(processes)
     if answers % settings.num_generations:
         raise ConfigError(
             f"--num-generations {settings.num_generations}: does not divide the {answers} answers "
@@ -70,6 +70,6 @@ def check_groups(settings: GrpoSettings, processes: int) -> None:
 
 def num_steps(settings: GrpoSettings, processes: int) -> int:
     """Optimiser steps of the whole training."""
-    answers = settings.batch_size * settings.gradient_accumulation * processes
+    answers = settings.per_step(processes)
     steps = settings.max_samples * settings.num_generations // answers * settings.num_iterations
     return min(steps, settings.max_steps) if settings.max_steps else steps

@@ -72,9 +72,8 @@ def train_grpo(settings: GrpoSettings) -> Path:
     check_groups(settings, PartialState(cpu=on_cpu).num_processes)
     catalog, split = _read(settings)
     teacher = read_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
-    run = TrainingRun(
-        "train grpo", settings, _hashed(settings), teacher_identity(teacher), ("logging_steps",)
-    )
+    identity = teacher_identity(teacher)
+    run = TrainingRun("train grpo", settings, _hashed(settings), identity, ("logging_steps",))
     if run.finished:
         return run.folder
     recommender, semantic_ids = _load_policy(settings, catalog, run.device)
@@ -86,11 +85,11 @@ def train_grpo(settings: GrpoSettings) -> Path:
     run.train(trainer)
     results = _keep_best(trainer.state, model, start)
     if results.get("best_step") == 0:
-        main_console().print(
+        told = (
             "notice: no checkpoint was better than the model it started from on the validation "
-            f"users ({results['ndcg_start']:.4f}); that one is kept",
-            style="yellow",
+            f"users ({results['ndcg_start']:.4f}); that one is kept"
         )
+        main_console().print(told, style="yellow")
     plain_forward(model)
 
     def save() -> None:
@@ -158,11 +157,10 @@ def _trainer(
 
     processes = PartialState().num_processes
     steps = num_steps(settings, processes)
-    answers = settings.batch_size * settings.gradient_accumulation * processes
     generations = math.ceil(steps / settings.num_iterations)
     prompts = make_prompts(
         split,
-        generations * answers // settings.num_generations,
+        generations * settings.per_step(processes) // settings.num_generations,
         next_items=settings.next_items,
         new_only=settings.exclude_seen,
         seed=settings.seed,
@@ -207,10 +205,9 @@ def _arguments(settings: GrpoSettings, run: TrainingRun, steps: int, *, validate
     from trl import GRPOConfig
 
     save = settings.checkpoint_every
+    validate = save if validated else 0
     return GRPOConfig(
-        **run.arguments(
-            settings, steps=steps, validate=validated * save, save=save, keep_best=validated
-        ),
+        **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=validated),
         eval_on_start=validated and run.newest is None,
         max_steps=steps,
         gradient_checkpointing=False,

@@ -66,6 +66,10 @@ class TrainerSettings(Settings):
     device: str = "auto"
     """`cpu`, or auto for what accelerate finds."""
 
+    def per_step(self, processes: int) -> int:
+        """Samples, or answers, of an optimiser step."""
+        return self.batch_size * self.gradient_accumulation * processes
+
 
 @dataclass(frozen=True)
 class SampleSettings(Settings):

@@ -206,16 +206,13 @@ def build_trainer(
             f"{settings.data}: {skipped} of {len(inputs.split)} users have a single item to train "
             "on, which leaves no history; they are not trained on"
         )
-    step_size = settings.batch_size * settings.gradient_accumulation * PartialState().num_processes
+    step_size = settings.per_step(PartialState().num_processes)
     steps = -(-settings.epochs * source.per_epoch // step_size)
-    if settings.max_steps:
-        steps = min(steps, settings.max_steps)
-    retrieval = None
-    if backbone.head is not None:
-        retrieval = Retrieval(
-            backbone.head, settings.retrieval_weight, settings.negatives, settings.only_head
-        )
-    ranking = None
+    steps = min(steps, settings.max_steps or steps)
+    retrieval = ranking = None
+    if (head := backbone.head) is not None:
+        weight, negatives = settings.retrieval_weight, settings.negatives
+        retrieval = Retrieval(head, weight, negatives, settings.only_head)
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if settings.keep_best:
         recommender = Recommender.from_items(backbone, spec, items)
@@ -264,13 +261,12 @@ def _alignment(
 ) -> Alignment | None:
     if not settings.align_ratio:
         return None
-    found = Alignment.fit(
-        catalog, catalog.titles_t, renderer, backbone.tokenizer, settings.max_length
-    )
+    most, titles = settings.max_length, catalog.titles_t
+    found = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, most)
     if found.cut:
         main_console().print(
             f"{settings.data}: {found.cut} of {len(catalog)} item texts were cut at their "
-            f"end, to fit --max-length {settings.max_length}"
+            f"end, to fit --max-length {most}"
         )
     return found
 
@@ -286,10 +282,9 @@ def _arguments(
     validate = every(settings.validate_every) if settings.validate_every else 0
     save = validate if settings.keep_best else settings.checkpoint_every or every(1)
     polynomial = settings.scheduler == "polynomial"
+    best = settings.keep_best
     return TrainingArguments(
-        **run.arguments(
-            settings, steps=steps, validate=validate, save=save, keep_best=settings.keep_best
-        ),
+        **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
         num_train_epochs=1,
         gradient_checkpointing=settings.gradient_checkpointing,
         lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
