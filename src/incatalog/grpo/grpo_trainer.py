@@ -111,9 +111,8 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.model.eval()
         metrics = {f"{metric_key_prefix}_{name}": v for name, v in self._validation().items()}
         self.log(dict(metrics))
-        self.control: Any = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        told = self.callback_handler.on_evaluate
+        self.control: Any = told(self.args, self.state, self.control, metrics)
         self.model.train()
         return metrics
 

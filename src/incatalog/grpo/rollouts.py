@@ -17,6 +17,7 @@ from incatalog.decoding.request import Request
 from incatalog.errors import DataError, NoItemLeftError
 from incatalog.grpo.policy import Choices, read_choices
 from incatalog.recommender.recommender import Recommender
+from incatalog.training.draws import TOO_SHORT
 from incatalog.training.validation import PROMPTS, Prompt
 
 # Key of the random stream, beside `PROMPTS`.
@@ -60,9 +61,7 @@ def make_prompts(
     targets = [_targets(split.train(user).tolist(), new_only) for user in range(len(split))]
     users = np.array([user for user, places in enumerate(targets) if places], dtype=np.int64)
     if not len(users):
-        raise DataError(
-            "no user has two items besides the two held out; expected users with at least four"
-        )
+        raise DataError(TOO_SHORT)
     random = np.random.default_rng([seed, PROMPTS])
     prompts: list[Prompt] = []
     while len(prompts) < count:

@@ -60,11 +60,10 @@ class Alignment:
         lengths = around[:, None] + np.where(shown[:, None], sizes, title_sizes)
         return cls(tuple(texts), tuple(titles), lengths.astype(np.int64), len(cut))
 
-    def messages(self, wording: int, row: int) -> tuple[Message, ...]:
-        """The sample of a wording about an item row."""
-        return alignment_messages(
-            ALIGNMENT_WORDINGS[wording], row, self.texts[row], self.titles[row]
-        )
+    def messages(self, number: int, row: int) -> tuple[Message, ...]:
+        """The sample of a wording, by its number, about an item row."""
+        wording = ALIGNMENT_WORDINGS[number]
+        return alignment_messages(wording, row, self.texts[row], self.titles[row])
 
 
 def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:

@@ -37,9 +37,8 @@ class SafeCheckpoints(_Base):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if hasattr(self.model, "peft_config"):
             # By default peft would look on the hub whether the vocabulary has grown.
-            self.model.save_pretrained(
-                output_dir, state_dict=state_dict, save_embedding_layers=False
-            )
+            options = {"state_dict": state_dict, "save_embedding_layers": False}
+            self.model.save_pretrained(output_dir, **options)
         else:
             super()._save(output_dir, state_dict)
 

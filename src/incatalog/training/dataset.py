@@ -63,12 +63,10 @@ class SftDataset(Dataset[Sample]):
             numbers[here] = self._order(epoch)[within[here]]
             lengths[here] = self._source.estimated_lengths(self._draws(epoch))[numbers[here]]
         by_length = np.argsort(lengths, kind="stable")
-        batches = len(places) // self._batch_size
-        whole = by_length[: batches * self._batch_size].reshape(batches, self._batch_size)
+        whole = len(places) // self._batch_size * self._batch_size
+        batches = by_length[:whole].reshape(-1, self._batch_size)
         rng = np.random.default_rng([self._seed, SHUFFLE, pool])
-        order = np.concatenate(
-            [rng.permutation(whole).reshape(-1), by_length[batches * self._batch_size :]]
-        )
+        order = np.concatenate([rng.permutation(batches).reshape(-1), by_length[whole:]])
         return list(zip(epochs[order].tolist(), numbers[order].tolist(), strict=True))
 
 

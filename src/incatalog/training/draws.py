@@ -14,6 +14,8 @@ from incatalog.training.settings import SampleSettings
 
 # Keys of the random streams.
 ORDER, DRAWS, CANDIDATES, SHUFFLE, VALIDATION, SPELLINGS, DROPPED = range(7)
+# Said where no history has a target to draw.
+TOO_SHORT = "no user has two items besides the two held out; expected users with at least four"
 
 
 class Draws(NamedTuple):

@@ -17,7 +17,7 @@ from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ItemTokens
 from incatalog.teacher.teacher import Teacher
 from incatalog.training.alignment import Alignment
-from incatalog.training.draws import Chance, Draws
+from incatalog.training.draws import TOO_SHORT, Chance, Draws
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.settings import SampleSettings
 
@@ -87,9 +87,7 @@ class SampleSource:
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         if not len(self.users):
-            raise DataError(
-                "no user has two items besides the two held out; expected users with at least four"
-            )
+            raise DataError(TOO_SHORT)
         mention = settings.mention_control_tokens
         self._wordings = wordings("train", mention_control_tokens=mention, candidates=False)
         plain = len(self._wordings)
