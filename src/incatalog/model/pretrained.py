@@ -144,7 +144,7 @@ def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model:
 def _complete(
     kind: Any, source: str | Path, name: str | Path, *, strict: bool = False, **options: Any
 ) -> Any:
-    """A model of transformers, none of whose weights is made up."""
+    """A model of transformers, all of whose weights come from its files."""
     model, loaded = kind.from_pretrained(
         source, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )

@@ -98,7 +98,7 @@ def _expected(value: Any, kind: Any, least: int | None) -> str | None:
         choices = typing.get_args(kind)
         return None if value in choices else "one of " + ", ".join(map(repr, choices))
     if kind in _PLAIN:
-        # True is an int of Python's, and no number of items.
+        # In Python True is an int, but it is no number of items.
         if type(value) is not kind:
             return _PLAIN[kind]
         return f"at least {least}" if least is not None and value < least else None

@@ -110,7 +110,7 @@ def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> 
 
 
 def _add_dropout(model: LlamaForCausalLM, share: float) -> None:
-    """Dropout where SASRec has it; a Llama of transformers has but that of the attention."""
+    """Adds dropout where SASRec has it; the Llama of transformers has it in attention only."""
 
     def embedded(layer: nn.Module, given: Any) -> Any:
         return (functional.dropout(given[0], share, layer.training), *given[1:])

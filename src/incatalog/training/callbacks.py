@@ -89,7 +89,7 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
     """A line for each entry of a reinforcement learning's log."""
 
     def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
-        """Takes where to print, and the titles of the values to show by their names in the log."""
+        """Takes the values to show: titles by their names in the log."""
         self._console = console
         self._shown = shown
 
@@ -108,7 +108,7 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
 
 
 class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
-    """TensorBoard's log, whose thread tells of a full disk without the name of the folder."""
+    """TensorBoard's log, whose own thread would report a full disk without naming the folder."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         """Writes an entry."""
@@ -123,7 +123,7 @@ class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
 
 
 def tensorboard(out: Path, after: int) -> TensorBoardCallback:
-    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    """The log of a run, without what an interrupted one wrote after its newest checkpoint."""
     require("tensorboard", extra="train")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -134,12 +134,12 @@ def tensorboard(out: Path, after: int) -> TensorBoardCallback:
 class BestKept(TrainerCallback):  # type: ignore[misc]
     """Validates the last step too, and ends a training that no longer gets better.
 
-    What it decides on is the log, which a checkpoint holds: a resumed training stops where an
-    uninterrupted one would have.
+    It decides by the log, which checkpoints hold: a resumed training stops where an uninterrupted
+    one would have.
     """
 
     def __init__(self, metric: str, patience: int = 0) -> None:
-        """Takes what is to grow, by its name in the log, and after how many validations to stop."""
+        """Takes the log's name of what should grow, and how many validations to wait for it."""
         self._metric = metric
         self._patience = patience
 

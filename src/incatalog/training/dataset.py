@@ -1,4 +1,4 @@
-"""Training samples: a pure function of seed, epoch and user, rendered."""
+"""The samples of a training and of its validations, each a function of its number."""
 
 from __future__ import annotations
 

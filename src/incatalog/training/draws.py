@@ -43,9 +43,9 @@ class Chance:
     lists: bool  # Whether answers name more than the target
     plain: int  # Wordings without candidates, which come first
     wordings: int
-    exchanges: int  # General ones to choose from, as are conversations
+    exchanges: int  # General ones to choose from, like conversations
     conversations: int
-    num_general: int  # Samples of an epoch, as num_aligned
+    num_general: int  # Samples of an epoch, like num_aligned
     num_aligned: int
 
     def draws(self, epoch: int) -> Draws:

@@ -49,7 +49,7 @@ class Materials:
 
 
 def with_item_form(settings: SftSettings) -> SftSettings:
-    """The configuration with its item form settled; says so where codes were wanted in vain."""
+    """The settings with the item form decided; says so where codes are missing."""
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"

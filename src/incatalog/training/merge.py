@@ -20,7 +20,7 @@ def merge_run(settings: MergeSettings) -> Path:
     """Merges the adapter of a run into its backbone and writes a plain Hugging Face folder.
 
     Returns:
-        `config.out`, which loads with plain transformers and holds the catalog beside the model.
+        `settings.out`, which loads with plain transformers and holds the catalog beside the model.
 
     Raises:
         BackboneError: The run holds no adapter.

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits that exist at a time on an accelerator; exponentials kept for a gradient anywhere.
+# Logits at a time on an accelerator, and exponentials kept for a gradient on any device.
 _MOST_LOGITS = 1 << 25
 # As many as a CPU's caches hold between the product that makes them and the one that uses them.
 _CACHED_LOGITS = 1 << 19
@@ -91,7 +91,7 @@ class _OutputLayer(torch.autograd.Function):
 
 
 class _Gradients(NamedTuple):
-    """Filled part by part; none of what needs no gradient."""
+    """Filled part by part; None for what needs no gradient."""
 
     states: Float[Tensor, "free hidden"] | None
     weight: Float[Tensor, "vocab hidden"] | None
@@ -114,7 +114,7 @@ class _Layer(NamedTuple):
 
 
 class _Softmax(NamedTuple):
-    """What is known of some states' softmax over the vocabulary."""
+    """The softmax of some states over the vocabulary."""
 
     normaliser: Float[Tensor, " states"]  # Logarithm of the sum of the exponentials of the logits
     own: Float[Tensor, " states"]  # Logit of the token each state is trained on
@@ -132,7 +132,7 @@ def _vocabulary_loss(
 ) -> Tensor:
     """Sum of the losses; writes the gradients that are wanted."""
     total = states.new_zeros((), dtype=torch.float32)
-    # No more states at a time than fit, as exponentials, where the gradient of the weight goes.
+    # The exponentials of all states at hand have to fit into the gradient of the weight.
     vocabulary, size = layer.weight.shape
     trained = grads.weight is not None or grads.bias is not None
     if trained:
@@ -182,7 +182,7 @@ def _softmax(
     columns = states.T.contiguous()
     others = torch.zeros_like(columns, dtype=torch.float32)
     own, mass = torch.zeros_like(others[0]), torch.zeros_like(others[0])
-    # Not minus infinity, which would be no number where a whole block's logits are.
+    # Not minus infinity: a block with no other logit would give NaN.
     highest = [torch.full_like(own, torch.finfo(torch.float32).min)]
     for block in layer.blocks(len(states)):
         rows = layer.weight[block].to(layer.dtype)
