@@ -47,7 +47,7 @@ def scoped_forward(
         items: ItemTargets | None = None,
         num_spans: Tensor | None = None,
     ) -> Float[Tensor, ""]:
-        # Layers that are computed again, for their gradients, would be so outside of the context.
+        # Layers that are computed again for their gradients are so outside of this context.
         again = getattr(self, "is_gradient_checkpointing", False)
         mixed = torch.is_autocast_enabled("cpu")
         with nullcontext() if again or mixed else laid_out()():
