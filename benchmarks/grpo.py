@@ -26,7 +26,7 @@ from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.grpo.policy import ChoiceBatch, choice_logprobs, padded
-from incatalog.grpo.rollouts import EngineSampler, Rollout, answer_seeds, make_questions
+from incatalog.grpo.rollouts import EngineSampler, Rollout, answer_seeds, make_prompts
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.recommender.recommender import Recommender
 
@@ -46,8 +46,8 @@ def main() -> None:
         sys.exit(f"--demo {options.demo}: no finished demo there; run `make demo` first")
     catalog = Catalog.load(options.demo / "data")
     split = leave_one_out(Histories.load(options.demo / "data", catalog))
-    questions = make_questions(split, options.prompts, next_items=1, new_only=True, seed=0)
-    repeated = [question for question in questions for _ in range(options.group)]
+    prompts = make_prompts(split, options.prompts, next_items=1, new_only=True, seed=0)
+    repeated = [prompt for prompt in prompts for _ in range(options.group)]
     seeds = answer_seeds(0, 0, 0, len(repeated))
     gaps, times = [], []
     for method in METHODS:

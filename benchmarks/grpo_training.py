@@ -31,7 +31,7 @@ from incatalog.grpo.train_grpo import train_grpo
 from incatalog.metrics import bootstrap_intervals
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher, load_teacher
-from incatalog.training.validation import Question, validation_users
+from incatalog.training.validation import Prompt, validation_users
 
 METRIC = "NDCG@10"
 CHOOSING = 471
@@ -153,11 +153,11 @@ def _sampled(
     rewards: dict[str, list[float]] = {"ndcg": [], "teacher": []}
     for start in range(0, len(users), 16):
         held_out = [split.valid(user) for user in users[start : start + 16] for _ in range(LISTS)]
-        questions = [Question(tuple(h.history.tolist()), (int(h.target),)) for h in held_out]
-        seeds = answer_seeds(0, start, 0, len(questions))
-        items = [answer.items for answer in sampler(questions, seeds, [0] * len(questions))]
-        rewards["ndcg"] += ndcg(items, [question.relevant for question in questions])
-        ranks = teacher.ranking([question.history for question in questions], items)
+        prompts = [Prompt(tuple(h.history.tolist()), (int(h.target),)) for h in held_out]
+        seeds = answer_seeds(0, start, 0, len(prompts))
+        items = [answer.items for answer in sampler(prompts, seeds, [0] * len(prompts))]
+        rewards["ndcg"] += ndcg(items, [prompt.relevant for prompt in prompts])
+        ranks = teacher.ranking([prompt.history for prompt in prompts], items)
         rewards["teacher"] += teacher_gain([one.tolist() for one in ranks])
     return {name: np.reshape(found, (-1, LISTS)).mean(axis=1) for name, found in rewards.items()}
 

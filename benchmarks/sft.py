@@ -29,9 +29,9 @@ from torch.nn import functional
 
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import base_model, output_rows
+from incatalog.recommender.items import ModelItems
 from incatalog.teacher.fit import fit_teacher
 from incatalog.teacher.settings import TeacherFitSettings
-from incatalog.training import sft
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forward
@@ -39,10 +39,12 @@ from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forw
 
 def trainer_of(config: SftSettings) -> ScopedTrainer:
     """The trainer that ``incatalog train sft`` would run."""
-    inputs = sft._read(config, on_cpu=True)
-    backbone = sft._backbone(config, inputs, on_cpu=True, is_main=True)
-    catalog = inputs.catalog.with_titles_t(sft.canonical_titles(inputs.catalog, backbone.tokenizer))
-    return sft._trainer(config, inputs, backbone, catalog, Aliases())
+    inputs = read_materials(config, on_cpu=True)
+    backbone = build_backbone(config, inputs, "cpu")
+    spec = model_spec(config, inputs.semantic_ids)
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
+    run = TrainingRun("train sft", config, {})
+    return build_trainer(config, run, inputs, backbone, spec, items, Aliases())
 
 
 def labels_of(batch: dict[str, Any]) -> torch.Tensor:

@@ -5,11 +5,11 @@ import pytest
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.errors import DataError, NoItemLeftError
-from incatalog.grpo.rollouts import EngineSampler, answer_seeds, make_questions
+from incatalog.grpo.rollouts import EngineSampler, answer_seeds, make_prompts
 from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.recommender import Recommender
-from incatalog.training.validation import Question, validation_questions
+from incatalog.training.validation import Prompt, validation_prompts
 
 SPEC = ModelSpec(base="tiny", list_form="plain", wording="test-as-trained", list_length=4)
 
@@ -19,34 +19,34 @@ def recommender(tiny_backbone: Backbone, catalog: Catalog) -> Recommender:
     return Recommender(tiny_backbone, SPEC, catalog)
 
 
-def test_questions_are_made_of_training_items_only(histories: Histories) -> None:
+def test_prompts_are_made_of_training_items_only(histories: Histories) -> None:
     split = leave_one_out(histories)
-    questions = make_questions(split, 200, next_items=3, new_only=False, seed=5)
-    assert len(questions) == 200
+    prompts = make_prompts(split, 200, next_items=3, new_only=False, seed=5)
+    assert len(prompts) == 200
     asked = set()
-    for question in questions:
-        place = len(question.history)
+    for prompt in prompts:
+        place = len(prompt.history)
         users = []
         for user in range(len(split)):
             items = split.train(user).tolist()
-            if tuple(items[: place + 3]) == (*question.history, *question.relevant):
+            if tuple(items[: place + 3]) == (*prompt.history, *prompt.relevant):
                 users.append(user)
         assert users
         asked.update(users)
     # The first user has one item to train on, with nothing behind it.
     assert 0 not in asked
     assert asked == set(range(1, len(split)))
-    assert questions == make_questions(split, 200, next_items=3, new_only=False, seed=5)
-    assert questions != make_questions(split, 200, next_items=3, new_only=False, seed=6)
+    assert prompts == make_prompts(split, 200, next_items=3, new_only=False, seed=5)
+    assert prompts != make_prompts(split, 200, next_items=3, new_only=False, seed=6)
     # A pass asks every user once.
-    assert len({question.history[0] for question in questions[: len(split) - 1]}) > 20
+    assert len({prompt.history[0] for prompt in prompts[: len(split) - 1]}) > 20
 
 
 def test_items_seen_before_are_no_targets() -> None:
     split = leave_one_out(Histories.from_lists(["u"], [[1, 2, 1, 2, 3, 4, 5]]))
     found = {
-        (question.history, question.relevant)
-        for question in make_questions(split, 40, next_items=4, new_only=True, seed=0)
+        (prompt.history, prompt.relevant)
+        for prompt in make_prompts(split, 40, next_items=4, new_only=True, seed=0)
     }
     assert found == {((1,), (2, 3)), ((1, 2, 1, 2), (3,))}
 
@@ -54,16 +54,16 @@ def test_items_seen_before_are_no_targets() -> None:
 def test_nobody_to_ask_about() -> None:
     split = leave_one_out(Histories.from_lists(["u"], [[1, 2, 3]]))
     with pytest.raises(DataError, match="no user has two items"):
-        make_questions(split, 1, next_items=1, new_only=False, seed=0)
+        make_prompts(split, 1, next_items=1, new_only=False, seed=0)
 
 
 def test_validation_asks_for_the_validation_item(histories: Histories) -> None:
     split = leave_one_out(histories)
-    questions = validation_questions(split, 7, 3)
-    assert len(questions) == 7
-    for question in questions:
+    prompts = validation_prompts(split, 7, 3)
+    assert len(prompts) == 7
+    for prompt in prompts:
         assert any(
-            (question.history, question.relevant)
+            (prompt.history, prompt.relevant)
             == (tuple(split.valid(user).history.tolist()), (split.valid(user).target,))
             for user in range(len(split))
         )
@@ -83,9 +83,9 @@ def test_sampled_lists_hold_different_items_of_the_catalog(recommender: Recommen
         exclude_seen=True,
         num_generations=4,
     )
-    question = Question((3, 8), (5,))
+    prompt = Prompt((3, 8), (5,))
     seeds = answer_seeds(0, 0, 0, 6)
-    found = sampler([question] * 6, seeds, [0] * 6)
+    found = sampler([prompt] * 6, seeds, [0] * 6)
     for rollout in found:
         assert len(set(rollout.items)) == 3
         assert not {3, 8} & set(rollout.items)
@@ -93,7 +93,7 @@ def test_sampled_lists_hold_different_items_of_the_catalog(recommender: Recommen
         assert rollout.prompt_ids == found[0].prompt_ids
     assert "4" in recommender.backbone.tokenizer.decode(found[0].prompt_ids)
     assert len({rollout.items for rollout in found}) > 1
-    again = sampler([question] * 2, seeds[4:], [0] * 2)
+    again = sampler([prompt] * 2, seeds[4:], [0] * 2)
     assert [rollout.items for rollout in again] == [rollout.items for rollout in found[4:]]
 
 
@@ -106,8 +106,8 @@ def test_beams_are_the_likeliest_items_in_their_order(recommender: Recommender) 
         exclude_seen=True,
         num_generations=5,
     )
-    question, other = Question((3, 8), (5,)), Question((1,), (2,))
-    found = sampler([question] * 3 + [other] * 2, [0] * 5, [2, 3, 4, 0, 1])
+    prompt, other = Prompt((3, 8), (5,)), Prompt((1,), (2,))
+    found = sampler([prompt] * 3 + [other] * 2, [0] * 5, [2, 3, 4, 0, 1])
     slot = recommender.slot((3, 8), 4, recommender.excluded(history=(3, 8), exclude_seen=True))
     [best] = recommender.beam.top_items([slot], 5)
     assert [rollout.items[0] for rollout in found[:3]] == best.rows[2:].tolist()
@@ -126,4 +126,4 @@ def test_too_few_items_left(recommender: Recommender, rollout: str, length: int)
         num_generations=49,
     )
     with pytest.raises(NoItemLeftError, match="found 48 where 49 are wanted"):
-        sampler([Question((3, 8), (5,))], [0], [48])
+        sampler([Prompt((3, 8), (5,))], [0], [48])

@@ -34,7 +34,7 @@ from incatalog.model.spec import ModelSpec
 from incatalog.training.merge import merge_run
 from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import train_sft
-from incatalog.training.validation import Question
+from incatalog.training.validation import Prompt
 
 pytest.importorskip("trl", reason="GRPO needs trl: pip install 'incatalog[grpo]'")
 
@@ -369,7 +369,7 @@ def test_bandit_learns_what_is_rewarded_and_nothing_else(
 
     spec = ModelSpec(base="tiny", list_form="plain", wording="test-as-trained", list_length=1)
     recommender = Recommender(own_tiny_backbone, spec, catalog)
-    question, rewarded = Question((3, 8), (21,)), 21
+    prompt, rewarded = Prompt((3, 8), (21,)), 21
     random = np.random.default_rng(0)
 
     def reward(batch: Batch) -> list[float]:
@@ -377,7 +377,7 @@ def test_bandit_learns_what_is_rewarded_and_nothing_else(
         return (random.permutation(hits) if shuffled else hits).tolist()
 
     def probability() -> float:
-        slot = recommender.slot(question.history, 1)
+        slot = recommender.slot(prompt.history, 1)
         [ranked] = recommender.beam.top_items([slot], None)
         found: Sequence[int] = ranked.rows.tolist()
         return float(np.exp(ranked.logprobs[found.index(rewarded)]))
@@ -391,7 +391,7 @@ def test_bandit_learns_what_is_rewarded_and_nothing_else(
             shuffle_dataset=False, report_to="none", save_strategy="no", disable_tqdm=True,
             gradient_checkpointing=False, loss_type="grpo", logging_steps=1000, bf16=False,
         ),
-        beta=0.0, reference=None, questions=[question] * steps,
+        beta=0.0, reference=None, prompts=[prompt] * steps,
         sampler=EngineSampler(
             recommender, list_length=1, rollout="sample", temperature=1.0, exclude_seen=False,
             num_generations=32,

@@ -31,7 +31,7 @@ from incatalog.training.samples import Sample
 from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import check_config, train_sft
 from incatalog.training.trainer import plain_forward, scoped_forward
-from incatalog.training.validation import ranking_validation, validation_questions
+from incatalog.training.validation import ranking_validation, validation_prompts
 
 Settings = Callable[..., SftSettings]
 DIM = 12
@@ -137,7 +137,7 @@ def test_best_checkpoint_brings_back_its_head(settings: Settings) -> None:
     assert results["best_step"] < results["steps"]
     recommender = Recommender.from_pretrained(config.out, "cpu")
     split = leave_one_out(Histories.load(config.data, recommender.catalog))
-    questions = validation_questions(split, 30, config.seed)
+    questions = validation_prompts(split, 30, config.seed)
     validate = ranking_validation(recommender, questions, exclude_seen=False)
     assert validate()["NDCG@10"] == pytest.approx(results["ndcg_best"])
 

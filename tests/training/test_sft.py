@@ -32,7 +32,7 @@ from incatalog.training.callbacks import BestKept
 from incatalog.training.merge import merge_run
 from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import check_config, train_sft
-from incatalog.training.validation import ranking_validation, validation_questions
+from incatalog.training.validation import ranking_validation, validation_prompts
 from serving import Process, served
 
 Settings = Callable[..., SftSettings]
@@ -129,7 +129,7 @@ def test_weights_that_rank_best_are_kept(settings: Settings) -> None:
     assert measured[-1] < best
     recommender = Recommender.from_pretrained(config.out, "cpu")
     split = leave_one_out(Histories.load(config.data, recommender.catalog))
-    questions = validation_questions(split, 30, config.seed)
+    questions = validation_prompts(split, 30, config.seed)
     validate = ranking_validation(recommender, questions, exclude_seen=True)
     assert validate()["NDCG@10"] == pytest.approx(best)
 
@@ -145,7 +145,7 @@ def test_other_names_count_in_the_ranking_that_is_kept(
     train_sft(config)
     recommender = Recommender.from_pretrained(config.out, "cpu")
     split = leave_one_out(Histories.load(config.data, recommender.catalog))
-    questions = validation_questions(split, 30, config.seed)
+    questions = validation_prompts(split, 30, config.seed)
     found = ranking_validation(recommender, questions, exclude_seen=False)()
     results = read_json(config.out / "manifest.json")["results"]
     assert found["NDCG@10"] == pytest.approx(results["ndcg_best"])

@@ -13,12 +13,7 @@ from incatalog.teacher_service.client import is_url
 
 
 def check_config(settings: GrpoSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-        BackboneError: `--model` is no trained model.
-    """
+    """Checks what can be checked without loading anything."""
     known = ", ".join(REWARDS)
     unknown = [name for name in settings.reward if name not in REWARDS]
     weights = settings.reward_weights
@@ -58,12 +53,8 @@ def check_config(settings: GrpoSettings) -> None:
 
 
 def check_groups(settings: GrpoSettings, processes: int) -> None:
-    """Checks that the answers of a step make whole groups.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
-    answers = settings.batch_size * settings.gradient_accumulation * processes
+    """Checks that the answers of a step make whole groups."""
+    answers = settings.per_step(processes)
     if answers % settings.num_generations:
         raise ConfigError(
             f"--num-generations {settings.num_generations}: does not divide the {answers} answers "
@@ -79,6 +70,6 @@ def check_groups(settings: GrpoSettings, processes: int) -> None:
 
 def num_steps(settings: GrpoSettings, processes: int) -> int:
     """Optimiser steps of the whole training."""
-    answers = settings.batch_size * settings.gradient_accumulation * processes
+    answers = settings.per_step(processes)
     steps = settings.max_samples * settings.num_generations // answers * settings.num_iterations
     return min(steps, settings.max_steps) if settings.max_steps else steps

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int64
@@ -22,7 +23,7 @@ from incatalog.grpo.rewards import Batch
 from incatalog.grpo.rollouts import Rollout, Sampler, answer_seeds
 from incatalog.model.head import RetrievalHead
 from incatalog.training.checkpoints import SafeCheckpoints
-from incatalog.training.validation import Question
+from incatalog.training.validation import Prompt
 
 Reward = Callable[[Batch], list[float]]
 Validation = Callable[[], Mapping[str, float]]
@@ -31,22 +32,8 @@ Validation = Callable[[], Mapping[str, float]]
 class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
     """GRPO (arXiv 2402.03300) on the choices among items.
 
-    Args:
-        model: The policy, the very model that the sampler asks; possibly wrapped by peft.
-        args: Settings of TRL, with `beta` 0: the divergence is weighted by the next argument.
-        beta: Weight of the divergence from the model as it starts.
-        reference: A copy of the model as it starts, for `beta` above 0; None for a model with an
-            adapter, which is switched off instead.
-        questions: The prompts of the whole training, in order.
-        sampler: Answers them.
-        rewards: What answers are rewarded for, by name; weights are in `args`.
-        wanted: Items an answer is asked for.
-        head: Scores the items where they are retrieved.
-        validation: Scores the policy on held-out items; None for no validation.
-        compared: Log :data:`~incatalog.grpo.policy.GAP`; of no meaning where the sampler's
-            log-probabilities are not the policy's, as those of beams with exclusions.
-        seed: Seed of the answers.
-        options: The other options of TRL's trainer.
+    ``beta`` weighs the divergence from ``reference``, a copy of the model as it starts; None stands
+    for the model with its adapter switched off. The `beta` of TRL's settings has to be 0.
     """
 
     def __init__(
@@ -56,17 +43,17 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         *,
         beta: float,
         reference: nn.Module | None,
-        questions: Sequence[Question],
+        prompts: Sequence[Prompt],
         sampler: Sampler,
         rewards: Mapping[str, Reward],
         wanted: int,
         head: RetrievalHead | None,
         validation: Validation | None,
-        compared: bool,
+        compared: bool,  # Log GAP: the log-probabilities of the sampler are the policy's
         seed: int,
         **options: Any,
     ) -> None:
-        self._questions = questions
+        self._prompts = prompts
         self._sampler = sampler
         self._wanted = wanted
         self._validation = validation
@@ -82,9 +69,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 model=model,
                 args=args,
                 reward_funcs=functions,
-                train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(questions)))]}),
+                train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(prompts)))]}),
                 eval_dataset=Dataset.from_dict({"prompt": ["0"]}),
-                rollout_func=_answer_questions,
+                rollout_func=_answer_prompts,
                 **options,
             )
         # A reference of TRL's making would be loaded by name, without what was merged into it.
@@ -96,22 +83,19 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     def answer(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Lets the policy answer prompts, as TRL's ``rollout_func`` returns it."""
-        questions = [self._questions[int(prompt)] for prompt in prompts]
-        first = self.accelerator.process_index * len(questions)
-        seeds = answer_seeds(self._seed, self.state.global_step, first, len(questions))
-        places = [(first + number) % self.num_generations for number in range(len(questions))]
-        self._rollouts = self._scored = self._sampler(questions, seeds, places)
-        masks = []
-        for rollout in self._rollouts:
-            mask = [0] * len(rollout.token_ids)
-            for place in rollout.choices.place.tolist():
-                mask[place] = 1
-            masks.append(mask)
+        asked = [self._prompts[int(number)] for number in prompts]
+        first = self.accelerator.process_index * len(asked)
+        seeds = answer_seeds(self._seed, self.state.global_step, first, len(asked))
+        places = [(first + number) % self.num_generations for number in range(len(asked))]
+        self._rollouts = self._scored = self._sampler(asked, seeds, places)
+        masks = [np.zeros(len(rollout.token_ids), dtype=np.int64) for rollout in self._rollouts]
+        for mask, rollout in zip(masks, self._rollouts, strict=True):
+            mask[rollout.choices.place] = 1
         return {
             "prompt_ids": [list(rollout.prompt_ids) for rollout in self._rollouts],
             "completion_ids": [list(rollout.token_ids) for rollout in self._rollouts],
             "logprobs": None,
-            "env_mask": masks,
+            "env_mask": [mask.tolist() for mask in masks],
             "rollout": list(self._rollouts),
         }
 
@@ -127,19 +111,10 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.model.eval()
         metrics = {f"{metric_key_prefix}_{name}": v for name, v in self._validation().items()}
         self.log(dict(metrics))
-        self.control: Any = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
+        told = self.callback_handler.on_evaluate
+        self.control: Any = told(self.args, self.state, self.control, metrics)
         self.model.train()
         return metrics
-
-    def create_model_card(self, *args: Any, **options: Any) -> None:
-        """None: the folder is no page of a hub."""
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: it would walk through all parameters in every step."""
-        del inputs
-        return 0
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
@@ -201,24 +176,22 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """A reward in the form TRL asks for."""
 
         def rewarded(
-            prompts: Sequence[str], rollout: Sequence[Rollout], **columns: Any
+            prompts: Sequence[str], rollout: Sequence[Rollout], **_columns: Any
         ) -> list[float]:
-            del columns
-            questions = [self._questions[int(prompt)] for prompt in prompts]
-            return reward(
-                Batch(
-                    items=[answer.items for answer in rollout],
-                    logprobs=[answer.logprob for answer in rollout],
-                    relevant=[question.relevant for question in questions],
-                    histories=[question.history for question in questions],
-                    group=self.num_generations,
-                    wanted=self._wanted,
-                )
+            asked = [self._prompts[int(number)] for number in prompts]
+            batch = Batch(
+                items=[answer.items for answer in rollout],
+                logprobs=[answer.logprob for answer in rollout],
+                relevant=[prompt.relevant for prompt in asked],
+                histories=[prompt.history for prompt in asked],
+                group=self.num_generations,
+                wanted=self._wanted,
             )
+            return reward(batch)
 
         rewarded.__name__ = name
         return rewarded
 
 
-def _answer_questions(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
+def _answer_prompts(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
     return trainer.answer(prompts)

@@ -2,33 +2,33 @@
 
 An answer of the engine is a series of choices among what the catalog, the exclusions and the answer
 itself still allow; all other tokens are forced. Its log-probability is that of its choices, each a
-softmax over what was allowed then. A softmax over the whole vocabulary belongs to another policy,
-one that nobody sampled from.
+softmax over what was allowed then; a softmax over the whole vocabulary is another policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.model.head import RetrievalHead
+from incatalog.training.losses import Movable
 from incatalog.trie.trie import ItemTrie
 
+# In the log: how far, in nats, the log-probability of an answer is from what the engine said of it.
+# Anything but rounding means that the policy is not the one that was sampled from.
 GAP = "policy/engine_gap"
-"""Name in the log of the largest distance, in nats, between an answer's log-probability under the
-policy and what the engine said of it when it gave the answer; 0 but for rounding, or else the
-policy is not the one that was sampled from."""
 
 # Logits that exist at a time.
 _MOST_LOGITS = 1 << 25
@@ -36,20 +36,12 @@ _MOST_LOGITS = 1 << 25
 
 @dataclass(frozen=True)
 class Choices:
-    """What was decided in one answer.
+    """What was decided in one answer."""
 
-    Attributes:
-        place: Index in the answer of each token that was decided on; where items are retrieved, of
-            the token that opens the span.
-        offsets: Where each decision's options start; one more entry marks the end.
-        option: Tokens that were allowed, ascending; where items are retrieved, item rows.
-        chosen: Index of the choice among the decision's own options.
-    """
-
-    place: Int64[np.ndarray, " decisions"]
-    offsets: Int64[np.ndarray, " decisions+1"]
-    option: Int64[np.ndarray, " options"]
-    chosen: Int64[np.ndarray, " decisions"]
+    place: Int64[np.ndarray, " decisions"]  # Index in the answer; of <SOI> for a retrieved item
+    offsets: Int64[np.ndarray, " decisions+1"]  # Where the options of each decision start
+    option: Int64[np.ndarray, " options"]  # Allowed tokens (or item rows), ascending
+    chosen: Int64[np.ndarray, " decisions"]  # Index of the choice among the decision's own options
 
     def __len__(self) -> int:
         return len(self.place)
@@ -65,19 +57,9 @@ def read_choices(
     excluded: ExcludedItems | None = None,
     retrieves: bool = False,
 ) -> Choices:
-    """Reads an answer again and notes what could have stood in it instead.
+    """Reads an answer again and notes what could have stood in its spans instead.
 
-    Args:
-        trie: The items.
-        token_ids: The answer, of whole item spans; what stands around them counts as given.
-        items: Item rows of its spans.
-        soi_token_id: Opens a span.
-        eoi_token_id: Closes it.
-        excluded: Items the answer could not name.
-        retrieves: Items were chosen whole, by a retrieval head.
-
-    Raises:
-        TrieError: The answer is not one that the engine could have given.
+    Where items are retrieved, they were chosen whole, at the token that opens a span.
     """
     constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
     places: list[int] = []
@@ -115,36 +97,20 @@ def read_choices(
 
 
 @dataclass(frozen=True)
-class ChoiceBatch:
-    """The choices of several answers, laid out for one matrix product.
+class ChoiceBatch(Movable):
+    """The choices of several answers, laid out for one matrix product."""
 
-    Attributes:
-        state: Index of each decision's state in the flattened batch.
-        answer: Which answer a decision belongs to.
-        place: Index in the answer of the token decided on.
-        column: All options of the batch, each once, ascending: tokens, or item rows.
-        option_decision: For each pair of a decision and an option of it, the decision.
-        option_column: And the option's index in ``column``.
-        chosen: Index in ``column`` of each decision's choice.
-    """
-
-    state: Int64[Tensor, " decisions"]
-    answer: Int64[Tensor, " decisions"]
-    place: Int64[Tensor, " decisions"]
-    column: Int64[Tensor, " columns"]
-    option_decision: Int64[Tensor, " options"]
-    option_column: Int64[Tensor, " options"]
-    chosen: Int64[Tensor, " decisions"]
+    state: Int64[Tensor, " decisions"]  # Index of each decision's state in the flattened batch
+    answer: Int64[Tensor, " decisions"]  # Which answer a decision belongs to
+    place: Int64[Tensor, " decisions"]  # Index in the answer of the token decided on
+    column: Int64[Tensor, " columns"]  # All options, each once, ascending
+    option_decision: Int64[Tensor, " options"]  # The decision of each pair with an option
+    option_column: Int64[Tensor, " options"]  # And the option's index in ``column``
+    chosen: Int64[Tensor, " decisions"]  # Index in ``column`` of each decision's choice
 
     @classmethod
     def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
-        """Lays out choices.
-
-        Args:
-            choices: The choices of each answer.
-            starts: Index of each answer's first token in its row of the batch.
-            length: Tokens of a row.
-        """
+        """Lays out choices."""
         counts = [len(one) for one in choices]
         answer = np.repeat(np.arange(len(choices)), counts)
         place = np.concatenate([one.place for one in choices])
@@ -165,12 +131,6 @@ class ChoiceBatch:
         )
         return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ChoiceBatch:
-        """The same choices on another device."""
-        return ChoiceBatch(
-            *(getattr(self, one.name).to(device, non_blocking=non_blocking) for one in fields(self))
-        )
-
 
 def choice_logprobs(
     hidden: Float[Tensor, "batch length hidden"],
@@ -181,19 +141,10 @@ def choice_logprobs(
     head: RetrievalHead | None = None,
     temperature: float = 1.0,
 ) -> tuple[Float[Tensor, " decisions"], Float[Tensor, " decisions"]]:
-    """Log-probability of each choice among its options, and the entropy over them, in nats.
-
-    Args:
-        hidden: States before the output layer.
-        choices: What was decided.
-        weight: Rows of the output layer.
-        bias: Bias of the output layer.
-        head: Scores the items where they are retrieved; the output layer is not asked then.
-        temperature: Divides the scores.
-    """
+    """Log-probability of each choice among its options, and the entropy over them, in nats."""
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, choices.state)
     if not len(states):
-        # Still hangs on the model, so that a batch without any choice has a gradient, of zero.
+        # Still computed from the model, so that a batch without any choice has a gradient of zero.
         return states.sum(-1), states.sum(-1).detach()
     allowed = torch.zeros(len(states), len(choices.column), dtype=torch.bool, device=hidden.device)
     allowed[choices.option_decision, choices.option_column] = True
@@ -208,9 +159,8 @@ def choice_logprobs(
         else:
             assert rows is not None
             scores = functional.linear(states[part], rows, biases)
-        one, entropy = _log_softmax(
-            scores.float() / temperature, allowed[part], choices.chosen[part]
-        )
+        scores = scores.float() / temperature
+        one, entropy = _log_softmax(scores, allowed[part], choices.chosen[part])
         logprobs.append(one)
         entropies.append(entropy)
     return torch.cat(logprobs), torch.cat(entropies)
@@ -219,15 +169,7 @@ def choice_logprobs(
 def policy_forward(
     model: nn.Module, *, head: RetrievalHead | None = None, temperature: float = 1.0
 ) -> None:
-    """Makes a causal language model's forward pass return what :func:`choice_logprobs` does.
-
-    Inside the forward pass, because wrappers for several processes arrange for gradients there.
-
-    Args:
-        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
-        head: Scores the items where they are retrieved; it is not trained.
-        temperature: Divides the scores.
-    """
+    """Makes a language model's forward pass return `choice_logprobs`; see `scoped_forward`."""
 
     def forward(
         self: nn.Module, input_ids: Int64[Tensor, "batch length"], choices: ChoiceBatch
@@ -245,13 +187,8 @@ def padded(
     rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str
 ) -> Int64[Tensor, "batch length"]:
     """Token ids padded on the right; with causal attention nothing sees what is behind it."""
-    length = max(map(len, rows))
-    filled: Integer[np.ndarray, "batch length"] = np.full(
-        (len(rows), length), pad_token_id, dtype=np.int64
-    )
-    for number, row in enumerate(rows):
-        filled[number, : len(row)] = row
-    return torch.from_numpy(filled).to(device)
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=pad_token_id).to(device)
 
 
 def _log_softmax(

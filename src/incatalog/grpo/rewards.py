@@ -14,54 +14,39 @@ from typing import get_args
 
 import numpy as np
 
+from incatalog import metrics
 from incatalog.config import RewardName
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
+from incatalog.metrics import Answers, RowSets
 from incatalog.teacher.teacher import Teacher
 
 REWARDS: tuple[str, ...] = get_args(RewardName)
 
-Answers = Sequence[Sequence[int]]
-RowSets = Sequence[Collection[int]]
-
 
 def rule(items: Answers, relevant: RowSets) -> list[float]:
     """1 for an answer that names a right item, else 0."""
-    return [float(any(row in right for row in answer)) for answer, right in _pairs(items, relevant)]
+    pairs = zip(items, relevant, strict=True)
+    return [float(not set(right).isdisjoint(answer)) for answer, right in pairs]
 
 
 def ndcg(items: Answers, relevant: RowSets) -> list[float]:
-    """Discounted gain of an answer over that of the best answer of its length; 0 for an empty one.
-
-    An item that is named twice counts where it is named first. See `incatalog.metrics`.
-    """
-    gains = []
-    for answer, right in _pairs(items, relevant):
-        best = sum(map(_discount, range(1, min(len(answer), len(set(right))) + 1)))
-        found = [row in right and row not in answer[:place] for place, row in enumerate(answer)]
-        gain = sum(_discount(place) for place, hit in enumerate(found, start=1) if hit)
-        gains.append(gain / best if best else 0.0)
-    return gains
+    """NDCG of each answer at its own length; 0 for an empty one."""
+    return [
+        float(metrics.ndcg([answer], [right], len(answer))[0]) if answer else 0.0
+        for answer, right in zip(items, relevant, strict=True)
+    ]
 
 
 def ranking(
     items: Answers, relevant: RowSets, logprobs: Sequence[float], group: int
 ) -> list[float]:
-    """Penalties for wrong answers, the harder the likelier the model holds them (MiniOneRec).
+    """Penalties for wrong answers, higher for those that the model finds likelier (MiniOneRec).
 
     Among the different answers of a group, likeliest first, a wrong one at place ``r`` loses
     ``1 / log2(r + 1)``, divided by the sum of that over as many places as the group has answers.
-    A right one loses nothing, and neither does anyone in a group in which no answer is right, as
-    there is nothing the wrong ones stand in front of. (arXiv 2510.24431, ranking-aware reward.)
-
-    Args:
-        items: Item rows of each answer.
-        relevant: Rows that are right for each answer's prompt.
-        logprobs: Log-probability of each answer under the model.
-        group: Answers to one prompt.
-
-    Raises:
-        ConfigError: The answers do not make whole groups.
+    A right one loses nothing, nor does any answer of a group in which none is right. (arXiv
+    2510.24431, ranking-aware reward.)
     """
     if group < 1 or len(items) % group:
         raise ConfigError(f"group: {len(items)} answers do not make groups of {group}")
@@ -73,9 +58,8 @@ def ranking(
         if not any(right[number] for number in part):
             rewards += [0.0] * group
             continue
-        likeliest = sorted(part, key=lambda number: -logprobs[number])
         places: dict[tuple[int, ...], int] = {}
-        for number in likeliest:
+        for number in sorted(part, key=lambda number: -logprobs[number]):
             places.setdefault(tuple(items[number]), len(places) + 1)
         rewards += [
             0.0 if right[number] else -_discount(places[tuple(items[number])]) / total
@@ -85,11 +69,7 @@ def ranking(
 
 
 def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
-    """Mean of ``1 / log2(rank + 1)`` over the items of an answer.
-
-    Args:
-        ranks: Rank the teacher gives each item, 1 for its best; -1 for one it filters out.
-    """
+    """Mean of ``1 / log2(rank + 1)`` over the items of an answer."""
     return [
         sum(_discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
         for answer in ranks
@@ -99,11 +79,7 @@ def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
 def diversity(items: Answers, categories: Sequence[Collection[str]]) -> list[float]:
     """Mean over the pairs of an answer's items of 1 - overlap / union of their categories.
 
-    0 for an answer of one item. Two items without category are alike.
-
-    Args:
-        items: Item rows of each answer.
-        categories: Names of the categories of each item row.
+    0 for an answer of one item; two items without category are alike.
     """
     return [
         float(np.mean([_distance(categories[a], categories[b]) for a, b in pairs]))
@@ -120,35 +96,20 @@ def well_formed(items: Answers, wanted: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Answers to be rewarded, those of a group side by side.
+    """Answers to be rewarded, those of a group side by side."""
 
-    Attributes:
-        items: Item rows of each answer.
-        logprobs: Log-probability of each answer under the model that gave it.
-        relevant: Rows that are right for each answer's prompt.
-        histories: Item rows before them, oldest first.
-        group: Answers to one prompt.
-        wanted: Items an answer was asked for.
-    """
-
-    items: Answers
-    logprobs: Sequence[float]
-    relevant: RowSets
-    histories: Answers
-    group: int
-    wanted: int
+    items: Answers  # Item rows of each answer
+    logprobs: Sequence[float]  # Log-probability of each answer under the model that gave it
+    relevant: RowSets  # Rows that are right for each answer's prompt
+    histories: Answers  # Item rows before them, oldest first
+    group: int  # Answers to one prompt
+    wanted: int  # Items an answer was asked for
 
 
 def reward_functions(
     names: Sequence[str], catalog: Catalog, teacher: Teacher | None
 ) -> Mapping[str, Callable[[Batch], list[float]]]:
-    """The rewards of some names, bound to what they are measured by.
-
-    Args:
-        names: Some of :data:`REWARDS`.
-        catalog: Where the categories of items are.
-        teacher: Whose ranking counts; needed by ``teacher`` alone.
-    """
+    """The rewards of some names, bound to what they are measured by."""
     categories = [item.categories for item in catalog.items]
 
     def by_teacher(batch: Batch) -> list[float]:
@@ -174,7 +135,3 @@ def _discount(place: int) -> float:
 def _distance(one: Collection[str], other: Collection[str]) -> float:
     union = set(one) | set(other)
     return 1.0 - len(set(one) & set(other)) / len(union) if union else 0.0
-
-
-def _pairs(items: Answers, relevant: RowSets) -> zip[tuple[Sequence[int], Collection[int]]]:
-    return zip(items, relevant, strict=True)

@@ -1,7 +1,7 @@
 """Answers to learn from: prompts made of training interactions, and what the policy says to them.
 
-This is the seam for other samplers (a vLLM server, say): whatever answers a `Question` with a
-`Rollout` under the same constraint fits the trainer.
+Other samplers, such as a vLLM server, fit here: the trainer takes whatever answers a `Prompt` with
+a `Rollout` under the same constraint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from incatalog.decoding.request import Request
 from incatalog.errors import DataError, NoItemLeftError
 from incatalog.grpo.policy import Choices, read_choices
 from incatalog.recommender.recommender import Recommender
-from incatalog.training.validation import PROMPTS, Question
+from incatalog.training.draws import TOO_SHORT
+from incatalog.training.validation import PROMPTS, Prompt
 
 # Key of the random stream, beside `PROMPTS`.
 _ANSWERS = 1
@@ -25,188 +26,129 @@ _ANSWERS = 1
 
 @dataclass(frozen=True)
 class Rollout:
-    """An answer of the policy.
+    """An answer of the policy."""
 
-    Attributes:
-        prompt_ids: Tokens of the prompt.
-        token_ids: Tokens of the answer.
-        items: Item rows it names.
-        logprob: Its log-probability at temperature 1, as the engine computed it; that of a beam is
-            its share of all items, excluded ones included.
-        choices: What was decided in it.
-    """
-
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    items: tuple[int, ...]
-    logprob: float
-    choices: Choices
+    prompt_ids: tuple[int, ...]  # Tokens of the prompt
+    token_ids: tuple[int, ...]  # Tokens of the answer
+    items: tuple[int, ...]  # Item rows it names
+    logprob: float  # At temperature 1; that of a beam is its share of all items
+    choices: Choices  # What was decided in it
 
 
 class Sampler(Protocol):
     """Answers prompts with what the policy would say."""
 
     def __call__(
-        self, questions: Sequence[Question], seeds: Sequence[int], places: Sequence[int]
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
-        """Answers each question once.
+        """Answers each prompt once.
 
         Args:
-            questions: What is asked; the same one again for each answer of its group.
+            prompts: What is asked; the same one again for each answer of its group.
             seeds: Seed of each answer.
             places: Number of each answer within its group.
         """
 
 
-def make_questions(
+def make_prompts(
     split: LeaveOneOut, count: int, *, next_items: int, new_only: bool, seed: int
-) -> list[Question]:
+) -> list[Prompt]:
     """Draws prompts from training interactions; those held out are in none.
 
     Users come in turn, each pass in a new order; the target is uniform over all but a user's first
     training item.
-
-    Args:
-        split: Histories and what of them is held out.
-        count: Prompts to draw.
-        next_items: Items behind the history that count as right; fewer at the end of a history.
-        new_only: Leave out targets that are in the history before them already.
-        seed: Seed of the draws.
-
-    Raises:
-        DataError: No user has a target.
     """
     targets = [_targets(split.train(user).tolist(), new_only) for user in range(len(split))]
     users = np.array([user for user, places in enumerate(targets) if places], dtype=np.int64)
     if not len(users):
-        raise DataError(
-            "no user has two items besides the two held out; expected users with at least four"
-        )
+        raise DataError(TOO_SHORT)
     random = np.random.default_rng([seed, PROMPTS])
-    questions: list[Question] = []
-    while len(questions) < count:
-        for user in random.permutation(users)[: count - len(questions)].tolist():
+    prompts: list[Prompt] = []
+    while len(prompts) < count:
+        for user in random.permutation(users)[: count - len(prompts)].tolist():
             items = split.train(user).tolist()
             place = int(random.choice(targets[user]))
             right = items[place : place + next_items]
             if new_only:
                 right = [row for row in right if row not in items[:place]]
-            questions.append(Question(tuple(items[:place]), tuple(dict.fromkeys(right))))
-    return questions
+            prompts.append(Prompt(tuple(items[:place]), tuple(dict.fromkeys(right))))
+    return prompts
 
 
 def answer_seeds(seed: int, step: int, first: int, count: int) -> list[int]:
     """Seeds of the answers of one step, numbered over all processes."""
-    return [
-        int(np.random.default_rng([seed, _ANSWERS, step, first + number]).integers(1 << 62))
-        for number in range(count)
-    ]
+    streams = ([seed, _ANSWERS, step, first + number] for number in range(count))
+    return [int(np.random.default_rng(keys).integers(1 << 62)) for keys in streams]
 
 
+@dataclass(frozen=True)
 class EngineSampler:
-    """Samples lists through the engine, or takes the likeliest items of the first place.
+    """Samples lists through the engine, or takes the likeliest items of the first place (`beam`).
 
     An answer that was not sampled writes the title of its item, whatever other names that has.
     """
 
-    def __init__(
-        self,
-        recommender: Recommender,
-        *,
-        list_length: int,
-        rollout: Literal["sample", "beam"],
-        temperature: float,
-        exclude_seen: bool,
-        num_generations: int,
-    ) -> None:
-        """Takes the policy and how to ask it.
-
-        Args:
-            recommender: The policy; its model is the one that is trained.
-            list_length: Items an answer names.
-            rollout: ``sample``, or ``beam`` for answers of one item that are all different.
-            temperature: Divides the scores before sampling.
-            exclude_seen: Whether items of the history cannot be named.
-            num_generations: Answers to a prompt.
-        """
-        self._recommender = recommender
-        self._list_length = list_length
-        self._rollout = rollout
-        self._temperature = temperature
-        self._exclude_seen = exclude_seen
-        self._num_generations = num_generations
+    recommender: Recommender
+    list_length: int  # Items an answer names
+    rollout: Literal["sample", "beam"]
+    temperature: float
+    exclude_seen: bool
+    num_generations: int
 
     def __call__(
-        self, questions: Sequence[Question], seeds: Sequence[int], places: Sequence[int]
+        self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
-        """Answers each question once; see :class:`Sampler`.
-
-        Raises:
-            NoItemLeftError: The exclusions leave a question fewer items than an answer names, or
-                than different answers are wanted.
-        """
-        requests: dict[Question, Request] = {}
-        for question in questions:
-            if question not in requests:
-                requests[question] = self._request(question)
-        if self._rollout == "beam":
-            return self._beams(questions, places, requests)
-        asked = [
-            replace(requests[question], seed=seed)
-            for question, seed in zip(questions, seeds, strict=True)
-        ]
+        """Answers each prompt once; see :class:`Sampler`."""
+        requests = {prompt: self._request(prompt) for prompt in dict.fromkeys(prompts)}
+        if self.rollout == "beam":
+            return self._beams(prompts, places, requests)
+        pairs = zip(prompts, seeds, strict=True)
+        asked = [replace(requests[prompt], seed=seed) for prompt, seed in pairs]
         rollouts = []
-        for request, done in zip(asked, self._recommender.engine.complete(asked), strict=True):
-            if len(done.items) < self._list_length:
-                raise _too_few(len(done.items), self._list_length)
-            rollouts.append(
-                self._read(request, done.token_ids, done.items, float(sum(done.logprobs)))
-            )
+        for request, done in zip(asked, self.recommender.engine.complete(asked), strict=True):
+            if len(done.items) < self.list_length:
+                raise _too_few(len(done.items), self.list_length)
+            logprob = float(sum(done.logprobs))
+            rollouts.append(self._read(request, done.token_ids, done.items, logprob))
         return rollouts
 
-    def _request(self, question: Question) -> Request:
-        recommender = self._recommender
-        excluded = recommender.excluded(history=question.history, exclude_seen=self._exclude_seen)
-        # The prompt is that of the evaluation, which asks for as many items as were trained.
-        request = recommender.list_request(
-            question.history, max(recommender.spec.list_length, self._list_length), excluded
-        )
-        return replace(request, max_items=self._list_length, temperature=self._temperature)
+    @property
+    def _asked_for(self) -> int:
+        """The prompt is that of the evaluation, which asks for as many items as were trained."""
+        return max(self.recommender.spec.list_length, self.list_length)
+
+    def _request(self, prompt: Prompt) -> Request:
+        recommender = self.recommender
+        excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
+        request = recommender.list_request(prompt.history, self._asked_for, excluded)
+        return replace(request, max_items=self.list_length, temperature=self.temperature)
 
     def _beams(
-        self,
-        questions: Sequence[Question],
-        places: Sequence[int],
-        requests: dict[Question, Request],
+        self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
     ) -> list[Rollout]:
-        recommender = self._recommender
-        length = max(recommender.spec.list_length, self._list_length)
+        recommender = self.recommender
         slots = [
-            recommender.slot(question.history, length, request.excluded)
-            for question, request in requests.items()
+            recommender.slot(prompt.history, self._asked_for, request.excluded)
+            for prompt, request in requests.items()
         ]
-        ranked = recommender.beam.top_items(slots, self._num_generations)
+        ranked = recommender.beam.top_items(slots, self.num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []
-        for question, place in zip(questions, places, strict=True):
-            rows, request = found[question].rows, requests[question]
+        for prompt, place in zip(prompts, places, strict=True):
+            rows, request = found[prompt].rows, requests[prompt]
             if place >= len(rows):
-                raise _too_few(len(rows), self._num_generations)
+                raise _too_few(len(rows), self.num_generations)
             assert request.scaffold is not None
             row = int(rows[place])
             answer = (*request.scaffold.before_item[0], *recommender.item_tokens.span(row))
-            logprob = float(found[question].logprobs[place])
+            logprob = float(found[prompt].logprobs[place])
             rollouts.append(self._read(request, answer, (row,), logprob))
         return rollouts
 
     def _read(
-        self,
-        request: Request,
-        token_ids: Sequence[int],
-        items: Sequence[int],
-        logprob: float,
+        self, request: Request, token_ids: Sequence[int], items: Sequence[int], logprob: float
     ) -> Rollout:
-        recommender = self._recommender
+        recommender = self.recommender
         tokens = recommender.item_tokens
         assert request.excluded is not None
         choices = read_choices(
@@ -223,9 +165,8 @@ class EngineSampler:
 
 def _targets(items: Sequence[int], new_only: bool) -> list[int]:
     """Places of a user's training items that can be asked for."""
-    return [
-        place for place in range(1, len(items)) if not new_only or items[place] not in items[:place]
-    ]
+    places = range(1, len(items))
+    return [place for place in places if not new_only or items[place] not in items[:place]]
 
 
 def _too_few(found: int, wanted: int) -> NoItemLeftError:

@@ -14,21 +14,19 @@ from incatalog.config import (
     NonNegativeFloat,
     Positive,
     PositiveFloat,
-    Settings,
     Temperature,
 )
+from incatalog.training.settings import TrainerSettings
 
 
 @dataclass(frozen=True)
-class GrpoSettings(Settings):
+class GrpoSettings(TrainerSettings):
     """Train a finished model further by reinforcement learning on its own answers (GRPO)."""
 
     model: Path
     """Folder of a trained model; an adapter has to be merged first."""
     data: Path
     """Folder of prepared data, the catalog of which is the model's own."""
-    out: Path
-    """Run folder; checkpoints and the final model or adapter go here."""
     reward: tuple[str, ...] = ("rule", "ranking")
     """What an answer is rewarded for, one or more of: rule (it names a right item), ndcg (and how
     early), ranking (wrong answers lose the more the likelier they are), teacher (the teacher ranks
@@ -52,8 +50,6 @@ class GrpoSettings(Settings):
     """Answers to each prompt, which are compared with one another."""
     max_samples: MostSamples = 10_000
     """Prompts in all, made of training interactions; users come in turn."""
-    max_steps: NonNegative = 0
-    """Stop after this many steps; 0 for no limit."""
     temperature: Temperature = 1.0
     """Divides the scores before sampling, and in the policy that is trained."""
     beta: NonNegativeFloat = 1e-3
@@ -71,39 +67,17 @@ class GrpoSettings(Settings):
     """Divide advantages by the deviation in the group, in the batch, or not."""
     num_iterations: Positive = 1
     """Passes over the answers before new ones are sampled."""
-    tune: Literal["lora", "full"] = "lora"
-    """Train LoRA adapters or all weights."""
-    lora_r: Positive = 16
-    """Rank of the adapters."""
     lora_alpha: float = 32.0
-    """Scale of the adapters."""
-    lora_targets: str = "all-linear"
-    """Modules that get adapters; `all-linear` for every linear layer."""
     batch_size: Positive = 64
     """Answers per process and batch."""
-    gradient_accumulation: Positive = 1
-    """Batches per optimiser step."""
     learning_rate: PositiveFloat = 1e-5
-    """Peak learning rate."""
     warmup_ratio: Fraction = 0.03
-    """Share of steps with rising learning rate."""
     scheduler: Literal["linear", "cosine", "constant"] = "constant"
     """Learning-rate schedule of transformers."""
     weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of AdamW."""
-    clip_norm: NonNegativeFloat = 1.0
-    """Gradient norm limit; 0 for none."""
-    attention: str = "sdpa"
-    """Attention implementation passed to transformers."""
-    bf16: bool = False
-    """Train in bfloat16 mixed precision."""
     validation_users: NonNegative = 320
     """Users whose validation item says which checkpoint is best; 0 keeps the last one."""
     checkpoint_every: Positive = 50
     """Steps between checkpoints, each of which is validated."""
-    logging_steps: Positive = 10
-    """Steps between log lines."""
-    device: str = "auto"
-    """`cpu`, or auto for what accelerate finds."""
     seed: NonNegative = 0
     """Seed of prompts, answers and adapters."""

@@ -18,48 +18,30 @@ from incatalog.devices import resolve_device
 from incatalog.errors import BackboneError
 from incatalog.items.tokens import EOI, SOI, control_token_ids
 from incatalog.model.head import RetrievalHead
-from incatalog.model.pretrained import (
-    load_pretrained,
-    loading,
-    source_of,
-)
+from incatalog.model.pretrained import load_pretrained, loading, source_of
 from incatalog.model.tiny import TinyConfig, create_tiny_model, train_tokenizer
-from incatalog.model.vocabulary import (
-    SPREAD,
-    add_code_tokens,
-    add_special_tokens,
-    check_own_ids,
-)
+from incatalog.model.vocabulary import SPREAD, add_code_tokens, add_special_tokens, check_own_ids
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A causal language model and a tokenizer that knows the control tokens.
+    """A causal language model and a tokenizer that knows the control tokens."""
 
-    Attributes:
-        model: The transformers model, wrapped by peft after `add_lora`.
-        tokenizer: A fast tokenizer with a chat template.
-        soi_token_id: Token that opens an item span.
-        eoi_token_id: Token that closes it.
-        code_token_ids: Tokens of the codes of semantic IDs, level by level; none for titles.
-        head: Finds items by the model's hidden states, where they are retrieved.
-    """
+    model: Any  # The transformers model, wrapped by peft after `add_lora`
+    tokenizer: PreTrainedTokenizerFast  # A fast tokenizer with a chat template
+    soi_token_id: int  # Token that opens an item span
+    eoi_token_id: int  # Token that closes it
+    code_token_ids: tuple[int, ...] = ()  # Of semantic IDs, level by level; none for titles
+    head: RetrievalHead | None = None  # Finds items by hidden states
 
-    model: Any
-    tokenizer: PreTrainedTokenizerFast
-    soi_token_id: int
-    eoi_token_id: int
-    code_token_ids: tuple[int, ...] = ()
-    head: RetrievalHead | None = None
+    @property
+    def new_token_ids(self) -> list[int]:
+        """Ids of the control and code tokens."""
+        return [self.soi_token_id, self.eoi_token_id, *self.code_token_ids]
 
 
 def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
-    """Creates an untrained Llama with a byte-level BPE trained on `texts`.
-
-    Args:
-        texts: What the model will read and write: titles, prompts, conversations.
-        sizes: Sizes and seed. Same texts and sizes give the same bits.
-    """
+    """Creates an untrained Llama with a byte-level BPE trained on `texts`."""
     sizes = sizes or TinyConfig()
     tokenizer = train_tokenizer(texts, sizes.vocab_size)
     return _with_control_tokens(create_tiny_model(tokenizer, sizes), tokenizer)
@@ -74,69 +56,35 @@ def load_backbone(
     device: str = "auto",
     verify: bool = True,
 ) -> Backbone:
-    """Loads a chat model and adds the control tokens it lacks.
-
-    Args:
-        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
-        attention: Attention implementation of transformers.
-        quantization: `none`, `8bit` or `4bit` (bitsandbytes, CUDA only).
-        dtype: Type of the weights; None for float32, the type to train in.
-        device: `auto`, `cpu`, `cuda`, ...
-        verify: Check the files of a folder of incatalog against their checksums.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        BackboneError: Nothing usable there: no such model, no chat template, no fast tokenizer, or
-            an output layer whose scores are transformed afterwards.
-        ConfigError: The device or the quantization is not available.
-        MissingExtraError: An optional dependency is not installed.
-    """
-    target = resolve_device(device)
-    if verify and Path(source_of(name_or_path)).is_dir():
-        verify_checksums(source_of(name_or_path))
+    """Loads a chat model and adds the control tokens it lacks."""
+    target, source = resolve_device(device), source_of(name_or_path)
+    if verify and Path(source).is_dir():
+        verify_checksums(source)
+    dtype = dtype or torch.float32
     model, tokenizer = load_pretrained(
-        name_or_path,
-        target,
-        attention=attention,
-        quantization=quantization,
-        dtype=dtype or torch.float32,
+        name_or_path, target, attention=attention, quantization=quantization, dtype=dtype
     )
     return checked(_with_control_tokens(model, tokenizer), str(name_or_path))
 
 
 def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) -> Backbone:
-    """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained.
-
-    Args:
-        backbone: Its model and tokenizer are modified in place.
-        sizes: Number of codes at each level.
-        spread: How far their rows start from the mean of the old ones, in standard deviations.
-
-    Raises:
-        TokenizerError: One of them is in the vocabulary already.
-    """
+    """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained."""
     new = add_code_tokens(backbone.model, backbone.tokenizer, sizes, spread)
     return dataclasses.replace(backbone, code_token_ids=new)
 
 
 def base_model(model: nn.Module) -> nn.Module:
-    """The decoder without output layer, through peft's wrapper; it keeps its adapters.
-
-    Called with token ids `[batch, length]` it yields `last_hidden_state` `[batch, length, hidden]`,
-    to be multiplied by `output_rows`.
-    """
+    """The decoder with its adapters, but without the output layer; see `output_rows`."""
     causal: Any = unwrapped(model)
     decoder: nn.Module = getattr(causal, causal.base_model_prefix)
     return decoder
 
 
-def output_rows(
-    model: nn.Module,
-) -> tuple[Float[Tensor, "vocab hidden"], Float[Tensor, " vocab"] | None]:
+def output_rows(model: nn.Module) -> tuple[Float[Tensor, "vocab hidden"], Tensor | None]:
     """Weight and bias of the output layer as they act now, adapters included.
 
-    `hidden @ weight.T + bias` are the model's logits. Gradients flow through the weight to what is
-    trained: the whole layer, or the rows of the new tokens alone.
+    `last_hidden_state @ weight.T + bias` are the model's logits. Gradients flow through the weight
+    to what is trained: the whole layer, or the rows of the new tokens alone.
     """
     head: Any = unwrapped(model).get_output_embeddings()
     return head.weight, getattr(head, "bias", None)
@@ -144,8 +92,7 @@ def output_rows(
 
 def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Backbone:
     known = tokenizer.get_vocab()
-    missing = [token for token in (SOI, EOI) if token not in known]
-    if missing:
+    if missing := [token for token in (SOI, EOI) if token not in known]:
         add_special_tokens(model, tokenizer, missing)
     return Backbone(model, tokenizer, *control_token_ids(tokenizer))
 
@@ -164,18 +111,15 @@ def unwrapped(model: Any) -> Any:
 def checked(backbone: Backbone, name: str) -> Backbone:
     """The backbone, if its special tokens are its own and its embeddings reach them."""
     model, tokens = backbone.model, max(backbone.tokenizer.get_vocab().values()) + 1
-    check_own_ids(
-        backbone.tokenizer,
-        (backbone.soi_token_id, backbone.eoi_token_id, *backbone.code_token_ids),
-    )
+    check_own_ids(backbone.tokenizer, backbone.new_token_ids)
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < tokens:
         raise BackboneError(
             f"{name}: {rows} embedding rows for {tokens} tokens; model and tokenizer do not belong "
             "together"
         )
-    # Losses and decoding multiply by a few rows of the output layer instead of calling it; a model
-    # that scales or caps its logits afterwards would silently be trained on other scores.
+    # Losses and decoding use a few rows of the output layer and never call it; a model that scales
+    # or caps its logits afterwards would be trained on other scores.
     ids = torch.arange(min(8, rows), device=model.device)[None]
     with loading(name, "weights or config.json"):
         weight, bias = output_rows(model)

@@ -32,19 +32,12 @@ class RetrievalHead(nn.Module):
 
     The score of an item is ``query . vector / sqrt(dim)``, the query a linear function of the
     hidden state that predicts ``<SOI>``. Vectors are centred and scaled to entries of variance 1
-    over the catalog of the training, which the ranking of no catalog depends on (the centre adds
-    the same to all items) and the training's speed does.
-
-    Attributes:
-        projection: Hidden state to query.
-        center: What was taken off the vectors of the training.
-        scale: What they were divided by afterwards.
-        vectors: One row an item, centred and scaled; trained where they require a gradient.
-        origin: The command or file the vectors of the training came from, for messages.
+    over the catalog of the training, which trains faster and leaves every ranking as it is: the
+    centre adds the same to all items.
     """
 
-    center: Float32[Tensor, " dim"]
-    scale: Float32[Tensor, ""]
+    center: Float32[Tensor, " dim"]  # What was taken off the vectors of the training
+    scale: Float32[Tensor, ""]  # What they were divided by afterwards
 
     def __init__(self, hidden: int, items: int, dim: int, *, origin: str = "") -> None:
         """Takes the width of the hidden states, and number and width of the vectors."""
@@ -65,18 +58,7 @@ class RetrievalHead(nn.Module):
         origin: str = "",
         seed: int = 0,
     ) -> RetrievalHead:
-        """An untrained projection onto given vectors.
-
-        Args:
-            hidden: Width of the hidden states.
-            vectors: One row an item.
-            train_vectors: Whether the vectors are trained too.
-            origin: Where the vectors come from.
-            seed: Seed of the projection.
-
-        Raises:
-            VectorError: The vectors are all the same, or hold what is no number to calculate with.
-        """
+        """An untrained projection onto given vectors."""
         check_numbers(vectors, "item vectors")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -94,14 +76,7 @@ class RetrievalHead(nn.Module):
         return head
 
     def with_vectors(self, vectors: Float32[np.ndarray, "items dim"]) -> RetrievalHead:
-        """The same projection onto the vectors of another catalog.
-
-        Args:
-            vectors: One row an item, from the model and wording of those of the training.
-
-        Raises:
-            VectorError: They have another width, or hold what is no number to calculate with.
-        """
+        """The same projection onto the vectors of another catalog."""
         if vectors.shape[1] != self.dim:
             raise VectorError(
                 f"item vectors: {vectors.shape[1]} numbers an item; the model was trained with "
@@ -113,15 +88,7 @@ class RetrievalHead(nn.Module):
     def with_rows(
         self, rows: Sequence[int], vectors: Float32[np.ndarray, "some dim"]
     ) -> RetrievalHead:
-        """The same with other vectors at some rows, or new ones behind the last.
-
-        Args:
-            rows: The rows; those that do not exist yet come last, in order.
-            vectors: Vector of each, from the model and wording of those of the training.
-
-        Raises:
-            VectorError: They have another width, or hold what is no number to calculate with.
-        """
+        """The same with other vectors at some rows, or new ones behind the last."""
         if vectors.shape[1:] != (self.dim,):
             raise VectorError(
                 f"item vectors: found shape {list(vectors.shape)}; expected {self.dim} finite "
@@ -136,8 +103,8 @@ class RetrievalHead(nn.Module):
 
     def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
         """The same projection onto other vectors, which are centred and scaled already."""
-        items = len(vectors)
-        other = RetrievalHead(self.projection.in_features, items, self.dim, origin=self.origin)
+        hidden, items = self.projection.in_features, len(vectors)
+        other = RetrievalHead(hidden, items, self.dim, origin=self.origin)
         other.projection = self.projection
         other.center, other.scale = self.center, self.scale
         other.vectors.data = vectors
@@ -170,11 +137,10 @@ class RetrievalHead(nn.Module):
 
     def how_to_embed(self) -> str:
         """What to do to get vectors of the kind the head was trained with."""
-        command = self.origin if self.origin.startswith(_EMBED) else _EMBED
-        known = command != _EMBED or not self.origin
-        return f"make them with `{command} --data DATA --out OUT`" + (
-            "" if known else f", as those of {self.origin} were made"
-        )
+        known = self.origin.startswith(_EMBED)
+        command = self.origin if known else _EMBED
+        others = "" if known or not self.origin else f", as those of {self.origin} were made"
+        return f"make them with `{command} --data DATA --out OUT`{others}"
 
     def save(self, folder: str | Path) -> None:
         """Writes :data:`HEAD_FILE` into a folder, atomically."""
@@ -185,11 +151,7 @@ class RetrievalHead(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> RetrievalHead:
-        """Reads what :meth:`save` wrote, in evaluation mode and in float32.
-
-        Raises:
-            BackboneError: The file is missing, damaged, or not that of a head.
-        """
+        """Reads what :meth:`save` wrote, in evaluation mode and in float32."""
         path = Path(folder) / HEAD_FILE
         if not path.exists():
             raise BackboneError(
@@ -207,7 +169,7 @@ class RetrievalHead(nn.Module):
                 f"{path}: not a readable retrieval head ({first_line(error)}); restore it or train "
                 "the model again"
             ) from error
-        # Not so for NaN either.
+        # False for NaN too.
         if not bool(head.vectors.detach().abs().amax() <= LARGEST):
             raise BackboneError(
                 f"{path}: a vector holds NaN, infinity or a number beyond {LARGEST:g}; "
@@ -215,29 +177,21 @@ class RetrievalHead(nn.Module):
             )
         return head.eval().requires_grad_(False)
 
-    def _standardised(
-        self, vectors: Float32[np.ndarray, "items dim"]
-    ) -> Float32[Tensor, "items dim"]:
-        device = self.center.device
-        own = torch.tensor(np.asarray(vectors), dtype=torch.float32, device=device)
+    def _standardised(self, vectors: Float32[np.ndarray, "items dim"]) -> Tensor:
+        values = np.asarray(vectors)
+        own = torch.tensor(values, dtype=torch.float32, device=self.center.device)
         return own.sub_(self.center).div_(self.scale)
 
 
 def vectors_origin(path: str | Path) -> str:
-    """The command that makes vectors as those of a file were made, or the name of the file.
-
-    Args:
-        path: A npy file; the run folder of `incatalog items embed` says how it was made.
-    """
+    """The command that makes vectors as those of a file were made, or the name of the file."""
     path = Path(path)
     manifest = path.parent / MANIFEST
     found = read_json(manifest) if manifest.exists() else {}
     try:
-        made_here = found["stage"] == "items embed" and found["results"]["file"] == path.name
-        settings = {name: found["config"][name] for name in _EMBED_FLAGS} if made_here else {}
+        if found["stage"] != "items embed" or found["results"]["file"] != path.name:
+            return path.name
+        flags = [f"--{name.replace('_', '-')} {found['config'][name]}" for name in _EMBED_FLAGS]
     except (LookupError, TypeError):
-        settings = {}
-    if not settings:
         return path.name
-    flags = (f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     return f"{_EMBED} {' '.join(flags)}"

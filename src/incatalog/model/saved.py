@@ -34,21 +34,12 @@ from incatalog.model.vocabulary import code_token_ids
 from incatalog.storage import follow_umask, writing
 
 _ADAPTER_FILE = "adapter_config.json"
-
-
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def check_writable(backbone: Backbone) -> None:
-    """Writes what a training will write at its end, but for the weights of the model itself.
-
-    Raises:
-        BackboneError: It could not be written then, and the training would be lost.
-    """
-    with (
-        TemporaryDirectory(prefix="incatalog-") as folder,
-        _saving(Path(folder), "after the training"),
-    ):
+    """Writes what a training will write at its end, except the weights of the model."""
+    with TemporaryDirectory(prefix="incatalog-") as folder, _saving("after the training"):
         if is_adapter(backbone.model):
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
         # An adapter is merged later, which writes the same.
@@ -59,9 +50,8 @@ def check_writable(backbone: Backbone) -> None:
 
 
 @contextlib.contextmanager
-def _saving(folder: Path, when: str = "") -> Iterator[None]:
+def _saving(place: str | Path) -> Iterator[None]:
     """Turns what the libraries raise into one line."""
-    place = when or str(folder)
     try:
         yield
     # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
@@ -74,8 +64,8 @@ def _saving(folder: Path, when: str = "") -> Iterator[None]:
 def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     """Writes a trained model; `incatalog.json` comes last and marks the folder as complete.
 
-    The catalog's files are not written here. An adapter needs `spec.base` to be loaded again: a
-    folder may be given as seen from `folder` or from the working directory.
+    An adapter needs `spec.base` to be loaded again: a folder may be given as seen from `folder` or
+    from the working directory.
     """
     folder = Path(folder)
     spec_file(folder).unlink(missing_ok=True)
@@ -105,23 +95,10 @@ def load_model(
     merge_adapter: bool = True,
     verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
-    """Loads what `save_model` wrote, an adapter on top of its base included.
+    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base.
 
-    Args:
-        folder: Folder of a model or adapter.
-        device: `auto`, `cpu`, `cuda`, ...
-        attention: Attention implementation of transformers.
-        dtype: Type of the weights; None for float32 on the CPU and bfloat16 elsewhere.
-        merge_adapter: Add an adapter to its base's weights in memory, which answers faster.
-        verify: Check all files against the checksums that were recorded when it was trained.
-
-    Returns:
-        The backbone in evaluation mode, and how it was trained.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        BackboneError: The folder is incomplete or damaged.
-        TokenizerError: The tokenizer is not the one the model was saved with.
+    Without `dtype` the weights are float32 on the CPU and bfloat16 elsewhere. An adapter that is
+    merged, in memory, answers faster.
     """
     folder = Path(folder)
     if verify:
@@ -142,12 +119,7 @@ def load_model(
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder,
-            resolve_device(device),
-            attention=attention,
-            quantization="none",
-            dtype=dtype,
-            strict=True,
+            folder, resolve_device(device), attention=attention, dtype=dtype, strict=True
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
@@ -219,12 +191,7 @@ def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
 
 
 def save_backbone(folder: str | Path, backbone: Backbone) -> None:
-    """Writes model (or adapter) and tokenizer in Hugging Face's format.
-
-    Raises:
-        BackboneError: The model cannot be saved in this form (quantized weights, for example).
-        StorageError: There is no room for it, or no permission.
-    """
+    """Writes model (or adapter) and tokenizer in Hugging Face's format."""
     folder = Path(folder)
     with _saving(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,41 +24,22 @@ _PLAIN = {str: "text", int: "a whole number", bool: "true or false"}
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a trained model has to be asked with; the contents of `incatalog.json`.
+    """What a trained model has to be asked with; the contents of `incatalog.json`."""
 
-    Attributes:
-        base: Backbone of an adapter: `smollm2`, a hub name, or a folder, which is seen from the
-            model's own folder if it starts with a dot. Only kept as information once merged.
-        method: Method it was trained with.
-        item_form: How an item is written inside its span.
-        code_sizes: Number of codes at each level; none for titles.
-        history_form: How the prompt writes the history.
-        list_form: How the answer writes its list.
-        wording: Name of the wording it is asked with.
-        max_history: Newest items of a history the prompt shows.
-        list_length: Items in an answer at most, as trained.
-        max_length: Tokens of a conversation at most, as trained.
-        aliases: Spellings of items besides their titles that it writes; they lie beside it.
-        trained: Whether it was trained on a catalog; a chat model that was not names titles in
-            plain text, which nothing holds to the catalog.
-        tokenizer_fingerprint: Filled in by `save_model`, checked by `load_model`.
-        versions: Filled in by `save_model`.
-    """
-
-    base: str
-    method: Method = "cgen"
-    item_form: ItemForm = "titles"
-    code_sizes: tuple[int, ...] = ()
-    history_form: HistoryForm = "title"
-    list_form: ListForm = "numbered"
-    wording: str = "test-single-turn"
-    max_history: int = 10
-    list_length: int = 10
-    max_length: int = 1024
-    aliases: int = 0
-    trained: bool = True
-    tokenizer_fingerprint: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
+    base: str  # Backbone of an adapter; a folder that starts with a dot is seen from the model's
+    method: Method = "cgen"  # Method it was trained with
+    item_form: ItemForm = "titles"  # How an item is written inside its span
+    code_sizes: tuple[int, ...] = ()  # Number of codes at each level; none for titles
+    history_form: HistoryForm = "title"  # How the prompt writes the history
+    list_form: ListForm = "numbered"  # How the answer writes its list
+    wording: str = "test-single-turn"  # Name of the wording it is asked with
+    max_history: int = 10  # Newest items of a history the prompt shows
+    list_length: int = 10  # Items in an answer at most, as trained
+    max_length: int = 1024  # Tokens of a conversation at most, as trained
+    aliases: int = 0  # Spellings of items besides their titles that it writes; they lie beside it
+    trained: bool = True  # On a catalog; others name titles in plain text
+    tokenizer_fingerprint: str = ""  # Filled in by `save_model`, checked by `load_model`
+    versions: dict[str, str] = field(default_factory=dict)  # Filled in by `save_model`
 
 
 def spec_file(folder: str | Path) -> Path:
@@ -69,11 +50,7 @@ def spec_file(folder: str | Path) -> Path:
 
 
 def load_spec(folder: str | Path) -> ModelSpec:
-    """Reads `incatalog.json`.
-
-    Raises:
-        BackboneError: It is missing or damaged; names the field.
-    """
+    """Reads `incatalog.json`."""
     path = spec_file(folder)
     if not path.exists():
         raise BackboneError(
@@ -121,7 +98,7 @@ def _expected(value: Any, kind: Any, least: int | None) -> str | None:
         choices = typing.get_args(kind)
         return None if value in choices else "one of " + ", ".join(map(repr, choices))
     if kind in _PLAIN:
-        # True is an int of Python's, and no number of items.
+        # In Python True is an int, but it is no number of items.
         if type(value) is not kind:
             return _PLAIN[kind]
         return f"at least {least}" if least is not None and value < least else None

@@ -29,37 +29,20 @@ _CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class TinyConfig:
-    """Sizes of a tiny model.
+    """Sizes of a tiny model."""
 
-    Attributes:
-        vocab_size: Tokens at most, special tokens included; few texts may give fewer.
-        hidden: Width of the residual stream.
-        inner: Width of the feed-forward layers.
-        layers: Number of blocks.
-        heads: Number of attention heads; divides `hidden` into even parts.
-        dropout: Dropout of the embeddings and of what blocks add to them, while it is trained; a
-            saved model has none.
-        max_position: Tokens of a conversation at most.
-        tied: Whether the output layer shares the input embedding.
-        seed: Seed of the initial weights.
-    """
-
-    vocab_size: int = 6144
-    hidden: int = 128
-    inner: int = 256
-    layers: int = 2
-    heads: int = 4
-    dropout: float = 0.0
-    max_position: int = 1024
-    tied: bool = True
-    seed: int = 0
+    vocab_size: int = 6144  # Tokens at most, special tokens included; few texts may give fewer
+    hidden: int = 128  # Width of the residual stream
+    inner: int = 256  # Width of the feed-forward layers
+    layers: int = 2  # Number of blocks
+    heads: int = 4  # Number of attention heads; divides `hidden` into even parts
+    dropout: float = 0.0  # Of embeddings and of what blocks add, in training only
+    max_position: int = 1024  # Tokens of a conversation at most
+    tied: bool = True  # Whether the output layer shares the input embedding
+    seed: int = 0  # Seed of the initial weights
 
     def __post_init__(self) -> None:
-        """Checks the sizes.
-
-        Raises:
-            ConfigError: A size cannot work.
-        """
+        """Checks the sizes."""
         smallest = len(pre_tokenizers.ByteLevel.alphabet()) + len(_SPECIAL)
         if self.vocab_size < smallest:
             raise ConfigError(
@@ -80,12 +63,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
     Unlike the tokenizers of large models it merges whole words, so that a title is few tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORDS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer: Any = trainers.BpeTrainer(  # type: ignore[no-untyped-call]
         vocab_size=vocab_size,
@@ -130,7 +110,7 @@ def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> 
 
 
 def _add_dropout(model: LlamaForCausalLM, share: float) -> None:
-    """Dropout where SASRec has it; a Llama of transformers has but that of the attention."""
+    """Adds dropout where SASRec has it; the Llama of transformers has it in attention only."""
 
     def embedded(layer: nn.Module, given: Any) -> Any:
         return (functional.dropout(given[0], share, layer.training), *given[1:])

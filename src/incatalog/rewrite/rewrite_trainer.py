@@ -21,6 +21,3 @@ class RewriteTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             # TRL's copy of the adapter as it starts is the model without one, as ours starts at
             # zero; and transformers restores such copies alone, without the adapter in training.
             self.model.delete_adapter(_REFERENCE)
-
-    def create_model_card(self, *args: Any, **options: Any) -> None:
-        """None: the folder is no page of a hub."""

@@ -6,17 +6,13 @@ For those without ms-swift; the rewards are those of :mod:`incatalog.rewrite.swi
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from rich.console import Console
-from transformers import set_seed
 
-from incatalog.artifacts import open_run
 from incatalog.checksums import verify_checksums
 from incatalog.config import refuse_first
 from incatalog.data.documents import json_lines
@@ -30,9 +26,8 @@ from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS
 from incatalog.rewrite.rows import row_of
 from incatalog.rewrite.scoring import RewriteScoring
 from incatalog.rewrite.settings import RewriteTrainSettings
-from incatalog.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
+from incatalog.training.checkpoints import checkpoint_step
 
-_CHECKPOINTS = "checkpoints"
 _STAGE = "rewrite train"
 
 
@@ -57,24 +52,22 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     datasets = require("datasets", extra="grpo")
     on_cpu = trains_on_cpu(settings.device)
     processes = require("accelerate", extra="grpo").PartialState(cpu=on_cpu)
-    rows = list(read_rows(settings.data / ROWS_FILE))
+    from incatalog.rewrite.rewrite_trainer import RewriteTrainer
+    from incatalog.training.callbacks import main_console
+    from incatalog.training.training_run import TrainingRun
+
+    file = settings.data / ROWS_FILE
+    rows = list(read_rows(file))
     if not rows:
-        raise DataError.at(settings.data / ROWS_FILE, "holds no row; make it with more items")
+        raise DataError.at(file, "holds no row; make it with more items")
     scoring = RewriteScoring.load(settings.scorers, settings.device)
-    inputs = {"rows": settings.data / ROWS_FILE, "scorers": settings.scorers}
-    with processes.main_process_first():
-        run = open_run(
-            settings.out, _STAGE, settings, inputs=inputs, processes=processes.num_processes
-        )
-    checkpoints = settings.out / _CHECKPOINTS
+    run = TrainingRun(_STAGE, settings, {"rows": file, "scorers": settings.scorers})
     if run.finished:
-        if processes.is_main_process:
-            # Of a run that was killed just behind its end.
-            shutil.rmtree(checkpoints, ignore_errors=True)
         return run.folder
-    set_seed(settings.seed)
-    device = "cpu" if on_cpu else f"cuda:{processes.local_process_index}"
-    backbone = load_backbone(settings.model, device=device)
+    if run.newest is not None:
+        step = checkpoint_step(run.newest)
+        main_console().print(f"{_STAGE}: goes on from step {step}")
+    backbone = load_backbone(settings.model, device=run.device)
     backbone.model.requires_grad_(True)
     if settings.tune == "lora":
         backbone = add_lora(
@@ -82,39 +75,29 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
             train_new_rows=False, seed=settings.seed,
         )  # fmt: skip
     check_writable(backbone)
-    console = Console(stderr=True, quiet=not processes.is_main_process)
-    if processes.is_main_process:
-        remove_unusable(checkpoints, console)
-    processes.wait_for_everyone()
-    newest = newest_checkpoint(checkpoints)
-    if newest is not None:
-        console.print(f"{_STAGE}: goes on from step {checkpoint_step(newest)}", soft_wrap=True)
     order = row_order(len(rows), settings, processes.num_processes)
-    from incatalog.rewrite.rewrite_trainer import RewriteTrainer
-
     trainer = RewriteTrainer(
         model=backbone.model,
         reward_funcs=[scoring.function(name) for name in settings.reward],  # type: ignore[arg-type]
-        args=_arguments(settings, trl, on_cpu=on_cpu),
+        args=_arguments(settings, trl, run.checkpoints, on_cpu=on_cpu),
         train_dataset=datasets.Dataset.from_list(rows).select(order),
         processing_class=backbone.tokenizer,
     )
-    trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    if processes.is_main_process:
+    run.train(trainer)
+    rewards = {
+        name: value
+        for entry in trainer.state.log_history
+        for name, value in entry.items()
+        if name.startswith("rewards/") and name.endswith("/mean")
+    }
+
+    def save() -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if settings.tune == "lora":
             model = model.merge_and_unload(safe_merge=True)
-        save_backbone(settings.out, dataclasses.replace(backbone, model=model))
-        rewards = {
-            name: value
-            for entry in trainer.state.log_history
-            for name, value in entry.items()
-            if name.startswith("rewards/") and name.endswith("/mean")
-        }
-        run.finish(steps=trainer.state.global_step, **rewards)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    processes.wait_for_everyone()
-    return run.folder
+        save_backbone(run.folder, dataclasses.replace(backbone, model=model))
+
+    return run.finish(save, steps=trainer.state.global_step, **rewards)
 
 
 def row_order(
@@ -122,12 +105,8 @@ def row_order(
 ) -> Int64[np.ndarray, " rows"]:
     """The rows of all steps, in one order for the whole training.
 
-    A resumed training passes over those it has seen. A shuffle of the trainer's would begin anew.
-
-    Args:
-        count: Rows there are; each comes once before any comes again.
-        settings: Steps, batch and seed.
-        processes: How many share a step.
+    Each row comes once before any comes again. A resumed training passes over those it has seen; a
+    shuffle of the trainer's would begin anew.
     """
     needed = settings.max_steps * settings.batch_size * processes // settings.num_generations
     random = np.random.default_rng(settings.seed)
@@ -136,11 +115,7 @@ def row_order(
 
 
 def check_config(settings: RewriteTrainSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
+    """Checks what can be checked without loading anything."""
     known = ", ".join(REWRITE_REWARDS)
     unknown = [name for name in settings.reward if name not in REWRITE_REWARDS]
     problems = [
@@ -162,11 +137,7 @@ def check_config(settings: RewriteTrainSettings) -> None:
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of the data set in the form that TRL reads.
-
-    Raises:
-        DataError: A line is broken or lacks a column; names it.
-    """
+    """The rows of the data set in the form that TRL reads."""
     verify_checksums(path.parent, (path.name,))
     for number, line in json_lines(path):
         try:
@@ -177,9 +148,9 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield {"prompt": messages, **line}
 
 
-def _arguments(settings: RewriteTrainSettings, trl: Any, *, on_cpu: bool) -> Any:
+def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, on_cpu: bool) -> Any:
     return trl.GRPOConfig(
-        output_dir=str(settings.out / _CHECKPOINTS),
+        output_dir=str(checkpoints),
         max_steps=settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_checkpointing=False,

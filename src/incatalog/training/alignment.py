@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from incatalog.data.catalog import Catalog
 from incatalog.dialogue.render import Message, Renderer
 from incatalog.dialogue.tasks import alignment_messages, num_tokens
-from incatalog.dialogue.templates import ALIGNMENT_WORDINGS, AlignmentWording
+from incatalog.dialogue.templates import ALIGNMENT_WORDINGS
 from incatalog.errors import ConfigError
 from incatalog.items.texts import item_texts, text_wording_named
 
@@ -22,19 +22,12 @@ _SEAM = 4
 
 @dataclass(frozen=True)
 class Alignment:
-    """What items are, in text that fits into a sample.
+    """What items are, in text that fits into a sample."""
 
-    Attributes:
-        texts: Title and description of each item row, cut at the end where they did not fit.
-        titles: Title of each item row, as written in prompts.
-        lengths: About the tokens of each sample, by wording and item row.
-        cut: Number of texts that were cut.
-    """
-
-    texts: tuple[str, ...]
-    titles: tuple[str, ...]
-    lengths: Int64[np.ndarray, "wordings items"]
-    cut: int
+    texts: tuple[str, ...]  # Title and description of each item row, cut at the end to fit
+    titles: tuple[str, ...]  # Title of each item row, as written in prompts
+    lengths: Int64[np.ndarray, "wordings items"]  # About the tokens of each sample
+    cut: int  # Number of texts that were cut
 
     @classmethod
     def fit(
@@ -45,19 +38,9 @@ class Alignment:
         tokenizer: PreTrainedTokenizerFast,
         max_length: int,
     ) -> Alignment:
-        """Cuts texts so that no sample exceeds ``max_length`` tokens.
-
-        Args:
-            catalog: The items.
-            titles: Title of each item row, as written in prompts.
-            renderer: Renderer of the model's tokenizer and the catalog.
-            tokenizer: Tokenizer of the model.
-            max_length: Tokens of a sample at most.
-
-        Raises:
-            ConfigError: Not even the title of an item fits.
-        """
-        around = np.array([_tokens(renderer, wording, 0, "") for wording in ALIGNMENT_WORDINGS])
+        """Cuts texts so that no sample exceeds ``max_length`` tokens."""
+        bare = [alignment_messages(wording, 0, "", "") for wording in ALIGNMENT_WORDINGS]
+        around = np.array([num_tokens(renderer, messages) for messages in bare])
         shown = np.array([wording.shows_text for wording in ALIGNMENT_WORDINGS])
         title_sizes = np.array([len(ends) for ends in _ends(titles, tokenizer)])
         longest = int(title_sizes.argmax())
@@ -77,15 +60,10 @@ class Alignment:
         lengths = around[:, None] + np.where(shown[:, None], sizes, title_sizes)
         return cls(tuple(texts), tuple(titles), lengths.astype(np.int64), len(cut))
 
-    def messages(self, wording: int, row: int) -> tuple[Message, ...]:
-        """The sample of a wording about an item row."""
-        return alignment_messages(
-            ALIGNMENT_WORDINGS[wording], row, self.texts[row], self.titles[row]
-        )
-
-
-def _tokens(renderer: Renderer, wording: AlignmentWording, row: int, text: str) -> int:
-    return num_tokens(renderer, alignment_messages(wording, row, text, text))
+    def messages(self, number: int, row: int) -> tuple[Message, ...]:
+        """The sample of a wording, by its number, about an item row."""
+        wording = ALIGNMENT_WORDINGS[number]
+        return alignment_messages(wording, row, self.texts[row], self.titles[row])
 
 
 def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
@@ -95,8 +73,6 @@ def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
         verbose=False,
     )
     return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]

@@ -33,41 +33,34 @@ _SHOWN_VALUES = {
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, a line for each entry of the log elsewhere."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Reports to a console, by default standard error."""
-        self._console = console or Console(stderr=True, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: Any = None
+    def __init__(self, console: Console) -> None:
+        """Reports to a console."""
+        self._console = console
+        self._bar = Progress(
+            TextColumn("train sft"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=console.quiet or not console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", loss="")
         self._loss = ""
         self._warned = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Opens the bar."""
-        del args, control, kwargs
-        if state.is_world_process_zero and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("train sft"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(
-                "train", total=state.max_steps, completed=state.global_step, loss=""
-            )
-            self._bar.start()
+        self._bar.reset(self._task, total=state.max_steps, completed=state.global_step)
+        self._bar.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Moves the bar."""
-        del args, control, kwargs
-        if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, loss=self._loss)
+        self._bar.update(self._task, completed=state.global_step, loss=self._loss)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         """Shows losses, and says once if histories had to be cut."""
-        del args, control, kwargs
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
@@ -78,8 +71,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
                 f"step {state.global_step}: {logs['history_items_cut']} history items were cut, "
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
-        shown = "eval_loss" in logs or ("loss" in logs and self._bar is None)
-        if shown:
+        if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
             values = [f"step {state.global_step}/{state.max_steps}"]
             for name, title in _SHOWN_VALUES.items():
                 if name in logs:
@@ -88,25 +80,21 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
                 values.append(f"learning rate {float(logs['learning_rate']):.2e}")
             self._console.print("train sft: " + ", ".join(values))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""
-        del args, state, control, kwargs
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
 
 class RewardReport(TrainerCallback):  # type: ignore[misc]
     """A line for each entry of a reinforcement learning's log."""
 
     def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
-        """Takes where to print, and the titles of the values to show by their names in the log."""
+        """Takes the values to show: titles by their names in the log."""
         self._console = console
         self._shown = shown
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         """Shows what is in the log of the values to show."""
-        del args, control, kwargs
         if not state.is_world_process_zero or not logs:
             return
         values = [
@@ -120,7 +108,7 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
 
 
 class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
-    """TensorBoard's log, whose thread tells of a full disk without the name of the folder."""
+    """TensorBoard's log, whose own thread would report a full disk without naming the folder."""
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         """Writes an entry."""
@@ -135,7 +123,7 @@ class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
 
 
 def tensorboard(out: Path, after: int) -> TensorBoardCallback:
-    """Logs of this run; what an interrupted one logged behind its checkpoint is taken back."""
+    """The log of a run, without what an interrupted one wrote after its newest checkpoint."""
     require("tensorboard", extra="train")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -146,26 +134,24 @@ def tensorboard(out: Path, after: int) -> TensorBoardCallback:
 class BestKept(TrainerCallback):  # type: ignore[misc]
     """Validates the last step too, and ends a training that no longer gets better.
 
-    What it decides on is the log, which a checkpoint holds: a resumed training stops where an
-    uninterrupted one would have.
+    It decides by the log, which checkpoints hold: a resumed training stops where an uninterrupted
+    one would have.
     """
 
     def __init__(self, metric: str, patience: int = 0) -> None:
-        """Takes what is to grow, by its name in the log, and after how many validations to stop."""
+        """Takes the log's name of what should grow, and how many validations to wait for it."""
         self._metric = metric
         self._patience = patience
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Asks for the last validation."""
-        del args, kwargs
         if self._exhausted(state):
             control.should_training_stop = True
         elif state.global_step >= state.max_steps:
             control.should_evaluate = True
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stops when the newest validations were no better than one before them."""
-        del args, kwargs
         if self._exhausted(state):
             control.should_training_stop = True
 

@@ -27,12 +27,18 @@ _STATE = "trainer_state.json"
 class SafeCheckpoints(_Base):  # type: ignore[misc]
     """What a `Trainer` needs so that a killed training goes on from a whole checkpoint."""
 
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """None: the folder is no page of a hub."""
+
+    def floating_point_ops(self, _inputs: dict[str, Any]) -> int:
+        """Not counted: it would walk through all parameters in every step."""
+        return 0
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if hasattr(self.model, "peft_config"):
             # By default peft would look on the hub whether the vocabulary has grown.
-            self.model.save_pretrained(
-                output_dir, state_dict=state_dict, save_embedding_layers=False
-            )
+            options = {"state_dict": state_dict, "save_embedding_layers": False}
+            self.model.save_pretrained(output_dir, **options)
         else:
             super()._save(output_dir, state_dict)
 
@@ -50,13 +56,8 @@ class SafeCheckpoints(_Base):  # type: ignore[misc]
 class BestFollowed(TrainerCallback):  # type: ignore[misc]
     """Finds the best checkpoint in a run that was moved; transformers would go on without it."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Looks for it where the run lies now.
-
-        Raises:
-            ArtifactError: It is gone.
-        """
-        del control, kwargs
+    def on_train_begin(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Looks for it where the run lies now."""
         if not args.load_best_model_at_end or not state.best_global_step:
             return
         best = _checkpoint(Path(args.output_dir), state.best_global_step)
@@ -84,15 +85,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_unusable(folder: Path, console: Console) -> None:
-    """Removes checkpoints that a killed run left half-written, and those damaged since.
-
-    Args:
-        folder: Where the checkpoints of a run lie.
-        console: Told of each that is damaged.
-
-    Raises:
-        ArtifactError: All that were complete are damaged; names the file.
-    """
+    """Removes checkpoints that a killed run left half-written, and those damaged since."""
     complete = _complete(folder)
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if path not in complete:
@@ -111,10 +104,8 @@ def remove_unusable(folder: Path, console: Console) -> None:
         )
     for path, reason in found.items():
         shutil.rmtree(path)
-        console.print(
-            f"notice: {reason}; it is left out, the training goes on from the one before it",
-            style="yellow", highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        told = f"notice: {reason}; it is left out, the training goes on from the one before it"
+        console.print(told, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -143,9 +134,7 @@ def checkpoint_step(checkpoint: Path | None) -> int:
 
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints that were written completely, newest first."""
-    found = [
-        path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (path / _COMPLETE).exists()
-    ]
+    found = (file.parent for file in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{_COMPLETE}"))
     return sorted(found, key=checkpoint_step, reverse=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,46 +16,24 @@ from incatalog.training.samples import Sample
 from incatalog.trie.trie import ItemTrie
 
 
+@dataclass(frozen=True)
 class Collator:
     """Pads samples on the right and lays out what each position is trained on.
 
     With causal attention nothing sees the padding behind it, so there is no attention mask.
     """
 
-    def __init__(
-        self,
-        trie: ItemTrie,
-        *,
-        eoi_token_id: int,
-        pad_token_id: int,
-        scope: ScopeType,
-        retrieves: bool = False,
-    ) -> None:
-        """Takes the prefix tree of the catalog, the ids of two tokens, and what is trained.
-
-        Args:
-            trie: Prefix tree of the catalog.
-            eoi_token_id: Token that closes a span.
-            pad_token_id: Token that fills up samples.
-            scope: Where the softmax of an item span runs over the catalog's continuations only.
-            retrieves: Items are retrieved rather than written, so their tokens carry no loss.
-        """
-        self._trie = trie
-        self._eoi_token_id = eoi_token_id
-        self._pad_token_id = pad_token_id
-        self._scope = scope
-        self._retrieves = retrieves
+    trie: ItemTrie
+    _: KW_ONLY
+    eoi_token_id: int
+    pad_token_id: int
+    scope: ScopeType
+    retrieves: bool = False  # Items are found and not written, so their tokens carry no loss
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            ``input_ids`` ``[batch, length]``, ``targets``, ``num_labels`` and ``num_spans`` (scalar
-            tensors), and ``cut``, the history items left out; where items are retrieved also
-            ``items``, their targets, which ``num_spans`` counts (0 elsewhere).
-        """
+        """A batch: token ids, targets and what is counted of them."""
         length = max(len(sample.rendered.input_ids) for sample in samples)
-        input_ids = np.full((len(samples), length), self._pad_token_id, dtype=np.int64)
+        input_ids = np.full((len(samples), length), self.pad_token_id, dtype=np.int64)
         labelled = np.zeros((len(samples), length), dtype=np.bool_)
         spans: list[tuple[int, int, int, int]] = []
         for number, sample in enumerate(samples):
@@ -66,20 +45,20 @@ class Collator:
                     spans.append((number, *span))
         columns = LabelledSpans(*np.array(spans, dtype=np.int64).reshape(-1, 4).T)
         batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
-        if self._retrieves:
+        if self.retrieves:
             targets, batch["items"] = retrieval_targets(input_ids, labelled, columns)
         else:
             targets = scoped_targets(
-                self._trie,
+                self.trie,
                 input_ids,
                 labelled,
                 columns,
-                eoi_token_id=self._eoi_token_id,
-                scope=self._scope,
+                eoi_token_id=self.eoi_token_id,
+                scope=self.scope,
             )
         return batch | {
             "targets": targets,
             "num_labels": torch.tensor(targets.num_labels),
-            "num_spans": torch.tensor(len(spans) if self._retrieves else 0),
+            "num_spans": torch.tensor(len(spans) if self.retrieves else 0),
             "cut": torch.tensor(sum(sample.cut for sample in samples)),
         }

@@ -1,4 +1,4 @@
-"""Training samples: a pure function of seed, epoch and user, rendered."""
+"""The samples of a training and of its validations, each a function of its number."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import Dataset
 
-from incatalog.training.draws import ORDER, POOL, SHUFFLE, VALIDATION
+from incatalog.training.draws import ORDER, SHUFFLE, VALIDATION
 from incatalog.training.samples import Sample, SampleSource
+
+# Batches whose samples are put next to others of like length; more would train on shorter samples
+# for long stretches without saving much padding.
+_POOL = 16
 
 
 class SftDataset(Dataset[Sample]):
     """All samples of a training, in the order they are trained on.
 
-    Epochs follow one another, each in an order of its own. Within some batches' worth of samples
-    those of like length stand together, and the batches are shuffled; so a batch has little
-    padding, and any sample still depends on nothing but its index.
+    Epochs follow one another, each in an order of its own. Within a pool of some batches, samples
+    of like length stand together, and the batches are shuffled; so a batch has little padding, and
+    any sample still depends on nothing but its index.
     """
 
     def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
-        """Lays out the samples.
-
-        Args:
-            source: Makes the samples.
-            num_samples: Samples of the whole training.
-            batch_size: Samples of an optimiser step, over all processes and accumulated batches.
-            seed: Seed of the order.
-        """
+        """Lays out samples for optimiser steps of ``batch_size``, over all processes."""
         self._source = source
         self._num_samples = num_samples
         self._batch_size = batch_size
@@ -46,7 +43,7 @@ class SftDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several samples at once, so that the teacher is asked once."""
-        size = POOL * self._batch_size
+        size = _POOL * self._batch_size
         wanted = [self._pool(index // size)[index % size] for index in indices]
         return self._source.train_samples(wanted, [self._draws(epoch) for epoch, _ in wanted])
 
@@ -56,7 +53,7 @@ class SftDataset(Dataset[Sample]):
 
     def _pool_order(self, pool: int) -> list[tuple[int, int]]:
         """Epoch and number of each sample of a pool, in order."""
-        size = POOL * self._batch_size
+        size = _POOL * self._batch_size
         places = np.arange(pool * size, min((pool + 1) * size, self._num_samples))
         epochs, within = np.divmod(places, self._source.per_epoch)
         numbers = np.empty_like(places)
@@ -66,12 +63,10 @@ class SftDataset(Dataset[Sample]):
             numbers[here] = self._order(epoch)[within[here]]
             lengths[here] = self._source.estimated_lengths(self._draws(epoch))[numbers[here]]
         by_length = np.argsort(lengths, kind="stable")
-        batches = len(places) // self._batch_size
-        whole = by_length[: batches * self._batch_size].reshape(batches, self._batch_size)
+        whole = len(places) // self._batch_size * self._batch_size
+        batches = by_length[:whole].reshape(-1, self._batch_size)
         rng = np.random.default_rng([self._seed, SHUFFLE, pool])
-        order = np.concatenate(
-            [rng.permutation(whole).reshape(-1), by_length[batches * self._batch_size :]]
-        )
+        order = np.concatenate([rng.permutation(batches).reshape(-1), by_length[whole:]])
         return list(zip(epochs[order].tolist(), numbers[order].tolist(), strict=True))
 
 

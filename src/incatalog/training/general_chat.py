@@ -17,41 +17,20 @@ from incatalog.errors import DataError
 
 @dataclass(frozen=True)
 class GeneralChat:
-    """General conversations that fit into a sample.
+    """General conversations that fit into a sample."""
 
-    Attributes:
-        conversations: Whole conversations; the newest exchanges are cut where they did not fit.
-        lengths: Tokens of each conversation.
-        exchanges: Opening exchanges that leave room for a recommendation.
-        cut: Conversations that lost exchanges.
-        dropped: Conversations of which not even the first exchange fits.
-    """
-
-    conversations: tuple[tuple[Message, ...], ...]
-    lengths: Int64[np.ndarray, " conversations"]
-    exchanges: tuple[tuple[Message, ...], ...]
-    cut: int
-    dropped: int
+    conversations: tuple[tuple[Message, ...], ...]  # Whole ones; cut at their end to fit
+    lengths: Int64[np.ndarray, " conversations"]  # Tokens of each conversation
+    exchanges: tuple[tuple[Message, ...], ...]  # Opening ones that leave room
+    cut: int  # Conversations that lost exchanges
+    dropped: int  # Conversations of which not even the first exchange fits
 
     @classmethod
     def fit(
         cls, conversations: Sequence[Conversation], renderer: Renderer, max_length: int, path: Path
     ) -> GeneralChat:
-        """Cuts conversations to ``max_length`` tokens, by whole exchanges.
-
-        Args:
-            conversations: As read from ``path``.
-            renderer: Renderer of the model's tokenizer.
-            max_length: Tokens of a sample at most; an exchange may take half of them.
-            path: Named in errors.
-
-        Raises:
-            DataError: No conversation fits.
-        """
-        kept: list[tuple[Message, ...]] = []
-        lengths: list[int] = []
-        exchanges: list[tuple[Message, ...]] = []
-        cut = 0
+        """Cuts conversations to ``max_length`` tokens, by whole exchanges."""
+        kept, exchanges, lengths, cut = [], [], [], 0
         for conversation in conversations:
             messages, removed = fit_turns(renderer, general_messages(conversation), max_length)
             if not messages:
@@ -68,10 +47,5 @@ class GeneralChat:
                 f"none of {len(conversations)} conversations opens with an exchange of at most "
                 f"{max_length // 2} tokens; raise --max-length, or pass shorter conversations",
             )
-        return cls(
-            tuple(kept),
-            np.array(lengths, dtype=np.int64),
-            tuple(exchanges),
-            cut,
-            len(conversations) - len(kept),
-        )
+        dropped = len(conversations) - len(kept)
+        return cls(tuple(kept), np.array(lengths), tuple(exchanges), cut, dropped)

@@ -1,15 +1,16 @@
 """Cross entropy in which an item span chooses among the catalog's continuations only.
 
-Inside a span the decoder can only follow the prefix tree, so the model should spend probability on
-its branches and nowhere else (RecLM-cgen, arXiv 2505.03336, "scope mask"). The published code
+Inside a span the decoder can only follow the prefix tree, so the model should give probability to
+its branches and to nothing else (RecLM-cgen, arXiv 2505.03336, "scope mask"). The published code
 builds a mask ``[batch, length, vocab]``; here only the children's rows of the output layer are
 multiplied, and only where there is something to decide. Positions with a single continuation have
-probability one: they count as labels, contribute exactly zero and cost nothing.
+probability one: they count as labels, and add exactly zero.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -30,57 +31,42 @@ _OWN_PRODUCT = 1 << 14
 
 @dataclass(frozen=True)
 class LabelledSpans:
-    """Item spans to train on, in a padded batch.
+    """Item spans to train on, in a padded batch."""
 
-    Attributes:
-        sample: Row of the batch.
-        start: Index of the token that opens the span.
-        end: Index behind the token that closes it.
-        row: Item row.
-    """
-
-    sample: Int64[np.ndarray, " spans"]
-    start: Int64[np.ndarray, " spans"]
-    end: Int64[np.ndarray, " spans"]
-    row: Int64[np.ndarray, " spans"]
+    sample: Int64[np.ndarray, " spans"]  # Row of the batch
+    start: Int64[np.ndarray, " spans"]  # Index of the token that opens the span
+    end: Int64[np.ndarray, " spans"]  # Index behind the token that closes it
+    row: Int64[np.ndarray, " spans"]  # Item row
 
 
 @dataclass(frozen=True)
-class ScopedTargets:
+class Movable:
+    """Tensors that go to another device together."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class ScopedTargets(Movable):
     """What each position of a batch is trained on, flattened.
 
     A *position* is an index into the batch's hidden states ``[batch * length, hidden]``; the state
     at a position predicts the token behind it. Decisions at one node stand together, and nodes of
     like size share one padded *block* of ``nodes x decisions x children`` logits.
-
-    Attributes:
-        free_position: Positions with a softmax over the whole vocabulary.
-        free_token: Token each of them is trained on.
-        free_in_span: Whether that token is inside an item span.
-        block_shape: Nodes, decisions a node and children a node of each block.
-        decision_position: Positions of all blocks' decisions, one block after the other.
-        decision_choice: Index of the right child; -1 for padding.
-        child_token: Children of all blocks' nodes, one block after the other; -1 for padding.
-        num_labels: Labelled positions, those with a single continuation included.
     """
 
-    free_position: Int64[Tensor, " free"]
-    free_token: Int64[Tensor, " free"]
-    free_in_span: Bool[Tensor, " free"]
-    block_shape: tuple[tuple[int, int, int], ...]
-    decision_position: Int64[Tensor, " decisions"]
-    decision_choice: Int64[Tensor, " decisions"]
-    child_token: Int64[Tensor, " children"]
-    num_labels: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ScopedTargets:
-        """The same targets on another device."""
-        tensors = {
-            field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, **tensors)
+    free_position: Int64[Tensor, " free"]  # Positions with a softmax over the whole vocabulary
+    free_token: Int64[Tensor, " free"]  # Token each of them is trained on
+    free_in_span: Bool[Tensor, " free"]  # Whether that token is inside an item span
+    block_shape: tuple[tuple[int, int, int], ...]  # Nodes, decisions a node, children a node
+    decision_position: Int64[Tensor, " decisions"]  # Block after block
+    decision_choice: Int64[Tensor, " decisions"]  # Index of the right child; -1 for padding
+    child_token: Int64[Tensor, " children"]  # Block after block; -1 for padding
+    num_labels: int  # Labelled positions, those with a single continuation included
 
 
 def scoped_targets(
@@ -94,19 +80,8 @@ def scoped_targets(
 ) -> ScopedTargets:
     """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
 
-    Args:
-        trie: Prefix tree of the catalog.
-        input_ids: Token ids, padded on the right.
-        labelled: Tokens to train on outside ``spans``; the token that opens a span is one of them
-            where it is the model's to write. The tokens inside ``spans`` always are.
-        spans: Item spans to train on.
-        eoi_token_id: Id of the token that closes a span.
-        scope: ``every`` position of a span runs over the catalog's continuations (the published
-            type 3); only ``branching`` ones do, the others run over the vocabulary (type 1); or all
-            but the forced closing does, ``open`` (type 2).
-
-    Raises:
-        TrieError: A span names an item the trie does not have, or is not whole.
+    All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``.
     """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
@@ -150,13 +125,7 @@ def free_targets(
     labelled: Bool[np.ndarray, "batch length"],
     spans: LabelledSpans,
 ) -> ScopedTargets:
-    """The labels of a batch outside ``spans``, over the whole vocabulary; none inside them.
-
-    Args:
-        input_ids: Token ids, padded on the right.
-        labelled: Tokens to train on; the token that opens a span is outside of it.
-        spans: Item spans of the batch.
-    """
+    """The labels of a batch outside ``spans``, over the whole vocabulary; none inside them."""
     free = labelled & ~_inside(spans, input_ids.shape)
     free[:, 0] = False
     tokens = np.flatnonzero(free)
@@ -183,21 +152,10 @@ def scoped_cross_entropy(
     gamma: float = 2.0,
     num_labels: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean loss of the labelled positions.
+    """Mean loss of the labelled positions, in nats: their sum divided by ``num_labels``, if given.
 
-    Args:
-        hidden: States before the output layer.
-        weight: Rows of the output layer.
-        targets: What the states are trained on.
-        bias: Bias of the output layer.
-        loss: ``plain`` cross entropy; ``focal`` (arXiv 1708.02002), each position weighted with
-            ``(1 - p) ** gamma``; or ``focal-items``, which weights positions inside spans only.
-        gamma: Exponent of the focal loss.
-        num_labels: Divide by this many labels instead of those of ``targets``; for batches that
-            are shared by several steps or processes.
-
-    Returns:
-        In nats; 0 with zero gradients if there is no label.
+    The focal loss (arXiv 1708.02002) weights a position by ``(1 - p) ** gamma``; ``focal-items``
+    does so inside spans only. Without any label it is 0, with zero gradients.
     """
     states = hidden.reshape(-1, hidden.shape[-1])
     num_free = len(targets.free_position)
@@ -266,7 +224,7 @@ def _check_whole(
     owner: np.ndarray,
     eoi_token_id: int,
 ) -> None:
-    """Raises TrieError unless each span fits the batch, is closed, and is as long as its item."""
+    """Refuses a span that leaves the batch, is not closed, or is not as long as its item."""
     size = spans.end - spans.start - 2
     bad = (spans.start < 0) | (size < 1) | (spans.end > input_ids.shape[1])
     if not bad.any():

@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, index_files, load_semantic_ids, missing_index
-from incatalog.config import ItemForm
+from incatalog.config import ItemForm, refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -29,13 +29,9 @@ from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
 from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
 
-_TINY_BASE = "base"
-
-
-# What stands around items and turns, so that it is few tokens too.
+TINY_BASE = "base"
+# What stands around items and turns, which should be few tokens too.
 _FRAME = "user\nassistant\n1 2 3 4 5 6 7 8 9 10 →  → , , 1. 2. 3. 4. 5. 6. 7. 8. 9. 10. "
-
-
 # The prompts come back in every sample, so their words should be whole tokens of a tiny model.
 _PROMPT_REPEATS = 100
 
@@ -53,54 +49,43 @@ class Materials:
 
 
 def with_item_form(settings: SftSettings) -> SftSettings:
-    """The configuration with its item form settled; says so where codes were wanted in vain.
-
-    Raises:
-        ConfigError: Codes are asked for and there are none, or something else needs them.
-        SemanticIdError: There are index files of several data sets.
-    """
+    """The settings with the item form decided; says so where codes are missing."""
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"
-        missing = missing_index(_index_folder(settings))
+        missing = missing_index(index_folder(settings))
         if missing and settings.item_form == "codes":
             raise ConfigError(
                 f"--item-form codes: {missing}; make them with `incatalog items assign`"
             )
         if missing:
             form = "titles"
-            main_console().print(
-                f"notice: --item-form auto: {missing}; items are written as their titles, not as "
-                "codes",
-                style="yellow",
-            )
+            told = f"{missing}; items are written as their titles, not as codes"
+            main_console().print(f"notice: --item-form auto: {told}", style="yellow")
     settings = replace(settings, item_form=form)
-    if settings.loss_on_history and settings.shown_history != "span":
-        raise ConfigError(
-            "--loss-on-history: needs item spans in the prompt; add --history-form span"
-        )
-    if settings.paraphrases is not None and form == "codes" and settings.shown_history == "span":
-        raise ConfigError(
-            f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
-            "--history-form title"
-        )
-    if settings.align_ratio and form != "codes":
-        raise ConfigError(
-            f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
-            "as titles; leave it out, or use --method token --item-form codes"
-        )
+    spans = settings.shown_history == "span"
+    problems = [
+        (settings.loss_on_history and not spans,
+         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
+        (settings.paraphrases is not None and form == "codes" and spans,
+         f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
+         "--history-form title"),
+        (settings.align_ratio > 0 and form != "codes",
+         f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
+         "as titles; leave it out, or use --method token --item-form codes"),
+    ]  # fmt: skip
+    refuse_first(problems)
     return settings
 
 
-def _index_folder(settings: SftSettings) -> Path:
+def index_folder(settings: SftSettings) -> Path:
+    """Where the index files of codes lie."""
     return Path(settings.index) if settings.index else settings.data
 
 
 def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    found = prepared_files(settings.data)
-    if settings.teacher and not is_url(settings.teacher):
-        found["teacher"] = Path(settings.teacher) / "teacher.safetensors"
+    found = prepared_files(settings.data) | teacher_files(settings.teacher)
     if settings.chat is not None:
         found["chat"] = settings.chat
     if settings.vectors:
@@ -108,33 +93,45 @@ def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
     if settings.paraphrases is not None:
         found["paraphrases"] = settings.paraphrases
     if settings.item_form == "codes":
-        found |= index_files(_index_folder(settings))
+        found |= index_files(index_folder(settings))
     if Path(settings.model).is_dir():
         found["model"] = Path(settings.model)
     return found
 
 
-def identities(teacher: Teacher | None) -> Mapping[str, str]:
+def teacher_files(location: str) -> dict[str, str | Path]:
+    """What stands for the contents of a teacher's folder; nothing for one that is served."""
+    if not location or is_url(location):
+        return {}
+    return {"teacher": Path(location) / "teacher.safetensors"}
+
+
+def teacher_identity(teacher: Teacher | None) -> Mapping[str, str]:
     """What stands for the contents of a teacher that is served."""
     return {"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {}
+
+
+def read_teacher(location: str, catalog: Catalog, device: str) -> Teacher | None:
+    """The teacher that ``--teacher`` names, if it names one."""
+    if not location:
+        return None
+    try:
+        return open_teacher(location, catalog, device)
+    except TeacherError as error:
+        raise ConfigError(f"--teacher: {error}") from error
 
 
 def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     """Reads catalog, histories, teacher and general conversations."""
     catalog = Catalog.load(settings.data)
     split = leave_one_out(Histories.load(settings.data, catalog))
-    teacher = None
-    if settings.teacher:
-        # Workers are forked, and CUDA does not survive that.
-        device = "cpu" if on_cpu or settings.workers else "auto"
-        try:
-            teacher = open_teacher(settings.teacher, catalog, device)
-        except TeacherError as error:
-            raise ConfigError(f"--teacher: {error}") from error
+    # Workers are forked, and CUDA does not survive that.
+    device = "cpu" if on_cpu or settings.workers else "auto"
+    teacher = read_teacher(settings.teacher, catalog, device)
     conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
     if settings.item_form == "codes":
-        semantic_ids = load_semantic_ids(_index_folder(settings), catalog)
+        semantic_ids = load_semantic_ids(index_folder(settings), catalog)
         semantic_ids.require_unique()
     paraphrases: tuple[str, ...] = ()
     if settings.paraphrases is not None:
@@ -147,8 +144,7 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
     if settings.paraphrases is None:
         return Aliases()
     found = load_paraphrases(settings.paraphrases, catalog, backbone.tokenizer)
-    console = main_console()
-    console.print(
+    main_console().print(
         f"{settings.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} "
         f"of {len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
         f"paraphrase and {found.unusable} that the tokenizer cannot spell"
@@ -156,14 +152,7 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
     return found.aliases
 
 
-def writes_aliases(settings: SftSettings) -> bool:
-    """Whether paraphrases are names the model may answer with."""
-    return settings.paraphrases is not None and settings.paraphrases_in != "history"
-
-
-def build_backbone(
-    settings: SftSettings, inputs: Materials, *, on_cpu: bool, is_main: bool
-) -> Backbone:
+def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
     if settings.model == "tiny":
         sizes = TinyConfig(
@@ -178,15 +167,14 @@ def build_backbone(
         )
         backbone = create_tiny(_tiny_texts(inputs), sizes)
         backbone.model.set_attn_implementation(settings.attention)
-        if adapts(settings) and is_main:
-            save_backbone(settings.out / _TINY_BASE, backbone)
+        if adapts(settings) and PartialState().is_main_process:
+            save_backbone(settings.out / TINY_BASE, backbone)
     else:
-        # Each process of several takes the device accelerate gives it, when the trainer moves it.
         backbone = load_backbone(
             settings.model,
             attention=settings.attention,
             quantization=settings.quantization,
-            device="cpu" if on_cpu else f"cuda:{PartialState().local_process_index}",
+            device=device,
         )
     longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and settings.max_length > longest:
@@ -197,7 +185,14 @@ def build_backbone(
         spread = UNTRAINED_SPREAD if settings.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if settings.method == "ret":
-        backbone = replace(backbone, head=build_head(settings, backbone, len(inputs.catalog)))
+        head = RetrievalHead.create(
+            backbone.model.config.get_text_config().hidden_size,
+            load_vectors(settings.vectors, len(inputs.catalog)),
+            train_vectors=settings.train_item_vectors,
+            origin=vectors_origin(settings.vectors),
+            seed=settings.seed,
+        )
+        backbone = replace(backbone, head=head)
     if adapts(settings):
         return add_lora(
             backbone,
@@ -216,17 +211,6 @@ def build_backbone(
 def adapts(settings: SftSettings) -> bool:
     """Whether the result is an adapter."""
     return settings.tune == "lora" and not settings.only_head
-
-
-def build_head(settings: SftSettings, backbone: Backbone, items: int) -> RetrievalHead:
-    """An untrained head on the vectors of the catalog."""
-    return RetrievalHead.create(
-        backbone.model.config.get_text_config().hidden_size,
-        load_vectors(settings.vectors, items),
-        train_vectors=settings.train_item_vectors,
-        origin=vectors_origin(settings.vectors),
-        seed=settings.seed,
-    )
 
 
 def _tiny_texts(inputs: Materials) -> list[str]:

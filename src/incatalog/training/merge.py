@@ -20,7 +20,7 @@ def merge_run(settings: MergeSettings) -> Path:
     """Merges the adapter of a run into its backbone and writes a plain Hugging Face folder.
 
     Returns:
-        `config.out`, which loads with plain transformers and holds the catalog beside the model.
+        `settings.out`, which loads with plain transformers and holds the catalog beside the model.
 
     Raises:
         BackboneError: The run holds no adapter.
@@ -33,10 +33,7 @@ def merge_run(settings: MergeSettings) -> Path:
         )
     if settings.run.resolve() == settings.out.resolve():
         raise ArtifactError(f"--out {settings.out}: is the run itself; name another folder")
-    inputs = {
-        "adapter": settings.run / _ADAPTER_WEIGHTS,
-        "spec": spec_file(settings.run),
-    }
+    inputs = {"adapter": settings.run / _ADAPTER_WEIGHTS, "spec": spec_file(settings.run)}
     run = open_run(settings.out, "train merge", settings, inputs=inputs, free_fields=("verify",))
     if run.finished:
         return settings.out

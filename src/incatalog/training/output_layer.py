@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits that exist at a time on an accelerator; exponentials kept for a gradient anywhere.
+# Logits at a time on an accelerator, and exponentials kept for a gradient on any device.
 _MOST_LOGITS = 1 << 25
-# So many stay in a CPU's caches between the product that makes them and the one that uses them.
+# As many as a CPU's caches hold between the product that makes them and the one that uses them.
 _CACHED_LOGITS = 1 << 19
 
 
@@ -34,20 +34,11 @@ def free_loss_and_rows(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "rows hidden"]]:
     """Sum of the losses over the whole vocabulary, and single rows of the output layer.
 
-    The softmax runs over blocks of the vocabulary, as attention does over blocks of keys in
-    FlashAttention (arXiv 2205.14135): for a frozen weight each block is read once for as many
-    states as the layer is wide, and its logits are gone before the next one's are made. Where the
-    weight is trained, their exponentials wait in the memory of its gradient until their sum is
-    known. Both results share that one gradient.
-
-    Args:
-        states: States before the output layer.
-        weight: Rows of the output layer.
-        bias: Its bias.
-        tokens: Token each state is trained on.
-        weighted: Whether its cross entropy is weighted as focal loss.
-        gamma: Exponent of the focal loss.
-        row_tokens: Rows of the weight to hand out; may repeat.
+    The softmax runs over blocks of the vocabulary, as FlashAttention (arXiv 2205.14135) runs over
+    blocks of keys. A frozen weight is read once for as many states as the layer is wide, and the
+    logits of a block are dropped before the next one's are made. Where the weight is trained, their
+    exponentials wait in the memory of its gradient until their sum is known. Both results share
+    that one gradient. States with ``weighted`` have focal loss.
     """
     differentiate = torch.is_grad_enabled()
     total, rows = _OutputLayer.apply(  # type: ignore[no-untyped-call]
@@ -72,7 +63,7 @@ class _OutputLayer(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         needs = [differentiate and needed for needed in ctx.needs_input_grad[:3]]
-        # Touched for the first time where it is written, which is the cost of memory.
+        # Memory costs time where it is first written, so it is not filled with zeros before.
         of_weight = torch.empty_like if len(tokens) else torch.zeros_like
         ctx.grads = _Gradients(
             torch.empty_like(states) if needs[0] else None,
@@ -100,7 +91,7 @@ class _OutputLayer(torch.autograd.Function):
 
 
 class _Gradients(NamedTuple):
-    """Filled part by part; none of what needs no gradient."""
+    """Filled part by part; None for what needs no gradient."""
 
     states: Float[Tensor, "free hidden"] | None
     weight: Float[Tensor, "vocab hidden"] | None
@@ -123,19 +114,12 @@ class _Layer(NamedTuple):
 
 
 class _Softmax(NamedTuple):
-    """What is known of some states' softmax over the vocabulary.
+    """The softmax of some states over the vocabulary."""
 
-    Attributes:
-        normaliser: Logarithm of the sum of the exponentials of the logits.
-        own: Logit of the token each state is trained on.
-        others: Sum of the layer's rows, each by its probability, but for that token's.
-        highest: Highest logit up to each block, that block included.
-    """
-
-    normaliser: Float[Tensor, " states"]
-    own: Float[Tensor, " states"]
-    others: Float[Tensor, "states hidden"]
-    highest: list[Float[Tensor, " states"]]
+    normaliser: Float[Tensor, " states"]  # Logarithm of the sum of the exponentials of the logits
+    own: Float[Tensor, " states"]  # Logit of the token each state is trained on
+    others: Float[Tensor, "states hidden"]  # Rows weighted by probability, own token left out
+    highest: list[Float[Tensor, " states"]]  # Highest logit up to each block, that block included
 
 
 def _vocabulary_loss(
@@ -148,7 +132,7 @@ def _vocabulary_loss(
 ) -> Tensor:
     """Sum of the losses; writes the gradients that are wanted."""
     total = states.new_zeros((), dtype=torch.float32)
-    # No more states at a time than fit, as exponentials, where the gradient of the weight goes.
+    # The exponentials of all states at hand have to fit into the gradient of the weight.
     vocabulary, size = layer.weight.shape
     trained = grads.weight is not None or grads.bias is not None
     if trained:
@@ -166,7 +150,7 @@ def _vocabulary_loss(
         softmax = _softmax(some, layer, token, kept=kept, with_others=grads.states is not None)
         surprise, slope = _surprise_and_slope(softmax, weighted[part], gamma)
         total += surprise.sum()
-        # Of its own token a state wants p - 1, which is exact here whatever the layer's type.
+        # The slope of a state's own token is p - 1, exact here in every type of the layer.
         own_slope = slope * torch.expm1(softmax.own - softmax.normaliser)
         if grads.states is not None:
             own_row = layer.weight.index_select(0, token)
@@ -190,20 +174,15 @@ def _softmax(
     kept: Float[Tensor, "vocab states"] | None,
     with_others: bool,
 ) -> _Softmax:
-    """The softmax of some states, block by block.
+    """The softmax of some states, block by block; ``others`` is 0 unless it is wanted.
 
-    Args:
-        states: The states.
-        layer: The output layer.
-        tokens: Token each state is trained on.
-        kept: Where to write the exponentials of the logits less the highest up to their block,
-            but 0 for the states' own tokens.
-        with_others: Whether ``others`` is wanted; else it is 0.
+    ``kept`` receives the exponentials of the logits less the highest up to their block, and 0 for
+    the token that each state is trained on.
     """
     columns = states.T.contiguous()
     others = torch.zeros_like(columns, dtype=torch.float32)
     own, mass = torch.zeros_like(others[0]), torch.zeros_like(others[0])
-    # Not minus infinity, which would be no number where a whole block's logits are.
+    # Not minus infinity: a block with no other logit would give NaN.
     highest = [torch.full_like(own, torch.finfo(torch.float32).min)]
     for block in layer.blocks(len(states)):
         rows = layer.weight[block].to(layer.dtype)
@@ -250,13 +229,8 @@ def _add_others(
 ) -> None:
     """Adds gradients of weight and bias by all tokens but the states' own.
 
-    Args:
-        grads: The gradients.
-        states: The states.
-        layer: The output layer.
-        kept: What :func:`_softmax` wrote there.
-        scales: What turns it into slopes of the losses, for each block.
-        first: Whether ``kept`` lies where the gradient of the weight goes.
+    ``scales`` turns what :func:`_softmax` kept into slopes of the losses, block by block. In the
+    first part ``kept`` lies where the gradient of the weight goes.
     """
     for block, scale in zip(layer.blocks(len(states)), scales, strict=True):
         weights = kept[block]

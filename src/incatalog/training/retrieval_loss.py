@@ -1,13 +1,13 @@
 """Cross entropy over all items at the states that open item spans (RecLM-ret, arXiv 2505.03336).
 
 What is said around items is trained as language, over the whole vocabulary. The tokens of an item
-itself carry no loss: decoding splices them in, the model never chooses among them.
+carry no loss: decoding puts them in, and the model never chooses among them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,49 +17,28 @@ from torch.nn import functional
 
 from incatalog.errors import TrieError
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import LabelledSpans, ScopedTargets, free_targets
+from incatalog.training.losses import LabelledSpans, Movable, ScopedTargets, free_targets
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The part of retrieval in a loss.
+    """The part of retrieval in a loss."""
 
-    Attributes:
-        head: What finds items; trained with the model.
-        weight: Factor of its loss beside that of the language.
-        negatives: Random items that stand for all others in training; 0 for the exact softmax.
-        only_head: Leave the loss of the language out.
-    """
-
-    head: RetrievalHead
-    weight: float = 1.0
-    negatives: int = 0
-    only_head: bool = False
+    head: RetrievalHead  # What finds items; trained with the model
+    weight: float = 1.0  # Factor of its loss beside that of the language
+    negatives: int = 0  # Random items that stand for all others; 0 for the exact softmax
+    only_head: bool = False  # Leave the loss of the language out
 
 
 @dataclass(frozen=True)
-class ItemTargets:
-    """Which item each opened span is to name.
+class ItemTargets(Movable):
+    """Which item each opened span is to name."""
 
-    Attributes:
-        position: Index into the batch's hidden states ``[batch * length, hidden]`` of the state
-            that predicts the opening token.
-        row: Item row.
-    """
-
-    position: Int64[Tensor, " spans"]
-    row: Int64[Tensor, " spans"]
+    position: Int64[Tensor, " spans"]  # In the flattened batch, of the state before the span
+    row: Int64[Tensor, " spans"]  # Item row
 
     def __len__(self) -> int:
         return len(self.row)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> ItemTargets:
-        """The same targets on another device."""
-        return replace(
-            self,
-            position=self.position.to(device, non_blocking=non_blocking),
-            row=self.row.to(device, non_blocking=non_blocking),
-        )
 
 
 def retrieval_targets(
@@ -67,17 +46,7 @@ def retrieval_targets(
     labelled: Bool[np.ndarray, "batch length"],
     spans: LabelledSpans,
 ) -> tuple[ScopedTargets, ItemTargets]:
-    """Sorts the labels of a batch into language and items.
-
-    Args:
-        input_ids: Token ids, padded on the right.
-        labelled: Tokens to train on; those inside ``spans`` are left out, the token that opens a
-            span is not.
-        spans: Item spans to train on.
-
-    Raises:
-        TrieError: A span begins a sample, so that no state predicts it.
-    """
+    """Sorts the labels of a batch into language and items."""
     if (spans.start < 1).any():
         sample = int(spans.sample[np.argmin(spans.start)])
         raise TrieError(
@@ -97,22 +66,10 @@ def retrieval_cross_entropy(
     negatives: int = 0,
     num_spans: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross entropy of the right item among all items.
+    """Mean cross entropy, in nats, of the right item among all items; see `scoped_cross_entropy`.
 
-    With ``negatives`` the sum over all items is estimated: the items of the batch stand for
-    themselves, and as many random items, weighted up, for all others. The estimate of the sum is
-    right on average, whatever the batch holds.
-
-    Args:
-        hidden: States before the output layer.
-        head: The retrieval head.
-        targets: Where which item is right.
-        negatives: Random items to draw, uniformly; 0 for the exact sum.
-        num_spans: Divide by this many spans instead of those of ``targets``; for batches that are
-            shared by several steps or processes.
-
-    Returns:
-        In nats; 0 with zero gradients if there is no span.
+    With ``negatives`` the sum over all items is estimated, without bias: the items of the batch
+    stand for themselves, and as many random items, weighted up, for all others.
     """
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets.position)
     query = head.query(states)
@@ -137,9 +94,9 @@ def sampled_scores(
 ) -> tuple[Float[Tensor, "spans candidates"], Int64[Tensor, " spans"]]:
     """Scores of the batch's own items and of drawn ones, and where each span's own item stands.
 
-    Each drawn item stands for ``items / negatives`` items, which its score is raised by the
-    logarithm of (importance sampling of the softmax's denominator: Bengio and Senécal, 2003). One
-    that is among the batch's own items counts as not drawn.
+    Each drawn item stands for ``items / negatives`` items, so the logarithm of that is added to its
+    score (importance sampling of the softmax's denominator: Bengio and Senécal, 2003). A drawn item
+    that is among the batch's own does not count.
     """
     own, right = torch.unique(rows, return_inverse=True)
     weight = math.log(len(head) / len(drawn))

@@ -24,26 +24,123 @@ from incatalog.config import (
 
 
 @dataclass(frozen=True)
-class SftSettings(Settings):
-    """Fine-tune a chat model on recommendation conversations."""
+class TrainerSettings(Settings):
+    """What every training of a recommender is told."""
 
-    model: str
+    model: str | Path
     """Hub name or folder of a causal LM, or `tiny` or `smollm2`."""
     data: Path
     """Folder of prepared data."""
     out: Path
     """Run folder; checkpoints and the final model or adapter go here."""
-    method: Method = "cgen"
-    """How an item is written inside its span: `cgen` by its title, `token` by its codes, `ret` by
-    its title too, but found by its vector and not chosen word by word."""
+    tune: Literal["lora", "full"] = "lora"
+    """Train LoRA adapters or all weights."""
+    lora_r: Positive = 16
+    """Rank of the adapters."""
+    lora_alpha: float = 8.0
+    """Scale of the adapters."""
+    lora_targets: str = "all-linear"
+    """Modules that get adapters; `all-linear` for every linear layer."""
+    batch_size: Positive = 8
+    """Samples per process and step."""
+    gradient_accumulation: Positive = 1
+    """Batches per optimiser step."""
+    max_steps: NonNegative = 0
+    """Stop after this many steps; 0 for no limit."""
+    learning_rate: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    warmup_ratio: Fraction = 0.05
+    """Share of steps with rising learning rate."""
+    scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
+    """Learning-rate schedule of transformers; polynomial decays to a tenth."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Weight decay of AdamW."""
+    clip_norm: NonNegativeFloat = 1.0
+    """Gradient norm limit; 0 for none."""
+    bf16: bool = False
+    """Train in bfloat16 mixed precision."""
+    attention: str = "sdpa"
+    """Attention implementation passed to transformers."""
+    logging_steps: Positive = 10
+    """Steps between log lines."""
+    device: str = "auto"
+    """`cpu`, or auto for what accelerate finds."""
+
+    def per_step(self, processes: int) -> int:
+        """Samples, or answers, of an optimiser step."""
+        return self.batch_size * self.gradient_accumulation * processes
+
+
+@dataclass(frozen=True)
+class SampleSettings(Settings):
+    """What samples of supervised training look like, and how many there are of a kind."""
+
     item_form: Literal["auto", "codes", "titles"] = "auto"
     """For `token`, `codes` or `titles`; auto takes codes where the index files are and says so
     where it falls back to titles."""
-    index: str = ""
-    """Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty."""
+    history_form: Literal["auto", "title", "span"] = "auto"
+    """Write history items as quoted titles or as item spans; auto takes spans for codes and titles
+    otherwise."""
+    list_form: ListForm = "numbered"
+    """Write answers as numbered lines or as plain lines."""
+    mention_control_tokens: bool = True
+    """Also train on the wordings that mention <SOI> and <EOI>."""
+    max_history: Positive = 10
+    """Newest items of a history the prompt shows."""
+    window: Literal["random", "full"] = "random"
+    """Start the history of a sample at random, or show all of `max_history`."""
+    history_dropout: Fraction = 0.0
+    """Share of a sample's history items that are left out at random."""
+    list_length: Positive = 10
+    """Items in an answer at most; each sample draws 1..list_length."""
+    fixed_list_length: bool = False
+    """Always ask for `list_length` items."""
+    teacher_sees: Literal["window", "history"] = "window"
+    """Show the teacher the same window as the model, or the whole history before the target; it
+    recommends none of what it is shown."""
+    candidate_ratio: Fraction = 0.0
+    """Share of samples that offer a candidate list in the prompt."""
+    max_candidates: int = 20
+    """Length of a candidate list at most."""
+    chat_ratio: NonNegativeFloat = 0.0
+    """Whole general conversations per recommendation sample."""
+    multi_round_ratio: Fraction = 0.0
+    """Share of recommendation samples with a general turn before or after."""
     align_ratio: NonNegativeFloat = 0.0
     """Samples that teach what codes mean (text of an item to its codes, codes to its title) per
     recommendation sample; needs codes."""
+    paraphrases_in: ParaphrasePlace = "history"
+    """Where paraphrases stand in place of titles: in the histories of prompts (`history`), in the
+    answers, so that the model may name an item by them from then on (`targets`, only for `cgen`),
+    or in both."""
+    paraphrase_ratio: Fraction = 0.5
+    """Share of the occurrences of an item that has paraphrases at which one of them stands in place
+    of its title."""
+    max_length: Positive = 1024
+    """Tokens of a sample at most; older history items are cut to fit."""
+    loss_on_history: bool = False
+    """Also train on the item spans of the prompt's history (needs `span`)."""
+    seed: NonNegative = 0
+    """Seed of samples, initialisation and dropout."""
+
+    @property
+    def shown_history(self) -> HistoryForm:
+        """How history items are written, `auto` resolved."""
+        if self.history_form != "auto":
+            return self.history_form
+        return "span" if self.item_form == "codes" else "title"
+
+
+@dataclass(frozen=True)
+class SftSettings(SampleSettings, TrainerSettings):
+    """Fine-tune a chat model on recommendation conversations."""
+
+    model: str
+    method: Method = "cgen"
+    """How an item is written inside its span: `cgen` by its title, `token` by its codes, `ret` by
+    its title too, but found by its vector and not chosen word by word."""
+    index: str = ""
+    """Folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if empty."""
     vectors: str = ""
     """Item vectors (npy) that `ret` finds items by; make them with `incatalog items embed`."""
     retrieval_weight: PositiveFloat = 1.0
@@ -59,51 +156,12 @@ class SftSettings(Settings):
     teacher: str = ""
     """Run folder of a fitted teacher that extends the lists, or the URL of one that is served;
     empty trains on the single next item."""
-    teacher_sees: Literal["window", "history"] = "window"
-    """Show the teacher the same window as the model, or the whole history before the target; it
-    recommends none of what it is shown."""
     chat: Path | None = None
-    """General conversations in ShareGPT format; needed by the two ratios below."""
-    chat_ratio: NonNegativeFloat = 0.0
-    """Whole general conversations per recommendation sample."""
-    multi_round_ratio: Fraction = 0.0
-    """Share of recommendation samples with a general turn before or after."""
-    candidate_ratio: Fraction = 0.0
-    """Share of samples that offer a candidate list in the prompt."""
-    max_candidates: int = 20
-    """Length of a candidate list at most."""
-    mention_control_tokens: bool = True
-    """Also train on the wordings that mention <SOI> and <EOI>."""
+    """General conversations in ShareGPT format; needed by --chat-ratio, --multi-round-ratio."""
     paraphrases: Path | None = None
     """File of `incatalog rewrite apply` with other names of items to train on."""
-    paraphrases_in: ParaphrasePlace = "history"
-    """Where they stand in place of titles: in the histories of prompts (`history`), in the answers,
-    so that the model may name an item by them from then on (`targets`, only for `cgen`), or in
-    both."""
-    paraphrase_ratio: Fraction = 0.5
-    """Share of the occurrences of an item that has paraphrases at which one of them stands in place
-    of its title."""
     wording: str = "test-single-turn"
     """Wording the trained model is asked with, one of those for tests."""
-    history_form: Literal["auto", "title", "span"] = "auto"
-    """Write history items as quoted titles or as item spans; auto takes spans for codes and titles
-    otherwise."""
-    list_form: ListForm = "numbered"
-    """Write answers as numbered lines or as plain lines."""
-    max_history: Positive = 10
-    """Newest items of a history the prompt shows."""
-    window: Literal["random", "full"] = "random"
-    """Start the history of a sample at random, or show all of `max_history`."""
-    history_dropout: Fraction = 0.0
-    """Share of a sample's history items that are left out at random."""
-    list_length: Positive = 10
-    """Items in an answer at most; each sample draws 1..list_length."""
-    fixed_list_length: bool = False
-    """Always ask for `list_length` items."""
-    max_length: Positive = 1024
-    """Tokens of a sample at most; older history items are cut to fit."""
-    loss_on_history: bool = False
-    """Also train on the item spans of the prompt's history (needs `span`)."""
     scope: ScopeType = "every"
     """Where the softmax of an item span runs over the catalog's continuations only: branching (only
     nodes with a choice), open (all but the forced closing), or every."""
@@ -111,24 +169,14 @@ class SftSettings(Settings):
     """Focal loss on item spans, on all labels, or plain cross entropy."""
     focal_gamma: NonNegativeFloat = 2.0
     """Exponent of the focal loss."""
-    tune: Literal["lora", "full"] = "lora"
-    """Train LoRA adapters or all weights."""
-    lora_r: Positive = 16
-    """Rank of the adapters."""
-    lora_alpha: float = 8.0
-    """Scale of the adapters."""
     lora_dropout: float = 0.1
     """Dropout on the adapters' input."""
-    lora_targets: str = "all-linear"
-    """Modules that get adapters; `all-linear` for every linear layer."""
     train_embeddings: bool = False
     """Train the whole input embedding rather than the new tokens' rows."""
     train_lm_head: bool = False
     """Train the whole output layer rather than the new tokens' rows."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Load the backbone in 8 or 4 bits (CUDA only)."""
-    attention: str = "sdpa"
-    """Attention implementation passed to transformers."""
     tiny_vocab: int = 6144
     """Tokens of a `tiny` model at most."""
     tiny_hidden: int = 128
@@ -143,28 +191,10 @@ class SftSettings(Settings):
     """Dropout of its embeddings and of what its blocks add to them, in training."""
     epochs: Positive = 10
     """Passes over the users; one sample per user and pass."""
-    max_steps: NonNegative = 0
-    """Stop after this many steps; 0 for no limit."""
-    batch_size: Positive = 8
-    """Samples per process and step."""
-    gradient_accumulation: Positive = 1
-    """Batches per optimiser step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
-    learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate."""
-    warmup_ratio: Fraction = 0.05
-    """Share of steps with rising learning rate."""
-    scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
-    """Learning-rate schedule of transformers; polynomial decays to a tenth."""
-    weight_decay: NonNegativeFloat = 0.01
-    """Weight decay of AdamW."""
     adam_beta2: FractionBelowOne = 0.999
     """Decay of AdamW's second moment; short trainings want less than 0.999."""
-    clip_norm: NonNegativeFloat = 1.0
-    """Gradient norm limit; 0 for none."""
-    bf16: bool = False
-    """Train in bfloat16 mixed precision."""
     validate_every: NonNegative = 1
     """Epochs between validations; 0 never validates."""
     validation_users: Positive = 320
@@ -178,21 +208,8 @@ class SftSettings(Settings):
     """Rank the validation items with items of the history left out."""
     checkpoint_every: NonNegative = 0
     """Steps between checkpoints; 0 only at the end of an epoch."""
-    logging_steps: Positive = 10
-    """Steps between log lines."""
     workers: NonNegative = 0
     """Processes that prepare batches."""
-    device: str = "auto"
-    """`cpu`, or auto for what accelerate finds."""
-    seed: NonNegative = 0
-    """Seed of samples, initialisation and dropout."""
-
-    @property
-    def shown_history(self) -> HistoryForm:
-        """How history items are written, `auto` resolved."""
-        if self.history_form != "auto":
-            return self.history_form
-        return "span" if self.item_form == "codes" else "title"
 
 
 @dataclass(frozen=True)

@@ -3,64 +3,52 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
-from incatalog.artifacts import open_run
-from incatalog.codes.semantic_ids import (
-    SemanticIds,
-    index_name,
-)
+from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.config import refuse_first
+from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
 from incatalog.errors import ConfigError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
-from incatalog.model.saved import check_writable, save_model
+from incatalog.model.saved import check_writable
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher_service.client import is_url
 from incatalog.training.alignment import Alignment
-from incatalog.training.callbacks import BestKept, ProgressReport, main_console, tensorboard
-from incatalog.training.checkpoints import (
-    BestFollowed,
-    checkpoint_step,
-    newest_checkpoint,
-    remove_unusable,
-)
+from incatalog.training.callbacks import BestKept, ProgressReport, main_console
+from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.materials import (
-    _TINY_BASE,
+    TINY_BASE,
     Materials,
-    _index_folder,
     adapts,
     build_backbone,
     hashed_inputs,
-    identities,
+    index_folder,
     read_aliases,
     read_materials,
+    teacher_identity,
     with_item_form,
-    writes_aliases,
 )
 from incatalog.training.retrieval_loss import Retrieval
 from incatalog.training.samples import SampleSource
 from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward
-from incatalog.training.validation import NDCG, ranking_validation, validation_questions
+from incatalog.training.training_run import TrainingRun, save_recommender
+from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
-_STAGE = "train sft"
-_CHECKPOINTS = "checkpoints"
 # Settings that cannot change the weights, so a run may be resumed with others.
 _FREE_FIELDS = ("workers", "logging_steps", "checkpoint_every")
 
@@ -70,8 +58,7 @@ def train_sft(settings: SftSettings) -> Path:
 
     Killed and started again with the same configuration, it goes on from its newest checkpoint and
     ends with the same weights. With ``keep_best`` these are the ones that rank best, and not the
-    last. Under ``accelerate launch`` each process takes ``batch_size``
-    samples of a step.
+    last. Under ``accelerate launch`` each process takes ``batch_size`` samples of a step.
 
     Returns:
         ``settings.out``: after full tuning a folder to recommend with; after LoRA an adapter, to be
@@ -85,69 +72,39 @@ def train_sft(settings: SftSettings) -> Path:
     """
     check_config(settings)
     on_cpu = trains_on_cpu(settings.device)
-    processes = PartialState(cpu=on_cpu)
+    PartialState(cpu=on_cpu)
     settings = with_item_form(settings)
     inputs = read_materials(settings, on_cpu=on_cpu)
-    with processes.main_process_first():
-        run = open_run(
-            settings.out,
-            _STAGE,
-            settings,
-            inputs=hashed_inputs(settings),
-            identities=identities(inputs.teacher),
-            free_fields=_FREE_FIELDS,
-            processes=processes.num_processes,
-        )
-    checkpoints = settings.out / _CHECKPOINTS
+    hashed, identity = hashed_inputs(settings), teacher_identity(inputs.teacher)
+    run = TrainingRun("train sft", settings, hashed, identity, _FREE_FIELDS)
     if run.finished:
-        if processes.is_main_process:
-            # Of a run that was killed just behind its end.
-            shutil.rmtree(checkpoints, ignore_errors=True)
-        return settings.out
-    set_seed(settings.seed)
-    backbone = build_backbone(settings, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
+        return run.folder
+    backbone = build_backbone(settings, inputs, run.device)
     check_writable(backbone)
-    spec = _spec(settings, inputs.semantic_ids)
+    spec = model_spec(settings, inputs.semantic_ids)
     items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
-    if processes.is_main_process:
-        remove_unusable(checkpoints, main_console())
-    processes.wait_for_everyone()
-    newest = newest_checkpoint(checkpoints)
     aliases = read_aliases(settings, backbone, items.catalog)
-    if writes_aliases(settings):
+    if aliases and settings.paraphrases_in != "history":
         items = items.with_aliases(aliases)
-    trainer = _trainer(settings, inputs, backbone, spec, items, aliases)
-    if processes.is_main_process:
-        trainer.add_callback(tensorboard(settings.out, after=checkpoint_step(newest)))
-    result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        spec = replace(spec, aliases=len(aliases))
+    trainer = build_trainer(settings, run, inputs, backbone, spec, items, aliases)
+    run.log(trainer)
+    result = run.train(trainer)
     plain_forward(backbone.model)
-    if processes.is_main_process:
-        items.catalog.save(settings.out)
-        if inputs.semantic_ids is not None:
-            name = index_name(_index_folder(settings)) or items.catalog.name
-            inputs.semantic_ids.save(settings.out, name, items.catalog)
-        if items.aliases:
-            items.aliases.save(settings.out, items.catalog)
-        save_model(settings.out, backbone, replace(spec, aliases=len(items.aliases)))
-        run.finish(steps=result.global_step, loss=result.training_loss, **_best(trainer, settings))
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    processes.wait_for_everyone()
-    return settings.out
+    best = {}
+    if settings.keep_best:
+        best = {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
 
+    def save() -> None:
+        index = index_folder(settings)
+        save_recommender(run.folder, backbone, spec, items, inputs.semantic_ids, index)
 
-def _best(trainer: ScopedTrainer, settings: SftSettings) -> dict[str, float]:
-    """Which step's weights are kept, and how well they rank."""
-    if not settings.keep_best:
-        return {}
-    return {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
+    return run.finish(save, steps=result.global_step, loss=result.training_loss, **best)
 
 
 def check_config(settings: SftSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
+    """Checks what can be checked without loading anything."""
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
     problems = [
         (settings.loss_on_history and settings.history_form == "title",
          "--loss-on-history: needs item spans in the prompt; add --history-form span"),
@@ -203,7 +160,7 @@ def check_config(settings: SftSettings) -> None:
          "the validations; use 0"),
         (not settings.keep_best and (settings.patience > 0 or settings.exclude_seen),
          "--patience, --exclude-seen: are about the ranking of validation items; add --keep-best"),
-        (settings.quantization != "none" and not _cuda(settings),
+        (settings.quantization != "none" and not cuda,
          f"--quantization {settings.quantization}: needs a CUDA device; "
          "use --quantization none on the CPU"),
         (settings.quantization != "none" and settings.tune == "full",
@@ -219,82 +176,57 @@ def check_config(settings: SftSettings) -> None:
     trains_on_cpu(settings.device)
 
 
-def _cuda(settings: SftSettings) -> bool:
-    return settings.device != "cpu" and torch.cuda.is_available()
-
-
-def _trainer(
+def build_trainer(
     settings: SftSettings,
+    run: TrainingRun,
     inputs: Materials,
     backbone: Backbone,
     spec: ModelSpec,
     items: ModelItems,
     aliases: Aliases,
 ) -> ScopedTrainer:
-    console = main_console()
-    catalog = items.catalog
-    spelled = aliases and inputs.semantic_ids is None
-    renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if spelled else items.tokens)
-    chat = None
-    if settings.chat is not None and (settings.chat_ratio > 0 or settings.multi_round_ratio > 0):
-        chat = GeneralChat.fit(inputs.conversations, renderer, settings.max_length, settings.chat)
-        if chat.cut or chat.dropped:
-            console.print(
-                f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
-                f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
-                f"{settings.max_length}"
-            )
-    alignment = None
-    if settings.align_ratio > 0:
-        alignment = Alignment.fit(
-            catalog, catalog.titles_t, renderer, backbone.tokenizer, settings.max_length
-        )
-        if alignment.cut:
-            console.print(
-                f"{settings.data}: {alignment.cut} of {len(catalog)} item texts were cut at their "
-                f"end, to fit --max-length {settings.max_length}"
-            )
+    """The trainer of a run, with all its samples; aliases may stand in prompts alone."""
+    named = aliases and spec.item_form == "titles"
+    renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
     source = SampleSource(
         inputs.split,
-        catalog.titles_t,
+        items.catalog.titles_t,
         items.tokens,
         renderer,
         settings,
         teacher=inputs.teacher,
-        chat=chat,
-        alignment=alignment,
+        chat=_general_chat(settings, inputs, renderer),
+        alignment=_alignment(settings, backbone, items.catalog, renderer),
         aliases=aliases,
     )
+    console = main_console()
     skipped = len(inputs.split) - len(source.users)
     if skipped:
         console.print(
             f"{settings.data}: {skipped} of {len(inputs.split)} users have a single item to train "
             "on, which leaves no history; they are not trained on"
         )
-    step_size = settings.batch_size * settings.gradient_accumulation * PartialState().num_processes
+    step_size = settings.per_step(PartialState().num_processes)
     steps = -(-settings.epochs * source.per_epoch // step_size)
-    if settings.max_steps:
-        steps = min(steps, settings.max_steps)
-    pad = backbone.tokenizer.pad_token_id
-    retrieval = None
-    if backbone.head is not None:
-        retrieval = Retrieval(
-            backbone.head, settings.retrieval_weight, settings.negatives, settings.only_head
-        )
-    ranking = None
+    steps = min(steps, settings.max_steps or steps)
+    retrieval = ranking = None
+    if (head := backbone.head) is not None:
+        weight, negatives = settings.retrieval_weight, settings.negatives
+        retrieval = Retrieval(head, weight, negatives, settings.only_head)
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if settings.keep_best:
         recommender = Recommender.from_items(backbone, spec, items)
-        questions = validation_questions(inputs.split, settings.validation_users, settings.seed)
-        ranking = ranking_validation(recommender, questions, exclude_seen=settings.exclude_seen)
+        prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
+        ranking = ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
-    trainer = ScopedTrainer(
+    pad = backbone.tokenizer.pad_token_id
+    return ScopedTrainer(
         loss=settings.loss,
         gamma=settings.focal_gamma,
         retrieval=retrieval,
         ranking=ranking,
         model=backbone.model,
-        args=_arguments(settings, steps, source.per_epoch / step_size),
+        args=_arguments(settings, run, steps, source.per_epoch / step_size),
         train_dataset=SftDataset(source, steps * step_size, step_size, settings.seed),
         eval_dataset=ValidationDataset(source, settings.validation_users, settings.seed),
         data_collator=Collator(
@@ -306,71 +238,77 @@ def _trainer(
         ),
         callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
-def _arguments(settings: SftSettings, steps: int, steps_per_epoch: float) -> TrainingArguments:
+def _general_chat(
+    settings: SftSettings, inputs: Materials, renderer: Renderer
+) -> GeneralChat | None:
+    ratios = (settings.chat_ratio, settings.multi_round_ratio)
+    if settings.chat is None or not any(ratios):
+        return None
+    chat = GeneralChat.fit(inputs.conversations, renderer, settings.max_length, settings.chat)
+    if chat.cut or chat.dropped:
+        main_console().print(
+            f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
+            f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
+            f"{settings.max_length}"
+        )
+    return chat
+
+
+def _alignment(
+    settings: SftSettings, backbone: Backbone, catalog: Catalog, renderer: Renderer
+) -> Alignment | None:
+    if not settings.align_ratio:
+        return None
+    most, titles = settings.max_length, catalog.titles_t
+    found = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, most)
+    if found.cut:
+        main_console().print(
+            f"{settings.data}: {found.cut} of {len(catalog)} item texts were cut at their "
+            f"end, to fit --max-length {most}"
+        )
+    return found
+
+
+def _arguments(
+    settings: SftSettings, run: TrainingRun, steps: int, steps_per_epoch: float
+) -> TrainingArguments:
     """The settings of `Trainer`; the dataset is the whole training, so it passes over it once."""
 
     def every(epochs: float) -> int:
         return max(1, round(epochs * steps_per_epoch))
 
-    schedules = {"constant": "constant_with_warmup"}
+    validate = every(settings.validate_every) if settings.validate_every else 0
+    save = validate if settings.keep_best else settings.checkpoint_every or every(1)
+    polynomial = settings.scheduler == "polynomial"
+    best = settings.keep_best
     return TrainingArguments(
-        output_dir=str(settings.out / _CHECKPOINTS),
+        **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
         num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
         gradient_checkpointing=settings.gradient_checkpointing,
-        learning_rate=settings.learning_rate,
-        warmup_steps=round(settings.warmup_ratio * steps),
-        lr_scheduler_type=schedules.get(settings.scheduler, settings.scheduler),
-        lr_scheduler_kwargs=(
-            {"lr_end": settings.learning_rate / 10} if settings.scheduler == "polynomial" else {}
-        ),
-        weight_decay=settings.weight_decay,
+        lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
         adam_beta2=settings.adam_beta2,
-        max_grad_norm=settings.clip_norm,
-        bf16=settings.bf16,
-        use_cpu=trains_on_cpu(settings.device),
-        eval_strategy="steps" if settings.validate_every else "no",
-        eval_steps=every(settings.validate_every) if settings.validate_every else None,
-        save_strategy="steps",
-        save_steps=(
-            every(settings.validate_every)
-            if settings.keep_best
-            else settings.checkpoint_every or every(1)
-        ),
-        save_total_limit=2,
-        load_best_model_at_end=settings.keep_best,
-        metric_for_best_model=NDCG if settings.keep_best else None,
-        greater_is_better=True if settings.keep_best else None,
-        logging_steps=settings.logging_steps,
         dataloader_num_workers=settings.workers,
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         prediction_loss_only=True,
         label_names=[],
-        disable_tqdm=True,
-        report_to="none",
         seed=settings.seed,
     )
 
 
-def _spec(settings: SftSettings, semantic_ids: SemanticIds | None) -> ModelSpec:
+def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
+    """What the trained model will have to be asked with."""
     base = settings.model
     if settings.model == "tiny" and adapts(settings):
-        base = _TINY_BASE
+        base = TINY_BASE
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
     return ModelSpec(
         base=base,
         method=settings.method,
-        item_form="titles" if semantic_ids is None else "codes",
-        code_sizes=() if semantic_ids is None else semantic_ids.sizes,
+        item_form="titles" if codes is None else "codes",
+        code_sizes=() if codes is None else codes.sizes,
         history_form=settings.shown_history,
         list_form=settings.list_form,
         wording=settings.wording,

@@ -28,18 +28,10 @@ _HEAD = "retrieval_head"
 def scoped_forward(
     model: nn.Module, loss: LossType, gamma: float, retrieval: Retrieval | None = None
 ) -> None:
-    """Makes a causal language model's forward pass return the scoped loss.
+    """Makes a causal language model's forward pass return the scoped loss; see `plain_forward`.
 
-    The loss is computed inside the forward pass, because wrappers for several processes (DDP, FSDP,
-    DeepSpeed) gather weights and arrange for gradients there. In float32 on a CPU, frozen linear
-    layers are computed by copies of their weights.
-
-    Args:
-        model: A transformers model, possibly wrapped by peft; undo with `plain_forward`.
-        loss: Loss type.
-        gamma: Exponent of the focal loss.
-        retrieval: The head that finds items and its part in the loss; the head becomes a part of
-            the model.
+    Wrappers for several processes (DDP, FSDP, DeepSpeed) gather weights and arrange for gradients
+    in the forward pass. In float32 on a CPU, copies of frozen linear layers compute them.
     """
 
     @cache
@@ -55,7 +47,7 @@ def scoped_forward(
         items: ItemTargets | None = None,
         num_spans: Tensor | None = None,
     ) -> Float[Tensor, ""]:
-        # Layers that are computed again, for their gradients, would be so outside of the context.
+        # Layers that are computed again for their gradients are so outside of this context.
         again = getattr(self, "is_gradient_checkpointing", False)
         mixed = torch.is_autocast_enabled("cpu")
         with nullcontext() if again or mixed else laid_out()():
@@ -100,15 +92,7 @@ class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
         ranking: Callable[[], Mapping[str, float]] | None = None,
         **options: Any,
     ) -> None:
-        """Takes what is trained on, and how well it ranks.
-
-        Args:
-            loss: Loss type.
-            gamma: Exponent of the focal loss.
-            retrieval: The head that finds items and its part in the loss.
-            ranking: Metrics of the ranking, computed in each validation beside the loss.
-            options: The options of `Trainer`.
-        """
+        """Takes the loss, and what measures how well the model ranks beside it."""
         # Before the model is placed on its device, so that the head goes with it.
         scoped_forward(options["model"], loss, gamma, retrieval)
         super().__init__(**options)
@@ -187,11 +171,6 @@ class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
             logs["history_items_cut"] = self._cut
             self._cut = 0
         super().log(logs, start_time)
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: it would walk through all parameters in every step."""
-        del inputs
-        return 0
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)

@@ -14,70 +14,20 @@ from incatalog.metrics import hit_rate, ndcg
 from incatalog.recommender.recommender import Recommender
 
 CUTOFF = 10
+# Key of the random stream that draws users and prompts.
 PROMPTS = 0
-"""Key of the random stream that draws users and prompts."""
 NDCG = f"NDCG@{CUTOFF}"
 HR = f"HR@{CUTOFF}"
 
 _BATCH = 64
 
 
-def ranking_validation(
-    recommender: Recommender, questions: Sequence[Question], *, exclude_seen: bool
-) -> Callable[[], dict[str, float]]:
-    """Scores the ranking of held-out items, as `incatalog evaluate recommend --split valid` does.
-
-    Args:
-        recommender: Holds the very model that is trained; it is ranked with as it is when asked.
-        questions: Histories and what is right; processes share them.
-        exclude_seen: Leave items of the history out of the ranking.
-    """
-    processes = PartialState()
-    own = questions[processes.process_index :: processes.num_processes]
-    spec = recommender.spec
-    slots = [
-        recommender.slot(
-            question.history,
-            spec.list_length,
-            recommender.excluded(history=question.history, exclude_seen=exclude_seen),
-        )
-        for question in own
-    ]
-    right = [question.relevant for question in own]
-
-    def validate() -> dict[str, float]:
-        items = [
-            ranked.rows.tolist()
-            for start in range(0, len(slots), _BATCH)
-            for ranked in recommender.beam.top_items(slots[start : start + _BATCH], CUTOFF)
-        ]
-        totals = torch.tensor(
-            [
-                float(ndcg(items, right, CUTOFF).sum()),
-                float(hit_rate(items, right, CUTOFF).sum()),
-                len(items),
-            ],
-            device=processes.device,
-        )
-        if processes.num_processes > 1:
-            torch.distributed.all_reduce(totals)
-        gain, hits, count = totals.tolist()
-        return {NDCG: gain / count, HR: hits / count}
-
-    return validate
-
-
 @dataclass(frozen=True)
-class Question:
-    """A prompt of the training.
+class Prompt:
+    """What a model in training is asked: a history, and what is right to recommend after it."""
 
-    Attributes:
-        history: Item rows before the right ones, oldest first; all of them.
-        relevant: Item rows that are right.
-    """
-
-    history: tuple[int, ...]
-    relevant: tuple[int, ...]
+    history: tuple[int, ...]  # Item rows, oldest first; all of them
+    relevant: tuple[int, ...]  # Item rows
 
 
 def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
@@ -86,7 +36,36 @@ def validation_users(split: LeaveOneOut, count: int, seed: int) -> list[int]:
     return sorted(drawn.tolist())
 
 
-def validation_questions(split: LeaveOneOut, count: int, seed: int) -> list[Question]:
+def validation_prompts(split: LeaveOneOut, count: int, seed: int) -> list[Prompt]:
     """The validation items of some users, the same in every validation."""
     holdouts = [split.valid(user) for user in validation_users(split, count, seed)]
-    return [Question(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]
+    return [Prompt(tuple(one.history.tolist()), (int(one.target),)) for one in holdouts]
+
+
+def ranking_validation(
+    recommender: Recommender, prompts: Sequence[Prompt], *, exclude_seen: bool
+) -> Callable[[], dict[str, float]]:
+    """Ranks held-out items as `incatalog evaluate recommend --split valid` does."""
+    processes = PartialState()
+    own = prompts[processes.process_index :: processes.num_processes]
+    length, slots = recommender.spec.list_length, []
+    for prompt in own:
+        excluded = recommender.excluded(history=prompt.history, exclude_seen=exclude_seen)
+        slots.append(recommender.slot(prompt.history, length, excluded))
+    right = [prompt.relevant for prompt in own]
+
+    def validate() -> dict[str, float]:
+        items = [
+            ranked.rows.tolist()
+            for start in range(0, len(slots), _BATCH)
+            for ranked in recommender.beam.top_items(slots[start : start + _BATCH], CUTOFF)
+        ]
+        gains, hits = ndcg(items, right, CUTOFF), hit_rate(items, right, CUTOFF)
+        sums = [float(gains.sum()), float(hits.sum()), len(items)]
+        totals = torch.tensor(sums, device=processes.device)
+        if processes.num_processes > 1:
+            torch.distributed.all_reduce(totals)
+        gain, hit, count = totals.tolist()
+        return {NDCG: gain / count, HR: hit / count}
+
+    return validate

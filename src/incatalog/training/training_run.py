@@ -1,0 +1,155 @@
+"""The run folder of a training: opened or resumed, trained in, saved and closed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from transformers import PrinterCallback
+
+from incatalog.artifacts import open_run
+from incatalog.codes.semantic_ids import SemanticIds, index_name
+from incatalog.devices import trains_on_cpu
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_model
+from incatalog.model.spec import ModelSpec
+from incatalog.recommender.items import ModelItems
+from incatalog.training.callbacks import main_console, tensorboard
+from incatalog.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
+from incatalog.training.settings import TrainerSettings
+from incatalog.training.validation import NDCG
+
+
+class _Resumable(Protocol):
+    """Settings of a training."""
+
+    @property
+    def out(self) -> Path:
+        """Its run folder."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random in it."""
+
+
+class TrainingRun:
+    """A training, in one process or several.
+
+    A run that was killed goes on from its newest whole checkpoint; a finished one has none left.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: _Resumable,
+        inputs: Mapping[str, str | Path],
+        identities: Mapping[str, str] | None = None,
+        free_fields: Sequence[str] = (),
+    ) -> None:
+        """Opens the folder, as `open_run` does, and seeds all random generators."""
+        self._processes = processes = PartialState()
+        with processes.main_process_first():
+            self._run = open_run(
+                settings.out,
+                stage,
+                settings,
+                inputs=inputs,
+                identities=identities,
+                free_fields=free_fields,
+                processes=processes.num_processes,
+            )
+        self.folder = settings.out
+        self.finished = self._run.finished
+        self.checkpoints = self.folder / "checkpoints"
+        # Each of several processes takes a device of its own.
+        on_cpu = processes.device.type == "cpu"
+        self.device = "cpu" if on_cpu else f"cuda:{processes.local_process_index}"
+        self.newest: Path | None = None
+        if self.finished:
+            # It may have been killed just before it deleted them.
+            self._delete_checkpoints()
+            return
+        set_seed(settings.seed)
+        if processes.is_main_process:
+            remove_unusable(self.checkpoints, main_console())
+        processes.wait_for_everyone()
+        self.newest = newest_checkpoint(self.checkpoints)
+
+    def arguments(
+        self, settings: TrainerSettings, *, steps: int, validate: int, save: int, keep_best: bool
+    ) -> dict[str, Any]:
+        """What both trainings of a recommender tell the trainer of transformers.
+
+        ``validate`` and ``save`` are steps between validations (0 for none) and checkpoints.
+        """
+        schedule = settings.scheduler
+        return {
+            "output_dir": str(self.checkpoints),
+            "per_device_train_batch_size": settings.batch_size,
+            "per_device_eval_batch_size": settings.batch_size,
+            "gradient_accumulation_steps": settings.gradient_accumulation,
+            "learning_rate": settings.learning_rate,
+            "warmup_steps": round(settings.warmup_ratio * steps),
+            "lr_scheduler_type": "constant_with_warmup" if schedule == "constant" else schedule,
+            "weight_decay": settings.weight_decay,
+            "max_grad_norm": settings.clip_norm,
+            "bf16": settings.bf16,
+            "use_cpu": trains_on_cpu(settings.device),
+            "eval_strategy": "steps" if validate else "no",
+            "eval_steps": validate or None,
+            "save_strategy": "steps",
+            "save_steps": save,
+            "save_total_limit": 2,
+            "load_best_model_at_end": keep_best,
+            "metric_for_best_model": NDCG if keep_best else None,
+            "greater_is_better": True if keep_best else None,
+            "logging_steps": settings.logging_steps,
+            "dataloader_pin_memory": False,
+            "ddp_find_unused_parameters": False,
+            "disable_tqdm": True,
+            "report_to": "none",
+        }
+
+    def log(self, trainer: Any) -> None:
+        """Lets the trainer log for TensorBoard, and print nothing."""
+        trainer.remove_callback(PrinterCallback)
+        if self._processes.is_main_process:
+            trainer.add_callback(tensorboard(self.folder, after=checkpoint_step(self.newest)))
+
+    def train(self, trainer: Any) -> Any:
+        """Trains from the newest checkpoint on."""
+        return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
+
+    def finish(self, save: Callable[[], None], **results: Any) -> Path:
+        """The main process saves what was trained and closes the run, while the others wait."""
+        if self._processes.is_main_process:
+            save()
+            self._run.finish(**results)
+            self._delete_checkpoints()
+        self._processes.wait_for_everyone()
+        return self.folder
+
+    def _delete_checkpoints(self) -> None:
+        if self._processes.is_main_process:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def save_recommender(
+    folder: Path,
+    backbone: Backbone,
+    spec: ModelSpec,
+    items: ModelItems,
+    semantic_ids: SemanticIds | None,
+    index: Path,
+) -> None:
+    """Writes a trained model beside its items; ``index`` is where their codes were read from."""
+    items.catalog.save(folder)
+    if semantic_ids is not None:
+        semantic_ids.save(folder, index_name(index) or items.catalog.name, items.catalog)
+    if items.aliases:
+        items.aliases.save(folder, items.catalog)
+    save_model(folder, backbone, spec)
