@@ -102,8 +102,8 @@ def settings(
     model: Path, data: Path, questions: Path, out: Path, **others: Any
 ) -> EvaluateChatSettings:
     return EvaluateChatSettings(
-        str(model), data, questions, out, k=3, bootstrap=50, device="cpu", max_new_tokens=48,
-        **others,
+        str(model), data, out, questions=questions, k=3, bootstrap=50, device="cpu",
+        max_new_tokens=48, **others,
     )  # fmt: skip
 
 
@@ -274,9 +274,9 @@ def test_a_single_question_is_no_example_of_itself(tmp_path: Path, questions: Pa
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"users": -1}, "--users: expected 0 or more, got -1"),
-        ({"batch_size": 0}, "--batch-size: expected at least 1, got 0"),
-        ({"likeness": 0.0}, "--likeness: expected more than 0"),
+        ({"users": -1}, "--users -1: expected at least 0"),
+        ({"batch_size": 0}, "--batch-size 0: expected at least 1"),
+        ({"likeness": 0.0}, "--likeness 0.0: expected more than 0"),
         ({"before": "smollm2"}, "--before: its perplexity needs conversations"),
         ({"grounded": False, "exclude_seen": True}, "--exclude-seen: nothing can be excluded"),
         ({}, "--model nowhere: no language model"),

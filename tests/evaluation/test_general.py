@@ -92,8 +92,8 @@ def test_models_stand_side_by_side() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "--batch-size: expected at least 1"),
-        ({"limit": -1}, "--limit: expected 0 or more"),
+        ({"batch_size": 0}, "--batch-size 0: expected at least 1"),
+        ({"limit": -1}, "--limit -1: expected at least 0"),
         ({"only_local": True}, "--only-local: needs a folder"),
         ({"task_path": Path("nowhere")}, "--task-path nowhere: no such folder"),
         ({}, "--model nowhere: no language model"),

@@ -200,8 +200,8 @@ def test_another_catalog_is_served_with_its_vectors(tmp_path: Path, model: Path)
 def test_settings_that_cannot_work_are_named(tmp_path: Path, data: Path, model: Path) -> None:
     other = tmp_path / "plain"
     for changes, message in (
-        ({"cutoff": 0}, "--cutoff: expected at least 1, got 0"),
-        ({"users": -1}, "--users: expected 0 or more"),
+        ({"cutoff": 0}, "--cutoff 0: expected at least 1"),
+        ({"users": -1}, "--users -1: expected at least 0"),
         ({"vectors": "nowhere.npy"}, r"--vectors nowhere\.npy: no such file"),
         ({"vectors": str(model / "incatalog.json")}, "has those of this catalog; leave it out"),
     ):

@@ -407,4 +407,4 @@ def test_paraphrases_have_to_reach_the_rewards(
     capsys.readouterr()
     assert main(["rewrite", "apply", "--data", str(data), "--rows", str(rows), "--model", "x",
                  "--out", str(tmp_path / "x"), "--per-item", "1000000000"]) == 2  # fmt: skip
-    assert "--per-item 1000000000: expected at most 1000" in capsys.readouterr().err
+    assert "--per-item 1000000000: expected 1 to 1000" in capsys.readouterr().err

@@ -7,7 +7,6 @@ are rows too. Answers to the same prompt stand together as a *group* of fixed si
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -17,6 +16,7 @@ import numpy as np
 from incatalog.config import RewardName
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
+from incatalog.metrics import discount, first_hits, gain
 from incatalog.teacher.teacher import Teacher
 
 REWARDS: tuple[str, ...] = get_args(RewardName)
@@ -35,13 +35,10 @@ def ndcg(items: Answers, relevant: RowSets) -> list[float]:
 
     An item that is named twice counts where it is named first. See `incatalog.metrics`.
     """
-    gains = []
-    for answer, right in _pairs(items, relevant):
-        best = sum(map(_discount, range(1, min(len(answer), len(set(right))) + 1)))
-        found = [row in right and row not in answer[:place] for place, row in enumerate(answer)]
-        gain = sum(_discount(place) for place, hit in enumerate(found, start=1) if hit)
-        gains.append(gain / best if best else 0.0)
-    return gains
+    return [
+        gain(first_hits(answer, right), min(len(answer), len(set(right))))
+        for answer, right in _pairs(items, relevant)
+    ]
 
 
 def ranking(
@@ -65,7 +62,7 @@ def ranking(
     """
     if group < 1 or len(items) % group:
         raise ConfigError(f"group: {len(items)} answers do not make groups of {group}")
-    total = sum(map(_discount, range(1, group + 1)))
+    total = sum(map(discount, range(1, group + 1)))
     right = rule(items, relevant)
     rewards: list[float] = []
     for start in range(0, len(items), group):
@@ -78,7 +75,7 @@ def ranking(
         for number in likeliest:
             places.setdefault(tuple(items[number]), len(places) + 1)
         rewards += [
-            0.0 if right[number] else -_discount(places[tuple(items[number])]) / total
+            0.0 if right[number] else -discount(places[tuple(items[number])]) / total
             for number in part
         ]
     return rewards
@@ -91,7 +88,7 @@ def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
         ranks: Rank the teacher gives each item, 1 for its best; -1 for one it filters out.
     """
     return [
-        sum(_discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
+        sum(discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
         for answer in ranks
     ]
 
@@ -165,10 +162,6 @@ def reward_functions(
         "format": lambda batch: well_formed(batch.items, batch.wanted),
     }
     return {name: known[name] for name in names}
-
-
-def _discount(place: int) -> float:
-    return 1.0 / math.log2(place + 1)
 
 
 def _distance(one: Collection[str], other: Collection[str]) -> float:

@@ -25,7 +25,6 @@ from incatalog.rewrite.scoring import RewriteScoring
 from incatalog.rewrite.settings import RewriteApplySettings
 
 PARAPHRASES_FILE = "paraphrases.jsonl"
-_MOST_PER_ITEM = 1000
 _UNFINISHED = "unfinished.jsonl"
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from incatalog.config import AtLeastTwo, NonNegative, Positive, PositiveFloat, Settings, Temperature
+from incatalog.config import (
+    AtLeastTwo,
+    Bounds,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    Settings,
+    Temperature,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class RewriteApplySettings(Settings):
     """Folder of `incatalog rewrite train`, or any chat model."""
     out: Path
     """Run folder for `paraphrases.jsonl`."""
-    per_item: Positive = 4
+    per_item: Annotated[int, Bounds(1, 1000)] = 4
     """Rewrites that are sampled for each title."""
     scorers: Path | None = None
     """YAML file of scorers, needed by --reward."""
