@@ -62,23 +62,22 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
     """``{task: {metric: {"value": …, "error": …}}}``; the error may be null."""
-    evaluator = require("lm_eval.evaluator", extra="lm-eval")
-    tasks = require("lm_eval.tasks", extra="lm-eval")
-    models = require("lm_eval.models.huggingface", extra="lm-eval")
+    evaluator, tasks, models = (
+        require(f"lm_eval.{name}", extra="lm-eval")
+        for name in ("evaluator", "tasks", "models.huggingface")
+    )
     path = None if settings.task_path is None else str(settings.task_path)
     manager = tasks.TaskManager(include_path=path, include_defaults=not settings.only_local)
     unknown = sorted(set(settings.tasks) - set(manager.all_tasks))
     if unknown:
         place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
-    model = models.HFLM(
-        pretrained=backbone.model,
-        tokenizer=backbone.tokenizer,
-        batch_size=settings.batch_size,
-        device=str(backbone.model.device),
-    )
+    model, device = backbone.model, str(backbone.model.device)
+    size = settings.batch_size
     results = evaluator.simple_evaluate(
-        model=model,
+        model=models.HFLM(
+            pretrained=model, tokenizer=backbone.tokenizer, batch_size=size, device=device
+        ),
         tasks=list(settings.tasks),
         task_manager=manager,
         num_fewshot=None if settings.few_shot < 0 else settings.few_shot,

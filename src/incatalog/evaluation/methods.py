@@ -21,21 +21,15 @@ from incatalog.model.spec import spec_file
 from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
 
 if TYPE_CHECKING:
+    from incatalog.decoding.request import Request
     from incatalog.recommender.recommender import Recommender
     from incatalog.teacher.teacher import Teacher
 
 POPULARITY = "popularity"
 
 # What the answers of a model depend on.
-_MODEL_FILES = (
-    "*.safetensors",
-    "incatalog.json",
-    "reclm.json",
-    "teacher.json",
-    ALIASES,
-    f"*{INDEX}",
-    f"*{ITEM2ID}",
-)
+_DESCRIPTIONS = ("incatalog.json", "reclm.json", "teacher.json")
+_MODEL_FILES = ("*.safetensors", *_DESCRIPTIONS, ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
 """Answers a batch of users, who are known by their histories; targets are not looked at."""
@@ -46,15 +40,6 @@ class Method(NamedTuple):
 
     name: str
     answer: Answering
-
-
-def existing_vectors(path: str) -> Path:
-    """The file that `--vectors` names."""
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"--vectors {path}: no such file; make item vectors with `incatalog items embed`"
-        )
-    return Path(path)
 
 
 def is_language_model(model: str) -> bool:
@@ -136,6 +121,26 @@ def load_recommender(
     )
 
 
+def list_requests(
+    recommender: Recommender,
+    holdouts: Sequence[Holdout],
+    settings: HeldOutSettings,
+    *,
+    grounded: bool = True,
+) -> list[Request]:
+    """What a model that writes lists is asked for some users."""
+    requests = []
+    for holdout in holdouts:
+        history = holdout.history.tolist()
+        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
+        shown = settings.max_history or None
+        request = recommender.list_request(
+            history, settings.k, excluded, grounded=grounded, max_history=shown
+        )
+        requests.append(request)
+    return requests
+
+
 def _is_teacher(manifest: Path) -> bool:
     found = read_json(manifest) if manifest.exists() else {}
     return isinstance(found, dict) and str(found.get("stage")).startswith("teacher ")
@@ -163,15 +168,10 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
     shown = settings.max_history or None
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        requests = []
-        for holdout in holdouts:
-            history = holdout.history.tolist()
-            excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-            request = recommender.list_request(
-                history, settings.k, excluded, grounded=grounded, max_history=shown
-            )
+        requests = list_requests(recommender, holdouts, settings, grounded=grounded)
+        if not grounded:
             # Left to itself the model also decides how many items are enough.
-            requests.append(request if grounded else replace(request, max_items=None))
+            requests = [replace(request, max_items=None) for request in requests]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
             for done in recommender.engine.complete(requests)

@@ -17,7 +17,7 @@ from incatalog.artifacts import atomic_path
 from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.methods import load_recommender
+from incatalog.evaluation.methods import list_requests, load_recommender
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.evaluation.tables import metric_names, places_table
@@ -116,16 +116,9 @@ def look_at(
     """Has the model answer some users; the states of an answer are read in one pass."""
     head = recommender.backbone.head
     assert head is not None
-    k = settings.k
-    requests = []
-    for holdout in holdouts:
-        history = holdout.history.tolist()
-        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        requests.append(
-            recommender.list_request(history, k, excluded, max_history=settings.max_history or None)
-        )
-    rank = np.full((len(holdouts), k), np.nan)
-    similarity = np.full((len(holdouts), k, k), np.nan)
+    requests = list_requests(recommender, holdouts, settings)
+    rank = np.full((len(holdouts), settings.k), np.nan)
+    similarity = np.full((*rank.shape, settings.k), np.nan)
     answers = recommender.engine.complete(requests)
     asked = zip(holdouts, requests, answers, strict=True)
     for user, (holdout, request, answer) in enumerate(asked):
@@ -199,9 +192,9 @@ def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     """A heat map with its numbers."""
-    figure_module = require("matplotlib.figure", extra="plot")
     k = len(similarity)
-    figure = figure_module.Figure(figsize=(1.5 + 0.5 * k, 1 + 0.5 * k), layout="constrained")
+    size = (1.5 + 0.5 * k, 1 + 0.5 * k)
+    figure = require("matplotlib.figure", extra="plot").Figure(size, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(similarity, vmin=min(0.0, float(np.nanmin(similarity))), vmax=1.0)
     for place, other in np.argwhere(~np.isnan(similarity)):

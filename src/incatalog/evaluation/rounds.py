@@ -10,6 +10,10 @@ import numpy as np
 
 from incatalog.data.interactions import Holdout
 from incatalog.data.questions import Question, load_questions
+from incatalog.decoding.request import Request
+from incatalog.dialogue.render import ItemRef, Message, Text
+from incatalog.dialogue.tasks import fit_history, recommend_messages
+from incatalog.dialogue.templates import wording_named
 from incatalog.errors import DataError
 from incatalog.evaluation.answer_numbers import final_number
 from incatalog.evaluation.reader import AnswerReader, Named
@@ -17,8 +21,6 @@ from incatalog.evaluation.settings import EvaluateChatSettings
 
 if TYPE_CHECKING:
     from incatalog.decoding.events import Completion
-    from incatalog.decoding.request import Request
-    from incatalog.dialogue.render import Message
     from incatalog.recommender.recommender import Recommender
 
 
@@ -61,8 +63,6 @@ def hold_conversations(
     span, row null where no item has that name; ``round_2``: its text; ``control``: how many control
     tokens round 2 has; ``finished``: why the two answers ended.
     """
-    from incatalog.dialogue.render import ItemRef, Message, Text
-
     backbone = recommender.backbone
     openings = [first_rounds(recommender, one, settings) for one in rounds]
     room = settings.k * recommender.longest_span
@@ -102,10 +102,6 @@ def first_rounds(
     recommender: Recommender, rounds: Rounds, settings: EvaluateChatSettings
 ) -> tuple[Message, ...]:
     """Round 0 and the request of round 1, with the oldest items cut where they do not fit."""
-    from incatalog.dialogue.render import Message, Text
-    from incatalog.dialogue.tasks import fit_history, recommend_messages
-    from incatalog.dialogue.templates import wording_named
-
     spec = recommender.spec
     titles = recommender.catalog.titles_t
     worked = (
@@ -151,9 +147,7 @@ def _complete(
     room: int = 0,
 ) -> list[Completion]:
     """The next answers, with `room` more tokens for items."""
-    from incatalog.decoding.request import Request
-
-    requests: list[Request] = []
+    requests = []
     for messages, one in zip(conversations, rounds, strict=True):
         history = one.holdout.history.tolist()
         excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)

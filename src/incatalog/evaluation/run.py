@@ -20,7 +20,7 @@ from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
 from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
 from incatalog.evaluation.finished import SUMMARY
-from incatalog.evaluation.methods import existing_vectors, identities, model_files
+from incatalog.evaluation.methods import identities, model_files
 from incatalog.evaluation.settings import HeldOutSettings
 
 _T = TypeVar("_T")
@@ -48,9 +48,18 @@ class EvaluationRun:
         self._show = show
         self._logs: list[BatchLog] = []
         self.shards = Shards.current(settings.device)
-        files = {**prepared_files(settings.data), **model_files(settings.model), **(inputs or {})}
+        files: dict[str, str | Path] = {
+            **prepared_files(settings.data),
+            **model_files(settings.model),
+            **(inputs or {}),
+        }
         if settings.vectors:
-            files["vectors"] = existing_vectors(settings.vectors)
+            files["vectors"] = settings.vectors
+            if not Path(settings.vectors).is_file():
+                raise ConfigError(
+                    f"--vectors {settings.vectors}: no such file; make item vectors with "
+                    "`incatalog items embed`"
+                )
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)
