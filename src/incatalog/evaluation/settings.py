@@ -1,4 +1,4 @@
-"""Settings of the evaluations."""
+"""Settings of the commands of `evaluation`."""
 
 from __future__ import annotations
 
