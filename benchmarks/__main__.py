@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after the other, each in a process of its own, and joins their tables.
+"""Runs the benchmarks, each in a process of its own, and makes the page of their figures.
 
 python -m benchmarks [NAME ...] [--device cuda] [--dtype bfloat16]
 """
@@ -6,17 +6,15 @@ python -m benchmarks [NAME ...] [--device cuda] [--dtype bfloat16]
 from __future__ import annotations
 
 import argparse
-import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.report import RESULTS, markdown
+from benchmarks.headlines import page
+from benchmarks.report import RESULTS
 
 _HERE = Path(__file__).parent
-_SHARED = {"__init__", "__main__", "report", "study", "weaknesses", "fault_world"}
+_SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses", "fault_world"}
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
     "grpo_training",
@@ -31,7 +29,6 @@ _LONG = {
     "rankings",
 }
 _ON_A_DEVICE = {"answer", "scale"}
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "peft", "trl", "faiss-cpu")
 
 
 def main() -> int:
@@ -58,21 +55,8 @@ def main() -> int:
 
 
 def join() -> None:
-    """Writes all results, with the machine and the versions, into ``results/README.md``."""
-    packages = [(name, version(name)) for name in _PACKAGES]
-    now = datetime.now(UTC).date().isoformat()
-    parts = [
-        "# All figures",
-        f"Joined on {now} on {platform.processor() or platform.machine()}, Python "
-        f"{platform.python_version()}, by `python -m benchmarks`; each part names the command that "
-        "made it.",
-        markdown(("package", "version"), packages),
-    ]
-    for path in sorted(RESULTS.glob("*.md")):
-        if path.name != "README.md":
-            text = path.read_text(encoding="utf-8").strip()
-            parts.append(text.replace("\n## ", "\n### ").replace("# ", "## ", 1))
-    (RESULTS / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    """Writes the page of all results, ``results/README.md``."""
+    (RESULTS / "README.md").write_text(page(RESULTS), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
+import math
+import re
 import typing
 from pathlib import Path
 
@@ -10,8 +13,12 @@ import pytest
 
 import incatalog
 from incatalog.cli import COMMANDS
+from incatalog.codes.settings import QuantizeSettings
 from incatalog.config import Bounds, Settings
+from incatalog.errors import ConfigError
 from incatalog.flags import field_help, parse
+from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.training.settings import SftSettings
 
 _HOMES = sorted(
     ".".join(path.relative_to(Path(incatalog.__file__).parents[1]).with_suffix("").parts)
@@ -48,15 +55,11 @@ def test_settings_are_frozen_dataclasses(settings: type) -> None:
         setattr(made, dataclasses.fields(settings)[0].name, "y")
 
 
-def test_every_settings_class_belongs_to_one_command() -> None:
-    nested = [
-        hint
-        for settings in SETTINGS
-        for hint in typing.get_type_hints(settings).values()
-        if dataclasses.is_dataclass(hint)
-    ]
-    used = [*(command.settings for command in COMMANDS.values()), *nested]
-    assert sorted(map(repr, used)) == sorted(map(repr, SETTINGS))
+def test_every_settings_class_belongs_to_a_command() -> None:
+    used = [command.settings for command in COMMANDS.values()]
+    assert len(set(used)) == len(used)
+    # What several commands have in common stands in a class that theirs extend.
+    assert set(SETTINGS) <= {base for settings in used for base in settings.__mro__}
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())
@@ -89,3 +92,45 @@ def test_defaults_are_of_their_declared_type(settings: type) -> None:
         else:
             # `type` rather than isinstance: True is no default for a whole number, 1 none for 1.0.
             assert type(field.default) is declared or isinstance(field.default, Path)
+
+
+def test_flags_are_those_of_the_first_version() -> None:
+    """`flags.json` lists each flag with its type, its default and whether it is required."""
+    listed = json.loads(Path(__file__).with_name("flags.json").read_text(encoding="utf-8"))
+    assert {name: _listed(command.settings) for name, command in COMMANDS.items()} == listed
+
+
+def _listed(settings: type) -> dict[str, list[object]]:
+    types = typing.get_type_hints(settings)
+    listed: dict[str, list[object]] = {}
+    for field in dataclasses.fields(settings):
+        declared = types[field.name]
+        literal = typing.get_origin(declared) is typing.Literal
+        plain = isinstance(declared, type) and typing.get_origin(declared) is None
+        words = "|".join(typing.get_args(declared)) if literal else str(declared)
+        kind = declared.__name__ if plain else words.replace("pathlib.", "")
+        required = field.default is dataclasses.MISSING
+        default = None if required else json.loads(json.dumps(field.default, default=str))
+        listed["--" + field.name.replace("_", "-")] = [kind, default, required]
+    return listed
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "value", "expected"),
+    [
+        (TeacherFitSettings, "epochs", 0, "--epochs 0: expected at least 1"),
+        (TeacherFitSettings, "dropout", 1.0, "--dropout 1.0: expected at least 0 and less than 1"),
+        (TeacherFitSettings, "dropout", math.nan, "--dropout nan: expected at least 0 and less"),
+        (TeacherFitSettings, "learning_rate", 0.0, "--learning-rate 0.0: expected more than 0"),
+        (QuantizeSettings, "codebooks", (4, 0), "--codebooks 0: expected at least 1"),
+        (SftSettings, "warmup_ratio", 1.5, "--warmup-ratio 1.5: expected 0 to 1"),
+    ],
+)
+def test_bounds_are_held_when_settings_are_made(
+    settings: type, field: str, value: object, expected: str
+) -> None:
+    required = {
+        one.name: "x" for one in dataclasses.fields(settings) if one.default is dataclasses.MISSING
+    }
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        settings(**{**required, field: value})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.data.settings import AmazonSettings
 from incatalog.errors import ConfigError
-from incatalog.flags import build_parser, parse
+from incatalog.flags import parse
 from incatalog.recommender.settings import RecommendSettings
 from incatalog.training.settings import SftSettings
 
@@ -106,45 +105,6 @@ def test_printed_configuration_is_read_again(
     assert again == parse("train sft", SftSettings, flags)
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes.
-
-    Attributes:
-        inner_width: Width of something.
-        tied: Whether it is tied.
-    """
-
-    inner_width: int = 4
-    tied: bool = False
-
-
-@dataclass(frozen=True)
-class Nested:
-    """Something with sizes.
-
-    Attributes:
-        name: Its name.
-        sizes: Its sizes.
-    """
-
-    name: str
-    sizes: Sizes = Sizes(inner_width=8)
-
-
-def test_nested_settings_are_dotted_flags_and_nested_yaml(tmp_path: Path) -> None:
-    file = tmp_path / "nested.yaml"
-    file.write_text("name: a\nsizes:\n  inner_width: 5\n")
-    assert parse("x", Nested, ["--name", "a"]) == Nested("a")
-    assert parse("x", Nested, ["--config", str(file)]) == Nested("a", Sizes(5))
-    flags = ["--name", "a", "--sizes.inner-width", "6", "--sizes.tied"]
-    assert parse("x", Nested, flags) == Nested("a", Sizes(6, tied=True))
-    with pytest.raises(
-        ConfigError, match=r"^--sizes\.inner-width: expected a whole number, got 'y'"
-    ):
-        parse("x", Nested, ["--name", "a", "--sizes.inner-width", "y"])
-
-
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -194,12 +154,6 @@ def test_bad_yaml_is_named_in_one_line(text: str, expected: str, tmp_path: Path)
 def test_missing_yaml_is_named() -> None:
     message = refused([*SFT, "--config", "/no/such.yaml"])
     assert message.startswith("--config /no/such.yaml: ")
-
-
-def test_help_of_nested_settings_shows_the_values_they_are_given() -> None:
-    shown = " ".join(build_parser("x", Nested).format_help().split())
-    assert "--sizes.inner-width N Width of something. (default: 8)" in shown
-    assert "--name TEXT Its name. (required)" in shown
 
 
 def test_flag_of_several_may_be_given_more_than_once() -> None:

@@ -39,13 +39,7 @@ _RECORDED_PACKAGES = (
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that replaces it when the block succeeds.
-
-    Whatever happens inside, ``path`` is either untouched or complete.
-
-    Raises:
-        StorageError: There is no room for it, or no permission.
-    """
+    """Yields a temporary path that replaces ``path`` when the block succeeds, and only then."""
     target = Path(path)
     partial = partial_name(target)
     with writing(target):
@@ -65,11 +59,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes ``path`` (replacing it) when the block succeeds.
-
-    Raises:
-        StorageError: There is no room for it, or no permission.
-    """
+    """Yields a temporary folder that replaces ``path`` when the block succeeds, and only then."""
     target = Path(path)
     partial = partial_name(target)
     with writing(target):
@@ -104,22 +94,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: The file cannot be read or is not UTF-8 JSON; names file and line.
-    """
+    """Reads a JSON file; errors name file and line."""
     return parse_json(path, read_text(path))
 
 
 def fingerprint(paths: Iterable[str | Path]) -> str:
-    """SHA-256 over names and contents of files, in the order given.
-
-    A folder stands for its files, by their paths inside it; where it lies does not matter.
-
-    Raises:
-        DataError: A file or folder is missing.
-    """
+    """SHA-256 over names and contents of files and of the files in folders, in the order given."""
     digest = hashlib.sha256()
     for path in map(Path, paths):
         if not path.exists():
@@ -149,18 +129,13 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder that one stage writes into.
-
-    Attributes:
-        folder: The folder named by ``--out``.
-        resumed: An interrupted run with the same configuration and data is being continued.
-        finished: An earlier run with the same configuration and data is complete; nothing to do.
-        lock: Keeps other processes out until the run is finished or nobody refers to it.
-    """
+    """A run folder (``--out``) that one stage writes into."""
 
     folder: Path
+    # An interrupted run with the same settings and data is continued, or there is nothing to do.
     resumed: bool
     finished: bool
+    # Keeps other processes out until the run is finished or deleted.
     lock: FolderLock | None = field(default=None, repr=False, compare=False)
 
     def finish(self, **results: Any) -> None:
@@ -175,38 +150,29 @@ class Run:
 def open_run(
     folder: str | Path,
     stage: str,
-    config: Any,
+    settings: Any,
     *,
     inputs: Mapping[str, str | Path] | None = None,
     identities: Mapping[str, str] | None = None,
     free_fields: Iterable[str] = (),
     processes: int | None = None,
 ) -> Run:
-    """Opens a run folder, fresh or to be resumed, and keeps other processes out of it.
+    """Opens a run folder, new or to be resumed, and keeps other processes out of it.
 
-    Args:
-        folder: Where the run lives.
-        stage: Name of the command, for example ``"teacher fit"``.
-        config: The frozen dataclass of the stage.
-        inputs: Input files or folders by name; their contents are hashed into the manifest.
-        identities: Hashes by name of inputs that are no files, such as a served teacher.
-        free_fields: Configuration fields that may differ between a run and its resumption because
-            they cannot change the result (``out`` is always one).
-        processes: How many share the work, where another number would end with another result.
-
-    Raises:
-        ArtifactError: The folder holds something else (another stage, other settings, other data),
-            or another process is writing into it.
+    Into the manifest go hashes of the files in ``inputs`` and the ``identities`` of inputs that are
+    no files, such as a served teacher. A run is resumed only with the same settings but those of
+    ``free_fields``, which cannot change the result, the same inputs, and the same number of
+    ``processes`` where that is given.
     """
     folder = Path(folder)
-    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
     data = {name: fingerprint([path]) for name, path in (inputs or {}).items()}
     data |= identities or {}
     wanted = {
         "stage": stage,
-        "config": settings,
+        "config": given,
         "data": data,
-        "seed": settings.get("seed"),
+        "seed": given.get("seed"),
         "versions": versions(),
         **({} if processes is None else {"processes": processes}),
         "status": "running",
@@ -234,11 +200,7 @@ def open_run(
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
-    """What a folder says of its run; None for a folder that is new or empty.
-
-    Raises:
-        ArtifactError: It is no folder, holds other files, or its manifest is damaged.
-    """
+    """The manifest of a run folder; None for a folder that is new or empty."""
     if not (folder / MANIFEST).exists():
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"--out {folder}: is a file; expected an empty or new folder")
@@ -263,11 +225,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 def _check_same(
     folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], free_fields: Iterable[str]
 ) -> None:
-    """Refuses a run of another stage, with other settings, other data or other processes.
-
-    Raises:
-        ArtifactError: Names what differs.
-    """
+    """Refuses a run of another stage, with other settings, other data or other processes."""
     if found.get("stage") != wanted["stage"]:
         raise ArtifactError(
             f"--out {folder}: holds a run of `incatalog {found.get('stage')}`; "

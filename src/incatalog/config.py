@@ -49,7 +49,7 @@ class Bounds(typing.NamedTuple):
         if self.high == math.inf:
             return low
         if not self.open_low and not self.open_high:
-            return f"{self.low:g} to {self.high:g}"
+            return f"{self.low:.10g} to {self.high:.10g}"
         return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:g}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,87 +27,41 @@ _SHOWN_ITEMS = 5
 
 @dataclass(frozen=True)
 class Budget:
-    """What a demo may spend.
-
-    Attributes:
-        teacher_epochs: Epochs of the teacher at most.
-        hidden: Width of the language model.
-        inner: Width of its feed-forward layers.
-        layers: Number of its blocks.
-        heads: Number of its attention heads.
-        cgen_epochs: Samples per user that the model which writes titles is trained on.
-        token_epochs: The same of the model which writes codes.
-        ret_epochs: The same of the model which retrieves.
-        batch_size: Samples per step.
-        learning_rate: Peak learning rate of the language model.
-        codebooks: Codes of an item at each level.
-        users: Users to evaluate; 0 evaluates all.
-    """
+    """What a demo may use: the sizes of the tiny language model and the length of its trainings."""
 
     teacher_epochs: int
     hidden: int
     inner: int
     layers: int
     heads: int
-    cgen_epochs: int
-    token_epochs: int
-    ret_epochs: int
+    epochs: dict[Method, int]
     batch_size: int
     learning_rate: float
-    codebooks: tuple[int, ...]
-    users: int
+    codebooks: tuple[int, ...] = (256, 256, 256, 256)
+    # 0 evaluates all.
+    users: int = 0
 
 
 METHODS = ("popularity", "sasrec", "cgen", "token", "ret")
-_PUBLISHED_CODEBOOKS = (256, 256, 256, 256)
 
 BUDGETS = {
     "smoke": Budget(
-        teacher_epochs=1,
-        hidden=32,
-        inner=64,
-        layers=1,
-        heads=2,
-        cgen_epochs=1,
-        token_epochs=1,
-        ret_epochs=1,
-        batch_size=64,
-        learning_rate=3e-3,
-        codebooks=(16, 16, 16, 16),
-        users=32,
+        teacher_epochs=1, hidden=32, inner=64, layers=1, heads=2, batch_size=64,
+        learning_rate=3e-3, codebooks=(16, 16, 16, 16), users=32,
+        epochs={"cgen": 1, "token": 1, "ret": 1},
     ),
     "laptop": Budget(
-        teacher_epochs=60,
-        hidden=128,
-        inner=256,
-        layers=2,
-        heads=2,
-        cgen_epochs=40,
-        token_epochs=36,
-        ret_epochs=22,
-        batch_size=32,
-        learning_rate=4e-3,
-        codebooks=_PUBLISHED_CODEBOOKS,
-        users=0,
+        teacher_epochs=60, hidden=128, inner=256, layers=2, heads=2, batch_size=32,
+        learning_rate=4e-3, epochs={"cgen": 40, "token": 36, "ret": 22},
     ),
     "hour": Budget(
-        teacher_epochs=200,
-        hidden=192,
-        inner=512,
-        layers=3,
-        heads=3,
-        cgen_epochs=200,
-        token_epochs=150,
-        ret_epochs=60,
-        batch_size=32,
-        learning_rate=2e-3,
-        codebooks=_PUBLISHED_CODEBOOKS,
-        users=0,
+        teacher_epochs=200, hidden=192, inner=512, layers=3, heads=3, batch_size=32,
+        learning_rate=2e-3, epochs={"cgen": 200, "token": 150, "ret": 60},
     ),
-}
+}  # fmt: skip
 
 
-def run_demo(config: DemoSettings) -> Path:
+def run_demo(settings: DemoSettings) -> Path:
     """Prepares MovieLens-100K, trains a teacher and three tiny recommenders, and compares them.
 
     A finished stage is kept when the command is repeated, an interrupted one resumes.
@@ -128,134 +82,88 @@ def run_demo(config: DemoSettings) -> Path:
     from incatalog.training.sft import train_sft
 
     console = Console()
-    budget = BUDGETS[config.budget]
-    out = config.out
-    data, teacher = out / "data", out / "teacher"
-    vectors, quantizer, codes = out / "vectors", out / "quantizer", out / "codes"
-    vectors_file = vectors / "movielens.emb-minilm-tc.npy"
+    budget, out, seed = BUDGETS[settings.budget], settings.out, settings.seed
+    data, teacher, quantizer, codes = (out / n for n in ("data", "teacher", "quantizer", "codes"))
+    vectors = out / "vectors" / "movielens.emb-minilm-tc.npy"
     started = time.monotonic()
 
-    def stage(number: int, title: str, *runs: Callable[[], object]) -> None:
+    def stage(number: int, title: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
         heading = f"[bold]{number}/7  {title}[/bold]  [dim]{minutes}:{seconds:02d}[/dim]"
         console.rule(heading, align="left")
-        for run in runs:
-            run()
 
-    def train(method: Method, **settings: Any) -> Callable[[], object]:
-        return lambda: train_sft(
-            sft_settings(
-                budget, method, data=data, teacher=str(teacher), out=out / method, **settings
-            )
+    def train(method: Method, **more: Any) -> None:
+        more |= {"data": data, "teacher": str(teacher), "out": out / method, "seed": seed}
+        train_sft(sft_settings(budget, method, **more))
+
+    source = Path(settings.source) if settings.source else recbole_movielens()
+    stage(1, "MovieLens-100K: ratings to catalog and histories")
+    prepare_movielens(MovieLensSettings(source=source, out=data))
+    stage(2, "SASRec teacher")
+    fit_teacher(
+        TeacherFitSettings(
+            data=data, out=teacher, epochs=budget.teacher_epochs, exclude_seen=True, seed=seed
         )
-
-    def evaluate(name: str) -> Callable[[], object]:
-        model = name if name == "popularity" else out / ("teacher" if name == "sasrec" else name)
-        return lambda: evaluate_recommend(
+    )
+    stage(3, "RecLM-cgen: a tiny language model that writes titles of the catalog")
+    train("cgen")
+    stage(4, "Items as vectors of their texts, and as codes")
+    embed_items(EmbedSettings(data=data, out=vectors.parent, dataset="movielens", wording="tc"))
+    quantize_items(
+        QuantizeSettings(
+            vectors=vectors, out=quantizer, method="rqkmeans", codebooks=budget.codebooks, seed=seed
+        )
+    )
+    assign_items(
+        AssignSettings(
+            data=data,
+            out=codes,
+            model=str(quantizer),
+            vectors=vectors,
+            dataset="movielens",
+            seed=seed,
+        )
+    )
+    stage(5, "RecLM-token: the same model, writing codes")
+    train("token", index=str(codes))
+    stage(6, "RecLM-ret: the same model, retrieving titles by their vectors")
+    train("ret", vectors=str(vectors))
+    stage(7, "Held-out last item of every user")
+    runs = {name: out / "evaluation" / name for name in METHODS}
+    models = {name: out / name for name in METHODS} | {"sasrec": teacher}
+    for name, run in runs.items():
+        evaluate_recommend(
             EvaluateRecommendSettings(
-                model=str(model),
+                model=name if name == "popularity" else str(models[name]),
                 data=data,
-                out=out / "evaluation" / name,
+                out=run,
                 exclude_seen=True,
                 users=budget.users,
-                seed=config.seed,
+                seed=seed,
             )
         )
 
-    source = Path(config.source) if config.source else recbole_movielens()
-    stage(
-        1,
-        "MovieLens-100K: ratings to catalog and histories",
-        lambda: prepare_movielens(MovieLensSettings(source=source, out=data)),
-    )
-    stage(
-        2,
-        "SASRec teacher",
-        lambda: fit_teacher(
-            TeacherFitSettings(
-                data=data,
-                out=teacher,
-                epochs=budget.teacher_epochs,
-                exclude_seen=True,
-                seed=config.seed,
-            )
-        ),
-    )
-    stage(
-        3,
-        "RecLM-cgen: a tiny language model that writes titles of the catalog",
-        train("cgen", seed=config.seed),
-    )
-    stage(
-        4,
-        "Items as vectors of their texts, and as codes",
-        lambda: embed_items(
-            EmbedSettings(data=data, out=vectors, dataset="movielens", wording="tc")
-        ),
-        lambda: quantize_items(
-            QuantizeSettings(
-                vectors=vectors_file,
-                out=quantizer,
-                method="rqkmeans",
-                codebooks=budget.codebooks,
-                seed=config.seed,
-            )
-        ),
-        lambda: assign_items(
-            AssignSettings(
-                data=data,
-                out=codes,
-                model=str(quantizer),
-                vectors=vectors_file,
-                dataset="movielens",
-                seed=config.seed,
-            )
-        ),
-    )
-    stage(
-        5,
-        "RecLM-token: the same model, writing codes",
-        train("token", index=str(codes), seed=config.seed),
-    )
-    stage(
-        6,
-        "RecLM-ret: the same model, retrieving titles by their vectors",
-        train("ret", vectors=str(vectors_file), seed=config.seed),
-    )
-    stage(7, "Held-out last item of every user", *map(evaluate, METHODS))
-
-    rows = [read_json(out / "evaluation" / name / "summary.json") for name in METHODS]
+    rows = [read_json(run / "summary.json") for run in runs.values()]
     write_json(out / "summary.json", {"rows": rows})
     console.rule("[bold]Result[/bold]", align="left")
     console.print(comparison(rows))
     show_answer(console, out / "cgen", data)
     evaluate_report(
         EvaluateReportSettings(
-            runs=tuple(str(out / "evaluation" / name) for name in METHODS),
+            runs=tuple(map(str, runs.values())),
             out=out / "report",
-            title="MovieLens-100K: held-out last movie of every user",
             resamples=500,
-            seed=config.seed,
+            seed=seed,
+            title="MovieLens-100K: held-out last movie of every user",
         )
     )
     return out / "summary.json"
 
 
 def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftSettings:
-    """Settings that train a language model from scratch on item spans, on a CPU.
-
-    Args:
-        budget: Size of the model and length of the training.
-        method: How the model writes items.
-        settings: What else is to be set.
-    """
+    """Settings that train a language model from scratch on item spans, on a CPU."""
     import torch
 
-    epochs = {
-        "cgen": budget.cgen_epochs,
-        "token": budget.token_epochs,
-        "ret": budget.ret_epochs,
-    }
     return SftSettings(
         model="tiny",
         method=method,
@@ -272,7 +180,7 @@ def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftSettings
         list_form="plain",
         fixed_list_length=True,
         mention_control_tokens=False,
-        epochs=epochs[method],
+        epochs=budget.epochs[method],
         batch_size=budget.batch_size,
         learning_rate=budget.learning_rate,
         # With a shorter warm-up a model from scratch was seen to learn far more slowly.

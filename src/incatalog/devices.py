@@ -8,11 +8,7 @@ from incatalog.errors import ConfigError, first_line
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device a flag names; `auto` is CUDA where there is one.
-
-    Raises:
-        ConfigError: No such device, or one that holds no numbers.
-    """
+    """The device a flag names; `auto` is CUDA where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -26,11 +22,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def trains_on_cpu(device: str) -> bool:
-    """Whether a training runs on the CPU; if not, each process takes a CUDA device of its own.
-
-    Raises:
-        ConfigError: There is no such device, or a training cannot choose it.
-    """
+    """Whether a training runs on the CPU; if not, each process takes a CUDA device of its own."""
     found = resolve_device(device)
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(

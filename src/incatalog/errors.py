@@ -96,15 +96,7 @@ def first_line(error: Exception) -> str:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Imports an optional dependency.
-
-    Args:
-        module: Dotted module name.
-        extra: The extra of the ``incatalog`` package that brings it.
-
-    Raises:
-        MissingExtraError: The module is not installed; names the install command.
-    """
+    """Imports an optional dependency, which the named extra of the package brings."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Configurations from flags and YAML files: each field of a dataclass is a flag.
+"""Settings from flags and YAML files: each field of a dataclass is a flag.
 
 Imported before anything runs, so nothing heavy is imported here.
 """
@@ -11,9 +11,8 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
@@ -24,26 +23,22 @@ _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", Path | None: "PATH
 
 
 def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
-    """Parses flags into a configuration.
-
-    Args:
-        name: Name of the command, for the help.
-        settings: The configuration dataclass.
-        flags: The command line behind the command's name.
+    """The settings of a command, from the flags behind its name.
 
     Raises:
-        ConfigError: A flag, a value or the YAML file cannot be used; one line that names the flag.
+        ConfigError: A flag, a value or the YAML file cannot be used; names the flag.
     """
     parser = build_parser(name, settings)
     try:
         values = parser.parse_args(_gathered(settings, flags))
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error), name, settings, flags)) from error
-    return _build(settings, values)
+    given = {field.name: values[field.name] for field in dataclasses.fields(settings)}
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def build_parser(name: str, settings: type) -> ArgumentParser:
-    """Makes the parser of a command from its configuration dataclass.
+    """Makes the parser of a command from its settings.
 
     Every field is a flag (``exclude_seen`` is ``--exclude-seen`` and ``--no-exclude-seen``) and a
     key of the YAML file named by ``--config``; the text below it is its help.
@@ -62,7 +57,7 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
         metavar="FILE",
         help="YAML file with any of these settings; flags behind it win over it.",
     )
-    for setting in _settings(settings):
+    for setting in _flags_of(settings):
         text = setting.help.replace("%", "%%")
         if setting.required:
             text += " (required)"
@@ -81,12 +76,12 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
             options["type"] = setting.type
             if setting.type in _METAVARS:
                 options["metavar"] = _METAVARS[setting.type]
-        parser.add_argument(_flag(setting.key), **options)
+        parser.add_argument(_flag(setting.name), **options)
     return parser
 
 
 def summary(settings: type) -> str:
-    """First line of a configuration's docstring, which is the help of its command."""
+    """First line of a settings class's docstring, which is the help of its command."""
     return docstring_parser.parse(settings.__doc__ or "").short_description or ""
 
 
@@ -109,7 +104,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
     """The command line with the values of a flag of several, given more than once, in one place."""
-    several = {_flag(s.key) for s in _settings(settings) if _member(s.type) is not None}
+    several = {_flag(s.name) for s in _flags_of(settings) if _member(s.type) is not None}
     named = [flag.partition("=")[0] for flag in flags if flag.partition("=")[0] in several]
     if len(set(named)) == len(named):
         # Flags and the YAML file win over what stands in front of them.
@@ -149,53 +144,26 @@ class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
         return action.help or ""
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """One flag: a field of a configuration, ``outer.inner`` for one of a nested dataclass."""
+class _Setting(NamedTuple):
+    """One flag."""
 
-    key: str
+    name: str
     type: Any
     help: str
     required: bool
     default: Any
 
 
-def _settings(settings: type, prefix: str = "", defaults: object = None) -> Iterator[_Setting]:
-    """All flags of a configuration; `defaults` is the value of a nested one that has a default."""
-    help_of = field_help(settings)
-    types = typing.get_type_hints(settings)
+def _flags_of(settings: type) -> Iterator[_Setting]:
+    help_of, types = field_help(settings), typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        if dataclasses.is_dataclass(defaults):
-            default = getattr(defaults, field.name)
-        key, annotation = prefix + field.name, types[field.name]
-        if dataclasses.is_dataclass(annotation):
-            assert isinstance(annotation, type)
-            yield from _settings(annotation, f"{key}.", default)
-        else:
-            required = default is dataclasses.MISSING
-            yield _Setting(key, annotation, help_of[field.name], required, default)
-
-
-def _build(settings: type, values: Any, prefix: str = "") -> Any:
-    """Makes a configuration of parsed values."""
-    types = typing.get_type_hints(settings)
-    made = {}
-    for field in dataclasses.fields(settings):
-        annotation = types[field.name]
-        if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-            made[field.name] = _build(annotation, values, f"{prefix}{field.name}.")
-        else:
-            value = values[prefix + field.name]
-            made[field.name] = value if _member(annotation) is None else tuple(value)
-    return settings(**made)
+        required = field.default is dataclasses.MISSING
+        yield _Setting(field.name, types[field.name], help_of[field.name], required, field.default)
 
 
 def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> str:
     """Rewrites a message of the argument parser into one line that names the flag."""
-    types = {setting.key: setting.type for setting in _settings(settings)}
+    types = {setting.name: setting.type for setting in _flags_of(settings)}
     config_flag = _config_flag(flags)
     see = f"see incatalog {name} --help"
     if found := re.match(r"unrecognized arguments: (\S+)", message):

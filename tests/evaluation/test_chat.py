@@ -276,7 +276,7 @@ def test_a_single_question_is_no_example_of_itself(tmp_path: Path, questions: Pa
     [
         ({"users": -1}, "--users -1: expected at least 0"),
         ({"batch_size": 0}, "--batch-size 0: expected at least 1"),
-        ({"likeness": 0.0}, "--likeness 0.0: expected more than 0"),
+        ({"likeness": 0.0}, "--likeness 0.0: expected more than 0 and at most 100"),
         ({"before": "smollm2"}, "--before: its perplexity needs conversations"),
         ({"grounded": False, "exclude_seen": True}, "--exclude-seen: nothing can be excluded"),
         ({}, "--model nowhere: no language model"),

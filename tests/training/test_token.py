@@ -217,10 +217,9 @@ def test_auto_falls_back_to_titles_and_says_so(
 def test_wrong_settings_name_the_flag(
     settings: Settings, changes: dict[str, Any], said: str
 ) -> None:
-    config = settings(**changes)
     with pytest.raises(ConfigError, match=said):
-        train_sft(config)
-    assert not config.out.exists()
+        train_sft(settings(**changes))
+    assert not settings().out.exists()
 
 
 def test_codes_that_collide_are_refused_before_the_model_is_made(

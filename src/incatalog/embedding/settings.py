@@ -1,4 +1,4 @@
-"""Settings."""
+"""Settings of the commands of `embedding`."""
 
 from __future__ import annotations
 

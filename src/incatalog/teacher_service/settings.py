@@ -1,4 +1,4 @@
-"""Settings."""
+"""Settings of the commands of `teacher_service`."""
 
 from __future__ import annotations
 
