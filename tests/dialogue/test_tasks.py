@@ -13,8 +13,6 @@ from incatalog.dialogue.tasks import (
     fit_history,
     fit_turns,
     general_messages,
-    list_parts,
-    list_scaffold,
     num_tokens,
     recommend_messages,
     with_exchange,
@@ -22,7 +20,6 @@ from incatalog.dialogue.tasks import (
 from incatalog.dialogue.templates import AlignmentWording, Wording, wordings
 from incatalog.errors import ConfigError, DataError
 
-FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 WORDING = Wording("w", "I saw {history}; give me {item_count}.")
 TITLES = ("A", "B {history}", "C <SOI>", "D")
 
@@ -78,40 +75,6 @@ def test_candidates_and_wording_must_agree() -> None:
         recommend_messages(WORDING, [0], 1, None, TITLES, candidates=[1])
     with pytest.raises(ConfigError, match="needs candidates"):
         recommend_messages(wordings("train", candidates=True)[0], [0], 1, None, TITLES)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("form", ["numbered", "plain"])
-@pytest.mark.parametrize("k", [1, 3, 12])
-def test_the_scaffold_is_what_stands_between_items(
-    renderers: dict[str, Renderer], family: str, form: Any, k: int
-) -> None:
-    renderer = renderers[family]
-    scaffold = list_scaffold(renderer, form, k)
-    assert len(scaffold.before_item) == k
-    rows = list(range(1, k + 1))
-    question = Message("user", (Text("And now?"),))
-    rendered = renderer.conversation([question, Message("assistant", list_parts(rows, form))])
-    ids = renderer.prompt([question]).tolist()
-    for span, run in zip(rendered.spans, scaffold.before_item, strict=True):
-        ids += [*run, *rendered.input_ids[span.start : span.end].tolist()]
-    ids += scaffold.end
-    assert ids == rendered.input_ids[: len(ids)].tolist()
-    assert not rendered.loss_mask[len(ids) :].any()
-
-
-def test_the_scaffold_of_chatml_by_hand(
-    renderers: dict[str, Renderer], chat_tokenizers: dict[str, Any]
-) -> None:
-    scaffold = list_scaffold(renderers["chatml"], "numbered", 2)
-    tokens = chat_tokenizers["chatml"].convert_ids_to_tokens
-    assert [tokens(list(run)) for run in scaffold.before_item] == [
-        ["1", ".", "Ġ"],
-        ["Ċ", "2", ".", "Ġ"],
-    ]
-    assert tokens(list(scaffold.end)) == ["<|im_end|>"]
-    with pytest.raises(ConfigError, match="at least 1"):
-        list_scaffold(renderers["chatml"], "numbered", 0)
 
 
 @pytest.mark.parametrize("answered", [True, False])

@@ -5,47 +5,39 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.errors import DataError, TokenizerError
 
 _MARKUP = re.compile(r"[<\[{|｜].*[>\]}|｜]", re.DOTALL)
 
 
+class Mark(NamedTuple):
+    """A protected token of a text; where it opens an item span, with the item's row."""
+
+    token: int
+    row: int | None = None
+
+
 class GuardedTokenizer:
-    """A copy of a tokenizer whose protected tokens answer to names nobody can guess.
+    """A copy of a tokenizer whose protected tokens have names that nobody can guess.
 
     Protected are all special tokens, and every other added token that looks like markup: it stands
     in angle, square or curly brackets or in bars, as code tokens, tool and thinking markers do.
-    Merged words and runs of white space that a tokenizer lists among its added tokens stay usable.
 
-    Splitting special tokens at encoding time would not do: it leaves added tokens alone that are
-    not flagged special, and a SentencePiece vocabulary lists ``</s>`` as an ordinary piece, which
-    the model then finds in text. Renaming removes the names from the vocabulary, the merges and
-    the added tokens alike and changes nothing else, so other text keeps exactly its tokens, and a
-    whole conversation can be encoded as one string, as the chat template meant it.
+    To split special tokens when text is encoded would not be enough: that leaves added tokens alone
+    that are not flagged special, and a SentencePiece vocabulary lists ``</s>`` as an ordinary
+    piece. New names in vocabulary, merges and added tokens change nothing else: all other text
+    keeps its tokens, and a whole conversation is encoded as one string, as its template means it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Copies and renames.
-
-        Args:
-            tokenizer: A tokenizer backed by the ``tokenizers`` library; it is not modified.
-
-        Raises:
-            TokenizerError: The tokenizer has no such backend, or cannot be renamed.
-        """
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if not isinstance(backend, Tokenizer):
-            raise TokenizerError(
-                f"{type(tokenizer).__name__} is not a fast tokenizer; "
-                "expected one with a tokenizer.json, load it with AutoTokenizer"
-            )
-        description = json.loads(backend.to_str())
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Copies and renames; the tokenizer itself is not changed."""
+        description = json.loads(tokenizer.backend_tokenizer.to_str())
         special = set(tokenizer.all_special_ids)
         protected = {
             token["content"]: int(token["id"])
@@ -53,18 +45,15 @@ class GuardedTokenizer:
             if token["special"] or token["id"] in special or _MARKUP.fullmatch(token["content"])
         }
         secret = secrets.token_hex(16)
-        self._names = {token_id: f"<|{secret}:{token_id}|>" for token_id in protected.values()}
-        renamed = {content: self._names[token_id] for content, token_id in protected.items()}
-        unknown = _rename(description, renamed)
+        self._names = {content: f"<|{secret}:{number}|>" for content, number in protected.items()}
+        unknown = _rename(description, self._names)
         self._backend = Tokenizer.from_str(json.dumps(description))
         for content, token_id in protected.items():
-            if self._backend.token_to_id(renamed[content]) != token_id:
+            if self._backend.token_to_id(self._names[content]) != token_id:
                 raise TokenizerError(
                     f"token {content!r} has id {token_id} but cannot be renamed in place; "
                     "save the tokenizer anew with save_pretrained and load that"
                 )
-
-        self._ids = protected
         self._pattern = re.compile(
             "|".join(re.escape(content) for content in sorted(protected, key=len, reverse=True))
             or r"(?!)"
@@ -80,22 +69,18 @@ class GuardedTokenizer:
         if unknown is not None:
             self._is_protected[unknown] = False
 
-    def protects(self, token: str) -> bool:
-        """Whether `token` is the content of a protected token."""
-        return token in self._ids
-
     def name(self, token: str) -> str:
         """The string that encodes to the protected token `token`."""
-        return self._names[self._ids[token]]
+        return self._names[token]
 
     def activate(self, text: str) -> str:
-        """Lets the protected tokens in trusted `text`, as a chat template's, be themselves."""
+        """Writes the protected tokens of trusted text, as of a chat template, by their names."""
         return self._pattern.sub(lambda match: self.name(match.group()), text)
 
-    def activated_ids(self, text: str) -> list[int]:
-        """Ids of the protected tokens in a text returned by `activate`, in order."""
+    def marks(self, text: str) -> tuple[Mark, ...]:
+        """The protected tokens in a text returned by `activate`, in order."""
         found = (int(match.group(1)) for match in self._name_pattern.finditer(text))
-        return [token_id for token_id in found if token_id != self._unknown]
+        return tuple(Mark(token_id) for token_id in found if token_id != self._unknown)
 
     def first_activated_end(self, text: str) -> int | None:
         """Where the first protected token of an activated text ends; None if it has none."""
@@ -103,11 +88,7 @@ class GuardedTokenizer:
         return match.end() if match else None
 
     def encode(self, text: str) -> Encoding:
-        """Encodes text, without the tokens that the tokenizer would add around it.
-
-        Raises:
-            DataError: The text is not valid Unicode.
-        """
+        """Encodes text, without the tokens that the tokenizer would add around it."""
         try:
             return self._backend.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Encoding
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.data.conversations import Role
-from incatalog.dialogue.guard import GuardedTokenizer
+from incatalog.dialogue.guard import GuardedTokenizer, Mark
 from incatalog.dialogue.skeleton import Outline, Skeleton, make_skeleton, takes_system
 from incatalog.errors import CatalogError, DataError, TokenizerError
 from incatalog.items.tokens import EOI, SOI, ItemTokens
 from incatalog.recent import RecentlyUsed
 
-# Skeletons that are kept, of conversations of a few turns and of long ones. Users choose the white
-# space around their messages; where there is much of it, there is nothing to be kept.
+# How many skeletons are kept, of conversations of a few turns and of long ones. Users choose the
+# white space around their messages; with much of it, a skeleton would not be used again.
 _SKELETONS_KEPT, _LONG_KEPT = 512, 64
 _FEW_TURNS, _MOST_SPACE = 32, 256
 
@@ -51,15 +53,7 @@ Part = Text | ItemRef | ControlToken
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: Who speaks.
-        parts: What is said, in order; adjacent texts are one text.
-
-    Raises:
-        DataError: The role is unknown.
-    """
+    """One turn of a conversation; adjacent texts in it are one text."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -79,26 +73,21 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """A conversation as a model reads it.
-
-    Attributes:
-        input_ids: Token ids.
-        loss_mask: True at the tokens an assistant writes: the contents of its turns with the
-            tokens that end them, nothing of what the template puts in front.
-        spans: Item spans of all turns, in order.
-    """
+    """A conversation as a model reads it."""
 
     input_ids: Int32[np.ndarray, " length"]
+    # True where an assistant writes: its turns with the tokens that end them, without what the
+    # template puts in front.
     loss_mask: Bool[np.ndarray, " length"]
-    spans: tuple[Span, ...]
+    spans: tuple[Span, ...]  # of all turns, in order
 
 
 class _Content(NamedTuple):
-    """A message's parts as one text with activated tokens, and what those are, in order."""
+    """A message with activated tokens, these tokens in order, and what a template may see of it."""
 
-    text: str
-    specials: list[int]
-    rows: list[int]
+    core: str
+    marks: list[Mark]
+    outline: Outline
 
 
 _Skeletons = RecentlyUsed[tuple[tuple[Outline, ...], bool], Skeleton]
@@ -108,61 +97,34 @@ class Renderer:
     """Renders conversations for one tokenizer and one catalog.
 
     The text of a conversation is encoded in one piece, so its ids are those of
-    ``tokenizer.apply_chat_template`` wherever the messages spell no control token. What the
-    template writes is cached by the roles of the messages. Where a template has no place for a
-    system message, its text goes before the first user message, two line breaks between.
+    ``tokenizer.apply_chat_template`` wherever the messages spell no control token. Where a template
+    has no place for a system message, its text stands before the first user message.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, item_tokens: ItemTokens) -> None:
-        """Checks that tokenizer and items fit.
-
-        Args:
-            tokenizer: A fast tokenizer with a chat template, ``<SOI>`` and ``<EOI>``.
-            item_tokens: The catalog's token rows for this very tokenizer.
-
-        Raises:
-            TokenizerError: The tokenizer lacks one of these, or the items are another one's.
-        """
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, item_tokens: ItemTokens) -> None:
+        """Takes a fast tokenizer with a chat template, and items that were written with it."""
         item_tokens.check_tokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._guard = GuardedTokenizer(tokenizer)
-        for token in (SOI, EOI):
-            if not self._guard.protects(token):
-                raise TokenizerError(
-                    f"the tokenizer lacks the control token {token}; "
-                    "load the model with incatalog.model.backbone.load_backbone"
-                )
         self._items = item_tokens
-        self._control_ids = {SOI: item_tokens.soi_token_id, EOI: item_tokens.eoi_token_id}
-        self._control_names = {token: self._guard.name(token) for token in (SOI, EOI)}
-        self._empty_span = self._control_names[SOI] + self._control_names[EOI]
+        self._control = {token: self._guard.name(token) for token in (SOI, EOI)}
+        self._marks = {SOI: Mark(item_tokens.soi_token_id), EOI: Mark(item_tokens.eoi_token_id)}
         self._takes_system = takes_system(tokenizer)
         self._skeletons: _Skeletons = RecentlyUsed(_SKELETONS_KEPT)
         self._long_skeletons: _Skeletons = RecentlyUsed(_LONG_KEPT)
 
     def with_items(self, item_tokens: ItemTokens) -> Renderer:
-        """The same for another catalog, whose tokens are known to be those of the tokenizer."""
+        """The same for other items that were written with this tokenizer."""
         other = copy.copy(self)
         other._items = item_tokens
         return other
 
     def conversation(self, messages: Sequence[Message]) -> Rendered:
-        """Renders whole turns, for training.
-
-        Raises:
-            DataError: There are no messages, the template refuses their order, or a text is not
-                Unicode.
-            CatalogError: An item row is not in the catalog.
-        """
+        """Renders whole turns, for training."""
         return self._render(messages, generation_prompt=False)
 
     def prompt(self, messages: Sequence[Message]) -> Int32[np.ndarray, " length"]:
-        """Renders a conversation up to where the assistant's next turn begins.
-
-        Raises:
-            DataError: As `conversation`, or the last turn is not a user's.
-            CatalogError: An item row is not in the catalog.
-        """
+        """Renders a conversation up to where the assistant's next turn begins."""
         if messages and messages[-1].role != "user":
             raise DataError(
                 f"the last message is from the {messages[-1].role}; expected one from the user"
@@ -172,41 +134,30 @@ class Renderer:
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
         messages = self._placed(messages)
         contents = [self._content(message) for message in messages]
-        cores = [content.text.strip() for content in contents]
-        outlines = tuple(
-            _outline(message.role, content.text, core)
-            for message, content, core in zip(messages, contents, cores, strict=True)
-        )
-        skeleton = self._skeleton(outlines, generation_prompt=generation_prompt)
-
-        pieces = [skeleton.texts[0]]
-        specials = list(skeleton.specials[0])
-        rows = [-1] * len(specials)
-        offsets = [0]
-        length = len(pieces[0])
+        outlines = tuple(content.outline for content in contents)
+        skeleton = self._skeleton(outlines, generation_prompt)
+        pieces, marks = [skeleton.texts[0]], list(skeleton.marks[0])
         for slot, fixed, inner in zip(
-            skeleton.slots, skeleton.texts[1:], skeleton.specials[1:], strict=True
+            skeleton.slots, skeleton.texts[1:], skeleton.marks[1:], strict=True
         ):
-            length += len(cores[slot])
-            offsets.append(length)
-            length += len(fixed)
-            pieces += (cores[slot], fixed)
-            specials += contents[slot].specials
-            rows += contents[slot].rows
-            specials += inner
-            rows += [-1] * len(inner)
-
+            pieces += (contents[slot].core, fixed)
+            marks += (*contents[slot].marks, *inner)
         text = "".join(pieces)
         encoding = self._guard.encode(text)
         token_ids = np.array(encoding.ids, dtype=np.int32)
         positions = self._guard.positions(token_ids)
-        if token_ids[positions].tolist() != specials:
+        if token_ids[positions].tolist() != [mark.token for mark in marks]:
             raise TokenizerError(
                 "the tokenizer turned a message's text into a control token; refusing the message "
                 "(its vocabulary spells one of its special tokens in another way)"
             )
-        mask = _assistant_tokens(self._guard, text, encoding, skeleton, offsets)
-        return self._with_items(token_ids, mask, positions, rows)
+        starts = [0, *itertools.accumulate(map(len, pieces))][::2]
+        mask = np.zeros(len(token_ids), dtype=np.bool_)
+        for turn in skeleton.turns:
+            characters = (starts[place.text] + place.offset for place in turn)
+            start, end = (_first_token(self._guard, text, encoding, one) for one in characters)
+            mask[start:end] = True
+        return self._with_items(token_ids, mask, positions, marks)
 
     def _placed(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Moves a system message into the first user message where the template has no place."""
@@ -221,8 +172,7 @@ class Renderer:
 
     def _content(self, message: Message) -> _Content:
         pieces: list[str] = []
-        specials: list[int] = []
-        rows: list[int] = []
+        marks: list[Mark] = []
         for part in message.parts:
             match part:
                 case Text(text):
@@ -233,85 +183,45 @@ class Renderer:
                             f"a message refers to item row {row}; "
                             f"expected 0 to {len(self._items) - 1}"
                         )
-                    pieces.append(self._empty_span)
-                    specials += self._control_ids.values()
-                    rows += (row, -1)
+                    pieces += self._control.values()
+                    marks += (self._marks[SOI]._replace(row=row), self._marks[EOI])
                 case ControlToken(token):
-                    pieces.append(self._control_names[token])
-                    specials.append(self._control_ids[token])
-                    rows.append(-1)
-        return _Content("".join(pieces), specials, rows)
+                    pieces.append(self._control[token])
+                    marks.append(self._marks[token])
+        text = "".join(pieces)
+        core = text.strip()
+        leading = text[: len(text) - len(text.lstrip())]
+        trailing = text[len(leading) + len(core) :]
+        return _Content(core, marks, Outline(message.role, leading, trailing))
 
-    def _skeleton(self, outlines: tuple[Outline, ...], *, generation_prompt: bool) -> Skeleton:
-        def make() -> Skeleton:
-            return make_skeleton(
-                self._tokenizer, self._guard, outlines, generation_prompt=generation_prompt
-            )
-
+    def _skeleton(self, outlines: tuple[Outline, ...], generation_prompt: bool) -> Skeleton:
+        make = partial(make_skeleton, self._tokenizer, self._guard, outlines, generation_prompt)
         if sum(len(one.leading) + len(one.trailing) for one in outlines) > _MOST_SPACE:
             return make()
         kept = self._skeletons if len(outlines) <= _FEW_TURNS else self._long_skeletons
         return kept.get((outlines, generation_prompt), make)
 
     def _with_items(
-        self, token_ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, rows: list[int]
+        self, token_ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, marks: list[Mark]
     ) -> Rendered:
         """Puts each item's tokens into its empty span."""
-        id_chunks: list[np.ndarray] = []
-        mask_chunks: list[np.ndarray] = []
-        spans: list[Span] = []
-        copied = inserted = 0
-        for position, row in zip(positions.tolist(), rows, strict=True):
-            if row < 0:
-                continue
-            title = self._items.row(row)
-            after = position + 1
-            id_chunks += (token_ids[copied:after], title)
-            mask_chunks += (mask[copied:after], np.full(len(title), mask[position]))
-            start = position + inserted
-            spans.append(Span(start, start + len(title) + 2, row))
-            copied = after
-            inserted += len(title)
-        if not spans:
+        opening = np.array([mark.row is not None for mark in marks], dtype=np.bool_)
+        rows = [mark.row for mark in marks if mark.row is not None]
+        if not rows:
             return Rendered(token_ids, mask, ())
-        id_chunks.append(token_ids[copied:])
-        mask_chunks.append(mask[copied:])
-        return Rendered(
-            np.concatenate(id_chunks, dtype=np.int32), np.concatenate(mask_chunks), tuple(spans)
-        )
-
-
-def _outline(role: Role, text: str, core: str) -> Outline:
-    if len(core) == len(text):
-        return Outline(role)
-    leading = text[: len(text) - len(text.lstrip())]
-    return Outline(role, leading, text[len(leading) + len(core) :])
-
-
-def _assistant_tokens(
-    guard: GuardedTokenizer,
-    text: str,
-    encoding: Encoding,
-    skeleton: Skeleton,
-    offsets: Sequence[int],
-) -> np.ndarray:
-    """Mask of the tokens in the assistant's turns.
-
-    Args:
-        guard: The tokenizer.
-        text: The conversation.
-        encoding: The encoded conversation.
-        skeleton: Its skeleton.
-        offsets: Where each text of the skeleton begins in `text`, in characters.
-    """
-    mask = np.zeros(len(encoding), dtype=np.bool_)
-    for start, end in skeleton.turns:
-        first, after = (
-            _first_token(guard, text, encoding, offsets[place.text] + place.offset)
-            for place in (start, end)
-        )
-        mask[first:after] = True
-    return mask
+        opened = positions[opening]
+        names = [self._items.row(row) for row in rows]
+        sizes = np.array([len(name) for name in names])
+        starts = opened + np.cumsum(sizes) - sizes
+        ends = starts + sizes + 2
+        inside = np.repeat(opened + 1, sizes)
+        named = np.zeros(len(token_ids) + len(inside), dtype=np.bool_)
+        named[inside + np.arange(len(inside))] = True
+        ids, trained = np.empty_like(named, dtype=np.int32), np.empty_like(named)
+        ids[named], ids[~named] = np.concatenate(names), token_ids
+        trained[named], trained[~named] = np.repeat(mask[opened], sizes), mask
+        spans = map(Span, starts.tolist(), ends.tolist(), rows)
+        return Rendered(ids, trained, tuple(spans))
 
 
 def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, character: int) -> int:
@@ -323,19 +233,20 @@ def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, charact
     token = encoding.char_to_token(character)
     wanted = character
     while token is None:
-        # The normaliser dropped the character, or the string ends here.
+        # The normaliser dropped the character, or the text ends here.
         wanted += 1
         if wanted >= len(text):
             return len(encoding)
         token = encoding.char_to_token(wanted)
     if _begins_before(encoding, token, character):
-        # Bytes of several unknown letters are all said to cover all of them, so ask again.
+        # Each byte of several unknown letters is said to cover all of them, so count what comes
+        # before.
         before = guard.encode(text[:character]).ids
         if encoding.ids[: len(before)] == before:
             return len(before)
     while token < len(encoding) and _begins_before(encoding, token, character):
         token += 1
-    # A prefix space that the tokenizer makes up is a token of no characters.
+    # A space that the tokenizer puts before a text is a token without characters.
     while token > 0 and not _begins_before(encoding, token - 1, character):
         token -= 1
     return token

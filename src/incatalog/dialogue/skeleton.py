@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jinja2
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
-from incatalog.dialogue.guard import GuardedTokenizer
+from incatalog.dialogue.guard import GuardedTokenizer, Mark
 from incatalog.errors import DataError, TokenizerError
 
 _SLOT = re.compile("\ue000(\\d+)\ue001")
@@ -33,19 +33,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The fixed texts of a rendered conversation, with a slot for a message between any two.
+    """The fixed texts of a rendered conversation, with a slot for a message between any two."""
 
-    Attributes:
-        texts: One more than there are slots; protected tokens are activated.
-        specials: Ids of the protected tokens in each text.
-        slots: Index of the message that fills each slot.
-        turns: For each assistant message the range a model is to generate, from the end of the
-            generation prompt to the end of the token that ends the turn.
-    """
-
-    texts: tuple[str, ...]
-    specials: tuple[tuple[int, ...], ...]
-    slots: tuple[int, ...]
+    texts: tuple[str, ...]  # protected tokens are activated
+    marks: tuple[tuple[Mark, ...], ...]  # the protected tokens of each text
+    slots: tuple[int, ...]  # index of the message that fills each slot
+    # What a model is to generate: from the end of the generation prompt to the end of the token
+    # that ends the turn, for each assistant message.
     turns: tuple[tuple[Place, Place], ...]
 
 
@@ -54,27 +48,17 @@ class TemplateError(DataError):
 
 
 def make_skeleton(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     guard: GuardedTokenizer,
     outlines: Sequence[Outline],
-    *,
     generation_prompt: bool,
 ) -> Skeleton:
     """Renders the chat template with a slot for each message.
 
     White space at the ends of a message stays outside its slot, so that templates that trim
-    messages do so.
-
-    Args:
-        tokenizer: Owner of the chat template.
-        guard: The guarded copy of the tokenizer.
-        outlines: The messages without their content.
-        generation_prompt: Whether to end with what comes before an answer.
-
-    Raises:
-        TemplateError: The template refuses the roles, or does not write each message once.
+    messages do so. With a generation prompt it ends with what comes before an answer.
     """
-    rendered = _render(tokenizer, outlines, generation_prompt=generation_prompt)
+    rendered = _render(tokenizer, outlines, generation_prompt)
     pieces = _SLOT.split(rendered)
     raw, slots = pieces[::2], [int(slot) for slot in pieces[1::2]]
     if sorted(slots) != list(range(len(outlines))):
@@ -89,82 +73,67 @@ def make_skeleton(
             continue
         slot = slots.index(index)
         start = _generation_start(tokenizer, outlines[:index], rendered)
-        if start is None or _slot_of(rendered, start) != slot:
-            offset = len(texts[slot]) - len(outline.leading)
-            if not texts[slot].endswith(outline.leading):
-                offset = len(texts[slot])
-        else:
-            before = _SLOT.split(rendered[:start])[-1]
-            offset = len(guard.activate(before))
+        before = texts[slot].removesuffix(outline.leading)
+        if start is not None and _slot_of(rendered, start) == slot:
+            before = guard.activate(_SLOT.split(rendered[:start])[-1])
         after = texts[slot + 1]
         end = guard.first_activated_end(after)
         if end is None:
             end = len(outline.trailing) if after.startswith(outline.trailing) else 0
-        turns.append((Place(slot, offset), Place(slot + 1, end)))
-    return Skeleton(
-        texts=tuple(texts),
-        specials=tuple(tuple(guard.activated_ids(text)) for text in texts),
-        slots=tuple(slots),
-        turns=tuple(turns),
-    )
+        turns.append((Place(slot, len(before)), Place(slot + 1, end)))
+    marks = tuple(map(guard.marks, texts))
+    return Skeleton(tuple(texts), marks, tuple(slots), tuple(turns))
 
 
-def takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes system messages.
-
-    Raises:
-        TokenizerError: There is no chat template, or it cannot write a plain exchange.
-    """
+def takes_system(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the chat template, which has to write a plain exchange, writes system messages."""
     if not tokenizer.chat_template:
         raise TokenizerError(
             "the tokenizer has no chat template; expected an instruction-tuned model, "
             "or set tokenizer.chat_template"
         )
     exchange = [Outline("user"), Outline("assistant"), Outline("user")]
+
+    def written(outlines: Sequence[Outline]) -> list[str]:
+        return sorted(_SLOT.findall(_render(tokenizer, outlines)))
+
     try:
-        rendered = _render(tokenizer, exchange, generation_prompt=True)
+        plain = written(exchange)
     except TemplateError as error:
         raise TokenizerError(f"unusable chat template: {error}") from error
-    if sorted(_SLOT.findall(rendered)) != ["0", "1", "2"]:
+    if plain != ["0", "1", "2"]:
         raise TokenizerError(
             "unusable chat template: it drops or repeats messages of a plain exchange"
         )
     try:
-        rendered = _render(tokenizer, [Outline("system"), *exchange], generation_prompt=True)
+        return written([Outline("system"), *exchange]) == ["0", "1", "2", "3"]
     except TemplateError:
         return False
-    return sorted(_SLOT.findall(rendered)) == ["0", "1", "2", "3"]
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], *, generation_prompt: bool
+    tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline], generation_prompt: bool = True
 ) -> str:
     messages = [
-        {
-            "role": outline.role,
-            "content": f"{outline.leading}\ue000{index}\ue001{outline.trailing}",
-        }
-        for index, outline in enumerate(outlines)
+        {"role": one.role, "content": f"{one.leading}\ue000{index}\ue001{one.trailing}"}
+        for index, one in enumerate(outlines)
     ]
+    options = {"tokenize": False, "add_generation_prompt": generation_prompt}
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
-            )
-        )
+        return str(tokenizer.apply_chat_template(messages, **options))
     except jinja2.TemplateError as error:
         roles = ", ".join(outline.role for outline in outlines)
         raise TemplateError(f"the chat template refuses the turns ({roles}): {error}") from error
 
 
 def _generation_start(
-    tokenizer: PreTrainedTokenizerBase, outlines: Sequence[Outline], rendered: str
+    tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline], rendered: str
 ) -> int | None:
     """Length of the prompt of the next answer, if the conversation continues it."""
     if not outlines:
         return None
     try:
-        prompt = _render(tokenizer, outlines, generation_prompt=True)
+        prompt = _render(tokenizer, outlines)
     except TemplateError:
         return None
     return len(prompt) if rendered.startswith(prompt) else None

@@ -6,8 +6,8 @@ import functools
 import itertools
 import re
 import string
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 
 from incatalog.config import HistoryForm, ListForm
 from incatalog.data.conversations import Conversation
@@ -20,18 +20,6 @@ _HISTORY_SEPARATOR = " → "
 _CANDIDATE_SEPARATOR = ", "
 
 
-class ListScaffold(NamedTuple):
-    """The token ids of a list answer around its item spans.
-
-    Attributes:
-        before_item: For each item, the tokens before its ``<SOI>``.
-        end: The tokens after the last ``<EOI>``, with the one that ends the turn.
-    """
-
-    before_item: tuple[tuple[int, ...], ...]
-    end: tuple[int, ...]
-
-
 def recommend_messages(
     wording: Wording,
     history_rows: Sequence[int],
@@ -42,21 +30,10 @@ def recommend_messages(
     list_form: ListForm = "numbered",
     candidates: Sequence[int] | None = None,
 ) -> tuple[Message, ...]:
-    """A request for recommendations, with its answer for training.
+    """A request for recommendations; with the rows of an answer also that answer, best first.
 
-    Args:
-        wording: How the request is put.
-        history_rows: Item rows of the history, oldest first.
-        k: Number of items asked for.
-        answer_rows: Item rows of the answer, best first; None leaves it to the model.
-        titles: Title of each item row, for what is written as text.
-        history_form: Write items of the history and candidates as quoted titles (``title``) or as
-            item spans (``span``).
-        list_form: Number the lines of the answer or not.
-        candidates: Item rows on offer, where the wording lists candidates.
-
-    Raises:
-        ConfigError: The wording lists candidates and none are given, or the other way round.
+    Items of the history (oldest first) and of the candidates stand in the request as quoted titles
+    or as item spans, as `history_form` says.
     """
     if wording.offers_candidates != (candidates is not None):
         raise ConfigError(
@@ -64,20 +41,16 @@ def recommend_messages(
             + ("needs" if wording.offers_candidates else "takes no")
             + " candidates; choose it with wordings(candidates=...)"
         )
-    parts: list[Part] = []
-    for literal, field in _instruction(wording.instruction):
-        parts += literal
-        if field == "history":
-            parts += _items(history_rows, titles, history_form, _HISTORY_SEPARATOR)
-        elif field == "candidates":
-            parts += _items(candidates or (), titles, history_form, _CANDIDATE_SEPARATOR)
-        elif field == "item_count":
-            parts.append(Text(str(k)))
+    fields: dict[str, list[Part]] = {
+        "history": _items(history_rows, titles, history_form, _HISTORY_SEPARATOR),
+        "candidates": _items(candidates or (), titles, history_form, _CANDIDATE_SEPARATOR),
+        "item_count": [Text(str(k))],
+    }
     messages: list[Message] = []
     if wording.opening is not None:
         asked, answered = wording.opening
         messages += (Message("user", (Text(asked),)), Message("assistant", (Text(answered),)))
-    messages.append(Message("user", tuple(parts)))
+    messages.append(Message("user", _filled(wording.instruction, fields)))
     if answer_rows is not None:
         messages.append(Message("assistant", list_parts(answer_rows, list_form)))
     return tuple(messages)
@@ -86,29 +59,14 @@ def recommend_messages(
 def alignment_messages(
     wording: AlignmentWording, row: int, text: str, title: str
 ) -> tuple[Message, ...]:
-    """A question about what an item is, with its answer.
-
-    Args:
-        wording: How it is asked and answered.
-        row: The item row.
-        text: Title and description of the item.
-        title: Its title.
-    """
-    values: dict[str | None, Part] = {
-        "text": Text(text),
-        "title": Text(title),
-        "item": ItemRef(row),
+    """A question about what an item is, with its answer; `text` is its title and description."""
+    fields: dict[str, list[Part]] = {
+        "text": [Text(text)],
+        "title": [Text(title)],
+        "item": [ItemRef(row)],
     }
-
-    def parts(template: str) -> tuple[Part, ...]:
-        filled: list[Part] = []
-        for literal, field in _instruction(template):
-            filled += literal
-            if field is not None:
-                filled.append(values[field])
-        return tuple(filled)
-
-    return Message("user", parts(wording.instruction)), Message("assistant", parts(wording.answer))
+    asked, answered = (_filled(one, fields) for one in (wording.instruction, wording.answer))
+    return Message("user", asked), Message("assistant", answered)
 
 
 def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
@@ -124,75 +82,33 @@ def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> ListScaffold:
-    """What surrounds the items of a list answer, in tokens, just as a training sample has it.
-
-    Args:
-        renderer: Renderer of the model's tokenizer and catalog.
-        list_form: Number the lines of the answer or not.
-        k: Number of items, at least 1.
-    """
-    if k < 1:
-        raise ConfigError(f"k is {k}; expected at least 1")
-    answer = Message("assistant", list_parts([0] * k, list_form))
-    rendered = renderer.conversation((Message("user", (Text("?"),)), answer))
-    written = rendered.loss_mask.nonzero()[0]
-    starts = [int(written[0]), *(span.end for span in rendered.spans)]
-    ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
-    runs = [
-        tuple(rendered.input_ids[start:end].tolist())
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return ListScaffold(tuple(runs[:-1]), runs[-1])
-
-
 def fit_history(
     renderer: Renderer,
     build: Callable[[Sequence[int]], tuple[Message, ...]],
     history: Sequence[int],
     max_tokens: int,
 ) -> tuple[tuple[Message, ...], int]:
-    """Cuts the oldest items of a history until the conversation fits.
+    """Cuts the oldest items of a history until the messages fit, and says how many it cut.
 
-    Args:
-        renderer: Renderer of the model's tokenizer and catalog.
-        build: Makes the messages from the item rows of a history.
-        history: Item rows, oldest first.
-        max_tokens: Tokens at most, of the whole conversation where it ends with an answer, of the
-            prompt where it ends with a request.
-
-    Returns:
-        The messages, and how many items were cut; the caller reports them.
-
-    Raises:
-        ConfigError: It does not fit with the newest item alone.
+    `build` makes the messages from the item rows that are left. What must fit is the conversation
+    where it ends with an answer, the prompt where it ends with a request.
     """
-
-    def attempt(cut: int) -> tuple[tuple[Message, ...], int]:
-        messages = build(history[cut:])
-        return messages, num_tokens(renderer, messages)
-
-    messages, length = attempt(0)
-    if length <= max_tokens:
+    messages = build(history)
+    if num_tokens(renderer, messages) <= max_tokens:
         return messages, 0
-    low, high = 0, max(len(history) - 1, 0)
-    shortest, length = attempt(high)
+    last = max(len(history) - 1, 0)
+    length = num_tokens(renderer, build(history[last:]))
     if length > max_tokens:
         raise ConfigError(
             f"--max-length {max_tokens}: the conversation takes {length} tokens with "
-            f"{len(history) - high} item of the history; raise it, or shorten the list"
+            f"{len(history) - last} item of the history; raise it, or shorten the list"
         )
-    fitting = {high: shortest}
-    # At `low` the conversation is too long, at `high` it fits.
-    while high - low > 1:
-        middle = (low + high) // 2
-        messages, length = attempt(middle)
-        if length <= max_tokens:
-            high = middle
-            fitting[high] = messages
-        else:
-            low = middle
-    return fitting[high], high
+
+    def fits(cut: int) -> bool:
+        return num_tokens(renderer, build(history[cut:])) <= max_tokens
+
+    cut = bisect_left(range(last + 1), True, lo=1, hi=last, key=fits)
+    return build(history[cut:]), cut
 
 
 def num_tokens(renderer: Renderer, messages: Sequence[Message]) -> int:
@@ -210,31 +126,19 @@ def general_messages(conversation: Conversation) -> tuple[Message, ...]:
 def fit_turns(
     renderer: Renderer, messages: Sequence[Message], max_tokens: int
 ) -> tuple[tuple[Message, ...], int]:
-    """Drops the newest exchanges of a conversation until it fits.
+    """Drops the newest exchanges of a conversation until it fits, and says how many turns.
 
-    Args:
-        renderer: Renderer of the model's tokenizer and catalog.
-        messages: Turns of which the last is the assistant's.
-        max_tokens: Tokens at most.
-
-    Returns:
-        The messages that remain, the last of them the assistant's, and how many were dropped;
-        no message remains if not even the first exchange fits.
+    The last turn is the assistant's before and after; nothing is left if no exchange fits.
     """
-    for end in range(len(messages), 0, -1):
-        if messages[end - 1].role != "assistant":
-            continue
+    ends = (end for end, one in enumerate(messages, start=1) if one.role == "assistant")
+    for end in reversed(list(ends)):
         if num_tokens(renderer, messages[:end]) <= max_tokens:
             return tuple(messages[:end]), len(messages) - end
     return (), len(messages)
 
 
 def first_exchange(conversation: Conversation) -> tuple[Message, ...]:
-    """The first user message of a conversation with the answer to it, without system message.
-
-    Raises:
-        DataError: The conversation has no such pair.
-    """
+    """The first user message of a conversation and its answer, without a system message."""
     for asked, answered in itertools.pairwise(conversation):
         if asked.role == "user" and answered.role == "assistant":
             return general_messages((asked, answered))
@@ -249,13 +153,7 @@ def with_exchange(
 ) -> tuple[Message, ...]:
     """A recommendation with an exchange about something else before or after it.
 
-    Args:
-        messages: Turns of the recommendation, the answer included if the exchange comes after.
-        exchange: A user message and its answer.
-        before: Whether the exchange comes first; a system message stays in front of it.
-
-    Raises:
-        DataError: The exchange would follow a request that has no answer.
+    A system message stays in front; an exchange can only follow an answer.
     """
     if not before:
         if messages and messages[-1].role != "assistant":
@@ -271,28 +169,28 @@ def _items(
     if form == "title":
         return [Text(separator.join(f"'{titles[row]}'" for row in rows))]
     parts: list[Part] = []
-    for position, row in enumerate(rows):
-        if position:
-            parts.append(Text(separator))
-        parts.append(ItemRef(int(row)))
-    return parts
+    for row in rows:
+        parts += (Text(separator), ItemRef(int(row)))
+    return parts[1:]
+
+
+def _filled(template: str, fields: Mapping[str, list[Part]]) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    for literal, field in _pieces(template):
+        parts += literal
+        if field is not None:
+            parts += fields[field]
+    return tuple(parts)
 
 
 @functools.lru_cache(maxsize=64)
-def _instruction(instruction: str) -> tuple[tuple[tuple[Part, ...], str | None], ...]:
-    """Splits an instruction into what is literal and the field after it."""
+def _pieces(template: str) -> tuple[tuple[tuple[Part, ...], str | None], ...]:
+    """Splits a template into what is literal and the field after it."""
     return tuple(
-        (_literal(literal), field) for literal, field, _, _ in string.Formatter().parse(instruction)
+        (_literal(literal), field) for literal, field, _, _ in string.Formatter().parse(template)
     )
 
 
 def _literal(text: str) -> tuple[Part, ...]:
-    parts: list[Part] = []
-    for piece in _CONTROL.split(text):
-        if piece == "<SOI>":
-            parts.append(ControlToken("<SOI>"))
-        elif piece == "<EOI>":
-            parts.append(ControlToken("<EOI>"))
-        elif piece:
-            parts.append(Text(piece))
-    return tuple(parts)
+    named: dict[str, Part] = {"<SOI>": ControlToken("<SOI>"), "<EOI>": ControlToken("<EOI>")}
+    return tuple(named.get(piece) or Text(piece) for piece in _CONTROL.split(text) if piece)

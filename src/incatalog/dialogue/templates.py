@@ -1,8 +1,8 @@
 """Wordings of recommendation requests, as data.
 
-The wordings are those published with RecLM-cgen (arXiv 2505.03336), from
+They are those published with RecLM-cgen (arXiv 2505.03336), from
 ``RecLM-cgen/train_utils/template.py`` of https://github.com/microsoft/RecAI, (c) Microsoft
-Corporation, MIT licence. They are kept to the letter, a missing space included, so that results
+Corporation, MIT licence. Not a letter of them is changed, a missing space included, so that results
 compare.
 """
 
@@ -36,17 +36,13 @@ _NEED = (
 class Wording:
     """One way to ask for recommendations.
 
-    Attributes:
-        name: Names the wording in run records.
-        instruction: What the user says, with the fields ``{history}``, ``{item_count}`` and
-            possibly ``{candidates}``. ``<SOI>`` and ``<EOI>`` stand for the control tokens.
-        opening: An exchange before the instruction: what the user says and what the assistant
-            answers; None for none.
+    The instruction has the fields ``{history}``, ``{item_count}`` and possibly ``{candidates}``;
+    ``<SOI>`` and ``<EOI>`` stand for the control tokens.
     """
 
-    name: str
+    name: str  # as run records have it
     instruction: str
-    opening: tuple[str, str] | None = None
+    opening: tuple[str, str] | None = None  # what user and assistant say before
 
     @property
     def mentions_control_tokens(self) -> bool:
@@ -87,10 +83,7 @@ TEST_WORDINGS = (
     Wording(
         "test-select",
         f"{_HISTORY}{_CANDIDATES}{_SELECT} ",
-        (
-            f"{_NEED} ",
-            "Ok, I will do it considering user's preference and candidate items. ",
-        ),
+        (f"{_NEED} ", "Ok, I will do it considering user's preference and candidate items. "),
     ),
     Wording("test-single-turn-mention", f"{_NEED} {_HISTORY}{_ASK}{_MENTION}"),
     Wording(
@@ -105,13 +98,9 @@ TEST_WORDINGS = (
 class AlignmentWording:
     """One way to practise what the codes of an item mean.
 
-    The tasks are those of LC-Rec (arXiv 2311.09049); the wordings are our own.
-
-    Attributes:
-        name: Names the wording.
-        instruction: What the user says, with the field ``{text}`` (title and description of the
-            item) or ``{item}`` (its span).
-        answer: What the assistant says, ``{item}`` or ``{title}``.
+    The tasks are those of LC-Rec (arXiv 2311.09049); the wordings are our own. The instruction has
+    the field ``{text}`` (title and description of the item) or ``{item}`` (its span), the answer
+    ``{item}`` or ``{title}``.
     """
 
     name: str
@@ -137,17 +126,7 @@ ALIGNMENT_WORDINGS = (
 def wordings(
     stage: Stage, *, mention_control_tokens: bool = False, candidates: bool = False
 ) -> tuple[Wording, ...]:
-    """Wordings to choose from.
-
-    Args:
-        stage: Wordings to train on, or those to evaluate with.
-        mention_control_tokens: Also those that tell the model about ``<SOI>`` and ``<EOI>``; they
-            come last.
-        candidates: Those that list the items to choose from, or those that do not.
-
-    Returns:
-        At least one wording; the first one does not mention control tokens.
-    """
+    """Wordings to train or to evaluate with; those that mention control tokens come last."""
     stock = TRAIN_WORDINGS if stage == "train" else TEST_WORDINGS
     return tuple(
         wording
@@ -158,13 +137,8 @@ def wordings(
 
 
 def wording_named(name: str) -> Wording:
-    """The wording with a name.
-
-    Raises:
-        ConfigError: No wording has it; lists the names.
-    """
-    for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS):
-        if wording.name == name:
-            return wording
-    names = ", ".join(wording.name for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS))
-    raise ConfigError(f"no wording is named {name!r}; expected one of {names}")
+    """The wording with a name."""
+    named = {wording.name: wording for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS)}
+    if name in named:
+        return named[name]
+    raise ConfigError(f"no wording is named {name!r}; expected one of {', '.join(named)}")

@@ -74,7 +74,7 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         return settings.out
     rounds = plan_rounds(run.holdouts, settings)
     recommender = load_recommender(settings, run.catalog, run.device, settings.index)
-    reader = AnswerReader.of(recommender)
+    reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
 
     def converse(batch: Sequence[Rounds]) -> list[dict[str, Any]]:
         return hold_conversations(recommender, reader, batch, settings)

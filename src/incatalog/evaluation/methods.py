@@ -162,7 +162,7 @@ def _ask_teacher(
 
 
 def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
-    reader = AnswerReader.of(recommender)
+    reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     titles = recommender.catalog.titles_t
     grounded = settings.decode == "list"
     shown = settings.max_history or None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from incatalog.data.catalog import Catalog
-    from incatalog.recommender.recommender import Recommender
+    from incatalog.recommender.items import ModelItems
 
 _LIST_LINE = re.compile(r"\s*(?:\d+\s*[.):]|[-*•–])\s+(\S.*)")
 _QUOTES = "'\"`*“”‘’«» \t"
@@ -73,16 +73,10 @@ class AnswerReader:
                 self._row_of_title.setdefault(text, row)
 
     @classmethod
-    def of(cls, recommender: Recommender) -> AnswerReader:
-        """Reads what a model answers."""
-        return cls(
-            recommender.catalog,
-            recommender.catalog.titles_t,
-            recommender.item_tokens,
-            recommender.backbone.tokenizer,
-            recommender.spec.list_form,
-            recommender.aliases,
-        )
+    def of(cls, items: ModelItems, list_form: ListForm) -> AnswerReader:
+        """Reads the answers of the model that writes these items."""
+        catalog, tokenizer = items.catalog, items.tokenizer
+        return cls(catalog, catalog.titles_t, items.tokens, tokenizer, list_form, items.aliases)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
         """What one answer names.

@@ -12,8 +12,7 @@ from incatalog.data.interactions import Holdout
 from incatalog.data.questions import Question, load_questions
 from incatalog.decoding.request import Request
 from incatalog.dialogue.render import ItemRef, Message, Text
-from incatalog.dialogue.tasks import fit_history, recommend_messages
-from incatalog.dialogue.templates import wording_named
+from incatalog.dialogue.tasks import fit_history
 from incatalog.errors import DataError
 from incatalog.evaluation.answer_numbers import final_number
 from incatalog.evaluation.reader import AnswerReader, Named
@@ -65,7 +64,7 @@ def hold_conversations(
     """
     backbone = recommender.backbone
     openings = [first_rounds(recommender, one, settings) for one in rounds]
-    room = settings.k * recommender.longest_span
+    room = settings.k * recommender.items.longest_span
     answers = _complete(recommender, openings, settings, rounds, room)
     pieces = [
         reader.pieces(answer.token_ids, answer.finish_reason == "length") for answer in answers
@@ -102,23 +101,17 @@ def first_rounds(
     recommender: Recommender, rounds: Rounds, settings: EvaluateChatSettings
 ) -> tuple[Message, ...]:
     """Round 0 and the request of round 1, with the oldest items cut where they do not fit."""
-    spec = recommender.spec
-    titles = recommender.catalog.titles_t
     worked = (
         Message("user", (Text(rounds.example.question),)),
         Message("assistant", (Text(rounds.example.answer),)),
     )
 
-    wording = wording_named(spec.wording)
-
     def build(rows: Sequence[int]) -> tuple[Message, ...]:
-        asked = recommend_messages(
-            wording, rows, settings.k, None, titles, spec.history_form, spec.list_form
-        )
-        return (*worked, *asked)
+        return (*worked, *recommender.prompts.messages(rows, settings.k))
 
     history = rounds.holdout.history.tolist()[-settings.max_history :]
-    messages, _ = fit_history(recommender.renderer, build, history, spec.max_length)
+    limit = recommender.spec.max_length
+    messages, _ = fit_history(recommender.renderer, build, history, limit)
     return messages
 
 

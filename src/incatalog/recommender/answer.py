@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from incatalog.data.catalog import Catalog
 from incatalog.decoding.events import Event, Finished, FinishReason, ItemDone, TextToken
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
-from incatalog.errors import NoItemLeftError
+from incatalog.recommender.items import ModelItems
 
 _UNFINISHED_CHARACTER = "\ufffd"
 
@@ -21,43 +21,32 @@ _UNFINISHED_CHARACTER = "\ufffd"
 class Recommendation:
     """An item in an answer.
 
-    Attributes:
-        item_id: Its id in the catalog.
-        title: Its title as published.
-        rank: Its place in the answer, from 1.
-        score: Probability the model gave it at its place: in a ranking among all items of the
-            catalog, in a written list among those that were still allowed, by the name it wrote.
+    Its score is the probability the model gave it at its place: in a ranking among all items of the
+    catalog, in a written list among those that were still allowed, by the name it wrote.
     """
 
     item_id: str
-    title: str
-    rank: int
+    title: str  # as published
+    rank: int  # from 1
     score: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the assistant said.
+    """What the assistant said."""
 
-    Attributes:
-        text: The answer with titles in place of item spans.
-        items: The items it recommends, in order.
-        message: The same as a turn of the conversation, to be put before the user's next one.
-        finish_reason: Why it ended: ``eos``, ``length`` or ``no_item_left``.
-    """
-
-    text: str
-    items: tuple[Recommendation, ...]
-    message: Message
+    text: str  # with titles in place of item spans
+    items: tuple[Recommendation, ...]  # in the order of the text
+    message: Message  # the same as a turn, to be put before the user's next one
     finish_reason: FinishReason
 
 
 class Detokenizer:
     """Text of tokens that come one after the other.
 
-    Tokens are decoded with those that precede them: a character may be spread over several tokens,
-    and many tokenizers write a space only between two tokens. The last piece of text and its tokens
-    suffice for that, so a long answer costs no more a token than a short one.
+    Tokens are decoded with those before them: a character may be spread over several tokens, and
+    many tokenizers write a space only between two tokens. For that the last piece of text and its
+    tokens are enough, so a token costs no more in a long answer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -66,12 +55,7 @@ class Detokenizer:
         self._known = 0
 
     def add(self, tokens: Sequence[int], *, wait: bool = True) -> str:
-        """Text that some tokens add.
-
-        Args:
-            tokens: The next tokens.
-            wait: Whether a character that is not complete may wait for the tokens to come.
-        """
+        """Text that the next tokens add; an incomplete character may wait for the rest of it."""
         self._tokens += tokens
         before = self._decode(self._tokens[: self._known])
         text = self._decode(self._tokens)
@@ -88,51 +72,32 @@ class Detokenizer:
 
 
 class AnswerText:
-    """Turns the events of one answer into text pieces and items.
+    """Turns the events of one answer into text pieces and items."""
 
-    Args:
-        tokenizer: The model's tokenizer.
-        catalog: The items.
-        spelled: Tokens of an item row's title in its span.
-        no_item_left: Makes the error where an answer cannot name a single item.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        catalog: Catalog,
-        spelled: Callable[[int], list[int]],
-        no_item_left: Callable[[], NoItemLeftError],
-    ) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
-        self._catalog = catalog
-        self._spelled = spelled
-        self._no_item_left = no_item_left
+    def __init__(self, items: ModelItems) -> None:
+        self._detokenizer = Detokenizer(items.tokenizer)
+        self._known = items
         self._text: list[str] = []
         self._parts: list[Part] = []
         self._items: list[Recommendation] = []
         self._reason: FinishReason = "length"
 
     def feed(self, event: Event) -> Iterator[str | Recommendation]:
-        """What an event of the answer adds: text, an item, or nothing yet.
-
-        Raises:
-            NoItemLeftError: The exclusions leave no item at all.
-        """
+        """What an event of the answer adds: text, an item, or nothing yet."""
         if isinstance(event, TextToken):
             yield from self._new_text([event.token_id], wait=True)
         elif isinstance(event, ItemDone):
             yield from self._new_text([], wait=False)
-            self._detokenizer.add(self._spelled(event.item_row), wait=False)
+            self._detokenizer.add(self._known.title_span(event.item_row), wait=False)
             rank = len(self._items) + 1
-            item = recommendation(self._catalog, event.item_row, rank, event.logprob)
+            item = recommendation(self._known.catalog, event.item_row, rank, event.logprob)
             self._items.append(item)
             self._parts.append(ItemRef(event.item_row))
             self._text.append(item.title)
             yield item
         elif isinstance(event, Finished):
             if event.reason == "no_item_left" and not self._items:
-                raise self._no_item_left()
+                raise self._known.no_item_left()
             yield from self._new_text([], wait=False)
             self._reason = event.reason
 
@@ -146,13 +111,20 @@ class AnswerText:
         if not piece:
             return
         self._text.append(piece)
-        if self._parts and isinstance(self._parts[-1], Text):
-            piece_before = self._parts.pop()
-            assert isinstance(piece_before, Text)
-            self._parts.append(Text(piece_before.text + piece))
-        else:
-            self._parts.append(Text(piece))
+        match self._parts:
+            case [*_, Text(before)]:
+                self._parts[-1] = Text(before + piece)
+            case _:
+                self._parts.append(Text(piece))
         yield piece
+
+
+def recommendations(
+    catalog: Catalog, rows: Iterable[int], logprobs: Iterable[float]
+) -> list[Recommendation]:
+    """What is said of the item rows that the engine named, best first."""
+    found = enumerate(zip(rows, logprobs, strict=True), start=1)
+    return [recommendation(catalog, row, rank, logprob) for rank, (row, logprob) in found]
 
 
 def recommendation(catalog: Catalog, row: int, rank: int, logprob: float) -> Recommendation:

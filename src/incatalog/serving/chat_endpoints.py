@@ -187,7 +187,7 @@ class Conversations:
         slot = recommender.slot(history, body.k, excluded)
         found = recommender.ranking(await self._worker.rank(recommender.beam, slot, body.k))
         if not found:
-            raise recommender.no_item_left()
+            raise recommender.items.no_item_left()
         return found
 
     async def _asked(self, body: ChatRequest, kept: list[ChatMessage], owner: str) -> _Asked:
@@ -228,7 +228,7 @@ class Conversations:
             chat_request, recommender=recommender, items=items, max_tokens=settings.max_tokens
         )
         wanted = body.max_completion_tokens or body.max_tokens or settings.max_tokens
-        context = recommender.context_length
+        context = recommender.prompts.context_length
 
         def behind(left: Sequence[ChatMessage]) -> ChatRequest:
             return body.model_copy(update={"messages": [*left, *body.messages]})

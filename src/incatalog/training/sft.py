@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,17 +18,15 @@ from incatalog.codes.semantic_ids import (
     index_name,
 )
 from incatalog.config import refuse_first
-from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
 from incatalog.errors import ConfigError
 from incatalog.items.aliases import Aliases
-from incatalog.items.titles import canonical_titles
-from incatalog.items.tokens import ItemTokens
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import check_writable, save_model
 from incatalog.model.spec import ModelSpec
+from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher_service.client import is_url
 from incatalog.training.alignment import Alignment
@@ -110,27 +107,28 @@ def train_sft(settings: SftSettings) -> Path:
     set_seed(settings.seed)
     backbone = build_backbone(settings, inputs, on_cpu=on_cpu, is_main=processes.is_main_process)
     check_writable(backbone)
-    catalog = inputs.catalog.with_titles_t(canonical_titles(inputs.catalog, backbone.tokenizer))
+    spec = _spec(settings, inputs.semantic_ids)
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
     if processes.is_main_process:
         remove_unusable(checkpoints, main_console())
     processes.wait_for_everyone()
     newest = newest_checkpoint(checkpoints)
-    aliases = read_aliases(settings, backbone, catalog)
-    trainer = _trainer(settings, inputs, backbone, catalog, aliases)
+    aliases = read_aliases(settings, backbone, items.catalog)
+    if writes_aliases(settings):
+        items = items.with_aliases(aliases)
+    trainer = _trainer(settings, inputs, backbone, spec, items, aliases)
     if processes.is_main_process:
         trainer.add_callback(tensorboard(settings.out, after=checkpoint_step(newest)))
     result = trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     plain_forward(backbone.model)
     if processes.is_main_process:
-        catalog.save(settings.out)
+        items.catalog.save(settings.out)
         if inputs.semantic_ids is not None:
-            name = index_name(_index_folder(settings)) or catalog.name
-            inputs.semantic_ids.save(settings.out, name, catalog)
-        written = aliases if writes_aliases(settings) else Aliases()
-        if written:
-            written.save(settings.out, catalog)
-        spec = replace(_spec(settings, inputs.semantic_ids), aliases=len(written))
-        save_model(settings.out, backbone, spec)
+            name = index_name(_index_folder(settings)) or items.catalog.name
+            inputs.semantic_ids.save(settings.out, name, items.catalog)
+        if items.aliases:
+            items.aliases.save(settings.out, items.catalog)
+        save_model(settings.out, backbone, replace(spec, aliases=len(items.aliases)))
         run.finish(steps=result.global_step, loss=result.training_loss, **_best(trainer, settings))
         shutil.rmtree(checkpoints, ignore_errors=True)
     processes.wait_for_everyone()
@@ -226,19 +224,17 @@ def _cuda(settings: SftSettings) -> bool:
 
 
 def _trainer(
-    settings: SftSettings, inputs: Materials, backbone: Backbone, catalog: Catalog, aliases: Aliases
+    settings: SftSettings,
+    inputs: Materials,
+    backbone: Backbone,
+    spec: ModelSpec,
+    items: ModelItems,
+    aliases: Aliases,
 ) -> ScopedTrainer:
     console = main_console()
-    titles = [item.title_t or item.title for item in catalog.items]
-    item_tokens = (
-        ItemTokens.from_titles(titles, backbone.tokenizer)
-        if inputs.semantic_ids is None
-        else ItemTokens.from_codes(inputs.semantic_ids, backbone.tokenizer)
-    )
-    spelled = item_tokens
-    if aliases and inputs.semantic_ids is None:
-        spelled = item_tokens.joined(ItemTokens.from_titles(aliases.texts, backbone.tokenizer))
-    renderer = Renderer(backbone.tokenizer, spelled)
+    catalog = items.catalog
+    spelled = aliases and inputs.semantic_ids is None
+    renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if spelled else items.tokens)
     chat = None
     if settings.chat is not None and (settings.chat_ratio > 0 or settings.multi_round_ratio > 0):
         chat = GeneralChat.fit(inputs.conversations, renderer, settings.max_length, settings.chat)
@@ -251,7 +247,7 @@ def _trainer(
     alignment = None
     if settings.align_ratio > 0:
         alignment = Alignment.fit(
-            catalog, titles, renderer, backbone.tokenizer, settings.max_length
+            catalog, catalog.titles_t, renderer, backbone.tokenizer, settings.max_length
         )
         if alignment.cut:
             console.print(
@@ -260,8 +256,8 @@ def _trainer(
             )
     source = SampleSource(
         inputs.split,
-        titles,
-        item_tokens,
+        catalog.titles_t,
+        items.tokens,
         renderer,
         settings,
         teacher=inputs.teacher,
@@ -275,9 +271,6 @@ def _trainer(
             f"{settings.data}: {skipped} of {len(inputs.split)} users have a single item to train "
             "on, which leaves no history; they are not trained on"
         )
-    trie = item_tokens.trie()
-    if writes_aliases(settings):
-        trie = spelled.trie(aliases.items(len(catalog)))
     step_size = settings.batch_size * settings.gradient_accumulation * PartialState().num_processes
     steps = -(-settings.epochs * source.per_epoch // step_size)
     if settings.max_steps:
@@ -291,8 +284,9 @@ def _trainer(
     ranking = None
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if settings.keep_best:
-        written = aliases if writes_aliases(settings) else None
-        ranking = _ranking(settings, inputs, backbone, catalog, written)
+        recommender = Recommender.from_items(backbone, spec, items)
+        questions = validation_questions(inputs.split, settings.validation_users, settings.seed)
+        ranking = ranking_validation(recommender, questions, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
     trainer = ScopedTrainer(
         loss=settings.loss,
@@ -304,7 +298,7 @@ def _trainer(
         train_dataset=SftDataset(source, steps * step_size, step_size, settings.seed),
         eval_dataset=ValidationDataset(source, settings.validation_users, settings.seed),
         data_collator=Collator(
-            trie,
+            items.grounding.trie,
             eoi_token_id=backbone.eoi_token_id,
             pad_token_id=backbone.eoi_token_id if pad is None else pad,
             scope=settings.scope,
@@ -314,20 +308,6 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _ranking(
-    settings: SftSettings,
-    inputs: Materials,
-    backbone: Backbone,
-    catalog: Catalog,
-    aliases: Aliases | None,
-) -> Callable[[], Mapping[str, float]]:
-    """Ranks the validation items with the model in training."""
-    spec = _spec(settings, inputs.semantic_ids)
-    recommender = Recommender(backbone, spec, catalog, inputs.semantic_ids, aliases)
-    questions = validation_questions(inputs.split, settings.validation_users, settings.seed)
-    return ranking_validation(recommender, questions, exclude_seen=settings.exclude_seen)
 
 
 def _arguments(settings: SftSettings, steps: int, steps_per_epoch: float) -> TrainingArguments:

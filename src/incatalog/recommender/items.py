@@ -1,0 +1,247 @@
+"""The items of a catalog as one model writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32
+from transformers import PreTrainedTokenizerFast
+
+from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
+from incatalog.config import ItemForm
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.data.catalog import Catalog, Item
+from incatalog.decoding.request import Grounding
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.errors import (
+    CatalogError,
+    ConfigError,
+    NoItemLeftError,
+    SemanticIdError,
+    TrieError,
+    VectorError,
+)
+from incatalog.items.aliases import Aliases
+from incatalog.items.titles import canonical_titles, new_titles
+from incatalog.items.tokens import ItemTokens, encode_titles
+from incatalog.recent import RecentlyUsed
+
+# Users choose which sets of categories there are, so the number of rules is bounded.
+_RULES_KEPT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class ModelItems:
+    """The items of a catalog as one model writes them; a change makes another value."""
+
+    catalog: Catalog  # `title_t` of each item is the title the model writes
+    tokenizer: PreTrainedTokenizerFast
+    item_form: ItemForm
+    tokens: ItemTokens  # titles or codes, by item row
+    aliases: Aliases  # names that the model may write besides the titles
+    grounding: Grounding  # what the engine holds answers to
+    longest_alias: int = 0  # in tokens
+    disabled: frozenset[int] = frozenset()  # rows that are never recommended
+    # A copy with other items or categories starts without rules.
+    _rules: RecentlyUsed[tuple[str, ...], ExcludedItems] = field(
+        init=False, repr=False, default_factory=lambda: RecentlyUsed(_RULES_KEPT)
+    )
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerFast,
+        item_form: ItemForm,
+        catalog: Catalog,
+        semantic_ids: SemanticIds | None = None,
+        aliases: Aliases | None = None,
+    ) -> ModelItems:
+        """Writes the items of a catalog; how they are retrieved is added by the recommender."""
+        catalog = catalog.with_titles_t(canonical_titles(catalog, tokenizer))
+        if item_form == "titles":
+            tokens = ItemTokens.from_titles(catalog.titles_t, tokenizer)
+        else:
+            tokens = ItemTokens.from_codes(_codes_of(catalog, semantic_ids), tokenizer)
+        made = cls(catalog, tokenizer, item_form, tokens, Aliases(), Grounding(tokens.trie()))
+        return made.with_aliases(aliases) if aliases else made
+
+    def with_aliases(self, aliases: Aliases) -> ModelItems:
+        """The same items, which the model may also write by these names."""
+        shared = self.catalog.titles_taken.intersection(aliases.texts)
+        if shared:
+            raise CatalogError(
+                f"catalog {self.catalog.name}: {min(shared)!r} is the title of an item and an "
+                "alias; expected it to name one item; give the catalog the model was trained on"
+            )
+        tokens = self.spelled(aliases)
+        grounding = Grounding(tokens.trie(aliases.items(len(self.catalog))))
+        longest = int(np.diff(tokens.offsets[len(self.tokens) :]).max())
+        return replace(self, aliases=aliases, grounding=grounding, longest_alias=longest)
+
+    def spelled(self, aliases: Aliases) -> ItemTokens:
+        """Tokens of the items, then of these names of them."""
+        return self.tokens.joined(ItemTokens.from_titles(aliases.texts, self.tokenizer))
+
+    def with_changes(
+        self,
+        items: Sequence[Item] = (),
+        removed: Sequence[str] = (),
+        semantic_ids: SemanticIds | None = None,
+        vectors: Float32[np.ndarray, "items dim"] | None = None,
+    ) -> ModelItems:
+        """The items of a changed catalog; see :meth:`Recommender.with_changes`."""
+        if not items and not removed:
+            return self
+        gone = [self.catalog.row(item_id) for item_id in removed]
+        aliases = self.aliases.without(gone)
+        taken = self.catalog.titles_taken.difference(self.catalog.titles_t[row] for row in gone)
+        taken = taken.union(aliases.texts) if aliases else taken
+        titles = new_titles(items, taken, self.tokenizer)
+        added = self._tokens_of(items, titles, gone, semantic_ids)
+        named = [replace(item, title_t=t) for item, t in zip(items, titles, strict=True)]
+        catalog, rows = self.catalog.with_changes(named, removed)
+        tokens, trie, retriever = self.tokens, self.grounding.trie, self.grounding.retriever
+        if items:
+            tokens = tokens.with_rows(rows, added)
+            trie = trie.with_items(added, rows=rows)
+            retriever = self._retriever_with(rows, vectors)
+        return replace(
+            self,
+            catalog=catalog,
+            tokens=tokens,
+            aliases=aliases,
+            grounding=Grounding(trie.without_items(gone), retriever),
+            disabled=self.disabled.difference(gone),
+        )
+
+    def with_metadata(self, catalog: Catalog) -> ModelItems:
+        """The same items under another catalog's name, categories and descriptions."""
+        if catalog.fingerprint != self.catalog.fingerprint:
+            raise CatalogError(
+                f"catalog {catalog.name}: ids or titles differ from {self.catalog.name}; "
+                "expected the same items in the same order"
+            )
+        return replace(self, catalog=catalog.with_titles_t(self.catalog.titles_t))
+
+    def with_disabled(self, item_ids: Collection[str]) -> ModelItems:
+        """The same items, of which exactly these are never recommended."""
+        return replace(self, disabled=frozenset(map(self.catalog.row, item_ids)))
+
+    def excluded(
+        self,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        history: Sequence[int] = (),
+        exclude_seen: bool = False,
+    ) -> ExcludedItems:
+        """The items an answer may not name.
+
+        These are the given ids, items outside all given categories, items that are disabled, and
+        with `exclude_seen` the item rows of the history.
+        """
+        rows = set(self.catalog.rows(exclude).tolist())
+        if exclude_seen:
+            rows.update(map(int, history))
+        return ExcludedItems.build(self.grounding.trie, rows, base=self.rule(categories))
+
+    def rule(self, categories: Sequence[str] = ()) -> ExcludedItems | None:
+        """What every answer from these categories excludes."""
+        key = tuple(sorted(set(categories)))
+        if not key and not self.disabled:
+            return None
+
+        def make() -> ExcludedItems:
+            outside = ~self.catalog.allowed_rows(key)
+            outside[list(self.disabled)] = True
+            return ExcludedItems.build(self.grounding.trie, outside)
+
+        return self._rules.get(key, make)
+
+    def most(self, k: int) -> int:
+        """As many items as asked for, or all there are."""
+        if k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1")
+        return min(k, self.catalog.num_live)
+
+    @cached_property
+    def longest_span(self) -> int:
+        """Tokens of an item span at most, the two control tokens included."""
+        return max(int(np.diff(self.tokens.offsets).max()), self.longest_alias) + 2
+
+    def title_span(self, row: int) -> list[int]:
+        """Tokens of an item's title in a span; text behind an item is decoded as if after it."""
+        if self.item_form == "titles":
+            return self.tokens.span(row)
+        [title] = encode_titles([self.catalog.titles_t[row]], self.tokenizer)
+        return [self.tokens.soi_token_id, *title, self.tokens.eoi_token_id]
+
+    def no_item_left(self) -> NoItemLeftError:
+        """The error where an answer could not name a single item."""
+        return NoItemLeftError(
+            "no item left to recommend: the exclusions leave none of the "
+            f"{len(self.catalog)} items; exclude fewer or name other categories"
+        )
+
+    def _tokens_of(
+        self,
+        items: Sequence[Item],
+        titles: Sequence[str],
+        gone: Sequence[int],
+        semantic_ids: SemanticIds | None,
+    ) -> list[list[int]]:
+        """Token rows of new items."""
+        if not items:
+            return []
+        if self.item_form == "titles":
+            return encode_titles(titles, self.tokenizer)
+        if semantic_ids is None or len(semantic_ids) != len(items):
+            raise SemanticIdError(
+                f"catalog {self.catalog.name}: the model writes items as codes, and item "
+                f"{items[0].item_id!r} comes without; give the codes of every new item"
+            )
+        coded = ItemTokens.from_codes(semantic_ids, self.tokenizer)
+        tokens = [row.tolist() for row in coded.rows()]
+        for item, own in zip(items, tokens, strict=True):
+            if self._names_an_item(own, gone):
+                raise SemanticIdError(
+                    f"item {item.item_id!r}: its codes are those of another item too; give it "
+                    "codes of its own"
+                )
+        return tokens
+
+    def _names_an_item(self, tokens: Sequence[int], gone: Sequence[int]) -> bool:
+        try:
+            return None in self.grounding.trie.next_tokens(tokens, excluded=gone)
+        except TrieError:
+            return False
+
+    def _retriever_with(
+        self, rows: Sequence[int], vectors: Float32[np.ndarray, "items dim"] | None
+    ) -> ItemRetriever | None:
+        """Finds the items of this catalog and new ones at some rows."""
+        retriever = self.grounding.retriever
+        if retriever is None:
+            return None
+        if vectors is None or len(vectors) != len(rows):
+            raise VectorError(
+                f"catalog {self.catalog.name}: the model finds items by their vectors, and a new "
+                f"item comes without; {retriever.head.how_to_embed()}"
+            )
+        return ItemRetriever(retriever.head.with_rows(rows, vectors))
+
+
+def _codes_of(catalog: Catalog, semantic_ids: SemanticIds | None) -> SemanticIds:
+    if semantic_ids is None:
+        raise SemanticIdError(
+            f"catalog {catalog.name}: the model writes items as codes, and this catalog comes "
+            f"without; give its semantic IDs (*{INDEX} and *{ITEM2ID})"
+        )
+    if len(semantic_ids) != len(catalog):
+        raise SemanticIdError(
+            f"catalog {catalog.name}: {len(catalog)} items, and codes of {len(semantic_ids)}; "
+            "expected codes for every item"
+        )
+    return semantic_ids

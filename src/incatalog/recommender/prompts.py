@@ -1,0 +1,215 @@
+"""From a history or a conversation to a request of the engine."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+from incatalog.config import ListForm
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.data.conversations import Role
+from incatalog.decoding.request import Request, Scaffold, Slot
+from incatalog.dialogue.render import Message, Renderer, Text
+from incatalog.dialogue.tasks import fit_history, list_parts, recommend_messages
+from incatalog.dialogue.templates import wording_named
+from incatalog.errors import ConfigError, ContextLengthError, DataError
+from incatalog.model.backbone import Backbone
+from incatalog.model.spec import ModelSpec
+from incatalog.recent import RecentlyUsed
+from incatalog.recommender.items import ModelItems
+
+_log = logging.getLogger(__name__)
+_CUT = "the prompt exceeds the model's %d tokens: the oldest %d of %d history items were left out"
+
+# Users choose how long lists are, so the number of scaffolds that are kept is bounded.
+_SCAFFOLDS_KEPT = 64
+
+ChatMessage = Message | Mapping[str, str]
+
+
+class Prompts:
+    """Asks one model for items of one catalog, in the words it was trained with."""
+
+    def __init__(self, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> None:
+        self._backbone = backbone
+        self._spec = spec
+        self._items = items
+        self._scaffolds: RecentlyUsed[int, Scaffold] = RecentlyUsed(_SCAFFOLDS_KEPT)
+        self.renderer = Renderer(backbone.tokenizer, items.tokens)
+
+    def with_items(self, items: ModelItems) -> Prompts:
+        """The same for other items, which were written with the same tokenizer."""
+        other = copy.copy(self)
+        other._items = items
+        other.renderer = self.renderer.with_items(items.tokens)
+        return other
+
+    def list_request(
+        self,
+        history: Sequence[int],
+        k: int,
+        excluded: ExcludedItems | None = None,
+        *,
+        grounded: bool = True,
+        max_history: int | None = None,
+    ) -> Request:
+        """The request for a list of ``k`` items of the catalog, worded as in training.
+
+        The history (oldest item first) is cut to the newest `max_history` items, by default as many
+        as in training. An answer that is not grounded is held neither to the catalog nor to the
+        form of a list.
+        """
+        k = self._items.most(k)
+        longest = self._spec.max_length
+        limit = self._spec.max_history if max_history is None else max_history
+        shown = [int(row) for row in history][-limit:] if limit else []
+        build = partial(self.messages, k=k)
+        messages, cut = fit_history(self.renderer, build, shown, longest)
+        if cut:
+            _log.warning(_CUT, longest, cut, len(shown))
+        scaffold, room = self._list(k)
+        return Request(
+            self.renderer.prompt(messages).tolist(),
+            max_new_tokens=room,
+            max_items=k,
+            excluded=self._items.rule() if excluded is None else excluded,
+            scaffold=scaffold if grounded else None,
+            grounding=self._items.grounding,
+            grounded=grounded,
+        )
+
+    def slot(
+        self,
+        history: Sequence[int],
+        k: int,
+        excluded: ExcludedItems | None = None,
+        *,
+        max_history: int | None = None,
+    ) -> Slot:
+        """The first place of the list that `list_request` asks for, to be searched."""
+        request = self.list_request(history, k, excluded, max_history=max_history)
+        assert request.scaffold is not None
+        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded)
+
+    def chat_request(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        history: Sequence[int] = (),
+        k: int | None = None,
+        items: bool = True,
+        excluded: ExcludedItems | None = None,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Request:
+        """The request for the next turn of a conversation, whose last message is the user's.
+
+        The newest items of the history (oldest first) follow the last message, in the words the
+        model was trained with. With `k` the answer is a list, without the model writes as it likes,
+        and with `items` false it writes text alone. The rest is as in `Request`.
+        """
+        k = None if k is None else self._items.most(k)
+        turns = [_as_message(message) for message in messages]
+        if turns and turns[-1].role == "user" and (history or k is not None):
+            turns[-1:] = self._with_history(turns[-1], history, k)
+        prompt = self.renderer.prompt(turns).tolist()
+        context = self.context_length
+        if context is not None and len(prompt) >= context:
+            raise ContextLengthError(
+                f"messages: {len(prompt)} tokens; the model reads and writes {context} in all; "
+                "leave the oldest out"
+            )
+        scaffold = None
+        if k is not None:
+            scaffold, room = self._list(k)
+            max_new_tokens = min(max_new_tokens, room)
+        if context is not None:
+            max_new_tokens = min(max_new_tokens, context - len(prompt))
+        return Request(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            max_items=k if items else 0,
+            excluded=self._items.rule() if excluded is None else excluded,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            scaffold=scaffold,
+            grounding=self._items.grounding,
+        )
+
+    def messages(self, history: Sequence[int], k: int) -> tuple[Message, ...]:
+        """What a user says to get ``k`` items after a history."""
+        spec, titles = self._spec, self._items.catalog.titles_t
+        forms = spec.history_form, spec.list_form
+        return recommend_messages(wording_named(spec.wording), history, k, None, titles, *forms)
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens the model reads and writes in all; None if its configuration does not say."""
+        found: int | None = getattr(self._backbone.model.config, "max_position_embeddings", None)
+        return found
+
+    @property
+    def stop_token_ids(self) -> set[int]:
+        """The special token the chat template ends a turn with, and what the model itself names."""
+        tokenizer = self._backbone.tokenizer
+        known = tokenizer.added_tokens_decoder
+        stop = {token for token in self._scaffold(1).end if token in known and known[token].special}
+        configured = getattr(self._backbone.model.generation_config, "eos_token_id", None)
+        named = configured if isinstance(configured, list) else [configured]
+        return stop | {int(one) for one in (tokenizer.eos_token_id, *named) if one is not None}
+
+    def _with_history(
+        self, message: Message, history: Sequence[int], k: int | None
+    ) -> list[Message]:
+        """A user's message, followed by the request that the model was trained to answer."""
+        shown = list(history)[-self._spec.max_history :]
+        asked = self.messages(shown, k or self._spec.list_length)
+        said = [part for part in message.parts if not isinstance(part, Text) or part.text.strip()]
+        if not said:
+            return list(asked)
+        *opening, request = asked
+        return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
+
+    def _scaffold(self, k: int) -> Scaffold:
+        return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
+
+    def _list(self, k: int) -> tuple[Scaffold, int]:
+        """The scaffold of a list without its end, and the tokens that the list takes at most."""
+        scaffold = self._scaffold(k)
+        around = sum(map(len, scaffold.before_item)) + len(scaffold.end)
+        return replace(scaffold, end=()), around + k * self._items.longest_span
+
+
+def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
+    """What surrounds the ``k`` items of a list answer, just as a training sample has it."""
+    if k < 1:
+        raise ConfigError(f"k is {k}; expected at least 1")
+    answer = Message("assistant", list_parts([0] * k, list_form))
+    rendered = renderer.conversation((Message("user", (Text("?"),)), answer))
+    written = rendered.loss_mask.nonzero()[0]
+    starts = [int(written[0]), *(span.end for span in rendered.spans)]
+    ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
+    runs = [
+        tuple(rendered.input_ids[start:end].tolist())
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return Scaffold(tuple(runs[:-1]), runs[-1])
+
+
+def _as_message(message: ChatMessage) -> Message:
+    if isinstance(message, Message):
+        return message
+    role, content = message.get("role"), message.get("content")
+    if role not in ("system", "user", "assistant") or not isinstance(content, str):
+        raise DataError(
+            f"messages: found {dict(message)!r}; expected a role (system, user, assistant) and "
+            "a content of text"
+        )
+    return Message(cast(Role, role), (Text(content),))
