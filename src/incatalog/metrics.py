@@ -17,23 +17,26 @@ entry i is the first to name an item of R and else 0:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from incatalog.errors import ConfigError, DataError
 
 Answers = Sequence[Sequence[int]]
 RowSets = Sequence[Collection[int]]
+Users = Float64[np.ndarray, " users"]
 
 RESAMPLES_AT_ONCE = 1 << 22
 """Entries of the weight matrix of the bootstrap that are in memory together."""
 
-MOST_RESAMPLES = 100_000
-"""Of a bootstrap; a thousand say as much."""
+_OUTSIDE = (1 - 0.95) / 2
+
+PROBABILITY_EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 class Interval(NamedTuple):
@@ -44,165 +47,94 @@ class Interval(NamedTuple):
     high: float
 
 
-def hit_rate(answers: Answers, relevant: RowSets, k: int) -> Float64[np.ndarray, " users"]:
+def discount(place: float) -> float:
+    """What a hit at a place, from 1, adds to the gain of an answer."""
+    return 1.0 / math.log2(place + 1)
+
+
+def first_hits(answer: Sequence[int], relevant: Collection[int]) -> list[int]:
+    """Places, from 1, of the entries that are the first to name a relevant item."""
+    return [
+        place
+        for place, entry in enumerate(answer, start=1)
+        if entry >= 0 and entry in relevant and entry not in answer[: place - 1]
+    ]
+
+
+def gain(hits: Iterable[int], possible: int) -> float:
+    """NDCG of an answer with hits at these places, where so many were possible; 0 where none is."""
+    best = sum(map(discount, range(1, possible + 1)))
+    return sum(map(discount, hits)) / best if best else 0.0
+
+
+def hit_rate(answers: Answers, relevant: RowSets, k: int) -> Users:
     """Whether one of the first k entries is relevant."""
-    return np.asarray(_first_hits(answers, relevant, k).any(axis=1), dtype=np.float64)
+    return np.array([bool(hits) for hits in _hits(answers, relevant, k)], dtype=np.float64)
 
 
-def recall(answers: Answers, relevant: RowSets, k: int) -> Float64[np.ndarray, " users"]:
+def recall(answers: Answers, relevant: RowSets, k: int) -> Users:
     """Share of the relevant items among the first k entries."""
-    hits = _first_hits(answers, relevant, k)
-    return np.asarray(hits.sum(axis=1) / _numbers(relevant), dtype=np.float64)
+    found = [len(hits) for hits in _hits(answers, relevant, k)]
+    return np.asarray(found / _numbers(relevant), dtype=np.float64)
 
 
-def mrr(answers: Answers, relevant: RowSets, k: int) -> Float64[np.ndarray, " users"]:
+def mrr(answers: Answers, relevant: RowSets, k: int) -> Users:
     """One over the place of the first relevant entry, 0 if none of the first k is relevant."""
-    hits = _first_hits(answers, relevant, k)
-    return np.asarray((hits / np.arange(1, k + 1)).max(axis=1), dtype=np.float64)
+    found = [1 / hits[0] if hits else 0 for hits in _hits(answers, relevant, k)]
+    return np.array(found, dtype=np.float64)
 
 
-def ndcg(answers: Answers, relevant: RowSets, k: int) -> Float64[np.ndarray, " users"]:
+def ndcg(answers: Answers, relevant: RowSets, k: int) -> Users:
     """Discounted gain of the first k entries over that of the best answer there is."""
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    best = np.cumsum(discounts)[np.minimum(_numbers(relevant), k) - 1]
-    hits = _first_hits(answers, relevant, k)
-    return np.asarray(hits @ discounts / best, dtype=np.float64)
+    possible = np.minimum(_numbers(relevant), k).tolist()
+    return np.array(list(map(gain, _hits(answers, relevant, k), possible)), dtype=np.float64)
 
 
-def out_of_domain(answers: Answers, k: int) -> Float64[np.ndarray, " users"]:
+def of_ranks(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the one relevant item is among the first k, and its gain, by its rank from 1.
+
+    Zero, negative numbers and NaN are no ranks.
+    """
+    hits = (ranks >= 1) & (ranks <= k)
+    gains = np.zeros(ranks.shape)
+    gains[hits] = list(map(discount, ranks[hits].tolist()))
+    return hits, gains
+
+
+def out_of_domain(answers: Answers, k: int) -> Users:
     """Share of the first k entries that are not in the catalog; NaN for an empty answer."""
     return _shares([[entry < 0 for entry in answer[:k]] for answer in answers])
 
 
-def repeats(answers: Answers, k: int) -> Float64[np.ndarray, " users"]:
+def repeats(answers: Answers, k: int) -> Users:
     """Share of the first k entries that were named before; NaN for an empty answer."""
     return _shares([[e in answer[:i] for i, e in enumerate(answer[:k])] for answer in answers])
 
 
-def in_sets(answers: Answers, sets: RowSets, k: int) -> Float64[np.ndarray, " users"]:
+def in_sets(answers: Answers, sets: RowSets, k: int) -> Users:
     """Share of the first k entries that are in each user's set of rows; NaN for an empty answer."""
     pairs = zip(answers, sets, strict=True)
     return _shares([[entry in rows for entry in answer[:k]] for answer, rows in pairs])
 
 
-def right_count(answers: Answers, k: int) -> Float64[np.ndarray, " users"]:
+def right_count(answers: Answers, k: int) -> Users:
     """Whether the whole answer has as many entries as asked for."""
     return np.array([len(answer) == k for answer in answers], dtype=np.float64)
 
 
-def check_resamples(resamples: int) -> None:
-    """Makes sure that a bootstrap of so many resamples is of use.
-
-    Raises:
-        ConfigError: There are none, or more than anyone needs.
-    """
-    if not 1 <= resamples <= MOST_RESAMPLES:
-        raise ConfigError(
-            f"--bootstrap: expected at least 1 resample and at most {MOST_RESAMPLES}, "
-            f"got {resamples}"
-        )
-
-
-def bootstrap_intervals(
-    values: Float64[np.ndarray, "users metrics"],
-    resamples: int,
-    seed: int,
-    *,
-    confidence: float = 0.95,
-) -> list[Interval]:
-    """Means of several metrics with percentile intervals of the bootstrap over users.
-
-    All metrics share the resamples (Efron and Tibshirani, 1993, chapter 13).
-
-    Args:
-        values: One column a metric; NaN where a metric is not defined for a user, who then does
-            not count for it.
-        resamples: Number of resamples, at least 1.
-        seed: Seed of the resamples.
-        confidence: Share of the resampled means inside the interval.
-
-    Returns:
-        One interval a metric; NaN if the metric is defined for no user.
-
-    Raises:
-        ConfigError: ``resamples`` is below 1, or more than anyone needs.
-        DataError: There are no users.
-    """
-    check_resamples(resamples)
-    users = len(values)
-    if not users:
-        raise DataError("no users to score; expected at least one")
-    defined = ~np.isnan(values)
-    summable = np.where(defined, values, 0.0)
-    random = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, RESAMPLES_AT_ONCE // users)
-    with np.errstate(invalid="ignore"):
-        for start in range(0, resamples, step):
-            drawn = [
-                np.bincount(random.integers(users, size=users), minlength=users)
-                for _ in range(min(step, resamples - start))
-            ]
-            weights = np.array(drawn, dtype=np.float64)
-            means[start : start + step] = (weights @ summable) / (weights @ defined)
-        middle = summable.sum(axis=0) / defined.sum(axis=0)
-    outside = (1 - confidence) / 2
-    intervals = []
-    for value, column in zip(middle, means.T, strict=True):
-        # A resample may miss every user that a rarely defined metric is defined for.
-        known = column[~np.isnan(column)]
-        low, high = np.quantile(known, [outside, 1 - outside]) if len(known) else (np.nan, np.nan)
-        intervals.append(Interval(float(value), float(low), float(high)))
-    return intervals
-
-
-def _first_hits(answers: Answers, relevant: RowSets, k: int) -> Bool[np.ndarray, "users k"]:
-    """Where an entry is the first to name a relevant item."""
-    if k < 1:
-        raise ConfigError(f"k: expected at least 1, got {k}")
-    hits = np.zeros((len(answers), k), dtype=np.bool_)
-    for user, (answer, rows) in enumerate(zip(answers, relevant, strict=True)):
-        for place, entry in enumerate(answer[:k]):
-            hits[user, place] = entry >= 0 and entry in rows and entry not in answer[:place]
-    return hits
-
-
-def _numbers(relevant: RowSets) -> np.ndarray:
-    numbers = np.array([len(set(rows)) for rows in relevant], dtype=np.int64)
-    if not numbers.all():
-        raise DataError(f"user {int(np.argmin(numbers))}: no relevant item; expected at least one")
-    return numbers
-
-
-def _shares(flags: Sequence[Sequence[bool]]) -> Float64[np.ndarray, " users"]:
-    shares = [sum(answer) / len(answer) if answer else np.nan for answer in flags]
-    return np.array(shares, dtype=np.float64)
-
-
-PROBABILITY_EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-
 def novelty(
     answers: Answers, users_with_item: Int64[np.ndarray, " items"], users: int, k: int
-) -> Float64[np.ndarray, " users"]:
+) -> Users:
     """Mean inverse user frequency of the first k entries, in bits; NaN if none is in the catalog.
 
-    ``-log2(users who have the item / users)``, items that no one has counted as if one had them
-    (Castells, Vargas and Wang, 2011; RecTools' ``MeanInvUserFreq``).
-
-    Args:
-        answers: Answers of the users.
-        users_with_item: Users who have each item in their training history.
-        users: Users in training.
-        k: Entries that count.
+    ``-log2(users who have the item in training / users)``, items that no one has counted as if one
+    had them (Castells, Vargas and Wang, 2011; RecTools' ``MeanInvUserFreq``).
     """
     bits = -np.log2(np.maximum(users_with_item, 1) / users)
     return _means([[bits[entry] for entry in answer[:k] if entry >= 0] for answer in answers])
 
 
-def intra_list_similarity(
-    answers: Answers, categories: Sequence[Iterable[str]], k: int
-) -> Float64[np.ndarray, " users"]:
+def intra_list_similarity(answers: Answers, categories: Sequence[Iterable[str]], k: int) -> Users:
     """Mean Jaccard similarity of the categories of each two of the first k items.
 
     Items without a category and what is not in the catalog are left out; NaN where fewer than two
@@ -228,20 +160,9 @@ def calibration(
 ) -> dict[str, Any]:
     """How well probabilities fit: the share of hits among entries of like probability.
 
-    The expected calibration error is the mean over entries of the difference between the mean
-    probability of its bin and the bin's share of hits (Naeini, Cooper and Hauskrecht, 2015).
-
-    Args:
-        probabilities: Probability of each entry.
-        hits: Whether it was the item in question.
-        edges: Edges of the bins, ascending from 0 to 1; a bin holds its upper edge.
-
-    Returns:
-        ``ECE``, and ``bins`` that are not empty, each with ``low``, ``high``, ``entries``,
-        ``probability`` and ``hits``, the last two as means. Rounded to 6 places.
-
-    Raises:
-        ConfigError: There is nothing to bin, or not one hit or miss a probability.
+    The expected calibration error (``ECE``) is the mean over entries of the difference between the
+    mean probability of its bin and the bin's share of hits (Naeini, Cooper and Hauskrecht, 2015).
+    ``bins`` are those that are not empty; a bin holds its upper edge. Rounded to 6 places.
     """
     if not len(probabilities) or len(probabilities) != len(hits):
         raise ConfigError(
@@ -269,5 +190,67 @@ def calibration(
     return {"ECE": round(float(error), 6), "bins": bins}
 
 
-def _means(values: Sequence[Sequence[float]]) -> Float64[np.ndarray, " users"]:
+def bootstrap_intervals(
+    values: Float64[np.ndarray, "users metrics"], resamples: int, seed: int
+) -> list[Interval]:
+    """Means of several metrics with 95 % percentile intervals of the bootstrap over users.
+
+    All metrics share the resamples (Efron and Tibshirani, 1993, chapter 13). A user for whom a
+    metric is NaN does not count for it; a metric that is defined for no user has a NaN interval.
+    """
+    users = len(values)
+    if not users:
+        raise DataError("no users to score; expected at least one")
+    defined = ~np.isnan(values)
+    summable = np.where(defined, values, 0.0)
+    random = np.random.default_rng(seed)
+    means = np.empty((resamples, values.shape[1]))
+    step = max(1, RESAMPLES_AT_ONCE // users)
+    with np.errstate(invalid="ignore"):
+        for start in range(0, resamples, step):
+            drawn = [
+                np.bincount(random.integers(users, size=users), minlength=users)
+                for _ in range(min(step, resamples - start))
+            ]
+            weights = np.array(drawn, dtype=np.float64)
+            means[start : start + step] = (weights @ summable) / (weights @ defined)
+        middle = summable.sum(axis=0) / defined.sum(axis=0)
+    intervals = []
+    for value, column in zip(middle, means.T, strict=True):
+        # A resample may miss every user that a rarely defined metric is defined for.
+        known = column[~np.isnan(column)]
+        low, high = np.quantile(known, [_OUTSIDE, 1 - _OUTSIDE]) if len(known) else (np.nan, np.nan)
+        intervals.append(Interval(float(value), float(low), float(high)))
+    return intervals
+
+
+def named_intervals(
+    scores: Mapping[str, Users], resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Interval of each metric by its name; one that is defined for no user is left out."""
+    values = np.stack(list(scores.values()), axis=1)
+    found = zip(scores, bootstrap_intervals(values, resamples, seed), strict=True)
+    return {name: one._asdict() for name, one in found if not np.isnan(one.value)}
+
+
+def _hits(answers: Answers, relevant: RowSets, k: int) -> list[list[int]]:
+    if k < 1:
+        raise ConfigError(f"k: expected at least 1, got {k}")
+    pairs = zip(answers, relevant, strict=True)
+    return [first_hits(answer[:k], rows) for answer, rows in pairs]
+
+
+def _numbers(relevant: RowSets) -> np.ndarray:
+    numbers = np.array([len(set(rows)) for rows in relevant], dtype=np.int64)
+    if not numbers.all():
+        raise DataError(f"user {int(np.argmin(numbers))}: no relevant item; expected at least one")
+    return numbers
+
+
+def _shares(flags: Sequence[Sequence[bool]]) -> Users:
+    shares = [sum(answer) / len(answer) if answer else np.nan for answer in flags]
+    return np.array(shares, dtype=np.float64)
+
+
+def _means(values: Sequence[Sequence[float]]) -> Users:
     return np.array([np.mean(v) if len(v) else np.nan for v in values], dtype=np.float64)

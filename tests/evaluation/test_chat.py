@@ -102,8 +102,8 @@ def settings(
     model: Path, data: Path, questions: Path, out: Path, **others: Any
 ) -> EvaluateChatSettings:
     return EvaluateChatSettings(
-        str(model), data, questions, out, k=3, bootstrap=50, device="cpu", max_new_tokens=48,
-        **others,
+        str(model), data, out, questions=questions, k=3, bootstrap=50, device="cpu",
+        max_new_tokens=48, **others,
     )  # fmt: skip
 
 

@@ -21,7 +21,8 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Histories, Holdout
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.evaluation.reader import Named
-from incatalog.evaluation.recommend import evaluate_recommend, sample_users, score
+from incatalog.evaluation.recommend import evaluate_recommend, score
+from incatalog.evaluation.run import sample_users
 from incatalog.evaluation.settings import EvaluateRecommendSettings
 from serving import served
 

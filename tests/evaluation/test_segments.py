@@ -27,7 +27,7 @@ def test_users_are_grouped_by_target_history_and_category() -> None:
         ("category", "x"): [True, True, False, True],
         ("category", "y"): [False, True, False, False],
     }
-    rows = segment_results(groups, {"HR@1": np.array([1.0, 0, 1, 0])}, ["HR@1"], 50, 0)
+    rows = segment_results(groups, {"HR@1": np.array([1.0, 0, 1, 0])}, 50, 0)
     assert [(row["segment"], row["users"], row["metrics"]["HR@1"]["value"]) for row in rows] == [
         ("head", 2, 0.5),
         ("tail", 2, 0.5),

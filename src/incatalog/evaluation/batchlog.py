@@ -21,13 +21,7 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Shards:
-    """The processes that share an evaluation.
-
-    Attributes:
-        index: This process, from 0.
-        count: How many there are.
-        local_index: This process among those of its machine.
-    """
+    """This process among those that share an evaluation, and among those of its machine."""
 
     index: int = 0
     count: int = 1
@@ -35,15 +29,7 @@ class Shards:
 
     @classmethod
     def current(cls, device: str) -> Shards:
-        """The processes that `accelerate launch` (or torchrun) has started; else this one alone.
-
-        Args:
-            device: The device asked for; on a CPU the processes talk over gloo.
-
-        Raises:
-            ConfigError: They were started and cannot reach one another.
-            MissingExtraError: There are several and accelerate is not installed.
-        """
+        """The processes that `accelerate launch` (or torchrun) has started; else this one alone."""
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started == 1:
             return cls()
@@ -95,9 +81,6 @@ class BatchLog:
 
     A line that a kill has cut short is dropped, so its whole batch is done again, in the same
     composition. How many processes wrote the files does not matter.
-
-    Attributes:
-        folder: The run folder.
     """
 
     def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:
@@ -107,11 +90,7 @@ class BatchLog:
         self._own = Journal(folder / f"{name}-{shards.index}.jsonl")
 
     def results(self) -> dict[int, Any]:
-        """Result of each position that is done.
-
-        Raises:
-            ArtifactError: A line other than the last of a file is damaged.
-        """
+        """Result of each position that is done."""
         found: dict[int, Any] = {}
         for path in sorted(self.folder.glob(self._pattern)):
             for number, record in enumerate(Journal(path).records(), start=1):
@@ -144,23 +123,9 @@ def in_batches(
 ) -> list[Any]:
     """Works through the positions 0 to ``count`` - 1, this process through its share of them.
 
-    Batches are cut the same way whichever process does them and however often a run was
+    The main process gets the result of every position, as read back from JSON; the others get an
+    empty list. Batches are cut the same way whichever process does them and however often a run was
     interrupted, so that results are the same to the bit.
-
-    Args:
-        count: Number of positions.
-        size: Positions of a batch at most.
-        work: Does a batch of positions; its results, one a position, must be JSON.
-        log: Where finished batches are kept.
-        what: Named in the progress.
-        shards: The processes.
-
-    Returns:
-        The result of every position as read back from JSON, in the process that writes the
-        results; an empty list in the others.
-
-    Raises:
-        ArtifactError: A file of the log is damaged, or was deleted meanwhile.
     """
     done = log.results()
     shards.wait()

@@ -13,7 +13,13 @@ from rich.console import Console
 from incatalog import metrics
 from incatalog.artifacts import open_run, write_json
 from incatalog.errors import ConfigError
-from incatalog.evaluation.runs import USERS, ScoredRun, check_same_users, load_run, named_runs
+from incatalog.evaluation.finished import (
+    RECOMMEND,
+    USERS,
+    FinishedRun,
+    check_same_users,
+    named_runs,
+)
 from incatalog.evaluation.settings import EvaluateCompareSettings
 from incatalog.evaluation.tables import comparison_table
 
@@ -43,29 +49,32 @@ def evaluate_compare(settings: EvaluateCompareSettings) -> dict[str, Any]:
     """
     if len(settings.runs) < 2:
         raise ConfigError(f"--runs: expected two or more runs, got {len(settings.runs)}")
-    runs = named_runs([load_run(folder) for folder in settings.runs])
+    runs = named_runs([FinishedRun.load(folder, RECOMMEND) for folder in settings.runs])
     for run in runs[1:]:
         check_same_users(runs[0], run)
-    names = settings.metrics or _default_metrics(runs)
+    k = min(run.k for run in runs)
+    names = settings.metrics or (f"HR@{k}", f"NDCG@{k}")
     for name in names:
         for run in runs:
-            if name not in _metrics_of(run):
-                known = ", ".join(_metrics_of(run))
-                raise ConfigError(f"--metrics {name}: {run.folder} has no such metric; has {known}")
+            known = [column for column in run.users.columns if "@" in column]
+            if name not in known:
+                raise ConfigError(
+                    f"--metrics {name}: {run.folder} has no such metric; has {', '.join(known)}"
+                )
     opened = None
     if settings.out is not None:
         inputs = {f"run {number}": run.folder / USERS for number, run in enumerate(runs)}
         opened = open_run(settings.out, "evaluate compare", settings, inputs=inputs)
     result = compare_runs(runs, names, settings.resamples, settings.seed)
-    if settings.out is not None and opened is not None and not opened.finished:
-        write_json(settings.out / COMPARISON, result)
+    if opened is not None and not opened.finished:
+        write_json(opened.folder / COMPARISON, result)
         opened.finish()
     Console().print(comparison_table(result))
     return result
 
 
 def compare_runs(
-    runs: Sequence[ScoredRun], names: Sequence[str], resamples: int, seed: int
+    runs: Sequence[FinishedRun], names: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Any]:
     """The contents of ``comparison.json``, for runs whose users were checked."""
     pairs: list[dict[str, Any]] = []
@@ -126,12 +135,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p_values[position] * (len(p_values) - place)))
         corrected[position] = largest
     return corrected
-
-
-def _metrics_of(run: ScoredRun) -> list[str]:
-    return [name for name in run.users.columns if "@" in name]
-
-
-def _default_metrics(runs: Sequence[ScoredRun]) -> tuple[str, ...]:
-    k = min(run.k for run in runs)
-    return f"HR@{k}", f"NDCG@{k}"

@@ -12,7 +12,7 @@ from incatalog.errors import require
 _COLOURS = ("#4063d8", "#d8743c", "#389826", "#9558b2", "#7a7a7a", "#cb3c33", "#00868b", "#b8860b")
 
 Rows = Sequence[Mapping[str, Any]]
-"""Summaries of runs, with ``name``."""
+"""Summaries of runs, each with its ``name``."""
 
 
 def accuracy_figure(rows: Rows, k: int) -> str:
@@ -31,20 +31,21 @@ def segment_figure(rows: Rows, k: int) -> str:
     figure = _figure(7.2, 3.2)
     metric = f"HR@{k}"
     for axes, by in zip(figure.subplots(1, 2), ("target", "history"), strict=True):
-        names = list(
-            dict.fromkeys(s["segment"] for row in rows for s in row["segments"] if s["by"] == by)
-        )
+        found = [
+            {s["segment"]: s["metrics"].get(metric) for s in row["segments"] if s["by"] == by}
+            for row in rows
+        ]
+        names = list(dict.fromkeys(name for segments in found for name in segments))
         width = 0.8 / len(rows)
-        for number, row in enumerate(rows):
-            found = {s["segment"]: s for s in row["segments"] if s["by"] == by}
+        for number, segments in enumerate(found):
             for place, name in enumerate(names):
                 at = place + (number - (len(rows) - 1) / 2) * width
-                interval = found[name]["metrics"].get(metric) if name in found else None
-                _bar(axes, at, width, interval, _colour(number))
+                _bar(axes, at, width, segments.get(name), _colour(number))
         axes.set_xticks(range(len(names)), names)
         axes.set_title({"target": "target item", "history": "items in the history"}[by])
         axes.set_ylabel(metric)
-    handles = [_patch(_colour(number), row["name"]) for number, row in enumerate(rows)]
+    patch = require("matplotlib.patches", extra="evaluate").Patch
+    handles = [patch(color=_colour(number), label=row["name"]) for number, row in enumerate(rows)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(rows), frameon=False)
     return _data_uri(figure)
 
@@ -80,10 +81,6 @@ def _bar(
     error = [[max(0.0, value - interval["low"])], [max(0.0, interval["high"] - value)]]
     axes.bar(place, value, width, color=colour, yerr=error, capsize=2, error_kw={"linewidth": 0.8})
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _patch(colour: str, label: str) -> Any:
-    return require("matplotlib.patches", extra="evaluate").Patch(color=colour, label=label)
 
 
 def _colour(number: int) -> str:

@@ -1,9 +1,11 @@
-"""What finished evaluations have left in their run folders, for those who read several."""
+"""Finished evaluation runs, for those who read several."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,79 @@ import polars as pl
 
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.checksums import verify_checksums
-from incatalog.errors import ArtifactError, DataError
+from incatalog.errors import ArtifactError, ConfigError, DataError
+
+RECOMMEND, CHAT = "evaluate recommend", "evaluate chat"
+SUMMARY = "summary.json"
+USERS = "users.parquet"
+CONVERSATIONS = "conversations.jsonl"
 
 _AGAIN = "restore it, or evaluate again"
 
 
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A finished run, under a name of its own where several are shown."""
+
+    folder: Path
+    name: str
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path, *stages: str) -> FinishedRun:
+        """Reads a run of one of these commands."""
+        folder = Path(folder)
+        manifest, summary = read_finished(folder, stages)
+        return cls(folder, str(summary["method"]), manifest, summary)
+
+    @property
+    def stage(self) -> str:
+        """The command that made it."""
+        return str(self.manifest["stage"])
+
+    @property
+    def k(self) -> int:
+        """Items of an answer."""
+        return int(self.summary["k"])
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """One row a user, with all metrics."""
+        return read_users(self.folder / USERS)
+
+
+def named_runs(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Runs under the names of their methods; where these repeat, under those of their folders."""
+    methods = [run.name for run in runs]
+    folders = [str(run.folder) for run in runs]
+    for names in (methods, [run.folder.name for run in runs], folders):
+        if len(set(names)) == len(names):
+            return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    raise ConfigError(f"--runs: the same run twice: {json.dumps(folders)}")
+
+
+def check_same_users(one: FinishedRun, two: FinishedRun) -> None:
+    """Refuses two runs that did not ask the same users for the same targets."""
+    first, second = (dict(run.users.select("user_id", "target").rows()) for run in (one, two))
+    place = f"{one.folder} and {two.folder}"
+    if first.keys() != second.keys():
+        only = len(first.keys() - second.keys()), len(second.keys() - first.keys())
+        raise DataError(
+            f"{place}: scored on other users ({only[0]} only in the first, {only[1]} only in the "
+            "second); repeat one with the --data, --users and --seed of the other"
+        )
+    moved = [user for user in first if first[user] != second[user]]
+    if moved:
+        raise DataError(
+            f"{place}: {len(moved)} users have another target (user {moved[0]!r}: "
+            f"{first[moved[0]]!r} and {second[moved[0]]!r}); repeat one with the --data and "
+            "--split of the other"
+        )
+
+
 def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and summary of a run that is finished.
-
-    Args:
-        folder: A folder that the flag ``--runs`` names.
-        stages: Commands whose runs will do.
-
-    Raises:
-        ArtifactError: The folder holds no such run, or a damaged one.
-    """
+    """Manifest and summary of a run that `--runs` names, which must be one of these commands'."""
     wanted = " or ".join(f"`incatalog {stage}`" for stage in stages)
     expected = f"expected a finished run of {wanted}"
     if not (folder / MANIFEST).exists():
@@ -37,19 +97,15 @@ def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any]
         )
     if manifest.get("status") != "finished":
         raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
-    verify_checksums(folder, ("summary.json", "users.parquet", "conversations.jsonl"))
-    summary = _object(folder / "summary.json")
+    verify_checksums(folder, (SUMMARY, USERS, CONVERSATIONS))
+    summary = _object(folder / SUMMARY)
     if "method" not in summary:
-        raise ArtifactError(f"{folder / 'summary.json'}: names no method; {_AGAIN}")
+        raise ArtifactError(f"{folder / SUMMARY}: names no method; {_AGAIN}")
     return manifest, summary
 
 
 def read_users(path: Path) -> pl.DataFrame:
-    """A table with a row for each user.
-
-    Raises:
-        ArtifactError: It is missing or damaged.
-    """
+    """A table with a row for each user."""
     try:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -58,11 +114,7 @@ def read_users(path: Path) -> pl.DataFrame:
 
 
 def read_lines(path: Path, count: int) -> list[Any]:
-    """The first records of a file of JSON lines; fewer only if it has fewer.
-
-    Raises:
-        ArtifactError: It is missing, empty or damaged; names the line.
-    """
+    """The first records of a file of JSON lines; fewer only if it has fewer."""
     found: list[Any] = []
     try:
         with path.open("rb") as lines:

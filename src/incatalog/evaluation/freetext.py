@@ -27,14 +27,11 @@ _MOST_WORDS = 16
 
 
 class Mention(NamedTuple):
-    """A title in free text.
+    """A title in free text, as it is written, with its item if the catalog has one.
 
-    Attributes:
-        text: As it is written.
-        row: The item of the catalog, None if it is none.
-        source: ``exact``: a title of the catalog, but for case and punctuation; ``fuzzy``: like
-            one; ``training``: a title, or like one, that the model was trained on and that is not
-            in this catalog; ``unknown``: marked as a title and like none of these.
+    ``exact`` is a title of the catalog, but for case and punctuation; ``fuzzy`` is like one;
+    ``training`` is like a title that the model was trained on and that is not in this catalog;
+    ``unknown`` is marked as a title and like none of these.
     """
 
     text: str
@@ -45,7 +42,7 @@ class Mention(NamedTuple):
 class TitleFinder:
     """Finds titles in text, exactly and by likeness.
 
-    A title of two words or more is found wherever it stands with a capital or a digit in front.
+    A title of two words or more is found wherever it begins with a capital letter or a digit.
     Quoted names, lines of lists and names with a year are compared with all titles by likeness
     (normalised indel similarity); what is like none is an unknown title. Other runs of capitalised
     words count only where they are like a title of the catalog.
@@ -54,30 +51,22 @@ class TitleFinder:
     def __init__(
         self, titles: Sequence[str], training_titles: Sequence[str] = (), likeness: float = 88.0
     ) -> None:
-        """Prepares for a catalog.
-
-        Args:
-            titles: Title of each row.
-            training_titles: Titles the model was trained on, where those are others.
-            likeness: Likeness, from 0 to 100, from which on a name counts as a title.
-
-        Raises:
-            MissingExtraError: rapidfuzz is not installed.
-        """
+        """Takes the title of each row, and those of the training where they are others."""
         self._process = require("rapidfuzz.process", extra="evaluate")
         self._ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
         self._likeness = likeness
         self._row_of: dict[tuple[str, ...], int] = {}
-        for form in (lambda title: title, lambda title: _YEAR.sub("", title)):
-            for row, title in enumerate(titles):
-                words = _words(form(title))
-                if words:
+        # All titles first: one that ends in a year comes before what another is without its own.
+        for forms in (titles, [_YEAR.sub("", title) for title in titles]):
+            for row, title in enumerate(forms):
+                if words := _words(title):
                     self._row_of.setdefault(words, row)
         self._longest = max(map(len, self._row_of), default=0)
         self._names = [" ".join(words) for words in self._row_of]
         self._rows = list(self._row_of.values())
-        learnt = {_words(title) for title in training_titles}
-        learnt |= {_words(_YEAR.sub("", title)) for title in training_titles}
+        learnt = {
+            _words(form) for title in training_titles for form in (title, _YEAR.sub("", title))
+        }
         self._learnt = [" ".join(words) for words in sorted(learnt - self._row_of.keys() - {()})]
 
     def find(self, text: str) -> tuple[Mention, ...]:

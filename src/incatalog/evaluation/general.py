@@ -10,14 +10,13 @@ from rich.console import Console
 
 from incatalog.artifacts import open_run, read_json, write_json
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.methods import is_language_model, model_files
+from incatalog.evaluation.finished import SUMMARY
+from incatalog.evaluation.methods import check_language_model, model_files
 from incatalog.evaluation.settings import EvaluateGeneralSettings
 from incatalog.evaluation.tables import general_table
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
-
-SUMMARY = "summary.json"
 
 
 def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
@@ -36,7 +35,11 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         ArtifactError: ``settings.out`` holds something else.
         MissingExtraError: lm-eval is not installed.
     """
-    _check(settings)
+    if settings.only_local and settings.task_path is None:
+        raise ConfigError("--only-local: needs a folder of tasks; name it with --task-path")
+    if settings.task_path is not None and not settings.task_path.is_dir():
+        raise ConfigError(f"--task-path {settings.task_path}: no such folder")
+    check_language_model(settings.model)
     require("lm_eval", extra="lm-eval")
     inputs = dict(model_files(settings.model))
     if settings.task_path is not None:
@@ -58,31 +61,23 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
-    """Scores one model.
-
-    Returns:
-        ``{task: {metric: {"value": …, "error": …}}}``; the error is null where lm-eval gives none.
-
-    Raises:
-        ConfigError: lm-eval does not know a task.
-    """
-    evaluator = require("lm_eval.evaluator", extra="lm-eval")
-    tasks = require("lm_eval.tasks", extra="lm-eval")
-    models = require("lm_eval.models.huggingface", extra="lm-eval")
+    """``{task: {metric: {"value": …, "error": …}}}``; the error may be null."""
+    evaluator, tasks, models = (
+        require(f"lm_eval.{name}", extra="lm-eval")
+        for name in ("evaluator", "tasks", "models.huggingface")
+    )
     path = None if settings.task_path is None else str(settings.task_path)
     manager = tasks.TaskManager(include_path=path, include_defaults=not settings.only_local)
     unknown = sorted(set(settings.tasks) - set(manager.all_tasks))
     if unknown:
         place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
-    model = models.HFLM(
-        pretrained=backbone.model,
-        tokenizer=backbone.tokenizer,
-        batch_size=settings.batch_size,
-        device=str(backbone.model.device),
-    )
+    model, device = backbone.model, str(backbone.model.device)
+    size = settings.batch_size
     results = evaluator.simple_evaluate(
-        model=model,
+        model=models.HFLM(
+            pretrained=model, tokenizer=backbone.tokenizer, batch_size=size, device=device
+        ),
         tasks=list(settings.tasks),
         task_manager=manager,
         num_fewshot=None if settings.few_shot < 0 else settings.few_shot,
@@ -129,15 +124,3 @@ def _load(settings: EvaluateGeneralSettings, name: str) -> Backbone:
     if name == "before":
         return load_backbone(settings.before, device=settings.device, verify=settings.verify)
     return load_model(settings.model, settings.device, verify=settings.verify)[0]
-
-
-def _check(settings: EvaluateGeneralSettings) -> None:
-    if settings.only_local and settings.task_path is None:
-        raise ConfigError("--only-local: needs a folder of tasks; name it with --task-path")
-    if settings.task_path is not None and not settings.task_path.is_dir():
-        raise ConfigError(f"--task-path {settings.task_path}: no such folder")
-    if not is_language_model(settings.model):
-        raise ConfigError(
-            f"--model {settings.model}: no language model (incatalog.json); expected the folder of "
-            "`incatalog train sft` or `merge`"
-        )

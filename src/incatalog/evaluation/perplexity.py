@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from torch.nn.functional import cross_entropy
 
-from incatalog.data.conversations import load_conversations
+from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.dialogue.render import Message, Renderer
 from incatalog.errors import DataError
-from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
+from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateChatSettings
-from incatalog.metrics import RESAMPLES_AT_ONCE, Interval
-from incatalog.model.backbone import Backbone
+from incatalog.items.tokens import ItemTokens
+from incatalog.metrics import RESAMPLES_AT_ONCE, Interval, Users
+from incatalog.model.backbone import Backbone, load_backbone
 
 if TYPE_CHECKING:
-    from incatalog.data.conversations import Conversation
     from incatalog.recommender.recommender import Recommender
 
 
@@ -29,8 +28,7 @@ def answer_loss(
 ) -> tuple[float, int]:
     """Negative log-likelihood of what the assistant says in one conversation, in nats.
 
-    Returns:
-        The sum over its tokens, those that end turns included, and how many there are.
+    It is the sum over the tokens, those that end turns included; behind it, how many there are.
     """
     rendered = renderer.conversation(messages)
     ids = torch.from_numpy(rendered.input_ids).long().to(backbone.model.device)
@@ -40,20 +38,8 @@ def answer_loss(
     return float(loss), int(wanted.sum())
 
 
-def perplexity(
-    losses: Float64[np.ndarray, " conversations"],
-    tokens: Float64[np.ndarray, " conversations"],
-    resamples: int,
-    seed: int,
-) -> Interval:
-    """``exp(sum of losses / sum of tokens)`` with its 95 % bootstrap interval over conversations.
-
-    Args:
-        losses: Negative log-likelihood of each conversation, in nats.
-        tokens: Tokens it is the sum over.
-        resamples: Resamples of the bootstrap.
-        seed: Their seed.
-    """
+def perplexity(losses: Users, tokens: Users, resamples: int, seed: int) -> Interval:
+    """``exp(sum of losses / sum of tokens)`` with its 95 % interval over conversations."""
     random = np.random.default_rng(seed)
     values = np.empty(resamples)
     step = max(1, RESAMPLES_AT_ONCE // len(losses))
@@ -67,56 +53,37 @@ def perplexity(
 
 
 def perplexities(
-    settings: EvaluateChatSettings, recommender: Recommender, shards: Shards, device: str
-) -> tuple[dict[str, Any], list[BatchLog]]:
+    run: EvaluationRun, settings: EvaluateChatSettings, recommender: Recommender
+) -> dict[str, Any]:
     """Perplexity of the model, and of the one it was before; empty where there is no chat file."""
-    if settings.chat is None:
-        return {}, []
-    from incatalog.dialogue.render import Renderer
-
-    conversations = load_conversations(settings.chat)[: settings.chats or None]
-    found: dict[str, Any] = {}
-    logs = []
-    for name in ("after", "before") if settings.before else ("after",):
-        backbone, renderer = recommender.backbone, recommender.renderer
-        if name == "before":
-            from incatalog.items.tokens import ItemTokens
-            from incatalog.model.backbone import load_backbone
-
-            backbone = load_backbone(settings.before, device=device, verify=settings.verify)
-            titles = recommender.catalog.titles
-            renderer = Renderer(
-                backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)
-            )
-        log = BatchLog(settings.out, shards, f"perplexity-{name}")
-        logs.append(log)
-        losses = _losses(backbone, renderer, conversations, settings, log, name, shards)
-        if shards.is_main:
-            found[name] = _perplexity(losses, settings)
-    return found, logs
-
-
-def _losses(
-    backbone: Backbone,
-    renderer: Renderer,
-    conversations: Sequence[Conversation],
-    settings: EvaluateChatSettings,
-    log: BatchLog,
-    name: str,
-    shards: Shards,
-) -> list[Any]:
     from incatalog.dialogue.tasks import fit_turns, general_messages
 
-    def measure(positions: Sequence[int]) -> list[tuple[float, int]]:
+    if settings.chat is None:
+        return {}
+    conversations = load_conversations(settings.chat)[: settings.chats or None]
+    backbone, renderer = recommender.backbone, recommender.renderer
+
+    def measure(batch: Sequence[Conversation]) -> list[tuple[float, int]]:
         measured = []
-        for position in positions:
-            messages = general_messages(conversations[position])
+        for conversation in batch:
+            messages = general_messages(conversation)
             fitting, _ = fit_turns(renderer, messages, settings.max_length)
             measured.append(answer_loss(backbone, renderer, fitting) if fitting else (0.0, 0))
         return measured
 
-    what = f"perplexity {name}"
-    return in_batches(len(conversations), settings.batch_size, measure, log, what, shards)
+    found = {}
+    for name in ("after", "before") if settings.before else ("after",):
+        if name == "before":
+            backbone = load_backbone(settings.before, device=run.device, verify=settings.verify)
+            titles = recommender.catalog.titles
+            renderer = Renderer(
+                backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)
+            )
+        what = f"perplexity {name}"
+        losses = run.in_batches(conversations, measure, what, f"perplexity-{name}")
+        if run.shards.is_main:
+            found[name] = _perplexity(losses, settings)
+    return found
 
 
 def _perplexity(

@@ -22,27 +22,20 @@ _QUOTES = "'\"`*“”‘’«» \t"
 
 
 class Named(NamedTuple):
-    """One thing an answer names, in order.
+    """One thing an answer names, in order."""
 
-    Attributes:
-        text: The name as written; the title where it is written as codes.
-        row: Row of the item in the catalog, None if no item is called that.
-        probability: That it comes next, where a ranking says so.
-    """
-
-    text: str
-    row: int | None
-    probability: float | None = None
+    text: str  # As written; the title of an item that is written as codes.
+    row: int | None  # None if no item of the catalog is called that.
+    probability: float | None = None  # That it comes next, where a ranking says so.
 
 
 class AnswerReader:
     """Reads answers with one tokenizer and one catalog.
 
-    Named is what stands in an item span, and what a line of the list says that has no span in it:
-    a numbered line or one with a bullet, and where the model writes plain lists every line that
-    does not end with a colon. A name is an item of the catalog if it is its title, an alias or its
-    codes, letter for letter; on lines outside spans quotes around it do not count. Nothing is
-    matched by likeness.
+    An answer names what stands in its item spans, and what a line of a list without a span says: a
+    line with a number or a bullet, and, where the model writes plain lists, every line that does
+    not end with a colon. A name is an item of the catalog if it equals its title, an alias or its
+    codes; on lines outside spans quotes around it do not count.
     """
 
     def __init__(
@@ -54,16 +47,7 @@ class AnswerReader:
         list_form: ListForm,
         aliases: Aliases | None = None,
     ) -> None:
-        """Prepares for a catalog.
-
-        Args:
-            catalog: The items.
-            titles: The title of each row as it stands in a span.
-            item_tokens: Tokens of these titles.
-            tokenizer: Tokenizer of the model.
-            list_form: How the model was trained to write lists.
-            aliases: Other spellings of the items.
-        """
+        """Takes the title of each row as it stands in a span, and its tokens."""
         aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
         self._tokenizer = tokenizer
@@ -95,17 +79,13 @@ class AnswerReader:
         return cls(catalog, catalog.titles_t, items.tokens, tokenizer, list_form, items.aliases)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
-        """Reads one answer.
+        """What one answer names.
 
-        Args:
-            token_ids: All tokens of the answer.
-            truncated: The answer ran into its limit of tokens, so that a span or line open at its
-                end is unfinished and names nothing yet.
+        A span or line that is open at the end of a truncated answer names nothing yet.
         """
         named: list[Named] = []
         line: list[Named | str] = []
-        pieces = self.pieces(token_ids, truncated)
-        for piece in pieces:
+        for piece in self.pieces(token_ids, truncated):
             if isinstance(piece, Named):
                 line.append(piece)
                 continue
@@ -119,7 +99,7 @@ class AnswerReader:
         return (*named, *self._end_of_line(line))
 
     def pieces(self, token_ids: Sequence[int], truncated: bool) -> list[Named | str]:
-        """The answer as text and what stands in its spans, in turn; arguments as in `read`."""
+        """The answer as text and what stands in its spans, in turn."""
         pieces: list[Named | str] = []
         run: list[int] = []
         inside = False

@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from incatalog import metrics
-from incatalog.artifacts import atomic_path, open_run, read_json, write_json
+from incatalog.artifacts import atomic_path
 from incatalog.constraint.excluded import free_rows
-from incatalog.data.catalog import Catalog
-from incatalog.data.interactions import Histories, Holdout, leave_one_out
-from incatalog.data.prepared import prepared_files
+from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
-from incatalog.evaluation.cutoff import check_cutoff
-from incatalog.evaluation.methods import existing_vectors, load_recommender, model_files
-from incatalog.evaluation.recommend import sample_users
+from incatalog.evaluation.methods import list_requests, load_recommender
+from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.evaluation.tables import metric_names, places_table
 from incatalog.model.backbone import base_model
@@ -31,27 +27,22 @@ from incatalog.model.spec import spec_file
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
 
-SUMMARY = "summary.json"
 PLACES = "places.parquet"
 SIMILARITY = "similarity.npy"
 HEAT_MAP = "similarity.png"
 
-
+_WANTED = "expected a model of `incatalog train sft --method ret`"
 # Pairs of places of all users whose states are compared.
 _MOST_PAIRS = 1 << 28
 
 
 @dataclass(frozen=True)
 class Places:
-    """What the head does at the places of some answers.
+    """What the head does at the places of some answers; NaN where an answer has fewer items."""
 
-    Attributes:
-        rank: Rank of the held-out item, from 1, by the state that opens the span of each place; NaN
-            where an answer has fewer items or may not name the held-out one.
-        similarity: Cosine of the states of each two places; NaN where an answer has fewer items.
-    """
-
+    # Of the held-out item, from 1, by the state that opens the span; NaN where it is excluded.
     rank: Float64[np.ndarray, "users k"]
+    # Cosine of the states of each two places.
     similarity: Float64[np.ndarray, "users k k"]
 
 
@@ -65,8 +56,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     the head asks for the same thing again; states all alike leave a ranking by one query.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
-    ``[k, k]`` and its heat map ``similarity.png`` into ``settings.out``. Finished batches are kept,
-    so that an interrupted run goes on where it was; processes of ``accelerate launch`` share them.
+    ``[k, k]`` and its heat map ``similarity.png`` into ``settings.out``.
 
     Returns:
         ``settings.out``.
@@ -78,103 +68,60 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
-    _check(settings)
-    inputs = {**prepared_files(settings.data), **model_files(settings.model)}
-    if settings.vectors:
-        inputs["vectors"] = existing_vectors(settings.vectors)
+    if not spec_file(settings.model).exists():
+        raise ConfigError(
+            f"--model {settings.model}: no language model (incatalog.json); {_WANTED}"
+        )
     require("matplotlib", extra="plot")
-    catalog = Catalog.load(settings.data)
-    check_cutoff(settings.k, catalog)
-    shards = Shards.current(settings.device)
-    if not shards.is_main:
-        shards.wait()
-    run = open_run(
-        settings.out,
-        "evaluate retrieval",
-        settings,
-        inputs=inputs,
-        free_fields=("batch_size", "verify"),
-    )
-    if shards.is_main:
-        shards.wait()
-    console = shards.console()
+    run = EvaluationRun("evaluate retrieval", settings, lambda summary: [places_table(summary)])
     if run.finished:
-        console.print(f"{settings.out}: already evaluated", soft_wrap=True)
-        console.print(places_table(read_json(settings.out / SUMMARY)))
         return settings.out
-
-    split = leave_one_out(Histories.load(settings.data, catalog))
-    recommender = load_recommender(
-        settings.model,
-        catalog,
-        shards.device(settings.device),
-        settings.data,
-        settings.vectors,
-        verify=settings.verify,
-    )
+    recommender = load_recommender(settings, run.catalog, run.device)
     if recommender.backbone.head is None:
         raise ConfigError(
             f"--model {settings.model}: method {recommender.spec.method} does not retrieve; "
-            "expected a model of `incatalog train sft --method ret`"
+            f"{_WANTED}"
         )
-    users = sample_users(len(split), settings.users, settings.seed)
-    _check_size(settings.k, len(users))
-    held_out = split.test if settings.split == "test" else split.valid
-    holdouts = [held_out(user) for user in users]
+    pairs = len(run.holdouts) * settings.k**2
+    if pairs > _MOST_PAIRS:
+        raise ConfigError(
+            f"--k: found {settings.k}; comparing as many places of {len(run.holdouts)} users would "
+            f"take {pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
+        )
 
-    def look(positions: Sequence[int]) -> list[Any]:
-        found = look_at(recommender, [holdouts[position] for position in positions], settings)
+    def look(holdouts: Sequence[Holdout]) -> list[Any]:
+        found = look_at(recommender, holdouts, settings)
         return list(zip(found.rank.tolist(), found.similarity.tolist(), strict=True))
 
-    log = BatchLog(settings.out, shards)
-    seen = in_batches(len(holdouts), settings.batch_size, look, log, "evaluate retrieval", shards)
-    if not shards.is_main:
+    seen = run.in_batches(run.holdouts, look, "evaluate retrieval")
+    if not run.shards.is_main:
         return settings.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
-
-    summary = _summarise(places, settings)
-    similarity = np.array(summary["similarity"])
-    with atomic_path(settings.out / PLACES) as partial:
-        _place_table([split.user_ids[user] for user in users], places).write_parquet(partial)
+    similarity = _mean_similarity(places)
+    rows = _rows(places, settings.cutoff, run)
+    run.write_table(PLACES, _place_table(run.user_ids, places))
     with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
         np.save(stream, similarity, allow_pickle=False)
     with atomic_path(settings.out / HEAT_MAP) as partial:
         _draw(partial, similarity)
-    write_json(settings.out / SUMMARY, summary)
-    run.finish(
-        **{name: summary["places"][0][name]["value"] for name in metric_names(settings.cutoff)}
+    results = {"cutoff": settings.cutoff, "places": rows, "similarity": similarity.tolist()}
+    return run.finish(
+        "ret", results, {name: rows[0][name] for name in metric_names(settings.cutoff)}
     )
-    log.remove()
-    console.print(places_table(summary))
-    return settings.out
 
 
 def look_at(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: EvaluateRetrievalSettings
 ) -> Places:
-    """Has the model answer some users and reads the states of its whole answers in one pass each.
-
-    Args:
-        recommender: A model that retrieves.
-        holdouts: History and held-out item of each user.
-        settings: Length of the answers, and what they may not name.
-    """
+    """Has the model answer some users; the states of an answer are read in one pass."""
     head = recommender.backbone.head
     assert head is not None
-    k = settings.k
-    requests = []
-    for holdout in holdouts:
-        history = holdout.history.tolist()
-        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        requests.append(
-            recommender.list_request(history, k, excluded, max_history=settings.max_history or None)
-        )
-    rank = np.full((len(holdouts), k), np.nan)
-    similarity = np.full((len(holdouts), k, k), np.nan)
+    requests = list_requests(recommender, holdouts, settings)
+    rank = np.full((len(holdouts), settings.k), np.nan)
+    similarity = np.full((*rank.shape, settings.k), np.nan)
     answers = recommender.engine.complete(requests)
-    for user, (holdout, request, answer) in enumerate(
-        zip(holdouts, requests, answers, strict=True)
-    ):
+    asked = zip(holdouts, requests, answers, strict=True)
+    for user, (holdout, request, answer) in enumerate(asked):
         if not answer.items:
             continue
         opened = np.flatnonzero(np.array(answer.token_ids) == recommender.backbone.soi_token_id)
@@ -198,10 +145,8 @@ def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
     return states
 
 
-def _ranks(
-    scores: torch.Tensor, free: torch.Tensor, target: int
-) -> Int64[np.ndarray, " places"] | Float64[np.ndarray, " places"]:
-    """Rank of an item among the free ones, equal ones of a lower row before it."""
+def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
+    """Rank of an item among the free ones at each place, equal ones of a lower row before it."""
     if not free[target]:
         return np.full(len(scores), np.nan)
     own = scores[:, target : target + 1]
@@ -210,33 +155,27 @@ def _ranks(
     return ranks
 
 
-def _summarise(places: Places, settings: EvaluateRetrievalSettings) -> dict[str, Any]:
-    """The contents of ``summary.json``."""
-    found = places.rank <= settings.cutoff
-    gain = np.where(found, 1 / np.log2(places.rank + 1), 0.0)
-    defined = ~np.isnan(places.rank)
+def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any]]:
+    """Recall and NDCG of each place that an answer has."""
+    undefined = np.isnan(places.rank)
+    found = metrics.of_ranks(places.rank, cutoff)
+    scores = [np.where(undefined, np.nan, values) for values in found]
+    names = metric_names(cutoff)
     rows = []
-    for place in range(settings.k):
-        columns = [np.where(defined, value, np.nan)[:, place] for value in (found, gain)]
-        intervals = metrics.bootstrap_intervals(
-            np.stack(columns, axis=1), settings.bootstrap, settings.seed
-        )
-        named = zip(metric_names(settings.cutoff), intervals, strict=True)
-        counted = {"place": place + 1, "users": int(defined[:, place].sum())}
-        rows.append(counted | {name: interval._asdict() for name, interval in named})
+    for place in np.flatnonzero(~undefined.all(axis=0)).tolist():
+        here = {name: values[:, place] for name, values in zip(names, scores, strict=True)}
+        users = int((~undefined[:, place]).sum())
+        rows.append({"place": place + 1, "users": users, **run.intervals(here)})
+    return rows
+
+
+def _mean_similarity(places: Places) -> Float64[np.ndarray, "k k"]:
     kept = ~np.isnan(places.similarity)
     total = np.where(kept, places.similarity, 0.0).sum(axis=0)
-    similarity = np.divide(
+    mean: np.ndarray = np.divide(
         total, kept.sum(axis=0), out=np.full_like(total, np.nan), where=kept.any(axis=0)
     )
-    return {
-        "method": "ret",
-        "users": len(places.rank),
-        "k": settings.k,
-        "cutoff": settings.cutoff,
-        "places": [row for row in rows if row["users"]],
-        "similarity": similarity.tolist(),
-    }
+    return mean
 
 
 def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
@@ -253,15 +192,15 @@ def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     """A heat map with its numbers."""
-    figure_module = require("matplotlib.figure", extra="plot")
     k = len(similarity)
-    figure = figure_module.Figure(figsize=(1.5 + 0.5 * k, 1 + 0.5 * k), layout="constrained")
+    size = (1.5 + 0.5 * k, 1 + 0.5 * k)
+    figure = require("matplotlib.figure", extra="plot").Figure(size, layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(similarity, vmin=min(0.0, float(np.nanmin(similarity))), vmax=1.0)
     for place, other in np.argwhere(~np.isnan(similarity)):
         value = similarity[place, other]
-        axes.text(other, place, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                  color="black" if value > 0.5 else "white")  # fmt: skip
+        colour = "black" if value > 0.5 else "white"
+        axes.text(other, place, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(k), range(1, k + 1))
     axes.set_yticks(range(k), range(1, k + 1))
     axes.set_title("Cosine of the states that open items")
@@ -269,20 +208,3 @@ def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     axes.set_ylabel("place in the answer")
     figure.colorbar(image)
     figure.savefig(path, format="png", dpi=120)
-
-
-def _check_size(k: int, users: int) -> None:
-    """Makes sure that the states of all places can be compared."""
-    if users * k * k > _MOST_PAIRS:
-        raise ConfigError(
-            f"--k: found {k}; comparing as many places of {users} users would take "
-            f"{users * k * k * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
-        )
-
-
-def _check(settings: EvaluateRetrievalSettings) -> None:
-    if not spec_file(settings.model).exists():
-        raise ConfigError(
-            f"--model {settings.model}: no language model (incatalog.json); expected a model of "
-            "`incatalog train sft --method ret`"
-        )

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 
-from incatalog import metrics
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout
+from incatalog.metrics import Users, named_intervals
 
 HEAD_SHARE = 0.2
 HISTORY_EDGES = (0, 5, 10, 20, 50)
@@ -18,18 +18,13 @@ MAX_CATEGORIES = 20
 
 
 def user_groups(
-    holdouts: Sequence[Holdout],
-    catalog: Catalog,
-    users_with_item: Int64[np.ndarray, " items"],
+    holdouts: Sequence[Holdout], catalog: Catalog, users_with_item: Int64[np.ndarray, " items"]
 ) -> dict[tuple[str, str], Bool[np.ndarray, " users"]]:
-    """Who belongs to which segment.
+    """Who belongs to which segment, by (way to cut, segment); none is without users.
 
     Three ways to cut: the target is of the `head`, the fifth of the items that most users have in
     training (of equal ones the lower rows), or of the `tail`; how many items the history has;
     categories of the target, the 20 with most users, of which a user may be in several.
-
-    Returns:
-        Members by (way to cut, segment); segments without users are left out.
     """
     targets = np.array([holdout.target for holdout in holdouts], dtype=np.int64)
     lengths = np.array([len(holdout.history) for holdout in holdouts], dtype=np.int64)
@@ -50,16 +45,14 @@ def user_groups(
 
 def segment_results(
     groups: Mapping[tuple[str, str], Bool[np.ndarray, " users"]],
-    scores: Mapping[str, Float64[np.ndarray, " users"]],
-    names: Sequence[str],
+    scores: Mapping[str, Users],
     resamples: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Some metrics of each segment, with 95 % bootstrap intervals over its users."""
     rows = []
-    values = np.stack([scores[name] for name in names], axis=1)
     for (by, segment), members in groups.items():
-        intervals = metrics.bootstrap_intervals(values[members], resamples, seed)
-        found = {name: i._asdict() for name, i in zip(names, intervals, strict=True)}
+        own = {name: values[members] for name, values in scores.items()}
+        found = named_intervals(own, resamples, seed)
         rows.append({"by": by, "segment": segment, "users": int(members.sum()), "metrics": found})
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,19 +10,15 @@ from incatalog.config import EvaluationDecode, Likeness, NonNegative, Positive, 
 
 
 @dataclass(frozen=True)
-class EvaluateRecommendSettings(Settings):
-    """Score recommendations on the held-out items."""
+class HeldOutSettings(Settings):
+    """What all evaluations on the held-out item of each user have in common."""
 
     model: str
-    """Folder of a trained model or of a teacher run, the URL of a served teacher, or the word
-    popularity."""
+    """Folder of a trained model."""
     data: Path
     """Folder of prepared data; another domain's data for a cross-domain run."""
     out: Path
     """Run folder for summary.json and users.parquet."""
-    index: str = ""
-    """Folder of the index files of another domain's data, for a model that writes codes; the data
-    folder if empty."""
     vectors: str = ""
     """Item vectors (npy) of another domain's data, for a model that retrieves."""
     split: Literal["valid", "test"] = "test"
@@ -35,9 +31,6 @@ class EvaluateRecommendSettings(Settings):
     """Newest items of a history the model sees; 0 for as many as in its training."""
     exclude_seen: bool = False
     """Never recommend items of the user's history."""
-    decode: EvaluationDecode = "beam"
-    """How a language model answers: beam ranks the items it would write first, list has it write a
-    list, unconstrained the same without the catalog, to show what grounding buys."""
     batch_size: Positive = 64
     """Users per batch; results do not depend on it."""
     bootstrap: Resamples = 1000
@@ -52,18 +45,29 @@ class EvaluateRecommendSettings(Settings):
 
 
 @dataclass(frozen=True)
-class EvaluateChatSettings(Settings):
-    """Score conversations of three rounds: a worked question, a recommendation, a question."""
+class EvaluateRecommendSettings(HeldOutSettings):
+    """Score recommendations on the held-out items."""
 
     model: str
-    """Folder of a trained model."""
-    data: Path
-    """Folder of prepared data; another domain's data for a cross-domain run."""
-    questions: Path
-    """Questions with answers, such as GSM8K: JSON lines with `question` and `answer`, or a ShareGPT
-    file."""
+    """Folder of a trained model or of a teacher run, the URL of a served teacher, or the word
+    popularity."""
+    index: str = ""
+    """Folder of the index files of another domain's data, for a model that writes codes; the data
+    folder if empty."""
+    decode: EvaluationDecode = "beam"
+    """How a language model answers: beam ranks the items it would write first, list has it write a
+    list, unconstrained the same without the catalog, to show what grounding buys."""
+
+
+@dataclass(frozen=True)
+class EvaluateChatSettings(HeldOutSettings):
+    """Score conversations of three rounds: a worked question, a recommendation, a question."""
+
     out: Path
     """Run folder for summary.json, users.parquet and conversations.jsonl."""
+    questions: Path = field(kw_only=True)
+    """Questions with answers, such as GSM8K: JSON lines with `question` and `answer`, or a ShareGPT
+    file."""
     examples: Path | None = None
     """Worked questions of the first round; other ones of `questions` if not given."""
     chat: Path | None = None
@@ -74,20 +78,12 @@ class EvaluateChatSettings(Settings):
     index: str = ""
     """Folder of the index files of another domain's data, for a model that writes codes; the data
     folder if empty."""
-    vectors: str = ""
-    """Item vectors (npy) of another domain's data, for a model that retrieves."""
-    split: Literal["valid", "test"] = "test"
-    """Held-out item to score."""
-    k: Positive = 10
-    """Items asked for."""
     users: NonNegative = 64
     """Conversations, each with another user, sampled by `seed`; 0 takes all users."""
     chats: NonNegative = 100
     """General conversations of the perplexity at most, the first of the file; 0 takes all."""
     max_history: Positive = 10
     """Newest items of a history the model sees."""
-    exclude_seen: bool = False
-    """Never recommend items of the user's history."""
     grounded: bool = True
     """Hold items to the catalog; without it, to show what that buys."""
     max_new_tokens: Positive = 256
@@ -98,52 +94,20 @@ class EvaluateChatSettings(Settings):
     """Likeness, from 0 to 100, at which a name in free text counts as a title."""
     batch_size: Positive = 16
     """Conversations per batch; results do not depend on it."""
-    bootstrap: Resamples = 1000
-    """Resamples of the confidence intervals."""
-    device: str = "auto"
-    """Device to run on; auto takes CUDA where there is one."""
-    verify: bool = True
-    """Check the model's files against the checksums recorded when it was trained; false loads huge
-    models sooner."""
     seed: int = 0
     """Seed of the bootstrap, and of the users and questions drawn."""
 
 
 @dataclass(frozen=True)
-class EvaluateRetrievalSettings(Settings):
+class EvaluateRetrievalSettings(HeldOutSettings):
     """Score the retrieval head at each place of an answer."""
 
     model: str
     """Folder of a model trained with `--method ret`."""
-    data: Path
-    """Folder of prepared data; another domain's data for a cross-domain run."""
     out: Path
     """Run folder for summary.json, places.parquet, and the similarity of the states."""
-    vectors: str = ""
-    """Item vectors (npy) of another domain's data."""
-    split: Literal["valid", "test"] = "test"
-    """Held-out item to score."""
-    k: Positive = 10
-    """Items per answer."""
     cutoff: Positive = 10
     """The held-out item counts as found among this many best ones."""
-    users: NonNegative = 0
-    """Users to score at most, sampled by `seed`; 0 scores all."""
-    max_history: NonNegative = 0
-    """Newest items of a history the model sees; 0 for as many as in its training."""
-    exclude_seen: bool = False
-    """Never recommend items of the user's history."""
-    batch_size: Positive = 64
-    """Users per batch; results do not depend on it."""
-    bootstrap: Resamples = 1000
-    """Resamples of the confidence intervals."""
-    device: str = "auto"
-    """Device to run on; auto takes CUDA where there is one."""
-    verify: bool = True
-    """Check the model's files against the checksums recorded when it was trained; false loads huge
-    models sooner."""
-    seed: int = 0
-    """Seed of the bootstrap and of the user sample."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +153,7 @@ class EvaluateCompareSettings(Settings):
     """Run folder for comparison.json; without it the table is only printed."""
     metrics: tuple[str, ...] = ()
     """Metrics to compare; hit rate and NDCG of the whole answer if none are given."""
-    resamples: Positive = 10_000
+    resamples: Resamples = 10_000
     """Resamples of the intervals, and random permutations of the test."""
     seed: int = 0
     """Seed of both."""
@@ -205,9 +169,9 @@ class EvaluateReportSettings(Settings):
     """Run folder for report.html."""
     title: str = "Evaluation"
     """Heading of the page."""
-    examples: int = 2
+    examples: NonNegative = 2
     """Conversations or lists shown of each run."""
-    resamples: int = 2000
+    resamples: Resamples = 2000
     """Resamples and permutations of the tests between runs."""
     seed: int = 0
     """Seed of both."""

@@ -1,4 +1,4 @@
-"""How results are shown: the metrics in a table."""
+"""Results as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _cell(interval: Mapping[str, float]) -> str:
 
 
 def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """The summary as tables for a terminal."""
+    """The metrics, and what else was found out in the conversations."""
     table = Table("rounds", "", box=SIMPLE_HEAD, title=f"{summary['users']} conversations")
     labels = {
         "ExactlyK": f"round 1: exactly {summary['k']} items",
@@ -48,7 +48,7 @@ def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
     return [metric_table(summary), table]
 
 
-def comparison_table(result: dict[str, Any]) -> Table:
+def comparison_table(result: Mapping[str, Any]) -> Table:
     """A row each metric and pair."""
     title = f"{result['users']} users, second minus first, 95 % intervals"
     table = Table("metric", "first", "second", title=title, box=SIMPLE_HEAD)
@@ -65,7 +65,7 @@ def comparison_table(result: dict[str, Any]) -> Table:
 
 
 def general_table(summary: Mapping[str, Any]) -> Table:
-    """The results as a table for a terminal."""
+    """A row each task and metric."""
     table = Table("task", "metric", title="General ability", box=SIMPLE_HEAD)
     for name in ("before", "after"):
         table.add_column(name, justify="right")
@@ -86,17 +86,14 @@ def metric_names(cutoff: int) -> tuple[str, str]:
     return f"Recall@{cutoff}", f"NDCG@{cutoff}"
 
 
-def places_table(summary: dict[str, Any]) -> Table:
+def places_table(summary: Mapping[str, Any]) -> Table:
     """A row each place."""
     names = metric_names(summary["cutoff"])
     table = Table("place", title=f"{summary['users']} users, 95 % intervals", box=SIMPLE_HEAD)
     for name in (*names, "similarity to place 1"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary["places"]:
-        cells = [
-            f"{row[name]['value']:.3f} [dim]({row[name]['low']:.3f}–{row[name]['high']:.3f})[/dim]"
-            for name in names
-        ]
-        place = row["place"]
-        table.add_row(str(place), *cells, f"{summary['similarity'][0][place - 1]:.3f}")
+        alike = summary["similarity"][0][row["place"] - 1]
+        cells = (_cell(row[name]) for name in names)
+        table.add_row(str(row["place"]), *cells, f"{alike:.3f}")
     return table

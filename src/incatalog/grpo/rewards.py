@@ -7,7 +7,6 @@ are rows too. Answers to the same prompt stand together as a *group* of fixed si
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -18,7 +17,7 @@ from incatalog import metrics
 from incatalog.config import RewardName
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
-from incatalog.metrics import Answers, RowSets
+from incatalog.metrics import Answers, RowSets, discount
 from incatalog.teacher.teacher import Teacher
 
 REWARDS: tuple[str, ...] = get_args(RewardName)
@@ -50,7 +49,7 @@ def ranking(
     """
     if group < 1 or len(items) % group:
         raise ConfigError(f"group: {len(items)} answers do not make groups of {group}")
-    total = sum(map(_discount, range(1, group + 1)))
+    total = sum(map(discount, range(1, group + 1)))
     right = rule(items, relevant)
     rewards: list[float] = []
     for start in range(0, len(items), group):
@@ -62,7 +61,7 @@ def ranking(
         for number in sorted(part, key=lambda number: -logprobs[number]):
             places.setdefault(tuple(items[number]), len(places) + 1)
         rewards += [
-            0.0 if right[number] else -_discount(places[tuple(items[number])]) / total
+            0.0 if right[number] else -discount(places[tuple(items[number])]) / total
             for number in part
         ]
     return rewards
@@ -71,7 +70,7 @@ def ranking(
 def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
     """Mean of ``1 / log2(rank + 1)`` over the items of an answer."""
     return [
-        sum(_discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
+        sum(discount(rank) for rank in answer if rank > 0) / len(answer) if answer else 0.0
         for answer in ranks
     ]
 
@@ -126,10 +125,6 @@ def reward_functions(
         "format": lambda batch: well_formed(batch.items, batch.wanted),
     }
     return {name: known[name] for name in names}
-
-
-def _discount(place: int) -> float:
-    return 1.0 / math.log2(place + 1)
 
 
 def _distance(one: Collection[str], other: Collection[str]) -> float:

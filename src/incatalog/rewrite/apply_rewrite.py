@@ -46,20 +46,16 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     _check(settings)
     catalog = Catalog.load(settings.data)
     rows = _single_rows(settings.rows / ROWS_FILE, catalog)
-    inputs: dict[str, str | Path] = {
-        "catalog": settings.data / METAS,
-        "rows": settings.rows / ROWS_FILE,
-    }
-    if settings.scorers is not None:
-        inputs["scorers"] = settings.scorers
+    inputs = {"catalog": settings.data / METAS, "rows": settings.rows / ROWS_FILE}
+    scorers = settings.scorers
+    if scorers is not None:
+        inputs["scorers"] = scorers
     run = open_run(settings.out, "rewrite apply", settings, inputs=inputs)
     if run.finished:
         return run.folder
     backbone = load_backbone(settings.model, device=settings.device)
     backbone.model.eval()
-    scoring = None
-    if settings.scorers is not None:
-        scoring = RewriteScoring.load(settings.scorers, settings.device)
+    scoring = None if scorers is None else RewriteScoring.load(scorers, settings.device)
     unfinished = Journal(run.folder / _UNFINISHED)
     done = [line for batch in unfinished.records() for line in batch]
     taken = {_key(title) for title in catalog.titles}
@@ -112,7 +108,7 @@ def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
             raise DataError.at(
                 path, f"has no row for item {item.item_id!r}; make it anew for this catalog"
             )
-        # Items of one title have a row each.
+        # Several items of one title have a row each.
         rows.append(found[item.title].pop(0))
     return rows
 
@@ -129,7 +125,7 @@ def _sample(
         for row in batch
     ]
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    width = max(map(len, ids))
+    width, per_item = max(map(len, ids)), settings.per_item
     fill = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     padded = torch.tensor([[fill] * (width - len(own)) + own for own in ids])
     seen = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
@@ -140,12 +136,11 @@ def _sample(
         temperature=settings.temperature,
         top_k=0,
         top_p=1.0,
-        num_return_sequences=settings.per_item,
+        num_return_sequences=per_item,
         max_new_tokens=settings.max_tokens,
         pad_token_id=fill,
     )[:, width:]
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-    per_item = settings.per_item
     return [texts[place : place + per_item] for place in range(0, len(texts), per_item)]
 
 
@@ -160,23 +155,21 @@ def _kept(
     kept: list[list[str]] = []
     for row, texts in zip(batch, sampled, strict=True):
         own: dict[str, str] = {}
-        for text in texts:
-            rewrite = rewrite_of(text)
+        for rewrite in map(rewrite_of, texts):
             key = _key(rewrite)
             if rewrite and "\n" not in rewrite and key not in taken:
                 own.setdefault(key, rewrite)
         found = list(own.values())
-        if scoring is not None and found:
-            columns = {name: [value] * len(found) for name, value in row.items()}
-            for name in settings.reward:
+        for name in settings.reward:
+            if found and scoring is not None:
+                columns = {column: [value] * len(found) for column, value in row.items()}
                 rewards = scoring.rewards(name, found, columns)  # type: ignore[arg-type]
-                good = [reward is not None and reward >= settings.least for reward in rewards]
-                found = [text for text, fits in zip(found, good, strict=True) if fits]
-                columns = {k: v[: len(found)] for k, v in columns.items()}
-                if not found:
-                    break
+                pairs = zip(found, rewards, strict=True)
+                found = [
+                    text for text, good in pairs if good is not None and good >= settings.least
+                ]
         kept.append(found)
-        # What is a paraphrase of one item is none of another.
+        # A paraphrase of one item is taken for all others.
         taken |= {_key(text) for text in found}
     return kept
 

@@ -1,7 +1,7 @@
 """OpenAI-compatible endpoints (vLLM, TEI, incatalog serve) as scorers of rewritten titles.
 
-Several addresses stand in for one another. What none of them answers after all tries is an error:
-a reward of 0 in its place would teach the model the outage.
+Several addresses stand in for one another. If none of them answers after all tries, that is an
+error: a reward of 0 in its place would teach the model about the outage.
 """
 
 from __future__ import annotations
@@ -27,27 +27,18 @@ _REMEMBERED = 100_000
 
 @dataclass(frozen=True)
 class EndpointSettings:
-    """Where and how an endpoint is asked.
+    """Where and how an endpoint is asked."""
 
-    Attributes:
-        urls: Addresses up to and including ``/v1``, each as good as the others.
-        model: Name of the model there.
-        key: API key; empty for none.
-        tries: Rounds over all addresses.
-        timeout: Seconds a request may take.
-        pause: Seconds before the second round; doubled before each further one.
-        parallel: Requests that are under way at a time.
-    """
-
-    urls: tuple[str, ...]
+    urls: tuple[str, ...]  # Up to and including /v1, each as good as the others.
     model: str
     key: str = ""
-    tries: int = 3
-    timeout: float = 30.0
-    pause: float = 0.5
-    parallel: int = 8
+    tries: int = 3  # Rounds over all addresses.
+    timeout: float = 30.0  # Seconds of a request.
+    pause: float = 0.5  # Seconds before the second round; doubled before each further one.
+    parallel: int = 8  # Requests that are under way at a time.
 
     def __post_init__(self) -> None:
+        """Checks the numbers and addresses."""
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             raise ConfigError(f"urls: found {list(self.urls)}; expected at least one http address")
         if self.tries < 1 or self.parallel < 1 or not self.timeout > 0 or self.pause < 0:
@@ -59,152 +50,102 @@ class EndpointSettings:
 
 @dataclass(eq=False)
 class Endpoint:
-    """Sends requests to the first address that answers them in the form that is asked for.
-
-    Attributes:
-        settings: Where and how.
-    """
+    """Asks the addresses in turn until one answers in the form that is asked for."""
 
     settings: EndpointSettings
     _first: int = 0
     _known: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Prepares the client."""
         headers = {"Authorization": f"Bearer {self.settings.key}"} if self.settings.key else {}
         # Proxies of the environment are not for addresses that were named.
         self._client = httpx.Client(timeout=self.settings.timeout, headers=headers, trust_env=False)
 
     def ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
-        """One answer; the same question is asked once.
-
-        Args:
-            path: What comes after the address.
-            body: What is sent, beside the model's name.
-            read: Takes what is wanted out of the answer; any error of it means the answer was of
-                another form, and the next address is asked.
-
-        Raises:
-            ScorerError: No address gave an answer of that form in all tries.
-        """
+        """One answer, remembered for the same question; an error of `read` is a wrong answer."""
         question = f"{path} {body!r}"
         if question in self._known:
             known: _T = self._known[question]
             return known
-        settings = self.settings
-        problems: list[str] = []
-        for attempt in range(settings.tries):
+        urls, tries, problem = self.settings.urls, self.settings.tries, ""
+        for attempt in range(tries):
             if attempt:
-                time.sleep(settings.pause * 2 ** (attempt - 1))
-            for turn in range(len(settings.urls)):
-                place = (self._first + turn) % len(settings.urls)
-                found, problem = self._try(settings.urls[place] + path, body, read)
-                if problem is None:
-                    # Whoever answered last is asked first.
-                    self._first = place
-                    if len(self._known) < _REMEMBERED:
-                        self._known[question] = found
-                    assert found is not None
-                    return found
-                problems.append(problem)
+                time.sleep(self.settings.pause * 2 ** (attempt - 1))
+            for turn in range(len(urls)):
+                place = (self._first + turn) % len(urls)
+                url = urls[place] + path
+                try:
+                    response = self._client.post(url, json={"model": self.settings.model, **body})
+                    if response.status_code == 200:
+                        found = read(response.json())
+                        # The address that answered last is asked first.
+                        self._first = place
+                        if len(self._known) < _REMEMBERED:
+                            self._known[question] = found
+                        return found
+                    problem = f"{url}: status {response.status_code}"
+                except httpx.HTTPError as error:
+                    problem = f"{url}: {type(error).__name__}"
+                except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                    reason = f"not the answer expected ({type(error).__name__}: {error})"
+                    problem = f"{url}: {reason}"[:300]
         raise ScorerError(
-            f"{path}: no answer from {len(settings.urls)} addresses in {settings.tries} tries; "
-            f"the last said: {problems[-1]}"
+            f"{path}: no answer from {len(urls)} addresses in {tries} tries; "
+            f"the last said: {problem}"
         )
 
     def ask_all(
         self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[Any], _T]
     ) -> list[_T]:
-        """Answers to several questions, asked side by side.
-
-        Raises:
-            ScorerError: See :meth:`ask`.
-        """
+        """Answers to several questions, asked side by side."""
         with ThreadPoolExecutor(self.settings.parallel) as pool:
             return list(pool.map(lambda body: self.ask(path, body, read), bodies))
 
-    def _try(
-        self, url: str, body: dict[str, Any], read: Callable[[Any], _T]
-    ) -> tuple[_T | None, str | None]:
-        try:
-            response = self._client.post(url, json={"model": self.settings.model, **body})
-        except httpx.HTTPError as error:
-            return None, f"{url}: {type(error).__name__}"
-        if response.status_code != 200:
-            return None, f"{url}: status {response.status_code}"
-        try:
-            return read(response.json()), None
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            return None, f"{url}: not the answer expected ({type(error).__name__}: {error})"[:300]
 
-
-class EndpointPerplexity:
+class EndpointPerplexity(Endpoint):
     """Perplexities from ``/completions``, which tells the log-probabilities of its prompt back."""
 
-    def __init__(self, settings: EndpointSettings) -> None:
-        self._endpoint = Endpoint(settings)
-
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
-        """Perplexity of each text behind its prompt, per token of the text.
-
-        Raises:
-            ScorerError: No address answers.
-        """
+        """Perplexity of each text behind its prompt, per token of the text."""
         bodies = [
             {"prompt": prompt + text, "max_tokens": 0, "echo": True, "logprobs": 0}
             for prompt, text in zip(prompts, texts, strict=True)
         ]
-        told = self._endpoint.ask_all("/completions", bodies, _echoed)
-        return [
-            _perplexity(logprobs, offsets, len(prompt))
-            for (logprobs, offsets), prompt in zip(told, prompts, strict=True)
-        ]
+        told = self.ask_all("/completions", bodies, _echoed)
+        return [_perplexity(*one, len(prompt)) for one, prompt in zip(told, prompts, strict=True)]
 
 
-class EndpointJudge:
+class EndpointJudge(Endpoint):
     """Choices of a chat model."""
 
-    def __init__(self, settings: EndpointSettings) -> None:
-        self._endpoint = Endpoint(settings)
-
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
-        """Which option is chosen; -1 where the answer begins with none of the letters.
-
-        Raises:
-            ScorerError: No address answers.
-        """
+        """Which option is chosen; -1 where the answer begins with none of the letters."""
+        prompts = map(judge_prompt, questions, options)
         bodies = [
             {
-                "messages": [{"role": "user", "content": judge_prompt(question, among)}],
+                "messages": [{"role": "user", "content": prompt}],
                 "max_tokens": 2,
                 "temperature": 0,
             }
-            for question, among in zip(questions, options, strict=True)
+            for prompt in prompts
         ]
-        answers = self._endpoint.ask_all("/chat/completions", bodies, _content)
-        counts = map(len, options)
-        return [letter_choice(answer, count) for answer, count in zip(answers, counts, strict=True)]
+        answers = self.ask_all("/chat/completions", bodies, _content)
+        return list(map(letter_choice, answers, map(len, options)))
 
 
-class EndpointRetriever:
-    """Similarities by the vectors of ``/embeddings``.
-
-    Args:
-        settings: Where and how.
-        vectors: Vector of each item row, from the same model.
-    """
+class EndpointRetriever(Endpoint):
+    """Similarities by the vectors of ``/embeddings``, beside those of the items by one model."""
 
     def __init__(
         self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]
     ) -> None:
-        self._endpoint = Endpoint(settings)
+        """Takes the vector of each item row."""
+        super().__init__(settings)
         self._vectors = unit_rows(vectors)
 
     def similarities(self, texts: Sequence[str]) -> Float[np.ndarray, "texts items"]:
-        """Cosine of each text and each item.
-
-        Raises:
-            ScorerError: No address answers, or the vectors are of another width.
-        """
+        """Cosine of each text and each item."""
         dim = self._vectors.shape[1]
 
         def read(answer: Any) -> np.ndarray:
@@ -213,7 +154,7 @@ class EndpointRetriever:
                 raise ValueError(f"a vector of shape {vector.shape}, expected {dim} finite numbers")
             return vector
 
-        found = self._endpoint.ask_all("/embeddings", [{"input": [text]} for text in texts], read)
+        found = self.ask_all("/embeddings", [{"input": [text]} for text in texts], read)
         cosines: np.ndarray = unit_rows(np.stack(found)) @ self._vectors.T
         return cosines
 
@@ -248,12 +189,8 @@ def _content(answer: Any) -> str:
 
 def _perplexity(logprobs: Sequence[float | None], offsets: Sequence[int], begin: int) -> float:
     """Perplexity of the tokens that end behind the prompt."""
-    ends = [*offsets[1:], math.inf]
-    own = [
-        logprob
-        for logprob, end in zip(logprobs, ends, strict=True)
-        if end > begin and logprob is not None
-    ]
+    ends = zip(logprobs, [*offsets[1:], math.inf], strict=True)
+    own = [logprob for logprob, end in ends if end > begin and logprob is not None]
     if not own:
         raise ScorerError("/completions: told no log-probability of the text; is it empty?")
     return math.exp(-math.fsum(own) / len(own))

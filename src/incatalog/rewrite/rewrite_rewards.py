@@ -8,9 +8,10 @@ reward does not apply it is None, which trainers leave out of the sum.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from functools import wraps
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -29,36 +30,20 @@ Rewards = list[float | None]
 
 @dataclass(frozen=True)
 class SingleRow:
-    """One item whose title is rewritten.
-
-    Attributes:
-        title: The title.
-        description: What else is known of the item.
-        category: The category it is best known by; empty for none.
-        distractors: Titles of the three items that are most like it.
-        neighbours: Item rows of its ten nearest neighbours, nearest first.
-        prompt: The recommendation prompt it would be the answer to.
-        domain: Which catalog it comes from.
-    """
+    """One item whose title is rewritten."""
 
     title: str
     description: str
-    category: str
-    distractors: tuple[str, ...]
-    neighbours: tuple[int, ...]
-    prompt: str
-    domain: str
+    category: str  # Empty for none.
+    distractors: tuple[str, ...]  # Titles of the three items that are most like it.
+    neighbours: tuple[int, ...]  # Rows of its ten nearest neighbours, nearest first.
+    prompt: str  # The recommendation prompt it would be the answer to.
+    domain: str  # Name of its catalog.
 
 
 @dataclass(frozen=True)
 class GroupRow:
-    """A history whose titles are rewritten.
-
-    Attributes:
-        titles: Titles of the history, oldest first.
-        target: Item row of the item that came next.
-        domain: Which catalog it comes from.
-    """
+    """A history whose titles, oldest first, are rewritten, and the row that came next."""
 
     titles: tuple[str, ...]
     target: int
@@ -100,107 +85,95 @@ class Retriever(Protocol):
         ...
 
 
-def average_ppl(rows: Sequence[Row], rewrites: Sequence[str], scorer: Perplexity) -> Rewards:
+def _for(kind: type) -> Callable[[Callable[..., list[float]]], Callable[..., Rewards]]:
+    """Makes a reward of rows of one kind give None for all others; its scorer is asked once."""
+
+    def widened(reward: Callable[..., list[float]]) -> Callable[..., Rewards]:
+        @wraps(reward)
+        def rewards(rows: Sequence[Row], rewrites: Sequence[str], *scorers: Any) -> Rewards:
+            if len(rows) != len(rewrites):
+                raise ConfigError(
+                    f"rewrites: {len(rewrites)} of {len(rows)} rows; expected one a row"
+                )
+            places = [place for place, row in enumerate(rows) if isinstance(row, kind)]
+            found: Rewards = [None] * len(rows)
+            if places:
+                own = [rows[place] for place in places], [rewrites[place] for place in places]
+                for place, value in zip(places, reward(*own, *scorers), strict=True):
+                    found[place] = value
+            return found
+
+        return rewards
+
+    return widened
+
+
+@_for(SingleRow)
+def average_ppl(
+    rows: Sequence[SingleRow], rewrites: Sequence[str], scorer: Perplexity
+) -> list[float]:
     """``exp(-0.02 ppl)`` of a rewritten title in the prompt that it would answer.
 
     A rewrite without a word is no title: it gets 0, the limit of the least expected ones.
     """
-
-    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
-        found = [0.0] * len(texts)
-        said = [place for place, text in enumerate(texts) if text]
-        prompts = [singles[place].prompt for place in said]
-        ppls = scorer.perplexities(prompts, [texts[place] for place in said])
-        for place, ppl in zip(said, ppls, strict=True):
-            found[place] = ppl_reward(ppl)
-        return found
-
-    return _of_singles(rows, rewrites, rewards)
+    said = [(row.prompt, text) for row, text in zip(rows, rewrites, strict=True) if text]
+    ppls = iter(scorer.perplexities([prompt for prompt, _ in said], [text for _, text in said]))
+    return [ppl_reward(next(ppls)) if text else 0.0 for text in rewrites]
 
 
-def length(rows: Sequence[Row], rewrites: Sequence[str], scorer: TokenCounter) -> Rewards:
+@_for(SingleRow)
+def length(rows: Sequence[SingleRow], rewrites: Sequence[str], scorer: TokenCounter) -> list[float]:
     """``1 / (1 + (tokens out / tokens in)^2)``: the shorter, the better."""
-
-    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
-        before = scorer.token_counts([single.title for single in singles])
-        after = scorer.token_counts(texts)
-        return [length_reward(out, given) for out, given in zip(after, before, strict=True)]
-
-    return _of_singles(rows, rewrites, rewards)
+    before = scorer.token_counts([row.title for row in rows])
+    return list(map(length_reward, scorer.token_counts(rewrites), before))
 
 
+@_for(SingleRow)
 def discriminative(
-    rows: Sequence[Row], rewrites: Sequence[str], scorer: Judge, seed: int = 0
-) -> Rewards:
+    rows: Sequence[SingleRow], rewrites: Sequence[str], scorer: Judge, seed: int = 0
+) -> list[float]:
     """1 if a judge finds the original by its rewrite among four shuffled titles, else 0.
 
     The order of the options depends on the seed and the titles alone, so that a row is asked about
     in the same way every time.
     """
-
-    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
-        orders = [_shuffled(single, seed) for single in singles]
-        options = [
-            [(single.title, *single.distractors)[place] for place in order]
-            for single, order in zip(singles, orders, strict=True)
-        ]
-        chosen = scorer.choices([judge_question(text) for text in texts], options)
-        return [
-            float(choice >= 0 and order[choice] == 0)
-            for choice, order in zip(chosen, orders, strict=True)
-        ]
-
-    return _of_singles(rows, rewrites, rewards)
+    orders = [_shuffled(row, seed) for row in rows]
+    options = [
+        [(row.title, *row.distractors)[place] for place in order]
+        for row, order in zip(rows, orders, strict=True)
+    ]
+    chosen = scorer.choices([judge_question(text) for text in rewrites], options)
+    pairs = zip(chosen, orders, strict=True)
+    return [float(choice >= 0 and order[choice] == 0) for choice, order in pairs]
 
 
-def item2item(rows: Sequence[Row], rewrites: Sequence[str], scorer: Retriever) -> Rewards:
+@_for(SingleRow)
+def item2item(rows: Sequence[SingleRow], rewrites: Sequence[str], scorer: Retriever) -> list[float]:
     """How far a rewrite keeps the order of the original's neighbours, from 0 to 1."""
-
-    def rewards(singles: Sequence[SingleRow], texts: Sequence[str]) -> list[float]:
-        similar = scorer.similarities(texts)
-        return [
-            order_reward(alike[list(single.neighbours)])
-            for single, alike in zip(singles, similar, strict=True)
-        ]
-
-    return _of_singles(rows, rewrites, rewards)
+    similar = scorer.similarities(rewrites)
+    pairs = zip(rows, similar, strict=True)
+    return [order_reward(alike[list(row.neighbours)]) for row, alike in pairs]
 
 
-def user2item(rows: Sequence[Row], rewrites: Sequence[str], scorer: Retriever) -> Rewards:
+@_for(GroupRow)
+def user2item(rows: Sequence[GroupRow], rewrites: Sequence[str], scorer: Retriever) -> list[float]:
     """``exp(-(rank - 1) / 2000)`` of the next item, retrieved by the rewritten history.
 
     Items that are as much alike as the next one stand before it.
     """
-    places = [place for place, row in enumerate(rows) if isinstance(row, GroupRow)]
-    found: Rewards = [None] * len(rows)
-    if not places:
-        return found
-    similar = scorer.similarities([rewrites[place] for place in places])
-    for place, alike in zip(places, similar, strict=True):
-        row = rows[place]
-        assert isinstance(row, GroupRow)
-        rank = int((alike >= alike[row.target]).sum())
-        found[place] = rank_reward(rank)
-    return found
+    pairs = zip(rows, scorer.similarities(rewrites), strict=True)
+    return [rank_reward(int((alike >= alike[row.target]).sum())) for row, alike in pairs]
 
 
 def ppl_reward(ppl: float) -> float:
-    """``exp(-0.02 ppl)``; 1 would be a text that could not have been another.
-
-    Raises:
-        ConfigError: The perplexity is below 1 or not a number, so it is none.
-    """
+    """``exp(-0.02 ppl)``; 1 would be a text that could not have been another."""
     if not ppl >= 1 - 1e-6:
         raise ConfigError(f"perplexity: found {ppl}; expected a number from 1 on")
     return math.exp(-_PPL_SCALE * ppl)
 
 
 def length_reward(tokens_out: int, tokens_in: int) -> float:
-    """``1 / (1 + (out / in)^2)``.
-
-    Raises:
-        ConfigError: The title has no token.
-    """
+    """``1 / (1 + (out / in)^2)``."""
     if tokens_in < 1:
         raise ConfigError(f"title: found {tokens_in} tokens; expected at least 1")
     return 1 / (1 + (tokens_out / tokens_in) ** 2)
@@ -210,9 +183,6 @@ def order_reward(similarities: Float[np.ndarray, " neighbours"]) -> float:
     """Spearman's correlation between the given order and that by similarity, mapped to [0, 1].
 
     Neighbours that are equally alike share the mean of their ranks.
-
-    Raises:
-        ConfigError: There are fewer than two neighbours to order.
     """
     count = len(similarities)
     if count < 2:
@@ -228,11 +198,7 @@ def order_reward(similarities: Float[np.ndarray, " neighbours"]) -> float:
 
 
 def rank_reward(rank: int) -> float:
-    """``exp(-(rank - 1) / 2000)``.
-
-    Raises:
-        ConfigError: Ranks begin at 1.
-    """
+    """``exp(-(rank - 1) / 2000)``."""
     if rank < 1:
         raise ConfigError(f"rank: found {rank}; expected at least 1")
     return math.exp(-(rank - 1) / _RANK_SCALE)
@@ -241,24 +207,6 @@ def rank_reward(rank: int) -> float:
 def judge_question(rewrite: str) -> str:
     """What a judge is asked about a rewrite; the options follow."""
     return f"Which of these items is meant by “{rewrite}”?"
-
-
-def _of_singles(rows: Sequence[Row], rewrites: Sequence[str], rewards: _Rewarding) -> Rewards:
-    """Rewards of the rows of single items, None for the others; one call of the scorer."""
-    if len(rows) != len(rewrites):
-        raise ConfigError(f"rewrites: {len(rewrites)} of {len(rows)} rows; expected one a row")
-    places = [place for place, row in enumerate(rows) if isinstance(row, SingleRow)]
-    found: Rewards = [None] * len(rows)
-    if places:
-        singles = [row for row in rows if isinstance(row, SingleRow)]
-        given = rewards(singles, [rewrites[place] for place in places])
-        for place, reward in zip(places, given, strict=True):
-            found[place] = reward
-    return found
-
-
-class _Rewarding(Protocol):
-    def __call__(self, singles: Sequence[SingleRow], texts: Sequence[str], /) -> list[float]: ...
 
 
 def _shuffled(row: SingleRow, seed: int) -> list[int]:

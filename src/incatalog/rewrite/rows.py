@@ -25,47 +25,44 @@ _DESCRIPTION = 400
 _QUOTES = "\"'“”‘’`*"
 
 
+_EMPTY: dict[str, Any] = {
+    "title": "",
+    "description": "",
+    "category": "",
+    "distractors": [],
+    "neighbours": [],
+    "recommendation_prompt": "",
+    "titles": [],
+    "target": -1,
+}
+
+
 def record(row: Row) -> dict[str, Any]:
     """A row as a line of the file."""
     if isinstance(row, SingleRow):
+        kind = "single"
         content = _SINGLE.format(
             title=row.title,
             category=row.category or "unknown",
             description=row.description[:_DESCRIPTION] or "unknown",
         )
-        columns: dict[str, Any] = {
-            "kind": "single",
+        own: dict[str, Any] = {
             "title": row.title,
             "description": row.description,
             "category": row.category,
             "distractors": list(row.distractors),
             "neighbours": list(row.neighbours),
             "recommendation_prompt": row.prompt,
-            "titles": [],
-            "target": -1,
         }
     else:
-        content = _GROUP.format(titles="\n".join(row.titles))
-        columns = {
-            "kind": "group",
-            "title": "",
-            "description": "",
-            "category": "",
-            "distractors": [],
-            "neighbours": [],
-            "recommendation_prompt": "",
-            "titles": list(row.titles),
-            "target": row.target,
-        }
-    return {"messages": [{"role": "user", "content": content}], **columns, "domain": row.domain}
+        kind, content = "group", _GROUP.format(titles="\n".join(row.titles))
+        own = {"titles": list(row.titles), "target": row.target}
+    messages = [{"role": "user", "content": content}]
+    return {"messages": messages, "kind": kind, **_EMPTY, **own, "domain": row.domain}
 
 
 def row_of(columns: Mapping[str, Any]) -> Row:
-    """A line of the file as a row.
-
-    Raises:
-        DataError: A column is missing, or the kind is unknown.
-    """
+    """A line of the file as a row."""
     try:
         if columns["kind"] == "single":
             return SingleRow(
@@ -87,11 +84,7 @@ def row_of(columns: Mapping[str, Any]) -> Row:
 
 
 def rows_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[Row]:
-    """Columns of several lines, as trainers hand them to rewards, as rows.
-
-    Raises:
-        DataError: A column is missing, or the kind is unknown.
-    """
+    """Columns of several lines, as trainers hand them to rewards, as rows."""
     lists = {
         name: values
         for name, values in columns.items()
@@ -103,13 +96,9 @@ def rows_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[Row]:
 
 
 def rewrite_of(completion: Any) -> str:
-    """The rewrite that a completion holds.
+    """The rewrite that a completion (text, or the messages of a conversation) holds.
 
-    Args:
-        completion: Text, or the messages of a conversation, as trainers hand it to rewards.
-
-    Returns:
-        Its lines that say something, without quotes around them; several for a history.
+    It is the lines that say something, without quotes around them; several for a history.
     """
     if not isinstance(completion, str):
         completion = completion[-1]["content"]

@@ -19,14 +19,10 @@ from incatalog.rewrite.rewrite_rewards import LETTERS
 
 
 class LocalModel:
-    """Perplexities, token counts and choices of a model in this process.
-
-    Args:
-        backbone: The model and its tokenizer.
-        batch_size: Texts that are read side by side.
-    """
+    """Perplexities, token counts and choices of a model in this process."""
 
     def __init__(self, backbone: Backbone, batch_size: int = 16) -> None:
+        """Takes the model, and how many texts are read side by side."""
         self._model: Any = backbone.model
         self._tokenizer: Any = backbone.tokenizer
         self._batch_size = batch_size
@@ -36,13 +32,8 @@ class LocalModel:
         return [len(ids) for ids in self._encode(texts)]
 
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
-        """Perplexity of each text behind its prompt, per token of the text.
-
-        Raises:
-            ScorerError: A text has no token, or the model's scores are not numbers.
-        """
-        before = self._encode(prompts)
-        after = self._encode(texts)
+        """Perplexity of each text behind its prompt, per token of the text."""
+        before, after = self._encode(prompts), self._encode(texts)
         found: list[float] = []
         for start in range(0, len(texts), self._batch_size):
             part = slice(start, start + self._batch_size)
@@ -76,10 +67,9 @@ class LocalModel:
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         seen = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         device = self._model.device
+        given = {"input_ids": ids.to(device), "attention_mask": seen.to(device)}
         with torch.no_grad():
-            logits = self._model(
-                input_ids=ids.to(device), attention_mask=seen.to(device), use_cache=False
-            ).logits.float()
+            logits = self._model(**given, use_cache=False).logits.float()
         losses = functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(device), reduction="none"
         ).view(len(rows), -1)
@@ -100,27 +90,19 @@ class LocalModel:
 
 
 class LocalRetriever:
-    """Similarities by the vectors of an encoder in this process.
-
-    Args:
-        encode: Vectors of texts.
-        vectors: Vector of each item row, from the same encoder.
-    """
+    """Similarities by the vectors of an encoder in this process."""
 
     def __init__(
         self,
         encode: Callable[[Sequence[str]], Float32[np.ndarray, "texts dim"]],
         vectors: Float32[np.ndarray, "items dim"],
     ) -> None:
+        """Takes the encoder, and the vector of each item row that it made."""
         self._encode = encode
         self._vectors = unit_rows(vectors)
 
     def similarities(self, texts: Sequence[str]) -> Float[np.ndarray, "texts items"]:
-        """Cosine of each text and each item.
-
-        Raises:
-            ScorerError: The vectors are of another width.
-        """
+        """Cosine of each text and each item."""
         found = self._encode(texts)
         if found.shape[1] != self._vectors.shape[1]:
             raise ScorerError(

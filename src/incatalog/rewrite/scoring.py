@@ -14,34 +14,43 @@ from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
 from incatalog.embedding.encoders import load_encoder
 from incatalog.errors import ConfigError, DataError
+from incatalog.model.backbone import load_backbone
 from incatalog.reading import read_text
-from incatalog.rewrite import rewrite_rewards
 from incatalog.rewrite.endpoint import (
     EndpointJudge,
     EndpointPerplexity,
     EndpointRetriever,
     EndpointSettings,
 )
-from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS, Rewards, RewriteReward
+from incatalog.rewrite.rewrite_rewards import (
+    REWRITE_REWARDS,
+    Rewards,
+    RewriteReward,
+    average_ppl,
+    discriminative,
+    item2item,
+    length,
+    user2item,
+)
 from incatalog.rewrite.rows import rewrite_of, rows_of
 from incatalog.rewrite.scorers import LocalModel, LocalRetriever
 
 _PARTS = ("perplexity", "tokens", "judge", "retrieval")
 _ENDPOINT = ("urls", "model", "key_variable", "tries", "timeout", "pause", "parallel")
+_REWARDS: dict[str, tuple[Callable[..., Rewards], str]] = {
+    "average_ppl": (average_ppl, "perplexity"),
+    "length": (length, "tokens"),
+    "discriminative": (discriminative, "judge"),
+    "item2item": (item2item, "retrieval"),
+    "user2item": (user2item, "retrieval"),
+}
 
 
 class RewriteScoring:
-    """Rewards completions by the scorers of a configuration; each is loaded when it is needed.
-
-    Args:
-        settings: Contents of the YAML file; see `docs/rewrite.md`.
-        device: Device of the models that run in this process.
-
-    Raises:
-        ConfigError: A part or a setting is unknown.
-    """
+    """Rewards completions by the scorers of a configuration; each is loaded when it is needed."""
 
     def __init__(self, settings: Mapping[str, Any], device: str = "auto") -> None:
+        """Takes the contents of a YAML file of scorers; see `docs/rewrite.md`."""
         unknown = set(settings) - {*_PARTS, "seed"}
         if unknown:
             raise ConfigError(
@@ -55,11 +64,7 @@ class RewriteScoring:
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> RewriteScoring:
-        """Reads a YAML file.
-
-        Raises:
-            ConfigError: It is missing or of another form.
-        """
+        """Reads a YAML file."""
         try:
             settings = yaml.safe_load(read_text(path))
         except (DataError, yaml.YAMLError, RecursionError) as error:
@@ -73,30 +78,15 @@ class RewriteScoring:
     ) -> Rewards:
         """One reward of several completions, None where it does not apply.
 
-        Args:
-            name: Which reward.
-            completions: Texts, or messages, as trainers hand them to rewards.
-            columns: Columns of the data set, one entry a completion.
-
-        Raises:
-            ConfigError: The reward's scorer is not named, or is misnamed.
-            DataError: A column is missing.
-            ScorerError: A scorer cannot answer.
+        `columns` are those of the data set, one entry a completion.
         """
         rows = rows_of(columns, len(completions))
         rewrites = [rewrite_of(completion) for completion in completions]
-        if name == "average_ppl":
-            return rewrite_rewards.average_ppl(rows, rewrites, self._scorer("perplexity"))
-        if name == "length":
-            return rewrite_rewards.length(rows, rewrites, self._scorer("tokens"))
-        if name == "discriminative":
-            judge = self._scorer("judge")
-            return rewrite_rewards.discriminative(rows, rewrites, judge, self._seed)
-        if name == "item2item":
-            return rewrite_rewards.item2item(rows, rewrites, self._scorer("retrieval"))
-        if name == "user2item":
-            return rewrite_rewards.user2item(rows, rewrites, self._scorer("retrieval"))
-        raise ConfigError(f"reward {name!r}: expected one of {', '.join(REWRITE_REWARDS)}")
+        if name not in _REWARDS:
+            raise ConfigError(f"reward {name!r}: expected one of {', '.join(REWRITE_REWARDS)}")
+        reward, part = _REWARDS[name]
+        seed = (self._seed,) if name == "discriminative" else ()
+        return reward(rows, rewrites, self._scorer(part), *seed)
 
     def function(self, name: RewriteReward) -> Callable[..., Rewards]:
         """A reward in the form that TRL's trainers take."""
@@ -126,19 +116,14 @@ class RewriteScoring:
             return kind(_endpoint(part, settings))
         if part == "retrieval":
             _check_known(part, settings, ("encoder", "vectors"))
+            name = str(_required(part, settings, "encoder"))
             encoder = load_encoder(
-                "sentence",
-                str(_required(part, settings, "encoder")),
-                self._device,
-                max_tokens=128,
-                dtype=torch.float32,
+                "sentence", name, self._device, max_tokens=128, dtype=torch.float32
             )
             return LocalRetriever(encoder.encode, _vectors(settings))
         _check_known(part, settings, ("model",))
         name = str(_required(part, settings, "model"))
         if name not in self._models:
-            from incatalog.model.backbone import load_backbone
-
             backbone = load_backbone(name, device=str(self._device))
             backbone.model.eval()
             self._models[name] = LocalModel(backbone)
@@ -154,9 +139,8 @@ def _endpoint(part: str, settings: Mapping[str, Any]) -> EndpointSettings:
             f"scorers: {part}: the environment has no {variable} to take the key from"
         )
     key = os.environ[variable] if variable is not None else ""
-    urls = settings["urls"]
     try:
-        return EndpointSettings(tuple(urls), key=key, **{"model": "", **given})
+        return EndpointSettings(tuple(settings["urls"]), key=key, **{"model": "", **given})
     except TypeError as error:
         raise ConfigError(f"scorers: {part}: {error}") from error
 

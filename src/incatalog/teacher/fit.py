@@ -18,6 +18,7 @@ from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, DataError
+from incatalog.metrics import of_ranks
 from incatalog.progress import FitReport
 from incatalog.snapshot import damaged, load_snapshot, save_snapshot
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
@@ -164,9 +165,9 @@ def validation_metrics(
     )
     metrics = {}
     for k in _CUTOFFS:
-        hits = (ranks >= 1) & (ranks <= k)
+        hits, gains = of_ranks(ranks, k)
         metrics[f"HR@{k}"] = float(hits.mean())
-        metrics[f"NDCG@{k}"] = float((1 / np.log2(ranks[hits] + 1)).sum() / len(ranks))
+        metrics[f"NDCG@{k}"] = float(gains[hits].sum() / len(ranks))
     return metrics
 
 

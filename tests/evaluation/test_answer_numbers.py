@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incatalog.evaluation.rounds import final_number
+from incatalog.evaluation.answer_numbers import final_number
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""The number that an answer in words gives as its result."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+# What may follow at once: a unit, such as kg, m2 or m³. Ordinals and thousands (5th, 5k) are other
+# numbers than their digits, and 0x1F or 5f3a none.
+_UNIT = r"(?!(?:st|nd|rd|th|[kKMB])(?!\w))[^\W\d_]*[23]?(?!\w)"
+
+# A sign stands at its number: "- 18" is an entry of a list or what is taken away.
+_NUMBER = re.compile(
+    r"(?<![\w.,/])(?:(?<!-)(?P<sign>[-−+]))?(?:\\?[$€£]\s?)?"
+    r"(?>(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d{1,30})?(?P<decimals>\.\d{1,30})?"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?!\w))?(?:\s?/\s?(?P<divisor>\d{1,30})(?!\d))?)"
+    rf"(?={_UNIT})"
+)
+_MARKS = (
+    re.compile(r"####(.*)"),
+    re.compile(r"\\boxed\{([^{}]*)\}"),
+    re.compile(r"(?i)\banswer(?:\s+is|\s*[:=])([^\n]*)"),
+)
+
+
+def final_number(text: str) -> Fraction | None:
+    r"""The number that an answer gives as its result, exactly; None if it gives none.
+
+    It is the first behind the last ``####`` (GSM8K's mark), else in the last ``\boxed{}``, else
+    behind the last "answer is" or "answer:", else the last of the text. Thousands are separated by
+    commas; currencies, units and per cent signs are passed over; ``3/4`` is a fraction. A sign
+    stands right before its number: ``- 18`` is 18.
+    """
+    for mark in _MARKS:
+        marked = mark.findall(text)
+        if marked:
+            numbers = _numbers(marked[-1])
+            if numbers:
+                return numbers[0]
+    numbers = _numbers(text)
+    return numbers[-1] if numbers else None
+
+
+def _numbers(text: str) -> list[Fraction]:
+    found = []
+    for match in _NUMBER.finditer(text):
+        whole, decimals, divisor = match["whole"], match["decimals"], match["divisor"]
+        if whole is None and decimals is None:
+            continue
+        value = Fraction((whole or "0").replace(",", "") + (decimals or ""))
+        value *= Fraction(10) ** int(match["exponent"] or 0)
+        if divisor is not None:
+            if int(divisor) == 0:
+                continue
+            value /= int(divisor)
+        found.append(-value if match["sign"] in ("-", "−") else value)
+    return found

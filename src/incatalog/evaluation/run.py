@@ -1,0 +1,166 @@
+"""A run of an evaluation on held-out items: its processes, its users, and what survives a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64
+from rich.table import Table
+
+from incatalog import metrics
+from incatalog.artifacts import atomic_path, open_run, read_json, write_json
+from incatalog.data.catalog import Catalog
+from incatalog.data.interactions import Histories, Holdout, LeaveOneOut, leave_one_out
+from incatalog.data.prepared import prepared_files
+from incatalog.errors import ConfigError
+from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
+from incatalog.evaluation.finished import SUMMARY
+from incatalog.evaluation.methods import identities, model_files
+from incatalog.evaluation.settings import HeldOutSettings
+
+_T = TypeVar("_T")
+
+# So many items may always be asked for; of a small catalog all are found.
+_ALWAYS = 1000
+
+
+class EvaluationRun:
+    """What one process knows of the evaluation that it shares with the others.
+
+    Each batch is on the disk when it is done, so an interrupted run goes on where it was, with the
+    same results; under ``accelerate launch`` the processes share the batches.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: HeldOutSettings,
+        show: Callable[[Mapping[str, Any]], Sequence[Table]],
+        inputs: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Opens the run; one that is finished shows its summary again."""
+        self.settings = settings
+        self._show = show
+        self._logs: list[BatchLog] = []
+        self.shards = Shards.current(settings.device)
+        files: dict[str, str | Path] = {
+            **prepared_files(settings.data),
+            **model_files(settings.model),
+            **(inputs or {}),
+        }
+        if settings.vectors:
+            files["vectors"] = settings.vectors
+            if not Path(settings.vectors).is_file():
+                raise ConfigError(
+                    f"--vectors {settings.vectors}: no such file; make item vectors with "
+                    "`incatalog items embed`"
+                )
+        if not self.shards.is_main:
+            self.shards.wait()
+        self.catalog = Catalog.load(settings.data)
+        most = max(self.catalog.num_live, _ALWAYS)
+        if settings.k > most:
+            raise ConfigError(
+                f"--k: found {settings.k}; expected at most {most}, as the catalog "
+                f"{self.catalog.name} has {self.catalog.num_live} items"
+            )
+        self._run = open_run(
+            settings.out,
+            stage,
+            settings,
+            inputs=files,
+            identities=identities(settings.model, self.catalog),
+            free_fields=("batch_size", "verify"),
+        )
+        if self.shards.is_main:
+            self.shards.wait()
+        self._console = self.shards.console()
+        self.device = self.shards.device(settings.device)
+        self.finished = self._run.finished
+        if self.finished:
+            self._console.print(f"{settings.out}: already evaluated", soft_wrap=True)
+            self._print(read_json(settings.out / SUMMARY))
+
+    @cached_property
+    def split(self) -> LeaveOneOut:
+        """The histories and what is held out of each."""
+        return leave_one_out(Histories.load(self.settings.data, self.catalog))
+
+    @cached_property
+    def _users(self) -> list[int]:
+        return sample_users(len(self.split), self.settings.users, self.settings.seed)
+
+    @property
+    def user_ids(self) -> list[str]:
+        """The users that are scored."""
+        return [self.split.user_ids[user] for user in self._users]
+
+    @cached_property
+    def holdouts(self) -> list[Holdout]:
+        """History and target of each of these users."""
+        held_out = self.split.test if self.settings.split == "test" else self.split.valid
+        return [held_out(user) for user in self._users]
+
+    @cached_property
+    def users_with_item(self) -> Int64[np.ndarray, " items"]:
+        """How many users have each item in their training history."""
+        counts = np.zeros(len(self.catalog), dtype=np.int64)
+        for user in range(len(self.split)):
+            counts[np.unique(self.split.train(user))] += 1
+        return counts
+
+    def in_batches(
+        self,
+        items: Sequence[_T],
+        work: Callable[[list[_T]], list[Any]],
+        what: str,
+        log_name: str = "batches",
+    ) -> list[Any]:
+        """What `work` gives for each item, as read back from JSON; see `in_batches`."""
+        log = BatchLog(self.settings.out, self.shards, log_name)
+        self._logs.append(log)
+
+        def on_positions(positions: list[int]) -> list[Any]:
+            return work([items[position] for position in positions])
+
+        size = self.settings.batch_size
+        return in_batches(len(items), size, on_positions, log, what, self.shards)
+
+    def intervals(self, scores: Mapping[str, metrics.Users]) -> dict[str, dict[str, float]]:
+        """Mean of each metric with its interval; one that is defined for no user is left out."""
+        return metrics.named_intervals(scores, self.settings.bootstrap, self.settings.seed)
+
+    def write_table(self, name: str, table: pl.DataFrame) -> None:
+        """Writes a parquet file into the run folder."""
+        with atomic_path(self.settings.out / name) as partial:
+            table.write_parquet(partial)
+
+    def finish(self, method: str, results: Mapping[str, Any], recorded: Mapping[str, Any]) -> Path:
+        """Writes and shows the summary, and marks the run complete; returns its folder.
+
+        `recorded` are intervals whose values go into the manifest.
+        """
+        summary = {"method": method, "users": len(self.holdouts), "k": self.settings.k, **results}
+        write_json(self.settings.out / SUMMARY, summary)
+        self._run.finish(**{name: interval["value"] for name, interval in recorded.items()})
+        for log in self._logs:
+            log.remove()
+        self._print(summary)
+        return self.settings.out
+
+    def _print(self, summary: Mapping[str, Any]) -> None:
+        for table in self._show(summary):
+            self._console.print(table)
+
+
+def sample_users(count: int, wanted: int, seed: int) -> list[int]:
+    """Which users to score, ascending: all if `wanted` is 0 or more than there are."""
+    if not 0 < wanted < count:
+        return list(range(count))
+    drawn = np.random.default_rng(seed).choice(count, size=wanted, replace=False)
+    return sorted(drawn.tolist())
