@@ -196,7 +196,7 @@ def test_unused_codes_start_anew(vectors: Path, tmp_path: Path) -> None:
             fit = RqVaeFit(config, np.load(vectors), torch.device("cpu"))
             with torch.no_grad():
                 fit.network.codebooks[0][4:] = 1e3
-            fit.run(tmp_path, tmp_path / f"checkpoint-{after}")
+            fit.run()
         used[after] = fit.history[-1]["used"][0]
     assert used[0] <= 4 < used[1]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from incatalog.artifacts import open_run, write_json
 from incatalog.codes.collisions import LastDistances, Resolved, count_sharers, resolve_collisions
-from incatalog.codes.quality import code_use, draw_quality, neighbour_prefixes
+from incatalog.codes.plots import draw_quality
+from incatalog.codes.quality import code_use, neighbour_prefixes
 from incatalog.codes.quantizer import QUANTIZER_FILE, Quantizer, load_quantizer
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
 from incatalog.codes.settings import AssignSettings

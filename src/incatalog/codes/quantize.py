@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ from jaxtyping import Float32, Int32
 
 from incatalog.artifacts import open_run, write_json
 from incatalog.codes.codebooks import residual_kmeans
-from incatalog.codes.quality import Entry, code_use, draw_learning
-from incatalog.codes.quantizer import CODEBOOKS_FILE, save_description, save_weights
+from incatalog.codes.plots import draw_learning
+from incatalog.codes.quality import code_use
+from incatalog.codes.quantizer import CODEBOOKS_FILE, Best, save_description, save_weights
 from incatalog.codes.rqvae_fit import RqVaeFit, mean_and_scale
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, VectorError
+from incatalog.fitting import Epoch, remove_checkpoint
 
 HISTORY_FILE = "history.json"
 PICTURE_FILE = "history.png"
-_CHECKPOINT = "checkpoint.safetensors"
 
 
 def quantize_items(settings: QuantizeSettings) -> Path:
@@ -58,24 +60,21 @@ def quantize_items(settings: QuantizeSettings) -> Path:
     else:
         results = _fit_kmeans(settings, vectors)
     run.finish(**results)
-    for leftover in run.folder.glob(f"*{_CHECKPOINT}*"):
-        leftover.unlink()
+    remove_checkpoint(run.folder)
     return run.folder
 
 
 def _fit_rqvae(
     settings: QuantizeSettings, vectors: Float32[np.ndarray, "items width"], device: torch.device
 ) -> dict[str, Any]:
-    checkpoint = settings.out / _CHECKPOINT
     # Training draws from torch's global generator; callers keep theirs.
     with torch.random.fork_rng(enabled=True):
         fit = RqVaeFit(settings, vectors, device)
-        if checkpoint.exists():
-            fit.restore(checkpoint)
-        fit.run(settings.out, checkpoint)
+        fit.restore()
+        fit.run()
     write_json(settings.out / HISTORY_FILE, fit.history)
     draw_learning(settings.out / PICTURE_FILE, fit.history, settings.codebooks, "epoch")
-    best = {name: fit.best(name) for name in ("collision", "reconstruction")}
+    best = {name: fit.best_by(name) for name in typing.get_args(Best)}
     save_description(settings.out, fit.sizes, best=best)
     return {"seconds": round(fit.seconds, 1), "best": best}
 
@@ -88,7 +87,7 @@ def _fit_kmeans(
     rows = np.sort(rng.choice(len(vectors), count, replace=False))
     sample = vectors[rows]
     variance = mean_and_scale(sample)[1] ** 2 * sample.size
-    history: list[Entry] = []
+    history: list[Epoch] = []
 
     def after_level(codes: Int32[np.ndarray, "samples levels"], left: float) -> None:
         use = code_use(codes, settings.codebooks[: codes.shape[1]])

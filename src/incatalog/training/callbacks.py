@@ -8,18 +8,12 @@ from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from incatalog.errors import require
+from incatalog.progress import Report
 from incatalog.storage import writing
 
 _SHOWN_VALUES = {
@@ -36,8 +30,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
     def __init__(self, console: Console | None = None) -> None:
         """Reports to a console, by default standard error."""
         self._console = console or Console(stderr=True, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: Any = None
+        self._bar: Report | None = None
         self._loss = ""
         self._warned = False
 
@@ -45,17 +38,11 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         """Opens the bar."""
         del args, control, kwargs
         if state.is_world_process_zero and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("train sft"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(
-                "train", total=state.max_steps, completed=state.global_step, loss=""
+            loss = TextColumn("{task.fields[loss]}")
+            columns = (MofNCompleteColumn(), loss, TimeElapsedColumn(), TimeRemainingColumn())
+            fields = {"completed": state.global_step, "loss": ""}
+            self._bar = Report(
+                "train sft", state.max_steps, *columns, console=self._console, **fields
             )
             self._bar.start()
 
@@ -63,7 +50,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         """Moves the bar."""
         del args, control, kwargs
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.global_step, loss=self._loss)
+            self._bar.show(completed=state.global_step, loss=self._loss)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Shows losses, and says once if histories had to be cut."""
