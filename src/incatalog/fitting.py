@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,18 +21,6 @@ Epoch = dict[str, Any]
 """An epoch of the history: its number, its losses, and what its validation found if it had one."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """When a training validates, saves its state, and stops."""
-
-    epochs: int
-    validate_every: int
-    save_every: int = 1
-    patience: int = 0
-    """Validations without a better score before it stops; 0 for no limit."""
-    max_minutes: float = 0.0
-
-
 class Fit(ABC):
     """A network in training, and all that it takes to go on with it later.
 
@@ -45,27 +32,24 @@ class Fit(ABC):
     job: ClassVar[str]
     """Name in the report."""
     goal: ClassVar[str]
-    """A figure that validated epochs have, and others have not."""
+    """A figure that only validated epochs have."""
+    save_every = 1
+    """Epochs between checkpoints."""
+    patience = 0
+    """Validations without a better score after which it stops; 0 for no limit."""
+    max_minutes = 0.0
 
-    def __init__(
-        self,
-        network: nn.Module,
-        device: torch.device,
-        folder: Path,
-        plan: Plan,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-    ) -> None:
-        self.folder = folder
-        self.plan = plan
+    def __init__(self, settings: Any, network: nn.Module, device: torch.device) -> None:
+        """Takes settings with `out`, `epochs`, `validate_every` and the values of AdamW."""
+        self.settings = settings
         self.device = device
         self.network = network.to(device)
         self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=learning_rate, weight_decay=weight_decay
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.history: list[Epoch] = []
         self.seconds = 0.0
+        self._checkpoint: Path = settings.out / _CHECKPOINT
 
     @abstractmethod
     def _train_epoch(self) -> Epoch:
@@ -77,11 +61,11 @@ class Fit(ABC):
 
     @abstractmethod
     def _score(self, epoch: Epoch) -> Any:
-        """What makes a validated epoch the best: the greatest score."""
+        """The score of a validated epoch; the greatest is the best."""
 
     @abstractmethod
     def _keep(self, epoch: Epoch) -> None:
-        """Called after each epoch, before a checkpoint is written: keeps the best weights."""
+        """Keeps weights that are the best so far; called before the checkpoint is written."""
 
     @abstractmethod
     def _result(self, epoch: Epoch) -> str:
@@ -99,53 +83,52 @@ class Fit(ABC):
 
     def run(self) -> str:
         """Trains to the end, and says why it ended."""
-        plan = self.plan
-        with FitReport(self.job, plan.epochs, done=self.epoch) as self.report:
+        epochs = self.settings.epochs
+        with FitReport(self.job, epochs, done=self.epoch) as self.report:
             while not (reason := self._reason_to_stop()):
                 started = time.monotonic()
                 number = self.epoch + 1
                 epoch = {"epoch": number, **self._train_epoch()}
-                last = number == plan.epochs
-                if last or number % plan.validate_every == 0:
+                last = number == epochs
+                if last or number % self.settings.validate_every == 0:
                     epoch |= self._validate()
                 self.history.append(epoch)
                 self._keep(epoch)
                 self.seconds += time.monotonic() - started
-                if last or number % plan.save_every == 0:
-                    self._save(self.folder / _CHECKPOINT)
+                if last or number % self.save_every == 0:
+                    self._save(self._checkpoint)
                 self.report.epoch_done(number, self._result(epoch))
         return reason
 
     def _reason_to_stop(self) -> str:
-        if self.plan.patience and (best := self.best()) is not None:
+        if self.patience and (best := self.best()) is not None:
             later = [epoch for epoch in self.history[best["epoch"] :] if self.goal in epoch]
-            if len(later) >= self.plan.patience:
+            if len(later) >= self.patience:
                 return "patience"
-        if self.epoch >= self.plan.epochs:
+        if self.epoch >= self.settings.epochs:
             return "epochs"
-        return "max_minutes" if 0 < self.plan.max_minutes <= self.seconds / 60 else ""
+        return "max_minutes" if 0 < self.max_minutes <= self.seconds / 60 else ""
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Sets the learning rate of the steps to come."""
+    def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The state in a checkpoint."""
+        """The tensors of a checkpoint."""
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
                 found[f"optimiser.{key}.{name}"] = value
         return found
 
-    def _counts(self) -> dict[str, Any]:
-        """The state in a checkpoint that is not tensors, as JSON."""
+    def _progress(self) -> dict[str, Any]:
+        """The rest of a checkpoint, as JSON."""
         return {"seconds": self.seconds, "history": self.history}
 
-    def _take(self, tensors: dict[str, Tensor], counts: dict[str, Any]) -> None:
+    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
         """Takes up the state of a checkpoint."""
-        self.seconds = float(counts["seconds"])
-        self.history = counts["history"]
+        self.seconds = float(progress["seconds"])
+        self.history = progress["history"]
         self.network.load_state_dict(below("network.", tensors))
         for name, parameter in self.network.named_parameters():
             state = self.optimiser.state[parameter]
@@ -154,22 +137,17 @@ class Fit(ABC):
                 state[key] = tensors[f"optimiser.{key}.{name}"].to(self.device)
 
     def _save(self, path: Path) -> None:
-        save_snapshot(path, self._tensors(), self._counts())
+        save_snapshot(path, self._tensors(), self._progress())
 
     def restore(self) -> None:
-        """Takes up what an interrupted run left in the folder, if it left something.
-
-        Raises:
-            ArtifactError: The checkpoint cannot be read.
-        """
-        path = self.folder / _CHECKPOINT
-        if not path.exists():
+        """Takes up what an interrupted run left, if it left something."""
+        if not self._checkpoint.exists():
             return
-        tensors, counts = load_snapshot(path)
+        tensors, progress = load_snapshot(self._checkpoint)
         try:
-            self._take(tensors, counts)
+            self._take(tensors, progress)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise damaged(path, error) from error
+            raise damaged(self._checkpoint, error) from error
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

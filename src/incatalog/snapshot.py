@@ -18,13 +18,7 @@ from incatalog.errors import ArtifactError
 
 
 def save_snapshot(path: Path, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
-    """Writes a snapshot, atomically.
-
-    Args:
-        path: A safetensors file.
-        tensors: Weights and the state of the optimiser.
-        progress: What else it takes to go on; JSON.
-    """
+    """Writes tensors, and what else it takes to go on as JSON, atomically."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(progress)
     with atomic_path(path) as partial:
@@ -32,11 +26,7 @@ def save_snapshot(path: Path, tensors: Mapping[str, Tensor], progress: Mapping[s
 
 
 def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Reads what `save_snapshot` wrote.
-
-    Raises:
-        ArtifactError: The file is not as it was written.
-    """
+    """Reads what `save_snapshot` wrote."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from incatalog.errors import require
 
+_ROWS_AT_ONCE = 1 << 14
+
 
 def squared_distances(
     vectors: Float[Tensor, "samples width"], codebook: Float[Tensor, "codes width"]
@@ -35,9 +37,8 @@ def sum_of_codes(
     codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Float[Tensor, "codes width"]]
 ) -> Float[Tensor, "samples width"]:
     """The vectors that codes stand for; of fewer levels than codebooks, what the first give."""
-    levels = codes.shape[1]
     total = codebooks[0][codes[:, 0]]
-    for level in range(1, levels):
+    for level in range(1, codes.shape[1]):
         total = total + codebooks[level][codes[:, level]]
     return total
 
@@ -47,39 +48,25 @@ def last_distances(
     codes: Int64[Tensor, "samples levels"],
     codebooks: Sequence[Float[Tensor, "codes width"]],
 ) -> Float[Tensor, "samples codes"]:
-    """Squared distances to the codes of the last level, the codes of the others given."""
+    """Squared distances to the codes of the last level, given the codes of the others."""
     if len(codebooks) > 1:
         vectors = vectors - sum_of_codes(codes[:, :-1], codebooks)
     return squared_distances(vectors, codebooks[-1])
 
 
-_ROWS_AT_ONCE = 1 << 14
+def sample_rows(rng: np.random.Generator, count: int, most: int) -> Int64[np.ndarray, " rows"]:
+    """At most so many of `count` rows, drawn without replacement, ascending."""
+    return np.sort(rng.choice(count, min(count, most), replace=False))
 
 
 def kmeans(
     vectors: Float32[np.ndarray, "samples width"], size: int, iterations: int, seed: int
 ) -> Float32[np.ndarray, "size width"]:
-    """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one.
-
-    Args:
-        vectors: At least `size` finite rows.
-        size: Number of centres.
-        iterations: Rounds of the algorithm.
-        seed: Seed of the rows that are the first centres.
-
-    Raises:
-        MissingExtraError: faiss is not installed.
-    """
+    """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one."""
     faiss = require("faiss", extra="items")
-    clustering = faiss.Kmeans(
-        vectors.shape[1],
-        size,
-        niter=iterations,
-        seed=seed,
-        # Which rows count is decided by the caller, and small catalogs are no mistake.
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
+    # The caller decides which rows count, and a small catalog is no mistake.
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(vectors)}
+    clustering = faiss.Kmeans(vectors.shape[1], size, niter=iterations, seed=seed, **limits)
     clustering.train(np.ascontiguousarray(vectors))
     centres: np.ndarray = clustering.centroids
     return centres.copy()
@@ -88,20 +75,14 @@ def kmeans(
 def residual_kmeans(
     vectors: Float32[np.ndarray, "samples width"],
     sizes: Sequence[int],
-    *,
     iterations: int,
     seed: int,
     after_level: Callable[[Int32[np.ndarray, "samples levels"], float], None] | None = None,
 ) -> list[Float[Tensor, "codes width"]]:
     """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
 
-    Args:
-        vectors: The sample to learn from; overwritten with what is left over in the end.
-        sizes: Codes at each level.
-        iterations: Rounds of Lloyd's algorithm at each level.
-        seed: Seed of the first centres.
-        after_level: Called after each level with the codes of the sample so far and the squared
-            length of all that is left over.
+    `vectors` are overwritten with what is left over in the end. After each level `after_level` gets
+    the codes so far, and the squared length of all that is left over.
     """
     codebooks: list[Tensor] = []
     codes = np.empty((len(vectors), len(sizes)), dtype=np.int32)

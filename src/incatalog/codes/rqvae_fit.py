@@ -11,13 +11,13 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from incatalog.codes.codebooks import residual_kmeans
+from incatalog.codes.codebooks import residual_kmeans, sample_rows
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantizer import Best, Quantizer, save_weights, weights_file
 from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import SemanticIdError, require
-from incatalog.fitting import Epoch, Fit, Plan, seed_epoch
+from incatalog.fitting import Epoch, Fit, seed_epoch
 from incatalog.storage import writing
 
 _ROWS_AT_ONCE = 1 << 14
@@ -52,6 +52,8 @@ class RqVaeFit(Fit):
 
     job = "quantize"
     goal = "collision_rate"
+    settings: QuantizeSettings
+    network: RqVae
 
     def __init__(
         self,
@@ -59,8 +61,9 @@ class RqVaeFit(Fit):
         vectors: Float32[np.ndarray, "items width"],
         device: torch.device,
     ) -> None:
+        """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
-        self.sizes = RqVaeSizes(
+        sizes = RqVaeSizes(
             width=vectors.shape[1],
             layers=settings.layers,
             e_dim=settings.e_dim,
@@ -68,21 +71,13 @@ class RqVaeFit(Fit):
             batch_norm=settings.batch_norm,
             dropout=settings.dropout,
         )
-        self.network: RqVae
-        network = RqVae(self.sizes)
+        network = RqVae(sizes)
         if settings.standardise:
             mean, scale = mean_and_scale(vectors)
             network.mean.copy_(mean)
             network.scale.fill_(scale)
-        super().__init__(
-            network,
-            device,
-            settings.out,
-            Plan(settings.epochs, settings.validate_every, settings.validate_every),
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        self.settings = settings
+        super().__init__(settings, network, device)
+        self.save_every = settings.validate_every
         self.vectors = vectors
         self.balance = Balance(settings.sinkhorn_eps, settings.sinkhorn_iterations)
         self.idle = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
@@ -94,7 +89,7 @@ class RqVaeFit(Fit):
 
         if not self.history and self.settings.kmeans_init:
             self._start_codebooks()
-        log = self.folder / "tensorboard"
+        log = self.settings.out / "tensorboard"
         with writing(log), SummaryWriter(str(log), purge_step=self.epoch + 1) as self._curves:
             return super().run()
 
@@ -116,7 +111,8 @@ class RqVaeFit(Fit):
                 self._curves.add_scalar(name, value, epoch["epoch"])
         for best in typing.get_args(Best) if self.goal in epoch else ():
             if self.best_by(best) is epoch:
-                save_weights(self.folder / weights_file(best), self.network.state_dict())
+                path = self.settings.out / weights_file(best)
+                save_weights(path, self.network.state_dict())
 
     def _result(self, epoch: Epoch) -> str:
         if self.goal not in epoch:
@@ -130,17 +126,12 @@ class RqVaeFit(Fit):
     def _start_codebooks(self) -> None:
         """Sets codes to the centres of the first latent vectors (arXiv 2107.03312)."""
         rng = np.random.default_rng([self.settings.seed, 1])
-        count = min(len(self.vectors), self.settings.kmeans_sample)
-        rows = np.sort(rng.choice(len(self.vectors), count, replace=False))
+        rows = sample_rows(rng, len(self.vectors), self.settings.kmeans_sample)
         self.network.train()
         blocks = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
         latents = torch.cat([self.network.latents(self._batch(block)) for block in blocks])
-        centres = residual_kmeans(
-            latents.cpu().numpy(),
-            self.settings.codebooks,
-            iterations=self.settings.kmeans_iterations,
-            seed=self.settings.seed,
-        )
+        books, rounds = self.settings.codebooks, self.settings.kmeans_iterations
+        centres = residual_kmeans(latents.cpu().numpy(), books, rounds, self.settings.seed)
         for codebook, centre in zip(self.network.codebooks, centres, strict=True):
             codebook.copy_(centre)
 
@@ -160,7 +151,7 @@ class RqVaeFit(Fit):
         sums = dict.fromkeys(("loss", "reconstruction_loss", "quantisation_loss"), 0.0)
         residuals = torch.empty(0)
         for number, rows in enumerate(batches, start=1):
-            self.set_learning_rate(learning_rate(settings, self.epoch + number / len(batches)))
+            self._set_learning_rate(learning_rate(settings, self.epoch + number / len(batches)))
             losses, codes, residuals = self._step(self._batch(rows))
             for name, value in losses.items():
                 sums[name] += value * len(rows) / len(self.vectors)
@@ -173,11 +164,10 @@ class RqVaeFit(Fit):
     def _step(
         self, vectors: Float[Tensor, "batch width"]
     ) -> tuple[dict[str, float], Tensor, Tensor]:
-        """One step of the optimiser; its losses, codes and residuals."""
+        """Takes a step of the optimiser; its losses, codes and residuals."""
         settings, network = self.settings, self.network
-        quantised = quantise(
-            network.latents(vectors), list(network.codebooks), settings.beta, self.balance
-        )
+        latents, codebooks = network.latents(vectors), list(network.codebooks)
+        quantised = quantise(latents, codebooks, settings.beta, self.balance)
         wanted, decoded = network.standardise(vectors), network.decoder(quantised.vectors)
         reconstruction = functional.mse_loss(decoded, wanted)
         loss = reconstruction + settings.quant_loss_weight * quantised.loss
@@ -199,11 +189,8 @@ class RqVaeFit(Fit):
             "reconstruction_loss": reconstruction,
             "quantisation_loss": quantised.loss,
         }
-        return (
-            {name: float(value.detach()) for name, value in losses.items()},
-            quantised.codes,
-            quantised.residuals,
-        )
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        return values, quantised.codes, quantised.residuals
 
     @torch.no_grad()
     def _restart_unused(
@@ -234,6 +221,6 @@ class RqVaeFit(Fit):
     def _tensors(self) -> dict[str, Tensor]:
         return super()._tensors() | {f"idle.{n}": counts for n, counts in enumerate(self.idle)}
 
-    def _take(self, tensors: dict[str, Tensor], counts: dict[str, Any]) -> None:
-        super()._take(tensors, counts)
+    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        super()._take(tensors, progress)
         self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]

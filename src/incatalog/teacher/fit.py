@@ -17,7 +17,7 @@ from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, DataError
-from incatalog.fitting import Epoch, Fit, Plan, below, remove_checkpoint, seed_epoch
+from incatalog.fitting import Epoch, Fit, below, remove_checkpoint, seed_epoch
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import InProcessTeacher
@@ -25,8 +25,7 @@ from incatalog.teacher.teacher import InProcessTeacher
 VALIDATION_FILE = "validation.json"
 _CUTOFFS = (1, 5, 10)
 _WARMUP_STEPS = 50
-# Logits of one step are computed in blocks of at most this many cells: 16 MB, which a processor's
-# cache holds, take three quarters of the time of 64 MB.
+# Cells of the logits that exist together; a processor's cache holds as many.
 _LOGIT_CELLS = 1 << 22
 
 
@@ -38,12 +37,11 @@ class Window(NamedTuple):
 
 
 def fit_teacher(settings: TeacherFitSettings) -> Path:
-    """Trains a teacher, or goes on with an interrupted training of the same configuration.
+    """Trains a teacher, or goes on with an interrupted training of the same settings.
 
-    Each history gives its items but the last two for training and the one before the last for
-    validation. Every epoch is a pure function of the weights before it, the seed and its number; a
-    checkpoint follows each, so that an interrupted run ends with the weights of an uninterrupted
-    one (on CPU with as many threads, to the bit).
+    Each history gives all its items but the last two for training, and the last but one for
+    validation. An interrupted run goes on from the checkpoint of its last epoch and ends with the
+    weights of an uninterrupted one (on CPU with as many threads, to the bit).
 
     Returns:
         The run folder, with weights, description and `validation.json`.
@@ -53,12 +51,14 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         DataError: Data that cannot be trained on.
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
     """
-    _check(settings)
+    if settings.hidden % settings.heads:
+        raise ConfigError(
+            f"--hidden {settings.hidden}: expected a multiple of --heads ({settings.heads})"
+        )
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
-    histories = Histories.load(settings.data, catalog)
-    split = leave_one_out(histories)
-    train = [split.train(user).astype(np.int64) for user in range(len(histories))]
+    split = leave_one_out(Histories.load(settings.data, catalog))
+    train = [split.train(user).astype(np.int64) for user in range(len(split))]
     if not any(len(rows) > 1 for rows in train):
         raise DataError.at(
             settings.data, "no history has the 4 items it takes to train on and hold out two"
@@ -88,13 +88,8 @@ def training_windows(
 ) -> list[Window]:
     """Cuts histories into windows so that each item but the first is a target exactly once.
 
-    Histories that fit are one window. Longer ones are cut at a random place and every `max_length`
+    A history that fits is one window. A longer one is cut at a random place and every `max_length`
     items from there, so that over the epochs an item is seen at every position of the window.
-
-    Args:
-        histories: Rows of each history, oldest first; those with fewer than 2 give no window.
-        max_length: Items in a window at most.
-        rng: Source of the cuts.
     """
     windows = []
     for rows in histories:
@@ -108,18 +103,12 @@ def training_windows(
 
 
 def full_softmax_loss(
-    network: SasRec,
-    items: Int64[Tensor, "batch length"],
-    targets: Int64[Tensor, "batch length"],
+    network: SasRec, items: Int64[Tensor, "batch length"], targets: Int64[Tensor, "batch length"]
 ) -> float:
     """Mean cross entropy over all items at every labelled position; adds up the gradients.
 
-    Logits exist for a block of positions at a time, which bounds memory on large catalogs.
-
-    Args:
-        network: The network; its gradients are written.
-        items: Item numbers (row + 1), left-padded with 0.
-        targets: Item numbers that follow, left-padded with 0.
+    Items and targets are item numbers (row + 1), padded with 0 on the left. Logits exist for a
+    block of positions at a time, which bounds memory on large catalogs.
     """
     labelled = targets != 0
     hidden: Float[Tensor, "labels hidden"] = network(items)[labelled]
@@ -140,13 +129,7 @@ def full_softmax_loss(
 def validation_metrics(
     teacher: InProcessTeacher, split: LeaveOneOut, *, exclude_seen: bool
 ) -> dict[str, float]:
-    """HR and NDCG at 1, 5 and 10 of a teacher on the validation items.
-
-    Args:
-        teacher: The teacher.
-        split: Histories and their validation items.
-        exclude_seen: Leave items of the history out of the ranking.
-    """
+    """HR and NDCG at 1, 5 and 10 of a teacher on the validation items."""
     held_out = [split.valid(user) for user in range(len(split))]
     ranks = np.concatenate(
         teacher.ranking(
@@ -168,6 +151,8 @@ class SasRecFit(Fit):
 
     job = "teacher"
     goal = "NDCG@10"
+    settings: TeacherFitSettings
+    network: SasRec
 
     def __init__(
         self,
@@ -177,6 +162,7 @@ class SasRecFit(Fit):
         split: LeaveOneOut,
         device: torch.device,
     ) -> None:
+        """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
         sizes = SasRecSizes(
             num_items=len(catalog),
@@ -187,25 +173,9 @@ class SasRecFit(Fit):
             heads=settings.heads,
             dropout=settings.dropout,
         )
-        plan = Plan(
-            settings.epochs,
-            settings.validate_every,
-            patience=settings.patience,
-            max_minutes=settings.max_minutes,
-        )
-        self.network: SasRec
-        super().__init__(
-            SasRec(sizes),
-            device,
-            settings.out,
-            plan,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        self.settings = settings
-        self.catalog = catalog
-        self.train = train
-        self.split = split
+        super().__init__(settings, SasRec(sizes), device)
+        self.patience, self.max_minutes = settings.patience, settings.max_minutes
+        self.catalog, self.train, self.split = catalog, train, split
         self.steps = 0
         self.best_weights: dict[str, Tensor] = {}
 
@@ -215,11 +185,7 @@ class SasRecFit(Fit):
         if best is not None:
             self.network.load_state_dict(self.best_weights)
         figures = best or self._validate()
-        return {
-            "method": "sasrec",
-            "split": "valid",
-            "users": len(self.split),
-            "exclude_seen": self.settings.exclude_seen,
+        return validation_header(self.split, self.settings.exclude_seen) | {
             "epochs": self.epoch,
             "best_epoch": None if best is None else best["epoch"],
             "stopped_by": reason,
@@ -232,12 +198,12 @@ class SasRecFit(Fit):
         settings, network = self.settings, self.network
         rng = seed_epoch(settings.seed, self.epoch)
         windows = training_windows(self.train, settings.max_length, rng)
-        batches = list(_batches(windows, settings.batch_size, rng))
+        steps = -(-len(windows) // settings.batch_size)
         network.train()
         total, labels = 0.0, 0
-        for number, batch in enumerate(batches, start=1):
+        for step, batch in enumerate(_batches(windows, settings.batch_size, rng), start=1):
             self.steps += 1
-            self.set_learning_rate(settings.learning_rate * min(1.0, self.steps / _WARMUP_STEPS))
+            self._set_learning_rate(settings.learning_rate * min(1.0, self.steps / _WARMUP_STEPS))
             self.optimiser.zero_grad()
             items = network.pad([window.items for window in batch])
             targets = network.pad([window.targets for window in batch])
@@ -245,7 +211,7 @@ class SasRecFit(Fit):
             self.optimiser.step()
             count = sum(len(window.targets) for window in batch)
             total, labels = total + loss * count, labels + count
-            self.report.show(completed=self.epoch + number / len(batches))
+            self.report.show(completed=self.epoch + step / steps)
         return {"loss": total / labels}
 
     def _validate(self) -> Epoch:
@@ -265,17 +231,23 @@ class SasRecFit(Fit):
     def _tensors(self) -> dict[str, Tensor]:
         return super()._tensors() | {f"best.{k}": v for k, v in self.best_weights.items()}
 
-    def _counts(self) -> dict[str, Any]:
-        return super()._counts() | {"steps": self.steps}
+    def _progress(self) -> dict[str, Any]:
+        return super()._progress() | {"steps": self.steps}
 
-    def _take(self, tensors: dict[str, Tensor], counts: dict[str, Any]) -> None:
-        super()._take(tensors, counts)
-        self.steps = int(counts["steps"])
+    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        super()._take(tensors, progress)
+        self.steps = int(progress["steps"])
         self.best_weights = {k: v.to(self.device) for k, v in below("best.", tensors).items()}
 
 
+def validation_header(split: LeaveOneOut, exclude_seen: bool) -> dict[str, Any]:
+    """How `validation.json` begins: what was validated, and how."""
+    users = len(split)
+    return {"method": "sasrec", "split": "valid", "users": users, "exclude_seen": exclude_seen}
+
+
 def result_text(epoch: Epoch, best: Epoch | None) -> str:
-    """The line of an epoch beside the best so far."""
+    """The losses and figures of an epoch beside the best so far."""
     text = f"loss {epoch['loss']:.3f}"
     if best is None:
         return text
@@ -291,10 +263,3 @@ def _batches(
     order = rng.permutation(len(windows))
     for start in range(0, len(order), batch_size):
         yield [windows[index] for index in order[start : start + batch_size]]
-
-
-def _check(settings: TeacherFitSettings) -> None:
-    if settings.hidden % settings.heads:
-        raise ConfigError(
-            f"--hidden {settings.hidden}: expected a multiple of --heads ({settings.heads})"
-        )
