@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from incatalog.codes.codebooks import residual_codes, sum_of_codes
 from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
 
 # Level 1 takes code 0 for latent 1 and code 3 for latent 4; both leave 1, for which level 2 takes
@@ -80,10 +81,11 @@ def network() -> RqVae:
 def test_codes_are_those_training_takes(network: RqVae) -> None:
     vectors = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
     quantised = quantise(network.latents(vectors), list(network.codebooks), BETA)
-    codes = network.codes(vectors)
+    codes = residual_codes(network.latents(vectors), list(network.codebooks))
     assert torch.equal(codes, quantised.codes)
     torch.testing.assert_close(
-        network.reconstruction(codes), network.decoder(quantised.vectors) * 3 + torch.arange(6.0)
+        network.decode(sum_of_codes(codes, list(network.codebooks))),
+        network.decoder(quantised.vectors) * 3 + torch.arange(6.0),
     )
     brute = quantised.vectors.new_zeros(20, 3)
     residual = network.latents(vectors)

@@ -31,31 +31,19 @@ _ROWS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True, eq=False)
 class Quantizer:
-    """Codebooks, and the way from item vectors to the space they are in and back.
-
-    Attributes:
-        width: Width of item vectors.
-        codebooks: Code vectors of each level.
-        encode: From item vectors to the vectors that are quantised.
-        decode: From sums of codes to item vectors.
-    """
+    """Codebooks, and the way from item vectors to the space they are in and back."""
 
     width: int
     codebooks: tuple[Float[Tensor, "codes e_dim"], ...]
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor], Tensor]  # from item vectors to the vectors that are quantised
+    decode: Callable[[Tensor], Tensor]  # from sums of codes to item vectors
 
     @classmethod
     def of_network(cls, network: RqVae) -> Quantizer:
         """The quantizer that an RQ-VAE is."""
         network.eval()
-
-        def decode(total: Tensor) -> Tensor:
-            decoded: Tensor = network.decoder(total)
-            return decoded * network.scale + network.mean
-
         codebooks = tuple(codebook.detach() for codebook in network.codebooks)
-        return cls(network.sizes.width, codebooks, network.latents, decode)
+        return cls(network.sizes.width, codebooks, network.latents, network.decode)
 
     @classmethod
     def of_codebooks(cls, codebooks: Sequence[Float[Tensor, "codes width"]]) -> Quantizer:
@@ -71,12 +59,12 @@ class Quantizer:
     def codes(
         self, vectors: Float32[np.ndarray, "items width"]
     ) -> Int32[np.ndarray, "items levels"]:
-        """The nearest code of each item at each level, in bounded memory.
-
-        Raises:
-            VectorError: The vectors are of another width than those it was trained with.
-        """
-        check_width(vectors, self.width)
+        """The nearest code of each item at each level, in bounded memory."""
+        if vectors.shape[1] != self.width:
+            raise VectorError(
+                f"--vectors: {vectors.shape[1]} numbers a row; expected {self.width} as the "
+                "quantizer was trained with; take the vectors of the same model"
+            )
         codes = np.empty((len(vectors), len(self.codebooks)), dtype=np.int32)
         for rows, block in self._blocks(vectors):
             codes[rows] = residual_codes(self.encode(block), self.codebooks).cpu().numpy()
@@ -84,9 +72,7 @@ class Quantizer:
 
     @torch.inference_mode()
     def last_distances(
-        self,
-        vectors: Float32[np.ndarray, "items width"],
-        codes: Int32[np.ndarray, "items levels"],
+        self, vectors: Float32[np.ndarray, "items width"], codes: Int32[np.ndarray, "items levels"]
     ) -> Float[Tensor, "items codes"]:
         """Squared distances of items to all codes of the last level, given those before it."""
         given = self._codes(codes)
@@ -94,9 +80,7 @@ class Quantizer:
 
     @torch.inference_mode()
     def unexplained(
-        self,
-        vectors: Float32[np.ndarray, "items width"],
-        codes: Int32[np.ndarray, "items levels"],
+        self, vectors: Float32[np.ndarray, "items width"], codes: Int32[np.ndarray, "items levels"]
     ) -> float:
         """Reconstruction error: squared, as a share of the variance of the vectors."""
         mean = torch.zeros(self.width, dtype=torch.float64)
@@ -122,19 +106,6 @@ class Quantizer:
         return torch.from_numpy(codes.astype(np.int64)).to(self.codebooks[0].device)
 
 
-def check_width(vectors: Float32[np.ndarray, "items width"], width: int) -> None:
-    """Makes sure that vectors are of the width a quantizer was trained with.
-
-    Raises:
-        VectorError: They are not.
-    """
-    if vectors.shape[1] != width:
-        raise VectorError(
-            f"--vectors: {vectors.shape[1]} numbers a row; expected {width} as the quantizer was "
-            "trained with; take the vectors of the same model"
-        )
-
-
 def weights_file(best: Best) -> str:
     """Name of the file with the best weights of an RQ-VAE."""
     return f"best-{best}.safetensors"
@@ -154,16 +125,7 @@ def save_description(folder: Path, sizes: RqVaeSizes | None, **results: Any) -> 
 
 
 def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quantizer:
-    """Loads what `incatalog items quantize` left.
-
-    Args:
-        folder: Its run folder.
-        best: Weights of an RQ-VAE to take; residual k-means has one set only.
-        device: Where to compute.
-
-    Raises:
-        ArtifactError: The folder holds no quantizer, or one that is damaged or was changed.
-    """
+    """Loads what `incatalog items quantize` left; `best` chooses among the weights of an RQ-VAE."""
     folder = Path(folder)
     try:
         described = read_json(folder / QUANTIZER_FILE)
