@@ -54,6 +54,26 @@ def last_distances(
     return squared_distances(vectors, codebooks[-1])
 
 
+def fit_codebooks(
+    vectors: Float32[np.ndarray, "items width"],
+    codes: Int32[np.ndarray, "items levels"],
+    sizes: tuple[int, ...],
+) -> list[Tensor]:
+    """Codebooks that fit codes made elsewhere: the mean residual of the items with a code.
+
+    A code that no item has stands at 0, the mean of all residuals.
+    """
+    residuals = np.array(vectors, dtype=np.float32)
+    codebooks = []
+    for level, size in enumerate(sizes):
+        centres = np.zeros((size, residuals.shape[1]), dtype=np.float32)
+        np.add.at(centres, codes[:, level], residuals)
+        centres /= np.maximum(np.bincount(codes[:, level], minlength=size), 1)[:, None]
+        residuals -= centres[codes[:, level]]
+        codebooks.append(torch.from_numpy(centres))
+    return codebooks
+
+
 def sample_rows(rng: np.random.Generator, count: int, most: int) -> Int64[np.ndarray, " rows"]:
     """At most so many of `count` rows, drawn without replacement, ascending."""
     return np.sort(rng.choice(count, min(count, most), replace=False))

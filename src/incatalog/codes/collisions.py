@@ -14,6 +14,7 @@ from incatalog.codes.semantic_ids import code_token
 from incatalog.codes.sinkhorn import sinkhorn
 from incatalog.errors import SemanticIdError
 
+# The largest entry of a row is settled long before the sums are exact.
 _ITERATIONS = 1000
 
 LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes"]]
@@ -21,19 +22,12 @@ LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
-    """Codes that no two items share.
-
-    Attributes:
-        codes: Codes of each item; those before the last level are as they were.
-        moved: Rows of the items with another last code, ascending.
-        by_sinkhorn: How many of them the balanced assignment placed.
-        by_nearest: How many went to the nearest code that was left.
-    """
+    """Codes that no two items share: all but the last of an item are as they were."""
 
     codes: Int32[np.ndarray, "items levels"]
-    moved: Int64[np.ndarray, " moved"]
-    by_sinkhorn: int
-    by_nearest: int
+    moved: Int64[np.ndarray, " moved"]  # rows with another last code, ascending
+    by_sinkhorn: int  # how many of them the balanced assignment placed
+    by_nearest: int  # how many went to the nearest code that was left
 
 
 def resolve_collisions(
@@ -45,19 +39,11 @@ def resolve_collisions(
 ) -> Resolved:
     """Gives items that share all their codes different last codes.
 
-    Of the items with one ID the first keeps it. The others compete with those of the other IDs
-    under the same prefix for the last codes nobody has: first by a balanced assignment (Sinkhorn,
-    as in LC-Rec, arXiv 2311.09049, but with a slack row for codes nobody needs, so that items go no
+    Of the items with one ID the first keeps it. The others, of all IDs under one prefix together,
+    compete for the last codes that no item has: first by a balanced assignment (Sinkhorn, as in
+    LC-Rec, arXiv 2311.09049, but with a slack row for codes that no item needs, so that items go no
     farther than they must), then, where two items want one code, to the nearest that is left.
-
-    Args:
-        codes: Codes of each item.
-        size: Codes of the last level.
-        distances: Squared distances of the given rows to all codes of the last level.
-        epsilon: Strength of the entropy of the balanced assignment.
-
-    Raises:
-        SemanticIdError: More items share a prefix than there are last codes; names the prefix.
+    `size` is the number of last codes.
     """
     resolved = codes.copy()
     moved: list[int] = []
@@ -69,8 +55,7 @@ def resolve_collisions(
         taken, first = np.unique(last, return_index=True)
         movers = np.delete(group, first)
         free = np.delete(np.arange(size), taken)
-        wanted = distances(movers)[:, torch.from_numpy(free)]
-        chosen, count = _match(wanted, epsilon)
+        chosen, count = _match(distances(movers)[:, torch.from_numpy(free)], epsilon)
         resolved[movers, -1] = free[chosen]
         moved += movers.tolist()
         by_sinkhorn += count
@@ -78,9 +63,7 @@ def resolve_collisions(
     return Resolved(resolved, rows, by_sinkhorn, len(rows) - by_sinkhorn)
 
 
-def count_sharers(
-    codes: Int32[np.ndarray, "items levels"],
-) -> Int32[np.ndarray, " items"]:
+def count_sharers(codes: Int32[np.ndarray, "items levels"]) -> Int32[np.ndarray, " items"]:
     """For each item, how many earlier ones have all its codes: a further code tells them apart."""
     order, starts = _runs(codes)
     place = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
@@ -119,13 +102,11 @@ def _match(
     movers, free = wanted.shape
     if movers == 1:
         return wanted.argmin(1).numpy(), 0
-    slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
-    masses = torch.ones(movers + 1)
-    masses[-1] = free - movers
-    # Which entry of a row is largest is settled long before the sums are exact.
     if free == movers:
         plan = sinkhorn(wanted, epsilon, iterations=_ITERATIONS)
     else:
+        slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
+        masses = torch.tensor([1.0] * movers + [free - movers])
         with_slack = torch.cat([wanted, slack])
         plan = sinkhorn(with_slack, epsilon, masses=masses, iterations=_ITERATIONS)[:-1]
     chosen = np.full(movers, -1, dtype=np.int64)
@@ -135,10 +116,9 @@ def _match(
             chosen[mover] = column
             left[column] = False
     unplaced = np.flatnonzero(chosen < 0).tolist()
-    nearest = wanted.numpy()
     for mover in unplaced:
         columns = np.flatnonzero(left)
-        chosen[mover] = columns[nearest[mover, columns].argmin()]
+        chosen[mover] = columns[wanted.numpy()[mover, columns].argmin()]
         left[chosen[mover]] = False
     return chosen, movers - len(unplaced)
 

@@ -18,10 +18,9 @@ def code_use(
 ) -> dict[str, float | list[int] | list[float]]:
     """How codes are spread.
 
-    Returns:
-        `collision_rate`, the share of items that share all codes with an earlier one;
-        `used`, the codes in use at each level; `perplexity` at each level, the number of codes
-        that would be as uneven to guess if all were used alike.
+    `collision_rate` is the share of items that share all codes with an earlier one; `used` are the
+    codes in use at each level; `perplexity` is the number of codes, all used alike, that would be
+    as hard to guess.
     """
     used, perplexity = [], []
     for level, size in enumerate(sizes):
@@ -42,14 +41,8 @@ def neighbour_prefixes(
 ) -> dict[str, Any]:
     """How often an item and its nearest neighbours (by cosine) share their first codes.
 
-    Args:
-        vectors: Item vectors.
-        codes: Codes of each item.
-        count: Neighbours of an item, fewer in a smaller catalog.
-        seed: Seed of the sample: at most 1,000 items, and as many pairs at random.
-
-    Returns:
-        `neighbours` and `random`, the share of pairs that agree on the first 1, 2, … codes.
+    `neighbours` and `random` are the shares of pairs that agree on the first 1, 2, … codes, for a
+    sample of items beside their `count` nearest others, and beside as many random ones.
     """
     rng = np.random.default_rng(seed)
     queries = np.sort(rng.choice(len(codes), min(_QUERIES, len(codes)), replace=False))
