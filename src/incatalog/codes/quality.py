@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int, Int32, Int64
 
+from incatalog.codes.codebooks import sample_rows
+
 _QUERIES = 1000
 _ROWS_AT_ONCE = 1 << 14
 
@@ -45,7 +47,7 @@ def neighbour_prefixes(
     sample of items beside their `count` nearest others, and beside as many random ones.
     """
     rng = np.random.default_rng(seed)
-    queries = np.sort(rng.choice(len(codes), min(_QUERIES, len(codes)), replace=False))
+    queries = sample_rows(rng, len(codes), _QUERIES)
     near = _nearest(vectors, queries, min(count, len(codes) - 1))
     others = rng.integers(len(codes) - 1, size=near.shape) if len(codes) > 1 else near
     others = others + (others >= queries[:, None])
@@ -82,5 +84,4 @@ def _nearest(
         best, rows = torch.cat([best, cosines], 1), torch.cat([rows, found], 1)
         best, order = best.topk(min(count, best.shape[1]), dim=1)
         rows = rows.gather(1, order)
-    nearest: np.ndarray = rows.numpy()
-    return nearest
+    return np.asarray(rows)

@@ -1,9 +1,8 @@
 """SASRec: a causal transformer over item sequences (arXiv 1808.09781).
 
-A network of our own. The one in RecTools is part of a Lightning module that owns its data, answers
-through data frames and is saved as a pickle; here raw rows are answered in batches, checkpoints are
-plain tensors that resume to the bit, and layers and positions are laid out as UniRec lays them out
-(post-norm blocks, left padding, item 0 as padding), so that weights trained there can be imported.
+A network of our own: it answers raw rows in batches, its checkpoints are plain tensors that resume
+to the bit, and layers and positions are laid out as in UniRec (post-norm blocks, left padding, item
+0 as padding), so that weights trained there can be imported.
 """
 
 from __future__ import annotations
@@ -41,19 +40,7 @@ _INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class SasRecSizes:
-    """What it takes to build the network.
-
-    Attributes:
-        num_items: Items of the catalog.
-        max_length: Newest items of a history that are seen.
-        hidden: Width of embeddings and blocks.
-        inner: Width of the feed-forward layers.
-        layers: Number of blocks.
-        heads: Number of attention heads; divides `hidden`.
-        dropout: Dropout of embeddings, attention and feed-forward layers.
-        activation: Function between the feed-forward layers, by its name in `ACTIVATIONS`.
-        norm_eps: Term that keeps layer norms from dividing by zero.
-    """
+    """What it takes to build the network; named as in the settings."""
 
     num_items: int
     max_length: int
@@ -71,13 +58,12 @@ class _Attention(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.heads = sizes.heads
-        self.dropout = sizes.dropout
-        self.query = nn.Linear(sizes.hidden, sizes.hidden)
-        self.key = nn.Linear(sizes.hidden, sizes.hidden)
-        self.value = nn.Linear(sizes.hidden, sizes.hidden)
-        self.dense = nn.Linear(sizes.hidden, sizes.hidden)
-        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
+        self.heads, self.dropout, hidden = sizes.heads, sizes.dropout, sizes.hidden
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.dense = nn.Linear(hidden, hidden)
+        self.norm = nn.LayerNorm(hidden, eps=sizes.norm_eps)
 
     def forward(
         self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
@@ -87,9 +73,8 @@ class _Attention(nn.Module):
             layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
         mixed = functional.dropout(mixed, self.dropout, self.training)
         result: Tensor = self.norm(hidden + mixed)
@@ -137,11 +122,7 @@ class SasRec(nn.Module):
     """
 
     def __init__(self, sizes: SasRecSizes) -> None:
-        """Builds the network with random weights from torch's default generator.
-
-        Raises:
-            TeacherError: Sizes that do not go together.
-        """
+        """Draws weights from torch's global generator."""
         super().__init__()
         if sizes.hidden % sizes.heads:
             raise TeacherError(
@@ -159,13 +140,8 @@ class SasRec(nn.Module):
         self.apply(_initialise)
 
     def forward(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length hidden"]:
-        """Hidden state at every position; those of padding mean nothing.
-
-        Args:
-            items: Item numbers (row + 1), left-padded with 0, at most `max_length` wide.
-        """
-        length = items.shape[1]
-        last = self.sizes.max_length
+        """Hidden state at every position, at most `max_length`; at padding it means nothing."""
+        length, last = items.shape[1], self.sizes.max_length
         positions = torch.arange(last - length, last, device=items.device)
         hidden = self.item_embedding(items) + self.position_embedding(positions)
         hidden = functional.dropout(self.norm(hidden), self.sizes.dropout, self.training)
@@ -188,11 +164,7 @@ class SasRec(nn.Module):
         return hidden @ self.item_embedding.weight[1:].T
 
     def pad(self, histories: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch length"]:
-        """Lays histories into one batch on the network's device; of long ones the newest items.
-
-        Args:
-            histories: Item rows, oldest first.
-        """
+        """Lays histories, oldest first, into one batch; of long ones the newest items."""
         newest = [rows[-self.sizes.max_length :] for rows in histories]
         batch = np.zeros((len(newest), max(map(len, newest), default=0)), dtype=np.int64)
         for line, rows in zip(batch, newest, strict=True):
@@ -225,15 +197,7 @@ def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) 
 
 
 def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
-    """Reads what `save_network` wrote.
-
-    Returns:
-        The network in evaluation mode, and the fingerprint of its catalog.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        TeacherError: The folder holds no teacher, or a damaged one.
-    """
+    """Reads a network, in evaluation mode, and the fingerprint of its catalog."""
     folder = Path(folder)
     target = resolve_device(device)
     if not (folder / TEACHER_FILE).exists():
