@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from incatalog.artifacts import atomic_path
+from incatalog.errors import ArtifactError
 from incatalog.progress import FitReport
-from incatalog.snapshot import damaged, load_snapshot, save_snapshot
 
 _CHECKPOINT = "checkpoint.safetensors"
 
@@ -147,7 +152,7 @@ class Fit(ABC):
         try:
             self._take(tensors, progress)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise damaged(self._checkpoint, error) from error
+            raise _damaged(self._checkpoint, error) from error
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,3 +171,42 @@ def remove_checkpoint(folder: Path) -> None:
     """Removes the checkpoint of a finished run, and what a kill left of one."""
     for leftover in folder.glob(f"*{_CHECKPOINT}*"):
         leftover.unlink(missing_ok=True)
+
+
+def save_snapshot(path: Path, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
+    """Writes tensors, and what else it takes to go on as JSON, atomically."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(progress)
+    with atomic_path(path) as partial:
+        save_file(kept, partial, metadata={"progress": text, "sha256": _digest(kept, text)})
+
+
+def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Reads what `save_snapshot` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["progress"]
+        if _digest(tensors, text) != metadata["sha256"]:
+            raise ValueError("its checksum differs")
+        return tensors, json.loads(text)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ArtifactError:
+    """Says that a training cannot go on from a snapshot, and why."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ArtifactError(
+        f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:
+    digest = hashlib.sha256(progress.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

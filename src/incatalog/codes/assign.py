@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.codes.codebooks import fit_codebooks
+from incatalog.codes.codebooks import Rows, Vectors, fit_codebooks
 from incatalog.codes.collisions import Resolved, count_sharers, resolve_collisions
 from incatalog.codes.plots import draw_quality
 from incatalog.codes.quality import code_use, neighbour_prefixes
@@ -36,9 +36,9 @@ class _Source:
 
     ids: SemanticIds
     quantizer: Quantizer | None = None
-    vectors: Float32[np.ndarray, "items width"] | None = None
+    vectors: Vectors | None = None
 
-    def last_distances(self, rows: Int64[np.ndarray, " rows"]) -> Float[Tensor, "rows codes"]:
+    def last_distances(self, rows: Rows) -> Float[Tensor, "rows codes"]:
         """Squared distances of items to all codes of the last level."""
         if self.quantizer is None or self.vectors is None:
             # Nothing is known about the codes: the lowest free one is as good as any.

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import require
 
+Vectors = Float32[np.ndarray, "items width"]
+Rows = Int64[np.ndarray, " rows"]
 _ROWS_AT_ONCE = 1 << 14
 
 
@@ -54,11 +57,7 @@ def last_distances(
     return squared_distances(vectors, codebooks[-1])
 
 
-def fit_codebooks(
-    vectors: Float32[np.ndarray, "items width"],
-    codes: Int32[np.ndarray, "items levels"],
-    sizes: tuple[int, ...],
-) -> list[Tensor]:
+def fit_codebooks(vectors: Vectors, codes: Codes, sizes: tuple[int, ...]) -> list[Tensor]:
     """Codebooks that fit codes made elsewhere: the mean residual of the items with a code.
 
     A code that no item has stands at 0, the mean of all residuals.
@@ -74,14 +73,12 @@ def fit_codebooks(
     return codebooks
 
 
-def sample_rows(rng: np.random.Generator, count: int, most: int) -> Int64[np.ndarray, " rows"]:
+def sample_rows(rng: np.random.Generator, count: int, most: int) -> Rows:
     """At most so many of `count` rows, drawn without replacement, ascending."""
     return np.sort(rng.choice(count, min(count, most), replace=False))
 
 
-def kmeans(
-    vectors: Float32[np.ndarray, "samples width"], size: int, iterations: int, seed: int
-) -> Float32[np.ndarray, "size width"]:
+def kmeans(vectors: Vectors, size: int, iterations: int, seed: int) -> Vectors:
     """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one."""
     faiss = require("faiss", extra="items")
     # The caller decides which rows count, and a small catalog is no mistake.
@@ -93,11 +90,11 @@ def kmeans(
 
 
 def residual_kmeans(
-    vectors: Float32[np.ndarray, "samples width"],
+    vectors: Vectors,
     sizes: Sequence[int],
     iterations: int,
     seed: int,
-    after_level: Callable[[Int32[np.ndarray, "samples levels"], float], None] | None = None,
+    after_level: Callable[[Codes, float], None] | None = None,
 ) -> list[Float[Tensor, "codes width"]]:
     """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
 

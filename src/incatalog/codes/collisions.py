@@ -10,32 +10,29 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from incatalog.codes.semantic_ids import code_token
+from incatalog.codes.codebooks import Rows
+from incatalog.codes.semantic_ids import Codes, code_token
 from incatalog.codes.sinkhorn import sinkhorn
 from incatalog.errors import SemanticIdError
 
 # The largest entry of a row is settled long before the sums are exact.
 _ITERATIONS = 1000
 
-LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes"]]
+LastDistances = Callable[[Rows], Float[Tensor, "rows codes"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
     """Codes that no two items share: all but the last of an item are as they were."""
 
-    codes: Int32[np.ndarray, "items levels"]
+    codes: Codes
     moved: Int64[np.ndarray, " moved"]  # rows with another last code, ascending
     by_sinkhorn: int  # how many of them the balanced assignment placed
     by_nearest: int  # how many went to the nearest code that was left
 
 
 def resolve_collisions(
-    codes: Int32[np.ndarray, "items levels"],
-    size: int,
-    distances: LastDistances,
-    *,
-    epsilon: float,
+    codes: Codes, size: int, distances: LastDistances, *, epsilon: float
 ) -> Resolved:
     """Gives items that share all their codes different last codes.
 
@@ -63,7 +60,7 @@ def resolve_collisions(
     return Resolved(resolved, rows, by_sinkhorn, len(rows) - by_sinkhorn)
 
 
-def count_sharers(codes: Int32[np.ndarray, "items levels"]) -> Int32[np.ndarray, " items"]:
+def count_sharers(codes: Codes) -> Int32[np.ndarray, " items"]:
     """For each item, how many earlier ones have all its codes: a further code tells them apart."""
     order, starts = _runs(codes)
     place = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
@@ -72,9 +69,7 @@ def count_sharers(codes: Int32[np.ndarray, "items levels"]) -> Int32[np.ndarray,
     return counts
 
 
-def _groups_with_collisions(
-    codes: Int32[np.ndarray, "items levels"],
-) -> Iterator[Int64[np.ndarray, " rows"]]:
+def _groups_with_collisions(codes: Codes) -> Iterator[Rows]:
     """Rows of each prefix under which items share a last code, ascending."""
     order, starts = _runs(codes[:, :-1])
     shared = count_sharers(codes) > 0
@@ -83,9 +78,7 @@ def _groups_with_collisions(
         yield order[starts[number] : starts[number + 1]]
 
 
-def _runs(
-    codes: Int32[np.ndarray, "items levels"],
-) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
+def _runs(codes: Codes) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
     """Rows ordered by their codes, those of equal codes ascending, and where each run begins."""
     if not codes.shape[1]:
         return np.arange(len(codes)), np.array([0, len(codes)])

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, Int32, Int64
+from jaxtyping import Int64
 
-from incatalog.codes.codebooks import sample_rows
+from incatalog.codes.codebooks import Vectors, sample_rows
+from incatalog.codes.semantic_ids import Codes
 
 _QUERIES = 1000
 _ROWS_AT_ONCE = 1 << 14
 
 
-def code_use(
-    codes: Int[np.ndarray, "items levels"], sizes: Sequence[int]
-) -> dict[str, float | list[int] | list[float]]:
+def code_use(codes: Codes, sizes: Sequence[int]) -> dict[str, float | list[int] | list[float]]:
     """How codes are spread.
 
     `collision_rate` is the share of items that share all codes with an earlier one; `used` are the
@@ -35,12 +34,7 @@ def code_use(
     return {"collision_rate": rate, "used": used, "perplexity": perplexity}
 
 
-def neighbour_prefixes(
-    vectors: Float32[np.ndarray, "items width"],
-    codes: Int32[np.ndarray, "items levels"],
-    count: int,
-    seed: int,
-) -> dict[str, Any]:
+def neighbour_prefixes(vectors: Vectors, codes: Codes, count: int, seed: int) -> dict[str, Any]:
     """How often an item and its nearest neighbours (by cosine) share their first codes.
 
     `neighbours` and `random` are the shares of pairs that agree on the first 1, 2, … codes, for a
@@ -68,7 +62,7 @@ def _agreement(codes: np.ndarray, queries: np.ndarray, others: np.ndarray) -> li
 
 
 def _nearest(
-    vectors: Float32[np.ndarray, "items width"], queries: Int64[np.ndarray, " queries"], count: int
+    vectors: Vectors, queries: Int64[np.ndarray, " queries"], count: int
 ) -> Int64[np.ndarray, "queries count"]:
     """Rows of the nearest other items, in bounded memory."""
     asked = torch.nn.functional.normalize(torch.from_numpy(np.array(vectors[queries])))

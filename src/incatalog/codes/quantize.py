@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.codes.codebooks import residual_kmeans, sample_rows
+from incatalog.codes.codebooks import Vectors, residual_kmeans, sample_rows
 from incatalog.codes.plots import draw_learning
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantizer import CODEBOOKS_FILE, Best, save_description, save_weights
 from incatalog.codes.rqvae_fit import RqVaeFit, mean_and_scale
+from incatalog.codes.semantic_ids import Codes
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
@@ -74,7 +74,7 @@ def quantize_items(settings: QuantizeSettings) -> Path:
 
 
 def _fit_rqvae(
-    settings: QuantizeSettings, vectors: Float32[np.ndarray, "items width"], device: torch.device
+    settings: QuantizeSettings, vectors: Vectors, device: torch.device
 ) -> dict[str, Any]:
     # Training draws from torch's global generator; callers keep theirs.
     with torch.random.fork_rng(enabled=True):
@@ -87,16 +87,14 @@ def _fit_rqvae(
     return {"seconds": round(fit.seconds, 1), "best": best}
 
 
-def _fit_kmeans(
-    settings: QuantizeSettings, vectors: Float32[np.ndarray, "items width"]
-) -> dict[str, Any]:
+def _fit_kmeans(settings: QuantizeSettings, vectors: Vectors) -> dict[str, Any]:
     sizes, rounds = settings.codebooks, settings.kmeans_iterations
     rng = np.random.default_rng(settings.seed)
     sample = vectors[sample_rows(rng, len(vectors), settings.kmeans_sample)]
     variance = mean_and_scale(sample)[1] ** 2 * sample.size
     history: list[Epoch] = []
 
-    def after_level(codes: Int32[np.ndarray, "samples levels"], left: float) -> None:
+    def after_level(codes: Codes, left: float) -> None:
         level = codes.shape[1]
         use = code_use(codes, sizes[:level])
         history.append({"level": level, "unexplained": left / variance, **use})

@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from incatalog.artifacts import atomic_path, read_json, versions, write_json
 from incatalog.checksums import verify_checksums
-from incatalog.codes.codebooks import last_distances, residual_codes, sum_of_codes
+from incatalog.codes.codebooks import Vectors, last_distances, residual_codes, sum_of_codes
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
+from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import ArtifactError, DataError, VectorError, first_line
 
 QUANTIZER_FILE = "quantizer.json"
@@ -56,9 +57,7 @@ class Quantizer:
         return tuple(map(len, self.codebooks))
 
     @torch.inference_mode()
-    def codes(
-        self, vectors: Float32[np.ndarray, "items width"]
-    ) -> Int32[np.ndarray, "items levels"]:
+    def codes(self, vectors: Vectors) -> Codes:
         """The nearest code of each item at each level, in bounded memory."""
         if vectors.shape[1] != self.width:
             raise VectorError(
@@ -71,17 +70,13 @@ class Quantizer:
         return codes
 
     @torch.inference_mode()
-    def last_distances(
-        self, vectors: Float32[np.ndarray, "items width"], codes: Int32[np.ndarray, "items levels"]
-    ) -> Float[Tensor, "items codes"]:
+    def last_distances(self, vectors: Vectors, codes: Codes) -> Float[Tensor, "items codes"]:
         """Squared distances of items to all codes of the last level, given those before it."""
         given = self._codes(codes)
         return last_distances(self.encode(self._tensor(vectors)), given, self.codebooks).cpu()
 
     @torch.inference_mode()
-    def unexplained(
-        self, vectors: Float32[np.ndarray, "items width"], codes: Int32[np.ndarray, "items levels"]
-    ) -> float:
+    def unexplained(self, vectors: Vectors, codes: Codes) -> float:
         """Reconstruction error: squared, as a share of the variance of the vectors."""
         mean = torch.zeros(self.width, dtype=torch.float64)
         for _, block in self._blocks(vectors):

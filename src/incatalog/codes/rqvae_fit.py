@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from incatalog.codes.codebooks import residual_kmeans, sample_rows
+from incatalog.codes.codebooks import Rows, Vectors, residual_kmeans, sample_rows
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantizer import Best, Quantizer, save_weights, weights_file
 from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
@@ -33,9 +33,7 @@ def learning_rate(settings: QuantizeSettings, progress: float) -> float:
     return settings.learning_rate * max(left, 0.0)
 
 
-def mean_and_scale(
-    vectors: Float32[np.ndarray, "items width"],
-) -> tuple[Float[Tensor, " width"], float]:
+def mean_and_scale(vectors: Vectors) -> tuple[Float[Tensor, " width"], float]:
     """Mean of the rows, and the root of the mean variance of the columns; in bounded memory."""
     mean = np.zeros(vectors.shape[1])
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
@@ -55,12 +53,7 @@ class RqVaeFit(Fit):
     settings: QuantizeSettings
     network: RqVae
 
-    def __init__(
-        self,
-        settings: QuantizeSettings,
-        vectors: Float32[np.ndarray, "items width"],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, settings: QuantizeSettings, vectors: Vectors, device: torch.device) -> None:
         """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
         sizes = RqVaeSizes(
@@ -135,7 +128,7 @@ class RqVaeFit(Fit):
         for codebook, centre in zip(self.network.codebooks, centres, strict=True):
             codebook.copy_(centre)
 
-    def _batch(self, rows: Int64[np.ndarray, " rows"]) -> Float[Tensor, "rows width"]:
+    def _batch(self, rows: Rows) -> Float[Tensor, "rows width"]:
         return torch.from_numpy(self.vectors[rows]).to(self.device)
 
     def _train_epoch(self) -> Epoch:

@@ -27,6 +27,7 @@ INDEX = ".index.json"
 ITEM2ID = ".item2id"
 """Ending of the file with the row of each item."""
 
+Codes = Int32[np.ndarray, "items levels"]
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d{0,6})>")
 
 
@@ -34,7 +35,7 @@ _TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d{0,6})>")
 class SemanticIds:
     """The codes of every item row, from 0, and the number of codes at each level."""
 
-    codes: Int32[np.ndarray, "items levels"]
+    codes: Codes
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
