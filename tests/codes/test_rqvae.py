@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from incatalog.codes.codebooks import residual_codes, sum_of_codes
-from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
+from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
 
 # Level 1 takes code 0 for latent 1 and code 3 for latent 4; both leave 1, for which level 2 takes
 # 0.5. Codebook losses: mean(1, 1) = 1 and mean(0.25, 0.25) = 0.25; commitment losses are the same.
@@ -53,7 +53,7 @@ def test_balance_uses_all_codes_of_its_level_only() -> None:
     far = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0], [50.0, 50.0]])
     plain = quantise(latents, [far, far], BETA).codes
     assert plain.unique().tolist() == [0]
-    codes = quantise(latents, [far, far], BETA, Balance((0.0, 0.05), iterations=200)).codes
+    codes = quantise(latents, [far, far], BETA, (0.0, 0.05), iterations=200).codes
     assert codes[:, 0].unique().tolist() == [0]
     assert torch.bincount(codes[:, 1], minlength=4).min() >= 8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from incatalog.errors import require
 
 Vectors = Float32[np.ndarray, "items width"]
 Rows = Int64[np.ndarray, " rows"]
-_ROWS_AT_ONCE = 1 << 14
+ROWS_AT_ONCE = 1 << 14
 
 
 def squared_distances(
@@ -73,6 +73,12 @@ def fit_codebooks(vectors: Vectors, codes: Codes, sizes: tuple[int, ...]) -> lis
     return codebooks
 
 
+def row_blocks(count: int) -> Iterator[slice]:
+    """Blocks of rows to work on one after the other, which bounds memory."""
+    for start in range(0, count, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, count))
+
+
 def sample_rows(rng: np.random.Generator, count: int, most: int) -> Rows:
     """At most so many of `count` rows, drawn without replacement, ascending."""
     return np.sort(rng.choice(count, min(count, most), replace=False))
@@ -107,12 +113,12 @@ def residual_kmeans(
         codebook = torch.from_numpy(kmeans(vectors, size, iterations, seed + level))
         codebooks.append(codebook)
         left = 0.0
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            block = torch.from_numpy(vectors[start : start + _ROWS_AT_ONCE])
+        for rows in row_blocks(len(vectors)):
+            block = torch.from_numpy(vectors[rows])
             nearest = squared_distances(block, codebook).argmin(1)
             block -= codebook[nearest]
             left += float(block.square().sum(dtype=torch.float64))
-            codes[start : start + len(block), level] = nearest.numpy()
+            codes[rows, level] = nearest.numpy()
         if after_level is not None:
             after_level(codes[:, : level + 1], left)
     return codebooks

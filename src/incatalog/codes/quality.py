@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from incatalog.codes.codebooks import Vectors, sample_rows
+from incatalog.codes.codebooks import Vectors, row_blocks, sample_rows
 from incatalog.codes.semantic_ids import Codes
 
 _QUERIES = 1000
-_ROWS_AT_ONCE = 1 << 14
 
 
 def code_use(codes: Codes, sizes: Sequence[int]) -> dict[str, float | list[int] | list[float]]:
@@ -69,12 +68,12 @@ def _nearest(
     own = torch.from_numpy(queries)
     best = torch.empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        block = torch.from_numpy(np.array(vectors[start : start + _ROWS_AT_ONCE]))
-        cosines = asked @ torch.nn.functional.normalize(block).T
-        inside = (own >= start) & (own < start + len(block))
-        cosines[inside.nonzero()[:, 0], own[inside] - start] = float("-inf")
-        found = torch.arange(start, start + len(block)).expand(len(queries), -1)
+    for block in row_blocks(len(vectors)):
+        part = torch.from_numpy(np.array(vectors[block]))
+        cosines = asked @ torch.nn.functional.normalize(part).T
+        inside = (own >= block.start) & (own < block.stop)
+        cosines[inside.nonzero()[:, 0], own[inside] - block.start] = float("-inf")
+        found = torch.arange(block.start, block.stop).expand(len(queries), -1)
         best, rows = torch.cat([best, cosines], 1), torch.cat([rows, found], 1)
         best, order = best.topk(min(count, best.shape[1]), dim=1)
         rows = rows.gather(1, order)

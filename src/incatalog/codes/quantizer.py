@@ -17,7 +17,13 @@ from torch import Tensor
 
 from incatalog.artifacts import atomic_path, read_json, versions, write_json
 from incatalog.checksums import verify_checksums
-from incatalog.codes.codebooks import Vectors, last_distances, residual_codes, sum_of_codes
+from incatalog.codes.codebooks import (
+    Vectors,
+    last_distances,
+    residual_codes,
+    row_blocks,
+    sum_of_codes,
+)
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
 from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import ArtifactError, DataError, VectorError, first_line
@@ -27,7 +33,6 @@ CODEBOOKS_FILE = "codebooks.safetensors"
 Best = Literal["collision", "reconstruction"]
 
 _KIND = "quantizer"
-_ROWS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +94,7 @@ class Quantizer:
         return error / variance if variance else 0.0
 
     def _blocks(self, vectors: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for rows in row_blocks(len(vectors)):
             yield rows, self._tensor(vectors[rows])
 
     def _tensor(self, vectors: np.ndarray) -> Tensor:

@@ -32,14 +32,6 @@ class RqVaeSizes:
     dropout: float = 0.0
 
 
-@dataclass(frozen=True)
-class Balance:
-    """How codes are chosen in training: by optimal transport where a level's epsilon is above 0."""
-
-    epsilons: tuple[float, ...]
-    iterations: int = 50
-
-
 class Quantised(NamedTuple):
     """Latent vectors as codes."""
 
@@ -53,23 +45,23 @@ def quantise(
     latents: Float[Tensor, "batch e_dim"],
     codebooks: Sequence[Float[Tensor, "codes e_dim"]],
     beta: float,
-    balance: Balance | None = None,
+    epsilons: Sequence[float] | None = None,
+    iterations: int = 50,
 ) -> Quantised:
     """Replaces latent vectors by sums of codes and lets their gradient straight through.
 
-    Each level takes the nearest code `e` to the residual `r`, or one that `balance` chooses, and
-    hands on `r - e`. Its loss is `mean((e - sg(r))^2) + beta * mean((r - sg(e))^2)` with `sg`
-    stopping the gradient (arXiv 1711.00937); the loss is the mean over levels. Codes learn from
-    their own level only; all levels pull the encoder.
+    Each level takes the nearest code `e` to the residual `r`, or the one of an optimal transport
+    where its epsilon is above 0, and hands on `r - e`. Its loss is `mean((e - sg(r))^2) + beta *
+    mean((r - sg(e))^2)` with `sg` stopping the gradient (arXiv 1711.00937); the loss is the mean
+    over levels. Codes learn from their own level only; all levels pull the encoder.
     """
     residual, total = latents, torch.zeros_like(latents)
     losses, codes, residuals = [], [], []
-    for level, codebook in enumerate(codebooks):
-        epsilon = balance.epsilons[level] if balance is not None else 0.0
+    for codebook, epsilon in zip(codebooks, epsilons or [0.0] * len(codebooks), strict=True):
         with torch.no_grad():
             distances = squared_distances(residual, codebook)
-            if balance is not None and epsilon > 0:
-                chosen = sinkhorn(distances, epsilon, iterations=balance.iterations).argmax(1)
+            if epsilon > 0:
+                chosen = sinkhorn(distances, epsilon, iterations=iterations).argmax(1)
             else:
                 chosen = distances.argmin(1)
         code = codebook[chosen]

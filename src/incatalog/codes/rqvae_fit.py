@@ -11,16 +11,21 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from incatalog.codes.codebooks import Rows, Vectors, residual_kmeans, sample_rows
+from incatalog.codes.codebooks import (
+    ROWS_AT_ONCE,
+    Rows,
+    Vectors,
+    residual_kmeans,
+    row_blocks,
+    sample_rows,
+)
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantizer import Best, Quantizer, save_weights, weights_file
-from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
+from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import SemanticIdError, require
 from incatalog.fitting import Epoch, Fit, seed_epoch
 from incatalog.storage import writing
-
-_ROWS_AT_ONCE = 1 << 14
 
 
 def learning_rate(settings: QuantizeSettings, progress: float) -> float:
@@ -36,12 +41,11 @@ def learning_rate(settings: QuantizeSettings, progress: float) -> float:
 def mean_and_scale(vectors: Vectors) -> tuple[Float[Tensor, " width"], float]:
     """Mean of the rows, and the root of the mean variance of the columns; in bounded memory."""
     mean = np.zeros(vectors.shape[1])
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        mean += vectors[start : start + _ROWS_AT_ONCE].sum(0, dtype=np.float64) / len(vectors)
+    for rows in row_blocks(len(vectors)):
+        mean += vectors[rows].sum(0, dtype=np.float64) / len(vectors)
     variance = 0.0
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        block = vectors[start : start + _ROWS_AT_ONCE] - mean
-        variance += float(np.square(block).sum()) / (len(vectors) * vectors.shape[1])
+    for rows in row_blocks(len(vectors)):
+        variance += float(np.square(vectors[rows] - mean).sum()) / vectors.size
     return torch.from_numpy(mean.astype(np.float32)), float(np.sqrt(variance)) or 1.0
 
 
@@ -56,14 +60,8 @@ class RqVaeFit(Fit):
     def __init__(self, settings: QuantizeSettings, vectors: Vectors, device: torch.device) -> None:
         """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
-        sizes = RqVaeSizes(
-            width=vectors.shape[1],
-            layers=settings.layers,
-            e_dim=settings.e_dim,
-            codebooks=settings.codebooks,
-            batch_norm=settings.batch_norm,
-            dropout=settings.dropout,
-        )
+        s, width = settings, vectors.shape[1]
+        sizes = RqVaeSizes(width, s.layers, s.e_dim, s.codebooks, s.batch_norm, s.dropout)
         network = RqVae(sizes)
         if settings.standardise:
             mean, scale = mean_and_scale(vectors)
@@ -72,7 +70,6 @@ class RqVaeFit(Fit):
         super().__init__(settings, network, device)
         self.save_every = settings.validate_every
         self.vectors = vectors
-        self.balance = Balance(settings.sinkhorn_eps, settings.sinkhorn_iterations)
         self.idle = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
 
     def run(self) -> str:
@@ -121,7 +118,7 @@ class RqVaeFit(Fit):
         rng = np.random.default_rng([self.settings.seed, 1])
         rows = sample_rows(rng, len(self.vectors), self.settings.kmeans_sample)
         self.network.train()
-        blocks = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
+        blocks = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
         latents = torch.cat([self.network.latents(self._batch(block)) for block in blocks])
         books, rounds = self.settings.codebooks, self.settings.kmeans_iterations
         centres = residual_kmeans(latents.cpu().numpy(), books, rounds, self.settings.seed)
@@ -160,7 +157,8 @@ class RqVaeFit(Fit):
         """Takes a step of the optimiser; its losses, codes and residuals."""
         settings, network = self.settings, self.network
         latents, codebooks = network.latents(vectors), list(network.codebooks)
-        quantised = quantise(latents, codebooks, settings.beta, self.balance)
+        epsilons, rounds = settings.sinkhorn_eps, settings.sinkhorn_iterations
+        quantised = quantise(latents, codebooks, settings.beta, epsilons, rounds)
         wanted, decoded = network.standardise(vectors), network.decoder(quantised.vectors)
         reconstruction = functional.mse_loss(decoded, wanted)
         loss = reconstruction + settings.quant_loss_weight * quantised.loss

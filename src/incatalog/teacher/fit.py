@@ -164,15 +164,8 @@ class SasRecFit(Fit):
     ) -> None:
         """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
-        sizes = SasRecSizes(
-            num_items=len(catalog),
-            max_length=settings.max_length,
-            hidden=settings.hidden,
-            inner=settings.inner,
-            layers=settings.layers,
-            heads=settings.heads,
-            dropout=settings.dropout,
-        )
+        s, items = settings, len(catalog)
+        sizes = SasRecSizes(items, s.max_length, s.hidden, s.inner, s.layers, s.heads, s.dropout)
         super().__init__(settings, SasRec(sizes), device)
         self.patience, self.max_minutes = settings.patience, settings.max_minutes
         self.catalog, self.train, self.split = catalog, train, split

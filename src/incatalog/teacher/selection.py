@@ -53,7 +53,7 @@ class ScoringTeacher(ABC):
     def __init__(self, catalog: Catalog) -> None:
         """Keeps the catalog that rows and categories refer to."""
         self._catalog = catalog
-        self._category_masks: dict[str, Bool[Tensor, " items"]] = {}
+        self._category_masks: dict[str, Bool[np.ndarray, " items"]] = {}
 
     @property
     def num_items(self) -> int:
@@ -178,21 +178,18 @@ class ScoringTeacher(ABC):
                 blocked[place, candidates] = False
             for rows in filters.never:
                 blocked[place, rows.at(index)] = True
-        result = torch.from_numpy(blocked).to(self.device)
-        for place, index in enumerate(block):
             category = filters.categories[index]
             if category is not None:
-                result[place] |= self._category_mask(category)
-        return result
+                blocked[place] |= self._category_mask(category)
+        return torch.from_numpy(blocked).to(self.device)
 
-    def _category_mask(self, selection: str) -> Bool[Tensor, " items"]:
+    def _category_mask(self, selection: str) -> Bool[np.ndarray, " items"]:
         """True for the items that "+C" (only C) or "-C" (all but C) rules out."""
         if selection not in self._category_masks:
             only, name = split_category(selection)
-            inside = torch.zeros(self.num_items, dtype=torch.bool)
-            inside[torch.from_numpy(self._catalog.category_rows(name).copy())] = True
-            mask = ~inside if only else inside
-            self._category_masks[selection] = mask.to(self.device)
+            mask = np.full(self.num_items, only)
+            mask[self._catalog.category_rows(name)] = not only
+            self._category_masks[selection] = mask
         return self._category_masks[selection]
 
 
