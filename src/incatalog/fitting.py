@@ -34,24 +34,17 @@ class Fit(ABC):
     threads, to the bit).
     """
 
-    job: ClassVar[str]
-    """Name in the report."""
-    goal: ClassVar[str]
-    """A figure that only validated epochs have."""
-    save_every = 1
-    """Epochs between checkpoints."""
-    patience = 0
-    """Validations without a better score after which it stops; 0 for no limit."""
+    job: ClassVar[str]  # its name in the report
+    goal: ClassVar[str]  # a figure that only validated epochs have
+    save_every = 1  # epochs between checkpoints
+    patience = 0  # validations without a better score after which it stops; 0 for no limit
     max_minutes = 0.0
 
     def __init__(self, settings: Any, network: nn.Module, device: torch.device) -> None:
         """Takes settings with `out`, `epochs`, `validate_every` and the values of AdamW."""
-        self.settings = settings
-        self.device = device
-        self.network = network.to(device)
-        self.optimiser = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.settings, self.device, self.network = settings, device, network.to(device)
+        rate, decay = settings.learning_rate, settings.weight_decay
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
         self.history: list[Epoch] = []
         self.seconds = 0.0
         self._checkpoint: Path = settings.out / _CHECKPOINT
@@ -197,9 +190,9 @@ def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 def _damaged(path: Path, error: Exception) -> ArtifactError:
     """Says that a training cannot go on from a snapshot, and why."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    why = (str(error).splitlines() or [type(error).__name__])[0]
     return ArtifactError(
-        f"{path}: damaged checkpoint ({reason}); delete the run folder and start anew"
+        f"{path}: damaged checkpoint ({why}); delete the run folder and start anew"
     )
 
 

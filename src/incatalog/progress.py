@@ -26,20 +26,12 @@ class Report(Progress):
     """A job's bar in a terminal; elsewhere a line every few seconds."""
 
     def __init__(
-        self,
-        job: str,
-        total: int,
-        *columns: ProgressColumn,
-        console: Console | None = None,
-        **fields: Any,
+        self, job: str, total: int, *columns: ProgressColumn, console: Console | None, **fields: Any
     ) -> None:
-        """Prepares the bar: a job, its size, what stands behind the bar, and fields to begin with.
-
-        The first line comes after a few seconds.
-        """
+        """Prepares the bar of a job, with columns behind it that show the fields."""
         console = console or Console(stderr=True)
-        texts = (TextColumn(job), BarColumn(), *columns)
-        super().__init__(*texts, console=console, disable=not console.is_terminal)
+        columns = (TextColumn(job), BarColumn(), *columns)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
         self._job = job
         self._printed = time.monotonic()
         self._bar = self.add_task("", total=total, **fields)
@@ -47,11 +39,10 @@ class Report(Progress):
     def show(self, line: str = "", *, now: bool = False, **fields: Any) -> None:
         """Updates the bar; without one, prints a line if there was none lately, or `now`."""
         self.update(self._bar, **fields)
-        if line and not self.console.is_terminal:
-            time_came = time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES
-            if now or time_came:
-                self._printed = time.monotonic()
-                self.console.print(f"{self._job}: {line}", soft_wrap=True, highlight=False)
+        time_came = time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES
+        if line and not self.console.is_terminal and (now or time_came):
+            self._printed = time.monotonic()
+            self.console.print(f"{self._job}: {line}", soft_wrap=True, highlight=False)
 
 
 class FitReport(Report):
