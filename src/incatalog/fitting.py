@@ -21,6 +21,16 @@ from incatalog.errors import ArtifactError
 from incatalog.progress import FitReport
 
 _CHECKPOINT = "checkpoint.safetensors"
+# What weights that are damaged, or of another network, make safetensors and torch raise.
+UNREADABLE = (
+    SafetensorError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+)
 
 Epoch = dict[str, Any]
 """An epoch of the history: its number, its losses, and what its validation found if it had one."""
@@ -144,7 +154,7 @@ class Fit(ABC):
         tensors, progress = load_snapshot(self._checkpoint)
         try:
             self._take(tensors, progress)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise _damaged(self._checkpoint, error) from error
 
 
@@ -166,6 +176,12 @@ def remove_checkpoint(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors, atomically."""
+    with atomic_path(path) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
+
+
 def save_snapshot(path: Path, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> None:
     """Writes tensors, and what else it takes to go on as JSON, atomically."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -184,7 +200,7 @@ def load_snapshot(path: Path) -> tuple[dict[str, Tensor], Any]:
         if _digest(tensors, text) != metadata["sha256"]:
             raise ValueError("its checksum differs")
         return tensors, json.loads(text)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise _damaged(path, error) from error
 
 

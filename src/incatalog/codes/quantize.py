@@ -13,14 +13,14 @@ from incatalog.artifacts import open_run, write_json
 from incatalog.codes.codebooks import Vectors, residual_kmeans, sample_rows
 from incatalog.codes.plots import draw_learning
 from incatalog.codes.quality import code_use
-from incatalog.codes.quantizer import CODEBOOKS_FILE, Best, save_description, save_weights
+from incatalog.codes.quantizer import CODEBOOKS_FILE, Best, save_description
 from incatalog.codes.rqvae_fit import RqVaeFit, mean_and_scale
 from incatalog.codes.semantic_ids import Codes
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, VectorError
-from incatalog.fitting import Epoch, remove_checkpoint
+from incatalog.fitting import Epoch, remove_checkpoint, save_weights
 
 HISTORY_FILE = "history.json"
 PICTURE_FILE = "history.png"

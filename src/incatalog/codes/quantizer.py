@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.codes.codebooks import (
     Vectors,
@@ -27,6 +26,7 @@ from incatalog.codes.codebooks import (
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
 from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import ArtifactError, DataError, VectorError, first_line
+from incatalog.fitting import UNREADABLE
 
 QUANTIZER_FILE = "quantizer.json"
 CODEBOOKS_FILE = "codebooks.safetensors"
@@ -110,12 +110,6 @@ def weights_file(best: Best) -> str:
     return f"best-{best}.safetensors"
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors, atomically."""
-    with atomic_path(path) as partial:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
-
-
 def save_description(folder: Path, sizes: RqVaeSizes | None, **results: Any) -> None:
     """Writes the file that makes a folder a quantizer; None is residual k-means."""
     described = {"kind": _KIND, "method": "rqkmeans" if sizes is None else "rqvae"}
@@ -148,9 +142,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         with torch.random.fork_rng(devices=[]):
             network = RqVae(RqVaeSizes(**sizes)).to(device)
         network.load_state_dict(tensors)
-    except (
-        SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         raise ArtifactError(
             f"{path}: not the weights of this quantizer ({first_line(error)}); train it again"
         ) from error

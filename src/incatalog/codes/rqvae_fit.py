@@ -20,11 +20,11 @@ from incatalog.codes.codebooks import (
     sample_rows,
 )
 from incatalog.codes.quality import code_use
-from incatalog.codes.quantizer import Best, Quantizer, save_weights, weights_file
+from incatalog.codes.quantizer import Best, Quantizer, weights_file
 from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import SemanticIdError, require
-from incatalog.fitting import Epoch, Fit, seed_epoch
+from incatalog.fitting import Epoch, Fit, save_weights, seed_epoch
 from incatalog.storage import writing
 
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.devices import resolve_device
 from incatalog.errors import DataError, TeacherError, first_line
+from incatalog.fitting import UNREADABLE, save_weights
 
 TEACHER_FILE = "teacher.json"
 WEIGHTS_FILE = "teacher.safetensors"
@@ -58,12 +58,10 @@ class _Attention(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.heads, self.dropout, hidden = sizes.heads, sizes.dropout, sizes.hidden
-        self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
-        self.value = nn.Linear(hidden, hidden)
-        self.dense = nn.Linear(hidden, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=sizes.norm_eps)
+        self.heads, self.dropout = sizes.heads, sizes.dropout
+        layers = (nn.Linear(sizes.hidden, sizes.hidden) for _ in range(4))
+        self.query, self.key, self.value, self.dense = layers
+        self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
     def forward(
         self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
@@ -138,12 +136,14 @@ class SasRec(nn.Module):
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
         self.blocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
         self.apply(_initialise)
+        with torch.no_grad():
+            self.item_embedding.weight[0].zero_()
 
     def forward(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length hidden"]:
         """Hidden state at every position, at most `max_length`; at padding it means nothing."""
         length, last = items.shape[1], self.sizes.max_length
         positions = torch.arange(last - length, last, device=items.device)
-        hidden = self.item_embedding(items) + self.position_embedding(positions)
+        hidden: Tensor = self.item_embedding(items) + self.position_embedding(positions)
         hidden = functional.dropout(self.norm(hidden), self.sizes.dropout, self.training)
         # Padding looks at itself only: a row without any key has no softmax.
         itself = torch.eye(length, dtype=torch.bool, device=items.device)
@@ -151,8 +151,7 @@ class SasRec(nn.Module):
         mask = (causal & (items != 0)[:, None, :]) | itself
         for block in self.blocks:
             hidden = block(hidden, mask[:, None])
-        result: Tensor = hidden
-        return result
+        return hidden
 
     def last_hidden(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch hidden"]:
         """Hidden state after the newest item."""
@@ -177,16 +176,12 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=_INIT_STD)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()
 
 
 def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) -> None:
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
-    with atomic_path(folder / WEIGHTS_FILE) as partial:
-        save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, partial)
+    save_weights(folder / WEIGHTS_FILE, network.state_dict())
     description = {
         "kind": _KIND,
         "sizes": dataclasses.asdict(network.sizes),
@@ -217,10 +212,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         fingerprint = str(description["catalog_fingerprint"])
     except DataError as error:
         raise TeacherError(str(error)) from error
-    # Sizes of zero or less make torch raise in many ways.
-    except (
-        LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise TeacherError(f"{folder}: damaged teacher ({reason}); fit it again") from error
     if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):
