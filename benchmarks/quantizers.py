@@ -53,15 +53,15 @@ WIDTH = 768
 class Rival(RqVaeFit):
     """The same training around ResidualVQ."""
 
-    def __init__(self, config: QuantizeSettings, vectors: np.ndarray) -> None:
-        super().__init__(config, vectors, CPU)
+    def __init__(self, settings: QuantizeSettings, vectors: np.ndarray) -> None:
+        super().__init__(settings, vectors, CPU)
         self.residual_vq = ResidualVQ(
-            dim=config.e_dim,
-            num_quantizers=len(config.codebooks),
-            codebook_size=config.codebooks[0],
+            dim=settings.e_dim,
+            num_quantizers=len(settings.codebooks),
+            codebook_size=settings.codebooks[0],
             kmeans_init=True,
-            kmeans_iters=config.kmeans_iterations,
-            commitment_weight=config.beta,
+            kmeans_iters=settings.kmeans_iterations,
+            commitment_weight=settings.beta,
             threshold_ema_dead_code=2,
         )
 
@@ -71,7 +71,7 @@ class Rival(RqVaeFit):
         loss = functional.mse_loss(decoded, self.network.standardise(vectors)) + losses.mean()
         self.optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         return {"loss": float(loss.detach())}, codes[0], torch.empty(0)
 
@@ -89,7 +89,7 @@ class Rival(RqVaeFit):
         total = sum(book[codes[:, level]] for level, book in enumerate(books))
         decoded = self.network.decoder(total) * self.network.scale + self.network.mean
         error = (vectors - decoded).square().sum() / (vectors - vectors.mean(0)).square().sum()
-        use = code_use(codes.numpy().astype(np.int32), self.config.codebooks)
+        use = code_use(codes.numpy().astype(np.int32), self.settings.codebooks)
         self.network.train()
         self.residual_vq.train()
         return float(error), use

@@ -13,25 +13,17 @@ from incatalog.storage import writing
 
 
 class Journal:
-    """A file of records.
+    """A file of records, which need not exist.
 
-    A line is a checksum and a JSON value. The last one may have been cut short by a kill, and is
-    then taken as not written; any other that is not as it was written is an error.
-
-    Attributes:
-        path: The file; it need not exist.
+    A line is a checksum and a JSON value. If a kill has cut the last line short, it counts as not
+    written; any other line that is not as it was written is an error.
     """
 
     def __init__(self, path: Path) -> None:
-        """Uses a file."""
         self.path = path
 
     def records(self) -> list[Any]:
-        """All records, in order.
-
-        Raises:
-            ArtifactError: A line is damaged; names it.
-        """
+        """All records, in order."""
         if not self.path.exists():
             return []
         found = []
@@ -50,22 +42,13 @@ class Journal:
         return found
 
     def append(self, *records: Any) -> None:
-        """Adds records; they are on the disk when this returns.
-
-        Raises:
-            StorageError: There is no room for them.
-        """
-        lines = b"".join(_line(record) for record in records)
+        """Adds records; they are on the disk when this returns."""
+        texts = [json.dumps(record, ensure_ascii=False).encode() for record in records]
         with writing(self.path), self.path.open("ab+") as stream:
             stream.truncate(_end_of_last_line(stream))
-            stream.write(lines)
+            stream.writelines(_checksum(text) + b" " + text + b"\n" for text in texts)
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _line(record: Any) -> bytes:
-    text = json.dumps(record, ensure_ascii=False).encode()
-    return _checksum(text) + b" " + text + b"\n"
 
 
 def _checksum(text: bytes) -> bytes:

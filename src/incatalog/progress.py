@@ -1,17 +1,17 @@
-"""How far a long job has come, in a terminal and in logs."""
+"""How far a long job has come: a bar in a terminal, lines in logs and pipes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sized
-from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,36 +22,68 @@ Batch = TypeVar("Batch", bound=Sized)
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+class Report(Progress):
+    """A job's bar in a terminal; elsewhere a line every few seconds."""
+
+    def __init__(
+        self, job: str, total: int, *columns: ProgressColumn, console: Console | None, **fields: Any
+    ) -> None:
+        """Prepares the bar of a job, with columns behind it that show the fields."""
+        console = console or Console(stderr=True)
+        columns = (TextColumn(job), BarColumn(), *columns)
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self._job = job
+        self._printed = time.monotonic()
+        self._bar = self.add_task("", total=total, **fields)
+
+    def show(self, line: str = "", *, now: bool = False, **fields: Any) -> None:
+        """Updates the bar; without one, prints a line if there was none lately, or `now`."""
+        self.update(self._bar, **fields)
+        time_came = time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES
+        if line and not self.console.is_terminal and (now or time_came):
+            self._printed = time.monotonic()
+            self.console.print(f"{self._job}: {line}", soft_wrap=True, highlight=False)
+
+
+class FitReport(Report):
+    """The report of a training in epochs."""
+
+    def __init__(
+        self, job: str, epochs: int, *, done: int = 0, console: Console | None = None
+    ) -> None:
+        """Reports at most `epochs` epochs; `done` of them were done before an interruption."""
+        epoch = TextColumn(f"epoch {{task.fields[epoch]}} of {epochs}")
+        columns = (epoch, TextColumn("{task.fields[result]}"), TimeElapsedColumn())
+        fields = {"completed": done, "epoch": done + 1, "result": ""}
+        super().__init__(job, epochs, *columns, console=console, **fields)
+        self._epochs = epochs
+        self._printed = float("-inf")
+        if done:
+            self.console.print(f"{job}: resuming after epoch {done}")
+
+    def epoch_done(self, epoch: int, result: str) -> None:
+        """Shows the result of an epoch; an empty one leaves the result before it."""
+        fields = {"result": result} if result else {}
+        line = f"epoch {epoch}  {result}" if result else ""
+        last = epoch == self._epochs
+        self.show(line, now=last, completed=epoch, epoch=epoch if last else epoch + 1, **fields)
+
+
 def with_progress(
     batches: Iterable[Batch], total: int, what: str, console: Console | None = None
 ) -> Iterator[Batch]:
-    """Hands on batches and shows how many of `total` items are done.
-
-    A live bar in a terminal; elsewhere (logs, pipes) a line every few seconds. Both say how much
-    time is left at the pace so far.
-    """
-    console = console or Console(stderr=True)
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("", total=total)
+    """Hands on batches, and reports how many of `total` items are done and how long is left."""
+    columns = (MofNCompleteColumn(), TimeRemainingColumn())
     done, started = 0, time.monotonic()
-    said = started
-    with bar:
+    with Report(what, total, *columns, console=console) as report:
         for batch in batches:
             yield batch
             done += len(batch)
-            bar.update(task, completed=done)
-            quiet = time.monotonic() - said < _SECONDS_BETWEEN_LINES
-            if not console.is_terminal and not quiet and done < total:
-                said = time.monotonic()
-                left = (said - started) / done * (total - done)
-                console.print(f"{what}: {done} of {total}, {_clock(left)} left", soft_wrap=True)
+            line = ""
+            if 0 < done < total:
+                left = (time.monotonic() - started) / done * (total - done)
+                line = f"{done} of {total}, {_clock(left)} left"
+            report.show(line, completed=done)
 
 
 def _clock(seconds: float) -> str:
@@ -59,61 +91,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"
-
-
-class FitReport:
-    """A live progress bar in a terminal; elsewhere (logs, pipes) a line every few seconds."""
-
-    def __init__(self, epochs: int, *, done: int = 0, console: Console | None = None) -> None:
-        """Prepares the report of a run that has `done` of at most `epochs` epochs behind it."""
-        self._console = console or Console(stderr=True)
-        self._epochs = epochs
-        self._said = float("-inf")
-        self._progress = Progress(
-            TextColumn("teacher"),
-            BarColumn(),
-            TextColumn(f"epoch {{task.fields[epoch]}} of {epochs}"),
-            TextColumn("{task.fields[result]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._progress.add_task("", epoch=done + 1, result="")
-        if done:
-            self._console.print(f"teacher: resuming after epoch {done}")
-
-    def __enter__(self) -> FitReport:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def epoch_begins(self, batches: int) -> None:
-        """Starts the bar of an epoch anew."""
-        self._progress.update(self._task, total=batches, completed=0)
-
-    def batch_done(self) -> None:
-        """Moves the bar by a batch."""
-        self._progress.advance(self._task)
-
-    def epoch_done(self, entry: dict[str, float], best: dict[str, float] | None) -> None:
-        """Shows the results of an epoch beside the best so far."""
-        epoch = int(entry["epoch"])
-        result = f"loss {entry['loss']:.3f}"
-        if best is not None:
-            result += (
-                f"  valid NDCG@10 {entry.get('NDCG@10', float('nan')):.4f} "
-                f"(best {best['NDCG@10']:.4f}, HR@10 {best['HR@10']:.4f}, "
-                f"epoch {int(best['epoch'])})"
-            )
-        self._progress.update(self._task, epoch=min(epoch + 1, self._epochs), result=result)
-        quiet = time.monotonic() - self._said < _SECONDS_BETWEEN_LINES
-        if not self._console.is_terminal and not quiet:
-            self._said = time.monotonic()
-            self._console.print(f"teacher: epoch {epoch}  {result}", soft_wrap=True)

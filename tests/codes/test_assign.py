@@ -13,12 +13,8 @@ import torch
 
 from damage import flip_bit
 from incatalog.artifacts import MANIFEST, read_json
-from incatalog.codes.assign import (
-    PICTURE_FILE,
-    REPORT_FILE,
-    assign_items,
-    fit_codebooks,
-)
+from incatalog.codes.assign import PICTURE_FILE, REPORT_FILE, assign_items
+from incatalog.codes.codebooks import fit_codebooks
 from incatalog.codes.quantize import quantize_items
 from incatalog.codes.quantizer import load_quantizer
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids

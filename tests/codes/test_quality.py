@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from incatalog.codes import quality
+from incatalog.codes import codebooks
 from incatalog.codes.quality import neighbour_prefixes
 
 
@@ -19,7 +19,7 @@ def test_neighbours_share_prefixes_as_counted_by_hand() -> None:
 
 
 def test_neighbours_against_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(codebooks, "ROWS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 3)).astype(np.float32)
     codes = rng.integers(0, 3, size=(50, 3)).astype(np.int32)

@@ -15,7 +15,7 @@ import torch
 
 from damage import drop_tensor, edit_json
 from incatalog.artifacts import MANIFEST, read_json
-from incatalog.codes import rqvae_fit
+from incatalog.codes import codebooks
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantize import HISTORY_FILE, PICTURE_FILE, quantize_items
 from incatalog.codes.quantizer import CODEBOOKS_FILE, QUANTIZER_FILE, load_quantizer, weights_file
@@ -196,7 +196,7 @@ def test_unused_codes_start_anew(vectors: Path, tmp_path: Path) -> None:
             fit = RqVaeFit(config, np.load(vectors), torch.device("cpu"))
             with torch.no_grad():
                 fit.network.codebooks[0][4:] = 1e3
-            fit.run(tmp_path, tmp_path / f"checkpoint-{after}")
+            fit.run()
         used[after] = fit.history[-1]["used"][0]
     assert used[0] <= 4 < used[1]
 
@@ -229,7 +229,7 @@ def test_schedules_by_hand(vectors: Path, tmp_path: Path) -> None:
 
 
 def test_mean_and_scale_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rqvae_fit, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(codebooks, "ROWS_AT_ONCE", 7)
     rows = np.random.default_rng(0).normal(3, 2, size=(50, 4)).astype(np.float32)
     mean, scale = mean_and_scale(rows)
     np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)

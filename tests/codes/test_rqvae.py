@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
+from incatalog.codes.codebooks import residual_codes, sum_of_codes
+from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
 
 # Level 1 takes code 0 for latent 1 and code 3 for latent 4; both leave 1, for which level 2 takes
 # 0.5. Codebook losses: mean(1, 1) = 1 and mean(0.25, 0.25) = 0.25; commitment losses are the same.
@@ -52,7 +53,7 @@ def test_balance_uses_all_codes_of_its_level_only() -> None:
     far = torch.tensor([[0.0, 0.0], [50.0, 0.0], [0.0, 50.0], [50.0, 50.0]])
     plain = quantise(latents, [far, far], BETA).codes
     assert plain.unique().tolist() == [0]
-    codes = quantise(latents, [far, far], BETA, Balance((0.0, 0.05), iterations=200)).codes
+    codes = quantise(latents, [far, far], BETA, (0.0, 0.05), iterations=200).codes
     assert codes[:, 0].unique().tolist() == [0]
     assert torch.bincount(codes[:, 1], minlength=4).min() >= 8
 
@@ -80,10 +81,11 @@ def network() -> RqVae:
 def test_codes_are_those_training_takes(network: RqVae) -> None:
     vectors = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
     quantised = quantise(network.latents(vectors), list(network.codebooks), BETA)
-    codes = network.codes(vectors)
+    codes = residual_codes(network.latents(vectors), list(network.codebooks))
     assert torch.equal(codes, quantised.codes)
     torch.testing.assert_close(
-        network.reconstruction(codes), network.decoder(quantised.vectors) * 3 + torch.arange(6.0)
+        network.decode(sum_of_codes(codes, list(network.codebooks))),
+        network.decoder(quantised.vectors) * 3 + torch.arange(6.0),
     )
     brute = quantised.vectors.new_zeros(20, 3)
     residual = network.latents(vectors)

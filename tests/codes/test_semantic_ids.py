@@ -34,11 +34,10 @@ def test_tokens_of_rows_and_levels(ids: SemanticIds) -> None:
     assert (len(ids), ids.levels) == (3, 3)
     assert ids.tokens(0) == ("<a_1>", "<b_0>", "<c_3>")
     assert ids.tokens(2) == ("<a_0>", "<b_2>", "<c_3>")
-    assert ids.token_names() == (
+    assert code_names(ids.sizes) == (
         "<a_0>", "<a_1>", "<b_0>", "<b_1>", "<b_2>", "<c_0>", "<c_1>", "<c_2>", "<c_3>",
     )  # fmt: skip
-    assert code_names((2, 3, 4)) == ids.token_names()
-    assert all(map(is_code_token, ids.token_names()))
+    assert all(map(is_code_token, code_names(ids.sizes)))
     for text in ("<a_01>", "<a_>", "a_1", "<A_1>", "<a_1> ", "<aa_1>", "<a_-1>"):
         assert not is_code_token(text)
     for row in (-1, 3):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.codes.semantic_ids import SemanticIds, code_names
 from incatalog.config import ListForm
 from incatalog.data.catalog import Catalog, Item
 from incatalog.evaluation.reader import AnswerReader, Named, entries
@@ -179,7 +179,7 @@ def coded(
 ) -> Case:
     tokenizer = copy.deepcopy(chat_tokenizers[request.param])
     ids = SemanticIds(CODES.copy(), (2, 3))
-    tokenizer.add_tokens(list(ids.token_names()), special_tokens=True)
+    tokenizer.add_tokens(list(code_names(ids.sizes)), special_tokens=True)
     case = Case(tokenizer, "numbered")
     case.items = ItemTokens.from_codes(ids, tokenizer)
     case.reader = AnswerReader(CATALOG, case.titles, case.items, tokenizer, "numbered")

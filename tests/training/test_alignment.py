@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.codes.semantic_ids import SemanticIds, code_names
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.dialogue.render import Renderer
@@ -66,7 +66,7 @@ def test_every_wording_asks_one_thing_and_trains_the_answer(bench: Bench) -> Non
         else:
             assert written == "Harbour<|im_end|>"
         # The code that the description spells is text: three tokens of the item, no more.
-        code_ids = bench.tokenizer.convert_tokens_to_ids(list(bench.ids.token_names()))
+        code_ids = bench.tokenizer.convert_tokens_to_ids(list(code_names(bench.ids.sizes)))
         assert np.isin(rendered.input_ids, code_ids).sum() == 3
 
 

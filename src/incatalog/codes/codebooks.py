@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import require
+
+Vectors = Float32[np.ndarray, "items width"]
+Rows = Int64[np.ndarray, " rows"]
+ROWS_AT_ONCE = 1 << 14
 
 
 def squared_distances(
@@ -35,9 +40,8 @@ def sum_of_codes(
     codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Float[Tensor, "codes width"]]
 ) -> Float[Tensor, "samples width"]:
     """The vectors that codes stand for; of fewer levels than codebooks, what the first give."""
-    levels = codes.shape[1]
     total = codebooks[0][codes[:, 0]]
-    for level in range(1, levels):
+    for level in range(1, codes.shape[1]):
         total = total + codebooks[level][codes[:, level]]
     return total
 
@@ -47,61 +51,61 @@ def last_distances(
     codes: Int64[Tensor, "samples levels"],
     codebooks: Sequence[Float[Tensor, "codes width"]],
 ) -> Float[Tensor, "samples codes"]:
-    """Squared distances to the codes of the last level, the codes of the others given."""
+    """Squared distances to the codes of the last level, given the codes of the others."""
     if len(codebooks) > 1:
         vectors = vectors - sum_of_codes(codes[:, :-1], codebooks)
     return squared_distances(vectors, codebooks[-1])
 
 
-_ROWS_AT_ONCE = 1 << 14
+def fit_codebooks(vectors: Vectors, codes: Codes, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Codebooks that fit codes made elsewhere: the mean residual of the items with a code.
 
-
-def kmeans(
-    vectors: Float32[np.ndarray, "samples width"], size: int, iterations: int, seed: int
-) -> Float32[np.ndarray, "size width"]:
-    """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one.
-
-    Args:
-        vectors: At least `size` finite rows.
-        size: Number of centres.
-        iterations: Rounds of the algorithm.
-        seed: Seed of the rows that are the first centres.
-
-    Raises:
-        MissingExtraError: faiss is not installed.
+    A code that no item has stands at 0, the mean of all residuals.
     """
+    residuals = np.array(vectors, dtype=np.float32)
+    codebooks = []
+    for level, size in enumerate(sizes):
+        centres = np.zeros((size, residuals.shape[1]), dtype=np.float32)
+        np.add.at(centres, codes[:, level], residuals)
+        centres /= np.maximum(np.bincount(codes[:, level], minlength=size), 1)[:, None]
+        residuals -= centres[codes[:, level]]
+        codebooks.append(torch.from_numpy(centres))
+    return codebooks
+
+
+def row_blocks(count: int) -> Iterator[slice]:
+    """Blocks of rows to work on one after the other, which bounds memory."""
+    for start in range(0, count, ROWS_AT_ONCE):
+        yield slice(start, min(start + ROWS_AT_ONCE, count))
+
+
+def sample_rows(rng: np.random.Generator, count: int, most: int) -> Rows:
+    """At most so many of `count` rows, drawn without replacement, ascending."""
+    return np.sort(rng.choice(count, min(count, most), replace=False))
+
+
+def kmeans(vectors: Vectors, size: int, iterations: int, seed: int) -> Vectors:
+    """Cluster centres by Lloyd's algorithm; an empty cluster takes half of a full one."""
     faiss = require("faiss", extra="items")
-    clustering = faiss.Kmeans(
-        vectors.shape[1],
-        size,
-        niter=iterations,
-        seed=seed,
-        # Which rows count is decided by the caller, and small catalogs are no mistake.
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(vectors),
-    )
+    # The caller decides which rows count, and a small catalog is no mistake.
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": len(vectors)}
+    clustering = faiss.Kmeans(vectors.shape[1], size, niter=iterations, seed=seed, **limits)
     clustering.train(np.ascontiguousarray(vectors))
     centres: np.ndarray = clustering.centroids
     return centres.copy()
 
 
 def residual_kmeans(
-    vectors: Float32[np.ndarray, "samples width"],
+    vectors: Vectors,
     sizes: Sequence[int],
-    *,
     iterations: int,
     seed: int,
-    after_level: Callable[[Int32[np.ndarray, "samples levels"], float], None] | None = None,
+    after_level: Callable[[Codes, float], None] | None = None,
 ) -> list[Float[Tensor, "codes width"]]:
     """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
 
-    Args:
-        vectors: The sample to learn from; overwritten with what is left over in the end.
-        sizes: Codes at each level.
-        iterations: Rounds of Lloyd's algorithm at each level.
-        seed: Seed of the first centres.
-        after_level: Called after each level with the codes of the sample so far and the squared
-            length of all that is left over.
+    `vectors` are overwritten with what is left over in the end. After each level `after_level` gets
+    the codes so far, and the squared length of all that is left over.
     """
     codebooks: list[Tensor] = []
     codes = np.empty((len(vectors), len(sizes)), dtype=np.int32)
@@ -109,12 +113,12 @@ def residual_kmeans(
         codebook = torch.from_numpy(kmeans(vectors, size, iterations, seed + level))
         codebooks.append(codebook)
         left = 0.0
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            block = torch.from_numpy(vectors[start : start + _ROWS_AT_ONCE])
+        for rows in row_blocks(len(vectors)):
+            block = torch.from_numpy(vectors[rows])
             nearest = squared_distances(block, codebook).argmin(1)
             block -= codebook[nearest]
             left += float(block.square().sum(dtype=torch.float64))
-            codes[start : start + len(block), level] = nearest.numpy()
+            codes[rows, level] = nearest.numpy()
         if after_level is not None:
             after_level(codes[:, : level + 1], left)
     return codebooks

@@ -10,54 +10,37 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from incatalog.codes.semantic_ids import code_token
+from incatalog.codes.codebooks import Rows
+from incatalog.codes.semantic_ids import Codes, code_token
 from incatalog.codes.sinkhorn import sinkhorn
 from incatalog.errors import SemanticIdError
 
+# The largest entry of a row is settled long before the sums are exact.
 _ITERATIONS = 1000
 
-LastDistances = Callable[[Int64[np.ndarray, " rows"]], Float[Tensor, "rows codes"]]
+LastDistances = Callable[[Rows], Float[Tensor, "rows codes"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
-    """Codes that no two items share.
+    """Codes that no two items share: all but the last of an item are as they were."""
 
-    Attributes:
-        codes: Codes of each item; those before the last level are as they were.
-        moved: Rows of the items with another last code, ascending.
-        by_sinkhorn: How many of them the balanced assignment placed.
-        by_nearest: How many went to the nearest code that was left.
-    """
-
-    codes: Int32[np.ndarray, "items levels"]
-    moved: Int64[np.ndarray, " moved"]
-    by_sinkhorn: int
-    by_nearest: int
+    codes: Codes
+    moved: Int64[np.ndarray, " moved"]  # rows with another last code, ascending
+    by_sinkhorn: int  # how many of them the balanced assignment placed
+    by_nearest: int  # how many went to the nearest code that was left
 
 
 def resolve_collisions(
-    codes: Int32[np.ndarray, "items levels"],
-    size: int,
-    distances: LastDistances,
-    *,
-    epsilon: float,
+    codes: Codes, size: int, distances: LastDistances, *, epsilon: float
 ) -> Resolved:
     """Gives items that share all their codes different last codes.
 
-    Of the items with one ID the first keeps it. The others compete with those of the other IDs
-    under the same prefix for the last codes nobody has: first by a balanced assignment (Sinkhorn,
-    as in LC-Rec, arXiv 2311.09049, but with a slack row for codes nobody needs, so that items go no
+    Of the items with one ID the first keeps it. The others, of all IDs under one prefix together,
+    compete for the last codes that no item has: first by a balanced assignment (Sinkhorn, as in
+    LC-Rec, arXiv 2311.09049, but with a slack row for codes that no item needs, so that items go no
     farther than they must), then, where two items want one code, to the nearest that is left.
-
-    Args:
-        codes: Codes of each item.
-        size: Codes of the last level.
-        distances: Squared distances of the given rows to all codes of the last level.
-        epsilon: Strength of the entropy of the balanced assignment.
-
-    Raises:
-        SemanticIdError: More items share a prefix than there are last codes; names the prefix.
+    `size` is the number of last codes.
     """
     resolved = codes.copy()
     moved: list[int] = []
@@ -69,8 +52,7 @@ def resolve_collisions(
         taken, first = np.unique(last, return_index=True)
         movers = np.delete(group, first)
         free = np.delete(np.arange(size), taken)
-        wanted = distances(movers)[:, torch.from_numpy(free)]
-        chosen, count = _match(wanted, epsilon)
+        chosen, count = _match(distances(movers)[:, torch.from_numpy(free)], epsilon)
         resolved[movers, -1] = free[chosen]
         moved += movers.tolist()
         by_sinkhorn += count
@@ -78,9 +60,7 @@ def resolve_collisions(
     return Resolved(resolved, rows, by_sinkhorn, len(rows) - by_sinkhorn)
 
 
-def count_sharers(
-    codes: Int32[np.ndarray, "items levels"],
-) -> Int32[np.ndarray, " items"]:
+def count_sharers(codes: Codes) -> Int32[np.ndarray, " items"]:
     """For each item, how many earlier ones have all its codes: a further code tells them apart."""
     order, starts = _runs(codes)
     place = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
@@ -89,9 +69,7 @@ def count_sharers(
     return counts
 
 
-def _groups_with_collisions(
-    codes: Int32[np.ndarray, "items levels"],
-) -> Iterator[Int64[np.ndarray, " rows"]]:
+def _groups_with_collisions(codes: Codes) -> Iterator[Rows]:
     """Rows of each prefix under which items share a last code, ascending."""
     order, starts = _runs(codes[:, :-1])
     shared = count_sharers(codes) > 0
@@ -100,9 +78,7 @@ def _groups_with_collisions(
         yield order[starts[number] : starts[number + 1]]
 
 
-def _runs(
-    codes: Int32[np.ndarray, "items levels"],
-) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
+def _runs(codes: Codes) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
     """Rows ordered by their codes, those of equal codes ascending, and where each run begins."""
     if not codes.shape[1]:
         return np.arange(len(codes)), np.array([0, len(codes)])
@@ -119,13 +95,11 @@ def _match(
     movers, free = wanted.shape
     if movers == 1:
         return wanted.argmin(1).numpy(), 0
-    slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
-    masses = torch.ones(movers + 1)
-    masses[-1] = free - movers
-    # Which entry of a row is largest is settled long before the sums are exact.
     if free == movers:
         plan = sinkhorn(wanted, epsilon, iterations=_ITERATIONS)
     else:
+        slack = torch.full((1, free), float(wanted.min()), dtype=wanted.dtype)
+        masses = torch.tensor([1.0] * movers + [free - movers])
         with_slack = torch.cat([wanted, slack])
         plan = sinkhorn(with_slack, epsilon, masses=masses, iterations=_ITERATIONS)[:-1]
     chosen = np.full(movers, -1, dtype=np.int64)
@@ -135,10 +109,9 @@ def _match(
             chosen[mover] = column
             left[column] = False
     unplaced = np.flatnonzero(chosen < 0).tolist()
-    nearest = wanted.numpy()
     for mover in unplaced:
         columns = np.flatnonzero(left)
-        chosen[mover] = columns[nearest[mover, columns].argmin()]
+        chosen[mover] = columns[wanted.numpy()[mover, columns].argmin()]
         left[chosen[mover]] = False
     return chosen, movers - len(unplaced)
 

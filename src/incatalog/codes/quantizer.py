@@ -3,59 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from jaxtyping import Float, Int64
+from safetensors.torch import load_file
 from torch import Tensor
 
-from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
-from incatalog.codes.codebooks import last_distances, residual_codes, sum_of_codes
+from incatalog.codes.codebooks import (
+    Vectors,
+    last_distances,
+    residual_codes,
+    row_blocks,
+    sum_of_codes,
+)
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
+from incatalog.codes.semantic_ids import Codes
 from incatalog.errors import ArtifactError, DataError, VectorError, first_line
+from incatalog.fitting import UNREADABLE
 
 QUANTIZER_FILE = "quantizer.json"
 CODEBOOKS_FILE = "codebooks.safetensors"
 Best = Literal["collision", "reconstruction"]
 
 _KIND = "quantizer"
-_ROWS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
 class Quantizer:
-    """Codebooks, and the way from item vectors to the space they are in and back.
-
-    Attributes:
-        width: Width of item vectors.
-        codebooks: Code vectors of each level.
-        encode: From item vectors to the vectors that are quantised.
-        decode: From sums of codes to item vectors.
-    """
+    """Codebooks, and the way from item vectors to the space they are in and back."""
 
     width: int
     codebooks: tuple[Float[Tensor, "codes e_dim"], ...]
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
+    encode: Callable[[Tensor], Tensor]  # from item vectors to the vectors that are quantised
+    decode: Callable[[Tensor], Tensor]  # from sums of codes to item vectors
 
     @classmethod
     def of_network(cls, network: RqVae) -> Quantizer:
         """The quantizer that an RQ-VAE is."""
         network.eval()
-
-        def decode(total: Tensor) -> Tensor:
-            decoded: Tensor = network.decoder(total)
-            return decoded * network.scale + network.mean
-
         codebooks = tuple(codebook.detach() for codebook in network.codebooks)
-        return cls(network.sizes.width, codebooks, network.latents, decode)
+        return cls(network.sizes.width, codebooks, network.latents, network.decode)
 
     @classmethod
     def of_codebooks(cls, codebooks: Sequence[Float[Tensor, "codes width"]]) -> Quantizer:
@@ -68,36 +62,26 @@ class Quantizer:
         return tuple(map(len, self.codebooks))
 
     @torch.inference_mode()
-    def codes(
-        self, vectors: Float32[np.ndarray, "items width"]
-    ) -> Int32[np.ndarray, "items levels"]:
-        """The nearest code of each item at each level, in bounded memory.
-
-        Raises:
-            VectorError: The vectors are of another width than those it was trained with.
-        """
-        check_width(vectors, self.width)
+    def codes(self, vectors: Vectors) -> Codes:
+        """The nearest code of each item at each level, in bounded memory."""
+        if vectors.shape[1] != self.width:
+            raise VectorError(
+                f"--vectors: {vectors.shape[1]} numbers a row; expected {self.width} as the "
+                "quantizer was trained with; take the vectors of the same model"
+            )
         codes = np.empty((len(vectors), len(self.codebooks)), dtype=np.int32)
         for rows, block in self._blocks(vectors):
             codes[rows] = residual_codes(self.encode(block), self.codebooks).cpu().numpy()
         return codes
 
     @torch.inference_mode()
-    def last_distances(
-        self,
-        vectors: Float32[np.ndarray, "items width"],
-        codes: Int32[np.ndarray, "items levels"],
-    ) -> Float[Tensor, "items codes"]:
+    def last_distances(self, vectors: Vectors, codes: Codes) -> Float[Tensor, "items codes"]:
         """Squared distances of items to all codes of the last level, given those before it."""
         given = self._codes(codes)
         return last_distances(self.encode(self._tensor(vectors)), given, self.codebooks).cpu()
 
     @torch.inference_mode()
-    def unexplained(
-        self,
-        vectors: Float32[np.ndarray, "items width"],
-        codes: Int32[np.ndarray, "items levels"],
-    ) -> float:
+    def unexplained(self, vectors: Vectors, codes: Codes) -> float:
         """Reconstruction error: squared, as a share of the variance of the vectors."""
         mean = torch.zeros(self.width, dtype=torch.float64)
         for _, block in self._blocks(vectors):
@@ -110,8 +94,7 @@ class Quantizer:
         return error / variance if variance else 0.0
 
     def _blocks(self, vectors: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for rows in row_blocks(len(vectors)):
             yield rows, self._tensor(vectors[rows])
 
     def _tensor(self, vectors: np.ndarray) -> Tensor:
@@ -122,28 +105,9 @@ class Quantizer:
         return torch.from_numpy(codes.astype(np.int64)).to(self.codebooks[0].device)
 
 
-def check_width(vectors: Float32[np.ndarray, "items width"], width: int) -> None:
-    """Makes sure that vectors are of the width a quantizer was trained with.
-
-    Raises:
-        VectorError: They are not.
-    """
-    if vectors.shape[1] != width:
-        raise VectorError(
-            f"--vectors: {vectors.shape[1]} numbers a row; expected {width} as the quantizer was "
-            "trained with; take the vectors of the same model"
-        )
-
-
 def weights_file(best: Best) -> str:
     """Name of the file with the best weights of an RQ-VAE."""
     return f"best-{best}.safetensors"
-
-
-def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors, atomically."""
-    with atomic_path(path) as partial:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial)
 
 
 def save_description(folder: Path, sizes: RqVaeSizes | None, **results: Any) -> None:
@@ -154,16 +118,7 @@ def save_description(folder: Path, sizes: RqVaeSizes | None, **results: Any) -> 
 
 
 def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quantizer:
-    """Loads what `incatalog items quantize` left.
-
-    Args:
-        folder: Its run folder.
-        best: Weights of an RQ-VAE to take; residual k-means has one set only.
-        device: Where to compute.
-
-    Raises:
-        ArtifactError: The folder holds no quantizer, or one that is damaged or was changed.
-    """
+    """Loads what `incatalog items quantize` left; `best` chooses among the weights of an RQ-VAE."""
     folder = Path(folder)
     try:
         described = read_json(folder / QUANTIZER_FILE)
@@ -187,9 +142,7 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         with torch.random.fork_rng(devices=[]):
             network = RqVae(RqVaeSizes(**sizes)).to(device)
         network.load_state_dict(tensors)
-    except (
-        SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         raise ArtifactError(
             f"{path}: not the weights of this quantizer ({first_line(error)}); train it again"
         ) from error

@@ -16,22 +16,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from incatalog.codes.codebooks import residual_codes, squared_distances, sum_of_codes
+from incatalog.codes.codebooks import squared_distances
 from incatalog.codes.sinkhorn import sinkhorn
 
 
 @dataclass(frozen=True)
 class RqVaeSizes:
-    """The shape of an RQ-VAE.
-
-    Attributes:
-        width: Width of item vectors.
-        layers: Widths of the encoder's hidden layers; the decoder has them in reverse.
-        e_dim: Width of latent vectors and codes.
-        codebooks: Codes at each level.
-        batch_norm: Normalise hidden layers over the batch.
-        dropout: Dropout before each layer.
-    """
+    """The shape of an RQ-VAE; all but the width of item vectors is named as in the settings."""
 
     width: int
     layers: tuple[int, ...]
@@ -41,63 +32,36 @@ class RqVaeSizes:
     dropout: float = 0.0
 
 
-@dataclass(frozen=True)
-class Balance:
-    """How codes are chosen in training.
-
-    Attributes:
-        epsilons: Strength of the entropy at each level; 0 takes the nearest code there.
-        iterations: Sinkhorn iterations at most.
-    """
-
-    epsilons: tuple[float, ...]
-    iterations: int = 50
-
-
 class Quantised(NamedTuple):
-    """Latent vectors as codes.
+    """Latent vectors as codes."""
 
-    Attributes:
-        vectors: Sum of the codes, with the gradient of the latent vectors.
-        loss: Mean over the levels of codebook loss + beta * commitment loss.
-        codes: Code at each level.
-        residuals: What each level had to approximate, without gradient.
-    """
-
-    vectors: Float[Tensor, "batch e_dim"]
+    vectors: Float[Tensor, "batch e_dim"]  # sums of codes, with the gradient of the latent vectors
     loss: Float[Tensor, ""]
     codes: Int64[Tensor, "batch levels"]
-    residuals: Float[Tensor, "levels batch e_dim"]
+    residuals: Float[Tensor, "levels batch e_dim"]  # what each level had to approximate
 
 
 def quantise(
     latents: Float[Tensor, "batch e_dim"],
     codebooks: Sequence[Float[Tensor, "codes e_dim"]],
     beta: float,
-    balance: Balance | None = None,
+    epsilons: Sequence[float] | None = None,
+    iterations: int = 50,
 ) -> Quantised:
     """Replaces latent vectors by sums of codes and lets their gradient straight through.
 
-    Each level takes the nearest code `e` to the residual `r` and hands on `r - e`. Its loss is
-    `mean((e - sg(r))^2) + beta * mean((r - sg(e))^2)` with `sg` stopping the gradient (arXiv
-    1711.00937). Codes learn from their own level only; all levels pull the encoder.
-
-    Args:
-        latents: Output of the encoder.
-        codebooks: Codes of each level.
-        beta: Weight of the commitment loss.
-        balance: Where to choose codes by optimal transport; None takes the nearest everywhere.
+    Each level takes the nearest code `e` to the residual `r`, or the one of an optimal transport
+    where its epsilon is above 0, and hands on `r - e`. Its loss is `mean((e - sg(r))^2) + beta *
+    mean((r - sg(e))^2)` with `sg` stopping the gradient (arXiv 1711.00937); the loss is the mean
+    over levels. Codes learn from their own level only; all levels pull the encoder.
     """
-    residual = latents
-    total = torch.zeros_like(latents)
+    residual, total = latents, torch.zeros_like(latents)
     losses, codes, residuals = [], [], []
-    for level, codebook in enumerate(codebooks):
-        epsilon = balance.epsilons[level] if balance is not None else 0.0
+    for codebook, epsilon in zip(codebooks, epsilons or [0.0] * len(codebooks), strict=True):
         with torch.no_grad():
             distances = squared_distances(residual, codebook)
-            if balance is not None and epsilon > 0:
-                plan = sinkhorn(distances, epsilon, iterations=balance.iterations)
-                chosen = plan.argmax(1)
+            if epsilon > 0:
+                chosen = sinkhorn(distances, epsilon, iterations=iterations).argmax(1)
             else:
                 chosen = distances.argmin(1)
         code = codebook[chosen]
@@ -108,10 +72,8 @@ def quantise(
         residuals.append(residual.detach())
         total = total + code.detach()
         residual = residual - code.detach()
-    straight_through = latents + (total - latents).detach()
-    return Quantised(
-        straight_through, torch.stack(losses).mean(), torch.stack(codes, 1), torch.stack(residuals)
-    )
+    vectors, loss = latents + (total - latents).detach(), torch.stack(losses).mean()
+    return Quantised(vectors, loss, torch.stack(codes, 1), torch.stack(residuals))
 
 
 def contrastive_loss(
@@ -131,8 +93,8 @@ def contrastive_loss(
 class RqVae(nn.Module):
     """Encoder, codebooks and decoder.
 
-    Vectors are moved by `mean` and divided by `scale` first, so that losses weigh the same
-    whatever the vectors come from; both are saved with the weights.
+    Vectors are moved by `mean` and divided by `scale` first, so that losses weigh the same wherever
+    the vectors come from; both are saved with the weights.
     """
 
     mean: Float[Tensor, " width"]
@@ -160,13 +122,9 @@ class RqVae(nn.Module):
         encoded: Tensor = self.encoder(self.standardise(vectors))
         return encoded
 
-    def codes(self, vectors: Float[Tensor, "batch width"]) -> Int64[Tensor, "batch levels"]:
-        """The nearest code at each level."""
-        return residual_codes(self.latents(vectors), list(self.codebooks))
-
-    def reconstruction(self, codes: Int64[Tensor, "batch levels"]) -> Float[Tensor, "batch width"]:
-        """The vectors that codes stand for."""
-        decoded: Tensor = self.decoder(sum_of_codes(codes, list(self.codebooks)))
+    def decode(self, total: Float[Tensor, "batch e_dim"]) -> Float[Tensor, "batch width"]:
+        """The vectors that sums of codes stand for."""
+        decoded: Tensor = self.decoder(total)
         return decoded * self.scale + self.mean
 
 

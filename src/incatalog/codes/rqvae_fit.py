@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+import typing
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from incatalog.codes.codebooks import residual_kmeans
-from incatalog.codes.quality import Entry, LearningReport, code_use
-from incatalog.codes.quantizer import Quantizer, save_weights, weights_file
-from incatalog.codes.rqvae import Balance, RqVae, RqVaeSizes, contrastive_loss, quantise
+from incatalog.codes.codebooks import (
+    ROWS_AT_ONCE,
+    Rows,
+    Vectors,
+    residual_kmeans,
+    row_blocks,
+    sample_rows,
+)
+from incatalog.codes.quality import code_use
+from incatalog.codes.quantizer import Best, Quantizer, weights_file
+from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
 from incatalog.codes.settings import QuantizeSettings
-from incatalog.errors import SemanticIdError
-from incatalog.snapshot import damaged, load_snapshot, save_snapshot
-
-_ROWS_AT_ONCE = 1 << 14
+from incatalog.errors import SemanticIdError, require
+from incatalog.fitting import Epoch, Fit, save_weights, seed_epoch
+from incatalog.storage import writing
 
 
 def learning_rate(settings: QuantizeSettings, progress: float) -> float:
@@ -32,123 +38,99 @@ def learning_rate(settings: QuantizeSettings, progress: float) -> float:
     return settings.learning_rate * max(left, 0.0)
 
 
-def mean_and_scale(
-    vectors: Float32[np.ndarray, "items width"],
-) -> tuple[Float[Tensor, " width"], float]:
+def mean_and_scale(vectors: Vectors) -> tuple[Float[Tensor, " width"], float]:
     """Mean of the rows, and the root of the mean variance of the columns; in bounded memory."""
     mean = np.zeros(vectors.shape[1])
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        mean += vectors[start : start + _ROWS_AT_ONCE].sum(0, dtype=np.float64) / len(vectors)
+    for rows in row_blocks(len(vectors)):
+        mean += vectors[rows].sum(0, dtype=np.float64) / len(vectors)
     variance = 0.0
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        block = vectors[start : start + _ROWS_AT_ONCE] - mean
-        variance += float(np.square(block).sum()) / (len(vectors) * vectors.shape[1])
+    for rows in row_blocks(len(vectors)):
+        variance += float(np.square(vectors[rows] - mean).sum()) / vectors.size
     return torch.from_numpy(mean.astype(np.float32)), float(np.sqrt(variance)) or 1.0
 
 
-class RqVaeFit:
-    """Network, optimiser and what is known so far; saves and restores itself.
+class RqVaeFit(Fit):
+    """An RQ-VAE in training; its best weights lie beside the checkpoint."""
 
-    Every epoch is a pure function of the state before it, the seed and its number.
-    """
+    job = "quantize"
+    goal = "collision_rate"
+    settings: QuantizeSettings
+    network: RqVae
 
-    def __init__(
-        self,
-        settings: QuantizeSettings,
-        vectors: Float32[np.ndarray, "items width"],
-        device: torch.device,
-    ) -> None:
-        """Draws the weights; call under a forked generator."""
-        self.config = settings
-        self.vectors = vectors
-        self.device = device
-        self.sizes = RqVaeSizes(
-            width=vectors.shape[1],
-            layers=settings.layers,
-            e_dim=settings.e_dim,
-            codebooks=settings.codebooks,
-            batch_norm=settings.batch_norm,
-            dropout=settings.dropout,
-        )
-        self.balance = Balance(settings.sinkhorn_eps, settings.sinkhorn_iterations)
+    def __init__(self, settings: QuantizeSettings, vectors: Vectors, device: torch.device) -> None:
+        """Draws the weights from torch's global generator."""
         torch.manual_seed(settings.seed)
-        self.network = RqVae(self.sizes)
+        s, width = settings, vectors.shape[1]
+        sizes = RqVaeSizes(width, s.layers, s.e_dim, s.codebooks, s.batch_norm, s.dropout)
+        network = RqVae(sizes)
         if settings.standardise:
             mean, scale = mean_and_scale(vectors)
-            self.network.mean.copy_(mean)
-            self.network.scale.fill_(scale)
-        self.network.to(device)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+            network.mean.copy_(mean)
+            network.scale.fill_(scale)
+        super().__init__(settings, network, device)
+        self.save_every = settings.validate_every
+        self.vectors = vectors
         self.idle = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
-        self.history: list[Entry] = []
-        self.seconds = 0.0
 
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-        return len(self.history)
+    def run(self) -> str:
+        """Trains to the end, with curves for TensorBoard."""
+        require("tensorboard", extra="items")
+        from torch.utils.tensorboard import SummaryWriter
 
-    def best(self, name: str) -> Entry | None:
-        """The first entry with the fewest collisions, or with the best reconstruction."""
-        keys = {
-            "collision": ("collision_rate", "unexplained"),
-            "reconstruction": ("unexplained", "collision_rate"),
-        }[name]
-        checked = [entry for entry in self.history if "collision_rate" in entry]
-        return min(checked, key=lambda entry: [entry[key] for key in keys], default=None)
-
-    def run(self, folder: Path, checkpoint: Path) -> None:
-        """Trains to the end; the best weights lie in `folder` whenever a checkpoint does."""
-        if not self.history and self.config.kmeans_init:
+        if not self.history and self.settings.kmeans_init:
             self._start_codebooks()
-        with LearningReport(folder, self.config.epochs, done=self.epoch) as report:
-            while self.epoch < self.config.epochs:
-                started = time.monotonic()
-                entry = self._train_epoch()
-                number = self.epoch + 1
-                validated = number % self.config.validate_every == 0 or number == self.config.epochs
-                if validated:
-                    entry |= self._validate()
-                self.history.append(entry)
-                self.seconds += time.monotonic() - started
-                if validated:
-                    if self.best("collision") is entry:
-                        save_weights(folder / weights_file("collision"), self.network.state_dict())
-                    if self.best("reconstruction") is entry:
-                        save_weights(
-                            folder / weights_file("reconstruction"), self.network.state_dict()
-                        )
-                    self._save(checkpoint)
-                report.epoch_done(entry)
+        log = self.settings.out / "tensorboard"
+        with writing(log), SummaryWriter(str(log), purge_step=self.epoch + 1) as self._curves:
+            return super().run()
+
+    def best_by(self, name: Best) -> Epoch | None:
+        """The first epoch with the fewest collisions, or with the best reconstruction."""
+        if name == "collision":
+            return self.best()
+        return self.best(lambda epoch: [-epoch["unexplained"], -epoch["collision_rate"]])
+
+    def _score(self, epoch: Epoch) -> Any:
+        return [-epoch["collision_rate"], -epoch["unexplained"]]
+
+    def _keep(self, epoch: Epoch) -> None:
+        for name, value in epoch.items():
+            if isinstance(value, list):
+                for level, part in enumerate(value, start=1):
+                    self._curves.add_scalar(f"{name}/level {level}", part, epoch["epoch"])
+            elif name != "epoch":
+                self._curves.add_scalar(name, value, epoch["epoch"])
+        for best in typing.get_args(Best) if self.goal in epoch else ():
+            if self.best_by(best) is epoch:
+                path = self.settings.out / weights_file(best)
+                save_weights(path, self.network.state_dict())
+
+    def _result(self, epoch: Epoch) -> str:
+        if self.goal not in epoch:
+            return ""
+        return (
+            f"loss {epoch['loss']:.4f}, unexplained {epoch['unexplained']:.3f}, "
+            f"collisions {epoch['collision_rate']:.2%}"
+        )
 
     @torch.no_grad()
     def _start_codebooks(self) -> None:
         """Sets codes to the centres of the first latent vectors (arXiv 2107.03312)."""
-        rng = np.random.default_rng([self.config.seed, 1])
-        count = min(len(self.vectors), self.config.kmeans_sample)
-        rows = np.sort(rng.choice(len(self.vectors), count, replace=False))
+        rng = np.random.default_rng([self.settings.seed, 1])
+        rows = sample_rows(rng, len(self.vectors), self.settings.kmeans_sample)
         self.network.train()
-        blocks = np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
+        blocks = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
         latents = torch.cat([self.network.latents(self._batch(block)) for block in blocks])
-        centres = residual_kmeans(
-            latents.cpu().numpy(),
-            self.config.codebooks,
-            iterations=self.config.kmeans_iterations,
-            seed=self.config.seed,
-        )
+        books, rounds = self.settings.codebooks, self.settings.kmeans_iterations
+        centres = residual_kmeans(latents.cpu().numpy(), books, rounds, self.settings.seed)
         for codebook, centre in zip(self.network.codebooks, centres, strict=True):
             codebook.copy_(centre)
 
-    def _batch(self, rows: Int64[np.ndarray, " rows"]) -> Float[Tensor, "rows width"]:
+    def _batch(self, rows: Rows) -> Float[Tensor, "rows width"]:
         return torch.from_numpy(self.vectors[rows]).to(self.device)
 
-    def _train_epoch(self) -> Entry:
-        settings = self.config
-        seeds = np.random.SeedSequence([settings.seed, 0, self.epoch])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]) >> 1)
-        rng = np.random.default_rng(seeds)
+    def _train_epoch(self) -> Epoch:
+        settings = self.settings
+        rng = seed_epoch(settings.seed, 0, self.epoch)
         count = -(-len(self.vectors) // settings.batch_size)
         if settings.batch_norm:
             # A batch of a single row has no statistics.
@@ -159,9 +141,7 @@ class RqVaeFit:
         sums = dict.fromkeys(("loss", "reconstruction_loss", "quantisation_loss"), 0.0)
         residuals = torch.empty(0)
         for number, rows in enumerate(batches, start=1):
-            rate = learning_rate(settings, self.epoch + number / len(batches))
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
+            self._set_learning_rate(learning_rate(settings, self.epoch + number / len(batches)))
             losses, codes, residuals = self._step(self._batch(rows))
             for name, value in losses.items():
                 sums[name] += value * len(rows) / len(self.vectors)
@@ -169,16 +149,16 @@ class RqVaeFit:
                 used[level] += torch.bincount(codes[:, level].cpu(), minlength=size)
         if settings.restart_after:
             self._restart_unused(used, residuals, rng)
-        return {"epoch": self.epoch + 1, **sums}
+        return sums
 
     def _step(
         self, vectors: Float[Tensor, "batch width"]
     ) -> tuple[dict[str, float], Tensor, Tensor]:
-        """One step of the optimiser; its losses, codes and residuals."""
-        settings, network = self.config, self.network
-        quantised = quantise(
-            network.latents(vectors), list(network.codebooks), settings.beta, self.balance
-        )
+        """Takes a step of the optimiser; its losses, codes and residuals."""
+        settings, network = self.settings, self.network
+        latents, codebooks = network.latents(vectors), list(network.codebooks)
+        epsilons, rounds = settings.sinkhorn_eps, settings.sinkhorn_iterations
+        quantised = quantise(latents, codebooks, settings.beta, epsilons, rounds)
         wanted, decoded = network.standardise(vectors), network.decoder(quantised.vectors)
         reconstruction = functional.mse_loss(decoded, wanted)
         loss = reconstruction + settings.quant_loss_weight * quantised.loss
@@ -200,11 +180,8 @@ class RqVaeFit:
             "reconstruction_loss": reconstruction,
             "quantisation_loss": quantised.loss,
         }
-        return (
-            {name: float(value.detach()) for name, value in losses.items()},
-            quantised.codes,
-            quantised.residuals,
-        )
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        return values, quantised.codes, quantised.residuals
 
     @torch.no_grad()
     def _restart_unused(
@@ -216,7 +193,7 @@ class RqVaeFit:
         """Sets codes that have been idle for long to residuals of the last batch."""
         for level, codebook in enumerate(self.network.codebooks):
             self.idle[level] = torch.where(used[level] > 0, 0, self.idle[level] + 1)
-            dead = torch.nonzero(self.idle[level] >= self.config.restart_after)[:, 0]
+            dead = torch.nonzero(self.idle[level] >= self.settings.restart_after)[:, 0]
             if not len(dead):
                 continue
             chosen = torch.from_numpy(rng.integers(residuals.shape[1], size=len(dead)))
@@ -226,43 +203,15 @@ class RqVaeFit:
                 self.optimiser.state[codebook][moment][dead] = 0
             self.idle[level][dead.cpu()] = 0
 
-    def _validate(self) -> Entry:
+    def _validate(self) -> Epoch:
         quantizer = Quantizer.of_network(self.network)
         codes = quantizer.codes(self.vectors)
         unexplained = quantizer.unexplained(self.vectors, codes)
         return {"unexplained": unexplained, **code_use(codes, quantizer.sizes)}
 
-    def _save(self, path: Path) -> None:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"optimiser.{key}.{name}"] = value
-        tensors |= {f"idle.{level}": counts for level, counts in enumerate(self.idle)}
-        save_snapshot(path, tensors, {"seconds": self.seconds, "history": self.history})
+    def _tensors(self) -> dict[str, Tensor]:
+        return super()._tensors() | {f"idle.{n}": counts for n, counts in enumerate(self.idle)}
 
-    def restore(self, path: Path) -> None:
-        """Takes up the state that an interrupted run left after its last validation.
-
-        Raises:
-            ArtifactError: The checkpoint cannot be read.
-        """
-        tensors, progress = load_snapshot(path)
-        try:
-            self.seconds = float(progress["seconds"])
-            self.history = progress["history"]
-            self.network.load_state_dict(
-                {
-                    name.removeprefix("network."): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith("network.")
-                }
-            )
-            for name, parameter in self.network.named_parameters():
-                for key in ("step", "exp_avg", "exp_avg_sq"):
-                    value = tensors[f"optimiser.{key}.{name}"]
-                    self.optimiser.state[parameter][key] = (
-                        value if key == "step" else value.to(self.device)
-                    )
-            self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise damaged(path, error) from error
+    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+        super()._take(tensors, progress)
+        self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int32
 
 from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
-from incatalog.data.documents import Entry, entries
+from incatalog.data.documents import entries
 from incatalog.errors import CatalogError, DataError, SemanticIdError
 from incatalog.reading import read_text
 
@@ -26,44 +27,38 @@ INDEX = ".index.json"
 ITEM2ID = ".item2id"
 """Ending of the file with the row of each item."""
 
+Codes = Int32[np.ndarray, "items levels"]
 _TOKEN = re.compile(r"<([a-z])_(0|[1-9]\d{0,6})>")
 
 
 @dataclass(frozen=True, eq=False)
 class SemanticIds:
-    """The codes of every item row.
+    """The codes of every item row, from 0, and the number of codes at each level."""
 
-    Attributes:
-        codes: Code of each item at each level, from 0.
-        sizes: Number of codes at each level, used or not.
-
-    Raises:
-        SemanticIdError: The shapes do not fit, or a code is outside its level; names the item row.
-    """
-
-    codes: Int32[np.ndarray, "items levels"]
+    codes: Codes
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.codes.ndim != 2 or not self.codes.size or self.codes.dtype != np.int32:
+        codes, sizes = self.codes, self.sizes
+        if codes.ndim != 2 or not codes.size or codes.dtype != np.int32:
             raise SemanticIdError(
-                f"codes: found {self.codes.dtype} of shape {self.codes.shape}; expected int32 of "
+                f"codes: found {codes.dtype} of shape {codes.shape}; expected int32 of "
                 "shape [items, levels], at least one of each"
             )
-        levels = self.codes.shape[1]
-        if len(self.sizes) != levels or levels > len(string.ascii_lowercase):
+        levels, most = codes.shape[1], len(string.ascii_lowercase)
+        if len(sizes) != levels or levels > most:
             raise SemanticIdError(
-                f"sizes: found {len(self.sizes)} for {levels} levels; expected one a level, and "
-                f"{len(string.ascii_lowercase)} levels at most"
+                f"sizes: found {len(sizes)} for {levels} levels; expected one a level, and {most} "
+                "levels at most"
             )
-        outside = (self.codes < 0) | (self.codes >= np.array(self.sizes))
+        outside = (codes < 0) | (codes >= np.array(sizes))
         if outside.any():
             row, level = (int(place) for place in np.argwhere(outside)[0])
             raise SemanticIdError(
-                f"item row {row}: code {self.codes[row, level]} at level {level + 1}; expected 0 "
-                f"to {self.sizes[level] - 1}"
+                f"item row {row}: code {codes[row, level]} at level {level + 1}; expected 0 "
+                f"to {sizes[level] - 1}"
             )
-        self.codes.flags.writeable = False
+        codes.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -74,18 +69,10 @@ class SemanticIds:
         return int(self.codes.shape[1])
 
     def tokens(self, row: int) -> tuple[str, ...]:
-        """The code tokens of an item row, ``<a_137>`` first.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """The code tokens of an item row, such as ``<a_137><b_2>``."""
         if not 0 <= row < len(self):
             raise CatalogError(f"item row {row}: has no codes; expected 0 to {len(self) - 1}")
         return tuple(code_token(level, code) for level, code in enumerate(self.codes[row].tolist()))
-
-    def token_names(self) -> tuple[str, ...]:
-        """All code tokens, used or not, level by level in ascending order."""
-        return code_names(self.sizes)
 
     def collisions(self) -> int:
         """Number of items that share all their codes with an earlier one."""
@@ -96,15 +83,7 @@ class SemanticIds:
         where: str = "semantic IDs",
         repair: str = "repair them with `incatalog items assign --index FILE --repair`",
     ) -> None:
-        """Refuses codes that do not tell all items apart.
-
-        Args:
-            where: Where the codes come from, the beginning of the message.
-            repair: What to do about it, the end of the message.
-
-        Raises:
-            SemanticIdError: Two items share all their codes; says how many do and names two.
-        """
+        """Refuses codes that do not tell all items apart, saying whose they are and what to do."""
         shared = self.collisions()
         if not shared:
             return
@@ -118,17 +97,7 @@ class SemanticIds:
         )
 
     def save(self, folder: str | Path, name: str, catalog: Catalog) -> None:
-        """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically.
-
-        Args:
-            folder: Where to; created if need be.
-            name: Name of the data set.
-            catalog: The items, in the order of the rows.
-
-        Raises:
-            SemanticIdError: The catalog has another number of items, or an item id that the format
-                cannot hold.
-        """
+        """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically."""
         folder = Path(folder)
         if len(catalog) != len(self):
             raise SemanticIdError(
@@ -141,96 +110,32 @@ class SemanticIds:
                     f"item {item.item_id!r}: has white space in its id, which {name}{ITEM2ID} "
                     "cannot hold; rename the item"
                 )
-        with (
-            atomic_path(folder / f"{name}{INDEX}") as partial,
-            partial.open("w", encoding="utf-8") as stream,
-        ):
-            stream.write("{")
-            for row in range(len(self)):
-                codes = ", ".join(f'"{token}"' for token in self.tokens(row))
-                stream.write(f'{"," if row else ""}\n"{row}": [{codes}]')
-            stream.write("\n}\n")
+        lists = (json.dumps(self.tokens(row)) for row in range(len(self)))
+        index = ",\n".join(f'"{row}": {tokens}' for row, tokens in enumerate(lists))
+        with atomic_path(folder / f"{name}{INDEX}") as partial:
+            partial.write_text(f"{{\n{index}\n}}\n", encoding="utf-8")
         with atomic_path(folder / f"{name}{ITEM2ID}") as partial:
             lines = (f"{item.item_id}\t{row}\n" for row, item in enumerate(catalog.items))
             partial.write_text("".join(lines), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, name: str, catalog: Catalog) -> SemanticIds:
-        """Reads ``{name}.index.json`` and ``{name}.item2id``.
-
-        The number of codes at a level is not in the files; it is taken to end with the highest one.
-
-        Args:
-            folder: Where they are.
-            name: Name of the data set.
-            catalog: The items the rows of the result are to follow.
-
-        Raises:
-            SemanticIdError: A file is missing, malformed, misses an item of the catalog or names
-                one that is not in it; names file and line or entry.
-        """
+        """Reads ``{name}.index.json`` and ``{name}.item2id``."""
         return cls.read(Path(folder) / f"{name}{INDEX}", Path(folder) / f"{name}{ITEM2ID}", catalog)
 
     @classmethod
     def read(cls, index: Path, item2id: Path | None, catalog: Catalog) -> SemanticIds:
-        """Reads index files of any name, collisions and all.
+        """Reads index files of any name, in the order of the catalog.
 
-        Args:
-            index: File with the codes of each row.
-            item2id: File with the row of each item; None takes an entry for the item at that row of
-                the catalog.
-            catalog: The items the rows of the result are to follow.
-
-        Raises:
-            SemanticIdError: See :meth:`load`.
+        Without an item file an entry is the item at that row of the catalog. The number of codes at
+        a level is not in the files; it is taken to end with the highest one. Items may share codes.
         """
         found = _read_codes(index)
         if item2id is None:
-            return cls._in_order(index, found, catalog)
-        rows = _read_rows(item2id)
-        for item_id, (row, line) in rows.items():
-            if row not in found:
-                raise SemanticIdError(
-                    f"{index}: has no entry {row}, the row of item {item_id!r} "
-                    f"({item2id.name}:{line}); expected codes for every item"
-                )
-        for item in catalog.items:
-            if item.item_id not in rows:
-                raise SemanticIdError(
-                    f"{item2id}: misses item {item.item_id!r} of the catalog; make the codes "
-                    "for this catalog with `incatalog items assign`"
-                )
-        if len(rows) > len(catalog):
-            known = {item.item_id for item in catalog.items}
-            item_id = next(item_id for item_id in rows if item_id not in known)
-            raise SemanticIdError(
-                f"{item2id}:{rows[item_id][1]}: names item {item_id!r}, which is not in the catalog"
-            )
-        if len(found) > len(rows):
-            named = {row for row, _ in rows.values()}
-            row = next(row for row in found if row not in named)
-            raise SemanticIdError(f"{index}: entry {row} is the row of no item in {item2id.name}")
-        codes = np.array([found[rows[item.item_id][0]] for item in catalog.items], dtype=np.int32)
-        return cls(codes, tuple((codes.max(axis=0) + 1).tolist()))
-
-    @classmethod
-    def _in_order(
-        cls, index: Path, found: Mapping[int, list[int]], catalog: Catalog
-    ) -> SemanticIds:
-        """Codes whose entries are numbered like the rows of the catalog."""
-        for row, item in enumerate(catalog.items):
-            if row not in found:
-                raise SemanticIdError(
-                    f"{index}: has no entry {row}, the row of item {item.item_id!r}; expected "
-                    f"codes for each of the {len(catalog)} items"
-                )
-        if len(found) > len(catalog):
-            row = next(row for row in found if row >= len(catalog))
-            raise SemanticIdError(
-                f"{index}: entry {row} is the row of no item; the catalog ends with row "
-                f"{len(catalog) - 1}"
-            )
-        codes = np.array([found[row] for row in range(len(catalog))], dtype=np.int32)
+            rows = _rows_in_order(index, found, catalog)
+        else:
+            rows = _rows_of_items(index, found, item2id, catalog)
+        codes = np.array([found[row] for row in rows], dtype=np.int32)
         return cls(codes, tuple((codes.max(axis=0) + 1).tolist()))
 
 
@@ -252,11 +157,7 @@ def code_names(sizes: Sequence[int]) -> tuple[str, ...]:
 
 
 def index_name(folder: str | Path) -> str | None:
-    """Name of the data set whose index file lies in a folder; None if there is none.
-
-    Raises:
-        SemanticIdError: There are those of several.
-    """
+    """Name of the data set whose index file lies in a folder; None if there is none."""
     names = sorted(path.name.removesuffix(INDEX) for path in Path(folder).glob(f"*{INDEX}"))
     if len(names) > 1:
         raise SemanticIdError(
@@ -266,11 +167,7 @@ def index_name(folder: str | Path) -> str | None:
 
 
 def missing_index(folder: str | Path) -> str:
-    """What a folder lacks of index files, as the middle of a message; empty if nothing.
-
-    Raises:
-        SemanticIdError: There are those of several data sets.
-    """
+    """What a folder lacks of index files, as the middle of a message; empty if nothing."""
     name = index_name(folder)
     if name is None:
         return f"{folder} holds no index files ({{dataset}}{INDEX} and {{dataset}}{ITEM2ID})"
@@ -286,18 +183,60 @@ def index_files(folder: str | Path) -> dict[str, str | Path]:
 
 
 def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
-    """Reads the index files in a folder, whatever the data set is called.
-
-    Raises:
-        ArtifactError: They are not those that were written.
-        SemanticIdError: They are missing, or see :meth:`SemanticIds.load`.
-    """
+    """Reads the index files in a folder, whatever the data set is called."""
     missing = missing_index(folder)
     if missing:
         raise SemanticIdError(f"{missing}; make them for its catalog with `incatalog items assign`")
     name = index_name(folder) or ""
     verify_checksums(folder, (f"{name}{INDEX}", f"{name}{ITEM2ID}"))
     return SemanticIds.load(folder, name, catalog)
+
+
+def _rows_in_order(index: Path, found: Mapping[int, Any], catalog: Catalog) -> list[int]:
+    """The rows of the catalog: the entries are numbered alike."""
+    last = len(catalog) - 1
+    for row, item in enumerate(catalog.items):
+        if row not in found:
+            raise SemanticIdError(
+                f"{index}: has no entry {row}, the row of item {item.item_id!r}; expected "
+                f"codes for each of the {last + 1} items"
+            )
+    for row in found:
+        if row > last:
+            raise SemanticIdError(
+                f"{index}: entry {row} is the row of no item; the catalog ends with row {last}"
+            )
+    return list(range(last + 1))
+
+
+def _rows_of_items(
+    index: Path, found: Mapping[int, Any], item2id: Path, catalog: Catalog
+) -> list[int]:
+    """The entry of each item of the catalog, by the item file."""
+    rows = _read_rows(item2id)
+    for item_id, (row, line) in rows.items():
+        if row not in found:
+            raise SemanticIdError(
+                f"{index}: has no entry {row}, the row of item {item_id!r} "
+                f"({item2id.name}:{line}); expected codes for every item"
+            )
+    ids = [item.item_id for item in catalog.items]
+    for item_id in ids:
+        if item_id not in rows:
+            raise SemanticIdError(
+                f"{item2id}: misses item {item_id!r} of the catalog; make the codes "
+                "for this catalog with `incatalog items assign`"
+            )
+    known, named = set(ids), {row for row, _ in rows.values()}
+    for item_id, (_, line) in rows.items():
+        if item_id not in known:
+            raise SemanticIdError(
+                f"{item2id}:{line}: names item {item_id!r}, which is not in the catalog"
+            )
+    for row in found:
+        if row not in named:
+            raise SemanticIdError(f"{index}: entry {row} is the row of no item in {item2id.name}")
+    return [rows[item_id][0] for item_id in ids]
 
 
 def _read_rows(path: Path) -> dict[str, tuple[int, int]]:
@@ -335,40 +274,30 @@ def _read_codes(path: Path) -> dict[int, list[int]]:
     if not loaded:
         raise SemanticIdError(f"{path}: expected an object of rows and their code tokens")
     codes: dict[int, list[int]] = {}
-    for line, row, found in _rows_of_codes(path, loaded):
-        if row in codes:
-            raise SemanticIdError(f"{path}:{line}: entry {row} is there twice; expected it once")
-        codes[row] = found
-    return codes
-
-
-def _rows_of_codes(path: Path, loaded: Sequence[Entry]) -> Iterator[tuple[int, int, list[int]]]:
-    """Line, row and codes of each entry of an index file."""
-    levels = None
+    levels = 0
     for entry in loaded:
-        key, tokens = entry.key, entry.value
+        key, tokens, where = entry.key, entry.value, f"{path}:{entry.line}: entry {entry.key}"
         if not (key.isascii() and key.isdigit() and str(int(key)) == key):
             raise SemanticIdError(
                 f"{path}:{entry.line}: entry {key!r} is not a row; expected a whole number"
             )
         if not isinstance(tokens, list) or not tokens:
-            raise SemanticIdError(
-                f"{path}:{entry.line}: entry {key}: expected a list of code tokens"
-            )
-        if levels is None:
-            levels = len(tokens)
+            raise SemanticIdError(f"{where}: expected a list of code tokens")
+        levels = levels or len(tokens)
         if len(tokens) != levels:
             raise SemanticIdError(
-                f"{path}:{entry.line}: entry {key} has {len(tokens)} codes; expected {levels} as "
-                "in the first"
+                f"{where} has {len(tokens)} codes; expected {levels} as in the first"
             )
-        codes = []
+        numbers = []
         for level, token in enumerate(tokens):
             found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
             if found is None or found[1] != string.ascii_lowercase[level]:
                 raise SemanticIdError(
-                    f"{path}:{entry.line}: entry {key} has {token!r} at level {level + 1}; "
+                    f"{where} has {token!r} at level {level + 1}; "
                     f"expected a code token such as {code_token(level, 0)}"
                 )
-            codes.append(int(found[2]))
-        yield entry.line, int(key), codes
+            numbers.append(int(found[2]))
+        if int(key) in codes:
+            raise SemanticIdError(f"{where} is there twice; expected it once")
+        codes[int(key)] = numbers
+    return codes

@@ -25,19 +25,12 @@ def sinkhorn(
 ) -> Float[Tensor, "samples codes"]:
     """The transport plan from samples to codes in which every code receives as much.
 
-    Rows sum to the mass of their sample, columns to the same share of all mass. Distances are
-    brought to [-1, 1] first, so that one `epsilon` does for all sizes of vectors. Potentials are
-    kept in the log domain and in double precision: no `epsilon` is too small to divide by.
-
-    Args:
-        distances: Squared distances from samples to codes, all finite.
-        epsilon: Strength of the entropy; near 0 the plan is a matching, large it is uniform.
-        masses: Mass of each sample; 1 each when omitted.
-        iterations: Iterations at most; a plan that stops there has exact column sums only.
-        tolerance: Largest relative error of a row or column sum.
-
-    Returns:
-        The plan in double precision; its largest entry in a row is the code of the sample.
+    Rows sum to the mass of their sample (1 unless given), columns to the same share of all mass,
+    with relative errors up to `tolerance`; after the last of the iterations only columns are exact.
+    The largest entry of a row is the code of the sample. With `epsilon` near 0 the plan is a
+    matching, with a large one it is uniform. Distances are brought to [-1, 1] first, so that one
+    `epsilon` does for all sizes of vectors. Potentials are kept in the log domain and in double
+    precision: no `epsilon` is too small to divide by.
     """
     exponents = -_centred(distances.double()) / epsilon
     rows = torch.ones_like(exponents[:, 0]) if masses is None else masses.double()

@@ -25,13 +25,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from incatalog.artifacts import open_run, read_json, write_json
+from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.export_unirec import load_numbers, numbers_by_appearance, numbers_by_row
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, TeacherError, first_line
-from incatalog.teacher.fit import VALIDATION_FILE, validation_metrics
+from incatalog.teacher.fit import VALIDATION_FILE, validation_header, validation_metrics
 from incatalog.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_network
 from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import InProcessTeacher
@@ -75,7 +76,7 @@ _NEEDED: dict[str, Any] = {
 }
 
 
-def import_unirec(config: ImportUnirecSettings) -> Path:
+def import_unirec(settings: ImportUnirecSettings) -> Path:
     """Makes a teacher of UniRec's SASRec weights, and validates it on the data.
 
     The validation is a test of the item numbers too: with wrong ones it falls to chance.
@@ -90,36 +91,28 @@ def import_unirec(config: ImportUnirecSettings) -> Path:
         ConfigError: A flag contradicts the checkpoint, or cannot work.
         ArtifactError: The run folder holds something else.
     """
-    device = resolve_device(config.device)
-    inputs = {**prepared_files(config.data), "weights": Path(config.weights)}
-    catalog = Catalog.load(config.data)
-    histories = Histories.load(config.data, catalog)
+    device = resolve_device(settings.device)
+    inputs = {**prepared_files(settings.data), "weights": Path(settings.weights)}
+    catalog = Catalog.load(settings.data)
+    histories = Histories.load(settings.data, catalog)
     split = leave_one_out(histories)
-    numbers = _item_numbers(config, catalog, histories)
-    if config.item_numbers not in (_BY_ROW, _BY_APPEARANCE):
-        inputs["item_numbers"] = Path(config.item_numbers)
-    tensors, settings = read_weights(Path(config.weights))
-    network = network_of(tensors, settings, numbers, config)
-    run = open_run(config.out, "teacher import-unirec", config, inputs=inputs)
+    numbers = _item_numbers(settings, catalog, histories)
+    if settings.item_numbers not in (_BY_ROW, _BY_APPEARANCE):
+        inputs["item_numbers"] = Path(settings.item_numbers)
+    tensors, options = read_weights(Path(settings.weights))
+    network = network_of(tensors, options, numbers, settings)
+    run = open_run(settings.out, "teacher import-unirec", settings, inputs=inputs)
     if not run.finished:
         teacher = InProcessTeacher(network.to(device), catalog)
-        metrics = validation_metrics(teacher, split, exclude_seen=config.exclude_seen)
+        metrics = validation_metrics(teacher, split, exclude_seen=settings.exclude_seen)
         save_network(run.folder, network, catalog.fingerprint)
-        summary = {
-            "method": "sasrec",
-            "split": "valid",
-            "users": len(split),
-            "exclude_seen": config.exclude_seen,
-            "metrics": metrics,
-        }
-        write_json(run.folder / VALIDATION_FILE, summary)
+        header = validation_header(split, settings.exclude_seen)
+        write_json(run.folder / VALIDATION_FILE, header | {"metrics": metrics})
         run.finish(**metrics)
     metrics = read_json(run.folder / VALIDATION_FILE)["metrics"]
-    Console(stderr=True).print(
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
         f"teacher: {run.folder}  {len(catalog):,} items  valid NDCG@10 {metrics['NDCG@10']:.4f} "
-        f"(HR@10 {metrics['HR@10']:.4f}, by chance {min(1, 10 / len(catalog)):.4f})",
-        highlight=False,
-        soft_wrap=True,
+        f"(HR@10 {metrics['HR@10']:.4f}, by chance {min(1, 10 / len(catalog)):.4f})"
     )
     return run.folder
 
@@ -127,44 +120,38 @@ def import_unirec(config: ImportUnirecSettings) -> Path:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a state dict, bare or in UniRec's checkpoint, without running code from the file.
 
-    Returns:
-        The tensors by name on the CPU, and the training's configuration; empty for a bare state
-        dict.
-
-    Raises:
-        TeacherError: The file is missing or damaged, holds something else, or asks for code.
+    The tensors are on the CPU; the options are those of UniRec's training, none for a bare state
+    dict.
     """
+    where = f"--weights {path}"
     if not path.is_file():
-        raise TeacherError(f"--weights {path}: no such file")
+        raise TeacherError(f"{where}: no such file")
     if path.suffix == ".safetensors":
         try:
             return load_file(path), {}
         except (SafetensorError, OSError) as error:
-            reason = first_line(error)
-            raise TeacherError(f"--weights {path}: damaged safetensors ({reason})") from error
+            raise TeacherError(f"{where}: damaged safetensors ({first_line(error)})") from error
     if path.suffix not in (".pth", ".pt"):
-        raise TeacherError(
-            f"--weights {path}: found {path.suffix!r}; expected .safetensors, .pth or .pt"
-        )
+        raise TeacherError(f"{where}: found {path.suffix!r}; expected .safetensors, .pth or .pt")
     content = _unpickle(path)
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
         raise TeacherError(
-            f"--weights {path}: holds no state dict; expected tensors by name, or UniRec's "
-            "checkpoint with such a state_dict"
+            f"{where}: holds no state dict; expected tensors by name, or UniRec's checkpoint with "
+            "such a state_dict"
         )
-    settings = content.get("config") or {} if tensors is not content else {}
-    if not isinstance(settings, dict):
-        raise TeacherError(
-            f"--weights {path}: config is a {type(settings).__name__}; expected settings by name"
-        )
-    return dict(tensors), settings
+    options = content.get("config") or {} if tensors is not content else {}
+    if not isinstance(options, dict):
+        found = type(options).__name__
+        raise TeacherError(f"{where}: config is a {found}; expected settings by name")
+    return dict(tensors), options
 
 
 def _unpickle(path: Path) -> Any:
     """Reads plain containers, numbers and tensors; anything else in the file is refused."""
+    damaged = f"--weights {path}: damaged, or not written by torch.save"
     # UniRec stores its metrics, which are scalars of numpy 1.
     scalar = np.float64().__reduce__()[0]
     plain: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
@@ -177,9 +164,7 @@ def _unpickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
-            raise TeacherError(
-                f"--weights {path}: damaged, or not written by torch.save"
-            ) from error
+            raise TeacherError(damaged) from error
         raise TeacherError(
             f"--weights {path}: not read, since it asks for {named[1]}, and a pickle that asks for "
             "more than tensors and numbers can run code; expected UniRec's checkpoint, a "
@@ -187,43 +172,32 @@ def _unpickle(path: Path) -> Any:
         ) from error
     except Exception as error:  # torch lets through whatever the damage led to
         reason = (str(error).splitlines() or [""])[0][:100]
-        raise TeacherError(
-            f"--weights {path}: damaged, or not written by torch.save "
-            f"({type(error).__name__}: {reason})"
-        ) from error
+        raise TeacherError(f"{damaged} ({type(error).__name__}: {reason})") from error
 
 
 def network_of(
     tensors: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
     numbers: Int64[np.ndarray, " items"],
-    config: ImportUnirecSettings,
+    settings: ImportUnirecSettings,
 ) -> SasRec:
     """Our network with UniRec's weights.
 
-    Args:
-        tensors: UniRec's state dict.
-        settings: UniRec's configuration; empty where it is not known.
-        numbers: UniRec's number of the item in each row of our catalog.
-        config: Fills up what the settings leave open.
-
-    Raises:
-        TeacherError: A layer is unknown, missing or of another shape; a setting changes the
-            arithmetic in a way we do not have; a weight is not finite.
-        ConfigError: A flag contradicts the settings, or is no activation.
+    `numbers` are UniRec's of the item in each row of our catalog; our settings fill up what
+    UniRec's options leave open.
     """
-    path = config.weights
+    where = f"--weights {settings.weights}"
     for name, needed in _NEEDED.items():
-        if settings.get(name, needed) != needed:
+        if options.get(name, needed) != needed:
             raise TeacherError(
-                f"--weights {path}: trained with {name} {settings[name]!r}; expected {needed!r}, "
+                f"{where}: trained with {name} {options[name]!r}; expected {needed!r}, "
                 "see docs/unirec.md for what can be imported"
             )
     tensors = {name: value for name, value in tensors.items() if name not in _WITHOUT_EFFECT}
     layers = len({found[1] for name in tensors if (found := _BLOCK.match(name))})
     names = _layer_names(layers)
-    _check_layers(path, tensors, names)
-    sizes = _sizes(tensors, settings, layers, len(numbers), config)
+    _check_layers(where, tensors, names)
+    sizes = _sizes(tensors, options, layers, len(numbers), settings)
     network = SasRec(sizes)
     own = network.state_dict()
     moved = {ours: tensors[theirs].float() for theirs, ours in names.items()}
@@ -232,13 +206,12 @@ def network_of(
     # UniRec makes one position more than its window has.
     moved[_POSITIONS] = moved[_POSITIONS][: sizes.max_length]
     for theirs, ours in names.items():
-        if moved[ours].shape != own[ours].shape:
-            raise TeacherError(
-                f"--weights {path}: {theirs} has shape {list(tensors[theirs].shape)}; "
-                f"expected {list(own[ours].shape)}"
-            )
+        expected = list(own[ours].shape)
+        if list(moved[ours].shape) != expected:
+            shape = list(tensors[theirs].shape)
+            raise TeacherError(f"{where}: {theirs} has shape {shape}; expected {expected}")
         if not bool(torch.isfinite(moved[ours]).all()):
-            raise TeacherError(f"--weights {path}: {theirs} is not finite; train it again")
+            raise TeacherError(f"{where}: {theirs} is not finite; train it again")
     network.load_state_dict(moved)
     return network.eval()
 
@@ -250,95 +223,90 @@ def _layer_names(layers: int) -> dict[str, str]:
         names[f"LayerNorm.{kind}"] = f"norm.{kind}"
         for block in range(layers):
             for theirs, ours in _BLOCK_LAYERS.items():
-                names[f"trm_encoder.layer.{block}.{theirs}.{kind}"] = (
-                    f"blocks.{block}.{ours}.{kind}"
-                )
+                name = f"trm_encoder.layer.{block}.{theirs}.{kind}"
+                names[name] = f"blocks.{block}.{ours}.{kind}"
     return names
 
 
-def _check_layers(path: Path, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+def _check_layers(where: str, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
     """Refuses layers too many, too few, or not of numbers with two or one dimensions."""
     if _FIRST_INNER not in tensors:
         raise TeacherError(
-            f"--weights {path}: lacks {_FIRST_INNER}; expected the state dict of UniRec's SASRec"
+            f"{where}: lacks {_FIRST_INNER}; expected the state dict of UniRec's SASRec"
         )
     for name, tensor in tensors.items():
         if name not in names:
             option = next((o for n, o in _OPTION_OF_LAYER.items() if name.startswith(n)), None)
             why = f", which UniRec makes for {option}" if option else ""
             raise TeacherError(
-                f"--weights {path}: unknown layer {name}{why}; "
-                "see docs/unirec.md for what can be imported"
+                f"{where}: unknown layer {name}{why}; see docs/unirec.md for what can be imported"
             )
-        vector = name.endswith(".bias") or "LayerNorm" in name
-        if not tensor.is_floating_point() or tensor.dim() != (1 if vector else 2):
+        dimensions = 1 if name.endswith(".bias") or "LayerNorm" in name else 2
+        if not tensor.is_floating_point() or tensor.dim() != dimensions:
             raise TeacherError(
-                f"--weights {path}: {name} is {tensor.dtype} of shape {list(tensor.shape)}; "
-                f"expected floats in {1 if vector else 2} dimensions"
+                f"{where}: {name} is {tensor.dtype} of shape {list(tensor.shape)}; "
+                f"expected floats in {dimensions} dimensions"
             )
     for name in names:
         if name not in tensors:
-            raise TeacherError(f"--weights {path}: lacks layer {name}")
+            raise TeacherError(f"{where}: lacks layer {name}")
 
 
 def _sizes(
     tensors: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
     layers: int,
     num_items: int,
-    config: ImportUnirecSettings,
+    settings: ImportUnirecSettings,
 ) -> SasRecSizes:
+    where = f"--weights {settings.weights}"
     rows, hidden = tensors[_ITEMS].shape
     if rows != num_items + 1:
         raise TeacherError(
-            f"--weights {config.weights}: {_ITEMS} has {rows} rows; expected {num_items + 1}, one "
-            f"for padding and one for each of the {num_items} items in {config.data}"
+            f"{where}: {_ITEMS} has {rows} rows; expected {num_items + 1}, one for padding and one "
+            f"for each of the {num_items} items in {settings.data}"
         )
     max_length = tensors[_POSITIONS].shape[0] - 1
-    if max_length < 1 or settings.get("max_seq_len", max_length) != max_length:
+    if max_length < 1 or options.get("max_seq_len", max_length) != max_length:
         raise TeacherError(
-            f"--weights {config.weights}: {_POSITIONS} has {max_length + 1} rows; "
-            f"expected {settings.get('max_seq_len', 1)} (max_seq_len) and one more"
+            f"{where}: {_POSITIONS} has {max_length + 1} rows; expected "
+            f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
         )
-    heads = _choose(config, settings, "heads", "n_heads", _PUBLISHED_HEADS)
-    if heads < 1 or hidden % heads:
-        raise ConfigError(f"--heads {heads}: expected a divisor of the width, {hidden}")
-    activation = _choose(config, settings, "activation", "hidden_act", _PUBLISHED_ACTIVATION)
-    if activation not in ACTIVATIONS:
-        raise ConfigError(f"--activation {activation}: expected one of {', '.join(ACTIVATIONS)}")
-    norm_eps = _choose(config, settings, "norm_eps", "layer_norm_eps", _PUBLISHED_EPS)
-    if not 0 < norm_eps < 1:
-        raise ConfigError(f"--norm-eps {norm_eps}: expected more than 0 and less than 1")
+    heads = _choose(settings, options, "heads", "n_heads", _PUBLISHED_HEADS)
+    activation = _choose(settings, options, "activation", "hidden_act", _PUBLISHED_ACTIVATION)
+    norm_eps = _choose(settings, options, "norm_eps", "layer_norm_eps", _PUBLISHED_EPS)
+    known = ", ".join(ACTIVATIONS)
+    divisor = f"--heads {heads}: expected a divisor of the width, {hidden}"
+    refuse_first(
+        [
+            (heads < 1 or hidden % heads != 0, divisor),
+            (activation not in ACTIVATIONS, f"--activation {activation}: expected one of {known}"),
+            (not 0 < norm_eps < 1, f"--norm-eps {norm_eps}: expected more than 0 and less than 1"),
+        ]
+    )
+    inner = tensors[_FIRST_INNER].shape[0]
     return SasRecSizes(
-        num_items=num_items,
-        max_length=max_length,
-        hidden=hidden,
-        inner=tensors[_FIRST_INNER].shape[0],
-        layers=layers,
-        heads=heads,
-        dropout=0.0,
-        activation=activation,
-        norm_eps=norm_eps,
+        num_items, max_length, hidden, inner, layers, heads, 0.0, activation, norm_eps
     )
 
 
 def _choose(
-    config: ImportUnirecSettings,
-    settings: Mapping[str, Any],
+    settings: ImportUnirecSettings,
+    options: Mapping[str, Any],
     field: str,
     name: str,
     published: int | float | str,
 ) -> Any:
-    """The value of the flag, of UniRec's setting, or of the published training, in this order."""
-    flag = getattr(config, field)
-    if name not in settings:
+    """The value of the flag, of UniRec's option, or of the published training, in this order."""
+    flag = getattr(settings, field)
+    if name not in options:
         return flag or published
     try:
         # UniRec's YAML spells 1e-12, which YAML reads as text.
-        found = type(published)(settings[name])
+        found = type(published)(options[name])
     except (TypeError, ValueError) as error:
         raise TeacherError(
-            f"--weights {config.weights}: {name} is {settings[name]!r}; "
+            f"--weights {settings.weights}: {name} is {options[name]!r}; "
             f"expected a value like {published}"
         ) from error
     if flag and flag != found:
@@ -350,13 +318,13 @@ def _choose(
 
 
 def _item_numbers(
-    config: ImportUnirecSettings, catalog: Catalog, histories: Histories
+    settings: ImportUnirecSettings, catalog: Catalog, histories: Histories
 ) -> Int64[np.ndarray, " items"]:
-    if config.item_numbers == _BY_ROW:
+    if settings.item_numbers == _BY_ROW:
         return numbers_by_row(catalog)
-    if config.item_numbers == _BY_APPEARANCE:
-        return numbers_by_appearance(catalog, histories, config.data)
-    path = Path(config.item_numbers)
+    if settings.item_numbers == _BY_APPEARANCE:
+        return numbers_by_appearance(catalog, histories, settings.data)
+    path = Path(settings.item_numbers)
     if not path.is_file():
         raise ConfigError(
             f"--item-numbers {path}: no such file; expected row, appearance, or a file of numbers"

@@ -21,15 +21,7 @@ class Popularity(ScoringTeacher):
     """
 
     def __init__(self, counts: Int64[np.ndarray, " items"], catalog: Catalog) -> None:
-        """Ranks by given counts.
-
-        Args:
-            counts: Occurrences of each row of the catalog.
-            catalog: The catalog that rows refer to.
-
-        Raises:
-            TeacherError: There is not one count for each item.
-        """
+        """Ranks by the occurrences of each row of the catalog."""
         super().__init__(catalog)
         if len(counts) != len(catalog):
             raise TeacherError(
@@ -39,15 +31,10 @@ class Popularity(ScoringTeacher):
 
     @classmethod
     def from_histories(cls, histories: Iterable[np.ndarray], catalog: Catalog) -> Popularity:
-        """Counts the rows of histories; pass only the training part of each.
-
-        Raises:
-            TeacherError: A row outside the catalog.
-        """
+        """Counts the rows of histories; pass only the training part of each."""
         lists = list(histories)
         rows = ragged("history", lists, len(lists), len(catalog)).flat
-        counts = np.bincount(rows, minlength=len(catalog))
-        return cls(counts, catalog)
+        return cls(np.bincount(rows, minlength=len(catalog)), catalog)
 
     def _score(
         self, histories: Sequence[Int64[np.ndarray, " length"]]

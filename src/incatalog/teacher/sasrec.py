@@ -1,9 +1,8 @@
 """SASRec: a causal transformer over item sequences (arXiv 1808.09781).
 
-A network of our own. The one in RecTools is part of a Lightning module that owns its data, answers
-through data frames and is saved as a pickle; here raw rows are answered in batches, checkpoints are
-plain tensors that resume to the bit, and layers and positions are laid out as UniRec lays them out
-(post-norm blocks, left padding, item 0 as padding), so that weights trained there can be imported.
+A network of our own: it answers raw rows in batches, its checkpoints are plain tensors that resume
+to the bit, and layers and positions are laid out as in UniRec (post-norm blocks, left padding, item
+0 as padding), so that weights trained there can be imported.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.devices import resolve_device
 from incatalog.errors import DataError, TeacherError, first_line
+from incatalog.fitting import UNREADABLE, save_weights
 
 TEACHER_FILE = "teacher.json"
 WEIGHTS_FILE = "teacher.safetensors"
@@ -41,19 +40,7 @@ _INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class SasRecSizes:
-    """What it takes to build the network.
-
-    Attributes:
-        num_items: Items of the catalog.
-        max_length: Newest items of a history that are seen.
-        hidden: Width of embeddings and blocks.
-        inner: Width of the feed-forward layers.
-        layers: Number of blocks.
-        heads: Number of attention heads; divides `hidden`.
-        dropout: Dropout of embeddings, attention and feed-forward layers.
-        activation: Function between the feed-forward layers, by its name in `ACTIVATIONS`.
-        norm_eps: Term that keeps layer norms from dividing by zero.
-    """
+    """What it takes to build the network; named as in the settings."""
 
     num_items: int
     max_length: int
@@ -71,12 +58,9 @@ class _Attention(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.heads = sizes.heads
-        self.dropout = sizes.dropout
-        self.query = nn.Linear(sizes.hidden, sizes.hidden)
-        self.key = nn.Linear(sizes.hidden, sizes.hidden)
-        self.value = nn.Linear(sizes.hidden, sizes.hidden)
-        self.dense = nn.Linear(sizes.hidden, sizes.hidden)
+        self.heads, self.dropout = sizes.heads, sizes.dropout
+        layers = (nn.Linear(sizes.hidden, sizes.hidden) for _ in range(4))
+        self.query, self.key, self.value, self.dense = layers
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
     def forward(
@@ -87,9 +71,8 @@ class _Attention(nn.Module):
             layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
         mixed = functional.dropout(mixed, self.dropout, self.training)
         result: Tensor = self.norm(hidden + mixed)
@@ -137,11 +120,7 @@ class SasRec(nn.Module):
     """
 
     def __init__(self, sizes: SasRecSizes) -> None:
-        """Builds the network with random weights from torch's default generator.
-
-        Raises:
-            TeacherError: Sizes that do not go together.
-        """
+        """Draws weights from torch's global generator."""
         super().__init__()
         if sizes.hidden % sizes.heads:
             raise TeacherError(
@@ -157,17 +136,14 @@ class SasRec(nn.Module):
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
         self.blocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
         self.apply(_initialise)
+        with torch.no_grad():
+            self.item_embedding.weight[0].zero_()
 
     def forward(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length hidden"]:
-        """Hidden state at every position; those of padding mean nothing.
-
-        Args:
-            items: Item numbers (row + 1), left-padded with 0, at most `max_length` wide.
-        """
-        length = items.shape[1]
-        last = self.sizes.max_length
+        """Hidden state at every position, at most `max_length`; at padding it means nothing."""
+        length, last = items.shape[1], self.sizes.max_length
         positions = torch.arange(last - length, last, device=items.device)
-        hidden = self.item_embedding(items) + self.position_embedding(positions)
+        hidden: Tensor = self.item_embedding(items) + self.position_embedding(positions)
         hidden = functional.dropout(self.norm(hidden), self.sizes.dropout, self.training)
         # Padding looks at itself only: a row without any key has no softmax.
         itself = torch.eye(length, dtype=torch.bool, device=items.device)
@@ -175,8 +151,7 @@ class SasRec(nn.Module):
         mask = (causal & (items != 0)[:, None, :]) | itself
         for block in self.blocks:
             hidden = block(hidden, mask[:, None])
-        result: Tensor = hidden
-        return result
+        return hidden
 
     def last_hidden(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch hidden"]:
         """Hidden state after the newest item."""
@@ -188,11 +163,7 @@ class SasRec(nn.Module):
         return hidden @ self.item_embedding.weight[1:].T
 
     def pad(self, histories: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch length"]:
-        """Lays histories into one batch on the network's device; of long ones the newest items.
-
-        Args:
-            histories: Item rows, oldest first.
-        """
+        """Lays histories, oldest first, into one batch; of long ones the newest items."""
         newest = [rows[-self.sizes.max_length :] for rows in histories]
         batch = np.zeros((len(newest), max(map(len, newest), default=0)), dtype=np.int64)
         for line, rows in zip(batch, newest, strict=True):
@@ -205,16 +176,12 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=_INIT_STD)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        with torch.no_grad():
-            module.weight[module.padding_idx].zero_()
 
 
 def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) -> None:
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
-    with atomic_path(folder / WEIGHTS_FILE) as partial:
-        save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, partial)
+    save_weights(folder / WEIGHTS_FILE, network.state_dict())
     description = {
         "kind": _KIND,
         "sizes": dataclasses.asdict(network.sizes),
@@ -225,15 +192,7 @@ def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) 
 
 
 def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
-    """Reads what `save_network` wrote.
-
-    Returns:
-        The network in evaluation mode, and the fingerprint of its catalog.
-
-    Raises:
-        ArtifactError: A file is not the one that was written.
-        TeacherError: The folder holds no teacher, or a damaged one.
-    """
+    """Reads a network, in evaluation mode, and the fingerprint of its catalog."""
     folder = Path(folder)
     target = resolve_device(device)
     if not (folder / TEACHER_FILE).exists():
@@ -253,10 +212,7 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
         fingerprint = str(description["catalog_fingerprint"])
     except DataError as error:
         raise TeacherError(str(error)) from error
-    # Sizes of zero or less make torch raise in many ways.
-    except (
-        LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError,
-    ) as error:  # fmt: skip
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise TeacherError(f"{folder}: damaged teacher ({reason}); fit it again") from error
     if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters()):

@@ -14,7 +14,7 @@ from torch import Tensor
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
 
-# A block of scores and its masks stay near 100 MB whatever the size of the catalog.
+# Bounds the memory of a block of scores and its masks, whatever the size of the catalog.
 _BLOCK_CELLS = 1 << 24
 _BLOCK_HISTORIES = 512
 
@@ -33,6 +33,14 @@ class Ragged(NamedTuple):
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
 
+class _Filters(NamedTuple):
+    """For each history: the only rows to answer, lists of rows never to answer, a category."""
+
+    only: list[np.ndarray | None]
+    never: list[Ragged]
+    categories: Sequence[str | None]
+
+
 class ScoringTeacher(ABC):
     """A teacher that gives every item of the catalog a score.
 
@@ -45,7 +53,7 @@ class ScoringTeacher(ABC):
     def __init__(self, catalog: Catalog) -> None:
         """Keeps the catalog that rows and categories refer to."""
         self._catalog = catalog
-        self._category_masks: dict[str, Bool[Tensor, " items"]] = {}
+        self._category_masks: dict[str, Bool[np.ndarray, " items"]] = {}
 
     @property
     def num_items(self) -> int:
@@ -64,14 +72,7 @@ class ScoringTeacher(ABC):
         """Scores of all items after each history, on `device`; the caller may write into them."""
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
-        """Scores of all items, higher is better, without any filter.
-
-        Args:
-            histories: Item rows of each history, oldest first.
-
-        Raises:
-            TeacherError: A row outside the catalog, or a history that cannot be scored.
-        """
+        """Scores of all items after each history; see `Teacher.scores`."""
         checked = self._histories(histories)
         result = np.empty((len(histories), self.num_items), dtype=np.float32)
         for block in self._blocks(checked):
@@ -94,9 +95,7 @@ class ScoringTeacher(ABC):
         checked = self._histories(histories)
         filters = self._filters(checked, candidates, excluded, categories, exclude_seen)
         result = np.full((len(histories), k), -1, dtype=np.int64)
-        for block in self._blocks(checked):
-            scores = self._score([checked.at(i) for i in block])
-            scores.masked_fill_(self._blocked(block, *filters), float("-inf"))
+        for block, scores, _ in self._filtered(checked, filters):
             rows = _best(scores, min(k, self.num_items))
             result[block, : rows.shape[1]] = rows.cpu().numpy()
         return result
@@ -115,10 +114,7 @@ class ScoringTeacher(ABC):
         asked = ragged("candidates", candidates, len(histories), self.num_items)
         filters = self._filters(checked, None, excluded, categories, exclude_seen)
         result: list[np.ndarray] = [asked.at(i) for i in range(len(histories))]
-        for block in self._blocks(checked):
-            scores = self._score([checked.at(i) for i in block])
-            blocked = self._blocked(block, *filters)
-            scores.masked_fill_(blocked, float("-inf"))
+        for block, scores, blocked in self._filtered(checked, filters):
             wanted = _padded([asked.at(i) for i in block]).to(scores.device)
             ranks = _ranks(scores, wanted).masked_fill_(blocked.gather(1, wanted), -1)
             on_host = ranks.cpu().numpy()
@@ -139,6 +135,15 @@ class ScoringTeacher(ABC):
         for start in range(0, len(by_length), size):
             yield by_length[start : start + size]
 
+    def _filtered(
+        self, histories: Ragged, filters: _Filters
+    ) -> Iterator[tuple[np.ndarray, Float[Tensor, "block items"], Bool[Tensor, "block items"]]]:
+        """Blocks of histories, their scores, and where an item is filtered out (-inf)."""
+        for block in self._blocks(histories):
+            scores = self._score([histories.at(i) for i in block])
+            blocked = self._blocked(block, filters)
+            yield block, scores.masked_fill_(blocked, float("-inf")), blocked
+
     def _filters(
         self,
         histories: Ragged,
@@ -146,8 +151,8 @@ class ScoringTeacher(ABC):
         excluded: OptionalRowLists | None,
         categories: Sequence[str | None] | None,
         exclude_seen: bool,
-    ) -> tuple[list[np.ndarray | None], list[Ragged], Sequence[str | None] | None]:
-        """Checks all filters up front, before anything is scored."""
+    ) -> _Filters:
+        """Checks all filters before anything is scored."""
         batch = len(histories.offsets) - 1
         only: list[np.ndarray | None] = [None] * batch
         if candidates is not None:
@@ -161,48 +166,35 @@ class ScoringTeacher(ABC):
             for category in dict.fromkeys(categories):
                 if category is not None:
                     self._category_mask(category)
-        return only, never, categories
+        return _Filters(only, never, categories or [None] * batch)
 
-    def _blocked(
-        self,
-        block: np.ndarray,
-        only: list[np.ndarray | None],
-        never: list[Ragged],
-        categories: Sequence[str | None] | None,
-    ) -> Bool[Tensor, "block items"]:
+    def _blocked(self, block: np.ndarray, filters: _Filters) -> Bool[Tensor, "block items"]:
         """True where an item may not be answered to a history of the block."""
         blocked = np.zeros((len(block), self.num_items), dtype=np.bool_)
         for place, index in enumerate(block):
-            candidates = only[index]
+            candidates = filters.only[index]
             if candidates is not None:
                 blocked[place] = True
                 blocked[place, candidates] = False
-            for rows in never:
+            for rows in filters.never:
                 blocked[place, rows.at(index)] = True
-        result = torch.from_numpy(blocked).to(self.device)
-        for place, index in enumerate(block):
-            category = None if categories is None else categories[index]
+            category = filters.categories[index]
             if category is not None:
-                result[place] |= self._category_mask(category)
-        return result
+                blocked[place] |= self._category_mask(category)
+        return torch.from_numpy(blocked).to(self.device)
 
-    def _category_mask(self, selection: str) -> Bool[Tensor, " items"]:
+    def _category_mask(self, selection: str) -> Bool[np.ndarray, " items"]:
         """True for the items that "+C" (only C) or "-C" (all but C) rules out."""
         if selection not in self._category_masks:
             only, name = split_category(selection)
-            inside = torch.zeros(self.num_items, dtype=torch.bool)
-            inside[torch.from_numpy(self._catalog.category_rows(name).copy())] = True
-            mask = ~inside if only else inside
-            self._category_masks[selection] = mask.to(self.device)
+            mask = np.full(self.num_items, only)
+            mask[self._catalog.category_rows(name)] = not only
+            self._category_masks[selection] = mask
         return self._category_masks[selection]
 
 
 def split_category(selection: str) -> tuple[bool, str]:
-    """Takes ``"+C"`` apart into (True, ``"C"``), ``"-C"`` into (False, ``"C"``).
-
-    Raises:
-        TeacherError: Neither sign is in front.
-    """
+    """Takes ``"+C"`` apart into (True, ``"C"``), ``"-C"`` into (False, ``"C"``)."""
     if selection[:1] not in ("+", "-"):
         raise TeacherError(
             f"categories: found {selection!r}; expected +NAME (only that category) "
@@ -212,32 +204,20 @@ def split_category(selection: str) -> tuple[bool, str]:
 
 
 def refuse_empty(histories: Ragged, teacher: str) -> None:
-    """Refuses histories without an item.
-
-    Raises:
-        TeacherError: Names the history and ``teacher``, which needs at least one item.
-    """
+    """Refuses histories without an item, which a teacher needs."""
     empty = np.flatnonzero(np.diff(histories.offsets) == 0)
     if empty.size:
         raise TeacherError(f"history {empty[0]}: empty; {teacher} needs at least one item")
 
 
 def check_length(name: str, found: int, expected: int) -> None:
-    """Refuses a list that has not one entry for each history.
-
-    Raises:
-        TeacherError: Names the list.
-    """
+    """Refuses a list that has not one entry for each history."""
     if found != expected:
         raise TeacherError(f"{name}: found {found} entries; expected {expected}, one a history")
 
 
 def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ragged:
-    """Lays row lists side by side; None counts as empty.
-
-    Raises:
-        TeacherError: A row that is no row of the catalog; names the list and the row.
-    """
+    """Lays row lists of the catalog side by side; None counts as empty."""
     check_length(name, len(lists), batch)
     arrays = [np.asarray(() if rows is None else rows) for rows in lists]
     for index, rows in enumerate(arrays):
@@ -290,7 +270,7 @@ def _ranks(
 ) -> Int64[Tensor, "batch width"]:
     """1 + the items ahead of each wanted one: with a higher score, or the same and a lower row.
 
-    Counting beats sorting the catalog while lists of candidates are short.
+    While lists of candidates are short, counting is faster than sorting the catalog.
     """
     ranks = torch.empty_like(wanted)
     columns = torch.arange(scores.shape[1], device=scores.device)

@@ -21,9 +21,9 @@ from incatalog.teacher.selection import OptionalRowLists, RowLists, ScoringTeach
 class Teacher(Protocol):
     """A recommender that is asked about many histories at once.
 
-    Items are rows of the catalog throughout. Every method raises TeacherError where a row is not in
-    the catalog, a list does not have one entry for each history, or a history cannot be scored
-    (a sequential network needs at least one item), and CatalogError for an unknown category.
+    Items are rows of the catalog throughout. Every method raises `TeacherError` where a row is not
+    in the catalog, a list does not have one entry for each history, or a history cannot be scored
+    (a sequential network needs at least one item), and `CatalogError` for an unknown category.
     """
 
     @property
@@ -40,7 +40,7 @@ class Teacher(Protocol):
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
-        """Best items after each history, best first; -1 fills up where fewer remain.
+        """The best items after each history.
 
         Args:
             histories: Rows of each history, oldest first; a network sees the newest that fit.
@@ -49,8 +49,10 @@ class Teacher(Protocol):
             excluded: For each history rows never to answer.
             categories: For each history ``"+NAME"`` to answer from that category only, ``"-NAME"``
                 to leave it out, None for either.
-            exclude_seen: Never answer items of the history, all of it, also where they are
-                candidates.
+            exclude_seen: Never answer an item of the history, even if it is a candidate.
+
+        Returns:
+            Rows for each history, best first; -1 fills up where fewer than ``k`` remain.
         """
 
     def ranking(
@@ -77,16 +79,22 @@ class Teacher(Protocol):
         """
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
-        """Scores of all items after each history, higher is better, without any filter."""
+        """Scores of all items after each history, without any filter.
+
+        Args:
+            histories: Rows of each history, oldest first.
+
+        Returns:
+            A score for each row of the catalog; higher is better.
+        """
 
 
 class InProcessTeacher(ScoringTeacher):
     """A SASRec network asked directly.
 
-    What else is asked in the same batch changes how float32 products are summed, and with it the
-    order of items whose scores are nearly equal (one list of a hundred in a thousand). So scores
-    are computed in float64 and rounded to float32: an answer depends on its question alone,
-    whoever batches it with what.
+    The other questions of a batch change how float32 products are summed, and with it the order of
+    items whose scores are nearly equal. So scores are computed in float64 and rounded to float32:
+    an answer depends on its own question alone.
     """
 
     _needs_history = True
@@ -94,14 +102,8 @@ class InProcessTeacher(ScoringTeacher):
     def __init__(self, network: SasRec, catalog: Catalog, *, exact: bool = True) -> None:
         """Takes the network to evaluation mode; it stays on its device.
 
-        Args:
-            network: The network; copied where it is to be exact.
-            catalog: The catalog it was made for.
-            exact: Compute in float64. Without it the network itself is asked, in half the time,
-                which is enough for a metric over many histories.
-
-        Raises:
-            TeacherError: The network was made for a catalog of another size.
+        With `exact` a copy computes in float64. Without it the network itself is asked, which is
+        faster, and enough for a metric over many histories.
         """
         super().__init__(catalog)
         if network.sizes.num_items != len(catalog):
@@ -133,16 +135,7 @@ class InProcessTeacher(ScoringTeacher):
 
 
 def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> InProcessTeacher:
-    """Loads the network that `incatalog teacher fit` left in its run folder.
-
-    Args:
-        folder: Run folder of the teacher.
-        catalog: The catalog it was fitted on.
-        device: Device to run on; auto takes CUDA where there is one.
-
-    Raises:
-        TeacherError: No teacher there, damaged files, or another catalog.
-    """
+    """Loads the network that `incatalog teacher fit` left in its run folder for this catalog."""
     network, fingerprint = load_network(folder, device)
     if fingerprint != catalog.fingerprint:
         raise TeacherError(

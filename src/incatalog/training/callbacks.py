@@ -8,18 +8,12 @@ from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from incatalog.errors import require
+from incatalog.progress import Report
 from incatalog.storage import writing
 
 _SHOWN_VALUES = {
@@ -33,31 +27,25 @@ _SHOWN_VALUES = {
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, a line for each entry of the log elsewhere."""
 
+    _bar: Report
+
     def __init__(self, console: Console) -> None:
         """Reports to a console."""
         self._console = console
-        self._bar = Progress(
-            TextColumn("train sft"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=console.quiet or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("train", loss="")
         self._loss = ""
         self._warned = False
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Opens the bar."""
-        self._bar.reset(self._task, total=state.max_steps, completed=state.global_step)
+        loss = TextColumn("{task.fields[loss]}")
+        columns = (MofNCompleteColumn(), loss, TimeElapsedColumn(), TimeRemainingColumn())
+        fields = {"completed": state.global_step, "loss": ""}
+        self._bar = Report("train sft", state.max_steps, *columns, console=self._console, **fields)
         self._bar.start()
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Moves the bar."""
-        self._bar.update(self._task, completed=state.global_step, loss=self._loss)
+        self._bar.show(completed=state.global_step, loss=self._loss)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         """Shows losses, and says once if histories had to be cut."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from incatalog.errors import ArtifactError
-from incatalog.snapshot import load_snapshot, save_snapshot
+from incatalog.fitting import load_snapshot, save_snapshot
 
 
 @pytest.fixture
