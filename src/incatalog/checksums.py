@@ -56,11 +56,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(path: Path, record: Mapping[str, Any]) -> None:
-    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is.
-
-    Raises:
-        ArtifactError: It was changed.
-    """
+    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is."""
     if SEAL in record and record[SEAL] != _seal(record):
         raise ArtifactError(
             f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
@@ -72,13 +68,6 @@ def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -
     """Makes sure that the files of a folder are those that were written when it was finished.
 
     A folder without a record, as earlier versions and other programs leave it, is taken as it is.
-
-    Args:
-        folder: A run folder, or a part of one.
-        names: Files to check, as far as they are recorded; None for all.
-
-    Raises:
-        ArtifactError: A file is gone or was changed, or the record is damaged.
     """
     folder = Path(folder)
     for record in (folder / _MANIFEST, folder / CHECKSUMS):

@@ -24,11 +24,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes the lock; use `lock_folder`, which knows of those this process holds.
-
-        Raises:
-            ArtifactError: Another process has it; names it.
-        """
+        """Takes the lock; use `lock_folder`, which knows of those this process holds."""
         self._path = folder / LOCK_FILE
         self._process = os.getpid()
         self._file = _locked(self._path)
@@ -57,9 +53,6 @@ def lock_folder(folder: Path) -> FolderLock | None:
     """Takes a folder for this process, until the lock is released or nobody refers to it.
 
     Of the processes of one distributed run only the first takes it.
-
-    Raises:
-        ArtifactError: Another process works in the folder; names it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
         return None

@@ -17,14 +17,6 @@ def names(flag: str, values: Sequence[str], known: Collection[str]) -> list[str]
 
     Each value is names between commas, as in a line of CSV: one that holds a comma stands in
     double quotes. A value that is a name as it stands is that name.
-
-    Args:
-        flag: The flag, for messages.
-        values: Its values.
-        known: The names there are; others are returned for the caller to judge.
-
-    Raises:
-        ConfigError: Quotes do not match, or a value is a name and several others as well.
     """
     found: list[str] = []
     for value in values:

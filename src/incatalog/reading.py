@@ -13,15 +13,7 @@ from incatalog.errors import DataError
 
 
 def read_text(path: str | Path, *, otherwise: str = "") -> str:
-    """Reads a UTF-8 file, with or without byte order mark.
-
-    Args:
-        path: The file.
-        otherwise: Encoding of a file that is not UTF-8; empty refuses it.
-
-    Raises:
-        DataError: The file is missing, cannot be read, or is not UTF-8; names file and line.
-    """
+    """Reads a UTF-8 file, with or without byte order mark."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -42,18 +34,7 @@ def read_text(path: str | Path, *, otherwise: str = "") -> str:
 def parse_json(
     path: str | Path, text: str | bytes, *, line: int | None = None, unique: bool = False
 ) -> Any:
-    """Parses JSON.
-
-    Args:
-        path: Where it comes from, for the message.
-        text: The JSON.
-        line: Line of the file it stands on; None for a whole file.
-        unique: Whether an object may name a field once only.
-
-    Raises:
-        DataError: It is not JSON, nested too deeply, holds a number of thousands of digits, or,
-            if ``unique``, a field twice; names file and line.
-    """
+    """Parses JSON."""
     try:
         return json.loads(text, object_pairs_hook=once if unique else None)
     except json.JSONDecodeError as error:
@@ -78,11 +59,7 @@ class RepeatedFieldError(ValueError):
 
 
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some fields, as a hook of a JSON decoder.
-
-    Raises:
-        RepeatedFieldError: A field is there twice; names it.
-    """
+    """The object of some fields, as a hook of a JSON decoder."""
     record = dict(pairs)
     if len(record) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)

@@ -15,9 +15,6 @@ class RecentlyUsed(Generic[Key, Value]):
     """Values by their keys; the one whose use is longest ago leaves where they are too many.
 
     May be used by several threads. A copy starts empty.
-
-    Args:
-        most: Values that are kept.
     """
 
     def __init__(self, most: int) -> None:

@@ -37,11 +37,7 @@ _UNTOLD = re.compile(
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns whatever says that there is no room, or no permission, into one line about ``path``.
-
-    Raises:
-        StorageError: The block failed to write; names the path, the reason and the next step.
-    """
+    """Turns whatever says that there is no room, or no permission, into one line about ``path``."""
     try:
         yield
     except IncatalogError:
@@ -54,12 +50,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
-    """The line that tells of a failed write, or None for an error that is about something else.
-
-    Args:
-        error: What was raised, by Python or by a library.
-        path: What was being written; the error's own file, if it names one, where omitted.
-    """
+    """The line that tells of a failed write, or None for an error that is about something else."""
     seen: BaseException | None = error
     while seen is not None:
         if told := _reason(seen):

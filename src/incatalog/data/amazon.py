@@ -163,12 +163,7 @@ def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, .
 def _read_reviews(
     path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Reads who reviewed what and when.
-
-    Returns:
-        Columns ``user``, ``item`` (codes) and ``time`` (seconds), one row per user and item,
-        ordered by user and time; and the users' names.
-    """
+    """Reads who reviewed what and when."""
     user_codes: dict[str, int] = {}
     users, items, times = array("i"), array("i"), Times(path, "unixReviewTime")
     for number, record in json_lines(path, label="reading reviews"):

@@ -319,11 +319,7 @@ class Catalog:
 
 
 def title_of(path: Path, entry: Entry) -> str | None:
-    """The text that names an item of ``metas.jsonl``; ``None`` if no field does.
-
-    Raises:
-        DataError: A field that comes first holds what is no text; names file and line.
-    """
+    """The text that names an item of ``metas.jsonl``; ``None`` if no field does."""
     if not isinstance(entry.value, Mapping):
         return None
     for field in TITLE_FIELDS:
@@ -334,12 +330,7 @@ def title_of(path: Path, entry: Entry) -> str | None:
 
 
 def parse_item(path: Path, entry: Entry) -> Item:
-    """The item of one entry of ``metas.jsonl``, without its categories.
-
-    Raises:
-        DataError: It has no title that a model could write, nothing could name its id, or a field
-            is not Unicode text; names file and line.
-    """
+    """The item of one entry of ``metas.jsonl``, without its categories."""
     problem = id_problem(entry.key)
     if problem:
         raise DataError.at(path, f"item id {shown(entry.key)}: {problem}", line=entry.line)
@@ -360,11 +351,7 @@ def _text(path: Path, entry: Entry, field: str, *, several: bool = False) -> str
 
 
 def category_members(path: Path, entry: Entry) -> list[str | None]:
-    """The item ids of one entry of ``category.jsonl``; None for what cannot be one.
-
-    Raises:
-        DataError: It is no list, or the name is not Unicode text; names file and line.
-    """
+    """The item ids of one entry of ``category.jsonl``; None for what cannot be one."""
     unicode_text(path, entry.line, f"category {entry.key!r}", entry.key)
     if not isinstance(entry.value, list):
         message = f"category {entry.key!r}: expected a list of item ids"

@@ -31,13 +31,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that makes training impossible.
-
-    Attributes:
-        what: What is wrong, in words.
-        count: How often.
-        examples: The first places, each with file, line and id.
-    """
+    """Something that makes training impossible."""
 
     what: str
     count: int
@@ -46,23 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings on one folder.
-
-    Attributes:
-        folder: The folder.
-        users: Number of users.
-        items: Number of items.
-        interactions: Number of interactions.
-        shortest: Length of the shortest history.
-        median: Median length of a history.
-        longest: Length of the longest history.
-        categories: Number of categories.
-        duplicate_titles: Items whose title another item has too; they are made unique.
-        without_category: Items without category.
-        without_interactions: Items in no history.
-        repeats: Interactions with an item that stands earlier in the same history.
-        problems: What makes training impossible.
-    """
+    """The findings on one folder."""
 
     folder: Path
     users: int

@@ -26,12 +26,7 @@ _ROLES: dict[str, Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message.
-
-    Attributes:
-        role: Who speaks.
-        text: What is said.
-    """
+    """One message."""
 
     role: Role
     text: str
@@ -48,10 +43,6 @@ def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
     ``messages`` (turns with ``role`` and ``content``). Turns of the assistant before the first of
     the user and turns of the user after the last of the assistant are cut, and turns of one
     speaker in a row are joined; conversations without an answer that is left are passed over.
-
-    Raises:
-        DataError: The file is missing, empty or broken, a turn lacks its text or has an unknown
-            role, or no conversation is left; names file and line (or position in the list).
     """
     path = Path(path)
     found = []

@@ -26,13 +26,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One ``key: value`` of a JSON file.
-
-    Attributes:
-        key: The key as a string.
-        value: The parsed value.
-        line: Line of the key, from 1.
-    """
+    """One ``key: value`` of a JSON file."""
 
     key: str
     value: Any
@@ -40,11 +34,7 @@ class Entry:
 
 
 def read_text(path: str | Path) -> str:
-    """Reads a UTF-8 file, with or without byte order mark.
-
-    Raises:
-        DataError: The file is missing, empty or not UTF-8; names file and line.
-    """
+    """Reads a UTF-8 file, with or without byte order mark."""
     text = reading.read_text(path)
     if not text.strip():
         raise DataError.at(path, "the file is empty; expected JSON")
@@ -56,16 +46,6 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
 
     The shapes are one object over the whole file (pretty-printed or not), one ``{key: value}``
     object a line, and one record a line that holds its key in one of ``id_fields``.
-
-    Args:
-        path: The file.
-        id_fields: Fields that may hold a record's key, the first found wins.
-
-    Yields:
-        The entries in the order of the file; keys may repeat.
-
-    Raises:
-        DataError: The file is missing, empty or not such JSON; names file and line.
     """
     text = read_text(path)
     breaks = [index for index, letter in enumerate(text) if letter == "\n"]
@@ -137,20 +117,7 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
 def json_lines(
     path: str | Path, *, label: str = "", unique: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name).
-
-    Args:
-        path: The file.
-        label: Text of the progress bar; empty shows none.
-        unique: Whether an object may name a field once only.
-
-    Yields:
-        Line number, from 1, and object. Blank lines are passed over.
-
-    Raises:
-        DataError: The file is missing, empty, cut off or damaged, or a line is not a JSON object;
-            names file and line.
-    """
+    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name)."""
     number = 0
     found = False
     for number, content in _lines(Path(path), label):
@@ -168,15 +135,7 @@ def json_lines(
 
 
 def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
-    """Streams the lines of a UTF-8 file with their line ends, plain or gzip.
-
-    Args:
-        path: The file.
-        label: Text of the progress bar; empty shows none.
-
-    Raises:
-        DataError: The file is missing, cut off, damaged or not UTF-8; names file and line.
-    """
+    """Streams the lines of a UTF-8 file with their line ends, plain or gzip."""
     for number, content in _lines(Path(path), label):
         try:
             yield content.decode("utf-8")
@@ -186,11 +145,7 @@ def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
 
 
 def require_once(path: Path, columns: Sequence[str]) -> None:
-    """Refuses a header that has a column twice; columns without a name are none.
-
-    Raises:
-        DataError: Names the column.
-    """
+    """Refuses a header that has a column twice; columns without a name are none."""
     for column, count in Counter(columns).items():
         if column and count > 1:
             message = f"column {column!r} occurs twice in the header; expected it once"

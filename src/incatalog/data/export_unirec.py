@@ -96,11 +96,7 @@ def to_unirec(settings: ToUnirecSettings) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A pandas data frame to be.
-
-    Attributes:
-        columns: Values by column: an array, or a list of arrays.
-    """
+    """A pandas data frame to be."""
 
     columns: dict[str, Any]
 
@@ -175,11 +171,7 @@ def numbers_by_row(catalog: Catalog) -> Int64[np.ndarray, " items"]:
 def numbers_by_appearance(
     catalog: Catalog, histories: Histories, data: Path
 ) -> Int64[np.ndarray, " items"]:
-    """UniRec's number of each item as RecLM's preprocessing gives it: by first appearance.
-
-    Raises:
-        DataError: An item is in no history, so it got no number.
-    """
+    """UniRec's number of each item as RecLM's preprocessing gives it: by first appearance."""
     rows, first = np.unique(histories.rows, return_index=True)
     if len(rows) < len(catalog):
         row = int(np.setdiff1d(np.arange(len(catalog)), rows)[0])
@@ -195,15 +187,7 @@ def numbers_by_appearance(
 
 
 def load_numbers(path: Path, catalog: Catalog) -> Int64[np.ndarray, " items"]:
-    """UniRec's number of each item, from a map.
-
-    Args:
-        path: A JSON object, item id → number, or lines of item id, white space and number.
-        catalog: The items; each must have a number of its own from 1 to their count.
-
-    Raises:
-        DataError: The file is broken, or its items are not those of the catalog; names the line.
-    """
+    """UniRec's number of each item, from a map."""
     row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
     numbers = np.zeros(len(catalog), dtype=np.int64)
     taken: dict[int, str] = {}

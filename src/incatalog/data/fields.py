@@ -36,18 +36,6 @@ def text_field(
     """The text of a field; empty for a missing value.
 
     Nothing is turned into text: what it would read like is the writer's guess, not the data's.
-
-    Args:
-        path: The file.
-        line: Line of the record.
-        name: What the field is called, for the message.
-        value: Its value.
-        several: Whether a list of texts is text, too: its parts, joined by spaces.
-        numbers: Whether a whole number is text, too: a title such as 1984 may have become one on
-            its way through a table.
-
-    Raises:
-        DataError: It holds something else, or half a surrogate pair; names file and line.
     """
     if several and isinstance(value, list):
         return " ".join(filter(None, text_fields(path, line, name, value)))
@@ -70,11 +58,7 @@ def text_fields(
 
 
 def id_field(path: Path, line: int, name: str, value: Any) -> str:
-    """The id in a field.
-
-    Raises:
-        DataError: It holds none, or one that nothing could name; names file and line.
-    """
+    """The id in a field."""
     found = identifier(value)
     if found is None:
         raise DataError.at(path, f"{name} is {shown(value)}; expected an id", line=line)
@@ -94,11 +78,7 @@ def id_problem(item_id: str) -> str:
 
 
 def unicode_text(path: Path, line: int | None, name: str, text: str) -> str:
-    """Text that can be written and tokenised.
-
-    Raises:
-        DataError: It holds half a surrogate pair; names file and line.
-    """
+    """Text that can be written and tokenised."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -25,16 +25,7 @@ _LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """The items of every user, oldest first, side by side in one array.
-
-    Attributes:
-        user_ids: Names of the users.
-        offsets: Where each user's items begin; the last entry is the number of interactions.
-        rows: Item rows.
-
-    Raises:
-        DataError: The arrays do not fit together, or two users have one id.
-    """
+    """The items of every user, oldest first, side by side in one array."""
 
     user_ids: tuple[str, ...]
     offsets: Int64[np.ndarray, " users+1"]
@@ -68,12 +59,7 @@ class Histories:
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog) -> Histories:
-        """Reads ``sequential.jsonl``: one JSON document or one object a line.
-
-        Raises:
-            DataError: The file is missing, empty or broken, a user occurs twice, or a history is
-                not a list of the catalog's item ids; names file and line.
-        """
+        """Reads ``sequential.jsonl``: one JSON document or one object a line."""
         path = Path(folder) / SEQUENCES
         row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
         lines: dict[str, int] = {}
@@ -96,11 +82,7 @@ class Histories:
         return cls.from_lists(tuple(lines), lists)
 
     def save(self, folder: str | Path, catalog: Catalog) -> None:
-        """Writes ``sequential.jsonl`` atomically, one user a line.
-
-        Raises:
-            CatalogError: A row is not in the catalog.
-        """
+        """Writes ``sequential.jsonl`` atomically, one user a line."""
         if len(self.rows):
             catalog.item(int(self.rows.max()))
         ids = [item.item_id for item in catalog.items]
@@ -114,11 +96,7 @@ class Histories:
         return len(self.user_ids)
 
     def history(self, user_index: int) -> Int32[np.ndarray, " length"]:
-        """Item rows of one user, oldest first; a view.
-
-        Raises:
-            IndexError: There is no such user.
-        """
+        """Item rows of one user, oldest first; a view."""
         if not 0 <= user_index < len(self.user_ids):
             raise IndexError(f"user {user_index} of {len(self.user_ids)}")
         return self.rows[self.offsets[user_index] : self.offsets[user_index + 1]]
@@ -131,12 +109,7 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """A question with its answer.
-
-    Attributes:
-        history: Item rows before the target, oldest first.
-        target: Row of the item that came next.
-    """
+    """A question with its answer."""
 
     history: Int32[np.ndarray, " length"]
     target: int
@@ -144,11 +117,7 @@ class Holdout:
 
 @dataclass(frozen=True, eq=False)
 class LeaveOneOut:
-    """The last item of every user to test with, the one before to validate with.
-
-    Attributes:
-        histories: Histories of at least three items.
-    """
+    """The last item of every user to test with, the one before to validate with."""
 
     histories: Histories
 
@@ -176,11 +145,7 @@ class LeaveOneOut:
 
 
 def leave_one_out(histories: Histories) -> LeaveOneOut:
-    """Splits every history by time.
-
-    Raises:
-        DataError: There is no user, or a user has fewer than three items; names the user.
-    """
+    """Splits every history by time."""
     if not len(histories):
         raise DataError("histories: no users; expected at least one")
     short = np.flatnonzero(histories.lengths < MIN_INTERACTIONS)
@@ -196,19 +161,7 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
 
 
 def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
-    """The largest part of the interactions in which every user and every item occurs ``k`` times.
-
-    Args:
-        frame: One row per interaction; columns ``user``, ``item`` and any others.
-        k: Interactions of every item, and of every user, at least.
-        user_k: Interactions of every user at least, where that differs.
-
-    Returns:
-        The rows of the core in their order; none if there is no core.
-
-    Raises:
-        ConfigError: ``k`` is below 1.
-    """
+    """The largest part of the interactions in which every user and every item occurs ``k`` times."""
     if k < 1:
         raise ConfigError(f"--k-core {k}: expected 1 or more")
     user_k = k if user_k is None else user_k
@@ -220,12 +173,7 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
 
 
 def item_ids(path: Path, entry: Entry) -> list[str]:
-    """The item ids of one user of ``sequential.jsonl``.
-
-    Raises:
-        DataError: The value is not a list of ids, or the user's is not Unicode text; names file
-            and line.
-    """
+    """The item ids of one user of ``sequential.jsonl``."""
     unicode_text(path, entry.line, f"user {entry.key!r}", entry.key)
     value = entry.value
     if isinstance(value, dict):

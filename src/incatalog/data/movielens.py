@@ -63,16 +63,7 @@ _GENRES_100K = [
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one edition writes its two files.
-
-    Attributes:
-        ratings: Name of the file of ratings.
-        movies: Name of the file of movies.
-        separator: What stands between fields.
-        otherwise: Encoding of files that are not UTF-8; empty where all are.
-        header: Whether both files begin with a line of ``name:type`` fields.
-        movie: Makes an item of the fields of a line of ``movies``.
-    """
+    """How one edition writes its two files."""
 
     ratings: str
     movies: str
@@ -130,11 +121,7 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
 
 
 def recbole_movielens() -> Path:
-    """The MovieLens-100K folder in the installed ``recbole`` wheel, without importing it.
-
-    Raises:
-        DataError: The wheel is not installed or holds no such folder; names the command.
-    """
+    """The MovieLens-100K folder in the installed ``recbole`` wheel, without importing it."""
     spec = importlib.util.find_spec("recbole")
     for root in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(root) / "dataset_example" / "ml-100k"
@@ -219,11 +206,7 @@ def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[I
 def _read_ratings(
     path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Reads the ratings.
-
-    Returns:
-        Columns ``user``, ``item`` (codes), ``rating`` and ``time``; and the users' names.
-    """
+    """Reads the ratings."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
     user_codes: dict[str, int] = {}
     users, rows, ratings = array("i"), array("i"), array("d")

@@ -34,14 +34,7 @@ class PrepareConfig(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A result, not yet written.
-
-    Attributes:
-        catalog: The items.
-        histories: What users did with them.
-        skipped: What was left out, by reason, and how many of it.
-        unused: Columns that are not used, by file.
-    """
+    """A result, not yet written."""
 
     catalog: Catalog
     histories: Histories
@@ -50,11 +43,7 @@ class Prepared:
 
 
 def prepared_files(folder: Path) -> dict[str, str | Path]:
-    """The files of prepared data, as inputs of a run; what else lies in the folder is none.
-
-    Raises:
-        DataError: One that cannot be done without is missing.
-    """
+    """The files of prepared data, as inputs of a run; what else lies in the folder is none."""
     for name in (METAS, SEQUENCES):
         if not (folder / name).is_file():
             raise DataError.at(folder / name, "no such file; expected a folder of prepared data")
@@ -63,11 +52,7 @@ def prepared_files(folder: Path) -> dict[str, str | Path]:
 
 
 def check_out(out: Path) -> None:
-    """Refuses an output folder that holds anything but earlier prepared data.
-
-    Raises:
-        ArtifactError: The folder holds other files, or is a file.
-    """
+    """Refuses an output folder that holds anything but earlier prepared data."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -88,11 +73,7 @@ def check_out(out: Path) -> None:
 
 
 def check_min_interactions(flag: str, value: int) -> None:
-    """Refuses a limit under which users could not be split.
-
-    Raises:
-        ConfigError: ``value`` is below 3; names ``flag``.
-    """
+    """Refuses a limit under which users could not be split."""
     if value < MIN_INTERACTIONS:
         raise ConfigError(
             f"{flag} {value}: expected at least {MIN_INTERACTIONS}, "
@@ -103,15 +84,7 @@ def check_min_interactions(flag: str, value: int) -> None:
 def group_histories(
     frame: pl.DataFrame, user_ids: Mapping[int, str] | list[str]
 ) -> tuple[list[str], list[Int64[np.ndarray, " length"]]]:
-    """Collects the items of each user.
-
-    Args:
-        frame: Columns ``user`` (code) and ``item`` (code), rows of a user oldest first.
-        user_ids: Name of each user code.
-
-    Returns:
-        User names in the order of their first row, and the item codes of each.
-    """
+    """Collects the items of each user."""
     grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
     names = [user_ids[user] for user in grouped["user"].to_list()]
     return names, [items.to_numpy() for items in grouped["item"]]
@@ -125,20 +98,7 @@ def drop_short(frame: pl.DataFrame, length: int) -> pl.DataFrame:
 def write_prepared(
     prepared: Prepared, stage: str, config: PrepareConfig, inputs: Mapping[str, Path]
 ) -> Path:
-    """Writes all files and a manifest in one stroke, and prints a summary.
-
-    Args:
-        prepared: What to write.
-        stage: Name of the command, for example ``"data amazon"``.
-        config: Its configuration.
-        inputs: The files it read, by name; their hash goes into the manifest.
-
-    Returns:
-        The folder written.
-
-    Raises:
-        ArtifactError: The folder holds something else.
-    """
+    """Writes all files and a manifest in one stroke, and prints a summary."""
     out = Path(config.out)
     check_out(out)
     counts = {
@@ -159,11 +119,7 @@ def write_prepared(
 
 
 def require_users(path: Path, users: int, hint: str) -> None:
-    """Refuses a result without users.
-
-    Raises:
-        DataError: ``users`` is 0; names the file and ``hint``, the flags to change.
-    """
+    """Refuses a result without users."""
     if not users:
         raise DataError.at(path, f"no user is left after filtering; {hint}")
 

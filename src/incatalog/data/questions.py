@@ -23,10 +23,6 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
     """Reads questions: one JSON object a line with `question` and `answer`, or a ShareGPT file.
 
     Of each conversation of a ShareGPT file the first question and its answer are taken.
-
-    Raises:
-        DataError: The file is missing, empty or broken, or a field is not text; names file and
-            line.
     """
     path = Path(path)
     text = read_text(path).lstrip()

@@ -96,14 +96,7 @@ def prepare_table(settings: TableSettings) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class _Interactions:
-    """The rows of a table of interactions.
-
-    Attributes:
-        frame: Columns ``user``, ``item`` (codes) and ``time``, ordered by user and time.
-        user_ids: Names of the users.
-        repeated: How many rows repeated another.
-        unused: Columns that hold something else.
-    """
+    """The rows of a table of interactions."""
 
     frame: pl.DataFrame
     user_ids: list[str]
@@ -188,19 +181,7 @@ def _read_interactions(settings: TableSettings, items: list[Item]) -> _Interacti
 def _rows(
     path: Path, named: dict[str, str], quote: Quote, unused: dict[str, None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and cells by flag; flags without a column are passed over.
-
-    Args:
-        path: The table.
-        named: Column of each flag.
-        quote: What a quote is in CSV and TSV.
-        unused: Takes the names of the other columns.
-
-    Raises:
-        ConfigError: The ending of the file is unknown.
-        DataError: The file is missing, empty or broken, or lacks a column, or has one twice; names
-            the flag.
-    """
+    """Yields line number and cells by flag; flags without a column are passed over."""
     flags = {flag: column for flag, column in named.items() if column}
     columns = set(flags.values())
     endings = [ending for ending in path.suffixes if ending != ".gz"]

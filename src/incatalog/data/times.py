@@ -57,11 +57,7 @@ class Times:
         self._ranges: dict[int, tuple[_Example, _Example]] = {}
 
     def add(self, line: int, cell: Any) -> None:
-        """Adds the time of a row: a number, or an ISO 8601 date or time.
-
-        Raises:
-            DataError: It is neither, or a date beside numbers; names file and line.
-        """
+        """Adds the time of a row: a number, or an ISO 8601 date or time."""
         kind, value = _time(cell)
         if value is None:
             message = f"{self._column} is {_shown(cell)}; expected a number or an ISO 8601 time"
@@ -80,11 +76,7 @@ class Times:
             self._others = [*self._whole, value]
 
     def order(self) -> Int64[np.ndarray, " rows"]:
-        """A whole number for each row; they are ordered, and equal, as the times are.
-
-        Raises:
-            DataError: The numbers are of two units; names a line of each.
-        """
+        """A whole number for each row; they are ordered, and equal, as the times are."""
         ranges = [self._ranges[digits] for digits in sorted(self._ranges)]
         for (_, below), (above, _) in itertools.pairwise(ranges):
             if above.value >= _LEAST_ABOVE and above.value >= below.value * _GAP:

@@ -18,13 +18,7 @@ LARGEST = 1e12
 
 
 def vectors_name(dataset: str, model: str, wording: str) -> str:
-    """Name of a vector file, ``movies.emb-llama-td.npy``.
-
-    Args:
-        dataset: Name of the data set.
-        model: Name or folder of the model that read the texts; its last part is used.
-        wording: Name of the wording of the texts.
-    """
+    """Name of a vector file, ``movies.emb-llama-td.npy``."""
     short = re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-.") or "model"
     return f"{dataset}.emb-{short}-{wording}.npy"
 
@@ -38,17 +32,7 @@ def save_vectors(path: str | Path, vectors: Float32[np.ndarray, "items hidden"])
 def load_vectors(
     path: str | Path, num_items: int | None = None
 ) -> Float32[np.ndarray, "items hidden"]:
-    """Reads and checks vectors; those in float32 stay on the disk, memory-mapped and read-only.
-
-    Args:
-        path: A npy file of real numbers.
-        num_items: Items of the catalog the rows belong to; None takes any number.
-
-    Raises:
-        ArtifactError: The file is not the one that `incatalog items embed` wrote.
-        VectorError: The file is missing or no such file, has another shape, or a row holds NaN,
-            infinity or a number beyond :data:`LARGEST`; names the first such row.
-    """
+    """Reads and checks vectors; those in float32 stay on the disk, memory-mapped and read-only."""
     path = Path(path)
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -76,16 +60,7 @@ def load_vectors(
 
 
 def check_numbers(vectors: Float[np.ndarray, "items hidden"], name: str) -> None:
-    """Makes sure that every number is one to calculate with, in bounded memory.
-
-    Args:
-        vectors: The vectors.
-        name: Where they come from, for the message.
-
-    Raises:
-        VectorError: A row holds NaN, infinity or a number beyond :data:`LARGEST`; names the first
-            and counts them.
-    """
+    """Makes sure that every number is one to calculate with, in bounded memory."""
     bad = unusable_rows(vectors)
     if len(bad):
         raise VectorError(

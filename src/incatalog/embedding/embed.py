@@ -91,11 +91,7 @@ def embed_items(settings: EmbedSettings) -> Path:
 
 
 def check_config(settings: EmbedSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
+    """Checks what can be checked without loading anything."""
     if Path(settings.dataset).name != settings.dataset:
         raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
 

@@ -44,11 +44,6 @@ class CausalEncoder:
 
     This is how item vectors were made for LC-Rec (arXiv 2311.09049) and RecLM: all tokens count
     alike, the one that opens a text included.
-
-    Attributes:
-        decoder: The model without its output layer.
-        tokenizer: Its tokenizer.
-        max_tokens: Tokens of a text it reads at most.
     """
 
     decoder: Any
@@ -92,12 +87,7 @@ class CausalEncoder:
 
 @dataclass(frozen=True)
 class SentenceEncoder:
-    """A sentence-transformers model with its own pooling.
-
-    Attributes:
-        model: A ``SentenceTransformer``.
-        max_tokens: Tokens of a text it reads at most.
-    """
+    """A sentence-transformers model with its own pooling."""
 
     model: Any
     max_tokens: int
@@ -132,11 +122,7 @@ def masked_mean(
 
 
 def encoder_folder(source: Source, model: str) -> Path | None:
-    """The folder an encoder is loaded from; None for a model of the hub.
-
-    Raises:
-        BackboneError: There is no such folder, or not that of such a model.
-    """
+    """The folder an encoder is loaded from; None for a model of the hub."""
     found = minilm() if source == "sentence" and model == MINILM else source_of(model)
     folder = Path(found)
     if not folder.is_dir():
@@ -157,19 +143,7 @@ def load_encoder(
     max_tokens: int,
     dtype: torch.dtype | None = None,
 ) -> TextEncoder:
-    """Loads an encoder.
-
-    Args:
-        source: Kind of model.
-        model: Hub name or folder, or ``minilm`` or ``smollm2``.
-        device: Where to run it.
-        max_tokens: Tokens of a text at most; fewer where the model takes fewer.
-        dtype: Type of the weights; None for bfloat16 on CUDA and float32 elsewhere.
-
-    Raises:
-        BackboneError: There is no such model, or it is damaged or of another kind.
-        MissingExtraError: sentence-transformers is not installed.
-    """
+    """Loads an encoder."""
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     folder = encoder_folder(source, model)

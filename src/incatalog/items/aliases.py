@@ -28,12 +28,7 @@ _AGAIN = "write them again for this catalog with `incatalog rewrite apply`"
 
 @dataclass(frozen=True)
 class Aliases:
-    """Spellings of items besides their titles, in the form the model writes.
-
-    Attributes:
-        rows: Item row of each, ascending.
-        texts: The spellings, all different.
-    """
+    """Spellings of items besides their titles, in the form the model writes."""
 
     rows: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
@@ -76,17 +71,7 @@ class Aliases:
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog, count: int) -> Aliases:
-        """Reads the aliases beside a trained model.
-
-        Args:
-            folder: Folder of the model.
-            catalog: Its items, with the titles the model writes.
-            count: How many there are; nothing is read where there is none.
-
-        Raises:
-            DataError: The file is missing or broken, names an unknown item, holds a spelling twice
-                or that of a title, or has another number of them.
-        """
+        """Reads the aliases beside a trained model."""
         if not count:
             return cls()
         path = Path(folder) / ALIASES
@@ -108,13 +93,7 @@ class Aliases:
 
 
 class Paraphrases(NamedTuple):
-    """What a file of paraphrases gives.
-
-    Attributes:
-        aliases: The paraphrases that name one item only.
-        repeated: Number of those that are a title or an earlier paraphrase once cleaned.
-        unusable: Number of those that are empty once cleaned or that the tokenizer cannot spell.
-    """
+    """What a file of paraphrases gives."""
 
     aliases: Aliases
     repeated: int
@@ -128,16 +107,6 @@ def load_paraphrases(
 
     They are cleaned and made stable as titles are. What is then the title of some item, a
     paraphrase that came before, or nothing the tokenizer can spell, is left out and counted.
-
-    Args:
-        path: The file.
-        catalog: The items, with the titles the model writes.
-        tokenizer: Tokenizer of the model.
-
-    Raises:
-        DataError: The file is broken or that of another catalog, or no paraphrase is left; names
-            file and line.
-        TokenizerError: A control token is missing.
     """
     lines = sorted(_lines(Path(path), catalog, _PARAPHRASES), key=lambda line: line.row)
     rows = [line.row for line in lines for _ in line.texts]
@@ -162,11 +131,7 @@ def load_paraphrases(
 
 
 def paraphrase_texts(path: str | Path, catalog: Catalog) -> tuple[str, ...]:
-    """The paraphrases of a file as they stand in it, from which a tokenizer may learn.
-
-    Raises:
-        DataError: The file is broken or that of another catalog; names file and line.
-    """
+    """The paraphrases of a file as they stand in it, from which a tokenizer may learn."""
     lines = _lines(Path(path), catalog, _PARAPHRASES)
     return tuple(text for line in lines for text in line.texts)
 

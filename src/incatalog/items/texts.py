@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextWording:
-    """One way to put an item into words.
-
-    Attributes:
-        name: Names the wording in file names and run records.
-        parts: Pieces with one field each: ``{title}``, ``{description}`` or ``{categories}``. A
-            piece whose field is empty is left out.
-        separator: Stands between pieces.
-    """
+    """One way to put an item into words."""
 
     name: str
     parts: tuple[str, ...]
@@ -37,11 +30,7 @@ TEXT_WORDINGS = (
 
 
 def text_wording_named(name: str) -> TextWording:
-    """The wording with a name.
-
-    Raises:
-        ConfigError: No wording has it; lists the names.
-    """
+    """The wording with a name."""
     for wording in TEXT_WORDINGS:
         if wording.name == name:
             return wording

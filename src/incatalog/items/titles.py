@@ -37,14 +37,6 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     the text of a special token is broken by a space), stable under tokenize→decode, and unique:
     of several items with one title the first keeps it, the others get a category that tells them
     apart, or else a number, behind it.
-
-    Args:
-        catalog: The items.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing, or the tokenizer keeps no text at all.
     """
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
@@ -70,19 +62,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
 def canonical_spellings(
     items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str | None]:
-    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique.
-
-    Args:
-        items: Which item each text names.
-        texts: The names.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Returns:
-        The names; None for one that is empty once cleaned or that the tokenizer cannot spell.
-
-    Raises:
-        TokenizerError: A control token is missing.
-    """
+    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique."""
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
 
@@ -93,17 +73,7 @@ def canonical_spellings(
 def new_titles(
     items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:
-    """Titles of items that join a catalog, fit to stand in a span; see :func:`canonical_titles`.
-
-    Args:
-        items: The new items.
-        taken: Titles of the items that are there; these keep them.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing.
-    """
+    """Titles of items that join a catalog, fit to stand in a span; see :func:`canonical_titles`."""
     control_token_ids(tokenizer)
     markup = _markup_pattern(tokenizer)
     found: dict[str, None] = {}
@@ -157,12 +127,7 @@ def _stable(
     tokenizer: PreTrainedTokenizerFast,
     markup: re.Pattern[str],
 ) -> list[str]:
-    """Cleaned titles that decode to themselves.
-
-    Raises:
-        DataError: A title is or becomes empty, cannot be spelled, or never settles.
-        TokenizerError: No title would settle.
-    """
+    """Cleaned titles that decode to themselves."""
     settled, refused = _settled(items, titles, tokenizer, markup)
     for message in refused.values():
         raise DataError(message)
@@ -223,11 +188,7 @@ def _settled(
 
 
 def _require_kept_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none.
-
-    Raises:
-        TokenizerError: A text that could hardly be plainer changes each time.
-    """
+    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none."""
     text = _PLAIN
     for _ in range(_ROUNDS):
         [found] = decode_rows(encode_titles([text], tokenizer), tokenizer)

@@ -243,12 +243,7 @@ class ItemTokens:
 
 
 def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
-    """Ids of ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        TokenizerError: One of them is not a special token of the tokenizer, or the tokenizer is
-            not a fast one.
-    """
+    """Ids of ``<SOI>`` and ``<EOI>``."""
     if not getattr(tokenizer, "is_fast", False):
         raise TokenizerError(
             f"tokenizer: found {type(tokenizer).__name__}; expected a fast one of transformers"
@@ -291,13 +286,7 @@ def special_token_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]
 
 
 def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out.
-
-    Raises:
-        TokenizerError: A control token is missing, a title cannot be tokenised, or one holds the
-            text of a special token and the tokenizer treats text after a special token in a way
-            of its own, so that it cannot be spelled out there; names the item row.
-    """
+    """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out."""
     soi, _ = control_token_ids(tokenizer)
     for row, title in enumerate(titles):
         if _SURROGATE.search(title):
