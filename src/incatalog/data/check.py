@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,24 @@ from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
 _EXAMPLES = 3
+_COUNTS = {
+    "users": "users",
+    "items": "items",
+    "interactions": "interactions",
+    "shortest": "shortest history",
+    "median": "median history",
+    "longest": "longest history",
+    "categories": "categories",
+    "duplicate_titles": "items that share their title",
+    "without_category": "items without category",
+    "without_interactions": "items in no history",
+    "repeats": "repeats within a history",
+}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that makes training impossible."""
+    """Something that makes training impossible, how often, and its first places."""
 
     what: str
     count: int
@@ -40,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings on one folder."""
+    """The findings on one folder; what its counts mean stands in `_COUNTS`."""
 
     folder: Path
     users: int
@@ -66,51 +79,35 @@ class CheckReport:
         table = Table()
         table.add_column(str(self.folder), overflow="fold")
         table.add_column("count", justify="right")
-        for name, value in (
-            ("users", f"{self.users:,}"),
-            ("items", f"{self.items:,}"),
-            ("interactions", f"{self.interactions:,}"),
-            ("shortest history", f"{self.shortest:,}"),
-            ("median history", f"{self.median:,g}"),
-            ("longest history", f"{self.longest:,}"),
-            ("categories", f"{self.categories:,}"),
-            ("items that share their title", f"{self.duplicate_titles:,}"),
-            ("items without category", f"{self.without_category:,}"),
-            ("items in no history", f"{self.without_interactions:,}"),
-            ("repeats within a history", f"{self.repeats:,}"),
-        ):
-            table.add_row(name, value)
-        lines = [
-            Text(
-                f"problem: {problem.what}: {problem.count:,} ({'; '.join(problem.examples)})", "red"
-            )
-            for problem in self.problems
-        ]
-        verdict = (
-            Text("can be trained on", "green")
-            if self.trainable
-            else Text("cannot be trained on; mend the problems above", "bold red")
-        )
+        for name, words in _COUNTS.items():
+            count = getattr(self, name)
+            table.add_row(words, f"{count:,g}" if isinstance(count, float) else f"{count:,}")
+        lines = []
+        for problem in self.problems:
+            places = "; ".join(problem.examples)
+            lines.append(Text(f"problem: {problem.what}: {problem.count:,} ({places})", "red"))
+        verdict = Text("cannot be trained on; mend the problems above", "bold red")
+        if self.trainable:
+            verdict = Text("can be trained on", "green")
         return Group(table, *lines, verdict)
 
 
-@dataclass
 class _Findings:
     """Problems by what is wrong."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
 
     def add(self, what: str, example: str) -> None:
-        self.counts[what] += 1
-        examples = self.examples.setdefault(what, [])
+        self._counts[what] += 1
+        examples = self._examples.setdefault(what, [])
         if len(examples) < _EXAMPLES:
             examples.append(example)
 
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(
-            Problem(what, count, tuple(self.examples[what])) for what, count in self.counts.items()
-        )
+        counts = self._counts.items()
+        return tuple(Problem(what, count, tuple(self._examples[what])) for what, count in counts)
 
 
 def check(settings: CheckSettings) -> CheckReport:
@@ -175,10 +172,10 @@ def _check_items(path: Path, found: _Findings) -> dict[str, str]:
     for entry in _unique(path, ID_FIELDS, "item", found):
         title = ""
         try:
-            if title_of(path, entry) is None:
+            if title_of(entry) is None:
                 found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
             else:
-                title = parse_item(path, entry).title
+                title = parse_item(entry).title
         except DataError as error:
             found.add("items with an unusable field", str(error))
         titles[entry.key] = title
@@ -194,7 +191,7 @@ def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> t
     for entry in _unique(path, (), "category", found):
         count += 1
         try:
-            members = category_members(path, entry)
+            members = category_members(entry)
         except DataError as error:
             found.add("categories that are no list of item ids", str(error))
             continue
@@ -216,16 +213,17 @@ def _check_histories(
     repeats = 0
     for entry in _unique(path, USER_FIELDS, "user", found):
         try:
-            history = item_ids(path, entry)
+            history = item_ids(entry)
         except DataError as error:
             found.add("histories that are no list of item ids", str(error))
             continue
+        user = f"user {entry.key!r}"
         for item_id in history:
             if item_id not in titles:
-                example = f"{path}:{entry.line}: {item_id!r} of user {entry.key!r}"
+                example = f"{path}:{entry.line}: {item_id!r} of {user}"
                 found.add("unknown items in histories", example)
         if len(history) < MIN_INTERACTIONS:
-            example = f"{path}:{entry.line}: user {entry.key!r} has {len(history)}"
+            example = f"{path}:{entry.line}: {user} has {len(history)}"
             found.add(f"users with fewer than {MIN_INTERACTIONS} items", example)
         lengths.append(len(history))
         used.update(history)

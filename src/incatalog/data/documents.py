@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from incatalog import reading
+from incatalog.artifacts import atomic_path
+from incatalog.data.fields import Place, identifier
 from incatalog.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -30,19 +32,25 @@ class Entry:
 
     key: str
     value: Any
+    path: Path
     line: int
+
+    @property
+    def place(self) -> Place:
+        """Where the key stands."""
+        return Place(self.path, self.line)
 
 
 def read_text(path: str | Path) -> str:
-    """Reads a UTF-8 file, with or without byte order mark."""
+    """Reads a UTF-8 file that is not empty, with or without byte order mark."""
     text = reading.read_text(path)
     if not text.strip():
         raise DataError.at(path, "the file is empty; expected JSON")
     return text
 
 
-def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
-    """Reads a JSON file that maps keys to values, in any of its usual shapes.
+def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
+    """Reads a JSON file that maps keys to values, in any of its usual shapes; keys may repeat.
 
     The shapes are one object over the whole file (pretty-printed or not), one ``{key: value}``
     object a line, and one record a line that holds its key in one of ``id_fields``.
@@ -63,9 +71,8 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
         if not found or found not in letters:
             wanted = " or ".join(repr(letter) for letter in letters)
             got = repr(found) if found else "the end of the file"
-            raise DataError.at(
-                path, f"not valid JSON: expected {wanted}, found {got}", line=line_of(position)
-            )
+            message = f"not valid JSON: expected {wanted}, found {got}"
+            raise DataError.at(path, message, line=line_of(position))
         return found
 
     position = skip(0)
@@ -75,10 +82,8 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             expect("{", position)
             pairs: list[tuple[str, Any, int]] = []
             position = skip(position + 1)
-            if text[position : position + 1] == "}":
-                position = skip(position + 1)
-                continue
-            while True:
+            letter = text[position : position + 1]
+            while letter != "}":
                 expect('"', position)
                 at = position
                 key, position = decoder.raw_decode(text, position)
@@ -87,46 +92,50 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
                 value, position = decoder.raw_decode(text, skip(position + 1))
                 pairs.append((key, value, at))
                 position = skip(position)
-                if expect(",}", position) == "}":
+                letter = expect(",}", position)
+                if letter == ",":
                     position = skip(position + 1)
-                    break
-                position = skip(position + 1)
+            position = skip(position + 1)
             record = {key: value for key, value, _ in pairs}
-            names = [record[field] for field in id_fields if _is_id(record.get(field))]
-            if names:
+            ids = [identifier(record.get(field)) for field in id_fields]
+            own = next((found for found in ids if found is not None), None)
+            if own is None:
+                yield from (Entry(key, value, path, line_of(at)) for key, value, at in pairs)
+            else:
                 # A message of this names the line on which the record begins.
                 end, position = position, start
                 reading.once([(key, value) for key, value, _ in pairs])
                 position = end
-                yield Entry(str(names[0]), record, line_of(start))
-            else:
-                yield from (Entry(key, value, line_of(at)) for key, value, at in pairs)
-    except json.JSONDecodeError as error:
-        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
-    except RecursionError as error:
-        message = "not usable JSON: nested too deeply"
-        raise DataError.at(path, message, line=line_of(position)) from error
-    except reading.RepeatedFieldError as error:
-        message = f"field {error} occurs twice; expected it once"
-        raise DataError.at(path, message, line=line_of(position)) from error
-    except ValueError as error:
-        message = "not usable JSON: a number has too many digits"
-        raise DataError.at(path, message, line=line_of(position)) from error
+                yield Entry(own, record, path, line_of(start))
+    except (RecursionError, ValueError) as error:
+        line = getattr(error, "lineno", line_of(position))
+        raise reading.json_fault(path, error, line) from error
+
+
+def unique_entries(
+    path: Path, id_fields: tuple[str, ...], noun: str, hint: str = "; expected unique ids"
+) -> Iterator[Entry]:
+    """The entries of a file in which no key may repeat."""
+    lines: dict[str, int] = {}
+    for entry in entries(path, id_fields):
+        if entry.key in lines:
+            message = f"{noun} {entry.key!r} is already on line {lines[entry.key]}{hint}"
+            raise entry.place.error(message)
+        lines[entry.key] = entry.line
+        yield entry
 
 
 def json_lines(
     path: str | Path, *, label: str = "", unique: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Streams a file of one JSON object a line, plain or gzip (told by content, not by name)."""
-    number = 0
     found = False
     for number, content in _lines(Path(path), label):
         if not content.strip():
             continue
         value = reading.parse_json(path, content, line=number, unique=unique)
         if not isinstance(value, dict):
-            kind = type(value).__name__
-            message = f"expected one JSON object a line, found a {kind}"
+            message = f"expected one JSON object a line, found a {type(value).__name__}"
             raise DataError.at(path, message, line=number)
         found = True
         yield number, value
@@ -152,16 +161,15 @@ def require_once(path: Path, columns: Sequence[str]) -> None:
             raise DataError.at(path, message, line=1)
 
 
-def identifier(value: Any) -> str | None:
-    """The id that ``value`` stands for; ``None`` if it cannot be one.
-
-    Integers count, because ids of one file may be written as numbers in another.
-    """
-    return str(value) if _is_id(value) else None
-
-
-def _is_id(value: Any) -> bool:
-    return (isinstance(value, str) and value != "") or type(value) is int
+def write_document(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one JSON object with one entry a line, atomically."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write("{")
+        for number, (key, entry) in enumerate(value.items()):
+            stream.write(",\n" if number else "\n")
+            stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
+            stream.write(json.dumps(entry, ensure_ascii=False))
+        stream.write("\n}\n" if value else "}\n")
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:

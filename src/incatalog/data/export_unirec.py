@@ -21,8 +21,8 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from incatalog.artifacts import atomic_path, open_run, write_json
-from incatalog.data.catalog import CATEGORIES, Catalog, write_document
-from incatalog.data.documents import entries, read_text
+from incatalog.data.catalog import CATEGORIES, Catalog
+from incatalog.data.documents import entries, read_text, write_document
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.data.settings import ToUnirecSettings
@@ -76,11 +76,7 @@ def to_unirec(settings: ToUnirecSettings) -> Path:
         }
         _write_pickle(out / MAP, maps)
         write_json(out / ITEM_NUMBERS, item_numbers)
-        members = {
-            name: [catalog.item(row).item_id for row in catalog.category_rows(name).tolist()]
-            for name in catalog.categories
-        }
-        write_document(out / CATEGORIES, members)
+        write_document(out / CATEGORIES, catalog.members())
         with atomic_path(description) as partial:
             partial.write_text(yaml.safe_dump(_description(split, catalog)), encoding="utf-8")
         interactions = int(split.histories.lengths.sum())

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int32, Int64, Integer
 
-from incatalog.data.catalog import METAS, Catalog, write_document
-from incatalog.data.documents import Entry, entries, identifier
-from incatalog.data.fields import shown, unicode_text
+from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.documents import Entry, unique_entries, write_document
+from incatalog.data.fields import first_repeated, identifier, shown
 from incatalog.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
@@ -40,8 +40,7 @@ class Histories:
         if len(self.rows) and self.rows.min() < 0:
             raise DataError("histories: an item row is negative")
         if len(set(self.user_ids)) < len(self.user_ids):
-            seen: set[str] = set()
-            twice = next(u for u in self.user_ids if u in seen or seen.add(u))  # type: ignore[func-returns-value]
+            twice = first_repeated(self.user_ids)
             raise DataError(f"histories: user {twice!r} occurs twice; expected unique ids")
 
     @classmethod
@@ -62,24 +61,17 @@ class Histories:
         """Reads ``sequential.jsonl``: one JSON document or one object a line."""
         path = Path(folder) / SEQUENCES
         row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
-        lines: dict[str, int] = {}
-        lists: list[list[int]] = []
-        for entry in entries(path, USER_FIELDS):
-            if entry.key in lines:
-                message = f"user {entry.key!r} is already on line {lines[entry.key]}"
-                raise DataError.at(path, message + "; expected unique ids", line=entry.line)
-            lines[entry.key] = entry.line
-            history: list[int] = []
-            for item_id in item_ids(path, entry):
-                row = row_of.get(item_id)
-                if row is None:
+        lists: dict[str, list[int]] = {}
+        for entry in unique_entries(path, USER_FIELDS, "user"):
+            history = lists[entry.key] = []
+            for item_id in item_ids(entry):
+                if item_id not in row_of:
                     message = f"user {entry.key!r} has item {item_id!r}, unknown to {METAS}"
-                    raise DataError.at(path, message, line=entry.line)
-                history.append(row)
-            lists.append(history)
+                    raise entry.place.error(message)
+                history.append(row_of[item_id])
         if not lists:
             raise DataError.at(path, "holds no users; expected at least one")
-        return cls.from_lists(tuple(lines), lists)
+        return cls.from_lists(tuple(lists), lists.values())
 
     def save(self, folder: str | Path, catalog: Catalog) -> None:
         """Writes ``sequential.jsonl`` atomically, one user a line."""
@@ -161,7 +153,10 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
 
 
 def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
-    """The largest part of the interactions in which every user and every item occurs ``k`` times."""
+    """The largest part in which every user (``user_k``) and item occurs ``k`` times at least.
+
+    ``frame`` has one row an interaction, in columns ``user``, ``item`` and any others.
+    """
     if k < 1:
         raise ConfigError(f"--k-core {k}: expected 1 or more")
     user_k = k if user_k is None else user_k
@@ -172,20 +167,19 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
         frame = kept
 
 
-def item_ids(path: Path, entry: Entry) -> list[str]:
+def item_ids(entry: Entry) -> list[str]:
     """The item ids of one user of ``sequential.jsonl``."""
-    unicode_text(path, entry.line, f"user {entry.key!r}", entry.key)
+    place, user = entry.place, f"user {entry.key!r}"
+    place.unicode(user, entry.key)
     value = entry.value
     if isinstance(value, dict):
         value = next((value[field] for field in _LIST_FIELDS if field in value), None)
     if not isinstance(value, list):
-        message = f"user {entry.key!r}: expected a list of item ids, oldest first"
-        raise DataError.at(path, message, line=entry.line)
+        raise place.error(f"{user}: expected a list of item ids, oldest first")
     found: list[str] = []
     for item in value:
         item_id = identifier(item)
         if item_id is None:
-            message = f"user {entry.key!r} has {shown(item)} in the history; expected item ids"
-            raise DataError.at(path, message, line=entry.line)
+            raise place.error(f"{user} has {shown(item)} in the history; expected item ids")
         found.append(item_id)
     return found

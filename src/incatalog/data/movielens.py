@@ -19,14 +19,14 @@ import polars as pl
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import require_once
-from incatalog.data.fields import id_field
-from incatalog.data.interactions import Histories
+from incatalog.data.fields import Place
 from incatalog.data.prepared import (
+    Interactions,
     Prepared,
     check_min_interactions,
     check_out,
-    drop_short,
     group_histories,
+    keep_active,
     require_users,
     write_prepared,
 )
@@ -38,27 +38,10 @@ from incatalog.reading import read_text
 _NO_GENRE = {"unknown", "(no genres listed)"}
 _YEAR = re.compile(r"\d{4}")
 _ENDS_IN_YEAR = re.compile(r"\(\d{4}\)\s*$")
-_GENRES_100K = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-]
+_GENRES_100K = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
+    "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+)
 
 
 @dataclass(frozen=True)
@@ -68,9 +51,9 @@ class _Layout:
     ratings: str
     movies: str
     separator: str
-    otherwise: str
-    header: bool
-    movie: Callable[[list[str]], Item]
+    otherwise: str  # Encoding of files that are not UTF-8; empty where all are.
+    header: bool  # Whether both files begin with a line of ``name:type`` fields.
+    movie: Callable[[list[str]], Item]  # Makes an item of the fields of a line of ``movies``.
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -101,23 +84,19 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
     every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
-    frame = drop_short(frame.sort("time", maintain_order=True), settings.min_interactions)
+    frame = keep_active(frame, settings.min_interactions)
     hint = f"--min-interactions {settings.min_interactions} --min-rating {settings.min_rating:g}"
     require_users(ratings, len(frame), f"expected ratings that pass {hint}")
-    users, lists = group_histories(frame.sort("user", maintain_order=True), user_ids)
+    histories = group_histories(frame, user_ids)
+    few = f"users with fewer than {settings.min_interactions} ratings"
     prepared = Prepared(
         Catalog.from_items(items, "movies"),
-        Histories.from_lists(users, lists),
-        {
-            f"users with fewer than {settings.min_interactions} ratings": len(user_ids)
-            - len(users),
-            f"ratings below {settings.min_rating:g}": low,
-        },
+        histories,
+        {few: len(user_ids) - len(histories), f"ratings below {settings.min_rating:g}": low},
         {path: tuple(columns) for path, columns in unused.items()},
     )
-    return write_prepared(
-        prepared, "data movielens", settings, {"ratings": ratings, "movies": movies}
-    )
+    inputs = {"ratings": ratings, "movies": movies}
+    return write_prepared(prepared, "data movielens", settings, inputs)
 
 
 def recbole_movielens() -> Path:
@@ -151,9 +130,10 @@ def _find_layout(source: Path) -> _Layout:
 
 def _movie_100k(fields: list[str]) -> Item:
     """``id | title | date | video date | url | 19 genre flags``."""
-    _expect_fields(fields, 5 + len(_GENRES_100K))
-    genres = [name for name, flag in zip(_GENRES_100K, fields[5:], strict=True) if flag == "1"]
-    return _movie(fields[0], fields[1], "", genres)
+    genres = _GENRES_100K.split("|")
+    _expect_fields(fields, 5 + len(genres))
+    flagged = [name for name, flag in zip(genres, fields[5:], strict=True) if flag == "1"]
+    return _movie(fields[0], fields[1], "", flagged)
 
 
 def _movie_1m(fields: list[str]) -> Item:
@@ -190,15 +170,14 @@ def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[I
     separator = "|" if layout.movies == "u.item" else layout.separator
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for number, fields in _rows(path, layout, separator, columns, unused):
+    for place, fields in _rows(path, layout, separator, columns, unused):
         try:
             item = layout.movie(fields)
         except ValueError as error:
-            raise DataError.at(path, str(error), line=number) from error
-        id_field(path, number, "movie id", item.item_id)
+            raise place.error(str(error)) from error
+        place.id("movie id", item.item_id)
         if item.item_id in items:
-            message = f"movie {item.item_id!r} occurs twice; expected unique ids"
-            raise DataError.at(path, message, line=number)
+            raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
         items[item.item_id] = item
     return list(items.values())
 
@@ -206,76 +185,60 @@ def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[I
 def _read_ratings(
     path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Reads the ratings."""
+    """The ratings, with a column ``rating``; and the users' names."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    user_codes: dict[str, int] = {}
-    users, rows, ratings = array("i"), array("i"), array("d")
-    times = Times(path, "timestamp")
+    found, ratings = Interactions(Times("timestamp")), array("d")
     columns = ["user_id", "item_id", "rating", "timestamp"]
-    for number, fields in _rows(path, layout, layout.separator, columns, unused):
+    for place, fields in _rows(path, layout, layout.separator, columns, unused):
         if len(fields) != len(columns):
-            message = f"{len(fields)} fields; expected {', '.join(columns)}"
-            raise DataError.at(path, message, line=number)
+            raise place.error(f"{len(fields)} fields; expected {', '.join(columns)}")
         user, item, rating, time = fields
         if item not in row_of:
-            message = f"movie {item!r} is not in {layout.movies}"
-            raise DataError.at(path, message, line=number)
-        user = id_field(path, number, "user id", user)
-        ratings.append(_rating(path, number, rating))
-        times.add(number, time)
-        users.append(user_codes.setdefault(user, len(user_codes)))
-        rows.append(row_of[item])
-    frame = pl.DataFrame(
-        {
-            "user": pl.Series(users, dtype=pl.Int32),
-            "item": pl.Series(rows, dtype=pl.Int32),
-            "rating": pl.Series(ratings, dtype=pl.Float64),
-            "time": times.order(),
-        }
-    )
-    return frame, list(user_codes)
+            raise place.error(f"movie {item!r} is not in {layout.movies}")
+        user = place.id("user id", user)
+        ratings.append(_rating(place, rating))
+        found.add(place, user, row_of[item], time)
+    return found.frame(rating=ratings), found.user_ids
 
 
-def _rating(path: Path, line: int, text: str) -> float:
+def _rating(place: Place, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError.at(path, f"rating is {text!r}; expected a number", line=line)
+        raise place.error(f"rating is {text!r}; expected a number")
     return value
 
 
 def _rows(
     path: Path, layout: _Layout, separator: str, columns: list[str], unused: dict[str, None]
-) -> Iterator[tuple[int, list[str]]]:
-    """Yields line number and fields; with a header, the fields of ``columns`` in that order.
+) -> Iterator[tuple[Place, list[str]]]:
+    """Yields place and fields; with a header, the fields of ``columns`` in that order.
 
     ``unused`` takes the names of the header's other columns.
     """
-    lines = read_text(path, otherwise=layout.otherwise).split("\n")
     positions: list[int] | None = None
     found = False
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for line, text in enumerate(read_text(path, otherwise=layout.otherwise).split("\n"), 1):
+        if not text.strip():
             continue
-        fields = line.rstrip("\r").split(separator)
-        if layout.header and number == 1:
+        place = Place(path, line)
+        fields = text.rstrip("\r").split(separator)
+        if layout.header and line == 1:
             names = [field.split(":")[0] for field in fields]
             require_once(path, names)
             missing = [column for column in columns if column not in names]
             if missing:
-                message = f"no column {missing[0]!r}; found {', '.join(names)}"
-                raise DataError.at(path, message, line=number)
+                raise place.error(f"no column {missing[0]!r}; found {', '.join(names)}")
             positions = [names.index(column) for column in columns]
             unused.update((name, None) for name in names if name not in columns)
             continue
         if positions is not None:
             if len(fields) <= max(positions):
-                message = f"{len(fields)} fields; expected at least {max(positions) + 1}"
-                raise DataError.at(path, message, line=number)
+                raise place.error(f"{len(fields)} fields; expected at least {max(positions) + 1}")
             fields = [fields[position] for position in positions]
         found = True
-        yield number, fields
+        yield place, fields
     if not found:
         raise DataError.at(path, "the file is empty; expected MovieLens data")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import polars.exceptions
 
@@ -18,14 +15,16 @@ from incatalog.config import Quote
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once, text_lines
-from incatalog.data.fields import id_field, text_field, text_fields
-from incatalog.data.interactions import Histories, k_core
+from incatalog.data.fields import Place
 from incatalog.data.prepared import (
+    Interactions,
     Prepared,
+    check_k_core,
     check_min_interactions,
     check_out,
-    drop_short,
     group_histories,
+    keep_active,
+    renumber,
     require_users,
     write_prepared,
 )
@@ -61,51 +60,37 @@ def prepare_table(settings: TableSettings) -> Path:
         ArtifactError: The output folder holds something else.
     """
     check_min_interactions("--min-interactions", settings.min_interactions)
-    if settings.k_core < 0:
-        raise ConfigError(f"--k-core {settings.k_core}: expected 0 (off) or more")
+    check_k_core(settings.k_core)
     check_out(Path(settings.out))
-    items, unused_of_items = _read_items(settings)
-    read = _read_interactions(settings, items)
-    frame, user_ids = read.frame, read.user_ids
-    if settings.k_core:
-        user_k = max(settings.k_core, settings.min_interactions)
-        frame = k_core(frame, settings.k_core, user_k=user_k)
-    else:
-        frame = drop_short(frame, settings.min_interactions)
+    inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
+    unused: dict[Path, dict[str, None]] = {path: {} for path in inputs.values()}
+    items = _read_items(settings, unused[inputs["items"]])
+    found = _read_interactions(settings, items, unused[inputs["interactions"]])
+    every = frame = found.frame()
+    if settings.time_column:
+        frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    repeated = len(every) - len(frame)
+    frame = keep_active(frame, settings.min_interactions, settings.k_core)
     hint = f"--min-interactions {settings.min_interactions}"
-    hint += f" and --k-core {settings.k_core}" if settings.k_core else ""
-    require_users(Path(settings.interactions), len(frame), f"try less than {hint}")
-    if settings.k_core:
-        codes = np.unique(frame["item"].to_numpy())
-        items = [items[code] for code in codes.tolist()]
-        rows = np.searchsorted(codes, frame["item"].to_numpy())
-        frame = frame.with_columns(item=pl.Series(rows))
-    users, lists = group_histories(frame, user_ids)
     reason = f"users with fewer than {settings.min_interactions} interactions"
     if settings.k_core:
+        hint += f" and --k-core {settings.k_core}"
         reason = f"users outside the {settings.k_core}-core"
+    require_users(inputs["interactions"], len(frame), f"try less than {hint}")
+    if settings.k_core:
+        frame, codes = renumber(frame)
+        items = [items[code] for code in codes]
+    histories = group_histories(frame, found.user_ids)
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
-        Histories.from_lists(users, lists),
-        {reason: len(user_ids) - len(users), "repeated interactions": read.repeated},
-        {Path(settings.interactions): read.unused, Path(settings.items): unused_of_items},
+        histories,
+        {reason: len(found.user_ids) - len(histories), "repeated interactions": repeated},
+        {path: tuple(columns) for path, columns in unused.items()},
     )
-    inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
     return write_prepared(prepared, "data table", settings, inputs)
 
 
-@dataclass(frozen=True, eq=False)
-class _Interactions:
-    """The rows of a table of interactions."""
-
-    frame: pl.DataFrame
-    user_ids: list[str]
-    repeated: int
-    unused: tuple[str, ...]
-
-
-def _read_items(settings: TableSettings) -> tuple[list[Item], tuple[str, ...]]:
-    """Reads the items; returns them and the columns that hold something else."""
+def _read_items(settings: TableSettings, unused: dict[str, None]) -> list[Item]:
     path = Path(settings.items)
     named = {
         "--item-id-column": settings.item_id_column,
@@ -114,93 +99,78 @@ def _read_items(settings: TableSettings) -> tuple[list[Item], tuple[str, ...]]:
         "--category-column": settings.category_column,
     }
     items: dict[str, Item] = {}
-    unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, settings.quote, unused):
-        item_id = id_field(path, line, settings.item_id_column, cells["--item-id-column"])
+    for place, cells in _rows(path, named, settings.quote, unused):
+        item_id = place.id(settings.item_id_column, cells["--item-id-column"])
         if item_id in items:
-            message = f"item {item_id!r} occurs twice; expected unique ids"
-            raise DataError.at(path, message, line=line)
-        cell = cells["--title-column"]
-        title = _joined(text_field(path, line, settings.title_column, cell, numbers=True))
+            raise place.error(f"item {item_id!r} occurs twice; expected unique ids")
+        name = settings.title_column
+        title = _joined(place.text(name, cells["--title-column"], numbers=True))
         if not clean_title(title):
-            message = f"item {item_id!r} has an empty {settings.title_column}; expected a title"
-            raise DataError.at(path, message, line=line)
+            raise place.error(f"item {item_id!r} has an empty {name}; expected a title")
         name, cell = settings.description_column, cells.get("--description-column")
-        description = text_field(path, line, name, cell, several=True, numbers=True)
+        description = place.text(name, cell, several=True, numbers=True)
         name, cell = settings.category_column, cells.get("--category-column")
         if isinstance(cell, list):
-            names = text_fields(path, line, name, cell, numbers=True)
+            names = place.texts(name, cell, numbers=True)
         else:
-            text = text_field(path, line, name, cell, numbers=True)
-            names = (
-                text.split(settings.category_separator) if settings.category_separator else [text]
-            )
+            text = place.text(name, cell, numbers=True)
+            separator = settings.category_separator
+            names = text.split(separator) if separator else [text]
         categories = tuple(dict.fromkeys(filter(None, map(_joined, names))))
         items[item_id] = Item(item_id, title, _joined(description), categories)
-    return list(items.values()), tuple(unused)
+    return list(items.values())
 
 
 def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_interactions(settings: TableSettings, items: list[Item]) -> _Interactions:
-    path = Path(settings.interactions)
+def _read_interactions(
+    settings: TableSettings, items: list[Item], unused: dict[str, None]
+) -> Interactions:
     named = {
         "--user-column": settings.user_column,
         "--item-column": settings.item_column,
         "--time-column": settings.time_column,
     }
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    user_codes: dict[str, int] = {}
-    users, rows, times = array("i"), array("i"), Times(path, settings.time_column)
-    unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, settings.quote, unused):
+    found = Interactions(Times(settings.time_column) if settings.time_column else None)
+    for place, cells in _rows(Path(settings.interactions), named, settings.quote, unused):
         user, item = cells["--user-column"], cells["--item-column"]
         # Most rows name a user and an item that have been looked at.
-        if not isinstance(user, str) or user not in user_codes:
-            user = id_field(path, line, settings.user_column, user)
+        if not found.knows(user):
+            user = place.id(settings.user_column, user)
         if not isinstance(item, str) or item not in row_of:
-            item = id_field(path, line, settings.item_column, item)
+            item = place.id(settings.item_column, item)
         if item not in row_of:
             message = f"item {item!r} is not in {settings.items}; add it there or remove the row"
-            raise DataError.at(path, message, line=line)
-        if settings.time_column:
-            times.add(line, cells["--time-column"])
-        users.append(user_codes.setdefault(user, len(user_codes)))
-        rows.append(row_of[item])
-    time = times.order() if settings.time_column else np.zeros(len(users), dtype=np.int64)
-    columns = {"user": np.asarray(users), "item": np.asarray(rows), "time": time}
-    frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
-    once = frame
-    if settings.time_column:
-        once = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    return _Interactions(once, list(user_codes), len(frame) - len(once), tuple(unused))
+            raise place.error(message)
+        found.add(place, user, row_of[item], cells.get("--time-column"))
+    return found
 
 
 def _rows(
     path: Path, named: dict[str, str], quote: Quote, unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and cells by flag; flags without a column are passed over."""
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yields the place and the cells by flag, of the flags that ``named`` gives a column.
+
+    ``unused`` takes the names of the other columns.
+    """
     flags = {flag: column for flag, column in named.items() if column}
-    columns = set(flags.values())
     endings = [ending for ending in path.suffixes if ending != ".gz"]
     ending = endings[-1].lower() if endings else ""
     if not path.is_file():
-        raise DataError.at(
-            path, "is a folder; expected a table" if path.exists() else "no such file"
-        )
+        problem = "is a folder; expected a table" if path.exists() else "no such file"
+        raise DataError.at(path, problem)
     if path.stat().st_size == 0:
         raise DataError.at(path, "the file is empty; expected a table")
     if ending in _SEPARATORS:
         yield from _csv_rows(path, _SEPARATORS[ending], flags, quote, unused)
     elif ending in _JSON_LINES:
         for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
-            for flag, column in flags.items():
-                if column not in record:
-                    raise _no_column(path, flag, column, list(record), line)
-            unused.update((name, None) for name in record if name not in columns)
-            yield line, {flag: record[column] for flag, column in flags.items()}
+            place = Place(path, line)
+            _match(place, flags, record, unused)
+            yield place, {flag: record[column] for flag, column in flags.items()}
     elif ending in _PARQUET:
         yield from _parquet_rows(path, flags, unused)
     else:
@@ -208,39 +178,45 @@ def _rows(
         raise ConfigError(f"{path}: unknown ending {ending!r}; expected one of {known}")
 
 
+def _match(
+    place: Place, flags: dict[str, str], columns: Collection[str], unused: dict[str, None]
+) -> None:
+    """Refuses a table without a column of a flag; adds the columns of no flag to ``unused``."""
+    for flag, column in flags.items():
+        if column not in columns:
+            raise place.error(f"no column {column!r} ({flag}); found {', '.join(columns)}")
+    unused.update((name, None) for name in columns if name not in flags.values())
+
+
 def _csv_rows(
     path: Path, separator: str, flags: dict[str, str], quote: Quote, unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[Place, dict[str, Any]]]:
     lines = text_lines(path, label=f"reading {path.name}")
     quotes: Any = {"quoting": csv.QUOTE_NONE} if quote == "none" else {}
     reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
-    line = 1
+    place = Place(path, 1)
     # The module's own limit of 131,072 characters a cell is one for all readers of a process.
     limit = csv.field_size_limit(sys.maxsize)
     try:
         header = next(reader, None)
         if header is None:
             raise DataError.at(path, "the file is empty; expected a header")
-        positions = {}
-        for flag, column in flags.items():
-            if column not in header:
-                raise _no_column(path, flag, column, header, 1)
-            positions[flag] = header.index(column)
+        _match(place, flags, header, unused)
         require_once(path, header)
-        unused.update((name, None) for name in header if name not in flags.values())
+        positions = {flag: header.index(column) for flag, column in flags.items()}
         found = False
-        line = reader.line_num + 1
+        place = Place(path, reader.line_num + 1)
         for cells in reader:
             if cells:
                 if len(cells) != len(header):
                     message = f"{len(cells)} cells; expected {len(header)} as in the header"
-                    raise DataError.at(path, message, line=line)
+                    raise place.error(message)
                 found = True
-                yield line, {flag: cells[position] for flag, position in positions.items()}
-            line = reader.line_num + 1
+                yield place, {flag: cells[position] for flag, position in positions.items()}
+            place = Place(path, reader.line_num + 1)
     except csv.Error as error:
         way_out = "" if quote == "none" else "; where quotes are letters, pass --quote none"
-        raise DataError.at(path, f"not valid CSV: {error}{way_out}", line=line) from error
+        raise place.error(f"not valid CSV: {error}{way_out}") from error
     finally:
         csv.field_size_limit(limit)
     if not found:
@@ -249,38 +225,25 @@ def _csv_rows(
 
 def _parquet_rows(
     path: Path, flags: dict[str, str], unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[Place, dict[str, Any]]]:
     try:
         lazy = pl.scan_parquet(path)
         schema = lazy.collect_schema()
-        names = schema.names()
-        for flag, column in flags.items():
-            if column not in names:
-                raise _no_column(path, flag, column, names, None)
-        unused.update((name, None) for name in names if name not in flags.values())
+        _match(Place(path), flags, schema.names(), unused)
         total = int(lazy.select(pl.len()).collect().item())
-        columns = list(dict.fromkeys(flags.values()))
         # Python's own times end at the microsecond.
         time = flags.get("--time-column", "")
         fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
-        lazy = lazy.select(columns).with_columns(pl.col(name).dt.to_string("iso") for name in fine)
+        lazy = lazy.select(list(dict.fromkeys(flags.values())))
+        lazy = lazy.with_columns(pl.col(name).dt.to_string("iso") for name in fine)
         for start in range(0, total, _PARQUET_ROWS):
             part = lazy.slice(start, _PARQUET_ROWS).collect()
             cells = {flag: part[column].to_list() for flag, column in flags.items()}
             for row in range(len(part)):
-                yield start + row + 1, {flag: values[row] for flag, values in cells.items()}
+                place = Place(path, start + row + 1)
+                yield place, {flag: values[row] for flag, values in cells.items()}
     except (polars.exceptions.PolarsError, OSError) as error:
-        raise DataError.at(path, f"not a readable Parquet file: {_first_line(error)}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError.at(path, f"not a readable Parquet file: {reason}") from error
     if not total:
         raise DataError.at(path, "holds no rows")
-
-
-def _no_column(
-    path: Path, flag: str, column: str, found: Sequence[str], line: int | None
-) -> DataError:
-    message = f"no column {column!r} ({flag}); found {', '.join(found)}"
-    return DataError.at(path, message, line=line)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
