@@ -38,174 +38,155 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     of several items with one title the first keeps it, the others get a category that tells them
     apart, or else a number, behind it.
     """
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
+    speller = _Speller(tokenizer)
     items = catalog.items
-    titles = _stable(items, [item.title for item in items], tokenizer, markup)
+    titles = speller.stable(items, [item.title for item in items])
     for _ in range(_ROUNDS):
         proposed = _told_apart(items, titles)
         if not proposed:
             return tuple(titles)
-        rows = list(proposed)
-        stable = _stable(
-            [items[row] for row in rows], [proposed[row] for row in rows], tokenizer, markup
-        )
-        for row, title in zip(rows, stable, strict=True):
+        stable = speller.stable([items[row] for row in proposed], list(proposed.values()))
+        for row, title in zip(proposed, stable, strict=True):
             titles[row] = title
     row = next(iter(_told_apart(items, titles)))
-    raise DataError(
-        f"item {items[row].item_id!r}: title {titles[row]!r} is that of another item too, and the "
-        "tokenizer loses what would tell them apart; give the item a title of its own"
-    )
+    raise _same_title(items[row], titles[row])
 
 
 def canonical_spellings(
     items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str | None]:
-    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique."""
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
+    """Other names of items, cleaned and stable as :func:`canonical_titles` are, but not unique.
 
-    settled, refused = _settled(items, texts, tokenizer, markup)
+    None stands for one that is empty once cleaned or that the tokenizer cannot spell.
+    """
+    settled, refused = _Speller(tokenizer).settle(items, texts)
     return [None if row in refused else text for row, text in enumerate(settled)]
 
 
 def new_titles(
     items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:
-    """Titles of items that join a catalog, fit to stand in a span; see :func:`canonical_titles`."""
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
+    """Titles of items that join a catalog, as :func:`canonical_titles`; none is in ``taken``."""
+    speller = _Speller(tokenizer)
     found: dict[str, None] = {}
     # Where to go on counting: items of one title may be thousands.
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-    for item, title in zip(
-        items, _stable(items, [item.title for item in items], tokenizer, markup), strict=True
-    ):
+    titles = speller.stable(items, [item.title for item in items])
+    for item, title in zip(items, titles, strict=True):
         endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
         unused = (text for text in proposed if text not in taken and text not in found)
         free = (
             stable
             for text in itertools.islice(unused, _MOST_TRIES)
-            for stable in _stable([item], [text], tokenizer, markup)
+            for stable in speller.stable([item], [text])
             if stable not in taken and stable not in found
         )
         own = next(free, None)
         if own is None:
-            raise DataError(
-                f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
-                "tokenizer loses what would tell them apart; give the item a title of its own"
-            )
+            raise _same_title(item, title)
         found[own] = None
     return list(found)
 
 
-def _clean(title: str, markup: re.Pattern[str]) -> str:
-    """One title without entities, odd white space or the text of a special token."""
-    title = clean_title(title)
-    while found := markup.search(title):
-        text = found.group()
-        title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
-    return title.strip()
-
-
-def _markup_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
-    """Matches special tokens, and the added tokens that look like markup, in a title."""
-    markers = {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if not token.special and len(token.content) > 1 and token.content[0] in "<["
-    } | {SOI, EOI}
-    special = special_token_pattern(tokenizer).pattern
-    return re.compile("|".join([special, *map(re.escape, sorted(markers, key=len, reverse=True))]))
-
-
-def _stable(
-    items: Sequence[Item],
-    titles: Sequence[str],
-    tokenizer: PreTrainedTokenizerFast,
-    markup: re.Pattern[str],
-) -> list[str]:
-    """Cleaned titles that decode to themselves."""
-    settled, refused = _settled(items, titles, tokenizer, markup)
-    for message in refused.values():
-        raise DataError(message)
-    return settled
-
-
-def _settled(
-    items: Sequence[Item],
-    titles: Sequence[str],
-    tokenizer: PreTrainedTokenizerFast,
-    markup: re.Pattern[str],
-) -> tuple[list[str], dict[int, str]]:
-    """Cleaned titles that decode to themselves, and by row why some do not."""
-    unknown = _unknown_ids(tokenizer)
-    settled = [_clean(title, markup) for title in titles]
-    refused: dict[int, str] = {}
-
-    def refuse(row: int, reason: str) -> None:
-        refused[row] = f"item {items[row].item_id!r}: title {titles[row]!r} {reason}"
-
-    pending = list(range(len(titles)))
-    for _ in range(_ROUNDS):
-        for row in pending:
-            if not settled[row]:
-                refuse(
-                    row,
-                    "is empty once cleaned; expected text; give the item a title or leave it out",
-                )
-        pending = [row for row in pending if row not in refused]
-        if not pending:
-            break
-        encoded = encode_titles([settled[row] for row in pending], tokenizer)
-        unstable = []
-        for row, tokens, text in zip(
-            pending, encoded, decode_rows(encoded, tokenizer), strict=True
-        ):
-            if unknown.intersection(tokens):
-                refuse(
-                    row,
-                    "holds something this tokenizer has no token for; give the item a title it can "
-                    "spell",
-                )
-            elif text != settled[row]:
-                unstable.append(row)
-                settled[row] = _clean(text, markup)
-        pending = unstable
-        if not pending:
-            break
-    if pending:
-        _require_kept_text(tokenizer)
-    for row in pending:
-        refuse(
-            row,
-            "changes each time it is tokenised and decoded; give the item a title this tokenizer "
-            "can spell",
-        )
-    return settled, refused
-
-
-def _require_kept_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none."""
-    text = _PLAIN
-    for _ in range(_ROUNDS):
-        [found] = decode_rows(encode_titles([text], tokenizer), tokenizer)
-        if found == text:
-            return
-        text = " ".join(found.split())
-    raise TokenizerError(
-        f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each time; "
-        "no title can be written with it; choose a model whose tokenizer keeps text"
+def _same_title(item: Item, title: str) -> DataError:
+    return DataError(
+        f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
+        "tokenizer loses what would tell them apart; give the item a title of its own"
     )
 
 
-def _unknown_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Ids that stand for text the tokenizer has no token for; none for most."""
-    model = tokenizer.backend_tokenizer.model
-    names = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
-    return {tokenizer.convert_tokens_to_ids(name) for name in names}
+class _Speller:
+    """Makes titles that a tokenizer can spell."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        control_token_ids(tokenizer)
+        self._tokenizer = tokenizer
+        # Special tokens, and the added tokens that look like markup.
+        markers = {
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if not token.special and len(token.content) > 1 and token.content[0] in "<["
+        } | {SOI, EOI}
+        special = special_token_pattern(tokenizer).pattern
+        longest_first = sorted(markers, key=len, reverse=True)
+        self._markup = re.compile("|".join([special, *map(re.escape, longest_first)]))
+        # What stands for text that has no token; most tokenizers have no such id.
+        model = tokenizer.backend_tokenizer.model
+        unknown = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
+        self._unknown = {tokenizer.convert_tokens_to_ids(name) for name in unknown}
+
+    def stable(self, items: Sequence[Item], titles: Sequence[str]) -> list[str]:
+        """Cleaned titles that decode to themselves; refuses one that does not."""
+        settled, refused = self.settle(items, titles)
+        for message in refused.values():
+            raise DataError(message)
+        return settled
+
+    def settle(
+        self, items: Sequence[Item], titles: Sequence[str]
+    ) -> tuple[list[str], dict[int, str]]:
+        """Cleaned titles that decode to themselves, and by row why some do not."""
+        settled = [self._clean(title) for title in titles]
+        refused: dict[int, str] = {}
+
+        def refuse(row: int, reason: str) -> None:
+            refused[row] = f"item {items[row].item_id!r}: title {titles[row]!r} {reason}"
+
+        pending = list(range(len(titles)))
+        for _ in range(_ROUNDS):
+            for row in pending:
+                if not settled[row]:
+                    way_out = "give the item a title or leave it out"
+                    refuse(row, f"is empty once cleaned; expected text; {way_out}")
+            pending = [row for row in pending if row not in refused]
+            if not pending:
+                return settled, refused
+            encoded, texts = self._round_trip([settled[row] for row in pending])
+            unstable = []
+            for row, tokens, text in zip(pending, encoded, texts, strict=True):
+                if self._unknown.intersection(tokens):
+                    lacking = "holds something this tokenizer has no token for"
+                    refuse(row, f"{lacking}; give the item a title it can spell")
+                elif text != settled[row]:
+                    unstable.append(row)
+                    settled[row] = self._clean(text)
+            pending = unstable
+        if pending:
+            self._require_kept_text()
+        for row in pending:
+            refuse(
+                row,
+                "changes each time it is tokenised and decoded; give the item a title this "
+                "tokenizer can spell",
+            )
+        return settled, refused
+
+    def _clean(self, title: str) -> str:
+        """One title without entities, odd white space or the text of a special token."""
+        title = clean_title(title)
+        while found := self._markup.search(title):
+            text = found.group()
+            title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
+        return title.strip()
+
+    def _round_trip(self, titles: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """Tokens of each title, and the text these decode to."""
+        encoded = encode_titles(titles, self._tokenizer)
+        return encoded, decode_rows(encoded, self._tokenizer)
+
+    def _require_kept_text(self) -> None:
+        """Refuses a tokenizer that changes even the plainest text each time."""
+        text = _PLAIN
+        for _ in range(_ROUNDS):
+            _, [found] = self._round_trip([text])
+            if found == text:
+                return
+            text = " ".join(found.split())
+        raise TokenizerError(
+            f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each "
+            "time; no title can be written with it; choose a model whose tokenizer keeps text"
+        )
 
 
 def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:

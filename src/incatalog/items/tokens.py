@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,6 @@ from jaxtyping import Int32, Int64
 
 from incatalog.codes.semantic_ids import SemanticIds, code_token
 from incatalog.errors import CatalogError, TokenizerError
-from incatalog.trie.files import load_arrays, save_arrays
 from incatalog.trie.trie import ItemTrie
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ SOI = "<SOI>"
 EOI = "<EOI>"
 """Closes an item span."""
 
-_KIND = "item tokens"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBES = (
     "The Clockmaker's Son (1979)",
@@ -222,25 +219,6 @@ class ItemTokens:
                 "rules differ); make them again for this tokenizer"
             )
 
-    def save(self, folder: str | Path) -> None:
-        """Writes npy files and a header; ``folder`` is replaced as a whole."""
-        fields = {
-            "soi_token_id": self.soi_token_id,
-            "eoi_token_id": self.eoi_token_id,
-            "tokenizer_fingerprint": self.tokenizer_fingerprint,
-        }
-        save_arrays(folder, _KIND, {"flat": self.flat, "offsets": self.offsets}, fields)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> ItemTokens:
-        """Reads saved item tokens; the arrays are memory-mapped.
-
-        Raises:
-            CatalogError: A file is missing, damaged, or not that of item tokens.
-        """
-        arrays, fields = load_arrays(folder, _KIND, ("flat", "offsets"), CatalogError)
-        return cls(arrays["flat"], arrays["offsets"], **fields)
-
 
 def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     """Ids of ``<SOI>`` and ``<EOI>``."""
@@ -272,49 +250,43 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     digest = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
         digest.update(f"{number}\t{token!r}\n".encode())
-    rows = _encode(list(_PROBES), tokenizer, special_as_text=False)
-    digest.update(repr(rows).encode())
+    digest.update(repr(_encode(list(_PROBES), tokenizer)).encode())
     return digest.hexdigest()
 
 
 def special_token_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
     """Matches every special token of the tokenizer where its text is spelled out."""
-    texts = {
-        token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-    } | {SOI, EOI}
+    texts = special_token_ids(tokenizer).keys() | {SOI, EOI}
     return re.compile("|".join(map(re.escape, sorted(texts - {""}, key=len, reverse=True))))
 
 
 def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out."""
     soi, _ = control_token_ids(tokenizer)
+    special = special_token_pattern(tokenizer)
+    spelled = {}
     for row, title in enumerate(titles):
         if _SURROGATE.search(title):
+            message = f"title {title!r} is not Unicode text; use canonical_titles"
+            raise TokenizerError(f"item row {row}: {message}")
+        if special.search(title):
+            spelled[row] = title
+    opened = [SOI + ("a" if row in spelled else title) for row, title in enumerate(titles)]
+    first, *rows = _encode([f"{SOI}a", *opened], tokenizer)
+    rows = [row[1:] for row in rows]
+    if spelled:
+        # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
+        # at its very start. There the rest of a text cannot be told from a text of its own.
+        alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
+        if first != [soi, *alone]:
+            row = next(iter(spelled))
             raise TokenizerError(
-                f"item row {row}: title {title!r} is not Unicode text; use canonical_titles"
+                f"item row {row}: title {titles[row]!r} holds the text of a special token, which "
+                "this tokenizer cannot spell out after <SOI>; use canonical_titles"
             )
-    special = special_token_pattern(tokenizer)
-    spelled = [row for row, title in enumerate(titles) if special.search(title)]
-    # Tokenisers of the SentencePiece family mark the first word of a text, some of them only at
-    # its very start. There the rest of a text cannot be told from a text of its own.
-    alone = (
-        _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
-        if spelled
-        else []
-    )
-    hidden = set(spelled)
-    opened = [SOI + ("a" if row in hidden else title) for row, title in enumerate(titles)]
-    rows = _encode([f"{SOI}a", *opened], tokenizer, special_as_text=False)
-    if spelled and rows[0] != [soi, *alone[0]]:
-        row = spelled[0]
-        raise TokenizerError(
-            f"item row {row}: title {titles[row]!r} holds the text of a special token, which "
-            "this tokenizer cannot spell out after <SOI>; use canonical_titles"
-        )
-    stripped = [row[1:] for row in rows[1:]]
-    for row, tokens in zip(spelled, alone[1:], strict=True):
-        stripped[row] = tokens
-    return stripped
+        for row, tokens in zip(spelled, own, strict=True):
+            rows[row] = tokens
+    return rows
 
 
 def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -322,21 +294,14 @@ def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFas
 
     A space that the tokenizer itself puts before the first word there is no part of the text.
     """
-    [probe] = _encode([f"{SOI}a"], tokenizer, special_as_text=False)
+    [probe] = _encode([f"{SOI}a"], tokenizer)
     first, *decoded = tokenizer.backend_tokenizer.decode_batch(
         [probe[1:], *map(list, rows)], skip_special_tokens=False
     )
     return [text.removeprefix(" ") for text in decoded] if first == " a" else decoded
 
 
-def _encode(
-    texts: list[str], tokenizer: PreTrainedTokenizerFast, *, special_as_text: bool
-) -> list[list[int]]:
-    if special_as_text:
-        # A copy, as a thread beside this one would notice if it were the tokenizer itself.
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
-        backend.encode_special_tokens = True
-        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
+def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     encoded = tokenizer(
         texts,
         add_special_tokens=False,
@@ -347,3 +312,11 @@ def _encode(
     )
     rows: list[list[int]] = encoded["input_ids"]
     return rows
+
+
+def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """As `_encode`, but special tokens are spelled out."""
+    # A copy, as a thread beside this one would notice if it were the tokenizer itself.
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.encode_special_tokens = True
+    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
