@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,8 @@ def embed_items(settings: EmbedSettings) -> Path:
         VectorError: A text has no token, or its vector is no number; names the item.
         ArtifactError: The run folder holds something else.
     """
-    check_config(settings)
+    if Path(settings.dataset).name != settings.dataset:
+        raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
     texts = item_texts(catalog, text_wording_named(settings.wording))
@@ -53,21 +54,16 @@ def embed_items(settings: EmbedSettings) -> Path:
     run = open_run(settings.out, _STAGE, settings, inputs=_inputs(settings))
     shards = settings.out / _SHARDS
     if not run.finished:
-        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
         encoder = load_encoder(
-            settings.source,
-            settings.model,
-            device,
-            max_tokens=settings.max_tokens,
-            dtype=dtypes.get(settings.dtype),
+            settings.source, settings.model, device, max_tokens=settings.max_tokens, dtype=dtype
         )
         console = Console(stderr=True, soft_wrap=True)
         lengths = encoder.lengths(texts)
         cut = _check_lengths(lengths, encoder, catalog, console)
         started = time.monotonic()
         order = np.argsort(-lengths, kind="stable")
-        size = settings.batch_size * _BATCHES_A_SHARD
-        parts = list(_split(order, size))
+        parts = _split(order, settings.batch_size * _BATCHES_A_SHARD)
         shown = with_progress(parts, len(texts), f"{_STAGE} {settings.model}", console)
         for number, rows in enumerate(shown):
             shard = _shard(shards, number)
@@ -76,13 +72,9 @@ def embed_items(settings: EmbedSettings) -> Path:
                 _check_vectors(vectors, rows, catalog)
                 save_vectors(shard, vectors)
         _join(path, shards, parts)
-        run.finish(
-            file=path.name,
-            items=len(texts),
-            hidden=load_vectors(path, len(texts)).shape[1],
-            cut=cut,
-            seconds=round(time.monotonic() - started, 1),
-        )
+        hidden = load_vectors(path, len(texts)).shape[1]
+        seconds = round(time.monotonic() - started, 1)
+        run.finish(file=path.name, items=len(texts), hidden=hidden, cut=cut, seconds=seconds)
     shutil.rmtree(shards, ignore_errors=True)
     for leftover in settings.out.glob(f".{path.name}.*.partial"):
         leftover.unlink(missing_ok=True)
@@ -90,22 +82,14 @@ def embed_items(settings: EmbedSettings) -> Path:
     return path
 
 
-def check_config(settings: EmbedSettings) -> None:
-    """Checks what can be checked without loading anything."""
-    if Path(settings.dataset).name != settings.dataset:
-        raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
-
-
 def _inputs(settings: EmbedSettings) -> dict[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    names = [METAS, *([CATEGORIES] if "c" in settings.wording else [])]
-    found: dict[str, str | Path] = {
-        name: settings.data / name for name in names if (settings.data / name).is_file()
-    }
+    files = {METAS: settings.data / METAS}
+    if "c" in settings.wording:
+        files[CATEGORIES] = settings.data / CATEGORIES
+    found: dict[str, str | Path] = {n: path for n, path in files.items() if path.is_file()}
     folder = encoder_folder(settings.source, settings.model)
-    if folder is not None:
-        found["model"] = folder
-    return found
+    return found if folder is None else found | {"model": folder}
 
 
 def _check_lengths(
@@ -165,6 +149,5 @@ def _shard(shards: Path, number: int) -> Path:
     return shards / f"{number:06d}.npy"
 
 
-def _split(rows: Int64[np.ndarray, " rows"], size: int) -> Iterator[Int64[np.ndarray, " part"]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _split(rows: Int64[np.ndarray, " rows"], size: int) -> list[Int64[np.ndarray, " part"]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

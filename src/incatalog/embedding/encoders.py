@@ -52,37 +52,24 @@ class CausalEncoder:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        return np.array([len(row) for row in self._tokens(texts)], dtype=np.int64)
+        return _lengths(_token_rows(self.tokenizer, texts, split_special_tokens=True))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
-        rows = [row[: self.max_tokens] for row in self._tokens(texts)]
+        # A special token in the name of an item stays text.
+        rows = _token_rows(self.tokenizer, texts, split_special_tokens=True)
+        rows = [row[: self.max_tokens] for row in rows]
         # Padded on the right, where causal attention of the real tokens does not look.
         input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
         mask = torch.zeros(input_ids.shape, dtype=torch.bool)
         for number, row in enumerate(rows):
             input_ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = True
-        device = self.decoder.device
-        hidden = self.decoder(
-            input_ids=input_ids.to(device),
-            attention_mask=mask.to(device, torch.int64),
-            use_cache=False,
-        ).last_hidden_state
-        vectors: np.ndarray = masked_mean(hidden, mask.to(device)).cpu().numpy()
+        input_ids, mask = input_ids.to(self.decoder.device), mask.to(self.decoder.device)
+        hidden = self.decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=False)
+        vectors: np.ndarray = masked_mean(hidden.last_hidden_state, mask).cpu().numpy()
         return vectors
-
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(
-            list(texts),
-            # What an item is called never becomes a control token.
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return rows
 
 
 @dataclass(frozen=True)
@@ -94,14 +81,7 @@ class SentenceEncoder:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        rows = self.model.tokenizer(
-            list(texts),
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return np.array([len(row) for row in rows], dtype=np.int64)
+        return _lengths(_token_rows(self.model.tokenizer, texts, truncation=False))
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
@@ -110,6 +90,18 @@ class SentenceEncoder:
         )
         found: np.ndarray = vectors.float().cpu().numpy()
         return found
+
+
+def _token_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **how: bool
+) -> list[list[int]]:
+    quiet = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    rows: list[list[int]] = tokenizer(list(texts), **quiet, **how)["input_ids"]
+    return rows
+
+
+def _lengths(rows: list[list[int]]) -> Int64[np.ndarray, " texts"]:
+    return np.array([len(row) for row in rows], dtype=np.int64)
 
 
 def masked_mean(
@@ -143,7 +135,7 @@ def load_encoder(
     max_tokens: int,
     dtype: torch.dtype | None = None,
 ) -> TextEncoder:
-    """Loads an encoder."""
+    """Loads an encoder; None as type takes bfloat16 on CUDA and float32 elsewhere."""
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     folder = encoder_folder(source, model)
@@ -171,7 +163,7 @@ def _check_sentence(name: str, sentence: Any) -> None:
     """Makes sure that all weights came from the files; sentence-transformers does not tell."""
     for module in sentence.modules():
         if isinstance(module, PreTrainedModel):
-            # Read a second time, without memory for the weights: it takes milliseconds.
+            # Read a second time, without memory for the weights.
             _, loaded = type(module).from_pretrained(
                 module.name_or_path, output_loading_info=True, device_map="meta"
             )

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextWording:
-    """One way to put an item into words."""
+    """One way to put an item into words: lines with one field each, left out where it is empty."""
 
     name: str
     parts: tuple[str, ...]
-    separator: str = "\n"
 
 
 TEXT_WORDINGS = (
@@ -50,7 +49,7 @@ def item_text(item: Item, wording: TextWording) -> str:
         field = part[part.index("{") + 1 : part.index("}")]
         if values[field]:
             pieces.append(part.format(**values))
-    return wording.separator.join(pieces) or values["title"]
+    return "\n".join(pieces) or values["title"]
 
 
 def item_texts(catalog: Catalog, wording: TextWording) -> tuple[str, ...]:
