@@ -18,19 +18,8 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from incatalog.data.documents import json_lines
 from incatalog.data.fields import Place, is_missing, shown
-from incatalog.data.interactions import MIN_INTERACTIONS
-from incatalog.data.prepared import (
-    Interactions,
-    Prepared,
-    check_k_core,
-    check_min_interactions,
-    check_out,
-    group_histories,
-    keep_active,
-    renumber,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.interactions import MIN_INTERACTIONS, Interactions, keep_active, renumber
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import AmazonSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
@@ -67,26 +56,24 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
             field, or no user is left; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    check_k_core(settings.k_core)
     if settings.users < 0:
         raise ConfigError(f"--users {settings.users}: expected 0 (all) or more")
-    if not settings.k_core:
-        check_min_interactions("--length", settings.length)
-    check_out(Path(settings.out))
+    core = settings.k_core
+    least = MIN_INTERACTIONS if core else settings.length
+    check_flags(Path(settings.out), "--length", least, core)
     meta, reviews = Path(settings.meta), Path(settings.reviews)
     skipped: Counter[str] = Counter()
     fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
     item_codes = _usable_items(meta, skipped, fields[meta])
-    frame, user_ids = _read_reviews(reviews, item_codes, skipped, fields[reviews])
-    least = MIN_INTERACTIONS if settings.k_core else settings.length
-    frame = keep_active(frame, least, settings.k_core)
+    frame, found = _read_reviews(reviews, item_codes, skipped, fields[reviews])
+    hint, reason = f"try a smaller --k-core than {core}", f"users outside the {core}-core"
+    if not core:
+        hint = f"try a smaller --length than {least}, or --k-core 5"
+        reason = f"users with fewer than {least} interactions"
+    frame = keep_active(reviews, frame, least, hint, core)
     users = frame["user"].n_unique()
-    if settings.k_core:
-        skipped[f"users outside the {settings.k_core}-core"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --k-core than {settings.k_core}")
-    else:
-        skipped[f"users with fewer than {least} interactions"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --length than {least}, or --k-core 5")
+    skipped[reason] = found.num_users - users
+    if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
         frame = _sample(frame, settings.users, settings.seed)
         skipped["users not sampled"] = users - frame["user"].n_unique()
@@ -94,7 +81,7 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
         Catalog.from_items(_read_items(meta, item_codes, codes), name),
-        group_histories(frame, user_ids),
+        found.histories(frame),
         skipped,
         {path: [name for name in names if name not in _READ] for path, names in fields.items()},
     )
@@ -157,8 +144,8 @@ def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
 
 def _read_reviews(
     path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
-) -> tuple[pl.DataFrame, list[str]]:
-    """One row per user and item, the first in time, by user and time; and the users' names."""
+) -> tuple[pl.DataFrame, Interactions]:
+    """One row per user and item, the first in time, by user and time; and all rows."""
     found = Interactions(Times("unixReviewTime"))
     for line, record in json_lines(path, label="reading reviews"):
         place = Place(path, line)
@@ -177,7 +164,7 @@ def _read_reviews(
     frame = found.frame()
     once = frame.unique(["user", "item"], keep="first", maintain_order=True)
     skipped["repeated reviews of an item by a user"] = len(frame) - len(once)
-    return once, found.user_ids
+    return once, found
 
 
 def _sample(frame: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:

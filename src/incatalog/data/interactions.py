@@ -1,10 +1,12 @@
-"""What users did: histories, the k-core, and the leave-one-out split."""
+"""What users did: rows as they are read, histories, and the leave-one-out split."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,8 @@ from jaxtyping import Int32, Int64, Integer
 
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import first_repeated, identifier, shown
+from incatalog.data.fields import Place, first_repeated, identifier, shown
+from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
@@ -152,21 +155,6 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
     return LeaveOneOut(histories)
 
 
-def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
-    """The largest part in which every user (``user_k``) and item occurs ``k`` times at least.
-
-    ``frame`` has one row an interaction, in columns ``user``, ``item`` and any others.
-    """
-    if k < 1:
-        raise ConfigError(f"--k-core {k}: expected 1 or more")
-    user_k = k if user_k is None else user_k
-    while True:
-        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
-        if len(kept) == len(frame):
-            return kept
-        frame = kept
-
-
 def item_ids(entry: Entry) -> list[str]:
     """The item ids of one user of ``sequential.jsonl``."""
     place, user = entry.place, f"user {entry.key!r}"
@@ -183,3 +171,90 @@ def item_ids(entry: Entry) -> list[str]:
             raise place.error(f"{user} has {shown(item)} in the history; expected item ids")
         found.append(item_id)
     return found
+
+
+class Interactions:
+    """What users did, gathered row by row of a file.
+
+    ``times`` orders the rows of a user; None keeps the order of the file.
+    """
+
+    def __init__(self, times: Times | None) -> None:
+        self._user_codes: dict[str, int] = {}
+        self._users, self._items = array("i"), array("i")
+        self._times = times
+
+    @property
+    def num_users(self) -> int:
+        """Number of users of all rows."""
+        return len(self._user_codes)
+
+    def knows(self, user: object) -> bool:
+        """Whether an earlier row names this user."""
+        return isinstance(user, str) and user in self._user_codes
+
+    def user(self, user_id: str) -> int:
+        """The code of a user, who counts as one from now on."""
+        return self._user_codes.setdefault(user_id, len(self._user_codes))
+
+    def add(self, place: Place, user_id: str, item: int, time: Any) -> None:
+        """Adds a row; the item is a code."""
+        if self._times is not None:
+            self._times.add(place, time)
+        self._users.append(self.user(user_id))
+        self._items.append(item)
+
+    def frame(self, **columns: array[float]) -> pl.DataFrame:
+        """Columns ``user``, ``item`` (codes), ``time`` and ``columns``, by user and time.
+
+        Rows with equal times stand as in the file.
+        """
+        users, items = np.asarray(self._users), np.asarray(self._items)
+        times = np.zeros(len(users), np.int64) if self._times is None else self._times.order()
+        others = {name: np.asarray(values) for name, values in columns.items()}
+        frame = pl.DataFrame({"user": users, "item": items, "time": times, **others})
+        return frame.sort("user", "time", maintain_order=True)
+
+    def histories(self, frame: pl.DataFrame) -> Histories:
+        """The items of the users of a frame, in its order."""
+        user_ids = list(self._user_codes)
+        grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
+        names = [user_ids[user] for user in grouped["user"].to_list()]
+        return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
+
+
+def keep_active(
+    path: Path, frame: pl.DataFrame, least: int, hint: str, core: int = 0
+) -> pl.DataFrame:
+    """Leaves out users with fewer than ``least`` interactions; with ``core``, all but the core.
+
+    Refuses a result without users; ``hint`` names the flags to change.
+    """
+    if core:
+        kept = k_core(frame, core, user_k=max(core, least))
+    else:
+        kept = frame.filter(pl.len().over("user") >= least)
+    if not len(kept):
+        raise DataError.at(path, f"no user is left after filtering; {hint}")
+    return kept
+
+
+def renumber(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:
+    """Numbers the items of a frame from 0; returns it and the old code of each, ascending."""
+    codes = frame["item"].unique().sort().to_list()
+    return frame.with_columns(item=pl.col("item").rank("dense") - 1), codes
+
+
+def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
+    """The largest part in which every user (``user_k``) and item occurs ``k`` times at least.
+
+    ``frame`` has one row an interaction, in columns ``user``, ``item`` and any others.
+    """
+    if k < 1:
+        raise ConfigError(f"--k-core {k}: expected 1 or more")
+    user_k = k if user_k is None else user_k
+    while True:
+        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
+        if len(kept) == len(frame):
+            return kept
+        frame = kept

@@ -20,16 +20,8 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import require_once
 from incatalog.data.fields import Place
-from incatalog.data.prepared import (
-    Interactions,
-    Prepared,
-    check_min_interactions,
-    check_out,
-    group_histories,
-    keep_active,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.interactions import Interactions, keep_active
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import MovieLensSettings
 from incatalog.data.times import Times
 from incatalog.errors import DataError
@@ -74,28 +66,24 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
         DataError: The source is no MovieLens folder, or a line is broken; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", settings.min_interactions)
-    check_out(Path(settings.out))
-    layout = _find_layout(Path(settings.source))
-    movies = Path(settings.source) / layout.movies
-    ratings = Path(settings.source) / layout.ratings
-    unused: dict[Path, dict[str, None]] = {ratings: {}, movies: {}}
-    items = _read_movies(movies, layout, unused[movies])
-    every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
+    source, least = Path(settings.source), settings.min_interactions
+    check_flags(Path(settings.out), "--min-interactions", least)
+    layout = _find_layout(source)
+    inputs = {"ratings": source / layout.ratings, "movies": source / layout.movies}
+    unused: dict[Path, dict[str, None]] = {path: {} for path in inputs.values()}
+    items = _read_movies(inputs["movies"], layout, unused[inputs["movies"]])
+    ratings = inputs["ratings"]
+    every, found = _read_ratings(ratings, layout, items, unused[ratings])
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
-    frame = keep_active(frame, settings.min_interactions)
-    hint = f"--min-interactions {settings.min_interactions} --min-rating {settings.min_rating:g}"
-    require_users(ratings, len(frame), f"expected ratings that pass {hint}")
-    histories = group_histories(frame, user_ids)
-    few = f"users with fewer than {settings.min_interactions} ratings"
-    prepared = Prepared(
-        Catalog.from_items(items, "movies"),
-        histories,
-        {few: len(user_ids) - len(histories), f"ratings below {settings.min_rating:g}": low},
-        {path: tuple(columns) for path, columns in unused.items()},
-    )
-    inputs = {"ratings": ratings, "movies": movies}
+    hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
+    frame = keep_active(ratings, frame, least, f"expected ratings that pass {hint}")
+    histories = found.histories(frame)
+    skipped = {
+        f"users with fewer than {least} ratings": found.num_users - len(histories),
+        f"ratings below {settings.min_rating:g}": low,
+    }
+    prepared = Prepared(Catalog.from_items(items, "movies"), histories, skipped, unused)
     return write_prepared(prepared, "data movielens", settings, inputs)
 
 
@@ -184,8 +172,8 @@ def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[I
 
 def _read_ratings(
     path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
-) -> tuple[pl.DataFrame, list[str]]:
-    """The ratings, with a column ``rating``; and the users' names."""
+) -> tuple[pl.DataFrame, Interactions]:
+    """The ratings with a column ``rating``, and what they were gathered in."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
     found, ratings = Interactions(Times("timestamp")), array("d")
     columns = ["user_id", "item_id", "rating", "timestamp"]
@@ -198,7 +186,7 @@ def _read_ratings(
         user = place.id("user id", user)
         ratings.append(_rating(place, rating))
         found.add(place, user, row_of[item], time)
-    return found.frame(rating=ratings), found.user_ids
+    return found.frame(rating=ratings), found
 
 
 def _rating(place: Place, text: str) -> float:

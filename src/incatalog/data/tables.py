@@ -16,18 +16,8 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once, text_lines
 from incatalog.data.fields import Place
-from incatalog.data.prepared import (
-    Interactions,
-    Prepared,
-    check_k_core,
-    check_min_interactions,
-    check_out,
-    group_histories,
-    keep_active,
-    renumber,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.interactions import Interactions, keep_active, renumber
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import TableSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
@@ -59,9 +49,8 @@ def prepare_table(settings: TableSettings) -> Path:
             several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", settings.min_interactions)
-    check_k_core(settings.k_core)
-    check_out(Path(settings.out))
+    least, core = settings.min_interactions, settings.k_core
+    check_flags(Path(settings.out), "--min-interactions", least, core)
     inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
     unused: dict[Path, dict[str, None]] = {path: {} for path in inputs.values()}
     items = _read_items(settings, unused[inputs["items"]])
@@ -70,22 +59,19 @@ def prepare_table(settings: TableSettings) -> Path:
     if settings.time_column:
         frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
     repeated = len(every) - len(frame)
-    frame = keep_active(frame, settings.min_interactions, settings.k_core)
-    hint = f"--min-interactions {settings.min_interactions}"
-    reason = f"users with fewer than {settings.min_interactions} interactions"
-    if settings.k_core:
-        hint += f" and --k-core {settings.k_core}"
-        reason = f"users outside the {settings.k_core}-core"
-    require_users(inputs["interactions"], len(frame), f"try less than {hint}")
-    if settings.k_core:
+    hint, reason = f"--min-interactions {least}", f"users with fewer than {least} interactions"
+    if core:
+        hint, reason = f"{hint} and --k-core {core}", f"users outside the {core}-core"
+    frame = keep_active(inputs["interactions"], frame, least, f"try less than {hint}", core)
+    if core:
         frame, codes = renumber(frame)
         items = [items[code] for code in codes]
-    histories = group_histories(frame, found.user_ids)
+    histories = found.histories(frame)
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
         histories,
-        {reason: len(found.user_ids) - len(histories), "repeated interactions": repeated},
-        {path: tuple(columns) for path, columns in unused.items()},
+        {reason: found.num_users - len(histories), "repeated interactions": repeated},
+        unused,
     )
     return write_prepared(prepared, "data table", settings, inputs)
 
