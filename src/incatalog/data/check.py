@@ -92,22 +92,13 @@ class CheckReport:
         return Group(table, *lines, verdict)
 
 
-class _Findings:
+class _Findings(dict[str, Problem]):
     """Problems by what is wrong."""
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._examples: dict[str, list[str]] = {}
-
     def add(self, what: str, example: str) -> None:
-        self._counts[what] += 1
-        examples = self._examples.setdefault(what, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(example)
-
-    def problems(self) -> tuple[Problem, ...]:
-        counts = self._counts.items()
-        return tuple(Problem(what, count, tuple(self._examples[what])) for what, count in counts)
+        known = self.get(what, Problem(what, 0, ()))
+        examples = (*known.examples, example)[:_EXAMPLES]
+        self[what] = Problem(what, known.count + 1, examples)
 
 
 def check(settings: CheckSettings) -> CheckReport:
@@ -146,7 +137,7 @@ def check(settings: CheckSettings) -> CheckReport:
         without_category=len(titles.keys() - categorised),
         without_interactions=len(titles.keys() - used),
         repeats=repeats,
-        problems=found.problems(),
+        problems=tuple(found.values()),
     )
     Console().print(report)
     return report

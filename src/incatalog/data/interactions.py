@@ -81,11 +81,9 @@ class Histories:
         if len(self.rows):
             catalog.item(int(self.rows.max()))
         ids = [item.item_id for item in catalog.items]
-        lists = {
-            user_id: [ids[row] for row in self.history(index).tolist()]
-            for index, user_id in enumerate(self.user_ids)
-        }
-        write_document(Path(folder) / SEQUENCES, lists)
+        histories = (self.history(user).tolist() for user in range(len(self)))
+        lists = ([ids[row] for row in rows] for rows in histories)
+        write_document(Path(folder) / SEQUENCES, dict(zip(self.user_ids, lists, strict=True)))
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -140,17 +138,17 @@ class LeaveOneOut:
 
 
 def leave_one_out(histories: Histories) -> LeaveOneOut:
-    """Splits every history by time."""
+    """Splits every history by time; refuses one that is too short."""
     if not len(histories):
         raise DataError("histories: no users; expected at least one")
     short = np.flatnonzero(histories.lengths < MIN_INTERACTIONS)
     if len(short):
-        user = int(short[0])
+        user = histories.user_ids[short[0]]
         others = f" ({len(short) - 1} more users likewise)" if len(short) > 1 else ""
         raise DataError(
-            f"user {histories.user_ids[user]!r} has {histories.lengths[user]} items{others}; "
-            f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with: "
-            "prepare the data with --min-interactions 3"
+            f"user {user!r} has {histories.lengths[short[0]]} items{others}; expected at least "
+            f"{MIN_INTERACTIONS}, to train, to validate and to test with: prepare the data with "
+            "--min-interactions 3"
         )
     return LeaveOneOut(histories)
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -42,47 +41,39 @@ def prepared_files(folder: Path) -> dict[str, str | Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
-def check_out(out: Path) -> None:
+def _check_out(out: Path) -> None:
     """Refuses an output folder that holds anything but earlier prepared data."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ArtifactError(f"--out {out}: is a file; expected a new or empty folder")
     names = {path.name for path in out.iterdir()}
-    if not names:
-        return
     other = sorted(names - _FILES)
     if other:
-        raise ArtifactError(
-            f"--out {out}: holds {other[0]}; "
-            "expected a new or empty folder, or one with data prepared earlier"
-        )
-    if MANIFEST not in names or not str(_stage(out)).startswith("data "):
-        raise ArtifactError(
-            f"--out {out}: holds data that `incatalog data` did not write; name another folder"
-        )
+        expected = "a new or empty folder, or one with data prepared earlier"
+        raise ArtifactError(f"--out {out}: holds {other[0]}; expected {expected}")
+    if names and not (MANIFEST in names and _is_own(out)):
+        foreign = "data that `incatalog data` did not write"
+        raise ArtifactError(f"--out {out}: holds {foreign}; name another folder")
 
 
-def _stage(out: Path) -> Any:
+def _is_own(out: Path) -> bool:
     try:
         manifest = read_json(out / MANIFEST)
     except DataError:
-        return None
-    return manifest.get("stage") if isinstance(manifest, dict) else None
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("stage")).startswith("data ")
 
 
 def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
     """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
+    expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
     problems = [
         (core < 0, f"--k-core {core}: expected 0 (off) or more"),
-        (
-            least < MIN_INTERACTIONS,
-            f"{flag} {least}: expected at least {MIN_INTERACTIONS}, "
-            "one item each to train, to validate and to test with",
-        ),
+        (least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"),
     ]
     refuse_first(problems)
-    check_out(out)
+    _check_out(out)
 
 
 def write_prepared(
@@ -93,7 +84,7 @@ def write_prepared(
 ) -> Path:
     """Writes all files and a manifest in one stroke, and prints a summary."""
     out = Path(settings.out)
-    check_out(out)
+    _check_out(out)
     counts = {
         "users": len(prepared.histories),
         "items": len(prepared.catalog),
