@@ -19,12 +19,8 @@ def read_text(path: str | Path, *, otherwise: str = "") -> str:
     """
     try:
         content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except IsADirectoryError as error:
-        raise DataError.at(path, "is a folder; expected a file") from error
     except OSError as error:
-        raise DataError.at(path, f"cannot be read ({error.strerror})") from error
+        raise file_fault(path, error) from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -32,6 +28,15 @@ def read_text(path: str | Path, *, otherwise: str = "") -> str:
             return content.removeprefix(codecs.BOM_UTF8).decode(otherwise)
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
+
+
+def file_fault(path: str | Path, error: OSError) -> DataError:
+    """What an error says about a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError.at(path, "no such file")
+    if isinstance(error, IsADirectoryError):
+        return DataError.at(path, "is a folder; expected a file")
+    return DataError.at(path, f"cannot be read ({error.strerror})")
 
 
 def parse_json(

@@ -149,8 +149,7 @@ def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
         try:
             yield content.decode("utf-8")
         except UnicodeDecodeError as error:
-            message = f"not UTF-8 text ({error.reason})"
-            raise DataError.at(path, message, line=number) from error
+            raise reading.json_fault(path, error, number) from error
 
 
 def require_once(path: Path, columns: Sequence[str]) -> None:
@@ -176,10 +175,8 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
     """Yields numbered lines; the progress counts bytes of the file as stored."""
     try:
         raw = path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except IsADirectoryError as error:
-        raise DataError.at(path, "is a folder; expected a file") from error
+    except OSError as error:
+        raise reading.file_fault(path, error) from error
     console = Console(stderr=True)
     hidden = not label or not console.is_terminal
     number = 0
@@ -189,16 +186,14 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
         task = progress.add_task(label, total=path.stat().st_size)
         stream = gzip.GzipFile(fileobj=raw) if packed else raw
         try:
-            for content in stream:
-                number += 1
+            for number, content in enumerate(stream, 1):
                 if number == 1:
                     content = content.removeprefix(codecs.BOM_UTF8)
                 if number % 4096 == 0:
                     progress.update(task, completed=raw.tell())
                 yield number, content
-        except EOFError as error:
-            message = "the gzip file ends early (cut off?); download it again"
-            raise DataError.at(path, message, line=number + 1) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            message = f"the gzip file is damaged ({error}); download it again"
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            cut = isinstance(error, EOFError)
+            fault = "ends early (cut off?)" if cut else f"is damaged ({error})"
+            message = f"the gzip file {fault}; download it again"
             raise DataError.at(path, message, line=number + 1) from error

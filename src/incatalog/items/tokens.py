@@ -79,23 +79,19 @@ class ItemTokens:
         decoded = decode_rows(rows, tokenizer)
         for row, (title, text, tokens) in enumerate(zip(titles, decoded, rows, strict=True)):
             if not tokens:
-                raise TokenizerError(f"item row {row}: title {title!r} has no token")
+                raise _refused(row, title, "has no token")
             if text != title:
-                raise TokenizerError(
-                    f"item row {row}: title {title!r} comes back from the tokenizer as {text!r}; "
-                    "use canonical_titles to make titles that survive it"
-                )
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
+                changed = f"comes back from the tokenizer as {text!r}"
+                hint = "use canonical_titles to make titles that survive it"
+                raise _refused(row, title, f"{changed}; {hint}")
+        offsets = _offsets([len(tokens) for tokens in rows])
         flat = np.fromiter((token for tokens in rows for token in tokens), np.int32, offsets[-1])
         special = np.flatnonzero(np.isin(flat, [soi, eoi, *tokenizer.all_special_ids]))
         if len(special):
             row = int(np.searchsorted(offsets, special[0], side="right")) - 1
             token = tokenizer.convert_ids_to_tokens(int(flat[special[0]]))
-            raise TokenizerError(
-                f"item row {row}: title {titles[row]!r} holds the special token {token!r}; "
-                "use canonical_titles to make titles of plain text"
-            )
+            hint = "use canonical_titles to make titles of plain text"
+            raise _refused(row, titles[row], f"holds the special token {token!r}; {hint}")
         return cls(flat, offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
 
     @classmethod
@@ -125,10 +121,9 @@ class ItemTokens:
         if (rows < 0).any():
             row, level = (int(place) for place in np.argwhere(rows < 0)[0])
             token = code_token(level, int(semantic_ids.codes[row, level]))
-            raise TokenizerError(
-                f"item row {row}: the tokenizer has no code token {token}; train a model with "
-                "these semantic IDs, or assign those of the model"
-            )
+            hint = "train a model with these semantic IDs, or assign those of the model"
+            lacking = f"the tokenizer has no code token {token}"
+            raise TokenizerError(f"item row {row}: {lacking}; {hint}")
         offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
         return cls(rows.reshape(-1), offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
 
@@ -165,8 +160,7 @@ class ItemTokens:
         lengths = np.diff(self.offsets)
         lengths = np.append(lengths, np.zeros(max(0, max(rows) + 1 - len(lengths)), np.int64))
         lengths[list(rows)] = list(map(len, tokens))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return replace(self, flat=np.concatenate(kept), offsets=offsets)
+        return replace(self, flat=np.concatenate(kept), offsets=_offsets(lengths))
 
     def span(self, row: int) -> list[int]:
         """Tokens of an item row with the control tokens around them.
@@ -207,25 +201,30 @@ class ItemTokens:
         Raises:
             TokenizerError: It is not the tokenizer the tokens were made with.
         """
-        control = control_token_ids(tokenizer)
-        if control != (self.soi_token_id, self.eoi_token_id):
-            raise TokenizerError(
-                f"tokenizer: {SOI} and {EOI} are {control}; the item tokens were made with "
-                f"{(self.soi_token_id, self.eoi_token_id)}; make them again for this tokenizer"
-            )
-        if tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
-            raise TokenizerError(
-                "tokenizer: not the one the item tokens were made with (its vocabulary or its "
-                "rules differ); make them again for this tokenizer"
-            )
+        control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
+        fault = ""
+        if control != own:
+            fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
+        elif tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
+            reason = "its vocabulary or its rules differ"
+            fault = f"not the one the item tokens were made with ({reason})"
+        if fault:
+            raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
+
+
+def _offsets(lengths: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " items+1"]:
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+
+def _refused(row: int, title: str, problem: str) -> TokenizerError:
+    return TokenizerError(f"item row {row}: title {title!r} {problem}")
 
 
 def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     """Ids of ``<SOI>`` and ``<EOI>``."""
     if not getattr(tokenizer, "is_fast", False):
-        raise TokenizerError(
-            f"tokenizer: found {type(tokenizer).__name__}; expected a fast one of transformers"
-        )
+        found = type(tokenizer).__name__
+        raise TokenizerError(f"tokenizer: found {found}; expected a fast one of transformers")
     special = special_token_ids(tokenizer)
     for token in (SOI, EOI):
         if token not in special:
@@ -267,8 +266,7 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     spelled = {}
     for row, title in enumerate(titles):
         if _SURROGATE.search(title):
-            message = f"title {title!r} is not Unicode text; use canonical_titles"
-            raise TokenizerError(f"item row {row}: {message}")
+            raise _refused(row, title, "is not Unicode text; use canonical_titles")
         if special.search(title):
             spelled[row] = title
     opened = [SOI + ("a" if row in spelled else title) for row, title in enumerate(titles)]
@@ -280,10 +278,9 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
         alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
         if first != [soi, *alone]:
             row = next(iter(spelled))
-            raise TokenizerError(
-                f"item row {row}: title {titles[row]!r} holds the text of a special token, which "
-                "this tokenizer cannot spell out after <SOI>; use canonical_titles"
-            )
+            held = "holds the text of a special token"
+            lacking = "this tokenizer cannot spell out after <SOI>"
+            raise _refused(row, titles[row], f"{held}, which {lacking}; use canonical_titles")
         for row, tokens in zip(spelled, own, strict=True):
             rows[row] = tokens
     return rows
