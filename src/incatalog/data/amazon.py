@@ -72,7 +72,7 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
         reason = f"users with fewer than {least} interactions"
     frame = keep_active(reviews, frame, least, hint, core)
     users = frame["user"].n_unique()
-    skipped[reason] = found.num_users - users
+    skipped[reason] = len(found.user_codes) - users
     if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
         frame = _sample(frame, settings.users, settings.seed)

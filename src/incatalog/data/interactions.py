@@ -178,22 +178,13 @@ class Interactions:
     """
 
     def __init__(self, times: Times | None) -> None:
-        self._user_codes: dict[str, int] = {}
+        self.user_codes: dict[str, int] = {}
         self._users, self._items = array("i"), array("i")
         self._times = times
 
-    @property
-    def num_users(self) -> int:
-        """Number of users of all rows."""
-        return len(self._user_codes)
-
-    def knows(self, user: object) -> bool:
-        """Whether an earlier row names this user."""
-        return isinstance(user, str) and user in self._user_codes
-
     def user(self, user_id: str) -> int:
         """The code of a user, who counts as one from now on."""
-        return self._user_codes.setdefault(user_id, len(self._user_codes))
+        return self.user_codes.setdefault(user_id, len(self.user_codes))
 
     def add(self, place: Place, user_id: str, item: int, time: Any) -> None:
         """Adds a row; the item is a code."""
@@ -207,15 +198,14 @@ class Interactions:
 
         Rows with equal times stand as in the file.
         """
-        users, items = np.asarray(self._users), np.asarray(self._items)
-        times = np.zeros(len(users), np.int64) if self._times is None else self._times.order()
-        others = {name: np.asarray(values) for name, values in columns.items()}
-        frame = pl.DataFrame({"user": users, "item": items, "time": times, **others})
+        times = np.zeros(len(self._users)) if self._times is None else self._times.order()
+        arrays = {"user": self._users, "item": self._items, "time": times, **columns}
+        frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
         return frame.sort("user", "time", maintain_order=True)
 
     def histories(self, frame: pl.DataFrame) -> Histories:
         """The items of the users of a frame, in its order."""
-        user_ids = list(self._user_codes)
+        user_ids = list(self.user_codes)
         grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
         names = [user_ids[user] for user in grouped["user"].to_list()]
         return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
@@ -228,10 +218,7 @@ def keep_active(
 
     Refuses a result without users; ``hint`` names the flags to change.
     """
-    if core:
-        kept = k_core(frame, core, user_k=max(core, least))
-    else:
-        kept = frame.filter(pl.len().over("user") >= least)
+    kept = k_core(frame, max(core, 1), user_k=max(core, least))
     if not len(kept):
         raise DataError.at(path, f"no user is left after filtering; {hint}")
     return kept

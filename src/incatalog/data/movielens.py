@@ -36,6 +36,9 @@ _GENRES_100K = (
 )
 
 
+_Unused = dict[Path, dict[str, None]]
+
+
 @dataclass(frozen=True)
 class _Layout:
     """How one edition writes its two files."""
@@ -45,7 +48,7 @@ class _Layout:
     separator: str
     otherwise: str  # Encoding of files that are not UTF-8; empty where all are.
     header: bool  # Whether both files begin with a line of ``name:type`` fields.
-    movie: Callable[[list[str]], Item]  # Makes an item of the fields of a line of ``movies``.
+    movie: Callable[[Place, list[str]], Item]  # Makes an item of the fields of a line.
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -70,17 +73,17 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
     check_flags(Path(settings.out), "--min-interactions", least)
     layout = _find_layout(source)
     inputs = {"ratings": source / layout.ratings, "movies": source / layout.movies}
-    unused: dict[Path, dict[str, None]] = {path: {} for path in inputs.values()}
-    items = _read_movies(inputs["movies"], layout, unused[inputs["movies"]])
-    ratings = inputs["ratings"]
-    every, found = _read_ratings(ratings, layout, items, unused[ratings])
+    unused: _Unused = {path: {} for path in inputs.values()}
+    items = _read_movies(inputs["movies"], layout, unused)
+    every, found = _read_ratings(inputs["ratings"], layout, items, unused)
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
     hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
-    frame = keep_active(ratings, frame, least, f"expected ratings that pass {hint}")
+    frame = keep_active(inputs["ratings"], frame, least, f"expected ratings that pass {hint}")
     histories = found.histories(frame)
+    few = len(found.user_codes) - len(histories)
     skipped = {
-        f"users with fewer than {least} ratings": found.num_users - len(histories),
+        f"users with fewer than {least} ratings": few,
         f"ratings below {settings.min_rating:g}": low,
     }
     prepared = Prepared(Catalog.from_items(items, "movies"), histories, skipped, unused)
@@ -116,54 +119,51 @@ def _find_layout(source: Path) -> _Layout:
     )
 
 
-def _movie_100k(fields: list[str]) -> Item:
+def _movie_100k(place: Place, fields: list[str]) -> Item:
     """``id | title | date | video date | url | 19 genre flags``."""
     genres = _GENRES_100K.split("|")
-    _expect_fields(fields, 5 + len(genres))
-    flagged = [name for name, flag in zip(genres, fields[5:], strict=True) if flag == "1"]
-    return _movie(fields[0], fields[1], "", flagged)
+    _expect_fields(place, fields, 5 + len(genres))
+    item_id, title, _, _, _, *flags = fields
+    flagged = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
+    return _movie(place, item_id, title, "", flagged)
 
 
-def _movie_1m(fields: list[str]) -> Item:
+def _movie_1m(place: Place, fields: list[str]) -> Item:
     """``id::title::genre|genre``."""
-    _expect_fields(fields, 3)
+    _expect_fields(place, fields, 3)
     item_id, title, genres = fields
-    return _movie(item_id, title, "", genres.split("|"))
+    return _movie(place, item_id, title, "", genres.split("|"))
 
 
-def _recbole_movie(fields: list[str]) -> Item:
+def _recbole_movie(place: Place, fields: list[str]) -> Item:
     """``id, title, year, genres``, the genres separated by spaces."""
     item_id, title, year, genres = fields
-    return _movie(item_id, title, year, genres.split())
+    return _movie(place, item_id, title, year, genres.split())
 
 
-def _expect_fields(fields: list[str], count: int) -> None:
+def _expect_fields(place: Place, fields: list[str], count: int) -> None:
     if len(fields) != count:
-        raise ValueError(f"{len(fields)} fields; expected {count}")
+        raise place.error(f"{len(fields)} fields; expected {count}")
 
 
-def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
+def _movie(place: Place, item_id: str, title: str, year: str, genres: list[str]) -> Item:
     title = title.strip()
     if not clean_title(title):
-        raise ValueError(f"movie {item_id!r} has an empty title")
+        raise place.error(f"movie {item_id!r} has an empty title")
     if not item_id:
-        raise ValueError("no movie id")
+        raise place.error("no movie id")
     if _YEAR.fullmatch(year) and not _ENDS_IN_YEAR.search(title):
         title = f"{title} ({year})"
     categories = tuple(g for g in dict.fromkeys(genres) if g and g not in _NO_GENRE)
-    return Item(item_id, title, categories=categories)
+    return Item(place.id("movie id", item_id), title, categories=categories)
 
 
-def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[Item]:
+def _read_movies(path: Path, layout: _Layout, unused: _Unused) -> list[Item]:
     separator = "|" if layout.movies == "u.item" else layout.separator
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
     for place, fields in _rows(path, layout, separator, columns, unused):
-        try:
-            item = layout.movie(fields)
-        except ValueError as error:
-            raise place.error(str(error)) from error
-        place.id("movie id", item.item_id)
+        item = layout.movie(place, fields)
         if item.item_id in items:
             raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
         items[item.item_id] = item
@@ -171,7 +171,7 @@ def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[I
 
 
 def _read_ratings(
-    path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
+    path: Path, layout: _Layout, items: list[Item], unused: _Unused
 ) -> tuple[pl.DataFrame, Interactions]:
     """The ratings with a column ``rating``, and what they were gathered in."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
@@ -200,7 +200,7 @@ def _rating(place: Place, text: str) -> float:
 
 
 def _rows(
-    path: Path, layout: _Layout, separator: str, columns: list[str], unused: dict[str, None]
+    path: Path, layout: _Layout, separator: str, columns: list[str], unused: _Unused
 ) -> Iterator[tuple[Place, list[str]]]:
     """Yields place and fields; with a header, the fields of ``columns`` in that order.
 
@@ -220,7 +220,7 @@ def _rows(
             if missing:
                 raise place.error(f"no column {missing[0]!r}; found {', '.join(names)}")
             positions = [names.index(column) for column in columns]
-            unused.update((name, None) for name in names if name not in columns)
+            unused[path].update((name, None) for name in names if name not in columns)
             continue
         if positions is not None:
             if len(fields) <= max(positions):
