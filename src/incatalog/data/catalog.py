@@ -51,7 +51,7 @@ class Catalog:
     Attributes:
         items: The items.
         name: Name of the domain, for example ``"movies"``.
-        vacant: Rows of items that were removed; nothing but :meth:`item` still knows them.
+        vacant: Rows of items that were removed; only :meth:`item` still knows them.
 
     Raises:
         CatalogError: There is no item, or two items have one id.
@@ -113,20 +113,18 @@ class Catalog:
 
     @property
     def num_live(self) -> int:
-        """Number of items, those that were removed left out."""
+        """Number of items without those that were removed."""
         return len(self.items) - len(self.vacant)
 
     @property
     def live_items(self) -> Iterator[Item]:
-        """The items in their order, those that were removed left out."""
-        if not self.vacant:
-            return iter(self.items)
+        """The items in their order, without those that were removed."""
         return (item for row, item in enumerate(self.items) if row not in self.vacant)
 
     def with_changes(
         self, items: Sequence[Item] = (), removed: Sequence[str] = ()
     ) -> tuple[Catalog, list[int]]:
-        """The catalog with some items more and some less; all others keep their rows.
+        """The catalog with some items added and some removed; all others keep their rows.
 
         Args:
             items: New items; one of them may have the id of a removed one.
@@ -239,7 +237,7 @@ class Catalog:
         }
 
     def allowed_rows(self, categories: Sequence[str]) -> Bool[np.ndarray, " items"]:
-        """Which items are in at least one of ``categories``; all items if none is given.
+        """Which items are in at least one of ``categories``; without any, all items are allowed.
 
         Raises:
             CatalogError: No item is of one of these categories.
@@ -278,19 +276,17 @@ class Catalog:
     @cached_property
     def _category_rows(self) -> dict[str, Int64[np.ndarray, " members"]]:
         members: dict[str, list[int]] = {}
-        for row, item in enumerate(self.items):
-            if row in self.vacant:
-                continue
-            for name in dict.fromkeys(item.categories):
+        for row in sorted(self._row_of.values()):
+            for name in dict.fromkeys(self.items[row].categories):
                 members.setdefault(name, []).append(row)
-        found = {name: np.asarray(rows, dtype=np.int64) for name, rows in members.items()}
+        found = {name: np.array(rows, dtype=np.int64) for name, rows in members.items()}
         for rows in found.values():
             rows.setflags(write=False)
         return found
 
 
 def title_of(entry: Entry) -> str | None:
-    """The text that names an item of ``metas.jsonl``; ``None`` if no field does."""
+    """The text that names an item of ``metas.jsonl``; None if no field does."""
     if not isinstance(entry.value, Mapping):
         return None
     titles = (_text(entry, field) for field in TITLE_FIELDS)

@@ -31,15 +31,14 @@ _BATCHES_A_SHARD = 16
 def embed_items(settings: EmbedSettings) -> Path:
     """Writes `[num_items, hidden]` float32, row = row of the catalog.
 
-    Items are taken in the order of their lengths, longest first, and written in shards; killed and
-    started again with the same configuration it goes on behind the last whole shard and ends with
-    the same vectors.
+    Items are read in the order of their lengths, longest first, and written in shards. A run that
+    was killed goes on after its last whole shard and ends with the same vectors.
 
     Returns:
         The npy file.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: A value cannot work.
         BackboneError: The model cannot be loaded.
         VectorError: A text has no token, or its vector is no number; names the item.
         ArtifactError: The run folder holds something else.
@@ -68,7 +67,8 @@ def embed_items(settings: EmbedSettings) -> Path:
         for number, rows in enumerate(shown):
             shard = _shard(shards, number)
             if not shard.exists():
-                vectors = _encode(encoder, texts, rows, settings.batch_size)
+                batches = [[texts[row] for row in b] for b in _split(rows, settings.batch_size)]
+                vectors = np.concatenate([encoder.encode(batch) for batch in batches])
                 _check_vectors(vectors, rows, catalog)
                 save_vectors(shard, vectors)
         _join(path, shards, parts)
@@ -97,26 +97,15 @@ def _check_lengths(
 ) -> int:
     """Refuses texts without a token; says how many are cut and returns that."""
     if not lengths.all():
-        item = catalog.item(int(np.argmin(lengths)))
-        raise VectorError(
-            f"item {item.item_id!r}: its text has no token in this model's tokenizer; give it a "
-            "title of words, or choose another model"
-        )
+        item_id = catalog.item(int(np.argmin(lengths))).item_id
+        found = "its text has no token in this model's tokenizer"
+        hint = "give it a title of words, or choose another model"
+        raise VectorError(f"item {item_id!r}: {found}; {hint}")
     cut = int((lengths > encoder.max_tokens).sum())
     if cut:
-        console.print(
-            f"notice: {cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens "
-            "and are read up to there"
-        )
+        long = f"{cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens"
+        console.print(f"notice: {long} and are read up to there")
     return cut
-
-
-def _encode(
-    encoder: TextEncoder, texts: Sequence[str], rows: Int64[np.ndarray, " rows"], batch_size: int
-) -> Float32[np.ndarray, "rows hidden"]:
-    """Vectors of some rows, which stand in the order of their lengths."""
-    batches = _split(rows, batch_size)
-    return np.concatenate([encoder.encode([texts[row] for row in batch]) for batch in batches])
 
 
 def _check_vectors(
@@ -124,11 +113,10 @@ def _check_vectors(
 ) -> None:
     wrong = unusable_rows(vectors)
     if len(wrong):
-        item = catalog.item(int(rows[wrong[0]]))
-        raise VectorError(
-            f"item {item.item_id!r}: the model gives NaN or infinity for its text, or numbers "
-            f"beyond {LARGEST:g}; try --dtype float32, or choose another model"
-        )
+        item_id = catalog.item(int(rows[wrong[0]])).item_id
+        found = f"NaN or infinity for its text, or numbers beyond {LARGEST:g}"
+        hint = "try --dtype float32, or choose another model"
+        raise VectorError(f"item {item_id!r}: the model gives {found}; {hint}")
 
 
 def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]]) -> None:

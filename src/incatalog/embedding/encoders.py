@@ -120,10 +120,9 @@ def encoder_folder(source: Source, model: str) -> Path | None:
     if not folder.is_dir():
         return None
     if source == "sentence" and not (folder / "modules.json").exists():
-        raise BackboneError(
-            f"--model {model}: holds no modules.json, so it is no sentence-transformers model; "
-            "for a language model add --source causal"
-        )
+        found = "holds no modules.json, so it is no sentence-transformers model"
+        hint = "for a language model add --source causal"
+        raise BackboneError(f"--model {model}: {found}; {hint}")
     return folder
 
 
@@ -160,12 +159,12 @@ def load_encoder(
 
 
 def _check_sentence(name: str, sentence: Any) -> None:
-    """Makes sure that all weights came from the files; sentence-transformers does not tell."""
+    """Makes sure that all weights came from the files; sentence-transformers does not do so."""
     for module in sentence.modules():
         if isinstance(module, PreTrainedModel):
             # Read a second time, without memory for the weights.
             _, loaded = type(module).from_pretrained(
                 module.name_or_path, output_loading_info=True, device_map="meta"
             )
-            # Sentence vectors are made of the last layer's states, which a pooler comes after.
+            # Sentence vectors come from the last layer; a pooler stands behind it.
             check_weights(name, loaded, unused="pooler.")
