@@ -19,7 +19,7 @@ CHECKSUMS = "checksums.json"
 """The record of a folder that is no run."""
 
 _MANIFEST = "manifest.json"
-# Grown or removed after the end of a run; what is read from them is checked where it is.
+# These change after the end of a run; a reader of one checks it by other means.
 _LOGS = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
 _UNRECORDED = (".*", *_LOGS, "batches-*.jsonl", "perplexity-*.jsonl")
 
@@ -45,7 +45,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(path: Path, record: Mapping[str, Any]) -> None:
-    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is."""
+    """Refuses a record that was changed after it was sealed; one without a seal is accepted."""
     if SEAL in record and record[SEAL] != _seal(record):
         raise ArtifactError(
             f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
@@ -54,9 +54,9 @@ def check_seal(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -> None:
-    """Makes sure that the files of a folder are those that were written when it was finished.
+    """Refuses a folder whose files were changed after it was finished; None checks all files.
 
-    A folder without a record, as earlier versions and other programs leave it, is taken as it is.
+    A folder without a record, as earlier versions and other programs leave it, is accepted.
     """
     folder = Path(folder)
     records = (folder / name for name in (_MANIFEST, CHECKSUMS))

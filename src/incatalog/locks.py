@@ -17,14 +17,14 @@ _HELD: weakref.WeakValueDictionary[Path, FolderLock] = weakref.WeakValueDictiona
 
 
 class FolderLock:
-    """The right to write into a folder, until `release`, its last reference or the process is gone.
+    """The right to write into a folder, until `release` or the end of its last reference.
 
     The kernel releases it when the process dies. Processes that are forked meanwhile do not hold
     it, so that none of them keeps a killed run locked.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes the lock; use `lock_folder`, which knows of those this process holds."""
+        """Takes the lock; use `lock_folder`, which knows the locks of this process."""
         self._path = folder / LOCK_FILE
         self._process = os.getpid()
         self._file = _locked(self._path)
@@ -34,12 +34,12 @@ class FolderLock:
         if self._file < 0:
             return
         if os.getpid() == self._process:
-            # While it is still locked, or another's new file would be removed.
+            # While it is still locked, or the new file of another process would be removed.
             self._path.unlink(missing_ok=True)
         self.forget()
 
     def forget(self) -> None:
-        """Closes the file and leaves the lock to whoever else has it open."""
+        """Closes the file without removing it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -68,7 +68,7 @@ def _locked(path: Path) -> int:
         file, kept = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us may have removed the file between our opening and locking it.
+            # Its last holder may have removed the file after we opened it and before we locked it.
             if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                 os.truncate(file, 0)
                 os.write(file, str(os.getpid()).encode())

@@ -1,4 +1,4 @@
-"""Files that cannot be written, by name, and the permissions of those that libraries write."""
+"""Errors about files that cannot be written, and permissions of files that libraries write."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
-    """The line that tells of a failed write, or None for an error that is about something else."""
+    """What a failed write says of the file; None for an error about something else."""
     seen: BaseException | None = error
     while seen is not None:
         if told := _reason(seen):
@@ -64,12 +64,12 @@ def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
 
 
 def follow_umask(folder: str | Path, pattern: str = "*") -> None:
-    """Gives our files of a name below a folder the permissions of any new file there.
+    """Gives our files below a folder that match a pattern the permissions of a new file there.
 
     Libraries write through temporary files, which only their owner may read.
     """
     folder = Path(folder)
-    # Asked of a file, as the umask cannot be read without being changed for all threads.
+    # A new file shows the umask, which cannot be read without changing it for all threads.
     probe = partial_name(folder / "mode")
     probe.touch(exist_ok=False)
     try:
@@ -85,7 +85,7 @@ def follow_umask(folder: str | Path, pattern: str = "*") -> None:
 
 
 def partial_name(target: Path) -> Path:
-    """A name beside ``target`` that nobody else uses, for what is not complete yet."""
+    """A name beside ``target`` that nobody else uses, for a file that is not complete yet."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
 
 

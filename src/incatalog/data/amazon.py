@@ -35,14 +35,12 @@ _DUPLICATE_ITEM = "repeated items in the metadata"
 def prepare_amazon(settings: AmazonSettings) -> Path:
     """Writes Amazon reviews as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
-    Items without title or category are left out with their reviews. Of several reviews of one
-    item by one user the earliest counts. Histories are ordered by time, and as in the file where
-    times are equal. Then either users with at least ``length`` interactions are kept with their
-    first ``length`` ones and ``users`` of them are sampled, or the k-core is kept whole. The
-    catalog holds the items of the histories that are left, in the order of the metadata.
-
-    Files are streamed, the metadata twice; in memory are three numbers per review, ids, and the
-    items that are kept.
+    Items without title or category are left out with their reviews. If a user reviewed an item
+    several times, the earliest review counts. Histories are ordered by time; equal times keep the
+    order of the file. Then either users with at least ``length`` interactions are kept with their
+    first ``length`` ones, and ``users`` of them are sampled, or the whole k-core is kept. The
+    catalog holds the items of the histories that are left, in the order of the metadata. Files
+    are streamed, the metadata twice.
 
     Args:
         settings: Files, output folder and filters.
@@ -127,8 +125,8 @@ def _title(place: Place, record: dict[str, Any]) -> str:
 def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
     """Every level of the item's path below the root, each named by the path down to it.
 
-    The root is the file's own department; it names the category of items that have nothing below
-    it. Behind the path the field goes on with product features, which are sentences or markup.
+    The root is the department of the file; it is the category of items that have no other level.
+    After the path the field goes on with product features, which are sentences or markup.
     """
     levels: list[str] = []
     for level in _parts(place, record, "category", "a list of text"):
@@ -145,7 +143,7 @@ def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
 def _read_reviews(
     path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
 ) -> tuple[pl.DataFrame, Interactions]:
-    """One row per user and item, the first in time, by user and time; and all rows."""
+    """The first review of every item by every user, by user and time; and all reviews."""
     found = Interactions(Times("unixReviewTime"))
     for line, record in json_lines(path, label="reading reviews"):
         place = Place(path, line)
@@ -183,7 +181,7 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
     for line, record in json_lines(path, label="reading titles and descriptions"):
         place = Place(path, line)
         code = item_codes.get(record["asin"])
-        # The first usable record of an item stands; a repeated one is met only after it.
+        # The first usable record of an item counts; repeated ones come after it.
         if code is None or code not in wanted or _unusable(place, record):
             continue
         wanted.remove(code)

@@ -152,7 +152,7 @@ class Catalog:
             raise self._error("nothing would be left without its last item; add another one first")
         taken = self.titles_taken - {str(self.items[row].title_t) for row in gone}
         taken |= {item.title_t for item in items if item.title_t is not None}
-        # Its parts are known to be sound; what would take a pass over all items is handed on.
+        # Made without the checks, which are a pass over all items; the changes were checked.
         catalog = object.__new__(Catalog)
         catalog.__dict__.update(
             items=tuple(changed),
@@ -170,7 +170,7 @@ class Catalog:
 
     @cached_property
     def titles_t(self) -> tuple[str, ...]:
-        """Titles in the form the model writes, by row; as published where that is not known."""
+        """Titles in the form the model writes, by row; as published where it is not known."""
         return tuple(item.title_t or item.title for item in self.items)
 
     def item(self, row: int) -> Item:
@@ -315,7 +315,7 @@ def _text(entry: Entry, field: str, *, several: bool = False) -> str:
 
 
 def category_members(entry: Entry) -> list[str | None]:
-    """The item ids of one entry of ``category.jsonl``; None for what cannot be one."""
+    """The item ids of one entry of ``category.jsonl``; None stands for a value that is no id."""
     entry.place.unicode(f"category {entry.key!r}", entry.key)
     if not isinstance(entry.value, list):
         raise entry.place.error(f"category {entry.key!r}: expected a list of item ids")

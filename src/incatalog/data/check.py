@@ -53,7 +53,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings on one folder; what its counts mean stands in `_COUNTS`."""
+    """The findings on one folder; `_COUNTS` says what its counts mean."""
 
     folder: Path
     users: int

@@ -33,7 +33,7 @@ class Turn:
 
 
 Conversation = tuple[Turn, ...]
-"""Turns of user and assistant in alternation, after at most one system turn."""
+"""At most one system turn, then turns of user and assistant in alternation."""
 
 
 def load_conversations(path: str | Path) -> tuple[Conversation, ...]:

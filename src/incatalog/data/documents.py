@@ -1,4 +1,4 @@
-"""Readers of JSON that know where they are: every entry comes with its line."""
+"""Readers of JSON: every entry comes with its line."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             if own is None:
                 yield from (Entry(key, value, path, line_of(at)) for key, value, at in pairs)
             else:
-                # A message of this names the line on which the record begins.
+                # An error about repeated fields names the line on which the record begins.
                 end, position = position, start
                 reading.once([(key, value) for key, value, _ in pairs])
                 position = end
@@ -153,7 +153,7 @@ def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
 
 
 def require_once(path: Path, columns: Sequence[str]) -> None:
-    """Refuses a header that has a column twice; columns without a name are none."""
+    """Refuses a header that has a column twice; columns without a name do not count."""
     for column, count in Counter(columns).items():
         if column and count > 1:
             message = f"column {column!r} occurs twice in the header; expected it once"
@@ -172,7 +172,7 @@ def write_document(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
-    """Yields numbered lines; the progress counts bytes of the file as stored."""
+    """Yields numbered lines; the progress counts the bytes of the stored file."""
     try:
         raw = path.open("rb")
     except OSError as error:

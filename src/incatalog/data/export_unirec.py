@@ -1,8 +1,8 @@
 """Prepared data as the files UniRec trains on (github.com/microsoft/UniRec), and its item numbers.
 
-UniRec knows users and items by numbers from 1; 0 is padding. Here the number of an item is its row
-in the catalog plus one. RecLM's own preprocessing numbers items by first appearance in the
-histories instead, so weights trained on its files come with that order, or with a map.
+UniRec numbers users and items from 1; 0 is padding. Here the number of an item is its row in the
+catalog plus one. RecLM's own preprocessing numbers items by first appearance in the histories, so
+weights trained on its files need that order, or a map.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def to_unirec(settings: ToUnirecSettings) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A pandas data frame to be."""
+    """The columns of a pandas data frame, which is made when it is read."""
 
     columns: dict[str, Any]
 
@@ -94,7 +94,7 @@ class Table:
 class _PortablePickler(pickle.Pickler):
     """Writes frames and arrays as calls of public constructors.
 
-    What pandas and numpy write themselves names private modules that the releases UniRec runs with
+    The pickles of pandas and numpy name private modules, which the releases that UniRec runs with
     (pandas 1, numpy 1) do not have.
     """
 
@@ -102,7 +102,7 @@ class _PortablePickler(pickle.Pickler):
         if isinstance(value, Table):
             return require("pandas", extra="unirec").DataFrame, (value.columns,)
         if isinstance(value, np.ndarray):
-            # A bytearray, since over bytes an array would be read-only.
+            # A bytearray, as an array over bytes would be read-only.
             return np.frombuffer, (bytearray(value.tobytes()), value.dtype.str)
         return NotImplemented
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from incatalog.errors import DataError
 
-# A command line, a line of an item file and the path of an address cannot name them.
+# A command line, a line of an item file or the path of an address cannot hold these.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_SHOWN = 60
 
@@ -52,7 +52,7 @@ class Place:
         return [self.text(f"an entry of {name}", value, numbers=numbers) for value in values]
 
     def id(self, name: str, value: Any) -> str:
-        """The id in a field; refuses one that nothing could name."""
+        """The id in a field; refuses one that a command or an address could not name."""
         found = identifier(value)
         if found is None:
             raise self.error(f"{name} is {shown(value)}; expected an id")
@@ -85,7 +85,7 @@ def identifier(value: Any) -> str | None:
 
 
 def id_problem(item_id: str) -> str:
-    """Why nothing could name an item of this id, as the end of a message; empty if all can."""
+    """What is wrong with an id, as the end of a message; empty if nothing is."""
     if not item_id:
         return "expected an id that is not empty"
     if _UNNAMEABLE.search(item_id):

@@ -125,7 +125,7 @@ def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]])
     shape = (sum(map(len, parts)), found[0].shape[1])
     with atomic_path(path) as partial:
         joined = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        # A map has no error for a full disk: the process would die at the first row without room.
+        # A memory map gives no error on a full disk: the process would be killed.
         with partial.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
         for rows, vectors in zip(parts, found, strict=True):

@@ -22,19 +22,19 @@ Source = Literal["sentence", "causal"]
 
 
 class TextEncoder(Protocol):
-    """Makes a vector of each text, whatever stands beside it in a batch."""
+    """Makes a vector of each text, which does not depend on the other texts of a batch."""
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a text it reads at most."""
+        """The most tokens of a text that it reads."""
         ...
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
-        """Tokens of each text, those the tokenizer adds included, none cut off."""
+        """Number of tokens of each text, with those the tokenizer adds, before any cut."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
-        """One vector a text; the batch is as large as what is given."""
+        """One vector a text; all texts form one batch."""
         ...
 
 
@@ -60,7 +60,7 @@ class CausalEncoder:
         # A special token in the name of an item stays text.
         rows = _token_rows(self.tokenizer, texts, split_special_tokens=True)
         rows = [row[: self.max_tokens] for row in rows]
-        # Padded on the right, where causal attention of the real tokens does not look.
+        # Padded on the right, where causal attention does not look.
         input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
         mask = torch.zeros(input_ids.shape, dtype=torch.bool)
         for number, row in enumerate(rows):

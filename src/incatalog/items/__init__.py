@@ -1,1 +1,1 @@
-"""How an item becomes tokens, and the prefix tree of all items."""
+"""How an item becomes text and tokens."""

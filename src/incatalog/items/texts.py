@@ -1,4 +1,4 @@
-"""What a text encoder reads of an item; the wordings are data."""
+"""What a text encoder reads of an item."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def text_wording_named(name: str) -> TextWording:
 
 
 def item_text(item: Item, wording: TextWording) -> str:
-    """Text of one item, without markup; never empty, for every item has a title."""
+    """Text of one item, without markup; never empty, as every item has a title."""
     values = {
         "title": plain_text(item.title) or item.title,
         "description": plain_text(item.description),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 5
 _PLAIN = "one two (3)"
-# Endings that are tried to tell an item from others, where the tokenizer loses them.
+# How many endings are tried to tell an item from others, as the tokenizer may lose them.
 _MOST_TRIES = 1000
 
 
@@ -36,7 +36,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     Titles are cleaned (HTML entities, white space, unprintable characters, Unicode composition;
     the text of a special token is broken by a space), stable under tokenize→decode, and unique:
     of several items with one title the first keeps it, the others get a category that tells them
-    apart, or else a number, behind it.
+    apart, or else a number, after it.
     """
     speller = _Speller(tokenizer)
     items = catalog.items
@@ -69,7 +69,7 @@ def new_titles(
     """Titles of items that join a catalog, as :func:`canonical_titles`; none is in ``taken``."""
     speller = _Speller(tokenizer)
     found: dict[str, None] = {}
-    # Where to go on counting: items of one title may be thousands.
+    # The next number of each title, as thousands of items may share one.
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
     titles = speller.stable(items, [item.title for item in items])
     for item, title in zip(items, titles, strict=True):
@@ -111,7 +111,7 @@ class _Speller:
         special = special_token_pattern(tokenizer).pattern
         longest_first = sorted(markers, key=len, reverse=True)
         self._markup = re.compile("|".join([special, *map(re.escape, longest_first)]))
-        # What stands for text that has no token; most tokenizers have no such id.
+        # Ids for text without a token of its own; most tokenizers have none.
         model = tokenizer.backend_tokenizer.model
         unknown = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
         self._unknown = {tokenizer.convert_tokens_to_ids(name) for name in unknown}
@@ -200,7 +200,7 @@ def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
         if len(rows) == 1:
             continue
         numbers = itertools.count(2)
-        # Of how many of them each category is.
+        # How many of these items are in each category.
         sharers = Counter(name for row in rows for name in set(items[row].categories))
         for row in rows[1:]:
             telling = [name for name in items[row].categories if sharers[name] == 1]

@@ -105,8 +105,7 @@ class ItemTokens:
             tokenizer: A fast tokenizer that has ``<SOI>``, ``<EOI>`` and the code tokens.
 
         Raises:
-            SemanticIdError: Two items share all their codes, so that an answer could not tell which
-                of them it names.
+            SemanticIdError: Two items have the same codes.
             TokenizerError: A control token, or a code token of some item, is missing or not
                 special; names the item row.
         """
@@ -145,7 +144,7 @@ class ItemTokens:
         return np.split(self.flat, self.offsets[1:-1])
 
     def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
-        """The tokens of a catalog in which other items stand at some rows, or new ones behind.
+        """The tokens of a catalog with other items at some rows, or with new rows at the end.
 
         Args:
             rows: The rows; those that do not exist yet come last, in order.
@@ -274,7 +273,7 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     rows = [row[1:] for row in rows]
     if spelled:
         # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
-        # at its very start. There the rest of a text cannot be told from a text of its own.
+        # at its very start. Such a tokenizer splits a title after <SOI> in another way than alone.
         alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
         if first != [soi, *alone]:
             row = next(iter(spelled))
@@ -289,7 +288,7 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
 def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """Text of each row of token ids as it stands right after ``<SOI>``, special tokens included.
 
-    A space that the tokenizer itself puts before the first word there is no part of the text.
+    A space that the tokenizer itself puts before the first word is not part of the text.
     """
     [probe] = _encode([f"{SOI}a"], tokenizer)
     first, *decoded = tokenizer.backend_tokenizer.decode_batch(
@@ -313,7 +312,7 @@ def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[i
 
 def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """As `_encode`, but special tokens are spelled out."""
-    # A copy, as a thread beside this one would notice if it were the tokenizer itself.
+    # A copy, as other threads use the tokenizer itself.
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.encode_special_tokens = True
     return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
