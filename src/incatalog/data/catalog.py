@@ -323,12 +323,8 @@ def category_members(entry: Entry) -> list[str | None]:
 
 
 def _meta(item: Item) -> dict[str, str]:
-    meta = {"title": item.title}
-    if item.title_t is not None:
-        meta["title_t"] = item.title_t
-    if item.description:
-        meta["description"] = item.description
-    return meta
+    meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
+    return {field: text for field, text in meta.items() if text is not None}
 
 
 def _load_categories(path: Path, known: Collection[str]) -> dict[str, list[str]]:

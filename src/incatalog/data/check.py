@@ -95,9 +95,9 @@ class CheckReport:
 class _Findings(dict[str, Problem]):
     """Problems by what is wrong."""
 
-    def add(self, what: str, example: str) -> None:
+    def add(self, what: str, example: DataError | Path) -> None:
         known = self.get(what, Problem(what, 0, ()))
-        examples = (*known.examples, example)[:_EXAMPLES]
+        examples = (*known.examples, str(example))[:_EXAMPLES]
         self[what] = Problem(what, known.count + 1, examples)
 
 
@@ -121,7 +121,7 @@ def check(settings: CheckSettings) -> CheckReport:
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
     found = _Findings()
     titles = _check_items(folder / METAS, found)
-    categories, categorised = _check_categories(folder / CATEGORIES, titles, found)
+    categories = _check_categories(folder / CATEGORIES, titles, found)
     lengths, used, repeats = _check_histories(folder / SEQUENCES, titles, found)
     occurrences = Counter(clean_title(title) for title in titles.values() if title)
     report = CheckReport(
@@ -132,9 +132,9 @@ def check(settings: CheckSettings) -> CheckReport:
         shortest=min(lengths, default=0),
         median=float(np.median(lengths)) if lengths else 0.0,
         longest=max(lengths, default=0),
-        categories=categories,
+        categories=len(categories),
         duplicate_titles=sum(count for count in occurrences.values() if count > 1),
-        without_category=len(titles.keys() - categorised),
+        without_category=len(titles.keys() - set().union(*categories.values())),
         without_interactions=len(titles.keys() - used),
         repeats=repeats,
         problems=tuple(found.values()),
@@ -148,57 +148,53 @@ def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings)
     lines: dict[str, int] = {}
     for entry in entries(path, id_fields):
         if entry.key in lines:
-            first = lines[entry.key]
-            found.add(f"repeated {noun}", f"{path}:{entry.line}: {entry.key!r}, first on {first}")
+            twice = f"{entry.key!r}, first on {lines[entry.key]}"
+            found.add(f"repeated {noun}", entry.place.error(twice))
             continue
         lines[entry.key] = entry.line
         yield entry
     if not lines and noun != "category":
-        found.add(f"no {noun} at all", str(path))
+        found.add(f"no {noun} at all", path)
 
 
 def _check_items(path: Path, found: _Findings) -> dict[str, str]:
-    """Returns the title of every item, empty where it has none."""
+    """The title of every item, empty where it has none."""
     titles: dict[str, str] = {}
     for entry in _unique(path, ID_FIELDS, "item", found):
-        title = ""
+        titles[entry.key] = ""
         try:
             if title_of(entry) is None:
-                found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
+                found.add("items without title", entry.place.error(f"item {entry.key!r}"))
             else:
-                title = parse_item(entry).title
+                titles[entry.key] = parse_item(entry).title
         except DataError as error:
-            found.add("items with an unusable field", str(error))
-        titles[entry.key] = title
+            found.add("items with an unusable field", error)
     return titles
 
 
-def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> tuple[int, set[str]]:
-    """Returns how many categories there are and which items have one."""
-    count = 0
-    categorised: set[str] = set()
-    if not path.exists():
-        return count, categorised
-    for entry in _unique(path, (), "category", found):
-        count += 1
+def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> dict[str, set[str]]:
+    """The known items of every category."""
+    categories: dict[str, set[str]] = {}
+    for entry in _unique(path, (), "category", found) if path.exists() else ():
+        known = categories[entry.key] = set()
         try:
             members = category_members(entry)
         except DataError as error:
-            found.add("categories that are no list of item ids", str(error))
+            found.add("categories that are no list of item ids", error)
             continue
         for member in members:
-            if member is None or member not in titles:
-                example = f"{path}:{entry.line}: {member!r} in category {entry.key!r}"
-                found.add("unknown items in categories", example)
+            if member in titles:
+                known.add(member)
             else:
-                categorised.add(member)
-    return count, categorised
+                example = entry.place.error(f"{member!r} in category {entry.key!r}")
+                found.add("unknown items in categories", example)
+    return categories
 
 
 def _check_histories(
     path: Path, titles: dict[str, str], found: _Findings
 ) -> tuple[list[int], set[str], int]:
-    """Returns the length of every history, the items used, and the number of repeats."""
+    """The length of every history, the items used, and the number of repeats."""
     lengths: list[int] = []
     used: set[str] = set()
     repeats = 0
@@ -206,16 +202,16 @@ def _check_histories(
         try:
             history = item_ids(entry)
         except DataError as error:
-            found.add("histories that are no list of item ids", str(error))
+            found.add("histories that are no list of item ids", error)
             continue
         user = f"user {entry.key!r}"
         for item_id in history:
             if item_id not in titles:
-                example = f"{path}:{entry.line}: {item_id!r} of {user}"
-                found.add("unknown items in histories", example)
+                unknown = entry.place.error(f"{item_id!r} of {user}")
+                found.add("unknown items in histories", unknown)
         if len(history) < MIN_INTERACTIONS:
-            example = f"{path}:{entry.line}: {user} has {len(history)}"
-            found.add(f"users with fewer than {MIN_INTERACTIONS} items", example)
+            short = entry.place.error(f"{user} has {len(history)}")
+            found.add(f"users with fewer than {MIN_INTERACTIONS} items", short)
         lengths.append(len(history))
         used.update(history)
         repeats += len(history) - len(set(history))

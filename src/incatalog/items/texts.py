@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from incatalog.data.cleaning import plain_text
@@ -12,46 +11,36 @@ if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog, Item
 
 
-@dataclass(frozen=True)
-class TextWording:
-    """One way to put an item into words: lines with one field each, left out where it is empty."""
-
-    name: str
-    parts: tuple[str, ...]
-
-
-TEXT_WORDINGS = (
-    TextWording("td", ("{title}", "{description}")),
-    TextWording("t", ("{title}",)),
-    TextWording("tc", ("{title}", "Categories: {categories}")),
-    TextWording("tdc", ("{title}", "{description}", "Categories: {categories}")),
-)
+# Lines with one field each; a line is left out where its field is empty.
+TEXT_WORDINGS = {
+    "td": ("{title}", "{description}"),
+    "t": ("{title}",),
+    "tc": ("{title}", "Categories: {categories}"),
+    "tdc": ("{title}", "{description}", "Categories: {categories}"),
+}
 
 
-def text_wording_named(name: str) -> TextWording:
-    """The wording with a name."""
-    for wording in TEXT_WORDINGS:
-        if wording.name == name:
-            return wording
-    names = ", ".join(wording.name for wording in TEXT_WORDINGS)
-    raise ConfigError(f"--wording {name}: no such wording of an item; expected one of {names}")
+def text_wording_named(name: str) -> tuple[str, ...]:
+    """The wording of an item with a name."""
+    if name not in TEXT_WORDINGS:
+        names = ", ".join(TEXT_WORDINGS)
+        raise ConfigError(f"--wording {name}: no such wording of an item; expected one of {names}")
+    return TEXT_WORDINGS[name]
 
 
-def item_text(item: Item, wording: TextWording) -> str:
+def item_text(item: Item, wording: tuple[str, ...]) -> str:
     """Text of one item, without markup; never empty, as every item has a title."""
     values = {
         "title": plain_text(item.title) or item.title,
         "description": plain_text(item.description),
         "categories": ", ".join(item.categories),
     }
-    pieces = []
-    for part in wording.parts:
-        field = part[part.index("{") + 1 : part.index("}")]
-        if values[field]:
-            pieces.append(part.format(**values))
-    return "\n".join(pieces) or values["title"]
+    fields = [part[part.index("{") + 1 : part.index("}")] for part in wording]
+    pairs = zip(wording, fields, strict=True)
+    lines = [part.format(**values) for part, field in pairs if values[field]]
+    return "\n".join(lines) or values["title"]
 
 
-def item_texts(catalog: Catalog, wording: TextWording) -> tuple[str, ...]:
+def item_texts(catalog: Catalog, wording: tuple[str, ...]) -> tuple[str, ...]:
     """Text of every item row."""
     return tuple(item_text(item, wording) for item in catalog.items)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from incatalog.data.cleaning import clean_title
 from incatalog.errors import DataError, TokenizerError
 from incatalog.items.tokens import (
-    EOI,
-    SOI,
     control_token_ids,
     decode_rows,
     encode_titles,
@@ -103,14 +101,11 @@ class _Speller:
         control_token_ids(tokenizer)
         self._tokenizer = tokenizer
         # Special tokens, and the added tokens that look like markup.
-        markers = {
-            token.content
-            for token in tokenizer.added_tokens_decoder.values()
-            if not token.special and len(token.content) > 1 and token.content[0] in "<["
-        } | {SOI, EOI}
+        plain = [one.content for one in tokenizer.added_tokens_decoder.values() if not one.special]
+        markers = {text for text in plain if len(text) > 1 and text[0] in "<["}
+        longest_first = map(re.escape, sorted(markers, key=len, reverse=True))
         special = special_token_pattern(tokenizer).pattern
-        longest_first = sorted(markers, key=len, reverse=True)
-        self._markup = re.compile("|".join([special, *map(re.escape, longest_first)]))
+        self._markup = re.compile("|".join([special, *longest_first]))
         # Ids for text without a token of its own; most tokenizers have none.
         model = tokenizer.backend_tokenizer.model
         unknown = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
@@ -155,11 +150,8 @@ class _Speller:
         if pending:
             self._require_kept_text()
         for row in pending:
-            refuse(
-                row,
-                "changes each time it is tokenised and decoded; give the item a title this "
-                "tokenizer can spell",
-            )
+            hint = "give the item a title this tokenizer can spell"
+            refuse(row, f"changes each time it is tokenised and decoded; {hint}")
         return settled, refused
 
     def _clean(self, title: str) -> str:
