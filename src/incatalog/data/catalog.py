@@ -200,11 +200,7 @@ class Catalog:
         return item_id in self._row_of
 
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
-        """The rows of several items, in their order.
-
-        Raises:
-            CatalogError: No item has one of these ids.
-        """
+        """The rows of several items, in their order."""
         return np.fromiter((self.row(item_id) for item_id in item_ids), dtype=np.int64)
 
     @cached_property
@@ -237,11 +233,7 @@ class Catalog:
         }
 
     def allowed_rows(self, categories: Sequence[str]) -> Bool[np.ndarray, " items"]:
-        """Which items are in at least one of ``categories``; without any, all items are allowed.
-
-        Raises:
-            CatalogError: No item is of one of these categories.
-        """
+        """Which items are in at least one of ``categories``; without any, all items are allowed."""
         allowed = np.full(len(self.items), not categories, dtype=np.bool_)
         allowed[list(self.vacant)] = False
         for name in categories:

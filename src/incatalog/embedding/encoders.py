@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from incatalog.errors import BackboneError, require
+from incatalog.items.tokens import token_rows
 from incatalog.model.pretrained import check_weights, load_decoder, loading, minilm, source_of
 
 MINILM = "minilm"
@@ -52,13 +53,13 @@ class CausalEncoder:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        return _lengths(_token_rows(self.tokenizer, texts, split_special_tokens=True))
+        return _lengths(token_rows(texts, self.tokenizer, split_special_tokens=True))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
         # A special token in the name of an item stays text.
-        rows = _token_rows(self.tokenizer, texts, split_special_tokens=True)
+        rows = token_rows(texts, self.tokenizer, split_special_tokens=True)
         rows = [row[: self.max_tokens] for row in rows]
         # Padded on the right, where causal attention does not look.
         input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
@@ -81,7 +82,7 @@ class SentenceEncoder:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        return _lengths(_token_rows(self.model.tokenizer, texts, truncation=False))
+        return _lengths(token_rows(texts, self.model.tokenizer, truncation=False))
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
@@ -90,14 +91,6 @@ class SentenceEncoder:
         )
         found: np.ndarray = vectors.float().cpu().numpy()
         return found
-
-
-def _token_rows(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **how: bool
-) -> list[list[int]]:
-    quiet = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    rows: list[list[int]] = tokenizer(list(texts), **quiet, **how)["input_ids"]
-    return rows
 
 
 def _lengths(rows: list[list[int]]) -> Int64[np.ndarray, " texts"]:

@@ -17,7 +17,7 @@ from incatalog.errors import CatalogError, TokenizerError
 from incatalog.trie.trie import ItemTrie
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SOI = "<SOI>"
 """Opens an item span."""
@@ -162,11 +162,7 @@ class ItemTokens:
         return replace(self, flat=np.concatenate(kept), offsets=_offsets(lengths))
 
     def span(self, row: int) -> list[int]:
-        """Tokens of an item row with the control tokens around them.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Tokens of an item row with the control tokens around them."""
         return [self.soi_token_id, *self.row(row).tolist(), self.eoi_token_id]
 
     def joined(self, others: ItemTokens) -> ItemTokens:
@@ -180,18 +176,11 @@ class ItemTokens:
 
         Args:
             items: Item row of each, where items have several spellings.
-
-        Raises:
-            TrieError: See :meth:`ItemTrie.build`.
         """
         return ItemTrie.build((self.flat, self.offsets), items=items)
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-        """Text of an item row: its title, or its code tokens.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Text of an item row: its title, or its code tokens."""
         return decode_rows([self.row(row).tolist()], tokenizer)[0]
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -236,11 +225,8 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     """Id of each special token, by its text."""
-    return {
-        token.content: number
-        for number, token in tokenizer.added_tokens_decoder.items()
-        if token.special
-    }
+    added = tokenizer.added_tokens_decoder.items()
+    return {token.content: number for number, token in added if token.special}
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -248,7 +234,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     digest = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
         digest.update(f"{number}\t{token!r}\n".encode())
-    digest.update(repr(_encode(list(_PROBES), tokenizer)).encode())
+    digest.update(repr(_encode(_PROBES, tokenizer)).encode())
     return digest.hexdigest()
 
 
@@ -297,17 +283,17 @@ def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFas
     return [text.removeprefix(" ") for text in decoded] if first == " a" else decoded
 
 
-def _encode(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    rows: list[list[int]] = encoded["input_ids"]
+def token_rows(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, **how: bool
+) -> list[list[int]]:
+    """Tokens of each text, without a mask or a warning about its length."""
+    quiet = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    rows: list[list[int]] = tokenizer(list(texts), **quiet, **how)["input_ids"]
     return rows
+
+
+def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    return token_rows(texts, tokenizer, add_special_tokens=False, split_special_tokens=False)
 
 
 def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
