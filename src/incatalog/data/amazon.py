@@ -26,10 +26,6 @@ from incatalog.errors import ConfigError, DataError
 
 _LONGEST_CATEGORY = 50
 _READ = {"reviewerID", "asin", "unixReviewTime", "title", "category", "description"}
-_NO_TITLE = "items without a title"
-_JUNK_TITLE = "items whose title is page code or a price"
-_NO_CATEGORY = "items without a category"
-_DUPLICATE_ITEM = "repeated items in the metadata"
 
 
 def prepare_amazon(settings: AmazonSettings) -> Path:
@@ -73,8 +69,9 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     skipped[reason] = len(found.user_codes) - users
     if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
-        frame = _sample(frame, settings.users, settings.seed)
-        skipped["users not sampled"] = users - frame["user"].n_unique()
+        if 0 < settings.users < users:
+            skipped["users not sampled"] = users - settings.users
+            frame = _sample(frame, settings.users, settings.seed)
     frame, codes = renumber(frame)
     name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
@@ -93,11 +90,12 @@ def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) ->
         place = Place(path, line)
         fields.update(dict.fromkeys(record))
         item_id = _id(place, record, "asin")
-        reason = _DUPLICATE_ITEM if item_id in codes else _unusable(place, record)
+        repeated = "repeated items in the metadata" if item_id in codes else ""
+        reason = repeated or _unusable(place, record)
         if reason:
             skipped[reason] += 1
-            continue
-        codes[item_id] = len(codes)
+        else:
+            codes[item_id] = len(codes)
     if not codes:
         raise DataError.at(path, "no item has both a title and a category; nothing to recommend")
     return codes
@@ -107,10 +105,10 @@ def _unusable(place: Place, record: dict[str, Any]) -> str:
     """Why an item cannot be in the catalog; empty if it can."""
     title = _title(place, record)
     if is_page_code(title) or is_price(title):
-        return _JUNK_TITLE
+        return "items whose title is page code or a price"
     if not clean_title(title):
-        return _NO_TITLE
-    return "" if _categories(place, record) else _NO_CATEGORY
+        return "items without a title"
+    return "" if _categories(place, record) else "items without a category"
 
 
 def _title(place: Place, record: dict[str, Any]) -> str:
@@ -135,9 +133,8 @@ def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
             break
         levels.append(name)
     below = levels[1:]
-    if not below:
-        return tuple(levels)
-    return tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    paths = tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    return paths or tuple(levels)
 
 
 def _read_reviews(
@@ -157,8 +154,8 @@ def _read_reviews(
         found.user(user)
         if item is None:
             skipped["reviews of items that were left out"] += 1
-            continue
-        found.add(place, user, item, time)
+        else:
+            found.add(place, user, item, time)
     frame = found.frame()
     once = frame.unique(["user", "item"], keep="first", maintain_order=True)
     skipped["repeated reviews of an item by a user"] = len(frame) - len(once)
@@ -166,10 +163,8 @@ def _read_reviews(
 
 
 def _sample(frame: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
-    """Keeps ``users`` users at most, in their order; 0 keeps all."""
+    """Keeps some users, in their order."""
     codes = frame["user"].unique(maintain_order=True).to_numpy()
-    if not users or len(codes) <= users:
-        return frame
     chosen = np.random.default_rng(seed).choice(codes, size=users, replace=False)
     return frame.filter(pl.col("user").is_in(chosen))
 

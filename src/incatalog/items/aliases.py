@@ -84,10 +84,8 @@ class Aliases:
             raise DataError.at(path, message)
         texts = set(found.texts)
         if len(texts) < count or not texts.isdisjoint(catalog.titles_taken):
-            message = (
-                "a spelling is there twice or is the title of an item; expected it to name one"
-            )
-            raise DataError.at(path, message)
+            wrong = "is there twice or is the title of an item"
+            raise DataError.at(path, f"a spelling {wrong}; expected it to name one")
         return found
 
 
@@ -114,13 +112,11 @@ def load_paraphrases(
     kept: list[tuple[int, str]] = []
     repeated = 0
     for (row, _), text in zip(pairs, texts, strict=True):
-        if text is None:
-            continue
-        if text in taken:
+        if text is not None and text not in taken:
+            taken.add(text)
+            kept.append((row, text))
+        elif text is not None:
             repeated += 1
-            continue
-        taken.add(text)
-        kept.append((row, text))
     if not kept:
         message = f"holds no paraphrase that differs from all titles; {_AGAIN}"
         raise DataError.at(path, message)
