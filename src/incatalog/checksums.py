@@ -19,15 +19,9 @@ CHECKSUMS = "checksums.json"
 """The record of a folder that is no run."""
 
 _MANIFEST = "manifest.json"
-# Grown or removed after the end of a run; what is read from them is checked where it is.
-_UNRECORDED = (
-    "tensorboard",
-    "checkpoints",
-    "checkpoint.safetensors",
-    "shards",
-    "batches-*.jsonl",
-    "perplexity-*.jsonl",
-)
+# These change after the end of a run; a reader of one checks it by other means.
+_LOGS = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
+_UNRECORDED = (".*", *_LOGS, "batches-*.jsonl", "perplexity-*.jsonl")
 
 
 def file_checksums(folder: str | Path) -> dict[str, str]:
@@ -39,15 +33,10 @@ def file_checksums(folder: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if any(_unrecorded(part) for part in name.parts):
-            continue
-        if path.is_file() and path.name not in (_MANIFEST, CHECKSUMS):
+        recorded = not any(fnmatch(part, known) for part in name.parts for known in _UNRECORDED)
+        if recorded and path.is_file() and path.name not in (_MANIFEST, CHECKSUMS):
             found[name.as_posix()] = _digest(path)
     return found
-
-
-def _unrecorded(part: str) -> bool:
-    return part.startswith(".") or any(fnmatch(part, pattern) for pattern in _UNRECORDED)
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,11 +45,7 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(path: Path, record: Mapping[str, Any]) -> None:
-    """Makes sure that a record is as it was sealed; one without a checksum is taken as it is.
-
-    Raises:
-        ArtifactError: It was changed.
-    """
+    """Refuses a record that was changed after it was sealed; one without a seal is accepted."""
     if SEAL in record and record[SEAL] != _seal(record):
         raise ArtifactError(
             f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
@@ -69,43 +54,28 @@ def check_seal(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -> None:
-    """Makes sure that the files of a folder are those that were written when it was finished.
+    """Refuses a folder whose files were changed after it was finished; None checks all files.
 
-    A folder without a record, as earlier versions and other programs leave it, is taken as it is.
-
-    Args:
-        folder: A run folder, or a part of one.
-        names: Files to check, as far as they are recorded; None for all.
-
-    Raises:
-        ArtifactError: A file is gone or was changed, or the record is damaged.
+    A folder without a record, as earlier versions and other programs leave it, is accepted.
     """
     folder = Path(folder)
-    for record in (folder / _MANIFEST, folder / CHECKSUMS):
-        if record.is_file():
-            break
-    else:
+    records = (folder / name for name in (_MANIFEST, CHECKSUMS))
+    record = next((path for path in records if path.is_file()), None)
+    if record is None:
         return
     for name, expected in _recorded(record).items():
         if names is not None and name not in names:
             continue
-        path = folder / name
+        path, fault = folder / name, ""
         if not path.is_file():
+            fault = f"is gone, and was there when {record} was written"
+        elif _digest(path) != expected:
+            fault = f"is not as it was written (its SHA-256 is not the one in {record})"
+        if fault:
             raise ArtifactError(
-                f"{path}: is gone, and was there when {record} was written; restore it or make "
-                f"the folder anew{_accept(name, record)}"
+                f"{path}: {fault}; restore it or make the folder anew; if the change was meant, "
+                f'take "{name}" out of "{FILES}", and "{SEAL}", in {record.name}'
             )
-        if _digest(path) != expected:
-            raise ArtifactError(
-                f"{path}: is not as it was written (its SHA-256 is not the one in {record}); "
-                f"restore it or make the folder anew{_accept(name, record)}"
-            )
-
-
-def _accept(name: str, record: Path) -> str:
-    return (
-        f'; if the change was meant, take "{name}" out of "{FILES}", and "{SEAL}", in {record.name}'
-    )
 
 
 def _seal(record: Mapping[str, Any]) -> str:
@@ -120,10 +90,9 @@ def _recorded(record: Path) -> dict[str, str]:
         if not all(isinstance(value, str) for value in files.values()):
             raise TypeError
     except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        raise ArtifactError(
-            f"{record}: not a readable record of the files beside it; restore it, or delete it to "
-            "take them as they are"
-        ) from error
+        found = "not a readable record of the files beside it"
+        hint = "restore it, or delete it to take them as they are"
+        raise ArtifactError(f"{record}: {found}; {hint}") from error
     check_seal(record, found)
     return dict(files)
 

@@ -11,24 +11,20 @@ from pathlib import Path
 from incatalog.errors import ArtifactError
 
 LOCK_FILE = ".lock"
-# A lock belongs to the process, so it is known to the process: a stage that failed may be repeated
-# while the traceback of its first try still holds that run.
+# The locks of this process: a stage that failed may be repeated while the traceback of its first
+# try still holds that run.
 _HELD: weakref.WeakValueDictionary[Path, FolderLock] = weakref.WeakValueDictionary()
 
 
 class FolderLock:
-    """The right to write into a folder, until `release`, its last reference or the process is gone.
+    """The right to write into a folder, until `release` or the end of its last reference.
 
-    The kernel releases it when the process dies, however that happens. Processes that are forked
-    meanwhile do not hold it, so that none of them keeps a killed run locked.
+    The kernel releases it when the process dies. Processes that are forked meanwhile do not hold
+    it, so that none of them keeps a killed run locked.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes the lock; use `lock_folder`, which knows of those this process holds.
-
-        Raises:
-            ArtifactError: Another process has it; names it.
-        """
+        """Takes the lock; use `lock_folder`, which knows the locks of this process."""
         self._path = folder / LOCK_FILE
         self._process = os.getpid()
         self._file = _locked(self._path)
@@ -38,12 +34,12 @@ class FolderLock:
         if self._file < 0:
             return
         if os.getpid() == self._process:
-            # While it is still locked, or another's new file would be removed.
+            # While it is still locked, or the new file of another process would be removed.
             self._path.unlink(missing_ok=True)
         self.forget()
 
     def forget(self) -> None:
-        """Closes the file and leaves the lock to whoever else has it open."""
+        """Closes the file without removing it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -57,9 +53,6 @@ def lock_folder(folder: Path) -> FolderLock | None:
     """Takes a folder for this process, until the lock is released or nobody refers to it.
 
     Of the processes of one distributed run only the first takes it.
-
-    Raises:
-        ArtifactError: Another process works in the folder; names it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
         return None
@@ -72,29 +65,26 @@ def lock_folder(folder: Path) -> FolderLock | None:
 
 def _locked(path: Path) -> int:
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file, kept = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us may have removed the file between our opening and locking it.
+            # Its last holder may have removed the file after we opened it and before we locked it.
             if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                 os.truncate(file, 0)
                 os.write(file, str(os.getpid()).encode())
+                kept = True
                 return file
         except BlockingIOError as error:
             holder = os.read(file, 20).decode(errors="replace").strip()
-            os.close(file)
             by = f"process {holder}" if holder.isdigit() else "another process"
-            raise ArtifactError(
-                f"--out {path.parent}: {by} is writing into it; wait until it is done, or name "
-                "another folder"
-            ) from error
+            hint = "wait until it is done, or name another folder"
+            raise ArtifactError(f"--out {path.parent}: {by} is writing into it; {hint}") from error
         except OSError as error:
-            os.close(file)
-            raise ArtifactError(
-                f"{path}: cannot be locked ({error.strerror}); put the run on a file system that "
-                "has locks and room"
-            ) from error
-        os.close(file)
+            hint = "put the run on a file system that has locks and room"
+            raise ArtifactError(f"{path}: cannot be locked ({error.strerror}); {hint}") from error
+        finally:
+            if not kept:
+                os.close(file)
 
 
 def _forget_all() -> None:

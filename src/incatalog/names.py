@@ -15,16 +15,8 @@ from incatalog.errors import ConfigError
 def names(flag: str, values: Sequence[str], known: Collection[str]) -> list[str]:
     """The names that the values of a flag give.
 
-    Each value is names between commas, as in a line of CSV: one that holds a comma stands in
-    double quotes. A value that is a name as it stands is that name.
-
-    Args:
-        flag: The flag, for messages.
-        values: Its values.
-        known: The names there are; others are returned for the caller to judge.
-
-    Raises:
-        ConfigError: Quotes do not match, or a value is a name and several others as well.
+    Each value holds names between commas, as a line of CSV does: a name with a comma in it stands
+    in double quotes. A value that is a known name as a whole is that name.
     """
     found: list[str] = []
     for value in values:
@@ -44,7 +36,7 @@ def names(flag: str, values: Sequence[str], known: Collection[str]) -> list[str]
 
 
 def quoted_name(flag: str, name: str, known: Iterable[str]) -> str:
-    """How to name what a comma has split, as the end of a message; empty if nothing was."""
+    """How to write a name that a comma has split, as the end of a message; empty if none was."""
     for whole in known:
         if "," in whole and name in {part.strip() for part in whole.split(",")}:
             return f"; a name that holds a comma stands in quotes: {flag} {_quoted(whole)}"
@@ -63,6 +55,6 @@ def _parts(flag: str, value: str) -> list[str]:
 
 
 def _quoted(name: str) -> str:
-    """A name as one types it in a shell."""
+    """A name as it is typed in a shell."""
     doubled = name.replace('"', '""')
     return shlex.quote(f'"{doubled}"')

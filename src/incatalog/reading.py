@@ -1,4 +1,4 @@
-"""Text and JSON from files: one way in, so that every reader takes the same and says the same."""
+"""Text and JSON from files: every reader takes the same forms and makes the same errors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,12 @@ from incatalog.errors import DataError
 def read_text(path: str | Path, *, otherwise: str = "") -> str:
     """Reads a UTF-8 file, with or without byte order mark.
 
-    Args:
-        path: The file.
-        otherwise: Encoding of a file that is not UTF-8; empty refuses it.
-
-    Raises:
-        DataError: The file is missing, cannot be read, or is not UTF-8; names file and line.
+    ``otherwise`` is the encoding of a file that is not UTF-8; an empty one refuses it.
     """
     try:
         content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except IsADirectoryError as error:
-        raise DataError.at(path, "is a folder; expected a file") from error
     except OSError as error:
-        raise DataError.at(path, f"cannot be read ({error.strerror})") from error
+        raise file_fault(path, error) from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,50 +30,52 @@ def read_text(path: str | Path, *, otherwise: str = "") -> str:
         raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
 
 
+def file_fault(path: str | Path, error: OSError) -> DataError:
+    """What an error says about a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError.at(path, "no such file")
+    if isinstance(error, IsADirectoryError):
+        return DataError.at(path, "is a folder; expected a file")
+    return DataError.at(path, f"cannot be read ({error.strerror})")
+
+
 def parse_json(
     path: str | Path, text: str | bytes, *, line: int | None = None, unique: bool = False
 ) -> Any:
-    """Parses JSON.
+    """Parses JSON; with ``unique`` an object may name a field only once.
 
-    Args:
-        path: Where it comes from, for the message.
-        text: The JSON.
-        line: Line of the file it stands on; None for a whole file.
-        unique: Whether an object may name a field once only.
-
-    Raises:
-        DataError: It is not JSON, nested too deeply, holds a number of thousands of digits, or,
-            if ``unique``, a field twice; names file and line.
+    ``line`` is the line of the file the text stands on; None for a whole file.
     """
     try:
         return json.loads(text, object_pairs_hook=once if unique else None)
-    except json.JSONDecodeError as error:
-        where = error.lineno if line is None else line
-        raise DataError.at(path, f"not valid JSON: {error.msg}", line=where) from error
-    except UnicodeDecodeError as error:
-        raise DataError.at(path, f"not UTF-8 text ({error.reason})", line=line) from error
-    except RepeatedFieldError as error:
-        raise DataError.at(path, f"field {error} occurs twice; expected it once", line=line) from (
-            error
-        )
-    except RecursionError as error:
-        raise DataError.at(path, "not usable JSON: nested too deeply", line=line) from error
-    except ValueError as error:
-        # Python refuses to convert integers of more than 4,300 digits.
-        message = "not usable JSON: a number has too many digits"
-        raise DataError.at(path, message, line=line) from error
+    except (RecursionError, ValueError) as error:
+        where = getattr(error, "lineno", None) if line is None else line
+        raise json_fault(path, error, where) from error
+
+
+def json_fault(path: str | Path, error: Exception, line: int | None) -> DataError:
+    """What an error of a JSON decoder says about the file."""
+    match error:
+        case json.JSONDecodeError():
+            message = f"not valid JSON: {error.msg}"
+        case UnicodeDecodeError():
+            message = f"not UTF-8 text ({error.reason})"
+        case RepeatedFieldError():
+            message = f"field {error} occurs twice; expected it once"
+        case RecursionError():
+            message = "not usable JSON: nested too deeply"
+        case _:
+            # Python refuses to convert integers of more than 4,300 digits.
+            message = "not usable JSON: a number has too many digits"
+    return DataError.at(path, message, line=line)
 
 
 class RepeatedFieldError(ValueError):
-    """A field stands twice in an object."""
+    """A field occurs twice in an object; the text is its name."""
 
 
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of some fields, as a hook of a JSON decoder.
-
-    Raises:
-        RepeatedFieldError: A field is there twice; names it.
-    """
+    """The object that some fields make, as a hook of a JSON decoder; refuses repeated ones."""
     record = dict(pairs)
     if len(record) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)

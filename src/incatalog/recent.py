@@ -1,4 +1,4 @@
-"""What was made lately, to be used again: bounded, as others choose the keys."""
+"""Values that were made lately, kept for another use, up to a number of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ Value = TypeVar("Value")
 
 
 class RecentlyUsed(Generic[Key, Value]):
-    """Values by their keys; the one whose use is longest ago leaves where they are too many.
+    """Values by their keys; of too many, the one that was not used for longest leaves.
 
-    May be used by several threads. A copy starts empty.
-
-    Args:
-        most: Values that are kept.
+    Several threads may use it. A copy starts empty.
     """
 
     def __init__(self, most: int) -> None:
@@ -38,7 +35,7 @@ class RecentlyUsed(Generic[Key, Value]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        # Not within the lock: it may take long, and two that are made are the same.
+        # Not within the lock, as it may take long; made twice, a value is the same.
         value = make()
         with self._lock:
             self._kept[key] = value

@@ -1,4 +1,4 @@
-"""Files that cannot be written, by name, and the permissions of those that libraries write."""
+"""Errors about files that cannot be written, and permissions of files that libraries write."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _NEXT_STEPS = {
     errno.EACCES: _CLOSED,
     errno.EPERM: _CLOSED,
 }
-# Libraries say it in their own words: Rust's by the number; PyTorch's archives, NumPy's arrays and
-# SQLite without a reason.
+# Libraries have words of their own: Rust's give the number; PyTorch, NumPy and SQLite no reason.
 _NUMBER = re.compile(r"os error (\d+)\b")
 _TOLD = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 _TOLD["database or disk is full"] = errno.ENOSPC
@@ -37,11 +36,7 @@ _UNTOLD = re.compile(
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns whatever says that there is no room, or no permission, into one line about ``path``.
-
-    Raises:
-        StorageError: The block failed to write; names the path, the reason and the next step.
-    """
+    """Turns an error about lacking room or permission into one line about ``path``."""
     try:
         yield
     except IncatalogError:
@@ -54,12 +49,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
-    """The line that tells of a failed write, or None for an error that is about something else.
-
-    Args:
-        error: What was raised, by Python or by a library.
-        path: What was being written; the error's own file, if it names one, where omitted.
-    """
+    """What a failed write says of the file; None for an error about something else."""
     seen: BaseException | None = error
     while seen is not None:
         if told := _reason(seen):
@@ -74,37 +64,34 @@ def storage_fault(error: BaseException, path: Path | None = None) -> str | None:
 
 
 def follow_umask(folder: str | Path, pattern: str = "*") -> None:
-    """Gives our files of a name below a folder the permissions of any new file there.
+    """Gives our files below a folder that match a pattern the permissions of a new file there.
 
     Libraries write through temporary files, which only their owner may read.
     """
     folder = Path(folder)
-    mode = _new_file_mode(folder)
-    for path in folder.rglob(pattern):
-        found = path.lstat()
-        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-        if own and stat.S_IMODE(found.st_mode) | mode != stat.S_IMODE(found.st_mode):
-            path.chmod(stat.S_IMODE(found.st_mode) | mode)
-
-
-def partial_name(target: Path) -> Path:
-    """A name beside ``target`` that nobody else uses, for what is not complete yet."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-
-
-def _new_file_mode(folder: Path) -> int:
-    """Asked of a file, as the umask cannot be read without being changed for all threads."""
+    # A new file shows the umask, which cannot be read without changing it for all threads.
     probe = partial_name(folder / "mode")
     probe.touch(exist_ok=False)
     try:
-        return stat.S_IMODE(probe.stat().st_mode)
+        new = stat.S_IMODE(probe.stat().st_mode)
     finally:
         probe.unlink()
+    for path in folder.rglob(pattern):
+        found = path.lstat()
+        mode = stat.S_IMODE(found.st_mode)
+        own = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if own and mode | new != mode:
+            path.chmod(mode | new)
+
+
+def partial_name(target: Path) -> Path:
+    """A name beside ``target`` that nobody else uses, for a file that is not complete yet."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
 
 
 def _reason(error: BaseException) -> tuple[str, str] | None:
     """Why a file could not be written, and the next step; None for another error."""
-    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if number is None and (told := _NUMBER.search(text)):
         number = int(told[1])
@@ -118,20 +105,13 @@ def _reason(error: BaseException) -> tuple[str, str] | None:
 
 
 def _place(named: object, path: Path | None) -> Path | None:
-    """What to name: the file of the error, or that which was being written; None for another's."""
+    """What to name: the error's file or the one being written; None if the two are unrelated."""
     if not isinstance(named, (str, os.PathLike)):
         return path
-    file = Path(named).absolute()
-    if path is None:
-        return Path(named)
-    target = path.absolute()
+    file, target = Path(named).absolute(), (path or Path(named)).absolute()
     if file.is_relative_to(target):
         return Path(named)
-    beside = (
-        target.parent.joinpath(*file.relative_to(target.parent).parts[:1])
-        if (file.is_relative_to(target.parent))
-        else None
-    )
-    unfinished = beside is not None and beside.name.startswith(f".{target.name}.")
+    beside = file.is_relative_to(target.parent) and file.relative_to(target.parent).parts[:1]
+    unfinished = beside and beside[0].startswith(f".{target.name}.")
     missing = not target.exists() and target.is_relative_to(file)
     return path if unfinished or missing else None

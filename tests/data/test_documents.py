@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incatalog.data.documents import entries, identifier, json_lines, text_lines
+from incatalog.data.documents import entries, json_lines, text_lines
+from incatalog.data.fields import identifier
 from incatalog.errors import DataError
 
 VALUES = st.recursive(

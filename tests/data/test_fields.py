@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from incatalog.data.fields import id_field, id_problem, text_field, text_fields
+from incatalog.data.fields import Place, id_problem
 from incatalog.errors import DataError
 
-PATH = Path("f")
+PLACE = Place(Path("f"), 3)
 NO_TEXT = [
     True,
     False,
@@ -25,50 +25,50 @@ NO_TEXT = [
 
 @pytest.mark.parametrize("value", [None, float("nan"), Decimal("NaN"), ""])
 def test_missing_values_are_empty(value) -> None:
-    assert text_field(PATH, 3, "title", value) == ""
+    assert PLACE.text("title", value) == ""
 
 
 def test_text_is_text_as_it_stands() -> None:
     for text in ("nan", "None", "null", "True", " NaN ", "1984"):
-        assert text_field(PATH, 3, "title", text) == text
-    assert text_field(PATH, 3, "title", 1984, numbers=True) == "1984"
+        assert PLACE.text("title", text) == text
+    assert PLACE.text("title", 1984, numbers=True) == "1984"
     parts = ["a", None, "", float("nan"), "b"]
-    assert text_field(PATH, 3, "title", parts, several=True, numbers=True) == "a b"
-    assert text_fields(PATH, 3, "genre", ["a", 7], numbers=True) == ["a", "7"]
-    assert text_fields(PATH, 3, "genre", ["a", None]) == ["a", ""]
+    assert PLACE.text("title", parts, several=True, numbers=True) == "a b"
+    assert PLACE.texts("genre", ["a", 7], numbers=True) == ["a", "7"]
+    assert PLACE.texts("genre", ["a", None]) == ["a", ""]
 
 
 @pytest.mark.parametrize("value", NO_TEXT)
 def test_nothing_else_becomes_text(value) -> None:
     with pytest.raises(DataError, match=r"^f:3: title is .*; expected text$") as caught:
-        text_field(PATH, 3, "title", value, numbers=True)
+        PLACE.text("title", value, numbers=True)
     assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=r"^f:3: an entry of text is .*; expected text$"):
-        text_field(PATH, 3, "text", ["a", value], several=True, numbers=True)
+        PLACE.text("text", ["a", value], several=True, numbers=True)
 
 
 def test_whole_numbers_are_text_in_tables_only() -> None:
     with pytest.raises(DataError, match=r"^f:3: an entry of text is 7; expected text$"):
-        text_field(PATH, 3, "text", ["a", 7], several=True, numbers=True)
+        PLACE.text("text", ["a", 7], several=True, numbers=True)
     with pytest.raises(DataError, match=r"^f:3: title is 1984; expected text$"):
-        text_field(PATH, 3, "title", 1984)
+        PLACE.text("title", 1984)
 
 
 def test_half_a_surrogate_pair_is_named() -> None:
     with pytest.raises(DataError, match=r"^f:3: title holds half a surrogate pair"):
-        text_field(PATH, 3, "title", "x \ud83d")
+        PLACE.text("title", "x \ud83d")
     with pytest.raises(DataError, match=r"^f:3: id holds half a surrogate pair"):
-        id_field(PATH, 3, "id", "\udc00")
+        PLACE.id("id", "\udc00")
 
 
 def test_ids() -> None:
-    assert id_field(PATH, 3, "id", 7) == "7"
-    assert id_field(PATH, 3, "id", "a, b/c é") == "a, b/c é"
+    assert PLACE.id("id", 7) == "7"
+    assert PLACE.id("id", "a, b/c é") == "a, b/c é"
     for value in (None, float("nan"), "", True, 1.0, b"a", ["a"]):
         with pytest.raises(DataError, match=r"^f:3: id is .*; expected an id$"):
-            id_field(PATH, 3, "id", value)
+            PLACE.id("id", value)
     for letter in "\n\r\t\0\x0b\x1f\x7f\x85\x9f\u2028\u2029":
         assert id_problem(f"a{letter}b")
         with pytest.raises(DataError, match="expected an id without line breaks") as caught:
-            id_field(PATH, 3, "id", f"a{letter}b")
+            PLACE.id("id", f"a{letter}b")
         assert len(str(caught.value).splitlines()) == 1

@@ -6,7 +6,6 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.errors import ConfigError
 from incatalog.items.texts import (
     TEXT_WORDINGS,
-    TextWording,
     item_text,
     item_texts,
     text_wording_named,
@@ -22,7 +21,7 @@ def test_pieces_without_a_value_are_left_out() -> None:
         "Salt & Iron\nA blacksmith goes to sea.\nCategories: Drama, Sea"
     )
     assert item_text(BARE, wording) == "Harbour"
-    assert item_text(BARE, TextWording("d", ("{description}",))) == "Harbour"
+    assert item_text(BARE, ("{description}",)) == "Harbour"
 
 
 def test_title_that_is_nothing_but_markup_stays() -> None:
@@ -37,7 +36,7 @@ def test_braces_of_an_item_are_text() -> None:
 def test_one_text_a_row_with_every_wording() -> None:
     catalog = Catalog.from_items([FILM, BARE])
     for wording in TEXT_WORDINGS:
-        texts = item_texts(catalog, text_wording_named(wording.name))
+        texts = item_texts(catalog, text_wording_named(wording))
         assert texts[1] == "Harbour"
         assert texts[0].startswith("Salt & Iron")
     with pytest.raises(ConfigError, match="expected one of td, t, tc, tdc"):

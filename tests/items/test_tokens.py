@@ -209,22 +209,6 @@ def test_the_fingerprint_sees_merges_and_survives_saving(
     assert tokenizer_fingerprint(fewer) != tokenizer_fingerprint(chat_tokenizers["chatml"])
 
 
-def test_item_tokens_are_saved_and_damage_is_noticed(
-    tokenizer: Any, titles: tuple[str, ...], tmp_path: Path
-) -> None:
-    tokens = ItemTokens.from_titles(titles, tokenizer)
-    tokens.save(tmp_path / "items")
-    again = ItemTokens.load(tmp_path / "items")
-    assert again.span(7) == tokens.span(7)
-    assert again.tokenizer_fingerprint == tokens.tokenizer_fingerprint
-    assert again.trie().fingerprint == tokens.trie().fingerprint
-    again.check_tokenizer(tokenizer)
-    path = tmp_path / "items" / "flat.npy"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(CatalogError, match=r"flat\.npy"):
-        ItemTokens.load(tmp_path / "items")
-
-
 def test_rows_outside_are_refused_and_arrays_are_read_only(
     chat_tokenizers: dict[str, Any],
 ) -> None:

@@ -7,7 +7,6 @@ RecLM-cgen (arXiv 2505.03336); users are sampled without replacement here.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,40 +17,26 @@ import polars as pl
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from incatalog.data.documents import json_lines
-from incatalog.data.fields import id_field, is_missing, shown
-from incatalog.data.interactions import MIN_INTERACTIONS, Histories, k_core
-from incatalog.data.prepared import (
-    Prepared,
-    check_min_interactions,
-    check_out,
-    drop_short,
-    group_histories,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.fields import Place, is_missing, shown
+from incatalog.data.interactions import MIN_INTERACTIONS, Interactions, keep_active, renumber
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import AmazonSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 _LONGEST_CATEGORY = 50
 _READ = {"reviewerID", "asin", "unixReviewTime", "title", "category", "description"}
-_NO_TITLE = "items without a title"
-_JUNK_TITLE = "items whose title is page code or a price"
-_NO_CATEGORY = "items without a category"
-_DUPLICATE_ITEM = "repeated items in the metadata"
 
 
 def prepare_amazon(settings: AmazonSettings) -> Path:
     """Writes Amazon reviews as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
-    Items without title or category are left out with their reviews. Of several reviews of one
-    item by one user the earliest counts. Histories are ordered by time, and as in the file where
-    times are equal. Then either users with at least ``length`` interactions are kept with their
-    first ``length`` ones and ``users`` of them are sampled, or the k-core is kept whole. The
-    catalog holds the items of the histories that are left, in the order of the metadata.
-
-    Files are streamed, the metadata twice; in memory are three numbers per review, ids, and the
-    items that are kept.
+    Items without title or category are left out with their reviews. If a user reviewed an item
+    several times, the earliest review counts. Histories are ordered by time; equal times keep the
+    order of the file. Then either users with at least ``length`` interactions are kept with their
+    first ``length`` ones, and ``users`` of them are sampled, or the whole k-core is kept. The
+    catalog holds the items of the histories that are left, in the order of the metadata. Files
+    are streamed, the metadata twice.
 
     Args:
         settings: Files, output folder and filters.
@@ -65,203 +50,169 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
             field, or no user is left; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    _check(settings)
+    if settings.users < 0:
+        raise ConfigError(f"--users {settings.users}: expected 0 (all) or more")
+    core = settings.k_core
+    least = MIN_INTERACTIONS if core else settings.length
+    check_flags(Path(settings.out), "--length", least, core)
     meta, reviews = Path(settings.meta), Path(settings.reviews)
     skipped: Counter[str] = Counter()
     fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
     item_codes = _usable_items(meta, skipped, fields[meta])
-    frame, user_ids = _read_reviews(reviews, item_codes, skipped, fields[reviews])
-    frame = _select(frame, settings)
+    frame, found = _read_reviews(reviews, item_codes, skipped, fields[reviews])
+    hint, reason = f"try a smaller --k-core than {core}", f"users outside the {core}-core"
+    if not core:
+        hint = f"try a smaller --length than {least}, or --k-core 5"
+        reason = f"users with fewer than {least} interactions"
+    frame = keep_active(reviews, frame, least, hint, core)
     users = frame["user"].n_unique()
-    if settings.k_core:
-        skipped[f"users outside the {settings.k_core}-core"] = len(user_ids) - users
-        require_users(reviews, users, f"try a smaller --k-core than {settings.k_core}")
-    else:
-        skipped[f"users with fewer than {settings.length} interactions"] = len(user_ids) - users
-        require_users(
-            reviews, users, f"try a smaller --length than {settings.length}, or --k-core 5"
-        )
-        frame, skipped["users not sampled"] = _sample(frame, settings.users, settings.seed)
-    items, rows = _read_items(meta, item_codes, frame)
-    names, lists = group_histories(frame.with_columns(item=pl.Series(rows)), user_ids)
+    skipped[reason] = len(found.user_codes) - users
+    if not core:
+        frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
+        if 0 < settings.users < users:
+            skipped["users not sampled"] = users - settings.users
+            frame = _sample(frame, settings.users, settings.seed)
+    frame, codes = renumber(frame)
+    name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
-        Catalog.from_items(items, meta.name.split(".")[0].removeprefix("meta_")),
-        Histories.from_lists(names, lists),
+        Catalog.from_items(_read_items(meta, item_codes, codes), name),
+        found.histories(frame),
         skipped,
         {path: [name for name in names if name not in _READ] for path, names in fields.items()},
     )
     return write_prepared(prepared, "data amazon", settings, {"reviews": reviews, "meta": meta})
 
 
-def _check(settings: AmazonSettings) -> None:
-    if settings.k_core < 0:
-        raise ConfigError(f"--k-core {settings.k_core}: expected 0 (off) or more")
-    if settings.users < 0:
-        raise ConfigError(f"--users {settings.users}: expected 0 (all) or more")
-    if not settings.k_core:
-        check_min_interactions("--length", settings.length)
-    check_out(Path(settings.out))
-
-
 def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
-    for number, record in json_lines(path, label="reading metadata"):
+    for line, record in json_lines(path, label="reading metadata"):
+        place = Place(path, line)
         fields.update(dict.fromkeys(record))
-        item_id = _id(path, number, record, "asin")
-        if item_id in codes:
-            skipped[_DUPLICATE_ITEM] += 1
-            continue
-        reason = _unusable(path, number, record)
+        item_id = _id(place, record, "asin")
+        repeated = "repeated items in the metadata" if item_id in codes else ""
+        reason = repeated or _unusable(place, record)
         if reason:
             skipped[reason] += 1
-            continue
-        codes[item_id] = len(codes)
+        else:
+            codes[item_id] = len(codes)
     if not codes:
         raise DataError.at(path, "no item has both a title and a category; nothing to recommend")
     return codes
 
 
-def _unusable(path: Path, number: int, record: dict[str, Any]) -> str:
+def _unusable(place: Place, record: dict[str, Any]) -> str:
     """Why an item cannot be in the catalog; empty if it can."""
-    title = _title(path, number, record)
+    title = _title(place, record)
     if is_page_code(title) or is_price(title):
-        return _JUNK_TITLE
+        return "items whose title is page code or a price"
     if not clean_title(title):
-        return _NO_TITLE
-    return "" if _categories(path, number, record) else _NO_CATEGORY
+        return "items without a title"
+    return "" if _categories(place, record) else "items without a category"
 
 
-def _title(path: Path, number: int, record: dict[str, Any]) -> str:
+def _title(place: Place, record: dict[str, Any]) -> str:
     value = record.get("title")
     if is_missing(value):
         return ""
     if not isinstance(value, str):
-        raise DataError.at(path, f"field 'title' is {shown(value)}; expected text", line=number)
+        raise place.error(f"field 'title' is {shown(value)}; expected text")
     return plain_text(value)
 
 
-def _categories(path: Path, number: int, record: dict[str, Any]) -> tuple[str, ...]:
+def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
     """Every level of the item's path below the root, each named by the path down to it.
 
-    The root is the file's own department; it names the category of items that have nothing below
-    it. Behind the path the field goes on with product features, which are sentences or markup.
+    The root is the department of the file; it is the category of items that have no other level.
+    After the path the field goes on with product features, which are sentences or markup.
     """
-    value = _parts(path, number, record, "category", "a list of text")
     levels: list[str] = []
-    for level in value:
+    for level in _parts(place, record, "category", "a list of text"):
         name = plain_text(level)
         if not name or len(name) > _LONGEST_CATEGORY or name.endswith((".", "!")):
             break
         levels.append(name)
     below = levels[1:]
-    if not below:
-        return tuple(levels)
-    return tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    paths = tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    return paths or tuple(levels)
 
 
 def _read_reviews(
     path: Path, item_codes: dict[str, int], skipped: Counter[str], fields: dict[str, None]
-) -> tuple[pl.DataFrame, list[str]]:
-    """Reads who reviewed what and when.
-
-    Returns:
-        Columns ``user``, ``item`` (codes) and ``time`` (seconds), one row per user and item,
-        ordered by user and time; and the users' names.
-    """
-    user_codes: dict[str, int] = {}
-    users, items, times = array("i"), array("i"), Times(path, "unixReviewTime")
-    for number, record in json_lines(path, label="reading reviews"):
+) -> tuple[pl.DataFrame, Interactions]:
+    """The first review of every item by every user, by user and time; and all reviews."""
+    found = Interactions(Times("unixReviewTime"))
+    for line, record in json_lines(path, label="reading reviews"):
+        place = Place(path, line)
         fields.update(dict.fromkeys(record))
-        user = _id(path, number, record, "reviewerID")
-        item = item_codes.get(_id(path, number, record, "asin"))
+        user = _id(place, record, "reviewerID")
+        item = item_codes.get(_id(place, record, "asin"))
         time = record.get("unixReviewTime")
         if isinstance(time, bool) or not isinstance(time, int):
-            found = "no field" if time is None else f"{time!r} in field"
-            message = f"{found} 'unixReviewTime'; expected whole seconds"
-            raise DataError.at(path, message, line=number)
-        code = user_codes.setdefault(user, len(user_codes))
+            what = "no field" if time is None else f"{time!r} in field"
+            raise place.error(f"{what} 'unixReviewTime'; expected whole seconds")
+        found.user(user)
         if item is None:
             skipped["reviews of items that were left out"] += 1
-            continue
-        users.append(code)
-        items.append(item)
-        times.add(number, time)
-    columns = {"user": np.asarray(users), "item": np.asarray(items), "time": times.order()}
-    frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
+        else:
+            found.add(place, user, item, time)
+    frame = found.frame()
     once = frame.unique(["user", "item"], keep="first", maintain_order=True)
     skipped["repeated reviews of an item by a user"] = len(frame) - len(once)
-    return once, list(user_codes)
+    return once, found
 
 
-def _select(frame: pl.DataFrame, settings: AmazonSettings) -> pl.DataFrame:
-    if settings.k_core:
-        return k_core(frame, settings.k_core, user_k=max(settings.k_core, MIN_INTERACTIONS))
-    return drop_short(frame, settings.length).filter(
-        pl.int_range(pl.len()).over("user") < settings.length
-    )
-
-
-def _sample(frame: pl.DataFrame, users: int, seed: int) -> tuple[pl.DataFrame, int]:
-    """Keeps ``users`` users at most, in their order; returns how many were left out."""
+def _sample(frame: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
+    """Keeps some users, in their order."""
     codes = frame["user"].unique(maintain_order=True).to_numpy()
-    if not users or len(codes) <= users:
-        return frame, 0
     chosen = np.random.default_rng(seed).choice(codes, size=users, replace=False)
-    return frame.filter(pl.col("user").is_in(chosen)), len(codes) - users
+    return frame.filter(pl.col("user").is_in(chosen))
 
 
-def _read_items(
-    path: Path, item_codes: dict[str, int], frame: pl.DataFrame
-) -> tuple[list[Item], np.ndarray[Any, np.dtype[np.int64]]]:
-    """Reads the items that occur in ``frame``; returns them and the item row of every frame row."""
-    codes = np.unique(frame["item"].to_numpy())
-    wanted = np.zeros(len(item_codes), dtype=np.bool_)
-    wanted[codes] = True
+def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> list[Item]:
+    """Reads the items of some codes."""
+    wanted = set(codes)
     items: list[Item] = []
-    for number, record in json_lines(path, label="reading titles and descriptions"):
+    for line, record in json_lines(path, label="reading titles and descriptions"):
+        place = Place(path, line)
         code = item_codes.get(record["asin"])
-        # The first usable record of an item stands; a repeated one is met only after it.
-        if code is None or not wanted[code] or _unusable(path, number, record):
+        # The first usable record of an item counts; repeated ones come after it.
+        if code is None or code not in wanted or _unusable(place, record):
             continue
-        wanted[code] = False
-        categories = _categories(path, number, record)
-        description = _description(path, number, record)
-        title = _title(path, number, record)
-        items.append(Item(record["asin"], title, description, categories))
-    return items, np.searchsorted(codes, frame["item"].to_numpy())
+        wanted.remove(code)
+        title, categories = _title(place, record), _categories(place, record)
+        items.append(Item(record["asin"], title, _description(place, record), categories))
+    return items
 
 
-def _description(path: Path, number: int, record: dict[str, Any]) -> str:
+def _description(place: Place, record: dict[str, Any]) -> str:
     """Joins the parts of the description that are words."""
     value = record.get("description")
     if isinstance(value, str):
         parts = [value]
     else:
-        parts = _parts(path, number, record, "description", "text or a list of text")
+        parts = _parts(place, record, "description", "text or a list of text")
     cleaned = (plain_text(part) for part in parts)
     return " ".join(part for part in cleaned if part and not is_page_code(part))
 
 
-def _parts(path: Path, number: int, record: dict[str, Any], field: str, expected: str) -> list[str]:
+def _parts(place: Place, record: dict[str, Any], field: str, expected: str) -> list[str]:
     """The texts of a field that holds a list; missing ones are left out."""
     value = record.get(field)
     if is_missing(value) or value == "":
         return []
     if not isinstance(value, list):
-        message = f"field {field!r} is {shown(value)}; expected {expected}"
-        raise DataError.at(path, message, line=number)
+        raise place.error(f"field {field!r} is {shown(value)}; expected {expected}")
     parts = [part for part in value if not is_missing(part)]
     for part in parts:
         if not isinstance(part, str):
-            message = f"field {field!r} holds {shown(part)}; expected {expected}"
-            raise DataError.at(path, message, line=number)
+            raise place.error(f"field {field!r} holds {shown(part)}; expected {expected}")
     return parts
 
 
-def _id(path: Path, number: int, record: dict[str, Any], field: str) -> str:
+def _id(place: Place, record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or not value:
         found = "no field" if field not in record else f"{shown(value)} in field"
-        raise DataError.at(path, f"{found} {field!r}; expected text", line=number)
-    return id_field(path, number, f"field {field!r}", value)
+        raise place.error(f"{found} {field!r}; expected text")
+    return place.id(f"field {field!r}", value)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from incatalog.artifacts import atomic_path
 from incatalog.data.cleaning import clean_title
-from incatalog.data.documents import Entry, entries, identifier
-from incatalog.data.fields import id_problem, shown, text_field, unicode_text
+from incatalog.data.documents import Entry, unique_entries, write_document
+from incatalog.data.fields import first_repeated, id_problem, identifier, shown
 from incatalog.errors import CatalogError, DataError
 
 METAS = "metas.jsonl"
@@ -54,7 +51,7 @@ class Catalog:
     Attributes:
         items: The items.
         name: Name of the domain, for example ``"movies"``.
-        vacant: Rows of items that were removed; nothing but :meth:`item` still knows them.
+        vacant: Rows of items that were removed; only :meth:`item` still knows them.
 
     Raises:
         CatalogError: There is no item, or two items have one id.
@@ -66,16 +63,13 @@ class Catalog:
 
     def __post_init__(self) -> None:
         if not self.num_live:
-            raise CatalogError(f"catalog {self.name}: no items; expected at least one")
+            raise self._error("no items; expected at least one")
         if len(self._row_of) < self.num_live:
-            seen: set[str] = set()
-            for item in self.live_items:
-                if item.item_id in seen:
-                    raise CatalogError(
-                        f"catalog {self.name}: item id {item.item_id!r} occurs twice; "
-                        "expected unique ids"
-                    )
-                seen.add(item.item_id)
+            twice = first_repeated(item.item_id for item in self.live_items)
+            raise self._error(f"item id {twice!r} occurs twice; expected unique ids")
+
+    def _error(self, message: str) -> CatalogError:
+        return CatalogError(f"catalog {self.name}: {message}")
 
     @classmethod
     def from_items(cls, items: Iterable[Item], name: str = "items") -> Catalog:
@@ -100,33 +94,18 @@ class Catalog:
         """
         folder = Path(folder)
         path = folder / METAS
-        lines: dict[str, int] = {}
-        loaded: list[Item] = []
-        for entry in entries(path, ID_FIELDS):
-            if entry.key in lines:
-                message = f"item {entry.key!r} is already on line {lines[entry.key]}"
-                raise DataError.at(path, message + "; expected unique ids", line=entry.line)
-            lines[entry.key] = entry.line
-            loaded.append(parse_item(path, entry))
-        if not loaded:
+        found = {entry.key: parse_item(entry) for entry in unique_entries(path, ID_FIELDS, "item")}
+        if not found:
             raise DataError.at(path, "holds no items; expected at least one")
-        categories = _load_categories(folder / CATEGORIES, lines)
-        items = (
-            dataclasses.replace(item, categories=tuple(categories.get(item.item_id, ())))
-            for item in loaded
-        )
-        return cls(tuple(items), name or folder.resolve().name)
+        for item_id, names in _load_categories(folder / CATEGORIES, found).items():
+            found[item_id] = replace(found[item_id], categories=tuple(names))
+        return cls(tuple(found.values()), name or folder.resolve().name)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line."""
         folder = Path(folder)
-        metas = {item.item_id: _meta(item) for item in self.live_items}
-        members = {
-            name: [self.items[row].item_id for row in self.category_rows(name)]
-            for name in self.categories
-        }
-        write_document(folder / METAS, metas)
-        write_document(folder / CATEGORIES, members)
+        write_document(folder / METAS, {item.item_id: _meta(item) for item in self.live_items})
+        write_document(folder / CATEGORIES, self.members())
 
     def __len__(self) -> int:
         """Number of rows, vacant ones included."""
@@ -134,20 +113,18 @@ class Catalog:
 
     @property
     def num_live(self) -> int:
-        """Number of items, those that were removed left out."""
+        """Number of items without those that were removed."""
         return len(self.items) - len(self.vacant)
 
     @property
     def live_items(self) -> Iterator[Item]:
-        """The items in their order, those that were removed left out."""
-        if not self.vacant:
-            return iter(self.items)
+        """The items in their order, without those that were removed."""
         return (item for row, item in enumerate(self.items) if row not in self.vacant)
 
     def with_changes(
         self, items: Sequence[Item] = (), removed: Sequence[str] = ()
     ) -> tuple[Catalog, list[int]]:
-        """The catalog with some items more and some less; all others keep their rows.
+        """The catalog with some items added and some removed; all others keep their rows.
 
         Args:
             items: New items; one of them may have the id of a removed one.
@@ -168,33 +145,23 @@ class Catalog:
         changed = list(self.items)
         for row, item in zip(rows, items, strict=True):
             if item.item_id in row_of:
-                raise CatalogError(
-                    f"catalog {self.name}: item id {item.item_id!r} is taken; expected a new one"
-                )
+                raise self._error(f"item id {item.item_id!r} is taken; expected a new one")
             changed[row : row + 1] = [item]
             row_of[item.item_id] = row
         if not row_of:
-            raise CatalogError(
-                f"catalog {self.name}: nothing would be left without its last item; add another "
-                "one first"
-            )
+            raise self._error("nothing would be left without its last item; add another one first")
         taken = self.titles_taken - {str(self.items[row].title_t) for row in gone}
         taken |= {item.title_t for item in items if item.title_t is not None}
-        vacant = self.vacant.difference(rows) | gone
-        return self._changed(tuple(changed), vacant, row_of, taken), rows
-
-    def _changed(
-        self,
-        items: tuple[Item, ...],
-        vacant: frozenset[int],
-        row_of: dict[str, int],
-        titles_taken: frozenset[str],
-    ) -> Catalog:
-        """A catalog whose parts are known to be sound, with what would take a pass over it."""
-        changed = object.__new__(Catalog)
-        known = {"items": items, "name": self.name, "vacant": vacant}
-        changed.__dict__.update(known, _row_of=row_of, titles_taken=titles_taken)
-        return changed
+        # Made without the checks, which are a pass over all items; the changes were checked.
+        catalog = object.__new__(Catalog)
+        catalog.__dict__.update(
+            items=tuple(changed),
+            name=self.name,
+            vacant=self.vacant.difference(rows) | gone,
+            _row_of=row_of,
+            titles_taken=taken,
+        )
+        return catalog, rows
 
     @cached_property
     def titles_taken(self) -> frozenset[str]:
@@ -203,7 +170,7 @@ class Catalog:
 
     @cached_property
     def titles_t(self) -> tuple[str, ...]:
-        """Titles in the form the model writes, by row; as published where that is not known."""
+        """Titles in the form the model writes, by row; as published where it is not known."""
         return tuple(item.title_t or item.title for item in self.items)
 
     def item(self, row: int) -> Item:
@@ -213,9 +180,7 @@ class Catalog:
             CatalogError: There is no such row.
         """
         if not 0 <= row < len(self.items):
-            raise CatalogError(
-                f"catalog {self.name}: no item at row {row}; expected 0 to {len(self.items) - 1}"
-            )
+            raise self._error(f"no item at row {row}; expected 0 to {len(self.items) - 1}")
         return self.items[row]
 
     def row(self, item_id: str) -> int:
@@ -228,18 +193,14 @@ class Catalog:
             return self._row_of[item_id]
         except KeyError:
             near = _near(item_id, self._row_of)
-            raise CatalogError(f"catalog {self.name}: no item with id {item_id!r}{near}") from None
+            raise self._error(f"no item with id {item_id!r}{near}") from None
 
     def has(self, item_id: str) -> bool:
         """Whether there is an item of this id."""
         return item_id in self._row_of
 
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
-        """The rows of several items, in their order.
-
-        Raises:
-            CatalogError: No item has one of these ids.
-        """
+        """The rows of several items, in their order."""
         return np.fromiter((self.row(item_id) for item_id in item_ids), dtype=np.int64)
 
     @cached_property
@@ -262,15 +223,17 @@ class Catalog:
             return self._category_rows[name]
         except KeyError:
             near = _near(name, self._category_rows)
-            message = f"catalog {self.name}: no category {name!r}{near}"
-            raise CatalogError(message) from None
+            raise self._error(f"no category {name!r}{near}") from None
+
+    def members(self) -> dict[str, list[str]]:
+        """Item ids of every category."""
+        return {
+            name: [self.items[row].item_id for row in rows.tolist()]
+            for name, rows in sorted(self._category_rows.items())
+        }
 
     def allowed_rows(self, categories: Sequence[str]) -> Bool[np.ndarray, " items"]:
-        """Which items are in at least one of ``categories``; all items if none is given.
-
-        Raises:
-            CatalogError: No item is of one of these categories.
-        """
+        """Which items are in at least one of ``categories``; without any, all items are allowed."""
         allowed = np.full(len(self.items), not categories, dtype=np.bool_)
         allowed[list(self.vacant)] = False
         for name in categories:
@@ -292,12 +255,10 @@ class Catalog:
             CatalogError: The number of titles differs from the number of items.
         """
         if len(titles) != len(self.items):
-            raise CatalogError(
-                f"catalog {self.name}: {len(titles)} titles for {len(self.items)} items; "
-                "expected one for every row"
-            )
+            counts = f"{len(titles)} titles for {len(self.items)} items"
+            raise self._error(f"{counts}; expected one for every row")
         pairs = zip(self.items, titles, strict=True)
-        items = (dataclasses.replace(item, title_t=title) for item, title in pairs)
+        items = (replace(item, title_t=title) for item, title in pairs)
         return Catalog(tuple(items), self.name, self.vacant)
 
     @cached_property
@@ -307,106 +268,67 @@ class Catalog:
     @cached_property
     def _category_rows(self) -> dict[str, Int64[np.ndarray, " members"]]:
         members: dict[str, list[int]] = {}
-        for row, item in enumerate(self.items):
-            if row in self.vacant:
-                continue
-            for name in dict.fromkeys(item.categories):
+        for row in sorted(self._row_of.values()):
+            for name in dict.fromkeys(self.items[row].categories):
                 members.setdefault(name, []).append(row)
-        found = {name: np.asarray(rows, dtype=np.int64) for name, rows in members.items()}
+        found = {name: np.array(rows, dtype=np.int64) for name, rows in members.items()}
         for rows in found.values():
             rows.setflags(write=False)
         return found
 
 
-def title_of(path: Path, entry: Entry) -> str | None:
-    """The text that names an item of ``metas.jsonl``; ``None`` if no field does.
-
-    Raises:
-        DataError: A field that comes first holds what is no text; names file and line.
-    """
+def title_of(entry: Entry) -> str | None:
+    """The text that names an item of ``metas.jsonl``; None if no field does."""
     if not isinstance(entry.value, Mapping):
         return None
-    for field in TITLE_FIELDS:
-        title = _text(path, entry, field)
-        if clean_title(title):
-            return title
-    return None
+    titles = (_text(entry, field) for field in TITLE_FIELDS)
+    return next((title for title in titles if clean_title(title)), None)
 
 
-def parse_item(path: Path, entry: Entry) -> Item:
-    """The item of one entry of ``metas.jsonl``, without its categories.
-
-    Raises:
-        DataError: It has no title that a model could write, nothing could name its id, or a field
-            is not Unicode text; names file and line.
-    """
-    problem = id_problem(entry.key)
+def parse_item(entry: Entry) -> Item:
+    """The item of one entry of ``metas.jsonl``, without its categories."""
+    place, item_id = entry.place, entry.key
+    problem = id_problem(item_id)
     if problem:
-        raise DataError.at(path, f"item id {shown(entry.key)}: {problem}", line=entry.line)
-    unicode_text(path, entry.line, f"item id {entry.key!r}", entry.key)
-    title = title_of(path, entry)
+        raise place.error(f"item id {shown(item_id)}: {problem}")
+    place.unicode(f"item id {item_id!r}", item_id)
+    title = title_of(entry)
     if title is None:
         fields = ", ".join(TITLE_FIELDS)
-        message = f"item {entry.key!r} has no title; expected text in one of {fields}"
-        raise DataError.at(path, message, line=entry.line)
-    title_t = _text(path, entry, "title_t")
-    description = _text(path, entry, "description", several=True)
-    return Item(entry.key, title, description, title_t=title_t or None)
+        raise place.error(f"item {item_id!r} has no title; expected text in one of {fields}")
+    title_t = _text(entry, "title_t")
+    description = _text(entry, "description", several=True)
+    return Item(item_id, title, description, title_t=title_t or None)
 
 
-def _text(path: Path, entry: Entry, field: str, *, several: bool = False) -> str:
-    name = f"{field} of item {entry.key!r}"
-    return text_field(path, entry.line, name, entry.value.get(field), several=several)
+def _text(entry: Entry, field: str, *, several: bool = False) -> str:
+    value = entry.value.get(field)
+    return entry.place.text(f"{field} of item {entry.key!r}", value, several=several)
 
 
-def category_members(path: Path, entry: Entry) -> list[str | None]:
-    """The item ids of one entry of ``category.jsonl``; None for what cannot be one.
-
-    Raises:
-        DataError: It is no list, or the name is not Unicode text; names file and line.
-    """
-    unicode_text(path, entry.line, f"category {entry.key!r}", entry.key)
+def category_members(entry: Entry) -> list[str | None]:
+    """The item ids of one entry of ``category.jsonl``; None stands for a value that is no id."""
+    entry.place.unicode(f"category {entry.key!r}", entry.key)
     if not isinstance(entry.value, list):
-        message = f"category {entry.key!r}: expected a list of item ids"
-        raise DataError.at(path, message, line=entry.line)
+        raise entry.place.error(f"category {entry.key!r}: expected a list of item ids")
     return [identifier(value) for value in entry.value]
 
 
-def write_document(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object with one entry a line, atomically."""
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
-        stream.write("{")
-        for number, (key, entry) in enumerate(value.items()):
-            stream.write(",\n" if number else "\n")
-            stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
-            stream.write(json.dumps(entry, ensure_ascii=False))
-        stream.write("\n}\n" if value else "}\n")
-
-
 def _meta(item: Item) -> dict[str, str]:
-    meta = {"title": item.title}
-    if item.title_t is not None:
-        meta["title_t"] = item.title_t
-    if item.description:
-        meta["description"] = item.description
-    return meta
+    meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
+    return {field: text for field, text in meta.items() if text is not None}
 
 
-def _load_categories(path: Path, known: Mapping[str, int]) -> dict[str, list[str]]:
-    """Reads the categories of every item that has some, in the order of the file."""
+def _load_categories(path: Path, known: Collection[str]) -> dict[str, list[str]]:
+    """The categories of every item that has some, in the order of the file."""
     found: dict[str, list[str]] = {}
     if not path.exists():
         return found
-    lines: dict[str, int] = {}
-    for entry in entries(path, ()):
-        if entry.key in lines:
-            message = f"category {entry.key!r} is already on line {lines[entry.key]}"
-            raise DataError.at(path, message, line=entry.line)
-        lines[entry.key] = entry.line
-        for member in dict.fromkeys(category_members(path, entry)):
+    for entry in unique_entries(path, (), "category", hint=""):
+        for member in dict.fromkeys(category_members(entry)):
             if member is None or member not in known:
                 message = f"category {entry.key!r} names item {member!r}, unknown to {METAS}"
-                raise DataError.at(path, message, line=entry.line)
+                raise entry.place.error(message)
             found.setdefault(member, []).append(entry.key)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,17 +27,24 @@ from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
 _EXAMPLES = 3
+_COUNTS = {
+    "users": "users",
+    "items": "items",
+    "interactions": "interactions",
+    "shortest": "shortest history",
+    "median": "median history",
+    "longest": "longest history",
+    "categories": "categories",
+    "duplicate_titles": "items that share their title",
+    "without_category": "items without category",
+    "without_interactions": "items in no history",
+    "repeats": "repeats within a history",
+}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that makes training impossible.
-
-    Attributes:
-        what: What is wrong, in words.
-        count: How often.
-        examples: The first places, each with file, line and id.
-    """
+    """Something that makes training impossible, how often, and its first places."""
 
     what: str
     count: int
@@ -46,23 +53,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings on one folder.
-
-    Attributes:
-        folder: The folder.
-        users: Number of users.
-        items: Number of items.
-        interactions: Number of interactions.
-        shortest: Length of the shortest history.
-        median: Median length of a history.
-        longest: Length of the longest history.
-        categories: Number of categories.
-        duplicate_titles: Items whose title another item has too; they are made unique.
-        without_category: Items without category.
-        without_interactions: Items in no history.
-        repeats: Interactions with an item that stands earlier in the same history.
-        problems: What makes training impossible.
-    """
+    """The findings on one folder; `_COUNTS` says what its counts mean."""
 
     folder: Path
     users: int
@@ -88,51 +79,26 @@ class CheckReport:
         table = Table()
         table.add_column(str(self.folder), overflow="fold")
         table.add_column("count", justify="right")
-        for name, value in (
-            ("users", f"{self.users:,}"),
-            ("items", f"{self.items:,}"),
-            ("interactions", f"{self.interactions:,}"),
-            ("shortest history", f"{self.shortest:,}"),
-            ("median history", f"{self.median:,g}"),
-            ("longest history", f"{self.longest:,}"),
-            ("categories", f"{self.categories:,}"),
-            ("items that share their title", f"{self.duplicate_titles:,}"),
-            ("items without category", f"{self.without_category:,}"),
-            ("items in no history", f"{self.without_interactions:,}"),
-            ("repeats within a history", f"{self.repeats:,}"),
-        ):
-            table.add_row(name, value)
-        lines = [
-            Text(
-                f"problem: {problem.what}: {problem.count:,} ({'; '.join(problem.examples)})", "red"
-            )
-            for problem in self.problems
-        ]
-        verdict = (
-            Text("can be trained on", "green")
-            if self.trainable
-            else Text("cannot be trained on; mend the problems above", "bold red")
-        )
+        for name, words in _COUNTS.items():
+            count = getattr(self, name)
+            table.add_row(words, f"{count:,g}" if isinstance(count, float) else f"{count:,}")
+        lines = []
+        for problem in self.problems:
+            places = "; ".join(problem.examples)
+            lines.append(Text(f"problem: {problem.what}: {problem.count:,} ({places})", "red"))
+        verdict = Text("cannot be trained on; mend the problems above", "bold red")
+        if self.trainable:
+            verdict = Text("can be trained on", "green")
         return Group(table, *lines, verdict)
 
 
-@dataclass
-class _Findings:
+class _Findings(dict[str, Problem]):
     """Problems by what is wrong."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, what: str, example: str) -> None:
-        self.counts[what] += 1
-        examples = self.examples.setdefault(what, [])
-        if len(examples) < _EXAMPLES:
-            examples.append(example)
-
-    def problems(self) -> tuple[Problem, ...]:
-        return tuple(
-            Problem(what, count, tuple(self.examples[what])) for what, count in self.counts.items()
-        )
+    def add(self, what: str, example: DataError | Path) -> None:
+        known = self.get(what, Problem(what, 0, ()))
+        examples = (*known.examples, str(example))[:_EXAMPLES]
+        self[what] = Problem(what, known.count + 1, examples)
 
 
 def check(settings: CheckSettings) -> CheckReport:
@@ -155,7 +121,7 @@ def check(settings: CheckSettings) -> CheckReport:
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
     found = _Findings()
     titles = _check_items(folder / METAS, found)
-    categories, categorised = _check_categories(folder / CATEGORIES, titles, found)
+    categories = _check_categories(folder / CATEGORIES, titles, found)
     lengths, used, repeats = _check_histories(folder / SEQUENCES, titles, found)
     occurrences = Counter(clean_title(title) for title in titles.values() if title)
     report = CheckReport(
@@ -166,12 +132,12 @@ def check(settings: CheckSettings) -> CheckReport:
         shortest=min(lengths, default=0),
         median=float(np.median(lengths)) if lengths else 0.0,
         longest=max(lengths, default=0),
-        categories=categories,
+        categories=len(categories),
         duplicate_titles=sum(count for count in occurrences.values() if count > 1),
-        without_category=len(titles.keys() - categorised),
+        without_category=len(titles.keys() - set().union(*categories.values())),
         without_interactions=len(titles.keys() - used),
         repeats=repeats,
-        problems=found.problems(),
+        problems=tuple(found.values()),
     )
     Console().print(report)
     return report
@@ -182,73 +148,70 @@ def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings)
     lines: dict[str, int] = {}
     for entry in entries(path, id_fields):
         if entry.key in lines:
-            first = lines[entry.key]
-            found.add(f"repeated {noun}", f"{path}:{entry.line}: {entry.key!r}, first on {first}")
+            twice = f"{entry.key!r}, first on {lines[entry.key]}"
+            found.add(f"repeated {noun}", entry.place.error(twice))
             continue
         lines[entry.key] = entry.line
         yield entry
     if not lines and noun != "category":
-        found.add(f"no {noun} at all", str(path))
+        found.add(f"no {noun} at all", path)
 
 
 def _check_items(path: Path, found: _Findings) -> dict[str, str]:
-    """Returns the title of every item, empty where it has none."""
+    """The title of every item, empty where it has none."""
     titles: dict[str, str] = {}
     for entry in _unique(path, ID_FIELDS, "item", found):
-        title = ""
+        titles[entry.key] = ""
         try:
-            if title_of(path, entry) is None:
-                found.add("items without title", f"{path}:{entry.line}: item {entry.key!r}")
+            if title_of(entry) is None:
+                found.add("items without title", entry.place.error(f"item {entry.key!r}"))
             else:
-                title = parse_item(path, entry).title
+                titles[entry.key] = parse_item(entry).title
         except DataError as error:
-            found.add("items with an unusable field", str(error))
-        titles[entry.key] = title
+            found.add("items with an unusable field", error)
     return titles
 
 
-def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> tuple[int, set[str]]:
-    """Returns how many categories there are and which items have one."""
-    count = 0
-    categorised: set[str] = set()
-    if not path.exists():
-        return count, categorised
-    for entry in _unique(path, (), "category", found):
-        count += 1
+def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> dict[str, set[str]]:
+    """The known items of every category."""
+    categories: dict[str, set[str]] = {}
+    for entry in _unique(path, (), "category", found) if path.exists() else ():
+        known = categories[entry.key] = set()
         try:
-            members = category_members(path, entry)
+            members = category_members(entry)
         except DataError as error:
-            found.add("categories that are no list of item ids", str(error))
+            found.add("categories that are no list of item ids", error)
             continue
         for member in members:
-            if member is None or member not in titles:
-                example = f"{path}:{entry.line}: {member!r} in category {entry.key!r}"
-                found.add("unknown items in categories", example)
+            if member in titles:
+                known.add(member)
             else:
-                categorised.add(member)
-    return count, categorised
+                example = entry.place.error(f"{member!r} in category {entry.key!r}")
+                found.add("unknown items in categories", example)
+    return categories
 
 
 def _check_histories(
     path: Path, titles: dict[str, str], found: _Findings
 ) -> tuple[list[int], set[str], int]:
-    """Returns the length of every history, the items used, and the number of repeats."""
+    """The length of every history, the items used, and the number of repeats."""
     lengths: list[int] = []
     used: set[str] = set()
     repeats = 0
     for entry in _unique(path, USER_FIELDS, "user", found):
         try:
-            history = item_ids(path, entry)
+            history = item_ids(entry)
         except DataError as error:
-            found.add("histories that are no list of item ids", str(error))
+            found.add("histories that are no list of item ids", error)
             continue
+        user = f"user {entry.key!r}"
         for item_id in history:
             if item_id not in titles:
-                example = f"{path}:{entry.line}: {item_id!r} of user {entry.key!r}"
-                found.add("unknown items in histories", example)
+                unknown = entry.place.error(f"{item_id!r} of {user}")
+                found.add("unknown items in histories", unknown)
         if len(history) < MIN_INTERACTIONS:
-            example = f"{path}:{entry.line}: user {entry.key!r} has {len(history)}"
-            found.add(f"users with fewer than {MIN_INTERACTIONS} items", example)
+            short = entry.place.error(f"{user} has {len(history)}")
+            found.add(f"users with fewer than {MIN_INTERACTIONS} items", short)
         lengths.append(len(history))
         used.update(history)
         repeats += len(history) - len(set(history))

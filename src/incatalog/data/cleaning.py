@@ -1,4 +1,4 @@
-"""Plain text out of what shops publish: markup, entities, line breaks, page scripts."""
+"""Plain text from what shops publish: no markup, entities, line breaks or page scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAGS = (
 )
 _COMMENT = re.compile(r"<!--.*?(?:-->|$)|<!DOCTYPE[^>]*>", re.DOTALL | re.IGNORECASE)
 _CODE = re.compile(r"<(script|style)\b.*?(?:</\1\s*>|$)", re.DOTALL | re.IGNORECASE)
-# A tag that the end of the text cuts off counts where an attribute has begun, so "a <b" stays.
+# A tag that the end of the text cuts off counts only if an attribute has begun: "a <b" stays.
 _TAG = re.compile(rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|<(?:{_TAGS})\s[^<>]*=[^<>]*$", re.IGNORECASE)
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\ufeff]+")
 _PAGE_CODE = re.compile(
@@ -33,8 +33,8 @@ _PRICE = re.compile(r"[\s$€£¥.,\d\-–—]*[$€£¥][\s$€£¥.,\d\-–—
 def plain_text(text: str) -> str:
     """Removes HTML tags, comments and scripts, resolves entities, and joins lines.
 
-    Only tags that HTML has are removed, so ``<3`` and ``<Special Edition>`` stay. Text escaped
-    several times over, as it is in the Amazon data, is resolved until nothing changes.
+    Only tags that HTML has are removed, so ``<3`` and ``<Special Edition>`` stay. Text that was
+    escaped several times, as in the Amazon data, is resolved until nothing changes.
     """
     for _ in range(4):
         stripped = _TAG.sub(" ", _COMMENT.sub(" ", _CODE.sub(" ", text)))
@@ -47,10 +47,7 @@ def plain_text(text: str) -> str:
 
 
 def clean_title(title: str) -> str:
-    """A title without entities, odd white space and unprintable characters, composed (NFC).
-
-    A title that this leaves nothing of names no item: no model can write it.
-    """
+    """A title without entities, odd white space and unprintable characters, composed (NFC)."""
     for _ in range(_ROUNDS):
         unescaped = unescape(title)
         if unescaped == title:
@@ -61,9 +58,9 @@ def clean_title(title: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """Resolves HTML entities that are whole, from the ampersand to the semicolon.
+    """Resolves HTML entities that end in a semicolon.
 
-    ``html.unescape`` takes the beginnings of words as entities too: "&reggae" would be "®gae".
+    ``html.unescape`` also resolves the beginnings of words: "&reggae" would be "®gae".
     """
     return _ENTITY.sub(_character, text)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from incatalog.data.documents import json_lines, read_text
-from incatalog.data.fields import shown, unicode_text
+from incatalog.data.fields import Place, shown
 from incatalog.errors import DataError
 from incatalog.reading import parse_json
 
@@ -26,19 +26,14 @@ _ROLES: dict[str, Role] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message.
-
-    Attributes:
-        role: Who speaks.
-        text: What is said.
-    """
+    """One message."""
 
     role: Role
     text: str
 
 
 Conversation = tuple[Turn, ...]
-"""Turns of user and assistant in alternation, after at most one system turn."""
+"""At most one system turn, then turns of user and assistant in alternation."""
 
 
 def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
@@ -47,17 +42,15 @@ def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
     A conversation has the field ``conversations`` (turns with ``from`` and ``value``) or
     ``messages`` (turns with ``role`` and ``content``). Turns of the assistant before the first of
     the user and turns of the user after the last of the assistant are cut, and turns of one
-    speaker in a row are joined; conversations without an answer that is left are passed over.
-
-    Raises:
-        DataError: The file is missing, empty or broken, a turn lacks its text or has an unknown
-            role, or no conversation is left; names file and line (or position in the list).
+    speaker in a row are joined; a conversation without any answer is left out.
     """
     path = Path(path)
     found = []
-    for place, line, record in _records(path):
-        turns = [_turn(path, place, line, turn) for turn in _turns(path, place, line, record)]
-        conversation = _alternating(turns)
+    for place, record in _records(path):
+        turns = record.get("conversations", record.get("messages"))
+        if not isinstance(turns, list):
+            raise place.error("no list `conversations` (or `messages`)")
+        conversation = _alternating([_turn(place, turn) for turn in turns])
         if conversation:
             found.append(conversation)
     if not found:
@@ -66,41 +59,29 @@ def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
     return tuple(found)
 
 
-def _records(path: Path) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
-    """Yields the place in words, the line where known, and the record."""
+def _records(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
         for line, record in json_lines(path):
-            yield "", line, record
+            yield Place(path, line), record
         return
     for number, record in enumerate(parse_json(path, text)):
-        place = f"conversation {number}: "
+        place = Place(path, part=f"conversation {number}: ")
         if not isinstance(record, dict):
-            raise DataError.at(path, f"{place}expected an object, found {type(record).__name__}")
-        yield place, None, record
+            raise place.error(f"expected an object, found {type(record).__name__}")
+        yield place, record
 
 
-def _turns(path: Path, place: str, line: int | None, record: dict[str, Any]) -> list[Any]:
-    turns = record.get("conversations", record.get("messages"))
-    if not isinstance(turns, list):
-        message = f"{place}no list `conversations` (or `messages`)"
-        raise DataError.at(path, message, line=line)
-    return turns
-
-
-def _turn(path: Path, place: str, line: int | None, turn: Any) -> Turn:
+def _turn(place: Place, turn: Any) -> Turn:
     if not isinstance(turn, dict):
-        message = f"{place}a turn is not an object with `from` and `value`"
-        raise DataError.at(path, message, line=line)
+        raise place.error("a turn is not an object with `from` and `value`")
     role = turn.get("from", turn.get("role"))
     text = turn.get("value", turn.get("content"))
     if not isinstance(role, str) or role not in _ROLES:
-        message = f"{place}role {shown(role)} of a turn; expected one of {', '.join(_ROLES)}"
-        raise DataError.at(path, message, line=line)
+        raise place.error(f"role {shown(role)} of a turn; expected one of {', '.join(_ROLES)}")
     if not isinstance(text, str):
-        message = f"{place}a turn of {role} has no text in `value`"
-        raise DataError.at(path, message, line=line)
-    return Turn(_ROLES[role], unicode_text(path, line, f"{place}a turn of {role}", text))
+        raise place.error(f"a turn of {role} has no text in `value`")
+    return Turn(_ROLES[role], place.unicode(f"a turn of {role}", text))
 
 
 def _alternating(turns: list[Turn]) -> Conversation:
@@ -108,9 +89,8 @@ def _alternating(turns: list[Turn]) -> Conversation:
     system = [turn for turn in turns if turn.role == "system" and turn.text.strip()][:1]
     joined: list[Turn] = []
     for turn in turns:
-        if turn.role == "system" or not turn.text.strip():
-            continue
-        if not joined and turn.role == "assistant":
+        too_early = not joined and turn.role == "assistant"
+        if turn.role == "system" or too_early or not turn.text.strip():
             continue
         if joined and joined[-1].role == turn.role:
             joined[-1] = Turn(turn.role, f"{joined[-1].text}\n\n{turn.text}")

@@ -1,4 +1,4 @@
-"""Readers of JSON that know where they are: every entry comes with its line."""
+"""Readers of JSON: every entry comes with its line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from incatalog import reading
+from incatalog.artifacts import atomic_path
+from incatalog.data.fields import Place, identifier
 from incatalog.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -26,46 +28,32 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One ``key: value`` of a JSON file.
-
-    Attributes:
-        key: The key as a string.
-        value: The parsed value.
-        line: Line of the key, from 1.
-    """
+    """One ``key: value`` of a JSON file."""
 
     key: str
     value: Any
+    path: Path
     line: int
+
+    @property
+    def place(self) -> Place:
+        """Where the key stands."""
+        return Place(self.path, self.line)
 
 
 def read_text(path: str | Path) -> str:
-    """Reads a UTF-8 file, with or without byte order mark.
-
-    Raises:
-        DataError: The file is missing, empty or not UTF-8; names file and line.
-    """
+    """Reads a UTF-8 file that is not empty, with or without byte order mark."""
     text = reading.read_text(path)
     if not text.strip():
         raise DataError.at(path, "the file is empty; expected JSON")
     return text
 
 
-def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
-    """Reads a JSON file that maps keys to values, in any of its usual shapes.
+def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
+    """Reads a JSON file that maps keys to values, in any of its usual shapes; keys may repeat.
 
     The shapes are one object over the whole file (pretty-printed or not), one ``{key: value}``
     object a line, and one record a line that holds its key in one of ``id_fields``.
-
-    Args:
-        path: The file.
-        id_fields: Fields that may hold a record's key, the first found wins.
-
-    Yields:
-        The entries in the order of the file; keys may repeat.
-
-    Raises:
-        DataError: The file is missing, empty or not such JSON; names file and line.
     """
     text = read_text(path)
     breaks = [index for index, letter in enumerate(text) if letter == "\n"]
@@ -83,9 +71,8 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
         if not found or found not in letters:
             wanted = " or ".join(repr(letter) for letter in letters)
             got = repr(found) if found else "the end of the file"
-            raise DataError.at(
-                path, f"not valid JSON: expected {wanted}, found {got}", line=line_of(position)
-            )
+            message = f"not valid JSON: expected {wanted}, found {got}"
+            raise DataError.at(path, message, line=line_of(position))
         return found
 
     position = skip(0)
@@ -95,10 +82,8 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             expect("{", position)
             pairs: list[tuple[str, Any, int]] = []
             position = skip(position + 1)
-            if text[position : position + 1] == "}":
-                position = skip(position + 1)
-                continue
-            while True:
+            letter = text[position : position + 1]
+            while letter != "}":
                 expect('"', position)
                 at = position
                 key, position = decoder.raw_decode(text, position)
@@ -107,59 +92,50 @@ def entries(path: str | Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
                 value, position = decoder.raw_decode(text, skip(position + 1))
                 pairs.append((key, value, at))
                 position = skip(position)
-                if expect(",}", position) == "}":
+                letter = expect(",}", position)
+                if letter == ",":
                     position = skip(position + 1)
-                    break
-                position = skip(position + 1)
+            position = skip(position + 1)
             record = {key: value for key, value, _ in pairs}
-            names = [record[field] for field in id_fields if _is_id(record.get(field))]
-            if names:
-                # A message of this names the line on which the record begins.
+            ids = [identifier(record.get(field)) for field in id_fields]
+            own = next((found for found in ids if found is not None), None)
+            if own is None:
+                yield from (Entry(key, value, path, line_of(at)) for key, value, at in pairs)
+            else:
+                # An error about repeated fields names the line on which the record begins.
                 end, position = position, start
                 reading.once([(key, value) for key, value, _ in pairs])
                 position = end
-                yield Entry(str(names[0]), record, line_of(start))
-            else:
-                yield from (Entry(key, value, line_of(at)) for key, value, at in pairs)
-    except json.JSONDecodeError as error:
-        raise DataError.at(path, f"not valid JSON: {error.msg}", line=error.lineno) from error
-    except RecursionError as error:
-        message = "not usable JSON: nested too deeply"
-        raise DataError.at(path, message, line=line_of(position)) from error
-    except reading.RepeatedFieldError as error:
-        message = f"field {error} occurs twice; expected it once"
-        raise DataError.at(path, message, line=line_of(position)) from error
-    except ValueError as error:
-        message = "not usable JSON: a number has too many digits"
-        raise DataError.at(path, message, line=line_of(position)) from error
+                yield Entry(own, record, path, line_of(start))
+    except (RecursionError, ValueError) as error:
+        line = getattr(error, "lineno", line_of(position))
+        raise reading.json_fault(path, error, line) from error
+
+
+def unique_entries(
+    path: Path, id_fields: tuple[str, ...], noun: str, hint: str = "; expected unique ids"
+) -> Iterator[Entry]:
+    """The entries of a file in which no key may repeat."""
+    lines: dict[str, int] = {}
+    for entry in entries(path, id_fields):
+        if entry.key in lines:
+            message = f"{noun} {entry.key!r} is already on line {lines[entry.key]}{hint}"
+            raise entry.place.error(message)
+        lines[entry.key] = entry.line
+        yield entry
 
 
 def json_lines(
     path: str | Path, *, label: str = "", unique: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name).
-
-    Args:
-        path: The file.
-        label: Text of the progress bar; empty shows none.
-        unique: Whether an object may name a field once only.
-
-    Yields:
-        Line number, from 1, and object. Blank lines are passed over.
-
-    Raises:
-        DataError: The file is missing, empty, cut off or damaged, or a line is not a JSON object;
-            names file and line.
-    """
-    number = 0
+    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name)."""
     found = False
     for number, content in _lines(Path(path), label):
         if not content.strip():
             continue
         value = reading.parse_json(path, content, line=number, unique=unique)
         if not isinstance(value, dict):
-            kind = type(value).__name__
-            message = f"expected one JSON object a line, found a {kind}"
+            message = f"expected one JSON object a line, found a {type(value).__name__}"
             raise DataError.at(path, message, line=number)
         found = True
         yield number, value
@@ -168,55 +144,39 @@ def json_lines(
 
 
 def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
-    """Streams the lines of a UTF-8 file with their line ends, plain or gzip.
-
-    Args:
-        path: The file.
-        label: Text of the progress bar; empty shows none.
-
-    Raises:
-        DataError: The file is missing, cut off, damaged or not UTF-8; names file and line.
-    """
+    """Streams the lines of a UTF-8 file with their line ends, plain or gzip."""
     for number, content in _lines(Path(path), label):
         try:
             yield content.decode("utf-8")
         except UnicodeDecodeError as error:
-            message = f"not UTF-8 text ({error.reason})"
-            raise DataError.at(path, message, line=number) from error
+            raise reading.json_fault(path, error, number) from error
 
 
 def require_once(path: Path, columns: Sequence[str]) -> None:
-    """Refuses a header that has a column twice; columns without a name are none.
-
-    Raises:
-        DataError: Names the column.
-    """
+    """Refuses a header that has a column twice; columns without a name do not count."""
     for column, count in Counter(columns).items():
         if column and count > 1:
             message = f"column {column!r} occurs twice in the header; expected it once"
             raise DataError.at(path, message, line=1)
 
 
-def identifier(value: Any) -> str | None:
-    """The id that ``value`` stands for; ``None`` if it cannot be one.
-
-    Integers count, because ids of one file may be written as numbers in another.
-    """
-    return str(value) if _is_id(value) else None
-
-
-def _is_id(value: Any) -> bool:
-    return (isinstance(value, str) and value != "") or type(value) is int
+def write_document(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes one JSON object with one entry a line, atomically."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write("{")
+        for number, (key, entry) in enumerate(value.items()):
+            stream.write(",\n" if number else "\n")
+            stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
+            stream.write(json.dumps(entry, ensure_ascii=False))
+        stream.write("\n}\n" if value else "}\n")
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
-    """Yields numbered lines; the progress counts bytes of the file as stored."""
+    """Yields numbered lines; the progress counts the bytes of the stored file."""
     try:
         raw = path.open("rb")
-    except FileNotFoundError as error:
-        raise DataError.at(path, "no such file") from error
-    except IsADirectoryError as error:
-        raise DataError.at(path, "is a folder; expected a file") from error
+    except OSError as error:
+        raise reading.file_fault(path, error) from error
     console = Console(stderr=True)
     hidden = not label or not console.is_terminal
     number = 0
@@ -226,16 +186,14 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
         task = progress.add_task(label, total=path.stat().st_size)
         stream = gzip.GzipFile(fileobj=raw) if packed else raw
         try:
-            for content in stream:
-                number += 1
+            for number, content in enumerate(stream, 1):
                 if number == 1:
                     content = content.removeprefix(codecs.BOM_UTF8)
                 if number % 4096 == 0:
                     progress.update(task, completed=raw.tell())
                 yield number, content
-        except EOFError as error:
-            message = "the gzip file ends early (cut off?); download it again"
-            raise DataError.at(path, message, line=number + 1) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
-            message = f"the gzip file is damaged ({error}); download it again"
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            cut = isinstance(error, EOFError)
+            fault = "ends early (cut off?)" if cut else f"is damaged ({error})"
+            message = f"the gzip file {fault}; download it again"
             raise DataError.at(path, message, line=number + 1) from error

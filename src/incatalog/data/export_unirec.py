@@ -1,8 +1,8 @@
 """Prepared data as the files UniRec trains on (github.com/microsoft/UniRec), and its item numbers.
 
-UniRec knows users and items by numbers from 1; 0 is padding. Here the number of an item is its row
-in the catalog plus one. RecLM's own preprocessing numbers items by first appearance in the
-histories instead, so weights trained on its files come with that order, or with a map.
+UniRec numbers users and items from 1; 0 is padding. Here the number of an item is its row in the
+catalog plus one. RecLM's own preprocessing numbers items by first appearance in the histories, so
+weights trained on its files need that order, or a map.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from jaxtyping import Int64
 from rich.console import Console
 
 from incatalog.artifacts import atomic_path, open_run, write_json
-from incatalog.data.catalog import CATEGORIES, Catalog, write_document
-from incatalog.data.documents import entries, read_text
+from incatalog.data.catalog import CATEGORIES, Catalog
+from incatalog.data.documents import entries, read_text, write_document
+from incatalog.data.fields import Place
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.data.settings import ToUnirecSettings
@@ -68,39 +69,24 @@ def to_unirec(settings: ToUnirecSettings) -> Path:
     if not run.finished:
         for name, table in _tables(split).items():
             _write_pickle(out / name, table)
-        maps = {
-            "user2id": user_numbers,
-            "item2id": item_numbers,
-            "id2user": list(user_numbers),
-            "id2item": list(item_numbers),
-        }
-        _write_pickle(out / MAP, maps)
+        maps = {"user2id": user_numbers, "item2id": item_numbers}
+        names = {"id2user": list(user_numbers), "id2item": list(item_numbers)}
+        _write_pickle(out / MAP, maps | names)
         write_json(out / ITEM_NUMBERS, item_numbers)
-        members = {
-            name: [catalog.item(row).item_id for row in catalog.category_rows(name).tolist()]
-            for name in catalog.categories
-        }
-        write_document(out / CATEGORIES, members)
+        write_document(out / CATEGORIES, catalog.members())
         with atomic_path(description) as partial:
             partial.write_text(yaml.safe_dump(_description(split, catalog)), encoding="utf-8")
         interactions = int(split.histories.lengths.sum())
         run.finish(users=len(split), items=len(catalog), interactions=interactions)
-    Console(stderr=True).print(
-        f"{out}: {len(split):,} users, {len(catalog):,} items; UniRec looks for {description.name} "
-        "under config/dataset",
-        highlight=False,
-        soft_wrap=True,
-    )
+    counts = f"{len(split):,} users, {len(catalog):,} items"
+    message = f"{out}: {counts}; UniRec looks for {description.name} under config/dataset"
+    Console(stderr=True).print(message, highlight=False, soft_wrap=True)
     return out
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A pandas data frame to be.
-
-    Attributes:
-        columns: Values by column: an array, or a list of arrays.
-    """
+    """The columns of a pandas data frame, which is made when it is read."""
 
     columns: dict[str, Any]
 
@@ -108,7 +94,7 @@ class Table:
 class _PortablePickler(pickle.Pickler):
     """Writes frames and arrays as calls of public constructors.
 
-    What pandas and numpy write themselves names private modules that the releases UniRec runs with
+    The pickles of pandas and numpy name private modules, which the releases that UniRec runs with
     (pandas 1, numpy 1) do not have.
     """
 
@@ -116,7 +102,7 @@ class _PortablePickler(pickle.Pickler):
         if isinstance(value, Table):
             return require("pandas", extra="unirec").DataFrame, (value.columns,)
         if isinstance(value, np.ndarray):
-            # A bytearray, since over bytes an array would be read-only.
+            # A bytearray, as an array over bytes would be read-only.
             return np.frombuffer, (bytearray(value.tobytes()), value.dtype.str)
         return NotImplemented
 
@@ -128,17 +114,14 @@ def _write_pickle(path: Path, value: Any) -> None:
 
 def _tables(split: LeaveOneOut) -> dict[str, Table]:
     users = range(len(split))
-    train = [split.train(user) for user in users]
-    history = [split.test(user).history for user in users]
     numbers = np.arange(1, len(split) + 1)
-    lengths = [len(rows) for rows in train]
+    train = [split.train(user) for user in users]
+    before = [(split.test(user).history + 1).astype(np.int32) for user in users]
     return {
-        TRAIN: _pairs(np.repeat(numbers, lengths), np.concatenate(train)),
+        TRAIN: _pairs(np.repeat(numbers, list(map(len, train))), np.concatenate(train)),
         VALID: _pairs(numbers, np.array([split.valid(user).target for user in users])),
         TEST: _pairs(numbers, np.array([split.test(user).target for user in users])),
-        USER_HISTORY: Table(
-            {"user_id": numbers, "item_seq": [(rows + 1).astype(np.int32) for rows in history]}
-        ),
+        USER_HISTORY: Table({"user_id": numbers, "item_seq": before}),
     }
 
 
@@ -147,23 +130,17 @@ def _pairs(users: Int64[np.ndarray, " pairs"], rows: np.ndarray) -> Table:
 
 
 def _description(split: LeaveOneOut, catalog: Catalog) -> dict[str, int | str]:
-    pairs = {f"{part}_file_format": "user-item" for part in ("train", "valid", "test")}
-    no_negatives = {f"n_neg_{part}_from_sampling": 0 for part in ("train", "valid", "test")}
-    return {
-        "n_users": len(split) + 1,
-        "n_items": len(catalog) + 1,
-        "group_size": -1,
-        "user_history_file_format": "user-item_seq",
-        **pairs,
-        **no_negatives,
-    }
+    parts = ("train", "valid", "test")
+    counts = {"n_users": len(split) + 1, "n_items": len(catalog) + 1, "group_size": -1}
+    formats = {f"{part}_file_format": "user-item" for part in parts}
+    no_negatives = {f"n_neg_{part}_from_sampling": 0 for part in parts}
+    return {**counts, "user_history_file_format": "user-item_seq", **formats, **no_negatives}
 
 
-def _numbers(data: Path, noun: str, ids: tuple[str, ...] | list[str]) -> dict[str, int]:
+def _numbers(data: Path, noun: str, ids: Sequence[str]) -> dict[str, int]:
     if PADDING in ids:
-        raise DataError.at(
-            data, f"{noun} {PADDING!r}: UniRec keeps this id for padding; rename the {noun}"
-        )
+        kept = f"{noun} {PADDING!r}: UniRec keeps this id for padding"
+        raise DataError.at(data, f"{kept}; rename the {noun}")
     return {name: number for number, name in enumerate([PADDING, *ids])}
 
 
@@ -175,19 +152,15 @@ def numbers_by_row(catalog: Catalog) -> Int64[np.ndarray, " items"]:
 def numbers_by_appearance(
     catalog: Catalog, histories: Histories, data: Path
 ) -> Int64[np.ndarray, " items"]:
-    """UniRec's number of each item as RecLM's preprocessing gives it: by first appearance.
-
-    Raises:
-        DataError: An item is in no history, so it got no number.
-    """
+    """UniRec's number of each item as RecLM's preprocessing gives it: by first appearance."""
     rows, first = np.unique(histories.rows, return_index=True)
     if len(rows) < len(catalog):
         row = int(np.setdiff1d(np.arange(len(catalog)), rows)[0])
-        others = len(catalog) - len(rows) - 1
+        lacking = f"item {catalog.item(row).item_id!r}{_more(len(catalog) - len(rows) - 1)}"
         raise DataError.at(
             data,
-            f"item {catalog.item(row).item_id!r}{_more(others)} is in no history, so by appearance "
-            "it has no number; expected every item of the catalog, or a file with all numbers",
+            f"{lacking} is in no history, so by appearance it has no number; expected every item "
+            "of the catalog, or a file with all numbers",
         )
     numbers = np.empty(len(catalog), dtype=np.int64)
     numbers[rows[np.argsort(first)]] = np.arange(1, len(catalog) + 1)
@@ -195,66 +168,50 @@ def numbers_by_appearance(
 
 
 def load_numbers(path: Path, catalog: Catalog) -> Int64[np.ndarray, " items"]:
-    """UniRec's number of each item, from a map.
-
-    Args:
-        path: A JSON object, item id → number, or lines of item id, white space and number.
-        catalog: The items; each must have a number of its own from 1 to their count.
-
-    Raises:
-        DataError: The file is broken, or its items are not those of the catalog; names the line.
-    """
+    """UniRec's number of each item, from a map: a JSON object, or lines of item id and number."""
     row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
     numbers = np.zeros(len(catalog), dtype=np.int64)
     taken: dict[int, str] = {}
-    for item_id, number, line in _numbered(path):
+    for place, item_id, number in _numbered(path):
         if item_id == PADDING and number == 0:
             continue
-        row = row_of.get(item_id)
-        if row is None:
-            raise DataError.at(path, f"item {item_id!r} is not in the catalog", line=line)
+        if item_id not in row_of:
+            raise place.error(f"item {item_id!r} is not in the catalog")
         if not 1 <= number <= len(catalog) or number in taken:
             why = f"is that of {taken[number]!r} too" if number in taken else "is out of range"
-            raise DataError.at(
-                path,
-                f"item {item_id!r}: its number {number} {why}; "
-                f"expected each of 1 to {len(catalog)} once",
-                line=line,
-            )
-        if numbers[row]:
-            raise DataError.at(path, f"item {item_id!r} occurs twice", line=line)
+            expected = f"each of 1 to {len(catalog)} once"
+            raise place.error(f"item {item_id!r}: its number {number} {why}; expected {expected}")
+        if numbers[row_of[item_id]]:
+            raise place.error(f"item {item_id!r} occurs twice")
         taken[number] = item_id
-        numbers[row] = number
+        numbers[row_of[item_id]] = number
     missing = np.flatnonzero(numbers == 0)
     if len(missing):
-        item_id = catalog.item(int(missing[0])).item_id
-        raise DataError.at(
-            path,
-            f"lacks item {item_id!r}{_more(len(missing) - 1)}; "
-            "expected a number for every item of the catalog",
-        )
+        lacking = f"{catalog.item(int(missing[0])).item_id!r}{_more(len(missing) - 1)}"
+        expected = "a number for every item of the catalog"
+        raise DataError.at(path, f"lacks item {lacking}; expected {expected}")
     return numbers
 
 
-def _numbered(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Item id, number and line of every entry of a map."""
+def _numbered(path: Path) -> Iterator[tuple[Place, str, int]]:
+    """Place, item id and number of every entry of a map."""
     text = read_text(path)
     if text.lstrip().startswith("{"):
         for entry in entries(path, ()):
-            if not isinstance(entry.value, int) or isinstance(entry.value, bool):
+            if type(entry.value) is not int:
                 found = json.dumps(entry.value)[:40]
                 message = f"item {entry.key!r}: found {found}; expected a whole number"
-                raise DataError.at(path, message, line=entry.line)
-            yield entry.key, entry.value, entry.line
+                raise entry.place.error(message)
+            yield entry.place, entry.key, entry.value
         return
     for line, content in enumerate(text.splitlines(), start=1):
+        place = Place(path, line)
         fields = content.rsplit(maxsplit=1)
         if not fields:
             continue
         if len(fields) < 2 or not re.fullmatch("[0-9]{1,18}", fields[1]):
-            message = f"found {content[:40]!r}; expected an item id, a tab and a number"
-            raise DataError.at(path, message, line=line)
-        yield fields[0].strip(), int(fields[1]), line
+            raise place.error(f"found {content[:40]!r}; expected an item id, a tab and a number")
+        yield place, fields[0].strip(), int(fields[1])
 
 
 def _more(others: int) -> str:

@@ -1,20 +1,74 @@
-"""What a field of a record may hold: text, an id, or nothing."""
+"""What a field of a record may hold: text, an id, or nothing; errors name the record's place."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from incatalog.data.documents import identifier
 from incatalog.errors import DataError
 
-# Neither a command line, a line of an item file nor a path of an address can name them.
+# A command line, a line of an item file or the path of an address cannot hold these.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record stands; it reads the record's fields and makes the errors about them."""
+
+    path: Path
+    line: int | None = None
+    part: str = ""  # Where in the file, in words, for a record whose line is not known.
+
+    def error(self, message: str) -> DataError:
+        """An error that begins with this place."""
+        return DataError.at(self.path, f"{self.part}{message}", line=self.line)
+
+    def text(self, name: str, value: Any, *, several: bool = False, numbers: bool = False) -> str:
+        """The text of a field called ``name``; empty for a missing value.
+
+        With ``several`` a list of texts is joined by spaces; with ``numbers`` a whole number is
+        text too, as a table may have turned a title such as 1984 into one. Nothing else becomes
+        text: how it would read is a guess.
+        """
+        if several and isinstance(value, list):
+            return " ".join(filter(None, self.texts(name, value)))
+        if is_missing(value):
+            return ""
+        if isinstance(value, str):
+            return self.unicode(name, value)
+        if numbers and type(value) is int:
+            return str(value)
+        expected = "text or a list of texts" if several else "text"
+        raise self.error(f"{name} is {shown(value)}; expected {expected}")
+
+    def texts(self, name: str, values: Iterable[Any], *, numbers: bool = False) -> list[str]:
+        """The texts of a list; empty ones for its missing values."""
+        return [self.text(f"an entry of {name}", value, numbers=numbers) for value in values]
+
+    def id(self, name: str, value: Any) -> str:
+        """The id in a field; refuses one that a command or an address could not name."""
+        found = identifier(value)
+        if found is None:
+            raise self.error(f"{name} is {shown(value)}; expected an id")
+        problem = id_problem(found)
+        if problem:
+            raise self.error(f"{name} is {shown(found)}; {problem}")
+        return self.unicode(name, found)
+
+    def unicode(self, name: str, text: str) -> str:
+        """Text that can be written and tokenised; refuses half a surrogate pair."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"{name} holds half a surrogate pair; expected Unicode text"
+            raise self.error(message) from error
+        return text
 
 
 def is_missing(value: Any) -> bool:
@@ -24,68 +78,14 @@ def is_missing(value: Any) -> bool:
     return value is None
 
 
-def text_field(
-    path: Path,
-    line: int,
-    name: str,
-    value: Any,
-    *,
-    several: bool = False,
-    numbers: bool = False,
-) -> str:
-    """The text of a field; empty for a missing value.
-
-    Nothing is turned into text: what it would read like is the writer's guess, not the data's.
-
-    Args:
-        path: The file.
-        line: Line of the record.
-        name: What the field is called, for the message.
-        value: Its value.
-        several: Whether a list of texts is text, too: its parts, joined by spaces.
-        numbers: Whether a whole number is text, too: a title such as 1984 may have become one on
-            its way through a table.
-
-    Raises:
-        DataError: It holds something else, or half a surrogate pair; names file and line.
-    """
-    if several and isinstance(value, list):
-        return " ".join(filter(None, text_fields(path, line, name, value)))
-    if is_missing(value):
-        return ""
-    if isinstance(value, str):
-        return unicode_text(path, line, name, value)
-    if numbers and type(value) is int:
-        return str(value)
-    expected = "text or a list of texts" if several else "text"
-    raise DataError.at(path, f"{name} is {shown(value)}; expected {expected}", line=line)
-
-
-def text_fields(
-    path: Path, line: int, name: str, values: Iterable[Any], *, numbers: bool = False
-) -> list[str]:
-    """The texts of a list; empty ones for its missing values. See :func:`text_field`."""
-    name = f"an entry of {name}"
-    return [text_field(path, line, name, value, numbers=numbers) for value in values]
-
-
-def id_field(path: Path, line: int, name: str, value: Any) -> str:
-    """The id in a field.
-
-    Raises:
-        DataError: It holds none, or one that nothing could name; names file and line.
-    """
-    found = identifier(value)
-    if found is None:
-        raise DataError.at(path, f"{name} is {shown(value)}; expected an id", line=line)
-    problem = id_problem(found)
-    if problem:
-        raise DataError.at(path, f"{name} is {shown(found)}; {problem}", line=line)
-    return unicode_text(path, line, name, found)
+def identifier(value: Any) -> str | None:
+    """The id that ``value`` stands for; integers count, as another file may write them as text."""
+    is_id = type(value) is int or (isinstance(value, str) and value != "")
+    return str(value) if is_id else None
 
 
 def id_problem(item_id: str) -> str:
-    """Why nothing could name an item of this id, as the end of a message; empty if all can."""
+    """What is wrong with an id, as the end of a message; empty if nothing is."""
     if not item_id:
         return "expected an id that is not empty"
     if _UNNAMEABLE.search(item_id):
@@ -93,28 +93,23 @@ def id_problem(item_id: str) -> str:
     return ""
 
 
-def unicode_text(path: Path, line: int | None, name: str, text: str) -> str:
-    """Text that can be written and tokenised.
-
-    Raises:
-        DataError: It holds half a surrogate pair; names file and line.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        message = f"{name} holds half a surrogate pair; expected Unicode text"
-        raise DataError.at(path, message, line=line) from error
-    return text
+def first_repeated(ids: Iterable[str]) -> str | None:
+    """The first id that occurs a second time; None if all differ."""
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            return one
+        seen.add(one)
+    return None
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: what kind it is, where it would be long."""
+    """A value as a message shows it; a long or nested one is shortened."""
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, list):
         return "a list"
     text = repr(value)
     text = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
-    return (
-        text if isinstance(value, str | int | float | None) else f"{text} ({type(value).__name__})"
-    )
+    plain = isinstance(value, str | int | float | None)
+    return text if plain else f"{text} ({type(value).__name__})"

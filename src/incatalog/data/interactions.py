@@ -1,18 +1,21 @@
-"""What users did: histories, the k-core, and the leave-one-out split."""
+"""What users did: rows as they are read, histories, and the leave-one-out split."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int32, Int64, Integer
 
-from incatalog.data.catalog import METAS, Catalog, write_document
-from incatalog.data.documents import Entry, entries, identifier
-from incatalog.data.fields import shown, unicode_text
+from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.documents import Entry, unique_entries, write_document
+from incatalog.data.fields import Place, first_repeated, identifier, shown
+from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
@@ -25,16 +28,7 @@ _LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """The items of every user, oldest first, side by side in one array.
-
-    Attributes:
-        user_ids: Names of the users.
-        offsets: Where each user's items begin; the last entry is the number of interactions.
-        rows: Item rows.
-
-    Raises:
-        DataError: The arrays do not fit together, or two users have one id.
-    """
+    """The items of every user, oldest first, side by side in one array."""
 
     user_ids: tuple[str, ...]
     offsets: Int64[np.ndarray, " users+1"]
@@ -49,8 +43,7 @@ class Histories:
         if len(self.rows) and self.rows.min() < 0:
             raise DataError("histories: an item row is negative")
         if len(set(self.user_ids)) < len(self.user_ids):
-            seen: set[str] = set()
-            twice = next(u for u in self.user_ids if u in seen or seen.add(u))  # type: ignore[func-returns-value]
+            twice = first_repeated(self.user_ids)
             raise DataError(f"histories: user {twice!r} occurs twice; expected unique ids")
 
     @classmethod
@@ -68,57 +61,35 @@ class Histories:
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog) -> Histories:
-        """Reads ``sequential.jsonl``: one JSON document or one object a line.
-
-        Raises:
-            DataError: The file is missing, empty or broken, a user occurs twice, or a history is
-                not a list of the catalog's item ids; names file and line.
-        """
+        """Reads ``sequential.jsonl``: one JSON document or one object a line."""
         path = Path(folder) / SEQUENCES
         row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
-        lines: dict[str, int] = {}
-        lists: list[list[int]] = []
-        for entry in entries(path, USER_FIELDS):
-            if entry.key in lines:
-                message = f"user {entry.key!r} is already on line {lines[entry.key]}"
-                raise DataError.at(path, message + "; expected unique ids", line=entry.line)
-            lines[entry.key] = entry.line
-            history: list[int] = []
-            for item_id in item_ids(path, entry):
-                row = row_of.get(item_id)
-                if row is None:
+        lists: dict[str, list[int]] = {}
+        for entry in unique_entries(path, USER_FIELDS, "user"):
+            history = lists[entry.key] = []
+            for item_id in item_ids(entry):
+                if item_id not in row_of:
                     message = f"user {entry.key!r} has item {item_id!r}, unknown to {METAS}"
-                    raise DataError.at(path, message, line=entry.line)
-                history.append(row)
-            lists.append(history)
+                    raise entry.place.error(message)
+                history.append(row_of[item_id])
         if not lists:
             raise DataError.at(path, "holds no users; expected at least one")
-        return cls.from_lists(tuple(lines), lists)
+        return cls.from_lists(tuple(lists), lists.values())
 
     def save(self, folder: str | Path, catalog: Catalog) -> None:
-        """Writes ``sequential.jsonl`` atomically, one user a line.
-
-        Raises:
-            CatalogError: A row is not in the catalog.
-        """
+        """Writes ``sequential.jsonl`` atomically, one user a line."""
         if len(self.rows):
             catalog.item(int(self.rows.max()))
         ids = [item.item_id for item in catalog.items]
-        lists = {
-            user_id: [ids[row] for row in self.history(index).tolist()]
-            for index, user_id in enumerate(self.user_ids)
-        }
-        write_document(Path(folder) / SEQUENCES, lists)
+        histories = (self.history(user).tolist() for user in range(len(self)))
+        lists = ([ids[row] for row in rows] for rows in histories)
+        write_document(Path(folder) / SEQUENCES, dict(zip(self.user_ids, lists, strict=True)))
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
     def history(self, user_index: int) -> Int32[np.ndarray, " length"]:
-        """Item rows of one user, oldest first; a view.
-
-        Raises:
-            IndexError: There is no such user.
-        """
+        """Item rows of one user, oldest first; a view."""
         if not 0 <= user_index < len(self.user_ids):
             raise IndexError(f"user {user_index} of {len(self.user_ids)}")
         return self.rows[self.offsets[user_index] : self.offsets[user_index + 1]]
@@ -131,12 +102,7 @@ class Histories:
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """A question with its answer.
-
-    Attributes:
-        history: Item rows before the target, oldest first.
-        target: Row of the item that came next.
-    """
+    """A question with its answer."""
 
     history: Int32[np.ndarray, " length"]
     target: int
@@ -144,11 +110,7 @@ class Holdout:
 
 @dataclass(frozen=True, eq=False)
 class LeaveOneOut:
-    """The last item of every user to test with, the one before to validate with.
-
-    Attributes:
-        histories: Histories of at least three items.
-    """
+    """The last item of every user to test with, the one before to validate with."""
 
     histories: Histories
 
@@ -176,38 +138,102 @@ class LeaveOneOut:
 
 
 def leave_one_out(histories: Histories) -> LeaveOneOut:
-    """Splits every history by time.
-
-    Raises:
-        DataError: There is no user, or a user has fewer than three items; names the user.
-    """
+    """Splits every history by time; refuses one that is too short."""
     if not len(histories):
         raise DataError("histories: no users; expected at least one")
     short = np.flatnonzero(histories.lengths < MIN_INTERACTIONS)
     if len(short):
-        user = int(short[0])
+        user = histories.user_ids[short[0]]
         others = f" ({len(short) - 1} more users likewise)" if len(short) > 1 else ""
         raise DataError(
-            f"user {histories.user_ids[user]!r} has {histories.lengths[user]} items{others}; "
-            f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with: "
-            "prepare the data with --min-interactions 3"
+            f"user {user!r} has {histories.lengths[short[0]]} items{others}; expected at least "
+            f"{MIN_INTERACTIONS}, to train, to validate and to test with: prepare the data with "
+            "--min-interactions 3"
         )
     return LeaveOneOut(histories)
 
 
+def item_ids(entry: Entry) -> list[str]:
+    """The item ids of one user of ``sequential.jsonl``."""
+    place, user = entry.place, f"user {entry.key!r}"
+    place.unicode(user, entry.key)
+    value = entry.value
+    if isinstance(value, dict):
+        value = next((value[field] for field in _LIST_FIELDS if field in value), None)
+    if not isinstance(value, list):
+        raise place.error(f"{user}: expected a list of item ids, oldest first")
+    found: list[str] = []
+    for item in value:
+        item_id = identifier(item)
+        if item_id is None:
+            raise place.error(f"{user} has {shown(item)} in the history; expected item ids")
+        found.append(item_id)
+    return found
+
+
+class Interactions:
+    """What users did, gathered row by row of a file.
+
+    ``times`` orders the rows of a user; None keeps the order of the file.
+    """
+
+    def __init__(self, times: Times | None) -> None:
+        self.user_codes: dict[str, int] = {}
+        self._users, self._items = array("i"), array("i")
+        self._times = times
+
+    def user(self, user_id: str) -> int:
+        """The code of a user, who counts as one from now on."""
+        return self.user_codes.setdefault(user_id, len(self.user_codes))
+
+    def add(self, place: Place, user_id: str, item: int, time: Any) -> None:
+        """Adds a row; the item is a code."""
+        if self._times is not None:
+            self._times.add(place, time)
+        self._users.append(self.user(user_id))
+        self._items.append(item)
+
+    def frame(self, **columns: array[float]) -> pl.DataFrame:
+        """Columns ``user``, ``item`` (codes), ``time`` and ``columns``, by user and time.
+
+        Rows with equal times stand as in the file.
+        """
+        times = np.zeros(len(self._users)) if self._times is None else self._times.order()
+        arrays = {"user": self._users, "item": self._items, "time": times, **columns}
+        frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
+        return frame.sort("user", "time", maintain_order=True)
+
+    def histories(self, frame: pl.DataFrame) -> Histories:
+        """The items of the users of a frame, in its order."""
+        user_ids = list(self.user_codes)
+        grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
+        names = [user_ids[user] for user in grouped["user"].to_list()]
+        return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
+
+
+def keep_active(
+    path: Path, frame: pl.DataFrame, least: int, hint: str, core: int = 0
+) -> pl.DataFrame:
+    """Leaves out users with fewer than ``least`` interactions; with ``core``, all but the core.
+
+    Refuses a result without users; ``hint`` names the flags to change.
+    """
+    kept = k_core(frame, max(core, 1), user_k=max(core, least))
+    if not len(kept):
+        raise DataError.at(path, f"no user is left after filtering; {hint}")
+    return kept
+
+
+def renumber(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:
+    """Numbers the items of a frame from 0; returns it and the old code of each, ascending."""
+    codes = frame["item"].unique().sort().to_list()
+    return frame.with_columns(item=pl.col("item").rank("dense") - 1), codes
+
+
 def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.DataFrame:
-    """The largest part of the interactions in which every user and every item occurs ``k`` times.
+    """The largest part in which every user (``user_k``) and item occurs ``k`` times at least.
 
-    Args:
-        frame: One row per interaction; columns ``user``, ``item`` and any others.
-        k: Interactions of every item, and of every user, at least.
-        user_k: Interactions of every user at least, where that differs.
-
-    Returns:
-        The rows of the core in their order; none if there is no core.
-
-    Raises:
-        ConfigError: ``k`` is below 1.
+    ``frame`` has one row an interaction, in columns ``user``, ``item`` and any others.
     """
     if k < 1:
         raise ConfigError(f"--k-core {k}: expected 1 or more")
@@ -217,27 +243,3 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
         if len(kept) == len(frame):
             return kept
         frame = kept
-
-
-def item_ids(path: Path, entry: Entry) -> list[str]:
-    """The item ids of one user of ``sequential.jsonl``.
-
-    Raises:
-        DataError: The value is not a list of ids, or the user's is not Unicode text; names file
-            and line.
-    """
-    unicode_text(path, entry.line, f"user {entry.key!r}", entry.key)
-    value = entry.value
-    if isinstance(value, dict):
-        value = next((value[field] for field in _LIST_FIELDS if field in value), None)
-    if not isinstance(value, list):
-        message = f"user {entry.key!r}: expected a list of item ids, oldest first"
-        raise DataError.at(path, message, line=entry.line)
-    found: list[str] = []
-    for item in value:
-        item_id = identifier(item)
-        if item_id is None:
-            message = f"user {entry.key!r} has {shown(item)} in the history; expected item ids"
-            raise DataError.at(path, message, line=entry.line)
-        found.append(item_id)
-    return found

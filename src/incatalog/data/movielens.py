@@ -19,17 +19,9 @@ import polars as pl
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import require_once
-from incatalog.data.fields import id_field
-from incatalog.data.interactions import Histories
-from incatalog.data.prepared import (
-    Prepared,
-    check_min_interactions,
-    check_out,
-    drop_short,
-    group_histories,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.fields import Place
+from incatalog.data.interactions import Interactions, keep_active
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import MovieLensSettings
 from incatalog.data.times import Times
 from incatalog.errors import DataError
@@ -38,48 +30,25 @@ from incatalog.reading import read_text
 _NO_GENRE = {"unknown", "(no genres listed)"}
 _YEAR = re.compile(r"\d{4}")
 _ENDS_IN_YEAR = re.compile(r"\(\d{4}\)\s*$")
-_GENRES_100K = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-]
+_GENRES_100K = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
+    "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+)
+
+
+_Unused = dict[Path, dict[str, None]]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one edition writes its two files.
-
-    Attributes:
-        ratings: Name of the file of ratings.
-        movies: Name of the file of movies.
-        separator: What stands between fields.
-        otherwise: Encoding of files that are not UTF-8; empty where all are.
-        header: Whether both files begin with a line of ``name:type`` fields.
-        movie: Makes an item of the fields of a line of ``movies``.
-    """
+    """How one edition writes its two files."""
 
     ratings: str
     movies: str
     separator: str
-    otherwise: str
-    header: bool
-    movie: Callable[[list[str]], Item]
+    otherwise: str  # Encoding of files that are not UTF-8; empty where all are.
+    header: bool  # Whether both files begin with a line of ``name:type`` fields.
+    movie: Callable[[Place, list[str]], Item]  # Makes an item of the fields of a line.
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -100,41 +69,29 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
         DataError: The source is no MovieLens folder, or a line is broken; names file and line.
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", settings.min_interactions)
-    check_out(Path(settings.out))
-    layout = _find_layout(Path(settings.source))
-    movies = Path(settings.source) / layout.movies
-    ratings = Path(settings.source) / layout.ratings
-    unused: dict[Path, dict[str, None]] = {ratings: {}, movies: {}}
-    items = _read_movies(movies, layout, unused[movies])
-    every, user_ids = _read_ratings(ratings, layout, items, unused[ratings])
+    source, least = Path(settings.source), settings.min_interactions
+    check_flags(Path(settings.out), "--min-interactions", least)
+    layout = _find_layout(source)
+    inputs = {"ratings": source / layout.ratings, "movies": source / layout.movies}
+    unused: _Unused = {path: {} for path in inputs.values()}
+    items = _read_movies(inputs["movies"], layout, unused)
+    every, found = _read_ratings(inputs["ratings"], layout, items, unused)
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
-    frame = drop_short(frame.sort("time", maintain_order=True), settings.min_interactions)
-    hint = f"--min-interactions {settings.min_interactions} --min-rating {settings.min_rating:g}"
-    require_users(ratings, len(frame), f"expected ratings that pass {hint}")
-    users, lists = group_histories(frame.sort("user", maintain_order=True), user_ids)
-    prepared = Prepared(
-        Catalog.from_items(items, "movies"),
-        Histories.from_lists(users, lists),
-        {
-            f"users with fewer than {settings.min_interactions} ratings": len(user_ids)
-            - len(users),
-            f"ratings below {settings.min_rating:g}": low,
-        },
-        {path: tuple(columns) for path, columns in unused.items()},
-    )
-    return write_prepared(
-        prepared, "data movielens", settings, {"ratings": ratings, "movies": movies}
-    )
+    hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
+    frame = keep_active(inputs["ratings"], frame, least, f"expected ratings that pass {hint}")
+    histories = found.histories(frame)
+    few = len(found.user_codes) - len(histories)
+    skipped = {
+        f"users with fewer than {least} ratings": few,
+        f"ratings below {settings.min_rating:g}": low,
+    }
+    prepared = Prepared(Catalog.from_items(items, "movies"), histories, skipped, unused)
+    return write_prepared(prepared, "data movielens", settings, inputs)
 
 
 def recbole_movielens() -> Path:
-    """The MovieLens-100K folder in the installed ``recbole`` wheel, without importing it.
-
-    Raises:
-        DataError: The wheel is not installed or holds no such folder; names the command.
-    """
+    """The MovieLens-100K folder in the installed ``recbole`` wheel, without importing it."""
     spec = importlib.util.find_spec("recbole")
     for root in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(root) / "dataset_example" / "ml-100k"
@@ -162,137 +119,114 @@ def _find_layout(source: Path) -> _Layout:
     )
 
 
-def _movie_100k(fields: list[str]) -> Item:
+def _movie_100k(place: Place, fields: list[str]) -> Item:
     """``id | title | date | video date | url | 19 genre flags``."""
-    _expect_fields(fields, 5 + len(_GENRES_100K))
-    genres = [name for name, flag in zip(_GENRES_100K, fields[5:], strict=True) if flag == "1"]
-    return _movie(fields[0], fields[1], "", genres)
+    genres = _GENRES_100K.split("|")
+    _expect_fields(place, fields, 5 + len(genres))
+    item_id, title, _, _, _, *flags = fields
+    flagged = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
+    return _movie(place, item_id, title, "", flagged)
 
 
-def _movie_1m(fields: list[str]) -> Item:
+def _movie_1m(place: Place, fields: list[str]) -> Item:
     """``id::title::genre|genre``."""
-    _expect_fields(fields, 3)
+    _expect_fields(place, fields, 3)
     item_id, title, genres = fields
-    return _movie(item_id, title, "", genres.split("|"))
+    return _movie(place, item_id, title, "", genres.split("|"))
 
 
-def _recbole_movie(fields: list[str]) -> Item:
+def _recbole_movie(place: Place, fields: list[str]) -> Item:
     """``id, title, year, genres``, the genres separated by spaces."""
     item_id, title, year, genres = fields
-    return _movie(item_id, title, year, genres.split())
+    return _movie(place, item_id, title, year, genres.split())
 
 
-def _expect_fields(fields: list[str], count: int) -> None:
+def _expect_fields(place: Place, fields: list[str], count: int) -> None:
     if len(fields) != count:
-        raise ValueError(f"{len(fields)} fields; expected {count}")
+        raise place.error(f"{len(fields)} fields; expected {count}")
 
 
-def _movie(item_id: str, title: str, year: str, genres: list[str]) -> Item:
+def _movie(place: Place, item_id: str, title: str, year: str, genres: list[str]) -> Item:
     title = title.strip()
     if not clean_title(title):
-        raise ValueError(f"movie {item_id!r} has an empty title")
+        raise place.error(f"movie {item_id!r} has an empty title")
     if not item_id:
-        raise ValueError("no movie id")
+        raise place.error("no movie id")
     if _YEAR.fullmatch(year) and not _ENDS_IN_YEAR.search(title):
         title = f"{title} ({year})"
     categories = tuple(g for g in dict.fromkeys(genres) if g and g not in _NO_GENRE)
-    return Item(item_id, title, categories=categories)
+    return Item(place.id("movie id", item_id), title, categories=categories)
 
 
-def _read_movies(path: Path, layout: _Layout, unused: dict[str, None]) -> list[Item]:
+def _read_movies(path: Path, layout: _Layout, unused: _Unused) -> list[Item]:
     separator = "|" if layout.movies == "u.item" else layout.separator
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for number, fields in _rows(path, layout, separator, columns, unused):
-        try:
-            item = layout.movie(fields)
-        except ValueError as error:
-            raise DataError.at(path, str(error), line=number) from error
-        id_field(path, number, "movie id", item.item_id)
+    for place, fields in _rows(path, layout, separator, columns, unused):
+        item = layout.movie(place, fields)
         if item.item_id in items:
-            message = f"movie {item.item_id!r} occurs twice; expected unique ids"
-            raise DataError.at(path, message, line=number)
+            raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
         items[item.item_id] = item
     return list(items.values())
 
 
 def _read_ratings(
-    path: Path, layout: _Layout, items: list[Item], unused: dict[str, None]
-) -> tuple[pl.DataFrame, list[str]]:
-    """Reads the ratings.
-
-    Returns:
-        Columns ``user``, ``item`` (codes), ``rating`` and ``time``; and the users' names.
-    """
+    path: Path, layout: _Layout, items: list[Item], unused: _Unused
+) -> tuple[pl.DataFrame, Interactions]:
+    """The ratings with a column ``rating``, and what they were gathered in."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    user_codes: dict[str, int] = {}
-    users, rows, ratings = array("i"), array("i"), array("d")
-    times = Times(path, "timestamp")
+    found, ratings = Interactions(Times("timestamp")), array("d")
     columns = ["user_id", "item_id", "rating", "timestamp"]
-    for number, fields in _rows(path, layout, layout.separator, columns, unused):
+    for place, fields in _rows(path, layout, layout.separator, columns, unused):
         if len(fields) != len(columns):
-            message = f"{len(fields)} fields; expected {', '.join(columns)}"
-            raise DataError.at(path, message, line=number)
+            raise place.error(f"{len(fields)} fields; expected {', '.join(columns)}")
         user, item, rating, time = fields
         if item not in row_of:
-            message = f"movie {item!r} is not in {layout.movies}"
-            raise DataError.at(path, message, line=number)
-        user = id_field(path, number, "user id", user)
-        ratings.append(_rating(path, number, rating))
-        times.add(number, time)
-        users.append(user_codes.setdefault(user, len(user_codes)))
-        rows.append(row_of[item])
-    frame = pl.DataFrame(
-        {
-            "user": pl.Series(users, dtype=pl.Int32),
-            "item": pl.Series(rows, dtype=pl.Int32),
-            "rating": pl.Series(ratings, dtype=pl.Float64),
-            "time": times.order(),
-        }
-    )
-    return frame, list(user_codes)
+            raise place.error(f"movie {item!r} is not in {layout.movies}")
+        user = place.id("user id", user)
+        ratings.append(_rating(place, rating))
+        found.add(place, user, row_of[item], time)
+    return found.frame(rating=ratings), found
 
 
-def _rating(path: Path, line: int, text: str) -> float:
+def _rating(place: Place, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError.at(path, f"rating is {text!r}; expected a number", line=line)
+        raise place.error(f"rating is {text!r}; expected a number")
     return value
 
 
 def _rows(
-    path: Path, layout: _Layout, separator: str, columns: list[str], unused: dict[str, None]
-) -> Iterator[tuple[int, list[str]]]:
-    """Yields line number and fields; with a header, the fields of ``columns`` in that order.
+    path: Path, layout: _Layout, separator: str, columns: list[str], unused: _Unused
+) -> Iterator[tuple[Place, list[str]]]:
+    """Yields place and fields; with a header, the fields of ``columns`` in that order.
 
     ``unused`` takes the names of the header's other columns.
     """
-    lines = read_text(path, otherwise=layout.otherwise).split("\n")
     positions: list[int] | None = None
     found = False
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for line, text in enumerate(read_text(path, otherwise=layout.otherwise).split("\n"), 1):
+        if not text.strip():
             continue
-        fields = line.rstrip("\r").split(separator)
-        if layout.header and number == 1:
+        place = Place(path, line)
+        fields = text.rstrip("\r").split(separator)
+        if layout.header and line == 1:
             names = [field.split(":")[0] for field in fields]
             require_once(path, names)
             missing = [column for column in columns if column not in names]
             if missing:
-                message = f"no column {missing[0]!r}; found {', '.join(names)}"
-                raise DataError.at(path, message, line=number)
+                raise place.error(f"no column {missing[0]!r}; found {', '.join(names)}")
             positions = [names.index(column) for column in columns]
-            unused.update((name, None) for name in names if name not in columns)
+            unused[path].update((name, None) for name in names if name not in columns)
             continue
         if positions is not None:
             if len(fields) <= max(positions):
-                message = f"{len(fields)} fields; expected at least {max(positions) + 1}"
-                raise DataError.at(path, message, line=number)
+                raise place.error(f"{len(fields)} fields; expected at least {max(positions) + 1}")
             fields = [fields[position] for position in positions]
         found = True
-        yield number, fields
+        yield place, fields
     if not found:
         raise DataError.at(path, "the file is empty; expected MovieLens data")

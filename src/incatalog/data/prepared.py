@@ -1,60 +1,39 @@
-"""A folder of prepared data: the three intermediate files, together or not at all."""
+"""A folder of prepared data: its files are written together or not at all."""
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import polars as pl
-from jaxtyping import Int64
 from rich.console import Console
 from rich.table import Table
 
 from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
+from incatalog.config import refuse_first
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
-from incatalog.errors import ArtifactError, ConfigError, DataError
+from incatalog.data.settings import AmazonSettings, MovieLensSettings, TableSettings
+from incatalog.errors import ArtifactError, DataError
 
 _MOST_NAMED = 20
 _FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
 
 
-class PrepareConfig(Protocol):
-    """What every configuration of ``incatalog data`` names."""
-
-    @property
-    def out(self) -> Path:
-        """Folder for the result."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A result, not yet written.
-
-    Attributes:
-        catalog: The items.
-        histories: What users did with them.
-        skipped: What was left out, by reason, and how many of it.
-        unused: Columns that are not used, by file.
-    """
+    """A result, not yet written."""
 
     catalog: Catalog
     histories: Histories
-    skipped: Mapping[str, int]
-    unused: Mapping[Path, Sequence[str]] = field(default_factory=dict)
+    skipped: Mapping[str, int]  # How many were left out, by reason.
+    unused: Mapping[Path, Collection[str]] = field(default_factory=dict)  # Columns, by file.
 
 
 def prepared_files(folder: Path) -> dict[str, str | Path]:
-    """The files of prepared data, as inputs of a run; what else lies in the folder is none.
-
-    Raises:
-        DataError: One that cannot be done without is missing.
-    """
+    """The files of prepared data, as inputs of a run; what else lies in the folder is none."""
     for name in (METAS, SEQUENCES):
         if not (folder / name).is_file():
             raise DataError.at(folder / name, "no such file; expected a folder of prepared data")
@@ -62,85 +41,50 @@ def prepared_files(folder: Path) -> dict[str, str | Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
-def check_out(out: Path) -> None:
-    """Refuses an output folder that holds anything but earlier prepared data.
-
-    Raises:
-        ArtifactError: The folder holds other files, or is a file.
-    """
+def _check_out(out: Path) -> None:
+    """Refuses an output folder that holds anything but earlier prepared data."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ArtifactError(f"--out {out}: is a file; expected a new or empty folder")
     names = {path.name for path in out.iterdir()}
-    if not names:
-        return
     other = sorted(names - _FILES)
     if other:
-        raise ArtifactError(
-            f"--out {out}: holds {other[0]}; "
-            "expected a new or empty folder, or one with data prepared earlier"
-        )
-    if MANIFEST not in names or not str(_stage(out)).startswith("data "):
-        raise ArtifactError(
-            f"--out {out}: holds data that `incatalog data` did not write; name another folder"
-        )
+        expected = "a new or empty folder, or one with data prepared earlier"
+        raise ArtifactError(f"--out {out}: holds {other[0]}; expected {expected}")
+    if names and not (MANIFEST in names and _is_own(out)):
+        foreign = "data that `incatalog data` did not write"
+        raise ArtifactError(f"--out {out}: holds {foreign}; name another folder")
 
 
-def check_min_interactions(flag: str, value: int) -> None:
-    """Refuses a limit under which users could not be split.
-
-    Raises:
-        ConfigError: ``value`` is below 3; names ``flag``.
-    """
-    if value < MIN_INTERACTIONS:
-        raise ConfigError(
-            f"{flag} {value}: expected at least {MIN_INTERACTIONS}, "
-            "one item each to train, to validate and to test with"
-        )
+def _is_own(out: Path) -> bool:
+    try:
+        manifest = read_json(out / MANIFEST)
+    except DataError:
+        return False
+    return isinstance(manifest, dict) and str(manifest.get("stage")).startswith("data ")
 
 
-def group_histories(
-    frame: pl.DataFrame, user_ids: Mapping[int, str] | list[str]
-) -> tuple[list[str], list[Int64[np.ndarray, " length"]]]:
-    """Collects the items of each user.
-
-    Args:
-        frame: Columns ``user`` (code) and ``item`` (code), rows of a user oldest first.
-        user_ids: Name of each user code.
-
-    Returns:
-        User names in the order of their first row, and the item codes of each.
-    """
-    grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
-    names = [user_ids[user] for user in grouped["user"].to_list()]
-    return names, [items.to_numpy() for items in grouped["item"]]
-
-
-def drop_short(frame: pl.DataFrame, length: int) -> pl.DataFrame:
-    """Leaves out users with fewer than ``length`` interactions."""
-    return frame.filter(pl.len().over("user") >= length)
+def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
+    """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
+    expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
+    problems = [
+        (core < 0, f"--k-core {core}: expected 0 (off) or more"),
+        (least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"),
+    ]
+    refuse_first(problems)
+    _check_out(out)
 
 
 def write_prepared(
-    prepared: Prepared, stage: str, config: PrepareConfig, inputs: Mapping[str, Path]
+    prepared: Prepared,
+    stage: str,
+    settings: AmazonSettings | MovieLensSettings | TableSettings,
+    inputs: Mapping[str, Path],
 ) -> Path:
-    """Writes all files and a manifest in one stroke, and prints a summary.
-
-    Args:
-        prepared: What to write.
-        stage: Name of the command, for example ``"data amazon"``.
-        config: Its configuration.
-        inputs: The files it read, by name; their hash goes into the manifest.
-
-    Returns:
-        The folder written.
-
-    Raises:
-        ArtifactError: The folder holds something else.
-    """
-    out = Path(config.out)
-    check_out(out)
+    """Writes all files and a manifest in one stroke, and prints a summary."""
+    out = Path(settings.out)
+    _check_out(out)
     counts = {
         "users": len(prepared.histories),
         "items": len(prepared.catalog),
@@ -149,7 +93,7 @@ def write_prepared(
     }
     skipped = {reason: count for reason, count in prepared.skipped.items() if count}
     with atomic_folder(out) as partial:
-        run = open_run(partial, stage, config, inputs=inputs)
+        run = open_run(partial, stage, settings, inputs=inputs)
         prepared.catalog.save(partial)
         prepared.histories.save(partial, prepared.catalog)
         run.finish(**counts, skipped=skipped)
@@ -158,29 +102,11 @@ def write_prepared(
     return out
 
 
-def require_users(path: Path, users: int, hint: str) -> None:
-    """Refuses a result without users.
-
-    Raises:
-        DataError: ``users`` is 0; names the file and ``hint``, the flags to change.
-    """
-    if not users:
-        raise DataError.at(path, f"no user is left after filtering; {hint}")
-
-
-def _stage(out: Path) -> Any:
-    try:
-        manifest = read_json(out / MANIFEST)
-    except DataError:
-        return None
-    return manifest.get("stage") if isinstance(manifest, dict) else None
-
-
-def _print_unused(unused: Mapping[Path, Sequence[str]]) -> None:
+def _print_unused(unused: Mapping[Path, Collection[str]]) -> None:
     """Names, in one line, what the files hold and nothing reads."""
     parts = []
     for path, columns in unused.items():
-        shown = [name or "(no name)" for name in columns[:_MOST_NAMED]]
+        shown = [name or "(no name)" for name in itertools.islice(columns, _MOST_NAMED)]
         more = len(columns) - len(shown)
         shown += [f"{more} more"] if more else []
         parts += [f"{', '.join(shown)} of {path.name}"] if shown else []

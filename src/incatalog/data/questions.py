@@ -7,8 +7,7 @@ from pathlib import Path
 
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.documents import json_lines, read_text
-from incatalog.data.fields import unicode_text
-from incatalog.errors import DataError
+from incatalog.data.fields import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +22,6 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
     """Reads questions: one JSON object a line with `question` and `answer`, or a ShareGPT file.
 
     Of each conversation of a ShareGPT file the first question and its answer are taken.
-
-    Raises:
-        DataError: The file is missing, empty or broken, or a field is not text; names file and
-            line.
     """
     path = Path(path)
     text = read_text(path).lstrip()
@@ -35,20 +30,15 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
         return tuple(_opening(conversation) for conversation in load_conversations(path))
     found = []
     for line, record in json_lines(path):
+        place = Place(path, line)
         question, answer = record.get("question"), record.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str):
-            raise DataError.at(
-                path,
+            raise place.error(
                 f"fields {', '.join(sorted(record)) or 'none'}; expected `question` and `answer` "
-                "as text, or a file in ShareGPT format",
-                line=line,
+                "as text, or a file in ShareGPT format"
             )
-        found.append(
-            Question(
-                unicode_text(path, line, "question", question),
-                unicode_text(path, line, "answer", answer),
-            )
-        )
+        question, answer = place.unicode("question", question), place.unicode("answer", answer)
+        found.append(Question(question, answer))
     return tuple(found)
 
 

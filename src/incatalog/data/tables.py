@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import csv
 import sys
-from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import polars.exceptions
 
-from incatalog.config import Quote
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once, text_lines
-from incatalog.data.fields import id_field, text_field, text_fields
-from incatalog.data.interactions import Histories, k_core
-from incatalog.data.prepared import (
-    Prepared,
-    check_min_interactions,
-    check_out,
-    drop_short,
-    group_histories,
-    require_users,
-    write_prepared,
-)
+from incatalog.data.fields import Place
+from incatalog.data.interactions import Interactions, keep_active, renumber
+from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import TableSettings
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
@@ -60,246 +48,174 @@ def prepare_table(settings: TableSettings) -> Path:
             several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
-    check_min_interactions("--min-interactions", settings.min_interactions)
-    if settings.k_core < 0:
-        raise ConfigError(f"--k-core {settings.k_core}: expected 0 (off) or more")
-    check_out(Path(settings.out))
-    items, unused_of_items = _read_items(settings)
-    read = _read_interactions(settings, items)
-    frame, user_ids = read.frame, read.user_ids
-    if settings.k_core:
-        user_k = max(settings.k_core, settings.min_interactions)
-        frame = k_core(frame, settings.k_core, user_k=user_k)
-    else:
-        frame = drop_short(frame, settings.min_interactions)
-    hint = f"--min-interactions {settings.min_interactions}"
-    hint += f" and --k-core {settings.k_core}" if settings.k_core else ""
-    require_users(Path(settings.interactions), len(frame), f"try less than {hint}")
-    if settings.k_core:
-        codes = np.unique(frame["item"].to_numpy())
-        items = [items[code] for code in codes.tolist()]
-        rows = np.searchsorted(codes, frame["item"].to_numpy())
-        frame = frame.with_columns(item=pl.Series(rows))
-    users, lists = group_histories(frame, user_ids)
-    reason = f"users with fewer than {settings.min_interactions} interactions"
-    if settings.k_core:
-        reason = f"users outside the {settings.k_core}-core"
+    least, core = settings.min_interactions, settings.k_core
+    check_flags(Path(settings.out), "--min-interactions", least, core)
+    columns = "item_id_column", "title_column", "description_column", "category_column"
+    things = _Table(settings, Path(settings.items), *columns)
+    actions = "user_column", "item_column", "time_column"
+    deeds = _Table(settings, Path(settings.interactions), *actions)
+    items = _read_items(things, settings)
+    found = _read_interactions(deeds, settings, items)
+    every = frame = found.frame()
+    if settings.time_column:
+        frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
+    repeated = len(every) - len(frame)
+    hint, reason = f"--min-interactions {least}", f"users with fewer than {least} interactions"
+    if core:
+        hint, reason = f"{hint} and --k-core {core}", f"users outside the {core}-core"
+    frame = keep_active(deeds.path, frame, least, f"try less than {hint}", core)
+    if core:
+        frame, codes = renumber(frame)
+        items = [items[code] for code in codes]
+    histories = found.histories(frame)
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
-        Histories.from_lists(users, lists),
-        {reason: len(user_ids) - len(users), "repeated interactions": read.repeated},
-        {Path(settings.interactions): read.unused, Path(settings.items): unused_of_items},
+        histories,
+        {reason: len(found.user_codes) - len(histories), "repeated interactions": repeated},
+        {table.path: table.unused for table in (deeds, things)},
     )
-    inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
+    inputs = {"interactions": deeds.path, "items": things.path}
     return write_prepared(prepared, "data table", settings, inputs)
 
 
-@dataclass(frozen=True, eq=False)
-class _Interactions:
-    """The rows of a table of interactions.
-
-    Attributes:
-        frame: Columns ``user``, ``item`` (codes) and ``time``, ordered by user and time.
-        user_ids: Names of the users.
-        repeated: How many rows repeated another.
-        unused: Columns that hold something else.
-    """
-
-    frame: pl.DataFrame
-    user_ids: list[str]
-    repeated: int
-    unused: tuple[str, ...]
-
-
-def _read_items(settings: TableSettings) -> tuple[list[Item], tuple[str, ...]]:
-    """Reads the items; returns them and the columns that hold something else."""
-    path = Path(settings.items)
-    named = {
-        "--item-id-column": settings.item_id_column,
-        "--title-column": settings.title_column,
-        "--description-column": settings.description_column,
-        "--category-column": settings.category_column,
-    }
+def _read_items(table: _Table, settings: TableSettings) -> list[Item]:
     items: dict[str, Item] = {}
-    unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, settings.quote, unused):
-        item_id = id_field(path, line, settings.item_id_column, cells["--item-id-column"])
+    for place, cells in table.rows():
+        item_id = place.id(settings.item_id_column, cells["item_id_column"])
         if item_id in items:
-            message = f"item {item_id!r} occurs twice; expected unique ids"
-            raise DataError.at(path, message, line=line)
-        cell = cells["--title-column"]
-        title = _joined(text_field(path, line, settings.title_column, cell, numbers=True))
+            raise place.error(f"item {item_id!r} occurs twice; expected unique ids")
+        name = settings.title_column
+        title = _joined(place.text(name, cells["title_column"], numbers=True))
         if not clean_title(title):
-            message = f"item {item_id!r} has an empty {settings.title_column}; expected a title"
-            raise DataError.at(path, message, line=line)
-        name, cell = settings.description_column, cells.get("--description-column")
-        description = text_field(path, line, name, cell, several=True, numbers=True)
-        name, cell = settings.category_column, cells.get("--category-column")
+            raise place.error(f"item {item_id!r} has an empty {name}; expected a title")
+        name, cell = settings.description_column, cells.get("description_column")
+        description = place.text(name, cell, several=True, numbers=True)
+        name, cell = settings.category_column, cells.get("category_column")
         if isinstance(cell, list):
-            names = text_fields(path, line, name, cell, numbers=True)
+            names = place.texts(name, cell, numbers=True)
         else:
-            text = text_field(path, line, name, cell, numbers=True)
-            names = (
-                text.split(settings.category_separator) if settings.category_separator else [text]
-            )
+            text = place.text(name, cell, numbers=True)
+            separator = settings.category_separator
+            names = text.split(separator) if separator else [text]
         categories = tuple(dict.fromkeys(filter(None, map(_joined, names))))
         items[item_id] = Item(item_id, title, _joined(description), categories)
-    return list(items.values()), tuple(unused)
+    return list(items.values())
 
 
 def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_interactions(settings: TableSettings, items: list[Item]) -> _Interactions:
-    path = Path(settings.interactions)
-    named = {
-        "--user-column": settings.user_column,
-        "--item-column": settings.item_column,
-        "--time-column": settings.time_column,
-    }
+def _read_interactions(table: _Table, settings: TableSettings, items: list[Item]) -> Interactions:
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    user_codes: dict[str, int] = {}
-    users, rows, times = array("i"), array("i"), Times(path, settings.time_column)
-    unused: dict[str, None] = {}
-    for line, cells in _rows(path, named, settings.quote, unused):
-        user, item = cells["--user-column"], cells["--item-column"]
+    found = Interactions(Times(settings.time_column) if settings.time_column else None)
+    for place, cells in table.rows():
+        user, item = cells["user_column"], cells["item_column"]
         # Most rows name a user and an item that have been looked at.
-        if not isinstance(user, str) or user not in user_codes:
-            user = id_field(path, line, settings.user_column, user)
+        if not isinstance(user, str) or user not in found.user_codes:
+            user = place.id(settings.user_column, user)
         if not isinstance(item, str) or item not in row_of:
-            item = id_field(path, line, settings.item_column, item)
+            item = place.id(settings.item_column, item)
         if item not in row_of:
             message = f"item {item!r} is not in {settings.items}; add it there or remove the row"
-            raise DataError.at(path, message, line=line)
-        if settings.time_column:
-            times.add(line, cells["--time-column"])
-        users.append(user_codes.setdefault(user, len(user_codes)))
-        rows.append(row_of[item])
-    time = times.order() if settings.time_column else np.zeros(len(users), dtype=np.int64)
-    columns = {"user": np.asarray(users), "item": np.asarray(rows), "time": time}
-    frame = pl.DataFrame(columns).sort("user", "time", maintain_order=True)
-    once = frame
-    if settings.time_column:
-        once = frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
-    return _Interactions(once, list(user_codes), len(frame) - len(once), tuple(unused))
+            raise place.error(message)
+        found.add(place, user, row_of[item], cells.get("time_column"))
+    return found
 
 
-def _rows(
-    path: Path, named: dict[str, str], quote: Quote, unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and cells by flag; flags without a column are passed over.
+class _Table:
+    """A file of rows, of which the columns that some settings name are read."""
 
-    Args:
-        path: The table.
-        named: Column of each flag.
-        quote: What a quote is in CSV and TSV.
-        unused: Takes the names of the other columns.
+    def __init__(self, settings: TableSettings, path: Path, *names: str) -> None:
+        self.path = path
+        self.unused: dict[str, None] = {}  # Names of the other columns.
+        columns = {name: getattr(settings, name) for name in names}
+        self._columns: dict[str, str] = {name: column for name, column in columns.items() if column}
+        self._quote = settings.quote
 
-    Raises:
-        ConfigError: The ending of the file is unknown.
-        DataError: The file is missing, empty or broken, or lacks a column, or has one twice; names
-            the flag.
-    """
-    flags = {flag: column for flag, column in named.items() if column}
-    columns = set(flags.values())
-    endings = [ending for ending in path.suffixes if ending != ".gz"]
-    ending = endings[-1].lower() if endings else ""
-    if not path.is_file():
-        raise DataError.at(
-            path, "is a folder; expected a table" if path.exists() else "no such file"
-        )
-    if path.stat().st_size == 0:
-        raise DataError.at(path, "the file is empty; expected a table")
-    if ending in _SEPARATORS:
-        yield from _csv_rows(path, _SEPARATORS[ending], flags, quote, unused)
-    elif ending in _JSON_LINES:
-        for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
-            for flag, column in flags.items():
-                if column not in record:
-                    raise _no_column(path, flag, column, list(record), line)
-            unused.update((name, None) for name in record if name not in columns)
-            yield line, {flag: record[column] for flag, column in flags.items()}
-    elif ending in _PARQUET:
-        yield from _parquet_rows(path, flags, unused)
-    else:
-        known = ", ".join([*_SEPARATORS, ".parquet", ".jsonl"])
-        raise ConfigError(f"{path}: unknown ending {ending!r}; expected one of {known}")
+    def rows(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """Yields the place and the cells by setting; an empty setting has none."""
+        path = self.path
+        endings = [ending for ending in path.suffixes if ending != ".gz"]
+        ending = endings[-1].lower() if endings else ""
+        if not path.is_file():
+            problem = "is a folder; expected a table" if path.exists() else "no such file"
+            raise DataError.at(path, problem)
+        if path.stat().st_size == 0:
+            raise DataError.at(path, "the file is empty; expected a table")
+        if ending in _SEPARATORS:
+            yield from self._csv_rows(_SEPARATORS[ending])
+        elif ending in _JSON_LINES:
+            for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
+                place = Place(path, line)
+                self._match(place, record)
+                yield place, {name: record[column] for name, column in self._columns.items()}
+        elif ending in _PARQUET:
+            yield from self._parquet_rows()
+        else:
+            known = ", ".join([*_SEPARATORS, ".parquet", ".jsonl"])
+            raise ConfigError(f"{path}: unknown ending {ending!r}; expected one of {known}")
 
+    def _match(self, place: Place, found: Collection[str]) -> None:
+        """Refuses a table that lacks a column; notes the columns that nothing reads."""
+        for name, column in self._columns.items():
+            if column not in found:
+                flag = "--" + name.replace("_", "-")
+                raise place.error(f"no column {column!r} ({flag}); found {', '.join(found)}")
+        self.unused.update((name, None) for name in found if name not in self._columns.values())
 
-def _csv_rows(
-    path: Path, separator: str, flags: dict[str, str], quote: Quote, unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = text_lines(path, label=f"reading {path.name}")
-    quotes: Any = {"quoting": csv.QUOTE_NONE} if quote == "none" else {}
-    reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
-    line = 1
-    # The module's own limit of 131,072 characters a cell is one for all readers of a process.
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise DataError.at(path, "the file is empty; expected a header")
-        positions = {}
-        for flag, column in flags.items():
-            if column not in header:
-                raise _no_column(path, flag, column, header, 1)
-            positions[flag] = header.index(column)
-        require_once(path, header)
-        unused.update((name, None) for name in header if name not in flags.values())
-        found = False
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells:
-                if len(cells) != len(header):
+    def _csv_rows(self, separator: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+        path = self.path
+        lines = text_lines(path, label=f"reading {path.name}")
+        quotes: Any = {"quoting": csv.QUOTE_NONE} if self._quote == "none" else {}
+        reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
+        place = Place(path, 1)
+        # The module's own limit of 131,072 characters a cell is one for all readers of a process.
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise DataError.at(path, "the file is empty; expected a header")
+            self._match(place, header)
+            require_once(path, header)
+            places = {name: header.index(column) for name, column in self._columns.items()}
+            found = False
+            place = Place(path, reader.line_num + 1)
+            for cells in reader:
+                if cells and len(cells) != len(header):
                     message = f"{len(cells)} cells; expected {len(header)} as in the header"
-                    raise DataError.at(path, message, line=line)
-                found = True
-                yield line, {flag: cells[position] for flag, position in positions.items()}
-            line = reader.line_num + 1
-    except csv.Error as error:
-        way_out = "" if quote == "none" else "; where quotes are letters, pass --quote none"
-        raise DataError.at(path, f"not valid CSV: {error}{way_out}", line=line) from error
-    finally:
-        csv.field_size_limit(limit)
-    if not found:
-        raise DataError.at(path, "holds a header but no rows")
+                    raise place.error(message)
+                if cells:
+                    found = True
+                    yield place, {name: cells[index] for name, index in places.items()}
+                place = Place(path, reader.line_num + 1)
+        except csv.Error as error:
+            hint = "" if self._quote == "none" else "; where quotes are letters, pass --quote none"
+            raise place.error(f"not valid CSV: {error}{hint}") from error
+        finally:
+            csv.field_size_limit(limit)
+        if not found:
+            raise DataError.at(path, "holds a header but no rows")
 
-
-def _parquet_rows(
-    path: Path, flags: dict[str, str], unused: dict[str, None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        lazy = pl.scan_parquet(path)
-        schema = lazy.collect_schema()
-        names = schema.names()
-        for flag, column in flags.items():
-            if column not in names:
-                raise _no_column(path, flag, column, names, None)
-        unused.update((name, None) for name in names if name not in flags.values())
-        total = int(lazy.select(pl.len()).collect().item())
-        columns = list(dict.fromkeys(flags.values()))
-        # Python's own times end at the microsecond.
-        time = flags.get("--time-column", "")
-        fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
-        lazy = lazy.select(columns).with_columns(pl.col(name).dt.to_string("iso") for name in fine)
-        for start in range(0, total, _PARQUET_ROWS):
-            part = lazy.slice(start, _PARQUET_ROWS).collect()
-            cells = {flag: part[column].to_list() for flag, column in flags.items()}
-            for row in range(len(part)):
-                yield start + row + 1, {flag: values[row] for flag, values in cells.items()}
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise DataError.at(path, f"not a readable Parquet file: {_first_line(error)}") from error
-    if not total:
-        raise DataError.at(path, "holds no rows")
-
-
-def _no_column(
-    path: Path, flag: str, column: str, found: Sequence[str], line: int | None
-) -> DataError:
-    message = f"no column {column!r} ({flag}); found {', '.join(found)}"
-    return DataError.at(path, message, line=line)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    def _parquet_rows(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+        path = self.path
+        try:
+            lazy = pl.scan_parquet(path)
+            schema = lazy.collect_schema()
+            self._match(Place(path), schema.names())
+            total = int(lazy.select(pl.len()).collect().item())
+            # Python's own times end at the microsecond.
+            time = self._columns.get("time_column", "")
+            fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
+            lazy = lazy.select(list(dict.fromkeys(self._columns.values())))
+            lazy = lazy.with_columns(pl.col(name).dt.to_string("iso") for name in fine)
+            for start in range(0, total, _PARQUET_ROWS):
+                part = lazy.slice(start, _PARQUET_ROWS).collect()
+                cells = [part[column].to_list() for column in self._columns.values()]
+                for row, values in enumerate(zip(*cells, strict=True), start + 1):
+                    yield Place(path, row), dict(zip(self._columns, values, strict=True))
+        except (polars.exceptions.PolarsError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError.at(path, f"not a readable Parquet file: {reason}") from error
+        if not total:
+            raise DataError.at(path, "holds no rows")

@@ -1,4 +1,4 @@
-"""Times to order interactions by, exactly as written, and all of one kind."""
+"""Times to order interactions by: exact, and all of one kind."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import re
 from array import array
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from incatalog.data.fields import shown
+from incatalog.data.fields import Place, shown
 from incatalog.errors import DataError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")
 _DECIMAL = re.compile(
     r"\s*[+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*"
 )
-# Python keeps six decimals of a second and drops the others without a word.
+# Python keeps six decimals of a second and drops the others.
 _NANOSECONDS = re.compile(r"(.*[.,][0-9]{6})([0-9]{1,3})(?![0-9])(.*)", re.DOTALL)
 _TOO_FINE = re.compile(r"[.,][0-9]{10}")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
-# A clock runs through its range. Where times leave out a factor as large as this between a value
-# no smaller than a date such as 20200103 and one no smaller than seconds of 1985, they are two
-# clocks: dates, seconds, milliseconds, microseconds or nanoseconds beside one another.
+# Times of one unit leave no large gap. Where the next larger number is _GAP times a number, from
+# a date such as 20200103 (_LEAST) and seconds of 1985 (_LEAST_ABOVE) on, there are two units:
+# dates, seconds, milliseconds, microseconds or nanoseconds beside one another.
 _GAP, _LEAST, _LEAST_ABOVE = 40, 10_000_000, 500_000_000
 
 _Number = int | float | Decimal
@@ -36,18 +35,17 @@ _Number = int | float | Decimal
 
 @dataclass(frozen=True, slots=True)
 class _Example:
-    """A time, its line, and the cell as written."""
+    """A time, its place, and the cell as written."""
 
     value: _Number
-    line: int
+    place: Place
     cell: Any
 
 
 class Times:
-    """Collects the times of a file row by row."""
+    """Collects the times of a column row by row."""
 
-    def __init__(self, path: Path, column: str) -> None:
-        self._path = path
+    def __init__(self, column: str) -> None:
         self._column = column
         self._whole = array("q")
         # Takes over from `_whole` once a time is no whole number of 64 bits.
@@ -56,22 +54,23 @@ class Times:
         # Smallest and largest number of each number of binary digits.
         self._ranges: dict[int, tuple[_Example, _Example]] = {}
 
-    def add(self, line: int, cell: Any) -> None:
-        """Adds the time of a row: a number, or an ISO 8601 date or time.
-
-        Raises:
-            DataError: It is neither, or a date beside numbers; names file and line.
-        """
+    def add(self, place: Place, cell: Any) -> None:
+        """Adds the time of a row: a number, or an ISO 8601 date or time, but not both."""
         kind, value = _time(cell)
         if value is None:
             message = f"{self._column} is {_shown(cell)}; expected a number or an ISO 8601 time"
-            raise DataError.at(self._path, message, line=line)
-        first = self._kinds.setdefault(kind, _Example(value, line, cell))
+            raise place.error(message)
+        example = _Example(value, place, cell)
+        first = self._kinds.setdefault(kind, example)
         if len(self._kinds) > 1:
             other = next(one for name, one in self._kinds.items() if name != kind)
             raise self._mixed(first, other)
         if kind == "number" and value >= _LEAST:
-            self._widen(value, line, cell)
+            digits = int(value).bit_length()
+            least, most = self._ranges.get(digits, (example, example))
+            least = example if value < least.value else least
+            most = example if value > most.value else most
+            self._ranges[digits] = (least, most)
         if self._others is not None:
             self._others.append(value)
         elif isinstance(value, int) and -(2**63) <= value < 2**63:
@@ -80,11 +79,7 @@ class Times:
             self._others = [*self._whole, value]
 
     def order(self) -> Int64[np.ndarray, " rows"]:
-        """A whole number for each row; they are ordered, and equal, as the times are.
-
-        Raises:
-            DataError: The numbers are of two units; names a line of each.
-        """
+        """A whole number for each row; they are ordered, and equal, as the times are."""
         ranges = [self._ranges[digits] for digits in sorted(self._ranges)]
         for (_, below), (above, _) in itertools.pairwise(ranges):
             if above.value >= _LEAST_ABOVE and above.value >= below.value * _GAP:
@@ -94,24 +89,11 @@ class Times:
         rank = {value: number for number, value in enumerate(sorted(set(self._others)))}
         return np.fromiter((rank[value] for value in self._others), np.int64, len(self._others))
 
-    def _widen(self, value: _Number, line: int, cell: Any) -> None:
-        digits = int(value).bit_length()
-        least, most = self._ranges.get(digits, (None, None))
-        if least is None or most is None:
-            one = _Example(value, line, cell)
-            self._ranges[digits] = (one, one)
-        elif value < least.value:
-            self._ranges[digits] = (_Example(value, line, cell), most)
-        elif value > most.value:
-            self._ranges[digits] = (least, _Example(value, line, cell))
-
     def _mixed(self, one: _Example, other: _Example) -> DataError:
-        first, second = sorted((one, other), key=lambda example: example.line)
-        return DataError.at(
-            self._path,
+        first, second = sorted((one, other), key=lambda example: example.place.line or 0)
+        return second.place.error(
             f"{self._column} is {_shown(second.cell)}, but {_shown(first.cell)} on line "
-            f"{first.line}; expected times of one kind, such as seconds in all rows",
-            line=second.line,
+            f"{first.place.line}; expected times of one kind, such as seconds in all rows"
         )
 
 

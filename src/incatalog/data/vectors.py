@@ -18,13 +18,7 @@ LARGEST = 1e12
 
 
 def vectors_name(dataset: str, model: str, wording: str) -> str:
-    """Name of a vector file, ``movies.emb-llama-td.npy``.
-
-    Args:
-        dataset: Name of the data set.
-        model: Name or folder of the model that read the texts; its last part is used.
-        wording: Name of the wording of the texts.
-    """
+    """Name of a vector file, ``movies.emb-llama-td.npy``."""
     short = re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-.") or "model"
     return f"{dataset}.emb-{short}-{wording}.npy"
 
@@ -38,61 +32,38 @@ def save_vectors(path: str | Path, vectors: Float32[np.ndarray, "items hidden"])
 def load_vectors(
     path: str | Path, num_items: int | None = None
 ) -> Float32[np.ndarray, "items hidden"]:
-    """Reads and checks vectors; those in float32 stay on the disk, memory-mapped and read-only.
-
-    Args:
-        path: A npy file of real numbers.
-        num_items: Items of the catalog the rows belong to; None takes any number.
-
-    Raises:
-        ArtifactError: The file is not the one that `incatalog items embed` wrote.
-        VectorError: The file is missing or no such file, has another shape, or a row holds NaN,
-            infinity or a number beyond :data:`LARGEST`; names the first such row.
-    """
+    """Reads and checks vectors; those in float32 stay on the disk, memory-mapped and read-only."""
     path = Path(path)
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise VectorError(
-            f"{path}: no such file; make item vectors with `incatalog items embed`"
-        ) from error
+        hint = "make item vectors with `incatalog items embed`"
+        raise VectorError(f"{path}: no such file; {hint}") from error
     except (OSError, ValueError, EOFError) as error:
         raise VectorError(f"{path}: not a readable npy file of numbers") from error
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim != 2:
         found = getattr(vectors, "dtype", "an archive"), getattr(vectors, "shape", "arrays")
-        raise VectorError(
-            f"{path}: holds {found[0]} of shape {found[1]}; expected real numbers [items, hidden]"
-        )
+        holds = f"holds {found[0]} of shape {found[1]}"
+        raise VectorError(f"{path}: {holds}; expected real numbers [items, hidden]")
     if not vectors.size:
         raise VectorError(f"{path}: is empty, of shape {vectors.shape}; expected [items, hidden]")
     if num_items is not None and len(vectors) != num_items:
-        raise VectorError(
-            f"{path}: holds {len(vectors)} rows; expected one for each of the {num_items} items of "
-            "the catalog"
-        )
+        expected = f"one for each of the {num_items} items of the catalog"
+        raise VectorError(f"{path}: holds {len(vectors)} rows; expected {expected}")
     verify_checksums(path.parent, (path.name,))
     check_numbers(vectors, str(path))
     return vectors.astype(np.float32, copy=False)
 
 
 def check_numbers(vectors: Float[np.ndarray, "items hidden"], name: str) -> None:
-    """Makes sure that every number is one to calculate with, in bounded memory.
-
-    Args:
-        vectors: The vectors.
-        name: Where they come from, for the message.
-
-    Raises:
-        VectorError: A row holds NaN, infinity or a number beyond :data:`LARGEST`; names the first
-            and counts them.
-    """
+    """Makes sure that every number is one to calculate with, in bounded memory."""
     bad = unusable_rows(vectors)
     if len(bad):
-        raise VectorError(
-            f"{name}: row {bad[0]} holds {_worst(vectors[bad[0]])} "
-            f"({len(bad)} of {len(vectors)} rows do); "
-            f"expected numbers from {-LARGEST:g} to {LARGEST:g}"
-        )
+        row, what = vectors[bad[0]], "NaN or infinity"
+        if np.isfinite(row).all():
+            what = f"too large a number, {row[np.abs(row).argmax()]:g}"
+        found = f"row {bad[0]} holds {what} ({len(bad)} of {len(vectors)} rows do)"
+        raise VectorError(f"{name}: {found}; expected numbers from {-LARGEST:g} to {LARGEST:g}")
 
 
 def unusable_rows(vectors: Float[np.ndarray, "items hidden"]) -> Int64[np.ndarray, " bad"]:
@@ -103,12 +74,6 @@ def unusable_rows(vectors: Float[np.ndarray, "items hidden"]) -> Int64[np.ndarra
         usable = np.abs(vectors[start : start + _ROWS_AT_ONCE]) <= np.float64(LARGEST)
         bad.append(np.flatnonzero(~usable.all(axis=1)) + start)
     return np.concatenate(bad) if bad else np.empty(0, dtype=np.int64)
-
-
-def _worst(row: Float[np.ndarray, " hidden"]) -> str:
-    if not np.isfinite(row).all():
-        return "NaN or infinity"
-    return f"too large a number, {row[np.abs(row).argmax()]:g}"
 
 
 def unit_rows(vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +31,20 @@ _BATCHES_A_SHARD = 16
 def embed_items(settings: EmbedSettings) -> Path:
     """Writes `[num_items, hidden]` float32, row = row of the catalog.
 
-    Items are taken in the order of their lengths, longest first, and written in shards; killed and
-    started again with the same configuration it goes on behind the last whole shard and ends with
-    the same vectors.
+    Items are read in the order of their lengths, longest first, and written in shards. A run that
+    was killed goes on after its last whole shard and ends with the same vectors.
 
     Returns:
         The npy file.
 
     Raises:
-        ConfigError: A value that cannot work.
+        ConfigError: A value cannot work.
         BackboneError: The model cannot be loaded.
         VectorError: A text has no token, or its vector is no number; names the item.
         ArtifactError: The run folder holds something else.
     """
-    check_config(settings)
+    if Path(settings.dataset).name != settings.dataset:
+        raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
     texts = item_texts(catalog, text_wording_named(settings.wording))
@@ -53,36 +53,28 @@ def embed_items(settings: EmbedSettings) -> Path:
     run = open_run(settings.out, _STAGE, settings, inputs=_inputs(settings))
     shards = settings.out / _SHARDS
     if not run.finished:
-        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
         encoder = load_encoder(
-            settings.source,
-            settings.model,
-            device,
-            max_tokens=settings.max_tokens,
-            dtype=dtypes.get(settings.dtype),
+            settings.source, settings.model, device, max_tokens=settings.max_tokens, dtype=dtype
         )
         console = Console(stderr=True, soft_wrap=True)
         lengths = encoder.lengths(texts)
         cut = _check_lengths(lengths, encoder, catalog, console)
         started = time.monotonic()
         order = np.argsort(-lengths, kind="stable")
-        size = settings.batch_size * _BATCHES_A_SHARD
-        parts = list(_split(order, size))
+        parts = _split(order, settings.batch_size * _BATCHES_A_SHARD)
         shown = with_progress(parts, len(texts), f"{_STAGE} {settings.model}", console)
         for number, rows in enumerate(shown):
             shard = _shard(shards, number)
             if not shard.exists():
-                vectors = _encode(encoder, texts, rows, settings.batch_size)
+                batches = [[texts[row] for row in b] for b in _split(rows, settings.batch_size)]
+                vectors = np.concatenate([encoder.encode(batch) for batch in batches])
                 _check_vectors(vectors, rows, catalog)
                 save_vectors(shard, vectors)
         _join(path, shards, parts)
-        run.finish(
-            file=path.name,
-            items=len(texts),
-            hidden=load_vectors(path, len(texts)).shape[1],
-            cut=cut,
-            seconds=round(time.monotonic() - started, 1),
-        )
+        hidden = load_vectors(path, len(texts)).shape[1]
+        seconds = round(time.monotonic() - started, 1)
+        run.finish(file=path.name, items=len(texts), hidden=hidden, cut=cut, seconds=seconds)
     shutil.rmtree(shards, ignore_errors=True)
     for leftover in settings.out.glob(f".{path.name}.*.partial"):
         leftover.unlink(missing_ok=True)
@@ -90,26 +82,14 @@ def embed_items(settings: EmbedSettings) -> Path:
     return path
 
 
-def check_config(settings: EmbedSettings) -> None:
-    """Checks what can be checked without loading anything.
-
-    Raises:
-        ConfigError: Names the flag.
-    """
-    if Path(settings.dataset).name != settings.dataset:
-        raise ConfigError(f"--dataset {settings.dataset}: expected a name, which begins file names")
-
-
 def _inputs(settings: EmbedSettings) -> dict[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
-    names = [METAS, *([CATEGORIES] if "c" in settings.wording else [])]
-    found: dict[str, str | Path] = {
-        name: settings.data / name for name in names if (settings.data / name).is_file()
-    }
+    files = {METAS: settings.data / METAS}
+    if "c" in settings.wording:
+        files[CATEGORIES] = settings.data / CATEGORIES
+    found: dict[str, str | Path] = {n: path for n, path in files.items() if path.is_file()}
     folder = encoder_folder(settings.source, settings.model)
-    if folder is not None:
-        found["model"] = folder
-    return found
+    return found if folder is None else found | {"model": folder}
 
 
 def _check_lengths(
@@ -117,26 +97,15 @@ def _check_lengths(
 ) -> int:
     """Refuses texts without a token; says how many are cut and returns that."""
     if not lengths.all():
-        item = catalog.item(int(np.argmin(lengths)))
-        raise VectorError(
-            f"item {item.item_id!r}: its text has no token in this model's tokenizer; give it a "
-            "title of words, or choose another model"
-        )
+        item_id = catalog.item(int(np.argmin(lengths))).item_id
+        found = "its text has no token in this model's tokenizer"
+        hint = "give it a title of words, or choose another model"
+        raise VectorError(f"item {item_id!r}: {found}; {hint}")
     cut = int((lengths > encoder.max_tokens).sum())
     if cut:
-        console.print(
-            f"notice: {cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens "
-            "and are read up to there"
-        )
+        long = f"{cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens"
+        console.print(f"notice: {long} and are read up to there")
     return cut
-
-
-def _encode(
-    encoder: TextEncoder, texts: Sequence[str], rows: Int64[np.ndarray, " rows"], batch_size: int
-) -> Float32[np.ndarray, "rows hidden"]:
-    """Vectors of some rows, which stand in the order of their lengths."""
-    batches = _split(rows, batch_size)
-    return np.concatenate([encoder.encode([texts[row] for row in batch]) for batch in batches])
 
 
 def _check_vectors(
@@ -144,11 +113,10 @@ def _check_vectors(
 ) -> None:
     wrong = unusable_rows(vectors)
     if len(wrong):
-        item = catalog.item(int(rows[wrong[0]]))
-        raise VectorError(
-            f"item {item.item_id!r}: the model gives NaN or infinity for its text, or numbers "
-            f"beyond {LARGEST:g}; try --dtype float32, or choose another model"
-        )
+        item_id = catalog.item(int(rows[wrong[0]])).item_id
+        found = f"NaN or infinity for its text, or numbers beyond {LARGEST:g}"
+        hint = "try --dtype float32, or choose another model"
+        raise VectorError(f"item {item_id!r}: the model gives {found}; {hint}")
 
 
 def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]]) -> None:
@@ -157,7 +125,7 @@ def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]])
     shape = (sum(map(len, parts)), found[0].shape[1])
     with atomic_path(path) as partial:
         joined = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        # A map has no error for a full disk: the process would die at the first row without room.
+        # A memory map gives no error on a full disk: the process would be killed.
         with partial.open("r+b") as stream:
             os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
         for rows, vectors in zip(parts, found, strict=True):
@@ -169,6 +137,5 @@ def _shard(shards: Path, number: int) -> Path:
     return shards / f"{number:06d}.npy"
 
 
-def _split(rows: Int64[np.ndarray, " rows"], size: int) -> Iterator[Int64[np.ndarray, " part"]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _split(rows: Int64[np.ndarray, " rows"], size: int) -> list[Int64[np.ndarray, " part"]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

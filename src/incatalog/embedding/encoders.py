@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from incatalog.errors import BackboneError, require
+from incatalog.items.tokens import token_rows
 from incatalog.model.pretrained import check_weights, load_decoder, loading, minilm, source_of
 
 MINILM = "minilm"
@@ -22,19 +23,19 @@ Source = Literal["sentence", "causal"]
 
 
 class TextEncoder(Protocol):
-    """Makes a vector of each text, whatever stands beside it in a batch."""
+    """Makes a vector of each text, which does not depend on the other texts of a batch."""
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a text it reads at most."""
+        """The most tokens of a text that it reads."""
         ...
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
-        """Tokens of each text, those the tokenizer adds included, none cut off."""
+        """Number of tokens of each text, with those the tokenizer adds, before any cut."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
-        """One vector a text; the batch is as large as what is given."""
+        """One vector a text; all texts form one batch."""
         ...
 
 
@@ -44,11 +45,6 @@ class CausalEncoder:
 
     This is how item vectors were made for LC-Rec (arXiv 2311.09049) and RecLM: all tokens count
     alike, the one that opens a text included.
-
-    Attributes:
-        decoder: The model without its output layer.
-        tokenizer: Its tokenizer.
-        max_tokens: Tokens of a text it reads at most.
     """
 
     decoder: Any
@@ -57,61 +53,36 @@ class CausalEncoder:
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        return np.array([len(row) for row in self._tokens(texts)], dtype=np.int64)
+        return _lengths(token_rows(texts, self.tokenizer, split_special_tokens=True))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
-        rows = [row[: self.max_tokens] for row in self._tokens(texts)]
-        # Padded on the right, where causal attention of the real tokens does not look.
+        # A special token in the name of an item stays text.
+        rows = token_rows(texts, self.tokenizer, split_special_tokens=True)
+        rows = [row[: self.max_tokens] for row in rows]
+        # Padded on the right, where causal attention does not look.
         input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
         mask = torch.zeros(input_ids.shape, dtype=torch.bool)
         for number, row in enumerate(rows):
             input_ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = True
-        device = self.decoder.device
-        hidden = self.decoder(
-            input_ids=input_ids.to(device),
-            attention_mask=mask.to(device, torch.int64),
-            use_cache=False,
-        ).last_hidden_state
-        vectors: np.ndarray = masked_mean(hidden, mask.to(device)).cpu().numpy()
+        input_ids, mask = input_ids.to(self.decoder.device), mask.to(self.decoder.device)
+        hidden = self.decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=False)
+        vectors: np.ndarray = masked_mean(hidden.last_hidden_state, mask).cpu().numpy()
         return vectors
-
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(
-            list(texts),
-            # What an item is called never becomes a control token.
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return rows
 
 
 @dataclass(frozen=True)
 class SentenceEncoder:
-    """A sentence-transformers model with its own pooling.
-
-    Attributes:
-        model: A ``SentenceTransformer``.
-        max_tokens: Tokens of a text it reads at most.
-    """
+    """A sentence-transformers model with its own pooling."""
 
     model: Any
     max_tokens: int
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """See :class:`TextEncoder`."""
-        rows = self.model.tokenizer(
-            list(texts),
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return np.array([len(row) for row in rows], dtype=np.int64)
+        return _lengths(token_rows(texts, self.model.tokenizer, truncation=False))
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """See :class:`TextEncoder`."""
@@ -120,6 +91,10 @@ class SentenceEncoder:
         )
         found: np.ndarray = vectors.float().cpu().numpy()
         return found
+
+
+def _lengths(rows: list[list[int]]) -> Int64[np.ndarray, " texts"]:
+    return np.array([len(row) for row in rows], dtype=np.int64)
 
 
 def masked_mean(
@@ -132,20 +107,15 @@ def masked_mean(
 
 
 def encoder_folder(source: Source, model: str) -> Path | None:
-    """The folder an encoder is loaded from; None for a model of the hub.
-
-    Raises:
-        BackboneError: There is no such folder, or not that of such a model.
-    """
+    """The folder an encoder is loaded from; None for a model of the hub."""
     found = minilm() if source == "sentence" and model == MINILM else source_of(model)
     folder = Path(found)
     if not folder.is_dir():
         return None
     if source == "sentence" and not (folder / "modules.json").exists():
-        raise BackboneError(
-            f"--model {model}: holds no modules.json, so it is no sentence-transformers model; "
-            "for a language model add --source causal"
-        )
+        found = "holds no modules.json, so it is no sentence-transformers model"
+        hint = "for a language model add --source causal"
+        raise BackboneError(f"--model {model}: {found}; {hint}")
     return folder
 
 
@@ -157,19 +127,7 @@ def load_encoder(
     max_tokens: int,
     dtype: torch.dtype | None = None,
 ) -> TextEncoder:
-    """Loads an encoder.
-
-    Args:
-        source: Kind of model.
-        model: Hub name or folder, or ``minilm`` or ``smollm2``.
-        device: Where to run it.
-        max_tokens: Tokens of a text at most; fewer where the model takes fewer.
-        dtype: Type of the weights; None for bfloat16 on CUDA and float32 elsewhere.
-
-    Raises:
-        BackboneError: There is no such model, or it is damaged or of another kind.
-        MissingExtraError: sentence-transformers is not installed.
-    """
+    """Loads an encoder; None as type takes bfloat16 on CUDA and float32 elsewhere."""
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     folder = encoder_folder(source, model)
@@ -194,12 +152,12 @@ def load_encoder(
 
 
 def _check_sentence(name: str, sentence: Any) -> None:
-    """Makes sure that all weights came from the files; sentence-transformers does not tell."""
+    """Makes sure that all weights came from the files; sentence-transformers does not do so."""
     for module in sentence.modules():
         if isinstance(module, PreTrainedModel):
-            # Read a second time, without memory for the weights: it takes milliseconds.
+            # Read a second time, without memory for the weights.
             _, loaded = type(module).from_pretrained(
                 module.name_or_path, output_loading_info=True, device_map="meta"
             )
-            # Sentence vectors are made of the last layer's states, which a pooler comes after.
+            # Sentence vectors come from the last layer; a pooler stands behind it.
             check_weights(name, loaded, unused="pooler.")

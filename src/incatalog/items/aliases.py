@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
 from incatalog.data.documents import json_lines
+from incatalog.data.fields import Place
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
 
@@ -28,15 +29,16 @@ _AGAIN = "write them again for this catalog with `incatalog rewrite apply`"
 
 @dataclass(frozen=True)
 class Aliases:
-    """Spellings of items besides their titles, in the form the model writes.
+    """Spellings of items besides their titles, all different, in the form the model writes."""
 
-    Attributes:
-        rows: Item row of each, ascending.
-        texts: The spellings, all different.
-    """
-
-    rows: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()  # Item row of each, ascending.
     texts: tuple[str, ...] = ()
+
+    @classmethod
+    def of_pairs(cls, pairs: Iterable[tuple[int, str]]) -> Aliases:
+        """Aliases of item rows and spellings, in the order of the rows."""
+        pairs = list(pairs)
+        return cls(tuple(row for row, _ in pairs), tuple(text for _, text in pairs))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,21 +56,17 @@ class Aliases:
         return [*range(num_items), *self.rows]
 
     def without(self, rows: Collection[int]) -> Aliases:
-        """Those of all items but some."""
+        """The aliases of all items but some."""
         gone = set(rows)
         if gone.isdisjoint(self.rows):
             return self
-        kept = [place for place, row in enumerate(self.rows) if row not in gone]
-        return Aliases(
-            tuple(self.rows[place] for place in kept), tuple(self.texts[place] for place in kept)
-        )
+        pairs = zip(self.rows, self.texts, strict=True)
+        return Aliases.of_pairs(pair for pair in pairs if pair[0] not in gone)
 
     def save(self, folder: str | Path, catalog: Catalog) -> None:
         """Writes :data:`ALIASES`, a line for each item that has some, atomically."""
-        with (
-            atomic_path(Path(folder) / ALIASES) as partial,
-            partial.open("w", encoding="utf-8") as stream,
-        ):
+        path = Path(folder) / ALIASES
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
             for row, numbers in self.of_row.items():
                 texts = [self.texts[number] for number in numbers]
                 line = {"item_id": catalog.item(row).item_id, "aliases": texts}
@@ -76,49 +74,27 @@ class Aliases:
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog, count: int) -> Aliases:
-        """Reads the aliases beside a trained model.
-
-        Args:
-            folder: Folder of the model.
-            catalog: Its items, with the titles the model writes.
-            count: How many there are; nothing is read where there is none.
-
-        Raises:
-            DataError: The file is missing or broken, names an unknown item, holds a spelling twice
-                or that of a title, or has another number of them.
-        """
+        """Reads the ``count`` aliases beside a trained model; without any, no file is read."""
         if not count:
             return cls()
         path = Path(folder) / ALIASES
-        found = [
-            (line.row, text) for line in _lines(path, catalog, "aliases") for text in line.texts
-        ]
-        found.sort(key=lambda pair: pair[0])
-        texts = tuple(text for _, text in found)
-        if len(texts) != count:
-            raise DataError.at(
-                path, f"holds {len(texts)} aliases; expected the {count} of the training"
-            )
-        if len(set(texts)) < count or not set(texts).isdisjoint(catalog.titles_taken):
-            raise DataError.at(
-                path,
-                "a spelling is there twice or is the title of an item; expected it to name one",
-            )
-        return cls(tuple(row for row, _ in found), texts)
+        found = cls.of_pairs(_pairs(path, catalog, "aliases"))
+        if len(found) != count:
+            message = f"holds {len(found)} aliases; expected the {count} of the training"
+            raise DataError.at(path, message)
+        texts = set(found.texts)
+        if len(texts) < count or not texts.isdisjoint(catalog.titles_taken):
+            wrong = "is there twice or is the title of an item"
+            raise DataError.at(path, f"a spelling {wrong}; expected it to name one")
+        return found
 
 
 class Paraphrases(NamedTuple):
-    """What a file of paraphrases gives.
-
-    Attributes:
-        aliases: The paraphrases that name one item only.
-        repeated: Number of those that are a title or an earlier paraphrase once cleaned.
-        unusable: Number of those that are empty once cleaned or that the tokenizer cannot spell.
-    """
+    """What a file of paraphrases gives: the usable ones, and how many others there are."""
 
     aliases: Aliases
-    repeated: int
-    unusable: int
+    repeated: int  # Once cleaned, a title or an earlier paraphrase.
+    unusable: int  # Empty once cleaned, or impossible for the tokenizer.
 
 
 def load_paraphrases(
@@ -126,93 +102,61 @@ def load_paraphrases(
 ) -> Paraphrases:
     """Reads the paraphrases of `incatalog rewrite apply` in the form a model writes.
 
-    They are cleaned and made stable as titles are. What is then the title of some item, a
-    paraphrase that came before, or nothing the tokenizer can spell, is left out and counted.
-
-    Args:
-        path: The file.
-        catalog: The items, with the titles the model writes.
-        tokenizer: Tokenizer of the model.
-
-    Raises:
-        DataError: The file is broken or that of another catalog, or no paraphrase is left; names
-            file and line.
-        TokenizerError: A control token is missing.
+    They are cleaned and made stable as titles are. One that is then the title of some item or a
+    paraphrase that came before, or that the tokenizer cannot spell, is left out and counted.
     """
-    lines = sorted(_lines(Path(path), catalog, _PARAPHRASES), key=lambda line: line.row)
-    rows = [line.row for line in lines for _ in line.texts]
-    texts = canonical_spellings(
-        [catalog.item(row) for row in rows],
-        [text for line in lines for text in line.texts],
-        tokenizer,
-    )
-    usable = [(row, text) for row, text in zip(rows, texts, strict=True) if text is not None]
+    pairs = _pairs(Path(path), catalog, _PARAPHRASES)
+    items = [catalog.item(row) for row, _ in pairs]
+    texts = canonical_spellings(items, [text for _, text in pairs], tokenizer)
     taken = set(catalog.titles_taken)
     kept: list[tuple[int, str]] = []
-    for row, text in usable:
-        if text not in taken:
+    repeated = 0
+    for (row, _), text in zip(pairs, texts, strict=True):
+        if text is not None and text not in taken:
             taken.add(text)
             kept.append((row, text))
+        elif text is not None:
+            repeated += 1
     if not kept:
-        raise DataError.at(
-            Path(path), f"holds no paraphrase that differs from all titles; {_AGAIN}"
-        )
-    aliases = Aliases(tuple(row for row, _ in kept), tuple(text for _, text in kept))
-    return Paraphrases(aliases, len(usable) - len(kept), len(rows) - len(usable))
+        message = f"holds no paraphrase that differs from all titles; {_AGAIN}"
+        raise DataError.at(path, message)
+    return Paraphrases(Aliases.of_pairs(kept), repeated, len(pairs) - len(kept) - repeated)
 
 
 def paraphrase_texts(path: str | Path, catalog: Catalog) -> tuple[str, ...]:
-    """The paraphrases of a file as they stand in it, from which a tokenizer may learn.
-
-    Raises:
-        DataError: The file is broken or that of another catalog; names file and line.
-    """
+    """The paraphrases of a file as they stand in it, from which a tokenizer may learn."""
     lines = _lines(Path(path), catalog, _PARAPHRASES)
-    return tuple(text for line in lines for text in line.texts)
+    return tuple(text for _, texts in lines for text in texts)
 
 
-class _Line(NamedTuple):
-    """The spellings of one item."""
+def _pairs(path: Path, catalog: Catalog, field: str) -> list[tuple[int, str]]:
+    """Item row and spelling of each, by row."""
+    lines = sorted(_lines(path, catalog, field), key=lambda line: line[0])
+    return [(row, text) for row, texts in lines for text in texts]
 
-    row: int
-    texts: Sequence[str]
 
-
-def _lines(path: Path, catalog: Catalog, field: str) -> list[_Line]:
-    lines: dict[str, int] = {}
+def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str]]]:
+    """Item row and spellings of each line."""
+    first: dict[str, int] = {}
     found = []
     verify_checksums(path.parent, (path.name,))
     for number, value in json_lines(path):
-        item_id, texts = _checked(path, number, value, field)
-        if item_id in lines:
-            raise DataError.at(
-                path,
-                f"item {item_id!r} is already on line {lines[item_id]}; expected it once",
-                line=number,
-            )
-        lines[item_id] = number
+        place = Place(path, number)
+        item_id, texts = value.get("item_id"), value.get(field)
+        if not isinstance(item_id, str):
+            raise place.error(f"item_id: found {item_id!r}; expected text")
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise place.error(f"{field}: found {texts!r}; expected a list of texts")
+        item = f"item {item_id!r}"
+        if item_id in first:
+            raise place.error(f"{item} is already on line {first[item_id]}; expected it once")
+        first[item_id] = number
         if not catalog.has(item_id):
-            raise DataError.at(
-                path, f"item {item_id!r} is not in the catalog; {_AGAIN}", line=number
-            )
+            raise place.error(f"{item} is not in the catalog; {_AGAIN}")
         row = catalog.row(item_id)
         title = catalog.item(row).title
         if field == _PARAPHRASES and value.get("title", title) != title:
-            raise DataError.at(
-                path,
-                f"item {item_id!r} is called {value['title']!r}; in the catalog it is {title!r}; "
-                f"{_AGAIN}",
-                line=number,
-            )
-        found.append(_Line(row, texts))
+            named = f"{item} is called {value['title']!r}"
+            raise place.error(f"{named}; in the catalog it is {title!r}; {_AGAIN}")
+        found.append((row, texts))
     return found
-
-
-def _checked(path: Path, line: int, value: dict[str, Any], field: str) -> tuple[str, list[str]]:
-    """Item id and spellings of a line."""
-    item_id, texts = value.get("item_id"), value.get(field)
-    if not isinstance(item_id, str):
-        raise DataError.at(path, f"item_id: found {item_id!r}; expected text", line=line)
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError.at(path, f"{field}: found {texts!r}; expected a list of texts", line=line)
-    return item_id, texts

@@ -1,8 +1,7 @@
-"""What a text encoder reads of an item; the wordings are data."""
+"""What a text encoder reads of an item."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from incatalog.data.cleaning import plain_text
@@ -12,58 +11,36 @@ if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog, Item
 
 
-@dataclass(frozen=True)
-class TextWording:
-    """One way to put an item into words.
-
-    Attributes:
-        name: Names the wording in file names and run records.
-        parts: Pieces with one field each: ``{title}``, ``{description}`` or ``{categories}``. A
-            piece whose field is empty is left out.
-        separator: Stands between pieces.
-    """
-
-    name: str
-    parts: tuple[str, ...]
-    separator: str = "\n"
+# Lines with one field each; a line is left out where its field is empty.
+TEXT_WORDINGS = {
+    "td": ("{title}", "{description}"),
+    "t": ("{title}",),
+    "tc": ("{title}", "Categories: {categories}"),
+    "tdc": ("{title}", "{description}", "Categories: {categories}"),
+}
 
 
-TEXT_WORDINGS = (
-    TextWording("td", ("{title}", "{description}")),
-    TextWording("t", ("{title}",)),
-    TextWording("tc", ("{title}", "Categories: {categories}")),
-    TextWording("tdc", ("{title}", "{description}", "Categories: {categories}")),
-)
+def text_wording_named(name: str) -> tuple[str, ...]:
+    """The wording of an item with a name."""
+    if name not in TEXT_WORDINGS:
+        names = ", ".join(TEXT_WORDINGS)
+        raise ConfigError(f"--wording {name}: no such wording of an item; expected one of {names}")
+    return TEXT_WORDINGS[name]
 
 
-def text_wording_named(name: str) -> TextWording:
-    """The wording with a name.
-
-    Raises:
-        ConfigError: No wording has it; lists the names.
-    """
-    for wording in TEXT_WORDINGS:
-        if wording.name == name:
-            return wording
-    names = ", ".join(wording.name for wording in TEXT_WORDINGS)
-    raise ConfigError(f"--wording {name}: no such wording of an item; expected one of {names}")
-
-
-def item_text(item: Item, wording: TextWording) -> str:
-    """Text of one item, without markup; never empty, for every item has a title."""
+def item_text(item: Item, wording: tuple[str, ...]) -> str:
+    """Text of one item, without markup; never empty, as every item has a title."""
     values = {
         "title": plain_text(item.title) or item.title,
         "description": plain_text(item.description),
         "categories": ", ".join(item.categories),
     }
-    pieces = []
-    for part in wording.parts:
-        field = part[part.index("{") + 1 : part.index("}")]
-        if values[field]:
-            pieces.append(part.format(**values))
-    return wording.separator.join(pieces) or values["title"]
+    fields = [part[part.index("{") + 1 : part.index("}")] for part in wording]
+    pairs = zip(wording, fields, strict=True)
+    lines = [part.format(**values) for part, field in pairs if values[field]]
+    return "\n".join(lines) or values["title"]
 
 
-def item_texts(catalog: Catalog, wording: TextWording) -> tuple[str, ...]:
+def item_texts(catalog: Catalog, wording: tuple[str, ...]) -> tuple[str, ...]:
     """Text of every item row."""
     return tuple(item_text(item, wording) for item in catalog.items)

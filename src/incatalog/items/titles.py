@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from incatalog.data.cleaning import clean_title
 from incatalog.errors import DataError, TokenizerError
 from incatalog.items.tokens import (
-    EOI,
-    SOI,
     control_token_ids,
     decode_rows,
     encode_titles,
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 5
 _PLAIN = "one two (3)"
-# Endings that are tried to tell an item from others, where the tokenizer loses them.
+# How many endings are tried to tell an item from others, as the tokenizer may lose them.
 _MOST_TRIES = 1000
 
 
@@ -36,215 +34,151 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     Titles are cleaned (HTML entities, white space, unprintable characters, Unicode composition;
     the text of a special token is broken by a space), stable under tokenize→decode, and unique:
     of several items with one title the first keeps it, the others get a category that tells them
-    apart, or else a number, behind it.
-
-    Args:
-        catalog: The items.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing, or the tokenizer keeps no text at all.
+    apart, or else a number, after it.
     """
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
+    speller = _Speller(tokenizer)
     items = catalog.items
-    titles = _stable(items, [item.title for item in items], tokenizer, markup)
+    titles = speller.stable(items, [item.title for item in items])
     for _ in range(_ROUNDS):
         proposed = _told_apart(items, titles)
         if not proposed:
             return tuple(titles)
-        rows = list(proposed)
-        stable = _stable(
-            [items[row] for row in rows], [proposed[row] for row in rows], tokenizer, markup
-        )
-        for row, title in zip(rows, stable, strict=True):
+        stable = speller.stable([items[row] for row in proposed], list(proposed.values()))
+        for row, title in zip(proposed, stable, strict=True):
             titles[row] = title
     row = next(iter(_told_apart(items, titles)))
-    raise DataError(
-        f"item {items[row].item_id!r}: title {titles[row]!r} is that of another item too, and the "
-        "tokenizer loses what would tell them apart; give the item a title of its own"
-    )
+    raise _same_title(items[row], titles[row])
 
 
 def canonical_spellings(
     items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str | None]:
-    """Other names of items, cleaned and stable as :func:`canonical_titles` are; not unique.
+    """Other names of items, cleaned and stable as :func:`canonical_titles` are, but not unique.
 
-    Args:
-        items: Which item each text names.
-        texts: The names.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Returns:
-        The names; None for one that is empty once cleaned or that the tokenizer cannot spell.
-
-    Raises:
-        TokenizerError: A control token is missing.
+    None stands for one that is empty once cleaned or that the tokenizer cannot spell.
     """
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
-
-    settled, refused = _settled(items, texts, tokenizer, markup)
+    settled, refused = _Speller(tokenizer).settle(items, texts)
     return [None if row in refused else text for row, text in enumerate(settled)]
 
 
 def new_titles(
     items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
 ) -> list[str]:
-    """Titles of items that join a catalog, fit to stand in a span; see :func:`canonical_titles`.
-
-    Args:
-        items: The new items.
-        taken: Titles of the items that are there; these keep them.
-        tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        DataError: A title is empty once cleaned, or the tokenizer cannot spell it; names the item.
-        TokenizerError: A control token is missing.
-    """
-    control_token_ids(tokenizer)
-    markup = _markup_pattern(tokenizer)
+    """Titles of items that join a catalog, as :func:`canonical_titles`; none is in ``taken``."""
+    speller = _Speller(tokenizer)
     found: dict[str, None] = {}
-    # Where to go on counting: items of one title may be thousands.
+    # The next number of each title, as thousands of items may share one.
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-    for item, title in zip(
-        items, _stable(items, [item.title for item in items], tokenizer, markup), strict=True
-    ):
+    titles = speller.stable(items, [item.title for item in items])
+    for item, title in zip(items, titles, strict=True):
         endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
         unused = (text for text in proposed if text not in taken and text not in found)
         free = (
             stable
             for text in itertools.islice(unused, _MOST_TRIES)
-            for stable in _stable([item], [text], tokenizer, markup)
+            for stable in speller.stable([item], [text])
             if stable not in taken and stable not in found
         )
         own = next(free, None)
         if own is None:
-            raise DataError(
-                f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
-                "tokenizer loses what would tell them apart; give the item a title of its own"
-            )
+            raise _same_title(item, title)
         found[own] = None
     return list(found)
 
 
-def _clean(title: str, markup: re.Pattern[str]) -> str:
-    """One title without entities, odd white space or the text of a special token."""
-    title = clean_title(title)
-    while found := markup.search(title):
-        text = found.group()
-        title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
-    return title.strip()
-
-
-def _markup_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
-    """Matches special tokens, and the added tokens that look like markup, in a title."""
-    markers = {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if not token.special and len(token.content) > 1 and token.content[0] in "<["
-    } | {SOI, EOI}
-    special = special_token_pattern(tokenizer).pattern
-    return re.compile("|".join([special, *map(re.escape, sorted(markers, key=len, reverse=True))]))
-
-
-def _stable(
-    items: Sequence[Item],
-    titles: Sequence[str],
-    tokenizer: PreTrainedTokenizerFast,
-    markup: re.Pattern[str],
-) -> list[str]:
-    """Cleaned titles that decode to themselves.
-
-    Raises:
-        DataError: A title is or becomes empty, cannot be spelled, or never settles.
-        TokenizerError: No title would settle.
-    """
-    settled, refused = _settled(items, titles, tokenizer, markup)
-    for message in refused.values():
-        raise DataError(message)
-    return settled
-
-
-def _settled(
-    items: Sequence[Item],
-    titles: Sequence[str],
-    tokenizer: PreTrainedTokenizerFast,
-    markup: re.Pattern[str],
-) -> tuple[list[str], dict[int, str]]:
-    """Cleaned titles that decode to themselves, and by row why some do not."""
-    unknown = _unknown_ids(tokenizer)
-    settled = [_clean(title, markup) for title in titles]
-    refused: dict[int, str] = {}
-
-    def refuse(row: int, reason: str) -> None:
-        refused[row] = f"item {items[row].item_id!r}: title {titles[row]!r} {reason}"
-
-    pending = list(range(len(titles)))
-    for _ in range(_ROUNDS):
-        for row in pending:
-            if not settled[row]:
-                refuse(
-                    row,
-                    "is empty once cleaned; expected text; give the item a title or leave it out",
-                )
-        pending = [row for row in pending if row not in refused]
-        if not pending:
-            break
-        encoded = encode_titles([settled[row] for row in pending], tokenizer)
-        unstable = []
-        for row, tokens, text in zip(
-            pending, encoded, decode_rows(encoded, tokenizer), strict=True
-        ):
-            if unknown.intersection(tokens):
-                refuse(
-                    row,
-                    "holds something this tokenizer has no token for; give the item a title it can "
-                    "spell",
-                )
-            elif text != settled[row]:
-                unstable.append(row)
-                settled[row] = _clean(text, markup)
-        pending = unstable
-        if not pending:
-            break
-    if pending:
-        _require_kept_text(tokenizer)
-    for row in pending:
-        refuse(
-            row,
-            "changes each time it is tokenised and decoded; give the item a title this tokenizer "
-            "can spell",
-        )
-    return settled, refused
-
-
-def _require_kept_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Tells a title that a tokenizer cannot keep from a tokenizer that keeps none.
-
-    Raises:
-        TokenizerError: A text that could hardly be plainer changes each time.
-    """
-    text = _PLAIN
-    for _ in range(_ROUNDS):
-        [found] = decode_rows(encode_titles([text], tokenizer), tokenizer)
-        if found == text:
-            return
-        text = " ".join(found.split())
-    raise TokenizerError(
-        f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each time; "
-        "no title can be written with it; choose a model whose tokenizer keeps text"
+def _same_title(item: Item, title: str) -> DataError:
+    return DataError(
+        f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
+        "tokenizer loses what would tell them apart; give the item a title of its own"
     )
 
 
-def _unknown_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
-    """Ids that stand for text the tokenizer has no token for; none for most."""
-    model = tokenizer.backend_tokenizer.model
-    names = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
-    return {tokenizer.convert_tokens_to_ids(name) for name in names}
+class _Speller:
+    """Makes titles that a tokenizer can spell."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        control_token_ids(tokenizer)
+        self._tokenizer = tokenizer
+        # Special tokens, and the added tokens that look like markup.
+        plain = [one.content for one in tokenizer.added_tokens_decoder.values() if not one.special]
+        markers = {text for text in plain if len(text) > 1 and text[0] in "<["}
+        longest_first = map(re.escape, sorted(markers, key=len, reverse=True))
+        special = special_token_pattern(tokenizer).pattern
+        self._markup = re.compile("|".join([special, *longest_first]))
+        # Ids for text without a token of its own; most tokenizers have none.
+        model = tokenizer.backend_tokenizer.model
+        unknown = {tokenizer.unk_token, getattr(model, "unk_token", None)} - {None}
+        self._unknown = {tokenizer.convert_tokens_to_ids(name) for name in unknown}
+
+    def stable(self, items: Sequence[Item], titles: Sequence[str]) -> list[str]:
+        """Cleaned titles that decode to themselves; refuses one that does not."""
+        settled, refused = self.settle(items, titles)
+        for message in refused.values():
+            raise DataError(message)
+        return settled
+
+    def settle(
+        self, items: Sequence[Item], titles: Sequence[str]
+    ) -> tuple[list[str], dict[int, str]]:
+        """Cleaned titles that decode to themselves, and by row why some do not."""
+        settled = [self._clean(title) for title in titles]
+        refused: dict[int, str] = {}
+
+        def refuse(row: int, reason: str) -> None:
+            refused[row] = f"item {items[row].item_id!r}: title {titles[row]!r} {reason}"
+
+        pending = list(range(len(titles)))
+        for _ in range(_ROUNDS):
+            for row in pending:
+                if not settled[row]:
+                    way_out = "give the item a title or leave it out"
+                    refuse(row, f"is empty once cleaned; expected text; {way_out}")
+            pending = [row for row in pending if row not in refused]
+            if not pending:
+                return settled, refused
+            encoded, texts = self._round_trip([settled[row] for row in pending])
+            unstable = []
+            for row, tokens, text in zip(pending, encoded, texts, strict=True):
+                if self._unknown.intersection(tokens):
+                    lacking = "holds something this tokenizer has no token for"
+                    refuse(row, f"{lacking}; give the item a title it can spell")
+                elif text != settled[row]:
+                    unstable.append(row)
+                    settled[row] = self._clean(text)
+            pending = unstable
+        if pending:
+            self._require_kept_text()
+        for row in pending:
+            hint = "give the item a title this tokenizer can spell"
+            refuse(row, f"changes each time it is tokenised and decoded; {hint}")
+        return settled, refused
+
+    def _clean(self, title: str) -> str:
+        """One title without entities, odd white space or the text of a special token."""
+        title = clean_title(title)
+        while found := self._markup.search(title):
+            text = found.group()
+            title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
+        return title.strip()
+
+    def _round_trip(self, titles: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """Tokens of each title, and the text these decode to."""
+        encoded = encode_titles(titles, self._tokenizer)
+        return encoded, decode_rows(encoded, self._tokenizer)
+
+    def _require_kept_text(self) -> None:
+        """Refuses a tokenizer that changes even the plainest text each time."""
+        text = _PLAIN
+        for _ in range(_ROUNDS):
+            _, [found] = self._round_trip([text])
+            if found == text:
+                return
+            text = " ".join(found.split())
+        raise TokenizerError(
+            f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each "
+            "time; no title can be written with it; choose a model whose tokenizer keeps text"
+        )
 
 
 def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
@@ -258,7 +192,7 @@ def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
         if len(rows) == 1:
             continue
         numbers = itertools.count(2)
-        # Of how many of them each category is.
+        # How many of these items are in each category.
         sharers = Counter(name for row in rows for name in set(items[row].categories))
         for row in rows[1:]:
             telling = [name for name in items[row].categories if sharers[name] == 1]

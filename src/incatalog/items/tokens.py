@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +14,16 @@ from jaxtyping import Int32, Int64
 
 from incatalog.codes.semantic_ids import SemanticIds, code_token
 from incatalog.errors import CatalogError, TokenizerError
-from incatalog.trie.files import load_arrays, save_arrays
 from incatalog.trie.trie import ItemTrie
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SOI = "<SOI>"
 """Opens an item span."""
 EOI = "<EOI>"
 """Closes an item span."""
 
-_KIND = "item tokens"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBES = (
     "The Clockmaker's Son (1979)",
@@ -82,23 +79,19 @@ class ItemTokens:
         decoded = decode_rows(rows, tokenizer)
         for row, (title, text, tokens) in enumerate(zip(titles, decoded, rows, strict=True)):
             if not tokens:
-                raise TokenizerError(f"item row {row}: title {title!r} has no token")
+                raise _refused(row, title, "has no token")
             if text != title:
-                raise TokenizerError(
-                    f"item row {row}: title {title!r} comes back from the tokenizer as {text!r}; "
-                    "use canonical_titles to make titles that survive it"
-                )
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
+                changed = f"comes back from the tokenizer as {text!r}"
+                hint = "use canonical_titles to make titles that survive it"
+                raise _refused(row, title, f"{changed}; {hint}")
+        offsets = _offsets([len(tokens) for tokens in rows])
         flat = np.fromiter((token for tokens in rows for token in tokens), np.int32, offsets[-1])
         special = np.flatnonzero(np.isin(flat, [soi, eoi, *tokenizer.all_special_ids]))
         if len(special):
             row = int(np.searchsorted(offsets, special[0], side="right")) - 1
             token = tokenizer.convert_ids_to_tokens(int(flat[special[0]]))
-            raise TokenizerError(
-                f"item row {row}: title {titles[row]!r} holds the special token {token!r}; "
-                "use canonical_titles to make titles of plain text"
-            )
+            hint = "use canonical_titles to make titles of plain text"
+            raise _refused(row, titles[row], f"holds the special token {token!r}; {hint}")
         return cls(flat, offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
 
     @classmethod
@@ -112,8 +105,7 @@ class ItemTokens:
             tokenizer: A fast tokenizer that has ``<SOI>``, ``<EOI>`` and the code tokens.
 
         Raises:
-            SemanticIdError: Two items share all their codes, so that an answer could not tell which
-                of them it names.
+            SemanticIdError: Two items have the same codes.
             TokenizerError: A control token, or a code token of some item, is missing or not
                 special; names the item row.
         """
@@ -128,10 +120,9 @@ class ItemTokens:
         if (rows < 0).any():
             row, level = (int(place) for place in np.argwhere(rows < 0)[0])
             token = code_token(level, int(semantic_ids.codes[row, level]))
-            raise TokenizerError(
-                f"item row {row}: the tokenizer has no code token {token}; train a model with "
-                "these semantic IDs, or assign those of the model"
-            )
+            hint = "train a model with these semantic IDs, or assign those of the model"
+            lacking = f"the tokenizer has no code token {token}"
+            raise TokenizerError(f"item row {row}: {lacking}; {hint}")
         offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
         return cls(rows.reshape(-1), offsets, soi, eoi, tokenizer_fingerprint(tokenizer))
 
@@ -153,7 +144,7 @@ class ItemTokens:
         return np.split(self.flat, self.offsets[1:-1])
 
     def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
-        """The tokens of a catalog in which other items stand at some rows, or new ones behind.
+        """The tokens of a catalog with other items at some rows, or with new rows at the end.
 
         Args:
             rows: The rows; those that do not exist yet come last, in order.
@@ -168,15 +159,10 @@ class ItemTokens:
         lengths = np.diff(self.offsets)
         lengths = np.append(lengths, np.zeros(max(0, max(rows) + 1 - len(lengths)), np.int64))
         lengths[list(rows)] = list(map(len, tokens))
-        offsets = np.concatenate(([0], np.cumsum(lengths)))
-        return replace(self, flat=np.concatenate(kept), offsets=offsets)
+        return replace(self, flat=np.concatenate(kept), offsets=_offsets(lengths))
 
     def span(self, row: int) -> list[int]:
-        """Tokens of an item row with the control tokens around them.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Tokens of an item row with the control tokens around them."""
         return [self.soi_token_id, *self.row(row).tolist(), self.eoi_token_id]
 
     def joined(self, others: ItemTokens) -> ItemTokens:
@@ -190,18 +176,11 @@ class ItemTokens:
 
         Args:
             items: Item row of each, where items have several spellings.
-
-        Raises:
-            TrieError: See :meth:`ItemTrie.build`.
         """
         return ItemTrie.build((self.flat, self.offsets), items=items)
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
-        """Text of an item row: its title, or its code tokens.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Text of an item row: its title, or its code tokens."""
         return decode_rows([self.row(row).tolist()], tokenizer)[0]
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -210,49 +189,30 @@ class ItemTokens:
         Raises:
             TokenizerError: It is not the tokenizer the tokens were made with.
         """
-        control = control_token_ids(tokenizer)
-        if control != (self.soi_token_id, self.eoi_token_id):
-            raise TokenizerError(
-                f"tokenizer: {SOI} and {EOI} are {control}; the item tokens were made with "
-                f"{(self.soi_token_id, self.eoi_token_id)}; make them again for this tokenizer"
-            )
-        if tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
-            raise TokenizerError(
-                "tokenizer: not the one the item tokens were made with (its vocabulary or its "
-                "rules differ); make them again for this tokenizer"
-            )
+        control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
+        fault = ""
+        if control != own:
+            fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
+        elif tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
+            reason = "its vocabulary or its rules differ"
+            fault = f"not the one the item tokens were made with ({reason})"
+        if fault:
+            raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
 
-    def save(self, folder: str | Path) -> None:
-        """Writes npy files and a header; ``folder`` is replaced as a whole."""
-        fields = {
-            "soi_token_id": self.soi_token_id,
-            "eoi_token_id": self.eoi_token_id,
-            "tokenizer_fingerprint": self.tokenizer_fingerprint,
-        }
-        save_arrays(folder, _KIND, {"flat": self.flat, "offsets": self.offsets}, fields)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> ItemTokens:
-        """Reads saved item tokens; the arrays are memory-mapped.
+def _offsets(lengths: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " items+1"]:
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
-        Raises:
-            CatalogError: A file is missing, damaged, or not that of item tokens.
-        """
-        arrays, fields = load_arrays(folder, _KIND, ("flat", "offsets"), CatalogError)
-        return cls(arrays["flat"], arrays["offsets"], **fields)
+
+def _refused(row: int, title: str, problem: str) -> TokenizerError:
+    return TokenizerError(f"item row {row}: title {title!r} {problem}")
 
 
 def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
-    """Ids of ``<SOI>`` and ``<EOI>``.
-
-    Raises:
-        TokenizerError: One of them is not a special token of the tokenizer, or the tokenizer is
-            not a fast one.
-    """
+    """Ids of ``<SOI>`` and ``<EOI>``."""
     if not getattr(tokenizer, "is_fast", False):
-        raise TokenizerError(
-            f"tokenizer: found {type(tokenizer).__name__}; expected a fast one of transformers"
-        )
+        found = type(tokenizer).__name__
+        raise TokenizerError(f"tokenizer: found {found}; expected a fast one of transformers")
     special = special_token_ids(tokenizer)
     for token in (SOI, EOI):
         if token not in special:
@@ -265,11 +225,8 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
     """Id of each special token, by its text."""
-    return {
-        token.content: number
-        for number, token in tokenizer.added_tokens_decoder.items()
-        if token.special
-    }
+    added = tokenizer.added_tokens_decoder.items()
+    return {token.content: number for number, token in added if token.special}
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -277,84 +234,71 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     digest = hashlib.sha256()
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]):
         digest.update(f"{number}\t{token!r}\n".encode())
-    rows = _encode(list(_PROBES), tokenizer, special_as_text=False)
-    digest.update(repr(rows).encode())
+    digest.update(repr(_encode(_PROBES, tokenizer)).encode())
     return digest.hexdigest()
 
 
 def special_token_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
     """Matches every special token of the tokenizer where its text is spelled out."""
-    texts = {
-        token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-    } | {SOI, EOI}
+    texts = special_token_ids(tokenizer).keys() | {SOI, EOI}
     return re.compile("|".join(map(re.escape, sorted(texts - {""}, key=len, reverse=True))))
 
 
 def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out.
-
-    Raises:
-        TokenizerError: A control token is missing, a title cannot be tokenised, or one holds the
-            text of a special token and the tokenizer treats text after a special token in a way
-            of its own, so that it cannot be spelled out there; names the item row.
-    """
+    """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out."""
     soi, _ = control_token_ids(tokenizer)
+    special = special_token_pattern(tokenizer)
+    spelled = {}
     for row, title in enumerate(titles):
         if _SURROGATE.search(title):
-            raise TokenizerError(
-                f"item row {row}: title {title!r} is not Unicode text; use canonical_titles"
-            )
-    special = special_token_pattern(tokenizer)
-    spelled = [row for row, title in enumerate(titles) if special.search(title)]
-    # Tokenisers of the SentencePiece family mark the first word of a text, some of them only at
-    # its very start. There the rest of a text cannot be told from a text of its own.
-    alone = (
-        _encode(["a", *(titles[row] for row in spelled)], tokenizer, special_as_text=True)
-        if spelled
-        else []
-    )
-    hidden = set(spelled)
-    opened = [SOI + ("a" if row in hidden else title) for row, title in enumerate(titles)]
-    rows = _encode([f"{SOI}a", *opened], tokenizer, special_as_text=False)
-    if spelled and rows[0] != [soi, *alone[0]]:
-        row = spelled[0]
-        raise TokenizerError(
-            f"item row {row}: title {titles[row]!r} holds the text of a special token, which "
-            "this tokenizer cannot spell out after <SOI>; use canonical_titles"
-        )
-    stripped = [row[1:] for row in rows[1:]]
-    for row, tokens in zip(spelled, alone[1:], strict=True):
-        stripped[row] = tokens
-    return stripped
+            raise _refused(row, title, "is not Unicode text; use canonical_titles")
+        if special.search(title):
+            spelled[row] = title
+    opened = [SOI + ("a" if row in spelled else title) for row, title in enumerate(titles)]
+    first, *rows = _encode([f"{SOI}a", *opened], tokenizer)
+    rows = [row[1:] for row in rows]
+    if spelled:
+        # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
+        # at its very start. Such a tokenizer splits a title after <SOI> in another way than alone.
+        alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
+        if first != [soi, *alone]:
+            row = next(iter(spelled))
+            held = "holds the text of a special token"
+            lacking = "this tokenizer cannot spell out after <SOI>"
+            raise _refused(row, titles[row], f"{held}, which {lacking}; use canonical_titles")
+        for row, tokens in zip(spelled, own, strict=True):
+            rows[row] = tokens
+    return rows
 
 
 def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """Text of each row of token ids as it stands right after ``<SOI>``, special tokens included.
 
-    A space that the tokenizer itself puts before the first word there is no part of the text.
+    A space that the tokenizer itself puts before the first word is not part of the text.
     """
-    [probe] = _encode([f"{SOI}a"], tokenizer, special_as_text=False)
+    [probe] = _encode([f"{SOI}a"], tokenizer)
     first, *decoded = tokenizer.backend_tokenizer.decode_batch(
         [probe[1:], *map(list, rows)], skip_special_tokens=False
     )
     return [text.removeprefix(" ") for text in decoded] if first == " a" else decoded
 
 
-def _encode(
-    texts: list[str], tokenizer: PreTrainedTokenizerFast, *, special_as_text: bool
+def token_rows(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, **how: bool
 ) -> list[list[int]]:
-    if special_as_text:
-        # A copy, as a thread beside this one would notice if it were the tokenizer itself.
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
-        backend.encode_special_tokens = True
-        return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    rows: list[list[int]] = encoded["input_ids"]
+    """Tokens of each text, without a mask or a warning about its length."""
+    quiet = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    rows: list[list[int]] = tokenizer(list(texts), **quiet, **how)["input_ids"]
     return rows
+
+
+def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    return token_rows(texts, tokenizer, add_special_tokens=False, split_special_tokens=False)
+
+
+def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """As `_encode`, but special tokens are spelled out."""
+    # A copy, as other threads use the tokenizer itself.
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.encode_special_tokens = True
+    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
