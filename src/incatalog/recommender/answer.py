@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.data.catalog import Catalog
 from incatalog.decoding.events import Event, Finished, FinishReason, ItemDone, TextToken
@@ -49,8 +49,10 @@ class Detokenizer:
     tokens are enough, so a token costs no more in a long answer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer: Any = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._decode: Callable[[Sequence[int]], str] = partial(
+            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         self._tokens: list[int] = []
         self._known = 0
 
@@ -63,12 +65,6 @@ class Detokenizer:
             return ""
         self._tokens, self._known = self._tokens[self._known :], len(self._tokens) - self._known
         return text[len(before) :]
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
 
 class AnswerText:
