@@ -72,10 +72,12 @@ def make_skeleton(
         if outline.role != "assistant":
             continue
         slot = slots.index(index)
-        start = _generation_start(tokenizer, outlines[:index], rendered)
         before = texts[slot].removesuffix(outline.leading)
-        if start is not None and _slot_of(rendered, start) == slot:
-            before = guard.activate(_SLOT.split(rendered[:start])[-1])
+        prompt = _prompt(tokenizer, outlines[:index])
+        if prompt is not None and rendered.startswith(prompt):
+            parts = _SLOT.split(prompt)
+            if len(parts) // 2 == slot:
+                before = guard.activate(parts[-1])
         after = texts[slot + 1]
         end = guard.first_activated_end(after)
         if end is None:
@@ -126,18 +128,9 @@ def _render(
         raise TemplateError(f"the chat template refuses the turns ({roles}): {error}") from error
 
 
-def _generation_start(
-    tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline], rendered: str
-) -> int | None:
-    """Length of the prompt of the next answer, if the conversation continues it."""
-    if not outlines:
-        return None
+def _prompt(tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline]) -> str | None:
+    """What stands before the next answer; None if the template refuses these turns."""
     try:
-        prompt = _render(tokenizer, outlines)
+        return _render(tokenizer, outlines) if outlines else None
     except TemplateError:
         return None
-    return len(prompt) if rendered.startswith(prompt) else None
-
-
-def _slot_of(rendered: str, position: int) -> int:
-    return sum(match.end() <= position for match in _SLOT.finditer(rendered))

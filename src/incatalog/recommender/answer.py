@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.data.catalog import Catalog
 from incatalog.decoding.events import Event, Finished, FinishReason, ItemDone, TextToken
@@ -49,8 +49,10 @@ class Detokenizer:
     tokens are enough, so a token costs no more in a long answer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer: Any = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._decode: Callable[[Sequence[int]], str] = partial(
+            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         self._tokens: list[int] = []
         self._known = 0
 
@@ -64,19 +66,13 @@ class Detokenizer:
         self._tokens, self._known = self._tokens[self._known :], len(self._tokens) - self._known
         return text[len(before) :]
 
-    def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
-
 
 class AnswerText:
     """Turns the events of one answer into text pieces and items."""
 
     def __init__(self, items: ModelItems) -> None:
         self._detokenizer = Detokenizer(items.tokenizer)
-        self._known = items
+        self._model_items = items
         self._text: list[str] = []
         self._parts: list[Part] = []
         self._items: list[Recommendation] = []
@@ -88,16 +84,16 @@ class AnswerText:
             yield from self._new_text([event.token_id], wait=True)
         elif isinstance(event, ItemDone):
             yield from self._new_text([], wait=False)
-            self._detokenizer.add(self._known.title_span(event.item_row), wait=False)
+            self._detokenizer.add(self._model_items.title_span(event.item_row), wait=False)
             rank = len(self._items) + 1
-            item = recommendation(self._known.catalog, event.item_row, rank, event.logprob)
+            item = recommendation(self._model_items.catalog, event.item_row, rank, event.logprob)
             self._items.append(item)
             self._parts.append(ItemRef(event.item_row))
             self._text.append(item.title)
             yield item
         elif isinstance(event, Finished):
             if event.reason == "no_item_left" and not self._items:
-                raise self._known.no_item_left()
+                raise self._model_items.no_item_left()
             yield from self._new_text([], wait=False)
             self._reason = event.reason
 
@@ -122,12 +118,12 @@ class AnswerText:
 def recommendations(
     catalog: Catalog, rows: Iterable[int], logprobs: Iterable[float]
 ) -> list[Recommendation]:
-    """What is said of the item rows that the engine named, best first."""
+    """The recommendations for item rows that the engine named, best first."""
     found = enumerate(zip(rows, logprobs, strict=True), start=1)
     return [recommendation(catalog, row, rank, logprob) for rank, (row, logprob) in found]
 
 
 def recommendation(catalog: Catalog, row: int, rank: int, logprob: float) -> Recommendation:
-    """What is said of an item row that the engine named."""
+    """The recommendation for an item row that the engine named."""
     item = catalog.item(row)
     return Recommendation(item.item_id, item.title, rank, math.exp(logprob))

@@ -82,7 +82,7 @@ class ModelItems:
         return replace(self, aliases=aliases, grounding=grounding, longest_alias=longest)
 
     def spelled(self, aliases: Aliases) -> ItemTokens:
-        """Tokens of the items, then of these names of them."""
+        """Tokens of the items, followed by those of these other names."""
         return self.tokens.joined(ItemTokens.from_titles(aliases.texts, self.tokenizer))
 
     def with_changes(
@@ -160,8 +160,8 @@ class ModelItems:
 
         return self._rules.get(key, make)
 
-    def most(self, k: int) -> int:
-        """As many items as asked for, or all there are."""
+    def at_most(self, k: int) -> int:
+        """How many items can be recommended where ``k`` are asked for."""
         if k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1")
         return min(k, self.catalog.num_live)
@@ -172,7 +172,7 @@ class ModelItems:
         return max(int(np.diff(self.tokens.offsets).max()), self.longest_alias) + 2
 
     def title_span(self, row: int) -> list[int]:
-        """Tokens of an item's title in a span; text behind an item is decoded as if after it."""
+        """Tokens of an item's title in a span, after which the text behind an item is decoded."""
         if self.item_form == "titles":
             return self.tokens.span(row)
         [title] = encode_titles([self.catalog.titles_t[row]], self.tokenizer)

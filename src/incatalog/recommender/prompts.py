@@ -63,7 +63,7 @@ class Prompts:
         as in training. An answer that is not grounded is held neither to the catalog nor to the
         form of a list.
         """
-        k = self._items.most(k)
+        k = self._items.at_most(k)
         longest = self._spec.max_length
         limit = self._spec.max_history if max_history is None else max_history
         shown = [int(row) for row in history][-limit:] if limit else []
@@ -114,7 +114,7 @@ class Prompts:
         model was trained with. With `k` the answer is a list, without the model writes as it likes,
         and with `items` false it writes text alone. The rest is as in `Request`.
         """
-        k = None if k is None else self._items.most(k)
+        k = None if k is None else self._items.at_most(k)
         turns = [_as_message(message) for message in messages]
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)

@@ -80,7 +80,7 @@ class Recommender:
 
     @classmethod
     def from_items(cls, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> Recommender:
-        """A recommender of items that were written for the model before."""
+        """A recommender of items that were written for this model before, as in its training."""
         made = cls.__new__(cls)
         made._set_up(backbone, spec, items)
         return made
@@ -299,7 +299,7 @@ class Recommender:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
-        k = self.items.most(k)
+        k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
         asked = list(zip(rows, excluded, strict=True))
