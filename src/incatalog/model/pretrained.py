@@ -28,6 +28,7 @@ from incatalog.checksums import CHECKSUMS, FILES, file_checksums, sealed
 from incatalog.errors import BackboneError, ConfigError, IncatalogError, first_line, require
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+# Settings that decide whether others mean anything.
 _SWITCHES = ("do_sample", "num_beams", "use_cache", "return_dict_in_generate")
 _NAMED = 4
 

@@ -66,8 +66,7 @@ def load_spec(folder: str | Path) -> ModelSpec:
         raise BackboneError(
             f"{path}: not written by this version of incatalog; train the model again"
         )
-    wrong = _wrong_field(found)
-    if wrong is not None:
+    if wrong := _wrong_field(found):
         raise BackboneError(f"{path}: {wrong}; restore it or train the model again")
     return ModelSpec(**(found | {"code_sizes": tuple(found.get("code_sizes", ()))}))
 
@@ -75,14 +74,12 @@ def load_spec(folder: str | Path) -> ModelSpec:
 def _wrong_field(found: Mapping[str, Any]) -> str | None:
     """The first field that cannot be used, what stands there, and what should."""
     kinds = typing.get_type_hints(ModelSpec)
-    for name in _REQUIRED:
-        if name not in found:
-            return f"{name}: is missing"
+    if missing := [name for name in _REQUIRED if name not in found]:
+        return f"{missing[0]}: is missing"
     for name, value in found.items():
         if name not in kinds:
             return f"{name}: no such field in this version of incatalog"
-        expected = _expected(value, kinds[name], _LEAST.get(name))
-        if expected is not None:
+        if expected := _expected(value, kinds[name], _LEAST.get(name)):
             return f"{name}: found {reprlib.repr(value)}; expected {expected}"
     codes = found.get("item_form") == "codes"
     if codes and found.get("method") != "token":
@@ -116,10 +113,9 @@ def described(spec: ModelSpec) -> str:
 
 def untrained_warning(spec: ModelSpec) -> str | None:
     """What to tell those who ask a model that was never trained on a catalog."""
-    if spec.trained:
-        return None
-    return (
+    told = (
         f"warning: {spec.base} was never trained on a catalog: in chat it names titles in plain "
         "text, which nothing holds to the catalog; train it first: "
         f"incatalog train sft --model {spec.base} --data FOLDER --out FOLDER"
     )
+    return None if spec.trained else told

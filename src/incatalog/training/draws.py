@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from incatalog.dialogue.templates import ALIGNMENT_WORDINGS
+from incatalog.training.general_chat import GeneralChat
 from incatalog.training.settings import SampleSettings
 
 # Keys of the random streams.
@@ -43,8 +44,7 @@ class Chance:
     lists: bool  # Whether answers name more than the target
     plain: int  # Wordings without candidates, which come first
     wordings: int
-    exchanges: int  # General ones to choose from, like conversations
-    conversations: int
+    chat: GeneralChat | None
     num_general: int  # Samples of an epoch, like num_aligned
     num_aligned: int
 
@@ -67,11 +67,11 @@ class Chance:
         exchange = np.full(count, -1, dtype=np.int64)
         before = np.zeros(count, dtype=np.bool_)
         conversation = np.zeros(0, dtype=np.int64)
-        if self.exchanges:
-            chosen = rng.integers(0, self.exchanges, size=count)
+        if self.chat is not None:
+            chosen = rng.integers(0, len(self.chat.exchanges), size=count)
             exchange = np.where(rng.random(count) < settings.multi_round_ratio, chosen, -1)
             before = rng.random(count) < 0.5
-            conversation = rng.integers(0, self.conversations, size=self.num_general)
+            conversation = rng.integers(0, len(self.chat.conversations), size=self.num_general)
         aligned = rng.integers(0, self.num_items, size=self.num_aligned)
         alignment = rng.integers(0, len(ALIGNMENT_WORDINGS), size=self.num_aligned)
         return Draws(

@@ -86,12 +86,9 @@ def index_folder(settings: SftSettings) -> Path:
 def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
     found = prepared_files(settings.data) | teacher_files(settings.teacher)
-    if settings.chat is not None:
-        found["chat"] = settings.chat
-    if settings.vectors:
-        found["vectors"] = Path(settings.vectors)
-    if settings.paraphrases is not None:
-        found["paraphrases"] = settings.paraphrases
+    for name in ("chat", "vectors", "paraphrases"):
+        if file := getattr(settings, name):
+            found[name] = Path(file)
     if settings.item_form == "codes":
         found |= index_files(index_folder(settings))
     if Path(settings.model).is_dir():

@@ -103,8 +103,7 @@ class SampleSource:
             lists=teacher is not None,
             plain=plain,
             wordings=len(self._wordings),
-            exchanges=len(chat.exchanges) if chat else 0,
-            conversations=len(chat.conversations) if chat else 0,
+            chat=chat,
             num_general=self.num_general,
             num_aligned=self.num_aligned,
         )

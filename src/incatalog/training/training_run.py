@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import set_seed
@@ -24,18 +24,6 @@ from incatalog.training.settings import TrainerSettings
 from incatalog.training.validation import NDCG
 
 
-class _Resumable(Protocol):
-    """Settings of a training."""
-
-    @property
-    def out(self) -> Path:
-        """Its run folder."""
-
-    @property
-    def seed(self) -> int:
-        """Of all that is random in it."""
-
-
 class TrainingRun:
     """A training, in one process or several.
 
@@ -45,16 +33,17 @@ class TrainingRun:
     def __init__(
         self,
         stage: str,
-        settings: _Resumable,
+        settings: Any,
         inputs: Mapping[str, str | Path],
         identities: Mapping[str, str] | None = None,
         free_fields: Sequence[str] = (),
     ) -> None:
-        """Opens the folder, as `open_run` does, and seeds all random generators."""
+        """Opens the folder ``settings.out`` and seeds all that is random with ``settings.seed``."""
         self._processes = processes = PartialState()
+        self.folder: Path = settings.out
         with processes.main_process_first():
             self._run = open_run(
-                settings.out,
+                self.folder,
                 stage,
                 settings,
                 inputs=inputs,
@@ -62,7 +51,6 @@ class TrainingRun:
                 free_fields=free_fields,
                 processes=processes.num_processes,
             )
-        self.folder = settings.out
         self.finished = self._run.finished
         self.checkpoints = self.folder / "checkpoints"
         # Each of several processes takes a device of its own.
