@@ -20,8 +20,8 @@ from incatalog.evaluation.finished import (
     check_same_users,
     named_runs,
 )
+from incatalog.evaluation.result_tables import comparison_table
 from incatalog.evaluation.settings import EvaluateCompareSettings
-from incatalog.evaluation.tables import comparison_table
 
 COMPARISON = "comparison.json"
 

@@ -12,8 +12,8 @@ from incatalog.artifacts import open_run, read_json, write_json
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import check_language_model, model_files
+from incatalog.evaluation.result_tables import general_table
 from incatalog.evaluation.settings import EvaluateGeneralSettings
-from incatalog.evaluation.tables import general_table
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.methods import list_requests, load_recommender
+from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
-from incatalog.evaluation.tables import metric_names, places_table
 from incatalog.model.backbone import base_model
 from incatalog.model.spec import spec_file
 
@@ -97,7 +98,8 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     if not run.shards.is_main:
         return settings.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
-    similarity = _mean_similarity(places)
+    with warnings.catch_warnings(action="ignore"):  # Places that no two answers share are NaN.
+        similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
     run.write_table(PLACES, _place_table(run.user_ids, places))
     with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
@@ -169,25 +171,11 @@ def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any
     return rows
 
 
-def _mean_similarity(places: Places) -> Float64[np.ndarray, "k k"]:
-    kept = ~np.isnan(places.similarity)
-    total = np.where(kept, places.similarity, 0.0).sum(axis=0)
-    mean: np.ndarray = np.divide(
-        total, kept.sum(axis=0), out=np.full_like(total, np.nan), where=kept.any(axis=0)
-    )
-    return mean
-
-
 def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
-    users, k = places.rank.shape
-    table = pl.DataFrame(
-        {
-            "user_id": np.repeat(np.array(user_ids, dtype=object), k).tolist(),
-            "place": np.tile(np.arange(1, k + 1), users),
-            "rank": places.rank.reshape(-1),
-        }
-    )
-    return table.drop_nans("rank").with_columns(pl.col("rank").cast(pl.Int64))
+    users, columns = np.nonzero(~np.isnan(places.rank))
+    ranks = places.rank[users, columns].astype(np.int64)
+    names = [user_ids[user] for user in users.tolist()]
+    return pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks})
 
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:

@@ -41,25 +41,21 @@ class EvaluationRun:
         stage: str,
         settings: HeldOutSettings,
         show: Callable[[Mapping[str, Any]], Sequence[Table]],
-        inputs: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, Path | None] | None = None,
     ) -> None:
         """Opens the run; one that is finished shows its summary again."""
         self.settings = settings
         self._show = show
         self._logs: list[BatchLog] = []
         self.shards = Shards.current(settings.device)
-        files: dict[str, str | Path] = {
-            **prepared_files(settings.data),
-            **model_files(settings.model),
-            **(inputs or {}),
-        }
-        if settings.vectors:
-            files["vectors"] = settings.vectors
-            if not Path(settings.vectors).is_file():
-                raise ConfigError(
-                    f"--vectors {settings.vectors}: no such file; make item vectors with "
-                    "`incatalog items embed`"
-                )
+        vectors = Path(settings.vectors) if settings.vectors else None
+        if vectors is not None and not vectors.is_file():
+            raise ConfigError(
+                f"--vectors {vectors}: no such file; make item vectors with `incatalog items embed`"
+            )
+        others = {"vectors": vectors, **(inputs or {})}
+        files = {**prepared_files(settings.data), **model_files(settings.model)}
+        files |= {name: path for name, path in others.items() if path is not None}
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)
