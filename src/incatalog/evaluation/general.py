@@ -61,7 +61,7 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
-    """``{task: {metric: {"value": …, "error": …}}}``; the error may be null."""
+    """Scores as ``{task: {metric: {"value": …, "error": …}}}``; an error may be null."""
     evaluator, tasks, models = (
         require(f"lm_eval.{name}", extra="lm-eval")
         for name in ("evaluator", "tasks", "models.huggingface")

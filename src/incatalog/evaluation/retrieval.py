@@ -54,7 +54,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     it has named before included, so that places can be compared. `Recall` is 1 where it is among
     the best ``cutoff``, `NDCG` is ``1 / log2(rank + 1)`` there, both means over users with 95 %
     bootstrap intervals. The cosine of the states of two places, as a mean over users, says how far
-    the head asks for the same thing again; states all alike leave a ranking by one query.
+    the head asks for the same thing again; if all states are alike, one query ranks all places.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
     ``[k, k]`` and its heat map ``similarity.png`` into ``settings.out``.
@@ -98,7 +98,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     if not run.shards.is_main:
         return settings.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
-    with warnings.catch_warnings(action="ignore"):  # Places that no two answers share are NaN.
+    with warnings.catch_warnings(action="ignore"):  # A place that no answer has stays NaN.
         similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
     run.write_table(PLACES, _place_table(run.user_ids, places))
@@ -148,7 +148,7 @@ def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
 
 
 def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
-    """Rank of an item among the free ones at each place, equal ones of a lower row before it."""
+    """Rank of an item among the free ones at each place; of equal ones the lower row is first."""
     if not free[target]:
         return np.full(len(scores), np.nan)
     own = scores[:, target : target + 1]

@@ -1,4 +1,4 @@
-"""A run of an evaluation on held-out items: its processes, its users, and what survives a kill."""
+"""A run of an evaluation on held-out items: its processes, its users, its results."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from incatalog.evaluation.settings import HeldOutSettings
 
 _T = TypeVar("_T")
 
-# So many items may always be asked for; of a small catalog all are found.
+# So many items may always be asked for, even of a smaller catalog.
 _ALWAYS = 1000
 
 
 class EvaluationRun:
-    """What one process knows of the evaluation that it shares with the others.
+    """An evaluation on held-out items, as one of its processes sees it.
 
-    Each batch is on the disk when it is done, so an interrupted run goes on where it was, with the
-    same results; under ``accelerate launch`` the processes share the batches.
+    Each batch is written to disk when it is done, so an interrupted run continues where it was,
+    with the same results. The processes of ``accelerate launch`` share the batches.
     """
 
     def __init__(
