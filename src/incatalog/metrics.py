@@ -62,7 +62,7 @@ def first_hits(answer: Sequence[int], relevant: Collection[int]) -> list[int]:
 
 
 def gain(hits: Iterable[int], possible: int) -> float:
-    """NDCG of an answer with hits at these places, where so many were possible; 0 where none is."""
+    """NDCG of an answer with hits at these places, of `possible` ones; 0 if there are none."""
     best = sum(map(discount, range(1, possible + 1)))
     return sum(map(discount, hits)) / best if best else 0.0
 

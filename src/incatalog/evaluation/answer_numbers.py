@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-# What may follow at once: a unit, such as kg, m2 or m³. Ordinals and thousands (5th, 5k) are other
-# numbers than their digits, and 0x1F or 5f3a none.
+# A unit may follow directly, such as kg, m2 or m³. Ordinals and thousands (5th, 5k) are other
+# numbers than their digits; 0x1F and 5f3a are no numbers.
 _UNIT = r"(?!(?:st|nd|rd|th|[kKMB])(?!\w))[^\W\d_]*[23]?(?!\w)"
 
-# A sign stands at its number: "- 18" is an entry of a list or what is taken away.
+# A sign touches its number: the dash of "- 18" marks an entry of a list, or a subtraction.
 _NUMBER = re.compile(
     r"(?<![\w.,/])(?:(?<!-)(?P<sign>[-−+]))?(?:\\?[$€£]\s?)?"
     r"(?>(?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d{1,30})?(?P<decimals>\.\d{1,30})?"
@@ -26,10 +26,9 @@ _MARKS = (
 def final_number(text: str) -> Fraction | None:
     r"""The number that an answer gives as its result, exactly; None if it gives none.
 
-    It is the first behind the last ``####`` (GSM8K's mark), else in the last ``\boxed{}``, else
-    behind the last "answer is" or "answer:", else the last of the text. Thousands are separated by
-    commas; currencies, units and per cent signs are passed over; ``3/4`` is a fraction. A sign
-    stands right before its number: ``- 18`` is 18.
+    It is the first number after the last ``####`` (GSM8K's mark), else in the last ``\boxed{}``,
+    else after the last "answer is" or "answer:", else the last of the text. Thousands are separated
+    by commas; currencies, units and per cent signs are ignored; ``3/4`` is a fraction.
     """
     for mark in _MARKS:
         marked = mark.findall(text)

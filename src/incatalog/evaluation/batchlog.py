@@ -58,12 +58,12 @@ class Shards:
         return self.index == 0
 
     def wait(self) -> None:
-        """Returns once every process is here."""
+        """Waits until every process is here."""
         if self.count > 1:
             require("accelerate", extra="evaluate").PartialState().wait_for_everyone()
 
     def device(self, wanted: str) -> str:
-        """The device of this process: with ``auto`` the GPUs are dealt out."""
+        """The device of this process; with ``auto`` each takes its own GPU."""
         if wanted != "auto" or self.count == 1:
             return wanted
         import torch
@@ -79,8 +79,8 @@ class Shards:
 class BatchLog:
     """Results of finished batches, one line of a journal a batch, one file a process.
 
-    A line that a kill has cut short is dropped, so its whole batch is done again, in the same
-    composition. How many processes wrote the files does not matter.
+    A line that a kill has cut short is dropped, and its whole batch is done again. How many
+    processes wrote the files does not matter.
     """
 
     def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:

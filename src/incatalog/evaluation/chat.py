@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from incatalog.artifacts import atomic_path
-from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
-from incatalog.errors import require
+from incatalog.errors import ConfigError, require
 from incatalog.evaluation.finished import CHAT, CONVERSATIONS, USERS
 from incatalog.evaluation.freetext import TitleFinder
 from incatalog.evaluation.methods import check_language_model, load_recommender
 from incatalog.evaluation.perplexity import perplexities
 from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.recommend import score
+from incatalog.evaluation.result_tables import chat_tables
 from incatalog.evaluation.rounds import Rounds, hold_conversations, plan_rounds, score_rounds
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateChatSettings
-from incatalog.evaluation.tables import chat_tables
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
@@ -55,21 +54,20 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         DataError: Data, questions or conversations are broken.
         MissingExtraError: rapidfuzz is not installed.
     """
-    refuse_first(
-        [
-            (
-                bool(settings.before) and settings.chat is None,
-                "--before: its perplexity needs conversations; give them with --chat",
-            ),
-            (
-                settings.exclude_seen and not settings.grounded,
-                "--exclude-seen: nothing can be excluded with --no-grounded",
-            ),
-        ]
-    )
+    if settings.before and settings.chat is None:
+        raise ConfigError("--before: its perplexity needs conversations; give them with --chat")
+    if settings.exclude_seen and not settings.grounded:
+        raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
     check_language_model(settings.model)
     require("rapidfuzz", extra="evaluate")
-    run = EvaluationRun(CHAT, settings, chat_tables, _inputs(settings))
+    before = Path(settings.before) if settings.before else None
+    inputs = {
+        "questions": settings.questions,
+        "examples": settings.examples,
+        "chat": settings.chat,
+        "before": before if before is not None and before.is_dir() else None,
+    }
+    run = EvaluationRun(CHAT, settings, chat_tables, inputs)
     if run.finished:
         return settings.out
     rounds = plan_rounds(run.holdouts, settings)
@@ -157,14 +155,3 @@ def _record(
         "control_tokens": said["control"],
         "finished": said["finished"],
     }
-
-
-def _inputs(settings: EvaluateChatSettings) -> dict[str, Path]:
-    before = Path(settings.before) if settings.before else None
-    inputs = {
-        "questions": settings.questions,
-        "examples": settings.examples,
-        "chat": settings.chat,
-        "before": before if before is not None and before.is_dir() else None,
-    }
-    return {name: path for name, path in inputs.items() if path is not None}

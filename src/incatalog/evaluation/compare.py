@@ -20,8 +20,8 @@ from incatalog.evaluation.finished import (
     check_same_users,
     named_runs,
 )
+from incatalog.evaluation.result_tables import comparison_table
 from incatalog.evaluation.settings import EvaluateCompareSettings
-from incatalog.evaluation.tables import comparison_table
 
 COMPARISON = "comparison.json"
 
@@ -79,7 +79,7 @@ def compare_runs(
     """The contents of ``comparison.json``, for runs whose users were checked."""
     pairs: list[dict[str, Any]] = []
     for one, two in combinations(runs, 2):
-        # Rows may stand in another order, and it is the user that pairs them.
+        # Rows are paired by user, as their order may differ.
         order = one.users.select("user_id").join(two.users, on="user_id", maintain_order="left")
         columns = [order[name].to_numpy() - one.users[name].to_numpy() for name in names]
         intervals = metrics.bootstrap_intervals(np.stack(columns, axis=1), resamples, seed)
@@ -106,8 +106,8 @@ def compare_runs(
 def permutation_p(differences: Float64[np.ndarray, " users"], resamples: int, seed: int) -> float:
     """Two-sided p-value of the paired permutation test on the mean difference.
 
-    Up to 14 users who differ all sign flips are tried; with more, ``resamples`` random ones, and
-    the observed one is counted among them so that p is never 0 (Phipson and Smyth, 2010).
+    If at most 14 users differ, all sign flips are tried; else ``resamples`` random ones, and the
+    observed signs count as one of them, so that p is never 0 (Phipson and Smyth, 2010).
     """
     different = differences[differences != 0]
     observed = abs(different.sum()) * (1 - _SAME)

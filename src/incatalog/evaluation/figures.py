@@ -1,4 +1,4 @@
-"""Figures of the report, each as one SVG that stands for itself."""
+"""Figures of the report, each as one SVG that needs no other file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def segment_figure(rows: Rows, k: int) -> str:
 
 
 def calibration_figure(rows: Rows) -> str:
-    """Probability given to items against how often they were the one, as a data URI."""
+    """Probability of items against how often they were the held-out one, as a data URI."""
     figure = _figure(4.2, 3.6)
     axes = figure.subplots()
     axes.plot([1e-4, 1], [1e-4, 1], color="#bbbbbb", linewidth=1)
@@ -77,7 +77,7 @@ def _bar(
     if interval is None:
         return
     value = interval["value"]
-    # The interval of a resampled mean need not hold the mean to the last bit.
+    # Rounding may put the mean just outside its interval.
     error = [[max(0.0, value - interval["low"])], [max(0.0, interval["high"] - value)]]
     axes.bar(place, value, width, color=colour, yerr=error, capsize=2, error_kw={"linewidth": 0.8})
     axes.spines[["top", "right"]].set_visible(False)

@@ -25,7 +25,7 @@ _AGAIN = "restore it, or evaluate again"
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A finished run, under a name of its own where several are shown."""
+    """A finished run and the name it is shown under."""
 
     folder: Path
     name: str

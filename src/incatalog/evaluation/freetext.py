@@ -44,19 +44,19 @@ class TitleFinder:
 
     A title of two words or more is found wherever it begins with a capital letter or a digit.
     Quoted names, lines of lists and names with a year are compared with all titles by likeness
-    (normalised indel similarity); what is like none is an unknown title. Other runs of capitalised
-    words count only where they are like a title of the catalog.
+    (normalised indel similarity); what is like none of them is an unknown title. Other runs of
+    capitalised words count only if they are like a title of the catalog.
     """
 
     def __init__(
         self, titles: Sequence[str], training_titles: Sequence[str] = (), likeness: float = 88.0
     ) -> None:
-        """Takes the title of each row, and those of the training where they are others."""
+        """Takes the title of each row, and the titles of the training if they differ."""
         self._process = require("rapidfuzz.process", extra="evaluate")
         self._ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
         self._likeness = likeness
         self._row_of: dict[tuple[str, ...], int] = {}
-        # All titles first: one that ends in a year comes before what another is without its own.
+        # All full titles come before those without their year.
         for forms in (titles, [_YEAR.sub("", title) for title in titles]):
             for row, title in enumerate(forms):
                 if words := _words(title):
@@ -74,7 +74,7 @@ class TitleFinder:
         found: dict[tuple[int, int], Mention] = {}
         for (start, end), whole, marked in _candidates(text):
             name = text[start:end]
-            # A sentence on a line of a list is no title, though it may hold one.
+            # A sentence on a line of a list is no title, but it may contain one.
             too_long = len(_words(name)) > _MOST_WORDS
             if too_long or any(start < other[1] and other[0] < end for other in found):
                 continue
@@ -135,8 +135,8 @@ def _words(text: str) -> tuple[str, ...]:
 def _candidates(text: str) -> Iterator[tuple[tuple[int, int], bool, bool]]:
     """Where a title may stand, whether its ends are sure, and whether it is marked as a title.
 
-    Marked is what is in quotes, on a line of a list, or has a year; before a year and in other runs
-    of capitalised words the first words may belong to the sentence around.
+    Names in quotes, on a line of a list or before a year are marked. Before a year, and in other
+    runs of capitalised words, the first words may belong to the sentence around them.
     """
     places = [match.span(match.lastindex or 0) for match in _QUOTED.finditer(text)]
     for match in _LIST_LINE.finditer(text):

@@ -12,8 +12,8 @@ from incatalog.artifacts import open_run, read_json, write_json
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import check_language_model, model_files
+from incatalog.evaluation.result_tables import general_table
 from incatalog.evaluation.settings import EvaluateGeneralSettings
-from incatalog.evaluation.tables import general_table
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
@@ -61,7 +61,7 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
-    """``{task: {metric: {"value": …, "error": …}}}``; the error may be null."""
+    """Scores as ``{task: {metric: {"value": …, "error": …}}}``; an error may be null."""
     evaluator, tasks, models = (
         require(f"lm_eval.{name}", extra="lm-eval")
         for name in ("evaluator", "tasks", "models.huggingface")

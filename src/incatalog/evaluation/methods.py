@@ -1,4 +1,4 @@
-"""What can be scored: popularity, teachers, and language models, all asked in one way."""
+"""What can be scored: popularity, teachers and language models, all asked in one way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DESCRIPTIONS = ("incatalog.json", "reclm.json", "teacher.json")
 _MODEL_FILES = ("*.safetensors", *_DESCRIPTIONS, ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
-"""Answers a batch of users, who are known by their histories; targets are not looked at."""
+"""Answers a batch of users by their histories; it does not look at the targets."""
 
 
 class Method(NamedTuple):
@@ -128,7 +128,7 @@ def list_requests(
     *,
     grounded: bool = True,
 ) -> list[Request]:
-    """What a model that writes lists is asked for some users."""
+    """The requests for a list of items for each of some users."""
     requests = []
     for holdout in holdouts:
         history = holdout.history.tolist()
@@ -170,7 +170,7 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         requests = list_requests(recommender, holdouts, settings, grounded=grounded)
         if not grounded:
-            # Left to itself the model also decides how many items are enough.
+            # Without the constraint the model also decides how many items it writes.
             requests = [replace(request, max_items=None) for request in requests]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")

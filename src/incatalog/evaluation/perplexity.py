@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def answer_loss(
     backbone: Backbone, renderer: Renderer, messages: Sequence[Message]
 ) -> tuple[float, int]:
-    """Negative log-likelihood of what the assistant says in one conversation, in nats.
+    """Negative log-likelihood (nats) of what the assistant says in a conversation, and its tokens.
 
-    It is the sum over the tokens, those that end turns included; behind it, how many there are.
+    The tokens that end its turns count.
     """
     rendered = renderer.conversation(messages)
     ids = torch.from_numpy(rendered.input_ids).long().to(backbone.model.device)

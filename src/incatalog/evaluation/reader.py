@@ -1,4 +1,4 @@
-"""What an answer of a language model names, read from its tokens before anything is repaired."""
+"""What an answer of a language model names, read from its tokens as they are."""
 
 from __future__ import annotations
 

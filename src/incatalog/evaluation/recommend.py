@@ -11,16 +11,16 @@ import polars as pl
 from jaxtyping import Int64
 
 from incatalog import metrics
-from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout
+from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
 from incatalog.evaluation.methods import is_language_model, load_method
 from incatalog.evaluation.reader import Named, entries
+from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
-from incatalog.evaluation.tables import metric_table
 
 _CUTOFFS = (1, 5, 10)
 _SCHEMA: dict[str, Any] = {
@@ -70,19 +70,15 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         BackboneError: The model is incomplete or damaged.
     """
     free = settings.decode == "unconstrained"
-    refuse_first(
-        [
-            (
-                free and settings.exclude_seen,
-                "--exclude-seen: nothing can be excluded with --decode unconstrained; "
-                "leave one of them out",
-            ),
-            (
-                free and not is_language_model(settings.model),
-                f"--decode unconstrained: {settings.model} is no language model; leave it out",
-            ),
-        ]
-    )
+    if free and settings.exclude_seen:
+        raise ConfigError(
+            "--exclude-seen: nothing can be excluded with --decode unconstrained; "
+            "leave one of them out"
+        )
+    if free and not is_language_model(settings.model):
+        raise ConfigError(
+            f"--decode unconstrained: {settings.model} is no language model; leave it out"
+        )
     run = EvaluationRun(RECOMMEND, settings, lambda summary: [metric_table(summary)])
     if run.finished:
         return settings.out
@@ -124,13 +120,8 @@ def score(
     targets = [{holdout.target} for holdout in holdouts]
     scores: dict[str, np.ndarray] = {}
     cutoffs = sorted({*(cutoff for cutoff in _CUTOFFS if cutoff < k), k})
-    ranked = {
-        "HR": metrics.hit_rate,
-        "NDCG": metrics.ndcg,
-        "MRR": metrics.mrr,
-        "Recall": metrics.recall,
-    }
-    for name, metric in ranked.items():
+    ranked = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
+    for name, metric in zip(("HR", "NDCG", "MRR", "Recall"), ranked, strict=True):
         for cutoff in cutoffs:
             scores[f"{name}@{cutoff}"] = metric(named, targets, cutoff)
     scores[f"OOD@{k}"] = metrics.out_of_domain(named, k)

@@ -1,4 +1,4 @@
-"""One HTML page about some evaluation runs, with all it shows inside."""
+"""One HTML page about some evaluation runs, which needs no other file."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str
 
 
 def _named(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """Runs under names of their own: where methods of one stage repeat, their folders'."""
+    """Runs under different names; where a method repeats in a stage, its folder is added."""
     found = []
     for run in runs:
         alike = [o.folder for o in runs if (o.name, o.stage) == (run.name, run.stage)]
@@ -192,7 +192,7 @@ def conversation_example(record: Mapping[str, Any], run: str, k: int) -> dict[st
 def recommendation_example(
     row: Mapping[str, Any], run: str, catalog: Catalog | None, histories: Histories | None
 ) -> dict[str, Any]:
-    """What was recommended to a user, after what, where the data is still at hand."""
+    """What was recommended to a user, and the history if the data is still there."""
     parts = []
     for place, (name, item) in enumerate(zip(row["named"], row["items"], strict=True), start=1):
         parts += [_text(f"{place}. "), _item(name, item, row["target"]), _text("\n")]
@@ -234,7 +234,7 @@ def command(manifest: Mapping[str, Any]) -> str:
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, list):
             words += [flag, *map(str, value)]
-        # A path by default is a string in the manifest.
+        # A default path is a string in the manifest.
         elif str(value) != str(default):
             words += [flag, str(value)]
     return shlex.join(words)

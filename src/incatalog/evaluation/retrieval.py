@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.methods import list_requests, load_recommender
+from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
-from incatalog.evaluation.tables import metric_names, places_table
 from incatalog.model.backbone import base_model
 from incatalog.model.spec import spec_file
 
@@ -53,7 +54,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     it has named before included, so that places can be compared. `Recall` is 1 where it is among
     the best ``cutoff``, `NDCG` is ``1 / log2(rank + 1)`` there, both means over users with 95 %
     bootstrap intervals. The cosine of the states of two places, as a mean over users, says how far
-    the head asks for the same thing again; states all alike leave a ranking by one query.
+    the head asks for the same thing again; if all states are alike, one query ranks all places.
 
     Writes ``summary.json``, ``places.parquet`` (one row a user and place), ``similarity.npy``
     ``[k, k]`` and its heat map ``similarity.png`` into ``settings.out``.
@@ -97,7 +98,8 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     if not run.shards.is_main:
         return settings.out
     places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
-    similarity = _mean_similarity(places)
+    with warnings.catch_warnings(action="ignore"):  # A place that no answer has stays NaN.
+        similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
     run.write_table(PLACES, _place_table(run.user_ids, places))
     with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
@@ -146,7 +148,7 @@ def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
 
 
 def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
-    """Rank of an item among the free ones at each place, equal ones of a lower row before it."""
+    """Rank of an item among the free ones at each place; of equal ones the lower row is first."""
     if not free[target]:
         return np.full(len(scores), np.nan)
     own = scores[:, target : target + 1]
@@ -169,25 +171,11 @@ def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any
     return rows
 
 
-def _mean_similarity(places: Places) -> Float64[np.ndarray, "k k"]:
-    kept = ~np.isnan(places.similarity)
-    total = np.where(kept, places.similarity, 0.0).sum(axis=0)
-    mean: np.ndarray = np.divide(
-        total, kept.sum(axis=0), out=np.full_like(total, np.nan), where=kept.any(axis=0)
-    )
-    return mean
-
-
 def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
-    users, k = places.rank.shape
-    table = pl.DataFrame(
-        {
-            "user_id": np.repeat(np.array(user_ids, dtype=object), k).tolist(),
-            "place": np.tile(np.arange(1, k + 1), users),
-            "rank": places.rank.reshape(-1),
-        }
-    )
-    return table.drop_nans("rank").with_columns(pl.col("rank").cast(pl.Int64))
+    users, columns = np.nonzero(~np.isnan(places.rank))
+    ranks = places.rank[users, columns].astype(np.int64)
+    names = [user_ids[user] for user in users.tolist()]
+    return pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks})
 
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:

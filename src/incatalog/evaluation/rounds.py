@@ -28,7 +28,7 @@ class Rounds:
     """What a conversation is made of."""
 
     example: Question  # Of round 0, with its answer.
-    holdout: Holdout  # The history that round 1 tells of, and the item that came next.
+    holdout: Holdout  # The history of round 1, and the item that came next.
     question: Question  # Of round 2.
 
 
@@ -40,7 +40,7 @@ def plan_rounds(holdouts: Sequence[Holdout], settings: EvaluateChatSettings) -> 
         raise DataError.at(settings.questions, "holds one question; expected two, or --examples")
     random = np.random.default_rng(settings.seed)
     asked = random.permutation(len(questions)).tolist()
-    # One further on in the same order: never the question itself.
+    # The next question in the same order, so never the question itself.
     shown = (
         random.permutation(len(examples)).tolist() if settings.examples else asked[1:] + asked[:1]
     )

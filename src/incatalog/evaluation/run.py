@@ -1,4 +1,4 @@
-"""A run of an evaluation on held-out items: its processes, its users, and what survives a kill."""
+"""A run of an evaluation on held-out items: its processes, its users, its results."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from incatalog.evaluation.settings import HeldOutSettings
 
 _T = TypeVar("_T")
 
-# So many items may always be asked for; of a small catalog all are found.
+# So many items may always be asked for, even of a smaller catalog.
 _ALWAYS = 1000
 
 
 class EvaluationRun:
-    """What one process knows of the evaluation that it shares with the others.
+    """An evaluation on held-out items, as one of its processes sees it.
 
-    Each batch is on the disk when it is done, so an interrupted run goes on where it was, with the
-    same results; under ``accelerate launch`` the processes share the batches.
+    Each batch is written to disk when it is done, so an interrupted run continues where it was,
+    with the same results. The processes of ``accelerate launch`` share the batches.
     """
 
     def __init__(
@@ -41,25 +41,21 @@ class EvaluationRun:
         stage: str,
         settings: HeldOutSettings,
         show: Callable[[Mapping[str, Any]], Sequence[Table]],
-        inputs: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, Path | None] | None = None,
     ) -> None:
         """Opens the run; one that is finished shows its summary again."""
         self.settings = settings
         self._show = show
         self._logs: list[BatchLog] = []
         self.shards = Shards.current(settings.device)
-        files: dict[str, str | Path] = {
-            **prepared_files(settings.data),
-            **model_files(settings.model),
-            **(inputs or {}),
-        }
-        if settings.vectors:
-            files["vectors"] = settings.vectors
-            if not Path(settings.vectors).is_file():
-                raise ConfigError(
-                    f"--vectors {settings.vectors}: no such file; make item vectors with "
-                    "`incatalog items embed`"
-                )
+        vectors = Path(settings.vectors) if settings.vectors else None
+        if vectors is not None and not vectors.is_file():
+            raise ConfigError(
+                f"--vectors {vectors}: no such file; make item vectors with `incatalog items embed`"
+            )
+        others = {"vectors": vectors, **(inputs or {})}
+        files = {**prepared_files(settings.data), **model_files(settings.model)}
+        files |= {name: path for name, path in others.items() if path is not None}
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)

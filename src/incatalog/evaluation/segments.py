@@ -20,7 +20,7 @@ MAX_CATEGORIES = 20
 def user_groups(
     holdouts: Sequence[Holdout], catalog: Catalog, users_with_item: Int64[np.ndarray, " items"]
 ) -> dict[tuple[str, str], Bool[np.ndarray, " users"]]:
-    """Who belongs to which segment, by (way to cut, segment); none is without users.
+    """Who belongs to which segment, by (way to cut, segment); empty segments are left out.
 
     Three ways to cut: the target is of the `head`, the fifth of the items that most users have in
     training (of equal ones the lower rows), or of the `tail`; how many items the history has;

@@ -31,7 +31,7 @@ _UNFINISHED = "unfinished.jsonl"
 def apply_rewrite(settings: RewriteApplySettings) -> Path:
     """Samples rewrites of every title and keeps those that are titles of their own.
 
-    Killed and started again with the same configuration, it goes on behind the last batch.
+    Killed and started again with the same configuration, it continues after the last batch.
 
     Returns:
         The run folder with :data:`PARAPHRASES_FILE`: item id, title and paraphrases of each item;

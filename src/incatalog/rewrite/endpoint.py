@@ -59,11 +59,11 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Prepares the client."""
         headers = {"Authorization": f"Bearer {self.settings.key}"} if self.settings.key else {}
-        # Proxies of the environment are not for addresses that were named.
+        # Proxies that the environment names are not used for these addresses.
         self._client = httpx.Client(timeout=self.settings.timeout, headers=headers, trust_env=False)
 
     def ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
-        """One answer, remembered for the same question; an error of `read` is a wrong answer."""
+        """One answer; the same question is asked once. If `read` fails, the address has failed."""
         question = f"{path} {body!r}"
         if question in self._known:
             known: _T = self._known[question]
@@ -104,7 +104,7 @@ class Endpoint:
 
 
 class EndpointPerplexity(Endpoint):
-    """Perplexities from ``/completions``, which tells the log-probabilities of its prompt back."""
+    """Perplexities from ``/completions``, which can return log-probabilities of its prompt."""
 
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
         """Perplexity of each text behind its prompt, per token of the text."""
@@ -135,7 +135,7 @@ class EndpointJudge(Endpoint):
 
 
 class EndpointRetriever(Endpoint):
-    """Similarities by the vectors of ``/embeddings``, beside those of the items by one model."""
+    """Similarities by the vectors of ``/embeddings``; those of the items are of the same model."""
 
     def __init__(
         self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]

@@ -25,7 +25,7 @@ ROWS_FILE = "rewrite.jsonl"
 _DISTRACTORS, _NEIGHBOURS = 3, 10
 _WORDING = "test-single-turn"
 _HISTORY_SEPARATOR = " → "
-# Rows of the similarities that exist at a time.
+# Rows of the similarity matrix that are in memory together.
 _BLOCK = 1024
 _HISTORIES, _ORDER = range(2)
 
@@ -125,7 +125,7 @@ def _histories_before(
         for place in range(1, len(train)):
             row = train[place]
             times[row] += 1
-            # Each of an item's occasions is kept with the same chance, in one pass.
+            # Reservoir sampling: each occurrence of an item is kept with the same chance.
             if random.random() * times[row] < 1:
                 found[row] = train[max(0, place - settings.max_history) : place]
     return found

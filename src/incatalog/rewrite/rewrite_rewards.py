@@ -86,7 +86,7 @@ class Retriever(Protocol):
 
 
 def _for(kind: type) -> Callable[[Callable[..., list[float]]], Callable[..., Rewards]]:
-    """Makes a reward of rows of one kind give None for all others; its scorer is asked once."""
+    """Makes a reward for rows of one kind give None for all other rows."""
 
     def widened(reward: Callable[..., list[float]]) -> Callable[..., Rewards]:
         @wraps(reward)
@@ -114,7 +114,7 @@ def average_ppl(
 ) -> list[float]:
     """``exp(-0.02 ppl)`` of a rewritten title in the prompt that it would answer.
 
-    A rewrite without a word is no title: it gets 0, the limit of the least expected ones.
+    A rewrite without a word is no title: it gets 0, as if its perplexity were infinite.
     """
     said = [(row.prompt, text) for row, text in zip(rows, rewrites, strict=True) if text]
     ppls = iter(scorer.perplexities([prompt for prompt, _ in said], [text for _, text in said]))
@@ -166,7 +166,7 @@ def user2item(rows: Sequence[GroupRow], rewrites: Sequence[str], scorer: Retriev
 
 
 def ppl_reward(ppl: float) -> float:
-    """``exp(-0.02 ppl)``; 1 would be a text that could not have been another."""
+    """``exp(-0.02 ppl)``; a perplexity is at least 1."""
     if not ppl >= 1 - 1e-6:
         raise ConfigError(f"perplexity: found {ppl}; expected a number from 1 on")
     return math.exp(-_PPL_SCALE * ppl)

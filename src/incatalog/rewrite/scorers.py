@@ -41,7 +41,7 @@ class LocalModel:
         return found
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
-        """The option whose letter the model holds the likeliest at the start of its answer."""
+        """The option whose letter is the likeliest start of the model's answer."""
         letters = [self._encode([letter])[0][-1] for letter in LETTERS]
         found = []
         for question, among in zip(questions, options, strict=True):
@@ -61,7 +61,7 @@ class LocalModel:
         for prompt, text, name in zip(prompts, texts, names, strict=True):
             if not text:
                 raise ScorerError(f"rewrite {name!r}: has no token; expected text")
-            # A text without a prompt has no token to be expected after.
+            # Without a prompt, nothing stands before the first token, so it is not scored.
             rows.append((prompt or text[:1]) + (text if prompt else text[1:]))
         width = max(map(len, rows))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])

@@ -16,33 +16,26 @@ from incatalog.embedding.encoders import load_encoder
 from incatalog.errors import ConfigError, DataError
 from incatalog.model.backbone import load_backbone
 from incatalog.reading import read_text
+from incatalog.rewrite import rewrite_rewards as of_rewrites
 from incatalog.rewrite.endpoint import (
     EndpointJudge,
     EndpointPerplexity,
     EndpointRetriever,
     EndpointSettings,
 )
-from incatalog.rewrite.rewrite_rewards import (
-    REWRITE_REWARDS,
-    Rewards,
-    RewriteReward,
-    average_ppl,
-    discriminative,
-    item2item,
-    length,
-    user2item,
-)
+from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS, Rewards, RewriteReward
 from incatalog.rewrite.rows import rewrite_of, rows_of
 from incatalog.rewrite.scorers import LocalModel, LocalRetriever
 
 _PARTS = ("perplexity", "tokens", "judge", "retrieval")
 _ENDPOINT = ("urls", "model", "key_variable", "tries", "timeout", "pause", "parallel")
+# The reward of each name, and the part that scores it.
 _REWARDS: dict[str, tuple[Callable[..., Rewards], str]] = {
-    "average_ppl": (average_ppl, "perplexity"),
-    "length": (length, "tokens"),
-    "discriminative": (discriminative, "judge"),
-    "item2item": (item2item, "retrieval"),
-    "user2item": (user2item, "retrieval"),
+    "average_ppl": (of_rewrites.average_ppl, "perplexity"),
+    "length": (of_rewrites.length, "tokens"),
+    "discriminative": (of_rewrites.discriminative, "judge"),
+    "item2item": (of_rewrites.item2item, "retrieval"),
+    "user2item": (of_rewrites.user2item, "retrieval"),
 }
 
 

@@ -34,11 +34,7 @@ except ImportError:
 
 @lru_cache(maxsize=1)
 def scoring() -> RewriteScoring:
-    """The scorers of the file that the environment names, loaded once for all rewards.
-
-    Raises:
-        ConfigError: The variable is not set, or the file cannot be used.
-    """
+    """The scorers of the file that the environment names, loaded once for all rewards."""
     if VARIABLE not in os.environ:
         raise ConfigError(f"{VARIABLE}: not set; expected the path of a YAML file of scorers")
     return RewriteScoring.load(Path(os.environ[VARIABLE]))

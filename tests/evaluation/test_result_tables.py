@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from incatalog.evaluation.tables import metric_table
+from incatalog.evaluation.result_tables import metric_table
 
 
 def test_table_has_a_row_a_metric_and_fits_a_terminal() -> None:
