@@ -63,13 +63,9 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         raise DataError.at(
             settings.data, "no history has the 4 items it takes to train on and hold out two"
         )
-    run = open_run(
-        settings.out,
-        "teacher fit",
-        settings,
-        inputs={name: Path(settings.data) / name for name in (METAS, SEQUENCES)},
-        free_fields=["max_minutes"],
-    )
+    inputs = {name: settings.data / name for name in (METAS, SEQUENCES)}
+    free = ["max_minutes"]
+    run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
     if not run.finished:
         # Training draws from torch's global generator; callers keep theirs.
         with torch.random.fork_rng(enabled=True):
