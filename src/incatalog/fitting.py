@@ -55,8 +55,9 @@ class Fit(ABC):
         self.settings, self.device, self.network = settings, device, network.to(device)
         rate, decay = settings.learning_rate, settings.weight_decay
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+        self.extra: dict[str, Tensor] = {}  # what else a checkpoint holds
         self.history: list[Epoch] = []
-        self.seconds = 0.0
+        self.seconds, self.steps = 0.0, 0
         self._checkpoint: Path = settings.out / _CHECKPOINT
 
     @abstractmethod
@@ -117,25 +118,21 @@ class Fit(ABC):
             return "epochs"
         return "max_minutes" if 0 < self.max_minutes <= self.seconds / 60 else ""
 
-    def _set_learning_rate(self, rate: float) -> None:
+    def _begin_step(self, learning_rate: float) -> None:
+        self.steps += 1
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """The tensors of a checkpoint."""
-        found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+    def _save(self, path: Path) -> None:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimiser.state[parameter].items():
-                found[f"optimiser.{key}.{name}"] = value
-        return found
-
-    def _progress(self) -> dict[str, Any]:
-        """The rest of a checkpoint, as JSON."""
-        return {"seconds": self.seconds, "history": self.history}
+                tensors[f"optimiser.{key}.{name}"] = value
+        progress = {"steps": self.steps, "seconds": self.seconds, "history": self.history}
+        save_snapshot(path, tensors | self.extra, progress)
 
     def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        """Takes up the state of a checkpoint."""
-        self.seconds = float(progress["seconds"])
+        self.steps, self.seconds = int(progress.get("steps", 0)), float(progress["seconds"])
         self.history = progress["history"]
         self.network.load_state_dict(below("network.", tensors))
         for name, parameter in self.network.named_parameters():
@@ -143,9 +140,8 @@ class Fit(ABC):
             state["step"] = tensors[f"optimiser.step.{name}"]
             for key in ("exp_avg", "exp_avg_sq"):
                 state[key] = tensors[f"optimiser.{key}.{name}"].to(self.device)
-
-    def _save(self, path: Path) -> None:
-        save_snapshot(path, self._tensors(), self._progress())
+        own = ("network.", "optimiser.")
+        self.extra = {k: v for k, v in tensors.items() if not k.startswith(own)}
 
     def restore(self) -> None:
         """Takes up what an interrupted run left, if it left something."""

@@ -211,9 +211,9 @@ def test_a_restarted_code_stands_at_a_residual(vectors: Path, tmp_path: Path) ->
     kept = codebook[0].clone()
     rng = np.random.default_rng(0)
     fit._restart_unused(used, residuals, rng)
-    assert fit.idle[0].tolist() == [0, 1]
+    assert fit.extra["idle.0"].tolist() == [0, 1]
     fit._restart_unused(used, residuals, rng)
-    assert fit.idle[0].tolist() == [0, 0]
+    assert fit.extra["idle.0"].tolist() == [0, 0]
     assert torch.equal(codebook[0], kept)
     assert codebook[1].tolist() in residuals[0].tolist()
     moments = fit.optimiser.state[codebook]["exp_avg_sq"]

@@ -70,7 +70,8 @@ class RqVaeFit(Fit):
         super().__init__(settings, network, device)
         self.save_every = settings.validate_every
         self.vectors = vectors
-        self.idle = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
+        for level, size in enumerate(settings.codebooks):
+            self.extra[f"idle.{level}"] = torch.zeros(size, dtype=torch.int64)
 
     def run(self) -> str:
         """Trains to the end, with curves for TensorBoard."""
@@ -141,7 +142,7 @@ class RqVaeFit(Fit):
         sums = dict.fromkeys(("loss", "reconstruction_loss", "quantisation_loss"), 0.0)
         residuals = torch.empty(0)
         for number, rows in enumerate(batches, start=1):
-            self._set_learning_rate(learning_rate(settings, self.epoch + number / len(batches)))
+            self._begin_step(learning_rate(settings, self.epoch + number / len(batches)))
             losses, codes, residuals = self._step(self._batch(rows))
             for name, value in losses.items():
                 sums[name] += value * len(rows) / len(self.vectors)
@@ -192,26 +193,20 @@ class RqVaeFit(Fit):
     ) -> None:
         """Sets codes that have been idle for long to residuals of the last batch."""
         for level, codebook in enumerate(self.network.codebooks):
-            self.idle[level] = torch.where(used[level] > 0, 0, self.idle[level] + 1)
-            dead = torch.nonzero(self.idle[level] >= self.settings.restart_after)[:, 0]
+            idle = torch.where(used[level] > 0, 0, self.extra[f"idle.{level}"] + 1)
+            self.extra[f"idle.{level}"] = idle
+            dead = torch.nonzero(idle >= self.settings.restart_after)[:, 0]
             if not len(dead):
                 continue
+            idle[dead] = 0
             chosen = torch.from_numpy(rng.integers(residuals.shape[1], size=len(dead)))
             dead, chosen = dead.to(self.device), chosen.to(self.device)
             codebook[dead] = residuals[level][chosen]
             for moment in ("exp_avg", "exp_avg_sq"):
                 self.optimiser.state[codebook][moment][dead] = 0
-            self.idle[level][dead.cpu()] = 0
 
     def _validate(self) -> Epoch:
         quantizer = Quantizer.of_network(self.network)
         codes = quantizer.codes(self.vectors)
         unexplained = quantizer.unexplained(self.vectors, codes)
         return {"unexplained": unexplained, **code_use(codes, quantizer.sizes)}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return super()._tensors() | {f"idle.{n}": counts for n, counts in enumerate(self.idle)}
-
-    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        super()._take(tensors, progress)
-        self.idle = [tensors[f"idle.{level}"] for level in range(len(self.idle))]

@@ -84,17 +84,16 @@ class SemanticIds:
         repair: str = "repair them with `incatalog items assign --index FILE --repair`",
     ) -> None:
         """Refuses codes that do not tell all items apart, saying whose they are and what to do."""
-        shared = self.collisions()
-        if not shared:
-            return
         _, first, of_row = np.unique(self.codes, axis=0, return_index=True, return_inverse=True)
         earlier = first[of_row.reshape(-1)]
-        row = int(np.flatnonzero(earlier != np.arange(len(self)))[0])
-        raise SemanticIdError(
-            f"{where}: {shared} of {len(self)} items share all their codes with an earlier one "
-            f"(rows {earlier[row]} and {row} are both {''.join(self.tokens(row))}), so that an "
-            f"answer could not tell them apart; {repair}"
-        )
+        sharing = np.flatnonzero(earlier != np.arange(len(self))).tolist()
+        if sharing:
+            row = sharing[0]
+            raise SemanticIdError(
+                f"{where}: {len(sharing)} of {len(self)} items share all their codes with an "
+                f"earlier one (rows {earlier[row]} and {row} are both {''.join(self.tokens(row))}),"
+                f" so that an answer could not tell them apart; {repair}"
+            )
 
     def save(self, folder: str | Path, name: str, catalog: Catalog) -> None:
         """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically."""

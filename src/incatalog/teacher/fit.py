@@ -64,13 +64,9 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         raise DataError.at(
             settings.data, "no history has the 4 items it takes to train on and hold out two"
         )
-    run = open_run(
-        settings.out,
-        "teacher fit",
-        settings,
-        inputs={name: Path(settings.data) / name for name in (METAS, SEQUENCES)},
-        free_fields=["max_minutes"],
-    )
+    inputs = {name: settings.data / name for name in (METAS, SEQUENCES)}
+    free = ["max_minutes"]
+    run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
     if not run.finished:
         # Training draws from torch's global generator; callers keep theirs.
         with torch.random.fork_rng(enabled=True):
@@ -170,14 +166,12 @@ class SasRecFit(Fit):
         super().__init__(settings, SasRec(sizes), device)
         self.patience, self.max_minutes = settings.patience, settings.max_minutes
         self.catalog, self.train, self.split = catalog, train, split
-        self.steps = 0
-        self.best_weights: dict[str, Tensor] = {}
 
     def summary(self, reason: str) -> dict[str, Any]:
         """Leaves the best weights in the network, and sums up a training that ended."""
         best = self.best()
         if best is not None:
-            self.network.load_state_dict(self.best_weights)
+            self.network.load_state_dict(below("best.", self.extra))
         figures = best or self._validate()
         return validation_header(self.split, self.settings.exclude_seen) | {
             "epochs": self.epoch,
@@ -196,8 +190,8 @@ class SasRecFit(Fit):
         network.train()
         total, labels = 0.0, 0
         for step, batch in enumerate(_batches(windows, settings.batch_size, rng), start=1):
-            self.steps += 1
-            self._set_learning_rate(settings.learning_rate * min(1.0, self.steps / _WARMUP_STEPS))
+            warmth = min(1.0, (self.steps + 1) / _WARMUP_STEPS)
+            self._begin_step(settings.learning_rate * warmth)
             self.optimiser.zero_grad()
             items = network.pad([window.items for window in batch])
             targets = network.pad([window.targets for window in batch])
@@ -217,21 +211,11 @@ class SasRecFit(Fit):
 
     def _keep(self, epoch: Epoch) -> None:
         if self.best() is epoch:
-            self.best_weights = {k: v.clone() for k, v in self.network.state_dict().items()}
+            weights = self.network.state_dict()
+            self.extra = {f"best.{name}": weight.clone() for name, weight in weights.items()}
 
     def _result(self, epoch: Epoch) -> str:
         return result_text(epoch, self.best())
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return super()._tensors() | {f"best.{k}": v for k, v in self.best_weights.items()}
-
-    def _progress(self) -> dict[str, Any]:
-        return super()._progress() | {"steps": self.steps}
-
-    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        super()._take(tensors, progress)
-        self.steps = int(progress["steps"])
-        self.best_weights = {k: v.to(self.device) for k, v in below("best.", tensors).items()}
 
 
 def validation_header(split: LeaveOneOut, exclude_seen: bool) -> dict[str, Any]:

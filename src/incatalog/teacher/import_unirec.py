@@ -37,8 +37,16 @@ from incatalog.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_netw
 from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import InProcessTeacher
 
+Tensors = Mapping[str, Tensor]
+Options = Mapping[str, Any]
+
 _BY_ROW, _BY_APPEARANCE = "row", "appearance"
-_PUBLISHED_HEADS, _PUBLISHED_ACTIVATION, _PUBLISHED_EPS = 2, "gelu", 1e-12
+# By the name of our flag: UniRec's option, and its value in the published training.
+_PUBLISHED: dict[str, tuple[str, Any]] = {
+    "heads": ("n_heads", 2),
+    "activation": ("hidden_act", "gelu"),
+    "norm_eps": ("layer_norm_eps", 1e-12),
+}
 
 _ITEMS, _POSITIONS = "item_embedding.weight", "position_embedding.weight"
 _FIRST_INNER = "trm_encoder.layer.0.feed_forward.dense_1.weight"
@@ -63,7 +71,7 @@ _OPTION_OF_LAYER = {
     "time_embedding": "time_seq",
     "scorer_layers": "distance_type",
 }
-# Settings that change the arithmetic, and their only value we reproduce.
+# Options that change the arithmetic, and their only value we reproduce.
 _NEEDED: dict[str, Any] = {
     "model": "SASRec",
     "distance_type": "dot",
@@ -117,7 +125,7 @@ def import_unirec(settings: ImportUnirecSettings) -> Path:
     return run.folder
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[Tensors, Options]:
     """Reads a state dict, bare or in UniRec's checkpoint, without running code from the file.
 
     The tensors are on the CPU; the options are those of UniRec's training, none for a bare state
@@ -176,8 +184,8 @@ def _unpickle(path: Path) -> Any:
 
 
 def network_of(
-    tensors: Mapping[str, Tensor],
-    options: Mapping[str, Any],
+    tensors: Tensors,
+    options: Options,
     numbers: Int64[np.ndarray, " items"],
     settings: ImportUnirecSettings,
 ) -> SasRec:
@@ -228,7 +236,7 @@ def _layer_names(layers: int) -> dict[str, str]:
     return names
 
 
-def _check_layers(where: str, tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+def _check_layers(where: str, tensors: Tensors, names: Mapping[str, str]) -> None:
     """Refuses layers too many, too few, or not of numbers with two or one dimensions."""
     if _FIRST_INNER not in tensors:
         raise TeacherError(
@@ -253,11 +261,7 @@ def _check_layers(where: str, tensors: Mapping[str, Tensor], names: Mapping[str,
 
 
 def _sizes(
-    tensors: Mapping[str, Tensor],
-    options: Mapping[str, Any],
-    layers: int,
-    num_items: int,
-    settings: ImportUnirecSettings,
+    tensors: Tensors, options: Options, layers: int, num_items: int, settings: ImportUnirecSettings
 ) -> SasRecSizes:
     where = f"--weights {settings.weights}"
     rows, hidden = tensors[_ITEMS].shape
@@ -272,9 +276,7 @@ def _sizes(
             f"{where}: {_POSITIONS} has {max_length + 1} rows; expected "
             f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
         )
-    heads = _choose(settings, options, "heads", "n_heads", _PUBLISHED_HEADS)
-    activation = _choose(settings, options, "activation", "hidden_act", _PUBLISHED_ACTIVATION)
-    norm_eps = _choose(settings, options, "norm_eps", "layer_norm_eps", _PUBLISHED_EPS)
+    heads, activation, norm_eps = (_choose(settings, options, flag) for flag in _PUBLISHED)
     known = ", ".join(ACTIVATIONS)
     divisor = f"--heads {heads}: expected a divisor of the width, {hidden}"
     refuse_first(
@@ -284,21 +286,14 @@ def _sizes(
             (not 0 < norm_eps < 1, f"--norm-eps {norm_eps}: expected more than 0 and less than 1"),
         ]
     )
-    inner = tensors[_FIRST_INNER].shape[0]
-    return SasRecSizes(
-        num_items, max_length, hidden, inner, layers, heads, 0.0, activation, norm_eps
-    )
+    inner, dropout = tensors[_FIRST_INNER].shape[0], 0.0
+    shape = (num_items, max_length, hidden, inner, layers, heads, dropout)
+    return SasRecSizes(*shape, activation, norm_eps)
 
 
-def _choose(
-    settings: ImportUnirecSettings,
-    options: Mapping[str, Any],
-    field: str,
-    name: str,
-    published: int | float | str,
-) -> Any:
+def _choose(settings: ImportUnirecSettings, options: Options, field: str) -> Any:
     """The value of the flag, of UniRec's option, or of the published training, in this order."""
-    flag = getattr(settings, field)
+    flag, (name, published) = getattr(settings, field), _PUBLISHED[field]
     if name not in options:
         return flag or published
     try:

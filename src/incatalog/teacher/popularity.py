@@ -11,7 +11,7 @@ from torch import Tensor
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
-from incatalog.teacher.selection import ScoringTeacher, ragged
+from incatalog.teacher.selection import Rows, ScoringTeacher, ragged
 
 
 class Popularity(ScoringTeacher):
@@ -21,7 +21,6 @@ class Popularity(ScoringTeacher):
     """
 
     def __init__(self, counts: Int64[np.ndarray, " items"], catalog: Catalog) -> None:
-        """Ranks by the occurrences of each row of the catalog."""
         super().__init__(catalog)
         if len(counts) != len(catalog):
             raise TeacherError(
@@ -36,7 +35,5 @@ class Popularity(ScoringTeacher):
         rows = ragged("history", lists, len(lists), len(catalog)).flat
         return cls(np.bincount(rows, minlength=len(catalog)), catalog)
 
-    def _score(
-        self, histories: Sequence[Int64[np.ndarray, " length"]]
-    ) -> Float[Tensor, "batch items"]:
+    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
         return self._counts.repeat(len(histories), 1)

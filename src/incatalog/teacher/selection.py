@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
@@ -18,6 +19,7 @@ from incatalog.errors import TeacherError
 _BLOCK_CELLS = 1 << 24
 _BLOCK_HISTORIES = 512
 
+Rows = Int64[np.ndarray, " rows"]
 RowLists = Sequence[Sequence[int] | np.ndarray]
 OptionalRowLists = Sequence[Sequence[int] | np.ndarray | None]
 
@@ -25,10 +27,10 @@ OptionalRowLists = Sequence[Sequence[int] | np.ndarray | None]
 class Ragged(NamedTuple):
     """Row lists of different lengths, laid side by side."""
 
-    flat: Int64[np.ndarray, " rows"]
+    flat: Rows
     offsets: Int64[np.ndarray, " lists+1"]
 
-    def at(self, index: int) -> Int64[np.ndarray, " rows"]:
+    def at(self, index: int) -> Rows:
         """The list at `index`; a view."""
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
@@ -51,7 +53,6 @@ class ScoringTeacher(ABC):
     _needs_history: ClassVar[bool] = False
 
     def __init__(self, catalog: Catalog) -> None:
-        """Keeps the catalog that rows and categories refer to."""
         self._catalog = catalog
         self._category_masks: dict[str, Bool[np.ndarray, " items"]] = {}
 
@@ -66,9 +67,7 @@ class ScoringTeacher(ABC):
         return torch.device("cpu")
 
     @abstractmethod
-    def _score(
-        self, histories: Sequence[Int64[np.ndarray, " length"]]
-    ) -> Float[Tensor, "batch items"]:
+    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
         """Scores of all items after each history, on `device`; the caller may write into them."""
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
@@ -115,7 +114,8 @@ class ScoringTeacher(ABC):
         filters = self._filters(checked, None, excluded, categories, exclude_seen)
         result: list[np.ndarray] = [asked.at(i) for i in range(len(histories))]
         for block, scores, blocked in self._filtered(checked, filters):
-            wanted = _padded([asked.at(i) for i in block]).to(scores.device)
+            lists = [torch.from_numpy(asked.at(i)) for i in block]
+            wanted = pad_sequence(lists, batch_first=True).to(scores.device)
             ranks = _ranks(scores, wanted).masked_fill_(blocked.gather(1, wanted), -1)
             on_host = ranks.cpu().numpy()
             for place, index in enumerate(block):
@@ -255,14 +255,6 @@ def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch 
         columns[ties] = torch.argsort(scores[ties], dim=1, descending=True, stable=True)[:, :k]
         values[ties] = scores[ties].gather(1, columns[ties])
     return columns.masked_fill(values == float("-inf"), -1)
-
-
-def _padded(lists: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch width"]:
-    """Row lists side by side, filled up with row 0."""
-    result = np.zeros((len(lists), max(map(len, lists))), dtype=np.int64)
-    for line, rows in zip(result, lists, strict=True):
-        line[: len(rows)] = rows
-    return torch.from_numpy(result)
 
 
 def _ranks(

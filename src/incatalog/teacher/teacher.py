@@ -15,7 +15,7 @@ from torch import Tensor
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
 from incatalog.teacher.sasrec import SasRec, load_network
-from incatalog.teacher.selection import OptionalRowLists, RowLists, ScoringTeacher
+from incatalog.teacher.selection import OptionalRowLists, RowLists, Rows, ScoringTeacher
 
 
 class Teacher(Protocol):
@@ -127,9 +127,7 @@ class InProcessTeacher(ScoringTeacher):
         return self._network.sizes.max_length
 
     @torch.no_grad()
-    def _score(
-        self, histories: Sequence[Int64[np.ndarray, " length"]]
-    ) -> Float[Tensor, "batch items"]:
+    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
         items = self._network.pad(histories)
         return self._network.item_scores(self._network.last_hidden(items)).float()
 
