@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Int32, Int64
 
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import Entry, unique_entries, write_document
@@ -48,14 +48,11 @@ class Histories:
 
     @classmethod
     def from_lists(
-        cls,
-        user_ids: Sequence[str],
-        lists: Iterable[Sequence[int] | Integer[np.ndarray, " length"]],
+        cls, user_ids: Sequence[str], lists: Iterable[Sequence[int] | np.ndarray]
     ) -> Histories:
-        """Builds histories of lists of item rows, one for every user; see the class for errors."""
+        """Builds histories of lists of item rows, one for every user."""
         parts = [np.asarray(part, dtype=np.int32) for part in lists]
-        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
         return cls(tuple(user_ids), offsets, rows)
 
