@@ -287,15 +287,15 @@ def title_of(entry: Entry) -> str | None:
 
 def parse_item(entry: Entry) -> Item:
     """The item of one entry of ``metas.jsonl``, without its categories."""
-    place, item_id = entry.place, entry.key
+    item_id = entry.key
     problem = id_problem(item_id)
     if problem:
-        raise place.error(f"item id {shown(item_id)}: {problem}")
-    place.unicode(f"item id {item_id!r}", item_id)
+        raise entry.error(f"item id {shown(item_id)}: {problem}")
+    entry.unicode(f"item id {item_id!r}", item_id)
     title = title_of(entry)
     if title is None:
         fields = ", ".join(TITLE_FIELDS)
-        raise place.error(f"item {item_id!r} has no title; expected text in one of {fields}")
+        raise entry.error(f"item {item_id!r} has no title; expected text in one of {fields}")
     title_t = _text(entry, "title_t")
     description = _text(entry, "description", several=True)
     return Item(item_id, title, description, title_t=title_t or None)
@@ -303,14 +303,14 @@ def parse_item(entry: Entry) -> Item:
 
 def _text(entry: Entry, field: str, *, several: bool = False) -> str:
     value = entry.value.get(field)
-    return entry.place.text(f"{field} of item {entry.key!r}", value, several=several)
+    return entry.text(f"{field} of item {entry.key!r}", value, several=several)
 
 
 def category_members(entry: Entry) -> list[str | None]:
     """The item ids of one entry of ``category.jsonl``; None stands for a value that is no id."""
-    entry.place.unicode(f"category {entry.key!r}", entry.key)
+    entry.unicode(f"category {entry.key!r}", entry.key)
     if not isinstance(entry.value, list):
-        raise entry.place.error(f"category {entry.key!r}: expected a list of item ids")
+        raise entry.error(f"category {entry.key!r}: expected a list of item ids")
     return [identifier(value) for value in entry.value]
 
 
@@ -328,7 +328,7 @@ def _load_categories(path: Path, known: Collection[str]) -> dict[str, list[str]]
         for member in dict.fromkeys(category_members(entry)):
             if member is None or member not in known:
                 message = f"category {entry.key!r} names item {member!r}, unknown to {METAS}"
-                raise entry.place.error(message)
+                raise entry.error(message)
             found.setdefault(member, []).append(entry.key)
     return found
 

@@ -149,7 +149,7 @@ def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings)
     for entry in entries(path, id_fields):
         if entry.key in lines:
             twice = f"{entry.key!r}, first on {lines[entry.key]}"
-            found.add(f"repeated {noun}", entry.place.error(twice))
+            found.add(f"repeated {noun}", entry.error(twice))
             continue
         lines[entry.key] = entry.line
         yield entry
@@ -164,7 +164,7 @@ def _check_items(path: Path, found: _Findings) -> dict[str, str]:
         titles[entry.key] = ""
         try:
             if title_of(entry) is None:
-                found.add("items without title", entry.place.error(f"item {entry.key!r}"))
+                found.add("items without title", entry.error(f"item {entry.key!r}"))
             else:
                 titles[entry.key] = parse_item(entry).title
         except DataError as error:
@@ -186,7 +186,7 @@ def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> d
             if member in titles:
                 known.add(member)
             else:
-                example = entry.place.error(f"{member!r} in category {entry.key!r}")
+                example = entry.error(f"{member!r} in category {entry.key!r}")
                 found.add("unknown items in categories", example)
     return categories
 
@@ -207,10 +207,10 @@ def _check_histories(
         user = f"user {entry.key!r}"
         for item_id in history:
             if item_id not in titles:
-                unknown = entry.place.error(f"{item_id!r} of {user}")
+                unknown = entry.error(f"{item_id!r} of {user}")
                 found.add("unknown items in histories", unknown)
         if len(history) < MIN_INTERACTIONS:
-            short = entry.place.error(f"{user} has {len(history)}")
+            short = entry.error(f"{user} has {len(history)}")
             found.add(f"users with fewer than {MIN_INTERACTIONS} items", short)
         lengths.append(len(history))
         used.update(history)

@@ -26,19 +26,12 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One ``key: value`` of a JSON file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Place):
+    """One ``key: value`` of a JSON file, and where the key stands."""
 
     key: str
     value: Any
-    path: Path
-    line: int
-
-    @property
-    def place(self) -> Place:
-        """Where the key stands."""
-        return Place(self.path, self.line)
 
 
 def read_text(path: str | Path) -> str:
@@ -100,13 +93,14 @@ def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
             ids = [identifier(record.get(field)) for field in id_fields]
             own = next((found for found in ids if found is not None), None)
             if own is None:
-                yield from (Entry(key, value, path, line_of(at)) for key, value, at in pairs)
+                for key, value, at in pairs:
+                    yield Entry(path, line_of(at), key=key, value=value)
             else:
                 # An error about repeated fields names the line on which the record begins.
                 end, position = position, start
                 reading.once([(key, value) for key, value, _ in pairs])
                 position = end
-                yield Entry(own, record, path, line_of(start))
+                yield Entry(path, line_of(start), key=own, value=record)
     except (RecursionError, ValueError) as error:
         line = getattr(error, "lineno", line_of(position))
         raise reading.json_fault(path, error, line) from error
@@ -119,8 +113,8 @@ def unique_entries(
     lines: dict[str, int] = {}
     for entry in entries(path, id_fields):
         if entry.key in lines:
-            message = f"{noun} {entry.key!r} is already on line {lines[entry.key]}{hint}"
-            raise entry.place.error(message)
+            first = lines[entry.key]
+            raise entry.error(f"{noun} {entry.key!r} is already on line {first}{hint}")
         lines[entry.key] = entry.line
         yield entry
 

@@ -201,8 +201,8 @@ def _numbered(path: Path) -> Iterator[tuple[Place, str, int]]:
             if type(entry.value) is not int:
                 found = json.dumps(entry.value)[:40]
                 message = f"item {entry.key!r}: found {found}; expected a whole number"
-                raise entry.place.error(message)
-            yield entry.place, entry.key, entry.value
+                raise entry.error(message)
+            yield entry, entry.key, entry.value
         return
     for line, content in enumerate(text.splitlines(), start=1):
         place = Place(path, line)

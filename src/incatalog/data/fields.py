@@ -22,12 +22,12 @@ class Place:
     """Where a record stands; it reads the record's fields and makes the errors about them."""
 
     path: Path
-    line: int | None = None
-    part: str = ""  # Where in the file, in words, for a record whose line is not known.
+    line: int = 0  # From 1; 0 if it is not known.
+    part: str = ""  # In words, where in the file, if the line is not known.
 
     def error(self, message: str) -> DataError:
         """An error that begins with this place."""
-        return DataError.at(self.path, f"{self.part}{message}", line=self.line)
+        return DataError.at(self.path, f"{self.part}{message}", line=self.line or None)
 
     def text(self, name: str, value: Any, *, several: bool = False, numbers: bool = False) -> str:
         """The text of a field called ``name``; empty for a missing value.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64, Integer
+from jaxtyping import Int32, Int64
 
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import Entry, unique_entries, write_document
@@ -48,14 +48,11 @@ class Histories:
 
     @classmethod
     def from_lists(
-        cls,
-        user_ids: Sequence[str],
-        lists: Iterable[Sequence[int] | Integer[np.ndarray, " length"]],
+        cls, user_ids: Sequence[str], lists: Iterable[Sequence[int] | np.ndarray]
     ) -> Histories:
-        """Builds histories of lists of item rows, one for every user; see the class for errors."""
+        """Builds histories of lists of item rows, one for every user."""
         parts = [np.asarray(part, dtype=np.int32) for part in lists]
-        offsets = np.zeros(len(parts) + 1, dtype=np.int64)
-        np.cumsum([len(part) for part in parts], out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
         return cls(tuple(user_ids), offsets, rows)
 
@@ -70,7 +67,7 @@ class Histories:
             for item_id in item_ids(entry):
                 if item_id not in row_of:
                     message = f"user {entry.key!r} has item {item_id!r}, unknown to {METAS}"
-                    raise entry.place.error(message)
+                    raise entry.error(message)
                 history.append(row_of[item_id])
         if not lists:
             raise DataError.at(path, "holds no users; expected at least one")
@@ -155,18 +152,18 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
 
 def item_ids(entry: Entry) -> list[str]:
     """The item ids of one user of ``sequential.jsonl``."""
-    place, user = entry.place, f"user {entry.key!r}"
-    place.unicode(user, entry.key)
+    user = f"user {entry.key!r}"
+    entry.unicode(user, entry.key)
     value = entry.value
     if isinstance(value, dict):
         value = next((value[field] for field in _LIST_FIELDS if field in value), None)
     if not isinstance(value, list):
-        raise place.error(f"{user}: expected a list of item ids, oldest first")
+        raise entry.error(f"{user}: expected a list of item ids, oldest first")
     found: list[str] = []
     for item in value:
         item_id = identifier(item)
         if item_id is None:
-            raise place.error(f"{user} has {shown(item)} in the history; expected item ids")
+            raise entry.error(f"{user} has {shown(item)} in the history; expected item ids")
         found.append(item_id)
     return found
 

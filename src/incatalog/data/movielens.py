@@ -10,9 +10,9 @@ import importlib.util
 import math
 import re
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -39,16 +39,14 @@ _GENRES_100K = (
 _Unused = dict[Path, dict[str, None]]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How one edition writes its two files."""
+class _Layout(NamedTuple):
+    """How an edition writes its two files: their names, and what stands between fields."""
 
+    edition: Literal["recbole", "ml-1m", "ml-100k"]
     ratings: str
     movies: str
-    separator: str
-    otherwise: str  # Encoding of files that are not UTF-8; empty where all are.
-    header: bool  # Whether both files begin with a line of ``name:type`` fields.
-    movie: Callable[[Place, list[str]], Item]  # Makes an item of the fields of a line.
+    between_ratings: str
+    between_movies: str
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -109,44 +107,33 @@ def _find_layout(source: Path) -> _Layout:
     inter = sorted(source.glob("*.inter"))
     if inter:
         name = inter[0].stem
-        return _Layout(f"{name}.inter", f"{name}.item", "\t", "", True, _recbole_movie)
+        return _Layout("recbole", f"{name}.inter", f"{name}.item", "\t", "\t")
     if (source / "u.data").exists():
-        return _Layout("u.data", "u.item", "\t", "latin-1", False, _movie_100k)
+        return _Layout("ml-100k", "u.data", "u.item", "\t", "|")
     if (source / "ratings.dat").exists():
-        return _Layout("ratings.dat", "movies.dat", "::", "latin-1", False, _movie_1m)
+        return _Layout("ml-1m", "ratings.dat", "movies.dat", "::", "::")
     raise DataError.at(
         source, "no MovieLens files; expected u.data, ratings.dat or *.inter with their items"
     )
 
 
-def _movie_100k(place: Place, fields: list[str]) -> Item:
-    """``id | title | date | video date | url | 19 genre flags``."""
-    genres = _GENRES_100K.split("|")
-    _expect_fields(place, fields, 5 + len(genres))
-    item_id, title, _, _, _, *flags = fields
-    flagged = [name for name, flag in zip(genres, flags, strict=True) if flag == "1"]
-    return _movie(place, item_id, title, "", flagged)
+def _movie(place: Place, edition: str, fields: list[str]) -> Item:
+    """The item of a line of movies.
 
-
-def _movie_1m(place: Place, fields: list[str]) -> Item:
-    """``id::title::genre|genre``."""
-    _expect_fields(place, fields, 3)
-    item_id, title, genres = fields
-    return _movie(place, item_id, title, "", genres.split("|"))
-
-
-def _recbole_movie(place: Place, fields: list[str]) -> Item:
-    """``id, title, year, genres``, the genres separated by spaces."""
-    item_id, title, year, genres = fields
-    return _movie(place, item_id, title, year, genres.split())
-
-
-def _expect_fields(place: Place, fields: list[str], count: int) -> None:
-    if len(fields) != count:
-        raise place.error(f"{len(fields)} fields; expected {count}")
-
-
-def _movie(place: Place, item_id: str, title: str, year: str, genres: list[str]) -> Item:
+    recbole: id, title, year, genres between spaces; ml-1m: id, title, genre|genre; ml-100k: id,
+    title, date, video date, URL, 19 genre flags.
+    """
+    names, year = _GENRES_100K.split("|"), ""
+    expected = {"recbole": 4, "ml-1m": 3, "ml-100k": 5 + len(names)}[edition]
+    if len(fields) != expected:
+        raise place.error(f"{len(fields)} fields; expected {expected}")
+    item_id, title, *rest = fields
+    if edition == "recbole":
+        year, genres = rest[0], rest[1].split()
+    elif edition == "ml-1m":
+        genres = rest[0].split("|")
+    else:
+        genres = [name for name, flag in zip(names, rest[3:], strict=True) if flag == "1"]
     title = title.strip()
     if not clean_title(title):
         raise place.error(f"movie {item_id!r} has an empty title")
@@ -159,11 +146,10 @@ def _movie(place: Place, item_id: str, title: str, year: str, genres: list[str])
 
 
 def _read_movies(path: Path, layout: _Layout, unused: _Unused) -> list[Item]:
-    separator = "|" if layout.movies == "u.item" else layout.separator
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for place, fields in _rows(path, layout, separator, columns, unused):
-        item = layout.movie(place, fields)
+    for place, fields in _rows(path, layout.edition, layout.between_movies, columns, unused):
+        item = _movie(place, layout.edition, fields)
         if item.item_id in items:
             raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
         items[item.item_id] = item
@@ -177,7 +163,7 @@ def _read_ratings(
     row_of = {item.item_id: row for row, item in enumerate(items)}
     found, ratings = Interactions(Times("timestamp")), array("d")
     columns = ["user_id", "item_id", "rating", "timestamp"]
-    for place, fields in _rows(path, layout, layout.separator, columns, unused):
+    for place, fields in _rows(path, layout.edition, layout.between_ratings, columns, unused):
         if len(fields) != len(columns):
             raise place.error(f"{len(fields)} fields; expected {', '.join(columns)}")
         user, item, rating, time = fields
@@ -200,20 +186,23 @@ def _rating(place: Place, text: str) -> float:
 
 
 def _rows(
-    path: Path, layout: _Layout, separator: str, columns: list[str], unused: _Unused
+    path: Path, edition: str, separator: str, columns: list[str], unused: _Unused
 ) -> Iterator[tuple[Place, list[str]]]:
-    """Yields place and fields; with a header, the fields of ``columns`` in that order.
+    """Yields place and fields.
 
-    ``unused`` takes the names of the header's other columns.
+    RecBole's files begin with a line of ``name:type`` fields: of these, the fields of ``columns``
+    in that order, and ``unused`` takes the names of the others. GroupLens's may be in Latin-1.
     """
+    header = edition == "recbole"
     positions: list[int] | None = None
     found = False
-    for line, text in enumerate(read_text(path, otherwise=layout.otherwise).split("\n"), 1):
-        if not text.strip():
+    text = read_text(path, otherwise="" if header else "latin-1")
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
             continue
         place = Place(path, line)
-        fields = text.rstrip("\r").split(separator)
-        if layout.header and line == 1:
+        fields = content.rstrip("\r").split(separator)
+        if header and line == 1:
             names = [field.split(":")[0] for field in fields]
             require_once(path, names)
             missing = [column for column in columns if column not in names]

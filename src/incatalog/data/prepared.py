@@ -18,6 +18,7 @@ from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
 from incatalog.data.settings import AmazonSettings, MovieLensSettings, TableSettings
 from incatalog.errors import ArtifactError, DataError
 
+PrepareSettings = AmazonSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
 _FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
 
@@ -77,10 +78,7 @@ def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
 
 
 def write_prepared(
-    prepared: Prepared,
-    stage: str,
-    settings: AmazonSettings | MovieLensSettings | TableSettings,
-    inputs: Mapping[str, Path],
+    prepared: Prepared, stage: str, settings: PrepareSettings, inputs: Mapping[str, Path]
 ) -> Path:
     """Writes all files and a manifest in one stroke, and prints a summary."""
     out = Path(settings.out)

@@ -90,7 +90,7 @@ class Times:
         return np.fromiter((rank[value] for value in self._others), np.int64, len(self._others))
 
     def _mixed(self, one: _Example, other: _Example) -> DataError:
-        first, second = sorted((one, other), key=lambda example: example.place.line or 0)
+        first, second = sorted((one, other), key=lambda example: example.place.line)
         return second.place.error(
             f"{self._column} is {_shown(second.cell)}, but {_shown(first.cell)} on line "
             f"{first.place.line}; expected times of one kind, such as seconds in all rows"

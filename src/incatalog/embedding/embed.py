@@ -54,16 +54,16 @@ def embed_items(settings: EmbedSettings) -> Path:
     shards = settings.out / _SHARDS
     if not run.finished:
         dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        encoder = load_encoder(
-            settings.source, settings.model, device, max_tokens=settings.max_tokens, dtype=dtype
-        )
+        source, model = settings.source, settings.model
+        most = settings.max_tokens
+        encoder = load_encoder(source, model, device, max_tokens=most, dtype=dtype)
         console = Console(stderr=True, soft_wrap=True)
         lengths = encoder.lengths(texts)
         cut = _check_lengths(lengths, encoder, catalog, console)
         started = time.monotonic()
         order = np.argsort(-lengths, kind="stable")
         parts = _split(order, settings.batch_size * _BATCHES_A_SHARD)
-        shown = with_progress(parts, len(texts), f"{_STAGE} {settings.model}", console)
+        shown = with_progress(parts, len(texts), f"{_STAGE} {model}", console)
         for number, rows in enumerate(shown):
             shard = _shard(shards, number)
             if not shard.exists():

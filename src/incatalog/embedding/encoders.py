@@ -137,11 +137,9 @@ def load_encoder(
         return CausalEncoder(decoder, tokenizer, min(max_tokens, longest or max_tokens))
     sentence_transformers = require("sentence_transformers", extra="items")
     with loading(model):
+        options = {"local_files_only": folder is not None, "model_kwargs": {"dtype": dtype}}
         sentence = sentence_transformers.SentenceTransformer(
-            str(folder or model),
-            device=str(device),
-            local_files_only=folder is not None,
-            model_kwargs={"dtype": dtype},
+            str(folder or model), device=str(device), **options
         )
         _check_sentence(model, sentence)
     if not isinstance(sentence.tokenizer, PreTrainedTokenizerBase):

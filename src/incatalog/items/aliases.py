@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
+from incatalog.data.catalog import Catalog
 from incatalog.data.documents import json_lines
 from incatalog.data.fields import Place
 from incatalog.errors import DataError
@@ -19,7 +20,6 @@ from incatalog.items.titles import canonical_spellings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from incatalog.data.catalog import Catalog
 
 ALIASES = "aliases.jsonl"
 """Name of the file beside a trained model."""

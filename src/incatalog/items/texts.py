@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import plain_text
 from incatalog.errors import ConfigError
-
-if TYPE_CHECKING:
-    from incatalog.data.catalog import Catalog, Item
-
 
 # Lines with one field each; a line is left out where its field is empty.
 TEXT_WORDINGS = {

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.errors import DataError, TokenizerError
 from incatalog.items.tokens import (
@@ -20,7 +21,6 @@ from incatalog.items.tokens import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from incatalog.data.catalog import Catalog, Item
 
 _ROUNDS = 5
 _PLAIN = "one two (3)"

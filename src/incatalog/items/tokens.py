@@ -152,12 +152,12 @@ class ItemTokens:
         """
         kept, end = [], 0
         for row, own in zip(rows, tokens, strict=True):
-            replaced = min(row, len(self))
-            kept += [self.flat[self.offsets[end] : self.offsets[replaced]], np.array(own, np.int32)]
+            start = self.offsets[min(row, len(self))]
+            kept += [self.flat[self.offsets[end] : start], np.array(own, np.int32)]
             end = min(row + 1, len(self))
         kept.append(self.flat[self.offsets[end] :])
-        lengths = np.diff(self.offsets)
-        lengths = np.append(lengths, np.zeros(max(0, max(rows) + 1 - len(lengths)), np.int64))
+        lengths = np.zeros(max(len(self), max(rows) + 1), np.int64)
+        lengths[: len(self)] = np.diff(self.offsets)
         lengths[list(rows)] = list(map(len, tokens))
         return replace(self, flat=np.concatenate(kept), offsets=_offsets(lengths))
 
