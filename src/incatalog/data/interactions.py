@@ -19,8 +19,7 @@ from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
-MIN_INTERACTIONS = 3
-"""One item each to train on, to validate with and to test with."""
+MIN_INTERACTIONS = 3  # One item each to train on, to validate with and to test with.
 
 USER_FIELDS = ("user_id", "user", "reviewerID")
 _LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-ALIASES = "aliases.jsonl"
-"""Name of the file beside a trained model."""
+ALIASES = "aliases.jsonl"  # Stands beside a trained model.
 _PARAPHRASES = "paraphrases"
 _AGAIN = "write them again for this catalog with `incatalog rewrite apply`"
 
