@@ -11,12 +11,9 @@ from typing import Any
 
 from incatalog.errors import ArtifactError
 
-FILES = "files"
-"""Entry of a record that holds the checksum of each file, by its path in the folder."""
-SEAL = "checksum"
-"""Entry of a record that holds the checksum of the rest of it."""
-CHECKSUMS = "checksums.json"
-"""The record of a folder that is no run."""
+FILES = "files"  # Entry of a record: the checksum of each file, by its path in the folder.
+SEAL = "checksum"  # Entry of a record: the checksum of the rest of it.
+CHECKSUMS = "checksums.json"  # The record of a folder that is no run.
 
 _MANIFEST = "manifest.json"
 # These change after the end of a run; a reader of one checks it by other means.

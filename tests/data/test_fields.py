@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from incatalog.data.fields import Place, id_problem
+from incatalog.data.fields import FilePlace, id_problem
 from incatalog.errors import DataError
 
-PLACE = Place(Path("f"), 3)
+PLACE = FilePlace(Path("f"), 3)
 NO_TEXT = [
     True,
     False,

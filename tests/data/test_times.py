@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 from incatalog.data.times import Times
 from incatalog.errors import DataError
 
@@ -18,7 +18,7 @@ def ranks(*cells: Any) -> list[int]:
     """Rank of each time: 0 for the first, equal ones share theirs."""
     times = Times("when")
     for line, cell in enumerate(cells, start=2):
-        times.add(Place(Path("f"), line), cell)
+        times.add(FilePlace(Path("f"), line), cell)
     found = times.order().tolist()
     return [sorted(set(found)).index(one) for one in found]
 

@@ -17,7 +17,7 @@ import polars as pl
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from incatalog.data.documents import json_lines
-from incatalog.data.fields import Place, is_missing, shown
+from incatalog.data.fields import FilePlace, is_missing, shown
 from incatalog.data.interactions import MIN_INTERACTIONS, Interactions, keep_active, renumber
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import AmazonSettings
@@ -87,7 +87,7 @@ def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) ->
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
     for line, record in json_lines(path, label="reading metadata"):
-        place = Place(path, line)
+        place = FilePlace(path, line)
         fields.update(dict.fromkeys(record))
         item_id = _id(place, record, "asin")
         repeated = "repeated items in the metadata" if item_id in codes else ""
@@ -101,7 +101,7 @@ def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) ->
     return codes
 
 
-def _unusable(place: Place, record: dict[str, Any]) -> str:
+def _unusable(place: FilePlace, record: dict[str, Any]) -> str:
     """Why an item cannot be in the catalog; empty if it can."""
     title = _title(place, record)
     if is_page_code(title) or is_price(title):
@@ -111,7 +111,7 @@ def _unusable(place: Place, record: dict[str, Any]) -> str:
     return "" if _categories(place, record) else "items without a category"
 
 
-def _title(place: Place, record: dict[str, Any]) -> str:
+def _title(place: FilePlace, record: dict[str, Any]) -> str:
     value = record.get("title")
     if is_missing(value):
         return ""
@@ -120,7 +120,7 @@ def _title(place: Place, record: dict[str, Any]) -> str:
     return plain_text(value)
 
 
-def _categories(place: Place, record: dict[str, Any]) -> tuple[str, ...]:
+def _categories(place: FilePlace, record: dict[str, Any]) -> tuple[str, ...]:
     """Every level of the item's path below the root, each named by the path down to it.
 
     The root is the department of the file; it is the category of items that have no other level.
@@ -143,7 +143,7 @@ def _read_reviews(
     """The first review of every item by every user, by user and time; and all reviews."""
     found = Interactions(Times("unixReviewTime"))
     for line, record in json_lines(path, label="reading reviews"):
-        place = Place(path, line)
+        place = FilePlace(path, line)
         fields.update(dict.fromkeys(record))
         user = _id(place, record, "reviewerID")
         item = item_codes.get(_id(place, record, "asin"))
@@ -174,7 +174,7 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
     wanted = set(codes)
     items: list[Item] = []
     for line, record in json_lines(path, label="reading titles and descriptions"):
-        place = Place(path, line)
+        place = FilePlace(path, line)
         code = item_codes.get(record["asin"])
         # The first usable record of an item counts; repeated ones come after it.
         if code is None or code not in wanted or _unusable(place, record):
@@ -185,7 +185,7 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
     return items
 
 
-def _description(place: Place, record: dict[str, Any]) -> str:
+def _description(place: FilePlace, record: dict[str, Any]) -> str:
     """Joins the parts of the description that are words."""
     value = record.get("description")
     if isinstance(value, str):
@@ -196,7 +196,7 @@ def _description(place: Place, record: dict[str, Any]) -> str:
     return " ".join(part for part in cleaned if part and not is_page_code(part))
 
 
-def _parts(place: Place, record: dict[str, Any], field: str, expected: str) -> list[str]:
+def _parts(place: FilePlace, record: dict[str, Any], field: str, expected: str) -> list[str]:
     """The texts of a field that holds a list; missing ones are left out."""
     value = record.get(field)
     if is_missing(value) or value == "":
@@ -210,7 +210,7 @@ def _parts(place: Place, record: dict[str, Any], field: str, expected: str) -> l
     return parts
 
 
-def _id(place: Place, record: dict[str, Any], field: str) -> str:
+def _id(place: FilePlace, record: dict[str, Any], field: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or not value:
         found = "no field" if field not in record else f"{shown(value)} in field"

@@ -43,7 +43,7 @@ _COUNTS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class DataProblem:
     """Something that makes training impossible, how often, and its first places."""
 
     what: str
@@ -67,7 +67,7 @@ class CheckReport:
     without_category: int
     without_interactions: int
     repeats: int
-    problems: tuple[Problem, ...]
+    problems: tuple[DataProblem, ...]
 
     @property
     def trainable(self) -> bool:
@@ -92,13 +92,13 @@ class CheckReport:
         return Group(table, *lines, verdict)
 
 
-class _Findings(dict[str, Problem]):
+class _Findings(dict[str, DataProblem]):
     """Problems by what is wrong."""
 
     def add(self, what: str, example: DataError | Path) -> None:
-        known = self.get(what, Problem(what, 0, ()))
+        known = self.get(what, DataProblem(what, 0, ()))
         examples = (*known.examples, str(example))[:_EXAMPLES]
-        self[what] = Problem(what, known.count + 1, examples)
+        self[what] = DataProblem(what, known.count + 1, examples)
 
 
 def check(settings: CheckSettings) -> CheckReport:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from incatalog.data.documents import json_lines, read_text
-from incatalog.data.fields import Place, shown
+from incatalog.data.fields import FilePlace, shown
 from incatalog.errors import DataError
 from incatalog.reading import parse_json
 
@@ -59,20 +59,20 @@ def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
     return tuple(found)
 
 
-def _records(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
         for line, record in json_lines(path):
-            yield Place(path, line), record
+            yield FilePlace(path, line), record
         return
     for number, record in enumerate(parse_json(path, text)):
-        place = Place(path, part=f"conversation {number}: ")
+        place = FilePlace(path, part=f"conversation {number}: ")
         if not isinstance(record, dict):
             raise place.error(f"expected an object, found {type(record).__name__}")
         yield place, record
 
 
-def _turn(place: Place, turn: Any) -> Turn:
+def _turn(place: FilePlace, turn: Any) -> Turn:
     if not isinstance(turn, dict):
         raise place.error("a turn is not an object with `from` and `value`")
     role = turn.get("from", turn.get("role"))

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from incatalog import reading
 from incatalog.artifacts import atomic_path
-from incatalog.data.fields import Place, identifier
+from incatalog.data.fields import FilePlace, identifier
 from incatalog.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -27,7 +27,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry(Place):
+class Entry(FilePlace):
     """One ``key: value`` of a JSON file, and where the key stands."""
 
     key: str

@@ -23,7 +23,7 @@ from rich.console import Console
 from incatalog.artifacts import atomic_path, open_run, write_json
 from incatalog.data.catalog import CATEGORIES, Catalog
 from incatalog.data.documents import entries, read_text, write_document
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.data.settings import ToUnirecSettings
@@ -193,7 +193,7 @@ def load_numbers(path: Path, catalog: Catalog) -> Int64[np.ndarray, " items"]:
     return numbers
 
 
-def _numbered(path: Path) -> Iterator[tuple[Place, str, int]]:
+def _numbered(path: Path) -> Iterator[tuple[FilePlace, str, int]]:
     """Place, item id and number of every entry of a map."""
     text = read_text(path)
     if text.lstrip().startswith("{"):
@@ -205,7 +205,7 @@ def _numbered(path: Path) -> Iterator[tuple[Place, str, int]]:
             yield entry, entry.key, entry.value
         return
     for line, content in enumerate(text.splitlines(), start=1):
-        place = Place(path, line)
+        place = FilePlace(path, line)
         fields = content.rsplit(maxsplit=1)
         if not fields:
             continue

@@ -18,7 +18,7 @@ _MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePlace:
     """Where a record stands; it reads the record's fields and makes the errors about them."""
 
     path: Path

@@ -14,13 +14,12 @@ from jaxtyping import Int32, Int64
 
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import Place, first_repeated, identifier, shown
+from incatalog.data.fields import FilePlace, first_repeated, identifier, shown
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 SEQUENCES = "sequential.jsonl"
-MIN_INTERACTIONS = 3
-"""One item each to train on, to validate with and to test with."""
+MIN_INTERACTIONS = 3  # One item each to train on, to validate with and to test with.
 
 USER_FIELDS = ("user_id", "user", "reviewerID")
 _LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
@@ -183,7 +182,7 @@ class Interactions:
         """The code of a user, who counts as one from now on."""
         return self.user_codes.setdefault(user_id, len(self.user_codes))
 
-    def add(self, place: Place, user_id: str, item: int, time: Any) -> None:
+    def add(self, place: FilePlace, user_id: str, item: int, time: Any) -> None:
         """Adds a row; the item is a code."""
         if self._times is not None:
             self._times.add(place, time)

@@ -19,7 +19,7 @@ import polars as pl
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import require_once
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 from incatalog.data.interactions import Interactions, keep_active
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import MovieLensSettings
@@ -117,7 +117,7 @@ def _find_layout(source: Path) -> _Layout:
     )
 
 
-def _movie(place: Place, edition: str, fields: list[str]) -> Item:
+def _movie(place: FilePlace, edition: str, fields: list[str]) -> Item:
     """The item of a line of movies.
 
     recbole: id, title, year, genres between spaces; ml-1m: id, title, genre|genre; ml-100k: id,
@@ -175,7 +175,7 @@ def _read_ratings(
     return found.frame(rating=ratings), found
 
 
-def _rating(place: Place, text: str) -> float:
+def _rating(place: FilePlace, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -187,7 +187,7 @@ def _rating(place: Place, text: str) -> float:
 
 def _rows(
     path: Path, edition: str, separator: str, columns: list[str], unused: _Unused
-) -> Iterator[tuple[Place, list[str]]]:
+) -> Iterator[tuple[FilePlace, list[str]]]:
     """Yields place and fields.
 
     RecBole's files begin with a line of ``name:type`` fields: of these, the fields of ``columns``
@@ -200,7 +200,7 @@ def _rows(
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
-        place = Place(path, line)
+        place = FilePlace(path, line)
         fields = content.rstrip("\r").split(separator)
         if header and line == 1:
             names = [field.split(":")[0] for field in fields]

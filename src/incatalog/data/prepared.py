@@ -70,8 +70,8 @@ def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
     """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
     expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
     problems = [
-        (core < 0, f"--k-core {core}: expected 0 (off) or more"),
         (least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"),
+        (core < 0, f"--k-core {core}: expected 0 (off) or more"),
     ]
     refuse_first(problems)
     _check_out(out)

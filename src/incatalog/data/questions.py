@@ -7,7 +7,7 @@ from pathlib import Path
 
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.documents import json_lines, read_text
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
         return tuple(_opening(conversation) for conversation in load_conversations(path))
     found = []
     for line, record in json_lines(path):
-        place = Place(path, line)
+        place = FilePlace(path, line)
         question, answer = record.get("question"), record.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str):
             raise place.error(

@@ -14,7 +14,7 @@ import polars.exceptions
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once, text_lines
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 from incatalog.data.interactions import Interactions, keep_active, renumber
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import TableSettings
@@ -133,7 +133,7 @@ class _Table:
         self._columns: dict[str, str] = {name: column for name, column in columns.items() if column}
         self._quote = settings.quote
 
-    def rows(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+    def rows(self) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
         """Yields the place and the cells by setting; an empty setting has none."""
         path = self.path
         endings = [ending for ending in path.suffixes if ending != ".gz"]
@@ -147,7 +147,7 @@ class _Table:
             yield from self._csv_rows(_SEPARATORS[ending])
         elif ending in _JSON_LINES:
             for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
-                place = Place(path, line)
+                place = FilePlace(path, line)
                 self._match(place, record)
                 yield place, {name: record[column] for name, column in self._columns.items()}
         elif ending in _PARQUET:
@@ -156,7 +156,7 @@ class _Table:
             known = ", ".join([*_SEPARATORS, ".parquet", ".jsonl"])
             raise ConfigError(f"{path}: unknown ending {ending!r}; expected one of {known}")
 
-    def _match(self, place: Place, found: Collection[str]) -> None:
+    def _match(self, place: FilePlace, found: Collection[str]) -> None:
         """Refuses a table that lacks a column; notes the columns that nothing reads."""
         for name, column in self._columns.items():
             if column not in found:
@@ -164,12 +164,12 @@ class _Table:
                 raise place.error(f"no column {column!r} ({flag}); found {', '.join(found)}")
         self.unused.update((name, None) for name in found if name not in self._columns.values())
 
-    def _csv_rows(self, separator: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+    def _csv_rows(self, separator: str) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
         path = self.path
         lines = text_lines(path, label=f"reading {path.name}")
         quotes: Any = {"quoting": csv.QUOTE_NONE} if self._quote == "none" else {}
         reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
-        place = Place(path, 1)
+        place = FilePlace(path, 1)
         # The module's own limit of 131,072 characters a cell is one for all readers of a process.
         limit = csv.field_size_limit(sys.maxsize)
         try:
@@ -180,7 +180,7 @@ class _Table:
             require_once(path, header)
             places = {name: header.index(column) for name, column in self._columns.items()}
             found = False
-            place = Place(path, reader.line_num + 1)
+            place = FilePlace(path, reader.line_num + 1)
             for cells in reader:
                 if cells and len(cells) != len(header):
                     message = f"{len(cells)} cells; expected {len(header)} as in the header"
@@ -188,7 +188,7 @@ class _Table:
                 if cells:
                     found = True
                     yield place, {name: cells[index] for name, index in places.items()}
-                place = Place(path, reader.line_num + 1)
+                place = FilePlace(path, reader.line_num + 1)
         except csv.Error as error:
             hint = "" if self._quote == "none" else "; where quotes are letters, pass --quote none"
             raise place.error(f"not valid CSV: {error}{hint}") from error
@@ -197,12 +197,12 @@ class _Table:
         if not found:
             raise DataError.at(path, "holds a header but no rows")
 
-    def _parquet_rows(self) -> Iterator[tuple[Place, dict[str, Any]]]:
+    def _parquet_rows(self) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
         path = self.path
         try:
             lazy = pl.scan_parquet(path)
             schema = lazy.collect_schema()
-            self._match(Place(path), schema.names())
+            self._match(FilePlace(path), schema.names())
             total = int(lazy.select(pl.len()).collect().item())
             # Python's own times end at the microsecond.
             time = self._columns.get("time_column", "")
@@ -213,7 +213,7 @@ class _Table:
                 part = lazy.slice(start, _PARQUET_ROWS).collect()
                 cells = [part[column].to_list() for column in self._columns.values()]
                 for row, values in enumerate(zip(*cells, strict=True), start + 1):
-                    yield Place(path, row), dict(zip(self._columns, values, strict=True))
+                    yield FilePlace(path, row), dict(zip(self._columns, values, strict=True))
         except (polars.exceptions.PolarsError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError.at(path, f"not a readable Parquet file: {reason}") from error

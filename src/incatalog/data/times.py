@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from incatalog.data.fields import Place, shown
+from incatalog.data.fields import FilePlace, shown
 from incatalog.errors import DataError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")
@@ -38,7 +38,7 @@ class _Example:
     """A time, its place, and the cell as written."""
 
     value: _Number
-    place: Place
+    place: FilePlace
     cell: Any
 
 
@@ -54,7 +54,7 @@ class Times:
         # Smallest and largest number of each number of binary digits.
         self._ranges: dict[int, tuple[_Example, _Example]] = {}
 
-    def add(self, place: Place, cell: Any) -> None:
+    def add(self, place: FilePlace, cell: Any) -> None:
         """Adds the time of a row: a number, or an ISO 8601 date or time, but not both."""
         kind, value = _time(cell)
         if value is None:

@@ -13,8 +13,8 @@ from incatalog.checksums import verify_checksums
 from incatalog.errors import VectorError
 
 _ROWS_AT_ONCE = 1 << 14
+# Squares of larger numbers, added up over a row and a catalog, may be beyond float32.
 LARGEST = 1e12
-"""Squares of larger numbers, added up over a row and a catalog, may be beyond float32."""
 
 
 def vectors_name(dataset: str, model: str, wording: str) -> str:

@@ -62,11 +62,9 @@ class CausalEncoder:
         rows = token_rows(texts, self.tokenizer, split_special_tokens=True)
         rows = [row[: self.max_tokens] for row in rows]
         # Padded on the right, where causal attention does not look.
-        input_ids = torch.zeros(len(rows), max(1, *map(len, rows)), dtype=torch.int64)
-        mask = torch.zeros(input_ids.shape, dtype=torch.bool)
-        for number, row in enumerate(rows):
-            input_ids[number, : len(row)] = torch.tensor(row)
-            mask[number, : len(row)] = True
+        longest = max(1, *map(len, rows))
+        input_ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        mask = torch.arange(longest) < torch.tensor([len(row) for row in rows])[:, None]
         input_ids, mask = input_ids.to(self.decoder.device), mask.to(self.decoder.device)
         hidden = self.decoder(input_ids=input_ids, attention_mask=mask.long(), use_cache=False)
         vectors: np.ndarray = masked_mean(hidden.last_hidden_state, mask).cpu().numpy()

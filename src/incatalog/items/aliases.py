@@ -13,7 +13,7 @@ from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import Catalog
 from incatalog.data.documents import json_lines
-from incatalog.data.fields import Place
+from incatalog.data.fields import FilePlace
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-ALIASES = "aliases.jsonl"
-"""Name of the file beside a trained model."""
+ALIASES = "aliases.jsonl"  # Stands beside a trained model.
 _PARAPHRASES = "paraphrases"
 _AGAIN = "write them again for this catalog with `incatalog rewrite apply`"
 
@@ -141,7 +140,7 @@ def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str
     found = []
     verify_checksums(path.parent, (path.name,))
     for number, value in json_lines(path):
-        place = Place(path, number)
+        place = FilePlace(path, number)
         item_id, texts = value.get("item_id"), value.get(field)
         if not isinstance(item_id, str):
             raise place.error(f"item_id: found {item_id!r}; expected text")

@@ -19,10 +19,8 @@ from incatalog.trie.trie import ItemTrie
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-SOI = "<SOI>"
-"""Opens an item span."""
-EOI = "<EOI>"
-"""Closes an item span."""
+SOI = "<SOI>"  # Opens an item span.
+EOI = "<EOI>"  # Closes an item span.
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBES = (
