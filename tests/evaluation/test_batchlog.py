@@ -23,14 +23,14 @@ def test_an_interrupted_job_does_only_what_is_left(tmp_path: Path) -> None:
         return [f"é{position}" for position in positions]
 
     with pytest.raises(KeyboardInterrupt):
-        in_batches(7, 3, work, BatchLog(tmp_path, ALONE), "work", ALONE)
+        in_batches(range(7), 3, work, BatchLog(tmp_path, ALONE), "work")
     assert done == [[0, 1, 2], [3, 4, 5]]
     # A kill in the middle of a line: its batch is done again, whole.
     log = tmp_path / "batches-0.jsonl"
     log.write_bytes(log.read_bytes()[:-5])
     done.clear()
     log_of_two = BatchLog(tmp_path, ALONE)
-    assert in_batches(7, 3, work, log_of_two, "work", ALONE) == [f"é{n}" for n in range(7)]
+    assert in_batches(range(7), 3, work, log_of_two, "work") == [f"é{n}" for n in range(7)]
     assert done == [[3, 4, 5], [6]]
     log_of_two.remove()
     assert list(tmp_path.iterdir()) == []
@@ -52,7 +52,7 @@ def test_results_do_not_depend_on_how_work_is_shared(
         own.append(positions)
         return [n * n for n in positions]
 
-    found = in_batches(count, size, work, BatchLog(folder, ALONE), "work", ALONE)
+    found = in_batches(range(count), size, work, BatchLog(folder, ALONE), "work")
     assert found == [n * n for n in range(count)]
     assert own == batches[::shards]
 
@@ -64,7 +64,7 @@ def test_files_that_another_command_deletes_are_missed(tmp_path: Path) -> None:
         return batch
 
     with pytest.raises(ArtifactError, match=r"4 of 6 .* another --out"):
-        in_batches(6, 2, work, BatchLog(tmp_path, ALONE), "work", ALONE)
+        in_batches(range(6), 2, work, BatchLog(tmp_path, ALONE), "work")
 
 
 def test_a_record_of_something_else_is_named(tmp_path: Path) -> None:

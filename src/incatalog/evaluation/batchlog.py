@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from incatalog.errors import ArtifactError, ConfigError, require
 from incatalog.journal import Journal
 from incatalog.progress import with_progress
+
+_T = TypeVar("_T")
 
 # A process that is done waits for the slowest, which may take hours.
 _PATIENCE = timedelta(days=7)
@@ -85,7 +87,7 @@ class BatchLog:
 
     def __init__(self, folder: Path, shards: Shards, name: str = "batches") -> None:
         """Uses the files ``{name}-*.jsonl`` of a run folder."""
-        self.folder = folder
+        self.folder, self.shards = folder, shards
         self._pattern = f"{name}-*.jsonl"
         self._own = Journal(folder / f"{name}-{shards.index}.jsonl")
 
@@ -114,20 +116,15 @@ class BatchLog:
 
 
 def in_batches(
-    count: int,
-    size: int,
-    work: Callable[[list[int]], list[Any]],
-    log: BatchLog,
-    what: str,
-    shards: Shards,
+    items: Sequence[_T], size: int, work: Callable[[list[_T]], list[Any]], log: BatchLog, what: str
 ) -> list[Any]:
-    """Works through the positions 0 to ``count`` - 1, this process through its share of them.
+    """Does the work on all items, this process on its share of them.
 
-    The main process gets the result of every position, as read back from JSON; the others get an
-    empty list. Batches are cut the same way whichever process does them and however often a run was
+    The main process gets the result of every item, as read back from JSON; the others get an empty
+    list. Batches are cut the same way whichever process does them and however often a run was
     interrupted, so that results are the same to the bit.
     """
-    done = log.results()
+    done, shards, count = log.results(), log.shards, len(items)
     shards.wait()
     todo = []
     for start in range(0, count, size):
@@ -136,7 +133,7 @@ def in_batches(
             todo.append(open_positions)
     own = todo[shards.index :: shards.count]
     for batch in with_progress(own, sum(map(len, own)), what, shards.console()):
-        log.append(batch, work(batch))
+        log.append(batch, work([items[position] for position in batch]))
     shards.wait()
     if not shards.is_main:
         return []

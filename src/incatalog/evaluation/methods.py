@@ -122,21 +122,13 @@ def load_recommender(
 
 
 def list_requests(
-    recommender: Recommender,
-    holdouts: Sequence[Holdout],
-    settings: HeldOutSettings,
-    *,
-    grounded: bool = True,
+    recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
 ) -> list[Request]:
     """The requests for a list of items for each of some users."""
-    requests = []
-    for holdout in holdouts:
-        history = holdout.history.tolist()
+    requests, shown = [], settings.max_history or None
+    for history in (holdout.history.tolist() for holdout in holdouts):
         excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        shown = settings.max_history or None
-        request = recommender.list_request(
-            history, settings.k, excluded, grounded=grounded, max_history=shown
-        )
+        request = recommender.list_request(history, settings.k, excluded, max_history=shown)
         requests.append(request)
     return requests
 
@@ -164,23 +156,20 @@ def _ask_teacher(
 def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     titles = recommender.catalog.titles_t
-    grounded = settings.decode == "list"
-    shown = settings.max_history or None
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        requests = list_requests(recommender, holdouts, settings, grounded=grounded)
-        if not grounded:
+        asked = list_requests(recommender, holdouts, settings)
+        if settings.decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
-            requests = [replace(request, max_items=None) for request in requests]
+            asked = [replace(r, grounded=False, scaffold=None, max_items=None) for r in asked]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
-            for done in recommender.engine.complete(requests)
+            for done in recommender.engine.complete(asked)
         ]
 
     def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        slots = []
-        for holdout in holdouts:
-            history = holdout.history.tolist()
+        slots, shown = [], settings.max_history or None
+        for history in (holdout.history.tolist() for holdout in holdouts):
             excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
             slots.append(recommender.slot(history, settings.k, excluded, max_history=shown))
         return [

@@ -120,12 +120,7 @@ class EvaluationRun:
         """What `work` gives for each item, as read back from JSON; see `in_batches`."""
         log = BatchLog(self.settings.out, self.shards, log_name)
         self._logs.append(log)
-
-        def on_positions(positions: list[int]) -> list[Any]:
-            return work([items[position] for position in positions])
-
-        size = self.settings.batch_size
-        return in_batches(len(items), size, on_positions, log, what, self.shards)
+        return in_batches(items, self.settings.batch_size, work, log, what)
 
     def intervals(self, scores: Mapping[str, metrics.Users]) -> dict[str, dict[str, float]]:
         """Mean of each metric with its interval; one that is defined for no user is left out."""

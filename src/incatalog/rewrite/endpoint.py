@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32
 
 from incatalog.data.vectors import unit_rows
 from incatalog.errors import ConfigError, ScorerError
+from incatalog.recent import RecentlyUsed
 from incatalog.rewrite.rewrite_rewards import LETTERS
 
 _T = TypeVar("_T")
@@ -48,41 +49,45 @@ class EndpointSettings:
             )
 
 
-@dataclass(eq=False)
 class Endpoint:
     """Asks the addresses in turn until one answers in the form that is asked for."""
 
-    settings: EndpointSettings
-    _first: int = 0
-    _known: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, settings: EndpointSettings) -> None:
         """Prepares the client."""
-        headers = {"Authorization": f"Bearer {self.settings.key}"} if self.settings.key else {}
+        self._settings = settings
+        self._first = 0
+        self._known: RecentlyUsed[str, Any] = RecentlyUsed(_REMEMBERED)
+        headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
         # Proxies that the environment names are not used for these addresses.
-        self._client = httpx.Client(timeout=self.settings.timeout, headers=headers, trust_env=False)
+        self._client = httpx.Client(timeout=settings.timeout, headers=headers, trust_env=False)
 
-    def ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
-        """One answer; the same question is asked once. If `read` fails, the address has failed."""
-        question = f"{path} {body!r}"
-        if question in self._known:
-            known: _T = self._known[question]
-            return known
-        urls, tries, problem = self.settings.urls, self.settings.tries, ""
+    def ask_all(
+        self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[Any], _T]
+    ) -> list[_T]:
+        """Answers to several questions, asked side by side; the same question is asked once."""
+
+        def ask(body: dict[str, Any]) -> _T:
+            found: _T = self._known.get(f"{path} {body!r}", lambda: self._ask(path, body, read))
+            return found
+
+        with ThreadPoolExecutor(self._settings.parallel) as pool:
+            return list(pool.map(ask, bodies))
+
+    def _ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
+        """What `read` makes of an answer; an address whose answer it cannot read has failed."""
+        urls, tries, problem = self._settings.urls, self._settings.tries, ""
         for attempt in range(tries):
             if attempt:
-                time.sleep(self.settings.pause * 2 ** (attempt - 1))
+                time.sleep(self._settings.pause * 2 ** (attempt - 1))
             for turn in range(len(urls)):
                 place = (self._first + turn) % len(urls)
                 url = urls[place] + path
                 try:
-                    response = self._client.post(url, json={"model": self.settings.model, **body})
+                    response = self._client.post(url, json={"model": self._settings.model, **body})
                     if response.status_code == 200:
                         found = read(response.json())
                         # The address that answered last is asked first.
                         self._first = place
-                        if len(self._known) < _REMEMBERED:
-                            self._known[question] = found
                         return found
                     problem = f"{url}: status {response.status_code}"
                 except httpx.HTTPError as error:
@@ -94,13 +99,6 @@ class Endpoint:
             f"{path}: no answer from {len(urls)} addresses in {tries} tries; "
             f"the last said: {problem}"
         )
-
-    def ask_all(
-        self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[Any], _T]
-    ) -> list[_T]:
-        """Answers to several questions, asked side by side."""
-        with ThreadPoolExecutor(self.settings.parallel) as pool:
-            return list(pool.map(lambda body: self.ask(path, body, read), bodies))
 
 
 class EndpointPerplexity(Endpoint):
