@@ -13,11 +13,10 @@ from typing import get_args
 
 import numpy as np
 
-from incatalog import metrics
 from incatalog.config import RewardName
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
-from incatalog.metrics import Answers, RowSets, discount
+from incatalog.metrics import Answers, RowSets, discount, first_hits, gain
 from incatalog.teacher.teacher import Teacher
 
 REWARDS: tuple[str, ...] = get_args(RewardName)
@@ -32,7 +31,7 @@ def rule(items: Answers, relevant: RowSets) -> list[float]:
 def ndcg(items: Answers, relevant: RowSets) -> list[float]:
     """NDCG of each answer at its own length; 0 for an empty one."""
     return [
-        float(metrics.ndcg([answer], [right], len(answer))[0]) if answer else 0.0
+        gain(first_hits(answer, right), min(len(answer), len(set(right))))
         for answer, right in zip(items, relevant, strict=True)
     ]
 
