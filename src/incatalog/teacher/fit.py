@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,10 +185,11 @@ class SasRecFit(Fit):
         settings, network = self.settings, self.network
         rng = seed_epoch(settings.seed, self.epoch)
         windows = training_windows(self.train, settings.max_length, rng)
-        steps = -(-len(windows) // settings.batch_size)
+        order = rng.permutation(len(windows))
         network.train()
         total, labels = 0.0, 0
-        for step, batch in enumerate(_batches(windows, settings.batch_size, rng), start=1):
+        for start in range(0, len(order), settings.batch_size):
+            batch = [windows[index] for index in order[start : start + settings.batch_size]]
             warmth = min(1.0, (self.steps + 1) / _WARMUP_STEPS)
             self._begin_step(settings.learning_rate * warmth)
             self.optimiser.zero_grad()
@@ -198,7 +199,7 @@ class SasRecFit(Fit):
             self.optimiser.step()
             count = sum(len(window.targets) for window in batch)
             total, labels = total + loss * count, labels + count
-            self.report.show(completed=self.epoch + step / steps)
+            self.report.show(completed=self.epoch + start / len(order))
         return {"loss": total / labels}
 
     def _validate(self) -> Epoch:
@@ -232,11 +233,3 @@ def result_text(epoch: Epoch, best: Epoch | None) -> str:
         f"{text}  valid NDCG@10 {epoch.get('NDCG@10', float('nan')):.4f} "
         f"(best {best['NDCG@10']:.4f}, HR@10 {best['HR@10']:.4f}, epoch {best['epoch']})"
     )
-
-
-def _batches(
-    windows: list[Window], batch_size: int, rng: np.random.Generator
-) -> Iterator[list[Window]]:
-    order = rng.permutation(len(windows))
-    for start in range(0, len(order), batch_size):
-        yield [windows[index] for index in order[start : start + batch_size]]
