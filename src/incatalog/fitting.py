@@ -69,16 +69,16 @@ class Fit(ABC):
         """Figures of the network as it is now."""
 
     @abstractmethod
-    def _score(self, epoch: Epoch) -> Any:
-        """The score of a validated epoch; the greatest is the best."""
-
-    @abstractmethod
     def _keep(self, epoch: Epoch) -> None:
         """Keeps weights that are the best so far; called before the checkpoint is written."""
 
     @abstractmethod
     def _result(self, epoch: Epoch) -> str:
         """What the report says of an epoch."""
+
+    def _score(self, epoch: Epoch) -> Any:
+        """The score of a validated epoch; the greatest is the best."""
+        return epoch[self.goal]
 
     @property
     def epoch(self) -> int:

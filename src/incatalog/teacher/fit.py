@@ -58,8 +58,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
     split = leave_one_out(Histories.load(settings.data, catalog))
-    train = [split.train(user).astype(np.int64) for user in range(len(split))]
-    if not any(len(rows) > 1 for rows in train):
+    if not any(len(split.train(user)) > 1 for user in range(len(split))):
         raise DataError.at(
             settings.data, "no history has the 4 items it takes to train on and hold out two"
         )
@@ -69,7 +68,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     if not run.finished:
         # Training draws from torch's global generator; callers keep theirs.
         with torch.random.fork_rng(enabled=True):
-            fit = SasRecFit(settings, catalog, train, split, device)
+            fit = SasRecFit(settings, catalog, split, device)
             fit.restore()
             summary = fit.summary(fit.run())
         save_network(run.folder, fit.network, catalog.fingerprint)
@@ -154,7 +153,6 @@ class SasRecFit(Fit):
         self,
         settings: TeacherFitSettings,
         catalog: Catalog,
-        train: list[np.ndarray],
         split: LeaveOneOut,
         device: torch.device,
     ) -> None:
@@ -164,7 +162,8 @@ class SasRecFit(Fit):
         sizes = SasRecSizes(items, s.max_length, s.hidden, s.inner, s.layers, s.heads, s.dropout)
         super().__init__(settings, SasRec(sizes), device)
         self.patience, self.max_minutes = settings.patience, settings.max_minutes
-        self.catalog, self.train, self.split = catalog, train, split
+        self.catalog, self.split = catalog, split
+        self.train = [split.train(user).astype(np.int64) for user in range(len(split))]
 
     def summary(self, reason: str) -> dict[str, Any]:
         """Leaves the best weights in the network, and sums up a training that ended."""
@@ -205,9 +204,6 @@ class SasRecFit(Fit):
     def _validate(self) -> Epoch:
         teacher = InProcessTeacher(self.network, self.catalog, exact=False)
         return validation_metrics(teacher, self.split, exclude_seen=self.settings.exclude_seen)
-
-    def _score(self, epoch: Epoch) -> Any:
-        return epoch[self.goal]
 
     def _keep(self, epoch: Epoch) -> None:
         if self.best() is epoch:
