@@ -62,15 +62,11 @@ class Fit(ABC):
 
     @abstractmethod
     def _train_epoch(self) -> Epoch:
-        """Trains an epoch; its losses."""
+        """Trains an epoch, and returns its losses."""
 
     @abstractmethod
     def _validate(self) -> Epoch:
-        """What the network can do now."""
-
-    @abstractmethod
-    def _score(self, epoch: Epoch) -> Any:
-        """The score of a validated epoch; the greatest is the best."""
+        """Figures of the network as it is now."""
 
     @abstractmethod
     def _keep(self, epoch: Epoch) -> None:
@@ -79,6 +75,10 @@ class Fit(ABC):
     @abstractmethod
     def _result(self, epoch: Epoch) -> str:
         """What the report says of an epoch."""
+
+    def _score(self, epoch: Epoch) -> Any:
+        """The score of a validated epoch; the greatest is the best."""
+        return epoch[self.goal]
 
     @property
     def epoch(self) -> int:
@@ -91,7 +91,7 @@ class Fit(ABC):
         return max(validated, key=score or self._score, default=None)
 
     def run(self) -> str:
-        """Trains to the end, and says why it ended."""
+        """Trains to the end, and returns why it ended."""
         epochs = self.settings.epochs
         with FitReport(self.job, epochs, done=self.epoch) as self.report:
             while not (reason := self._reason_to_stop()):
@@ -144,7 +144,7 @@ class Fit(ABC):
         self.extra = {k: v for k, v in tensors.items() if not k.startswith(own)}
 
     def restore(self) -> None:
-        """Takes up what an interrupted run left, if it left something."""
+        """Goes on from the checkpoint of an interrupted run, if there is one."""
         if not self._checkpoint.exists():
             return
         tensors, progress = load_snapshot(self._checkpoint)
@@ -160,7 +160,7 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def seed_epoch(*seeds: int) -> np.random.Generator:
-    """Seeds torch for an epoch; the generator for what NumPy draws in it."""
+    """Seeds torch for an epoch, and returns NumPy's generator for it."""
     sequence = np.random.SeedSequence(seeds)
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) >> 1)
     return np.random.default_rng(sequence)

@@ -37,7 +37,7 @@ class Report(Progress):
         self._bar = self.add_task("", total=total, **fields)
 
     def show(self, line: str = "", *, now: bool = False, **fields: Any) -> None:
-        """Updates the bar; without one, prints a line if there was none lately, or `now`."""
+        """Updates the bar. Without one, prints a line every few seconds, and always if `now`."""
         self.update(self._bar, **fields)
         time_came = time.monotonic() - self._printed >= _SECONDS_BETWEEN_LINES
         if line and not self.console.is_terminal and (now or time_came):

@@ -14,19 +14,19 @@ from incatalog.errors import require
 
 Vectors = Float32[np.ndarray, "items width"]
 Rows = Int64[np.ndarray, " rows"]
+Samples = Float[Tensor, "samples width"]
+Codebook = Float[Tensor, "codes width"]
 ROWS_AT_ONCE = 1 << 14
 
 
-def squared_distances(
-    vectors: Float[Tensor, "samples width"], codebook: Float[Tensor, "codes width"]
-) -> Float[Tensor, "samples codes"]:
+def squared_distances(vectors: Samples, codebook: Codebook) -> Float[Tensor, "samples codes"]:
     """Squared Euclidean distances, by the binomial formula: one matrix product."""
     squares = vectors.square().sum(1, keepdim=True) + codebook.square().sum(1)
     return torch.addmm(squares, vectors, codebook.T, alpha=-2).clamp_(min=0)
 
 
 def residual_codes(
-    vectors: Float[Tensor, "samples width"], codebooks: Sequence[Float[Tensor, "codes width"]]
+    vectors: Samples, codebooks: Sequence[Codebook]
 ) -> Int64[Tensor, "samples levels"]:
     """The nearest code at each level, of what the levels before it left over."""
     codes = []
@@ -36,9 +36,7 @@ def residual_codes(
     return torch.stack(codes, 1)
 
 
-def sum_of_codes(
-    codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Float[Tensor, "codes width"]]
-) -> Float[Tensor, "samples width"]:
+def sum_of_codes(codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Codebook]) -> Samples:
     """The vectors that codes stand for; of fewer levels than codebooks, what the first give."""
     total = codebooks[0][codes[:, 0]]
     for level in range(1, codes.shape[1]):
@@ -47,9 +45,7 @@ def sum_of_codes(
 
 
 def last_distances(
-    vectors: Float[Tensor, "samples width"],
-    codes: Int64[Tensor, "samples levels"],
-    codebooks: Sequence[Float[Tensor, "codes width"]],
+    vectors: Samples, codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Codebook]
 ) -> Float[Tensor, "samples codes"]:
     """Squared distances to the codes of the last level, given the codes of the others."""
     if len(codebooks) > 1:
@@ -101,7 +97,7 @@ def residual_kmeans(
     iterations: int,
     seed: int,
     after_level: Callable[[Codes, float], None] | None = None,
-) -> list[Float[Tensor, "codes width"]]:
+) -> list[Codebook]:
     """Codebooks, each the centres of what the levels before it left over (arXiv 2411.11739).
 
     `vectors` are overwritten with what is left over in the end. After each level `after_level` gets

@@ -1,4 +1,4 @@
-"""A trained quantizer, whatever it was trained with: vectors to codes and back."""
+"""A trained quantizer of any method: vectors to codes and back."""
 
 from __future__ import annotations
 

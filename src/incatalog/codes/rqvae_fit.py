@@ -155,7 +155,7 @@ class RqVaeFit(Fit):
     def _step(
         self, vectors: Float[Tensor, "batch width"]
     ) -> tuple[dict[str, float], Tensor, Tensor]:
-        """Takes a step of the optimiser; its losses, codes and residuals."""
+        """Takes a step of the optimiser, and returns its losses, codes and residuals."""
         settings, network = self.settings, self.network
         latents, codebooks = network.latents(vectors), list(network.codebooks)
         epsilons, rounds = settings.sinkhorn_eps, settings.sinkhorn_iterations

@@ -126,8 +126,8 @@ class SemanticIds:
     def read(cls, index: Path, item2id: Path | None, catalog: Catalog) -> SemanticIds:
         """Reads index files of any name, in the order of the catalog.
 
-        Without an item file an entry is the item at that row of the catalog. The number of codes at
-        a level is not in the files; it is taken to end with the highest one. Items may share codes.
+        Without an item file, entry N is the item at row N of the catalog. The files do not say how
+        many codes a level has: the highest one is taken for the last. Items may share codes.
         """
         found = _read_codes(index)
         if item2id is None:
@@ -192,7 +192,7 @@ def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
 
 
 def _rows_in_order(index: Path, found: Mapping[int, Any], catalog: Catalog) -> list[int]:
-    """The rows of the catalog: the entries are numbered alike."""
+    """The rows of the catalog, which must be the entries of the file."""
     last = len(catalog) - 1
     for row, item in enumerate(catalog.items):
         if row not in found:

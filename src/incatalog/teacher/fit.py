@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,8 +59,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
     split = leave_one_out(Histories.load(settings.data, catalog))
-    train = [split.train(user).astype(np.int64) for user in range(len(split))]
-    if not any(len(rows) > 1 for rows in train):
+    if not any(len(split.train(user)) > 1 for user in range(len(split))):
         raise DataError.at(
             settings.data, "no history has the 4 items it takes to train on and hold out two"
         )
@@ -70,7 +69,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     if not run.finished:
         # Training draws from torch's global generator; callers keep theirs.
         with torch.random.fork_rng(enabled=True):
-            fit = SasRecFit(settings, catalog, train, split, device)
+            fit = SasRecFit(settings, catalog, split, device)
             fit.restore()
             summary = fit.summary(fit.run())
         save_network(run.folder, fit.network, catalog.fingerprint)
@@ -155,7 +154,6 @@ class SasRecFit(Fit):
         self,
         settings: TeacherFitSettings,
         catalog: Catalog,
-        train: list[np.ndarray],
         split: LeaveOneOut,
         device: torch.device,
     ) -> None:
@@ -165,7 +163,8 @@ class SasRecFit(Fit):
         sizes = SasRecSizes(items, s.max_length, s.hidden, s.inner, s.layers, s.heads, s.dropout)
         super().__init__(settings, SasRec(sizes), device)
         self.patience, self.max_minutes = settings.patience, settings.max_minutes
-        self.catalog, self.train, self.split = catalog, train, split
+        self.catalog, self.split = catalog, split
+        self.train = [split.train(user).astype(np.int64) for user in range(len(split))]
 
     def summary(self, reason: str) -> dict[str, Any]:
         """Leaves the best weights in the network, and sums up a training that ended."""
@@ -186,10 +185,11 @@ class SasRecFit(Fit):
         settings, network = self.settings, self.network
         rng = seed_epoch(settings.seed, self.epoch)
         windows = training_windows(self.train, settings.max_length, rng)
-        steps = -(-len(windows) // settings.batch_size)
+        order = rng.permutation(len(windows))
         network.train()
         total, labels = 0.0, 0
-        for step, batch in enumerate(_batches(windows, settings.batch_size, rng), start=1):
+        for start in range(0, len(order), settings.batch_size):
+            batch = [windows[index] for index in order[start : start + settings.batch_size]]
             warmth = min(1.0, (self.steps + 1) / _WARMUP_STEPS)
             self._begin_step(settings.learning_rate * warmth)
             self.optimiser.zero_grad()
@@ -199,15 +199,12 @@ class SasRecFit(Fit):
             self.optimiser.step()
             count = sum(len(window.targets) for window in batch)
             total, labels = total + loss * count, labels + count
-            self.report.show(completed=self.epoch + step / steps)
+            self.report.show(completed=self.epoch + start / len(order))
         return {"loss": total / labels}
 
     def _validate(self) -> Epoch:
         teacher = InProcessTeacher(self.network, self.catalog, exact=False)
         return validation_metrics(teacher, self.split, exclude_seen=self.settings.exclude_seen)
-
-    def _score(self, epoch: Epoch) -> Any:
-        return epoch[self.goal]
 
     def _keep(self, epoch: Epoch) -> None:
         if self.best() is epoch:
@@ -233,11 +230,3 @@ def result_text(epoch: Epoch, best: Epoch | None) -> str:
         f"{text}  valid NDCG@10 {epoch.get('NDCG@10', float('nan')):.4f} "
         f"(best {best['NDCG@10']:.4f}, HR@10 {best['HR@10']:.4f}, epoch {best['epoch']})"
     )
-
-
-def _batches(
-    windows: list[Window], batch_size: int, rng: np.random.Generator
-) -> Iterator[list[Window]]:
-    order = rng.permutation(len(windows))
-    for start in range(0, len(order), batch_size):
-        yield [windows[index] for index in order[start : start + batch_size]]

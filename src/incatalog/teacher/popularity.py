@@ -11,7 +11,8 @@ from torch import Tensor
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
-from incatalog.teacher.selection import Rows, ScoringTeacher, ragged
+from incatalog.teacher.row_lists import Rows, ragged
+from incatalog.teacher.selection import ScoringTeacher
 
 
 class Popularity(ScoringTeacher):

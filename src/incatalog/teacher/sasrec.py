@@ -34,6 +34,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+Hidden = Float[Tensor, "batch length hidden"]
+Mask = Bool[Tensor, "batch 1 length key"]
 _KIND = "sasrec"
 _INIT_STD = 0.02
 
@@ -63,14 +65,10 @@ class _Attention(nn.Module):
         self.query, self.key, self.value, self.dense = layers
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
-    def forward(
-        self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
-    ) -> Float[Tensor, "batch length hidden"]:
+    def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
         """Mixes positions; `mask` is True where a query may look at a key."""
-        query, key, value = (
-            layer(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
-        )
+        parts = (layer(hidden) for layer in (self.query, self.key, self.value))
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
@@ -90,9 +88,7 @@ class _FeedForward(nn.Module):
         self.dense_2 = nn.Linear(sizes.inner, sizes.hidden)
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
 
-    def forward(
-        self, hidden: Float[Tensor, "batch length hidden"]
-    ) -> Float[Tensor, "batch length hidden"]:
+    def forward(self, hidden: Hidden) -> Hidden:
         inner = self.dense_2(self.activation(self.dense_1(hidden)))
         inner = functional.dropout(inner, self.dropout, self.training)
         result: Tensor = self.norm(hidden + inner)
@@ -105,9 +101,7 @@ class _Block(nn.Module):
         self.attention = _Attention(sizes)
         self.feed_forward = _FeedForward(sizes)
 
-    def forward(
-        self, hidden: Float[Tensor, "batch length hidden"], mask: Bool[Tensor, "batch 1 length key"]
-    ) -> Float[Tensor, "batch length hidden"]:
+    def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
         result: Tensor = self.feed_forward(self.attention(hidden, mask))
         return result
 
@@ -139,7 +133,7 @@ class SasRec(nn.Module):
         with torch.no_grad():
             self.item_embedding.weight[0].zero_()
 
-    def forward(self, items: Int64[Tensor, "batch length"]) -> Float[Tensor, "batch length hidden"]:
+    def forward(self, items: Int64[Tensor, "batch length"]) -> Hidden:
         """Hidden state at every position, at most `max_length`; at padding it means nothing."""
         length, last = items.shape[1], self.sizes.max_length
         positions = torch.arange(last - length, last, device=items.device)

@@ -14,25 +14,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
+from incatalog.teacher.row_lists import (
+    OptionalRowLists,
+    Ragged,
+    RowLists,
+    Rows,
+    check_length,
+    ragged,
+    refuse_empty,
+)
 
 # Bounds the memory of a block of scores and its masks, whatever the size of the catalog.
 _BLOCK_CELLS = 1 << 24
 _BLOCK_HISTORIES = 512
-
-Rows = Int64[np.ndarray, " rows"]
-RowLists = Sequence[Sequence[int] | np.ndarray]
-OptionalRowLists = Sequence[Sequence[int] | np.ndarray | None]
-
-
-class Ragged(NamedTuple):
-    """Row lists of different lengths, laid side by side."""
-
-    flat: Rows
-    offsets: Int64[np.ndarray, " lists+1"]
-
-    def at(self, index: int) -> Rows:
-        """The list at `index`; a view."""
-        return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
 
 class _Filters(NamedTuple):
@@ -201,44 +195,6 @@ def split_category(selection: str) -> tuple[bool, str]:
             "or -NAME (all but that category)"
         )
     return selection[0] == "+", selection[1:]
-
-
-def refuse_empty(histories: Ragged, teacher: str) -> None:
-    """Refuses histories without an item, which a teacher needs."""
-    empty = np.flatnonzero(np.diff(histories.offsets) == 0)
-    if empty.size:
-        raise TeacherError(f"history {empty[0]}: empty; {teacher} needs at least one item")
-
-
-def check_length(name: str, found: int, expected: int) -> None:
-    """Refuses a list that has not one entry for each history."""
-    if found != expected:
-        raise TeacherError(f"{name}: found {found} entries; expected {expected}, one a history")
-
-
-def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ragged:
-    """Lays row lists of the catalog side by side; None counts as empty."""
-    check_length(name, len(lists), batch)
-    arrays = [np.asarray(() if rows is None else rows) for rows in lists]
-    for index, rows in enumerate(arrays):
-        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            raise TeacherError(
-                f"{name} {index}: found {rows.dtype} values in {rows.ndim} dimensions; "
-                "expected a flat list of item rows (integers)"
-            )
-    offsets = np.zeros(batch + 1, dtype=np.int64)
-    np.cumsum([len(rows) for rows in arrays], out=offsets[1:])
-    flat = np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64, copy=False)
-    outside = np.flatnonzero((flat < 0) | (flat >= num_items))
-    if outside.size:
-        index = int(np.searchsorted(offsets, outside[0], side="right")) - 1
-        within = outside[outside < offsets[index + 1]]
-        rows_named = ", ".join(map(str, dict.fromkeys(flat[within].tolist())))
-        raise TeacherError(
-            f"{name} {index}: row {rows_named} not in the catalog; "
-            f"expected rows 0 to {num_items - 1}"
-        )
-    return Ragged(flat, offsets)
 
 
 def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch k"]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
+from incatalog.teacher.row_lists import OptionalRowLists, RowLists, Rows
 from incatalog.teacher.sasrec import SasRec, load_network
-from incatalog.teacher.selection import OptionalRowLists, RowLists, Rows, ScoringTeacher
+from incatalog.teacher.selection import ScoringTeacher
 
 
 class Teacher(Protocol):

@@ -14,15 +14,15 @@ from jaxtyping import Float32, Int64
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError, require
-from incatalog.teacher.selection import (
+from incatalog.teacher.row_lists import (
     OptionalRowLists,
     Ragged,
     RowLists,
     check_length,
     ragged,
     refuse_empty,
-    split_category,
 )
+from incatalog.teacher.selection import split_category
 
 if TYPE_CHECKING:
     from incatalog.teacher.teacher import Teacher
