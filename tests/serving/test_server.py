@@ -413,7 +413,7 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"domain": ("a b=.",)}, ConfigError, "expected a name of letters"),
         ({"host": "0.0.0.0"}, ConfigError, "give --keys FILE"),
         ({"port": 70000}, ConfigError, "--port"),
-        ({"batch": 0}, ConfigError, "--batch: expected at least 1"),
+        ({"batch": 0}, ConfigError, "--batch 0: expected at least 1"),
         ({"timeout": 0.0}, ConfigError, "--timeout"),
         ({"name": "a/b"}, ConfigError, "without a slash"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
