@@ -16,20 +16,10 @@ from fastapi.responses import JSONResponse, Response
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Batcher, Found, Query, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
 from incatalog.teacher_service.settings import TeacherServeSettings
-from incatalog.teacher_service.teacher_schemas import (
-    InferenceAnswer,
-    InferenceRequest,
-    RankingAnswer,
-    RankingRequest,
-    Refusal,
-    ScoresRequest,
-    TeacherInfo,
-    TeacherRequest,
-    examples,
-)
 from incatalog.teacher_service.wire import Wire
 from incatalog.web.app import QueueFullError, add_states, first_fault, new_app
 from incatalog.web.bodies import BodyLimit
@@ -55,9 +45,9 @@ _ABOUT = {
     504: "The answer took too long.",
 }
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal, "description": about} for status, about in _ABOUT.items()
+    status: {"model": forms.Refusal, "description": about} for status, about in _ABOUT.items()
 }
-_Request = TypeVar("_Request", bound=TeacherRequest)
+_Request = TypeVar("_Request", bound=forms.TeacherRequest)
 
 
 class TeacherService:
@@ -78,7 +68,7 @@ class TeacherService:
         limits = {"max_k": settings.max_k, "max_rows": settings.max_rows, "max_scores": _MAX_SCORES}
         self._wire = Wire(catalog, **limits)
         self._headers = {TEACHER_HEADER: fingerprint}
-        self._info = TeacherInfo(
+        self._info = forms.TeacherInfo(
             name=catalog.name,
             items=len(catalog),
             catalog=catalog.fingerprint,
@@ -120,7 +110,7 @@ class TeacherService:
         self._add_questions(app)
 
         @app.get("/teacher")
-        async def teacher() -> TeacherInfo:
+        async def teacher() -> forms.TeacherInfo:
             """Who answers here, and within which limits."""
             return self._info
 
@@ -129,7 +119,7 @@ class TeacherService:
             self.telemetry,
             lambda: self.batcher.has_room,
             lambda _, detail: {"detail": detail},
-            Refusal,
+            forms.Refusal,
             {"status": "ok"},
             "The process is alive.",
         )
@@ -146,23 +136,22 @@ class TeacherService:
 
     def _add_questions(self, app: FastAPI) -> None:
         wire = self._wire
-        bodies = {
-            name: Body(openapi_examples=shown) for name, shown in examples(self._catalog).items()
-        }
+        shown = forms.examples(self._catalog)
+        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
         binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
 
-        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": InferenceAnswer}})
-        async def inference(request: InferenceRequest = bodies["inference"]) -> Response:
+        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
+        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
             """The best items after each history."""
             return await self._respond(request, wire.inference, self._best_items)
 
-        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": RankingAnswer}})
-        async def ranking(request: RankingRequest = bodies["ranking"]) -> Response:
+        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
+        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
             """The place of each candidate in the order of the whole catalog."""
             return await self._respond(request, wire.ranking, self._ranks)
 
         @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
-        async def scores(request: ScoresRequest = bodies["scores"]) -> Response:
+        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
             """Scores of all items after each history: rows of little-endian float32."""
             return await self._respond(request, wire.scores, self._scores)
 
@@ -223,7 +212,7 @@ async def _invalid(_request: Any, error: Exception) -> Response:
     return JSONResponse({"detail": f"{place}: {message}"}, 422)
 
 
-def _ids(request: TeacherRequest) -> int:
+def _ids(request: forms.TeacherRequest) -> int:
     names = ("item_lists", "candidate_item_lists", "excluded_item_lists")
     lists = [items for name in names for items in getattr(request, name, None) or ()]
     return sum(len(items) for items in lists if items is not None)

@@ -10,15 +10,9 @@ import numpy as np
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.selection import split_category
+from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Found, Query, Rows
-from incatalog.teacher_service.teacher_schemas import (
-    FilteredRequest,
-    InferenceRequest,
-    ItemId,
-    RankingRequest,
-    ScoresRequest,
-    TeacherRequest,
-)
+from incatalog.teacher_service.teacher_schemas import ItemId
 
 PADDING = "[PAD]"
 _NAMED = 5
@@ -43,7 +37,7 @@ class Wire:
         self._max_rows = max_rows
         self._max_scores = max_scores
 
-    def check_catalog(self, request: TeacherRequest) -> None:
+    def check_catalog(self, request: forms.TeacherRequest) -> None:
         """Refuses a client with another catalog by a CatalogError."""
         if request.catalog not in (None, self._fingerprint):
             own = f"{self._fingerprint[:12]}… (catalog {self._name!r}, {len(self._ids)} items)"
@@ -52,7 +46,7 @@ class Wire:
                 f"{own}; ids, titles or their order differ, so give both the same data"
             )
 
-    def inference(self, request: InferenceRequest) -> Query:
+    def inference(self, request: forms.InferenceRequest) -> Query:
         """Reads a question for the best items."""
         histories = self._histories(request)
         if not 1 <= request.k <= self._max_k:
@@ -66,7 +60,7 @@ class Wire:
         ]
         return self._query("inference", request, histories, candidates, seen, request.k)
 
-    def ranking(self, request: RankingRequest) -> Query:
+    def ranking(self, request: forms.RankingRequest) -> Query:
         """Reads a question for ranks."""
         histories = self._histories(request)
         asked = request.candidate_item_lists
@@ -74,7 +68,7 @@ class Wire:
         seen = [bool(request.exclude_seen)] * len(histories)
         return self._query("ranking", request, histories, candidates, seen)
 
-    def scores(self, request: ScoresRequest) -> Query:
+    def scores(self, request: forms.ScoresRequest) -> Query:
         """Reads a question for all scores."""
         histories = self._histories(request)
         most = self._max_scores // len(self._ids)
@@ -97,7 +91,7 @@ class Wire:
     def _query(
         self,
         kind: Literal["inference", "ranking"],
-        request: FilteredRequest,
+        request: forms.FilteredRequest,
         histories: list[Rows],
         candidates: list[Rows | None],
         seen: Sequence[bool],
@@ -119,7 +113,7 @@ class Wire:
         hurried = bool(request.immediately)
         return Query(kind, histories, k, candidates, excluded, categories, hurried)
 
-    def _histories(self, request: TeacherRequest) -> list[Rows]:
+    def _histories(self, request: forms.TeacherRequest) -> list[Rows]:
         lists = request.item_lists
         if not 1 <= len(lists) <= self._max_rows:
             most = self._max_rows
