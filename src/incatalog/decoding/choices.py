@@ -67,7 +67,6 @@ def pick(answer: Answer) -> Pick:
     return Pick(
         free=answer.spans.free_rows(answer.slot),
         temperature=request.temperature,
-        top_k=request.top_k,
         top_p=request.top_p,
         random=answer.random,
     )
@@ -166,7 +165,6 @@ def _choose(answer: Answer, logprobs: np.ndarray) -> int:
     return choose(
         logprobs,
         temperature=request.temperature,
-        top_k=request.top_k,
         top_p=request.top_p,
         random=answer.random,
     )

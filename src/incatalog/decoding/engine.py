@@ -309,7 +309,7 @@ class Session:
 
         Raises:
             SpanError: The prompt ends inside an item span.
-            TrieError: The request's domain or exclusions are not those of its items.
+            TrieError: The request's exclusions are not those of its items.
             TokenizerError: A control token occurs inside one of its items.
             VectorError: Its retriever has vectors of another number of items.
             ConfigError: Its items are retrieved and the engine's are not, or the reverse.

@@ -65,7 +65,7 @@ class Answer:
         self.spans = spans
         self.slot = -1
         if request.grounded:
-            self.slot = spans.join(request.excluded, unique=request.unique, domain=request.domain)
+            self.slot = spans.join(request.excluded)
         self.finish_reason: FinishReason | None = None
         self.error: IncatalogError | None = None
         self._control = control
@@ -270,17 +270,12 @@ class Answer:
         if request.item_limit is None:
             return []
         if count >= request.item_limit:
-            if not request.stop_at_max_items and request.scaffold is None:
-                return []
             reason = "items"
         elif request.grounded and not self.spans.left(self.slot):
             reason = "no_item_left"
         else:
             return []
-        end = request.scaffold.end if request.scaffold is not None else ()
-        end = end[: self._room]
-        self._token_ids += end
-        return [*(TextToken(self.index, token) for token in end), self._finish(reason)]
+        return [self._finish(reason)]
 
     def _finish(self, reason: FinishReason) -> Finished:
         self.finish_reason = reason

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from incatalog.constraint.control import check_control_tokens
+from incatalog.constraint.excluded import free_rows
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
 from incatalog.decoding.retriever import Free, ItemRetriever, check_items
@@ -88,7 +89,7 @@ class ItemBeam:
 
         Raises:
             ConfigError: ``k`` is not positive.
-            TrieError: A slot's domain or exclusions are not those of the trie.
+            TrieError: A slot's exclusions are not those of the trie.
             BackboneError: The model's scores are not numbers.
         """
         searches = [self.search(slot, k) for slot in slots]
@@ -107,7 +108,7 @@ class ItemBeam:
 
         Raises:
             ConfigError: ``k`` is not positive.
-            TrieError: The slot's domain or exclusions are not those of the trie.
+            TrieError: The slot's exclusions are not those of the trie.
         """
         check_count(k)
         kind = BeamSearch if self._trie.spellings is None else SpelledSearch
@@ -222,7 +223,7 @@ class ItemRanking:
 
         Raises:
             ConfigError: ``k`` is not positive.
-            TrieError: A slot's domain or exclusions are not those of the trie.
+            TrieError: A slot's exclusions are not those of the trie.
             BackboneError: The model's scores are not numbers.
         """
         searches = [self.search(slot, k) for slot in slots]
@@ -241,11 +242,13 @@ class ItemRanking:
 
         Raises:
             ConfigError: ``k`` is not positive.
-            TrieError: The slot's domain or exclusions are not those of the trie.
+            TrieError: The slot's exclusions are not those of the trie.
         """
         check_count(k)
-        among = self._trie.rows_of(slot.domain)
-        return RankingSearch(slot, self._free(slot, among), among, k)
+        if slot.excluded is not None and slot.excluded.trie is not self._trie:
+            raise TrieError("excluded: holds items of another trie; build it for this one")
+        free = free_rows(self._trie, slot.excluded)
+        return RankingSearch(slot, free, self._trie.live_rows, k)
 
     def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
         """One forward pass; as :meth:`incatalog.decoding.ranking.ItemBeam.step`."""
@@ -284,14 +287,6 @@ class ItemRanking:
             return
         for one, found in zip(own, ranked, strict=True):
             one.take(found)
-
-    def _free(self, slot: Slot, among: Free) -> Free:
-        if slot.excluded is None:
-            return among
-        if slot.excluded.trie is not self._trie:
-            raise TrieError("excluded: holds items of another trie; build it for this one")
-        free: Free = among & ~slot.excluded.rows
-        return free
 
 
 class RankingSearch:

@@ -34,11 +34,9 @@ class Scaffold:
 
     Attributes:
         before_item: Token ids in front of the first, second, ... item; one run an item.
-        end: Token ids behind the last item.
     """
 
     before_item: tuple[tuple[int, ...], ...]
-    end: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,10 @@ class Request:
         max_items: Items of the answer at most; None for no limit, 0 for text without items. A
             scaffold sets it to its length.
         excluded: Items that must not be recommended.
-        unique: Never recommend an item twice in the answer.
-        domain: Which of the trie's catalogs to recommend from; None for the only one.
         temperature: Divides the scores before sampling; 0 decodes greedily.
         top_p: Sample from the smallest set of tokens with this probability.
-        top_k: Sample from this many best tokens; 0 for all.
         seed: Seed of the samples. They do not depend on the other requests of the batch.
         scaffold: The list to fill; None lets the model write freely between items.
-        stop_at_max_items: End the answer behind the last item; else the text goes on without items.
         grounding: The items, such as one version of a catalog that changes while others are
             answered; None takes those of the engine.
         grounded: Hold item spans to the catalog. If not, nothing is masked or forced, no item event
@@ -72,14 +66,10 @@ class Request:
     max_new_tokens: int = 512
     max_items: int | None = None
     excluded: ExcludedItems | None = None
-    unique: bool = True
-    domain: str | None = None
     temperature: float = 0.0
     top_p: float = 1.0
-    top_k: int = 0
     seed: int = 0
     scaffold: Scaffold | None = None
-    stop_at_max_items: bool = True
     grounding: Grounding | None = None
     grounded: bool = True
 
@@ -92,10 +82,8 @@ class Request:
                 f"max_items: found {self.max_items}; expected at least {least}, or None"
             )
         check_temperature(self.temperature)
-        if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ConfigError(
-                f"top_p {self.top_p}, top_k {self.top_k}: expected 0 < top_p <= 1 and top_k >= 0"
-            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p: found {self.top_p}; expected more than 0 and at most 1")
         if self.scaffold is not None:
             self._check_scaffold(self.scaffold)
         elif not len(self.prompt_ids):
@@ -125,9 +113,7 @@ class Slot:
     Attributes:
         prompt_ids: Token ids of the text before the span; the opening token is added to them.
         excluded: Items that must not be found.
-        domain: Which of the trie's catalogs to search; None for the only one.
     """
 
     prompt_ids: Sequence[int]
     excluded: ExcludedItems | None = None
-    domain: str | None = None

@@ -51,14 +51,12 @@ class Pick:
     Attributes:
         free: Item rows to choose among.
         temperature: Divides the scores before sampling; 0 takes the best item.
-        top_k: Sample from this many best items; 0 for all that count.
         top_p: Sample from the smallest set of items with this probability.
         random: Source of the sample.
     """
 
     free: Free
     temperature: float
-    top_k: int
     top_p: float
     random: np.random.Generator
 
@@ -104,7 +102,6 @@ class ItemRetriever:
             place = choose(
                 found.logprobs,
                 temperature=pick.temperature,
-                top_k=pick.top_k,
                 top_p=pick.top_p,
                 random=pick.random,
             )

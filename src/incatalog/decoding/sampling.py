@@ -40,13 +40,12 @@ def choose(
     logprobs: Float[np.ndarray, " choices"],
     *,
     temperature: float,
-    top_k: int,
     top_p: float,
     random: np.random.Generator,
 ) -> int:
     """Index of a choice: the best one at temperature 0, else a sample.
 
-    Temperature, top-k and top-p apply in this order, as in transformers. One uniform number is
+    Temperature and top-p apply in this order, as in transformers. One uniform number is
     drawn a sample, so that the choices depend on the seed and the scores only. A choice of
     log-probability minus infinity is never taken.
 
@@ -64,8 +63,6 @@ def choose(
     # and the others go to minus infinity.
     behind = logprobs.astype(np.float64) - best
     order = np.argsort(-behind, kind="stable")
-    if top_k:
-        order = order[:top_k]
     with np.errstate(over="ignore"):
         probabilities = np.exp(behind[order] / temperature)
     possible = probabilities > 0

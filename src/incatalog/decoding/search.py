@@ -104,7 +104,7 @@ class BeamSearch:
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
         if slot.excluded is not None and slot.excluded.trie is not trie:
             raise TrieError("excluded: holds items of another trie; build it for this one")
-        root = trie.root(slot.domain)
+        root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
         self.cache = RowCache()
         self.prompt = [*(int(token) for token in slot.prompt_ids), soi, *forced]

@@ -27,17 +27,10 @@ class Decisions(NamedTuple):
 
 
 def find_decisions(arrays: TrieArrays, position: Int32[np.ndarray, " rows"]) -> Decisions:
-    """Walks down to items, all of them at once, level by level.
-
-    Args:
-        arrays: The trie.
-        position: Sorted position of each item.
-    """
+    """Walks down to the items at some positions, all of them at once, level by level."""
     num_nodes = len(arrays.node_lo)
-    number = np.searchsorted(arrays.domain_bounds, position, side="right") - 1
-    lo = arrays.domain_bounds[number]
-    hi = arrays.domain_bounds[number + 1]
-    node = np.searchsorted(arrays.node_lo, lo)
+    lo, hi = (np.full(len(position), end) for end in arrays.live)
+    node = np.zeros(len(position), dtype=np.int64)
     item = np.arange(len(position))
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while len(item):
