@@ -69,7 +69,7 @@ class State(NamedTuple):
 
 
 # What was written, row after row; where the tokens of each row end; the item it names, `OPEN` or
-# `HARD`; and whether one is hard.
+# `HARD`; and whether one is hard or a row is full now.
 Steps = tuple[
     Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], bool
 ]
@@ -208,9 +208,7 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     first, end = tree.node_edges[node], tree.node_edges[node + 1]
     ruled = state.rule[slot] != 0
     # Every other edge has lost a position at least.
-    if not ruled and (
-        _surely_decides(tree, state, slot) or _num_blocked(state, slot) < end - first - 1
-    ):
+    if not ruled and _num_blocked(state, slot) < end - first - 1:
         return -1
     lo, hi = state.lo[slot], state.hi[slot]
     state.counts[: end - first] = 0
@@ -279,6 +277,8 @@ def _to_decision(
 ) -> int:
     """Goes on while a single edge is left, or closes the span at its end; returns the new size."""
     while state.node[slot] >= 0:
+        if _surely_decides(tree, state, slot):
+            return size
         edge = _only_edge(tree, state, slot, state.node[slot])
         if edge < 0:
             return size
@@ -292,19 +292,15 @@ def _to_decision(
 
 @inlined
 def _item(tree: Tree, state: State, slot: int) -> int:
-    """The item whose end an answer has come to, now blocked; else `OPEN`, or `HARD`.
+    """The item whose end an answer has come to, now blocked.
 
-    Hard are items that share their title or have several, and those that there is no room to block.
+    It is `HARD` if it shares its title or has several.
     """
-    if state.node[slot] >= 0:
-        return OPEN
-    position, count = state.lo[slot], state.blocked_count[slot]
+    position = state.lo[slot]
     if state.hi[slot] - position > 1 or (len(tree.alone) and not tree.alone[position]):
         return HARD
     if state.unique[slot]:
-        if count == state.blocked.shape[1]:
-            return HARD
-        state.blocked[slot, count] = position
+        state.blocked[slot, state.blocked_count[slot]] = position
         state.blocked_count[slot] += 1
         state.left[slot] -= 1
     return int(tree.order[position])
@@ -361,11 +357,11 @@ def go_on(
             size = _to_decision(tree, state, slot, eoi, written, size)
         ends[row] = size
     items = np.empty(len(slots), np.int64)
-    hard = False
+    unfinished, room = False, state.blocked.shape[1]
     for row, slot in enumerate(slots):
-        items[row] = _item(tree, state, slot)
-        hard |= items[row] == HARD
-    return written[:size], ends, items, hard
+        items[row] = OPEN if state.node[slot] >= 0 else _item(tree, state, slot)
+        unfinished |= items[row] == HARD or state.blocked_count[slot] == room
+    return written[:size], ends, items, unfinished
 
 
 @compiled
@@ -381,11 +377,12 @@ def enter(
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
     items = np.empty(len(slots), np.int64)
-    size, hard = 0, False
+    size, unfinished, room = 0, False, state.blocked.shape[1]
     for row, slot in enumerate(slots):
         state.lo[slot], state.hi[slot], state.node[slot] = root.lo, root.hi, root.node
         size = _write_tail(tree, root.chain, root.chain_end, written, size)
         size = _to_decision(tree, state, slot, eoi, written, size)
-        ends[row], items[row] = size, _item(tree, state, slot)
-        hard |= items[row] == HARD
-    return written[:size], ends, items, hard
+        ends[row] = size
+        items[row] = OPEN if state.node[slot] >= 0 else _item(tree, state, slot)
+        unfinished |= items[row] == HARD or state.blocked_count[slot] == room
+    return written[:size], ends, items, unfinished

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.span import SpanConstraint, accept_all, allowed_in
+from incatalog.constraint.span import SpanConstraint, accept_all, allowed_in, begin_all
 from incatalog.constraint.surroundings import Mode, Surroundings
 from incatalog.errors import (
     NOT_NUMBERS,
@@ -31,11 +31,11 @@ from incatalog.trie.trie import ItemTrie
 _REMEMBERED = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class _Text:
-    """Where one sequence stands."""
+    """Where one sequence stands; shared, so neither it nor its span is ever changed."""
 
-    span: SpanConstraint  # shared, so never changed
+    span: SpanConstraint
     fault: str = ""  # what is wrong with it; empty where nothing is
 
 
@@ -157,8 +157,10 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
         Nothing is allowed to a sequence that has left the catalog.
         """
-        inside = [row for row, text in enumerate(texts) if text.span.inside and not text.fault]
-        outside = [row for row, text in enumerate(texts) if not (text.span.inside or text.fault)]
+        inside, outside = list[int](), list[int]()
+        for row, text in enumerate(texts):
+            if not text.fault:
+                (inside if text.span.inside else outside).append(row)
         closed = [row for row in outside if not self._may_begin(texts[row].span)]
         best = np.full(len(texts), -np.inf)
         lowest = torch.finfo(scores.dtype).min
@@ -168,15 +170,14 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             masked = torch.full_like(scores, -torch.inf)
             masked[outside] = scores[outside]
         if inside:
-            allowed = allowed_in([texts[row].span for row in inside])
-            sizes = [len(tokens) for tokens in allowed]
+            sizes, tokens = allowed_in([texts[row].span for row in inside])
             rows = torch.as_tensor(np.repeat(inside, sizes)).to(scores.device)
-            columns = torch.as_tensor(np.concatenate(allowed), dtype=torch.long).to(scores.device)
+            columns = torch.as_tensor(tokens, dtype=torch.long).to(scores.device)
             values = scores[rows, columns]
             # What `remove_invalid_values` makes of a ban.
             values = values.masked_fill(values <= lowest, -torch.inf)
             masked[rows, columns] = values
-            starts = np.cumsum([0, *sizes[:-1]])
+            starts = sizes.cumsum() - sizes
             best[inside] = np.maximum.reduceat(values.double().cpu().numpy(), starts)
         if outside:
             masked[outside, self._eoi] = -torch.inf
@@ -202,19 +203,21 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._prompts = frozenset(keys)
             here = before = {}
         texts = dict(here)
-        # Each new text once, as two rows may be the same.
-        new = {key: row for row, key in enumerate(keys) if key not in here}
-        grown = [(key, row) for key, row in new.items() if parents[row] in before]
         last = ids[:, -1].tolist()
-        found = self._next([before[parents[row]] for _, row in grown], [last[r] for _, r in grown])
-        possible = self._possible(parents, ids[:, -1])
-        for (key, row), text in zip(grown, found, strict=True):
-            if not (text.fault or possible[row]):
-                text = replace(text, fault=f"token {last[row]} was banned")
-            texts[key] = text
-        for key, row in new.items():
-            if key not in texts:
+        # Each new text once, as two rows may be the same.
+        grown: dict[bytes, int] = {}
+        for row, (key, parent) in enumerate(zip(keys, parents, strict=True)):
+            if parent in before and key not in here:
+                grown[key] = row
+            elif key not in texts:
                 texts[key] = self._prompt(ids[row].tolist(), row)
+        rows = list(grown.values())
+        found = self._next([before[parents[row]] for row in rows], [last[row] for row in rows])
+        texts.update(zip(grown, found, strict=True))
+        possible = self._possible(parents, ids[:, -1])
+        for key, row in grown.items() if not possible.all() else ():
+            if not (texts[key].fault or possible[row]):
+                texts[key] = replace(texts[key], fault=f"token {last[row]} was banned")
         oldest = length - _REMEMBERED
         self._known = {size: known for size, known in self._known.items() if size > oldest}
         self._known[length] = texts
@@ -270,26 +273,31 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _next(self, texts: Sequence[_Text], tokens: Sequence[int]) -> list[_Text]:
         """Each text a token further. What has left the catalog stays outside of it."""
         found = list(texts)
-        inside = [n for n, text in enumerate(texts) if text.span.inside and not text.fault]
-        spans = [texts[number].span.fork() for number in inside]
-        refusals = accept_all(spans, [tokens[number] for number in inside])
-        for number, span, why in zip(inside, spans, refusals, strict=True):
-            left = f"an item span left the catalog ({why})"
-            found[number] = replace(texts[number], fault=left) if why else _Text(span)
+        inside, opening = [], []
         for number, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            if token in (self._soi, self._eoi) and not (text.span.inside or text.fault):
-                found[number] = self._controlled(text, token)
+            if text.fault:
+                continue
+            if text.span.inside:
+                inside.append(number)
+            elif token == self._eoi:
+                found[number] = replace(text, fault=f"<EOI> {token} closes no span")
+            elif token == self._soi and self._may_begin(text.span):
+                opening.append(number)
+            elif token == self._soi:
+                fault = f"<SOI> {token} opens a span where no item may follow"
+                found[number] = replace(text, fault=fault)
+        for number in (*inside, *opening):
+            found[number] = _Text(texts[number].span.fork())
+        if opening:
+            begin_all([found[number].span for number in opening])
+        refusals = accept_all(
+            [found[number].span for number in inside], [tokens[number] for number in inside]
+        )
+        for number, why in zip(inside, refusals, strict=True):
+            if why:
+                fault = f"an item span left the catalog ({why})"
+                found[number] = replace(texts[number], fault=fault)
         return found
-
-    def _controlled(self, text: _Text, token: int) -> _Text:
-        """A text outside of item spans, with a control token behind it."""
-        if token == self._eoi:
-            return replace(text, fault=f"<EOI> {token} closes no span")
-        if not self._may_begin(text.span):
-            return replace(text, fault=f"<SOI> {token} opens a span where no item may follow")
-        span = text.span.fork()
-        span.begin()
-        return _Text(span)
 
     def _judge(
         self,

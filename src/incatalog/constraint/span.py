@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Int64
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.spans import Allowed, Run, SpanBatch
@@ -34,7 +34,7 @@ class SpanConstraint:
     forces is handed out one token after the other.
     """
 
-    __slots__ = ("_at", "_depth", "_row", "_run", "emitted")
+    __slots__ = ("_at", "_depth", "_item", "_row", "_run", "emitted")
 
     def __init__(
         self,
@@ -53,8 +53,9 @@ class SpanConstraint:
         self._row = _Row(spans, spans.join(excluded, unique=unique))
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
         self._depth = -1  # tokens of the open span; -1 outside of spans
-        # What the last decision forces, and how much of it was accepted.
-        self._run, self._at = Run([], -1), 0
+        # What the last decision forces, how much of it was accepted, and the item it ends, if any.
+        self._run: list[int] = []
+        self._at, self._item = 0, -1
 
     @property
     def inside(self) -> bool:
@@ -80,10 +81,12 @@ class SpanConstraint:
                 f"no item left to recommend: all {total} are excluded or have been named "
                 f"({len(self.emitted)} named); exclude fewer items or ask for fewer"
             )
-        slots = spans.fork(np.array([self._row.slot]))
-        own = _Row(spans, int(slots[0]))
-        [run] = spans.open(slots) if row is None else [spans.write(own.slot, row)]
-        self._row, self._run, self._at, self._depth = own, run, 0, 0
+        if row is None:
+            begin_all([self])
+        else:
+            own = _Row(spans, int(spans.fork(np.array([self._row.slot]))[0]))
+            self._stand(own, spans.write(own.slot, row))
+            self._depth = 0
 
     def allowed(self) -> Int32[np.ndarray, " allowed"]:
         """The tokens that may follow inside the open span, ascending; never none.
@@ -91,14 +94,14 @@ class SpanConstraint:
         The closing token is among them where the span may close.
         """
         self._check_open()
-        return allowed_in([self])[0]
+        return allowed_in([self])[1]
 
     def forced(self) -> list[int]:
         """The tokens that follow without another choice, up to the next decision or the close.
 
         Includes the closing token. Empty outside a span and where a decision is next.
         """
-        return self._run.tokens[self._at :]
+        return self._run[self._at :]
 
     def accept(self, token: int) -> int | None:
         """Moves one token further inside the open span; a refused one changes nothing.
@@ -115,26 +118,30 @@ class SpanConstraint:
     def fork(self) -> SpanConstraint:
         """An independent copy in the same state."""
         copy = object.__new__(SpanConstraint)
-        copy._row, copy._run, copy._at = self._row, self._run, self._at
-        copy._depth, copy.emitted = self._depth, self.emitted
+        copy._row = self._row
+        copy._depth = self._depth
+        copy.emitted = self.emitted
+        copy._run = self._run
+        copy._at = self._at
+        copy._item = self._item
         return copy
 
     def _check_open(self) -> None:
         if not self.inside:
             raise TrieError("no span is open; call begin first")
 
-    @property
-    def _decides(self) -> bool:
-        """Whether the next token of the open span is not forced."""
-        return self._at == len(self._run.tokens)
+    def _stand(self, row: _Row, run: Run) -> None:
+        """Takes a row of its own, and what is forced from there."""
+        self._row, self._at = row, 0
+        self._run, self._item = run
 
     def _move(self) -> None:
         """Goes over the next forced token; one that closes the span ends it."""
         self._at += 1
         self._depth += 1
-        if self._decides and self._run.item >= 0:
-            self.emitted = (*self.emitted, self._run.item)
-            self._run, self._at, self._depth = Run([], -1), 0, -1
+        if self._item >= 0 and self._at == len(self._run):
+            self.emitted = (*self.emitted, self._item)
+            self._run, self._at, self._item, self._depth = [], 0, -1, -1
 
     def _refusal(self, token: int) -> str:
         """Why a token may not follow."""
@@ -154,16 +161,29 @@ class SpanConstraint:
         return f"token {token} at depth {self._depth}: leads only to excluded items"
 
 
-def allowed_in(constraints: Sequence[SpanConstraint]) -> list[Int32[np.ndarray, " allowed"]]:
-    """The tokens that may follow in open spans of one batch, ascending."""
-    found = [np.array(one._run.tokens[one._at :][:1], dtype=np.int32) for one in constraints]
-    deciding = [number for number, one in enumerate(constraints) if one._decides]
-    if deciding:
-        slots = np.array([constraints[number]._row.slot for number in deciding])
-        allowed = constraints[0]._row.spans.allowed(slots)
-        for number, mask in zip(deciding, allowed.mask, strict=True):
-            found[number] = allowed.tokens[mask]
-    return found
+def begin_all(constraints: Sequence[SpanConstraint]) -> None:
+    """Opens spans in one batch; none of them is open, and each has an item left."""
+    spans = constraints[0]._row.spans
+    slots = spans.fork(np.array([one._row.slot for one in constraints]))
+    for one, slot, run in zip(constraints, slots.tolist(), spans.open(slots), strict=True):
+        one._stand(_Row(spans, slot), run)
+        one._depth = 0
+
+
+def allowed_in(
+    constraints: Sequence[SpanConstraint],
+) -> tuple[Int64[np.ndarray, " rows"], Int32[np.ndarray, " allowed"]]:
+    """How many tokens may follow in each of some open spans of one batch, and which; ascending."""
+    forced = [one._run[one._at] if one._at < len(one._run) else -1 for one in constraints]
+    tokens, sizes = np.array(forced, dtype=np.int32), np.ones(len(forced), dtype=np.int64)
+    deciding = np.flatnonzero(tokens < 0)
+    if len(deciding):
+        spans = constraints[0]._row.spans
+        allowed = spans.allowed(np.array([constraints[n]._row.slot for n in deciding.tolist()]))
+        sizes[deciding] = allowed.mask.sum(1)
+        tokens = tokens.repeat(sizes)
+        tokens[tokens < 0] = np.broadcast_to(allowed.tokens, allowed.mask.shape)[allowed.mask]
+    return sizes, tokens
 
 
 def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> list[str]:
@@ -174,9 +194,9 @@ def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> 
     refusals = [""] * len(constraints)
     deciding = []
     for number, (one, token) in enumerate(zip(constraints, tokens, strict=True)):
-        if one._decides:
+        if one._at == len(one._run):
             deciding.append(number)
-        elif token == one._run.tokens[one._at]:
+        elif token == one._run[one._at]:
             one._move()
         else:
             refusals[number] = one._refusal(token)
@@ -194,8 +214,9 @@ def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> 
     slots = spans.fork(allowed.slots[fits])
     among = Allowed(slots, allowed.tokens, allowed.mask[fits], allowed.nodes[fits])
     runs = spans.choose(among, columns[fits])
-    for place, slot, run in zip(np.flatnonzero(fits).tolist(), slots.tolist(), runs, strict=True):
+    places = np.flatnonzero(fits).tolist()
+    for place, slot, run in zip(places, slots.tolist(), runs, strict=True):
         one = constraints[deciding[place]]
-        one._row, one._run, one._at = _Row(spans, slot), run, 0
+        one._stand(_Row(spans, slot), run)
         one._move()
     return refusals

@@ -207,11 +207,12 @@ class SpanBatch:
         )
 
     def _ran(self, slots: Slots, steps: kernels.Steps) -> Runs:
-        """What loops wrote, with those spans closed that they left to us."""
-        tokens, ends, items, some_hard = steps
-        if some_hard:
+        """What loops wrote, with what they left to us done."""
+        tokens, ends, items, unfinished = steps
+        if unfinished:
             for row in np.flatnonzero(items == kernels.HARD).tolist():
                 items[row] = self._close(slots[row])
+            self._make_room(int(self._state.blocked_count[slots].max()))
         return Runs(tokens, ends, items)
 
     def _close(self, slot: int) -> int:
@@ -242,10 +243,14 @@ class SpanBatch:
     def _block(self, slot: int, positions: Int32[np.ndarray, " n"]) -> None:
         begin = int(self._state.blocked_count[slot])
         end = begin + len(positions)
-        if end > self._state.blocked.shape[1]:
-            self._resize(len(self._excluded), 2 * end)
+        self._make_room(end)
         self._state.blocked[slot, begin:end] = positions
         self._state.blocked_count[slot] = end
+
+    def _make_room(self, width: int) -> None:
+        """Makes room for so many positions that an answer may not name, and one more."""
+        if width >= self._state.blocked.shape[1]:
+            self._resize(len(self._excluded), 2 * width)
 
     def _take(self, count: int) -> list[int]:
         """Slots of new answers."""
