@@ -28,11 +28,7 @@ _LEAST = 0.1
 
 
 class Lookahead:
-    """What one answer remembers of the nodes it has decided at, to guess from.
-
-    Args:
-        trie: The items.
-    """
+    """What one answer remembers of the nodes it has decided at, to guess from."""
 
     def __init__(self, trie: ItemTrie) -> None:
         self._trie = trie
@@ -92,15 +88,7 @@ class Lookahead:
 
 
 class Path:
-    """Which of the guesses of a pass have come true so far.
-
-    Args:
-        guesses: The guesses of one row.
-
-    Attributes:
-        last: The last guess that came true, -1 while none has.
-        offsets: Places, among the tokens of all guesses, of those that came true.
-    """
+    """Which of the guesses of a pass have come true so far."""
 
     def __init__(self, guesses: Sequence[Guess]) -> None:
         self._guesses = guesses

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from incatalog.decoding.growing import Answer
+from incatalog.decoding.growing import GrowingAnswer
 from incatalog.packed.cache import RowCache
 
 _KEPT = 8
@@ -25,12 +25,8 @@ class Prefixes:
     def __init__(self) -> None:
         self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque()
 
-    def share(self, answers: Sequence[Answer]) -> None:
-        """Lets the answers that have not been fed anything start where another one got to.
-
-        Args:
-            answers: All rows of the next pass, in the order in which they are fed.
-        """
+    def share(self, answers: Sequence[GrowingAnswer]) -> None:
+        """Lets the answers that have not been fed anything start where another one got to."""
         if all(answer.cache.length for answer in answers):
             return
         donors = list(self._kept)
@@ -42,7 +38,7 @@ class Prefixes:
             else:
                 donors.append((text[: answer.cache.length], answer.cache))
 
-    def keep(self, answer: Answer) -> None:
+    def keep(self, answer: GrowingAnswer) -> None:
         """Takes over what an answer that has ended has stored; the oldest of them leaves."""
         self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
         while len(self._kept) > _KEPT:
@@ -58,7 +54,7 @@ class Prefixes:
 
 
 def _share(
-    answer: Answer,
+    answer: GrowingAnswer,
     text: Int64[np.ndarray, " tokens"],
     donors: Sequence[tuple[Int64[np.ndarray, " fed"], RowCache]],
 ) -> None:

@@ -46,31 +46,16 @@ Free = Bool[np.ndarray, " items"]
 
 @dataclass(frozen=True)
 class Pick:
-    """How one item is chosen.
+    """How one item is chosen."""
 
-    Attributes:
-        free: Item rows to choose among.
-        temperature: Divides the scores before sampling; 0 takes the best item.
-        top_p: Sample from the smallest set of items with this probability.
-        random: Source of the sample.
-    """
-
-    free: Free
-    temperature: float
-    top_p: float
-    random: np.random.Generator
+    free: Free  # item rows to choose among
+    temperature: float  # divides the scores before sampling; 0 takes the best item
+    top_p: float  # sample from the smallest set of items with this probability
+    random: np.random.Generator  # source of the sample
 
 
 class ItemRetriever:
-    """Finds items by the scores of a retrieval head.
-
-    Args:
-        head: The head, with a vector for each item row.
-        index_above: Number of items beyond which an index is built and asked.
-
-    Raises:
-        MissingExtraError: The catalog needs an index and faiss is not installed.
-    """
+    """Finds items by the scores of a retrieval head."""
 
     def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
         self.head = head
@@ -81,19 +66,7 @@ class ItemRetriever:
     def pick(
         self, states: Float[Tensor, "rows hidden"], picks: Sequence[Pick]
     ) -> list[tuple[int, float]]:
-        """Chooses an item for each state.
-
-        Args:
-            states: Hidden states that predict the opening token.
-            picks: How to choose; each leaves at least one item free.
-
-        Returns:
-            Item row, and its log-probability at temperature 1 among the free items (of those that
-            the index proposes, where there is one).
-
-        Raises:
-            BackboneError: The scores are not numbers.
-        """
+        """Chooses an item for each state."""
         wanted = max((_SAMPLED if pick.temperature else 1 for pick in picks), default=1)
         chosen = []
         for pick, found in zip(
@@ -115,18 +88,7 @@ class ItemRetriever:
         k: int | None,
         among: Sequence[Free] | None = None,
     ) -> list[RankedItems]:
-        """The best free items of each state, best first; of equal ones the lower row.
-
-        Args:
-            states: Hidden states that predict the opening token.
-            free: For each state the item rows to choose among.
-            k: Items to find; None ranks all free ones.
-            among: For each state the item rows that share the probability; by default the free
-                ones.
-
-        Raises:
-            BackboneError: The scores are not numbers.
-        """
+        """The best free items of each state, best first; of equal ones the lower row."""
         with torch.no_grad():
             query = self.head.query(states)
         if not query.isfinite().all():
@@ -214,11 +176,7 @@ class ItemRetriever:
 
 
 def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
-    """Makes sure that a retriever's items are those of a trie.
-
-    Raises:
-        VectorError: They are not as many.
-    """
+    """Makes sure that a retriever's items are those of a trie."""
     if len(retriever.head) != trie.num_items:
         raise VectorError(
             f"item vectors: {len(retriever.head)} rows; expected one for each of the "

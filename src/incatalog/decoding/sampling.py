@@ -11,11 +11,7 @@ from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError
 
 
 def log_softmax(scores: Float[np.ndarray, " choices"]) -> Float[np.ndarray, " choices"]:
-    """Log-probabilities in float64.
-
-    Raises:
-        BackboneError: A score is not a number, or none is finite.
-    """
+    """Log-probabilities in float64."""
     shifted = scores.astype(np.float64) - scores.max()
     result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
     if np.isnan(result).any():
@@ -24,11 +20,7 @@ def log_softmax(scores: Float[np.ndarray, " choices"]) -> Float[np.ndarray, " ch
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuses what scores cannot be divided by; 0 and denormal numbers can.
-
-    Raises:
-        ConfigError: It is negative, infinite or not a number.
-    """
+    """Refuses what scores cannot be divided by; 0 and denormal numbers can."""
     if not 0 <= temperature < math.inf:
         raise ConfigError(
             f"temperature: found {temperature}; expected a finite number of at least 0 "
@@ -48,10 +40,6 @@ def choose(
     Temperature and top-p apply in this order, as in transformers. One uniform number is
     drawn a sample, so that the choices depend on the seed and the scores only. A choice of
     log-probability minus infinity is never taken.
-
-    Raises:
-        BackboneError: A log-probability is not a number, or none is finite.
-        ConfigError: The temperature is negative, infinite or not a number.
     """
     check_temperature(temperature)
     best = logprobs.max()

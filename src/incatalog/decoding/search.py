@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,34 +24,21 @@ _NEGLIGIBLE = 1e-6
 
 
 class _Prefix(NamedTuple):
-    """The start of a title, up to a node of the trie.
+    """The start of a title, up to a node of the trie."""
 
-    Attributes:
-        logprob: Its log-probability.
-        cursor: The node, all tokens that lead to it without a choice behind it.
-        tokens: Its last tokens, those that its parent does not have.
-        path: Where its other tokens lie in the cache, beyond the prompt.
-    """
-
-    logprob: float
-    cursor: Cursor
-    tokens: tuple[int, ...]
-    path: Int64[np.ndarray, " length"]
+    logprob: float  # its log-probability
+    cursor: Cursor  # the node, all tokens that lead to it without a choice behind it
+    tokens: tuple[int, ...]  # its last tokens, those that its parent does not have
+    path: Int64[np.ndarray, " length"]  # where its other tokens lie in the cache, beyond the prompt
 
 
 @dataclass(frozen=True, eq=False)
 class _Continuations:
-    """Choices that may be taken, in the order in which they were found.
+    """Choices that may be taken, in the order in which they were found."""
 
-    Attributes:
-        logprob: Log-probability of the prefix that ends with the choice.
-        parent: Which of the prefixes expanded so far it is a choice of.
-        choice: Which of its choices.
-    """
-
-    logprob: Float64[np.ndarray, " open"]
-    parent: Int64[np.ndarray, " open"]
-    choice: Int64[np.ndarray, " open"]
+    logprob: Float64[np.ndarray, " open"]  # log-probability of the prefix that ends with the choice
+    parent: Int64[np.ndarray, " open"]  # which of the prefixes expanded so far it is a choice of
+    choice: Int64[np.ndarray, " open"]  # which of its choices
 
     @classmethod
     def none(cls) -> _Continuations:
@@ -90,35 +78,64 @@ class _Continuations:
         return list(found), kept[rest]
 
 
-class BeamSearch:
-    """The state of the search in one slot.
+class PlaceSearch(ABC):
+    """The state of a search in one slot: what of its prompt was fed, and whether it is over."""
 
-    Attributes:
-        over: Whether nothing can be missing any longer.
-        error: Why the model failed at it, if it did.
-        cache: Keys and values of the prompt and of every prefix that was expanded.
-        prompt: Prompt, opening token, and what every title of the catalog starts with.
-        expanded: The prefixes whose choices are scored next.
-    """
+    def __init__(self, prompt: list[int]) -> None:
+        self.prompt = prompt
+        self.cache = RowCache()
+        self.over = False
+        self.error: IncatalogError | None = None  # why the model failed at it
+        self._fed = 0
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self.prompt) - self._fed
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
+        return self.prompt[start : self._fed]
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: IncatalogError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error = error
+        self.end()
+
+    def ranked(self) -> RankedItems:
+        """What was found, once the search is over; raises what it failed with."""
+        if self.error is not None:
+            raise self.error
+        return self._best()
+
+    @abstractmethod
+    def _best(self) -> RankedItems: ...
+
+
+class BeamSearch(PlaceSearch):
+    """The search among title prefixes; its prompt goes up to where the first titles part."""
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
         if slot.excluded is not None and slot.excluded.trie is not trie:
             raise TrieError("excluded: holds items of another trie; build it for this one")
         root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
-        self.cache = RowCache()
-        self.prompt = [*(int(token) for token in slot.prompt_ids), soi, *forced]
+        super().__init__([*(int(token) for token in slot.prompt_ids), soi, *forced])
         self._trie = trie
         self._excluded = slot.excluded
         self._k = k
-        self.error: IncatalogError | None = None
-        self._fed = 0
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
         self._open = _Continuations.none()
         self._parents: list[_Prefix] = []
-        self.expanded: list[_Prefix] = []
+        self.expanded: list[_Prefix] = []  # prefixes whose choices are scored next
         if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
             if root.node < 0:
                 self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
@@ -127,19 +144,9 @@ class BeamSearch:
         self.over = not self.expanded
 
     @property
-    def unfed(self) -> int:
-        """Tokens of the prompt that the model has not seen yet."""
-        return len(self.prompt) - self._fed
-
-    @property
     def new_tokens(self) -> int:
         """Tokens of the prefixes to be expanded."""
         return sum(len(prefix.tokens) for prefix in self.expanded)
-
-    def next_tokens(self, most: float) -> list[int]:
-        """The next tokens of the prompt, up to so many; they count as seen from now on."""
-        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
-        return self.prompt[start : self._fed]
 
     def take(self, logprobs: Float64[np.ndarray, " choices"]) -> None:
         """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
@@ -190,16 +197,6 @@ class BeamSearch:
             self.end()
         return bool(self.expanded)
 
-    def end(self) -> None:
-        """Lets the keys and values go; the search is over."""
-        self.over = True
-        self.cache.release()
-
-    def fail(self, error: IncatalogError) -> None:
-        """Ends the search, as the model cannot go on with it; what it found is this error."""
-        self.error, self.expanded = error, []
-        self.end()
-
     def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
         """Takes the likeliest open continuations away; none if there is none worth it."""
         best, self._open = self._open.split(count, self._bound)
@@ -225,16 +222,6 @@ class BeamSearch:
             start = end
         self._positions = np.concatenate(positions)
         return Branches(tokens, self._positions, visible, ends)
-
-    def ranked(self) -> RankedItems:
-        """What was found; the search is over.
-
-        Raises:
-            IncatalogError: The model failed at it.
-        """
-        if self.error is not None:
-            raise self.error
-        return self._best()
 
     def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)

@@ -31,11 +31,6 @@ class LaidOutLayers:
     A copy counts as long as its weight is the same tensor and no operation has changed that in
     place; afterwards the layer computes as ever. What is written past that (``weight.data``) is not
     noticed.
-
-    Args:
-        layers: Parts of a model. Taken are plain linear layers in float32 on a CPU: not those of
-            subclasses of ``nn.Linear``, nor those that something else has given a way of their own.
-        differentiable: Gradients pass, by a second copy; layers that are trained are left out.
     """
 
     def __init__(self, layers: Iterable[nn.Module], *, differentiable: bool = False) -> None:

@@ -38,29 +38,19 @@ class TrieArrays:
     A *node* is a prefix after which at least two choices exist. Nodes are numbered in preorder.
     An *edge* is one choice of a node; edges of one node lie side by side, tokens ascending,
     ``CLOSE`` last. Behind the edges of all nodes stands one that leads to the first node.
-
-    Attributes:
-        order: Item row at each sorted position; those of removed items stand last.
-        node_lo: First sorted position below a node.
-        node_depth: Number of tokens before a node.
-        node_edges: First edge of a node; one more entry marks the end.
-        edge_token: Token of an edge, or ``CLOSE``.
-        bounds: Sorted positions that part the edges of a node. Node ``k`` with edges
-            ``[a, b)`` has them at ``[a + k, b + k]``: one more than it has edges.
-        tail_start: First entry of an edge in ``tail``; one more entry marks the end.
-        tail: Tokens that follow an edge's own token without another choice.
-        live: First and end of the sorted positions that something leads to.
     """
 
-    order: Int32[np.ndarray, " items"]
-    node_lo: Int32[np.ndarray, " nodes"]
-    node_depth: Int32[np.ndarray, " nodes"]
-    node_edges: Int32[np.ndarray, " nodes+1"]
-    edge_token: Int32[np.ndarray, " edges"]
+    order: Int32[np.ndarray, " items"]  # item row at each position; removed ones stand last
+    node_lo: Int32[np.ndarray, " nodes"]  # first sorted position below a node
+    node_depth: Int32[np.ndarray, " nodes"]  # number of tokens before a node
+    node_edges: Int32[np.ndarray, " nodes+1"]  # first edge of a node; one more entry marks the end
+    edge_token: Int32[np.ndarray, " edges"]  # token of an edge, or ``CLOSE``
+    # Sorted positions that part the edges of a node. Node ``k`` with edges ``[a, b)`` has them at
+    # ``[a + k, b + k]``: one more than it has edges.
     bounds: Int32[np.ndarray, " edges+nodes"]
-    tail_start: Int32[np.ndarray, " edges+2"]
-    tail: Int32[np.ndarray, " tail"]
-    live: Int32[np.ndarray, " 2"]
+    tail_start: Int32[np.ndarray, " edges+2"]  # of an edge in ``tail``; one more marks the end
+    tail: Int32[np.ndarray, " tail"]  # what follows an edge's own token without another choice
+    live: Int32[np.ndarray, " 2"]  # first and end of the sorted positions that something leads to
 
 
 def flatten_rows(

@@ -14,39 +14,23 @@ from incatalog.trie.build import CLOSE, TrieArrays
 
 
 class Cursor(NamedTuple):
-    """A place in the trie: a prefix that at least one item has.
+    """A place in the trie: a prefix that at least one item has."""
 
-    Attributes:
-        lo: First sorted position below.
-        hi: End of the sorted positions below.
-        depth: Number of tokens of the prefix.
-        node: The next node at or below this place, ``-1`` if there is no choice left.
-        chain: First entry in the trie's ``tail`` of the tokens without a choice that lead there.
-        chain_end: End of these entries; behind them is the node or the close of the span.
-    """
-
-    lo: int
-    hi: int
-    depth: int
-    node: int
-    chain: int
-    chain_end: int
+    lo: int  # first sorted position below
+    hi: int  # end of the sorted positions below
+    depth: int  # number of tokens of the prefix
+    node: int  # the next node at or below this place, ``-1`` if there is no choice left
+    chain: int  # first entry in the trie's ``tail`` of the tokens without a choice that lead there
+    chain_end: int  # end of these entries; behind them is the node or the close of the span
 
 
 class Children(NamedTuple):
-    """What may follow a prefix.
+    """What may follow a prefix."""
 
-    Attributes:
-        tokens: Next tokens, ascending.
-        lo: First sorted position below each.
-        hi: End of the sorted positions below each.
-        closes: Range of the sorted positions of the items that end here; empty if none does.
-    """
-
-    tokens: Int32[np.ndarray, " children"]
-    lo: Int32[np.ndarray, " children"]
-    hi: Int32[np.ndarray, " children"]
-    closes: tuple[int, int]
+    tokens: Int32[np.ndarray, " children"]  # next tokens, ascending
+    lo: Int32[np.ndarray, " children"]  # first sorted position below each
+    hi: Int32[np.ndarray, " children"]  # end of the sorted positions below each
+    closes: tuple[int, int]  # sorted positions of the items that end here; may be empty
 
 
 class TrieWalk:
@@ -95,11 +79,7 @@ class TrieWalk:
         return Children(tokens, bounds[:-1], bounds[1:], (hi, hi))
 
     def step(self, cursor: Cursor, token: int) -> Cursor:
-        """The place one token further.
-
-        Raises:
-            TrieError: No item continues with ``token``.
-        """
+        """The place one token further."""
         lo, hi, depth, node, chain, chain_end = cursor
         if chain < chain_end:
             if self._tail[chain] == token:

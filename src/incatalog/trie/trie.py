@@ -133,24 +133,6 @@ class ItemTrie(TrieWalk):
         return None if self.spellings is None else self.spellings.alone[self.arrays.order]
 
     @cached_property
-    def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
-        """Number of positions below each node not behind its largest choice; 0 at the end.
-
-        With fewer of them excluded below a node, at least two of its choices are left.
-        """
-        beside = np.zeros(self.num_nodes + 1, dtype=np.int32)
-        if self.num_nodes:
-            first = self.arrays.node_edges[:-1] + np.arange(self.num_nodes)
-            last = self.arrays.node_edges[1:] + np.arange(self.num_nodes)
-            widths = np.diff(self.arrays.bounds, append=0)
-            # Between the bounds of two nodes there is no choice.
-            widths[last] = 0
-            below = self.arrays.bounds[last] - self.arrays.bounds[first]
-            beside[:-1] = below - np.maximum.reduceat(widths, first)
-        beside.flags.writeable = False
-        return beside
-
-    @cached_property
     def edge_nodes(self) -> EdgeNodes:
         """The node each edge leads to."""
         found = EdgeNodes.build(self.arrays)
