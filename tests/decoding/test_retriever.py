@@ -15,7 +15,8 @@ from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion, Finished, ItemBegun, ItemDone, TextToken
 from incatalog.decoding.ranking import ItemRanking
 from incatalog.decoding.request import Request, Scaffold, Slot
-from incatalog.decoding.retriever import ItemRetriever, Pick
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import BackboneError, ConfigError, TrieError, VectorError
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
@@ -361,9 +362,9 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(BackboneError, match="not numbers"):
         ranking.top_items([Slot([4])])
     free = np.ones(2, dtype=np.bool_)
-    pick = Pick(free, 0.0, 1.0, np.random.default_rng(0))
+    best = Sampling(0.0, 1.0, np.random.default_rng(0))
     with pytest.raises(BackboneError, match="not numbers"):
-        ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [pick])
+        ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [free], [best])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

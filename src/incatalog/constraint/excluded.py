@@ -84,6 +84,12 @@ class ExcludedItems:
         return excluded
 
 
+def check_trie(trie: ItemTrie, excluded: ExcludedItems | None) -> None:
+    """Makes sure that excluded items are those of a trie."""
+    if excluded is not None and excluded.trie is not trie:
+        raise TrieError("excluded: holds items of another trie; build it for this one")
+
+
 def free_rows(trie: ItemTrie, excluded: ExcludedItems | None = None) -> Bool[np.ndarray, " items"]:
     """Which item rows are neither vacant nor excluded."""
     if excluded is None:

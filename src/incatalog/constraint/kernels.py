@@ -260,18 +260,6 @@ def _write_tail(
 
 
 @inlined
-def _along(
-    tree: Tree, state: State, slot: int, edge: int, written: Int32[np.ndarray, " room"], size: int
-) -> int:
-    """Goes along an edge of an answer's node, whose own token is written; returns the new size."""
-    bound = edge + state.node[slot]
-    state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
-    state.node[slot] = _node_behind(tree, edge)
-    start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
-    return int(_write_tail(tree, start, end, written, size))
-
-
-@inlined
 def _to_decision(
     tree: Tree, state: State, slot: int, eoi: int, written: Int32[np.ndarray, " room"], size: int
 ) -> int:
@@ -285,7 +273,11 @@ def _to_decision(
         if tree.edge_token[edge] != CLOSE:
             written[size] = tree.edge_token[edge]
             size += 1
-        size = _along(tree, state, slot, edge, written, size)
+        bound = edge + state.node[slot]
+        state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+        state.node[slot] = _node_behind(tree, edge)
+        start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
+        size = _write_tail(tree, start, end, written, size)
     written[size] = eoi
     return size + 1
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.spans import Allowed, Run, SpanBatch
+from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
 
@@ -130,7 +130,7 @@ class SpanConstraint:
         if not self.inside:
             raise TrieError("no span is open; call begin first")
 
-    def _stand(self, row: _Row, run: Run) -> None:
+    def _stand(self, row: _Row, run: SpanRun) -> None:
         """Takes a row of its own, and what is forced from there."""
         self._row, self._at = row, 0
         self._run, self._item = run

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from incatalog.constraint import kernels
-from incatalog.constraint.excluded import ExcludedItems, free_rows
+from incatalog.constraint.excluded import ExcludedItems, check_trie, free_rows
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
 
@@ -35,7 +35,7 @@ class Allowed:
     nodes: Int32[np.ndarray, " rows"]  # the node each stands at
 
 
-class Run(NamedTuple):
+class SpanRun(NamedTuple):
     """What follows in one span without another decision, the closing token included."""
 
     tokens: list[int]
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class SpanRuns:
     """What follows in each of some spans; their lists are made when they are gone through."""
 
     tokens: Int32[np.ndarray, " written"]  # those of all, span after span
@@ -53,10 +53,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[SpanRun]:
         flat: list[int] = self.tokens.tolist()
         each = [flat[start:end] for start, end in pairwise([0, *self.ends.tolist()])]
-        return map(Run, each, self.items.tolist())
+        return map(SpanRun, each, self.items.tolist())
 
 
 class SpanBatch:
@@ -106,8 +106,7 @@ class SpanBatch:
         If it is ``unique``, it names an item at most once, whatever its spelling, and items that
         share a title all go with the one that is named.
         """
-        if excluded is not None and excluded.trie is not self.trie:
-            raise TrieError("excluded: holds items of another trie; build it for this one")
+        check_trie(self.trie, excluded)
         [slot] = self._take(1)
         live, listed, rule = self.trie.num_live, np.empty(0, np.int32), 0
         left = live
@@ -158,7 +157,7 @@ class SpanBatch:
         free[self.trie.order[self._blocked(slot)]] = False
         return free
 
-    def open(self, slots: Slots) -> Runs:
+    def open(self, slots: Slots) -> SpanRuns:
         """Opens spans, and goes on to the first decision in each."""
         if not (self._state.left[slots] > 0).all():
             raise NoItemLeftError(
@@ -171,7 +170,7 @@ class SpanBatch:
             kernels.enter(self._tree, self._state, slots, self._root, self.eoi_token_id, longest),
         )
 
-    def write(self, slot: int, row: int) -> Run:
+    def write(self, slot: int, row: int) -> SpanRun:
         """Opens a span and writes the title of a given item into it."""
         position, excluded = self.trie.title_position(row), self._excluded[slot]
         free = position < self.trie.num_live and position not in self._blocked(slot)
@@ -181,7 +180,7 @@ class SpanBatch:
         self._state.lo[slot], self._state.node[slot] = lo, -1
         if self._state.unique[slot]:
             self._spend(slot, self._free_positions(slot, lo, hi))
-        return Run([*tokens, self.eoi_token_id], row)
+        return SpanRun([*tokens, self.eoi_token_id], row)
 
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
@@ -190,7 +189,7 @@ class SpanBatch:
         )
         return Allowed(slots, tokens, mask, self._state.node[slots])
 
-    def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> Runs:
+    def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> SpanRuns:
         """Takes the next token of each open span, and goes on to the decision behind it.
 
         ``columns`` are the places of the tokens among the allowed ones. Where one of them is
@@ -206,14 +205,14 @@ class SpanBatch:
             kernels.go_on(self._tree, self._state, slots, tokens, self.eoi_token_id, longest),
         )
 
-    def _ran(self, slots: Slots, steps: kernels.Steps) -> Runs:
+    def _ran(self, slots: Slots, steps: kernels.Steps) -> SpanRuns:
         """What loops wrote, with what they left to us done."""
         tokens, ends, items, unfinished = steps
         if unfinished:
             for row in np.flatnonzero(items == kernels.HARD).tolist():
                 items[row] = self._close(slots[row])
             self._make_room(int(self._state.blocked_count[slots].max()))
-        return Runs(tokens, ends, items)
+        return SpanRuns(tokens, ends, items)
 
     def _close(self, slot: int) -> int:
         """Ends a span at its place: it names the first free item there, and blocks all."""

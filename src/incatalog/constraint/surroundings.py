@@ -70,11 +70,11 @@ _OPTIONS = {
 class Mode(Enum):
     """How the sequences of a call are continued."""
 
-    SAMPLE = "sample"
-    BEAMS = "beams"
-    DRAFT = "draft"
-    VERIFY = "verify"
-    UNKNOWN = "unknown"
+    SAMPLE = "sample"  # each by one token, the best or a sample
+    BEAMS = "beams"  # the best of all continuations are kept; improbable ones fill up
+    DRAFT = "draft"  # they are proposals for another call to accept
+    VERIFY = "verify"  # proposals are looked at, the later ones before the earlier are accepted
+    UNKNOWN = "unknown"  # the caller is not transformers
 
 
 _MODES = {

@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from incatalog.constraint.spans import Allowed, Run, SpanBatch
+from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
 from incatalog.decoding.events import Event
 from incatalog.decoding.growing import GrowingAnswer
 from incatalog.decoding.lookahead import BEST
-from incatalog.decoding.retriever import Pick
-from incatalog.decoding.sampling import choose, log_softmax
+from incatalog.decoding.sampling import log_softmax
 from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError
 from incatalog.packed.model import Readout
 
@@ -55,28 +54,17 @@ def open_spans(answers: Sequence[GrowingAnswer]) -> list[Event]:
     return events
 
 
-def pick(answer: GrowingAnswer) -> Pick:
-    """How an answer takes its next item from the retriever."""
-    request = answer.request
-    return Pick(
-        free=answer.spans.free_rows(answer.slot),
-        temperature=request.temperature,
-        top_p=request.top_p,
-        random=answer.random,
-    )
-
-
 def decide(
     readout: Readout,
     answers: Sequence[GrowingAnswer],
     rows: Sequence[int],
     at: Sequence[int],
     spans: SpanBatch,
-) -> list[tuple[Run, list[Event]]]:
+) -> list[tuple[SpanRun, list[Event]]]:
     """Takes decisions in item spans: only the tokens that the catalog allows are scored.
 
-    What the model said of an answer is found ``at`` a place of the readout. Returned is what each
-    row wrote, and what happened thereby.
+    What the model said of an answer is found ``at`` a place of the readout. Returned are what each
+    row wrote and the events of that.
     """
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
@@ -96,7 +84,7 @@ def decide(
             among = np.flatnonzero(allowed.mask[number])
             of_row = logprobs[number].cpu().numpy()[among]
             try:
-                greedy[number] = among[_choose(answers[row], of_row)]
+                greedy[number] = among[answers[row].sampling.choose(of_row)]
             except IncatalogError as error:
                 failed[number] = error
                 continue
@@ -106,7 +94,7 @@ def decide(
         allowed = Allowed(slots[good], allowed.tokens, allowed.mask[good], allowed.nodes[good])
     runs = dict(zip(good.tolist(), spans.choose(allowed, greedy[good]), strict=True))
     return [
-        (Run([], -1), answers[row].fail(failed[number]))
+        (SpanRun([], -1), answers[row].fail(failed[number]))
         if number in failed
         else (runs[number], answers[row].take(runs[number], float(best[number])))
         for number, row in enumerate(rows)
@@ -139,19 +127,9 @@ def decide_outside(
             continue
         if answers[row].request.temperature > 0:
             try:
-                token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+                token = answers[row].sampling.choose(log_softmax(scores[number].cpu().numpy()))
             except IncatalogError as error:
                 events += answers[row].fail(error)
                 continue
         events += answers[row].take_text(token)
     return events
-
-
-def _choose(answer: GrowingAnswer, logprobs: np.ndarray) -> int:
-    request = answer.request
-    return choose(
-        logprobs,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        random=answer.random,
-    )

@@ -17,7 +17,7 @@ import torch
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.spans import SpanBatch
-from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans, pick
+from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans
 from incatalog.decoding.events import Completion, Event, Finished
 from incatalog.decoding.growing import GrowingAnswer
 from incatalog.decoding.lookahead import Path
@@ -250,7 +250,12 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            # Ctrl-C has come here.
+            self.close()
+            raise
 
     def close(self) -> None:
         """Lets all answers go; nothing of them can be asked for any longer."""
@@ -332,8 +337,9 @@ def _retrieved(
 ) -> list[tuple[int, float] | IncatalogError]:
     """The item of each answer and its log-probability, or why there is none."""
     try:
-        picks = [pick(answers[row]) for row in rows]
-        return list(retriever.pick(readout.states(rows), picks))
+        free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
+        sampling = [answers[row].sampling for row in rows]
+        return list(retriever.pick(readout.states(rows), free, sampling))
     except IncatalogError as error:
         if len(rows) == 1:
             return [error]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from incatalog.constraint.control import ControlTokens
-from incatalog.constraint.spans import Run, SpanBatch
+from incatalog.constraint.spans import SpanBatch, SpanRun
 from incatalog.decoding.events import (
     Completion,
     Event,
@@ -20,6 +20,7 @@ from incatalog.decoding.events import (
 )
 from incatalog.decoding.lookahead import Lookahead
 from incatalog.decoding.request import Request
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import IncatalogError
 from incatalog.packed.cache import RowCache
 
@@ -47,7 +48,8 @@ class GrowingAnswer:
         self.request = request
         self.cache = RowCache()
         self.lookahead = Lookahead(spans.trie)
-        self.random = np.random.default_rng(request.seed)
+        random = np.random.default_rng(request.seed)
+        self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
         self.slot = spans.join(request.excluded) if request.grounded else -1
         self.wants: Wanted = "text"
@@ -138,7 +140,7 @@ class GrowingAnswer:
             return []
         return self._append_text([token])
 
-    def open(self, run: Run) -> list[Event]:
+    def open(self, run: SpanRun) -> list[Event]:
         """Opens a span, in which a run follows without a decision."""
         self.wants = "token"
         if not self._room:
@@ -146,12 +148,12 @@ class GrowingAnswer:
         self._token_ids.append(self._control.soi)
         return [ItemBegun(self.index), *self._append_span(run)]
 
-    def take(self, run: Run, logprob: float) -> list[Event]:
+    def take(self, run: SpanRun, logprob: float) -> list[Event]:
         """Advances by a decision in a span, and by what that forces."""
         self._span_logprob += logprob
         return self._append_span(run)
 
-    def take_item(self, run: Run, logprob: float) -> list[Event]:
+    def take_item(self, run: SpanRun, logprob: float) -> list[Event]:
         """Writes an item that was retrieved."""
         self._span_logprob = logprob
         return self.open(run)
@@ -187,7 +189,7 @@ class GrowingAnswer:
                 events += self._end_of_item(self._closed_spans)
         return events + self._end_of_room()
 
-    def _append_span(self, run: Run) -> list[Event]:
+    def _append_span(self, run: SpanRun) -> list[Event]:
         """Adds tokens to the open span, as far as there is room."""
         tokens = run.tokens[: self._room]
         self._token_ids += tokens

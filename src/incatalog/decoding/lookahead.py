@@ -3,7 +3,7 @@
 A forward pass of a few tokens more takes hardly longer. Where the guess is what the model decides
 on, the decision behind it can be taken in the same pass; where it is not, nothing has changed. This
 is speculative decoding (arXiv 2211.17192) with the catalog as the draft: the trie says what may
-come, and what the answer said at the same place before, which of it.
+come; what the answer said at the same place before says which of these is likely.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Path:
     def __init__(self, guesses: Sequence[Guess]) -> None:
         self._guesses = guesses
         self._starts = np.cumsum([0, *(len(guess.tokens) for guess in guesses)])
-        self.offsets: list[int] = []
-        self.last = -1
+        self.offsets: list[int] = []  # places, among the tokens of all, of those that came true
+        self.last = -1  # the last guess that came true
 
     def follow(self, tokens: Sequence[int]) -> bool:
         """Goes on along what was decided and forced; False if that had not been guessed."""

@@ -17,12 +17,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from incatalog.constraint.control import check_control_tokens
-from incatalog.constraint.excluded import free_rows
+from incatalog.constraint.excluded import check_trie, free_rows
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
 from incatalog.decoding.retriever import Free, ItemRetriever, check_items
 from incatalog.decoding.search import BeamSearch, PlaceSearch, SpelledSearch, log_softmax_runs
-from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError, TrieError
+from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError
 from incatalog.packed.model import PackedModel, Readout
 from incatalog.trie.build import CLOSE
 from incatalog.trie.trie import ItemTrie
@@ -198,8 +198,7 @@ class ItemRanking(Ranker[RankingSearch]):
     def search(self, slot: Slot, k: int | None = 10) -> RankingSearch:
         """See :meth:`Ranker.search`."""
         check_count(k)
-        if slot.excluded is not None and slot.excluded.trie is not self._trie:
-            raise TrieError("excluded: holds items of another trie; build it for this one")
+        check_trie(self._trie, slot.excluded)
         free = free_rows(self._trie, slot.excluded)
         return RankingSearch(slot, free, self._trie.live_rows, k)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from incatalog.decoding.events import RankedItems
-from incatalog.decoding.sampling import choose
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import NOT_NUMBERS, BackboneError, VectorError, require
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
@@ -27,7 +26,7 @@ from incatalog.trie.trie import ItemTrie
 INDEX_ABOVE = 1_000_000
 # Scores of the whole catalog that exist at a time.
 _MOST_SCORES = 1 << 25
-# Items that sampling chooses among; no answer of any use comes from behind them.
+# Items that sampling chooses among; those behind them are too unlikely to matter.
 _SAMPLED = 1000
 # Items the index proposes for one; more where more are asked for.
 _PROPOSED = 100
@@ -44,16 +43,6 @@ Free = Bool[np.ndarray, " items"]
 """Which item rows may be named."""
 
 
-@dataclass(frozen=True)
-class Pick:
-    """How one item is chosen."""
-
-    free: Free  # item rows to choose among
-    temperature: float  # divides the scores before sampling; 0 takes the best item
-    top_p: float  # sample from the smallest set of items with this probability
-    random: np.random.Generator  # source of the sample
-
-
 class ItemRetriever:
     """Finds items by the scores of a retrieval head."""
 
@@ -64,20 +53,20 @@ class ItemRetriever:
         self._indexed = len(head) > index_above
 
     def pick(
-        self, states: Float[Tensor, "rows hidden"], picks: Sequence[Pick]
+        self,
+        states: Float[Tensor, "rows hidden"],
+        free: Sequence[Free],
+        sampling: Sequence[Sampling],
     ) -> list[tuple[int, float]]:
-        """Chooses an item for each state."""
-        wanted = max((_SAMPLED if pick.temperature else 1 for pick in picks), default=1)
+        """A free item for each state that predicts the opening token, and its log-probability.
+
+        That is at temperature 1, among the free items (of those that the index proposes, where
+        there is one). At least one is free.
+        """
+        wanted = max((_SAMPLED if one.temperature else 1 for one in sampling), default=1)
         chosen = []
-        for pick, found in zip(
-            picks, self.best(states, [pick.free for pick in picks], wanted), strict=True
-        ):
-            place = choose(
-                found.logprobs,
-                temperature=pick.temperature,
-                top_p=pick.top_p,
-                random=pick.random,
-            )
+        for own, found in zip(sampling, self.best(states, free, wanted), strict=True):
+            place = own.choose(found.logprobs)
             chosen.append((int(found.rows[place]), float(found.logprobs[place])))
         return chosen
 
@@ -88,7 +77,10 @@ class ItemRetriever:
         k: int | None,
         among: Sequence[Free] | None = None,
     ) -> list[RankedItems]:
-        """The best free items of each state, best first; of equal ones the lower row."""
+        """The ``k`` best free items of each state, best first; of equal ones the lower row.
+
+        None ranks all free ones. Those ``among`` share the probability; by default the free ones.
+        """
         with torch.no_grad():
             query = self.head.query(states)
         if not query.isfinite().all():
@@ -101,9 +93,9 @@ class ItemRetriever:
         size = max(1, _MOST_SCORES // len(self.head))
         for start in range(0, len(rest), size):
             part = rest[start : start + size]
-            ranked = self._compared(
-                query[part], [free[place] for place in part], k, [among[place] for place in part]
-            )
+            own = [free[place] for place in part]
+            shared = own if among is free else [among[place] for place in part]
+            ranked = self._compared(query[part], own, k, shared)
             for place, one in zip(part, ranked, strict=True):
                 found[place] = one
         return [one for one in found if one is not None]
@@ -116,7 +108,7 @@ class ItemRetriever:
         k: int | None,
         among: Sequence[Free],
     ) -> list[RankedItems]:
-        """Compares all items."""
+        """Compares all items with each query."""
         scores = self.head.scores(query)
         _bar(scores, among)
         total = _logsumexp(scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -28,37 +29,39 @@ def check_temperature(temperature: float) -> None:
         )
 
 
-def choose(
-    logprobs: Float[np.ndarray, " choices"],
-    *,
-    temperature: float,
-    top_p: float,
-    random: np.random.Generator,
-) -> int:
-    """Index of a choice: the best one at temperature 0, else a sample.
+@dataclass(frozen=True)
+class Sampling:
+    """How one of several scored choices is taken."""
 
-    Temperature and top-p apply in this order, as in transformers. One uniform number is
-    drawn a sample, so that the choices depend on the seed and the scores only. A choice of
-    log-probability minus infinity is never taken.
-    """
-    check_temperature(temperature)
-    best = logprobs.max()
-    if not np.isfinite(best):
-        raise BackboneError(NOT_NUMBERS)
-    if temperature == 0:
-        return int(logprobs.argmax())
-    # The difference to the best comes first: however small the temperature is, the best stays at 0
-    # and the others go to minus infinity.
-    behind = logprobs.astype(np.float64) - best
-    order = np.argsort(-behind, kind="stable")
-    with np.errstate(over="ignore"):
-        probabilities = np.exp(behind[order] / temperature)
-    possible = probabilities > 0
-    order, probabilities = order[possible], probabilities[possible]
-    cumulative = (probabilities / probabilities.sum()).cumsum()
-    if top_p < 1:
-        # The token that crosses the border belongs to the smallest set.
-        kept = int(np.searchsorted(cumulative, top_p)) + 1
-        cumulative = cumulative[:kept]
-    chosen = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")
-    return int(order[min(int(chosen), len(cumulative) - 1)])
+    temperature: float  # divides the scores before sampling; 0 takes the best
+    top_p: float  # sample from the smallest set of choices with this probability
+    random: np.random.Generator
+
+    def choose(self, logprobs: Float[np.ndarray, " choices"]) -> int:
+        """Index of a choice: the best one at temperature 0, else a sample.
+
+        Temperature and top-p apply in this order, as in transformers. One uniform number is
+        drawn a sample, so that the choices depend on the seed and the scores only. A choice of
+        log-probability minus infinity is never taken.
+        """
+        check_temperature(self.temperature)
+        best = logprobs.max()
+        if not np.isfinite(best):
+            raise BackboneError(NOT_NUMBERS)
+        if self.temperature == 0:
+            return int(logprobs.argmax())
+        # The difference to the best comes first: however small the temperature is, the best stays
+        # at 0 and the others go to minus infinity.
+        behind = logprobs.astype(np.float64) - best
+        order = np.argsort(-behind, kind="stable")
+        with np.errstate(over="ignore"):
+            probabilities = np.exp(behind[order] / self.temperature)
+        possible = probabilities > 0
+        order, probabilities = order[possible], probabilities[possible]
+        cumulative = (probabilities / probabilities.sum()).cumsum()
+        if self.top_p < 1:
+            # The token that crosses the border belongs to the smallest set.
+            cumulative = cumulative[: int(np.searchsorted(cumulative, self.top_p)) + 1]
+        drawn = self.random.random() * cumulative[-1]
+        chosen = int(np.searchsorted(cumulative, drawn, side="right"))
+        return int(order[min(chosen, len(cumulative) - 1)])

@@ -40,20 +40,20 @@ class PackedRows:
     batched: bool  # attend to all rows at once, padded, instead of one by one
     branches: tuple[Branches | None, ...]  # of each row, None where its tokens are plain text
     layers: set[nn.Module] = field(default_factory=set)  # those that have stored something
-    _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
-    _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[int | None, ...], Tensor | None] = field(default_factory=dict)
     _padded: dict[int | None, PaddedRows] = field(default_factory=dict)
 
     def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
-        branches = self.branches[row]
-        if branches is not None:
-            if (row, window) not in self._branch_masks:
-                self._branch_masks[row, window] = _branch_mask(branches, window, device)
-            return self._branch_masks[row, window]
-        key = (self.seen[row], self.counts[row], window)
+        branches, seen, new = self.branches[row], self.seen[row], self.counts[row]
+        # Rows of plain text that are equally long share one.
+        key = (window, seen, new) if branches is None else (window, row)
         if key not in self._masks:
-            self._masks[key] = _causal_mask(*key, device)
+            self._masks[key] = (
+                _causal_mask(seen, new, window, device)
+                if branches is None
+                else _branch_mask(branches, window, device)
+            )
         return self._masks[key]
 
     def padded(self, window: int | None, device: torch.device) -> PaddedRows:

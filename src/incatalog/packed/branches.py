@@ -45,6 +45,6 @@ class Branches:
     """New tokens that continue one row in several ways at once; its cache then holds a tree."""
 
     token_ids: Sequence[int]  # the new tokens, one branch after the other
-    positions: Int64[np.ndarray, " seen+new"]
-    visible: Bool[np.ndarray, "new seen+new"]
+    positions: Int64[np.ndarray, " seen+new"]  # place in the text, those of the cache first
+    visible: Bool[np.ndarray, "new seen+new"]  # what each new token follows, itself included
     read: Sequence[int]  # which of the new tokens are the ends whose scores are wanted

@@ -128,18 +128,13 @@ class PackedModel:
             branches(cache.length, new, own) if own else None
             for (cache, new), own in zip(rows, guessed, strict=True)
         ]
-        fed = [
-            new if tree is None else tree.token_ids
-            for (_, new), tree in zip(rows, trees, strict=True)
-        ]
         read, ends, first = [], [], 0
-        for (_, new), tree, tokens in zip(rows, trees, fed, strict=True):
+        for (_, new), tree in zip(rows, trees, strict=True):
             read.append(first + len(new) - 1)
             ends += [] if tree is None else [first + end for end in tree.read[1:]]
-            first += len(tokens)
-        caches = [cache for cache, _ in rows]
+            first += len(new if tree is None else tree.token_ids)
         with self.lock:
-            readout = self._feed(caches, fed, read + ends, trees)
+            readout = self._feed(rows, read + ends, trees)
         for cache, new in rows:
             cache.advance(len(new))
         return readout
@@ -147,32 +142,32 @@ class PackedModel:
     @torch.no_grad()
     def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
         """Feeds every row its branches; scores are those of all wanted ends, row by row."""
+        read, first = list[int](), 0
+        for _, tree in rows:
+            read += [first + end for end in tree.read]
+            first += len(tree.token_ids)
         trees = [tree for _, tree in rows]
-        fed = [tree.token_ids for tree in trees]
-        starts = np.cumsum([0, *map(len, fed)]).tolist()
-        read = [
-            start + end for start, tree in zip(starts, trees, strict=False) for end in tree.read
-        ]
         with self.lock:
-            readout = self._feed([cache for cache, _ in rows], fed, read, trees)
-        for (cache, _), tokens in zip(rows, fed, strict=True):
-            cache.advance(len(tokens))
+            readout = self._feed([(cache, ()) for cache, _ in rows], read, trees)
+        for cache, tree in rows:
+            cache.advance(len(tree.token_ids))
         return readout
 
     def _feed(
         self,
-        caches: Sequence[RowCache],
-        fed: Sequence[Sequence[int]],
+        rows: Sequence[tuple[RowCache, Sequence[int]]],
         read: Sequence[int],
         trees: Sequence[Branches | None],
     ) -> Readout:
-        """Feeds each row its tokens, plain or a tree, under the lock; caches are not advanced."""
-        packed = self._packed_rows(caches, [len(tokens) for tokens in fed], trees)
-        tokens = [token for own in fed for token in own]
-        positions: list[int] = []
-        for cache, own, tree in zip(caches, fed, trees, strict=True):
+        """Feeds each row its tree, or its new tokens, under the lock; caches are not advanced."""
+        tokens, positions, counts = list[int](), list[int](), list[int]()
+        for (cache, new), tree in zip(rows, trees, strict=True):
+            own = new if tree is None else tree.token_ids
             plain = range(cache.length, cache.length + len(own))
             positions += plain if tree is None else tree.positions[cache.length :].tolist()
+            tokens += own
+            counts.append(len(own))
+        packed = self._packed_rows([cache for cache, _ in rows], counts, trees)
         wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
