@@ -114,6 +114,7 @@ class SpanBatch:
             listed = excluded.listed[: excluded.listed.searchsorted(live)]
             left -= int(excluded.count_before(np.array([live]))[0])
             if excluded.before is not None:
+                assert excluded.before.flags.c_contiguous
                 rule = excluded.before.__array_interface__["data"][0]
         if self.trie.spellings is not None:
             left = int(np.count_nonzero(free_rows(self.trie, excluded)))

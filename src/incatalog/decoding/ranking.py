@@ -170,11 +170,11 @@ def check_count(k: int | None) -> None:
 
 
 class RankingSearch(PlaceSearch):
-    """The search by the retrieval head: ``free`` items are ranked, and ``among`` share 1."""
+    """The search by the retrieval head, in one pass behind the prompt."""
 
-    def __init__(self, slot: Slot, free: Free, among: Free, k: int | None) -> None:
+    def __init__(self, slot: Slot, free: Free, k: int | None) -> None:
         super().__init__([int(token) for token in slot.prompt_ids])
-        self.free, self.among, self.k = free, among, k
+        self.free, self.k = free, k
         self.over = not free.any()
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 
@@ -199,8 +199,7 @@ class ItemRanking(Ranker[RankingSearch]):
         """See :meth:`Ranker.search`."""
         check_count(k)
         check_trie(self._trie, slot.excluded)
-        free = free_rows(self._trie, slot.excluded)
-        return RankingSearch(slot, free, self._trie.live_rows, k)
+        return RankingSearch(slot, free_rows(self._trie, slot.excluded), k)
 
     def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
         """One forward pass; see :meth:`Ranker.step`."""
@@ -227,9 +226,9 @@ class ItemRanking(Ranker[RankingSearch]):
         own = list(searches.values())
         try:
             states = readout.states(list(searches))
-            ranked = self._retriever.best(
-                states, [one.free for one in own], k, [one.among for one in own]
-            )
+            # Excluded items keep their share of the probability.
+            among = [self._trie.live_rows] * len(own)
+            ranked = self._retriever.best(states, [one.free for one in own], k, among)
         except IncatalogError as error:
             if len(own) == 1:
                 own[0].fail(error)

@@ -15,7 +15,7 @@ from incatalog.decoding.request import Slot
 from incatalog.errors import IncatalogError
 from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
-from incatalog.trie.build import CLOSE
+from incatalog.trie.build import CLOSE, spread
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
@@ -142,18 +142,15 @@ class BeamSearch(PlaceSearch):
         arrays = self._trie.arrays
         nodes = np.array([prefix.cursor.node for prefix in self.expanded])
         first = arrays.node_edges[nodes]
-        degree = arrays.node_edges[nodes + 1] - first
-        parent = np.repeat(np.arange(len(nodes)), degree)
-        choice = np.arange(len(parent)) - np.repeat(np.cumsum(degree) - degree, degree)
+        parent, choice = spread(arrays.node_edges[nodes + 1] - first)
         edge = first[parent] + choice
         lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
         total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
         useful = (total >= self._least) & (self._free(lo, hi) > 0)
         # Behind the close of a span, and where a single item is left, nothing is to be decided.
         ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
-        width = (hi - lo)[ends]
-        items = np.arange(width.sum()) + np.repeat(lo[ends] - (np.cumsum(width) - width), width)
-        self._add(items.astype(np.int32), np.repeat(total[ends], width))
+        of, within = spread((hi - lo)[ends])
+        self._add((lo[ends][of] + within).astype(np.int32), total[ends][of])
         goes_on = useful & ~ends
         self._open = self._open.joined(
             _Choices(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
+from operator import index as to_index
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +80,7 @@ def flatten_rows(
         ends = [0]
         for number, row in enumerate(token_rows):
             try:
-                tokens.extend(map(index, row))
+                tokens.extend(map(to_index, row))
             except (TypeError, OverflowError) as error:
                 raise TrieError(
                     f"item row {number}: holds something that is no token id"
@@ -343,3 +343,11 @@ def _previous_smaller(values: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"
 def _indices(mask: Bool[np.ndarray, " n"]) -> Int32[np.ndarray, " true"]:
     """Where a mask is true."""
     return np.flatnonzero(mask).astype(np.int32)
+
+
+def spread(
+    counts: Integer[np.ndarray, " n"],
+) -> tuple[Int64[np.ndarray, " total"], Int64[np.ndarray, " total"]]:
+    """Each index as often as it counts, and which time it is, from 0 on."""
+    index = np.repeat(np.arange(len(counts)), counts)
+    return index, np.arange(len(index)) - (np.cumsum(counts) - counts)[index]

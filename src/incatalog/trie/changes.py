@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from incatalog.trie.build import CLOSE, TrieArrays, build_arrays
+from incatalog.trie.build import CLOSE, TrieArrays, build_arrays, spread
 from incatalog.trie.editor import TrieEditor
 
 # Where sorting everything anew is faster than one edit after the other: an edit takes as long as
@@ -74,25 +74,16 @@ def _items(arrays: TrieArrays) -> NewItems:
     np.subtract.at(steps, hi, own + tail)
     offsets = np.concatenate(([0], np.cumsum(np.cumsum(steps[:live]))))
     flat = np.empty(offsets[-1], dtype=np.int32)
-    edge, position = _spread(hi - lo)
+    edge, position = spread(hi - lo)
     position += lo[edge]
     start = offsets[position] + depth[edge]
     named = own[edge] > 0
     flat[start[named]] = arrays.edge_token[edge[named]]
-    pair, within = _spread(tail[edge])
+    pair, within = spread(tail[edge])
     flat[start[pair] + own[edge[pair]] + within] = arrays.tail[
         arrays.tail_start[edge[pair]] + within
     ]
     return NewItems(flat, offsets, arrays.order[:live].astype(np.int64))
-
-
-def _spread(
-    counts: Int64[np.ndarray, " n"],
-) -> tuple[Int64[np.ndarray, " total"], Int64[np.ndarray, " total"]]:
-    """Each index as often as it counts, and the how-manieth time it is."""
-    index = np.repeat(np.arange(len(counts)), counts)
-    ends = np.cumsum(counts)
-    return index, np.arange(len(index)) - (ends - counts)[index]
 
 
 def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
@@ -100,7 +91,7 @@ def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
     kept = np.argsort(items.rows, kind="stable")
     kept = kept[~np.isin(items.rows[kept], rows)]
     length = np.diff(items.offsets)[kept]
-    item, within = _spread(length)
+    item, within = spread(length)
     flat = items.flat[items.offsets[kept][item] + within]
     offsets = np.concatenate(([0], np.cumsum(length)))
     return NewItems(flat, offsets, items.rows[kept])

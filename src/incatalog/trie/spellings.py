@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
 from incatalog.errors import TrieError
+from incatalog.trie.build import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +73,8 @@ class Spellings:
 
     def of_items(self, rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " spellings"]:
         """All spellings of some items, one item's after another's."""
-        counts = self._counts[rows]
-        ends = np.cumsum(counts)
-        within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
-        found: np.ndarray = self._by_item[np.repeat(self._starts[rows], counts) + within]
+        of, within = spread(self._counts[rows])
+        found: np.ndarray = self._by_item[self._starts[rows][of] + within]
         return found
 
     def with_items(

@@ -25,6 +25,9 @@ _SPELLING_ITEM = "spelling_item"
 _FIELDS = tuple(field.name for field in fields(TrieArrays))
 
 
+Numbers = Int32[np.ndarray, " decisions"]
+
+
 class ItemTrie(TrieWalk):
     """The prefix tree of the items' token rows, without the tokens that open and close a span.
 
@@ -237,13 +240,7 @@ class ItemTrie(TrieWalk):
         found = self.positions(self.order[positions])
         return found[found < self.num_live]
 
-    def decisions(
-        self, row: int
-    ) -> tuple[
-        Int32[np.ndarray, " decisions"],
-        Int32[np.ndarray, " decisions"],
-        Int32[np.ndarray, " decisions"],
-    ]:
+    def decisions(self, row: int) -> tuple[Numbers, Numbers, Numbers]:
         """The nodes on the way to a spelling: their depth, their number, its choice there.
 
         Raises:
