@@ -34,7 +34,7 @@ class SpanConstraint:
     forces is handed out one token after the other.
     """
 
-    __slots__ = ("_at", "_depth", "_item", "_row", "_run", "emitted")
+    __slots__ = ("_at", "_depth", "_item", "_row", "_run", "_shared", "emitted")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class SpanConstraint:
             )
         spans = SpanBatch(trie, eoi_token_id)
         self._row = _Row(spans, spans.join(excluded, unique=unique))
+        self._shared = False
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
         self._depth = -1  # tokens of the open span; -1 outside of spans
         # What the last decision forces, how much of it was accepted, and the item it ends, if any.
@@ -84,8 +85,8 @@ class SpanConstraint:
         if row is None:
             begin_all([self])
         else:
-            own = _Row(spans, int(spans.fork(np.array([self._row.slot]))[0]))
-            self._stand(own, spans.write(own.slot, row))
+            [slot] = _own_slots([self]).tolist()
+            self._follow(spans.write(slot, row))
             self._depth = 0
 
     def allowed(self) -> Int32[np.ndarray, " allowed"]:
@@ -119,6 +120,7 @@ class SpanConstraint:
         """An independent copy in the same state."""
         copy = object.__new__(SpanConstraint)
         copy._row = self._row
+        copy._shared = self._shared = True
         copy._depth = self._depth
         copy.emitted = self.emitted
         copy._run = self._run
@@ -130,10 +132,10 @@ class SpanConstraint:
         if not self.inside:
             raise TrieError("no span is open; call begin first")
 
-    def _stand(self, row: _Row, run: SpanRun) -> None:
-        """Takes a row of its own, and what is forced from there."""
-        self._row, self._at = row, 0
+    def _follow(self, run: SpanRun) -> None:
+        """Takes what is forced from here."""
         self._run, self._item = run
+        self._at = 0
 
     def _move(self) -> None:
         """Goes over the next forced token; one that closes the span ends it."""
@@ -161,12 +163,22 @@ class SpanConstraint:
         return f"token {token} at depth {self._depth}: leads only to excluded items"
 
 
+def _own_slots(constraints: Sequence[SpanConstraint]) -> Int64[np.ndarray, " rows"]:
+    """Rows of one batch that are about to change, each no longer shared."""
+    spans = constraints[0]._row.spans
+    shared = [one for one in constraints if one._shared]
+    if shared:
+        slots = spans.fork(np.array([one._row.slot for one in shared]))
+        for one, slot in zip(shared, slots.tolist(), strict=True):
+            one._row, one._shared = _Row(spans, slot), False
+    return np.array([one._row.slot for one in constraints])
+
+
 def begin_all(constraints: Sequence[SpanConstraint]) -> None:
     """Opens spans in one batch; none of them is open, and each has an item left."""
-    spans = constraints[0]._row.spans
-    slots = spans.fork(np.array([one._row.slot for one in constraints]))
-    for one, slot, run in zip(constraints, slots.tolist(), spans.open(slots), strict=True):
-        one._stand(_Row(spans, slot), run)
+    runs = constraints[0]._row.spans.open(_own_slots(constraints))
+    for one, run in zip(constraints, runs, strict=True):
+        one._follow(run)
         one._depth = 0
 
 
@@ -210,13 +222,11 @@ def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> 
     for place in np.flatnonzero(~fits).tolist():
         number = deciding[place]
         refusals[number] = constraints[number]._refusal(tokens[number])
-    # Others may stand at the same place still.
-    slots = spans.fork(allowed.slots[fits])
-    among = Allowed(slots, allowed.tokens, allowed.mask[fits], allowed.nodes[fits])
-    runs = spans.choose(among, columns[fits])
-    places = np.flatnonzero(fits).tolist()
-    for place, slot, run in zip(places, slots.tolist(), runs, strict=True):
-        one = constraints[deciding[place]]
-        one._stand(_Row(spans, slot), run)
-        one._move()
+    moved = [constraints[deciding[place]] for place in np.flatnonzero(fits).tolist()]
+    if moved:
+        slots = _own_slots(moved)
+        among = Allowed(slots, allowed.tokens, allowed.mask[fits], allowed.nodes[fits])
+        for one, run in zip(moved, spans.choose(among, columns[fits]), strict=True):
+            one._follow(run)
+            one._move()
     return refusals
