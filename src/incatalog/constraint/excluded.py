@@ -18,7 +18,7 @@ _DENSE_SHARE = 64
 
 @dataclass(frozen=True, eq=False)
 class ExcludedItems:
-    """Items that may not be named, in the form a constraint asks about: ranges of positions.
+    """Items that may not be named, as ranges of sorted positions.
 
     Built once and shared by all answers it holds for. Rules for the whole catalog (a category,
     what is out of stock) become one prefix sum; few items (a user's history) stay a short list,

@@ -207,7 +207,7 @@ class SpanBatch:
         )
 
     def _ran(self, slots: Slots, steps: kernels.Steps) -> SpanRuns:
-        """What loops wrote, with what they left to us done."""
+        """What loops wrote; what they left undone is done first."""
         tokens, ends, items, unfinished = steps
         if unfinished:
             for row in np.flatnonzero(items == kernels.HARD).tolist():

@@ -158,7 +158,7 @@ class Engine:
         return events + open_spans(active)
 
     def _guess(self, active: Sequence[GrowingAnswer]) -> list[list[Guess]]:
-        """What each answer guesses to come behind its next decision."""
+        """What may come behind the next decision of each answer, as guesses."""
         inside = [answer.wants == "token" for answer in active]
         budget = min(_AHEAD_PER_ROW, self._lookahead // max(1, sum(inside)))
         return [
@@ -243,7 +243,7 @@ class Session:
         self._finished: dict[int, GrowingAnswer] = {}
 
     def __len__(self) -> int:
-        """Number of answers that are not told to their end yet."""
+        """Number of answers that have not ended."""
         return len(self._active)
 
     def __enter__(self) -> Session:
@@ -258,7 +258,7 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Lets all answers go; nothing of them can be asked for any longer."""
+        """Lets all answers go; afterwards none of them can be asked for."""
         self._prefixes.close()
         for answer in self._active.values():
             answer.forget()

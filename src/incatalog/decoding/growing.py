@@ -93,7 +93,7 @@ class GrowingAnswer:
         return self._prompt + self._token_ids
 
     def share(self, donor: RowCache, tokens: int) -> None:
-        """Takes the keys and values of the first tokens over from a row that begins alike.
+        """Copies the keys and values of the first tokens from a row that begins alike.
 
         Nothing may have been fed yet, and at least one token has to stay unfed.
         """
@@ -110,7 +110,7 @@ class GrowingAnswer:
         )
 
     def leave(self) -> None:
-        """Gives its place among the spans up; an answer that has ended has done so already."""
+        """Leaves its batch of spans; an answer that has ended has left it."""
         if self.slot >= 0:
             self.spans.leave(self.slot)
             self.slot = -1
@@ -149,7 +149,7 @@ class GrowingAnswer:
         return [ItemBegun(self.index), *self._append_span(run)]
 
     def take(self, run: SpanRun, logprob: float) -> list[Event]:
-        """Advances by a decision in a span, and by what that forces."""
+        """Advances by a decision in a span, and by the tokens it forces."""
         self._span_logprob += logprob
         return self._append_span(run)
 
@@ -169,7 +169,7 @@ class GrowingAnswer:
         return more and self.spans.left(self.slot) > 0
 
     def _scaffold(self) -> list[Event]:
-        """Adds what is given up to the next item, and has that one begin."""
+        """Adds the given text in front of the next item, which begins then."""
         scaffold = self.request.scaffold
         if scaffold is None:
             return []

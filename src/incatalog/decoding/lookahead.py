@@ -39,7 +39,7 @@ class Lookahead:
         self._best[node] = tuple(tokens)
 
     def guesses(self, node: int, budget: int) -> list[Guess]:
-        """The likeliest ways on from a node, of so many tokens in all; parents come first."""
+        """The likeliest continuations of a node, ``budget`` tokens in all; parents come first."""
         found: list[Guess] = []
         if not budget:
             return found

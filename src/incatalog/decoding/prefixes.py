@@ -17,7 +17,7 @@ _WORTHWHILE = 8
 
 
 class Prefixes:
-    """What rows of a session begin with, those that ended last included.
+    """What the rows of a session begin with, also the rows that ended last.
 
     An answer that has ended is kept for the next turn of its conversation.
     """
@@ -26,7 +26,7 @@ class Prefixes:
         self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque()
 
     def share(self, answers: Sequence[GrowingAnswer]) -> None:
-        """Lets the answers that have not been fed anything start where another one got to."""
+        """Lets answers that were not fed yet start with a copy of what others have stored."""
         if all(answer.cache.length for answer in answers):
             return
         donors = list(self._kept)
@@ -39,7 +39,7 @@ class Prefixes:
                 donors.append((text[: answer.cache.length], answer.cache))
 
     def keep(self, answer: GrowingAnswer) -> None:
-        """Takes over what an answer that has ended has stored; the oldest of them leaves."""
+        """Keeps what an ended answer has stored, and lets the oldest of those kept go."""
         self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
         while len(self._kept) > _KEPT:
             _, oldest = self._kept[0]
@@ -47,7 +47,7 @@ class Prefixes:
             self._kept.popleft()
 
     def close(self) -> None:
-        """Lets all go."""
+        """Lets all of them go."""
         for _, cache in self._kept:
             cache.release()
         self._kept.clear()

@@ -192,7 +192,7 @@ def blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows bloc
 
 
 def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
-    """As of torch, but in float64 only from block to block."""
+    """The logarithm of a sum of exponentials; only the sums of blocks are added in float64."""
     highest = scores.amax(1, keepdim=True)
     sums = []
     # A few rows at a time, as memory that is new each time costs more than the sums.

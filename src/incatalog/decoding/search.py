@@ -184,7 +184,7 @@ class BeamSearch(PlaceSearch):
         return bool(self.expanded)
 
     def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
-        """Takes the likeliest open continuations that can matter away."""
+        """Removes the likeliest open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
 
@@ -285,7 +285,7 @@ class SpelledSearch(BeamSearch):
         return best
 
     def _unsettled(self) -> Bool[np.ndarray, " open"]:
-        """Which continuations lead to what decides on an item that can be among the best."""
+        """Which continuations lead to spellings that decide whether an item is among the best."""
         wanted = np.zeros(len(self._open.logprob), dtype=np.bool_)
         positions = np.setdiff1d(self._trie.positions(self._items), self._found)
         positions = positions[positions < self._trie.num_live]

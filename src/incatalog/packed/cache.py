@@ -126,13 +126,13 @@ class RowCache:
         return self.stretch[0]
 
     def release(self) -> None:
-        """Gives the stretch back and forgets all tokens; nothing happens the second time."""
+        """Gives the stretch back and forgets all tokens; a second time does nothing."""
         if self._pool is not None:
             self._pool.let_go(self)
         self.length, self.stretch, self._donor, self._pool = 0, (0, 0), None, None
 
     def reserve(self, pool: KeyValuePool, tokens: int) -> None:
-        """Makes room for as many tokens in all, and half as many to come."""
+        """Makes room for so many tokens in all, and for half as many more."""
         if self._pool is None:
             self._pool = pool
             pool.hold(self)

@@ -148,10 +148,10 @@ def _multiplied_at_once(
 
 
 def rounded_up(rows: int) -> int:
-    """The number of rows that is multiplied where there are so many: one of few.
+    """The number of rows that is multiplied in place of this one, at least as many.
 
     oneDNN compiles a product for each number of rows that it meets, which takes longer than most
-    products, and keeps a thousand of them, which takes half a gigabyte.
+    products, and keeps a thousand of them, which takes much memory.
     """
     if rows <= _SMALL[-1]:
         return _SMALL[bisect_left(_SMALL, rows)]
