@@ -7,7 +7,6 @@ Every row of the batch writes items one after the other. Contenders:
   where one closed.
 - ``SpanBatch, in lists``: the same, and every answer's tokens handed out as a list, as the engine
   needs them.
-- ``SpanBatch, arrays``: the first without numba, as loops cannot be compiled then.
 - ``ItemConstrainedLogitsProcessor``: what plain ``generate`` does; it writes a new score matrix.
 - ``prefix_allowed_tokens_fn``: transformers' hook with a prefix tree of nested dictionaries, which
   does not even keep items from coming twice.
@@ -61,12 +60,11 @@ def time_spans(
     scores: torch.Tensor,
     steps: int,
     *,
-    compiled: bool = True,
     in_lists: bool = False,
 ) -> tuple[list[float], float]:
     """Seconds of each step with the engine's constraint, and tokens written per row and step."""
     random = np.random.default_rng(0)
-    spans = SpanBatch(trie, eoi_token_id, compiled=compiled)
+    spans = SpanBatch(trie, eoi_token_id)
     batch = len(scores)
     for _ in range(batch):
         history = random.integers(trie.num_items, size=HISTORY)
@@ -228,12 +226,6 @@ def main() -> None:
         "SpanBatch, in lists": (
             lambda: time_spans(
                 tokens.trie(), tokens.eoi_token_id, scores, options.steps, in_lists=True
-            )[0],
-            lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
-        ),
-        "SpanBatch, arrays": (
-            lambda: time_spans(
-                tokens.trie(), tokens.eoi_token_id, scores, options.steps, compiled=False
             )[0],
             lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
         ),

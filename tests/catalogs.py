@@ -9,24 +9,20 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class TokenCatalog:
-    """Token rows, the domain of each, and the rows that a rule excludes."""
+    """Token rows, and those that a rule excludes."""
 
     rows: list[list[int]]
-    domains: list[str] | None
     excluded: frozenset[int]
 
-    def members(self, domain: str) -> set[int]:
-        """Item rows of a domain."""
-        return {
-            row
-            for row in range(len(self.rows))
-            if self.domains is None or self.domains[row] == domain
-        }
+    @property
+    def members(self) -> set[int]:
+        """All item rows."""
+        return set(range(len(self.rows)))
 
-    def prefixes(self, domain: str) -> list[list[int]]:
-        """Every prefix of every row of a domain, the empty and the whole ones too."""
-        rows = [self.rows[row] for row in sorted(self.members(domain))]
-        return [list(p) for p in {tuple(row[:end]) for row in rows for end in range(len(row) + 1)}]
+    def prefixes(self) -> list[list[int]]:
+        """Every prefix of every row, the empty and the whole ones too."""
+        found = {tuple(row[:end]) for row in self.rows for end in range(len(row) + 1)}
+        return [list(prefix) for prefix in found]
 
     def continuations(self, among: set[int], prefix: list[int]) -> list[int | None]:
         """Brute force: looks at every row; ``None`` last where an item ends."""
@@ -39,7 +35,6 @@ def _decode(data: bytes) -> TokenCatalog:
     settings, *body = data
     vocabulary = 1 + settings % 4
     rows: list[list[int]] = []
-    domains: list[str] = []
     excluded = set()
     row: list[int] = []
     for index, byte in enumerate(body):
@@ -48,10 +43,9 @@ def _decode(data: bytes) -> TokenCatalog:
         if ends or index == len(body) - 1:
             if byte & 16:
                 excluded.add(len(rows))
-            domains.append("ab"[bool(byte & 32)])
             rows.append(row)
             row = []
-    return TokenCatalog(rows, domains if settings & 8 else None, frozenset(excluded))
+    return TokenCatalog(rows, frozenset(excluded))
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,6 @@ class SpelledCatalog:
 
     rows: list[list[int]]
     items: list[int]
-    domains: list[str]
     excluded: frozenset[int]
 
     @property
@@ -68,15 +61,15 @@ class SpelledCatalog:
         """Number of items."""
         return max(self.items) + 1
 
-    def members(self, domain: str) -> set[int]:
-        """Items of a domain."""
-        pairs = zip(self.items, self.domains, strict=True)
-        return {item for item, own in pairs if own == domain}
+    @property
+    def members(self) -> set[int]:
+        """All items."""
+        return set(self.items)
 
     def spelled(self, items: set[int]) -> TokenCatalog:
         """The spellings of some items, as a catalog of rows that are items of their own."""
         rows = [r for r, i in zip(self.rows, self.items, strict=True) if i in items]
-        return TokenCatalog(rows, None, frozenset())
+        return TokenCatalog(rows, frozenset())
 
     def named(self, items: set[int], spelling: list[int]) -> list[int]:
         """The items among some that are spelled so, in the order of their spellings."""
@@ -86,15 +79,10 @@ class SpelledCatalog:
 
 def _share_items(data: bytes) -> SpelledCatalog:
     catalog = _decode(data)
-    domains = catalog.domains or [""] * len(catalog.rows)
     items: list[int] = []
     spellings: list[list[list[int]]] = []
     for number, row in enumerate(catalog.rows):
-        others = [
-            item
-            for item in dict.fromkeys(items)
-            if domains[items.index(item)] == domains[number] and row not in spellings[item]
-        ]
+        others = [item for item in dict.fromkeys(items) if row not in spellings[item]]
         byte = data[-1 - number % len(data)]
         if others and byte & 3:
             item = others[byte % len(others)]
@@ -104,7 +92,7 @@ def _share_items(data: bytes) -> SpelledCatalog:
         items.append(item)
         spellings[item].append(row)
     excluded = frozenset(items[row] for row in catalog.excluded)
-    return SpelledCatalog(catalog.rows, items, domains, excluded)
+    return SpelledCatalog(catalog.rows, items, excluded)
 
 
 def spelled_catalogs() -> st.SearchStrategy[SpelledCatalog]:

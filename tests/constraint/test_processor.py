@@ -148,21 +148,19 @@ def test_scores_are_left_alone() -> None:
     assert torch.equal(masked[1, keep], before[1, keep])
 
 
-def test_limit_domain_and_exclusions() -> None:
-    trie = ItemTrie.build([[4], [5], [6], [7]], domains=["film", "film", "book", "film"])
+def test_limit_and_exclusions() -> None:
+    trie = ItemTrie.build([[4], [5], [6], [7]])
     processor = ItemConstrainedLogitsProcessor(
-        trie, SOI, EOI, domain="film", excluded=[1], max_items=1, unique=False
+        trie, SOI, EOI, excluded=[1, 2], max_items=1, unique=False
     )
     assert SOI in allowed(processor, [9])
     assert allowed(processor, [9, SOI]) == [4, 7]
     assert allowed(processor, [9, SOI, 4]) == [EOI]
     assert SOI not in allowed(processor, [9, SOI, 4, EOI])
     with pytest.raises(NoItemLeftError, match="exclude fewer"):
-        ItemConstrainedLogitsProcessor(trie, SOI, EOI, domain="book", excluded=[2])
+        ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=range(4))
     with pytest.raises(TrieError):
-        ItemConstrainedLogitsProcessor(trie, SOI, EOI)
-    with pytest.raises(TrieError):
-        ItemConstrainedLogitsProcessor(trie, SOI, EOI, domain="film", excluded=[4])
+        ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=[4])
     with pytest.raises(TokenizerError):
         ItemConstrainedLogitsProcessor(ItemTrie.build([[4, SOI]]), SOI, EOI)
 

@@ -41,16 +41,15 @@ class Reference:
 @settings(max_examples=2000, deadline=None)
 @given(token_catalogs(), st.binary(min_size=16, max_size=16))
 def test_whole_answers_equal_brute_force(catalog: TokenCatalog, choices: bytes) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
+    trie = ItemTrie.build(catalog.rows)
     unique, listed_apart = bool(choices[0] & 1), bool(choices[0] & 2)
-    domain = trie.domains[choices[0] % len(trie.domains)]
     # Above all tokens, or between them: then the catalog must not contain it.
     eoi = 2 if choices[0] & 4 and not trie.contains_token(2) else EOI
     rows = sorted(catalog.excluded)
     base = ExcludedItems.build(trie, rows[::2] if listed_apart else rows)
     excluded = ExcludedItems.build(trie, rows, base=base) if listed_apart else base
-    constraint = SpanConstraint(trie, eoi, excluded=excluded, unique=unique, domain=domain)
-    reference = Reference(catalog, catalog.members(domain) - catalog.excluded, eoi)
+    constraint = SpanConstraint(trie, eoi, excluded=excluded, unique=unique)
+    reference = Reference(catalog, catalog.members - catalog.excluded, eoi)
 
     emitted: list[int] = []
     turn = 0
@@ -88,11 +87,10 @@ def test_whole_answers_equal_brute_force(catalog: TokenCatalog, choices: bytes) 
 @settings(max_examples=1000, deadline=None)
 @given(spelled_catalogs(), st.binary(min_size=16, max_size=16))
 def test_spellings_of_an_item_are_one_item(catalog: SpelledCatalog, choices: bytes) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
-    domain = trie.domains[choices[0] % len(trie.domains)]
+    trie = ItemTrie.build(catalog.rows, catalog.items)
     excluded = ExcludedItems.build(trie, sorted(catalog.excluded))
-    constraint = SpanConstraint(trie, EOI, excluded=excluded, domain=domain)
-    left = catalog.members(domain) - catalog.excluded
+    constraint = SpanConstraint(trie, EOI, excluded=excluded)
+    left = catalog.members - catalog.excluded
     emitted: list[int] = []
     turn = 0
     while left:
@@ -119,7 +117,7 @@ def test_spellings_of_an_item_are_one_item(catalog: SpelledCatalog, choices: byt
     assert not constraint.can_begin()
     assert constraint.emitted == tuple(emitted)
     assert len(set(emitted)) == len(emitted)
-    size = len(catalog.members(domain))
+    size = len(catalog.members)
     with pytest.raises(NoItemLeftError, match=f"all {size} are excluded or have been named"):
         constraint.begin()
 
@@ -160,8 +158,7 @@ def test_excluded_positions_are_counted_exactly(
         blocked = [row in rows for row in trie.order.tolist()]
         expected = np.concatenate(([0], np.cumsum(blocked)))
         assert excluded.count_before(bounds).tolist() == expected.tolist()
-        for lo in range(0, size, 3):
-            assert excluded.count(lo, size) == sum(blocked[lo:])
+        assert [excluded.holds(position) for position in range(size)] == blocked
 
 
 def test_few_excluded_items_of_many_are_listed_and_many_become_a_prefix_sum() -> None:
@@ -271,15 +268,6 @@ def test_the_closing_token_must_not_be_part_of_a_title() -> None:
     trie = ItemTrie.build([[1, EOI], [2]])
     with pytest.raises(TrieError, match="eoi_token_id 100: occurs inside an item's tokens"):
         SpanConstraint(trie, EOI)
-
-
-def test_several_domains_must_be_told_apart() -> None:
-    trie = ItemTrie.build([[1], [2]], ["films", "games"])
-    with pytest.raises(TrieError, match="expected one of"):
-        SpanConstraint(trie, EOI)
-    constraint = SpanConstraint(trie, EOI, domain="games")
-    constraint.begin()
-    assert constraint.forced() == [2, EOI]
 
 
 def test_a_fork_goes_its_own_way() -> None:

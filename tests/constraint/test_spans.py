@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.span import SpanConstraint
 from incatalog.constraint.spans import SpanBatch
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
@@ -15,51 +14,80 @@ from incatalog.trie.trie import ItemTrie
 EOI = 100
 
 
-@settings(max_examples=1000, deadline=None)
+class Reference:
+    """One answer, by looking at every spelling of every item, every time."""
+
+    def __init__(self, catalog: SpelledCatalog, eoi: int, left: set[int], unique: bool) -> None:
+        self.spelled = list(zip(catalog.rows, catalog.items, strict=True))
+        self.eoi, self.left, self.unique = eoi, left, unique
+        self.prefix: list[int] | None = None
+
+    def allowed(self) -> list[int]:
+        assert self.prefix is not None
+        size = len(self.prefix)
+        below = [r for r, i in self.spelled if i in self.left and r[:size] == self.prefix]
+        return sorted({row[size] if len(row) > size else self.eoi for row in below})
+
+    def accept(self, token: int) -> int:
+        """The item that the token ends, or -1."""
+        assert self.prefix is not None
+        if token != self.eoi:
+            self.prefix.append(token)
+            return -1
+        named = [i for row, i in self.spelled if row == self.prefix and i in self.left]
+        self.prefix = None
+        if self.unique:
+            self.left -= set(named)
+        return named[0]
+
+    def follow(self, run: list[int], item: int) -> None:
+        """A run is forced but for its first token, ends at a decision, and names an item."""
+        named = -1
+        for number, token in enumerate(run):
+            assert named < 0
+            allowed = self.allowed()
+            assert token in allowed
+            assert number == 0 or allowed == [token]
+            named = self.accept(token)
+        assert named == item
+        assert self.prefix is None or len(self.allowed()) > 1
+
+
+@settings(max_examples=1500, deadline=None)
 @given(token_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
-def test_a_batch_says_what_the_constraint_of_each_answer_says(
+def test_a_batch_says_what_brute_force_says_of_each_answer(
     catalog: TokenCatalog, choices: bytes, number: int
 ) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
-    _compare(trie, catalog.excluded, choices, number, compiled=False)
+    items = list(range(len(catalog.rows)))
+    _compare(SpelledCatalog(catalog.rows, items, catalog.excluded), choices, number)
 
 
 @settings(max_examples=1000, deadline=None)
-@given(token_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
-def test_compiled_loops_say_the_same(catalog: TokenCatalog, choices: bytes, number: int) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
-    _compare(trie, catalog.excluded, choices, number, compiled=True)
-
-
-@settings(max_examples=700, deadline=None)
 @given(spelled_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
 def test_so_does_one_over_items_of_several_spellings(
     catalog: SpelledCatalog, choices: bytes, number: int
 ) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
-    _compare(trie, catalog.excluded, choices, number, compiled=bool(choices[0] & 1))
+    _compare(catalog, choices, number)
 
 
-def _compare(
-    trie: ItemTrie, left_out: frozenset[int], choices: bytes, number: int, *, compiled: bool
-) -> None:
+def _compare(catalog: SpelledCatalog, choices: bytes, number: int) -> None:
+    trie = ItemTrie.build(catalog.rows, catalog.items)
     eoi = 2 if choices[0] & 4 and not trie.contains_token(2) else EOI
-    rows = sorted(left_out)
+    rows = sorted(catalog.excluded)
     rule = ExcludedItems.build(trie, rows[::2])
     exclusions = [
-        None,
-        ExcludedItems.build(trie, rows),
-        ExcludedItems.build(trie, rows[1::2], base=rule),
-        rule,
+        (None, []),
+        (ExcludedItems.build(trie, rows), rows),
+        (ExcludedItems.build(trie, rows[1::2], base=rule), rows),
+        (rule, rows[::2]),
         # As of a large catalog, where a few items do not become a prefix sum.
-        ExcludedItems(trie, None, np.sort(trie.positions(rows))),
+        (ExcludedItems(trie, None, np.sort(trie.positions(rows))), rows),
     ]
     if choices[0] & 2:
-        # Compiled loops know no rules for the whole catalog; with one, arrays take over.
-        exclusions[2] = exclusions[3] = None
-        exclusions[1] = exclusions[4]
-    spans = SpanBatch(trie, eoi, compiled=compiled)
-    constraints: dict[int, SpanConstraint] = {}
+        # Without any rule for the whole catalog.
+        exclusions[1:4] = [exclusions[4], exclusions[0], exclusions[0]]
+    spans = SpanBatch(trie, eoi)
+    answers: dict[int, Reference] = {}
     turn = 0
 
     def pick(size: int) -> int:
@@ -68,63 +96,51 @@ def _compare(
         return choices[turn % 24] * (turn // 24 + 1) % size
 
     def join() -> None:
-        settings = {
-            "excluded": exclusions[pick(5)],
-            "unique": bool(pick(3)),
-            "domain": trie.domains[pick(len(trie.domains))],
-        }
-        slot = spans.join(**settings)
-        assert slot not in constraints
-        constraints[slot] = SpanConstraint(trie, eoi, **settings)
+        excluded, left_out = exclusions[pick(5)]
+        unique = bool(pick(3))
+        slot = spans.join(excluded, unique=unique)
+        assert slot not in answers
+        answers[slot] = Reference(catalog, eoi, catalog.members - set(left_out), unique)
 
     for _ in range(number):
         join()
     for _ in range(6):
-        opening = [slot for slot, c in constraints.items() if not c.inside and c.can_begin()]
-        for slot, constraint in constraints.items():
-            assert (spans.left(slot) > 0) == (constraint.inside or constraint.can_begin())
+        opening = [slot for slot, one in answers.items() if one.prefix is None and one.left]
         if opening:
             for slot, run in zip(opening, spans.open(np.array(opening)), strict=True):
-                constraints[slot].begin()
-                _follow(constraints[slot], run.tokens, run.item)
-        inside = [slot for slot, constraint in constraints.items() if constraint.inside]
+                answers[slot].prefix = []
+                answers[slot].follow(run.tokens, run.item)
+        inside = [slot for slot, one in answers.items() if one.prefix is not None]
+        if inside and not pick(2):
+            # A fork goes on in place of the one it stands where.
+            forks = spans.fork(np.array(inside)).tolist()
+            for slot, fork in zip(inside, forks, strict=True):
+                answers[fork] = answers.pop(slot)
+                spans.leave(slot)
+            inside = forks
         if inside:
             allowed = spans.allowed(np.array(inside))
             chosen, columns = [], []
             for slot, mask in zip(inside, allowed.mask, strict=True):
                 tokens = allowed.tokens[mask].tolist()
-                assert tokens == constraints[slot].allowed().tolist()
+                assert tokens == answers[slot].allowed()
                 place = pick(len(tokens))
                 chosen.append(tokens[place])
                 columns.append(np.flatnonzero(mask)[place])
             runs = spans.choose(allowed, np.array(columns))
             for slot, token, run in zip(inside, chosen, runs, strict=True):
                 assert run.tokens[0] == token
-                _follow(constraints[slot], run.tokens, run.item)
-        for slot, constraint in constraints.items():
-            if not constraint.inside:
-                free = constraint.free_rows()
-                assert spans.free_rows(slot).tolist() == free.tolist()
-                assert spans.left(slot) == np.count_nonzero(free)
+                answers[slot].follow(run.tokens, run.item)
+        for slot, one in answers.items():
+            if one.prefix is None:
+                assert set(np.flatnonzero(spans.free_rows(slot)).tolist()) == one.left
+                assert spans.left(slot) == len(one.left)
         if not pick(3):
-            slot = sorted(constraints)[pick(len(constraints))]
+            slot = sorted(answers)[pick(len(answers))]
             spans.leave(slot)
-            del constraints[slot]
+            del answers[slot]
             join()
-    assert len(spans) == len(constraints)
-
-
-def _follow(constraint: SpanConstraint, run: list[int], item: int) -> None:
-    """A run is forced but for its first token, ends at a decision, and names the same item."""
-    named = None
-    for number, token in enumerate(run):
-        assert named is None
-        allowed = constraint.allowed().tolist()
-        assert token in allowed
-        assert number == 0 or allowed == [token]
-        named = constraint.accept(token)
-    assert (-1 if named is None else named) == item
-    assert not constraint.inside or len(constraint.allowed()) > 1
+    assert len(spans) == len(answers)
 
 
 @settings(max_examples=500, deadline=None)
@@ -171,8 +187,6 @@ def test_what_cannot_be_is_refused() -> None:
     spans = SpanBatch(trie, EOI)
     with pytest.raises(TrieError, match="another trie"):
         spans.join(ExcludedItems.build(ItemTrie.build([[4]]), [0]))
-    with pytest.raises(TrieError, match="domain: found 'book'"):
-        spans.join(domain="book")
     slot = np.array([spans.join()])
     [run] = spans.open(slot)
     assert run == ([4], -1)

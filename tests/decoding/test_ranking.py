@@ -196,20 +196,6 @@ def test_excluded_items_keep_their_share() -> None:
     assert np.exp(answer.logprobs).sum() == pytest.approx(np.exp(scores[[kept, 9, 10]]).sum())
 
 
-def test_domains_are_searched_apart() -> None:
-    rows = [[4], [4, 5], [6], [4, 5, 6], [7]]
-    trie = ItemTrie.build(rows, domains=["a", "b", "a", "b", "b"])
-    beam = make_beam(make_model(1), trie)
-    in_a, in_b = beam.top_items([Slot([9], domain="a"), Slot([9], domain="b")], None)
-    assert set(in_a.rows.tolist()) == {0, 2}
-    scores = exhaustive(make_model(1), [rows[1], rows[3], rows[4]], [9])
-    order = np.argsort(-scores)
-    assert in_b.rows.tolist() == [[1, 3, 4][i] for i in order]
-    assert in_b.logprobs == pytest.approx(scores[order], abs=1e-4)
-    with pytest.raises(TrieError, match="domain: found 'c'"):
-        beam.top_items([Slot([9], domain="c")])
-
-
 @thorough
 @given(token_rows, prompts, seeds, st.integers(1, 3))
 def test_limited_beam_names_valid_items_with_their_exact_probability(

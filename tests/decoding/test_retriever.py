@@ -15,7 +15,8 @@ from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion, Finished, ItemBegun, ItemDone, TextToken
 from incatalog.decoding.ranking import ItemRanking
 from incatalog.decoding.request import Request, Scaffold, Slot
-from incatalog.decoding.retriever import ItemRetriever, Pick
+from incatalog.decoding.retriever import ItemRetriever
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import BackboneError, ConfigError, TrieError, VectorError
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
@@ -69,7 +70,7 @@ def naive(
     limit = request.item_limit
     while True:
         number = len(items)
-        if limit is not None and number == limit and request.stop_at_max_items:
+        if limit is not None and number == limit:
             return tokens, items, "items"
         if number and limit is not None and number < limit and len(spent) == len(rows):
             return tokens, items, "no_item_left"
@@ -95,11 +96,10 @@ def naive(
                 return tokens, items, "length"
         if row is not None:
             items.append(row)
-            if request.unique:
-                spent |= {r for r, other in enumerate(rows) if list(other) == list(rows[row])}
+            spent |= {r for r, other in enumerate(rows) if list(other) == list(rows[row])}
         if len(tokens) == request.max_new_tokens:
             # The last item asked for counts as the reason where both hold.
-            done = limit is not None and len(items) >= limit and request.stop_at_max_items
+            done = limit is not None and len(items) >= limit
             empty = limit is not None and len(items) < limit and len(spent) == len(rows)
             return tokens, items, "items" if done else "no_item_left" if empty else "length"
 
@@ -113,10 +113,8 @@ def test_greedy_equals_restarting_from_the_full_text(
     trie = ItemTrie.build(rows)
     excluded = data.draw(st.sets(st.integers(0, len(rows) - 1)))
     options = {
-        "unique": data.draw(st.booleans()),
         "max_items": data.draw(st.none() | st.integers(1, 4)),
         "max_new_tokens": data.draw(st.integers(1, 30)),
-        "stop_at_max_items": data.draw(st.booleans()),
     }
     requests = [
         Request(prompt, excluded=ExcludedItems.build(trie, excluded), **options) for prompt in batch
@@ -136,7 +134,7 @@ def test_greedy_equals_restarting_from_the_full_text(
         assert not excluded & set(items)
         reading = read(tokens)
         assert reading.spans == [tuple(rows[item]) for item in items]
-        assert not options["unique"] or len(set(reading.spans)) == len(reading.spans)
+        assert len(set(reading.spans)) == len(reading.spans)
         opened = len(reading.spans) + (reading.open_span is not None)
         passes.append(len(reading.text) + opened + (reason == "eos"))
     # One pass for each piece of text and for each item, however long it is.
@@ -161,7 +159,7 @@ def test_list_holds_the_items_asked_for_with_one_pass_each(
             excluded=ExcludedItems.build(trie, excluded),
             temperature=temperature,
             seed=number,
-            scaffold=Scaffold(before, end=(5, 6)),
+            scaffold=Scaffold(before),
         )
         for number, prompt in enumerate(batch)
     ]
@@ -176,7 +174,7 @@ def test_list_holds_the_items_asked_for_with_one_pass_each(
         expected: list[int] = []
         for run, item in zip(before, completion.items, strict=False):
             expected += [*run, SOI, *rows[item], EOI]
-        assert list(completion.token_ids) == [*expected, 5, 6]
+        assert list(completion.token_ids) == expected
     assert engine.statistics.forward_passes == min(k, left)
     assert engine.complete(requests) == completions  # the seed decides, not the batch
     for request, completion in zip(requests, completions, strict=True):
@@ -232,7 +230,7 @@ def test_samples_follow_the_heads_distribution() -> None:
         )
     greedy = Request(prompt, scaffold=Scaffold(((),)), excluded=without)
     best = Request(
-        prompt, scaffold=Scaffold(((),)), excluded=without, temperature=2.0, top_k=1, seed=5
+        prompt, scaffold=Scaffold(((),)), excluded=without, temperature=2.0, top_p=1e-9, seed=5
     )
     assert engine.complete([greedy]) == engine.complete([best])
 
@@ -240,20 +238,15 @@ def test_samples_follow_the_heads_distribution() -> None:
 def test_events_tell_the_answer_in_order() -> None:
     trie = ItemTrie.build([[4, 5, 6]])
     engine = make_engine(make_model(0), trie, make_head(1))
-    scaffold = Scaffold(((7,), (8, 9)), end=(10,))
-    events = list(engine.generate([Request([11], scaffold=scaffold, unique=False)]))
+    events = list(engine.generate([Request([11], scaffold=Scaffold(((7, 8),)))]))
     assert events == [
         TextToken(0, 7),
-        ItemBegun(0),
-        ItemDone(0, 0, (4, 5, 6), 0.0),
         TextToken(0, 8),
-        TextToken(0, 9),
         ItemBegun(0),
         ItemDone(0, 0, (4, 5, 6), 0.0),
-        TextToken(0, 10),
         Finished(0, "items"),
     ]
-    assert engine.statistics.tokens_fed == len([11, 7, SOI, 4, 5, 6, EOI, 8, 9])
+    assert engine.statistics.tokens_fed == len([11, 7, 8])
     for limit in range(1, 6):
         request = Request([8], max_new_tokens=limit, scaffold=Scaffold(((),)))
         assert engine.complete([request]) == [
@@ -266,24 +259,19 @@ def test_events_tell_the_answer_in_order() -> None:
         ]
 
 
-def test_several_catalogs_stay_apart_and_equal_titles_keep_their_item() -> None:
-    rows = [[4, 5], [4, 5], [4, 5], [6], [7]]
-    trie = ItemTrie.build(rows, ["a", "b", "b", "a", "b"])
-    model, head = make_model(1), make_head(5)
-    head.vectors.data = torch.eye(5, DIM)
+def test_equal_titles_keep_their_item() -> None:
+    trie = ItemTrie.build([[4, 5], [4, 5], [6], [7]])
+    model, head = make_model(1), make_head(4)
+    head.vectors.data = torch.eye(4, DIM)
     head.projection.weight.data.zero_()
-    head.projection.bias.data = torch.tensor([0.0, 1.0, 2.0, 5.0, 1.5, 0.0])  # row 3, 2, 4, 1, 0
+    head.projection.bias.data = torch.tensor([1.0, 2.0, 5.0, 1.5, 0.0, 0.0])  # row 2, 1, 3, 0
     engine = make_engine(model, trie, head)
-    scaffold = Scaffold(((),) * 5)
-    for domain, expected in (("a", (3, 0)), ("b", (2, 4))):
-        [found] = engine.complete([Request([8], domain=domain, scaffold=scaffold)])
-        assert found.items == expected  # row 1 has the title of row 2 and is spent with it
-        assert found.finish_reason == "no_item_left"
-    [twice] = engine.complete([Request([8], domain="b", scaffold=scaffold, unique=False)])
-    assert twice.items == (2,) * 5
+    [found] = engine.complete([Request([8], scaffold=Scaffold(((),) * 5))])
+    assert found.items == (2, 1, 3)  # row 0 has the title of row 1 and is spent with it
+    assert found.finish_reason == "no_item_left"
     ranking = ItemRanking(model, trie, ItemRetriever(head))
-    [ranked] = ranking.top_items([Slot([8], domain="b")], None)
-    assert ranked.rows.tolist() == [2, 4, 1]
+    [ranked] = ranking.top_items([Slot([8])], None)
+    assert ranked.rows.tolist() == [2, 1, 3, 0]
     assert np.exp(ranked.logprobs).sum() == pytest.approx(1)
 
 
@@ -374,9 +362,9 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(BackboneError, match="not numbers"):
         ranking.top_items([Slot([4])])
     free = np.ones(2, dtype=np.bool_)
-    pick = Pick(free, 0.0, 0, 1.0, np.random.default_rng(0))
+    best = Sampling(0.0, 1.0, np.random.default_rng(0))
     with pytest.raises(BackboneError, match="not numbers"):
-        ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [pick])
+        ItemRetriever(head).pick(torch.zeros(1, HIDDEN), [free], [best])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

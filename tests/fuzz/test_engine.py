@@ -68,19 +68,16 @@ def draw_request(random: np.random.Generator, catalog: Catalog) -> tuple[Request
     scaffold = None
     if random.random() < 0.3:
         runs = [tuple(random.integers(FIRST_WORD, VOCAB, 2).tolist()) for _ in range(5)]
-        scaffold = Scaffold(tuple(runs), (FIRST_WORD,))
+        scaffold = Scaffold(tuple(runs))
     request = Request(
         closed(random.integers(1, VOCAB, int(random.integers(1, 9))).tolist()),
         max_new_tokens=int(random.integers(1, 60)),
         max_items=[None, None, 0, 1, 4][random.integers(5)] if scaffold is None else None,
         excluded=ExcludedItems.build(catalog.trie, excluded) if excluded else None,
-        unique=bool(random.random() < 0.7),
         temperature=float(random.choice(TEMPERATURES)),
         top_p=float(random.choice([1.0, 0.9, 1e-300])),
-        top_k=int(random.choice([0, 1, 3])),
         seed=int(random.integers(1 << 30)),
         scaffold=scaffold,
-        stop_at_max_items=bool(random.random() < 0.5),
         grounding=Grounding(catalog.trie),
     )
     return request, excluded
@@ -93,7 +90,7 @@ def spans_of(request: Request, excluded: set[int], catalog: Catalog, done: Compl
     for span, item in zip(reading.spans, done.items, strict=True):
         assert list(span) in catalog.spelled[item]
     assert not excluded & set(done.items)
-    assert not request.unique or len(set(done.items)) == len(done.items)
+    assert len(set(done.items)) == len(done.items)
     assert request.item_limit is None or len(done.items) <= request.item_limit
     return len(done.items)
 

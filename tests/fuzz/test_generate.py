@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,9 @@ class World:
     """A catalog and what of it may be named."""
 
     rows: list[list[int]]
-    domains: list[str] | None
-    domain: str | None
-    excluded: set[int]
+    banned: set[int]
     unique: bool
     max_items: int | None
-    banned: set[int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        others = () if self.domains is None else self.domains
-        foreign = {row for row, name in enumerate(others) if name != self.domain}
-        self.banned = self.excluded | foreign
 
 
 def draw_world(random: np.random.Generator) -> World:
@@ -69,17 +61,10 @@ def draw_world(random: np.random.Generator) -> World:
             random.integers(130, 150, count) if deep else random.integers(1, 6, count)
         ).tolist()
     ]
-    domains, domain = None, None
-    if random.random() < 0.2:
-        domains = ["film", *random.choice(["film", "book"], count - 1).tolist()]
-        domain = "film"
-    ours = [row for row in range(count) if domains is None or domains[row] == domain]
-    excluded = set(random.choice(ours, int(random.integers(0, len(ours))), replace=False).tolist())
+    banned = set(random.choice(count, int(random.integers(0, count)), replace=False).tolist())
     return World(
         rows,
-        domains,
-        domain,
-        excluded,
+        banned,
         bool(random.random() < 0.7),
         [None, None, 0, 1, 3][random.integers(5)],
     )
@@ -215,14 +200,13 @@ def spans_of(
 def test_every_span_is_an_item_or_there_is_an_error(fuzz: Any) -> None:
     for number, random in fuzz.cases():
         world = draw_world(random)
-        trie = ItemTrie.build(world.rows, domains=world.domains)
+        trie = ItemTrie.build(world.rows)
         processor = ItemConstrainedLogitsProcessor(
             trie,
             SOI,
             EOI,
             unique=world.unique,
-            excluded=world.excluded,
-            domain=world.domain,
+            excluded=world.banned,
             max_items=world.max_items,
         )
         # One processor for several generations, as a service has it.

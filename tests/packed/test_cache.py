@@ -35,7 +35,7 @@ def test_every_row_keeps_what_it_stored(plan: list[tuple[int, int]]) -> None:
         row.advance(tokens)
         texts.setdefault(name, []).extend(new.flatten().tolist())
         value += tokens
-        assert pool.layers == 1
+        assert len(pool._layers) == 1
         for other, text in texts.items():
             stored, negative = pool.layer(layer, new)
             places = rows[other].sources()[: len(text)]

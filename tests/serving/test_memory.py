@@ -71,13 +71,13 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
         from incatalog.recommender.recommender import Recommender
         import incatalog.serving.service
         from transformers.utils import is_sklearn_available
-        print(sorted({"sklearn", "scipy", "pandas"} & set(sys.modules)), is_sklearn_available())
+        heavy = {"sklearn", "scipy.sparse", "pandas"}
+        print(sorted(heavy & set(sys.modules)), is_sklearn_available())
         """
     )
     assert said.split() == ["[]", "True"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="compiled by numba")
 def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path: Path) -> None:
     said = run(
         """

@@ -12,10 +12,9 @@ from incatalog.trie.trie import ItemTrie
 def expected_decisions(catalog: TokenCatalog, item: int) -> list[tuple[int, list[int], int]]:
     """Brute force: (depth, tokens of the node, choice) wherever two continuations exist."""
     row = catalog.rows[item]
-    inside = catalog.members(catalog.domains[item] if catalog.domains else "")
     found = []
     for depth in range(len(row) + 1):
-        among = catalog.continuations(inside, row[:depth])
+        among = catalog.continuations(catalog.members, row[:depth])
         tokens = [CLOSE if token is None else token for token in among]
         if len(tokens) > 1:
             found.append((depth, tokens, tokens.index(row[depth] if depth < len(row) else CLOSE)))
@@ -25,7 +24,7 @@ def expected_decisions(catalog: TokenCatalog, item: int) -> list[tuple[int, list
 @settings(max_examples=1500, deadline=None)
 @given(token_catalogs(), st.lists(st.integers(0, 1000), max_size=12))
 def test_decisions_equal_brute_force(catalog: TokenCatalog, numbers: list[int]) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
+    trie = ItemTrie.build(catalog.rows)
     wanted = [number % len(catalog.rows) for number in numbers]
     found = trie.decisions_of(wanted)
     assert len(found.offsets) == len(wanted) + 1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from unittest.mock import patch
 
@@ -21,30 +20,20 @@ from incatalog.trie.trie import ItemTrie
 from worlds import EOI, SOI, STOP, make_model, prompts, token_rows
 
 
-def assert_equal(found: ItemTrie, rows: dict[int, list[int]], domains: Sequence[int]) -> None:
+def assert_equal(found: ItemTrie, rows: dict[int, list[int]]) -> None:
     """The arrays are those of a trie that is built from the items that are there."""
     vacant = sorted(set(range(found.num_items)) - set(rows))
     assert found.vacant_rows.tolist() == vacant
-    # Items in the order of their domains, so that a new trie numbers these alike.
-    kept = sorted(rows, key=lambda row: (domains[row], row))
-    of = [domains[row] for row in kept]
-    sizes = [of.count(number) for number in range(len(found.domains))]
-    assert np.diff(found.arrays.domain_bounds).tolist() == sizes
+    kept = sorted(rows)
+    assert found.arrays.live.tolist() == [0, len(kept)]
     if not kept:
         assert len(found.arrays.tail) == len(found.arrays.edge_token) == found.num_nodes == 0
         return
-    built = ItemTrie.build([rows[row] for row in kept], [str(number) for number in of])
+    built = ItemTrie.build([rows[row] for row in kept])
     for field in fields(TrieArrays):
         own, expected = (getattr(trie.arrays, field.name).tolist() for trie in (found, built))
         if field.name == "order":
             expected = [*(kept[place] for place in expected), *vacant]
-        elif field.name == "tail_start":
-            # A domain without an item has an empty tail.
-            edges, roots = own[: found.arrays.edge_token.size], own[found.arrays.edge_token.size :]
-            assert all(roots[n] == roots[n + 1] for n, size in enumerate(sizes) if not size)
-            own = [*edges, *(roots[n] for n, size in enumerate(sizes) if size), roots[-1]]
-        elif field.name == "domain_bounds":
-            continue
         assert own == expected, field.name
         assert getattr(found.arrays, field.name).dtype == np.int32
 
@@ -55,17 +44,8 @@ def test_any_changes_equal_building_from_what_is_left(
     catalog: TokenCatalog, data: st.DataObject
 ) -> None:
     rebuilt_from = data.draw(st.sampled_from([256, 1, 2]))
-    names = ("a", "b") if catalog.domains else ("",)
     known = {row: list(tokens) for row, tokens in enumerate(catalog.rows)}
-    domains = [names.index(name) for name in catalog.domains or [""] * len(known)]
-    trie = ItemTrie.build(
-        [*catalog.rows, *([[1]] * len(names))], [names[d] for d in domains] + list(names)
-    )
-    # Both domains exist from the start, in whatever order they came.
-    for row, name in enumerate(names, start=len(known)):
-        known[row] = [1]
-        domains.append(names.index(name))
-    domains = [trie.domains.index(names[number]) for number in domains]
+    trie = ItemTrie.build(catalog.rows)
     with patch.object(changes, "_REBUILT_FROM", rebuilt_from):
         for _ in range(data.draw(st.integers(1, 4))):
             before, fingerprint = trie, trie.fingerprint
@@ -82,13 +62,10 @@ def test_any_changes_equal_building_from_what_is_left(
                 fresh = sorted(row for row in rows if row >= trie.num_items)
                 swap = dict(zip(fresh, new, strict=False))
                 rows = data.draw(st.permutations([swap.get(row, row) for row in rows]))
-                domains += [0] * len(fresh)
-                for row, tokens in zip(rows, added, strict=True):
-                    domains[row] = data.draw(st.integers(0, len(names) - 1))
-                    known[row] = list(tokens)
-                trie = trie.with_items(added, [trie.domains[domains[row]] for row in rows], rows)
-            assert_equal(trie, known, domains)
-            assert ItemTrie(before.arrays, before.domains).fingerprint == fingerprint
+                known |= {row: list(tokens) for row, tokens in zip(rows, added, strict=True)}
+                trie = trie.with_items(added, rows)
+            assert_equal(trie, known)
+            assert ItemTrie(before.arrays).fingerprint == fingerprint
 
 
 def test_worked_by_hand() -> None:
@@ -140,14 +117,13 @@ def test_answers_are_those_with_the_removed_items_excluded(
 
 
 def test_a_catalog_may_run_empty_and_fill_again(tmp_path) -> None:
-    trie = ItemTrie.build([[4, 5], [6], [4]], ["a", "b", "a"]).without_items([0, 2])
-    assert trie.next_tokens([], domain="a") == []
-    assert trie.next_tokens([], domain="b") == [6]
+    trie = ItemTrie.build([[4, 5], [6], [4]]).without_items([0, 2])
+    assert trie.next_tokens([]) == [6]
     trie.without_items([1]).save(tmp_path / "trie")
     empty = ItemTrie.load(tmp_path / "trie")
-    assert empty.next_tokens([], domain="b") == []
-    full = empty.with_items([[8, 9], [8]], ["a", "a"], rows=[3, 0])
-    assert full.next_tokens([8], domain="a") == [9, None]
+    assert empty.next_tokens([]) == []
+    full = empty.with_items([[8, 9], [8]], rows=[3, 0])
+    assert full.next_tokens([8]) == [9, None]
     assert full.decisions_of([3, 0]).choice.tolist() == [0, 1]
 
 
@@ -156,12 +132,11 @@ def test_a_catalog_may_run_empty_and_fill_again(tmp_path) -> None:
 def test_an_item_leaves_with_all_its_spellings_and_a_new_one_may_take_its_row(
     catalog: SpelledCatalog, data: st.DataObject
 ) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    trie = ItemTrie.build(catalog.rows, catalog.items)
     spelled = {
         item: [r for r, i in zip(catalog.rows, catalog.items, strict=True) if i == item]
         for item in range(catalog.num_items)
     }
-    domain_of = dict(zip(catalog.items, catalog.domains, strict=True))
     with patch.object(changes, "_REBUILT_FROM", data.draw(st.sampled_from([256, 1]))):
         for _ in range(3):
             removed = data.draw(st.sets(st.sampled_from(sorted(spelled)))) if spelled else set()
@@ -169,20 +144,15 @@ def test_an_item_leaves_with_all_its_spellings_and_a_new_one_may_take_its_row(
             spelled = {item: rows for item, rows in spelled.items() if item not in removed}
             new = [*trie.vacant_rows.tolist()[:1], trie.num_items, trie.num_items + 1]
             added = [[1, 2], [1], [3]][: len(new)]
-            domain = trie.domains[-1]
-            trie = trie.with_items(added, [domain] * len(new), new)
+            trie = trie.with_items(added, new)
             spelled |= {item: [tokens] for item, tokens in zip(new, added, strict=True)}
-            domain_of |= dict.fromkeys(new, domain)
             gone = sorted(set(range(trie.num_items)) - set(spelled))
             assert trie.vacant_rows.tolist() == gone
-            for name in trie.domains:
-                inside = {item for item in spelled if domain_of[item] == name}
-                assert set(np.flatnonzero(trie.rows_of(name)).tolist()) == inside
-                for left_out in (set[int](), {item for item in inside if item % 2}):
-                    rows = [row for item in inside - left_out for row in spelled[item]]
-                    allowed = trie.next_tokens([], left_out, name)
-                    assert allowed == sorted({row[0] for row in rows})
-            constraint = SpanConstraint(trie, 100, domain=domain)
+            assert set(np.flatnonzero(trie.live_rows).tolist()) == set(spelled)
+            for left_out in (set[int](), {item for item in spelled if item % 2}):
+                rows = [row for item in set(spelled) - left_out for row in spelled[item]]
+                assert trie.next_tokens([], left_out) == sorted({row[0] for row in rows})
+            constraint = SpanConstraint(trie, 100)
             for item in new:
                 constraint.begin(item)
                 assert constraint.forced() == [*spelled[item][0], 100]
@@ -192,19 +162,15 @@ def test_an_item_leaves_with_all_its_spellings_and_a_new_one_may_take_its_row(
 
 
 def test_what_cannot_be_changed_is_refused() -> None:
-    trie = ItemTrie.build([[4], [5], [6]], ["x", "y", "x"]).without_items([2])
+    trie = ItemTrie.build([[4], [5], [6]]).without_items([2])
     for rows, message in (([2], "was removed"), ([3], "not in the trie"), ([-1], "not in")):
         with pytest.raises(TrieError, match=message):
             trie.without_items(rows)
     assert trie.without_items([]) is trie
     for rows in ([0], [4], [2, 2], [3, 5], [-1]):
         with pytest.raises(TrieError, match="expected each once, a vacant row or the next from 3"):
-            trie.with_items([[7]] * len(rows), ["x"] * len(rows), rows)
-    with pytest.raises(TrieError, match="domain: found 'z'"):
-        trie.with_items([[7]], ["z"])
-    with pytest.raises(TrieError, match="domain: found None"):
-        trie.with_items([[7]])
-    with pytest.raises(TrieError, match="2 token rows, 1 domains, 2 rows"):
-        trie.with_items([[7], [8]], ["x"])
+            trie.with_items([[7]] * len(rows), rows)
+    with pytest.raises(TrieError, match="2 token rows, 1 rows"):
+        trie.with_items([[7], [8]], [3])
     with pytest.raises(TrieError, match="item row 0: has no token"):
-        trie.with_items([[]], ["x"])
+        trie.with_items([[]])

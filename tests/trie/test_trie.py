@@ -21,25 +21,22 @@ from incatalog.trie.trie import ItemTrie
 def test_next_tokens_equal_brute_force_for_every_prefix_and_any_exclusion(
     catalog: TokenCatalog,
 ) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
-    for domain in trie.domains:
-        inside = catalog.members(domain)
-        for prefix in catalog.prefixes(domain):
-            for excluded in (frozenset[int](), catalog.excluded):
-                expected = catalog.continuations(inside - excluded, prefix)
-                assert trie.next_tokens(prefix, excluded, domain) == expected
+    trie = ItemTrie.build(catalog.rows)
+    for prefix in catalog.prefixes():
+        for excluded in (frozenset[int](), catalog.excluded):
+            expected = catalog.continuations(catalog.members - excluded, prefix)
+            assert trie.next_tokens(prefix, excluded) == expected
 
 
 @settings(max_examples=1000, deadline=None)
 @given(token_catalogs(), st.lists(st.integers(-1, 4), max_size=4))
 def test_an_unknown_prefix_is_refused(catalog: TokenCatalog, prefix: list[int]) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains)
-    for domain in trie.domains:
-        if prefix in catalog.prefixes(domain):
-            assert trie.next_tokens(prefix, domain=domain)
-        else:
-            with pytest.raises(TrieError, match="no item starts with its first"):
-                trie.next_tokens(prefix, domain=domain)
+    trie = ItemTrie.build(catalog.rows)
+    if prefix in catalog.prefixes():
+        assert trie.next_tokens(prefix)
+    else:
+        with pytest.raises(TrieError, match="no item starts with its first"):
+            trie.next_tokens(prefix)
 
 
 @settings(max_examples=1000, deadline=None)
@@ -48,24 +45,24 @@ def test_nodes_are_the_branching_prefixes_and_ranges_hold_their_items(
     catalog: TokenCatalog,
 ) -> None:
     rows = catalog.rows
-    trie = ItemTrie.build(rows, catalog.domains)
+    trie = ItemTrie.build(rows)
     branching = 0
-    for domain in trie.domains:
-        inside = catalog.members(domain)
-        for prefix in catalog.prefixes(domain):
-            branching += len(catalog.continuations(inside, prefix)) > 1
-            cursor = trie.root(domain)
-            for token in prefix:
-                cursor = trie.step(cursor, token)
-            below = {i for i in inside if rows[i][: len(prefix)] == prefix}
-            assert set(trie.order[cursor.lo : cursor.hi].tolist()) == below
-            assert cursor.depth == len(prefix)
-            children = trie.children(cursor)
-            for token, lo, hi in zip(*children[:3], strict=True):
-                assert {rows[i][len(prefix)] for i in trie.order[lo:hi]} == {token}
-            ends = {i for i in below if rows[i] == prefix}
-            assert set(trie.order[slice(*children.closes)].tolist()) == ends
-            assert children.closes == trie.closing_range(cursor)
+    for prefix in catalog.prefixes():
+        branching += len(catalog.continuations(catalog.members, prefix)) > 1
+        cursor = trie.root()
+        for token in prefix:
+            cursor = trie.step(cursor, token)
+        below = {i for i in catalog.members if rows[i][: len(prefix)] == prefix}
+        assert set(trie.order[cursor.lo : cursor.hi].tolist()) == below
+        assert cursor.depth == len(prefix)
+        children = trie.children(cursor)
+        for token, lo, hi in zip(*children[:3], strict=True):
+            assert {rows[i][len(prefix)] for i in trie.order[lo:hi]} == {token}
+        ends = {i for i in below if rows[i] == prefix}
+        assert set(trie.order[slice(*children.closes)].tolist()) == ends
+        for row in ends:
+            own, lo, hi = trie.leaf(int(trie.position[row]))
+            assert (own, (lo, hi)) == (prefix, children.closes)
     assert trie.num_nodes == branching
 
 
@@ -133,21 +130,6 @@ def test_token_ids_up_to_the_largest() -> None:
     assert trie.next_tokens([largest]) == [0, largest, None]
 
 
-def test_domains_are_roots_of_their_own() -> None:
-    trie = ItemTrie.build([[1, 2], [1, 3], [4], [1, 2]], ["films", "games", "films", "games"])
-    assert trie.domains == ("films", "games")
-    assert trie.next_tokens([], domain="films") == [1, 4]
-    assert trie.next_tokens([1], domain="films") == [2]
-    assert trie.next_tokens([1], domain="games") == [2, 3]
-    assert trie.next_tokens([1], excluded=[3], domain="games") == [3]
-    assert trie.rows_of("films").tolist() == [True, False, True, False]
-    assert trie.without_items([3]).rows_of("games").tolist() == [False, True, False, False]
-    with pytest.raises(TrieError, match="domain: found None"):
-        trie.next_tokens([])
-    with pytest.raises(TrieError, match="'books'"):
-        trie.root("books")
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -179,8 +161,6 @@ def test_what_does_not_exist_is_refused() -> None:
             trie.next_tokens([], excluded=[row])
         with pytest.raises(TrieError, match=f"item row {row}"):
             trie.decisions(row)
-    with pytest.raises(TrieError, match="expected one for each of the 2 items"):
-        ItemTrie.build([[1], [2]], ["a"])
     for token in (CLOSE, 3):
         with pytest.raises(TrieError, match=f"token {token} at depth 0"):
             trie.step(trie.root(), token)
@@ -219,30 +199,17 @@ def test_the_exclusion_of_many_items_at_once_is_exact() -> None:
         assert trie.next_tokens([first], excluded.tolist()) == sorted(set(second.tolist()))
 
 
-@settings(max_examples=300, deadline=None)
-@given(token_catalogs())
-def test_items_beside_the_largest_choice_are_counted(catalog: TokenCatalog) -> None:
-    trie = ItemTrie.build(catalog.rows)
-    beside = trie.beside_largest_choice.tolist()
-    for node in range(trie.num_nodes):
-        widths = np.diff(trie.choices(node)[1]).tolist()
-        assert beside[node] == sum(widths) - max(widths)
-    assert beside[trie.num_nodes :] == [0]
-
-
 @settings(max_examples=500, deadline=None)
 @given(spelled_catalogs())
 def test_an_item_is_excluded_with_all_its_spellings(catalog: SpelledCatalog) -> None:
-    trie = ItemTrie.build(catalog.rows, catalog.domains, catalog.items)
+    trie = ItemTrie.build(catalog.rows, catalog.items)
     assert (trie.num_items, trie.num_positions) == (catalog.num_items, len(catalog.rows))
-    for domain in trie.domains:
-        inside = catalog.members(domain)
-        assert set(np.flatnonzero(trie.rows_of(domain)).tolist()) == inside
-        for excluded in (frozenset[int](), catalog.excluded):
-            left = catalog.spelled(inside - excluded)
-            for prefix in catalog.spelled(inside).prefixes(""):
-                expected = left.continuations(set(range(len(left.rows))), prefix)
-                assert trie.next_tokens(prefix, excluded, domain) == expected
+    assert trie.live_rows.all()
+    for excluded in (frozenset[int](), catalog.excluded):
+        left = catalog.spelled(catalog.members - excluded)
+        for prefix in catalog.spelled(catalog.members).prefixes():
+            expected = left.continuations(left.members, prefix)
+            assert trie.next_tokens(prefix, excluded) == expected
     for item in range(catalog.num_items):
         own = [row for row, of in enumerate(catalog.items) if of == item]
         assert sorted(trie.positions([item])) == sorted(trie.position[own])
@@ -291,17 +258,14 @@ def test_items_of_one_spelling_each_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "domains", "message"),
+    ("items", "message"),
     [
-        ([0, 1], None, "found 2 item rows; expected one for each of 3 token rows"),
-        ([0, 2, 0], None, "none of them 1"),
-        ([-1, 0, 0], None, "none of them 0"),
-        ([0, 0, 1], ["a", "b", "a"], "item row 0 is in two"),
-        ([0, 1, 0], None, "token row 2: item row 0 is spelled so already"),
+        ([0, 1], "found 2 item rows; expected one for each of 3 token rows"),
+        ([0, 2, 0], "none of them 1"),
+        ([-1, 0, 0], "none of them 0"),
+        ([0, 1, 0], "token row 2: item row 0 is spelled so already"),
     ],
 )
-def test_what_are_no_spellings_is_refused(
-    items: list[int], domains: list[str] | None, message: str
-) -> None:
+def test_what_are_no_spellings_is_refused(items: list[int], message: str) -> None:
     with pytest.raises(TrieError, match=message):
-        ItemTrie.build([[4], [5], [4]], domains, items)
+        ItemTrie.build([[4], [5], [4]], items)

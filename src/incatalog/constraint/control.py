@@ -11,27 +11,17 @@ from incatalog.trie.trie import ItemTrie
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The token ids with a meaning of their own.
+    """The token ids with a meaning of their own."""
 
-    Attributes:
-        soi: Opens an item span.
-        eoi: Closes an item span.
-        stop: Each of these ends the answer.
-    """
-
-    soi: int
-    eoi: int
-    stop: frozenset[int]
+    soi: int  # opens an item span
+    eoi: int  # closes an item span
+    stop: frozenset[int]  # each of these ends the answer
 
 
 def check_control_tokens(
     trie: ItemTrie, soi: int, eoi: int, stop: Collection[int]
 ) -> ControlTokens:
-    """The control tokens, if no item contains one of them.
-
-    Raises:
-        TokenizerError: Two roles share a token, or an item's tokens contain one of them.
-    """
+    """The control tokens, if they are different and no item contains one of them."""
     control = ControlTokens(soi, eoi, frozenset(stop))
     if soi == eoi or {soi, eoi} & control.stop:
         raise TokenizerError(

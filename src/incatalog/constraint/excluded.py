@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,30 +10,25 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from incatalog.errors import TrieError
-from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
+# A longer list than this share of the catalog becomes a prefix sum.
 _DENSE_SHARE = 64
 
 
 @dataclass(frozen=True, eq=False)
 class ExcludedItems:
-    """Items that may not be named, in the form a constraint asks about: ranges of positions.
+    """Items that may not be named, as ranges of sorted positions.
 
     Built once and shared by all answers it holds for. Rules for the whole catalog (a category,
     what is out of stock) become one prefix sum; few items (a user's history) stay a short list,
     and may stand on top of a rule for the catalog.
-
-    Attributes:
-        trie: The trie whose items are meant.
-        before: Number of excluded positions before each position, or ``None`` if there is no
-            rule for the whole catalog.
-        listed: Excluded positions beyond those of ``before``, ascending.
     """
 
     trie: ItemTrie
+    # Number of excluded positions before each position; None without a rule for the catalog.
     before: Int32[np.ndarray, " positions+1"] | None
-    listed: Int32[np.ndarray, " listed"]
+    listed: Int32[np.ndarray, " listed"]  # excluded positions beyond these, ascending
 
     @classmethod
     def build(
@@ -43,17 +37,7 @@ class ExcludedItems:
         rows: Collection[int] | Bool[np.ndarray, " items"],
         base: ExcludedItems | None = None,
     ) -> ExcludedItems:
-        """Excludes items.
-
-        Args:
-            trie: The trie whose items are meant.
-            rows: Item rows, or a mask over all item rows that is true where one is excluded.
-            base: Items that are excluded too; what it holds is shared, not copied.
-
-        Raises:
-            TrieError: A row does not exist, the mask has another length than the catalog, or
-                ``base`` belongs to another trie.
-        """
+        """Excludes item rows, or those at which a mask is true, and the items of ``base`` too."""
         if base is not None and base.trie is not trie:
             raise TrieError("base: holds excluded items of another trie; build it for this one")
         if isinstance(rows, np.ndarray) and rows.dtype == np.bool_:
@@ -83,11 +67,11 @@ class ExcludedItems:
         counts = self.listed.searchsorted(positions).astype(np.int32)
         return counts if self.before is None else self.before[positions] + counts
 
-    def count(self, lo: int, hi: int) -> int:
-        """Number of excluded positions in ``[lo, hi)``."""
-        listed, before = self._listed, self._before
-        found = bisect_left(listed, hi) - bisect_left(listed, lo)
-        return found if before is None else found + before[hi] - before[lo]
+    def holds(self, position: int) -> bool:
+        """Whether the item at a position is excluded."""
+        at = self.listed.searchsorted(position)
+        ruled = self.before is not None and self.before[position] < self.before[position + 1]
+        return bool(ruled or (at < len(self.listed) and self.listed[at] == position))
 
     @cached_property
     def rows(self) -> Bool[np.ndarray, " items"]:
@@ -99,30 +83,16 @@ class ExcludedItems:
         excluded.flags.writeable = False
         return excluded
 
-    @cached_property
-    def _listed(self) -> memoryview[int]:
-        return self.listed.data
 
-    @cached_property
-    def _before(self) -> memoryview[int] | None:
-        return None if self.before is None else self.before.data
+def check_trie(trie: ItemTrie, excluded: ExcludedItems | None) -> None:
+    """Makes sure that excluded items are those of a trie."""
+    if excluded is not None and excluded.trie is not trie:
+        raise TrieError("excluded: holds items of another trie; build it for this one")
 
 
-def free_rows(
-    trie: ItemTrie, excluded: ExcludedItems | None = None, domain: str | None = None
-) -> Bool[np.ndarray, " items"]:
-    """Which item rows of a domain are not excluded.
-
-    Raises:
-        TrieError: There is no such domain, or several and none was named.
-    """
-    return rows_left_free(trie, excluded, trie.root(domain))
-
-
-def rows_left_free(trie: ItemTrie, excluded: ExcludedItems | None, root: Cursor) -> np.ndarray:
-    """Which rows below ``root`` are not excluded."""
-    free = np.zeros(trie.num_items, dtype=np.bool_)
-    free[trie.order[root.lo : root.hi]] = True
-    if excluded is not None:
-        free &= ~excluded.rows
+def free_rows(trie: ItemTrie, excluded: ExcludedItems | None = None) -> Bool[np.ndarray, " items"]:
+    """Which item rows are neither vacant nor excluded."""
+    if excluded is None:
+        return trie.live_rows.copy()
+    free: np.ndarray = trie.live_rows & ~excluded.rows
     return free

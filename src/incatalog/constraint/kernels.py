@@ -1,7 +1,7 @@
 """The steps of :class:`~incatalog.constraint.spans.SpanBatch` as loops, compiled by numba.
 
-A call of numpy costs microseconds whatever the size of its arrays, and a step over arrays makes
-dozens. Loops over the rows are simpler, and once compiled several times faster.
+A call of numpy costs microseconds whatever the size of its arrays, and a step over arrays would
+make dozens; the loops over the rows are simpler, too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
-from numba import njit
+from numba import carray, njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from incatalog.trie.build import CLOSE
+from incatalog.trie.cursor import Cursor
 from incatalog.trie.edges import BLOCK
 
 # In place of an item: the span is open still, or closing it takes more than a loop.
@@ -21,10 +24,7 @@ OPEN, HARD = -1, -2
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function into those that call it: a tree and a state have some hundred fields.
-
-    To pass them takes longer than most of what is done with them.
-    """
+    """Compiles a function into its callers: to pass all fields of a tree takes longer than it."""
     return njit(inline="always")(function)  # type: ignore[no-any-return]
 
 
@@ -37,57 +37,59 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(function)  # type: ignore[no-any-return]
 
 
-# What was written, row after row; where that of each row ends; the item it names.
-Written = Int32[np.ndarray, " written"]
-Ends = Int64[np.ndarray, " rows"]
-Items = Int64[np.ndarray, " rows"]
-
-
 class Tree(NamedTuple):
-    """What a step needs of a trie.
-
-    Attributes:
-        order: Item row at each position.
-        alone: Whether the spelling at a position is its item's only one; empty if all are.
-
-    The others are those of :class:`~incatalog.trie.build.TrieArrays` and of
-    :class:`~incatalog.trie.edges.EdgeNodes`.
-    """
+    """What a step needs of a trie: of its ``arrays``, its ``edge_nodes``, and two of its own."""
 
     node_edges: Int32[np.ndarray, " nodes+1"]
     edge_token: Int32[np.ndarray, " edges"]
     bounds: Int32[np.ndarray, " edges+nodes"]
-    tail_start: Int32[np.ndarray, " edges+domains+1"]
+    tail_start: Int32[np.ndarray, " edges+2"]
     tail: Int32[np.ndarray, " tail"]
     rank: UInt8[np.ndarray, " edges"]
     before: Int32[np.ndarray, " blocks"]
     nodes: Int32[np.ndarray, " led_to"]
-    order: Int32[np.ndarray, " positions"]
+    order: Int32[np.ndarray, " positions"]  # item row at each position
+    # Whether the spelling at a position is its item's only one; empty if all are.
     alone: Bool[np.ndarray, " positions"]
 
 
 class State(NamedTuple):
-    """Where the answers stand; steps change it.
+    """Where the answers stand; steps change it."""
 
-    Attributes:
-        lo: First position below each answer's place.
-        hi: End of the positions below it.
-        node: Node each stands at, -1 where the item has ended.
-        blocked: Positions each may not name.
-        blocked_count: How many these are.
-        left: How many positions each may still name.
-        unique: Whether each names an item at most once.
-        counts: Scratch for the node with most edges.
-    """
+    lo: Int32[np.ndarray, " slots"]  # first position below each answer's place
+    hi: Int32[np.ndarray, " slots"]  # end of these
+    node: Int32[np.ndarray, " slots"]  # where each has to decide, -1 where no span is open
+    blocked: Int32[np.ndarray, "slots width"]  # positions each may not name
+    blocked_count: Int64[np.ndarray, " slots"]  # how many these are
+    # Address of the number of excluded positions before each one; 0 without a rule.
+    rule: Int64[np.ndarray, " slots"]
+    left: Int64[np.ndarray, " slots"]  # how many items each may still name
+    unique: Bool[np.ndarray, " slots"]  # whether each names an item at most once
+    counts: Int32[np.ndarray, " most_edges"]  # scratch for the node with most edges
 
-    lo: Int32[np.ndarray, " slots"]
-    hi: Int32[np.ndarray, " slots"]
-    node: Int32[np.ndarray, " slots"]
-    blocked: Int32[np.ndarray, "slots width"]
-    blocked_count: Int64[np.ndarray, " slots"]
-    left: Int64[np.ndarray, " slots"]
-    unique: Bool[np.ndarray, " slots"]
-    counts: Int32[np.ndarray, " most_edges"]
+
+# What was written, row after row; where the tokens of each row end; the item it names, `OPEN` or
+# `HARD`; and whether one is hard or a row is full now.
+Steps = tuple[
+    Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], bool
+]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001 - the form numba asks for
+    """An address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
+        return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), generate
+
+
+@inlined
+def _ruled_out(tree: Tree, state: State, slot: int, bound: int) -> int:
+    """How many positions between two bounds the rule of an answer excludes; it has one."""
+    rule = carray(_pointer(state.rule[slot]), (len(tree.order) + 1,), np.int32)
+    return int(rule[tree.bounds[bound + 1]] - rule[tree.bounds[bound]])
 
 
 @inlined
@@ -108,7 +110,7 @@ def _choice_of(tree: Tree, node: int, position: int) -> int:
 def _num_blocked(state: State, slot: int) -> int:
     """How many positions below its place an answer may not name."""
     lo, hi, inside = state.lo[slot], state.hi[slot], 0
-    # By index, as a loop over the row itself does not become vectors.
+    # By index, as a loop over the row itself is not compiled to vector instructions.
     for at in range(state.blocked_count[slot]):
         inside += lo <= state.blocked[slot, at] < hi
     return inside
@@ -125,13 +127,8 @@ def allow(
 ) -> tuple[Int32[np.ndarray, " tokens"], Bool[np.ndarray, "rows tokens"]]:
     """The tokens that may come next in any row, ascending, and which of them in each row.
 
-    Args:
-        tree: The items.
-        state: Where the answers stand.
-        slots: The answers.
-        eoi: The token that closes a span.
-        listed: Scratch, all false; is so again afterwards. As long as a multiple of eight.
-        column: Scratch.
+    ``listed`` and ``column`` are scratch. The first is all false, is so again afterwards, and is as
+    long as a multiple of eight.
     """
     # Row in which the node of each row came first: many answers stand at the same one.
     first_row = np.empty(len(slots), np.int64)
@@ -173,16 +170,25 @@ def allow(
         if source != row:
             for at in range(size):
                 mask[row, at] = mask[source, at]
-        if not _num_blocked(state, slot):
+        ruled = state.rule[slot] != 0
+        if not (ruled or _num_blocked(state, slot)):
             continue
         lo, hi, node = state.lo[slot], state.hi[slot], state.node[slot]
-        state.counts[: tree.node_edges[node + 1] - tree.node_edges[node]] = 0
+        first, end = tree.node_edges[node], tree.node_edges[node + 1]
+        state.counts[: end - first] = 0
         for position in state.blocked[slot, : state.blocked_count[slot]]:
             if lo <= position < hi:
                 choice = _choice_of(tree, node, position)
                 state.counts[choice] += 1
-                edge = tree.node_edges[node] + choice
+                edge = first + choice
                 if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
+                    token = tree.edge_token[edge]
+                    mask[row, column[eoi if token == CLOSE else token]] = False
+        if ruled:
+            for edge in range(first, end):
+                bound = edge + node
+                gone = state.counts[edge - first] + _ruled_out(tree, state, slot, bound)
+                if gone == tree.bounds[bound + 1] - tree.bounds[bound]:
                     token = tree.edge_token[edge]
                     mask[row, column[eoi if token == CLOSE else token]] = False
     return tokens, mask
@@ -193,27 +199,33 @@ def _surely_decides(tree: Tree, state: State, slot: int) -> bool:
     """Whether an answer has too few blocked positions to have a single choice left at its node."""
     node = state.node[slot]
     degree = tree.node_edges[node + 1] - tree.node_edges[node]
-    return bool(state.blocked_count[slot] < degree - 1)
+    return bool(state.rule[slot] == 0 and state.blocked_count[slot] < degree - 1)
 
 
 @inlined
 def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     """The only edge of a node that is left to an answer, -1 if there are several."""
     first, end = tree.node_edges[node], tree.node_edges[node + 1]
+    ruled = state.rule[slot] != 0
     # Every other edge has lost a position at least.
-    if _surely_decides(tree, state, slot) or _num_blocked(state, slot) < end - first - 1:
+    if not ruled and _num_blocked(state, slot) < end - first - 1:
         return -1
     lo, hi = state.lo[slot], state.hi[slot]
     state.counts[: end - first] = 0
     for position in state.blocked[slot, : state.blocked_count[slot]]:
         if lo <= position < hi:
             state.counts[_choice_of(tree, node, position)] += 1
-    free, only = 0, -1
+    only = -1
     for edge in range(first, end):
-        width = tree.bounds[edge + node + 1] - tree.bounds[edge + node]
-        if width > state.counts[edge - first]:
-            free, only = free + 1, edge
-    return only if free == 1 else -1
+        bound = edge + node
+        gone = state.counts[edge - first]
+        if ruled:
+            gone += _ruled_out(tree, state, slot, bound)
+        if tree.bounds[bound + 1] - tree.bounds[bound] > gone:
+            if only >= 0:
+                return -1
+            only = edge
+    return only
 
 
 @inlined
@@ -248,59 +260,39 @@ def _write_tail(
 
 
 @inlined
-def _along(
-    tree: Tree,
-    state: State,
-    slot: int,
-    edge: int,
-    written: Int32[np.ndarray, " room"],
-    size: int,
-) -> int:
-    """Goes along an edge of an answer's node, whose own token is written; returns the new size."""
-    bound = edge + state.node[slot]
-    state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
-    state.node[slot] = _node_behind(tree, edge)
-    start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
-    return int(_write_tail(tree, start, end, written, size))
-
-
-@inlined
 def _to_decision(
-    tree: Tree,
-    state: State,
-    slot: int,
-    eoi: int,
-    written: Int32[np.ndarray, " room"],
-    size: int,
+    tree: Tree, state: State, slot: int, eoi: int, written: Int32[np.ndarray, " room"], size: int
 ) -> int:
     """Goes on while a single edge is left, or closes the span at its end; returns the new size."""
     while state.node[slot] >= 0:
+        if _surely_decides(tree, state, slot):
+            return size
         edge = _only_edge(tree, state, slot, state.node[slot])
         if edge < 0:
             return size
         if tree.edge_token[edge] != CLOSE:
             written[size] = tree.edge_token[edge]
             size += 1
-        size = _along(tree, state, slot, edge, written, size)
+        bound = edge + state.node[slot]
+        state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
+        state.node[slot] = _node_behind(tree, edge)
+        start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
+        size = _write_tail(tree, start, end, written, size)
     written[size] = eoi
     return size + 1
 
 
 @inlined
 def _item(tree: Tree, state: State, slot: int) -> int:
-    """The item whose end an answer has come to, now spent; else `OPEN`, or `HARD`.
+    """The item whose end an answer has come to, now blocked.
 
-    Hard are items that share their title or have several, and those that there is no room to spend.
+    It is `HARD` if it shares its title or has several.
     """
-    if state.node[slot] >= 0:
-        return OPEN
-    position, count = state.lo[slot], state.blocked_count[slot]
+    position = state.lo[slot]
     if state.hi[slot] - position > 1 or (len(tree.alone) and not tree.alone[position]):
         return HARD
     if state.unique[slot]:
-        if count == state.blocked.shape[1]:
-            return HARD
-        state.blocked[slot, count] = position
+        state.blocked[slot, state.blocked_count[slot]] = position
         state.blocked_count[slot] += 1
         state.left[slot] -= 1
     return int(tree.order[position])
@@ -323,21 +315,11 @@ def go_on(
     chosen: Int32[np.ndarray, " rows"],
     eoi: int,
     longest: int,
-) -> tuple[Written, Ends, Items, bool]:
-    """Takes the next token of each row, and goes on to the decision behind it or to the end.
+) -> Steps:
+    """Takes the next token of each row, which is allowed, and goes on to the next decision or end.
 
-    Args:
-        tree: The items.
-        state: Where the answers stand.
-        slots: The answers.
-        chosen: Their tokens, which are allowed.
-        eoi: The token that closes a span.
-        longest: Tokens of an item at most.
-
-    Returns:
-        What was written, row after row: the tokens that were chosen, what they force, and the
-        closing ones; where each row's ends; the item it names, `OPEN` or `HARD`; and whether one
-        is hard.
+    Written are the tokens that were chosen, what they force, and the closing ones; ``longest`` are
+    the tokens of an item at most.
     """
     # One array of the tree after the other: the places of a large tree have left the caches, and
     # those of all rows are fetched together where the places of one row wait for each other.
@@ -367,11 +349,11 @@ def go_on(
             size = _to_decision(tree, state, slot, eoi, written, size)
         ends[row] = size
     items = np.empty(len(slots), np.int64)
-    hard = False
+    unfinished, room = False, state.blocked.shape[1]
     for row, slot in enumerate(slots):
-        items[row] = _item(tree, state, slot)
-        hard |= items[row] == HARD
-    return written[:size], ends, items, hard
+        items[row] = OPEN if state.node[slot] >= 0 else _item(tree, state, slot)
+        unfinished |= items[row] == HARD or state.blocked_count[slot] == room
+    return written[:size], ends, items, unfinished
 
 
 @compiled
@@ -379,33 +361,20 @@ def enter(
     tree: Tree,
     state: State,
     slots: Int64[np.ndarray, " rows"],
-    roots: Int32[np.ndarray, "slots 6"],
+    root: Cursor,
     eoi: int,
     longest: int,
-) -> tuple[Written, Ends, Items, bool]:
-    """Opens a span in each row, and goes on to the first decision or to the end.
-
-    Args:
-        tree: The items.
-        state: Where the answers stand.
-        slots: The answers.
-        roots: The fields of each answer's root, a :class:`~incatalog.trie.cursor.Cursor`.
-        eoi: The token that closes a span.
-        longest: Tokens of an item at most.
-
-    Returns:
-        What was written, row after row, closing tokens included; where each row's ends; the item
-        it names, `OPEN` or `HARD`; and whether one is hard.
-    """
+) -> Steps:
+    """Opens a span in each row, and goes on to the first decision or to the end."""
     written = np.empty(len(slots) * (longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
     items = np.empty(len(slots), np.int64)
-    size, hard = 0, False
+    size, unfinished, room = 0, False, state.blocked.shape[1]
     for row, slot in enumerate(slots):
-        lo, hi, _, node, chain, chain_end = roots[slot]
-        state.lo[slot], state.hi[slot], state.node[slot] = lo, hi, node
-        size = _write_tail(tree, chain, chain_end, written, size)
+        state.lo[slot], state.hi[slot], state.node[slot] = root.lo, root.hi, root.node
+        size = _write_tail(tree, root.chain, root.chain_end, written, size)
         size = _to_decision(tree, state, slot, eoi, written, size)
-        ends[row], items[row] = size, _item(tree, state, slot)
-        hard |= items[row] == HARD
-    return written[:size], ends, items, hard
+        ends[row] = size
+        items[row] = OPEN if state.node[slot] >= 0 else _item(tree, state, slot)
+        unfinished |= items[row] == HARD or state.blocked_count[slot] == room
+    return written[:size], ends, items, unfinished

@@ -15,7 +15,7 @@ from transformers import LogitsProcessor
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.span import SpanConstraint
+from incatalog.constraint.span import SpanConstraint, accept_all, allowed_in, begin_all
 from incatalog.constraint.surroundings import Mode, Surroundings
 from incatalog.errors import (
     NOT_NUMBERS,
@@ -31,17 +31,12 @@ from incatalog.trie.trie import ItemTrie
 _REMEMBERED = 512
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class _Text:
-    """Where one sequence stands.
-
-    Attributes:
-        span: Its place; shared, so never changed.
-        fault: What is wrong with it; empty where nothing is.
-    """
+    """Where one sequence stands; shared, so neither it nor its span is ever changed."""
 
     span: SpanConstraint
-    fault: str = ""
+    fault: str = ""  # what is wrong with it; empty where nothing is
 
 
 class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -69,12 +64,11 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         eoi_token_id: Token that closes an item span.
         unique: Never recommend an item twice in an answer.
         excluded: Item rows that must not be recommended.
-        domain: Which of the trie's catalogs to recommend from; None for the only one.
         max_items: Items of an answer at most; the text goes on without items after that.
 
     Raises:
         TokenizerError: A control token occurs inside an item.
-        TrieError: An excluded row or the domain does not exist.
+        TrieError: An excluded row does not exist.
         NoItemLeftError: The exclusions leave no item to recommend.
     """
 
@@ -87,7 +81,6 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         eoi_token_id: int,
         unique: bool = True,
         excluded: ExcludedItems | Collection[int] | None = None,
-        domain: str | None = None,
         max_items: int | None = None,
     ) -> None:
         check_control_tokens(trie, soi_token_id, eoi_token_id, ())
@@ -95,9 +88,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             excluded = ExcludedItems.build(trie, excluded)
         self._soi, self._eoi = soi_token_id, eoi_token_id
         self._max_items = max_items
-        self._begin = SpanConstraint(
-            trie, eoi_token_id, excluded=excluded, unique=unique, domain=domain
-        )
+        self._begin = SpanConstraint(trie, eoi_token_id, excluded=excluded, unique=unique)
         if not self._begin.can_begin():
             raise NoItemLeftError(
                 f"excluded: leaves none of the {trie.num_items} items; exclude fewer"
@@ -155,7 +146,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         for number, row in enumerate(sequences.tolist()):
             text = self._prompt(row[:prompt_length], number)
             for place in range(prompt_length, len(row)):
-                text = self._next(text, row[place])
+                [text] = self._next([text], [row[place]])
                 if text.fault and self._eoi in row[place:]:
                     raise SpanError(f"sequence {number}, token {place}: {text.fault}")
 
@@ -166,8 +157,10 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
         Nothing is allowed to a sequence that has left the catalog.
         """
-        inside = [row for row, text in enumerate(texts) if text.span.inside and not text.fault]
-        outside = [row for row, text in enumerate(texts) if not (text.span.inside or text.fault)]
+        inside, outside = list[int](), list[int]()
+        for row, text in enumerate(texts):
+            if not text.fault:
+                (inside if text.span.inside else outside).append(row)
         closed = [row for row in outside if not self._may_begin(texts[row].span)]
         best = np.full(len(texts), -np.inf)
         lowest = torch.finfo(scores.dtype).min
@@ -177,15 +170,14 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             masked = torch.full_like(scores, -torch.inf)
             masked[outside] = scores[outside]
         if inside:
-            allowed = [texts[row].span.allowed() for row in inside]
-            sizes = [len(tokens) for tokens in allowed]
+            sizes, tokens = allowed_in([texts[row].span for row in inside])
             rows = torch.as_tensor(np.repeat(inside, sizes)).to(scores.device)
-            columns = torch.as_tensor(np.concatenate(allowed), dtype=torch.long).to(scores.device)
+            columns = torch.as_tensor(tokens, dtype=torch.long).to(scores.device)
             values = scores[rows, columns]
             # What `remove_invalid_values` makes of a ban.
             values = values.masked_fill(values <= lowest, -torch.inf)
             masked[rows, columns] = values
-            starts = np.cumsum([0, *sizes[:-1]])
+            starts = sizes.cumsum() - sizes
             best[inside] = np.maximum.reduceat(values.double().cpu().numpy(), starts)
         if outside:
             masked[outside, self._eoi] = -torch.inf
@@ -211,15 +203,21 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._prompts = frozenset(keys)
             here = before = {}
         texts = dict(here)
-        possible = self._possible(parents, ids[:, -1])
-        for number, (key, parent, row) in enumerate(zip(keys, parents, ids, strict=True)):
-            if key not in texts and parent in before:
-                text = self._next(before[parent], int(row[-1]))
-                if not (text.fault or possible[number]):
-                    text = replace(text, fault=f"token {row[-1]} was banned")
-                texts[key] = text
+        last = ids[:, -1].tolist()
+        # Each new text once, as two rows may be the same.
+        grown: dict[bytes, int] = {}
+        for row, (key, parent) in enumerate(zip(keys, parents, strict=True)):
+            if parent in before and key not in here:
+                grown[key] = row
             elif key not in texts:
-                texts[key] = self._prompt(row.tolist(), number)
+                texts[key] = self._prompt(ids[row].tolist(), row)
+        rows = list(grown.values())
+        found = self._next([before[parents[row]] for row in rows], [last[row] for row in rows])
+        texts.update(zip(grown, found, strict=True))
+        possible = self._possible(parents, ids[:, -1])
+        for key, row in grown.items() if not possible.all() else ():
+            if not (texts[key].fault or possible[row]):
+                texts[key] = replace(texts[key], fault=f"token {last[row]} was banned")
         oldest = length - _REMEMBERED
         self._known = {size: known for size, known in self._known.items() if size > oldest}
         self._known[length] = texts
@@ -272,26 +270,34 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 ) from error
         return _Text(span)
 
-    def _next(self, text: _Text, token: int) -> _Text:
-        """One token further. What has left the catalog stays outside of it."""
-        if text.fault:
-            return text
-        if text.span.inside:
-            span = text.span.fork()
-            try:
-                span.accept(token)
-            except TrieError as error:
-                return replace(text, fault=f"an item span left the catalog ({error})")
-            return _Text(span)
-        if token == self._eoi:
-            return replace(text, fault=f"<EOI> {token} closes no span")
-        if token == self._soi:
-            if not self._may_begin(text.span):
-                return replace(text, fault=f"<SOI> {token} opens a span where no item may follow")
-            span = text.span.fork()
-            span.begin()
-            return _Text(span)
-        return text
+    def _next(self, texts: Sequence[_Text], tokens: Sequence[int]) -> list[_Text]:
+        """Each text a token further. What has left the catalog stays outside of it."""
+        found = list(texts)
+        inside, opening = [], []
+        for number, (text, token) in enumerate(zip(texts, tokens, strict=True)):
+            if text.fault:
+                continue
+            if text.span.inside:
+                inside.append(number)
+            elif token == self._eoi:
+                found[number] = replace(text, fault=f"<EOI> {token} closes no span")
+            elif token == self._soi and self._may_begin(text.span):
+                opening.append(number)
+            elif token == self._soi:
+                fault = f"<SOI> {token} opens a span where no item may follow"
+                found[number] = replace(text, fault=fault)
+        for number in (*inside, *opening):
+            found[number] = _Text(texts[number].span.fork())
+        if opening:
+            begin_all([found[number].span for number in opening])
+        refusals = accept_all(
+            [found[number].span for number in inside], [tokens[number] for number in inside]
+        )
+        for number, why in zip(inside, refusals, strict=True):
+            if why:
+                fault = f"an item span left the catalog ({why})"
+                found[number] = replace(texts[number], fault=fault)
+        return found
 
     def _judge(
         self,

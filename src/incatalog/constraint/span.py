@@ -1,44 +1,40 @@
-"""What one answer may say next inside its item spans: a small mutable matcher over a trie."""
+"""One answer, token by token: a row of a batch of spans."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Int64
 
-from incatalog.constraint.excluded import ExcludedItems, rows_left_free
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
 from incatalog.errors import NoItemLeftError, TrieError
-from incatalog.trie.build import CLOSE
-from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
 
+class _Row:
+    """A row of a batch, which several answers share as long as they stand at the same place."""
+
+    __slots__ = ("slot", "spans")
+
+    def __init__(self, spans: SpanBatch, slot: int) -> None:
+        self.spans, self.slot = spans, slot
+
+    def __del__(self) -> None:
+        self.spans.leave(self.slot)
+
+
 class SpanConstraint:
-    """Where one answer stands: outside of item spans, or at a place in the trie.
+    """What one answer may say next: a place between item spans, or inside of one.
 
     Between spans it says whether another may open; inside, which tokens may follow. Every place
     it can reach still leads to an item that is allowed, so a span that was opened can be closed.
-
-    Attributes:
-        trie: The items.
-        eoi_token_id: The token that closes a span.
-        excluded: Items this answer may not name.
-        unique: An item is named at most once, whatever its spelling; items that share a title are
-            spent together.
+    It is a row of a :class:`SpanBatch`, which goes from decision to decision; what a decision
+    forces is handed out one token after the other.
     """
 
-    __slots__ = (
-        "_cursor",
-        "_emitted",
-        "_root",
-        "_spent",
-        "_wanted",
-        "eoi_token_id",
-        "excluded",
-        "trie",
-        "unique",
-    )
+    __slots__ = ("_at", "_depth", "_item", "_row", "_run", "_shared", "emitted")
 
     def __init__(
         self,
@@ -47,210 +43,190 @@ class SpanConstraint:
         *,
         excluded: ExcludedItems | None = None,
         unique: bool = True,
-        domain: str | None = None,
     ) -> None:
-        """Starts outside of any span, with nothing named yet.
-
-        Raises:
-            TrieError: The closing token occurs in an item's own tokens, the excluded items are
-                those of another trie, or the trie does not have the domain.
-        """
         if trie.contains_token(eoi_token_id):
             raise TrieError(
                 f"eoi_token_id {eoi_token_id}: occurs inside an item's tokens, so that the end of "
                 "a span could not be told; build the trie from rows without control tokens"
             )
-        if excluded is not None and excluded.trie is not trie:
-            raise TrieError("excluded: holds items of another trie; build it for this one")
-        self.trie = trie
-        self.eoi_token_id = eoi_token_id
-        self.excluded = excluded
-        self.unique = unique
-        self._root = trie.root(domain)
-        self._cursor: Cursor | None = None
-        self._emitted: tuple[int, ...] = ()
-        # Sorted positions this answer has used up, beyond the excluded ones.
-        self._spent: list[int] = []
-        # Sorted position of the item the open span is to name; None lets the tokens decide.
-        self._wanted: int | None = None
+        spans = SpanBatch(trie, eoi_token_id)
+        self._row = _Row(spans, spans.join(excluded, unique=unique))
+        self._shared = False
+        self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
+        self._depth = -1  # tokens of the open span; -1 outside of spans
+        # What the last decision forces, how much of it was accepted, and the item it ends, if any.
+        self._run: list[int] = []
+        self._at, self._item = 0, -1
 
     @property
     def inside(self) -> bool:
         """Whether a span is open."""
-        return self._cursor is not None
-
-    @property
-    def emitted(self) -> tuple[int, ...]:
-        """Item rows named so far, in order."""
-        return self._emitted
+        return self._depth >= 0
 
     def can_begin(self) -> bool:
         """Whether a span may be opened now: none is open and an item is left."""
-        return self._cursor is None and self._free(self._root.lo, self._root.hi) > 0
+        return self._depth < 0 and self._row.spans.left(self._row.slot) > 0
 
     def free_rows(self) -> Bool[np.ndarray, " items"]:
         """Which item rows may still be named."""
-        free = rows_left_free(self.trie, self.excluded, self._root)
-        free[self.trie.order[self._spent]] = False
-        return free
+        return self._row.spans.free_rows(self._row.slot)
 
     def begin(self, row: int | None = None) -> None:
-        """Opens a span.
-
-        Args:
-            row: The item it is to name, one of :meth:`free_rows`; then every token of its title
-                is forced.
-
-        Raises:
-            NoItemLeftError: Every item is excluded or has been named.
-            TrieError: A span is open already, or the item may not be named.
-        """
-        if self._cursor is not None:
+        """Opens a span; if it is to name a given item, all tokens of its title are forced."""
+        if self.inside:
             raise TrieError("a span is open already; close it before the next one")
-        if not self._free(self._root.lo, self._root.hi):
-            total = len(np.unique(self.trie.order[self._root.lo : self._root.hi]))
+        spans = self._row.spans
+        if not self.can_begin():
+            total = np.count_nonzero(spans.trie.live_rows)
             raise NoItemLeftError(
                 f"no item left to recommend: all {total} are excluded or have been named "
-                f"({len(self._emitted)} named); exclude fewer items or ask for fewer"
+                f"({len(self.emitted)} named); exclude fewer items or ask for fewer"
             )
-        if row is not None:
-            position = self.trie.title_position(row)
-            outside = not self._root.lo <= position < self._root.hi
-            if outside or not self._free(position, position + 1):
-                raise TrieError(f"item row {row}: is excluded or has been named already")
-            self._wanted = position
-        self._cursor = self._root
+        if row is None:
+            begin_all([self])
+        else:
+            [slot] = _own_slots([self]).tolist()
+            self._follow(spans.write(slot, row))
+            self._depth = 0
 
     def allowed(self) -> Int32[np.ndarray, " allowed"]:
         """The tokens that may follow inside the open span, ascending; never none.
 
         The closing token is among them where the span may close.
-
-        Raises:
-            TrieError: No span is open.
         """
-        cursor = self._open_cursor()
-        if cursor.chain < cursor.chain_end:
-            return self.trie.arrays.tail[cursor.chain : cursor.chain + 1]
-        if cursor.node < 0:
-            return np.array([self.eoi_token_id], dtype=np.int32)
-        tokens = self._free_choices(cursor)
-        if tokens[-1] != CLOSE:
-            return tokens
-        if len(tokens) == 1 or tokens[-2] < self.eoi_token_id:
-            closing = tokens.copy()
-            closing[-1] = self.eoi_token_id
-            return closing
-        at = int(np.searchsorted(tokens[:-1], self.eoi_token_id))
-        return np.insert(tokens[:-1], at, self.eoi_token_id)
+        self._check_open()
+        return allowed_in([self])[1]
 
     def forced(self) -> list[int]:
         """The tokens that follow without another choice, up to the next decision or the close.
 
         Includes the closing token. Empty outside a span and where a decision is next.
         """
-        cursor = self._cursor
-        if cursor is not None and self._wanted is not None:
-            return [*self.trie.rest(cursor, self._wanted), self.eoi_token_id]
-        run: list[int] = []
-        while cursor is not None:
-            run += self.trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
-            if cursor.node < 0:
-                run.append(self.eoi_token_id)
-                break
-            tokens = self._free_choices(cursor)
-            if len(tokens) > 1:
-                break
-            token = int(tokens[0])
-            if token == CLOSE:
-                run.append(self.eoi_token_id)
-                break
-            run.append(token)
-            skipped = cursor.chain_end - cursor.chain
-            at_node = cursor._replace(depth=cursor.depth + skipped, chain=cursor.chain_end)
-            cursor = self.trie.step(at_node, token)
-        return run
+        return self._run[self._at :]
 
     def accept(self, token: int) -> int | None:
-        """Moves one token further inside the open span.
+        """Moves one token further inside the open span; a refused one changes nothing.
 
-        Args:
-            token: One of :meth:`allowed`.
-
-        Returns:
-            The item row the span names if ``token`` closes it, else ``None``. Of several items
-            with the same tokens, the first that is allowed.
-
-        Raises:
-            TrieError: No span is open, or the token is not allowed; the state is unchanged.
+        Returns the item row the span names if ``token`` closes it: of several items with the same
+        tokens, the first that is allowed.
         """
-        cursor = self._open_cursor()
-        if token == self.eoi_token_id:
-            lo, hi = self.trie.closing_range(cursor)
-            if lo == hi:
-                raise TrieError(f"token {token} at depth {cursor.depth}: no item ends here")
-            if self._free(lo, hi):
-                return self._close(lo, hi)
-        else:
-            following = self.trie.step(cursor, token)
-            same_items = following.hi - following.lo == cursor.hi - cursor.lo
-            if same_items or self._free(following.lo, following.hi):
-                self._cursor = following
-                return None
-        raise TrieError(f"token {token} at depth {cursor.depth}: leads only to excluded items")
+        self._check_open()
+        [refusal] = accept_all([self], [token])
+        if refusal:
+            raise TrieError(refusal)
+        return None if self.inside else self.emitted[-1]
 
     def fork(self) -> SpanConstraint:
         """An independent copy in the same state."""
         copy = object.__new__(SpanConstraint)
-        copy.trie = self.trie
-        copy.eoi_token_id = self.eoi_token_id
-        copy.excluded = self.excluded
-        copy.unique = self.unique
-        copy._root = self._root
-        copy._cursor = self._cursor
-        copy._emitted = self._emitted
-        copy._spent = self._spent.copy()
-        copy._wanted = self._wanted
+        copy._row = self._row
+        copy._shared = self._shared = True
+        copy._depth = self._depth
+        copy.emitted = self.emitted
+        copy._run = self._run
+        copy._at = self._at
+        copy._item = self._item
         return copy
 
-    def _open_cursor(self) -> Cursor:
-        if self._cursor is None:
+    def _check_open(self) -> None:
+        if not self.inside:
             raise TrieError("no span is open; call begin first")
-        return self._cursor
 
-    def _free(self, lo: int, hi: int) -> int:
-        """Number of items in ``[lo, hi)`` that may still be named."""
-        free = hi - lo
-        if self.excluded is not None:
-            free -= self.excluded.count(lo, hi)
-        if self._spent:
-            free -= bisect_left(self._spent, hi) - bisect_left(self._spent, lo)
-        return free
+    def _follow(self, run: SpanRun) -> None:
+        """Takes what is forced from here."""
+        self._run, self._item = run
+        self._at = 0
 
-    def _free_choices(self, cursor: Cursor) -> Int32[np.ndarray, " choices"]:
-        """The choices of the cursor's node that lead to an allowed item, ``CLOSE`` last."""
-        tokens, bounds = self.trie.choices(cursor.node)
-        blocked = None
-        if self.excluded is not None and self.excluded.count(cursor.lo, cursor.hi):
-            blocked = self.excluded.count_before(bounds)
-        first, end = bisect_left(self._spent, cursor.lo), bisect_left(self._spent, cursor.hi)
-        if first < end:
-            spent = np.array(self._spent[first:end], dtype=np.int32).searchsorted(bounds)
-            blocked = spent if blocked is None else blocked + spent
-        if blocked is None:
-            return tokens
-        free = bounds - blocked
-        choices: np.ndarray = tokens[free[1:] > free[:-1]]
-        return choices
+    def _move(self) -> None:
+        """Goes over the next forced token; one that closes the span ends it."""
+        self._at += 1
+        self._depth += 1
+        if self._item >= 0 and self._at == len(self._run):
+            self.emitted = (*self.emitted, self._item)
+            self._run, self._at, self._item, self._depth = [], 0, -1, -1
 
-    def _close(self, lo: int, hi: int) -> int:
-        """Ends the span at the items ``[lo, hi)`` and names the wanted one, or else the first."""
-        free = [position for position in range(lo, hi) if self._free(position, position + 1)]
-        row = int(self.trie.order[free[0] if self._wanted is None else self._wanted])
-        self._wanted = None
-        if self.unique:
-            for position in self.trie.with_other_spellings(free):
-                insort(self._spent, int(position))
-        self._emitted = (*self._emitted, row)
-        self._cursor = None
-        return row
+    def _refusal(self, token: int) -> str:
+        """Why a token may not follow."""
+        spans = self._row.spans
+        tokens, _, _ = spans.trie.leaf(spans.position(self._row.slot))
+        cursor = spans.trie.root()
+        for written in tokens[: self._depth]:
+            cursor = spans.trie.step(cursor, written)
+        lo, hi = spans.trie.children(cursor).closes
+        if token == spans.eoi_token_id and lo == hi:
+            return f"token {token} at depth {self._depth}: no item ends here"
+        if token != spans.eoi_token_id:
+            try:
+                spans.trie.step(cursor, token)
+            except TrieError as error:
+                return str(error)
+        return f"token {token} at depth {self._depth}: leads only to excluded items"
+
+
+def _own_slots(constraints: Sequence[SpanConstraint]) -> Int64[np.ndarray, " rows"]:
+    """Rows of one batch that are about to change, each no longer shared."""
+    spans = constraints[0]._row.spans
+    shared = [one for one in constraints if one._shared]
+    if shared:
+        slots = spans.fork(np.array([one._row.slot for one in shared]))
+        for one, slot in zip(shared, slots.tolist(), strict=True):
+            one._row, one._shared = _Row(spans, slot), False
+    return np.array([one._row.slot for one in constraints])
+
+
+def begin_all(constraints: Sequence[SpanConstraint]) -> None:
+    """Opens spans in one batch; none of them is open, and each has an item left."""
+    runs = constraints[0]._row.spans.open(_own_slots(constraints))
+    for one, run in zip(constraints, runs, strict=True):
+        one._follow(run)
+        one._depth = 0
+
+
+def allowed_in(
+    constraints: Sequence[SpanConstraint],
+) -> tuple[Int64[np.ndarray, " rows"], Int32[np.ndarray, " allowed"]]:
+    """How many tokens may follow in each of some open spans of one batch, and which; ascending."""
+    forced = [one._run[one._at] if one._at < len(one._run) else -1 for one in constraints]
+    tokens, sizes = np.array(forced, dtype=np.int32), np.ones(len(forced), dtype=np.int64)
+    deciding = np.flatnonzero(tokens < 0)
+    if len(deciding):
+        spans = constraints[0]._row.spans
+        allowed = spans.allowed(np.array([constraints[n]._row.slot for n in deciding.tolist()]))
+        sizes[deciding] = allowed.mask.sum(1)
+        tokens = tokens.repeat(sizes)
+        tokens[tokens < 0] = np.broadcast_to(allowed.tokens, allowed.mask.shape)[allowed.mask]
+    return sizes, tokens
+
+
+def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> list[str]:
+    """Moves open spans of one batch a token further each; why not, or an empty text where it did.
+
+    No two of them are the same. A refused token changes nothing.
+    """
+    refusals = [""] * len(constraints)
+    deciding = []
+    for number, (one, token) in enumerate(zip(constraints, tokens, strict=True)):
+        if one._at == len(one._run):
+            deciding.append(number)
+        elif token == one._run[one._at]:
+            one._move()
+        else:
+            refusals[number] = one._refusal(token)
+    if not deciding:
+        return refusals
+    spans = constraints[0]._row.spans
+    allowed = spans.allowed(np.array([constraints[number]._row.slot for number in deciding]))
+    chosen = np.array([tokens[number] for number in deciding])
+    columns = np.minimum(allowed.tokens.searchsorted(chosen), len(allowed.tokens) - 1)
+    fits = (allowed.tokens[columns] == chosen) & allowed.mask[np.arange(len(chosen)), columns]
+    for place in np.flatnonzero(~fits).tolist():
+        number = deciding[place]
+        refusals[number] = constraints[number]._refusal(tokens[number])
+    moved = [constraints[deciding[place]] for place in np.flatnonzero(fits).tolist()]
+    if moved:
+        slots = _own_slots(moved)
+        among = Allowed(slots, allowed.tokens, allowed.mask[fits], allowed.nodes[fits])
+        for one, run in zip(moved, spans.choose(among, columns[fits]), strict=True):
+            one._follow(run)
+            one._move()
+    return refusals

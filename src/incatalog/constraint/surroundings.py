@@ -68,21 +68,13 @@ _OPTIONS = {
 
 
 class Mode(Enum):
-    """How the sequences of a call are continued.
+    """How the sequences of a call are continued."""
 
-    Attributes:
-        SAMPLE: Each by one token, the best or a sample.
-        BEAMS: The best of all continuations are kept; improbable ones fill up.
-        DRAFT: They are proposals for another call to accept.
-        VERIFY: Proposals are looked at, the later ones before the earlier are accepted.
-        UNKNOWN: The caller is not transformers.
-    """
-
-    SAMPLE = "sample"
-    BEAMS = "beams"
-    DRAFT = "draft"
-    VERIFY = "verify"
-    UNKNOWN = "unknown"
+    SAMPLE = "sample"  # each by one token, the best or a sample
+    BEAMS = "beams"  # the best of all continuations are kept; improbable ones fill up
+    DRAFT = "draft"  # they are proposals for another call to accept
+    VERIFY = "verify"  # proposals are looked at, the later ones before the earlier are accepted
+    UNKNOWN = "unknown"  # the caller is not transformers
 
 
 _MODES = {
@@ -94,23 +86,14 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Who calls a logits processor, and which others are called with it.
+    """Who calls a logits processor, and which others are called with it."""
 
-    Attributes:
-        mode: How the sequences are continued.
-        beams: Sequences that compete, one behind the other; 1 outside of beam search.
-        samples: Beams are drawn, which needs one of them to be possible.
-        before: Processors that have changed the scores already.
-        behind: Processors that will change them still.
-        foreign: The sequences are those of a draft model with a tokenizer of its own.
-    """
-
-    mode: Mode = Mode.UNKNOWN
-    beams: int = 1
-    samples: bool = False
-    before: tuple[Any, ...] = ()
-    behind: tuple[Any, ...] = ()
-    foreign: bool = False
+    mode: Mode = Mode.UNKNOWN  # how the sequences are continued
+    beams: int = 1  # sequences that compete, one behind the other; 1 outside of beam search
+    samples: bool = False  # beams are drawn, which needs one of them to be possible
+    before: tuple[Any, ...] = ()  # processors that have changed the scores already
+    behind: tuple[Any, ...] = ()  # processors that will change them still
+    foreign: bool = False  # the sequences are those of a draft model with a tokenizer of its own
 
     @classmethod
     def look(cls) -> Surroundings:
@@ -145,13 +128,7 @@ class Surroundings:
         return any(type(processor).__name__ in _NEED_SCORES for processor in self.behind)
 
     def check(self, eoi_token_id: int) -> None:
-        """Refuses what is known to undo a constraint, before it does.
-
-        Raises:
-            ConfigError: A processor behind could free what is banned, an option of `generate` bans
-                the token every item ends with, the temperature is none, or a draft model has a
-                tokenizer of its own; names it.
-        """
+        """Refuses what is known to undo a constraint, before it does."""
         if self.foreign:
             raise ConfigError(
                 "assistant_model: has a tokenizer of its own, whose tokens cannot be held to the "
@@ -189,13 +166,7 @@ class Surroundings:
     def culprits(
         self, ids: Int[Tensor, "1 length"], allowed: Sequence[int], width: int
     ) -> list[str]:
-        """Which options ban a token that an item could go on with; else whose code may have.
-
-        Args:
-            ids: The sequence.
-            allowed: Token ids that an item could go on with.
-            width: Size of the vocabulary.
-        """
+        """Which options ban a token that an item could go on with; else whose code may have."""
         found = []
         flat = torch.zeros(1, width, device=ids.device)
         for processor in self.before:

@@ -10,47 +10,40 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from incatalog.constraint.spans import Allowed, Run, SpanBatch
+from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
 from incatalog.decoding.events import Event
-from incatalog.decoding.growing import Answer
+from incatalog.decoding.growing import GrowingAnswer
 from incatalog.decoding.lookahead import BEST
-from incatalog.decoding.retriever import Pick
-from incatalog.decoding.sampling import choose, log_softmax
+from incatalog.decoding.sampling import log_softmax
 from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError
 from incatalog.packed.model import Readout
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """Which rows of a pass wait for what.
+    """Which rows of a pass wait for what; those in spans by the batch of spans they belong to."""
 
-    Attributes:
-        outside: Rows to decide on outside of spans.
-        inside: Rows to decide on in a span, by the batch of spans they belong to.
-        opening: Rows in which a span opens, by the batch of spans they belong to.
-    """
-
-    outside: list[int]
-    inside: dict[SpanBatch, list[int]]
-    opening: dict[SpanBatch, list[int]]
+    outside: list[int]  # for a decision outside of spans
+    inside: dict[SpanBatch, list[int]]  # for a decision in a span
+    opening: dict[SpanBatch, list[int]]  # for a span to be opened
 
 
-def groups_of(answers: Sequence[Answer]) -> _Groups:
+def groups_of(answers: Sequence[GrowingAnswer]) -> _Groups:
     """Growing answers by where their next token comes from."""
     groups = _Groups([], {}, {})
     for row, answer in enumerate(answers):
         if answer.finish_reason is not None:
             continue
-        if answer.inside:
+        if answer.wants == "token":
             groups.inside.setdefault(answer.spans, []).append(row)
-        elif answer.opening:
+        elif answer.wants == "span":
             groups.opening.setdefault(answer.spans, []).append(row)
-        elif answer.deciding:
+        elif answer.wants == "text":
             groups.outside.append(row)
     return groups
 
 
-def open_spans(answers: Sequence[Answer]) -> list[Event]:
+def open_spans(answers: Sequence[GrowingAnswer]) -> list[Event]:
     """Opens spans until none is to be opened; one without a choice is written whole at once."""
     events: list[Event] = []
     while opening := groups_of(answers).opening:
@@ -61,36 +54,17 @@ def open_spans(answers: Sequence[Answer]) -> list[Event]:
     return events
 
 
-def pick(answer: Answer) -> Pick:
-    """How an answer takes its next item from the retriever."""
-    request = answer.request
-    return Pick(
-        free=answer.spans.free_rows(answer.slot),
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=request.top_p,
-        random=answer.random,
-    )
-
-
 def decide(
     readout: Readout,
-    answers: Sequence[Answer],
+    answers: Sequence[GrowingAnswer],
     rows: Sequence[int],
     at: Sequence[int],
     spans: SpanBatch,
-) -> list[tuple[Run, list[Event]]]:
+) -> list[tuple[SpanRun, list[Event]]]:
     """Takes decisions in item spans: only the tokens that the catalog allows are scored.
 
-    Args:
-        readout: What the model said.
-        answers: All answers of the pass.
-        rows: Those to decide on.
-        at: Place in the readout of what the model said of each answer.
-        spans: The item spans they are in.
-
-    Returns:
-        What each wrote, and what happened thereby.
+    What the model said of an answer is found ``at`` a place of the readout. Returned are what each
+    row wrote and the events of that.
     """
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
@@ -110,7 +84,7 @@ def decide(
             among = np.flatnonzero(allowed.mask[number])
             of_row = logprobs[number].cpu().numpy()[among]
             try:
-                greedy[number] = among[_choose(answers[row], of_row)]
+                greedy[number] = among[answers[row].sampling.choose(of_row)]
             except IncatalogError as error:
                 failed[number] = error
                 continue
@@ -120,7 +94,7 @@ def decide(
         allowed = Allowed(slots[good], allowed.tokens, allowed.mask[good], allowed.nodes[good])
     runs = dict(zip(good.tolist(), spans.choose(allowed, greedy[good]), strict=True))
     return [
-        (Run([], -1), answers[row].fail(failed[number]))
+        (SpanRun([], -1), answers[row].fail(failed[number]))
         if number in failed
         else (runs[number], answers[row].take(runs[number], float(best[number])))
         for number, row in enumerate(rows)
@@ -129,7 +103,7 @@ def decide(
 
 def decide_outside(
     readout: Readout,
-    answers: Sequence[Answer],
+    answers: Sequence[GrowingAnswer],
     rows: Sequence[int],
     item_only: Int64[Tensor, " tokens"],
 ) -> list[Event]:
@@ -153,20 +127,9 @@ def decide_outside(
             continue
         if answers[row].request.temperature > 0:
             try:
-                token = _choose(answers[row], log_softmax(scores[number].cpu().numpy()))
+                token = answers[row].sampling.choose(log_softmax(scores[number].cpu().numpy()))
             except IncatalogError as error:
                 events += answers[row].fail(error)
                 continue
         events += answers[row].take_text(token)
     return events
-
-
-def _choose(answer: Answer, logprobs: np.ndarray) -> int:
-    request = answer.request
-    return choose(
-        logprobs,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=request.top_p,
-        random=answer.random,
-    )

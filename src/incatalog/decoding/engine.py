@@ -17,9 +17,9 @@ import torch
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.spans import SpanBatch
-from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans, pick
+from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans
 from incatalog.decoding.events import Completion, Event, Finished
-from incatalog.decoding.growing import Answer
+from incatalog.decoding.growing import GrowingAnswer
 from incatalog.decoding.lookahead import Path
 from incatalog.decoding.prefixes import Prefixes
 from incatalog.decoding.request import Grounding, Request
@@ -39,47 +39,23 @@ _AHEAD_PER_ROW = 8
 
 @dataclass
 class Statistics:
-    """What an engine has done since it was made.
+    """What an engine has done since it was made."""
 
-    Attributes:
-        forward_passes: Calls of the model, prefill included.
-        tokens_fed: Tokens the model has seen, those of the prompts included.
-        decisions: Tokens the model decided on and items that were retrieved, over all rows.
-        guessed: Tokens fed beyond `tokens_fed`, as guesses at the next decisions.
-        guessed_right: Those of them that came true.
-    """
-
-    forward_passes: int = 0
-    tokens_fed: int = 0
-    decisions: int = 0
-    guessed: int = 0
-    guessed_right: int = 0
+    forward_passes: int = 0  # calls of the model, prefill included
+    tokens_fed: int = 0  # tokens the model has seen, those of the prompts included
+    decisions: int = 0  # tokens the model decided on and items that were retrieved, over all rows
+    guessed: int = 0  # tokens fed beyond `tokens_fed`, as guesses at the next decisions
+    guessed_right: int = 0  # those of them that came true
 
 
 class Engine:
     """Generates answers whose item spans are items of the trie.
 
-    Args:
-        model: A transformers causal LM, also within a PEFT wrapper, or a packed one.
-        trie: Prefix tree of the items' token rows.
-        soi_token_id: Token that opens an item span.
-        eoi_token_id: Token that closes an item span.
-        stop_token_ids: Tokens that end an answer.
-        item_only_token_ids: Tokens that a grounded answer has inside item spans only, such as the
-            codes of semantic IDs.
-        retriever: Chooses the items; without one the model writes them token by token.
-        lookahead: Tokens of guesses at the next decisions that a pass may feed, eight a row at most
-            and so many over all rows; 0 for none, None for as many as pay on the model's device.
-            Answers do not depend on it.
-
-    Attributes:
-        model: The model, fed packed rows; a beam may share it.
-        statistics: Counts of what was done.
-
-    Raises:
-        TokenizerError: A control token has two roles or occurs inside an item.
-        BackboneError: The model cannot be fed packed rows.
-        VectorError: The retriever has vectors of another number of items.
+    Without a retriever the model writes the items token by token. Tokens of ``item_only_token_ids``
+    (such as the codes of semantic IDs) stand in no grounded answer but inside of item spans.
+    ``lookahead`` are the tokens of guesses at the next decisions that a pass may feed, eight a row
+    at most and so many over all rows: 0 for none, None for as many as pay on the model's device.
+    Answers do not depend on it.
     """
 
     def __init__(
@@ -106,10 +82,7 @@ class Engine:
         self.statistics = Statistics()
 
     def session(self) -> Session:
-        """Answers to be that grow side by side, joining and leaving between steps.
-
-        Whoever asks for one closes it.
-        """
+        """Answers that will grow side by side, joining and leaving between steps; to be closed."""
         return Session(self)
 
     def generate(self, requests: Sequence[Request]) -> Generator[Event, None, None]:
@@ -117,9 +90,6 @@ class Engine:
 
         Events of one request come in order; those of different requests are interleaved. Between
         two of them others may use the engine, in this thread or another.
-
-        Raises:
-            BackboneError: The model's scores are not numbers.
         """
         with self.session() as session:
             for request in requests:
@@ -131,11 +101,7 @@ class Engine:
                     yield event
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """Generates one answer a request and returns them whole, in the order of the requests.
-
-        Raises:
-            BackboneError: The model's scores are not numbers.
-        """
+        """Generates one answer a request and returns them whole, in the order of the requests."""
         with self.session() as session:
             indices = [session.add(request) for request in requests]
             while session:
@@ -143,13 +109,21 @@ class Engine:
             return [session.completion(index) for index in indices]
 
     def _items_of(self, request: Request) -> Grounding:
-        """The items of a request."""
+        """The items of a request, if this engine can name them."""
         grounding = request.grounding or self._grounding
-        if grounding is not self._grounding:
-            self._check(grounding)
+        if grounding is self._grounding:
+            return grounding
+        if (grounding.retriever is None) != (self._grounding.retriever is None):
+            raise ConfigError(
+                "grounding: the items of one model are either all retrieved or all written"
+            )
+        if grounding.retriever is not None:
+            check_items(grounding.trie, grounding.retriever)
+        control = self._control
+        check_control_tokens(grounding.trie, control.soi, control.eoi, control.stop)
         return grounding
 
-    def _answer(self, index: int, request: Request, spans: SpanBatch) -> Answer:
+    def _answer(self, index: int, request: Request, spans: SpanBatch) -> GrowingAnswer:
         # Within a pass such a token would end the answers of all others too.
         known = range(self.model.vocabulary_size)
         for token in (min(request.prompt_ids, default=0), max(request.prompt_ids, default=0)):
@@ -159,7 +133,7 @@ class Engine:
                     "the model"
                 )
         retrieves = self._grounding.retriever is not None
-        return Answer(index, request, spans, self._control, retrieves=retrieves)
+        return GrowingAnswer(index, request, spans, self._control, retrieves=retrieves)
 
     def _check_prompt(self, request: Request) -> None:
         place = open_span(request.prompt_ids, self._control.soi, self._control.eoi)
@@ -169,18 +143,7 @@ class Engine:
                 "prompt outside of spans; close it, or leave it out"
             )
 
-    def _check(self, grounding: Grounding) -> None:
-        if (grounding.retriever is None) != (self._grounding.retriever is None):
-            raise ConfigError(
-                "grounding: the items of one model are either all retrieved or all written"
-            )
-        if grounding.retriever is not None:
-            check_items(grounding.trie, grounding.retriever)
-        check_control_tokens(
-            grounding.trie, self._control.soi, self._control.eoi, self._control.stop
-        )
-
-    def _advance(self, active: Sequence[Answer]) -> list[Event]:
+    def _advance(self, active: Sequence[GrowingAnswer]) -> list[Event]:
         """Feeds all answers what they have not seen yet, and lets each take its next decision."""
         rows = [(answer.cache, answer.unfed()) for answer in active]
         guesses = self._guess(active)
@@ -194,9 +157,9 @@ class Engine:
         events += self._retrieve(readout, active)
         return events + open_spans(active)
 
-    def _guess(self, active: Sequence[Answer]) -> list[list[Guess]]:
-        """What each answer guesses to come behind its next decision."""
-        inside = [answer.inside for answer in active]
+    def _guess(self, active: Sequence[GrowingAnswer]) -> list[list[Guess]]:
+        """What may come behind the next decision of each answer, as guesses."""
+        inside = [answer.wants == "token" for answer in active]
         budget = min(_AHEAD_PER_ROW, self._lookahead // max(1, sum(inside)))
         return [
             answer.lookahead.guesses(answer.spans.node(answer.slot), budget) if decides else []
@@ -206,7 +169,7 @@ class Engine:
     def _decide_inside(
         self,
         readout: Readout,
-        active: Sequence[Answer],
+        active: Sequence[GrowingAnswer],
         inside: Mapping[SpanBatch, Sequence[int]],
         guesses: Sequence[Sequence[Guess]],
     ) -> list[Event]:
@@ -223,7 +186,7 @@ class Engine:
                 for row, (run, found) in zip(rows, decided, strict=True):
                     events += found
                     answer = active[row]
-                    goes_on = answer.inside and answer.finish_reason is None
+                    goes_on = answer.wants == "token" and answer.finish_reason is None
                     if goes_on and paths[row].follow(run.tokens):
                         at[row] = int(first[row]) + paths[row].last
                         right.setdefault(spans, []).append(row)
@@ -235,11 +198,11 @@ class Engine:
                 active[row].adopt(path.offsets)
         return events
 
-    def _retrieve(self, readout: Readout, answers: Sequence[Answer]) -> list[Event]:
+    def _retrieve(self, readout: Readout, answers: Sequence[GrowingAnswer]) -> list[Event]:
         """Writes the items of the answers in which a span opens now."""
         waiting: dict[ItemRetriever, list[int]] = {}
         for row, answer in enumerate(answers):
-            if answer.awaits_item:
+            if answer.wants == "item":
                 retriever = (answer.request.grounding or self._grounding).retriever
                 assert retriever is not None
                 waiting.setdefault(retriever, []).append(row)
@@ -268,9 +231,6 @@ class Session:
     A session belongs to one thread at a time; those of several threads take turns with the model,
     step by step. What it holds of the model's memory is given back when it is closed, as a context
     manager does at its end.
-
-    Args:
-        engine: Whose model and items to use.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -279,21 +239,26 @@ class Session:
         self._begun: list[Event] = []
         self._spans: dict[Grounding, SpanBatch] = {}
         self._prefixes = Prefixes()
-        self._active: dict[int, Answer] = {}
-        self._finished: dict[int, Answer] = {}
+        self._active: dict[int, GrowingAnswer] = {}
+        self._finished: dict[int, GrowingAnswer] = {}
 
     def __len__(self) -> int:
-        """Number of answers that are not told to their end yet."""
+        """Number of answers that have not ended."""
         return len(self._active)
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            # Ctrl-C has come here.
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Lets all answers go; nothing of them can be asked for any longer."""
+        """Lets all answers go; afterwards none of them can be asked for."""
         self._prefixes.close()
         for answer in self._active.values():
             answer.forget()
@@ -302,18 +267,7 @@ class Session:
         self._begun = []
 
     def add(self, request: Request) -> int:
-        """Lets a request join at the next step.
-
-        Returns:
-            Its index, by which its events are known.
-
-        Raises:
-            SpanError: The prompt ends inside an item span.
-            TrieError: The request's domain or exclusions are not those of its items.
-            TokenizerError: A control token occurs inside one of its items.
-            VectorError: Its retriever has vectors of another number of items.
-            ConfigError: Its items are retrieved and the engine's are not, or the reverse.
-        """
+        """Lets a request join at the next step; returns its index, by which events are known."""
         index = self._joined
         self._engine._check_prompt(request)
         answer = self._engine._answer(index, request, self._span_batch(request))
@@ -335,16 +289,12 @@ class Session:
         self._begun = [event for event in self._begun if event.index != index]
 
     def step(self) -> list[Event]:
-        """One forward pass for all answers; what happened in it, those of one answer in order.
-
-        Raises:
-            IncatalogError: The model cannot be fed; the session is closed.
-        """
+        """One forward pass for all answers; what happened in it, those of one answer in order."""
         try:
             with self._engine.model.lock:
                 return self._step()
         except BaseException:
-            # Rows that were fed halfway are of no use to anyone.
+            # Rows that were fed only in part cannot go on.
             self.close()
             raise
 
@@ -375,22 +325,21 @@ class Session:
         return self._spans[grounding]
 
     def completion(self, index: int) -> Completion:
-        """The finished answer of a request; it is forgotten afterwards.
-
-        Raises:
-            IncatalogError: The model failed at it.
-            KeyError: The request has not finished, was cancelled, or was handed out before.
-        """
+        """The finished answer of a request, or what it failed with; forgotten afterwards."""
         return self._finished.pop(index).completion()
 
 
 def _retrieved(
-    readout: Readout, answers: Sequence[Answer], rows: Sequence[int], retriever: ItemRetriever
+    readout: Readout,
+    answers: Sequence[GrowingAnswer],
+    rows: Sequence[int],
+    retriever: ItemRetriever,
 ) -> list[tuple[int, float] | IncatalogError]:
     """The item of each answer and its log-probability, or why there is none."""
     try:
-        picks = [pick(answers[row]) for row in rows]
-        return list(retriever.pick(readout.states(rows), picks))
+        free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
+        sampling = [answers[row].sampling for row in rows]
+        return list(retriever.pick(readout.states(rows), free, sampling))
     except IncatalogError as error:
         if len(rows) == 1:
             return [error]

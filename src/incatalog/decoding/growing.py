@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from incatalog.constraint.control import ControlTokens
-from incatalog.constraint.spans import Run, SpanBatch
+from incatalog.constraint.spans import SpanBatch, SpanRun
 from incatalog.decoding.events import (
     Completion,
     Event,
@@ -19,33 +20,19 @@ from incatalog.decoding.events import (
 )
 from incatalog.decoding.lookahead import Lookahead
 from incatalog.decoding.request import Request
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import IncatalogError
 from incatalog.packed.cache import RowCache
 
+Wanted = Literal["text", "token", "span", "item"]
+"""What an answer waits for: a decision outside of spans; one in a span; a span to be opened; an
+item to be retrieved."""
 
-class Answer:
+
+class GrowingAnswer:
     """State of one answer: advanced by decisions and by the runs of tokens they force.
 
-    What comes next is one of: a decision outside of spans (`deciding`), a decision in a span
-    (`inside`), a span to be opened (`opening`), an item to be retrieved (`awaits_item`).
-
-    Args:
-        index: Which request of the batch.
-        request: What was asked for.
-        spans: Item spans of all answers over the same items.
-        control: The control tokens.
-        retrieves: Items are handed in whole (`take_item`) instead of decided on token by token.
-
-    Attributes:
-        index: Which request of the batch.
-        request: What was asked for.
-        cache: Keys and values of the tokens fed so far.
-        lookahead: What it remembers to guess the next decisions from.
-        random: Source of the answer's samples.
-        spans: Item spans of all answers over the same items.
-        slot: Which of them are this answer's; -1 if it is not grounded.
-        finish_reason: Why the answer ended; None while it goes on.
-        error: Why the model failed at it, if it did.
+    Where it ``retrieves``, items are handed in whole (`take_item`), not decided on by token.
     """
 
     def __init__(
@@ -61,13 +48,13 @@ class Answer:
         self.request = request
         self.cache = RowCache()
         self.lookahead = Lookahead(spans.trie)
-        self.random = np.random.default_rng(request.seed)
+        random = np.random.default_rng(request.seed)
+        self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
-        self.slot = -1
-        if request.grounded:
-            self.slot = spans.join(request.excluded, unique=request.unique, domain=request.domain)
+        self.slot = spans.join(request.excluded) if request.grounded else -1
+        self.wants: Wanted = "text"
         self.finish_reason: FinishReason | None = None
-        self.error: IncatalogError | None = None
+        self.error: IncatalogError | None = None  # why the model failed at it
         self._control = control
         self._prompt = [int(token) for token in request.prompt_ids]
         self._token_ids: list[int] = []
@@ -77,30 +64,8 @@ class Answer:
         self._span: list[int] = []
         self._span_logprob = 0.0
         self._closed_spans = 0
-        self._retrieves = retrieves and request.grounded
-        self._inside = False
-        self._opening = False
-        self._awaits_item = False
-
-    @property
-    def inside(self) -> bool:
-        """Whether an item span is open, and its next token to be decided on."""
-        return self._inside
-
-    @property
-    def opening(self) -> bool:
-        """Whether a span opens next; see :meth:`open`."""
-        return self._opening
-
-    @property
-    def awaits_item(self) -> bool:
-        """Whether a span opens next and the item in it is to be retrieved; see `take_item`."""
-        return self._awaits_item
-
-    @property
-    def deciding(self) -> bool:
-        """Whether the next token is to be decided on outside of spans."""
-        return not (self._inside or self._opening or self._awaits_item)
+        # The state that opens a span is also the one that finds the item.
+        self._next_item: Wanted = "item" if retrieves else "span"
 
     def banned(self) -> list[int]:
         """Tokens that must not come next outside a span."""
@@ -128,7 +93,7 @@ class Answer:
         return self._prompt + self._token_ids
 
     def share(self, donor: RowCache, tokens: int) -> None:
-        """Takes the keys and values of the first tokens over from a row that begins alike.
+        """Copies the keys and values of the first tokens from a row that begins alike.
 
         Nothing may have been fed yet, and at least one token has to stay unfed.
         """
@@ -136,11 +101,7 @@ class Answer:
         self._fed = tokens
 
     def completion(self) -> Completion:
-        """The finished answer.
-
-        Raises:
-            IncatalogError: The model failed at it.
-        """
+        """The finished answer."""
         if self.error is not None:
             raise self.error
         assert self.finish_reason is not None
@@ -149,7 +110,7 @@ class Answer:
         )
 
     def leave(self) -> None:
-        """Gives its place among the spans up; an answer that has ended has done so already."""
+        """Leaves its batch of spans; an answer that has ended has left it."""
         if self.slot >= 0:
             self.spans.leave(self.slot)
             self.slot = -1
@@ -175,41 +136,25 @@ class Answer:
         if token in self._control.stop:
             return [self._finish("eos")]
         if self.request.grounded and token == self._control.soi:
-            # The state that opens the span is also the one that finds the item.
-            self._opening, self._awaits_item = not self._retrieves, self._retrieves
+            self.wants = self._next_item
             return []
         return self._append_text([token])
 
-    def open(self, run: Run) -> list[Event]:
-        """Opens a span.
-
-        Args:
-            run: What follows in it without a decision.
-        """
-        self._opening, self._inside = False, True
+    def open(self, run: SpanRun) -> list[Event]:
+        """Opens a span, in which a run follows without a decision."""
+        self.wants = "token"
         if not self._room:
             return [self._finish("length")]
         self._token_ids.append(self._control.soi)
         return [ItemBegun(self.index), *self._append_span(run)]
 
-    def take(self, run: Run, logprob: float) -> list[Event]:
-        """Advances by a decision in a span.
-
-        Args:
-            run: The token decided on, and what follows it without another decision.
-            logprob: Log-probability of the token among the allowed ones.
-        """
+    def take(self, run: SpanRun, logprob: float) -> list[Event]:
+        """Advances by a decision in a span, and by the tokens it forces."""
         self._span_logprob += logprob
         return self._append_span(run)
 
-    def take_item(self, run: Run, logprob: float) -> list[Event]:
-        """Writes an item.
-
-        Args:
-            run: All of its tokens.
-            logprob: Its log-probability among those that were allowed.
-        """
-        self._awaits_item = False
+    def take_item(self, run: SpanRun, logprob: float) -> list[Event]:
+        """Writes an item that was retrieved."""
         self._span_logprob = logprob
         return self.open(run)
 
@@ -224,13 +169,13 @@ class Answer:
         return more and self.spans.left(self.slot) > 0
 
     def _scaffold(self) -> list[Event]:
-        """Adds what is given up to the next item, and has that one begin."""
+        """Adds the given text in front of the next item, which begins then."""
         scaffold = self.request.scaffold
         if scaffold is None:
             return []
         events = self._append_text(scaffold.before_item[len(self._items)])
         if self.finish_reason is None:
-            self._opening, self._awaits_item = not self._retrieves, self._retrieves
+            self.wants = self._next_item
         return events
 
     def _append_text(self, tokens: Sequence[int]) -> list[Event]:
@@ -244,14 +189,14 @@ class Answer:
                 events += self._end_of_item(self._closed_spans)
         return events + self._end_of_room()
 
-    def _append_span(self, run: Run) -> list[Event]:
+    def _append_span(self, run: SpanRun) -> list[Event]:
         """Adds tokens to the open span, as far as there is room."""
         tokens = run.tokens[: self._room]
         self._token_ids += tokens
         self._span += tokens
         if run.item < 0 or len(tokens) < len(run.tokens):
             return self._end_of_room()
-        self._inside = False
+        self.wants = "text"
         done = ItemDone(self.index, run.item, tuple(self._span[:-1]), self._span_logprob)
         self._items.append(run.item)
         self._logprobs.append(self._span_logprob)
@@ -266,21 +211,13 @@ class Answer:
     def _end_of_item(self, count: int) -> list[Event]:
         """Ends the answer if it has its items, or if the next one asked for does not exist."""
         request = self.request
-        reason: FinishReason
         if request.item_limit is None:
             return []
         if count >= request.item_limit:
-            if not request.stop_at_max_items and request.scaffold is None:
-                return []
-            reason = "items"
-        elif request.grounded and not self.spans.left(self.slot):
-            reason = "no_item_left"
-        else:
-            return []
-        end = request.scaffold.end if request.scaffold is not None else ()
-        end = end[: self._room]
-        self._token_ids += end
-        return [*(TextToken(self.index, token) for token in end), self._finish(reason)]
+            return [self._finish("items")]
+        if request.grounded and not self.spans.left(self.slot):
+            return [self._finish("no_item_left")]
+        return []
 
     def _finish(self, reason: FinishReason) -> Finished:
         self.finish_reason = reason

@@ -3,7 +3,7 @@
 A forward pass of a few tokens more takes hardly longer. Where the guess is what the model decides
 on, the decision behind it can be taken in the same pass; where it is not, nothing has changed. This
 is speculative decoding (arXiv 2211.17192) with the catalog as the draft: the trie says what may
-come, and what the answer said at the same place before, which of it.
+come; what the answer said at the same place before says which of these is likely.
 """
 
 from __future__ import annotations
@@ -28,11 +28,7 @@ _LEAST = 0.1
 
 
 class Lookahead:
-    """What one answer remembers of the nodes it has decided at, to guess from.
-
-    Args:
-        trie: The items.
-    """
+    """What one answer remembers of the nodes it has decided at, to guess from."""
 
     def __init__(self, trie: ItemTrie) -> None:
         self._trie = trie
@@ -43,7 +39,7 @@ class Lookahead:
         self._best[node] = tuple(tokens)
 
     def guesses(self, node: int, budget: int) -> list[Guess]:
-        """The likeliest ways on from a node, of so many tokens in all; parents come first."""
+        """The likeliest continuations of a node, ``budget`` tokens in all; parents come first."""
         found: list[Guess] = []
         if not budget:
             return found
@@ -92,21 +88,13 @@ class Lookahead:
 
 
 class Path:
-    """Which of the guesses of a pass have come true so far.
-
-    Args:
-        guesses: The guesses of one row.
-
-    Attributes:
-        last: The last guess that came true, -1 while none has.
-        offsets: Places, among the tokens of all guesses, of those that came true.
-    """
+    """Which of the guesses of a pass have come true so far."""
 
     def __init__(self, guesses: Sequence[Guess]) -> None:
         self._guesses = guesses
         self._starts = np.cumsum([0, *(len(guess.tokens) for guess in guesses)])
-        self.offsets: list[int] = []
-        self.last = -1
+        self.offsets: list[int] = []  # places, among the tokens of all, of those that came true
+        self.last = -1  # the last guess that came true
 
     def follow(self, tokens: Sequence[int]) -> bool:
         """Goes on along what was decided and forced; False if that had not been guessed."""

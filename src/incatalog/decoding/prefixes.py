@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from incatalog.decoding.growing import Answer
+from incatalog.decoding.growing import GrowingAnswer
 from incatalog.packed.cache import RowCache
 
 _KEPT = 8
@@ -17,7 +17,7 @@ _WORTHWHILE = 8
 
 
 class Prefixes:
-    """What rows of a session begin with, those that ended last included.
+    """What the rows of a session begin with, also the rows that ended last.
 
     An answer that has ended is kept for the next turn of its conversation.
     """
@@ -25,12 +25,8 @@ class Prefixes:
     def __init__(self) -> None:
         self._kept: deque[tuple[Int64[np.ndarray, " fed"], RowCache]] = deque()
 
-    def share(self, answers: Sequence[Answer]) -> None:
-        """Lets the answers that have not been fed anything start where another one got to.
-
-        Args:
-            answers: All rows of the next pass, in the order in which they are fed.
-        """
+    def share(self, answers: Sequence[GrowingAnswer]) -> None:
+        """Lets answers that were not fed yet start with a copy of what others have stored."""
         if all(answer.cache.length for answer in answers):
             return
         donors = list(self._kept)
@@ -42,8 +38,8 @@ class Prefixes:
             else:
                 donors.append((text[: answer.cache.length], answer.cache))
 
-    def keep(self, answer: Answer) -> None:
-        """Takes over what an answer that has ended has stored; the oldest of them leaves."""
+    def keep(self, answer: GrowingAnswer) -> None:
+        """Keeps what an ended answer has stored, and lets the oldest of those kept go."""
         self._kept.append((np.array(answer.text)[: answer.cache.length], answer.cache))
         while len(self._kept) > _KEPT:
             _, oldest = self._kept[0]
@@ -51,14 +47,14 @@ class Prefixes:
             self._kept.popleft()
 
     def close(self) -> None:
-        """Lets all go."""
+        """Lets all of them go."""
         for _, cache in self._kept:
             cache.release()
         self._kept.clear()
 
 
 def _share(
-    answer: Answer,
+    answer: GrowingAnswer,
     text: Int64[np.ndarray, " tokens"],
     donors: Sequence[tuple[Int64[np.ndarray, " fed"], RowCache]],
 ) -> None:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.decoding.retriever import ItemRetriever
 from incatalog.decoding.sampling import check_temperature
 from incatalog.errors import ConfigError
 from incatalog.trie.trie import ItemTrie
 
-if TYPE_CHECKING:
-    from incatalog.decoding.retriever import ItemRetriever
-
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """The items an answer may name.
-
-    Attributes:
-        trie: Prefix tree of their token rows.
-        retriever: Chooses the items; None where the model writes them token by token.
-    """
+    """The items an answer may name; without a retriever the model writes them token by token."""
 
     trie: ItemTrie
     retriever: ItemRetriever | None = None
@@ -30,15 +22,9 @@ class Grounding:
 
 @dataclass(frozen=True)
 class Scaffold:
-    """The text of a list, given: the model only decides which items stand in it.
+    """The text of a list, given: the model only decides which items stand in it."""
 
-    Attributes:
-        before_item: Token ids in front of the first, second, ... item; one run an item.
-        end: Token ids behind the last item.
-    """
-
-    before_item: tuple[tuple[int, ...], ...]
-    end: tuple[int, ...] = ()
+    before_item: tuple[tuple[int, ...], ...]  # token ids in front of the first, second, ... item
 
 
 @dataclass(frozen=True)
@@ -47,40 +33,21 @@ class Request:
 
     Whatever spans the prompt holds, the answer starts with nothing recommended. The prompt may not
     end inside of one.
-
-    Attributes:
-        prompt_ids: Token ids of the prompt.
-        max_new_tokens: Tokens of the answer at most, forced ones included.
-        max_items: Items of the answer at most; None for no limit, 0 for text without items. A
-            scaffold sets it to its length.
-        excluded: Items that must not be recommended.
-        unique: Never recommend an item twice in the answer.
-        domain: Which of the trie's catalogs to recommend from; None for the only one.
-        temperature: Divides the scores before sampling; 0 decodes greedily.
-        top_p: Sample from the smallest set of tokens with this probability.
-        top_k: Sample from this many best tokens; 0 for all.
-        seed: Seed of the samples. They do not depend on the other requests of the batch.
-        scaffold: The list to fill; None lets the model write freely between items.
-        stop_at_max_items: End the answer behind the last item; else the text goes on without items.
-        grounding: The items, such as one version of a catalog that changes while others are
-            answered; None takes those of the engine.
-        grounded: Hold item spans to the catalog. If not, nothing is masked or forced, no item event
-            is raised, and spans are what the model makes of them; for comparison only.
     """
 
     prompt_ids: Sequence[int]
-    max_new_tokens: int = 512
+    max_new_tokens: int = 512  # forced ones included
+    # Items of the answer at most; None for no limit (or the scaffold's), 0 for text without items.
     max_items: int | None = None
-    excluded: ExcludedItems | None = None
-    unique: bool = True
-    domain: str | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-    scaffold: Scaffold | None = None
-    stop_at_max_items: bool = True
+    excluded: ExcludedItems | None = None  # items that must not be recommended
+    temperature: float = 0.0  # divides the scores before sampling; 0 decodes greedily
+    top_p: float = 1.0  # sample from the smallest set of tokens with this probability
+    seed: int = 0  # of the samples, which do not depend on the other requests of the batch
+    scaffold: Scaffold | None = None  # None lets the model write freely between items
+    # The items, such as one version of a catalog that changes; None takes those of the engine.
     grounding: Grounding | None = None
+    # If not, nothing is masked or forced, no item event is raised, and spans are what the model
+    # makes of them; for comparison only.
     grounded: bool = True
 
     def __post_init__(self) -> None:
@@ -92,10 +59,8 @@ class Request:
                 f"max_items: found {self.max_items}; expected at least {least}, or None"
             )
         check_temperature(self.temperature)
-        if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ConfigError(
-                f"top_p {self.top_p}, top_k {self.top_k}: expected 0 < top_p <= 1 and top_k >= 0"
-            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p: found {self.top_p}; expected more than 0 and at most 1")
         if self.scaffold is not None:
             self._check_scaffold(self.scaffold)
         elif not len(self.prompt_ids):
@@ -120,14 +85,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a text where an item is to stand.
+    """A place in a text where an item is to stand."""
 
-    Attributes:
-        prompt_ids: Token ids of the text before the span; the opening token is added to them.
-        excluded: Items that must not be found.
-        domain: Which of the trie's catalogs to search; None for the only one.
-    """
-
-    prompt_ids: Sequence[int]
-    excluded: ExcludedItems | None = None
-    domain: str | None = None
+    prompt_ids: Sequence[int]  # the text before the span; the opening token is added
+    excluded: ExcludedItems | None = None  # items that must not be found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from incatalog.decoding.events import RankedItems
-from incatalog.decoding.sampling import choose
+from incatalog.decoding.sampling import Sampling
 from incatalog.errors import NOT_NUMBERS, BackboneError, VectorError, require
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
@@ -27,7 +26,7 @@ from incatalog.trie.trie import ItemTrie
 INDEX_ABOVE = 1_000_000
 # Scores of the whole catalog that exist at a time.
 _MOST_SCORES = 1 << 25
-# Items that sampling chooses among; no answer of any use comes from behind them.
+# Items that sampling chooses among; those behind them are too unlikely to matter.
 _SAMPLED = 1000
 # Items the index proposes for one; more where more are asked for.
 _PROPOSED = 100
@@ -44,35 +43,8 @@ Free = Bool[np.ndarray, " items"]
 """Which item rows may be named."""
 
 
-@dataclass(frozen=True)
-class Pick:
-    """How one item is chosen.
-
-    Attributes:
-        free: Item rows to choose among.
-        temperature: Divides the scores before sampling; 0 takes the best item.
-        top_k: Sample from this many best items; 0 for all that count.
-        top_p: Sample from the smallest set of items with this probability.
-        random: Source of the sample.
-    """
-
-    free: Free
-    temperature: float
-    top_k: int
-    top_p: float
-    random: np.random.Generator
-
-
 class ItemRetriever:
-    """Finds items by the scores of a retrieval head.
-
-    Args:
-        head: The head, with a vector for each item row.
-        index_above: Number of items beyond which an index is built and asked.
-
-    Raises:
-        MissingExtraError: The catalog needs an index and faiss is not installed.
-    """
+    """Finds items by the scores of a retrieval head."""
 
     def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
         self.head = head
@@ -81,33 +53,20 @@ class ItemRetriever:
         self._indexed = len(head) > index_above
 
     def pick(
-        self, states: Float[Tensor, "rows hidden"], picks: Sequence[Pick]
+        self,
+        states: Float[Tensor, "rows hidden"],
+        free: Sequence[Free],
+        sampling: Sequence[Sampling],
     ) -> list[tuple[int, float]]:
-        """Chooses an item for each state.
+        """A free item for each state that predicts the opening token, and its log-probability.
 
-        Args:
-            states: Hidden states that predict the opening token.
-            picks: How to choose; each leaves at least one item free.
-
-        Returns:
-            Item row, and its log-probability at temperature 1 among the free items (of those that
-            the index proposes, where there is one).
-
-        Raises:
-            BackboneError: The scores are not numbers.
+        That is at temperature 1, among the free items (of those that the index proposes, where
+        there is one). At least one is free.
         """
-        wanted = max((_SAMPLED if pick.temperature else 1 for pick in picks), default=1)
+        wanted = max((_SAMPLED if one.temperature else 1 for one in sampling), default=1)
         chosen = []
-        for pick, found in zip(
-            picks, self.best(states, [pick.free for pick in picks], wanted), strict=True
-        ):
-            place = choose(
-                found.logprobs,
-                temperature=pick.temperature,
-                top_k=pick.top_k,
-                top_p=pick.top_p,
-                random=pick.random,
-            )
+        for own, found in zip(sampling, self.best(states, free, wanted), strict=True):
+            place = own.choose(found.logprobs)
             chosen.append((int(found.rows[place]), float(found.logprobs[place])))
         return chosen
 
@@ -118,17 +77,9 @@ class ItemRetriever:
         k: int | None,
         among: Sequence[Free] | None = None,
     ) -> list[RankedItems]:
-        """The best free items of each state, best first; of equal ones the lower row.
+        """The ``k`` best free items of each state, best first; of equal ones the lower row.
 
-        Args:
-            states: Hidden states that predict the opening token.
-            free: For each state the item rows to choose among.
-            k: Items to find; None ranks all free ones.
-            among: For each state the item rows that share the probability; by default the free
-                ones.
-
-        Raises:
-            BackboneError: The scores are not numbers.
+        None ranks all free ones. Those ``among`` share the probability; by default the free ones.
         """
         with torch.no_grad():
             query = self.head.query(states)
@@ -142,9 +93,9 @@ class ItemRetriever:
         size = max(1, _MOST_SCORES // len(self.head))
         for start in range(0, len(rest), size):
             part = rest[start : start + size]
-            ranked = self._compared(
-                query[part], [free[place] for place in part], k, [among[place] for place in part]
-            )
+            own = [free[place] for place in part]
+            shared = own if among is free else [among[place] for place in part]
+            ranked = self._compared(query[part], own, k, shared)
             for place, one in zip(part, ranked, strict=True):
                 found[place] = one
         return [one for one in found if one is not None]
@@ -157,7 +108,7 @@ class ItemRetriever:
         k: int | None,
         among: Sequence[Free],
     ) -> list[RankedItems]:
-        """Compares all items."""
+        """Compares all items with each query."""
         scores = self.head.scores(query)
         _bar(scores, among)
         total = _logsumexp(scores)
@@ -217,11 +168,7 @@ class ItemRetriever:
 
 
 def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
-    """Makes sure that a retriever's items are those of a trie.
-
-    Raises:
-        VectorError: They are not as many.
-    """
+    """Makes sure that a retriever's items are those of a trie."""
     if len(retriever.head) != trie.num_items:
         raise VectorError(
             f"item vectors: {len(retriever.head)} rows; expected one for each of the "
@@ -245,7 +192,7 @@ def blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows bloc
 
 
 def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
-    """As of torch, but in float64 only from block to block."""
+    """The logarithm of a sum of exponentials; only the sums of blocks are added in float64."""
     highest = scores.amax(1, keepdim=True)
     sums = []
     # A few rows at a time, as memory that is new each time costs more than the sums.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 
+from incatalog.constraint.excluded import check_trie
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.errors import IncatalogError, TrieError
+from incatalog.errors import IncatalogError
 from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
-from incatalog.trie.build import CLOSE
+from incatalog.trie.build import CLOSE, spread
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
@@ -23,102 +24,107 @@ _NEGLIGIBLE = 1e-6
 
 
 class _Prefix(NamedTuple):
-    """The start of a title, up to a node of the trie.
+    """The start of a title, up to a node of the trie."""
 
-    Attributes:
-        logprob: Its log-probability.
-        cursor: The node, all tokens that lead to it without a choice behind it.
-        tokens: Its last tokens, those that its parent does not have.
-        path: Where its other tokens lie in the cache, beyond the prompt.
-    """
-
-    logprob: float
-    cursor: Cursor
-    tokens: tuple[int, ...]
-    path: Int64[np.ndarray, " length"]
+    logprob: float  # its log-probability
+    cursor: Cursor  # the node, all tokens that lead to it without a choice behind it
+    tokens: tuple[int, ...]  # its last tokens, those that its parent does not have
+    path: Int64[np.ndarray, " length"]  # where its other tokens lie in the cache, beyond the prompt
 
 
-@dataclass(frozen=True, eq=False)
-class _Continuations:
-    """Choices that may be taken, in the order in which they were found.
+class _Choices(NamedTuple):
+    """Choices that may be taken, in the order in which they were found."""
 
-    Attributes:
-        logprob: Log-probability of the prefix that ends with the choice.
-        parent: Which of the prefixes expanded so far it is a choice of.
-        choice: Which of its choices.
-    """
+    logprob: Float64[np.ndarray, " open"]  # log-probability of the prefix that ends with the choice
+    parent: Int64[np.ndarray, " open"]  # which of the prefixes expanded so far it is a choice of
+    number: Int64[np.ndarray, " open"]  # which of its choices
 
-    logprob: Float64[np.ndarray, " open"]
-    parent: Int64[np.ndarray, " open"]
-    choice: Int64[np.ndarray, " open"]
+    def at(self, which: np.ndarray) -> _Choices:
+        """Some of them."""
+        return _Choices(*(part[which] for part in self))
 
-    @classmethod
-    def none(cls) -> _Continuations:
-        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.logprob)
-
-    def __getitem__(self, which: np.ndarray) -> _Continuations:
-        return _Continuations(self.logprob[which], self.parent[which], self.choice[which])
-
-    def joined(self, other: _Continuations) -> _Continuations:
+    def joined(self, other: _Choices) -> _Choices:
         """These, then others."""
-        return _Continuations(
-            np.concatenate([self.logprob, other.logprob]),
-            np.concatenate([self.parent, other.parent]),
-            np.concatenate([self.choice, other.choice]),
-        )
+        return _Choices(*map(np.concatenate, zip(self, other, strict=True)))
 
-    def split(
-        self, count: int, bound: float
-    ) -> tuple[list[tuple[float, int, int]], _Continuations]:
+    def split(self, count: int, bound: float) -> tuple[list[tuple[float, int, int]], _Choices]:
         """The likeliest ones, best first and of equal ones the earliest, and the others.
 
         Those below the bound are dropped.
         """
-        kept = self[self.logprob >= bound] if bound > -np.inf else self
-        order = np.argsort(-kept.logprob, kind="stable") if len(kept) <= count else None
-        if order is None:
-            worst = np.partition(kept.logprob, len(kept) - count)[len(kept) - count]
+        kept = self.at(self.logprob >= bound) if bound > -np.inf else self
+        total = len(kept.logprob)
+        near = np.arange(total)
+        if total > count:
+            worst = np.partition(kept.logprob, total - count)[total - count]
             near = np.flatnonzero(kept.logprob >= worst)
-            order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
-        best = kept[order]
-        rest = np.ones(len(kept), dtype=np.bool_)
+        order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
+        rest = np.ones(total, dtype=np.bool_)
         rest[order] = False
-        found = zip(best.logprob.tolist(), best.parent.tolist(), best.choice.tolist(), strict=True)
-        return list(found), kept[rest]
+        best = (part.tolist() for part in kept.at(order))
+        return list(zip(*best, strict=True)), kept.at(rest)
 
 
-class BeamSearch:
-    """The state of the search in one slot.
+_NONE = _Choices(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
-    Attributes:
-        over: Whether nothing can be missing any longer.
-        error: Why the model failed at it, if it did.
-        cache: Keys and values of the prompt and of every prefix that was expanded.
-        prompt: Prompt, opening token, and what every title of the catalog starts with.
-        expanded: The prefixes whose choices are scored next.
-    """
+
+class PlaceSearch(ABC):
+    """The state of a search in one slot: what of its prompt was fed, and whether it is over."""
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.prompt = prompt
+        self.cache = RowCache()
+        self.over = False
+        self.error: IncatalogError | None = None  # why the model failed at it
+        self._fed = 0
+
+    @property
+    def unfed(self) -> int:
+        """Tokens of the prompt that the model has not seen yet."""
+        return len(self.prompt) - self._fed
+
+    def next_tokens(self, most: float) -> list[int]:
+        """The next tokens of the prompt, up to so many; they count as seen from now on."""
+        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
+        return self.prompt[start : self._fed]
+
+    def end(self) -> None:
+        """Lets the keys and values go; the search is over."""
+        self.over = True
+        self.cache.release()
+
+    def fail(self, error: IncatalogError) -> None:
+        """Ends the search, as the model cannot go on with it; what it found is this error."""
+        self.error = error
+        self.end()
+
+    def ranked(self) -> RankedItems:
+        """What was found, once the search is over; raises what it failed with."""
+        if self.error is not None:
+            raise self.error
+        return self._best()
+
+    @abstractmethod
+    def _best(self) -> RankedItems: ...
+
+
+class BeamSearch(PlaceSearch):
+    """The search among title prefixes; its prompt goes up to where the first titles part."""
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
-        if slot.excluded is not None and slot.excluded.trie is not trie:
-            raise TrieError("excluded: holds items of another trie; build it for this one")
-        root = trie.root(slot.domain)
+        check_trie(trie, slot.excluded)
+        root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
-        self.cache = RowCache()
-        self.prompt = [*(int(token) for token in slot.prompt_ids), soi, *forced]
+        super().__init__([*(int(token) for token in slot.prompt_ids), soi, *forced])
         self._trie = trie
         self._excluded = slot.excluded
         self._k = k
-        self.error: IncatalogError | None = None
-        self._fed = 0
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
-        self._open = _Continuations.none()
+        self._open = _NONE
         self._parents: list[_Prefix] = []
-        self.expanded: list[_Prefix] = []
+        self.expanded: list[_Prefix] = []  # prefixes whose choices are scored next
         if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
             if root.node < 0:
                 self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
@@ -127,46 +133,33 @@ class BeamSearch:
         self.over = not self.expanded
 
     @property
-    def unfed(self) -> int:
-        """Tokens of the prompt that the model has not seen yet."""
-        return len(self.prompt) - self._fed
-
-    @property
     def new_tokens(self) -> int:
         """Tokens of the prefixes to be expanded."""
         return sum(len(prefix.tokens) for prefix in self.expanded)
-
-    def next_tokens(self, most: float) -> list[int]:
-        """The next tokens of the prompt, up to so many; they count as seen from now on."""
-        start, self._fed = self._fed, int(min(self._fed + most, len(self.prompt)))
-        return self.prompt[start : self._fed]
 
     def take(self, logprobs: Float64[np.ndarray, " choices"]) -> None:
         """Takes the log-probabilities of the choices of all expanded prefixes, one by one."""
         arrays = self._trie.arrays
         nodes = np.array([prefix.cursor.node for prefix in self.expanded])
         first = arrays.node_edges[nodes]
-        degree = arrays.node_edges[nodes + 1] - first
-        parent = np.repeat(np.arange(len(nodes)), degree)
-        choice = np.arange(len(parent)) - np.repeat(np.cumsum(degree) - degree, degree)
+        parent, choice = spread(arrays.node_edges[nodes + 1] - first)
         edge = first[parent] + choice
         lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
         total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
         useful = (total >= self._least) & (self._free(lo, hi) > 0)
         # Behind the close of a span, and where a single item is left, nothing is to be decided.
         ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
-        width = (hi - lo)[ends]
-        items = np.arange(width.sum()) + np.repeat(lo[ends] - (np.cumsum(width) - width), width)
-        self._add(items.astype(np.int32), np.repeat(total[ends], width))
+        of, within = spread((hi - lo)[ends])
+        self._add((lo[ends][of] + within).astype(np.int32), total[ends][of])
         goes_on = useful & ~ends
         self._open = self._open.joined(
-            _Continuations(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])
+            _Choices(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])
         )
         self._parents += self.expanded
         self.expanded = []
 
     def advance(self, width: int, *, exact: bool) -> bool:
-        """Chooses the prefixes to expand next; False, and the end, if there is none worth it."""
+        """Chooses the prefixes to expand next; if none can matter, ends and returns False."""
         while len(self.expanded) < width:
             best = self._likeliest(width - len(self.expanded), exact=exact)
             if not best:
@@ -185,23 +178,13 @@ class BeamSearch:
                 run = self._trie.arrays.tail[cursor.chain : cursor.chain_end].tolist()
                 self.expanded.append(_Prefix(logprob, cursor, (own, *run), before.path))
         if not exact:
-            self._open = _Continuations.none()
+            self._open = _NONE
         if not self.expanded:
             self.end()
         return bool(self.expanded)
 
-    def end(self) -> None:
-        """Lets the keys and values go; the search is over."""
-        self.over = True
-        self.cache.release()
-
-    def fail(self, error: IncatalogError) -> None:
-        """Ends the search, as the model cannot go on with it; what it found is this error."""
-        self.error, self.expanded = error, []
-        self.end()
-
     def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
-        """Takes the likeliest open continuations away; none if there is none worth it."""
+        """Removes the likeliest open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
 
@@ -225,16 +208,6 @@ class BeamSearch:
             start = end
         self._positions = np.concatenate(positions)
         return Branches(tokens, self._positions, visible, ends)
-
-    def ranked(self) -> RankedItems:
-        """What was found; the search is over.
-
-        Raises:
-            IncatalogError: The model failed at it.
-        """
-        if self.error is not None:
-            raise self.error
-        return self._best()
 
     def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)
@@ -307,18 +280,21 @@ class SpelledSearch(BeamSearch):
         wanted = self._open.logprob >= self._bound - self._margin
         if exact and not wanted.any() and not self.expanded:
             wanted = self._unsettled()
-        best, rest = self._open[wanted].split(count, -np.inf)
-        self._open = self._open[~wanted].joined(rest)
+        best, rest = self._open.at(wanted).split(count, -np.inf)
+        self._open = self._open.at(~wanted).joined(rest)
         return best
 
     def _unsettled(self) -> Bool[np.ndarray, " open"]:
-        """Which continuations lead to what decides on an item that can be among the best."""
-        wanted = np.zeros(len(self._open), dtype=np.bool_)
+        """Which continuations lead to spellings that decide whether an item is among the best."""
+        wanted = np.zeros(len(self._open.logprob), dtype=np.bool_)
         positions = np.setdiff1d(self._trie.positions(self._items), self._found)
         positions = positions[positions < self._trie.num_live]
         if not len(positions):
             return wanted
-        lo = self._lowest_positions()
+        # First sorted position below each open continuation.
+        arrays = self._trie.arrays
+        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
+        lo = arrays.bounds[arrays.node_edges[nodes] + self._open.number + nodes]
         by_lo = np.argsort(lo)
         leading = by_lo[lo[by_lo].searchsorted(positions, side="right") - 1]
         item = self._items.searchsorted(self._trie.order[positions])
@@ -331,21 +307,11 @@ class SpelledSearch(BeamSearch):
         wanted[leading[undecided[item]]] = True
         return wanted
 
-    def _lowest_positions(self) -> Int32[np.ndarray, " open"]:
-        """First sorted position below each open continuation."""
-        arrays = self._trie.arrays
-        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
-        lowest: np.ndarray = arrays.bounds[arrays.node_edges[nodes] + self._open.choice + nodes]
-        return lowest
-
 
 def log_softmax_runs(
     scores: Float64[np.ndarray, " total"], counts: Int64[np.ndarray, " runs"]
 ) -> Float64[np.ndarray, " total"]:
-    """Log-probabilities within each of several runs of scores.
-
-    They are no numbers where a score is none, or no score of a run is finite.
-    """
+    """Log-probabilities within runs of scores; not numbers where a run's scores are not."""
     starts = np.cumsum(counts) - counts
     shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
     total = np.log(np.add.reduceat(np.exp(shifted), starts))

@@ -6,8 +6,9 @@ architecture that takes its attention from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,41 +30,30 @@ _UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "block_t
 
 @dataclass(frozen=True, eq=False)
 class PackedRows:
-    """What packed attention has to know about one forward pass.
+    """What packed attention has to know about one forward pass."""
 
-    Attributes:
-        pool: The keys and values of all rows.
-        writes: Where those of the new tokens go.
-        starts: Where each row's stretch of the pool begins.
-        seen: Tokens each row has stored before.
-        counts: New tokens of each row, in the order they lie in the input.
-        batched: Attend to all rows at once, padded, instead of one by one.
-        branches: Per row the branches its new tokens are, None where they are plain text.
-        layers: The layers that have stored something in this pass.
-    """
-
-    pool: KeyValuePool
-    writes: Writes
-    starts: tuple[int, ...]
-    seen: tuple[int, ...]
-    counts: tuple[int, ...]
-    batched: bool
-    branches: tuple[Branches | None, ...]
-    layers: set[nn.Module] = field(default_factory=set)
-    _masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
-    _branch_masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+    pool: KeyValuePool  # the keys and values of all rows
+    writes: Writes  # where those of the new tokens go
+    starts: tuple[int, ...]  # where each row's stretch of the pool begins
+    seen: tuple[int, ...]  # tokens each row has stored before
+    counts: tuple[int, ...]  # new tokens of each row, in the order they lie in the input
+    batched: bool  # attend to all rows at once, padded, instead of one by one
+    branches: tuple[Branches | None, ...]  # of each row, None where its tokens are plain text
+    layers: set[nn.Module] = field(default_factory=set)  # those that have stored something
+    _masks: dict[tuple[int | None, ...], Tensor | None] = field(default_factory=dict)
     _padded: dict[int | None, PaddedRows] = field(default_factory=dict)
 
     def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
-        branches = self.branches[row]
-        if branches is not None:
-            if (row, window) not in self._branch_masks:
-                self._branch_masks[row, window] = _branch_mask(branches, window, device)
-            return self._branch_masks[row, window]
-        key = (self.seen[row], self.counts[row], window)
+        branches, seen, new = self.branches[row], self.seen[row], self.counts[row]
+        # Rows of plain text that are equally long share one.
+        key = (window, seen, new) if branches is None else (window, row)
         if key not in self._masks:
-            self._masks[key] = _causal_mask(*key, device)
+            self._masks[key] = (
+                _causal_mask(seen, new, window, device)
+                if branches is None
+                else _branch_mask(branches, window, device)
+            )
         return self._masks[key]
 
     def padded(self, window: int | None, device: torch.device) -> PaddedRows:
@@ -76,21 +66,13 @@ class PackedRows:
 
 @dataclass(frozen=True, eq=False)
 class PaddedRows:
-    """Rows of a pass side by side in one batch.
+    """Rows of a pass side by side in one batch."""
 
-    Attributes:
-        row: Row of each new token.
-        place: Its place among the new tokens of the row.
-        longest: Most new tokens of a row.
-        keys: Place in the pool of each row's keys; any where there is none.
-        mask: Which of them each new token attends to; padding attends to the first.
-    """
-
-    row: Int64[Tensor, " tokens"]
-    place: Int64[Tensor, " tokens"]
-    longest: int
-    keys: Int64[Tensor, "rows keys"]
-    mask: Bool[Tensor, "rows 1 longest keys"]
+    row: Int64[Tensor, " tokens"]  # row of each new token
+    place: Int64[Tensor, " tokens"]  # its place among the new tokens of the row
+    longest: int  # most new tokens of a row
+    keys: Int64[Tensor, "rows keys"]  # place in the pool of each row's keys; any where it has none
+    mask: Bool[Tensor, "rows 1 longest keys"]  # padding attends to the first key
 
 
 def _pad(packed: PackedRows, masks: Sequence[Tensor | None], device: torch.device) -> PaddedRows:
@@ -144,11 +126,7 @@ def packed_attention(
     packed_rows: PackedRows | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
-    """Attention of each row over its own cache, in the form ``AttentionInterface`` asks for.
-
-    Raises:
-        BackboneError: The model wants something of its attention that is not built.
-    """
+    """Attention of each row over its own cache, in the form ``AttentionInterface`` asks for."""
     if packed_rows is None:
         raise BackboneError(
             f"{type(module).__name__} did not hand on `{KEYWORD}` to its attention, or another "
@@ -163,8 +141,9 @@ def packed_attention(
     stored = packed_rows.pool.layer(module, key[0])
     packed_rows.writes.store(stored, key[0], value[0])
     packed_rows.layers.add(module)
-    attend = _attend_batched if packed_rows.batched else _attend_row_by_row
-    return attend(packed_rows, query, stored, sliding_window, scaling, softcap), None
+    attend = partial(_attend, scaling=scaling, softcap=softcap)
+    all_rows = _attend_batched if packed_rows.batched else _attend_row_by_row
+    return all_rows(packed_rows, query, stored, sliding_window, attend), None
 
 
 def _attend_row_by_row(
@@ -172,8 +151,7 @@ def _attend_row_by_row(
     query: Float[Tensor, "1 heads tokens head_dim"],
     stored: KeyValues,
     window: int | None,
-    scaling: float | None,
-    softcap: float | None,
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
 ) -> Float[Tensor, "1 tokens heads head_dim"]:
     """Each row attends to its own stretch of the pool, without a copy."""
     outputs = []
@@ -185,7 +163,7 @@ def _attend_row_by_row(
         keys, values = (buffer[own].transpose(0, 1)[None] for buffer in stored)
         queries = query[:, :, first : first + count]
         mask = packed.mask(row, window, query.device)
-        outputs.append(_attend(queries, keys, values, mask, scaling, softcap))
+        outputs.append(attend(queries, keys, values, mask))
         first += count
     return torch.cat(outputs, dim=2).transpose(1, 2)
 
@@ -195,8 +173,7 @@ def _attend_batched(
     query: Float[Tensor, "1 heads tokens head_dim"],
     stored: KeyValues,
     window: int | None,
-    scaling: float | None,
-    softcap: float | None,
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
 ) -> Float[Tensor, "1 tokens heads head_dim"]:
     """All rows in one call: the same number of kernels for any number of rows."""
     padded = packed.padded(window, query.device)
@@ -204,7 +181,7 @@ def _attend_batched(
     queries = query.new_zeros(shape)
     queries[padded.row, padded.place] = query[0].transpose(0, 1)
     keys, values = (buffer[padded.keys].transpose(1, 2) for buffer in stored)
-    attended = _attend(queries.transpose(1, 2), keys, values, padded.mask, scaling, softcap)
+    attended = attend(queries.transpose(1, 2), keys, values, padded.mask)
     return attended.transpose(1, 2)[padded.row, padded.place][None]
 
 
@@ -213,6 +190,7 @@ def _attend(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
+    *,
     scaling: float | None,
     softcap: float | None,
 ) -> Tensor:

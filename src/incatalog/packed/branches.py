@@ -11,28 +11,17 @@ from jaxtyping import Bool, Int64
 
 
 class Guess(NamedTuple):
-    """A decision and what it forces, up to the next decision.
+    """A decision and what it forces, up to the next decision."""
 
-    Attributes:
-        parent: The guess it continues, among those of the pass; -1 for none.
-        tokens: The token decided on and those without a choice behind it.
-        node: The node it leads to.
-    """
-
-    parent: int
-    tokens: tuple[int, ...]
-    node: int
+    parent: int  # the guess it continues, among those of the pass; -1 for none
+    tokens: tuple[int, ...]  # the token decided on and those without a choice behind it
+    node: int  # the node it leads to
 
 
 def branches(seen: int, new: Sequence[int], guesses: Sequence[Guess]) -> Branches:
     """The tokens of a row with guesses behind them, each seeing only what it continues.
 
     The last certain token is read, then the end of each guess.
-
-    Args:
-        seen: Tokens of the row that were fed before.
-        new: Tokens that are certain.
-        guesses: Guesses behind them.
     """
     certain = seen + len(new)
     total = certain + sum(len(guess.tokens) for guess in guesses)
@@ -53,16 +42,9 @@ def branches(seen: int, new: Sequence[int], guesses: Sequence[Guess]) -> Branche
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """New tokens that continue one row in several ways at once; its cache then holds a tree.
+    """New tokens that continue one row in several ways at once; its cache then holds a tree."""
 
-    Attributes:
-        token_ids: The new tokens, one branch after the other.
-        positions: Place in the text of every token of the row, those of the cache first.
-        visible: Which tokens of the row each new token follows, itself included.
-        read: Which of the new tokens are the ends whose scores are wanted.
-    """
-
-    token_ids: Sequence[int]
-    positions: Int64[np.ndarray, " seen+new"]
-    visible: Bool[np.ndarray, "new seen+new"]
-    read: Sequence[int]
+    token_ids: Sequence[int]  # the new tokens, one branch after the other
+    positions: Int64[np.ndarray, " seen+new"]  # place in the text, those of the cache first
+    visible: Bool[np.ndarray, "new seen+new"]  # what each new token follows, itself included
+    read: Sequence[int]  # which of the new tokens are the ends whose scores are wanted

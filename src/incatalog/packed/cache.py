@@ -33,24 +33,16 @@ class KeyValuePool:
     It grows by a quarter or more as rows need room, and shrinks where a quarter of it would do.
     What rows give up is used by others. Room is taken by one thread at a time, the one whose turn
     with the model it is; rows may be let go by any.
-
-    Attributes:
-        capacity: Tokens there is room for.
     """
 
     def __init__(self) -> None:
-        self.capacity = 0
+        self.capacity = 0  # tokens there is room for
         self._rows: set[RowCache] = set()
         self._layers: dict[nn.Module, KeyValues] = {}
 
     def __len__(self) -> int:
         """Rows that hold room."""
         return len(self._rows)
-
-    @property
-    def layers(self) -> int:
-        """Attention layers that have stored something."""
-        return len(self._layers)
 
     def layer(self, module: nn.Module, like: Float[Tensor, "kv_heads new head_dim"]) -> KeyValues:
         """The keys and values of a layer; made at its first use."""
@@ -115,25 +107,15 @@ def _resized(
 
 
 class RowCache:
-    """Which tokens of a row are stored, and where.
-
-    Whoever makes one lets it go by :meth:`release`; the room it holds is not given back otherwise.
+    """Which tokens of a row are stored, and where; it holds room until its :meth:`release`.
 
     A row may begin as a copy of the first tokens of another one. They are copied when the row is
     fed first; the other row has to be fed before, or ahead of it in the same pass, and must not be
     let go before.
-
-    Args:
-        donor: The row to copy from.
-        shared: Its tokens to copy, from the first on.
-
-    Attributes:
-        length: Tokens of the row that every layer holds.
-        stretch: Where its stretch of the pool begins and ends.
     """
 
     def __init__(self, donor: RowCache | None = None, shared: int = 0) -> None:
-        self.length = shared
+        self.length = shared  # tokens of the row that every layer holds
         self.stretch: Stretch = (0, 0)
         self._donor = donor
         self._pool: KeyValuePool | None = None
@@ -144,17 +126,13 @@ class RowCache:
         return self.stretch[0]
 
     def release(self) -> None:
-        """Gives the stretch back and forgets all tokens; nothing happens the second time."""
+        """Gives the stretch back and forgets all tokens; a second time does nothing."""
         if self._pool is not None:
             self._pool.let_go(self)
         self.length, self.stretch, self._donor, self._pool = 0, (0, 0), None, None
 
     def reserve(self, pool: KeyValuePool, tokens: int) -> None:
-        """Makes room for as many tokens in all, and half as many to come.
-
-        Raises:
-            BackboneError: The row is stored in another pool.
-        """
+        """Makes room for so many tokens in all, and for half as many more."""
         if self._pool is None:
             self._pool = pool
             pool.hold(self)
@@ -197,11 +175,7 @@ class RowCache:
         self._donor = None
 
     def adopt(self, offsets: Sequence[int]) -> None:
-        """Counts tokens that every layer has stored beyond the row's own, and lets others go.
-
-        Args:
-            offsets: Their places behind the last token of the row, ascending.
-        """
+        """Counts tokens that every layer has stored at these places behind the row's own."""
         assert self._pool is not None
         end = self.start + self.length
         if list(offsets) != list(range(len(offsets))):
@@ -211,17 +185,11 @@ class RowCache:
 
 @dataclass(frozen=True, eq=False)
 class Writes:
-    """Where the new tokens of a pass are stored, and what is copied between rows.
+    """Where the new tokens of a pass are stored, and what is copied between rows."""
 
-    Attributes:
-        slots: Place of each new token.
-        copied_from: Places of the tokens that rows begin with.
-        copied_to: Where they are copied to.
-    """
-
-    slots: Int64[Tensor, " tokens"]
-    copied_from: Int64[Tensor, " copied"]
-    copied_to: Int64[Tensor, " copied"]
+    slots: Int64[Tensor, " tokens"]  # place of each new token
+    copied_from: Int64[Tensor, " copied"]  # places of the tokens that rows begin with
+    copied_to: Int64[Tensor, " copied"]  # where they are copied to
 
     def store(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,48 +34,36 @@ _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _making = threading.Lock()
 
 
+@dataclass(frozen=True, eq=False)
 class Readout:
-    """What the model says after the last token of each row, with as little output layer as needed.
+    """What the model says of some tokens, with as little of the output layer as is needed.
 
-    Args:
-        hidden: Last hidden states, where the output layer is plain linear; else None.
-        logits: Scores over the vocabulary, where it is not.
-        head: The output layer.
-        weight: ``[vocab, hidden]`` rows of the output layer.
-        bias: ``[vocab]`` of the output layer, or None.
+    Scores over the vocabulary are there where the output layer is not plain linear; else the last
+    hidden states are.
     """
 
-    def __init__(
-        self,
-        hidden: Float[Tensor, "rows hidden"] | None,
-        logits: Float[Tensor, "rows vocab"] | None,
-        head: Callable[..., Tensor],
-        weight: Float[Tensor, "vocab hidden"],
-        bias: Float[Tensor, " vocab"] | None,
-    ) -> None:
-        self._hidden, self._logits = hidden, logits
-        self._head, self._weight, self._bias = head, weight, bias
+    hidden: Float[Tensor, "rows hidden"] | None
+    logits: Float[Tensor, "rows vocab"] | None
+    head: Callable[..., Tensor]  # the output layer
+    weight: Float[Tensor, "vocab hidden"]
+    bias: Float[Tensor, " vocab"] | None
 
     def states(self, rows: Sequence[int]) -> Float[Tensor, "chosen hidden"]:
-        """The hidden states of some rows, from which the output layer makes the scores.
-
-        Raises:
-            BackboneError: The model transforms the scores of its output layer.
-        """
-        if self._hidden is None:
+        """The hidden states of some rows, from which the output layer makes the scores."""
+        if self.hidden is None:
             raise BackboneError(
                 "the model transforms the scores of its output layer, and retrieval needs the "
                 "states before it; choose another model"
             )
-        return self._hidden[list(rows)]
+        return self.hidden[list(rows)]
 
     @torch.no_grad()
     def full(self, rows: Sequence[int]) -> Float[Tensor, "chosen vocab"]:
         """Scores of the whole vocabulary for some rows, in float32."""
-        if self._hidden is None:
-            assert self._logits is not None
-            return self._logits[list(rows)].float()
-        scores: Tensor = self._head(self._hidden[list(rows)])
+        if self.hidden is None:
+            assert self.logits is not None
+            return self.logits[list(rows)].float()
+        scores: Tensor = self.head(self.hidden[list(rows)])
         return scores.float()
 
     @torch.no_grad()
@@ -82,13 +71,13 @@ class Readout:
         self, rows: Sequence[int], tokens: Int[np.ndarray, " some"]
     ) -> Float[Tensor, "chosen some"]:
         """Scores of some tokens for some rows, in float32: only their rows are multiplied."""
-        if self._hidden is None:
-            assert self._logits is not None
-            columns = torch.as_tensor(tokens, dtype=torch.long, device=self._logits.device)
-            return self._logits[list(rows)][:, columns].float()
-        columns = torch.as_tensor(tokens, dtype=torch.long, device=self._weight.device)
-        bias = None if self._bias is None else self._bias[columns]
-        return F.linear(self._hidden[list(rows)], self._weight[columns], bias).float()
+        if self.hidden is None:
+            assert self.logits is not None
+            columns = torch.as_tensor(tokens, dtype=torch.long, device=self.logits.device)
+            return self.logits[list(rows)][:, columns].float()
+        columns = torch.as_tensor(tokens, dtype=torch.long, device=self.weight.device)
+        bias = None if self.bias is None else self.bias[columns]
+        return F.linear(self.hidden[list(rows)], self.weight[columns], bias).float()
 
 
 class PackedModel:
@@ -98,21 +87,6 @@ class PackedModel:
     objects of this class there are for the model. While it is, the model is not as it was, so
     that another thread that uses the model itself, to generate as transformers does or to train,
     has to hold the lock too.
-
-    Args:
-        model: Any transformers causal LM, also within a PEFT wrapper.
-        batched: Attend to all rows at once, padded, instead of one by one; None does so on
-            accelerators, where the number of kernels counts.
-        frozen: Nothing will change the weights: in float32 on a CPU the linear layers are computed
-            by copies of theirs that are laid out for it, which takes as much memory again.
-
-    Attributes:
-        model: The model.
-        device: Where it is.
-
-    Raises:
-        BackboneError: The architecture does not take its attention from ``AttentionInterface``, or
-            has layers that packed rows do not support.
     """
 
     def __init__(self, model: Any, *, batched: bool | None = None, frozen: bool = False) -> None:
@@ -128,23 +102,14 @@ class PackedModel:
             self._linear = self._head_is_linear()
             self._laid_out = LaidOutLayers([*self._base.modules(), self._head] if frozen else ())
         self._batched = self.device.type != "cpu" if batched is None else batched
-        self._pool = KeyValuePool()
+        self.pool = KeyValuePool()
+        self.vocabulary_size = len(self._weight)
 
     @property
     def lock(self) -> threading.RLock:
         """Held while the model computes; the same for all that share the model."""
         with _making:
             return _locks.setdefault(_plain_model(self.model), threading.RLock())
-
-    @property
-    def pool(self) -> KeyValuePool:
-        """Where the rows keep what the model has said of them."""
-        return self._pool
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Token ids the model knows."""
-        return len(self._weight)
 
     @torch.no_grad()
     def forward(
@@ -154,80 +119,55 @@ class PackedModel:
     ) -> Readout:
         """Feeds every row its new token ids (at least one each) and advances the caches.
 
-        Args:
-            rows: Cache and new tokens of each row.
-            guesses: What may follow in each row. The caches hold their tokens behind those of the
-                row, but do not count them; :meth:`RowCache.adopt` does, until the row is fed again.
-
-        Returns:
-            What the model says after the last new token of each row, then after each guess, row by
-            row.
-
-        Raises:
-            BackboneError: A layer of the model went round packed attention.
+        The caches hold the tokens of guesses behind those of the row, but do not count them;
+        :meth:`RowCache.adopt` does, until the row is fed again. Returned is what the model says
+        after the last new token of each row, then after each guess, row by row.
         """
         guessed = guesses or [()] * len(rows)
         trees = [
             branches(cache.length, new, own) if own else None
             for (cache, new), own in zip(rows, guessed, strict=True)
         ]
-        fed = [
-            new if tree is None else tree.token_ids
-            for (_, new), tree in zip(rows, trees, strict=True)
-        ]
         read, ends, first = [], [], 0
-        for (_, new), tree, tokens in zip(rows, trees, fed, strict=True):
+        for (_, new), tree in zip(rows, trees, strict=True):
             read.append(first + len(new) - 1)
             ends += [] if tree is None else [first + end for end in tree.read[1:]]
-            first += len(tokens)
-        caches = [cache for cache, _ in rows]
-        readout = self._feed(caches, fed, read + ends, trees)
+            first += len(new if tree is None else tree.token_ids)
+        with self.lock:
+            readout = self._feed(rows, read + ends, trees)
         for cache, new in rows:
             cache.advance(len(new))
         return readout
 
     @torch.no_grad()
     def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
-        """Feeds every row its branches; scores are those of all wanted ends, row by row.
-
-        Raises:
-            BackboneError: A layer of the model went round packed attention.
-        """
+        """Feeds every row its branches; scores are those of all wanted ends, row by row."""
+        read, first = list[int](), 0
+        for _, tree in rows:
+            read += [first + end for end in tree.read]
+            first += len(tree.token_ids)
         trees = [tree for _, tree in rows]
-        fed = [tree.token_ids for tree in trees]
-        starts = np.cumsum([0, *map(len, fed)]).tolist()
-        read = [
-            start + end for start, tree in zip(starts, trees, strict=False) for end in tree.read
-        ]
-        readout = self._feed([cache for cache, _ in rows], fed, read, trees)
-        for (cache, _), tokens in zip(rows, fed, strict=True):
-            cache.advance(len(tokens))
+        with self.lock:
+            readout = self._feed([(cache, ()) for cache, _ in rows], read, trees)
+        for cache, tree in rows:
+            cache.advance(len(tree.token_ids))
         return readout
 
     def _feed(
         self,
-        caches: Sequence[RowCache],
-        fed: Sequence[Sequence[int]],
+        rows: Sequence[tuple[RowCache, Sequence[int]]],
         read: Sequence[int],
         trees: Sequence[Branches | None],
     ) -> Readout:
-        """Feeds each row its tokens, plain or a tree; the caches are not advanced."""
-        with self.lock:
-            return self._feed_alone(caches, fed, read, trees)
-
-    def _feed_alone(
-        self,
-        caches: Sequence[RowCache],
-        fed: Sequence[Sequence[int]],
-        read: Sequence[int],
-        trees: Sequence[Branches | None],
-    ) -> Readout:
-        packed = self._packed_rows(caches, [len(tokens) for tokens in fed], trees)
-        tokens = [token for own in fed for token in own]
-        positions: list[int] = []
-        for cache, own, tree in zip(caches, fed, trees, strict=True):
+        """Feeds each row its tree, or its new tokens, under the lock; caches are not advanced."""
+        tokens, positions, counts = list[int](), list[int](), list[int]()
+        for (cache, new), tree in zip(rows, trees, strict=True):
+            own = new if tree is None else tree.token_ids
             plain = range(cache.length, cache.length + len(own))
             positions += plain if tree is None else tree.positions[cache.length :].tolist()
+            tokens += own
+            counts.append(len(own))
+        packed = self._packed_rows([cache for cache, _ in rows], counts, trees)
         wanted = torch.tensor(read, device=self.device)
         inputs = {
             "input_ids": torch.tensor([tokens], device=self.device),
@@ -262,30 +202,19 @@ class PackedModel:
         return Readout(hidden, logits, head, self._weight, self._bias)
 
     def _packed_rows(
-        self,
-        caches: Sequence[RowCache],
-        counts: Sequence[int],
-        trees: Sequence[Branches | None],
+        self, caches: Sequence[RowCache], counts: Sequence[int], trees: Sequence[Branches | None]
     ) -> PackedRows:
         """Makes room for the new tokens of all rows."""
         for cache, count in zip(caches, counts, strict=True):
-            cache.reserve(self._pool, cache.length + count)
+            cache.reserve(self.pool, cache.length + count)
         slots = [cache.new_slots(count) for cache, count in zip(caches, counts, strict=True)]
         sources, targets = zip(*(cache.copies() for cache in caches), strict=True)
-        writes = Writes(
-            *(
-                torch.from_numpy(np.concatenate(places)).to(self.device)
-                for places in (slots, sources, targets)
-            )
-        )
+        places = (torch.from_numpy(np.concatenate(own)) for own in (slots, sources, targets))
+        writes = Writes(*(own.to(self.device) for own in places))
+        starts = tuple(cache.start for cache in caches)
+        seen = tuple(cache.length for cache in caches)
         return PackedRows(
-            self._pool,
-            writes,
-            tuple(cache.start for cache in caches),
-            tuple(cache.length for cache in caches),
-            tuple(counts),
-            self._batched,
-            tuple(trees),
+            self.pool, writes, starts, seen, tuple(counts), self._batched, tuple(trees)
         )
 
     @property

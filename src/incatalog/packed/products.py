@@ -30,12 +30,8 @@ class LaidOutLayers:
 
     A copy counts as long as its weight is the same tensor and no operation has changed that in
     place; afterwards the layer computes as ever. What is written past that (``weight.data``) is not
-    noticed.
-
-    Args:
-        layers: Parts of a model. Taken are plain linear layers in float32 on a CPU: not those of
-            subclasses of ``nn.Linear``, nor those that something else has given a way of their own.
-        differentiable: Gradients pass, by a second copy; layers that are trained are left out.
+    noticed. Taken are plain linear layers in float32 on a CPU. If ``differentiable``, gradients
+    pass, by a second copy, and layers that are trained are left out.
     """
 
     def __init__(self, layers: Iterable[nn.Module], *, differentiable: bool = False) -> None:
@@ -152,10 +148,10 @@ def _multiplied_at_once(
 
 
 def rounded_up(rows: int) -> int:
-    """The number of rows that is multiplied where there are so many: one of few.
+    """The number of rows that is multiplied in place of this one, at least as many.
 
     oneDNN compiles a product for each number of rows that it meets, which takes longer than most
-    products, and keeps a thousand of them, which takes half a gigabyte.
+    products, and keeps a thousand of them, which takes much memory.
     """
     if rows <= _SMALL[-1]:
         return _SMALL[bisect_left(_SMALL, rows)]

@@ -10,7 +10,6 @@ import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 # Of glibc's malloc.h. Once one is set, they no longer grow with what the process has freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -59,9 +58,6 @@ def compiled_elsewhere() -> Iterator[None]:
     This process then finds them on the disk: the compiler's memory would stay taken here, and the
     first question would wait. If the disk cannot be written to, they are compiled at first use.
     """
-    if find_spec("numba") is None:
-        yield
-        return
     code = f"from {__name__} import compile_kernels; compile_kernels()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(

@@ -11,33 +11,19 @@ from incatalog.trie.build import TrieArrays
 
 
 class Decisions(NamedTuple):
-    """The nodes on the way to some items, closing decisions included; one item's after another's.
+    """The nodes on the way to some items, where they close too; one item's after another's."""
 
-    Attributes:
-        offsets: Where each item's decisions start; one more entry marks the end.
-        depth: Number of tokens of the item before the decision.
-        node: The node.
-        choice: Index of the item's choice among ``node_tokens(node)``.
-    """
-
-    offsets: Int64[np.ndarray, " rows+1"]
-    depth: Int32[np.ndarray, " decisions"]
-    node: Int32[np.ndarray, " decisions"]
-    choice: Int32[np.ndarray, " decisions"]
+    offsets: Int64[np.ndarray, " rows+1"]  # where each item's start; one more marks the end
+    depth: Int32[np.ndarray, " decisions"]  # number of tokens of the item before the decision
+    node: Int32[np.ndarray, " decisions"]  # the node
+    choice: Int32[np.ndarray, " decisions"]  # index of the item's among ``node_tokens(node)``
 
 
 def find_decisions(arrays: TrieArrays, position: Int32[np.ndarray, " rows"]) -> Decisions:
-    """Walks down to items, all of them at once, level by level.
-
-    Args:
-        arrays: The trie.
-        position: Sorted position of each item.
-    """
+    """Walks down to the items at some positions, all of them at once, level by level."""
     num_nodes = len(arrays.node_lo)
-    number = np.searchsorted(arrays.domain_bounds, position, side="right") - 1
-    lo = arrays.domain_bounds[number]
-    hi = arrays.domain_bounds[number + 1]
-    node = np.searchsorted(arrays.node_lo, lo)
+    lo, hi = (np.full(len(position), end) for end in arrays.live)
+    node = np.zeros(len(position), dtype=np.int64)
     item = np.arange(len(position))
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while len(item):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import index
+from operator import index as to_index
 from typing import NamedTuple
 
 import numpy as np
@@ -37,41 +37,26 @@ class TrieArrays:
 
     A *node* is a prefix after which at least two choices exist. Nodes are numbered in preorder.
     An *edge* is one choice of a node; edges of one node lie side by side, tokens ascending,
-    ``CLOSE`` last. Behind the edges of all nodes, each domain has one edge that leads to its
-    first node.
-
-    Attributes:
-        order: Item row at each sorted position.
-        node_lo: First sorted position below a node.
-        node_depth: Number of tokens before a node.
-        node_edges: First edge of a node; one more entry marks the end.
-        edge_token: Token of an edge, or ``CLOSE``.
-        bounds: Sorted positions that part the edges of a node. Node ``k`` with edges
-            ``[a, b)`` has them at ``[a + k, b + k]``: one more than it has edges.
-        tail_start: First entry of an edge in ``tail``; one more entry marks the end.
-        tail: Tokens that follow an edge's own token without another choice.
-        domain_bounds: Sorted positions that part the domains.
+    ``CLOSE`` last. Behind the edges of all nodes stands one that leads to the first node.
     """
 
-    order: Int32[np.ndarray, " items"]
-    node_lo: Int32[np.ndarray, " nodes"]
-    node_depth: Int32[np.ndarray, " nodes"]
-    node_edges: Int32[np.ndarray, " nodes+1"]
-    edge_token: Int32[np.ndarray, " edges"]
+    order: Int32[np.ndarray, " items"]  # item row at each position; removed ones stand last
+    node_lo: Int32[np.ndarray, " nodes"]  # first sorted position below a node
+    node_depth: Int32[np.ndarray, " nodes"]  # number of tokens before a node
+    node_edges: Int32[np.ndarray, " nodes+1"]  # first edge of a node; one more entry marks the end
+    edge_token: Int32[np.ndarray, " edges"]  # token of an edge, or ``CLOSE``
+    # Sorted positions that part the edges of a node. Node ``k`` with edges ``[a, b)`` has them at
+    # ``[a + k, b + k]``: one more than it has edges.
     bounds: Int32[np.ndarray, " edges+nodes"]
-    tail_start: Int32[np.ndarray, " edges+domains+1"]
-    tail: Int32[np.ndarray, " tail"]
-    domain_bounds: Int32[np.ndarray, " domains+1"]
+    tail_start: Int32[np.ndarray, " edges+2"]  # of an edge in ``tail``; one more marks the end
+    tail: Int32[np.ndarray, " tail"]  # what follows an edge's own token without another choice
+    live: Int32[np.ndarray, " 2"]  # first and end of the sorted positions that something leads to
 
 
 def flatten_rows(
     token_rows: TokenRows,
 ) -> tuple[Int32[np.ndarray, " tokens"], Int64[np.ndarray, " items+1"]]:
-    """Token rows of any accepted form as one array and the offsets of the rows.
-
-    Raises:
-        TrieError: There is no row, one is empty, or a token is not a token id.
-    """
+    """Token rows of any accepted form as one array and the offsets of the rows."""
     if isinstance(token_rows, np.ndarray):
         if token_rows.ndim != 2:
             raise TrieError(
@@ -95,7 +80,7 @@ def flatten_rows(
         ends = [0]
         for number, row in enumerate(token_rows):
             try:
-                tokens.extend(map(index, row))
+                tokens.extend(map(to_index, row))
             except (TypeError, OverflowError) as error:
                 raise TrieError(
                     f"item row {number}: holds something that is no token id"
@@ -121,22 +106,14 @@ def flatten_rows(
 
 
 def build_arrays(
-    flat: Int32[np.ndarray, " tokens"],
-    offsets: Int64[np.ndarray, " items+1"],
-    domain: Int32[np.ndarray, " items"],
+    flat: Int32[np.ndarray, " tokens"], offsets: Int64[np.ndarray, " items+1"]
 ) -> TrieArrays:
-    """Builds the trie.
+    """Builds the trie of token rows, none of them empty.
 
-    Takes some 70 bytes an item at its highest, the result included, however long the rows are:
-    all that is as long as the catalog is held in 32 bits, and made in parts where it needs more.
-
-    Args:
-        flat: Token rows of all items, one after the other; no row is empty.
-        offsets: Where each row starts; one more entry marks the end.
-        domain: Domain of each item, numbered from 0 without gaps.
+    All that is as long as the catalog is held in 32 bits, and made in parts where it needs more, so
+    that building takes little memory however long the rows are.
     """
-    domain_bounds = np.concatenate(([0], np.cumsum(np.bincount(domain))))
-    order, common = _sort(flat, offsets, domain)
+    order, common = _sort(flat, offsets)
 
     leaf = _indices(common != _SAME)
     nodes = _find_nodes(common[leaf])
@@ -161,20 +138,19 @@ def build_arrays(
     # the first edge of a node, which shares its node's leaf, it is the next node in preorder.
     shallowest = np.full(len(leaf), -1, dtype=np.int32)
     shallowest[node_leaf[::-1]] = np.arange(num_nodes, dtype=np.int32)[::-1]
-    domain_leaf = leaf.searchsorted(domain_bounds[:-1])
-    target = np.concatenate((shallowest[edge_leaf], shallowest[domain_leaf]))
+    target = np.append(shallowest[edge_leaf], shallowest[0])
     del shallowest
     nested = np.append(node_leaf[1:] == node_leaf[:-1], False)[:num_nodes]
     follower = np.arange(1, num_nodes + 1, dtype=np.int32)
     target[:num_edges][is_first] = np.where(nested, follower, np.int32(-1))
 
-    row = order[leaf[np.concatenate((edge_leaf, domain_leaf.astype(np.int32)))]]
+    row = order[leaf[np.append(edge_leaf, np.int32(0))]]
     node_lo = leaf[node_leaf]
     del leaf, edge_leaf, is_first
     begin = offsets[row].astype(np.int32)
     length = offsets[row + 1].astype(np.int32) - begin
     del row
-    depth = np.concatenate((node_depth[edge_node], np.full(len(domain_leaf), -1, np.int32)))
+    depth = np.append(node_depth[edge_node], np.int32(-1))
     at = begin + depth
     del begin, edge_node
     edge_token = flat[np.minimum(at[:num_edges], np.int32(len(flat) - 1))]
@@ -197,26 +173,18 @@ def build_arrays(
         bounds=bounds,
         tail_start=tail_start,
         tail=_gather(flat, at + np.int32(1), tail_start),
-        domain_bounds=domain_bounds.astype(np.int32),
+        live=np.array([0, len(order)], dtype=np.int32),
     )
 
 
 class _Nodes(NamedTuple):
-    """The nodes in preorder, by the leaves (different rows, sorted) below them.
+    """The nodes in preorder, by the leaves (different rows, sorted) below them."""
 
-    Attributes:
-        leaf: First leaf below each.
-        end: End of the leaves below each.
-        depth: Number of tokens before each.
-        splits: The leaves at which the choices of the nodes part, node by node.
-        first_split: Where the splits of each node begin.
-    """
-
-    leaf: Int32[np.ndarray, " nodes"]
-    end: Int32[np.ndarray, " nodes"]
-    depth: Int32[np.ndarray, " nodes"]
-    splits: Int32[np.ndarray, " splits"]
-    first_split: Int32[np.ndarray, " nodes"]
+    leaf: Int32[np.ndarray, " nodes"]  # first leaf below
+    end: Int32[np.ndarray, " nodes"]  # end of the leaves below
+    depth: Int32[np.ndarray, " nodes"]  # tokens before
+    splits: Int32[np.ndarray, " splits"]  # leaves at which choices part, node by node
+    first_split: Int32[np.ndarray, " nodes"]  # where the splits of each begin
 
 
 def _find_nodes(leaf_common: Int32[np.ndarray, " leaves"]) -> _Nodes:
@@ -262,26 +230,21 @@ def _gather(
 
 
 def _sort(
-    flat: Int32[np.ndarray, " tokens"],
-    offsets: Int64[np.ndarray, " items+1"],
-    domain: Int32[np.ndarray, " items"],
+    flat: Int32[np.ndarray, " tokens"], offsets: Int64[np.ndarray, " items+1"]
 ) -> tuple[Int32[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
-    """Sorts items by domain, then token row, then item row; a prefix follows what it starts.
+    """Sorts items by token row, then item row; a prefix follows what it starts.
 
     Only items that still tie are looked at again, so that one very long row costs nothing to the
-    others.
-
-    Returns:
-        The item row at each sorted position, and how many tokens the item there has in common
-        with the one before: ``-1`` at the start of a domain, ``_SAME`` if all.
+    others. Returned are the item row at each sorted position, and how many tokens the item there
+    has in common with the one before: ``-1`` for the first, ``_SAME`` if all.
     """
     end_of_row = int(flat.max()) + 1
     packing = _Packing.of(end_of_row)
-    order = np.argsort(domain, kind="stable").astype(np.int32)
-    segment = domain[order]
+    order = np.arange(len(offsets) - 1, dtype=np.int32)
+    segment = np.zeros(len(order), dtype=np.int32)
     active = np.arange(len(order), dtype=np.int32)
     common = np.full(len(order), _SAME, dtype=np.int32)
-    common[np.flatnonzero(np.diff(segment, prepend=-1))] = -1
+    common[0] = -1
 
     depth = 0
     while len(active):
@@ -317,19 +280,12 @@ def _sort(
 
 
 class _Packing(NamedTuple):
-    """How several tokens are packed into one number that sorts as they do.
+    """How several tokens are packed into one number that sorts as they do."""
 
-    Attributes:
-        end_of_row: Stands for the end of a row; larger than any token.
-        bits: Bits a token.
-        tokens: Tokens a number.
-        mask: The bits of the last token.
-    """
-
-    end_of_row: int
-    bits: int
-    tokens: int
-    mask: np.uint64
+    end_of_row: int  # stands for the end of a row; larger than any token
+    bits: int  # of a token
+    tokens: int  # of a number
+    mask: np.uint64  # bits of the last token
 
     @classmethod
     def of(cls, end_of_row: int) -> _Packing:
@@ -387,3 +343,11 @@ def _previous_smaller(values: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"
 def _indices(mask: Bool[np.ndarray, " n"]) -> Int32[np.ndarray, " true"]:
     """Where a mask is true."""
     return np.flatnonzero(mask).astype(np.int32)
+
+
+def spread(
+    counts: Integer[np.ndarray, " n"],
+) -> tuple[Int64[np.ndarray, " total"], Int64[np.ndarray, " total"]]:
+    """Each index as often as it counts, and which time it is, from 0 on."""
+    index = np.repeat(np.arange(len(counts)), counts)
+    return index, np.arange(len(index)) - (np.cumsum(counts) - counts)[index]

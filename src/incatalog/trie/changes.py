@@ -6,36 +6,28 @@ changes at a time are sorted in with the others.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from incatalog.trie.build import CLOSE, TrieArrays, build_arrays
+from incatalog.trie.build import CLOSE, TrieArrays, build_arrays, spread
 from incatalog.trie.editor import TrieEditor
 
-# Where sorting everything anew is faster than one edit after the other (measured): an edit takes as
-# long as sorting some forty items, and longer by what it has to move.
+# Where sorting everything anew is faster than one edit after the other: an edit takes as long as
+# sorting some forty items, and longer by what it has to move.
 _REBUILT_FROM = 32
 _ITEMS_AN_EDIT = 40
 _ITEMS_A_MOVE = 1600
 
 
 class NewItems(NamedTuple):
-    """Items to add.
+    """Items to add."""
 
-    Attributes:
-        flat: Their token rows, one after the other.
-        offsets: Where each row starts; one more entry marks the end.
-        rows: Item row of each: one that is vacant, or the next after all that exist.
-        domain: Number of the domain of each.
-    """
-
-    flat: Int32[np.ndarray, " tokens"]
-    offsets: Int64[np.ndarray, " added+1"]
-    rows: Int64[np.ndarray, " added"]
-    domain: Int32[np.ndarray, " added"]
+    flat: Int32[np.ndarray, " tokens"]  # their token rows, one after the other
+    offsets: Int64[np.ndarray, " added+1"]  # where each row starts; one more marks the end
+    rows: Int64[np.ndarray, " added"]  # item row of each: a vacant one, or the next after all
 
 
 def add_items(arrays: TrieArrays, added: NewItems) -> TrieArrays:
@@ -46,7 +38,7 @@ def add_items(arrays: TrieArrays, added: NewItems) -> TrieArrays:
     tokens = added.flat.tolist()
     for number in np.argsort(added.rows, kind="stable").tolist():
         row = tokens[added.offsets[number] : added.offsets[number + 1]]
-        editor.add(int(added.rows[number]), row, int(added.domain[number]))
+        editor.add(int(added.rows[number]), row)
     return editor.arrays()
 
 
@@ -68,42 +60,30 @@ def _pays_to_rebuild(arrays: TrieArrays, changes: int) -> bool:
 def _items(arrays: TrieArrays) -> NewItems:
     """All items of a trie in sorted order."""
     num_edges, num_nodes = len(arrays.edge_token), len(arrays.node_lo)
+    live = int(arrays.live[1])
     node = np.repeat(np.arange(num_nodes), np.diff(arrays.node_edges))
     at = np.arange(num_edges) + node
-    lo = np.concatenate((arrays.bounds[at], arrays.domain_bounds[:-1])).astype(np.int64)
-    hi = np.concatenate((arrays.bounds[at + 1], arrays.domain_bounds[1:])).astype(np.int64)
-    depth = np.concatenate((arrays.node_depth[node], np.zeros(len(lo) - num_edges, np.int64)))
-    own = np.zeros(len(lo), dtype=np.int64)
-    own[:num_edges] = arrays.edge_token != CLOSE
+    lo = np.append(arrays.bounds[at], 0).astype(np.int64)
+    hi = np.append(arrays.bounds[at + 1], live).astype(np.int64)
+    depth = np.append(arrays.node_depth[node], 0).astype(np.int64)
+    own = np.append(arrays.edge_token != CLOSE, False).astype(np.int64)
     tail = np.diff(arrays.tail_start)
-    live = int(arrays.domain_bounds[-1])
 
     steps = np.zeros(live + 1, dtype=np.int64)
     np.add.at(steps, lo, own + tail)
     np.subtract.at(steps, hi, own + tail)
     offsets = np.concatenate(([0], np.cumsum(np.cumsum(steps[:live]))))
     flat = np.empty(offsets[-1], dtype=np.int32)
-    edge, position = _spread(hi - lo)
+    edge, position = spread(hi - lo)
     position += lo[edge]
     start = offsets[position] + depth[edge]
     named = own[edge] > 0
     flat[start[named]] = arrays.edge_token[edge[named]]
-    pair, within = _spread(tail[edge])
+    pair, within = spread(tail[edge])
     flat[start[pair] + own[edge[pair]] + within] = arrays.tail[
         arrays.tail_start[edge[pair]] + within
     ]
-    domain = np.repeat(np.arange(len(arrays.domain_bounds) - 1), np.diff(arrays.domain_bounds))
-    rows = arrays.order[:live].astype(np.int64)
-    return NewItems(flat, offsets, rows, domain.astype(np.int32))
-
-
-def _spread(
-    counts: Int64[np.ndarray, " n"],
-) -> tuple[Int64[np.ndarray, " total"], Int64[np.ndarray, " total"]]:
-    """Each index as often as it counts, and the how-manieth time it is."""
-    index = np.repeat(np.arange(len(counts)), counts)
-    ends = np.cumsum(counts)
-    return index, np.arange(len(index)) - (ends - counts)[index]
+    return NewItems(flat, offsets, arrays.order[:live].astype(np.int64))
 
 
 def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
@@ -111,10 +91,10 @@ def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
     kept = np.argsort(items.rows, kind="stable")
     kept = kept[~np.isin(items.rows[kept], rows)]
     length = np.diff(items.offsets)[kept]
-    item, within = _spread(length)
+    item, within = spread(length)
     flat = items.flat[items.offsets[kept][item] + within]
     offsets = np.concatenate(([0], np.cumsum(length)))
-    return NewItems(flat, offsets, items.rows[kept], items.domain[kept])
+    return NewItems(flat, offsets, items.rows[kept])
 
 
 def _rebuild(items: NewItems, added: NewItems | None, before: TrieArrays) -> TrieArrays:
@@ -125,33 +105,17 @@ def _rebuild(items: NewItems, added: NewItems | None, before: TrieArrays) -> Tri
             np.concatenate((items.flat, added.flat)),
             np.concatenate((items.offsets, added.offsets[1:] + items.offsets[-1])),
             np.concatenate((items.rows, added.rows)),
-            np.concatenate((items.domain, added.domain)),
         )
         items = _without(merged, np.empty(0, np.int64))
         size = max(size, int(added.rows.max()) + 1)
     is_vacant = np.ones(size, dtype=bool)
     is_vacant[items.rows] = False
-    num_domains = len(before.domain_bounds) - 1
-    counts = np.bincount(items.domain, minlength=num_domains)
-    present = np.flatnonzero(counts)
-    if not len(present):
+    vacant = np.flatnonzero(is_vacant).astype(np.int32)
+    live = np.array([0, len(items.rows)], dtype=np.int32)
+    if not len(items.rows):
         none = np.zeros(0, np.int32)
-        start = np.zeros(num_domains + 1, np.int32)
-        order = np.arange(size, dtype=np.int32)
-        return TrieArrays(order, none, none, start[:1], none, none, start, none, start)
-    built = build_arrays(
-        items.flat, items.offsets, present.searchsorted(items.domain).astype(np.int32)
-    )
-    found = {field.name: getattr(built, field.name) for field in fields(TrieArrays)}
-    order = np.concatenate((items.rows[built.order], np.flatnonzero(is_vacant)))
-    # Domains without an item have an empty tail.
-    edges = len(built.edge_token)
-    roots = built.tail_start[edges:][present.searchsorted(np.arange(num_domains + 1))]
-    return TrieArrays(
-        **found
-        | {
-            "order": order.astype(np.int32),
-            "tail_start": np.concatenate((built.tail_start[:edges], roots)),
-            "domain_bounds": np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
-        }
-    )
+        start, tail_start = np.zeros(1, np.int32), np.zeros(2, np.int32)
+        return TrieArrays(vacant, none, none, start, none, none, tail_start, none, live)
+    built = build_arrays(items.flat, items.offsets)
+    order = np.concatenate((items.rows[built.order], vacant)).astype(np.int32)
+    return replace(built, order=order, live=live)

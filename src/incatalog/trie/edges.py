@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Int32, UInt8
 
 from incatalog.trie.build import CLOSE, TrieArrays
 
@@ -17,19 +17,14 @@ class EdgeNodes(NamedTuple):
     """The node each edge leads to, in a byte an edge and a number a node.
 
     A rank directory as succinct trees have them (Jacobson, "Space-efficient static trees and
-    graphs", 1989), with bytes in place of bits. A search among all nodes would touch a dozen
-    places of memory one after the other; this touches three.
-
-    Attributes:
-        rank: Edges of the same block before this one that lead to a node; ``BLOCK`` is added if
-            this one does. An edge that does not ends an item.
-        before: Edges before each block that lead to a node.
-        nodes: The nodes, in the order of the edges that lead to them.
+    graphs", 1989), with bytes in place of bits: three reads where a search among all nodes would
+    touch a dozen places of memory, one after the other.
     """
 
+    # Edges of the same block before this one that lead to a node; BLOCK is added if this one does.
     rank: UInt8[np.ndarray, " edges"]
-    before: Int32[np.ndarray, " blocks"]
-    nodes: Int32[np.ndarray, " led_to"]
+    before: Int32[np.ndarray, " blocks"]  # edges before each block that lead to a node
+    nodes: Int32[np.ndarray, " led_to"]  # in the order of the edges that lead to them
 
     @classmethod
     def build(cls, arrays: TrieArrays) -> EdgeNodes:
@@ -51,11 +46,3 @@ class EdgeNodes(NamedTuple):
         before = np.ascontiguousarray((behind - leads)[::BLOCK])
         rank = behind - leads - np.repeat(before, BLOCK)[:num_edges] + BLOCK * leads
         return cls(rank.astype(np.uint8), before, node[exists])
-
-    def of(self, edges: Integer[np.ndarray, " rows"]) -> Int32[np.ndarray, " rows"]:
-        """The node each edge leads to, -1 where it ends an item."""
-        rank = self.rank[edges].astype(np.int32)
-        leads = rank >= BLOCK
-        found = np.full(len(edges), -1, dtype=np.int32)
-        found[leads] = self.nodes[self.before[edges[leads] // BLOCK] + rank[leads] - BLOCK]
-        return found

@@ -17,18 +17,13 @@ from incatalog.trie.build import CLOSE, TrieArrays
 
 
 class _Buffer:
-    """A one-dimensional array with room to grow, whose middle can be replaced.
-
-    Attributes:
-        values: The numbers, and behind them the room that is left.
-        view: The same memory; it moves without a copy, and reads single numbers fast.
-        size: How many numbers there are.
-    """
+    """A one-dimensional array with room to grow, whose middle can be replaced."""
 
     def __init__(self, values: Int32[np.ndarray, " size"], room: int) -> None:
         self.size = len(values)
         self.values = np.empty(self.size + room, dtype=np.int32)
         self.values[: self.size] = values
+        # The same memory; it moves without a copy, and reads single numbers fast.
         self.view = self.values.data
 
     def __getitem__(self, at: int) -> int:
@@ -53,28 +48,19 @@ class _Buffer:
 
 
 class _Place(NamedTuple):
-    """A place in the trie: behind an edge.
-
-    Attributes:
-        edge: The edge.
-        lo: First sorted position below.
-        hi: End of the sorted positions below.
-        node: The node its tail leads to, ``-1`` if the items end there.
-    """
+    """A place in the trie: behind an edge."""
 
     edge: int
-    lo: int
-    hi: int
-    node: int
+    lo: int  # first sorted position below
+    hi: int  # end of these
+    node: int  # where the edge's tail leads to, -1 if the items end there
 
 
 class TrieEditor:
     """A copy of a trie's arrays that items are added to and removed from.
 
-    Args:
-        arrays: The trie.
-        items: Items that will be added at most.
-        tokens: Tokens of all of these, and one for each item that will be removed.
+    At most ``items`` are added; ``tokens`` are those of all of these, and one for each item that
+    will be removed.
     """
 
     def __init__(self, arrays: TrieArrays, *, items: int, tokens: int) -> None:
@@ -86,28 +72,24 @@ class TrieEditor:
         self._bounds = _Buffer(arrays.bounds, 3 * items)
         self._tail_start = _Buffer(arrays.tail_start, 2 * items)
         self._tail = _Buffer(arrays.tail, tokens)
-        self._domain_bounds = _Buffer(arrays.domain_bounds, 0)
+        # Number of items; the rows behind them in the order are vacant.
+        self._live = int(arrays.live[1])
 
     def arrays(self) -> TrieArrays:
         """The arrays as they are now; the editor must not be used any more."""
-        found = {}
+        found = {"live": np.array([0, self._live], dtype=np.int32)}
         for field in fields(TrieArrays):
-            buffer: _Buffer = getattr(self, f"_{field.name}")
-            found[field.name] = buffer.values[: buffer.size]
+            if field.name not in found:
+                buffer: _Buffer = getattr(self, f"_{field.name}")
+                found[field.name] = buffer.values[: buffer.size]
         return TrieArrays(**found)
 
-    def add(self, row: int, tokens: Sequence[int], domain: int) -> None:
-        """Adds an item.
-
-        Args:
-            row: A vacant row, or the next one after all that exist.
-            tokens: Its token row.
-            domain: Number of its domain.
-        """
-        place, path, depth = self._root(domain), list[tuple[int, int]](), 0
+    def add(self, row: int, tokens: Sequence[int]) -> None:
+        """Adds an item at a vacant row, or at the next one after all that exist."""
+        place, path, depth = self._root(), list[tuple[int, int]](), 0
         if place.lo == place.hi:
             at = self._tail_start[place.edge]
-            self._shift(path, domain, bisect_left(self._node_lo.view, place.lo, 0, self._nodes), 1)
+            self._shift(path, 0, 1)
             self._set_tail(place.edge, at, at, tokens)
             return self._name(row, place.lo)
         while True:
@@ -118,17 +100,16 @@ class TrieEditor:
             token = tokens[depth] if depth < len(tokens) else CLOSE
             if cut < end or (place.node < 0 and token != CLOSE):
                 rest = tokens[depth + 1 :]
-                position = self._split(place, cut, path, domain, depth, token, rest)
-                return self._name(row, position)
+                return self._name(row, self._split(place, cut, path, depth, token, rest))
             if place.node < 0:
                 equal = self._order.view[place.lo : place.hi]
                 following = bisect_right(self._node_lo.view, place.lo, 0, self._nodes)
-                self._shift(path, domain, following, 1)
+                self._shift(path, following, 1)
                 return self._name(row, place.lo + bisect_left(equal, row))
             choice, exists = self._find(place.node, token)
             path.append((place.node, choice))
             if not exists:
-                return self._name(row, self._branch(path, domain, token, tokens[depth + 1 :]))
+                return self._name(row, self._branch(path, token, tokens[depth + 1 :]))
             place = self._follow(place.node, choice)
             depth += token != CLOSE
 
@@ -136,18 +117,17 @@ class TrieEditor:
         """Removes an item; its row becomes vacant."""
         live = self._live
         position = int(np.argmax(self._order.values[:live] == row))
-        domain = bisect_right(self._domain_bounds.view, position) - 1
-        place, path = self._root(domain), list[tuple[int, int]]()
+        place, path = self._root(), list[tuple[int, int]]()
         while place.node >= 0:
             first, end = self._edges(place.node)
             begin = first + place.node
             above = bisect_right(self._bounds.view, position, begin, end + place.node + 1)
             path.append((place.node, above - 1 - begin))
             place = self._follow(*path[-1])
-        self._shift(path, domain, bisect_right(self._node_lo.view, position, 0, self._nodes), -1)
+        self._shift(path, bisect_right(self._node_lo.view, position, 0, self._nodes), -1)
         if place.hi - place.lo == 1:
             if path:
-                self._prune(path, domain)
+                self._prune(path)
             else:
                 bounds = self._tail_start[place.edge], self._tail_start[place.edge + 1]
                 self._set_tail(place.edge, *bounds, ())
@@ -160,18 +140,11 @@ class TrieEditor:
     def _nodes(self) -> int:
         return self._node_lo.size
 
-    @property
-    def _live(self) -> int:
-        """Number of items; the rows behind them in the order are vacant."""
-        return self._domain_bounds[self._domain_bounds.size - 1]
-
     def _edges(self, node: int) -> tuple[int, int]:
         return self._node_edges[node], self._node_edges[node + 1]
 
-    def _root(self, domain: int) -> _Place:
-        lo, hi = self._domain_bounds[domain], self._domain_bounds[domain + 1]
-        node = bisect_left(self._node_lo.view, lo, 0, self._nodes)
-        return self._place(self._edge_token.size + domain, lo, hi, node)
+    def _root(self) -> _Place:
+        return self._place(self._edge_token.size, 0, self._live, 0)
 
     def _follow(self, node: int, choice: int) -> _Place:
         edge = self._node_edges[node] + choice
@@ -202,14 +175,14 @@ class TrieEditor:
         order[position + 1 : vacant + 1] = order[position:vacant]
         order[position] = row
 
-    def _shift(self, path: Sequence[tuple[int, int]], domain: int, first: int, by: int) -> None:
+    def _shift(self, path: Sequence[tuple[int, int]], first: int, by: int) -> None:
         """Moves what lies behind an item: later choices on its path, all nodes from ``first``."""
         for node, choice in path:
             begin, end = self._edges(node)
             self._bounds.add(begin + node + choice + 1, by, end + node + 1)
         self._bounds.add(self._node_edges[first] + first, by)
         self._node_lo.add(first, by)
-        self._domain_bounds.add(domain + 1, by)
+        self._live += by
 
     def _set_tail(self, edge: int, start: int, end: int, tokens: Sequence[int]) -> None:
         """Replaces a part of an edge's tail."""
@@ -227,15 +200,13 @@ class TrieEditor:
         self._edge_token.delete(edge)
         self._tail_start.delete(edge)
 
-    def _branch(
-        self, path: Sequence[tuple[int, int]], domain: int, token: int, rest: Sequence[int]
-    ) -> int:
+    def _branch(self, path: Sequence[tuple[int, int]], token: int, rest: Sequence[int]) -> int:
         """Gives the last node of a path the choice the path ends with; returns its position."""
         node, choice = path[-1]
         edge = self._node_edges[node] + choice
         position = self._bounds[edge + node]
         following = bisect_left(self._node_lo.view, position, 0, self._nodes)
-        self._shift(path, domain, max(node + 1, following), 1)
+        self._shift(path, max(node + 1, following), 1)
         self._bounds.insert(edge + node + 1, position + 1)
         self._node_edges.add(node + 1, 1)
         self._insert_edge(edge, token, rest)
@@ -246,21 +217,14 @@ class TrieEditor:
         place: _Place,
         cut: int,
         path: Sequence[tuple[int, int]],
-        domain: int,
         depth: int,
         token: int,
         rest: Sequence[int],
     ) -> int:
-        """Makes a node within or at the end of an edge's tail; returns the new item's position.
+        """Makes a node at ``cut`` in the tail of an edge, where a new item parts from the others.
 
-        Args:
-            place: The place behind the edge.
-            cut: Where in ``tail`` the tokens part.
-            path: Nodes and choices that lead to the edge.
-            domain: Number of the domain.
-            depth: Tokens before the new node.
-            token: How the new item goes on.
-            rest: Its tokens behind that.
+        ``token`` and ``rest`` follow in the new item, whose position is returned; ``path`` are the
+        nodes and choices that lead to the edge.
         """
         edge, lo, hi, node = place
         end = self._tail_start[edge + 1]
@@ -269,7 +233,7 @@ class TrieEditor:
         is_first = token != CLOSE and (own == CLOSE or token < own)
         position = lo if is_first else hi
         following = bisect_left(self._node_lo.view, position, 0, self._nodes)
-        self._shift(path, domain, max(new, following), 1)
+        self._shift(path, max(new, following), 1)
         self._set_tail(edge, cut, end, ())
         first = self._node_edges[new]
         self._node_lo.insert(new, lo)
@@ -281,7 +245,7 @@ class TrieEditor:
         self._insert_edge(first + (not is_first), token, rest)
         return position
 
-    def _prune(self, path: Sequence[tuple[int, int]], domain: int) -> None:
+    def _prune(self, path: Sequence[tuple[int, int]]) -> None:
         """Takes away the choice a path ends with, and its node where that leaves none."""
         node, choice = path[-1]
         first = self._node_edges[node]
@@ -298,7 +262,7 @@ class TrieEditor:
         self._node_depth.delete(node)
         self._node_edges.delete(node)
         self._node_edges.add(node, -1)
-        edge = self._edge_token.size + domain
+        edge = self._edge_token.size
         if len(path) > 1:
             edge = self._node_edges[path[-2][0]] + path[-2][1]
         end = self._tail_start[edge + 1]

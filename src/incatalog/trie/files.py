@@ -21,14 +21,7 @@ _VERSION = 1
 def save_arrays(
     folder: str | Path, kind: str, arrays: Mapping[str, np.ndarray], fields: Mapping[str, Any]
 ) -> None:
-    """Writes ``arrays`` as npy files beside a JSON header with their shapes and checksums.
-
-    Args:
-        folder: Created or replaced as a whole.
-        kind: What the arrays are; :func:`load_arrays` refuses a folder of another kind.
-        arrays: One-dimensional arrays by name.
-        fields: JSON values that belong to them.
-    """
+    """Writes ``arrays`` as npy files beside a JSON header with their shapes and checksums."""
     with atomic_folder(folder) as partial:
         described = {}
         for name, array in arrays.items():
@@ -52,18 +45,7 @@ def load_arrays(
     error: type[IncatalogError],
     optional: tuple[str, ...] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads a folder of :func:`save_arrays`; the arrays are read-only memory maps.
-
-    Args:
-        folder: The folder.
-        kind: The kind it was saved as.
-        names: The arrays that must be there.
-        error: Raised for anything that is missing, foreign or damaged.
-        optional: Arrays that may be there.
-
-    Returns:
-        The arrays by name, and the fields of the header.
-    """
+    """Reads a folder of :func:`save_arrays`; the arrays are read-only memory maps."""
     folder = Path(folder)
     header = _read_header(folder / HEADER, kind, error)
     described = header["arrays"]

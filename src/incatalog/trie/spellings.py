@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
 from incatalog.errors import TrieError
+from incatalog.trie.build import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +19,9 @@ class Spellings:
 
     An item keeps its spellings when it is removed, so that another one may take its row. The
     first of them is its title.
-
-    Attributes:
-        item: Item row of each spelling.
     """
 
-    item: Int32[np.ndarray, " spellings"]
+    item: Int32[np.ndarray, " spellings"]  # the item row of each
 
     def __post_init__(self) -> None:
         self.item.flags.writeable = False
@@ -32,15 +30,7 @@ class Spellings:
     def of(
         cls, items: Sequence[int] | Integer[np.ndarray, " spellings"], count: int
     ) -> Spellings | None:
-        """The spellings, or None where each item has one and they come in order.
-
-        Args:
-            items: Item row of each.
-            count: Number of token rows.
-
-        Raises:
-            TrieError: They are not as many as token rows, or an item row is left out.
-        """
+        """The spellings, or None where each item has one and they come in order."""
         item = np.asarray(items, dtype=np.int64).reshape(-1)
         if len(item) != count:
             raise TrieError(
@@ -83,20 +73,14 @@ class Spellings:
 
     def of_items(self, rows: Int64[np.ndarray, " rows"]) -> Int64[np.ndarray, " spellings"]:
         """All spellings of some items, one item's after another's."""
-        counts = self._counts[rows]
-        ends = np.cumsum(counts)
-        within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
-        found: np.ndarray = self._by_item[np.repeat(self._starts[rows], counts) + within]
+        of, within = spread(self._counts[rows])
+        found: np.ndarray = self._by_item[self._starts[rows][of] + within]
         return found
 
     def with_items(
         self, rows: Int64[np.ndarray, " added"]
     ) -> tuple[Spellings, Int64[np.ndarray, " added"]]:
-        """The spellings of a catalog with more items, and which one each new item has.
-
-        Args:
-            rows: Item rows, of removed items or next after all others.
-        """
+        """The spellings with more items, whose rows are vacant or new, and which one each has."""
         before = self.num_items
         new = np.sort(rows[rows >= before])
         spelled = len(self) + rows - before
@@ -122,15 +106,8 @@ def check_spellings(
     spellings: Spellings,
     flat: Int32[np.ndarray, " tokens"],
     offsets: Int64[np.ndarray, " spellings+1"],
-    domain: Int32[np.ndarray, " spellings"],
 ) -> None:
-    """Makes sure that each item is in one domain and spelled in one way only once."""
-    apart = np.flatnonzero(domain != domain[spellings.title[spellings.item]])
-    if len(apart):
-        raise TrieError(
-            f"domains: item row {spellings.item[apart[0]]} is in two; expected all spellings of an "
-            "item in one"
-        )
+    """Makes sure that no item is spelled in one way twice."""
     seen: set[tuple[int, bytes]] = set()
     for row in np.flatnonzero(~spellings.alone).tolist():
         item = int(spellings.item[row])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from functools import cached_property
@@ -14,24 +13,22 @@ from jaxtyping import Bool, Int32, Int64, Integer
 
 from incatalog.errors import TrieError
 from incatalog.trie.branching import Decisions, find_decisions
-from incatalog.trie.build import (
-    CLOSE,
-    TokenRows,
-    TrieArrays,
-    build_arrays,
-    flatten_rows,
-)
+from incatalog.trie.build import TokenRows, TrieArrays, build_arrays, flatten_rows
 from incatalog.trie.changes import NewItems, add_items, remove_items
-from incatalog.trie.cursor import Children, Cursor
+from incatalog.trie.cursor import TrieWalk
 from incatalog.trie.edges import EdgeNodes
 from incatalog.trie.files import load_arrays, save_arrays
 from incatalog.trie.spellings import Spellings, check_spellings
 
 _KIND = "item trie"
 _SPELLING_ITEM = "spelling_item"
+_FIELDS = tuple(field.name for field in fields(TrieArrays))
 
 
-class ItemTrie:
+Numbers = Int32[np.ndarray, " decisions"]
+
+
+class ItemTrie(TrieWalk):
     """The prefix tree of the items' token rows, without the tokens that open and close a span.
 
     Items are sorted by their token rows, an item behind those it is a prefix of. What is below
@@ -39,48 +36,27 @@ class ItemTrie:
     them. Only prefixes with at least two continuations are nodes; "the span closes here" counts
     as one (:data:`CLOSE`). Items with equal rows share a leaf.
 
-    Several catalogs ("domains") stand side by side, each with a root of its own.
-
     An item may have several spellings, each with a sorted position of its own. They come and go
     together, so that a rule about items is still a set of positions.
 
     Attributes:
         arrays: The arrays, of spellings; see :class:`~incatalog.trie.build.TrieArrays`.
-        domains: Names of the domains; one empty name if the items were not told apart.
         spellings: Which item each spelling is of; None where each item has one and its row.
     """
 
-    def __init__(
-        self, arrays: TrieArrays, domains: tuple[str, ...], spellings: Spellings | None = None
-    ) -> None:
-        for field in fields(arrays):
-            getattr(arrays, field.name).flags.writeable = False
-        self.arrays = arrays
-        self.domains = domains
+    def __init__(self, arrays: TrieArrays, spellings: Spellings | None = None) -> None:
+        super().__init__(arrays)
         self.spellings = spellings
-        # Scalar reads of a memory view are several times faster than those of an array.
-        self._node_lo = arrays.node_lo.data
-        self._node_depth = arrays.node_depth.data
-        self._node_edges = arrays.node_edges.data
-        self._edge_token = arrays.edge_token.data
-        self._bounds = arrays.bounds.data
-        self._tail_start = arrays.tail_start.data
-        self._tail = arrays.tail.data
-        self._domain_bounds = arrays.domain_bounds.data
         self._contained: dict[int, bool] = {}
-        self._rows: dict[int, np.ndarray] = {}
 
-    def __reduce__(
-        self,
-    ) -> tuple[type[ItemTrie], tuple[TrieArrays, tuple[str, ...], Spellings | None]]:
+    def __reduce__(self) -> tuple[type[ItemTrie], tuple[TrieArrays, Spellings | None]]:
         """Memory views do not travel to worker processes; they are made again there."""
-        return ItemTrie, (self.arrays, self.domains, self.spellings)
+        return ItemTrie, (self.arrays, self.spellings)
 
     @classmethod
     def build(
         cls,
         token_rows: TokenRows,
-        domains: Sequence[str] | None = None,
         items: Sequence[int] | Integer[np.ndarray, " spellings"] | None = None,
     ) -> ItemTrie:
         """Builds the trie by sorting.
@@ -88,30 +64,18 @@ class ItemTrie:
         Args:
             token_rows: Token ids of each item row: nested sequences, a matrix ``[items, length]``,
                 or the pair (all rows one after the other, ``[items + 1]`` offsets).
-            domains: Name of the domain of each token row.
             items: Item row of each token row, where items have several spellings; the first of an
                 item is its title. None takes each token row for an item.
 
         Raises:
             TrieError: There is no item, a row is empty, a token is not a token id, an item row is
-                left out, or an item stands in two domains or is spelled the same twice.
+                left out, or an item is spelled the same twice.
         """
         flat, offsets = flatten_rows(token_rows)
         spellings = None if items is None else Spellings.of(items, len(offsets) - 1)
-        names: tuple[str, ...] = ("",)
-        domain = np.zeros(len(offsets) - 1, dtype=np.int32)
-        if domains is not None:
-            if len(domains) != len(domain):
-                raise TrieError(
-                    f"domains: found {len(domains)} names; expected one for each of the "
-                    f"{len(domain)} items"
-                )
-            names = tuple(dict.fromkeys(domains))
-            number = {name: index for index, name in enumerate(names)}
-            domain = np.fromiter((number[name] for name in domains), np.int32, len(domain))
         if spellings is not None:
-            check_spellings(spellings, flat, offsets, domain)
-        return cls(build_arrays(flat, offsets, domain), names, spellings)
+            check_spellings(spellings, flat, offsets)
+        return cls(build_arrays(flat, offsets), spellings)
 
     @property
     def num_items(self) -> int:
@@ -122,11 +86,6 @@ class ItemTrie:
     def num_positions(self) -> int:
         """Number of spellings and so of sorted positions, vacant ones included."""
         return len(self.arrays.order)
-
-    @property
-    def num_live(self) -> int:
-        """Number of sorted positions that something leads to; they come first."""
-        return int(self.arrays.domain_bounds[-1])
 
     @cached_property
     def vacant_rows(self) -> Int32[np.ndarray, " vacant"]:
@@ -163,43 +122,18 @@ class ItemTrie:
         position.flags.writeable = False
         return position
 
-    def rows_of(self, domain: str | None = None) -> Bool[np.ndarray, " items"]:
-        """Which item rows a domain has.
-
-        Raises:
-            TrieError: There is no such domain, or several and none was named.
-        """
-        number = self._number(domain)
-        if number not in self._rows:
-            lo, hi = self.arrays.domain_bounds[number : number + 2]
-            rows = np.zeros(self.num_items, dtype=np.bool_)
-            rows[self.order[lo:hi]] = True
-            rows.flags.writeable = False
-            self._rows[number] = rows
-        return self._rows[number]
+    @cached_property
+    def live_rows(self) -> Bool[np.ndarray, " items"]:
+        """Which item rows are not vacant."""
+        rows = np.zeros(self.num_items, dtype=np.bool_)
+        rows[self.order[: self.num_live]] = True
+        rows.flags.writeable = False
+        return rows
 
     @cached_property
     def alone(self) -> Bool[np.ndarray, " positions"] | None:
         """At which sorted positions the item has no other; None if that is so at all."""
         return None if self.spellings is None else self.spellings.alone[self.arrays.order]
-
-    @cached_property
-    def beside_largest_choice(self) -> Int32[np.ndarray, " nodes+1"]:
-        """Number of positions below each node not behind its largest choice; 0 at the end.
-
-        With fewer of them excluded below a node, at least two of its choices are left.
-        """
-        beside = np.zeros(self.num_nodes + 1, dtype=np.int32)
-        if self.num_nodes:
-            first = self.arrays.node_edges[:-1] + np.arange(self.num_nodes)
-            last = self.arrays.node_edges[1:] + np.arange(self.num_nodes)
-            widths = np.diff(self.arrays.bounds, append=0)
-            # Between the bounds of two nodes there is no choice.
-            widths[last] = 0
-            below = self.arrays.bounds[last] - self.arrays.bounds[first]
-            beside[:-1] = below - np.maximum.reduceat(widths, first)
-        beside.flags.writeable = False
-        return beside
 
     @cached_property
     def edge_nodes(self) -> EdgeNodes:
@@ -210,9 +144,20 @@ class ItemTrie:
         return found
 
     @cached_property
+    def most_choices(self) -> int:
+        """Choices of a node at most."""
+        return int(np.diff(self.arrays.node_edges).max(initial=0))
+
+    @cached_property
+    def longest_row(self) -> int:
+        """Number of tokens that no item has more of."""
+        tails = np.diff(self.arrays.tail_start)
+        return int(self.arrays.node_depth.max(initial=0) + tails.max(initial=0)) + 1
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything the trie holds."""
-        digest = hashlib.sha256(repr(self.domains).encode())
+        digest = hashlib.sha256()
         for name, array in self._stored().items():
             digest.update(f"{name}:{len(array)}:".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -232,139 +177,14 @@ class ItemTrie:
             self._contained[token] = found and token >= 0
         return self._contained[token]
 
-    def root(self, domain: str | None = None) -> Cursor:
-        """The place of the empty prefix.
-
-        Raises:
-            TrieError: There is no such domain, or several and none was named.
-        """
-        number = self._number(domain)
-        edge = len(self.arrays.edge_token) + number
-        lo = self._domain_bounds[number]
-        return self._enter(
-            edge,
-            lo=lo,
-            hi=self._domain_bounds[number + 1],
-            depth=0,
-            chain=self._tail_start[edge],
-            node=bisect_left(self._node_lo, lo),
-        )
-
-    def _number(self, domain: str | None) -> int:
-        if domain is None and len(self.domains) == 1:
-            return 0
-        if domain in self.domains:
-            return self.domains.index(domain)
-        raise TrieError(f"domain: found {domain!r}; expected one of {list(self.domains)}")
-
-    def _enter(self, edge: int, lo: int, hi: int, depth: int, chain: int, node: int) -> Cursor:
-        """The place on ``edge`` before its tail; ``node`` is the next one in preorder."""
-        if hi - lo <= 1 or node == len(self._node_lo) or self._node_lo[node] != lo:
-            node = -1
-        return Cursor(lo, hi, depth, node, chain, self._tail_start[edge + 1])
-
-    def children(self, cursor: Cursor) -> Children:
-        """What may follow the prefix."""
-        lo, hi, _, node, chain, chain_end = cursor
-        if chain < chain_end:
-            here = np.array([lo, hi], dtype=np.int32)
-            return Children(self.arrays.tail[chain : chain + 1], here[:1], here[1:], (hi, hi))
-        if node < 0:
-            none = self.arrays.tail[:0]
-            return Children(none, none, none, (lo, hi))
-        tokens, bounds = self.choices(node)
-        if tokens[-1] == CLOSE:
-            return Children(tokens[:-1], bounds[:-2], bounds[1:-1], (int(bounds[-2]), hi))
-        return Children(tokens, bounds[:-1], bounds[1:], (hi, hi))
-
-    def closing_range(self, cursor: Cursor) -> tuple[int, int]:
-        """Range of the sorted positions of the items that end here; empty if none does."""
-        lo, hi, _, node, chain, chain_end = cursor
-        if chain < chain_end:
-            return hi, hi
-        if node < 0:
-            return lo, hi
-        end = self._node_edges[node + 1]
-        return (self._bounds[end + node - 1] if self._edge_token[end - 1] == CLOSE else hi), hi
-
-    def step(self, cursor: Cursor, token: int) -> Cursor:
-        """The place one token further.
-
-        Raises:
-            TrieError: No item continues with ``token``.
-        """
-        lo, hi, depth, node, chain, chain_end = cursor
-        if chain < chain_end:
-            if self._tail[chain] == token:
-                return Cursor(lo, hi, depth + 1, node, chain + 1, chain_end)
-        elif node >= 0 and token >= 0:
-            first, end = self._node_edges[node], self._node_edges[node + 1]
-            tokens_end = end - (self._edge_token[end - 1] == CLOSE)
-            edge = bisect_left(self._edge_token, token, first, tokens_end)
-            if edge < tokens_end and self._edge_token[edge] == token:
-                return self._follow(edge, node, depth)
-        raise TrieError(f"token {token} at depth {depth}: no item continues with it")
-
-    def choose(self, cursor: Cursor, choice: int) -> Cursor:
-        """The place behind one of the cursor's :meth:`choices`, which must not be the close."""
-        depth = cursor.depth + cursor.chain_end - cursor.chain
-        return self._follow(self._node_edges[cursor.node] + choice, cursor.node, depth)
-
-    def _follow(self, edge: int, node: int, depth: int) -> Cursor:
-        """The place behind the own token of an edge of ``node``."""
-        at = edge + node
-        lo = self._bounds[at]
-        following = node + 1 if edge == self._node_edges[node] else bisect_left(self._node_lo, lo)
-        return self._enter(
-            edge,
-            lo=lo,
-            hi=self._bounds[at + 1],
-            depth=depth + 1,
-            chain=self._tail_start[edge],
-            node=following,
-        )
-
-    def choices(
-        self, node: int
-    ) -> tuple[Int32[np.ndarray, " choices"], Int32[np.ndarray, " choices+1"]]:
-        """The tokens of a node, :data:`CLOSE` last where the span may close, and their bounds.
-
-        The items behind choice ``i`` are those at sorted positions ``bounds[i]`` up to
-        ``bounds[i + 1]``.
-        """
-        first, end = self._node_edges[node], self._node_edges[node + 1]
-        return (
-            self.arrays.edge_token[first:end],
-            self.arrays.bounds[first + node : end + node + 1],
-        )
-
-    def rest(self, cursor: Cursor, position: int) -> list[int]:
-        """The tokens from the cursor to the end of the item at a sorted position below it."""
-        run: list[int] = []
-        while True:
-            run += self._tail[cursor.chain : cursor.chain_end].tolist()
-            if cursor.node < 0:
-                return run
-            tokens, bounds = self.choices(cursor.node)
-            choice = int(bounds.searchsorted(position, side="right")) - 1
-            if tokens[choice] == CLOSE:
-                return run
-            run.append(int(tokens[choice]))
-            cursor = self.choose(cursor, choice)
-
-    def node_tokens(self, node: int) -> Int32[np.ndarray, " choices"]:
-        """The tokens of a node, ascending, :data:`CLOSE` last where the span may close."""
-        return self.choices(node)[0]
-
     def next_tokens(
-        self, prefix: Sequence[int], excluded: Collection[int] = (), domain: str | None = None
+        self, prefix: Sequence[int], excluded: Collection[int] = ()
     ) -> list[int | None]:
         """The token ids that may follow ``prefix`` inside a span.
 
         Args:
             prefix: Tokens since the span was opened.
             excluded: Item rows that must not be reached.
-            domain: The domain the span is in.
 
         Returns:
             Token ids, ascending; ``None`` comes last where the span may close. Empty only if
@@ -373,7 +193,7 @@ class ItemTrie:
         Raises:
             TrieError: No item starts with ``prefix``, or an excluded row does not exist.
         """
-        cursor = self.root(domain)
+        cursor = self.root()
         for depth, token in enumerate(prefix):
             try:
                 cursor = self.step(cursor, int(token))
@@ -412,21 +232,15 @@ class ItemTrie:
         return int(self.position[row if self.spellings is None else self.spellings.title[row]])
 
     def with_other_spellings(
-        self, positions: Sequence[int] | Integer[np.ndarray, " positions"]
-    ) -> Sequence[int] | Integer[np.ndarray, " spellings"]:
+        self, positions: Integer[np.ndarray, " positions"]
+    ) -> Integer[np.ndarray, " spellings"]:
         """Some positions, and those of the other spellings of the items there."""
         if self.spellings is None:
             return positions
         found = self.positions(self.order[positions])
         return found[found < self.num_live]
 
-    def decisions(
-        self, row: int
-    ) -> tuple[
-        Int32[np.ndarray, " decisions"],
-        Int32[np.ndarray, " decisions"],
-        Int32[np.ndarray, " decisions"],
-    ]:
+    def decisions(self, row: int) -> tuple[Numbers, Numbers, Numbers]:
         """The nodes on the way to a spelling: their depth, their number, its choice there.
 
         Raises:
@@ -456,34 +270,24 @@ class ItemTrie:
         if len(outside):
             raise TrieError(f"item row {outside[0]}: not in the trie; expected 0 to {count - 1}")
 
-    def with_items(
-        self,
-        token_rows: TokenRows,
-        domains: Sequence[str] | None = None,
-        rows: Sequence[int] | None = None,
-    ) -> ItemTrie:
+    def with_items(self, token_rows: TokenRows, rows: Sequence[int] | None = None) -> ItemTrie:
         """The trie with more items; this one, and what runs on it, stays as it is.
 
         Args:
             token_rows: Token ids of each new item, as for :meth:`build`; it has no other spelling.
-            domains: Name of the domain of each, one that exists.
             rows: Item row of each, among :attr:`vacant_rows` or next after all others; by default
                 the next ones in order.
 
         Raises:
-            TrieError: What is given is not a catalog, a domain does not exist, or a row is taken.
+            TrieError: What is given is not a catalog, or a row is taken.
         """
         flat, offsets = flatten_rows(token_rows)
         count = len(offsets) - 1
-        named = [None] * count if domains is None else list(domains)
         chosen = range(self.num_items, self.num_items + count) if rows is None else rows
-        if len(named) != count or len(chosen) != count:
+        if len(chosen) != count:
             raise TrieError(
-                f"items: found {count} token rows, {len(named)} domains, {len(chosen)} rows; "
-                "expected as many of each"
+                f"items: found {count} token rows, {len(chosen)} rows; expected as many of each"
             )
-        number = {name: self._number(name) for name in dict.fromkeys(named)}
-        domain = np.fromiter((number[name] for name in named), np.int32, count)
         taken = np.fromiter(chosen, np.int64, count)
         new = np.sort(taken[~np.isin(taken, self.vacant_rows)])
         if len(np.unique(taken)) < count or (new != self.num_items + np.arange(len(new))).any():
@@ -494,8 +298,7 @@ class ItemTrie:
         spellings = self.spellings
         if spellings is not None:
             spellings, taken = spellings.with_items(taken)
-        changed = add_items(self.arrays, NewItems(flat, offsets, taken, domain))
-        return ItemTrie(changed, self.domains, spellings)
+        return ItemTrie(add_items(self.arrays, NewItems(flat, offsets, taken)), spellings)
 
     def without_items(self, rows: Collection[int]) -> ItemTrie:
         """The trie without some items; this one, and what runs on it, stays as it is.
@@ -514,16 +317,16 @@ class ItemTrie:
             wanted = self.spellings.of_items(wanted)
             # What an item left behind that had its row before.
             wanted = wanted[self.position[wanted] < self.num_live]
-        return ItemTrie(remove_items(self.arrays, wanted), self.domains, self.spellings)
+        return ItemTrie(remove_items(self.arrays, wanted), self.spellings)
 
     def _stored(self) -> dict[str, np.ndarray]:
-        """Everything the trie holds, by name."""
-        arrays = {field.name: getattr(self.arrays, field.name) for field in fields(self.arrays)}
+        """Everything the trie holds, by the names of its files."""
+        arrays = {_file_of(name): getattr(self.arrays, name) for name in _FIELDS}
         return arrays if self.spellings is None else arrays | {_SPELLING_ITEM: self.spellings.item}
 
     def save(self, folder: str | Path) -> None:
         """Writes the trie as npy files and a header; ``folder`` is replaced as a whole."""
-        save_arrays(folder, _KIND, self._stored(), {"domains": list(self.domains)})
+        save_arrays(folder, _KIND, self._stored(), {"domains": [""]})
 
     @classmethod
     def load(cls, folder: str | Path) -> ItemTrie:
@@ -532,11 +335,19 @@ class ItemTrie:
         Raises:
             TrieError: A file is missing, damaged, or not that of a trie.
         """
-        names = tuple(field.name for field in fields(TrieArrays))
+        names = tuple(map(_file_of, _FIELDS))
         arrays, header = load_arrays(folder, _KIND, names, TrieError, optional=(_SPELLING_ITEM,))
+        if len(header["domains"]) != 1:
+            raise TrieError(f"{folder}: holds several catalogs; expected one; build a trie of each")
         item = arrays.pop(_SPELLING_ITEM, None)
         spellings = None if item is None else Spellings(item)
-        return cls(TrieArrays(**arrays), tuple(header["domains"]), spellings)
+        found = TrieArrays(**{name: arrays[_file_of(name)] for name in _FIELDS})
+        return cls(found, spellings)
+
+
+def _file_of(field: str) -> str:
+    """The file of an array; a trie could once hold several catalogs, one behind the other."""
+    return "domain_bounds" if field == "live" else field
 
 
 def _check_not_removed(
