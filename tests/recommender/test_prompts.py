@@ -24,7 +24,7 @@ def test_the_scaffold_is_what_stands_between_items(
     chat_tokenizers: dict[str, Any], titles: tuple[str, ...], family: str, form: Any, k: int
 ) -> None:
     renderer = make_renderer(chat_tokenizers[family], titles)
-    scaffold = list_scaffold(renderer, form, k)
+    scaffold, end = list_scaffold(renderer, form, k)
     assert len(scaffold.before_item) == k
     rows = list(range(1, k + 1))
     question = Message("user", (Text("And now?"),))
@@ -32,7 +32,7 @@ def test_the_scaffold_is_what_stands_between_items(
     ids = renderer.prompt([question]).tolist()
     for span, run in zip(rendered.spans, scaffold.before_item, strict=True):
         ids += [*run, *rendered.input_ids[span.start : span.end].tolist()]
-    ids += scaffold.end
+    ids += end
     assert ids == rendered.input_ids[: len(ids)].tolist()
     assert not rendered.loss_mask[len(ids) :].any()
 
@@ -41,12 +41,12 @@ def test_the_scaffold_of_chatml_by_hand(
     chat_tokenizers: dict[str, Any], titles: tuple[str, ...]
 ) -> None:
     renderer = make_renderer(chat_tokenizers["chatml"], titles)
-    scaffold = list_scaffold(renderer, "numbered", 2)
+    scaffold, end = list_scaffold(renderer, "numbered", 2)
     tokens = chat_tokenizers["chatml"].convert_ids_to_tokens
     assert [tokens(list(run)) for run in scaffold.before_item] == [
         ["1", ".", "Ġ"],
         ["Ċ", "2", ".", "Ġ"],
     ]
-    assert tokens(list(scaffold.end)) == ["<|im_end|>"]
+    assert tokens(list(end)) == ["<|im_end|>"]
     with pytest.raises(ConfigError, match="at least 1"):
         list_scaffold(renderer, "numbered", 0)

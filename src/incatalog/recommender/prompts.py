@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -38,7 +37,9 @@ class Prompts:
         self._backbone = backbone
         self._spec = spec
         self._items = items
-        self._scaffolds: RecentlyUsed[int, Scaffold] = RecentlyUsed(_SCAFFOLDS_KEPT)
+        self._scaffolds: RecentlyUsed[int, tuple[Scaffold, tuple[int, ...]]] = RecentlyUsed(
+            _SCAFFOLDS_KEPT
+        )
         self.renderer = Renderer(backbone.tokenizer, items.tokens)
 
     def with_items(self, items: ModelItems) -> Prompts:
@@ -160,7 +161,8 @@ class Prompts:
         """The special token the chat template ends a turn with, and what the model itself names."""
         tokenizer = self._backbone.tokenizer
         known = tokenizer.added_tokens_decoder
-        stop = {token for token in self._scaffold(1).end if token in known and known[token].special}
+        _, end = self._scaffold(1)
+        stop = {token for token in end if token in known and known[token].special}
         configured = getattr(self._backbone.model.generation_config, "eos_token_id", None)
         named = configured if isinstance(configured, list) else [configured]
         return stop | {int(one) for one in (tokenizer.eos_token_id, *named) if one is not None}
@@ -177,18 +179,20 @@ class Prompts:
         *opening, request = asked
         return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
 
-    def _scaffold(self, k: int) -> Scaffold:
+    def _scaffold(self, k: int) -> tuple[Scaffold, tuple[int, ...]]:
         return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
 
     def _list(self, k: int) -> tuple[Scaffold, int]:
-        """The scaffold of a list without its end, and the tokens that the list takes at most."""
-        scaffold = self._scaffold(k)
-        around = sum(map(len, scaffold.before_item)) + len(scaffold.end)
-        return replace(scaffold, end=()), around + k * self._items.longest_span
+        """The scaffold of a list, and the tokens that the list takes at most."""
+        scaffold, end = self._scaffold(k)
+        around = sum(map(len, scaffold.before_item)) + len(end)
+        return scaffold, around + k * self._items.longest_span
 
 
-def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
-    """What surrounds the ``k`` items of a list answer, just as a training sample has it."""
+def list_scaffold(
+    renderer: Renderer, list_form: ListForm, k: int
+) -> tuple[Scaffold, tuple[int, ...]]:
+    """What stands before each of the ``k`` items of a list, and behind the last, as in training."""
     if k < 1:
         raise ConfigError(f"k is {k}; expected at least 1")
     answer = Message("assistant", list_parts([0] * k, list_form))
@@ -200,7 +204,7 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
         tuple(rendered.input_ids[start:end].tolist())
         for start, end in zip(starts, ends, strict=True)
     ]
-    return Scaffold(tuple(runs[:-1]), runs[-1])
+    return Scaffold(tuple(runs[:-1])), runs[-1]
 
 
 def _as_message(message: ChatMessage) -> Message:
