@@ -29,6 +29,9 @@ _SCAFFOLDS_KEPT = 64
 
 ChatMessage = Message | Mapping[str, str]
 
+# What stands before each item of a list, and behind the last.
+_List = tuple[Scaffold, tuple[int, ...]]
+
 
 class Prompts:
     """Asks one model for items of one catalog, in the words it was trained with."""
@@ -179,7 +182,7 @@ class Prompts:
         *opening, request = asked
         return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
 
-    def _scaffold(self, k: int) -> tuple[Scaffold, tuple[int, ...]]:
+    def _scaffold(self, k: int) -> _List:
         return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
 
     def _list(self, k: int) -> tuple[Scaffold, int]:
@@ -189,9 +192,7 @@ class Prompts:
         return scaffold, around + k * self._items.longest_span
 
 
-def list_scaffold(
-    renderer: Renderer, list_form: ListForm, k: int
-) -> tuple[Scaffold, tuple[int, ...]]:
+def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     """What stands before each of the ``k`` items of a list, and behind the last, as in training."""
     if k < 1:
         raise ConfigError(f"k is {k}; expected at least 1")
