@@ -21,10 +21,10 @@ from incatalog.codes.quality import code_use, neighbour_prefixes
 from incatalog.codes.quantizer import QUANTIZER_FILE, Quantizer, load_quantizer
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
 from incatalog.codes.settings import AssignSettings
-from incatalog.config import refuse_first
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
+from incatalog.errors import ConfigError
 
 REPORT_FILE = "quality.json"
 PICTURE_FILE = "quality.png"
@@ -75,8 +75,7 @@ def assign_items(settings: AssignSettings) -> Path:
         )
     resolved, final = _resolve(settings, source)
     inputs = {METAS: settings.data / METAS, "vectors": settings.vectors, "index": settings.index}
-    if not settings.index:
-        inputs["model"] = Path(settings.model) / QUANTIZER_FILE
+    inputs["model"] = Path(settings.model) / QUANTIZER_FILE if settings.model else None
     known = {name: path for name, path in inputs.items() if path is not None}
     run = open_run(settings.out, "items assign", settings, inputs=known)
     if run.finished:
@@ -133,10 +132,11 @@ def _resolve(settings: AssignSettings, source: _Source) -> tuple[Resolved, Seman
     if settings.extra_level:
         extra = count_sharers(codes)
         codes = np.concatenate([codes, extra[:, None]], axis=1)
-        unmoved = Resolved(codes, np.empty(0, dtype=np.int64), 0, 0)
-        return unmoved, SemanticIds(codes, (*sizes, int(extra.max()) + 1))
-    epsilon = settings.sinkhorn_eps
-    resolved = resolve_collisions(codes, sizes[-1], source.last_distances, epsilon=epsilon)
+        resolved = Resolved(codes, np.empty(0, dtype=np.int64), 0, 0)
+        sizes = (*sizes, int(extra.max()) + 1)
+    else:
+        epsilon = settings.sinkhorn_eps
+        resolved = resolve_collisions(codes, sizes[-1], source.last_distances, epsilon=epsilon)
     return resolved, SemanticIds(resolved.codes, sizes)
 
 
@@ -177,20 +177,17 @@ def _print_report(report: dict[str, Any], written: Path) -> None:
 
 
 def _check(settings: AssignSettings) -> None:
-    model, index, vectors = bool(settings.model), settings.index is not None, settings.vectors
-    one = (
-        "--model: expected either --model, a run of `incatalog items quantize`, or --index, a file "
-        "of codes made elsewhere"
-    )
-    needed = "--vectors: required with --model; the npy file of the catalog's items"
-    always = "--repair: goes with --index only; codes of a --model are always repaired"
-    itself = "--extra-level: tells items apart itself; leave out --repair"
-    refuse_first(
-        [
-            (model == index, one),
-            (model and vectors is None, needed),
-            (settings.item2id is not None and not index, "--item2id: goes with --index only"),
-            (settings.repair and not index, always),
-            (settings.repair and settings.extra_level, itself),
-        ]
-    )
+    if bool(settings.model) == bool(settings.index):
+        raise ConfigError(
+            "--model: expected either --model, a run of `incatalog items quantize`, or --index, a "
+            "file of codes made elsewhere"
+        )
+    if settings.model and settings.vectors is None:
+        raise ConfigError("--vectors: required with --model; the npy file of the catalog's items")
+    if settings.model and settings.item2id is not None:
+        raise ConfigError("--item2id: goes with --index only")
+    if settings.model and settings.repair:
+        always = "codes of a --model are always repaired"
+        raise ConfigError(f"--repair: goes with --index only; {always}")
+    if settings.repair and settings.extra_level:
+        raise ConfigError("--extra-level: tells items apart itself; leave out --repair")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from incatalog.codes.codebooks import Vectors, row_blocks, sample_rows
+from incatalog.codes.codebooks import Rows, Vectors, row_blocks, sample_rows
 from incatalog.codes.semantic_ids import Codes
 
 _QUERIES = 1000
@@ -60,9 +60,7 @@ def _agreement(codes: np.ndarray, queries: np.ndarray, others: np.ndarray) -> li
     return [round(float(share), 6) for share in shares]
 
 
-def _nearest(
-    vectors: Vectors, queries: Int64[np.ndarray, " queries"], count: int
-) -> Int64[np.ndarray, "queries count"]:
+def _nearest(vectors: Vectors, queries: Rows, count: int) -> Int64[np.ndarray, "queries count"]:
     """Rows of the nearest other items, in bounded memory."""
     asked = torch.nn.functional.normalize(torch.from_numpy(np.array(vectors[queries])))
     own = torch.from_numpy(queries)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -77,8 +77,8 @@ class Quantizer:
     @torch.inference_mode()
     def last_distances(self, vectors: Vectors, codes: Codes) -> Float[Tensor, "items codes"]:
         """Squared distances of items to all codes of the last level, given those before it."""
-        given = self._codes(codes)
-        return last_distances(self.encode(self._tensor(vectors)), given, self.codebooks).cpu()
+        encoded, given = self.encode(self._tensor(vectors)), self._tensor(codes, np.int64)
+        return last_distances(encoded, given, self.codebooks).cpu()
 
     @torch.inference_mode()
     def unexplained(self, vectors: Vectors, codes: Codes) -> float:
@@ -88,7 +88,8 @@ class Quantizer:
             mean += block.double().sum(0).cpu() / len(vectors)
         error = variance = 0.0
         for rows, block in self._blocks(vectors):
-            decoded = self.decode(sum_of_codes(self._codes(codes[rows]), self.codebooks))
+            given = self._tensor(codes[rows], np.int64)
+            decoded = self.decode(sum_of_codes(given, self.codebooks))
             error += float((block - decoded).double().square().sum())
             variance += float((block - mean.to(block)).double().square().sum())
         return error / variance if variance else 0.0
@@ -97,12 +98,9 @@ class Quantizer:
         for rows in row_blocks(len(vectors)):
             yield rows, self._tensor(vectors[rows])
 
-    def _tensor(self, vectors: np.ndarray) -> Tensor:
+    def _tensor(self, values: np.ndarray, dtype: type = np.float32) -> Tensor:
         # A copy: memory maps are read-only, which torch tensors cannot be.
-        return torch.from_numpy(np.array(vectors, dtype=np.float32)).to(self.codebooks[0].device)
-
-    def _codes(self, codes: np.ndarray) -> Int64[Tensor, "items levels"]:
-        return torch.from_numpy(codes.astype(np.int64)).to(self.codebooks[0].device)
+        return torch.from_numpy(np.array(values, dtype=dtype)).to(self.codebooks[0].device)
 
 
 def weights_file(best: Best) -> str:

@@ -182,9 +182,9 @@ def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
     missing = missing_index(folder)
     if missing:
         raise SemanticIdError(f"{missing}; make them for its catalog with `incatalog items assign`")
-    files = index_files(folder)
-    verify_checksums(folder, [path.name for path in files.values()])
-    return SemanticIds.read(*files.values(), catalog)
+    index, item2id = index_files(folder).values()
+    verify_checksums(folder, (index.name, item2id.name))
+    return SemanticIds.read(index, item2id, catalog)
 
 
 def _rows_of_items(

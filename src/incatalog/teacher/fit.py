@@ -127,13 +127,8 @@ def validation_metrics(
 ) -> dict[str, float]:
     """HR and NDCG at 1, 5 and 10 of a teacher on the validation items."""
     held_out = [split.valid(user) for user in range(len(split))]
-    ranks = np.concatenate(
-        teacher.ranking(
-            [holdout.history for holdout in held_out],
-            [[holdout.target] for holdout in held_out],
-            exclude_seen=exclude_seen,
-        )
-    )
+    histories, targets = [one.history for one in held_out], [[one.target] for one in held_out]
+    ranks = np.concatenate(teacher.ranking(histories, targets, exclude_seen=exclude_seen))
     metrics = {}
     for k in _CUTOFFS:
         hits, gains = of_ranks(ranks, k)

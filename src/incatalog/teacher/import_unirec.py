@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from incatalog.artifacts import open_run, read_json, write_json
-from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.export_unirec import load_numbers, numbers_by_appearance, numbers_by_row
 from incatalog.data.interactions import Histories, leave_one_out
@@ -40,7 +39,6 @@ from incatalog.teacher.teacher import InProcessTeacher
 Tensors = Mapping[str, Tensor]
 Options = Mapping[str, Any]
 
-_BY_ROW, _BY_APPEARANCE = "row", "appearance"
 # By the name of our flag: UniRec's option, and its value in the published training.
 _PUBLISHED: dict[str, tuple[str, Any]] = {
     "heads": ("n_heads", 2),
@@ -104,9 +102,16 @@ def import_unirec(settings: ImportUnirecSettings) -> Path:
     catalog = Catalog.load(settings.data)
     histories = Histories.load(settings.data, catalog)
     split = leave_one_out(histories)
-    numbers = _item_numbers(settings, catalog, histories)
-    if settings.item_numbers not in (_BY_ROW, _BY_APPEARANCE):
-        inputs["item_numbers"] = Path(settings.item_numbers)
+    if settings.item_numbers == "row":
+        numbers = numbers_by_row(catalog)
+    elif settings.item_numbers == "appearance":
+        numbers = numbers_by_appearance(catalog, histories, settings.data)
+    else:
+        path = inputs["item_numbers"] = Path(settings.item_numbers)
+        if not path.is_file():
+            expected = "expected row, appearance, or a file of numbers"
+            raise ConfigError(f"--item-numbers {path}: no such file; {expected}")
+        numbers = load_numbers(path, catalog)
     tensors, options = read_weights(Path(settings.weights))
     network = network_of(tensors, options, numbers, settings)
     run = open_run(settings.out, "teacher import-unirec", settings, inputs=inputs)
@@ -207,14 +212,13 @@ def network_of(
     _check_layers(where, tensors, names)
     sizes = _sizes(tensors, options, layers, len(numbers), settings)
     network = SasRec(sizes)
-    own = network.state_dict()
     moved = {ours: tensors[theirs].float() for theirs, ours in names.items()}
     table = moved[_ITEMS]
     moved[_ITEMS] = torch.cat([table[:1], table[torch.from_numpy(numbers)]])
     # UniRec makes one position more than its window has.
     moved[_POSITIONS] = moved[_POSITIONS][: sizes.max_length]
     for theirs, ours in names.items():
-        expected = list(own[ours].shape)
+        expected = list(network.get_parameter(ours).shape)
         if list(moved[ours].shape) != expected:
             shape = list(tensors[theirs].shape)
             raise TeacherError(f"{where}: {theirs} has shape {shape}; expected {expected}")
@@ -226,13 +230,13 @@ def network_of(
 
 def _layer_names(layers: int) -> dict[str, str]:
     """Our name of each tensor of UniRec's."""
+    modules = {"LayerNorm": "norm"}
+    for block in range(layers):
+        for theirs, ours in _BLOCK_LAYERS.items():
+            modules[f"trm_encoder.layer.{block}.{theirs}"] = f"blocks.{block}.{ours}"
     names = {_ITEMS: _ITEMS, _POSITIONS: _POSITIONS}
     for kind in ("weight", "bias"):
-        names[f"LayerNorm.{kind}"] = f"norm.{kind}"
-        for block in range(layers):
-            for theirs, ours in _BLOCK_LAYERS.items():
-                name = f"trm_encoder.layer.{block}.{theirs}.{kind}"
-                names[name] = f"blocks.{block}.{ours}.{kind}"
+        names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items()}
     return names
 
 
@@ -277,15 +281,13 @@ def _sizes(
             f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
         )
     heads, activation, norm_eps = (_choose(settings, options, flag) for flag in _PUBLISHED)
-    known = ", ".join(ACTIVATIONS)
-    divisor = f"--heads {heads}: expected a divisor of the width, {hidden}"
-    refuse_first(
-        [
-            (heads < 1 or hidden % heads != 0, divisor),
-            (activation not in ACTIVATIONS, f"--activation {activation}: expected one of {known}"),
-            (not 0 < norm_eps < 1, f"--norm-eps {norm_eps}: expected more than 0 and less than 1"),
-        ]
-    )
+    if heads < 1 or hidden % heads:
+        raise ConfigError(f"--heads {heads}: expected a divisor of the width, {hidden}")
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ConfigError(f"--activation {activation}: expected one of {known}")
+    if not 0 < norm_eps < 1:
+        raise ConfigError(f"--norm-eps {norm_eps}: expected more than 0 and less than 1")
     inner, dropout = tensors[_FIRST_INNER].shape[0], 0.0
     shape = (num_items, max_length, hidden, inner, layers, heads, dropout)
     return SasRecSizes(*shape, activation, norm_eps)
@@ -310,18 +312,3 @@ def _choose(settings: ImportUnirecSettings, options: Options, field: str) -> Any
             "leave the flag out"
         )
     return found
-
-
-def _item_numbers(
-    settings: ImportUnirecSettings, catalog: Catalog, histories: Histories
-) -> Int64[np.ndarray, " items"]:
-    if settings.item_numbers == _BY_ROW:
-        return numbers_by_row(catalog)
-    if settings.item_numbers == _BY_APPEARANCE:
-        return numbers_by_appearance(catalog, histories, settings.data)
-    path = Path(settings.item_numbers)
-    if not path.is_file():
-        raise ConfigError(
-            f"--item-numbers {path}: no such file; expected row, appearance, or a file of numbers"
-        )
-    return load_numbers(path, catalog)

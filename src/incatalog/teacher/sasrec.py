@@ -176,13 +176,9 @@ def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) 
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
-    description = {
-        "kind": _KIND,
-        "sizes": dataclasses.asdict(network.sizes),
-        "catalog_fingerprint": catalog_fingerprint,
-        "versions": versions(),
-    }
-    write_json(folder / TEACHER_FILE, description)
+    sizes = dataclasses.asdict(network.sizes)
+    description = {"kind": _KIND, "sizes": sizes, "catalog_fingerprint": catalog_fingerprint}
+    write_json(folder / TEACHER_FILE, description | {"versions": versions()})
 
 
 def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
