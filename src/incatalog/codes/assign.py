@@ -28,6 +28,7 @@ from incatalog.errors import ConfigError
 
 REPORT_FILE = "quality.json"
 PICTURE_FILE = "quality.png"
+_TIMES = ("before", "after")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +69,9 @@ def assign_items(settings: AssignSettings) -> Path:
     source = _from_index(settings, catalog) if settings.index else _from_model(settings, catalog)
     if settings.index and not (settings.repair or settings.extra_level):
         vectors = f" --vectors {settings.vectors}" if settings.vectors else ""
-        source.ids.require_unique(
-            str(settings.index),
-            f"repair them: incatalog items assign --index {settings.index} --data {settings.data}"
-            f"{vectors} --out {settings.out} --repair",
-        )
+        flags = f"--index {settings.index} --data {settings.data}{vectors} --out {settings.out}"
+        repair = f"repair them: incatalog items assign {flags} --repair"
+        source.ids.require_unique(str(settings.index), repair)
     resolved, final = _resolve(settings, source)
     inputs = {METAS: settings.data / METAS, "vectors": settings.vectors, "index": settings.index}
     inputs["model"] = Path(settings.model) / QUANTIZER_FILE if settings.model else None
@@ -84,11 +83,8 @@ def assign_items(settings: AssignSettings) -> Path:
     write_json(settings.out / REPORT_FILE, report)
     draw_quality(settings.out / PICTURE_FILE, report)
     final.save(settings.out, dataset, catalog)
-    run.finish(
-        items=len(final),
-        collision_rate_before=report["before"]["collision_rate"],
-        collision_rate_after=report["after"]["collision_rate"],
-    )
+    rates = {f"collision_rate_{when}": report[when]["collision_rate"] for when in _TIMES}
+    run.finish(items=len(final), **rates)
     _print_report(report, settings.out / f"{dataset}{INDEX}")
     return run.folder
 
@@ -163,8 +159,7 @@ def _report(
 
 
 def _print_report(report: dict[str, Any], written: Path) -> None:
-    columns = [report[when] for when in ("before", "after")]
-    table = Table("", "before", "after")
+    columns, table = [report[when] for when in _TIMES], Table("", *_TIMES)
     for name, form in (("collision_rate", "{:.2%}"), ("unexplained", "{:.3f}")):
         if name in columns[0]:
             table.add_row(name.replace("_", " "), *(form.format(one[name]) for one in columns))

@@ -11,15 +11,13 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from incatalog.codes.codebooks import Rows
+from incatalog.codes.codebooks import Distances, Rows
 from incatalog.codes.semantic_ids import Codes, code_token
 from incatalog.codes.sinkhorn import sinkhorn
 from incatalog.errors import SemanticIdError
 
 # The largest entry of a row is settled long before the sums are exact.
 _ITERATIONS = 1000
-
-LastDistances = Callable[[Rows], Float[Tensor, "rows codes"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +31,7 @@ class Resolved:
 
 
 def resolve_collisions(
-    codes: Codes, size: int, distances: LastDistances, *, epsilon: float
+    codes: Codes, size: int, distances: Callable[[Rows], Distances], *, epsilon: float
 ) -> Resolved:
     """Gives items that share all their codes different last codes.
 

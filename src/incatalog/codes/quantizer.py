@@ -52,7 +52,7 @@ class Quantizer:
         return cls(network.sizes.width, codebooks, network.latents, network.decode)
 
     @classmethod
-    def of_codebooks(cls, codebooks: Sequence[Float[Tensor, "codes width"]]) -> Quantizer:
+    def of_codebooks(cls, codebooks: Sequence[Tensor]) -> Quantizer:
         """A quantizer of the vectors themselves."""
         return cls(codebooks[0].shape[1], tuple(codebooks), lambda x: x, lambda x: x)
 
@@ -121,9 +121,8 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
     try:
         described = read_json(folder / QUANTIZER_FILE)
     except DataError as error:
-        raise ArtifactError(
-            f"{error}; expected a finished run of `incatalog items quantize`"
-        ) from error
+        expected = "expected a finished run of `incatalog items quantize`"
+        raise ArtifactError(f"{error}; {expected}") from error
     if not isinstance(described, dict) or described.get("kind") != _KIND:
         raise ArtifactError(f"{folder / QUANTIZER_FILE}: not the description of a quantizer")
     rqvae = described.get("method") == "rqvae"
@@ -134,11 +133,10 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         if not rqvae:
             levels = described.get("levels", len(tensors))
             return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(levels)])
-        sizes = described["sizes"] | {
-            name: tuple(described["sizes"][name]) for name in ("layers", "codebooks")
-        }
+        sizes = described["sizes"]
+        lists = {name: tuple(sizes[name]) for name in ("layers", "codebooks")}
         with torch.random.fork_rng(devices=[]):
-            network = RqVae(RqVaeSizes(**sizes)).to(device)
+            network = RqVae(RqVaeSizes(**sizes | lists)).to(device)
         network.load_state_dict(tensors)
     except UNREADABLE as error:
         raise ArtifactError(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from incatalog.codes.codebooks import Codebook, Samples, squared_distances
+from incatalog.codes.codebooks import Codebooks, Samples, squared_distances
 from incatalog.codes.sinkhorn import sinkhorn
 
 
@@ -47,7 +47,7 @@ class Quantised(NamedTuple):
 
 def quantise(
     latents: Latents,
-    codebooks: Sequence[Codebook],
+    codebooks: Codebooks,
     beta: float,
     epsilons: Sequence[float] | None = None,
     iterations: int = 50,

@@ -80,6 +80,7 @@ _NEEDED: dict[str, Any] = {
     "time_seq": 0,
     "score_clip_value": -1,
 }
+_SEE = "see docs/unirec.md for what can be imported"
 
 
 def import_unirec(settings: ImportUnirecSettings) -> Path:
@@ -201,13 +202,13 @@ def network_of(
     """
     where = f"--weights {settings.weights}"
     for name, needed in _NEEDED.items():
-        if options.get(name, needed) != needed:
+        found = options.get(name, needed)
+        if found != needed:
             raise TeacherError(
-                f"{where}: trained with {name} {options[name]!r}; expected {needed!r}, "
-                "see docs/unirec.md for what can be imported"
+                f"{where}: trained with {name} {found!r}; expected {needed!r}, {_SEE}"
             )
     tensors = {name: value for name, value in tensors.items() if name not in _WITHOUT_EFFECT}
-    layers = len({found[1] for name in tensors if (found := _BLOCK.match(name))})
+    layers = len({block[1] for name in tensors if (block := _BLOCK.match(name))})
     names = _layer_names(layers)
     _check_layers(where, tensors, names)
     sizes = _sizes(tensors, options, layers, len(numbers), settings)
@@ -243,22 +244,17 @@ def _layer_names(layers: int) -> dict[str, str]:
 def _check_layers(where: str, tensors: Tensors, names: Mapping[str, str]) -> None:
     """Refuses layers too many, too few, or not of numbers with two or one dimensions."""
     if _FIRST_INNER not in tensors:
-        raise TeacherError(
-            f"{where}: lacks {_FIRST_INNER}; expected the state dict of UniRec's SASRec"
-        )
+        expected = "expected the state dict of UniRec's SASRec"
+        raise TeacherError(f"{where}: lacks {_FIRST_INNER}; {expected}")
     for name, tensor in tensors.items():
         if name not in names:
             option = next((o for n, o in _OPTION_OF_LAYER.items() if name.startswith(n)), None)
             why = f", which UniRec makes for {option}" if option else ""
-            raise TeacherError(
-                f"{where}: unknown layer {name}{why}; see docs/unirec.md for what can be imported"
-            )
+            raise TeacherError(f"{where}: unknown layer {name}{why}; {_SEE}")
         dimensions = 1 if name.endswith(".bias") or "LayerNorm" in name else 2
         if not tensor.is_floating_point() or tensor.dim() != dimensions:
-            raise TeacherError(
-                f"{where}: {name} is {tensor.dtype} of shape {list(tensor.shape)}; "
-                f"expected floats in {dimensions} dimensions"
-            )
+            found = f"{name} is {tensor.dtype} of shape {list(tensor.shape)}"
+            raise TeacherError(f"{where}: {found}; expected floats in {dimensions} dimensions")
     for name in names:
         if name not in tensors:
             raise TeacherError(f"{where}: lacks layer {name}")
@@ -276,10 +272,9 @@ def _sizes(
         )
     max_length = tensors[_POSITIONS].shape[0] - 1
     if max_length < 1 or options.get("max_seq_len", max_length) != max_length:
-        raise TeacherError(
-            f"{where}: {_POSITIONS} has {max_length + 1} rows; expected "
-            f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
-        )
+        found = f"{_POSITIONS} has {max_length + 1} rows"
+        expected = f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
+        raise TeacherError(f"{where}: {found}; expected {expected}")
     heads, activation, norm_eps = (_choose(settings, options, flag) for flag in _PUBLISHED)
     if heads < 1 or hidden % heads:
         raise ConfigError(f"--heads {heads}: expected a divisor of the width, {hidden}")
@@ -302,13 +297,9 @@ def _choose(settings: ImportUnirecSettings, options: Options, field: str) -> Any
         # UniRec's YAML spells 1e-12, which YAML reads as text.
         found = type(published)(options[name])
     except (TypeError, ValueError) as error:
-        raise TeacherError(
-            f"--weights {settings.weights}: {name} is {options[name]!r}; "
-            f"expected a value like {published}"
-        ) from error
+        wrong = f"{name} is {options[name]!r}; expected a value like {published}"
+        raise TeacherError(f"--weights {settings.weights}: {wrong}") from error
     if flag and flag != found:
-        raise ConfigError(
-            f"--{field.replace('_', '-')} {flag}: the checkpoint was trained with {name} {found}; "
-            "leave the flag out"
-        )
+        trained = f"the checkpoint was trained with {name} {found}; leave the flag out"
+        raise ConfigError(f"--{field.replace('_', '-')} {flag}: {trained}")
     return found

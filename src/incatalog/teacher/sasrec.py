@@ -116,14 +116,12 @@ class SasRec(nn.Module):
     def __init__(self, sizes: SasRecSizes) -> None:
         """Draws weights from torch's global generator."""
         super().__init__()
-        if sizes.hidden % sizes.heads:
-            raise TeacherError(
-                f"hidden: found {sizes.hidden}; expected a multiple of heads ({sizes.heads})"
-            )
+        width, heads, known = sizes.hidden, sizes.heads, ", ".join(ACTIVATIONS)
+        if width % heads:
+            raise TeacherError(f"hidden: found {width}; expected a multiple of heads ({heads})")
         if sizes.activation not in ACTIVATIONS:
-            raise TeacherError(
-                f"activation: found {sizes.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
-            )
+            found = repr(sizes.activation)
+            raise TeacherError(f"activation: found {found}; expected one of {known}")
         self.sizes = sizes
         self.item_embedding = nn.Embedding(sizes.num_items + 1, sizes.hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(sizes.max_length, sizes.hidden)
@@ -186,17 +184,14 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
     folder = Path(folder)
     target = resolve_device(device)
     if not (folder / TEACHER_FILE).exists():
-        raise TeacherError(
-            f"{folder}: holds no {TEACHER_FILE}; expected the run folder of a finished "
-            "`incatalog teacher fit`"
-        )
+        expected = "expected the run folder of a finished `incatalog teacher fit`"
+        raise TeacherError(f"{folder}: holds no {TEACHER_FILE}; {expected}")
     verify_checksums(folder, (TEACHER_FILE, WEIGHTS_FILE))
     try:
         description = read_json(folder / TEACHER_FILE)
-        if description["kind"] != _KIND:
-            raise TeacherError(
-                f"{folder / TEACHER_FILE}: kind {description['kind']!r}; expected {_KIND!r}"
-            )
+        kind = description["kind"]
+        if kind != _KIND:
+            raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected {_KIND!r}")
         network = SasRec(SasRecSizes(**description["sizes"]))
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         fingerprint = str(description["catalog_fingerprint"])

@@ -14,15 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
-from incatalog.teacher.row_lists import (
-    OptionalRowLists,
-    Ragged,
-    RowLists,
-    Rows,
-    check_length,
-    ragged,
-    refuse_empty,
-)
+from incatalog.teacher.row_lists import MaybeRowLists, Ragged, RowLists, Rows, check_length, ragged
 
 # Bounds the memory of a block of scores and its masks, whatever the size of the catalog.
 _BLOCK_CELLS = 1 << 24
@@ -72,8 +64,8 @@ class ScoringTeacher(ABC):
         histories: RowLists,
         k: int,
         *,
-        candidates: OptionalRowLists | None = None,
-        excluded: OptionalRowLists | None = None,
+        candidates: MaybeRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Categories | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
@@ -97,7 +89,7 @@ class ScoringTeacher(ABC):
         histories: RowLists,
         candidates: RowLists,
         *,
-        excluded: OptionalRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Categories | None = None,
         exclude_seen: bool = False,
     ) -> list[Int64[np.ndarray, " candidates"]]:
@@ -116,10 +108,9 @@ class ScoringTeacher(ABC):
         return result
 
     def _histories(self, histories: RowLists) -> Ragged:
-        checked = ragged("history", histories, len(histories), self.num_items)
-        if self._needs_history:
-            refuse_empty(checked, type(self).__name__)
-        return checked
+        needed_by = type(self).__name__ if self._needs_history else ""
+        batch = len(histories)
+        return ragged("history", histories, batch, self.num_items, needed_by=needed_by)
 
     def _scored(
         self, histories: Ragged
@@ -135,7 +126,7 @@ class ScoringTeacher(ABC):
         self,
         histories: Ragged,
         only: Sequence[np.ndarray | None],
-        excluded: OptionalRowLists | None,
+        excluded: MaybeRowLists | None,
         categories: Categories | None,
         exclude_seen: bool,
     ) -> Iterator[tuple[np.ndarray, Float[Tensor, "block items"], Bool[Tensor, "block items"]]]:
