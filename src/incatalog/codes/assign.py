@@ -66,7 +66,7 @@ def assign_items(settings: AssignSettings) -> Path:
     _check(settings)
     catalog = Catalog.load(settings.data)
     dataset = settings.dataset or catalog.name
-    source = _from_index(settings, catalog) if settings.index else _from_model(settings, catalog)
+    source = _source(settings, catalog)
     if settings.index and not (settings.repair or settings.extra_level):
         vectors = f" --vectors {settings.vectors}" if settings.vectors else ""
         flags = f"--index {settings.index} --data {settings.data}{vectors} --out {settings.out}"
@@ -89,35 +89,30 @@ def assign_items(settings: AssignSettings) -> Path:
     return run.folder
 
 
-def _from_model(settings: AssignSettings, catalog: Catalog) -> _Source:
-    quantizer = load_quantizer(settings.model, settings.best, resolve_device(settings.device))
-    assert settings.vectors is not None
-    vectors = load_vectors(settings.vectors, len(catalog))
-    ids = SemanticIds(quantizer.codes(vectors), quantizer.sizes)
+def _source(settings: AssignSettings, catalog: Catalog) -> _Source:
+    if settings.index is None:
+        quantizer = load_quantizer(settings.model, settings.best, resolve_device(settings.device))
+        assert settings.vectors is not None
+        vectors = load_vectors(settings.vectors, len(catalog))
+        ids = SemanticIds(quantizer.codes(vectors), quantizer.sizes)
+    else:
+        item2id = settings.item2id or _item_file(settings.index)
+        ids = SemanticIds.read(settings.index, item2id, catalog)
+        if settings.vectors is None:
+            return _Source(ids)
+        vectors = load_vectors(settings.vectors, len(catalog))
+        quantizer = Quantizer.of_codebooks(fit_codebooks(vectors, ids.codes, ids.sizes))
     return _Source(ids, quantizer, vectors)
 
 
-def _from_index(settings: AssignSettings, catalog: Catalog) -> _Source:
-    assert settings.index is not None
-    ids = SemanticIds.read(settings.index, _item_file(settings), catalog)
-    if settings.vectors is None:
-        return _Source(ids)
-    vectors = load_vectors(settings.vectors, len(catalog))
-    codebooks = fit_codebooks(vectors, ids.codes, ids.sizes)
-    return _Source(ids, Quantizer.of_codebooks(codebooks), vectors)
-
-
-def _item_file(settings: AssignSettings) -> Path | None:
-    """The item file of an index; None says that entries are rows of the catalog."""
-    assert settings.index is not None
-    if settings.item2id is not None:
-        return settings.item2id
-    beside = settings.index.parent / (settings.index.name.removesuffix(INDEX) + ITEM2ID)
+def _item_file(index: Path) -> Path | None:
+    """The item file beside an index; None says that entries are rows of the catalog."""
+    beside = index.with_name(index.name.removesuffix(INDEX) + ITEM2ID)
     if beside.is_file():
         return beside
     Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"notice: no {beside.name} beside {settings.index.name}: entry N is taken for the item at "
-        f"row N of {METAS}"
+        f"notice: no {beside.name} beside {index.name}: entry N is taken for the item at row N of "
+        f"{METAS}"
     )
     return None
 
@@ -141,14 +136,9 @@ def _report(
 ) -> dict[str, Any]:
     before = code_use(source.ids.codes, source.ids.sizes)
     after = code_use(final.codes, final.sizes)
-    report: dict[str, Any] = {
-        "items": len(final),
-        "sizes": list(final.sizes),
-        "moved": len(resolved.moved),
-        "moved_by_sinkhorn": resolved.by_sinkhorn,
-        "moved_to_nearest": resolved.by_nearest,
-        "extra_level": settings.extra_level,
-    }
+    report: dict[str, Any] = {"items": len(final), "sizes": list(final.sizes)}
+    report |= {"moved": len(resolved.moved), "moved_by_sinkhorn": resolved.by_sinkhorn}
+    report |= {"moved_to_nearest": resolved.by_nearest, "extra_level": settings.extra_level}
     quantizer, vectors, count = source.quantizer, source.vectors, settings.neighbours
     if quantizer is not None and vectors is not None:
         kept = final.codes[:, : source.ids.levels]

@@ -42,12 +42,12 @@ def learning_rate(settings: QuantizeSettings, progress: float) -> float:
 
 def mean_and_scale(vectors: Vectors) -> tuple[Float[Tensor, " width"], float]:
     """Mean of the rows, and the root of the mean variance of the columns; in bounded memory."""
-    mean = np.zeros(vectors.shape[1])
-    for rows in row_blocks(len(vectors)):
-        mean += vectors[rows].sum(0, dtype=np.float64) / len(vectors)
-    variance = 0.0
-    for rows in row_blocks(len(vectors)):
-        variance += float(np.square(vectors[rows] - mean).sum()) / vectors.size
+    blocks = [vectors[rows] for rows in row_blocks(len(vectors))]
+    mean, variance = np.zeros(vectors.shape[1]), 0.0
+    for block in blocks:
+        mean += block.sum(0, dtype=np.float64) / len(vectors)
+    for block in blocks:
+        variance += float(np.square(block - mean).sum()) / vectors.size
     return torch.from_numpy(mean.astype(np.float32)), float(np.sqrt(variance)) or 1.0
 
 
