@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.codes.codebooks import Rows, Vectors, fit_codebooks
+from incatalog.codes.codebooks import Distances, Rows, Vectors, fit_codebooks
 from incatalog.codes.collisions import Resolved, count_sharers, resolve_collisions
 from incatalog.codes.plots import draw_quality
 from incatalog.codes.quality import code_use, neighbour_prefixes
@@ -39,7 +37,7 @@ class _Source:
     quantizer: Quantizer | None = None
     vectors: Vectors | None = None
 
-    def last_distances(self, rows: Rows) -> Float[Tensor, "rows codes"]:
+    def last_distances(self, rows: Rows) -> Distances:
         """Squared distances of items to all codes of the last level."""
         if self.quantizer is None or self.vectors is None:
             # Nothing is known about the codes: the lowest free one is as good as any.

@@ -45,13 +45,6 @@ def sum_of_codes(codes: SampleCodes, codebooks: Codebooks) -> Samples:
     return total
 
 
-def last_distances(vectors: Samples, codes: SampleCodes, codebooks: Codebooks) -> Distances:
-    """Squared distances to the codes of the last level, given the codes of the others."""
-    if len(codebooks) > 1:
-        vectors = vectors - sum_of_codes(codes[:, :-1], codebooks)
-    return squared_distances(vectors, codebooks[-1])
-
-
 def fit_codebooks(vectors: Vectors, codes: Codes, sizes: tuple[int, ...]) -> list[Tensor]:
     """Codebooks that fit codes made elsewhere: the mean residual of the items with a code.
 

@@ -10,17 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
 from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.codes.codebooks import (
+    Codebook,
+    Distances,
     Vectors,
-    last_distances,
     residual_codes,
     row_blocks,
+    squared_distances,
     sum_of_codes,
 )
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
@@ -40,7 +41,7 @@ class Quantizer:
     """Codebooks, and the way from item vectors to the space they are in and back."""
 
     width: int
-    codebooks: tuple[Float[Tensor, "codes e_dim"], ...]
+    codebooks: tuple[Codebook, ...]
     encode: Callable[[Tensor], Tensor]  # from item vectors to the vectors that are quantised
     decode: Callable[[Tensor], Tensor]  # from sums of codes to item vectors
 
@@ -52,7 +53,7 @@ class Quantizer:
         return cls(network.sizes.width, codebooks, network.latents, network.decode)
 
     @classmethod
-    def of_codebooks(cls, codebooks: Sequence[Tensor]) -> Quantizer:
+    def of_codebooks(cls, codebooks: Sequence[Codebook]) -> Quantizer:
         """A quantizer of the vectors themselves."""
         return cls(codebooks[0].shape[1], tuple(codebooks), lambda x: x, lambda x: x)
 
@@ -75,10 +76,12 @@ class Quantizer:
         return codes
 
     @torch.inference_mode()
-    def last_distances(self, vectors: Vectors, codes: Codes) -> Float[Tensor, "items codes"]:
+    def last_distances(self, vectors: Vectors, codes: Codes) -> Distances:
         """Squared distances of items to all codes of the last level, given those before it."""
-        encoded, given = self.encode(self._tensor(vectors)), self._tensor(codes, np.int64)
-        return last_distances(encoded, given, self.codebooks).cpu()
+        left = self.encode(self._tensor(vectors))
+        if len(self.codebooks) > 1:
+            left = left - sum_of_codes(self._tensor(codes[:, :-1], np.int64), self.codebooks)
+        return squared_distances(left, self.codebooks[-1]).cpu()
 
     @torch.inference_mode()
     def unexplained(self, vectors: Vectors, codes: Codes) -> float:

@@ -60,7 +60,7 @@ class _Attention(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.heads, self.dropout = sizes.heads, sizes.dropout
+        self.heads, self.dropout = sizes.heads, nn.Dropout(sizes.dropout)
         layers = (nn.Linear(sizes.hidden, sizes.hidden) for _ in range(4))
         self.query, self.key, self.value, self.dense = layers
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
@@ -69,11 +69,10 @@ class _Attention(nn.Module):
         """Mixes positions; `mask` is True where a query may look at a key."""
         parts = (layer(hidden) for layer in (self.query, self.key, self.value))
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
-        mixed = functional.dropout(mixed, self.dropout, self.training)
-        result: Tensor = self.norm(hidden + mixed)
+        result: Tensor = self.norm(hidden + self.dropout(mixed))
         return result
 
 
@@ -82,7 +81,7 @@ class _FeedForward(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.dropout = sizes.dropout
+        self.dropout = nn.Dropout(sizes.dropout)
         self.activation = ACTIVATIONS[sizes.activation]
         self.dense_1 = nn.Linear(sizes.hidden, sizes.inner)
         self.dense_2 = nn.Linear(sizes.inner, sizes.hidden)
@@ -90,8 +89,7 @@ class _FeedForward(nn.Module):
 
     def forward(self, hidden: Hidden) -> Hidden:
         inner = self.dense_2(self.activation(self.dense_1(hidden)))
-        inner = functional.dropout(inner, self.dropout, self.training)
-        result: Tensor = self.norm(hidden + inner)
+        result: Tensor = self.norm(hidden + self.dropout(inner))
         return result
 
 
