@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
-from torch import Tensor
+from jaxtyping import Int32, Int64
 
 from incatalog.codes.codebooks import Distances, Rows
 from incatalog.codes.semantic_ids import Codes, code_token
@@ -25,7 +24,7 @@ class Resolved:
     """Codes that no two items share: all but the last of an item are as they were."""
 
     codes: Codes
-    moved: Int64[np.ndarray, " moved"]  # rows with another last code, ascending
+    moved: Rows  # rows with another last code, ascending
     by_sinkhorn: int  # how many of them the balanced assignment placed
     by_nearest: int  # how many went to the nearest code that was left
 
@@ -87,9 +86,7 @@ def _runs(codes: Codes) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, 
     return order, np.concatenate([[0], changes, [len(codes)]])
 
 
-def _match(
-    wanted: Float[Tensor, "movers free"], epsilon: float
-) -> tuple[Int64[np.ndarray, " movers"], int]:
+def _match(wanted: Distances, epsilon: float) -> tuple[Int64[np.ndarray, " movers"], int]:
     """A column of its own for each row, and how many rows got the one of the plan."""
     movers, free = wanted.shape
     if movers == 1:

@@ -185,8 +185,6 @@ class RqVaeFit(Fit):
             idle = torch.where(used[level] > 0, 0, self.extra[f"idle.{level}"] + 1)
             self.extra[f"idle.{level}"] = idle
             dead = torch.nonzero(idle >= self.settings.restart_after)[:, 0]
-            if not len(dead):
-                continue
             idle[dead] = 0
             chosen = torch.from_numpy(rng.integers(residuals.shape[1], size=len(dead)))
             dead, chosen = dead.to(self.device), chosen.to(self.device)

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -190,10 +189,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def network_of(
-    tensors: Tensors,
-    options: Options,
-    numbers: Int64[np.ndarray, " items"],
-    settings: ImportUnirecSettings,
+    tensors: Tensors, options: Options, numbers: np.ndarray, settings: ImportUnirecSettings
 ) -> SasRec:
     """Our network with UniRec's weights.
 

@@ -20,7 +20,7 @@ from incatalog.teacher.row_lists import MaybeRowLists, Ragged, RowLists, Rows, c
 _BLOCK_CELLS = 1 << 24
 _BLOCK_HISTORIES = 512
 
-
+Scores = Float[Tensor, "batch items"]
 Categories = Sequence[str | None]
 
 
@@ -42,14 +42,9 @@ class ScoringTeacher(ABC):
         """Items of the catalog."""
         return len(self._catalog)
 
-    @property
-    def device(self) -> torch.device:
-        """Where scores are computed."""
-        return torch.device("cpu")
-
     @abstractmethod
-    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
-        """Scores of all items after each history, on `device`; the caller may write into them."""
+    def _score(self, histories: Sequence[Rows]) -> Scores:
+        """Scores of all items after each history; the caller may write into them."""
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
         """Scores of all items after each history; see `Teacher.scores`."""
@@ -102,9 +97,8 @@ class ScoringTeacher(ABC):
             lists = [torch.from_numpy(asked.at(i)) for i in block]
             wanted = pad_sequence(lists, batch_first=True).to(scores.device)
             ranks = _ranks(scores, wanted).masked_fill_(blocked.gather(1, wanted), -1)
-            on_host = ranks.cpu().numpy()
-            for place, index in enumerate(block):
-                result[index] = on_host[place, : len(result[index])]
+            for index, line in zip(block, ranks.cpu().numpy(), strict=True):
+                result[index] = line[: len(result[index])]
         return result
 
     def _histories(self, histories: RowLists) -> Ragged:
@@ -112,9 +106,7 @@ class ScoringTeacher(ABC):
         batch = len(histories)
         return ragged("history", histories, batch, self.num_items, needed_by=needed_by)
 
-    def _scored(
-        self, histories: Ragged
-    ) -> Iterator[tuple[np.ndarray, Float[Tensor, "block items"]]]:
+    def _scored(self, histories: Ragged) -> Iterator[tuple[np.ndarray, Scores]]:
         """Blocks of histories of like length, so that little is padding, and their scores."""
         size = max(1, min(_BLOCK_HISTORIES, _BLOCK_CELLS // self.num_items))
         by_length = np.argsort(np.diff(histories.offsets), kind="stable")
@@ -129,7 +121,7 @@ class ScoringTeacher(ABC):
         excluded: MaybeRowLists | None,
         categories: Categories | None,
         exclude_seen: bool,
-    ) -> Iterator[tuple[np.ndarray, Float[Tensor, "block items"], Bool[Tensor, "block items"]]]:
+    ) -> Iterator[tuple[np.ndarray, Scores, Bool[Tensor, "batch items"]]]:
         """Blocks of histories, their scores, and where an item is filtered out (-inf).
 
         All filters are checked before anything is scored.
@@ -153,7 +145,7 @@ class ScoringTeacher(ABC):
                     line[rows.at(index)] = True
                 if ruled_out is not None:
                     line |= ruled_out
-            hidden = torch.from_numpy(blocked).to(self.device)
+            hidden = torch.from_numpy(blocked).to(scores.device)
             yield block, scores.masked_fill_(hidden, float("-inf")), hidden
 
     def _category_mask(self, selection: str) -> Bool[np.ndarray, " items"]:
@@ -176,7 +168,7 @@ def split_category(selection: str) -> tuple[bool, str]:
     return selection[0] == "+", selection[1:]
 
 
-def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch k"]:
+def _best(scores: Scores, k: int) -> Int64[Tensor, "batch k"]:
     """The k best columns of each row, ties by lower column, -1 where only -inf is left."""
     values, columns = torch.topk(scores, k, dim=1)
     columns, order = torch.sort(columns, dim=1)
@@ -192,9 +184,7 @@ def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch 
     return columns.masked_fill(values == float("-inf"), -1)
 
 
-def _ranks(
-    scores: Float[Tensor, "batch items"], wanted: Int64[Tensor, "batch width"]
-) -> Int64[Tensor, "batch width"]:
+def _ranks(scores: Scores, wanted: Int64[Tensor, "batch width"]) -> Int64[Tensor, "batch width"]:
     """1 + the items ahead of each wanted one: with a higher score, or the same and a lower row.
 
     While lists of candidates are short, counting is faster than sorting the catalog.
