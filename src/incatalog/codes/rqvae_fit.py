@@ -107,10 +107,8 @@ class RqVaeFit(Fit):
     def _result(self, epoch: Epoch) -> str:
         if self.goal not in epoch:
             return ""
-        return (
-            f"loss {epoch['loss']:.4f}, unexplained {epoch['unexplained']:.3f}, "
-            f"collisions {epoch['collision_rate']:.2%}"
-        )
+        text = "loss {loss:.4f}, unexplained {unexplained:.3f}, collisions {collision_rate:.2%}"
+        return text.format(**epoch)
 
     @torch.no_grad()
     def _start_codebooks(self) -> None:

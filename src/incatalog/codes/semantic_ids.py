@@ -99,10 +99,8 @@ class SemanticIds:
         """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically."""
         folder = Path(folder)
         if len(catalog) != len(self):
-            raise SemanticIdError(
-                f"catalog {catalog.name}: {len(catalog)} items for the codes of {len(self)}; "
-                "expected one for every row"
-            )
+            found = f"{len(catalog)} items for the codes of {len(self)}"
+            raise SemanticIdError(f"catalog {catalog.name}: {found}; expected one for every row")
         for item in catalog.items:
             if item.item_id.split() != [item.item_id]:
                 raise SemanticIdError(
@@ -146,9 +144,8 @@ def is_code_token(text: str) -> bool:
 
 def code_names(sizes: Sequence[int]) -> tuple[str, ...]:
     """All code tokens of codebooks of some sizes, level by level in ascending order."""
-    return tuple(
-        code_token(level, code) for level, size in enumerate(sizes) for code in range(size)
-    )
+    levels = enumerate(sizes)
+    return tuple(code_token(level, code) for level, size in levels for code in range(size))
 
 
 def index_name(folder: str | Path) -> str | None:
@@ -201,9 +198,8 @@ def _rows_of_items(
             every = f"; expected codes for each of the {len(ids)} items"
             if item2id is not None:
                 every = f" ({item2id.name}:{line}); expected codes for every item"
-            raise SemanticIdError(
-                f"{index}: has no entry {row}, the row of item {item_id!r}{every}"
-            )
+            lacks = f"has no entry {row}, the row of item {item_id!r}"
+            raise SemanticIdError(f"{index}: {lacks}{every}")
     for item_id in ids:
         if item_id not in rows:
             raise SemanticIdError(
@@ -213,9 +209,8 @@ def _rows_of_items(
     known, named = set(ids), {row for row, _ in rows.values()}
     for item_id, (_, line) in rows.items():
         if item_id not in known:
-            raise SemanticIdError(
-                f"{item2id}:{line}: names item {item_id!r}, which is not in the catalog"
-            )
+            unknown = f"names item {item_id!r}, which is not in the catalog"
+            raise SemanticIdError(f"{item2id}:{line}: {unknown}")
     for row in found:
         if row not in named:
             raise SemanticIdError(f"{index}: entry {row} is the row of {unnamed}")
@@ -235,9 +230,8 @@ def _read_rows(path: Path) -> dict[str, tuple[int, int]]:
         if not fields:
             continue
         if len(fields) != 2 or not (fields[1].isascii() and fields[1].isdigit()):
-            raise SemanticIdError(
-                f"{path}:{line}: found {content!r}; expected an item id, a tab and a row"
-            )
+            expected = "expected an item id, a tab and a row"
+            raise SemanticIdError(f"{path}:{line}: found {content!r}; {expected}")
         item_id, row = fields[0], int(fields[1])
         for what in (f"item {item_id!r}", f"row {row}"):
             if what in seen:
@@ -260,24 +254,20 @@ def _read_codes(path: Path) -> dict[int, list[int]]:
     for entry in loaded:
         key, tokens, where = entry.key, entry.value, f"{path}:{entry.line}: entry {entry.key}"
         if not (key.isascii() and key.isdigit() and str(int(key)) == key):
-            raise SemanticIdError(
-                f"{path}:{entry.line}: entry {key!r} is not a row; expected a whole number"
-            )
+            wrong = f"entry {key!r} is not a row; expected a whole number"
+            raise SemanticIdError(f"{path}:{entry.line}: {wrong}")
         if not isinstance(tokens, list) or not tokens:
             raise SemanticIdError(f"{where}: expected a list of code tokens")
-        levels = levels or len(tokens)
-        if len(tokens) != levels:
-            raise SemanticIdError(
-                f"{where} has {len(tokens)} codes; expected {levels} as in the first"
-            )
+        count = len(tokens)
+        levels = levels or count
+        if count != levels:
+            raise SemanticIdError(f"{where} has {count} codes; expected {levels} as in the first")
         numbers = []
         for level, token in enumerate(tokens):
             found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
             if found is None or found[1] != string.ascii_lowercase[level]:
-                raise SemanticIdError(
-                    f"{where} has {token!r} at level {level + 1}; "
-                    f"expected a code token such as {code_token(level, 0)}"
-                )
+                expected = f"expected a code token such as {code_token(level, 0)}"
+                raise SemanticIdError(f"{where} has {token!r} at level {level + 1}; {expected}")
             numbers.append(int(found[2]))
         if int(key) in codes:
             raise SemanticIdError(f"{where} is there twice; expected it once")
