@@ -7,6 +7,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,19 +77,15 @@ class Fit(ABC):
     def _result(self, epoch: Epoch) -> str:
         """What the report says of an epoch."""
 
-    def _score(self, epoch: Epoch) -> Any:
-        """The score of a validated epoch; the greatest is the best."""
-        return epoch[self.goal]
-
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return len(self.history)
 
     def best(self, score: Callable[[Epoch], Any] | None = None) -> Epoch | None:
-        """The first of the validated epochs with the greatest score."""
+        """The first of the validated epochs with the greatest score, which is the goal if None."""
         validated = (epoch for epoch in self.history if self.goal in epoch)
-        return max(validated, key=score or self._score, default=None)
+        return max(validated, key=score or itemgetter(self.goal), default=None)
 
     def run(self) -> str:
         """Trains to the end, and returns why it ended."""
@@ -131,25 +128,22 @@ class Fit(ABC):
         progress = {"steps": self.steps, "seconds": self.seconds, "history": self.history}
         save_snapshot(path, tensors | self.extra, progress)
 
-    def _take(self, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
-        self.steps, self.seconds = int(progress.get("steps", 0)), float(progress["seconds"])
-        self.history = progress["history"]
-        self.network.load_state_dict(below("network.", tensors))
-        for name, parameter in self.network.named_parameters():
-            state = self.optimiser.state[parameter]
-            state["step"] = tensors[f"optimiser.step.{name}"]
-            for key in ("exp_avg", "exp_avg_sq"):
-                state[key] = tensors[f"optimiser.{key}.{name}"].to(self.device)
-        own = ("network.", "optimiser.")
-        self.extra = {k: v for k, v in tensors.items() if not k.startswith(own)}
-
     def restore(self) -> None:
         """Goes on from the checkpoint of an interrupted run, if there is one."""
         if not self._checkpoint.exists():
             return
         tensors, progress = load_snapshot(self._checkpoint)
         try:
-            self._take(tensors, progress)
+            self.steps, self.seconds = int(progress.get("steps", 0)), float(progress["seconds"])
+            self.history = progress["history"]
+            self.network.load_state_dict(below("network.", tensors))
+            for name, parameter in self.network.named_parameters():
+                state = self.optimiser.state[parameter]
+                state["step"] = tensors[f"optimiser.step.{name}"]
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state[key] = tensors[f"optimiser.{key}.{name}"].to(self.device)
+            own = ("network.", "optimiser.")
+            self.extra = {k: v for k, v in tensors.items() if not k.startswith(own)}
         except UNREADABLE as error:
             raise _damaged(self._checkpoint, error) from error
 

@@ -6,12 +6,12 @@ import torch
 
 from incatalog.codes.codebooks import (
     kmeans,
-    last_distances,
     residual_codes,
     residual_kmeans,
     squared_distances,
     sum_of_codes,
 )
+from incatalog.codes.quantizer import Quantizer
 
 
 def blobs() -> np.ndarray:
@@ -51,8 +51,10 @@ def test_residuals_are_clustered_level_by_level() -> None:
     means = [first[codes[:, 1] == code].mean(0) for code in range(3)]
     torch.testing.assert_close(codebooks[1], torch.stack(means), atol=1e-5, rtol=0)
     brute = (first[:, None] - codebooks[1]).square().sum(2)
-    torch.testing.assert_close(last_distances(vectors, codes, codebooks), brute, atol=1e-4, rtol=0)
-    single = last_distances(vectors, codes[:, :1], codebooks[:1])
+    last = Quantizer.of_codebooks(codebooks).last_distances(vectors.numpy(), codes.numpy())
+    torch.testing.assert_close(last, brute, atol=1e-4, rtol=0)
+    quantizer = Quantizer.of_codebooks(codebooks[:1])
+    single = quantizer.last_distances(vectors.numpy(), codes[:, :1].numpy())
     torch.testing.assert_close(single, squared_distances(vectors, codebooks[0]))
 
 

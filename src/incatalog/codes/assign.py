@@ -8,26 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.codes.codebooks import Rows, Vectors, fit_codebooks
+from incatalog.codes.codebooks import Distances, Rows, Vectors, fit_codebooks
 from incatalog.codes.collisions import Resolved, count_sharers, resolve_collisions
 from incatalog.codes.plots import draw_quality
 from incatalog.codes.quality import code_use, neighbour_prefixes
 from incatalog.codes.quantizer import QUANTIZER_FILE, Quantizer, load_quantizer
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
 from incatalog.codes.settings import AssignSettings
-from incatalog.config import refuse_first
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
+from incatalog.errors import ConfigError
 
 REPORT_FILE = "quality.json"
 PICTURE_FILE = "quality.png"
+_TIMES = ("before", "after")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class _Source:
     quantizer: Quantizer | None = None
     vectors: Vectors | None = None
 
-    def last_distances(self, rows: Rows) -> Float[Tensor, "rows codes"]:
+    def last_distances(self, rows: Rows) -> Distances:
         """Squared distances of items to all codes of the last level."""
         if self.quantizer is None or self.vectors is None:
             # Nothing is known about the codes: the lowest free one is as good as any.
@@ -65,18 +64,15 @@ def assign_items(settings: AssignSettings) -> Path:
     _check(settings)
     catalog = Catalog.load(settings.data)
     dataset = settings.dataset or catalog.name
-    source = _from_index(settings, catalog) if settings.index else _from_model(settings, catalog)
+    source = _source(settings, catalog)
     if settings.index and not (settings.repair or settings.extra_level):
         vectors = f" --vectors {settings.vectors}" if settings.vectors else ""
-        source.ids.require_unique(
-            str(settings.index),
-            f"repair them: incatalog items assign --index {settings.index} --data {settings.data}"
-            f"{vectors} --out {settings.out} --repair",
-        )
+        flags = f"--index {settings.index} --data {settings.data}{vectors} --out {settings.out}"
+        repair = f"repair them: incatalog items assign {flags} --repair"
+        source.ids.require_unique(str(settings.index), repair)
     resolved, final = _resolve(settings, source)
     inputs = {METAS: settings.data / METAS, "vectors": settings.vectors, "index": settings.index}
-    if not settings.index:
-        inputs["model"] = Path(settings.model) / QUANTIZER_FILE
+    inputs["model"] = Path(settings.model) / QUANTIZER_FILE if settings.model else None
     known = {name: path for name, path in inputs.items() if path is not None}
     run = open_run(settings.out, "items assign", settings, inputs=known)
     if run.finished:
@@ -85,44 +81,36 @@ def assign_items(settings: AssignSettings) -> Path:
     write_json(settings.out / REPORT_FILE, report)
     draw_quality(settings.out / PICTURE_FILE, report)
     final.save(settings.out, dataset, catalog)
-    run.finish(
-        items=len(final),
-        collision_rate_before=report["before"]["collision_rate"],
-        collision_rate_after=report["after"]["collision_rate"],
-    )
+    rates = {f"collision_rate_{when}": report[when]["collision_rate"] for when in _TIMES}
+    run.finish(items=len(final), **rates)
     _print_report(report, settings.out / f"{dataset}{INDEX}")
     return run.folder
 
 
-def _from_model(settings: AssignSettings, catalog: Catalog) -> _Source:
-    quantizer = load_quantizer(settings.model, settings.best, resolve_device(settings.device))
-    assert settings.vectors is not None
-    vectors = load_vectors(settings.vectors, len(catalog))
-    ids = SemanticIds(quantizer.codes(vectors), quantizer.sizes)
+def _source(settings: AssignSettings, catalog: Catalog) -> _Source:
+    if settings.index is None:
+        quantizer = load_quantizer(settings.model, settings.best, resolve_device(settings.device))
+        assert settings.vectors is not None
+        vectors = load_vectors(settings.vectors, len(catalog))
+        ids = SemanticIds(quantizer.codes(vectors), quantizer.sizes)
+    else:
+        item2id = settings.item2id or _item_file(settings.index)
+        ids = SemanticIds.read(settings.index, item2id, catalog)
+        if settings.vectors is None:
+            return _Source(ids)
+        vectors = load_vectors(settings.vectors, len(catalog))
+        quantizer = Quantizer.of_codebooks(fit_codebooks(vectors, ids.codes, ids.sizes))
     return _Source(ids, quantizer, vectors)
 
 
-def _from_index(settings: AssignSettings, catalog: Catalog) -> _Source:
-    assert settings.index is not None
-    ids = SemanticIds.read(settings.index, _item_file(settings), catalog)
-    if settings.vectors is None:
-        return _Source(ids)
-    vectors = load_vectors(settings.vectors, len(catalog))
-    codebooks = fit_codebooks(vectors, ids.codes, ids.sizes)
-    return _Source(ids, Quantizer.of_codebooks(codebooks), vectors)
-
-
-def _item_file(settings: AssignSettings) -> Path | None:
-    """The item file of an index; None says that entries are rows of the catalog."""
-    assert settings.index is not None
-    if settings.item2id is not None:
-        return settings.item2id
-    beside = settings.index.parent / (settings.index.name.removesuffix(INDEX) + ITEM2ID)
+def _item_file(index: Path) -> Path | None:
+    """The item file beside an index; None says that entries are rows of the catalog."""
+    beside = index.with_name(index.name.removesuffix(INDEX) + ITEM2ID)
     if beside.is_file():
         return beside
     Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"notice: no {beside.name} beside {settings.index.name}: entry N is taken for the item at "
-        f"row N of {METAS}"
+        f"notice: no {beside.name} beside {index.name}: entry N is taken for the item at row N of "
+        f"{METAS}"
     )
     return None
 
@@ -133,10 +121,11 @@ def _resolve(settings: AssignSettings, source: _Source) -> tuple[Resolved, Seman
     if settings.extra_level:
         extra = count_sharers(codes)
         codes = np.concatenate([codes, extra[:, None]], axis=1)
-        unmoved = Resolved(codes, np.empty(0, dtype=np.int64), 0, 0)
-        return unmoved, SemanticIds(codes, (*sizes, int(extra.max()) + 1))
-    epsilon = settings.sinkhorn_eps
-    resolved = resolve_collisions(codes, sizes[-1], source.last_distances, epsilon=epsilon)
+        resolved = Resolved(codes, np.empty(0, dtype=np.int64), 0, 0)
+        sizes = (*sizes, int(extra.max()) + 1)
+    else:
+        epsilon = settings.sinkhorn_eps
+        resolved = resolve_collisions(codes, sizes[-1], source.last_distances, epsilon=epsilon)
     return resolved, SemanticIds(resolved.codes, sizes)
 
 
@@ -145,14 +134,9 @@ def _report(
 ) -> dict[str, Any]:
     before = code_use(source.ids.codes, source.ids.sizes)
     after = code_use(final.codes, final.sizes)
-    report: dict[str, Any] = {
-        "items": len(final),
-        "sizes": list(final.sizes),
-        "moved": len(resolved.moved),
-        "moved_by_sinkhorn": resolved.by_sinkhorn,
-        "moved_to_nearest": resolved.by_nearest,
-        "extra_level": settings.extra_level,
-    }
+    report: dict[str, Any] = {"items": len(final), "sizes": list(final.sizes)}
+    report |= {"moved": len(resolved.moved), "moved_by_sinkhorn": resolved.by_sinkhorn}
+    report |= {"moved_to_nearest": resolved.by_nearest, "extra_level": settings.extra_level}
     quantizer, vectors, count = source.quantizer, source.vectors, settings.neighbours
     if quantizer is not None and vectors is not None:
         kept = final.codes[:, : source.ids.levels]
@@ -163,8 +147,7 @@ def _report(
 
 
 def _print_report(report: dict[str, Any], written: Path) -> None:
-    columns = [report[when] for when in ("before", "after")]
-    table = Table("", "before", "after")
+    columns, table = [report[when] for when in _TIMES], Table("", *_TIMES)
     for name, form in (("collision_rate", "{:.2%}"), ("unexplained", "{:.3f}")):
         if name in columns[0]:
             table.add_row(name.replace("_", " "), *(form.format(one[name]) for one in columns))
@@ -177,20 +160,17 @@ def _print_report(report: dict[str, Any], written: Path) -> None:
 
 
 def _check(settings: AssignSettings) -> None:
-    model, index, vectors = bool(settings.model), settings.index is not None, settings.vectors
-    one = (
-        "--model: expected either --model, a run of `incatalog items quantize`, or --index, a file "
-        "of codes made elsewhere"
-    )
-    needed = "--vectors: required with --model; the npy file of the catalog's items"
-    always = "--repair: goes with --index only; codes of a --model are always repaired"
-    itself = "--extra-level: tells items apart itself; leave out --repair"
-    refuse_first(
-        [
-            (model == index, one),
-            (model and vectors is None, needed),
-            (settings.item2id is not None and not index, "--item2id: goes with --index only"),
-            (settings.repair and not index, always),
-            (settings.repair and settings.extra_level, itself),
-        ]
-    )
+    if bool(settings.model) == bool(settings.index):
+        raise ConfigError(
+            "--model: expected either --model, a run of `incatalog items quantize`, or --index, a "
+            "file of codes made elsewhere"
+        )
+    if settings.model and settings.vectors is None:
+        raise ConfigError("--vectors: required with --model; the npy file of the catalog's items")
+    if settings.model and settings.item2id is not None:
+        raise ConfigError("--item2id: goes with --index only")
+    if settings.model and settings.repair:
+        always = "codes of a --model are always repaired"
+        raise ConfigError(f"--repair: goes with --index only; {always}")
+    if settings.repair and settings.extra_level:
+        raise ConfigError("--extra-level: tells items apart itself; leave out --repair")

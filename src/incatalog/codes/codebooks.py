@@ -15,19 +15,20 @@ from incatalog.errors import require
 Vectors = Float32[np.ndarray, "items width"]
 Rows = Int64[np.ndarray, " rows"]
 Samples = Float[Tensor, "samples width"]
+SampleCodes = Int64[Tensor, "samples levels"]
 Codebook = Float[Tensor, "codes width"]
+Codebooks = Sequence[Codebook]
+Distances = Float[Tensor, "samples codes"]
 ROWS_AT_ONCE = 1 << 14
 
 
-def squared_distances(vectors: Samples, codebook: Codebook) -> Float[Tensor, "samples codes"]:
+def squared_distances(vectors: Samples, codebook: Codebook) -> Distances:
     """Squared Euclidean distances, by the binomial formula: one matrix product."""
     squares = vectors.square().sum(1, keepdim=True) + codebook.square().sum(1)
     return torch.addmm(squares, vectors, codebook.T, alpha=-2).clamp_(min=0)
 
 
-def residual_codes(
-    vectors: Samples, codebooks: Sequence[Codebook]
-) -> Int64[Tensor, "samples levels"]:
+def residual_codes(vectors: Samples, codebooks: Codebooks) -> SampleCodes:
     """The nearest code at each level, of what the levels before it left over."""
     codes = []
     for codebook in codebooks:
@@ -36,21 +37,12 @@ def residual_codes(
     return torch.stack(codes, 1)
 
 
-def sum_of_codes(codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Codebook]) -> Samples:
+def sum_of_codes(codes: SampleCodes, codebooks: Codebooks) -> Samples:
     """The vectors that codes stand for; of fewer levels than codebooks, what the first give."""
     total = codebooks[0][codes[:, 0]]
-    for level in range(1, codes.shape[1]):
-        total = total + codebooks[level][codes[:, level]]
+    for codebook, code in zip(codebooks[1:], codes.T[1:], strict=False):
+        total = total + codebook[code]
     return total
-
-
-def last_distances(
-    vectors: Samples, codes: Int64[Tensor, "samples levels"], codebooks: Sequence[Codebook]
-) -> Float[Tensor, "samples codes"]:
-    """Squared distances to the codes of the last level, given the codes of the others."""
-    if len(codebooks) > 1:
-        vectors = vectors - sum_of_codes(codes[:, :-1], codebooks)
-    return squared_distances(vectors, codebooks[-1])
 
 
 def fit_codebooks(vectors: Vectors, codes: Codes, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -103,7 +95,7 @@ def residual_kmeans(
     `vectors` are overwritten with what is left over in the end. After each level `after_level` gets
     the codes so far, and the squared length of all that is left over.
     """
-    codebooks: list[Tensor] = []
+    codebooks: list[Codebook] = []
     codes = np.empty((len(vectors), len(sizes)), dtype=np.int32)
     for level, size in enumerate(sizes):
         codebook = torch.from_numpy(kmeans(vectors, size, iterations, seed + level))

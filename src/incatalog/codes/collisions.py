@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
-from torch import Tensor
+from jaxtyping import Int32, Int64
 
-from incatalog.codes.codebooks import Rows
+from incatalog.codes.codebooks import Distances, Rows
 from incatalog.codes.semantic_ids import Codes, code_token
 from incatalog.codes.sinkhorn import sinkhorn
 from incatalog.errors import SemanticIdError
@@ -18,21 +18,19 @@ from incatalog.errors import SemanticIdError
 # The largest entry of a row is settled long before the sums are exact.
 _ITERATIONS = 1000
 
-LastDistances = Callable[[Rows], Float[Tensor, "rows codes"]]
-
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
     """Codes that no two items share: all but the last of an item are as they were."""
 
     codes: Codes
-    moved: Int64[np.ndarray, " moved"]  # rows with another last code, ascending
+    moved: Rows  # rows with another last code, ascending
     by_sinkhorn: int  # how many of them the balanced assignment placed
     by_nearest: int  # how many went to the nearest code that was left
 
 
 def resolve_collisions(
-    codes: Codes, size: int, distances: LastDistances, *, epsilon: float
+    codes: Codes, size: int, distances: Callable[[Rows], Distances], *, epsilon: float
 ) -> Resolved:
     """Gives items that share all their codes different last codes.
 
@@ -45,10 +43,20 @@ def resolve_collisions(
     resolved = codes.copy()
     moved: list[int] = []
     by_sinkhorn = 0
-    for group in _groups_with_collisions(codes):
+    order, starts = _runs(codes[:, :-1])
+    # Prefixes under which items share a last code.
+    touched = np.logical_or.reduceat(count_sharers(codes)[order] > 0, starts[:-1])
+    for number in np.flatnonzero(touched):
+        group = order[starts[number] : starts[number + 1]]
         last = codes[group, -1]
         if len(group) > size:
-            raise SemanticIdError(_too_many(codes[group[0], :-1], len(group), size))
+            prefix = "".join(map(code_token, itertools.count(), codes[group[0], :-1].tolist()))
+            shared = f"share the codes {prefix}" if prefix else "have a single code"
+            raise SemanticIdError(
+                f"{len(group)} items {shared}, but the last level has {size} codes; no repair can "
+                "tell them all apart; add a level with --extra-level, or quantize with larger "
+                "--codebooks"
+            )
         taken, first = np.unique(last, return_index=True)
         movers = np.delete(group, first)
         free = np.delete(np.arange(size), taken)
@@ -63,19 +71,9 @@ def resolve_collisions(
 def count_sharers(codes: Codes) -> Int32[np.ndarray, " items"]:
     """For each item, how many earlier ones have all its codes: a further code tells them apart."""
     order, starts = _runs(codes)
-    place = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
     counts = np.empty(len(codes), dtype=np.int32)
-    counts[order] = place
+    counts[order] = np.arange(len(codes)) - np.repeat(starts[:-1], np.diff(starts))
     return counts
-
-
-def _groups_with_collisions(codes: Codes) -> Iterator[Rows]:
-    """Rows of each prefix under which items share a last code, ascending."""
-    order, starts = _runs(codes[:, :-1])
-    shared = count_sharers(codes) > 0
-    touched = np.add.reduceat(shared[order], starts[:-1]) > 0
-    for number in np.flatnonzero(touched):
-        yield order[starts[number] : starts[number + 1]]
 
 
 def _runs(codes: Codes) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, " runs+1"]]:
@@ -88,9 +86,7 @@ def _runs(codes: Codes) -> tuple[Int64[np.ndarray, " items"], Int64[np.ndarray, 
     return order, np.concatenate([[0], changes, [len(codes)]])
 
 
-def _match(
-    wanted: Float[Tensor, "movers free"], epsilon: float
-) -> tuple[Int64[np.ndarray, " movers"], int]:
+def _match(wanted: Distances, epsilon: float) -> tuple[Int64[np.ndarray, " movers"], int]:
     """A column of its own for each row, and how many rows got the one of the plan."""
     movers, free = wanted.shape
     if movers == 1:
@@ -102,24 +98,12 @@ def _match(
         masses = torch.tensor([1.0] * movers + [free - movers])
         with_slack = torch.cat([wanted, slack])
         plan = sinkhorn(with_slack, epsilon, masses=masses, iterations=_ITERATIONS)[:-1]
+    # Of several rows that want one column the first has it.
+    columns, placed = np.unique(plan.argmax(1).numpy(), return_index=True)
     chosen = np.full(movers, -1, dtype=np.int64)
-    left = np.ones(free, dtype=np.bool_)
-    for mover, column in enumerate(plan.argmax(1).tolist()):
-        if left[column]:
-            chosen[mover] = column
-            left[column] = False
-    unplaced = np.flatnonzero(chosen < 0).tolist()
-    for mover in unplaced:
-        columns = np.flatnonzero(left)
-        chosen[mover] = columns[wanted.numpy()[mover, columns].argmin()]
-        left[chosen[mover]] = False
-    return chosen, movers - len(unplaced)
-
-
-def _too_many(prefix: Int32[np.ndarray, " levels"], items: int, size: int) -> str:
-    tokens = "".join(code_token(level, code) for level, code in enumerate(prefix.tolist()))
-    under = f"share the codes {tokens}" if tokens else "have a single code"
-    return (
-        f"{items} items {under}, but the last level has {size} codes; no repair can tell them all "
-        "apart; add a level with --extra-level, or quantize with larger --codebooks"
-    )
+    chosen[placed] = columns
+    left = np.delete(np.arange(free), columns)
+    for mover in np.flatnonzero(chosen < 0).tolist():
+        nearest = wanted.numpy()[mover, left].argmin()
+        chosen[mover], left = left[nearest], np.delete(left, nearest)
+    return chosen, len(placed)

@@ -32,12 +32,10 @@ def draw_learning(path: Path, history: Sequence[Epoch], sizes: Sequence[int]) ->
         collisions.plot(steps, [100 * e["collision_rate"] for e in checked], marker=marker)
         collisions.set(title="items that share their codes, %", ylim=(0, None))
         for level, size in enumerate(sizes):
-            shares = [
-                (e[unit], 100 * e["perplexity"][level] / size)
-                for e in checked
-                if level < len(e["perplexity"])
-            ]
-            use.plot(*zip(*shares, strict=True), marker=marker, label=f"level {level + 1}")
+            with_level = [e for e in checked if level < len(e["perplexity"])]
+            shares = [100 * e["perplexity"][level] / size for e in with_level]
+            places = [e[unit] for e in with_level]
+            use.plot(places, shares, marker=marker, label=f"level {level + 1}")
         use.set(title="perplexity, % of the codes", ylim=(0, 100))
         use.legend()
         for axes in (loss, collisions, use):
@@ -52,12 +50,10 @@ def draw_quality(path: Path, report: Mapping[str, Any]) -> None:
         bars = collisions.bar(["before", "after"], rates, color=["C3", "C2"], width=0.5)
         collisions.bar_label(bars, [f"{rate:.2f} %" for rate in rates])
         collisions.set(title="items that share their codes", ylim=(0, max(*rates, 1) * 1.2))
-        sizes: Sequence[int] = report["sizes"]
+        sizes = np.array(report["sizes"])
         levels = np.arange(1, len(sizes) + 1)
         for shift, name in ((-0.2, "used"), (0.2, "perplexity")):
-            shares = [
-                100 * one / size for one, size in zip(report["after"][name], sizes, strict=True)
-            ]
+            shares = 100 * np.array(report["after"][name]) / sizes
             use.bar(levels + shift, shares, width=0.4, label=name)
         use.set(title="codes, % of their number", xlabel="level", ylim=(0, 100), xticks=levels)
         use.legend()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from incatalog.codes.codebooks import Vectors, row_blocks, sample_rows
+from incatalog.codes.codebooks import Rows, Vectors, row_blocks, sample_rows
 from incatalog.codes.semantic_ids import Codes
 
 _QUERIES = 1000
@@ -28,8 +28,7 @@ def code_use(codes: Codes, sizes: Sequence[int]) -> dict[str, float | list[int] 
         share = share[share > 0]
         used.append(len(share))
         perplexity.append(round(float(np.exp(-(share * np.log(share)).sum())), 2))
-    distinct = len(np.unique(codes, axis=0))
-    rate = (len(codes) - distinct) / len(codes)
+    rate = (len(codes) - len(np.unique(codes, axis=0))) / len(codes)
     return {"collision_rate": rate, "used": used, "perplexity": perplexity}
 
 
@@ -44,12 +43,9 @@ def neighbour_prefixes(vectors: Vectors, codes: Codes, count: int, seed: int) ->
     near = _nearest(vectors, queries, min(count, len(codes) - 1))
     others = rng.integers(len(codes) - 1, size=near.shape) if len(codes) > 1 else near
     others = others + (others >= queries[:, None])
-    return {
-        "queries": len(queries),
-        "count": near.shape[1],
-        "neighbours": _agreement(codes, queries, near),
-        "random": _agreement(codes, queries, others),
-    }
+    pairs = {"neighbours": near, "random": others}
+    agreement = {name: _agreement(codes, queries, rows) for name, rows in pairs.items()}
+    return {"queries": len(queries), "count": near.shape[1], **agreement}
 
 
 def _agreement(codes: np.ndarray, queries: np.ndarray, others: np.ndarray) -> list[float]:
@@ -60,9 +56,7 @@ def _agreement(codes: np.ndarray, queries: np.ndarray, others: np.ndarray) -> li
     return [round(float(share), 6) for share in shares]
 
 
-def _nearest(
-    vectors: Vectors, queries: Int64[np.ndarray, " queries"], count: int
-) -> Int64[np.ndarray, "queries count"]:
+def _nearest(vectors: Vectors, queries: Rows, count: int) -> Int64[np.ndarray, "queries count"]:
     """Rows of the nearest other items, in bounded memory."""
     asked = torch.nn.functional.normalize(torch.from_numpy(np.array(vectors[queries])))
     own = torch.from_numpy(queries)

@@ -10,17 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
 from safetensors.torch import load_file
 from torch import Tensor
 
 from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.codes.codebooks import (
+    Codebook,
+    Distances,
     Vectors,
-    last_distances,
     residual_codes,
     row_blocks,
+    squared_distances,
     sum_of_codes,
 )
 from incatalog.codes.rqvae import RqVae, RqVaeSizes
@@ -40,7 +41,7 @@ class Quantizer:
     """Codebooks, and the way from item vectors to the space they are in and back."""
 
     width: int
-    codebooks: tuple[Float[Tensor, "codes e_dim"], ...]
+    codebooks: tuple[Codebook, ...]
     encode: Callable[[Tensor], Tensor]  # from item vectors to the vectors that are quantised
     decode: Callable[[Tensor], Tensor]  # from sums of codes to item vectors
 
@@ -52,7 +53,7 @@ class Quantizer:
         return cls(network.sizes.width, codebooks, network.latents, network.decode)
 
     @classmethod
-    def of_codebooks(cls, codebooks: Sequence[Float[Tensor, "codes width"]]) -> Quantizer:
+    def of_codebooks(cls, codebooks: Sequence[Codebook]) -> Quantizer:
         """A quantizer of the vectors themselves."""
         return cls(codebooks[0].shape[1], tuple(codebooks), lambda x: x, lambda x: x)
 
@@ -75,10 +76,12 @@ class Quantizer:
         return codes
 
     @torch.inference_mode()
-    def last_distances(self, vectors: Vectors, codes: Codes) -> Float[Tensor, "items codes"]:
+    def last_distances(self, vectors: Vectors, codes: Codes) -> Distances:
         """Squared distances of items to all codes of the last level, given those before it."""
-        given = self._codes(codes)
-        return last_distances(self.encode(self._tensor(vectors)), given, self.codebooks).cpu()
+        left = self.encode(self._tensor(vectors))
+        if len(self.codebooks) > 1:
+            left = left - sum_of_codes(self._tensor(codes[:, :-1], np.int64), self.codebooks)
+        return squared_distances(left, self.codebooks[-1]).cpu()
 
     @torch.inference_mode()
     def unexplained(self, vectors: Vectors, codes: Codes) -> float:
@@ -88,7 +91,8 @@ class Quantizer:
             mean += block.double().sum(0).cpu() / len(vectors)
         error = variance = 0.0
         for rows, block in self._blocks(vectors):
-            decoded = self.decode(sum_of_codes(self._codes(codes[rows]), self.codebooks))
+            given = self._tensor(codes[rows], np.int64)
+            decoded = self.decode(sum_of_codes(given, self.codebooks))
             error += float((block - decoded).double().square().sum())
             variance += float((block - mean.to(block)).double().square().sum())
         return error / variance if variance else 0.0
@@ -97,12 +101,9 @@ class Quantizer:
         for rows in row_blocks(len(vectors)):
             yield rows, self._tensor(vectors[rows])
 
-    def _tensor(self, vectors: np.ndarray) -> Tensor:
+    def _tensor(self, values: np.ndarray, dtype: type = np.float32) -> Tensor:
         # A copy: memory maps are read-only, which torch tensors cannot be.
-        return torch.from_numpy(np.array(vectors, dtype=np.float32)).to(self.codebooks[0].device)
-
-    def _codes(self, codes: np.ndarray) -> Int64[Tensor, "items levels"]:
-        return torch.from_numpy(codes.astype(np.int64)).to(self.codebooks[0].device)
+        return torch.from_numpy(np.array(values, dtype=dtype)).to(self.codebooks[0].device)
 
 
 def weights_file(best: Best) -> str:
@@ -123,9 +124,8 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
     try:
         described = read_json(folder / QUANTIZER_FILE)
     except DataError as error:
-        raise ArtifactError(
-            f"{error}; expected a finished run of `incatalog items quantize`"
-        ) from error
+        expected = "expected a finished run of `incatalog items quantize`"
+        raise ArtifactError(f"{error}; {expected}") from error
     if not isinstance(described, dict) or described.get("kind") != _KIND:
         raise ArtifactError(f"{folder / QUANTIZER_FILE}: not the description of a quantizer")
     rqvae = described.get("method") == "rqvae"
@@ -136,11 +136,10 @@ def load_quantizer(folder: str | Path, best: Best, device: torch.device) -> Quan
         if not rqvae:
             levels = described.get("levels", len(tensors))
             return Quantizer.of_codebooks([tensors[f"{level}"] for level in range(levels)])
-        sizes = described["sizes"] | {
-            name: tuple(described["sizes"][name]) for name in ("layers", "codebooks")
-        }
+        sizes = described["sizes"]
+        lists = {name: tuple(sizes[name]) for name in ("layers", "codebooks")}
         with torch.random.fork_rng(devices=[]):
-            network = RqVae(RqVaeSizes(**sizes)).to(device)
+            network = RqVae(RqVaeSizes(**sizes | lists)).to(device)
         network.load_state_dict(tensors)
     except UNREADABLE as error:
         raise ArtifactError(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from incatalog.codes.codebooks import squared_distances
+from incatalog.codes.codebooks import Codebooks, Samples, squared_distances
 from incatalog.codes.sinkhorn import sinkhorn
 
 
@@ -32,18 +32,22 @@ class RqVaeSizes:
     dropout: float = 0.0
 
 
+Latents = Float[Tensor, "batch e_dim"]
+Residuals = Float[Tensor, "levels batch e_dim"]
+
+
 class Quantised(NamedTuple):
     """Latent vectors as codes."""
 
-    vectors: Float[Tensor, "batch e_dim"]  # sums of codes, with the gradient of the latent vectors
+    vectors: Latents  # sums of codes, with the gradient of the latent vectors
     loss: Float[Tensor, ""]
     codes: Int64[Tensor, "batch levels"]
-    residuals: Float[Tensor, "levels batch e_dim"]  # what each level had to approximate
+    residuals: Residuals  # what each level had to approximate
 
 
 def quantise(
-    latents: Float[Tensor, "batch e_dim"],
-    codebooks: Sequence[Float[Tensor, "codes e_dim"]],
+    latents: Latents,
+    codebooks: Codebooks,
     beta: float,
     epsilons: Sequence[float] | None = None,
     iterations: int = 50,
@@ -65,9 +69,8 @@ def quantise(
             else:
                 chosen = distances.argmin(1)
         code = codebook[chosen]
-        codebook_loss = functional.mse_loss(code, residual.detach())
         commitment_loss = functional.mse_loss(residual, code.detach())
-        losses.append(codebook_loss + beta * commitment_loss)
+        losses.append(functional.mse_loss(code, residual.detach()) + beta * commitment_loss)
         codes.append(chosen)
         residuals.append(residual.detach())
         total = total + code.detach()
@@ -76,16 +79,12 @@ def quantise(
     return Quantised(vectors, loss, torch.stack(codes, 1), torch.stack(residuals))
 
 
-def contrastive_loss(
-    reconstruction: Float[Tensor, "batch width"],
-    vectors: Float[Tensor, "batch width"],
-    temperature: float,
-) -> Float[Tensor, ""]:
+def contrastive_loss(decoded: Samples, vectors: Samples, temperature: float) -> Float[Tensor, ""]:
     """InfoNCE: a reconstruction is closer to its own vector than to others of the batch.
 
     Cross entropy over cosines / temperature, as CoST trains its quantiser (arXiv 2404.14774).
     """
-    cosines = functional.normalize(reconstruction) @ functional.normalize(vectors).T
+    cosines = functional.normalize(decoded) @ functional.normalize(vectors).T
     own = torch.arange(len(vectors), device=vectors.device)
     return functional.cross_entropy(cosines / temperature, own)
 
@@ -113,16 +112,16 @@ class RqVae(nn.Module):
         self.register_buffer("mean", torch.zeros(sizes.width))
         self.register_buffer("scale", torch.ones(()))
 
-    def standardise(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+    def standardise(self, vectors: Samples) -> Samples:
         """Vectors as the losses see them."""
         return (vectors - self.mean) / self.scale
 
-    def latents(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch e_dim"]:
+    def latents(self, vectors: Samples) -> Latents:
         """Latent vectors, not yet quantised."""
         encoded: Tensor = self.encoder(self.standardise(vectors))
         return encoded
 
-    def decode(self, total: Float[Tensor, "batch e_dim"]) -> Float[Tensor, "batch width"]:
+    def decode(self, total: Latents) -> Samples:
         """The vectors that sums of codes stand for."""
         decoded: Tensor = self.decoder(total)
         return decoded * self.scale + self.mean
@@ -132,12 +131,11 @@ def _perceptron(widths: Sequence[int], sizes: RqVaeSizes) -> nn.Sequential:
     """Linear layers with ReLU between, dropout before each."""
     modules: list[nn.Module] = []
     for number, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
-        last = number == len(widths) - 2
         linear = nn.Linear(width_in, width_out)
         nn.init.xavier_normal_(linear.weight)
         nn.init.zeros_(linear.bias)
         modules += [nn.Dropout(sizes.dropout), linear]
-        if not last:
+        if number < len(widths) - 2:
             modules += [nn.BatchNorm1d(width_out)] if sizes.batch_norm else []
             modules.append(nn.ReLU())
     return nn.Sequential(*modules)

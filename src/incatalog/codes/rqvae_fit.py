@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import typing
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from incatalog.codes.codebooks import (
     ROWS_AT_ONCE,
     Rows,
+    Samples,
     Vectors,
     residual_kmeans,
     row_blocks,
@@ -21,11 +21,13 @@ from incatalog.codes.codebooks import (
 )
 from incatalog.codes.quality import code_use
 from incatalog.codes.quantizer import Best, Quantizer, weights_file
-from incatalog.codes.rqvae import RqVae, RqVaeSizes, contrastive_loss, quantise
+from incatalog.codes.rqvae import Residuals, RqVae, RqVaeSizes, contrastive_loss, quantise
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.errors import SemanticIdError, require
 from incatalog.fitting import Epoch, Fit, save_weights, seed_epoch
 from incatalog.storage import writing
+
+_LOSSES = ("loss", "reconstruction_loss", "quantisation_loss")
 
 
 def learning_rate(settings: QuantizeSettings, progress: float) -> float:
@@ -40,12 +42,12 @@ def learning_rate(settings: QuantizeSettings, progress: float) -> float:
 
 def mean_and_scale(vectors: Vectors) -> tuple[Float[Tensor, " width"], float]:
     """Mean of the rows, and the root of the mean variance of the columns; in bounded memory."""
-    mean = np.zeros(vectors.shape[1])
-    for rows in row_blocks(len(vectors)):
-        mean += vectors[rows].sum(0, dtype=np.float64) / len(vectors)
-    variance = 0.0
-    for rows in row_blocks(len(vectors)):
-        variance += float(np.square(vectors[rows] - mean).sum()) / vectors.size
+    blocks = [vectors[rows] for rows in row_blocks(len(vectors))]
+    mean, variance = np.zeros(vectors.shape[1]), 0.0
+    for block in blocks:
+        mean += block.sum(0, dtype=np.float64) / len(vectors)
+    for block in blocks:
+        variance += float(np.square(block - mean).sum()) / vectors.size
     return torch.from_numpy(mean.astype(np.float32)), float(np.sqrt(variance)) or 1.0
 
 
@@ -86,12 +88,9 @@ class RqVaeFit(Fit):
 
     def best_by(self, name: Best) -> Epoch | None:
         """The first epoch with the fewest collisions, or with the best reconstruction."""
-        if name == "collision":
-            return self.best()
-        return self.best(lambda epoch: [-epoch["unexplained"], -epoch["collision_rate"]])
-
-    def _score(self, epoch: Epoch) -> Any:
-        return [-epoch["collision_rate"], -epoch["unexplained"]]
+        figures = ["collision_rate", "unexplained"]
+        order = figures if name == "collision" else figures[::-1]
+        return self.best(lambda epoch: [-epoch[figure] for figure in order])
 
     def _keep(self, epoch: Epoch) -> None:
         for name, value in epoch.items():
@@ -108,10 +107,8 @@ class RqVaeFit(Fit):
     def _result(self, epoch: Epoch) -> str:
         if self.goal not in epoch:
             return ""
-        return (
-            f"loss {epoch['loss']:.4f}, unexplained {epoch['unexplained']:.3f}, "
-            f"collisions {epoch['collision_rate']:.2%}"
-        )
+        text = "loss {loss:.4f}, unexplained {unexplained:.3f}, collisions {collision_rate:.2%}"
+        return text.format(**epoch)
 
     @torch.no_grad()
     def _start_codebooks(self) -> None:
@@ -126,7 +123,7 @@ class RqVaeFit(Fit):
         for codebook, centre in zip(self.network.codebooks, centres, strict=True):
             codebook.copy_(centre)
 
-    def _batch(self, rows: Rows) -> Float[Tensor, "rows width"]:
+    def _batch(self, rows: Rows) -> Samples:
         return torch.from_numpy(self.vectors[rows]).to(self.device)
 
     def _train_epoch(self) -> Epoch:
@@ -139,7 +136,7 @@ class RqVaeFit(Fit):
         batches = np.array_split(rng.permutation(len(self.vectors)), count)
         self.network.train()
         used = [torch.zeros(size, dtype=torch.int64) for size in settings.codebooks]
-        sums = dict.fromkeys(("loss", "reconstruction_loss", "quantisation_loss"), 0.0)
+        sums = dict.fromkeys(_LOSSES, 0.0)
         residuals = torch.empty(0)
         for number, rows in enumerate(batches, start=1):
             self._begin_step(learning_rate(settings, self.epoch + number / len(batches)))
@@ -152,9 +149,7 @@ class RqVaeFit(Fit):
             self._restart_unused(used, residuals, rng)
         return sums
 
-    def _step(
-        self, vectors: Float[Tensor, "batch width"]
-    ) -> tuple[dict[str, float], Tensor, Tensor]:
+    def _step(self, vectors: Samples) -> tuple[dict[str, float], Tensor, Tensor]:
         """Takes a step of the optimiser, and returns its losses, codes and residuals."""
         settings, network = self.settings, self.network
         latents, codebooks = network.latents(vectors), list(network.codebooks)
@@ -176,28 +171,18 @@ class RqVaeFit(Fit):
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         self.optimiser.step()
-        losses = {
-            "loss": loss,
-            "reconstruction_loss": reconstruction,
-            "quantisation_loss": quantised.loss,
-        }
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        return values, quantised.codes, quantised.residuals
+        losses = [float(part.detach()) for part in (loss, reconstruction, quantised.loss)]
+        return dict(zip(_LOSSES, losses, strict=True)), quantised.codes, quantised.residuals
 
     @torch.no_grad()
     def _restart_unused(
-        self,
-        used: list[Int64[Tensor, " codes"]],
-        residuals: Float[Tensor, "levels batch e_dim"],
-        rng: np.random.Generator,
+        self, used: list[Tensor], residuals: Residuals, rng: np.random.Generator
     ) -> None:
         """Sets codes that have been idle for long to residuals of the last batch."""
         for level, codebook in enumerate(self.network.codebooks):
             idle = torch.where(used[level] > 0, 0, self.extra[f"idle.{level}"] + 1)
             self.extra[f"idle.{level}"] = idle
             dead = torch.nonzero(idle >= self.settings.restart_after)[:, 0]
-            if not len(dead):
-                continue
             idle[dead] = 0
             chosen = torch.from_numpy(rng.integers(residuals.shape[1], size=len(dead)))
             dead, chosen = dead.to(self.device), chosen.to(self.device)

@@ -99,18 +99,15 @@ class SemanticIds:
         """Writes ``{name}.index.json`` and ``{name}.item2id``, each atomically."""
         folder = Path(folder)
         if len(catalog) != len(self):
-            raise SemanticIdError(
-                f"catalog {catalog.name}: {len(catalog)} items for the codes of {len(self)}; "
-                "expected one for every row"
-            )
+            found = f"{len(catalog)} items for the codes of {len(self)}"
+            raise SemanticIdError(f"catalog {catalog.name}: {found}; expected one for every row")
         for item in catalog.items:
             if item.item_id.split() != [item.item_id]:
                 raise SemanticIdError(
                     f"item {item.item_id!r}: has white space in its id, which {name}{ITEM2ID} "
                     "cannot hold; rename the item"
                 )
-        lists = (json.dumps(self.tokens(row)) for row in range(len(self)))
-        index = ",\n".join(f'"{row}": {tokens}' for row, tokens in enumerate(lists))
+        index = ",\n".join(f'"{row}": {json.dumps(self.tokens(row))}' for row in range(len(self)))
         with atomic_path(folder / f"{name}{INDEX}") as partial:
             partial.write_text(f"{{\n{index}\n}}\n", encoding="utf-8")
         with atomic_path(folder / f"{name}{ITEM2ID}") as partial:
@@ -130,10 +127,7 @@ class SemanticIds:
         many codes a level has: the highest one is taken for the last. Items may share codes.
         """
         found = _read_codes(index)
-        if item2id is None:
-            rows = _rows_in_order(index, found, catalog)
-        else:
-            rows = _rows_of_items(index, found, item2id, catalog)
+        rows = _rows_of_items(index, found, item2id, catalog)
         codes = np.array([found[row] for row in rows], dtype=np.int32)
         return cls(codes, tuple((codes.max(axis=0) + 1).tolist()))
 
@@ -150,9 +144,8 @@ def is_code_token(text: str) -> bool:
 
 def code_names(sizes: Sequence[int]) -> tuple[str, ...]:
     """All code tokens of codebooks of some sizes, level by level in ascending order."""
-    return tuple(
-        code_token(level, code) for level, size in enumerate(sizes) for code in range(size)
-    )
+    levels = enumerate(sizes)
+    return tuple(code_token(level, code) for level, size in levels for code in range(size))
 
 
 def index_name(folder: str | Path) -> str | None:
@@ -175,7 +168,7 @@ def missing_index(folder: str | Path) -> str:
     return ""
 
 
-def index_files(folder: str | Path) -> dict[str, str | Path]:
+def index_files(folder: str | Path) -> dict[str, Path]:
     """The index files in a folder, as inputs of a run."""
     name = index_name(folder)
     return {f"index{ending}": Path(folder) / f"{name}{ending}" for ending in (INDEX, ITEM2ID)}
@@ -186,40 +179,27 @@ def load_semantic_ids(folder: str | Path, catalog: Catalog) -> SemanticIds:
     missing = missing_index(folder)
     if missing:
         raise SemanticIdError(f"{missing}; make them for its catalog with `incatalog items assign`")
-    name = index_name(folder) or ""
-    verify_checksums(folder, (f"{name}{INDEX}", f"{name}{ITEM2ID}"))
-    return SemanticIds.load(folder, name, catalog)
-
-
-def _rows_in_order(index: Path, found: Mapping[int, Any], catalog: Catalog) -> list[int]:
-    """The rows of the catalog, which must be the entries of the file."""
-    last = len(catalog) - 1
-    for row, item in enumerate(catalog.items):
-        if row not in found:
-            raise SemanticIdError(
-                f"{index}: has no entry {row}, the row of item {item.item_id!r}; expected "
-                f"codes for each of the {last + 1} items"
-            )
-    for row in found:
-        if row > last:
-            raise SemanticIdError(
-                f"{index}: entry {row} is the row of no item; the catalog ends with row {last}"
-            )
-    return list(range(last + 1))
+    index, item2id = index_files(folder).values()
+    verify_checksums(folder, (index.name, item2id.name))
+    return SemanticIds.read(index, item2id, catalog)
 
 
 def _rows_of_items(
-    index: Path, found: Mapping[int, Any], item2id: Path, catalog: Catalog
+    index: Path, found: Mapping[int, Any], item2id: Path | None, catalog: Catalog
 ) -> list[int]:
-    """The entry of each item of the catalog, by the item file."""
-    rows = _read_rows(item2id)
+    """The entry of each item of the catalog, by the item file or else by its row."""
+    ids = [item.item_id for item in catalog.items]
+    rows = {item_id: (row, 0) for row, item_id in enumerate(ids)}
+    unnamed = f"no item; the catalog ends with row {len(ids) - 1}"
+    if item2id is not None:
+        rows, unnamed = _read_rows(item2id), f"no item in {item2id.name}"
     for item_id, (row, line) in rows.items():
         if row not in found:
-            raise SemanticIdError(
-                f"{index}: has no entry {row}, the row of item {item_id!r} "
-                f"({item2id.name}:{line}); expected codes for every item"
-            )
-    ids = [item.item_id for item in catalog.items]
+            every = f"; expected codes for each of the {len(ids)} items"
+            if item2id is not None:
+                every = f" ({item2id.name}:{line}); expected codes for every item"
+            lacks = f"has no entry {row}, the row of item {item_id!r}"
+            raise SemanticIdError(f"{index}: {lacks}{every}")
     for item_id in ids:
         if item_id not in rows:
             raise SemanticIdError(
@@ -229,12 +209,11 @@ def _rows_of_items(
     known, named = set(ids), {row for row, _ in rows.values()}
     for item_id, (_, line) in rows.items():
         if item_id not in known:
-            raise SemanticIdError(
-                f"{item2id}:{line}: names item {item_id!r}, which is not in the catalog"
-            )
+            unknown = f"names item {item_id!r}, which is not in the catalog"
+            raise SemanticIdError(f"{item2id}:{line}: {unknown}")
     for row in found:
         if row not in named:
-            raise SemanticIdError(f"{index}: entry {row} is the row of no item in {item2id.name}")
+            raise SemanticIdError(f"{index}: entry {row} is the row of {unnamed}")
     return [rows[item_id][0] for item_id in ids]
 
 
@@ -245,22 +224,20 @@ def _read_rows(path: Path) -> dict[str, tuple[int, int]]:
     except DataError as error:
         raise SemanticIdError(f"{error}; expected one item id and row a line") from error
     rows: dict[str, tuple[int, int]] = {}
-    taken: dict[int, int] = {}
+    seen: dict[str, int] = {}
     for line, content in enumerate(text.splitlines(), start=1):
         fields = content.split()
         if not fields:
             continue
         if len(fields) != 2 or not (fields[1].isascii() and fields[1].isdigit()):
-            raise SemanticIdError(
-                f"{path}:{line}: found {content!r}; expected an item id, a tab and a row"
-            )
+            expected = "expected an item id, a tab and a row"
+            raise SemanticIdError(f"{path}:{line}: found {content!r}; {expected}")
         item_id, row = fields[0], int(fields[1])
-        if item_id in rows or row in taken:
-            what = f"item {item_id!r}" if item_id in rows else f"row {row}"
-            first = rows[item_id][1] if item_id in rows else taken[row]
-            raise SemanticIdError(f"{path}:{line}: {what} is already on line {first}")
+        for what in (f"item {item_id!r}", f"row {row}"):
+            if what in seen:
+                raise SemanticIdError(f"{path}:{line}: {what} is already on line {seen[what]}")
+            seen[what] = line
         rows[item_id] = (row, line)
-        taken[row] = line
     return rows
 
 
@@ -277,24 +254,20 @@ def _read_codes(path: Path) -> dict[int, list[int]]:
     for entry in loaded:
         key, tokens, where = entry.key, entry.value, f"{path}:{entry.line}: entry {entry.key}"
         if not (key.isascii() and key.isdigit() and str(int(key)) == key):
-            raise SemanticIdError(
-                f"{path}:{entry.line}: entry {key!r} is not a row; expected a whole number"
-            )
+            wrong = f"entry {key!r} is not a row; expected a whole number"
+            raise SemanticIdError(f"{path}:{entry.line}: {wrong}")
         if not isinstance(tokens, list) or not tokens:
             raise SemanticIdError(f"{where}: expected a list of code tokens")
-        levels = levels or len(tokens)
-        if len(tokens) != levels:
-            raise SemanticIdError(
-                f"{where} has {len(tokens)} codes; expected {levels} as in the first"
-            )
+        count = len(tokens)
+        levels = levels or count
+        if count != levels:
+            raise SemanticIdError(f"{where} has {count} codes; expected {levels} as in the first")
         numbers = []
         for level, token in enumerate(tokens):
             found = _TOKEN.fullmatch(token) if isinstance(token, str) else None
             if found is None or found[1] != string.ascii_lowercase[level]:
-                raise SemanticIdError(
-                    f"{where} has {token!r} at level {level + 1}; "
-                    f"expected a code token such as {code_token(level, 0)}"
-                )
+                expected = f"expected a code token such as {code_token(level, 0)}"
+                raise SemanticIdError(f"{where} has {token!r} at level {level + 1}; {expected}")
             numbers.append(int(found[2]))
         if int(key) in codes:
             raise SemanticIdError(f"{where} is there twice; expected it once")

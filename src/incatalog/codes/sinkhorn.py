@@ -32,7 +32,9 @@ def sinkhorn(
     `epsilon` does for all sizes of vectors. Potentials are kept in the log domain and in double
     precision: no `epsilon` is too small to divide by.
     """
-    exponents = -_centred(distances.double()) / epsilon
+    low, high = distances.double().aminmax()
+    centred = (distances.double() - (high + low) / 2) / ((high - low) / 2).clamp(min=1e-12)
+    exponents = -centred / epsilon
     rows = torch.ones_like(exponents[:, 0]) if masses is None else masses.double()
     log_rows, column = rows.log()[:, None], float(rows.sum()) / distances.shape[1]
     # A step in the log domain leaves no row or column whose sum could underflow.
@@ -41,10 +43,8 @@ def sinkhorn(
     done = 1
     while True:
         plan = torch.exp(exponents + left + right)
-        error = torch.maximum(
-            (plan.sum(1) / rows - 1).abs().max(), (plan.sum(0) / column - 1).abs().max()
-        )
-        if done >= iterations or float(error) <= tolerance:
+        errors = torch.cat([plan.sum(1) / rows, plan.sum(0) / column]) - 1
+        if done >= iterations or float(errors.abs().max()) <= tolerance:
             return plan
         stride = 1.0 if done < _PLAIN_ITERATIONS else _STRIDE
         block = min(_ITERATIONS_A_BLOCK, iterations - done)
@@ -56,9 +56,3 @@ def sinkhorn(
             by_column = by_column * (column / (by_column * (by_row @ plan))) ** stride
         left, right = left + by_row.log()[:, None], right + by_column.log()
         done += block
-
-
-def _centred(distances: Float[Tensor, "samples codes"]) -> Float[Tensor, "samples codes"]:
-    """Distances moved and scaled to [-1, 1]."""
-    low, high = distances.min(), distances.max()
-    return (distances - (high + low) / 2) / ((high - low) / 2).clamp(min=1e-12)

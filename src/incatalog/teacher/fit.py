@@ -52,17 +52,15 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         DataError: Data that cannot be trained on.
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
     """
-    if settings.hidden % settings.heads:
-        raise ConfigError(
-            f"--hidden {settings.hidden}: expected a multiple of --heads ({settings.heads})"
-        )
+    hidden, heads = settings.hidden, settings.heads
+    if hidden % heads:
+        raise ConfigError(f"--hidden {hidden}: expected a multiple of --heads ({heads})")
     device = resolve_device(settings.device)
     catalog = Catalog.load(settings.data)
     split = leave_one_out(Histories.load(settings.data, catalog))
     if not any(len(split.train(user)) > 1 for user in range(len(split))):
-        raise DataError.at(
-            settings.data, "no history has the 4 items it takes to train on and hold out two"
-        )
+        short = "no history has the 4 items it takes to train on and hold out two"
+        raise DataError.at(settings.data, short)
     inputs = {name: settings.data / name for name in (METAS, SEQUENCES)}
     free = ["max_minutes"]
     run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
@@ -112,10 +110,9 @@ def full_softmax_loss(
     cut = hidden.detach().requires_grad_()
     size = max(1, _LOGIT_CELLS // network.sizes.num_items)
     total = 0.0
-    for start in range(0, len(wanted), size):
-        logits = network.item_scores(cut[start : start + size])
-        loss = functional.cross_entropy(logits, wanted[start : start + size], reduction="sum")
-        loss = loss / len(wanted)
+    for part, labels in zip(torch.split(cut, size), torch.split(wanted, size), strict=True):
+        logits = network.item_scores(part)
+        loss = functional.cross_entropy(logits, labels, reduction="sum") / len(wanted)
         torch.autograd.backward(loss)
         total += loss.item()
     torch.autograd.backward(hidden, cut.grad)
@@ -127,13 +124,8 @@ def validation_metrics(
 ) -> dict[str, float]:
     """HR and NDCG at 1, 5 and 10 of a teacher on the validation items."""
     held_out = [split.valid(user) for user in range(len(split))]
-    ranks = np.concatenate(
-        teacher.ranking(
-            [holdout.history for holdout in held_out],
-            [[holdout.target] for holdout in held_out],
-            exclude_seen=exclude_seen,
-        )
-    )
+    histories, targets = [one.history for one in held_out], [[one.target] for one in held_out]
+    ranks = np.concatenate(teacher.ranking(histories, targets, exclude_seen=exclude_seen))
     metrics = {}
     for k in _CUTOFFS:
         hits, gains = of_ranks(ranks, k)

@@ -18,14 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from incatalog.artifacts import open_run, read_json, write_json
-from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.data.export_unirec import load_numbers, numbers_by_appearance, numbers_by_row
 from incatalog.data.interactions import Histories, leave_one_out
@@ -40,7 +38,6 @@ from incatalog.teacher.teacher import InProcessTeacher
 Tensors = Mapping[str, Tensor]
 Options = Mapping[str, Any]
 
-_BY_ROW, _BY_APPEARANCE = "row", "appearance"
 # By the name of our flag: UniRec's option, and its value in the published training.
 _PUBLISHED: dict[str, tuple[str, Any]] = {
     "heads": ("n_heads", 2),
@@ -82,6 +79,7 @@ _NEEDED: dict[str, Any] = {
     "time_seq": 0,
     "score_clip_value": -1,
 }
+_SEE = "see docs/unirec.md for what can be imported"
 
 
 def import_unirec(settings: ImportUnirecSettings) -> Path:
@@ -104,9 +102,16 @@ def import_unirec(settings: ImportUnirecSettings) -> Path:
     catalog = Catalog.load(settings.data)
     histories = Histories.load(settings.data, catalog)
     split = leave_one_out(histories)
-    numbers = _item_numbers(settings, catalog, histories)
-    if settings.item_numbers not in (_BY_ROW, _BY_APPEARANCE):
-        inputs["item_numbers"] = Path(settings.item_numbers)
+    if settings.item_numbers == "row":
+        numbers = numbers_by_row(catalog)
+    elif settings.item_numbers == "appearance":
+        numbers = numbers_by_appearance(catalog, histories, settings.data)
+    else:
+        path = inputs["item_numbers"] = Path(settings.item_numbers)
+        if not path.is_file():
+            expected = "expected row, appearance, or a file of numbers"
+            raise ConfigError(f"--item-numbers {path}: no such file; {expected}")
+        numbers = load_numbers(path, catalog)
     tensors, options = read_weights(Path(settings.weights))
     network = network_of(tensors, options, numbers, settings)
     run = open_run(settings.out, "teacher import-unirec", settings, inputs=inputs)
@@ -184,10 +189,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def network_of(
-    tensors: Tensors,
-    options: Options,
-    numbers: Int64[np.ndarray, " items"],
-    settings: ImportUnirecSettings,
+    tensors: Tensors, options: Options, numbers: np.ndarray, settings: ImportUnirecSettings
 ) -> SasRec:
     """Our network with UniRec's weights.
 
@@ -196,25 +198,24 @@ def network_of(
     """
     where = f"--weights {settings.weights}"
     for name, needed in _NEEDED.items():
-        if options.get(name, needed) != needed:
+        found = options.get(name, needed)
+        if found != needed:
             raise TeacherError(
-                f"{where}: trained with {name} {options[name]!r}; expected {needed!r}, "
-                "see docs/unirec.md for what can be imported"
+                f"{where}: trained with {name} {found!r}; expected {needed!r}, {_SEE}"
             )
     tensors = {name: value for name, value in tensors.items() if name not in _WITHOUT_EFFECT}
-    layers = len({found[1] for name in tensors if (found := _BLOCK.match(name))})
+    layers = len({block[1] for name in tensors if (block := _BLOCK.match(name))})
     names = _layer_names(layers)
     _check_layers(where, tensors, names)
     sizes = _sizes(tensors, options, layers, len(numbers), settings)
     network = SasRec(sizes)
-    own = network.state_dict()
     moved = {ours: tensors[theirs].float() for theirs, ours in names.items()}
     table = moved[_ITEMS]
     moved[_ITEMS] = torch.cat([table[:1], table[torch.from_numpy(numbers)]])
     # UniRec makes one position more than its window has.
     moved[_POSITIONS] = moved[_POSITIONS][: sizes.max_length]
     for theirs, ours in names.items():
-        expected = list(own[ours].shape)
+        expected = list(network.get_parameter(ours).shape)
         if list(moved[ours].shape) != expected:
             shape = list(tensors[theirs].shape)
             raise TeacherError(f"{where}: {theirs} has shape {shape}; expected {expected}")
@@ -226,35 +227,30 @@ def network_of(
 
 def _layer_names(layers: int) -> dict[str, str]:
     """Our name of each tensor of UniRec's."""
+    modules = {"LayerNorm": "norm"}
+    for block in range(layers):
+        for theirs, ours in _BLOCK_LAYERS.items():
+            modules[f"trm_encoder.layer.{block}.{theirs}"] = f"blocks.{block}.{ours}"
     names = {_ITEMS: _ITEMS, _POSITIONS: _POSITIONS}
     for kind in ("weight", "bias"):
-        names[f"LayerNorm.{kind}"] = f"norm.{kind}"
-        for block in range(layers):
-            for theirs, ours in _BLOCK_LAYERS.items():
-                name = f"trm_encoder.layer.{block}.{theirs}.{kind}"
-                names[name] = f"blocks.{block}.{ours}.{kind}"
+        names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items()}
     return names
 
 
 def _check_layers(where: str, tensors: Tensors, names: Mapping[str, str]) -> None:
     """Refuses layers too many, too few, or not of numbers with two or one dimensions."""
     if _FIRST_INNER not in tensors:
-        raise TeacherError(
-            f"{where}: lacks {_FIRST_INNER}; expected the state dict of UniRec's SASRec"
-        )
+        expected = "expected the state dict of UniRec's SASRec"
+        raise TeacherError(f"{where}: lacks {_FIRST_INNER}; {expected}")
     for name, tensor in tensors.items():
         if name not in names:
             option = next((o for n, o in _OPTION_OF_LAYER.items() if name.startswith(n)), None)
             why = f", which UniRec makes for {option}" if option else ""
-            raise TeacherError(
-                f"{where}: unknown layer {name}{why}; see docs/unirec.md for what can be imported"
-            )
+            raise TeacherError(f"{where}: unknown layer {name}{why}; {_SEE}")
         dimensions = 1 if name.endswith(".bias") or "LayerNorm" in name else 2
         if not tensor.is_floating_point() or tensor.dim() != dimensions:
-            raise TeacherError(
-                f"{where}: {name} is {tensor.dtype} of shape {list(tensor.shape)}; "
-                f"expected floats in {dimensions} dimensions"
-            )
+            found = f"{name} is {tensor.dtype} of shape {list(tensor.shape)}"
+            raise TeacherError(f"{where}: {found}; expected floats in {dimensions} dimensions")
     for name in names:
         if name not in tensors:
             raise TeacherError(f"{where}: lacks layer {name}")
@@ -272,20 +268,17 @@ def _sizes(
         )
     max_length = tensors[_POSITIONS].shape[0] - 1
     if max_length < 1 or options.get("max_seq_len", max_length) != max_length:
-        raise TeacherError(
-            f"{where}: {_POSITIONS} has {max_length + 1} rows; expected "
-            f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
-        )
+        found = f"{_POSITIONS} has {max_length + 1} rows"
+        expected = f"{options.get('max_seq_len', 1)} (max_seq_len) and one more"
+        raise TeacherError(f"{where}: {found}; expected {expected}")
     heads, activation, norm_eps = (_choose(settings, options, flag) for flag in _PUBLISHED)
-    known = ", ".join(ACTIVATIONS)
-    divisor = f"--heads {heads}: expected a divisor of the width, {hidden}"
-    refuse_first(
-        [
-            (heads < 1 or hidden % heads != 0, divisor),
-            (activation not in ACTIVATIONS, f"--activation {activation}: expected one of {known}"),
-            (not 0 < norm_eps < 1, f"--norm-eps {norm_eps}: expected more than 0 and less than 1"),
-        ]
-    )
+    if heads < 1 or hidden % heads:
+        raise ConfigError(f"--heads {heads}: expected a divisor of the width, {hidden}")
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ConfigError(f"--activation {activation}: expected one of {known}")
+    if not 0 < norm_eps < 1:
+        raise ConfigError(f"--norm-eps {norm_eps}: expected more than 0 and less than 1")
     inner, dropout = tensors[_FIRST_INNER].shape[0], 0.0
     shape = (num_items, max_length, hidden, inner, layers, heads, dropout)
     return SasRecSizes(*shape, activation, norm_eps)
@@ -300,28 +293,9 @@ def _choose(settings: ImportUnirecSettings, options: Options, field: str) -> Any
         # UniRec's YAML spells 1e-12, which YAML reads as text.
         found = type(published)(options[name])
     except (TypeError, ValueError) as error:
-        raise TeacherError(
-            f"--weights {settings.weights}: {name} is {options[name]!r}; "
-            f"expected a value like {published}"
-        ) from error
+        wrong = f"{name} is {options[name]!r}; expected a value like {published}"
+        raise TeacherError(f"--weights {settings.weights}: {wrong}") from error
     if flag and flag != found:
-        raise ConfigError(
-            f"--{field.replace('_', '-')} {flag}: the checkpoint was trained with {name} {found}; "
-            "leave the flag out"
-        )
+        trained = f"the checkpoint was trained with {name} {found}; leave the flag out"
+        raise ConfigError(f"--{field.replace('_', '-')} {flag}: {trained}")
     return found
-
-
-def _item_numbers(
-    settings: ImportUnirecSettings, catalog: Catalog, histories: Histories
-) -> Int64[np.ndarray, " items"]:
-    if settings.item_numbers == _BY_ROW:
-        return numbers_by_row(catalog)
-    if settings.item_numbers == _BY_APPEARANCE:
-        return numbers_by_appearance(catalog, histories, settings.data)
-    path = Path(settings.item_numbers)
-    if not path.is_file():
-        raise ConfigError(
-            f"--item-numbers {path}: no such file; expected row, appearance, or a file of numbers"
-        )
-    return load_numbers(path, catalog)

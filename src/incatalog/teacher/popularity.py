@@ -23,10 +23,9 @@ class Popularity(ScoringTeacher):
 
     def __init__(self, counts: Int64[np.ndarray, " items"], catalog: Catalog) -> None:
         super().__init__(catalog)
-        if len(counts) != len(catalog):
-            raise TeacherError(
-                f"counts: found {len(counts)}; expected {len(catalog)}, one for each item"
-            )
+        found, items = len(counts), len(catalog)
+        if found != items:
+            raise TeacherError(f"counts: found {found}; expected {items}, one for each item")
         self._counts = torch.from_numpy(np.asarray(counts, dtype=np.float64))
 
     @classmethod

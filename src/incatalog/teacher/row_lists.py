@@ -12,7 +12,7 @@ from incatalog.errors import TeacherError
 
 Rows = Int64[np.ndarray, " rows"]
 RowLists = Sequence[Sequence[int] | np.ndarray]
-OptionalRowLists = Sequence[Sequence[int] | np.ndarray | None]
+MaybeRowLists = Sequence[Sequence[int] | np.ndarray | None]
 
 
 class Ragged(NamedTuple):
@@ -26,21 +26,19 @@ class Ragged(NamedTuple):
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
 
-def refuse_empty(histories: Ragged, teacher: str) -> None:
-    """Refuses histories without an item, which a teacher needs."""
-    empty = np.flatnonzero(np.diff(histories.offsets) == 0)
-    if empty.size:
-        raise TeacherError(f"history {empty[0]}: empty; {teacher} needs at least one item")
-
-
 def check_length(name: str, found: int, expected: int) -> None:
     """Refuses a list that has not one entry for each history."""
     if found != expected:
         raise TeacherError(f"{name}: found {found} entries; expected {expected}, one a history")
 
 
-def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ragged:
-    """Lays row lists of the catalog side by side; None counts as empty."""
+def ragged(
+    name: str, lists: MaybeRowLists, batch: int, num_items: int, *, needed_by: str = ""
+) -> Ragged:
+    """Lays row lists of the catalog side by side; None counts as empty.
+
+    No list may be empty where `needed_by` names a teacher that needs an item.
+    """
     check_length(name, len(lists), batch)
     arrays = [np.asarray(() if rows is None else rows) for rows in lists]
     for index, rows in enumerate(arrays):
@@ -57,8 +55,9 @@ def ragged(name: str, lists: OptionalRowLists, batch: int, num_items: int) -> Ra
         index = int(np.searchsorted(offsets, outside[0], side="right")) - 1
         within = outside[outside < offsets[index + 1]]
         rows_named = ", ".join(map(str, dict.fromkeys(flat[within].tolist())))
-        raise TeacherError(
-            f"{name} {index}: row {rows_named} not in the catalog; "
-            f"expected rows 0 to {num_items - 1}"
-        )
+        expected = f"expected rows 0 to {num_items - 1}"
+        raise TeacherError(f"{name} {index}: row {rows_named} not in the catalog; {expected}")
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if needed_by and empty.size:
+        raise TeacherError(f"{name} {empty[0]}: empty; {needed_by} needs at least one item")
     return Ragged(flat, offsets)

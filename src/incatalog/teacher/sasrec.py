@@ -60,7 +60,7 @@ class _Attention(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.heads, self.dropout = sizes.heads, sizes.dropout
+        self.heads, self.dropout = sizes.heads, nn.Dropout(sizes.dropout)
         layers = (nn.Linear(sizes.hidden, sizes.hidden) for _ in range(4))
         self.query, self.key, self.value, self.dense = layers
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
@@ -69,11 +69,10 @@ class _Attention(nn.Module):
         """Mixes positions; `mask` is True where a query may look at a key."""
         parts = (layer(hidden) for layer in (self.query, self.key, self.value))
         query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in parts)
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = self.dense(mixed.transpose(1, 2).flatten(2))
-        mixed = functional.dropout(mixed, self.dropout, self.training)
-        result: Tensor = self.norm(hidden + mixed)
+        result: Tensor = self.norm(hidden + self.dropout(mixed))
         return result
 
 
@@ -82,7 +81,7 @@ class _FeedForward(nn.Module):
 
     def __init__(self, sizes: SasRecSizes) -> None:
         super().__init__()
-        self.dropout = sizes.dropout
+        self.dropout = nn.Dropout(sizes.dropout)
         self.activation = ACTIVATIONS[sizes.activation]
         self.dense_1 = nn.Linear(sizes.hidden, sizes.inner)
         self.dense_2 = nn.Linear(sizes.inner, sizes.hidden)
@@ -90,8 +89,7 @@ class _FeedForward(nn.Module):
 
     def forward(self, hidden: Hidden) -> Hidden:
         inner = self.dense_2(self.activation(self.dense_1(hidden)))
-        inner = functional.dropout(inner, self.dropout, self.training)
-        result: Tensor = self.norm(hidden + inner)
+        result: Tensor = self.norm(hidden + self.dropout(inner))
         return result
 
 
@@ -116,14 +114,12 @@ class SasRec(nn.Module):
     def __init__(self, sizes: SasRecSizes) -> None:
         """Draws weights from torch's global generator."""
         super().__init__()
-        if sizes.hidden % sizes.heads:
-            raise TeacherError(
-                f"hidden: found {sizes.hidden}; expected a multiple of heads ({sizes.heads})"
-            )
+        width, heads, known = sizes.hidden, sizes.heads, ", ".join(ACTIVATIONS)
+        if width % heads:
+            raise TeacherError(f"hidden: found {width}; expected a multiple of heads ({heads})")
         if sizes.activation not in ACTIVATIONS:
-            raise TeacherError(
-                f"activation: found {sizes.activation!r}; expected one of {', '.join(ACTIVATIONS)}"
-            )
+            found = repr(sizes.activation)
+            raise TeacherError(f"activation: found {found}; expected one of {known}")
         self.sizes = sizes
         self.item_embedding = nn.Embedding(sizes.num_items + 1, sizes.hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(sizes.max_length, sizes.hidden)
@@ -176,13 +172,9 @@ def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) 
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
-    description = {
-        "kind": _KIND,
-        "sizes": dataclasses.asdict(network.sizes),
-        "catalog_fingerprint": catalog_fingerprint,
-        "versions": versions(),
-    }
-    write_json(folder / TEACHER_FILE, description)
+    sizes = dataclasses.asdict(network.sizes)
+    description = {"kind": _KIND, "sizes": sizes, "catalog_fingerprint": catalog_fingerprint}
+    write_json(folder / TEACHER_FILE, description | {"versions": versions()})
 
 
 def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
@@ -190,17 +182,14 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
     folder = Path(folder)
     target = resolve_device(device)
     if not (folder / TEACHER_FILE).exists():
-        raise TeacherError(
-            f"{folder}: holds no {TEACHER_FILE}; expected the run folder of a finished "
-            "`incatalog teacher fit`"
-        )
+        expected = "expected the run folder of a finished `incatalog teacher fit`"
+        raise TeacherError(f"{folder}: holds no {TEACHER_FILE}; {expected}")
     verify_checksums(folder, (TEACHER_FILE, WEIGHTS_FILE))
     try:
         description = read_json(folder / TEACHER_FILE)
-        if description["kind"] != _KIND:
-            raise TeacherError(
-                f"{folder / TEACHER_FILE}: kind {description['kind']!r}; expected {_KIND!r}"
-            )
+        kind = description["kind"]
+        if kind != _KIND:
+            raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected {_KIND!r}")
         network = SasRec(SasRecSizes(**description["sizes"]))
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         fingerprint = str(description["catalog_fingerprint"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,27 +14,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
-from incatalog.teacher.row_lists import (
-    OptionalRowLists,
-    Ragged,
-    RowLists,
-    Rows,
-    check_length,
-    ragged,
-    refuse_empty,
-)
+from incatalog.teacher.row_lists import MaybeRowLists, Ragged, RowLists, Rows, check_length, ragged
 
 # Bounds the memory of a block of scores and its masks, whatever the size of the catalog.
 _BLOCK_CELLS = 1 << 24
 _BLOCK_HISTORIES = 512
 
-
-class _Filters(NamedTuple):
-    """For each history: the only rows to answer, lists of rows never to answer, a category."""
-
-    only: list[np.ndarray | None]
-    never: list[Ragged]
-    categories: Sequence[str | None]
+Scores = Float[Tensor, "batch items"]
+Categories = Sequence[str | None]
 
 
 class ScoringTeacher(ABC):
@@ -55,21 +42,16 @@ class ScoringTeacher(ABC):
         """Items of the catalog."""
         return len(self._catalog)
 
-    @property
-    def device(self) -> torch.device:
-        """Where scores are computed."""
-        return torch.device("cpu")
-
     @abstractmethod
-    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
-        """Scores of all items after each history, on `device`; the caller may write into them."""
+    def _score(self, histories: Sequence[Rows]) -> Scores:
+        """Scores of all items after each history; the caller may write into them."""
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
         """Scores of all items after each history; see `Teacher.scores`."""
         checked = self._histories(histories)
         result = np.empty((len(histories), self.num_items), dtype=np.float32)
-        for block in self._blocks(checked):
-            result[block] = self._score([checked.at(i) for i in block]).cpu().numpy()
+        for block, scores in self._scored(checked):
+            result[block] = scores.cpu().numpy()
         return result
 
     def top_k(
@@ -77,20 +59,24 @@ class ScoringTeacher(ABC):
         histories: RowLists,
         k: int,
         *,
-        candidates: OptionalRowLists | None = None,
-        excluded: OptionalRowLists | None = None,
-        categories: Sequence[str | None] | None = None,
+        candidates: MaybeRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
+        categories: Categories | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
         """Best rows after each history; see `Teacher.top_k`."""
         if k < 1:
             raise TeacherError(f"k: found {k}; expected at least 1")
         checked = self._histories(histories)
-        filters = self._filters(checked, candidates, excluded, categories, exclude_seen)
+        only: list[np.ndarray | None] = [None] * len(histories)
+        if candidates is not None:
+            rows = ragged("candidates", candidates, len(histories), self.num_items)
+            only = [None if asked is None else rows.at(i) for i, asked in enumerate(candidates)]
+        filters = (excluded, categories, exclude_seen)
         result = np.full((len(histories), k), -1, dtype=np.int64)
-        for block, scores, _ in self._filtered(checked, filters):
-            rows = _best(scores, min(k, self.num_items))
-            result[block, : rows.shape[1]] = rows.cpu().numpy()
+        for block, scores, _ in self._filtered(checked, only, *filters):
+            best = _best(scores, min(k, self.num_items))
+            result[block, : best.shape[1]] = best.cpu().numpy()
         return result
 
     def ranking(
@@ -98,84 +84,69 @@ class ScoringTeacher(ABC):
         histories: RowLists,
         candidates: RowLists,
         *,
-        excluded: OptionalRowLists | None = None,
-        categories: Sequence[str | None] | None = None,
+        excluded: MaybeRowLists | None = None,
+        categories: Categories | None = None,
         exclude_seen: bool = False,
     ) -> list[Int64[np.ndarray, " candidates"]]:
         """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
         checked = self._histories(histories)
         asked = ragged("candidates", candidates, len(histories), self.num_items)
-        filters = self._filters(checked, None, excluded, categories, exclude_seen)
+        everything, filters = [None] * len(histories), (excluded, categories, exclude_seen)
         result: list[np.ndarray] = [asked.at(i) for i in range(len(histories))]
-        for block, scores, blocked in self._filtered(checked, filters):
+        for block, scores, blocked in self._filtered(checked, everything, *filters):
             lists = [torch.from_numpy(asked.at(i)) for i in block]
             wanted = pad_sequence(lists, batch_first=True).to(scores.device)
             ranks = _ranks(scores, wanted).masked_fill_(blocked.gather(1, wanted), -1)
-            on_host = ranks.cpu().numpy()
-            for place, index in enumerate(block):
-                result[index] = on_host[place, : len(result[index])]
+            for index, line in zip(block, ranks.cpu().numpy(), strict=True):
+                result[index] = line[: len(result[index])]
         return result
 
     def _histories(self, histories: RowLists) -> Ragged:
-        checked = ragged("history", histories, len(histories), self.num_items)
-        if self._needs_history:
-            refuse_empty(checked, type(self).__name__)
-        return checked
+        needed_by = type(self).__name__ if self._needs_history else ""
+        batch = len(histories)
+        return ragged("history", histories, batch, self.num_items, needed_by=needed_by)
 
-    def _blocks(self, histories: Ragged) -> Iterator[np.ndarray]:
-        """Indices of histories to score together: of like length, so that little is padding."""
+    def _scored(self, histories: Ragged) -> Iterator[tuple[np.ndarray, Scores]]:
+        """Blocks of histories of like length, so that little is padding, and their scores."""
         size = max(1, min(_BLOCK_HISTORIES, _BLOCK_CELLS // self.num_items))
         by_length = np.argsort(np.diff(histories.offsets), kind="stable")
         for start in range(0, len(by_length), size):
-            yield by_length[start : start + size]
+            block = by_length[start : start + size]
+            yield block, self._score([histories.at(i) for i in block])
 
     def _filtered(
-        self, histories: Ragged, filters: _Filters
-    ) -> Iterator[tuple[np.ndarray, Float[Tensor, "block items"], Bool[Tensor, "block items"]]]:
-        """Blocks of histories, their scores, and where an item is filtered out (-inf)."""
-        for block in self._blocks(histories):
-            scores = self._score([histories.at(i) for i in block])
-            blocked = self._blocked(block, filters)
-            yield block, scores.masked_fill_(blocked, float("-inf")), blocked
-
-    def _filters(
         self,
         histories: Ragged,
-        candidates: OptionalRowLists | None,
-        excluded: OptionalRowLists | None,
-        categories: Sequence[str | None] | None,
+        only: Sequence[np.ndarray | None],
+        excluded: MaybeRowLists | None,
+        categories: Categories | None,
         exclude_seen: bool,
-    ) -> _Filters:
-        """Checks all filters before anything is scored."""
-        batch = len(histories.offsets) - 1
-        only: list[np.ndarray | None] = [None] * batch
-        if candidates is not None:
-            rows = ragged("candidates", candidates, batch, self.num_items)
-            only = [None if asked is None else rows.at(i) for i, asked in enumerate(candidates)]
+    ) -> Iterator[tuple[np.ndarray, Scores, Bool[Tensor, "batch items"]]]:
+        """Blocks of histories, their scores, and where an item is filtered out (-inf).
+
+        All filters are checked before anything is scored.
+        """
+        batch = len(only)
         never = [histories] if exclude_seen else []
         if excluded is not None:
             never.append(ragged("excluded", excluded, batch, self.num_items))
         if categories is not None:
             check_length("categories", len(categories), batch)
-            for category in dict.fromkeys(categories):
-                if category is not None:
-                    self._category_mask(category)
-        return _Filters(only, never, categories or [None] * batch)
-
-    def _blocked(self, block: np.ndarray, filters: _Filters) -> Bool[Tensor, "block items"]:
-        """True where an item may not be answered to a history of the block."""
-        blocked = np.zeros((len(block), self.num_items), dtype=np.bool_)
-        for place, index in enumerate(block):
-            candidates = filters.only[index]
-            if candidates is not None:
-                blocked[place] = True
-                blocked[place, candidates] = False
-            for rows in filters.never:
-                blocked[place, rows.at(index)] = True
-            category = filters.categories[index]
-            if category is not None:
-                blocked[place] |= self._category_mask(category)
-        return torch.from_numpy(blocked).to(self.device)
+        named = categories or [None] * batch
+        masks = [None if name is None else self._category_mask(name) for name in named]
+        for block, scores in self._scored(histories):
+            blocked = np.zeros((len(block), self.num_items), dtype=np.bool_)
+            for line, index in zip(blocked, block, strict=True):
+                candidates, ruled_out = only[index], masks[index]
+                if candidates is not None:
+                    line[:] = True
+                    line[candidates] = False
+                for rows in never:
+                    line[rows.at(index)] = True
+                if ruled_out is not None:
+                    line |= ruled_out
+            hidden = torch.from_numpy(blocked).to(scores.device)
+            yield block, scores.masked_fill_(hidden, float("-inf")), hidden
 
     def _category_mask(self, selection: str) -> Bool[np.ndarray, " items"]:
         """True for the items that "+C" (only C) or "-C" (all but C) rules out."""
@@ -197,7 +168,7 @@ def split_category(selection: str) -> tuple[bool, str]:
     return selection[0] == "+", selection[1:]
 
 
-def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch k"]:
+def _best(scores: Scores, k: int) -> Int64[Tensor, "batch k"]:
     """The k best columns of each row, ties by lower column, -1 where only -inf is left."""
     values, columns = torch.topk(scores, k, dim=1)
     columns, order = torch.sort(columns, dim=1)
@@ -213,9 +184,7 @@ def _best(scores: Float[Tensor, "batch items"], k: int) -> Int64[Tensor, "batch 
     return columns.masked_fill(values == float("-inf"), -1)
 
 
-def _ranks(
-    scores: Float[Tensor, "batch items"], wanted: Int64[Tensor, "batch width"]
-) -> Int64[Tensor, "batch width"]:
+def _ranks(scores: Scores, wanted: Int64[Tensor, "batch width"]) -> Int64[Tensor, "batch width"]:
     """1 + the items ahead of each wanted one: with a higher score, or the same and a lower row.
 
     While lists of candidates are short, counting is faster than sorting the catalog.

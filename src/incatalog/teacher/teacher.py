@@ -14,7 +14,7 @@ from torch import Tensor
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
-from incatalog.teacher.row_lists import OptionalRowLists, RowLists, Rows
+from incatalog.teacher.row_lists import MaybeRowLists, RowLists, Rows
 from incatalog.teacher.sasrec import SasRec, load_network
 from incatalog.teacher.selection import ScoringTeacher
 
@@ -36,8 +36,8 @@ class Teacher(Protocol):
         histories: RowLists,
         k: int,
         *,
-        candidates: OptionalRowLists | None = None,
-        excluded: OptionalRowLists | None = None,
+        candidates: MaybeRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
@@ -61,7 +61,7 @@ class Teacher(Protocol):
         histories: RowLists,
         candidates: RowLists,
         *,
-        excluded: OptionalRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = False,
     ) -> list[Int64[np.ndarray, " candidates"]]:

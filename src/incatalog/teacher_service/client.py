@@ -14,14 +14,7 @@ from jaxtyping import Float32, Int64
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError, require
-from incatalog.teacher.row_lists import (
-    OptionalRowLists,
-    Ragged,
-    RowLists,
-    check_length,
-    ragged,
-    refuse_empty,
-)
+from incatalog.teacher.row_lists import MaybeRowLists, Ragged, RowLists, check_length, ragged
 from incatalog.teacher.selection import split_category
 
 if TYPE_CHECKING:
@@ -95,8 +88,8 @@ class HttpTeacher:
         histories: RowLists,
         k: int,
         *,
-        candidates: OptionalRowLists | None = None,
-        excluded: OptionalRowLists | None = None,
+        candidates: MaybeRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
@@ -117,7 +110,7 @@ class HttpTeacher:
         histories: RowLists,
         candidates: RowLists,
         *,
-        excluded: OptionalRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = False,
     ) -> list[Int64[np.ndarray, " candidates"]]:
@@ -149,14 +142,13 @@ class HttpTeacher:
     def _columns(
         self,
         histories: RowLists,
-        excluded: OptionalRowLists | None = None,
+        excluded: MaybeRowLists | None = None,
         categories: Sequence[str | None] | None = None,
-        candidates: OptionalRowLists | None = None,
+        candidates: MaybeRowLists | None = None,
     ) -> dict[str, list[Any]]:
         """What every question holds, one entry for each history; checked before it is sent."""
         batch = len(histories)
-        rows = ragged("history", histories, batch, self.num_items)
-        refuse_empty(rows, self.url)
+        rows = ragged("history", histories, batch, self.num_items, needed_by=self.url)
         columns: dict[str, list[Any]] = {"item_lists": self._named(rows)}
         if excluded is not None:
             columns["excluded_item_lists"] = self._lists("excluded", excluded, batch)
@@ -170,7 +162,7 @@ class HttpTeacher:
             columns["candidate_item_lists"] = self._lists("candidates", candidates, batch)
         return columns
 
-    def _lists(self, name: str, lists: OptionalRowLists, batch: int) -> list[list[str] | None]:
+    def _lists(self, name: str, lists: MaybeRowLists, batch: int) -> list[list[str] | None]:
         named = self._named(ragged(name, lists, batch, self.num_items))
         return [None if rows is None else ids for rows, ids in zip(lists, named, strict=True)]
 
