@@ -18,7 +18,13 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from incatalog.data.documents import json_lines
 from incatalog.data.fields import FilePlace, is_missing, shown
-from incatalog.data.interactions import MIN_INTERACTIONS, Interactions, keep_active, renumber
+from incatalog.data.interactions import (
+    MIN_INTERACTIONS,
+    Interactions,
+    inactive,
+    keep_active,
+    renumber,
+)
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import AmazonSettings
 from incatalog.data.times import Times
@@ -36,13 +42,7 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     order of the file. Then either users with at least ``length`` interactions are kept with their
     first ``length`` ones, and ``users`` of them are sampled, or the whole k-core is kept. The
     catalog holds the items of the histories that are left, in the order of the metadata. Files
-    are streamed, the metadata twice.
-
-    Args:
-        settings: Files, output folder and filters.
-
-    Returns:
-        The output folder.
+    are streamed, the metadata twice. Returns the output folder.
 
     Raises:
         ConfigError: A number is out of range.
@@ -60,18 +60,18 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
     item_codes = _usable_items(meta, skipped, fields[meta])
     frame, found = _read_reviews(reviews, item_codes, skipped, fields[reviews])
-    hint, reason = f"try a smaller --k-core than {core}", f"users outside the {core}-core"
-    if not core:
-        hint = f"try a smaller --length than {least}, or --k-core 5"
-        reason = f"users with fewer than {least} interactions"
-    frame = keep_active(reviews, frame, least, hint, core)
+    hint = f"--k-core than {core}" if core else f"--length than {least}, or --k-core 5"
+    frame = keep_active(reviews, frame, least, f"try a smaller {hint}", core)
     users = frame["user"].n_unique()
-    skipped[reason] = len(found.user_codes) - users
+    skipped[inactive(least, core)] = len(found.user_codes) - users
     if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
         if 0 < settings.users < users:
             skipped["users not sampled"] = users - settings.users
-            frame = _sample(frame, settings.users, settings.seed)
+            users_left = frame["user"].unique(maintain_order=True).to_numpy()
+            random = np.random.default_rng(settings.seed)
+            chosen = random.choice(users_left, size=settings.users, replace=False)
+            frame = frame.filter(pl.col("user").is_in(chosen))
     frame, codes = renumber(frame)
     name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
@@ -86,13 +86,12 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
 def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
-    for line, record in json_lines(path, label="reading metadata"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading metadata"):
         fields.update(dict.fromkeys(record))
         item_id = _id(place, record, "asin")
-        repeated = "repeated items in the metadata" if item_id in codes else ""
-        reason = repeated or _unusable(place, record)
-        if reason:
+        if item_id in codes:
+            skipped["repeated items in the metadata"] += 1
+        elif reason := _unusable(place, record):
             skipped[reason] += 1
         else:
             codes[item_id] = len(codes)
@@ -132,8 +131,7 @@ def _categories(place: FilePlace, record: dict[str, Any]) -> tuple[str, ...]:
         if not name or len(name) > _LONGEST_CATEGORY or name.endswith((".", "!")):
             break
         levels.append(name)
-    below = levels[1:]
-    paths = tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    paths = tuple(", ".join(levels[1 : end + 1]) for end in range(1, len(levels)))
     return paths or tuple(levels)
 
 
@@ -142,8 +140,7 @@ def _read_reviews(
 ) -> tuple[pl.DataFrame, Interactions]:
     """The first review of every item by every user, by user and time; and all reviews."""
     found = Interactions(Times("unixReviewTime"))
-    for line, record in json_lines(path, label="reading reviews"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading reviews"):
         fields.update(dict.fromkeys(record))
         user = _id(place, record, "reviewerID")
         item = item_codes.get(_id(place, record, "asin"))
@@ -162,19 +159,11 @@ def _read_reviews(
     return once, found
 
 
-def _sample(frame: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
-    """Keeps some users, in their order."""
-    codes = frame["user"].unique(maintain_order=True).to_numpy()
-    chosen = np.random.default_rng(seed).choice(codes, size=users, replace=False)
-    return frame.filter(pl.col("user").is_in(chosen))
-
-
 def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> list[Item]:
     """Reads the items of some codes."""
     wanted = set(codes)
     items: list[Item] = []
-    for line, record in json_lines(path, label="reading titles and descriptions"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading titles and descriptions"):
         code = item_codes.get(record["asin"])
         # The first usable record of an item counts; repeated ones come after it.
         if code is None or code not in wanted or _unusable(place, record):
@@ -187,12 +176,10 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
 
 def _description(place: FilePlace, record: dict[str, Any]) -> str:
     """Joins the parts of the description that are words."""
-    value = record.get("description")
-    if isinstance(value, str):
-        parts = [value]
-    else:
+    parts: list[str] = [record.get("description", "")]
+    if not isinstance(parts[0], str):
         parts = _parts(place, record, "description", "text or a list of text")
-    cleaned = (plain_text(part) for part in parts)
+    cleaned = map(plain_text, parts)
     return " ".join(part for part in cleaned if part and not is_page_code(part))
 
 

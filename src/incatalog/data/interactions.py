@@ -220,6 +220,13 @@ def keep_active(
     return kept
 
 
+def inactive(least: int, core: int) -> str:
+    """Who is left out by :func:`keep_active`."""
+    return (
+        f"users outside the {core}-core" if core else f"users with fewer than {least} interactions"
+    )
+
+
 def renumber(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:
     """Numbers the items of a frame from 0; returns it and the old code of each, ascending."""
     codes = frame["item"].unique().sort().to_list()

@@ -54,13 +54,8 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
 
     Titles stay as published and get their year where it is known and missing; genres become
     categories. Ratings are ordered by time, and as in the file where times are equal. Users with
-    too few ratings are left out and counted; movies without ratings stay in the catalog.
-
-    Args:
-        settings: Source, output folder and filters.
-
-    Returns:
-        The output folder.
+    too few ratings are left out and counted; movies without ratings stay in the catalog. Returns
+    the output folder.
 
     Raises:
         ConfigError: ``min_interactions`` is below 3.
@@ -170,19 +165,14 @@ def _read_ratings(
         if item not in row_of:
             raise place.error(f"movie {item!r} is not in {layout.movies}")
         user = place.id("user id", user)
-        ratings.append(_rating(place, rating))
+        try:
+            ratings.append(float(rating))
+        except ValueError:
+            ratings.append(math.nan)
+        if not math.isfinite(ratings[-1]):
+            raise place.error(f"rating is {rating!r}; expected a number")
         found.add(place, user, row_of[item], time)
     return found.frame(rating=ratings), found
-
-
-def _rating(place: FilePlace, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise place.error(f"rating is {text!r}; expected a number")
-    return value
 
 
 def _rows(

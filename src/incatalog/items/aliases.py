@@ -13,7 +13,6 @@ from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import Catalog
 from incatalog.data.documents import json_lines
-from incatalog.data.fields import FilePlace
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
 
@@ -139,8 +138,7 @@ def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str
     first: dict[str, int] = {}
     found = []
     verify_checksums(path.parent, (path.name,))
-    for number, value in json_lines(path):
-        place = FilePlace(path, number)
+    for place, value in json_lines(path):
         item_id, texts = value.get("item_id"), value.get(field)
         if not isinstance(item_id, str):
             raise place.error(f"item_id: found {item_id!r}; expected text")
@@ -149,7 +147,7 @@ def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str
         item = f"item {item_id!r}"
         if item_id in first:
             raise place.error(f"{item} is already on line {first[item_id]}; expected it once")
-        first[item_id] = number
+        first[item_id] = place.line
         if not catalog.has(item_id):
             raise place.error(f"{item} is not in the catalog; {_AGAIN}")
         row = catalog.row(item_id)
