@@ -176,9 +176,9 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
 
 def _description(place: FilePlace, record: dict[str, Any]) -> str:
     """Joins the parts of the description that are words."""
-    parts: list[str] = [record.get("description", "")]
-    if not isinstance(parts[0], str):
-        parts = _parts(place, record, "description", "text or a list of text")
+    text = record.get("description")
+    expected = "text or a list of text"
+    parts = [text] if isinstance(text, str) else _parts(place, record, "description", expected)
     cleaned = map(plain_text, parts)
     return " ".join(part for part in cleaned if part and not is_page_code(part))
 
