@@ -74,16 +74,13 @@ def new_titles(
         endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
         unused = (text for text in proposed if text not in taken and text not in found)
-        free = (
-            stable
-            for text in itertools.islice(unused, _MOST_TRIES)
-            for stable in speller.stable([item], [text])
-            if stable not in taken and stable not in found
-        )
-        own = next(free, None)
-        if own is None:
+        for text in itertools.islice(unused, _MOST_TRIES):
+            [stable] = speller.stable([item], [text])
+            if stable not in taken and stable not in found:
+                found[stable] = None
+                break
+        else:
             raise _same_title(item, title)
-        found[own] = None
     return list(found)
 
 

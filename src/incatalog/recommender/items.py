@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -107,7 +108,13 @@ class ModelItems:
         if items:
             tokens = tokens.with_rows(rows, added)
             trie = trie.with_items(added, rows=rows)
-            retriever = self._retriever_with(rows, vectors)
+        if items and retriever is not None:
+            if vectors is None or len(vectors) != len(rows):
+                raise VectorError(
+                    f"catalog {self.catalog.name}: the model finds items by their vectors, and a "
+                    f"new item comes without; {retriever.head.how_to_embed()}"
+                )
+            retriever = ItemRetriever(retriever.head.with_rows(rows, vectors))
         return replace(
             self,
             catalog=catalog,
@@ -205,32 +212,12 @@ class ModelItems:
         coded = ItemTokens.from_codes(semantic_ids, self.tokenizer)
         tokens = [row.tolist() for row in coded.rows()]
         for item, own in zip(items, tokens, strict=True):
-            if self._names_an_item(own, gone):
-                raise SemanticIdError(
-                    f"item {item.item_id!r}: its codes are those of another item too; give it "
-                    "codes of its own"
-                )
+            # A prefix that no item has is an error of the trie.
+            with contextlib.suppress(TrieError):
+                if None in self.grounding.trie.next_tokens(own, excluded=gone):
+                    taken = f"item {item.item_id!r}: its codes are those of another item too"
+                    raise SemanticIdError(f"{taken}; give it codes of its own")
         return tokens
-
-    def _names_an_item(self, tokens: Sequence[int], gone: Sequence[int]) -> bool:
-        try:
-            return None in self.grounding.trie.next_tokens(tokens, excluded=gone)
-        except TrieError:
-            return False
-
-    def _retriever_with(
-        self, rows: Sequence[int], vectors: Float32[np.ndarray, "items dim"] | None
-    ) -> ItemRetriever | None:
-        """Finds the items of this catalog and new ones at some rows."""
-        retriever = self.grounding.retriever
-        if retriever is None:
-            return None
-        if vectors is None or len(vectors) != len(rows):
-            raise VectorError(
-                f"catalog {self.catalog.name}: the model finds items by their vectors, and a new "
-                f"item comes without; {retriever.head.how_to_embed()}"
-            )
-        return ItemRetriever(retriever.head.with_rows(rows, vectors))
 
 
 def _codes_of(catalog: Catalog, semantic_ids: SemanticIds | None) -> SemanticIds:

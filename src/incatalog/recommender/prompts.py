@@ -67,8 +67,7 @@ class Prompts:
         longest = self._spec.max_length
         limit = self._spec.max_history if max_history is None else max_history
         shown = [int(row) for row in history][-limit:] if limit else []
-        build = partial(self.messages, k=k)
-        messages, cut = fit_history(self.renderer, build, shown, longest)
+        messages, cut = fit_history(self.renderer, partial(self.messages, k=k), shown, longest)
         if cut:
             _log.warning(_CUT, longest, cut, len(shown))
         scaffold, room = self._list(k)
@@ -121,19 +120,14 @@ class Prompts:
         prompt = self.renderer.prompt(turns).tolist()
         context = self.context_length
         if context is not None and len(prompt) >= context:
-            raise ContextLengthError(
-                f"messages: {len(prompt)} tokens; the model reads and writes {context} in all; "
-                "leave the oldest out"
-            )
-        scaffold = None
-        if k is not None:
-            scaffold, room = self._list(k)
-            max_new_tokens = min(max_new_tokens, room)
+            limit = f"the model reads and writes {context} in all; leave the oldest out"
+            raise ContextLengthError(f"messages: {len(prompt)} tokens; {limit}")
+        scaffold, room = (None, max_new_tokens) if k is None else self._list(k)
         if context is not None:
-            max_new_tokens = min(max_new_tokens, context - len(prompt))
+            room = min(room, context - len(prompt))
         return Request(
             prompt,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=min(max_new_tokens, room),
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
             temperature=temperature,
@@ -196,11 +190,9 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
     written = rendered.loss_mask.nonzero()[0]
     starts = [int(written[0]), *(span.end for span in rendered.spans)]
     ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
-    runs = [
-        tuple(rendered.input_ids[start:end].tolist())
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return Scaffold(tuple(runs[:-1]), runs[-1])
+    bounds = zip(starts, ends, strict=True)
+    *runs, end = (tuple(rendered.input_ids[first:last].tolist()) for first, last in bounds)
+    return Scaffold(tuple(runs), end)
 
 
 def _as_message(message: ChatMessage) -> Message:
@@ -208,8 +200,6 @@ def _as_message(message: ChatMessage) -> Message:
         return message
     role, content = message.get("role"), message.get("content")
     if role not in ("system", "user", "assistant") or not isinstance(content, str):
-        raise DataError(
-            f"messages: found {dict(message)!r}; expected a role (system, user, assistant) and "
-            "a content of text"
-        )
+        expected = "a role (system, user, assistant) and a content of text"
+        raise DataError(f"messages: found {dict(message)!r}; expected {expected}")
     return Message(cast(Role, role), (Text(content),))
