@@ -139,8 +139,8 @@ def _description(split: LeaveOneOut, catalog: Catalog) -> dict[str, int | str]:
 
 def _numbers(data: Path, noun: str, ids: Sequence[str]) -> dict[str, int]:
     if PADDING in ids:
-        kept = f"{noun} {PADDING!r}: UniRec keeps this id for padding"
-        raise DataError.at(data, f"{kept}; rename the {noun}")
+        kept = "UniRec keeps this id for padding"
+        raise DataError.at(data, f"{noun} {PADDING!r}: {kept}; rename the {noun}")
     return {name: number for number, name in enumerate([PADDING, *ids])}
 
 
@@ -157,11 +157,9 @@ def numbers_by_appearance(
     if len(rows) < len(catalog):
         row = int(np.setdiff1d(np.arange(len(catalog)), rows)[0])
         lacking = f"item {catalog.item(row).item_id!r}{_more(len(catalog) - len(rows) - 1)}"
-        raise DataError.at(
-            data,
-            f"{lacking} is in no history, so by appearance it has no number; expected every item "
-            "of the catalog, or a file with all numbers",
-        )
+        found = f"{lacking} is in no history, so by appearance it has no number"
+        expected = "expected every item of the catalog, or a file with all numbers"
+        raise DataError.at(data, f"{found}; {expected}")
     numbers = np.empty(len(catalog), dtype=np.int64)
     numbers[rows[np.argsort(first)]] = np.arange(1, len(catalog) + 1)
     return numbers
@@ -199,9 +197,8 @@ def _numbered(path: Path) -> Iterator[tuple[FilePlace, str, int]]:
     if text.lstrip().startswith("{"):
         for entry in entries(path, ()):
             if type(entry.value) is not int:
-                found = json.dumps(entry.value)[:40]
-                message = f"item {entry.key!r}: found {found}; expected a whole number"
-                raise entry.error(message)
+                found = f"item {entry.key!r}: found {json.dumps(entry.value)[:40]}"
+                raise entry.error(f"{found}; expected a whole number")
             yield entry, entry.key, entry.value
         return
     for line, content in enumerate(text.splitlines(), start=1):

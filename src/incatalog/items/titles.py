@@ -85,10 +85,9 @@ def new_titles(
 
 
 def _same_title(item: Item, title: str) -> DataError:
-    return DataError(
-        f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
-        "tokenizer loses what would tell them apart; give the item a title of its own"
-    )
+    shared = f"title {title!r} is that of another item too"
+    lost = "the tokenizer loses what would tell them apart; give the item a title of its own"
+    return DataError(f"item {item.item_id!r}: {shared}, and {lost}")
 
 
 class _Speller:
@@ -172,10 +171,9 @@ class _Speller:
             if found == text:
                 return
             text = " ".join(found.split())
-        raise TokenizerError(
-            f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each "
-            "time; no title can be written with it; choose a model whose tokenizer keeps text"
-        )
+        changed = f"{_PLAIN!r} comes back from it as {text!r}, and with more changes each time"
+        hint = "no title can be written with it; choose a model whose tokenizer keeps text"
+        raise TokenizerError(f"tokenizer: {changed}; {hint}")
 
 
 def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:

@@ -188,14 +188,13 @@ class ItemTokens:
             TokenizerError: It is not the tokenizer the tokens were made with.
         """
         control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
-        fault = ""
-        if control != own:
-            fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
-        elif tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
+        fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
+        if control == own:
+            if tokenizer_fingerprint(tokenizer) == self.tokenizer_fingerprint:
+                return
             reason = "its vocabulary or its rules differ"
             fault = f"not the one the item tokens were made with ({reason})"
-        if fault:
-            raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
+        raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " items+1"]:
@@ -214,10 +213,9 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     special = special_token_ids(tokenizer)
     for token in (SOI, EOI):
         if token not in special:
-            raise TokenizerError(
-                f"tokenizer: has no special token {token}; load the model through "
-                "incatalog.model.backbone.load_backbone, which adds the control tokens"
-            )
+            loader = "incatalog.model.backbone.load_backbone, which adds the control tokens"
+            hint = f"load the model through {loader}"
+            raise TokenizerError(f"tokenizer: has no special token {token}; {hint}")
     return special[SOI], special[EOI]
 
 
@@ -258,14 +256,16 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     if spelled:
         # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
         # at its very start. Such a tokenizer splits a title after <SOI> in another way than alone.
-        alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
-        if first != [soi, *alone]:
-            row = next(iter(spelled))
-            held = "holds the text of a special token"
-            lacking = "this tokenizer cannot spell out after <SOI>"
-            raise _refused(row, titles[row], f"{held}, which {lacking}; use canonical_titles")
-        for row, tokens in zip(spelled, own, strict=True):
-            rows[row] = tokens
+        # A copy spells special tokens out, as other threads use the tokenizer itself.
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend.encode_special_tokens = True
+        alone, *own = backend.encode_batch(["a", *spelled.values()], add_special_tokens=False)
+        if first != [soi, *alone.ids]:
+            row, lacking = next(iter(spelled)), "this tokenizer cannot spell out after <SOI>"
+            held = f"holds the text of a special token, which {lacking}"
+            raise _refused(row, titles[row], f"{held}; use canonical_titles")
+        for row, encoding in zip(spelled, own, strict=True):
+            rows[row] = encoding.ids
     return rows
 
 
@@ -292,11 +292,3 @@ def token_rows(
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     return token_rows(texts, tokenizer, add_special_tokens=False, split_special_tokens=False)
-
-
-def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """As `_encode`, but special tokens are spelled out."""
-    # A copy, as other threads use the tokenizer itself.
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.encode_special_tokens = True
-    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]

@@ -169,10 +169,9 @@ class Recommender:
         backbone = self.backbone
         if backbone.head is not None:
             if vectors is None:
-                raise VectorError(
-                    f"catalog {catalog.name}: the model finds items by their vectors, and this "
-                    f"catalog comes without; {backbone.head.how_to_embed()}"
-                )
+                lacking = "the model finds items by their vectors, and this catalog comes without"
+                hint = backbone.head.how_to_embed()
+                raise VectorError(f"catalog {catalog.name}: {lacking}; {hint}")
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
         return Recommender(backbone, self.spec, catalog, semantic_ids, packed=self.engine.model)
 
