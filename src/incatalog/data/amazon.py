@@ -126,7 +126,7 @@ def _categories(place: FilePlace, record: dict[str, Any]) -> tuple[str, ...]:
     After the path the field goes on with product features, which are sentences or markup.
     """
     levels: list[str] = []
-    for level in _parts(place, record, "category", "a list of text"):
+    for level in _parts(place, record, "category"):
         name = plain_text(level)
         if not name or len(name) > _LONGEST_CATEGORY or name.endswith((".", "!")):
             break
@@ -170,24 +170,22 @@ def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> lis
             continue
         wanted.remove(code)
         title, categories = _title(place, record), _categories(place, record)
-        items.append(Item(record["asin"], title, _description(place, record), categories))
+        parts = _parts(place, record, "description", or_text=True)
+        words = (part for part in map(plain_text, parts) if part and not is_page_code(part))
+        items.append(Item(record["asin"], title, " ".join(words), categories))
     return items
 
 
-def _description(place: FilePlace, record: dict[str, Any]) -> str:
-    """Joins the parts of the description that are words."""
-    text = record.get("description")
-    expected = "text or a list of text"
-    parts = [text] if isinstance(text, str) else _parts(place, record, "description", expected)
-    cleaned = map(plain_text, parts)
-    return " ".join(part for part in cleaned if part and not is_page_code(part))
-
-
-def _parts(place: FilePlace, record: dict[str, Any], field: str, expected: str) -> list[str]:
+def _parts(
+    place: FilePlace, record: dict[str, Any], field: str, *, or_text: bool = False
+) -> list[str]:
     """The texts of a field that holds a list; missing ones are left out."""
+    expected = "text or a list of text" if or_text else "a list of text"
     value = record.get(field)
     if is_missing(value) or value == "":
         return []
+    if or_text and isinstance(value, str):
+        return [value]
     if not isinstance(value, list):
         raise place.error(f"field {field!r} is {shown(value)}; expected {expected}")
     parts = [part for part in value if not is_missing(part)]

@@ -128,11 +128,7 @@ class ItemTokens:
         return len(self.offsets) - 1
 
     def row(self, row: int) -> Int32[np.ndarray, " tokens"]:
-        """Tokens of an item row, without the control tokens.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Tokens of an item row without the control tokens; no such row is a CatalogError."""
         if not 0 <= row < len(self):
             raise CatalogError(f"item row {row}: not in the catalog; expected 0 to {len(self) - 1}")
         return self.flat[self.offsets[row] : self.offsets[row + 1]]
@@ -142,12 +138,7 @@ class ItemTokens:
         return np.split(self.flat, self.offsets[1:-1])
 
     def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
-        """The tokens of a catalog with other items at some rows, or with new rows at the end.
-
-        Args:
-            rows: The rows; those that do not exist yet come last, in order.
-            tokens: Tokens of each.
-        """
+        """The same with other ``tokens`` at some rows; new rows come last, in order."""
         kept, end = [], 0
         for row, own in zip(rows, tokens, strict=True):
             start = self.offsets[min(row, len(self))]
@@ -170,11 +161,7 @@ class ItemTokens:
         return replace(self, flat=flat, offsets=offsets)
 
     def trie(self, items: Sequence[int] | None = None) -> ItemTrie:
-        """Builds the prefix tree of these rows.
-
-        Args:
-            items: Item row of each, where items have several spellings.
-        """
+        """The prefix tree of these rows; ``items`` has the item of each if one has several."""
         return ItemTrie.build((self.flat, self.offsets), items=items)
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -182,11 +169,7 @@ class ItemTokens:
         return decode_rows([self.row(row).tolist()], tokenizer)[0]
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Makes sure that these tokens are those of ``tokenizer``.
-
-        Raises:
-            TokenizerError: It is not the tokenizer the tokens were made with.
-        """
+        """Makes sure that these tokens were made with ``tokenizer``; else a TokenizerError."""
         control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
         fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
         if control == own:

@@ -211,18 +211,15 @@ class Recommender:
     def with_metadata(self, catalog: Catalog) -> Recommender:
         """The same items under another catalog's name, categories and descriptions.
 
-        Raises:
-            CatalogError: They are not the same items in the same order.
+        Other items, or another order, are a CatalogError.
         """
         return self._with_items(self.items.with_metadata(catalog))
 
     def with_disabled(self, item_ids: Collection[str]) -> Recommender:
         """The same recommender, where exactly these items of the catalog are never recommended.
 
-        Unlike removed items they may stand in histories, and can be recommended again later.
-
-        Raises:
-            CatalogError: An item is not in the catalog.
+        Unlike removed items they may stand in histories, and can be recommended again later. An id
+        that is not in the catalog is a CatalogError.
         """
         return self._with_items(self.items.with_disabled(item_ids))
 
@@ -272,10 +269,6 @@ class Recommender:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
         A history that leaves no item to recommend gets an empty list and does not stop the others.
-
-        Raises:
-            CatalogError: An item or category is not in the catalog.
-            ConfigError: ``k`` or ``batch_size`` is not positive.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
