@@ -198,7 +198,7 @@ class Interactions:
     def histories(self, frame: pl.DataFrame) -> Histories:
         """The items of the users of a frame, in its order."""
         user_ids = list(self.user_codes)
-        grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
+        grouped = frame.group_by("user", maintain_order=True).agg("item")
         names = [user_ids[user] for user in grouped["user"].to_list()]
         return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
 

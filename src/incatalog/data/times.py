@@ -117,15 +117,14 @@ def _whole(number: _Number) -> _Number:
 def _nanoseconds(text: str) -> int | None:
     """Nanoseconds since 1970 of an ISO 8601 date or time."""
     finer = _NANOSECONDS.fullmatch(text)
-    if finer:
-        text = finer[1] + finer[3]
-    elif _TOO_FINE.search(text):
+    if not finer and _TOO_FINE.search(text):
         return None
+    rest = int(finer[2].ljust(3, "0")) if finer else 0
     try:
-        found = _since_epoch(datetime.datetime.fromisoformat(text))
+        moment = datetime.datetime.fromisoformat(finer[1] + finer[3] if finer else text)
     except ValueError:
         return None
-    return found + int(finer[2].ljust(3, "0")) if finer else found
+    return _since_epoch(moment) + rest
 
 
 def _since_epoch(moment: datetime.date) -> int:

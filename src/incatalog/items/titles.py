@@ -133,16 +133,16 @@ class _Speller:
             pending = [row for row in pending if row not in refused]
             if not pending:
                 return settled, refused
-            encoded, texts = self._round_trip([settled[row] for row in pending])
-            unstable = []
-            for row, tokens, text in zip(pending, encoded, texts, strict=True):
+            encoded = encode_titles([settled[row] for row in pending], self._tokenizer)
+            decoded = decode_rows(encoded, self._tokenizer)
+            rows, pending = pending, []
+            for row, tokens, text in zip(rows, encoded, decoded, strict=True):
                 if self._unknown.intersection(tokens):
                     lacking = "holds something this tokenizer has no token for"
                     refuse(row, f"{lacking}; give the item a title it can spell")
                 elif text != settled[row]:
-                    unstable.append(row)
+                    pending.append(row)
                     settled[row] = self._clean(text)
-            pending = unstable
         if pending:
             self._require_kept_text()
         for row in pending:
@@ -158,16 +158,11 @@ class _Speller:
             title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
         return title.strip()
 
-    def _round_trip(self, titles: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-        """Tokens of each title, and the text these decode to."""
-        encoded = encode_titles(titles, self._tokenizer)
-        return encoded, decode_rows(encoded, self._tokenizer)
-
     def _require_kept_text(self) -> None:
         """Refuses a tokenizer that changes even the plainest text each time."""
         text = _PLAIN
         for _ in range(_ROUNDS):
-            _, [found] = self._round_trip([text])
+            [found] = decode_rows(encode_titles([text], self._tokenizer), self._tokenizer)
             if found == text:
                 return
             text = " ".join(found.split())
