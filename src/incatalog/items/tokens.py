@@ -110,13 +110,12 @@ class ItemTokens:
         semantic_ids.require_unique()
         soi, eoi = control_token_ids(tokenizer)
         special = special_token_ids(tokenizer)
-        columns = []
+        rows = np.empty_like(semantic_ids.codes, dtype=np.int32)
         for level, size in enumerate(semantic_ids.sizes):
             ids = [special.get(code_token(level, code), -1) for code in range(size)]
-            columns.append(np.array(ids, dtype=np.int32)[semantic_ids.codes[:, level]])
-        rows = np.stack(columns, axis=1)
+            rows[:, level] = np.array(ids)[semantic_ids.codes[:, level]]
         if (rows < 0).any():
-            row, level = (int(place) for place in np.argwhere(rows < 0)[0])
+            row, level = np.argwhere(rows < 0)[0].tolist()
             token = code_token(level, int(semantic_ids.codes[row, level]))
             hint = "train a model with these semantic IDs, or assign those of the model"
             lacking = f"the tokenizer has no code token {token}"

@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
+import numpy as np
+
 from incatalog.config import ListForm
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.data.conversations import Role
@@ -35,9 +37,7 @@ class Prompts:
     """Asks one model for items of one catalog, in the words it was trained with."""
 
     def __init__(self, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> None:
-        self._backbone = backbone
-        self._spec = spec
-        self._items = items
+        self._backbone, self._spec, self._items = backbone, spec, items
         self._scaffolds: RecentlyUsed[int, Scaffold] = RecentlyUsed(_SCAFFOLDS_KEPT)
         self.renderer = Renderer(backbone.tokenizer, items.tokens)
 
@@ -66,7 +66,7 @@ class Prompts:
         k = self._items.at_most(k)
         longest = self._spec.max_length
         limit = self._spec.max_history if max_history is None else max_history
-        shown = [int(row) for row in history][-limit:] if limit else []
+        shown = list(map(int, history))[-limit:] if limit else []
         messages, cut = fit_history(self.renderer, partial(self.messages, k=k), shown, longest)
         if cut:
             _log.warning(_CUT, longest, cut, len(shown))
@@ -114,7 +114,7 @@ class Prompts:
         and with `items` false it writes text alone. The rest is as in `Request`.
         """
         k = None if k is None else self._items.at_most(k)
-        turns = [_as_message(message) for message in messages]
+        turns = list(map(_as_message, messages))
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
         prompt = self.renderer.prompt(turns).tolist()
@@ -166,10 +166,9 @@ class Prompts:
         shown = list(history)[-self._spec.max_history :]
         asked = self.messages(shown, k or self._spec.list_length)
         said = [part for part in message.parts if not isinstance(part, Text) or part.text.strip()]
-        if not said:
-            return list(asked)
+        between = (*said, Text("\n\n")) if said else ()
         *opening, request = asked
-        return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
+        return [*opening, Message("user", (*between, *request.parts))]
 
     def _scaffold(self, k: int) -> Scaffold:
         return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
@@ -188,10 +187,9 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> Scaffold:
     answer = Message("assistant", list_parts([0] * k, list_form))
     rendered = renderer.conversation((Message("user", (Text("?"),)), answer))
     written = rendered.loss_mask.nonzero()[0]
-    starts = [int(written[0]), *(span.end for span in rendered.spans)]
-    ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
-    bounds = zip(starts, ends, strict=True)
-    *runs, end = (tuple(rendered.input_ids[first:last].tolist()) for first, last in bounds)
+    inside = (place for span in rendered.spans for place in (span.start, span.end))
+    bounds = np.split(rendered.input_ids, [written[0], *inside, written[-1] + 1])[1:-1]
+    *runs, end = (tuple(run.tolist()) for run in bounds[::2])
     return Scaffold(tuple(runs), end)
 
 

@@ -75,11 +75,10 @@ class Recommender:
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
     ) -> None:
-        if isinstance(catalog, ModelItems):
-            items = catalog
-        else:
-            made_for = backbone.tokenizer, spec.item_form
-            items = ModelItems.of(*made_for, catalog, semantic_ids, aliases)
+        items = catalog
+        if isinstance(items, Catalog):
+            written = backbone.tokenizer, spec.item_form
+            items = ModelItems.of(*written, items, semantic_ids, aliases)
         if packed is not None and packed.model is not backbone.model:
             raise ConfigError("packed: is another model than the backbone's; pack that one")
         if backbone.head is not None:
@@ -101,10 +100,8 @@ class Recommender:
         self.items, self.prompts = items, prompts
         self.catalog, self.item_tokens, self.aliases = items.catalog, items.tokens, items.aliases
         self.grounding, self.disabled = items.grounding, items.disabled
-        self.excluded = items.excluded
-        self.renderer = prompts.renderer
+        self.excluded, self.renderer, self.slot = items.excluded, prompts.renderer, prompts.slot
         self.list_request, self.chat_request = prompts.list_request, prompts.chat_request
-        self.slot = prompts.slot
 
     def _with_items(self, items: ModelItems) -> Recommender:
         if items is self.items:
