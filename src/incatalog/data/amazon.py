@@ -18,13 +18,7 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title, is_page_code, is_price, plain_text
 from incatalog.data.documents import json_lines
 from incatalog.data.fields import FilePlace, is_missing, shown
-from incatalog.data.interactions import (
-    MIN_INTERACTIONS,
-    Interactions,
-    inactive,
-    keep_active,
-    renumber,
-)
+from incatalog.data.interactions import MIN_INTERACTIONS, Interactions, keep_active, renumber
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import AmazonSettings
 from incatalog.data.times import Times
@@ -62,15 +56,14 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     frame, found = _read_reviews(reviews, item_codes, skipped, fields[reviews])
     hint = f"--k-core than {core}" if core else f"--length than {least}, or --k-core 5"
     frame = keep_active(reviews, frame, least, f"try a smaller {hint}", core)
-    users = frame["user"].n_unique()
-    skipped[inactive(least, core)] = len(found.user_codes) - users
+    skipped.update(found.left_out(frame, least, core))
     if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
-        if 0 < settings.users < users:
-            skipped["users not sampled"] = users - settings.users
-            users_left = frame["user"].unique(maintain_order=True).to_numpy()
+        users = frame["user"].unique(maintain_order=True).to_numpy()
+        if 0 < settings.users < len(users):
+            skipped["users not sampled"] = len(users) - settings.users
             random = np.random.default_rng(settings.seed)
-            chosen = random.choice(users_left, size=settings.users, replace=False)
+            chosen = random.choice(users, size=settings.users, replace=False)
             frame = frame.filter(pl.col("user").is_in(chosen))
     frame, codes = renumber(frame)
     name = meta.name.split(".")[0].removeprefix("meta_")

@@ -195,6 +195,12 @@ class Interactions:
         frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
         return frame.sort("user", "time", maintain_order=True)
 
+    def left_out(self, frame: pl.DataFrame, least: int, core: int) -> dict[str, int]:
+        """How many users :func:`keep_active` has left out of a frame, by why."""
+        few = f"users with fewer than {least} interactions"
+        reason = f"users outside the {core}-core" if core else few
+        return {reason: len(self.user_codes) - frame["user"].n_unique()}
+
     def histories(self, frame: pl.DataFrame) -> Histories:
         """The items of the users of a frame, in its order."""
         user_ids = list(self.user_codes)
@@ -214,13 +220,6 @@ def keep_active(
     if not len(kept):
         raise DataError.at(path, f"no user is left after filtering; {hint}")
     return kept
-
-
-def inactive(least: int, core: int) -> str:
-    """Who is left out by :func:`keep_active`."""
-    return (
-        f"users outside the {core}-core" if core else f"users with fewer than {least} interactions"
-    )
 
 
 def renumber(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[int]]:

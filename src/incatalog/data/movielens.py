@@ -69,8 +69,7 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
     hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
     frame = keep_active(ratings.path, frame, least, f"expected ratings that pass {hint}")
     histories = found.histories(frame)
-    few = len(found.user_codes) - len(histories)
-    skipped = {f"users with fewer than {least} ratings": few}
+    skipped = {f"users with fewer than {least} ratings": len(found.user_codes) - len(histories)}
     skipped[f"ratings below {settings.min_rating:g}"] = low
     unused = {file.path: file.unused for file in (ratings, movies)}
     inputs = {"ratings": ratings.path, "movies": movies.path}

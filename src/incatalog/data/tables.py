@@ -15,7 +15,7 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once, text_lines
 from incatalog.data.fields import FilePlace
-from incatalog.data.interactions import Interactions, inactive, keep_active, renumber
+from incatalog.data.interactions import Interactions, keep_active, renumber
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import TableSettings
 from incatalog.data.times import Times
@@ -60,12 +60,10 @@ def prepare_table(settings: TableSettings) -> Path:
     if core:
         frame, codes = renumber(frame)
         items = [items[code] for code in codes]
-    histories = found.histories(frame)
-    few = len(found.user_codes) - len(histories)
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
-        histories,
-        {inactive(least, core): few, "repeated interactions": repeated},
+        found.histories(frame),
+        {**found.left_out(frame, least, core), "repeated interactions": repeated},
         {table.path: table.unused for table in (deeds, things)},
     )
     inputs = {"interactions": deeds.path, "items": things.path}
