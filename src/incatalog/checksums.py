@@ -16,6 +16,7 @@ SEAL = "checksum"  # Entry of a record: the checksum of the rest of it.
 CHECKSUMS = "checksums.json"  # The record of a folder that is no run.
 
 _MANIFEST = "manifest.json"
+_MEND = "restore it or make the folder anew; if the change was meant, take"
 # These change after the end of a run; a reader of one checks it by other means.
 _LOGS = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
 _UNRECORDED = (".*", *_LOGS, "batches-*.jsonl", "perplexity-*.jsonl")
@@ -44,10 +45,8 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def check_seal(path: Path, record: Mapping[str, Any]) -> None:
     """Refuses a record that was changed after it was sealed; one without a seal is accepted."""
     if SEAL in record and record[SEAL] != _seal(record):
-        raise ArtifactError(
-            f'{path}: is not as it was written (its "{SEAL}" is another one); restore it or make '
-            f'the folder anew; if the change was meant, take "{SEAL}" out of it'
-        )
+        found = f'is not as it was written (its "{SEAL}" is another one)'
+        raise ArtifactError(f'{path}: {found}; {_MEND} "{SEAL}" out of it')
 
 
 def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -> None:
@@ -55,24 +54,21 @@ def verify_checksums(folder: str | Path, names: Collection[str] | None = None) -
 
     A folder without a record, as earlier versions and other programs leave it, is accepted.
     """
-    folder = Path(folder)
-    records = (folder / name for name in (_MANIFEST, CHECKSUMS))
+    records = (Path(folder) / name for name in (_MANIFEST, CHECKSUMS))
     record = next((path for path in records if path.is_file()), None)
     if record is None:
         return
     for name, expected in _recorded(record).items():
         if names is not None and name not in names:
             continue
-        path, fault = folder / name, ""
+        path, fault = record.parent / name, ""
         if not path.is_file():
             fault = f"is gone, and was there when {record} was written"
         elif _digest(path) != expected:
             fault = f"is not as it was written (its SHA-256 is not the one in {record})"
         if fault:
-            raise ArtifactError(
-                f"{path}: {fault}; restore it or make the folder anew; if the change was meant, "
-                f'take "{name}" out of "{FILES}", and "{SEAL}", in {record.name}'
-            )
+            where = f'out of "{FILES}", and "{SEAL}", in {record.name}'
+            raise ArtifactError(f'{path}: {fault}; {_MEND} "{name}" {where}')
 
 
 def _seal(record: Mapping[str, Any]) -> str:

@@ -35,10 +35,8 @@ class Journal:
                     raise ValueError("its checksum differs")
                 found.append(json.loads(text))
             except (ValueError, RecursionError) as error:
-                raise ArtifactError(
-                    f"{self.path}:{number}: damaged line; delete {self.path.name} to do its work "
-                    "again"
-                ) from error
+                hint = f"delete {self.path.name} to do its work again"
+                raise ArtifactError(f"{self.path}:{number}: damaged line; {hint}") from error
         return found
 
     def append(self, *records: Any) -> None:

@@ -31,9 +31,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Gives the folder back."""
-        if self._file < 0:
-            return
-        if os.getpid() == self._process:
+        if self._file >= 0 and os.getpid() == self._process:
             # While it is still locked, or the new file of another process would be removed.
             self._path.unlink(missing_ok=True)
         self.forget()

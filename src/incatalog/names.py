@@ -20,17 +20,15 @@ def names(flag: str, values: Sequence[str], known: Collection[str]) -> list[str]
     """
     found: list[str] = []
     for value in values:
-        whole = next((one for one in (value, value.strip()) if one in known), None)
-        if whole is None:
+        whole = value if value in known else value.strip()
+        if whole not in known:
             found += _parts(flag, value)
             continue
         parts = [part.strip() for part in whole.split(",")]
         if len(parts) > 1 and all(part in known for part in parts):
             apart = " ".join(map(shlex.quote, parts))
-            raise ConfigError(
-                f"{flag}: {whole!r} is one name, and its parts are names too; "
-                f"write {_quoted(whole)} for the one or {apart} for the others"
-            )
+            how = f"write {_quoted(whole)} for the one or {apart} for the others"
+            raise ConfigError(f"{flag}: {whole!r} is one name, and its parts are names too; {how}")
         found.append(whole)
     return found
 
@@ -47,10 +45,9 @@ def _parts(flag: str, value: str) -> list[str]:
     try:
         rows = list(csv.reader([value], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ConfigError(
-            f"{flag}: {value!r} is no list of names between commas ({error}); "
-            f"a name that holds a comma stands in double quotes, such as {_quoted('a, b')}"
-        ) from error
+        hint = f"a name that holds a comma stands in double quotes, such as {_quoted('a, b')}"
+        found = f"{value!r} is no list of names between commas ({error})"
+        raise ConfigError(f"{flag}: {found}; {hint}") from error
     return [part.strip() for row in rows for part in row if part.strip()]
 
 

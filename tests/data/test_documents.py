@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incatalog.data.documents import entries, json_lines, text_lines
-from incatalog.data.fields import identifier
+from incatalog.data.fields import FilePlace, identifier
 from incatalog.errors import DataError
 
 VALUES = st.recursive(
@@ -65,7 +65,9 @@ def test_lines_of_plain_and_gzip_files(tmp_path) -> None:
     (tmp_path / "plain.gz").write_bytes(content)
     (tmp_path / "packed").write_bytes(gzip.compress(content))
     for name in ("plain.gz", "packed"):
-        assert list(json_lines(tmp_path / name)) == [(1, {"a": 1}), (3, {"a": 2})]
+        path = tmp_path / name
+        found = [(FilePlace(path, 1), {"a": 1}), (FilePlace(path, 3), {"a": 2})]
+        assert list(json_lines(path)) == found
 
 
 def test_text_lines_keep_line_ends_and_drop_the_byte_order_mark(tmp_path) -> None:
@@ -125,7 +127,7 @@ def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
         for content in (text.encode(), gzip.compress(text.encode())):
             path.write_bytes(content)
             line = before.count("\n") + 1
-            assert list(json_lines(path)) == [(line, {"a": "\ufeffé"})]
+            assert list(json_lines(path)) == [(FilePlace(path, line), {"a": "\ufeffé"})]
             assert "".join(text_lines(path)) == text[1:]
         path.write_bytes(text.encode())
         assert [(entry.key, entry.line) for entry in entries(path, ())] == [("a", line)]
@@ -134,7 +136,7 @@ def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
 def test_fields_that_stand_twice_are_named(tmp_path) -> None:
     path = tmp_path / "x"
     path.write_text('{"a": 1}\n{"a": 1, "b": {"c": 1, "c": 2}}\n')
-    assert [line for line, _ in json_lines(path)] == [1, 2]
+    assert [place.line for place, _ in json_lines(path)] == [1, 2]
     with pytest.raises(DataError, match=r"x:2: field 'c' occurs twice"):
         list(json_lines(path, unique=True))
     path.write_text('{"a": {"t": 1}}\n{"b":\n{"t": 1, "t": 2}}\n')

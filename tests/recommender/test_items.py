@@ -57,7 +57,7 @@ def test_items_that_were_written_before_are_recommended_as_from_their_catalog(
     spec = ModelSpec(base="tiny")
     for aliases, written in ((None, items), (ALIASES, items.with_aliases(ALIASES))):
         anew = Recommender(tiny_backbone, spec, items.catalog, aliases=aliases)
-        handed = Recommender.from_items(tiny_backbone, spec, written)
+        handed = Recommender(tiny_backbone, spec, written)
         assert handed.items is written
         for decode in ("beam", "list"):
             asked: Any = {"k": 5, "decode": decode, "categories": ["odd"]}

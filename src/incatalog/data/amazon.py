@@ -36,13 +36,7 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     order of the file. Then either users with at least ``length`` interactions are kept with their
     first ``length`` ones, and ``users`` of them are sampled, or the whole k-core is kept. The
     catalog holds the items of the histories that are left, in the order of the metadata. Files
-    are streamed, the metadata twice.
-
-    Args:
-        settings: Files, output folder and filters.
-
-    Returns:
-        The output folder.
+    are streamed, the metadata twice. Returns the output folder.
 
     Raises:
         ConfigError: A number is out of range.
@@ -60,18 +54,17 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
     fields: dict[Path, dict[str, None]] = {reviews: {}, meta: {}}
     item_codes = _usable_items(meta, skipped, fields[meta])
     frame, found = _read_reviews(reviews, item_codes, skipped, fields[reviews])
-    hint, reason = f"try a smaller --k-core than {core}", f"users outside the {core}-core"
-    if not core:
-        hint = f"try a smaller --length than {least}, or --k-core 5"
-        reason = f"users with fewer than {least} interactions"
-    frame = keep_active(reviews, frame, least, hint, core)
-    users = frame["user"].n_unique()
-    skipped[reason] = len(found.user_codes) - users
+    hint = f"--k-core than {core}" if core else f"--length than {least}, or --k-core 5"
+    frame = keep_active(reviews, frame, least, f"try a smaller {hint}", core)
+    skipped.update(found.left_out(frame, least, core))
     if not core:
         frame = frame.filter(pl.int_range(pl.len()).over("user") < least)
-        if 0 < settings.users < users:
-            skipped["users not sampled"] = users - settings.users
-            frame = _sample(frame, settings.users, settings.seed)
+        users = frame["user"].unique(maintain_order=True).to_numpy()
+        if 0 < settings.users < len(users):
+            skipped["users not sampled"] = len(users) - settings.users
+            random = np.random.default_rng(settings.seed)
+            chosen = random.choice(users, size=settings.users, replace=False)
+            frame = frame.filter(pl.col("user").is_in(chosen))
     frame, codes = renumber(frame)
     name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
@@ -86,13 +79,12 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
 def _usable_items(path: Path, skipped: Counter[str], fields: dict[str, None]) -> dict[str, int]:
     """Numbers the items that have a title and a category, in the order of the file."""
     codes: dict[str, int] = {}
-    for line, record in json_lines(path, label="reading metadata"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading metadata"):
         fields.update(dict.fromkeys(record))
         item_id = _id(place, record, "asin")
-        repeated = "repeated items in the metadata" if item_id in codes else ""
-        reason = repeated or _unusable(place, record)
-        if reason:
+        if item_id in codes:
+            skipped["repeated items in the metadata"] += 1
+        elif reason := _unusable(place, record):
             skipped[reason] += 1
         else:
             codes[item_id] = len(codes)
@@ -127,13 +119,12 @@ def _categories(place: FilePlace, record: dict[str, Any]) -> tuple[str, ...]:
     After the path the field goes on with product features, which are sentences or markup.
     """
     levels: list[str] = []
-    for level in _parts(place, record, "category", "a list of text"):
+    for level in _parts(place, record, "category"):
         name = plain_text(level)
         if not name or len(name) > _LONGEST_CATEGORY or name.endswith((".", "!")):
             break
         levels.append(name)
-    below = levels[1:]
-    paths = tuple(", ".join(below[: depth + 1]) for depth in range(len(below)))
+    paths = tuple(", ".join(levels[1 : end + 1]) for end in range(1, len(levels)))
     return paths or tuple(levels)
 
 
@@ -142,8 +133,7 @@ def _read_reviews(
 ) -> tuple[pl.DataFrame, Interactions]:
     """The first review of every item by every user, by user and time; and all reviews."""
     found = Interactions(Times("unixReviewTime"))
-    for line, record in json_lines(path, label="reading reviews"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading reviews"):
         fields.update(dict.fromkeys(record))
         user = _id(place, record, "reviewerID")
         item = item_codes.get(_id(place, record, "asin"))
@@ -162,45 +152,33 @@ def _read_reviews(
     return once, found
 
 
-def _sample(frame: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
-    """Keeps some users, in their order."""
-    codes = frame["user"].unique(maintain_order=True).to_numpy()
-    chosen = np.random.default_rng(seed).choice(codes, size=users, replace=False)
-    return frame.filter(pl.col("user").is_in(chosen))
-
-
 def _read_items(path: Path, item_codes: dict[str, int], codes: list[int]) -> list[Item]:
     """Reads the items of some codes."""
     wanted = set(codes)
     items: list[Item] = []
-    for line, record in json_lines(path, label="reading titles and descriptions"):
-        place = FilePlace(path, line)
+    for place, record in json_lines(path, label="reading titles and descriptions"):
         code = item_codes.get(record["asin"])
         # The first usable record of an item counts; repeated ones come after it.
         if code is None or code not in wanted or _unusable(place, record):
             continue
         wanted.remove(code)
         title, categories = _title(place, record), _categories(place, record)
-        items.append(Item(record["asin"], title, _description(place, record), categories))
+        parts = _parts(place, record, "description", or_text=True)
+        words = (part for part in map(plain_text, parts) if part and not is_page_code(part))
+        items.append(Item(record["asin"], title, " ".join(words), categories))
     return items
 
 
-def _description(place: FilePlace, record: dict[str, Any]) -> str:
-    """Joins the parts of the description that are words."""
-    value = record.get("description")
-    if isinstance(value, str):
-        parts = [value]
-    else:
-        parts = _parts(place, record, "description", "text or a list of text")
-    cleaned = (plain_text(part) for part in parts)
-    return " ".join(part for part in cleaned if part and not is_page_code(part))
-
-
-def _parts(place: FilePlace, record: dict[str, Any], field: str, expected: str) -> list[str]:
+def _parts(
+    place: FilePlace, record: dict[str, Any], field: str, *, or_text: bool = False
+) -> list[str]:
     """The texts of a field that holds a list; missing ones are left out."""
+    expected = "text or a list of text" if or_text else "a list of text"
     value = record.get(field)
     if is_missing(value) or value == "":
         return []
+    if or_text and isinstance(value, str):
+        return [value]
     if not isinstance(value, list):
         raise place.error(f"field {field!r} is {shown(value)}; expected {expected}")
     parts = [part for part in value if not is_missing(part)]

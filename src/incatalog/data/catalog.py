@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,7 +98,14 @@ class Catalog:
         found = {entry.key: parse_item(entry) for entry in unique_entries(path, ID_FIELDS, "item")}
         if not found:
             raise DataError.at(path, "holds no items; expected at least one")
-        for item_id, names in _load_categories(folder / CATEGORIES, found).items():
+        path, categories = folder / CATEGORIES, defaultdict[str, list[str]](list)
+        for entry in unique_entries(path, (), "category", hint="") if path.exists() else ():
+            for member in dict.fromkeys(category_members(entry)):
+                if member is None or member not in found:
+                    named = f"category {entry.key!r} names item {member!r}"
+                    raise entry.error(f"{named}, unknown to {METAS}")
+                categories[member].append(entry.key)
+        for item_id, names in categories.items():
             found[item_id] = replace(found[item_id], categories=tuple(names))
         return cls(tuple(found.values()), name or folder.resolve().name)
 
@@ -174,21 +182,13 @@ class Catalog:
         return tuple(item.title_t or item.title for item in self.items)
 
     def item(self, row: int) -> Item:
-        """The item at ``row``.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """The item at ``row``; a row that is not there is a CatalogError."""
         if not 0 <= row < len(self.items):
             raise self._error(f"no item at row {row}; expected 0 to {len(self.items) - 1}")
         return self.items[row]
 
     def row(self, item_id: str) -> int:
-        """The row of an item.
-
-        Raises:
-            CatalogError: No item has this id.
-        """
+        """The row of an item; an id that no item has is a CatalogError."""
         try:
             return self._row_of[item_id]
         except KeyError:
@@ -214,11 +214,7 @@ class Catalog:
         return tuple(sorted(self._category_rows))
 
     def category_rows(self, name: str) -> Int64[np.ndarray, " members"]:
-        """Rows of the items of one category, ascending.
-
-        Raises:
-            CatalogError: No item is of this category; names similar ones.
-        """
+        """Rows of one category's items, ascending; an unknown category is a CatalogError."""
         try:
             return self._category_rows[name]
         except KeyError:
@@ -249,11 +245,7 @@ class Catalog:
         return digest.hexdigest()
 
     def with_titles_t(self, titles: Sequence[str]) -> Catalog:
-        """The same catalog with ``titles``, one for every row, as ``title_t``.
-
-        Raises:
-            CatalogError: The number of titles differs from the number of items.
-        """
+        """The same with ``titles`` as ``title_t``; another number of them is a CatalogError."""
         if len(titles) != len(self.items):
             counts = f"{len(titles)} titles for {len(self.items)} items"
             raise self._error(f"{counts}; expected one for every row")
@@ -267,10 +259,10 @@ class Catalog:
 
     @cached_property
     def _category_rows(self) -> dict[str, Int64[np.ndarray, " members"]]:
-        members: dict[str, list[int]] = {}
+        members = defaultdict[str, list[int]](list)
         for row in sorted(self._row_of.values()):
             for name in dict.fromkeys(self.items[row].categories):
-                members.setdefault(name, []).append(row)
+                members[name].append(row)
         found = {name: np.array(rows, dtype=np.int64) for name, rows in members.items()}
         for rows in found.values():
             rows.setflags(write=False)
@@ -317,20 +309,6 @@ def category_members(entry: Entry) -> list[str | None]:
 def _meta(item: Item) -> dict[str, str]:
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
     return {field: text for field, text in meta.items() if text is not None}
-
-
-def _load_categories(path: Path, known: Collection[str]) -> dict[str, list[str]]:
-    """The categories of every item that has some, in the order of the file."""
-    found: dict[str, list[str]] = {}
-    if not path.exists():
-        return found
-    for entry in unique_entries(path, (), "category", hint=""):
-        for member in dict.fromkeys(category_members(entry)):
-            if member is None or member not in known:
-                message = f"category {entry.key!r} names item {member!r}, unknown to {METAS}"
-                raise entry.error(message)
-            found.setdefault(member, []).append(entry.key)
-    return found
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import typing
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from rich.console import Console, Group
@@ -27,19 +29,6 @@ from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
 _EXAMPLES = 3
-_COUNTS = {
-    "users": "users",
-    "items": "items",
-    "interactions": "interactions",
-    "shortest": "shortest history",
-    "median": "median history",
-    "longest": "longest history",
-    "categories": "categories",
-    "duplicate_titles": "items that share their title",
-    "without_category": "items without category",
-    "without_interactions": "items in no history",
-    "repeats": "repeats within a history",
-}
 
 
 @dataclass(frozen=True)
@@ -50,23 +39,26 @@ class DataProblem:
     count: int
     examples: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.count:,} ({'; '.join(self.examples)})"
+
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings on one folder; `_COUNTS` says what its counts mean."""
+    """The findings on one folder: counts, and in words what each counts."""
 
     folder: Path
-    users: int
-    items: int
-    interactions: int
-    shortest: int
-    median: float
-    longest: int
-    categories: int
-    duplicate_titles: int
-    without_category: int
-    without_interactions: int
-    repeats: int
+    users: Annotated[int, "users"]
+    items: Annotated[int, "items"]
+    interactions: Annotated[int, "interactions"]
+    shortest: Annotated[int, "shortest history"]
+    median: Annotated[float, "median history"]
+    longest: Annotated[int, "longest history"]
+    categories: Annotated[int, "categories"]
+    duplicate_titles: Annotated[int, "items that share their title"]
+    without_category: Annotated[int, "items without category"]
+    without_interactions: Annotated[int, "items in no history"]
+    repeats: Annotated[int, "repeats within a history"]
     problems: tuple[DataProblem, ...]
 
     @property
@@ -79,13 +71,11 @@ class CheckReport:
         table = Table()
         table.add_column(str(self.folder), overflow="fold")
         table.add_column("count", justify="right")
-        for name, words in _COUNTS.items():
-            count = getattr(self, name)
-            table.add_row(words, f"{count:,g}" if isinstance(count, float) else f"{count:,}")
-        lines = []
-        for problem in self.problems:
-            places = "; ".join(problem.examples)
-            lines.append(Text(f"problem: {problem.what}: {problem.count:,} ({places})", "red"))
+        for name, hint in typing.get_type_hints(CheckReport, include_extras=True).items():
+            for words in getattr(hint, "__metadata__", ()):
+                count = getattr(self, name)
+                table.add_row(words, f"{count:,g}" if isinstance(count, float) else f"{count:,}")
+        lines = [Text(f"problem: {problem}", "red") for problem in self.problems]
         verdict = Text("cannot be trained on; mend the problems above", "bold red")
         if self.trainable:
             verdict = Text("can be trained on", "green")
@@ -106,12 +96,7 @@ def check(settings: CheckSettings) -> CheckReport:
 
     Problems are gathered rather than raised, so that one call shows them all: repeated ids, items
     without title, unknown ids in histories and categories, users with fewer than three items.
-
-    Args:
-        settings: Names the folder.
-
-    Returns:
-        The report; its ``trainable`` decides the exit code of ``incatalog data check``.
+    The report's ``trainable`` decides the exit code of ``incatalog data check``.
 
     Raises:
         DataError: A file is missing, empty or not JSON; names file and line.
@@ -147,12 +132,12 @@ def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings)
     """Yields the first entry of every key and counts the others."""
     lines: dict[str, int] = {}
     for entry in entries(path, id_fields):
-        if entry.key in lines:
+        if entry.key not in lines:
+            lines[entry.key] = entry.line
+            yield entry
+        else:
             twice = f"{entry.key!r}, first on {lines[entry.key]}"
             found.add(f"repeated {noun}", entry.error(twice))
-            continue
-        lines[entry.key] = entry.line
-        yield entry
     if not lines and noun != "category":
         found.add(f"no {noun} at all", path)
 
@@ -176,18 +161,17 @@ def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> d
     """The known items of every category."""
     categories: dict[str, set[str]] = {}
     for entry in _unique(path, (), "category", found) if path.exists() else ():
-        known = categories[entry.key] = set()
+        categories[entry.key] = set()
         try:
             members = category_members(entry)
         except DataError as error:
             found.add("categories that are no list of item ids", error)
             continue
         for member in members:
-            if member in titles:
-                known.add(member)
-            else:
+            if member not in titles:
                 example = entry.error(f"{member!r} in category {entry.key!r}")
                 found.add("unknown items in categories", example)
+        categories[entry.key] = titles.keys() & members
     return categories
 
 
@@ -207,11 +191,10 @@ def _check_histories(
         user = f"user {entry.key!r}"
         for item_id in history:
             if item_id not in titles:
-                unknown = entry.error(f"{item_id!r} of {user}")
-                found.add("unknown items in histories", unknown)
+                found.add("unknown items in histories", entry.error(f"{item_id!r} of {user}"))
         if len(history) < MIN_INTERACTIONS:
-            short = entry.error(f"{user} has {len(history)}")
-            found.add(f"users with fewer than {MIN_INTERACTIONS} items", short)
+            what = f"users with fewer than {MIN_INTERACTIONS} items"
+            found.add(what, entry.error(f"{user} has {len(history)}"))
         lengths.append(len(history))
         used.update(history)
         repeats += len(history) - len(set(history))

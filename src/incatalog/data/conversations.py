@@ -62,8 +62,7 @@ def load_conversations(path: str | Path) -> tuple[Conversation, ...]:
 def _records(path: Path) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
     text = read_text(path)
     if not text.lstrip().startswith("["):
-        for line, record in json_lines(path):
-            yield FilePlace(path, line), record
+        yield from json_lines(path)
         return
     for number, record in enumerate(parse_json(path, text)):
         place = FilePlace(path, part=f"conversation {number}: ")

@@ -62,7 +62,7 @@ def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
     def expect(letters: str, position: int) -> str:
         found = text[position : position + 1]
         if not found or found not in letters:
-            wanted = " or ".join(repr(letter) for letter in letters)
+            wanted = " or ".join(map(repr, letters))
             got = repr(found) if found else "the end of the file"
             message = f"not valid JSON: expected {wanted}, found {got}"
             raise DataError.at(path, message, line=line_of(position))
@@ -73,32 +73,33 @@ def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
         while position < len(text):
             start = position
             expect("{", position)
-            pairs: list[tuple[str, Any, int]] = []
+            pairs: list[tuple[str, Any]] = []
+            places: list[int] = []
             position = skip(position + 1)
             letter = text[position : position + 1]
             while letter != "}":
                 expect('"', position)
-                at = position
+                places.append(position)
                 key, position = decoder.raw_decode(text, position)
                 position = skip(position)
                 expect(":", position)
                 value, position = decoder.raw_decode(text, skip(position + 1))
-                pairs.append((key, value, at))
+                pairs.append((key, value))
                 position = skip(position)
                 letter = expect(",}", position)
                 if letter == ",":
                     position = skip(position + 1)
             position = skip(position + 1)
-            record = {key: value for key, value, _ in pairs}
+            record = dict(pairs)
             ids = [identifier(record.get(field)) for field in id_fields]
             own = next((found for found in ids if found is not None), None)
             if own is None:
-                for key, value, at in pairs:
+                for (key, value), at in zip(pairs, places, strict=True):
                     yield Entry(path, line_of(at), key=key, value=value)
             else:
                 # An error about repeated fields names the line on which the record begins.
                 end, position = position, start
-                reading.once([(key, value) for key, value, _ in pairs])
+                reading.once(pairs)
                 position = end
                 yield Entry(path, line_of(start), key=own, value=record)
     except (RecursionError, ValueError) as error:
@@ -120,26 +121,25 @@ def unique_entries(
 
 
 def json_lines(
-    path: str | Path, *, label: str = "", unique: bool = False
-) -> Iterator[tuple[int, dict[str, Any]]]:
+    path: Path, *, label: str = "", unique: bool = False
+) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
     """Streams a file of one JSON object a line, plain or gzip (told by content, not by name)."""
-    found = False
-    for number, content in _lines(Path(path), label):
+    place = None
+    for number, content in _lines(path, label):
         if not content.strip():
             continue
+        place = FilePlace(path, number)
         value = reading.parse_json(path, content, line=number, unique=unique)
         if not isinstance(value, dict):
-            message = f"expected one JSON object a line, found a {type(value).__name__}"
-            raise DataError.at(path, message, line=number)
-        found = True
-        yield number, value
-    if not found:
+            raise place.error(f"expected one JSON object a line, found a {type(value).__name__}")
+        yield place, value
+    if place is None:
         raise DataError.at(path, "the file is empty; expected one JSON object a line")
 
 
-def text_lines(path: str | Path, *, label: str = "") -> Iterator[str]:
+def text_lines(path: Path, *, label: str = "") -> Iterator[str]:
     """Streams the lines of a UTF-8 file with their line ends, plain or gzip."""
-    for number, content in _lines(Path(path), label):
+    for number, content in _lines(path, label):
         try:
             yield content.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -11,7 +11,6 @@ import json
 import pickle
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +83,8 @@ def to_unirec(settings: ToUnirecSettings) -> Path:
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
+class Table(dict[str, np.ndarray | list[np.ndarray]]):
     """The columns of a pandas data frame, which is made when it is read."""
-
-    columns: dict[str, Any]
 
 
 class _PortablePickler(pickle.Pickler):
@@ -100,7 +96,7 @@ class _PortablePickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Table):
-            return require("pandas", extra="unirec").DataFrame, (value.columns,)
+            return require("pandas", extra="unirec").DataFrame, (dict(value),)
         if isinstance(value, np.ndarray):
             # A bytearray, as an array over bytes would be read-only.
             return np.frombuffer, (bytearray(value.tobytes()), value.dtype.str)
@@ -130,17 +126,17 @@ def _pairs(users: Int64[np.ndarray, " pairs"], rows: np.ndarray) -> Table:
 
 
 def _description(split: LeaveOneOut, catalog: Catalog) -> dict[str, int | str]:
-    parts = ("train", "valid", "test")
-    counts = {"n_users": len(split) + 1, "n_items": len(catalog) + 1, "group_size": -1}
-    formats = {f"{part}_file_format": "user-item" for part in parts}
-    no_negatives = {f"n_neg_{part}_from_sampling": 0 for part in parts}
-    return {**counts, "user_history_file_format": "user-item_seq", **formats, **no_negatives}
+    found: dict[str, int | str] = {"n_users": len(split) + 1, "n_items": len(catalog) + 1}
+    found |= {"group_size": -1, "user_history_file_format": "user-item_seq"}
+    for part in ("train", "valid", "test"):
+        found |= {f"{part}_file_format": "user-item", f"n_neg_{part}_from_sampling": 0}
+    return found
 
 
 def _numbers(data: Path, noun: str, ids: Sequence[str]) -> dict[str, int]:
     if PADDING in ids:
-        kept = f"{noun} {PADDING!r}: UniRec keeps this id for padding"
-        raise DataError.at(data, f"{kept}; rename the {noun}")
+        kept = "UniRec keeps this id for padding"
+        raise DataError.at(data, f"{noun} {PADDING!r}: {kept}; rename the {noun}")
     return {name: number for number, name in enumerate([PADDING, *ids])}
 
 
@@ -157,11 +153,9 @@ def numbers_by_appearance(
     if len(rows) < len(catalog):
         row = int(np.setdiff1d(np.arange(len(catalog)), rows)[0])
         lacking = f"item {catalog.item(row).item_id!r}{_more(len(catalog) - len(rows) - 1)}"
-        raise DataError.at(
-            data,
-            f"{lacking} is in no history, so by appearance it has no number; expected every item "
-            "of the catalog, or a file with all numbers",
-        )
+        found = f"{lacking} is in no history, so by appearance it has no number"
+        expected = "expected every item of the catalog, or a file with all numbers"
+        raise DataError.at(data, f"{found}; {expected}")
     numbers = np.empty(len(catalog), dtype=np.int64)
     numbers[rows[np.argsort(first)]] = np.arange(1, len(catalog) + 1)
     return numbers
@@ -199,9 +193,8 @@ def _numbered(path: Path) -> Iterator[tuple[FilePlace, str, int]]:
     if text.lstrip().startswith("{"):
         for entry in entries(path, ()):
             if type(entry.value) is not int:
-                found = json.dumps(entry.value)[:40]
-                message = f"item {entry.key!r}: found {found}; expected a whole number"
-                raise entry.error(message)
+                found = f"item {entry.key!r}: found {json.dumps(entry.value)[:40]}"
+                raise entry.error(f"{found}; expected a whole number")
             yield entry, entry.key, entry.value
         return
     for line, content in enumerate(text.splitlines(), start=1):

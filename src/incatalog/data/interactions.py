@@ -65,8 +65,8 @@ class Histories:
             history = lists[entry.key] = []
             for item_id in item_ids(entry):
                 if item_id not in row_of:
-                    message = f"user {entry.key!r} has item {item_id!r}, unknown to {METAS}"
-                    raise entry.error(message)
+                    named = f"user {entry.key!r} has item {item_id!r}"
+                    raise entry.error(f"{named}, unknown to {METAS}")
                 history.append(row_of[item_id])
         if not lists:
             raise DataError.at(path, "holds no users; expected at least one")
@@ -141,11 +141,9 @@ def leave_one_out(histories: Histories) -> LeaveOneOut:
     if len(short):
         user = histories.user_ids[short[0]]
         others = f" ({len(short) - 1} more users likewise)" if len(short) > 1 else ""
-        raise DataError(
-            f"user {user!r} has {histories.lengths[short[0]]} items{others}; expected at least "
-            f"{MIN_INTERACTIONS}, to train, to validate and to test with: prepare the data with "
-            "--min-interactions 3"
-        )
+        found = f"user {user!r} has {histories.lengths[short[0]]} items{others}"
+        expected = f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with"
+        raise DataError(f"{found}; {expected}: prepare the data with --min-interactions 3")
     return LeaveOneOut(histories)
 
 
@@ -158,13 +156,11 @@ def item_ids(entry: Entry) -> list[str]:
         value = next((value[field] for field in _LIST_FIELDS if field in value), None)
     if not isinstance(value, list):
         raise entry.error(f"{user}: expected a list of item ids, oldest first")
-    found: list[str] = []
-    for item in value:
-        item_id = identifier(item)
-        if item_id is None:
-            raise entry.error(f"{user} has {shown(item)} in the history; expected item ids")
-        found.append(item_id)
-    return found
+    found = list(map(identifier, value))
+    if None in found:
+        wrong = shown(value[found.index(None)])
+        raise entry.error(f"{user} has {wrong} in the history; expected item ids")
+    return [item_id for item_id in found if item_id is not None]
 
 
 class Interactions:
@@ -199,10 +195,16 @@ class Interactions:
         frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
         return frame.sort("user", "time", maintain_order=True)
 
+    def left_out(self, frame: pl.DataFrame, least: int, core: int) -> dict[str, int]:
+        """How many users :func:`keep_active` has left out of a frame, by why."""
+        few = f"users with fewer than {least} interactions"
+        reason = f"users outside the {core}-core" if core else few
+        return {reason: len(self.user_codes) - frame["user"].n_unique()}
+
     def histories(self, frame: pl.DataFrame) -> Histories:
         """The items of the users of a frame, in its order."""
         user_ids = list(self.user_codes)
-        grouped = frame.group_by("user", maintain_order=True).agg(pl.col("item"))
+        grouped = frame.group_by("user", maintain_order=True).agg("item")
         names = [user_ids[user] for user in grouped["user"].to_list()]
         return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
 

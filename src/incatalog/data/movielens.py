@@ -12,7 +12,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -34,19 +34,16 @@ _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
     "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
 )
+_GROUPLENS = (("u.data", "\t", "u.item", "|"), ("ratings.dat", "::", "movies.dat", "::"))
 
 
-_Unused = dict[Path, dict[str, None]]
+class _File(NamedTuple):
+    """A file of MovieLens, and what stands between its fields; RecBole's have a header."""
 
-
-class _Layout(NamedTuple):
-    """How an edition writes its two files: their names, and what stands between fields."""
-
-    edition: Literal["recbole", "ml-1m", "ml-100k"]
-    ratings: str
-    movies: str
-    between_ratings: str
-    between_movies: str
+    path: Path
+    separator: str
+    header: bool
+    unused: dict[str, None]  # Names of the columns that nothing reads.
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -54,13 +51,8 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
 
     Titles stay as published and get their year where it is known and missing; genres become
     categories. Ratings are ordered by time, and as in the file where times are equal. Users with
-    too few ratings are left out and counted; movies without ratings stay in the catalog.
-
-    Args:
-        settings: Source, output folder and filters.
-
-    Returns:
-        The output folder.
+    too few ratings are left out and counted; movies without ratings stay in the catalog. Returns
+    the output folder.
 
     Raises:
         ConfigError: ``min_interactions`` is below 3.
@@ -69,21 +61,18 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
     """
     source, least = Path(settings.source), settings.min_interactions
     check_flags(Path(settings.out), "--min-interactions", least)
-    layout = _find_layout(source)
-    inputs = {"ratings": source / layout.ratings, "movies": source / layout.movies}
-    unused: _Unused = {path: {} for path in inputs.values()}
-    items = _read_movies(inputs["movies"], layout, unused)
-    every, found = _read_ratings(inputs["ratings"], layout, items, unused)
+    ratings, movies = _find_files(source)
+    items = _read_movies(movies)
+    every, found = _read_ratings(ratings, items, movies.path.name)
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
     hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
-    frame = keep_active(inputs["ratings"], frame, least, f"expected ratings that pass {hint}")
+    frame = keep_active(ratings.path, frame, least, f"expected ratings that pass {hint}")
     histories = found.histories(frame)
-    few = len(found.user_codes) - len(histories)
-    skipped = {
-        f"users with fewer than {least} ratings": few,
-        f"ratings below {settings.min_rating:g}": low,
-    }
+    skipped = {f"users with fewer than {least} ratings": len(found.user_codes) - len(histories)}
+    skipped[f"ratings below {settings.min_rating:g}"] = low
+    unused = {file.path: file.unused for file in (ratings, movies)}
+    inputs = {"ratings": ratings.path, "movies": movies.path}
     prepared = Prepared(Catalog.from_items(items, "movies"), histories, skipped, unused)
     return write_prepared(prepared, "data movielens", settings, inputs)
 
@@ -101,36 +90,36 @@ def recbole_movielens() -> Path:
     )
 
 
-def _find_layout(source: Path) -> _Layout:
+def _find_files(source: Path) -> tuple[_File, _File]:
+    """The ratings and the movies of a folder."""
     if not source.is_dir():
         raise DataError.at(source, "no such folder; expected a folder of MovieLens files")
     inter = sorted(source.glob("*.inter"))
     if inter:
-        name = inter[0].stem
-        return _Layout("recbole", f"{name}.inter", f"{name}.item", "\t", "\t")
-    if (source / "u.data").exists():
-        return _Layout("ml-100k", "u.data", "u.item", "\t", "|")
-    if (source / "ratings.dat").exists():
-        return _Layout("ml-1m", "ratings.dat", "movies.dat", "::", "::")
-    raise DataError.at(
-        source, "no MovieLens files; expected u.data, ratings.dat or *.inter with their items"
-    )
+        first, second = inter[0], inter[0].with_suffix(".item")
+        return _File(first, "\t", True, {}), _File(second, "\t", True, {})
+    for ratings, between, movies, apart in _GROUPLENS:
+        if (source / ratings).exists():
+            first, second = source / ratings, source / movies
+            return _File(first, between, False, {}), _File(second, apart, False, {})
+    expected = "expected u.data, ratings.dat or *.inter with their items"
+    raise DataError.at(source, f"no MovieLens files; {expected}")
 
 
-def _movie(place: FilePlace, edition: str, fields: list[str]) -> Item:
-    """The item of a line of movies.
+def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
+    """The item of a line of movies, whose edition is told by its separator.
 
-    recbole: id, title, year, genres between spaces; ml-1m: id, title, genre|genre; ml-100k: id,
-    title, date, video date, URL, 19 genre flags.
+    Tab (RecBole): id, title, year, genres between spaces; ``::`` (ml-1m): id, title, genre|genre;
+    ``|`` (ml-100k): id, title, date, video date, URL, 19 genre flags.
     """
     names, year = _GENRES_100K.split("|"), ""
-    expected = {"recbole": 4, "ml-1m": 3, "ml-100k": 5 + len(names)}[edition]
+    expected = {"\t": 4, "::": 3, "|": 5 + len(names)}[separator]
     if len(fields) != expected:
         raise place.error(f"{len(fields)} fields; expected {expected}")
     item_id, title, *rest = fields
-    if edition == "recbole":
+    if separator == "\t":
         year, genres = rest[0], rest[1].split()
-    elif edition == "ml-1m":
+    elif separator == "::":
         genres = rest[0].split("|")
     else:
         genres = [name for name, flag in zip(names, rest[3:], strict=True) if flag == "1"]
@@ -145,77 +134,67 @@ def _movie(place: FilePlace, edition: str, fields: list[str]) -> Item:
     return Item(place.id("movie id", item_id), title, categories=categories)
 
 
-def _read_movies(path: Path, layout: _Layout, unused: _Unused) -> list[Item]:
+def _read_movies(file: _File) -> list[Item]:
     columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for place, fields in _rows(path, layout.edition, layout.between_movies, columns, unused):
-        item = _movie(place, layout.edition, fields)
+    for place, fields in _rows(file, columns):
+        item = _movie(place, file.separator, fields)
         if item.item_id in items:
             raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
         items[item.item_id] = item
     return list(items.values())
 
 
-def _read_ratings(
-    path: Path, layout: _Layout, items: list[Item], unused: _Unused
-) -> tuple[pl.DataFrame, Interactions]:
+def _read_ratings(file: _File, items: list[Item], movies: str) -> tuple[pl.DataFrame, Interactions]:
     """The ratings with a column ``rating``, and what they were gathered in."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
     found, ratings = Interactions(Times("timestamp")), array("d")
     columns = ["user_id", "item_id", "rating", "timestamp"]
-    for place, fields in _rows(path, layout.edition, layout.between_ratings, columns, unused):
+    for place, fields in _rows(file, columns):
         if len(fields) != len(columns):
             raise place.error(f"{len(fields)} fields; expected {', '.join(columns)}")
         user, item, rating, time = fields
         if item not in row_of:
-            raise place.error(f"movie {item!r} is not in {layout.movies}")
+            raise place.error(f"movie {item!r} is not in {movies}")
         user = place.id("user id", user)
-        ratings.append(_rating(place, rating))
+        try:
+            ratings.append(float(rating))
+        except ValueError:
+            ratings.append(math.nan)
+        if not math.isfinite(ratings[-1]):
+            raise place.error(f"rating is {rating!r}; expected a number")
         found.add(place, user, row_of[item], time)
     return found.frame(rating=ratings), found
 
 
-def _rating(place: FilePlace, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise place.error(f"rating is {text!r}; expected a number")
-    return value
-
-
-def _rows(
-    path: Path, edition: str, separator: str, columns: list[str], unused: _Unused
-) -> Iterator[tuple[FilePlace, list[str]]]:
+def _rows(file: _File, columns: list[str]) -> Iterator[tuple[FilePlace, list[str]]]:
     """Yields place and fields.
 
     RecBole's files begin with a line of ``name:type`` fields: of these, the fields of ``columns``
     in that order, and ``unused`` takes the names of the others. GroupLens's may be in Latin-1.
     """
-    header = edition == "recbole"
-    positions: list[int] | None = None
+    positions: list[int] = []
     found = False
-    text = read_text(path, otherwise="" if header else "latin-1")
+    text = read_text(file.path, otherwise="" if file.header else "latin-1")
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
-        place = FilePlace(path, line)
-        fields = content.rstrip("\r").split(separator)
-        if header and line == 1:
+        place = FilePlace(file.path, line)
+        fields = content.rstrip("\r").split(file.separator)
+        if file.header and line == 1:
             names = [field.split(":")[0] for field in fields]
-            require_once(path, names)
+            require_once(file.path, names)
             missing = [column for column in columns if column not in names]
             if missing:
                 raise place.error(f"no column {missing[0]!r}; found {', '.join(names)}")
             positions = [names.index(column) for column in columns]
-            unused[path].update((name, None) for name in names if name not in columns)
+            file.unused.update((name, None) for name in names if name not in columns)
             continue
-        if positions is not None:
+        if positions:
             if len(fields) <= max(positions):
                 raise place.error(f"{len(fields)} fields; expected at least {max(positions) + 1}")
             fields = [fields[position] for position in positions]
         found = True
         yield place, fields
     if not found:
-        raise DataError.at(path, "the file is empty; expected MovieLens data")
+        raise DataError.at(file.path, "the file is empty; expected MovieLens data")

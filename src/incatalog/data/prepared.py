@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Collection, Mapping
@@ -49,31 +50,23 @@ def _check_out(out: Path) -> None:
     if not out.is_dir():
         raise ArtifactError(f"--out {out}: is a file; expected a new or empty folder")
     names = {path.name for path in out.iterdir()}
-    other = sorted(names - _FILES)
-    if other:
+    for other in sorted(names - _FILES):
         expected = "a new or empty folder, or one with data prepared earlier"
-        raise ArtifactError(f"--out {out}: holds {other[0]}; expected {expected}")
-    if names and not (MANIFEST in names and _is_own(out)):
+        raise ArtifactError(f"--out {out}: holds {other}; expected {expected}")
+    manifest = None
+    with contextlib.suppress(DataError):
+        manifest = read_json(out / MANIFEST)
+    stage = manifest.get("stage") if isinstance(manifest, dict) else None
+    if names and not str(stage).startswith("data "):
         foreign = "data that `incatalog data` did not write"
         raise ArtifactError(f"--out {out}: holds {foreign}; name another folder")
-
-
-def _is_own(out: Path) -> bool:
-    try:
-        manifest = read_json(out / MANIFEST)
-    except DataError:
-        return False
-    return isinstance(manifest, dict) and str(manifest.get("stage")).startswith("data ")
 
 
 def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
     """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
     expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
-    problems = [
-        (least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"),
-        (core < 0, f"--k-core {core}: expected 0 (off) or more"),
-    ]
-    refuse_first(problems)
+    too_few = least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"
+    refuse_first([too_few, (core < 0, f"--k-core {core}: expected 0 (off) or more")])
     _check_out(out)
 
 
@@ -95,7 +88,16 @@ def write_prepared(
         prepared.catalog.save(partial)
         prepared.histories.save(partial, prepared.catalog)
         run.finish(**counts, skipped=skipped)
-    _print_summary(out, counts, skipped)
+    table = Table()
+    table.add_column("prepared data")
+    table.add_column("count", justify="right")
+    for name, count in counts.items():
+        table.add_row(name, f"{count:,}")
+    for reason, count in skipped.items():
+        table.add_row(f"skipped: {reason}", f"{count:,}", style="yellow")
+    console = Console()
+    console.print(table)
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
     _print_unused(prepared.unused)
     return out
 
@@ -111,16 +113,3 @@ def _print_unused(unused: Mapping[Path, Collection[str]]) -> None:
     if parts:
         line = " ".join(f"notice: columns not used: {'; '.join(parts)}".split())
         sys.stderr.write(f"{line}\n")
-
-
-def _print_summary(out: Path, counts: Mapping[str, int], skipped: Mapping[str, int]) -> None:
-    table = Table()
-    table.add_column("prepared data")
-    table.add_column("count", justify="right")
-    for name, count in counts.items():
-        table.add_row(name, f"{count:,}")
-    for reason, count in skipped.items():
-        table.add_row(f"skipped: {reason}", f"{count:,}", style="yellow")
-    console = Console()
-    console.print(table)
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)

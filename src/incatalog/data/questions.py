@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from incatalog.data.conversations import Conversation, load_conversations
+from incatalog.data.conversations import load_conversations
 from incatalog.data.documents import json_lines, read_text
-from incatalog.data.fields import FilePlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +26,16 @@ def load_questions(path: str | Path) -> tuple[Question, ...]:
     text = read_text(path).lstrip()
     first = text.split("\n", 1)[0]
     if text.startswith("[") or '"conversations"' in first or '"messages"' in first:
-        return tuple(_opening(conversation) for conversation in load_conversations(path))
-    found = []
-    for line, record in json_lines(path):
-        place = FilePlace(path, line)
+        found = load_conversations(path)
+        texts = ([turn.text for turn in one if turn.role != "system"] for one in found)
+        return tuple(Question(asked, answered) for asked, answered, *_ in texts)
+    questions = []
+    for place, record in json_lines(path):
         question, answer = record.get("question"), record.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str):
-            raise place.error(
-                f"fields {', '.join(sorted(record)) or 'none'}; expected `question` and `answer` "
-                "as text, or a file in ShareGPT format"
-            )
+            expected = "`question` and `answer` as text, or a file in ShareGPT format"
+            names = ", ".join(sorted(record)) or "none"
+            raise place.error(f"fields {names}; expected {expected}")
         question, answer = place.unicode("question", question), place.unicode("answer", answer)
-        found.append(Question(question, answer))
-    return tuple(found)
-
-
-def _opening(conversation: Conversation) -> Question:
-    asked, answered = [turn for turn in conversation if turn.role != "system"][:2]
-    return Question(asked.text, answered.text)
+        questions.append(Question(question, answer))
+    return tuple(questions)

@@ -33,13 +33,7 @@ def prepare_table(settings: TableSettings) -> Path:
     The format is told by the ending: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` (also with
     ``.gz`` behind it). Histories are ordered by time, and as in the file where times are equal.
     Rows with the same user, item and time count once. The catalog holds every item of the table;
-    with ``k_core``, those of the core.
-
-    Args:
-        settings: Files, columns, output folder and filters.
-
-    Returns:
-        The output folder.
+    with ``k_core``, those of the core. Returns the output folder.
 
     Raises:
         ConfigError: A number is out of range, or an ending is unknown.
@@ -60,18 +54,16 @@ def prepare_table(settings: TableSettings) -> Path:
     if settings.time_column:
         frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
     repeated = len(every) - len(frame)
-    hint, reason = f"--min-interactions {least}", f"users with fewer than {least} interactions"
-    if core:
-        hint, reason = f"{hint} and --k-core {core}", f"users outside the {core}-core"
-    frame = keep_active(deeds.path, frame, least, f"try less than {hint}", core)
+    hint = f"{least} and --k-core {core}" if core else str(least)
+    hint = f"try less than --min-interactions {hint}"
+    frame = keep_active(deeds.path, frame, least, hint, core)
     if core:
         frame, codes = renumber(frame)
         items = [items[code] for code in codes]
-    histories = found.histories(frame)
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
-        histories,
-        {reason: len(found.user_codes) - len(histories), "repeated interactions": repeated},
+        found.histories(frame),
+        {**found.left_out(frame, least, core), "repeated interactions": repeated},
         {table.path: table.unused for table in (deeds, things)},
     )
     inputs = {"interactions": deeds.path, "items": things.path}
@@ -146,8 +138,7 @@ class _Table:
         if ending in _SEPARATORS:
             yield from self._csv_rows(_SEPARATORS[ending])
         elif ending in _JSON_LINES:
-            for line, record in json_lines(path, label=f"reading {path.name}", unique=True):
-                place = FilePlace(path, line)
+            for place, record in json_lines(path, label=f"reading {path.name}", unique=True):
                 self._match(place, record)
                 yield place, {name: record[column] for name, column in self._columns.items()}
         elif ending in _PARQUET:
@@ -165,9 +156,9 @@ class _Table:
         self.unused.update((name, None) for name in found if name not in self._columns.values())
 
     def _csv_rows(self, separator: str) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
-        path = self.path
+        path, letters = self.path, self._quote == "none"
         lines = text_lines(path, label=f"reading {path.name}")
-        quotes: Any = {"quoting": csv.QUOTE_NONE} if self._quote == "none" else {}
+        quotes: Any = {"quoting": csv.QUOTE_NONE} if letters else {}
         reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
         place = FilePlace(path, 1)
         # The module's own limit of 131,072 characters a cell is one for all readers of a process.
@@ -182,15 +173,15 @@ class _Table:
             found = False
             place = FilePlace(path, reader.line_num + 1)
             for cells in reader:
-                if cells and len(cells) != len(header):
-                    message = f"{len(cells)} cells; expected {len(header)} as in the header"
-                    raise place.error(message)
                 if cells:
                     found = True
+                    if len(cells) != len(header):
+                        counts = f"{len(cells)} cells; expected {len(header)}"
+                        raise place.error(f"{counts} as in the header")
                     yield place, {name: cells[index] for name, index in places.items()}
                 place = FilePlace(path, reader.line_num + 1)
         except csv.Error as error:
-            hint = "" if self._quote == "none" else "; where quotes are letters, pass --quote none"
+            hint = "" if letters else "; where quotes are letters, pass --quote none"
             raise place.error(f"not valid CSV: {error}{hint}") from error
         finally:
             csv.field_size_limit(limit)

@@ -6,9 +6,8 @@ import datetime
 import itertools
 import re
 from array import array
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -33,8 +32,7 @@ _GAP, _LEAST, _LEAST_ABOVE = 40, 10_000_000, 500_000_000
 _Number = int | float | Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class _Example:
+class _Example(NamedTuple):
     """A time, its place, and the cell as written."""
 
     value: _Number
@@ -58,8 +56,8 @@ class Times:
         """Adds the time of a row: a number, or an ISO 8601 date or time, but not both."""
         kind, value = _time(cell)
         if value is None:
-            message = f"{self._column} is {_shown(cell)}; expected a number or an ISO 8601 time"
-            raise place.error(message)
+            found = f"{self._column} is {_shown(cell)}"
+            raise place.error(f"{found}; expected a number or an ISO 8601 time")
         example = _Example(value, place, cell)
         first = self._kinds.setdefault(kind, example)
         if len(self._kinds) > 1:
@@ -91,10 +89,9 @@ class Times:
 
     def _mixed(self, one: _Example, other: _Example) -> DataError:
         first, second = sorted((one, other), key=lambda example: example.place.line)
-        return second.place.error(
-            f"{self._column} is {_shown(second.cell)}, but {_shown(first.cell)} on line "
-            f"{first.place.line}; expected times of one kind, such as seconds in all rows"
-        )
+        found = f"{_shown(second.cell)}, but {_shown(first.cell)} on line {first.place.line}"
+        expected = "expected times of one kind, such as seconds in all rows"
+        return second.place.error(f"{self._column} is {found}; {expected}")
 
 
 def _time(cell: Any) -> tuple[str, _Number | None]:
@@ -120,15 +117,14 @@ def _whole(number: _Number) -> _Number:
 def _nanoseconds(text: str) -> int | None:
     """Nanoseconds since 1970 of an ISO 8601 date or time."""
     finer = _NANOSECONDS.fullmatch(text)
-    if finer:
-        text = finer[1] + finer[3]
-    elif _TOO_FINE.search(text):
+    if not finer and _TOO_FINE.search(text):
         return None
+    rest = int(finer[2].ljust(3, "0")) if finer else 0
     try:
-        found = _since_epoch(datetime.datetime.fromisoformat(text))
+        moment = datetime.datetime.fromisoformat(finer[1] + finer[3] if finer else text)
     except ValueError:
         return None
-    return found + int(finer[2].ljust(3, "0")) if finer else found
+    return _since_epoch(moment) + rest
 
 
 def _since_epoch(moment: datetime.date) -> int:

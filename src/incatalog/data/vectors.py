@@ -68,12 +68,12 @@ def check_numbers(vectors: Float[np.ndarray, "items hidden"], name: str) -> None
 
 def unusable_rows(vectors: Float[np.ndarray, "items hidden"]) -> Int64[np.ndarray, " bad"]:
     """Rows that hold NaN, infinity or a number beyond :data:`LARGEST`."""
-    bad = []
+    usable = np.empty(len(vectors), dtype=np.bool_)
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
         # Beyond float16, LARGEST would be infinity, to which nothing compares.
-        usable = np.abs(vectors[start : start + _ROWS_AT_ONCE]) <= np.float64(LARGEST)
-        bad.append(np.flatnonzero(~usable.all(axis=1)) + start)
-    return np.concatenate(bad) if bad else np.empty(0, dtype=np.int64)
+        usable[part] = (np.abs(vectors[part]) <= np.float64(LARGEST)).all(axis=1)
+    return np.flatnonzero(~usable)
 
 
 def unit_rows(vectors: Float[np.ndarray, "rows dim"]) -> Float[np.ndarray, "rows dim"]:

@@ -50,14 +50,11 @@ class GuardedTokenizer:
         self._backend = Tokenizer.from_str(json.dumps(description))
         for content, token_id in protected.items():
             if self._backend.token_to_id(self._names[content]) != token_id:
-                raise TokenizerError(
-                    f"token {content!r} has id {token_id} but cannot be renamed in place; "
-                    "save the tokenizer anew with save_pretrained and load that"
-                )
-        self._pattern = re.compile(
-            "|".join(re.escape(content) for content in sorted(protected, key=len, reverse=True))
-            or r"(?!)"
-        )
+                found = f"token {content!r} has id {token_id} but cannot be renamed in place"
+                hint = "save the tokenizer anew with save_pretrained and load that"
+                raise TokenizerError(f"{found}; {hint}")
+        longest_first = sorted(protected, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._name_pattern = re.compile(rf"<\|{secret}:(\d+)\|>")
         vocabulary = description["model"]["vocab"]
         in_model = len(vocabulary) if isinstance(vocabulary, list) else max(vocabulary.values()) + 1
@@ -65,9 +62,8 @@ class GuardedTokenizer:
         self._is_protected = np.zeros(max(in_model, *added), dtype=np.bool_)
         self._is_protected[list(protected.values())] = True
         # A model without byte fallback uses it for letters it does not know, so text may hold it.
-        self._unknown = unknown if unknown is not None else -1
-        if unknown is not None:
-            self._is_protected[unknown] = False
+        self._unknown = unknown
+        self._is_protected[[] if unknown is None else unknown] = False
 
     def name(self, token: str) -> str:
         """The string that encodes to the protected token `token`."""
@@ -92,10 +88,9 @@ class GuardedTokenizer:
         try:
             return self._backend.encode(text, add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:
-            raise DataError(
-                "a message is not valid Unicode text (half of a surrogate pair?); "
-                "clean it with text.encode('utf-8', 'replace').decode()"
-            ) from error
+            found = "a message is not valid Unicode text (half of a surrogate pair?)"
+            hint = "clean it with text.encode('utf-8', 'replace').decode()"
+            raise DataError(f"{found}; {hint}") from error
 
     def positions(self, token_ids: np.ndarray) -> np.ndarray:
         """Positions of protected tokens in `token_ids`, ascending."""
@@ -112,18 +107,17 @@ def _rename(description: dict[str, Any], renamed: dict[str, str]) -> int | None:
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):
         model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in vocabulary]
-        unknown = model.get("unk_id")
-        return int(unknown) if unknown is not None else None
+        unknown: int | None = model.get("unk_id")
+        return unknown
     shared = renamed.keys() & vocabulary.keys()
     model["vocab"] = {renamed.get(piece, piece): i for piece, i in vocabulary.items()}
     if shared and model.get("merges"):
         model["merges"] = [merge for merge in model["merges"] if not _merge_pieces(merge) & shared]
-    unknown_token = model.get("unk_token")
-    if unknown_token is None:
-        return None
-    unknown = vocabulary.get(unknown_token)
-    model["unk_token"] = renamed.get(unknown_token, unknown_token)
-    return int(unknown) if unknown is not None else None
+    token = model.get("unk_token")
+    unknown = vocabulary.get(token)
+    if token is not None:
+        model["unk_token"] = renamed.get(token, token)
+    return unknown
 
 
 def _merge_pieces(merge: str | list[str]) -> set[str]:

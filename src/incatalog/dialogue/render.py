@@ -126,9 +126,8 @@ class Renderer:
     def prompt(self, messages: Sequence[Message]) -> Int32[np.ndarray, " length"]:
         """Renders a conversation up to where the assistant's next turn begins."""
         if messages and messages[-1].role != "user":
-            raise DataError(
-                f"the last message is from the {messages[-1].role}; expected one from the user"
-            )
+            last = f"the last message is from the {messages[-1].role}"
+            raise DataError(f"{last}; expected one from the user")
         return self._render(messages, generation_prompt=True).input_ids
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
@@ -137,9 +136,8 @@ class Renderer:
         outlines = tuple(content.outline for content in contents)
         skeleton = self._skeleton(outlines, generation_prompt)
         pieces, marks = [skeleton.texts[0]], list(skeleton.marks[0])
-        for slot, fixed, inner in zip(
-            skeleton.slots, skeleton.texts[1:], skeleton.marks[1:], strict=True
-        ):
+        behind = skeleton.texts[1:], skeleton.marks[1:]
+        for slot, fixed, inner in zip(skeleton.slots, *behind, strict=True):
             pieces += (contents[slot].core, fixed)
             marks += (*contents[slot].marks, *inner)
         text = "".join(pieces)
@@ -167,8 +165,8 @@ class Renderer:
             return messages
         if len(messages) == 1 or messages[1].role != "user":
             raise DataError("a system message is not followed by a user message; add one")
-        parts = (*messages[0].parts, Text("\n\n"), *messages[1].parts)
-        return [Message("user", parts), *messages[2:]]
+        system, user, *others = messages
+        return [Message("user", (*system.parts, Text("\n\n"), *user.parts)), *others]
 
     def _content(self, message: Message) -> _Content:
         pieces: list[str] = []
@@ -179,10 +177,8 @@ class Renderer:
                     pieces.append(text)
                 case ItemRef(row):
                     if not 0 <= row < len(self._items):
-                        raise CatalogError(
-                            f"a message refers to item row {row}; "
-                            f"expected 0 to {len(self._items) - 1}"
-                        )
+                        expected = f"expected 0 to {len(self._items) - 1}"
+                        raise CatalogError(f"a message refers to item row {row}; {expected}")
                     pieces += self._control.values()
                     marks += (self._marks[SOI]._replace(row=row), self._marks[EOI])
                 case ControlToken(token):
@@ -191,8 +187,8 @@ class Renderer:
         text = "".join(pieces)
         core = text.strip()
         leading = text[: len(text) - len(text.lstrip())]
-        trailing = text[len(leading) + len(core) :]
-        return _Content(core, marks, Outline(message.role, leading, trailing))
+        outline = Outline(message.role, leading, text[len(leading) + len(core) :])
+        return _Content(core, marks, outline)
 
     def _skeleton(self, outlines: tuple[Outline, ...], generation_prompt: bool) -> Skeleton:
         make = partial(make_skeleton, self._tokenizer, self._guard, outlines, generation_prompt)
@@ -230,14 +226,12 @@ def _first_token(guard: GuardedTokenizer, text: str, encoding: Encoding, charact
     A token that also covers earlier characters belongs to what comes before: after the prompt
     alone a model could not have written it.
     """
-    token = encoding.char_to_token(character)
-    wanted = character
-    while token is None:
-        # The normaliser dropped the character, or the text ends here.
-        wanted += 1
-        if wanted >= len(text):
-            return len(encoding)
-        token = encoding.char_to_token(wanted)
+    # The normaliser may have dropped the character.
+    for wanted in range(character, len(text)):
+        if (token := encoding.char_to_token(wanted)) is not None:
+            break
+    else:
+        return len(encoding)
     if _begins_before(encoding, token, character):
         # Each byte of several unknown letters is said to cover all of them, so count what comes
         # before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,23 +63,22 @@ def make_skeleton(
     pieces = _SLOT.split(rendered)
     raw, slots = pieces[::2], [int(slot) for slot in pieces[1::2]]
     if sorted(slots) != list(range(len(outlines))):
-        raise TemplateError(
-            f"the chat template writes the messages {slots} of roles "
-            f"{[outline.role for outline in outlines]}; expected each exactly once"
-        )
+        roles = [outline.role for outline in outlines]
+        found = f"the chat template writes the messages {slots} of roles {roles}"
+        raise TemplateError(f"{found}; expected each exactly once")
     texts = [guard.activate(text) for text in raw]
     turns = []
     for index, outline in enumerate(outlines):
         if outline.role != "assistant":
             continue
         slot = slots.index(index)
-        before = texts[slot].removesuffix(outline.leading)
-        prompt = _prompt(tokenizer, outlines[:index])
-        if prompt is not None and rendered.startswith(prompt):
-            parts = _SLOT.split(prompt)
-            if len(parts) // 2 == slot:
-                before = guard.activate(parts[-1])
-        after = texts[slot + 1]
+        before, after = texts[slot].removesuffix(outline.leading), texts[slot + 1]
+        # The template may refuse to end the conversation before this answer.
+        with contextlib.suppress(TemplateError):
+            if index and rendered.startswith(prompt := _render(tokenizer, outlines[:index])):
+                parts = _SLOT.split(prompt)
+                if len(parts) // 2 == slot:
+                    before = guard.activate(parts[-1])
         end = guard.first_activated_end(after)
         if end is None:
             end = len(outline.trailing) if after.startswith(outline.trailing) else 0
@@ -90,27 +90,23 @@ def make_skeleton(
 def takes_system(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the chat template, which has to write a plain exchange, writes system messages."""
     if not tokenizer.chat_template:
-        raise TokenizerError(
-            "the tokenizer has no chat template; expected an instruction-tuned model, "
-            "or set tokenizer.chat_template"
-        )
-    exchange = [Outline("user"), Outline("assistant"), Outline("user")]
+        expected = "expected an instruction-tuned model, or set tokenizer.chat_template"
+        raise TokenizerError(f"the tokenizer has no chat template; {expected}")
 
-    def written(outlines: Sequence[Outline]) -> list[str]:
-        return sorted(_SLOT.findall(_render(tokenizer, outlines)))
+    def written(*roles: str) -> str:
+        return "".join(sorted(_SLOT.findall(_render(tokenizer, list(map(Outline, roles))))))
 
+    exchange = "user", "assistant", "user"
     try:
-        plain = written(exchange)
+        plain = written(*exchange)
     except TemplateError as error:
         raise TokenizerError(f"unusable chat template: {error}") from error
-    if plain != ["0", "1", "2"]:
-        raise TokenizerError(
-            "unusable chat template: it drops or repeats messages of a plain exchange"
-        )
-    try:
-        return written([Outline("system"), *exchange]) == ["0", "1", "2", "3"]
-    except TemplateError:
-        return False
+    if plain != "012":
+        fault = "it drops or repeats messages of a plain exchange"
+        raise TokenizerError(f"unusable chat template: {fault}")
+    with contextlib.suppress(TemplateError):
+        return written("system", *exchange) == "0123"
+    return False
 
 
 def _render(
@@ -126,11 +122,3 @@ def _render(
     except jinja2.TemplateError as error:
         roles = ", ".join(outline.role for outline in outlines)
         raise TemplateError(f"the chat template refuses the turns ({roles}): {error}") from error
-
-
-def _prompt(tokenizer: PreTrainedTokenizerFast, outlines: Sequence[Outline]) -> str | None:
-    """What stands before the next answer; None if the template refuses these turns."""
-    try:
-        return _render(tokenizer, outlines) if outlines else None
-    except TemplateError:
-        return None

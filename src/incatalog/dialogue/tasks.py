@@ -16,6 +16,7 @@ from incatalog.dialogue.templates import AlignmentWording, Wording
 from incatalog.errors import ConfigError, DataError
 
 _CONTROL = re.compile("(<SOI>|<EOI>)")
+_NAMED: dict[str, Part] = {"<SOI>": ControlToken("<SOI>"), "<EOI>": ControlToken("<EOI>")}
 _HISTORY_SEPARATOR = " → "
 _CANDIDATE_SEPARATOR = ", "
 
@@ -36,11 +37,9 @@ def recommend_messages(
     or as item spans, as `history_form` says.
     """
     if wording.offers_candidates != (candidates is not None):
-        raise ConfigError(
-            f"wording {wording.name!r} "
-            + ("needs" if wording.offers_candidates else "takes no")
-            + " candidates; choose it with wordings(candidates=...)"
-        )
+        how = "needs" if wording.offers_candidates else "takes no"
+        hint = "choose it with wordings(candidates=...)"
+        raise ConfigError(f"wording {wording.name!r} {how} candidates; {hint}")
     fields: dict[str, list[Part]] = {
         "history": _items(history_rows, titles, history_form, _HISTORY_SEPARATOR),
         "candidates": _items(candidates or (), titles, history_form, _CANDIDATE_SEPARATOR),
@@ -60,11 +59,8 @@ def alignment_messages(
     wording: AlignmentWording, row: int, text: str, title: str
 ) -> tuple[Message, ...]:
     """A question about what an item is, with its answer; `text` is its title and description."""
-    fields: dict[str, list[Part]] = {
-        "text": [Text(text)],
-        "title": [Text(title)],
-        "item": [ItemRef(row)],
-    }
+    fields: dict[str, list[Part]]
+    fields = {"text": [Text(text)], "title": [Text(title)], "item": [ItemRef(row)]}
     asked, answered = (_filled(one, fields) for one in (wording.instruction, wording.answer))
     return Message("user", asked), Message("assistant", answered)
 
@@ -74,11 +70,8 @@ def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
     parts: list[Part] = []
     for position, row in enumerate(rows):
         before = "\n" if position else ""
-        if list_form == "numbered":
-            before += f"{position + 1}. "
-        if before:
-            parts.append(Text(before))
-        parts.append(ItemRef(row))
+        before += f"{position + 1}. " if list_form == "numbered" else ""
+        parts += (Text(before), ItemRef(row)) if before else (ItemRef(row),)
     return tuple(parts)
 
 
@@ -99,10 +92,9 @@ def fit_history(
     last = max(len(history) - 1, 0)
     length = num_tokens(renderer, build(history[last:]))
     if length > max_tokens:
-        raise ConfigError(
-            f"--max-length {max_tokens}: the conversation takes {length} tokens with "
-            f"{len(history) - last} item of the history; raise it, or shorten the list"
-        )
+        takes = f"the conversation takes {length} tokens with {len(history) - last} item"
+        hint = "raise it, or shorten the list"
+        raise ConfigError(f"--max-length {max_tokens}: {takes} of the history; {hint}")
 
     def fits(cut: int) -> bool:
         return num_tokens(renderer, build(history[cut:])) <= max_tokens
@@ -142,10 +134,8 @@ def first_exchange(conversation: Conversation) -> tuple[Message, ...]:
     for asked, answered in itertools.pairwise(conversation):
         if asked.role == "user" and answered.role == "assistant":
             return general_messages((asked, answered))
-    raise DataError(
-        "a general conversation has no user message with an answer after it; "
-        "leave it out of the chat file"
-    )
+    found = "a general conversation has no user message with an answer after it"
+    raise DataError(f"{found}; leave it out of the chat file")
 
 
 def with_exchange(
@@ -159,8 +149,8 @@ def with_exchange(
         if messages and messages[-1].role != "assistant":
             raise DataError("the recommendation has no answer for an exchange to follow")
         return (*messages, *exchange)
-    system = 1 if messages and messages[0].role == "system" else 0
-    return (*messages[:system], *exchange, *messages[system:])
+    first = int(bool(messages) and messages[0].role == "system")
+    return (*messages[:first], *exchange, *messages[first:])
 
 
 def _items(
@@ -186,11 +176,8 @@ def _filled(template: str, fields: Mapping[str, list[Part]]) -> tuple[Part, ...]
 @functools.lru_cache(maxsize=64)
 def _pieces(template: str) -> tuple[tuple[tuple[Part, ...], str | None], ...]:
     """Splits a template into what is literal and the field after it."""
-    return tuple(
-        (_literal(literal), field) for literal, field, _, _ in string.Formatter().parse(template)
-    )
-
-
-def _literal(text: str) -> tuple[Part, ...]:
-    named: dict[str, Part] = {"<SOI>": ControlToken("<SOI>"), "<EOI>": ControlToken("<EOI>")}
-    return tuple(named.get(piece) or Text(piece) for piece in _CONTROL.split(text) if piece)
+    pieces: list[tuple[tuple[Part, ...], str | None]] = []
+    for literal, field, _, _ in string.Formatter().parse(template):
+        texts = filter(None, _CONTROL.split(literal))
+        pieces.append((tuple(_NAMED.get(text) or Text(text) for text in texts), field))
+    return tuple(pieces)

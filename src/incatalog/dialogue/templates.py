@@ -26,6 +26,7 @@ _SELECT = (
     "Please select a recommendation list with {item_count} different items from candidate items."
 )
 _ASK = "Could you recommend me a list {item_count} different items?"
+_AGREED = "Ok, I will consider user's preference. "
 _NEED = (
     "You need to generate a recommendation list considering user's preference from historical "
     "interactions."
@@ -76,9 +77,7 @@ TRAIN_WORDINGS = (
 
 TEST_WORDINGS = (
     Wording("test-single-turn", f"{_NEED} {_HISTORY}{_ASK} "),
-    Wording(
-        "test-two-turns", f"{_HISTORY}{_ASK}", (_NEED, "Ok, I will consider user's preference. ")
-    ),
+    Wording("test-two-turns", f"{_HISTORY}{_ASK}", (_NEED, _AGREED)),
     Wording("test-as-trained", TRAIN_WORDINGS[0].instruction),
     Wording(
         "test-select",
@@ -86,11 +85,7 @@ TEST_WORDINGS = (
         (f"{_NEED} ", "Ok, I will do it considering user's preference and candidate items. "),
     ),
     Wording("test-single-turn-mention", f"{_NEED} {_HISTORY}{_ASK}{_MENTION}"),
-    Wording(
-        "test-two-turns-mention",
-        f"{_HISTORY}{_ASK}{_MENTION}",
-        (_NEED, "Ok, I will consider user's preference. "),
-    ),
+    Wording("test-two-turns-mention", f"{_HISTORY}{_ASK}{_MENTION}", (_NEED, _AGREED)),
 )
 
 
@@ -128,12 +123,8 @@ def wordings(
 ) -> tuple[Wording, ...]:
     """Wordings to train or to evaluate with; those that mention control tokens come last."""
     stock = TRAIN_WORDINGS if stage == "train" else TEST_WORDINGS
-    return tuple(
-        wording
-        for wording in stock
-        if wording.offers_candidates == candidates
-        and (mention_control_tokens or not wording.mentions_control_tokens)
-    )
+    found = (wording for wording in stock if wording.offers_candidates == candidates)
+    return tuple(one for one in found if mention_control_tokens or not one.mentions_control_tokens)
 
 
 def wording_named(name: str) -> Wording:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,6 @@ from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import Catalog
 from incatalog.data.documents import json_lines
-from incatalog.data.fields import FilePlace
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
 
@@ -35,8 +35,8 @@ class Aliases:
 
     @classmethod
     def of_pairs(cls, pairs: Iterable[tuple[int, str]]) -> Aliases:
-        """Aliases of item rows and spellings, in the order of the rows."""
-        pairs = list(pairs)
+        """Aliases of item rows and spellings; those of one item keep their order."""
+        pairs = sorted(pairs, key=itemgetter(0))
         return cls(tuple(row for row, _ in pairs), tuple(text for _, text in pairs))
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ def load_paraphrases(
     They are cleaned and made stable as titles are. One that is then the title of some item or a
     paraphrase that came before, or that the tokenizer cannot spell, is left out and counted.
     """
-    pairs = _pairs(Path(path), catalog, _PARAPHRASES)
+    pairs = sorted(_pairs(Path(path), catalog, _PARAPHRASES), key=itemgetter(0))
     items = [catalog.item(row) for row, _ in pairs]
     texts = canonical_spellings(items, [text for _, text in pairs], tokenizer)
     taken = set(catalog.titles_taken)
@@ -117,30 +117,22 @@ def load_paraphrases(
         elif text is not None:
             repeated += 1
     if not kept:
-        message = f"holds no paraphrase that differs from all titles; {_AGAIN}"
-        raise DataError.at(path, message)
+        none = "holds no paraphrase that differs from all titles"
+        raise DataError.at(path, f"{none}; {_AGAIN}")
     return Paraphrases(Aliases.of_pairs(kept), repeated, len(pairs) - len(kept) - repeated)
 
 
 def paraphrase_texts(path: str | Path, catalog: Catalog) -> tuple[str, ...]:
     """The paraphrases of a file as they stand in it, from which a tokenizer may learn."""
-    lines = _lines(Path(path), catalog, _PARAPHRASES)
-    return tuple(text for _, texts in lines for text in texts)
+    return tuple(text for _, text in _pairs(Path(path), catalog, _PARAPHRASES))
 
 
 def _pairs(path: Path, catalog: Catalog, field: str) -> list[tuple[int, str]]:
-    """Item row and spelling of each, by row."""
-    lines = sorted(_lines(path, catalog, field), key=lambda line: line[0])
-    return [(row, text) for row, texts in lines for text in texts]
-
-
-def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str]]]:
-    """Item row and spellings of each line."""
+    """Item row and spelling of each, in the order of the file."""
     first: dict[str, int] = {}
-    found = []
+    found: list[tuple[int, str]] = []
     verify_checksums(path.parent, (path.name,))
-    for number, value in json_lines(path):
-        place = FilePlace(path, number)
+    for place, value in json_lines(path):
         item_id, texts = value.get("item_id"), value.get(field)
         if not isinstance(item_id, str):
             raise place.error(f"item_id: found {item_id!r}; expected text")
@@ -149,7 +141,7 @@ def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str
         item = f"item {item_id!r}"
         if item_id in first:
             raise place.error(f"{item} is already on line {first[item_id]}; expected it once")
-        first[item_id] = number
+        first[item_id] = place.line
         if not catalog.has(item_id):
             raise place.error(f"{item} is not in the catalog; {_AGAIN}")
         row = catalog.row(item_id)
@@ -157,5 +149,5 @@ def _lines(path: Path, catalog: Catalog, field: str) -> list[tuple[int, list[str
         if field == _PARAPHRASES and value.get("title", title) != title:
             named = f"{item} is called {value['title']!r}"
             raise place.error(f"{named}; in the catalog it is {title!r}; {_AGAIN}")
-        found.append((row, texts))
+        found += ((row, text) for text in texts)
     return found

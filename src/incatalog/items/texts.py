@@ -30,9 +30,8 @@ def item_text(item: Item, wording: tuple[str, ...]) -> str:
         "description": plain_text(item.description),
         "categories": ", ".join(item.categories),
     }
-    fields = [part[part.index("{") + 1 : part.index("}")] for part in wording]
-    pairs = zip(wording, fields, strict=True)
-    lines = [part.format(**values) for part, field in pairs if values[field]]
+    empty = {f"{{{field}}}" for field, text in values.items() if not text}
+    lines = [part.format(**values) for part in wording if not any(one in part for one in empty)]
     return "\n".join(lines) or values["title"]
 
 

@@ -74,24 +74,20 @@ def new_titles(
         endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
         unused = (text for text in proposed if text not in taken and text not in found)
-        free = (
-            stable
-            for text in itertools.islice(unused, _MOST_TRIES)
-            for stable in speller.stable([item], [text])
-            if stable not in taken and stable not in found
-        )
-        own = next(free, None)
-        if own is None:
+        for text in itertools.islice(unused, _MOST_TRIES):
+            [stable] = speller.stable([item], [text])
+            if stable not in taken and stable not in found:
+                found[stable] = None
+                break
+        else:
             raise _same_title(item, title)
-        found[own] = None
     return list(found)
 
 
 def _same_title(item: Item, title: str) -> DataError:
-    return DataError(
-        f"item {item.item_id!r}: title {title!r} is that of another item too, and the "
-        "tokenizer loses what would tell them apart; give the item a title of its own"
-    )
+    shared = f"title {title!r} is that of another item too"
+    lost = "the tokenizer loses what would tell them apart; give the item a title of its own"
+    return DataError(f"item {item.item_id!r}: {shared}, and {lost}")
 
 
 class _Speller:
@@ -137,16 +133,16 @@ class _Speller:
             pending = [row for row in pending if row not in refused]
             if not pending:
                 return settled, refused
-            encoded, texts = self._round_trip([settled[row] for row in pending])
-            unstable = []
-            for row, tokens, text in zip(pending, encoded, texts, strict=True):
+            encoded = encode_titles([settled[row] for row in pending], self._tokenizer)
+            decoded = decode_rows(encoded, self._tokenizer)
+            rows, pending = pending, []
+            for row, tokens, text in zip(rows, encoded, decoded, strict=True):
                 if self._unknown.intersection(tokens):
                     lacking = "holds something this tokenizer has no token for"
                     refuse(row, f"{lacking}; give the item a title it can spell")
                 elif text != settled[row]:
-                    unstable.append(row)
+                    pending.append(row)
                     settled[row] = self._clean(text)
-            pending = unstable
         if pending:
             self._require_kept_text()
         for row in pending:
@@ -162,23 +158,17 @@ class _Speller:
             title = title.replace(text, f"{text[0]} {text[1:]}" if len(text) > 1 else "")
         return title.strip()
 
-    def _round_trip(self, titles: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-        """Tokens of each title, and the text these decode to."""
-        encoded = encode_titles(titles, self._tokenizer)
-        return encoded, decode_rows(encoded, self._tokenizer)
-
     def _require_kept_text(self) -> None:
         """Refuses a tokenizer that changes even the plainest text each time."""
         text = _PLAIN
         for _ in range(_ROUNDS):
-            _, [found] = self._round_trip([text])
+            [found] = decode_rows(encode_titles([text], self._tokenizer), self._tokenizer)
             if found == text:
                 return
             text = " ".join(found.split())
-        raise TokenizerError(
-            f"tokenizer: {_PLAIN!r} comes back from it as {text!r}, and with more changes each "
-            "time; no title can be written with it; choose a model whose tokenizer keeps text"
-        )
+        changed = f"{_PLAIN!r} comes back from it as {text!r}, and with more changes each time"
+        hint = "no title can be written with it; choose a model whose tokenizer keeps text"
+        raise TokenizerError(f"tokenizer: {changed}; {hint}")
 
 
 def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:

@@ -110,13 +110,12 @@ class ItemTokens:
         semantic_ids.require_unique()
         soi, eoi = control_token_ids(tokenizer)
         special = special_token_ids(tokenizer)
-        columns = []
+        rows = np.empty_like(semantic_ids.codes, dtype=np.int32)
         for level, size in enumerate(semantic_ids.sizes):
             ids = [special.get(code_token(level, code), -1) for code in range(size)]
-            columns.append(np.array(ids, dtype=np.int32)[semantic_ids.codes[:, level]])
-        rows = np.stack(columns, axis=1)
+            rows[:, level] = np.array(ids)[semantic_ids.codes[:, level]]
         if (rows < 0).any():
-            row, level = (int(place) for place in np.argwhere(rows < 0)[0])
+            row, level = np.argwhere(rows < 0)[0].tolist()
             token = code_token(level, int(semantic_ids.codes[row, level]))
             hint = "train a model with these semantic IDs, or assign those of the model"
             lacking = f"the tokenizer has no code token {token}"
@@ -128,11 +127,7 @@ class ItemTokens:
         return len(self.offsets) - 1
 
     def row(self, row: int) -> Int32[np.ndarray, " tokens"]:
-        """Tokens of an item row, without the control tokens.
-
-        Raises:
-            CatalogError: There is no such row.
-        """
+        """Tokens of an item row without the control tokens; no such row is a CatalogError."""
         if not 0 <= row < len(self):
             raise CatalogError(f"item row {row}: not in the catalog; expected 0 to {len(self) - 1}")
         return self.flat[self.offsets[row] : self.offsets[row + 1]]
@@ -142,12 +137,7 @@ class ItemTokens:
         return np.split(self.flat, self.offsets[1:-1])
 
     def with_rows(self, rows: Sequence[int], tokens: Sequence[Sequence[int]]) -> ItemTokens:
-        """The tokens of a catalog with other items at some rows, or with new rows at the end.
-
-        Args:
-            rows: The rows; those that do not exist yet come last, in order.
-            tokens: Tokens of each.
-        """
+        """The same with other ``tokens`` at some rows; new rows come last, in order."""
         kept, end = [], 0
         for row, own in zip(rows, tokens, strict=True):
             start = self.offsets[min(row, len(self))]
@@ -170,11 +160,7 @@ class ItemTokens:
         return replace(self, flat=flat, offsets=offsets)
 
     def trie(self, items: Sequence[int] | None = None) -> ItemTrie:
-        """Builds the prefix tree of these rows.
-
-        Args:
-            items: Item row of each, where items have several spellings.
-        """
+        """The prefix tree of these rows; ``items`` has the item of each if one has several."""
         return ItemTrie.build((self.flat, self.offsets), items=items)
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -182,20 +168,15 @@ class ItemTokens:
         return decode_rows([self.row(row).tolist()], tokenizer)[0]
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Makes sure that these tokens are those of ``tokenizer``.
-
-        Raises:
-            TokenizerError: It is not the tokenizer the tokens were made with.
-        """
+        """Makes sure that these tokens were made with ``tokenizer``; else a TokenizerError."""
         control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
-        fault = ""
-        if control != own:
-            fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
-        elif tokenizer_fingerprint(tokenizer) != self.tokenizer_fingerprint:
+        fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
+        if control == own:
+            if tokenizer_fingerprint(tokenizer) == self.tokenizer_fingerprint:
+                return
             reason = "its vocabulary or its rules differ"
             fault = f"not the one the item tokens were made with ({reason})"
-        if fault:
-            raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
+        raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " items+1"]:
@@ -214,10 +195,9 @@ def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     special = special_token_ids(tokenizer)
     for token in (SOI, EOI):
         if token not in special:
-            raise TokenizerError(
-                f"tokenizer: has no special token {token}; load the model through "
-                "incatalog.model.backbone.load_backbone, which adds the control tokens"
-            )
+            loader = "incatalog.model.backbone.load_backbone, which adds the control tokens"
+            hint = f"load the model through {loader}"
+            raise TokenizerError(f"tokenizer: has no special token {token}; {hint}")
     return special[SOI], special[EOI]
 
 
@@ -258,14 +238,16 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     if spelled:
         # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
         # at its very start. Such a tokenizer splits a title after <SOI> in another way than alone.
-        alone, *own = _encode_as_text(["a", *spelled.values()], tokenizer)
-        if first != [soi, *alone]:
-            row = next(iter(spelled))
-            held = "holds the text of a special token"
-            lacking = "this tokenizer cannot spell out after <SOI>"
-            raise _refused(row, titles[row], f"{held}, which {lacking}; use canonical_titles")
-        for row, tokens in zip(spelled, own, strict=True):
-            rows[row] = tokens
+        # A copy spells special tokens out, as other threads use the tokenizer itself.
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend.encode_special_tokens = True
+        alone, *own = backend.encode_batch(["a", *spelled.values()], add_special_tokens=False)
+        if first != [soi, *alone.ids]:
+            row, lacking = next(iter(spelled)), "this tokenizer cannot spell out after <SOI>"
+            held = f"holds the text of a special token, which {lacking}"
+            raise _refused(row, titles[row], f"{held}; use canonical_titles")
+        for row, encoding in zip(spelled, own, strict=True):
+            rows[row] = encoding.ids
     return rows
 
 
@@ -292,11 +274,3 @@ def token_rows(
 
 def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     return token_rows(texts, tokenizer, add_special_tokens=False, split_special_tokens=False)
-
-
-def _encode_as_text(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """As `_encode`, but special tokens are spelled out."""
-    # A copy, as other threads use the tokenizer itself.
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.encode_special_tokens = True
-    return [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]

@@ -71,8 +71,7 @@ class AnswerText:
     """Turns the events of one answer into text pieces and items."""
 
     def __init__(self, items: ModelItems) -> None:
-        self._detokenizer = Detokenizer(items.tokenizer)
-        self._model_items = items
+        self._detokenizer, self._model_items = Detokenizer(items.tokenizer), items
         self._text: list[str] = []
         self._parts: list[Part] = []
         self._items: list[Recommendation] = []

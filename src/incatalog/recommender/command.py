@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from incatalog.data.catalog import Catalog
@@ -27,13 +27,18 @@ def recommend(settings: RecommendSettings) -> None:
         raise ConfigError(f"--model: no such folder: {settings.model}")
     # Before the weights are loaded: a mistyped id should not cost that time.
     catalog = Catalog.load(settings.model)
-    item_ids = {item.item_id for item in catalog.items}
-    history = names("--history", settings.history, item_ids)
-    exclude = names("--exclude", settings.exclude, item_ids)
+    titles = {item.item_id: item.title for item in catalog.items}
+    history = names("--history", settings.history, titles)
+    exclude = names("--exclude", settings.exclude, titles)
     categories = names("--categories", settings.categories, catalog.categories)
-    _check_items("--history", history, catalog)
-    _check_items("--exclude", exclude, catalog)
-    _check_categories(categories, catalog)
+    _check_items("--history", history, titles)
+    _check_items("--exclude", exclude, titles)
+    for category in categories:
+        try:
+            catalog.category_rows(category)
+        except CatalogError as error:
+            hint = quoted_name("--categories", category, catalog.categories)
+            raise ConfigError(f"--categories: {error}{hint}") from error
 
     from incatalog.model.spec import untrained_warning
     from incatalog.recommender.recommender import Recommender
@@ -53,41 +58,25 @@ def recommend(settings: RecommendSettings) -> None:
         decode=settings.decode,
     )
     if len(found) < settings.k:
-        sys.stderr.write(
-            f"notice: --k {settings.k}: only {len(found)} items are left to recommend\n"
-        )
+        few = f"only {len(found)} items are left to recommend"
+        sys.stderr.write(f"notice: --k {settings.k}: {few}\n")
     _print_recommendations(found, settings.format)
 
 
-def _check_items(flag: str, item_ids: Sequence[str], catalog: Catalog) -> None:
-    known = {item.item_id: item.title for item in catalog.items}
+def _check_items(flag: str, item_ids: Sequence[str], titles: Mapping[str, str]) -> None:
     for item_id in item_ids:
-        if item_id in known:
-            continue
-        close = difflib.get_close_matches(item_id, known, n=3, cutoff=0.3)
-        alike = ", ".join(f"{other!r} ({known[other]})" for other in close)
-        raise ConfigError(
-            f"{flag}: no item {item_id!r} in the model's catalog of {len(known)} items"
-            + (f"; near: {alike}" if alike else "")
-            + quoted_name(flag, item_id, known)
-        )
-
-
-def _check_categories(categories: Sequence[str], catalog: Catalog) -> None:
-    for category in categories:
-        try:
-            catalog.category_rows(category)
-        except CatalogError as error:
-            hint = quoted_name("--categories", category, catalog.categories)
-            raise ConfigError(f"--categories: {error}{hint}") from error
+        if item_id not in titles:
+            close = difflib.get_close_matches(item_id, titles, n=3, cutoff=0.3)
+            alike = ", ".join(f"{other!r} ({titles[other]})" for other in close)
+            lacking = f"no item {item_id!r} in the model's catalog of {len(titles)} items"
+            hint = (f"; near: {alike}" if alike else "") + quoted_name(flag, item_id, titles)
+            raise ConfigError(f"{flag}: {lacking}{hint}")
 
 
 def _print_recommendations(found: Sequence[Recommendation], form: str) -> None:
     if form == "json":
-        rows = [
-            {"rank": one.rank, "item_id": one.item_id, "title": one.title, "score": one.score}
-            for one in found
-        ]
+        fields = "rank", "item_id", "title", "score"
+        rows = [{field: getattr(one, field) for field in fields} for one in found]
         sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
         return
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,10 +73,9 @@ class ModelItems:
         """The same items, which the model may also write by these names."""
         shared = self.catalog.titles_taken.intersection(aliases.texts)
         if shared:
-            raise CatalogError(
-                f"catalog {self.catalog.name}: {min(shared)!r} is the title of an item and an "
-                "alias; expected it to name one item; give the catalog the model was trained on"
-            )
+            twice = f"{min(shared)!r} is the title of an item and an alias; expected it to name one"
+            hint = "give the catalog the model was trained on"
+            raise CatalogError(f"catalog {self.catalog.name}: {twice} item; {hint}")
         tokens = self.spelled(aliases)
         grounding = Grounding(tokens.trie(aliases.items(len(self.catalog))))
         longest = int(np.diff(tokens.offsets[len(self.tokens) :]).max())
@@ -107,7 +107,12 @@ class ModelItems:
         if items:
             tokens = tokens.with_rows(rows, added)
             trie = trie.with_items(added, rows=rows)
-            retriever = self._retriever_with(rows, vectors)
+        if items and retriever is not None:
+            if vectors is None or len(vectors) != len(rows):
+                lacking = "the model finds items by their vectors, and a new item comes without"
+                hint = retriever.head.how_to_embed()
+                raise VectorError(f"catalog {self.catalog.name}: {lacking}; {hint}")
+            retriever = ItemRetriever(retriever.head.with_rows(rows, vectors))
         return replace(
             self,
             catalog=catalog,
@@ -120,10 +125,9 @@ class ModelItems:
     def with_metadata(self, catalog: Catalog) -> ModelItems:
         """The same items under another catalog's name, categories and descriptions."""
         if catalog.fingerprint != self.catalog.fingerprint:
-            raise CatalogError(
-                f"catalog {catalog.name}: ids or titles differ from {self.catalog.name}; "
-                "expected the same items in the same order"
-            )
+            found = f"ids or titles differ from {self.catalog.name}"
+            expected = "expected the same items in the same order"
+            raise CatalogError(f"catalog {catalog.name}: {found}; {expected}")
         return replace(self, catalog=catalog.with_titles_t(self.catalog.titles_t))
 
     def with_disabled(self, item_ids: Collection[str]) -> ModelItems:
@@ -143,8 +147,7 @@ class ModelItems:
         with `exclude_seen` the item rows of the history.
         """
         rows = set(self.catalog.rows(exclude).tolist())
-        if exclude_seen:
-            rows.update(map(int, history))
+        rows.update(map(int, history) if exclude_seen else ())
         return ExcludedItems.build(self.grounding.trie, rows, base=self.rule(categories))
 
     def rule(self, categories: Sequence[str] = ()) -> ExcludedItems | None:
@@ -180,10 +183,9 @@ class ModelItems:
 
     def no_item_left(self) -> NoItemLeftError:
         """The error where an answer could not name a single item."""
-        return NoItemLeftError(
-            "no item left to recommend: the exclusions leave none of the "
-            f"{len(self.catalog)} items; exclude fewer or name other categories"
-        )
+        none = f"the exclusions leave none of the {len(self.catalog)} items"
+        hint = "exclude fewer or name other categories"
+        return NoItemLeftError(f"no item left to recommend: {none}; {hint}")
 
     def _tokens_of(
         self,
@@ -198,50 +200,26 @@ class ModelItems:
         if self.item_form == "titles":
             return encode_titles(titles, self.tokenizer)
         if semantic_ids is None or len(semantic_ids) != len(items):
-            raise SemanticIdError(
-                f"catalog {self.catalog.name}: the model writes items as codes, and item "
-                f"{items[0].item_id!r} comes without; give the codes of every new item"
-            )
+            found = f"the model writes items as codes, and item {items[0].item_id!r} comes without"
+            hint = "give the codes of every new item"
+            raise SemanticIdError(f"catalog {self.catalog.name}: {found}; {hint}")
         coded = ItemTokens.from_codes(semantic_ids, self.tokenizer)
         tokens = [row.tolist() for row in coded.rows()]
         for item, own in zip(items, tokens, strict=True):
-            if self._names_an_item(own, gone):
-                raise SemanticIdError(
-                    f"item {item.item_id!r}: its codes are those of another item too; give it "
-                    "codes of its own"
-                )
+            # A prefix that no item has is an error of the trie.
+            with contextlib.suppress(TrieError):
+                if None in self.grounding.trie.next_tokens(own, excluded=gone):
+                    taken = f"item {item.item_id!r}: its codes are those of another item too"
+                    raise SemanticIdError(f"{taken}; give it codes of its own")
         return tokens
-
-    def _names_an_item(self, tokens: Sequence[int], gone: Sequence[int]) -> bool:
-        try:
-            return None in self.grounding.trie.next_tokens(tokens, excluded=gone)
-        except TrieError:
-            return False
-
-    def _retriever_with(
-        self, rows: Sequence[int], vectors: Float32[np.ndarray, "items dim"] | None
-    ) -> ItemRetriever | None:
-        """Finds the items of this catalog and new ones at some rows."""
-        retriever = self.grounding.retriever
-        if retriever is None:
-            return None
-        if vectors is None or len(vectors) != len(rows):
-            raise VectorError(
-                f"catalog {self.catalog.name}: the model finds items by their vectors, and a new "
-                f"item comes without; {retriever.head.how_to_embed()}"
-            )
-        return ItemRetriever(retriever.head.with_rows(rows, vectors))
 
 
 def _codes_of(catalog: Catalog, semantic_ids: SemanticIds | None) -> SemanticIds:
     if semantic_ids is None:
-        raise SemanticIdError(
-            f"catalog {catalog.name}: the model writes items as codes, and this catalog comes "
-            f"without; give its semantic IDs (*{INDEX} and *{ITEM2ID})"
-        )
+        found = "the model writes items as codes, and this catalog comes without"
+        hint = f"give its semantic IDs (*{INDEX} and *{ITEM2ID})"
+        raise SemanticIdError(f"catalog {catalog.name}: {found}; {hint}")
     if len(semantic_ids) != len(catalog):
-        raise SemanticIdError(
-            f"catalog {catalog.name}: {len(catalog)} items, and codes of {len(semantic_ids)}; "
-            "expected codes for every item"
-        )
+        found = f"{len(catalog)} items, and codes of {len(semantic_ids)}"
+        raise SemanticIdError(f"catalog {catalog.name}: {found}; expected codes for every item")
     return semantic_ids

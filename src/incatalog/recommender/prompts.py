@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
+import numpy as np
+
 from incatalog.config import ListForm
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.data.conversations import Role
@@ -37,12 +39,8 @@ class Prompts:
     """Asks one model for items of one catalog, in the words it was trained with."""
 
     def __init__(self, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> None:
-        self._backbone = backbone
-        self._spec = spec
-        self._items = items
-        self._scaffolds: RecentlyUsed[int, tuple[Scaffold, tuple[int, ...]]] = RecentlyUsed(
-            _SCAFFOLDS_KEPT
-        )
+        self._backbone, self._spec, self._items = backbone, spec, items
+        self._scaffolds: RecentlyUsed[int, _List] = RecentlyUsed(_SCAFFOLDS_KEPT)
         self.renderer = Renderer(backbone.tokenizer, items.tokens)
 
     def with_items(self, items: ModelItems) -> Prompts:
@@ -70,9 +68,8 @@ class Prompts:
         k = self._items.at_most(k)
         longest = self._spec.max_length
         limit = self._spec.max_history if max_history is None else max_history
-        shown = [int(row) for row in history][-limit:] if limit else []
-        build = partial(self.messages, k=k)
-        messages, cut = fit_history(self.renderer, build, shown, longest)
+        shown = list(map(int, history))[-limit:] if limit else []
+        messages, cut = fit_history(self.renderer, partial(self.messages, k=k), shown, longest)
         if cut:
             _log.warning(_CUT, longest, cut, len(shown))
         scaffold, room = self._list(k)
@@ -119,25 +116,20 @@ class Prompts:
         and with `items` false it writes text alone. The rest is as in `Request`.
         """
         k = None if k is None else self._items.at_most(k)
-        turns = [_as_message(message) for message in messages]
+        turns = list(map(_as_message, messages))
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
         prompt = self.renderer.prompt(turns).tolist()
         context = self.context_length
         if context is not None and len(prompt) >= context:
-            raise ContextLengthError(
-                f"messages: {len(prompt)} tokens; the model reads and writes {context} in all; "
-                "leave the oldest out"
-            )
-        scaffold = None
-        if k is not None:
-            scaffold, room = self._list(k)
-            max_new_tokens = min(max_new_tokens, room)
+            limit = f"the model reads and writes {context} in all; leave the oldest out"
+            raise ContextLengthError(f"messages: {len(prompt)} tokens; {limit}")
+        scaffold, room = (None, max_new_tokens) if k is None else self._list(k)
         if context is not None:
-            max_new_tokens = min(max_new_tokens, context - len(prompt))
+            room = min(room, context - len(prompt))
         return Request(
             prompt,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=min(max_new_tokens, room),
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
             temperature=temperature,
@@ -177,10 +169,9 @@ class Prompts:
         shown = list(history)[-self._spec.max_history :]
         asked = self.messages(shown, k or self._spec.list_length)
         said = [part for part in message.parts if not isinstance(part, Text) or part.text.strip()]
-        if not said:
-            return list(asked)
+        between = (*said, Text("\n\n")) if said else ()
         *opening, request = asked
-        return [*opening, Message("user", (*said, Text("\n\n"), *request.parts))]
+        return [*opening, Message("user", (*between, *request.parts))]
 
     def _scaffold(self, k: int) -> _List:
         return self._scaffolds.get(k, lambda: list_scaffold(self.renderer, self._spec.list_form, k))
@@ -199,13 +190,10 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     answer = Message("assistant", list_parts([0] * k, list_form))
     rendered = renderer.conversation((Message("user", (Text("?"),)), answer))
     written = rendered.loss_mask.nonzero()[0]
-    starts = [int(written[0]), *(span.end for span in rendered.spans)]
-    ends = [*(span.start for span in rendered.spans), int(written[-1]) + 1]
-    runs = [
-        tuple(rendered.input_ids[start:end].tolist())
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return Scaffold(tuple(runs[:-1])), runs[-1]
+    inside = (place for span in rendered.spans for place in (span.start, span.end))
+    bounds = np.split(rendered.input_ids, [written[0], *inside, written[-1] + 1])[1:-1]
+    *runs, end = (tuple(run.tolist()) for run in bounds[::2])
+    return Scaffold(tuple(runs)), end
 
 
 def _as_message(message: ChatMessage) -> Message:
@@ -213,8 +201,6 @@ def _as_message(message: ChatMessage) -> Message:
         return message
     role, content = message.get("role"), message.get("content")
     if role not in ("system", "user", "assistant") or not isinstance(content, str):
-        raise DataError(
-            f"messages: found {dict(message)!r}; expected a role (system, user, assistant) and "
-            "a content of text"
-        )
+        expected = "a role (system, user, assistant) and a content of text"
+        raise DataError(f"messages: found {dict(message)!r}; expected {expected}")
     return Message(cast(Role, role), (Text(content),))

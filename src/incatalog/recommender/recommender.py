@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -42,15 +43,14 @@ class Recommender:
     Args:
         backbone: Model and tokenizer.
         spec: How the model was trained, and therefore has to be asked.
-        catalog: The items.
+        catalog: The items; or ``items`` as they were written for this model before.
         semantic_ids: Codes of the items, for a model that writes codes.
         aliases: Spellings of the items besides their titles, for a model that writes those too.
             Answers and later prompts still show titles.
         packed: The same model as the engine feeds it, where there is one already.
 
     Attributes:
-        backbone: Model and tokenizer.
-        spec: How the model was trained.
+        backbone, spec: As given.
         items: The items as the model writes them, with ``catalog`` (each item has the title the
             model writes as its ``title_t``), ``item_tokens``, ``aliases``, ``grounding``,
             ``disabled`` and ``excluded`` of this value.
@@ -70,35 +70,21 @@ class Recommender:
         self,
         backbone: Backbone,
         spec: ModelSpec,
-        catalog: Catalog,
+        catalog: Catalog | ModelItems,
         semantic_ids: SemanticIds | None = None,
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
     ) -> None:
-        items = ModelItems.of(backbone.tokenizer, spec.item_form, catalog, semantic_ids, aliases)
-        self._set_up(backbone, spec, items, packed)
-
-    @classmethod
-    def from_items(cls, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> Recommender:
-        """A recommender of items that were written for this model before, as in its training."""
-        made = cls.__new__(cls)
-        made._set_up(backbone, spec, items)
-        return made
-
-    def _set_up(
-        self,
-        backbone: Backbone,
-        spec: ModelSpec,
-        items: ModelItems,
-        packed: PackedModel | None = None,
-    ) -> None:
+        items = catalog
+        if isinstance(items, Catalog):
+            written = backbone.tokenizer, spec.item_form
+            items = ModelItems.of(*written, items, semantic_ids, aliases)
         if packed is not None and packed.model is not backbone.model:
             raise ConfigError("packed: is another model than the backbone's; pack that one")
         if backbone.head is not None:
             found = Grounding(items.grounding.trie, ItemRetriever(backbone.head))
             items = replace(items, grounding=found)
-        self.backbone = backbone
-        self.spec = spec
+        self.backbone, self.spec = backbone, spec
         self._take(items, Prompts(backbone, spec, items))
         self.engine = Engine(
             backbone.model if packed is None else packed,
@@ -114,10 +100,8 @@ class Recommender:
         self.items, self.prompts = items, prompts
         self.catalog, self.item_tokens, self.aliases = items.catalog, items.tokens, items.aliases
         self.grounding, self.disabled = items.grounding, items.disabled
-        self.excluded = items.excluded
-        self.renderer = prompts.renderer
-        self.list_request, self.slot = prompts.list_request, prompts.slot
-        self.chat_request = prompts.chat_request
+        self.excluded, self.renderer, self.slot = items.excluded, prompts.renderer, prompts.slot
+        self.list_request, self.chat_request = prompts.list_request, prompts.chat_request
 
     def _with_items(self, items: ModelItems) -> Recommender:
         if items is self.items:
@@ -148,19 +132,16 @@ class Recommender:
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
-        catalog = Catalog.load(folder)
-        semantic_ids = None
-        spec = load_spec(folder)
+        catalog, spec = Catalog.load(folder), load_spec(folder)
         try:
             wording_named(spec.wording)
         except ConfigError as error:
             raise BackboneError(f"{spec_file(folder)}: wording: {error}") from error
-        if spec.item_form == "codes":
-            semantic_ids = load_semantic_ids(folder, catalog)
+        codes = load_semantic_ids(folder, catalog) if spec.item_form == "codes" else None
         backbone, spec = load_model(folder, device, verify=verify)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
-        return cls(backbone, spec, catalog, semantic_ids, aliases, packed)
+        return cls(backbone, spec, catalog, codes, aliases, packed)
 
     def with_catalog(
         self,
@@ -185,10 +166,9 @@ class Recommender:
         backbone = self.backbone
         if backbone.head is not None:
             if vectors is None:
-                raise VectorError(
-                    f"catalog {catalog.name}: the model finds items by their vectors, and this "
-                    f"catalog comes without; {backbone.head.how_to_embed()}"
-                )
+                lacking = "the model finds items by their vectors, and this catalog comes without"
+                hint = backbone.head.how_to_embed()
+                raise VectorError(f"catalog {catalog.name}: {lacking}; {hint}")
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
         return Recommender(backbone, self.spec, catalog, semantic_ids, packed=self.engine.model)
 
@@ -215,33 +195,28 @@ class Recommender:
         Args:
             items: New items; one of them may take the id of a removed one.
             removed: Ids of items that leave, with all their spellings.
-            semantic_ids: Codes of the new items, needed by a model that writes codes.
-            vectors: Vectors of the new items, needed by a model that retrieves.
+            semantic_ids: Codes of the new items, as in :meth:`with_catalog`.
+            vectors: Vectors of the new items, as there.
 
         Raises:
             CatalogError: A removed item is not there, a new one's id is taken, or no item is left.
             DataError: A title is empty once cleaned, or the tokenizer cannot spell it.
             SemanticIdError: The model writes codes, and none are given or those of another item.
-            TokenizerError: The model has no token for one of the codes.
-            VectorError: The model retrieves and vectors are missing or do not fit.
         """
         return self._with_items(self.items.with_changes(items, removed, semantic_ids, vectors))
 
     def with_metadata(self, catalog: Catalog) -> Recommender:
         """The same items under another catalog's name, categories and descriptions.
 
-        Raises:
-            CatalogError: They are not the same items in the same order.
+        Other items, or another order, are a CatalogError.
         """
         return self._with_items(self.items.with_metadata(catalog))
 
     def with_disabled(self, item_ids: Collection[str]) -> Recommender:
         """The same recommender, where exactly these items of the catalog are never recommended.
 
-        Unlike removed items they may stand in histories, and can be recommended again later.
-
-        Raises:
-            CatalogError: An item is not in the catalog.
+        Unlike removed items they may stand in histories, and can be recommended again later. An id
+        that is not in the catalog is a CatalogError.
         """
         return self._with_items(self.items.with_disabled(item_ids))
 
@@ -272,9 +247,8 @@ class Recommender:
             CatalogError: An item or category is not in the catalog.
             NoItemLeftError: The exclusions leave no item at all.
         """
-        [found] = self.recommend_batch(
-            [history_item_ids], k, exclude, categories, exclude_seen, decode
-        )
+        how: Any = {"exclude_seen": exclude_seen, "decode": decode}
+        [found] = self.recommend_batch([history_item_ids], k, exclude, categories, **how)
         if not found:
             raise self.items.no_item_left()
         return found
@@ -292,29 +266,23 @@ class Recommender:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
         A history that leaves no item to recommend gets an empty list and does not stop the others.
-
-        Raises:
-            CatalogError: An item or category is not in the catalog.
-            ConfigError: ``k`` or ``batch_size`` is not positive.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
-        asked = list(zip(rows, excluded, strict=True))
         found: list[list[Recommendation]] = []
-        for start in range(0, len(asked), batch_size):
-            batch = asked[start : start + batch_size]
+        for start in range(0, len(rows), batch_size):
+            batch = slice(start, start + batch_size)
+            asked = zip(rows[batch], excluded[batch], strict=True)
             if decode == "beam":
-                slots = [self.slot(history, k, without) for history, without in batch]
+                slots = [self.slot(history, k, without) for history, without in asked]
                 found += map(self.ranking, self.beam.top_items(slots, k))
-            else:
-                requests = [self.list_request(history, k, without) for history, without in batch]
-                found += [
-                    recommendations(self.catalog, done.items, done.logprobs)
-                    for done in self.engine.complete(requests)
-                ]
+                continue
+            requests = [self.list_request(history, k, without) for history, without in asked]
+            for done in self.engine.complete(requests):
+                found.append(recommendations(self.catalog, done.items, done.logprobs))
         return found
 
     def chat(
@@ -332,8 +300,8 @@ class Recommender:
         Args:
             messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
                 ``message`` of an earlier answer, in which items stay items.
-            exclude: Item ids never to recommend.
-            categories: Recommend from these categories only; all if empty.
+            exclude: As in :meth:`recommend`.
+            categories: Likewise.
             max_new_tokens: Tokens of the answer at most.
             temperature: Divides the scores before sampling; 0 decodes greedily.
             seed: Seed of the samples.
@@ -343,14 +311,9 @@ class Recommender:
             DataError: A message is malformed.
             NoItemLeftError: The exclusions leave no item at all.
         """
-        text = self.answer_text()
-        request = self.chat_request(
-            messages,
-            excluded=self.excluded(exclude, categories),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        text, excluded = self.answer_text(), self.excluded(exclude, categories)
+        how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        request = self.chat_request(messages, excluded=excluded, **how)
         for _ in self._read(request, text):
             pass
         return text.answer()
@@ -370,13 +333,9 @@ class Recommender:
         Between two pieces the recommender may be used for anything else, by any thread. To give an
         answer up before its end, close the stream, or keep no reference to it.
         """
-        request = self.chat_request(
-            messages,
-            excluded=self.excluded(exclude, categories),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        excluded = self.excluded(exclude, categories)
+        how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        request = self.chat_request(messages, excluded=excluded, **how)
         return self._read(request, self.answer_text())
 
     def answer_text(self) -> AnswerText:

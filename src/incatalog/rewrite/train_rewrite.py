@@ -139,12 +139,12 @@ def check_config(settings: RewriteTrainSettings) -> None:
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of the data set in the form that TRL reads."""
     verify_checksums(path.parent, (path.name,))
-    for number, line in json_lines(path):
+    for place, line in json_lines(path):
         try:
             row_of(line)
             messages = line.pop("messages")
         except (DataError, KeyError) as error:
-            raise DataError.at(path, str(error), line=number) from error
+            raise place.error(str(error)) from error
         yield {"prompt": messages, **line}
 
 

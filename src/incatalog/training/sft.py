@@ -215,7 +215,7 @@ def build_trainer(
         retrieval = Retrieval(head, weight, negatives, settings.only_head)
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
     if settings.keep_best:
-        recommender = Recommender.from_items(backbone, spec, items)
+        recommender = Recommender(backbone, spec, items)
         prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
         ranking = ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
