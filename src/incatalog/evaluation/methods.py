@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +21,7 @@ from incatalog.model.spec import spec_file
 from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
 
 if TYPE_CHECKING:
+    from incatalog.constraint.excluded import ExcludedItems
     from incatalog.decoding.request import Request
     from incatalog.recommender.recommender import Recommender
     from incatalog.teacher.teacher import Teacher
@@ -125,12 +126,19 @@ def list_requests(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
 ) -> list[Request]:
     """The requests for a list of items for each of some users."""
-    requests, shown = [], settings.max_history or None
+    shown = settings.max_history or None
+    return [
+        recommender.list_request(history, settings.k, excluded, max_history=shown)
+        for history, excluded in histories(recommender, holdouts, settings)
+    ]
+
+
+def histories(
+    recommender: Recommender, holdouts: Iterable[Holdout], settings: HeldOutSettings
+) -> Iterator[tuple[list[int], ExcludedItems]]:
+    """The history of each user, and the items that may not be recommended to it."""
     for history in (holdout.history.tolist() for holdout in holdouts):
-        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        request = recommender.list_request(history, settings.k, excluded, max_history=shown)
-        requests.append(request)
-    return requests
+        yield history, recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
 
 
 def _is_teacher(manifest: Path) -> bool:
@@ -141,14 +149,12 @@ def _is_teacher(manifest: Path) -> bool:
 def _ask_teacher(
     teacher: Teacher, catalog: Catalog, settings: EvaluateRecommendSettings
 ) -> Answering:
+    titles, k = catalog.titles, min(settings.k, len(catalog))
+
     def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        histories = [holdout.history.tolist() for holdout in holdouts]
-        k = min(settings.k, len(catalog))
-        found = teacher.top_k(histories, k, exclude_seen=settings.exclude_seen)
-        return [
-            tuple(Named(catalog.item(row).title, row) for row in rows.tolist() if row >= 0)
-            for rows in found
-        ]
+        shown = [holdout.history.tolist() for holdout in holdouts]
+        found = teacher.top_k(shown, k, exclude_seen=settings.exclude_seen).tolist()
+        return [tuple(Named(titles[row], row) for row in rows if row >= 0) for rows in found]
 
     return answer
 
@@ -168,16 +174,16 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
         ]
 
     def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        slots, shown = [], settings.max_history or None
-        for history in (holdout.history.tolist() for holdout in holdouts):
-            excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-            slots.append(recommender.slot(history, settings.k, excluded, max_history=shown))
+        shown = settings.max_history or None
+        slots = [
+            recommender.slot(history, settings.k, excluded, max_history=shown)
+            for history, excluded in histories(recommender, holdouts, settings)
+        ]
+        found = recommender.beam.top_items(slots, settings.k)
+        pairs = [zip(one.rows.tolist(), one.logprobs.tolist(), strict=True) for one in found]
         return [
-            tuple(
-                Named(titles[row], row, math.exp(logprob))
-                for row, logprob in zip(found.rows.tolist(), found.logprobs.tolist(), strict=True)
-            )
-            for found in recommender.beam.top_items(slots, settings.k)
+            tuple(Named(titles[row], row, math.exp(logprob)) for row, logprob in own)
+            for own in pairs
         ]
 
     return rank if settings.decode == "beam" else write

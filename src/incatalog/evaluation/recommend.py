@@ -16,13 +16,14 @@ from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
 from incatalog.evaluation.methods import is_language_model, load_method
-from incatalog.evaluation.reader import Named, entries
+from incatalog.evaluation.reader import Named, entries, id_of
 from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
 
 _CUTOFFS = (1, 5, 10)
+_RANKED = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
 _SCHEMA: dict[str, Any] = {
     "user_id": pl.String,
     "history_length": pl.Int64,
@@ -118,28 +119,27 @@ def score(
     """All metrics of `evaluate_recommend`, one value a user; NaN where one is not defined."""
     named = [entries(answer) for answer in answers]
     targets = [{holdout.target} for holdout in holdouts]
-    scores: dict[str, np.ndarray] = {}
     cutoffs = sorted({*(cutoff for cutoff in _CUTOFFS if cutoff < k), k})
-    ranked = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
-    for name, metric in zip(("HR", "NDCG", "MRR", "Recall"), ranked, strict=True):
-        for cutoff in cutoffs:
-            scores[f"{name}@{cutoff}"] = metric(named, targets, cutoff)
-    scores[f"OOD@{k}"] = metrics.out_of_domain(named, k)
-    scores[f"Repeats@{k}"] = metrics.repeats(named, k)
+    ranked = {
+        f"{name}@{cutoff}": metric(named, targets, cutoff)
+        for name, metric in zip(("HR", "NDCG", "MRR", "Recall"), _RANKED, strict=True)
+        for cutoff in cutoffs
+    }
     histories = [set(holdout.history.tolist()) for holdout in holdouts]
-    scores[f"InHistory@{k}"] = metrics.in_sets(named, histories, k)
-    scores[f"RightCount@{k}"] = metrics.right_count(named, k)
-    members = {name: set(catalog.category_rows(name).tolist()) for name in catalog.categories}
-    alike = [
-        set().union(*(members[name] for name in catalog.item(holdout.target).categories))
-        for holdout in holdouts
-    ]
-    defined = np.array([bool(rows) for rows in alike])
-    scores[f"TargetCategory@{k}"] = np.where(defined, metrics.in_sets(named, alike, k), np.nan)
-    scores[f"Novelty@{k}"] = metrics.novelty(named, users_with_item, training_users, k)
     categories = [item.categories for item in catalog.items]
-    scores[f"Similarity@{k}"] = metrics.intra_list_similarity(named, categories, k)
-    return scores
+    members = {name: set(catalog.category_rows(name).tolist()) for name in catalog.categories}
+    own = [[members[name] for name in categories[holdout.target]] for holdout in holdouts]
+    alike = metrics.in_sets(named, [set().union(*sets) for sets in own], k)
+    others = {
+        "OOD": metrics.out_of_domain(named, k),
+        "Repeats": metrics.repeats(named, k),
+        "InHistory": metrics.in_sets(named, histories, k),
+        "RightCount": metrics.right_count(named, k),
+        "TargetCategory": np.where(list(map(bool, own)), alike, np.nan),
+        "Novelty": metrics.novelty(named, users_with_item, training_users, k),
+        "Similarity": metrics.intra_list_similarity(named, categories, k),
+    }
+    return ranked | {f"{name}@{k}": values for name, values in others.items()}
 
 
 def _user_table(
@@ -149,16 +149,12 @@ def _user_table(
     catalog: Catalog,
 ) -> pl.DataFrame:
     """One row a user; `items` holds null where `named` is not in the catalog."""
-
-    def id_of(row: int | None) -> str | None:
-        return None if row is None else catalog.item(row).item_id
-
     rows = [
         (
             user_id,
             len(holdout.history),
-            id_of(holdout.target),
-            [id_of(one.row) for one in answer],
+            id_of(catalog, holdout.target),
+            [id_of(catalog, one.row) for one in answer],
             [one.text for one in answer],
             [one.probability for one in answer],
         )
