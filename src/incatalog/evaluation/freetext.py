@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from incatalog.errors import require
@@ -52,9 +53,10 @@ class TitleFinder:
         self, titles: Sequence[str], training_titles: Sequence[str] = (), likeness: float = 88.0
     ) -> None:
         """Takes the title of each row, and the titles of the training if they differ."""
-        self._process = require("rapidfuzz.process", extra="evaluate")
-        self._ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
-        self._likeness = likeness
+        ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
+        find = require("rapidfuzz.process", extra="evaluate").extractOne
+        # The name most like a text, its likeness and its place; None if none is like it.
+        self._most_like = partial(find, scorer=ratio, score_cutoff=likeness)
         self._row_of: dict[tuple[str, ...], int] = {}
         # All full titles come before those without their year.
         for forms in (titles, [_YEAR.sub("", title) for title in titles]):
@@ -94,38 +96,28 @@ class TitleFinder:
         words = list(_WORD.finditer(text, start, end))
         folded = [word[0].casefold() for word in words]
         found: dict[tuple[int, int], Mention] = {}
-        position = 0
-        while position < len(words):
-            first = words[position][0][0]
-            step = 1
-            if first.isupper() or first.isdigit():
-                for length in range(min(self._longest, len(words) - position), 1, -1):
-                    row = self._row_of.get(tuple(folded[position : position + length]))
-                    if row is not None:
-                        place = words[position].start(), words[position + length - 1].end()
-                        found[place] = Mention(text[slice(*place)], row, "exact")
-                        step = length
-                        break
-            position += step
+        free = 0
+        for position, word in enumerate(words):
+            if position < free or not (word[0][0].isupper() or word[0][0].isdigit()):
+                continue
+            for past in range(min(position + self._longest, len(words)), position + 1, -1):
+                row = self._row_of.get(tuple(folded[position:past]))
+                if row is not None:
+                    place = word.start(), words[past - 1].end()
+                    found[place] = Mention(text[slice(*place)], row, "exact")
+                    free = past
+                    break
         return found
 
     def _identify(self, name: str) -> Mention:
         words = _words(name)
-        row = self._row_of.get(words)
-        if row is not None:
-            return Mention(name, row, "exact")
         wanted = " ".join(words)
-        like = self._most_like(wanted, self._names)
-        if like is not None:
-            return Mention(name, self._rows[like], "fuzzy")
+        if (row := self._row_of.get(words)) is not None:
+            return Mention(name, row, "exact")
+        if like := self._most_like(wanted, self._names):
+            return Mention(name, self._rows[like[2]], "fuzzy")
         learnt = self._most_like(wanted, self._learnt)
-        return Mention(name, None, "unknown" if learnt is None else "training")
-
-    def _most_like(self, wanted: str, names: Sequence[str]) -> int | None:
-        best = self._process.extractOne(
-            wanted, names, scorer=self._ratio, score_cutoff=self._likeness
-        )
-        return None if best is None else int(best[2])
+        return Mention(name, None, "training" if learnt else "unknown")
 
 
 def _words(text: str) -> tuple[str, ...]:

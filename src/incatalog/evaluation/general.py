@@ -41,12 +41,11 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         raise ConfigError(f"--task-path {settings.task_path}: no such folder")
     check_language_model(settings.model)
     require("lm_eval", extra="lm-eval")
-    inputs = dict(model_files(settings.model))
+    inputs = model_files(settings.model)
     if settings.task_path is not None:
         inputs["tasks"] = settings.task_path
-    run = open_run(
-        settings.out, "evaluate general", settings, inputs=inputs, free_fields=("verify",)
-    )
+    stage, free = "evaluate general", ("verify",)
+    run = open_run(settings.out, stage, settings, inputs=inputs, free_fields=free)
     if not run.finished:
         found = {}
         for name in ("before", "after") if settings.before else ("after",):
@@ -73,11 +72,10 @@ def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str
         place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
     model, device = backbone.model, str(backbone.model.device)
-    size = settings.batch_size
+    given = {"pretrained": model, "tokenizer": backbone.tokenizer, "device": device}
+    seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     results = evaluator.simple_evaluate(
-        model=models.HFLM(
-            pretrained=model, tokenizer=backbone.tokenizer, batch_size=size, device=device
-        ),
+        model=models.HFLM(**given, batch_size=settings.batch_size),
         tasks=list(settings.tasks),
         task_manager=manager,
         num_fewshot=None if settings.few_shot < 0 else settings.few_shot,
@@ -85,10 +83,7 @@ def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str
         apply_chat_template=settings.chat_template,
         log_samples=False,
         bootstrap_iters=1000,
-        random_seed=settings.seed,
-        numpy_random_seed=settings.seed,
-        torch_random_seed=settings.seed,
-        fewshot_random_seed=settings.seed,
+        **dict.fromkeys(seeds, settings.seed),
     )
     return {task: _metrics(found) for task, found in sorted(results["results"].items())}
 
@@ -105,15 +100,13 @@ def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def _metrics(found: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Values of one task; lm-eval calls them `name,filter` and `name_stderr,filter`."""
+    numbers = {key: float(v) for key, v in found.items() if isinstance(v, (int, float))}
     values: dict[str, dict[str, float | None]] = {}
-    for key, value in found.items():
+    for key, value in numbers.items():
         name, _, kept = key.partition(",")
-        if not kept or name.endswith("_stderr") or not isinstance(value, (int, float)):
-            continue
-        error = found.get(f"{name}_stderr,{kept}")
-        shown = name if kept == "none" else f"{name} ({kept})"
-        known = float(error) if isinstance(error, (int, float)) else None
-        values[shown] = {"value": float(value), "error": known}
+        if kept and not name.endswith("_stderr"):
+            shown = name if kept == "none" else f"{name} ({kept})"
+            values[shown] = {"value": value, "error": numbers.get(f"{name}_stderr,{kept}")}
     return values
 
 

@@ -79,15 +79,13 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         return settings.out
     recommender = load_recommender(settings, run.catalog, run.device)
     if recommender.backbone.head is None:
+        found = f"method {recommender.spec.method} does not retrieve"
+        raise ConfigError(f"--model {settings.model}: {found}; {_WANTED}")
+    users, k = len(run.holdouts), settings.k
+    if (pairs := users * k**2) > _MOST_PAIRS:
         raise ConfigError(
-            f"--model {settings.model}: method {recommender.spec.method} does not retrieve; "
-            f"{_WANTED}"
-        )
-    pairs = len(run.holdouts) * settings.k**2
-    if pairs > _MOST_PAIRS:
-        raise ConfigError(
-            f"--k: found {settings.k}; comparing as many places of {len(run.holdouts)} users would "
-            f"take {pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
+            f"--k: found {k}; comparing as many places of {users} users would take "
+            f"{pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
         )
 
     def look(holdouts: Sequence[Holdout]) -> list[Any]:
@@ -97,7 +95,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     seen = run.in_batches(run.holdouts, look, "evaluate retrieval")
     if not run.shards.is_main:
         return settings.out
-    places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
+    places = Places(*map(np.array, zip(*seen, strict=True)))
     with warnings.catch_warnings(action="ignore"):  # A place that no answer has stays NaN.
         similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
@@ -107,27 +105,28 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     with atomic_path(settings.out / HEAT_MAP) as partial:
         _draw(partial, similarity)
     results = {"cutoff": settings.cutoff, "places": rows, "similarity": similarity.tolist()}
-    return run.finish(
-        "ret", results, {name: rows[0][name] for name in metric_names(settings.cutoff)}
-    )
+    first = {name: rows[0][name] for name in metric_names(settings.cutoff)}
+    return run.finish("ret", results, first)
 
 
+@torch.no_grad()
 def look_at(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: EvaluateRetrievalSettings
 ) -> Places:
     """Has the model answer some users; the states of an answer are read in one pass."""
-    head = recommender.backbone.head
+    backbone = recommender.backbone
+    model, head = backbone.model, backbone.head
     assert head is not None
     requests = list_requests(recommender, holdouts, settings)
     rank = np.full((len(holdouts), settings.k), np.nan)
     similarity = np.full((*rank.shape, settings.k), np.nan)
-    answers = recommender.engine.complete(requests)
-    asked = zip(holdouts, requests, answers, strict=True)
+    asked = zip(holdouts, requests, recommender.engine.complete(requests), strict=True)
     for user, (holdout, request, answer) in enumerate(asked):
         if not answer.items:
             continue
-        opened = np.flatnonzero(np.array(answer.token_ids) == recommender.backbone.soi_token_id)
-        states = _states(recommender, [*request.prompt_ids, *answer.token_ids])
+        opened = np.flatnonzero(np.array(answer.token_ids) == backbone.soi_token_id)
+        ids = torch.tensor([[*request.prompt_ids, *answer.token_ids]], device=model.device)
+        states = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
         states = states[torch.from_numpy(opened + len(request.prompt_ids) - 1)]
         assert request.excluded is not None
         free = torch.from_numpy(free_rows(request.excluded.trie, request.excluded))
@@ -136,15 +135,6 @@ def look_at(
         unit = torch.nn.functional.normalize(states.double(), dim=1)
         similarity[user, : len(found), : len(found)] = (unit @ unit.T).cpu().numpy()
     return Places(rank, similarity)
-
-
-@torch.no_grad()
-def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
-    """Hidden states before the output layer, ``[length, hidden]``."""
-    model = recommender.backbone.model
-    ids = torch.tensor([list(token_ids)], device=model.device)
-    states: torch.Tensor = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
-    return states
 
 
 def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
@@ -160,12 +150,11 @@ def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
 def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any]]:
     """Recall and NDCG of each place that an answer has."""
     undefined = np.isnan(places.rank)
-    found = metrics.of_ranks(places.rank, cutoff)
-    scores = [np.where(undefined, np.nan, values) for values in found]
-    names = metric_names(cutoff)
+    found = zip(metric_names(cutoff), metrics.of_ranks(places.rank, cutoff), strict=True)
+    scores = {name: np.where(undefined, np.nan, values) for name, values in found}
     rows = []
     for place in np.flatnonzero(~undefined.all(axis=0)).tolist():
-        here = {name: values[:, place] for name, values in zip(names, scores, strict=True)}
+        here = {name: values[:, place] for name, values in scores.items()}
         users = int((~undefined[:, place]).sum())
         rows.append({"place": place + 1, "users": users, **run.intervals(here)})
     return rows
@@ -183,16 +172,14 @@ def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     k = len(similarity)
     size = (1.5 + 0.5 * k, 1 + 0.5 * k)
     figure = require("matplotlib.figure", extra="plot").Figure(size, layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title="Cosine of the states that open items")
     image = axes.imshow(similarity, vmin=min(0.0, float(np.nanmin(similarity))), vmax=1.0)
     for place, other in np.argwhere(~np.isnan(similarity)):
         value = similarity[place, other]
         colour = "black" if value > 0.5 else "white"
         axes.text(other, place, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(k), range(1, k + 1))
-    axes.set_yticks(range(k), range(1, k + 1))
-    axes.set_title("Cosine of the states that open items")
-    axes.set_xlabel("place in the answer")
-    axes.set_ylabel("place in the answer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(k), range(1, k + 1))
+        axis.set_label_text("place in the answer")
     figure.colorbar(image)
     figure.savefig(path, format="png", dpi=120)
