@@ -16,6 +16,7 @@ from incatalog.journal import Journal
 from incatalog.progress import with_progress
 
 _T = TypeVar("_T")
+Work = Callable[[list[_T]], list[Any]]  # Gives a result for each item of a batch.
 
 # A process that is done waits for the slowest, which may take hours.
 _PATIENCE = timedelta(days=7)
@@ -117,7 +118,7 @@ class BatchLog:
 
 
 def in_batches(
-    items: Sequence[_T], size: int, work: Callable[[list[_T]], list[Any]], log: BatchLog, what: str
+    items: Sequence[_T], size: int, work: Work[_T], log: BatchLog, what: str
 ) -> list[Any]:
     """Does the work on all items, this process on its share of them.
 

@@ -26,7 +26,6 @@ from incatalog.evaluation.settings import EvaluateCompareSettings
 COMPARISON = "comparison.json"
 
 _EXACT_UP_TO = 14
-_FLIPS_AT_ONCE = 1 << 22
 # Sums of the same numbers in another order differ in their last bits.
 _SAME = 1e-12
 
@@ -107,10 +106,8 @@ def permutation_p(differences: Float64[np.ndarray, " users"], resamples: int, se
         return float(np.mean(np.abs(signs @ different) >= observed))
     random = np.random.default_rng(seed)
     extreme = 0
-    step = max(1, _FLIPS_AT_ONCE // users)
-    for start in range(0, resamples, step):
-        size = (min(step, resamples - start), users)
-        flips = 1.0 - 2.0 * random.integers(2, size=size, dtype=np.int8)
+    for rows in metrics.parts(resamples, users):
+        flips = 1.0 - 2.0 * random.integers(2, size=(rows, users), dtype=np.int8)
         extreme += int(np.sum(np.abs(flips @ different) >= observed))
     return (1 + extreme) / (1 + resamples)
 

@@ -18,7 +18,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, Holdout, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
-from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
+from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import identities, model_files
 from incatalog.evaluation.settings import HeldOutSettings
@@ -59,19 +59,14 @@ class EvaluationRun:
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)
-        most = max(self.catalog.num_live, _ALWAYS)
+        live = self.catalog.num_live
+        most = max(live, _ALWAYS)
         if settings.k > most:
-            raise ConfigError(
-                f"--k: found {settings.k}; expected at most {most}, as the catalog "
-                f"{self.catalog.name} has {self.catalog.num_live} items"
-            )
+            has = f"the catalog {self.catalog.name} has {live} items"
+            raise ConfigError(f"--k: found {settings.k}; expected at most {most}, as {has}")
+        known, free = identities(settings.model, self.catalog), ("batch_size", "verify")
         self._run = open_run(
-            settings.out,
-            stage,
-            settings,
-            inputs=files,
-            identities=identities(settings.model, self.catalog),
-            free_fields=("batch_size", "verify"),
+            settings.out, stage, settings, inputs=files, identities=known, free_fields=free
         )
         if self.shards.is_main:
             self.shards.wait()
@@ -111,11 +106,7 @@ class EvaluationRun:
         return counts
 
     def in_batches(
-        self,
-        items: Sequence[_T],
-        work: Callable[[list[_T]], list[Any]],
-        what: str,
-        log_name: str = "batches",
+        self, items: Sequence[_T], work: Work[_T], what: str, log_name: str = "batches"
     ) -> list[Any]:
         """What `work` gives for each item, as read back from JSON; see `in_batches`."""
         log = BatchLog(self.settings.out, self.shards, log_name)
