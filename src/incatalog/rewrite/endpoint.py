@@ -43,10 +43,8 @@ class EndpointSettings:
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             raise ConfigError(f"urls: found {list(self.urls)}; expected at least one http address")
         if self.tries < 1 or self.parallel < 1 or not self.timeout > 0 or self.pause < 0:
-            raise ConfigError(
-                "endpoint: expected tries and parallel of at least 1, timeout above 0, pause of 0 "
-                "or more"
-            )
+            wanted = "tries and parallel of at least 1, timeout above 0, pause of 0 or more"
+            raise ConfigError(f"endpoint: expected {wanted}")
 
 
 class Endpoint:
@@ -95,10 +93,8 @@ class Endpoint:
                 except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
                     reason = f"not the answer expected ({type(error).__name__}: {error})"
                     problem = f"{url}: {reason}"[:300]
-        raise ScorerError(
-            f"{path}: no answer from {len(urls)} addresses in {tries} tries; "
-            f"the last said: {problem}"
-        )
+        asked = f"no answer from {len(urls)} addresses in {tries} tries"
+        raise ScorerError(f"{path}: {asked}; the last said: {problem}")
 
 
 class EndpointPerplexity(Endpoint):
@@ -119,14 +115,9 @@ class EndpointJudge(Endpoint):
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
         """Which option is chosen; -1 where the answer begins with none of the letters."""
-        prompts = map(judge_prompt, questions, options)
         bodies = [
-            {
-                "messages": [{"role": "user", "content": prompt}],
-                "max_tokens": 2,
-                "temperature": 0,
-            }
-            for prompt in prompts
+            {"messages": [{"role": "user", "content": prompt}], "max_tokens": 2, "temperature": 0}
+            for prompt in map(judge_prompt, questions, options)
         ]
         answers = self.ask_all("/chat/completions", bodies, _content)
         return list(map(letter_choice, answers, map(len, options)))
@@ -135,9 +126,7 @@ class EndpointJudge(Endpoint):
 class EndpointRetriever(Endpoint):
     """Similarities by the vectors of ``/embeddings``; those of the items are of the same model."""
 
-    def __init__(
-        self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]
-    ) -> None:
+    def __init__(self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]):
         """Takes the vector of each item row."""
         super().__init__(settings)
         self._vectors = unit_rows(vectors)
