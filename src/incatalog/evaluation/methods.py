@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
@@ -18,7 +18,7 @@ from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
-from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
+from incatalog.teacher_service.client import is_url, open_teacher
 
 if TYPE_CHECKING:
     from incatalog.constraint.excluded import ExcludedItems
@@ -36,25 +36,18 @@ Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
 """Answers a batch of users by their histories; it does not look at the targets."""
 
 
-class Method(NamedTuple):
-    """Something that recommends, under its name in the summary."""
-
-    name: str
-    answer: Answering
-
-
 def is_language_model(model: str) -> bool:
     """Whether the flag names the folder of a trained model."""
     return model != POPULARITY and spec_file(model).exists()
 
 
-def check_language_model(model: str) -> None:
+def check_language_model(
+    model: str, wanted: str = "the folder of `incatalog train sft` or `merge`"
+) -> None:
     """Refuses what is no folder of a trained model."""
     if not is_language_model(model):
-        raise ConfigError(
-            f"--model {model}: no language model (incatalog.json); expected the folder of "
-            "`incatalog train sft` or `merge`"
-        )
+        found = "no language model (incatalog.json)"
+        raise ConfigError(f"--model {model}: {found}; expected {wanted}")
 
 
 def model_files(model: str) -> dict[str, Path]:
@@ -76,25 +69,20 @@ def model_files(model: str) -> dict[str, Path]:
     return {f"model/{file.name}": file for file in files}
 
 
-def identities(model: str, catalog: Catalog) -> Mapping[str, str]:
-    """What stands for the contents of a teacher that is served, in a run's manifest."""
-    return {"model": HttpTeacher(model, catalog).fingerprint} if is_url(model) else {}
-
-
 def load_method(
     settings: EvaluateRecommendSettings, catalog: Catalog, split: LeaveOneOut, device: str
-) -> Method:
-    """Loads what is to be scored, onto a device."""
+) -> tuple[str, Answering]:
+    """Loads what is to be scored, onto a device; its name in the summary stands before it."""
     if settings.model == POPULARITY:
         from incatalog.teacher.popularity import Popularity
 
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
-        return Method(POPULARITY, _ask_teacher(popularity, catalog, settings))
+        return POPULARITY, _ask_teacher(popularity, catalog, settings)
     if is_language_model(settings.model):
         recommender = load_recommender(settings, catalog, device, settings.index)
-        return Method(recommender.spec.method, _ask_model(recommender, settings))
+        return recommender.spec.method, _ask_model(recommender, settings)
     teacher = open_teacher(settings.model, catalog, device)
-    return Method("sasrec", _ask_teacher(teacher, catalog, settings))
+    return "sasrec", _ask_teacher(teacher, catalog, settings)
 
 
 def load_recommender(
@@ -181,9 +169,6 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
         ]
         found = recommender.beam.top_items(slots, settings.k)
         pairs = [zip(one.rows.tolist(), one.logprobs.tolist(), strict=True) for one in found]
-        return [
-            tuple(Named(titles[row], row, math.exp(logprob)) for row, logprob in own)
-            for own in pairs
-        ]
+        return [tuple(Named(titles[row], row, math.exp(p)) for row, p in own) for own in pairs]
 
     return rank if settings.decode == "beam" else write

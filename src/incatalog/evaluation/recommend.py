@@ -83,8 +83,8 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     run = EvaluationRun(RECOMMEND, settings, lambda summary: [metric_table(summary)])
     if run.finished:
         return settings.out
-    method = load_method(settings, run.catalog, run.split, run.device)
-    found = run.in_batches(run.holdouts, method.answer, f"evaluate {method.name}")
+    method, answer = load_method(settings, run.catalog, run.split, run.device)
+    found = run.in_batches(run.holdouts, answer, f"evaluate {method}")
     if not run.shards.is_main:
         return settings.out
     answers = [tuple(Named(*one) for one in named) for named in found]
@@ -105,7 +105,7 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         results["calibration"] = metrics.calibration(*zip(*given, strict=True))
     table = _user_table(run.user_ids, holdouts, answers, catalog)
     run.write_table(USERS, table.with_columns(**{n: pl.Series(v) for n, v in scores.items()}))
-    return run.finish(method.name, results, results["metrics"])
+    return run.finish(method, results, results["metrics"])
 
 
 def score(

@@ -18,12 +18,11 @@ from incatalog.artifacts import atomic_path
 from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.methods import list_requests, load_recommender
+from incatalog.evaluation.methods import check_language_model, list_requests, load_recommender
 from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.model.backbone import base_model
-from incatalog.model.spec import spec_file
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
@@ -32,7 +31,7 @@ PLACES = "places.parquet"
 SIMILARITY = "similarity.npy"
 HEAT_MAP = "similarity.png"
 
-_WANTED = "expected a model of `incatalog train sft --method ret`"
+_WANTED = "a model of `incatalog train sft --method ret`"
 # Pairs of places of all users whose states are compared.
 _MOST_PAIRS = 1 << 28
 
@@ -69,10 +68,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
-    if not spec_file(settings.model).exists():
-        raise ConfigError(
-            f"--model {settings.model}: no language model (incatalog.json); {_WANTED}"
-        )
+    check_language_model(settings.model, _WANTED)
     require("matplotlib", extra="plot")
     run = EvaluationRun("evaluate retrieval", settings, lambda summary: [places_table(summary)])
     if run.finished:
@@ -80,7 +76,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     recommender = load_recommender(settings, run.catalog, run.device)
     if recommender.backbone.head is None:
         found = f"method {recommender.spec.method} does not retrieve"
-        raise ConfigError(f"--model {settings.model}: {found}; {_WANTED}")
+        raise ConfigError(f"--model {settings.model}: {found}; expected {_WANTED}")
     users, k = len(run.holdouts), settings.k
     if (pairs := users * k**2) > _MOST_PAIRS:
         raise ConfigError(

@@ -20,8 +20,9 @@ from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
 from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
-from incatalog.evaluation.methods import identities, model_files
+from incatalog.evaluation.methods import model_files
 from incatalog.evaluation.settings import HeldOutSettings
+from incatalog.teacher_service.client import HttpTeacher, is_url
 
 _T = TypeVar("_T")
 
@@ -64,7 +65,8 @@ class EvaluationRun:
         if settings.k > most:
             has = f"the catalog {self.catalog.name} has {live} items"
             raise ConfigError(f"--k: found {settings.k}; expected at most {most}, as {has}")
-        known, free = identities(settings.model, self.catalog), ("batch_size", "verify")
+        served, free = is_url(settings.model), ("batch_size", "verify")
+        known = {"model": HttpTeacher(settings.model, self.catalog).fingerprint} if served else {}
         self._run = open_run(
             settings.out, stage, settings, inputs=files, identities=known, free_fields=free
         )
