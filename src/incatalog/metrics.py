@@ -175,15 +175,8 @@ def calibration(
         inside = bin_of == number
         probability, hit = float(values[inside].mean()), float(outcomes[inside].mean())
         error += abs(probability - hit) * inside.sum() / len(values)
-        bins.append(
-            {
-                "low": edges[number],
-                "high": edges[number + 1],
-                "entries": int(inside.sum()),
-                "probability": round(probability, 6),
-                "hits": round(hit, 6),
-            }
-        )
+        place = {"low": edges[number], "high": edges[number + 1], "entries": int(inside.sum())}
+        bins.append({**place, "probability": round(probability, 6), "hits": round(hit, 6)})
     return {"ECE": round(float(error), 6), "bins": bins}
 
 

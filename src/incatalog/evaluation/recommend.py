@@ -24,14 +24,6 @@ from incatalog.evaluation.settings import EvaluateRecommendSettings
 
 _CUTOFFS = (1, 5, 10)
 _RANKED = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
-_SCHEMA: dict[str, Any] = {
-    "user_id": pl.String,
-    "history_length": pl.Int64,
-    "target": pl.String,
-    "items": pl.List(pl.String),
-    "named": pl.List(pl.String),
-    "probability": pl.List(pl.Float64),
-}
 
 
 def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
@@ -103,8 +95,18 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         if one.probability is not None
     ]:
         results["calibration"] = metrics.calibration(*zip(*given, strict=True))
-    table = _user_table(run.user_ids, holdouts, answers, catalog)
-    run.write_table(USERS, table.with_columns(**{n: pl.Series(v) for n, v in scores.items()}))
+    # `items` holds null where `named` is not in the catalog.
+    columns = {
+        "user_id": run.user_ids,
+        "history_length": [len(holdout.history) for holdout in holdouts],
+        "target": [id_of(catalog, holdout.target) for holdout in holdouts],
+        "items": [[id_of(catalog, one.row) for one in answer] for answer in answers],
+        "named": [[one.text for one in answer] for answer in answers],
+        "probability": [[one.probability for one in answer] for answer in answers],
+    }
+    texts, numbers = pl.List(pl.String), pl.List(pl.Float64)
+    types = {"items": texts, "named": texts, "probability": numbers}
+    run.write_table(USERS, pl.DataFrame({**columns, **scores}, schema_overrides=types))
     return run.finish(method, results, results["metrics"])
 
 
@@ -140,24 +142,3 @@ def score(
         "Similarity": metrics.intra_list_similarity(named, categories, k),
     }
     return ranked | {f"{name}@{k}": values for name, values in others.items()}
-
-
-def _user_table(
-    user_ids: Sequence[str],
-    holdouts: Sequence[Holdout],
-    answers: Sequence[Sequence[Named]],
-    catalog: Catalog,
-) -> pl.DataFrame:
-    """One row a user; `items` holds null where `named` is not in the catalog."""
-    rows = [
-        (
-            user_id,
-            len(holdout.history),
-            id_of(catalog, holdout.target),
-            [id_of(catalog, one.row) for one in answer],
-            [one.text for one in answer],
-            [one.probability for one in answer],
-        )
-        for user_id, holdout, answer in zip(user_ids, holdouts, answers, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")

@@ -77,10 +77,10 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     if recommender.backbone.head is None:
         found = f"method {recommender.spec.method} does not retrieve"
         raise ConfigError(f"--model {settings.model}: {found}; expected {_WANTED}")
-    users, k = len(run.holdouts), settings.k
-    if (pairs := users * k**2) > _MOST_PAIRS:
+    count, k = len(run.holdouts), settings.k
+    if (pairs := count * k**2) > _MOST_PAIRS:
         raise ConfigError(
-            f"--k: found {k}; comparing as many places of {users} users would take "
+            f"--k: found {k}; comparing as many places of {count} users would take "
             f"{pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
         )
 
@@ -95,7 +95,10 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     with warnings.catch_warnings(action="ignore"):  # A place that no answer has stays NaN.
         similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
-    run.write_table(PLACES, _place_table(run.user_ids, places))
+    users, columns = np.nonzero(~np.isnan(places.rank))
+    ranks = places.rank[users, columns].astype(np.int64)
+    names = np.array(run.user_ids, dtype=object)[users].tolist()
+    run.write_table(PLACES, pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks}))
     with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
         np.save(stream, similarity, allow_pickle=False)
     with atomic_path(settings.out / HEAT_MAP) as partial:
@@ -154,13 +157,6 @@ def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any
         users = int((~undefined[:, place]).sum())
         rows.append({"place": place + 1, "users": users, **run.intervals(here)})
     return rows
-
-
-def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
-    users, columns = np.nonzero(~np.isnan(places.rank))
-    ranks = places.rank[users, columns].astype(np.int64)
-    names = [user_ids[user] for user in users.tolist()]
-    return pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks})
 
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
