@@ -17,12 +17,9 @@ _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[ \t]*[.):]|[-*•–])[ \t]+(\S[^\n]*)$"
 _QUOTED = re.compile(
     r"\"([^\"\n]{2,100})\"|“([^”\n]{2,100})”|«([^»\n]{2,100})»|(?<!\w)'([^'\n]{2,100})'(?!\w)"
 )
-_WITH_YEAR = re.compile(
-    r"((?:[A-ZÀ-Þ0-9][\w'’]*[:,]?[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*)+\(\d{4}\))"
-)
-_CAPITALISED = re.compile(
-    r"[A-ZÀ-Þ][\w'’]*(?:[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*[A-ZÀ-Þ0-9][\w'’]*)+"
-)
+_SMALL = r"(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*"
+_WITH_YEAR = re.compile(rf"((?:[A-ZÀ-Þ0-9][\w'’]*[:,]?[ ]+{_SMALL})+\(\d{{4}}\))")
+_CAPITALISED = re.compile(rf"[A-ZÀ-Þ][\w'’]*(?:[ ]+{_SMALL}[A-ZÀ-Þ0-9][\w'’]*)+")
 _DESCRIPTION = re.compile(r"\s+[-–—]\s+|:\s+")
 _MOST_WORDS = 16
 
@@ -66,10 +63,9 @@ class TitleFinder:
         self._longest = max(map(len, self._row_of), default=0)
         self._names = [" ".join(words) for words in self._row_of]
         self._rows = list(self._row_of.values())
-        learnt = {
-            _words(form) for title in training_titles for form in (title, _YEAR.sub("", title))
-        }
-        self._learnt = [" ".join(words) for words in sorted(learnt - self._row_of.keys() - {()})]
+        forms = (*training_titles, *(_YEAR.sub("", title) for title in training_titles))
+        learnt = set(map(_words, forms)) - self._row_of.keys() - {()}
+        self._learnt = [" ".join(words) for words in sorted(learnt)]
 
     def find(self, text: str) -> tuple[Mention, ...]:
         """All titles of a text in order; none overlaps another."""

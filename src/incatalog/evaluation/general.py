@@ -61,14 +61,11 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
     """Scores as ``{task: {metric: {"value": …, "error": …}}}``; an error may be null."""
-    evaluator, tasks, models = (
-        require(f"lm_eval.{name}", extra="lm-eval")
-        for name in ("evaluator", "tasks", "models.huggingface")
-    )
+    names = ("evaluator", "tasks", "models.huggingface")
+    evaluator, tasks, models = (require(f"lm_eval.{name}", extra="lm-eval") for name in names)
     path = None if settings.task_path is None else str(settings.task_path)
     manager = tasks.TaskManager(include_path=path, include_defaults=not settings.only_local)
-    unknown = sorted(set(settings.tasks) - set(manager.all_tasks))
-    if unknown:
+    if unknown := sorted(set(settings.tasks) - set(manager.all_tasks)):
         place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
     model, device = backbone.model, str(backbone.model.device)
@@ -90,11 +87,10 @@ def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row each task and metric, with the values of each model."""
+    shown = [(task, metric) for task, metrics in found["after"].items() for metric in metrics]
     return [
-        {"task": task, "metric": metric}
-        | {name: results[task][metric] for name, results in found.items()}
-        for task, metrics in found["after"].items()
-        for metric in metrics
+        {"task": task, "metric": metric, **{name: of[task][metric] for name, of in found.items()}}
+        for task, metric in shown
     ]
 
 

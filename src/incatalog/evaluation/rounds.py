@@ -43,9 +43,8 @@ def plan_rounds(holdouts: Sequence[Holdout], settings: EvaluateChatSettings) -> 
     random = np.random.default_rng(settings.seed)
     asked = random.permutation(len(questions)).tolist()
     # The next question in the same order, so never the question itself.
-    shown = (
-        random.permutation(len(examples)).tolist() if settings.examples else asked[1:] + asked[:1]
-    )
+    own = settings.examples is None
+    shown = asked[1:] + asked[:1] if own else random.permutation(len(examples)).tolist()
     drawn = zip(cycle(shown), holdouts, cycle(asked), strict=False)
     return [Rounds(examples[one], holdout, questions[other]) for one, holdout, other in drawn]
 
