@@ -37,13 +37,6 @@ from incatalog.evaluation.settings import (
 
 PAGE = "report.html"
 
-_METRICS = ("HR", "NDCG", "MRR", "OOD", "RightCount", "InHistory", "Novelty", "Similarity")
-_CHAT_METRICS = ("HR", "NDCG", "OOD")
-_ROUNDS = {
-    "ExactlyK": "exactly k items",
-    "NoControl": "no control token",
-    "Accuracy": "right number",
-}
 _SHOWN_HISTORY = 10
 _SETTINGS: dict[str, type] = {
     RECOMMEND: EvaluateRecommendSettings,
@@ -90,7 +83,8 @@ def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str
     jinja2 = require("jinja2", extra="evaluate")
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    environment.filters["indented"] = partial(json.dumps, ensure_ascii=False, indent=2)
+    indented = partial(json.dumps, ensure_ascii=False, indent=2)
+    environment.filters |= {"command": command, "indented": indented}
     scored, chats = ([run for run in runs if run.stage == stage] for stage in (RECOMMEND, CHAT))
     rows, chat_rows = ([{**run.summary, "name": run.name} for run in of] for of in (scored, chats))
     k, chat_k = (min((run.k for run in of), default=0) for of in (scored, chats))
@@ -105,19 +99,14 @@ def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str
     html: str = environment.from_string(template).render(
         title=settings.title,
         rows=rows,
-        metrics=[f"{name}@{k}" for name in _METRICS],
-        segment_metric=f"HR@{k}",
+        k=k,
         figures=figures,
         pairs=pairs,
         not_compared=not_compared,
         chats=chat_rows,
-        chat_metrics=[f"{name}@{chat_k}" for name in _CHAT_METRICS],
-        round_labels=_ROUNDS,
+        chat_k=chat_k,
         examples=[example for run in runs for example in _examples(run, settings.examples)],
-        runs=[
-            {"name": run.name, "command": command(run.manifest), "manifest": run.manifest}
-            for run in runs
-        ],
+        runs=runs,
     )
     return html
 
