@@ -88,10 +88,7 @@ def ndcg(answers: Answers, relevant: RowSets, k: int) -> Users:
 
 
 def of_ranks(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the one relevant item is among the first k, and its gain, by its rank from 1.
-
-    Zero, negative numbers and NaN are no ranks.
-    """
+    """Whether the relevant item is among the first k, and its gain; 0, -1 and NaN are no ranks."""
     hits = (ranks >= 1) & (ranks <= k)
     gains = np.zeros(ranks.shape)
     gains[hits] = list(map(discount, ranks[hits].tolist()))

@@ -99,14 +99,11 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
 def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """How many titles free text names, by where they are from; OOD is the share in no catalog."""
     sources = Counter(str(one["source"]) for found in mentions for one in found)
-    total = sources.total()
-    outside = sources["training"] + sources["unknown"]
-    return {
-        "answers": sum(bool(found) for found in mentions),
-        "titles": total,
-        **{source: sources[source] for source in ("exact", "fuzzy", "training", "unknown")},
-        "OOD": outside / total if total else None,
-    }
+    total, outside = sources.total(), sources["training"] + sources["unknown"]
+    counts = {source: sources[source] for source in ("exact", "fuzzy", "training", "unknown")}
+    answers = sum(bool(found) for found in mentions)
+    ood = outside / total if total else None
+    return {"answers": answers, "titles": total, **counts, "OOD": ood}
 
 
 def _mentions(

@@ -88,10 +88,7 @@ def load_method(
 def load_recommender(
     settings: HeldOutSettings, catalog: Catalog, device: str, index: str = ""
 ) -> Recommender:
-    """Loads a language model, for the catalog to be scored on.
-
-    If the catalog is not the model's own, the settings say how the model writes or finds its items.
-    """
+    """Loads a language model; the settings say how it writes or finds items not its own."""
     from incatalog.recommender.recommender import Recommender
 
     model, vectors = settings.model, settings.vectors

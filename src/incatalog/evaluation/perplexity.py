@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 def answer_loss(
     backbone: Backbone, renderer: Renderer, messages: Sequence[Message]
 ) -> tuple[float, int]:
-    """Negative log-likelihood (nats) of what the assistant says in a conversation, and its tokens.
-
-    The tokens that end its turns count.
-    """
+    """Loss (in nats) of what the assistant says, with the ends of its turns, and its tokens."""
     rendered = renderer.conversation(messages)
     ids = torch.from_numpy(rendered.input_ids).long().to(backbone.model.device)
     wanted = torch.from_numpy(rendered.loss_mask)[1:].to(ids.device)

@@ -74,10 +74,7 @@ class AnswerReader:
         return cls(catalog, catalog.titles_t, items.tokens, tokenizer, list_form, items.aliases)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
-        """What one answer names.
-
-        A span or line that is open at the end of a truncated answer names nothing yet.
-        """
+        """What one answer names; a span or line that is cut off names nothing yet."""
         lines: list[list[Named | str]] = [[]]
         for piece in self.pieces(token_ids, truncated):
             first, *others = [piece] if isinstance(piece, Named) else piece.split("\n")

@@ -107,10 +107,7 @@ def first_rounds(
 def score_rounds(
     spoken: Sequence[Mapping[str, Any]], rounds: Sequence[Rounds], k: int
 ) -> dict[str, np.ndarray]:
-    """What `evaluate_chat` reports as ``rounds``, one value a conversation.
-
-    ``Accuracy`` and ``Numbered`` are NaN where the reference answer holds no number.
-    """
+    """Values of each conversation; those of numbers are NaN where the reference holds none."""
     scores = []
     for said, one in zip(spoken, rounds, strict=True):
         exact = sum(len(piece) > 1 for piece in said["round_1"]) == k

@@ -125,10 +125,7 @@ class EvaluationRun:
             table.write_parquet(partial)
 
     def finish(self, method: str, results: Mapping[str, Any], recorded: Mapping[str, Any]) -> Path:
-        """Writes and shows the summary, and marks the run complete; returns its folder.
-
-        `recorded` are intervals whose values go into the manifest.
-        """
+        """Ends the run: a summary with these results, intervals recorded in the manifest."""
         summary = {"method": method, "users": len(self.holdouts), "k": self.settings.k, **results}
         write_json(self.settings.out / SUMMARY, summary)
         self._run.finish(**{name: interval["value"] for name, interval in recorded.items()})

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeVar
 
 import httpx
@@ -74,25 +75,24 @@ class Endpoint:
     def _ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
         """What `read` makes of an answer; an address whose answer it cannot read has failed."""
         urls, tries, problem = self._settings.urls, self._settings.tries, ""
-        for attempt in range(tries):
-            if attempt:
+        for attempt, turn in product(range(tries), range(len(urls))):
+            if attempt and not turn:
                 time.sleep(self._settings.pause * 2 ** (attempt - 1))
-            for turn in range(len(urls)):
-                place = (self._first + turn) % len(urls)
-                url = urls[place] + path
-                try:
-                    response = self._client.post(url, json={"model": self._settings.model, **body})
-                    if response.status_code == 200:
-                        found = read(response.json())
-                        # The address that answered last is asked first.
-                        self._first = place
-                        return found
-                    problem = f"{url}: status {response.status_code}"
-                except httpx.HTTPError as error:
-                    problem = f"{url}: {type(error).__name__}"
-                except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                    reason = f"not the answer expected ({type(error).__name__}: {error})"
-                    problem = f"{url}: {reason}"[:300]
+            place = (self._first + turn) % len(urls)
+            url = urls[place] + path
+            try:
+                response = self._client.post(url, json={"model": self._settings.model, **body})
+                if response.status_code == 200:
+                    found = read(response.json())
+                    # The address that answered last is asked first.
+                    self._first = place
+                    return found
+                problem = f"{url}: status {response.status_code}"
+            except httpx.HTTPError as error:
+                problem = f"{url}: {type(error).__name__}"
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                reason = f"not the answer expected ({type(error).__name__}: {error})"
+                problem = f"{url}: {reason}"[:300]
         asked = f"no answer from {len(urls)} addresses in {tries} tries"
         raise ScorerError(f"{path}: {asked}; the last said: {problem}")
 

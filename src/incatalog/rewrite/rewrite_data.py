@@ -106,9 +106,8 @@ def _groups(settings: RewriteDataSettings, catalog: Catalog, split: LeaveOneOut)
         if len(train) > 1:
             place = int(random.integers(1, len(train)))
             history = train[max(0, place - settings.max_history) : place]
-            yield GroupRow(
-                tuple(catalog.titles[row] for row in history), train[place], catalog.name
-            )
+            titles = tuple(catalog.titles[row] for row in history)
+            yield GroupRow(titles, train[place], catalog.name)
 
 
 def _histories_before(

@@ -180,10 +180,7 @@ def length_reward(tokens_out: int, tokens_in: int) -> float:
 
 
 def order_reward(similarities: Float[np.ndarray, " neighbours"]) -> float:
-    """Spearman's correlation between the given order and that by similarity, mapped to [0, 1].
-
-    Neighbours that are equally alike share the mean of their ranks.
-    """
+    """Spearman's correlation of the given order and that by similarity, mapped to [0, 1]."""
     count = len(similarities)
     if count < 2:
         raise ConfigError(f"neighbours: found {count}; expected at least 2 to have an order")

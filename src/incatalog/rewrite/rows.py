@@ -73,17 +73,12 @@ def row_of(columns: Mapping[str, Any]) -> Row:
 
 def rows_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[Row]:
     """Columns of several lines, as trainers hand them to rewards, as rows."""
-    lists = {
-        n: own for n, own in columns.items() if isinstance(own, Sequence) and len(own) == count
-    }
-    return [row_of({name: own[place] for name, own in lists.items()}) for place in range(count)]
+    lists = [(n, o) for n, o in columns.items() if isinstance(o, Sequence) and len(o) == count]
+    return [row_of({name: own[place] for name, own in lists}) for place in range(count)]
 
 
 def rewrite_of(completion: Any) -> str:
-    """The rewrite that a completion (text, or the messages of a conversation) holds.
-
-    It is the lines that say something, without quotes around them; several for a history.
-    """
+    """The lines of a completion (text, or messages) that say something, without outer quotes."""
     if not isinstance(completion, str):
         completion = completion[-1]["content"]
     lines = (line.strip().strip(_QUOTES).strip() for line in completion.splitlines())

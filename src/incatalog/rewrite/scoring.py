@@ -67,10 +67,7 @@ class RewriteScoring:
     def rewards(
         self, name: RewriteReward, completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
     ) -> Rewards:
-        """One reward of several completions, None where it does not apply.
-
-        `columns` are those of the data set, one entry a completion.
-        """
+        """One reward of completions, by the columns of their rows; None where it does not apply."""
         rows = rows_of(columns, len(completions))
         rewrites = [rewrite_of(completion) for completion in completions]
         if name not in _REWARDS:
