@@ -88,7 +88,7 @@ def ndcg(answers: Answers, relevant: RowSets, k: int) -> Users:
 
 
 def of_ranks(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the relevant item is among the first k, and its gain; 0, -1 and NaN are no ranks."""
+    """Hits of the one relevant item among the first k, and its gains; a rank is at least 1."""
     hits = (ranks >= 1) & (ranks <= k)
     gains = np.zeros(ranks.shape)
     gains[hits] = list(map(discount, ranks[hits].tolist()))

@@ -28,15 +28,12 @@ class TextEncoder(Protocol):
     @property
     def max_tokens(self) -> int:
         """The most tokens of a text that it reads."""
-        ...
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """Number of tokens of each text, with those the tokenizer adds, before any cut."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """One vector a text; all texts form one batch."""
-        ...
 
 
 @dataclass(frozen=True)

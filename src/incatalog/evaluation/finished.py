@@ -31,23 +31,16 @@ class FinishedRun:
     name: str
     manifest: Mapping[str, Any]
     summary: Mapping[str, Any]
+    stage: str  # The command that made it.
+    k: int  # Items of an answer.
 
     @classmethod
     def load(cls, folder: str | Path, *stages: str) -> FinishedRun:
         """Reads a run of one of these commands."""
         folder = Path(folder)
         manifest, summary = read_finished(folder, stages)
-        return cls(folder, str(summary["method"]), manifest, summary)
-
-    @property
-    def stage(self) -> str:
-        """The command that made it."""
-        return str(self.manifest["stage"])
-
-    @property
-    def k(self) -> int:
-        """Items of an answer."""
-        return int(self.summary["k"])
+        name, stage = str(summary["method"]), str(manifest["stage"])
+        return cls(folder, name, manifest, summary, stage, int(summary["k"]))
 
     @cached_property
     def users(self) -> pl.DataFrame:

@@ -117,11 +117,9 @@ def _sample(
     """Rewrites of each row, as the model writes them."""
     tokenizer: Any = backbone.tokenizer
     model: Any = backbone.model
-    prompts = [
-        tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
-        for row in batch
-    ]
-    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    chats = [row["messages"] for row in batch]
+    prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     width, per_item = max(map(len, ids)), settings.per_item
     fill = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     padded = torch.tensor([[fill] * (width - len(own)) + own for own in ids])

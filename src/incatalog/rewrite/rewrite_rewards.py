@@ -58,7 +58,6 @@ class Perplexity(Protocol):
 
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
         """Perplexity of each text behind its prompt, per token."""
-        ...
 
 
 class TokenCounter(Protocol):
@@ -66,7 +65,6 @@ class TokenCounter(Protocol):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
-        ...
 
 
 class Judge(Protocol):
@@ -74,7 +72,6 @@ class Judge(Protocol):
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
         """Which option of each question is chosen; -1 where the judge names none of them."""
-        ...
 
 
 class Retriever(Protocol):
@@ -82,7 +79,6 @@ class Retriever(Protocol):
 
     def similarities(self, texts: Sequence[str]) -> Float[np.ndarray, "texts items"]:
         """How alike each text and each item are; larger is more alike."""
-        ...
 
 
 def _for(kind: type) -> Callable[[Callable[..., list[float]]], Callable[..., Rewards]]:
