@@ -148,9 +148,7 @@ def coverage(answers: Answers, items: int, k: int) -> float:
 
 
 def calibration(
-    probabilities: Sequence[float],
-    hits: Sequence[bool],
-    edges: Sequence[float] = PROBABILITY_EDGES,
+    probabilities: Sequence[float], hits: Sequence[bool], edges: Sequence[float] = PROBABILITY_EDGES
 ) -> dict[str, Any]:
     """How well probabilities fit: the share of hits among entries of like probability.
 
