@@ -92,14 +92,13 @@ def embed_items(settings: EmbedSettings) -> Path:
     return path
 
 
-def _inputs(settings: EmbedSettings) -> dict[str, str | Path]:
+def _inputs(settings: EmbedSettings) -> dict[str, Path | None]:
     """Inputs whose contents decide whether a run may be resumed."""
     files = {METAS: settings.data / METAS}
     if "c" in settings.wording:
         files[CATEGORIES] = settings.data / CATEGORIES
-    found: dict[str, str | Path] = {n: path for n, path in files.items() if path.is_file()}
-    folder = encoder_folder(settings.source, settings.model)
-    return found if folder is None else found | {"model": folder}
+    found = {name: path for name, path in files.items() if path.is_file()}
+    return {**found, "model": encoder_folder(settings.source, settings.model)}
 
 
 def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]]) -> None:

@@ -41,9 +41,7 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         raise ConfigError(f"--task-path {settings.task_path}: no such folder")
     check_language_model(settings.model)
     require("lm_eval", extra="lm-eval")
-    inputs = model_files(settings.model)
-    if settings.task_path is not None:
-        inputs["tasks"] = settings.task_path
+    inputs = {**model_files(settings.model), "tasks": settings.task_path}
     stage, free = "evaluate general", ("verify",)
     run = open_run(settings.out, stage, settings, inputs=inputs, free_fields=free)
     if not run.finished:

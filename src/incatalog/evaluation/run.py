@@ -54,9 +54,8 @@ class EvaluationRun:
             raise ConfigError(
                 f"--vectors {vectors}: no such file; make item vectors with `incatalog items embed`"
             )
-        others = {"vectors": vectors, **(inputs or {})}
-        files = {**prepared_files(settings.data), **model_files(settings.model)}
-        files |= {name: path for name, path in others.items() if path is not None}
+        own = {**prepared_files(settings.data), **model_files(settings.model)}
+        files = {**own, "vectors": vectors, **(inputs or {})}
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)

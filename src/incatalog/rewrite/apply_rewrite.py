@@ -44,11 +44,9 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     """
     _check(settings)
     catalog = Catalog.load(settings.data)
-    rows = _single_rows(settings.rows / ROWS_FILE, catalog)
-    inputs = {"catalog": settings.data / METAS, "rows": settings.rows / ROWS_FILE}
-    scorers = settings.scorers
-    if scorers is not None:
-        inputs["scorers"] = scorers
+    path, scorers = settings.rows / ROWS_FILE, settings.scorers
+    rows = _single_rows(path, catalog)
+    inputs = {"catalog": settings.data / METAS, "rows": path, "scorers": scorers}
     run = open_run(settings.out, "rewrite apply", settings, inputs=inputs)
     if run.finished:
         return run.folder
