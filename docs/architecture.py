@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -31,16 +30,16 @@ def about(name: str) -> str:
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
 
 
-def imports() -> Counter[tuple[str, str]]:
-    """How often a folder or file imports another one."""
-    found: Counter[tuple[str, str]] = Counter()
+def imports() -> set[tuple[str, str]]:
+    """Which folder or file imports which other one."""
+    found = set()
     for path in sorted(_PACKAGE.rglob("*.py")):
         own = path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("incatalog."):
                 other = str(node.module).split(".")[1]
                 if other != own:
-                    found[own, other] += 1
+                    found.add((own, other))
     return found
 
 
@@ -54,15 +53,14 @@ def draw() -> str:
         for place, name in enumerate(names):
             boxes[name] = (left + place * width, 20 + level * _ROW, width - 14)
     lines = []
-    for (own, other), times in sorted(imports().items()):
+    for own, other in sorted(imports()):
         if (_PACKAGE / own).is_dir() and (_PACKAGE / other).is_dir():
             (x, y, w), (u, v, t) = boxes[own], boxes[other]
             start, end = (x + w / 2, y + _BOX), (u + t / 2, v)
             bend = (v - y - _BOX) / 2
             lines.append(
                 f'<path d="M{start[0]:.0f},{start[1]:.0f} C{start[0]:.0f},{start[1] + bend:.0f} '
-                f'{end[0]:.0f},{end[1] - bend:.0f} {end[0]:.0f},{end[1]:.0f}" '
-                f'stroke-width="{min(0.5 + times / 8, 3):.1f}"/>'
+                f'{end[0]:.0f},{end[1] - bend:.0f} {end[0]:.0f},{end[1]:.0f}"/>'
             )
     parts = []
     for name, (x, y, w) in boxes.items():

@@ -152,21 +152,22 @@ def open_run(
     stage: str,
     settings: Any,
     *,
-    inputs: Mapping[str, str | Path] | None = None,
+    inputs: Mapping[str, str | Path | None] | None = None,
     identities: Mapping[str, str] | None = None,
     free_fields: Iterable[str] = (),
     processes: int | None = None,
 ) -> Run:
     """Opens a run folder, new or to be resumed, and keeps other processes out of it.
 
-    Into the manifest go hashes of the files in ``inputs`` and the ``identities`` of inputs that are
-    no files, such as a served teacher. A run is resumed only with the same settings but those of
-    ``free_fields``, which cannot change the result, the same inputs, and the same number of
-    ``processes`` where that is given.
+    Into the manifest go hashes of the ``inputs`` that are given and the ``identities`` of inputs
+    that are no files, such as a served teacher. A run is resumed only with the same settings but
+    those of ``free_fields``, which cannot change the result, the same inputs, and the same number
+    of ``processes`` where that is given.
     """
     folder = Path(folder)
     given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-    data = {name: fingerprint([path]) for name, path in (inputs or {}).items()}
+    files = (inputs or {}).items()
+    data = {name: fingerprint([path]) for name, path in files if path is not None}
     data |= identities or {}
     wanted = {
         "stage": stage,

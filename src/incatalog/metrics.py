@@ -18,7 +18,7 @@ entry i is the first to name an item of R and else 0:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -31,12 +31,9 @@ Answers = Sequence[Sequence[int]]
 RowSets = Sequence[Collection[int]]
 Users = Float64[np.ndarray, " users"]
 
-RESAMPLES_AT_ONCE = 1 << 22
-"""Entries of the weight matrix of the bootstrap that are in memory together."""
-
-_OUTSIDE = (1 - 0.95) / 2
-
+RESAMPLES_AT_ONCE = 1 << 22  # Entries, one for each resample and user.
 PROBABILITY_EDGES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_OUTSIDE = (1 - 0.95) / 2
 
 
 class Interval(NamedTuple):
@@ -91,10 +88,7 @@ def ndcg(answers: Answers, relevant: RowSets, k: int) -> Users:
 
 
 def of_ranks(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the one relevant item is among the first k, and its gain, by its rank from 1.
-
-    Zero, negative numbers and NaN are no ranks.
-    """
+    """Hits of the one relevant item among the first k, and its gains; a rank is at least 1."""
     hits = (ranks >= 1) & (ranks <= k)
     gains = np.zeros(ranks.shape)
     gains[hits] = list(map(discount, ranks[hits].tolist()))
@@ -103,18 +97,18 @@ def of_ranks(ranks: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 def out_of_domain(answers: Answers, k: int) -> Users:
     """Share of the first k entries that are not in the catalog; NaN for an empty answer."""
-    return _shares([[entry < 0 for entry in answer[:k]] for answer in answers])
+    return _means([[entry < 0 for entry in answer[:k]] for answer in answers])
 
 
 def repeats(answers: Answers, k: int) -> Users:
     """Share of the first k entries that were named before; NaN for an empty answer."""
-    return _shares([[e in answer[:i] for i, e in enumerate(answer[:k])] for answer in answers])
+    return _means([[e in answer[:i] for i, e in enumerate(answer[:k])] for answer in answers])
 
 
 def in_sets(answers: Answers, sets: RowSets, k: int) -> Users:
     """Share of the first k entries that are in each user's set of rows; NaN for an empty answer."""
     pairs = zip(answers, sets, strict=True)
-    return _shares([[entry in rows for entry in answer[:k]] for answer, rows in pairs])
+    return _means([[entry in rows for entry in answer[:k]] for answer, rows in pairs])
 
 
 def right_count(answers: Answers, k: int) -> Users:
@@ -154,9 +148,7 @@ def coverage(answers: Answers, items: int, k: int) -> float:
 
 
 def calibration(
-    probabilities: Sequence[float],
-    hits: Sequence[bool],
-    edges: Sequence[float] = PROBABILITY_EDGES,
+    probabilities: Sequence[float], hits: Sequence[bool], edges: Sequence[float] = PROBABILITY_EDGES
 ) -> dict[str, Any]:
     """How well probabilities fit: the share of hits among entries of like probability.
 
@@ -178,15 +170,8 @@ def calibration(
         inside = bin_of == number
         probability, hit = float(values[inside].mean()), float(outcomes[inside].mean())
         error += abs(probability - hit) * inside.sum() / len(values)
-        bins.append(
-            {
-                "low": edges[number],
-                "high": edges[number + 1],
-                "entries": int(inside.sum()),
-                "probability": round(probability, 6),
-                "hits": round(hit, 6),
-            }
-        )
+        place = {"low": edges[number], "high": edges[number + 1], "entries": int(inside.sum())}
+        bins.append({**place, "probability": round(probability, 6), "hits": round(hit, 6)})
     return {"ECE": round(float(error), 6), "bins": bins}
 
 
@@ -204,24 +189,27 @@ def bootstrap_intervals(
     defined = ~np.isnan(values)
     summable = np.where(defined, values, 0.0)
     random = np.random.default_rng(seed)
-    means = np.empty((resamples, values.shape[1]))
-    step = max(1, RESAMPLES_AT_ONCE // users)
+    means = []
     with np.errstate(invalid="ignore"):
-        for start in range(0, resamples, step):
-            drawn = [
-                np.bincount(random.integers(users, size=users), minlength=users)
-                for _ in range(min(step, resamples - start))
-            ]
-            weights = np.array(drawn, dtype=np.float64)
-            means[start : start + step] = (weights @ summable) / (weights @ defined)
+        for rows in parts(resamples, users):
+            drawn = (random.integers(users, size=users) for _ in range(rows))
+            counts = [np.bincount(own, minlength=users) for own in drawn]
+            weights = np.array(counts, dtype=np.float64)
+            means.append((weights @ summable) / (weights @ defined))
         middle = summable.sum(axis=0) / defined.sum(axis=0)
     intervals = []
-    for value, column in zip(middle, means.T, strict=True):
+    for value, column in zip(middle, np.concatenate(means).T, strict=True):
         # A resample may miss every user that a rarely defined metric is defined for.
         known = column[~np.isnan(column)]
         low, high = np.quantile(known, [_OUTSIDE, 1 - _OUTSIDE]) if len(known) else (np.nan, np.nan)
         intervals.append(Interval(float(value), float(low), float(high)))
     return intervals
+
+
+def parts(resamples: int, users: int) -> Iterator[int]:
+    """Cuts resamples into parts whose weights or draws fit into memory together."""
+    step = max(1, RESAMPLES_AT_ONCE // users)
+    return (min(step, resamples - start) for start in range(0, resamples, step))
 
 
 def named_intervals(
@@ -245,11 +233,6 @@ def _numbers(relevant: RowSets) -> np.ndarray:
     if not numbers.all():
         raise DataError(f"user {int(np.argmin(numbers))}: no relevant item; expected at least one")
     return numbers
-
-
-def _shares(flags: Sequence[Sequence[bool]]) -> Users:
-    shares = [sum(answer) / len(answer) if answer else np.nan for answer in flags]
-    return np.array(shares, dtype=np.float64)
 
 
 def _means(values: Sequence[Sequence[float]]) -> Users:

@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,12 @@ def write_document(path: Path, value: Mapping[str, Any]) -> None:
             stream.write(f"{json.dumps(key, ensure_ascii=False)}: ")
             stream.write(json.dumps(entry, ensure_ascii=False))
         stream.write("\n}\n" if value else "}\n")
+
+
+def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:

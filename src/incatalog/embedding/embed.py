@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 from rich.console import Console
 
 from incatalog.artifacts import atomic_path, open_run
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.vectors import LARGEST, load_vectors, save_vectors, unusable_rows, vectors_name
 from incatalog.devices import resolve_device
-from incatalog.embedding.encoders import TextEncoder, encoder_folder, load_encoder
+from incatalog.embedding.encoders import encoder_folder, load_encoder
 from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import ConfigError, VectorError
 from incatalog.items.texts import item_texts, text_wording_named
@@ -53,13 +53,19 @@ def embed_items(settings: EmbedSettings) -> Path:
     run = open_run(settings.out, _STAGE, settings, inputs=_inputs(settings))
     shards = settings.out / _SHARDS
     if not run.finished:
+        model, most = settings.model, settings.max_tokens
         dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        source, model = settings.source, settings.model
-        most = settings.max_tokens
-        encoder = load_encoder(source, model, device, max_tokens=most, dtype=dtype)
+        encoder = load_encoder(settings.source, model, device, max_tokens=most, dtype=dtype)
         console = Console(stderr=True, soft_wrap=True)
         lengths = encoder.lengths(texts)
-        cut = _check_lengths(lengths, encoder, catalog, console)
+        if not lengths.all():
+            found = "its text has no token in this model's tokenizer"
+            hint = "give it a title of words, or choose another model"
+            item_id = catalog.item(int(np.argmin(lengths))).item_id
+            raise VectorError(f"item {item_id!r}: {found}; {hint}")
+        if cut := int((lengths > encoder.max_tokens).sum()):
+            long = f"{cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens"
+            console.print(f"notice: {long} and are read up to there")
         started = time.monotonic()
         order = np.argsort(-lengths, kind="stable")
         parts = _split(order, settings.batch_size * _BATCHES_A_SHARD)
@@ -69,7 +75,11 @@ def embed_items(settings: EmbedSettings) -> Path:
             if not shard.exists():
                 batches = [[texts[row] for row in b] for b in _split(rows, settings.batch_size)]
                 vectors = np.concatenate([encoder.encode(batch) for batch in batches])
-                _check_vectors(vectors, rows, catalog)
+                if len(wrong := unusable_rows(vectors)):
+                    found = f"NaN or infinity for its text, or numbers beyond {LARGEST:g}"
+                    hint = "try --dtype float32, or choose another model"
+                    item_id = catalog.item(int(rows[wrong[0]])).item_id
+                    raise VectorError(f"item {item_id!r}: the model gives {found}; {hint}")
                 save_vectors(shard, vectors)
         _join(path, shards, parts)
         hidden = load_vectors(path, len(texts)).shape[1]
@@ -82,41 +92,13 @@ def embed_items(settings: EmbedSettings) -> Path:
     return path
 
 
-def _inputs(settings: EmbedSettings) -> dict[str, str | Path]:
+def _inputs(settings: EmbedSettings) -> dict[str, Path | None]:
     """Inputs whose contents decide whether a run may be resumed."""
     files = {METAS: settings.data / METAS}
     if "c" in settings.wording:
         files[CATEGORIES] = settings.data / CATEGORIES
-    found: dict[str, str | Path] = {n: path for n, path in files.items() if path.is_file()}
-    folder = encoder_folder(settings.source, settings.model)
-    return found if folder is None else found | {"model": folder}
-
-
-def _check_lengths(
-    lengths: Int64[np.ndarray, " items"], encoder: TextEncoder, catalog: Catalog, console: Console
-) -> int:
-    """Refuses texts without a token; says how many are cut and returns that."""
-    if not lengths.all():
-        item_id = catalog.item(int(np.argmin(lengths))).item_id
-        found = "its text has no token in this model's tokenizer"
-        hint = "give it a title of words, or choose another model"
-        raise VectorError(f"item {item_id!r}: {found}; {hint}")
-    cut = int((lengths > encoder.max_tokens).sum())
-    if cut:
-        long = f"{cut} of {len(lengths)} texts are longer than {encoder.max_tokens} tokens"
-        console.print(f"notice: {long} and are read up to there")
-    return cut
-
-
-def _check_vectors(
-    vectors: Float32[np.ndarray, "rows hidden"], rows: Int64[np.ndarray, " rows"], catalog: Catalog
-) -> None:
-    wrong = unusable_rows(vectors)
-    if len(wrong):
-        item_id = catalog.item(int(rows[wrong[0]])).item_id
-        found = f"NaN or infinity for its text, or numbers beyond {LARGEST:g}"
-        hint = "try --dtype float32, or choose another model"
-        raise VectorError(f"item {item_id!r}: the model gives {found}; {hint}")
+    found = {name: path for name, path in files.items() if path.is_file()}
+    return {**found, "model": encoder_folder(settings.source, settings.model)}
 
 
 def _join(path: Path, shards: Path, parts: Sequence[Int64[np.ndarray, " rows"]]) -> None:

@@ -28,15 +28,12 @@ class TextEncoder(Protocol):
     @property
     def max_tokens(self) -> int:
         """The most tokens of a text that it reads."""
-        ...
 
     def lengths(self, texts: Sequence[str]) -> Int64[np.ndarray, " texts"]:
         """Number of tokens of each text, with those the tokenizer adds, before any cut."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "texts hidden"]:
         """One vector a text; all texts form one batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,11 @@ def masked_mean(
 
 def encoder_folder(source: Source, model: str) -> Path | None:
     """The folder an encoder is loaded from; None for a model of the hub."""
-    found = minilm() if source == "sentence" and model == MINILM else source_of(model)
-    folder = Path(found)
+    own = source == "sentence"
+    folder = Path(minilm() if own and model == MINILM else source_of(model))
     if not folder.is_dir():
         return None
-    if source == "sentence" and not (folder / "modules.json").exists():
+    if own and not (folder / "modules.json").exists():
         found = "holds no modules.json, so it is no sentence-transformers model"
         hint = "for a language model add --source causal"
         raise BackboneError(f"--model {model}: {found}; {hint}")
@@ -134,26 +131,21 @@ def load_encoder(
         longest = getattr(decoder.config.get_text_config(), "max_position_embeddings", None)
         return CausalEncoder(decoder, tokenizer, min(max_tokens, longest or max_tokens))
     sentence_transformers = require("sentence_transformers", extra="items")
+    options = {"local_files_only": folder is not None, "model_kwargs": {"dtype": dtype}}
     with loading(model):
-        options = {"local_files_only": folder is not None, "model_kwargs": {"dtype": dtype}}
-        sentence = sentence_transformers.SentenceTransformer(
-            str(folder or model), device=str(device), **options
-        )
-        _check_sentence(model, sentence)
+        kind, name = sentence_transformers.SentenceTransformer, str(folder or model)
+        sentence = kind(name, device=str(device), **options)
+        for module in sentence.modules():
+            if isinstance(module, PreTrainedModel):
+                # Read a second time, without memory for the weights: sentence-transformers does
+                # not make sure that all of them came from the files.
+                _, loaded = type(module).from_pretrained(
+                    module.name_or_path, output_loading_info=True, device_map="meta"
+                )
+                # Sentence vectors come from the last layer; a pooler stands behind it.
+                check_weights(model, loaded, unused="pooler.")
     if not isinstance(sentence.tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"--model {model}: reads no text by tokens; choose another model")
     limit = min(max_tokens, sentence.max_seq_length or max_tokens)
     sentence.max_seq_length = limit
     return SentenceEncoder(sentence.eval(), limit)
-
-
-def _check_sentence(name: str, sentence: Any) -> None:
-    """Makes sure that all weights came from the files; sentence-transformers does not do so."""
-    for module in sentence.modules():
-        if isinstance(module, PreTrainedModel):
-            # Read a second time, without memory for the weights.
-            _, loaded = type(module).from_pretrained(
-                module.name_or_path, output_loading_info=True, device_map="meta"
-            )
-            # Sentence vectors come from the last layer; a pooler stands behind it.
-            check_weights(name, loaded, unused="pooler.")

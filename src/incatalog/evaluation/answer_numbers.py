@@ -32,10 +32,8 @@ def final_number(text: str) -> Fraction | None:
     """
     for mark in _MARKS:
         marked = mark.findall(text)
-        if marked:
-            numbers = _numbers(marked[-1])
-            if numbers:
-                return numbers[0]
+        if marked and (numbers := _numbers(marked[-1])):
+            return numbers[0]
     numbers = _numbers(text)
     return numbers[-1] if numbers else None
 
@@ -43,14 +41,9 @@ def final_number(text: str) -> Fraction | None:
 def _numbers(text: str) -> list[Fraction]:
     found = []
     for match in _NUMBER.finditer(text):
-        whole, decimals, divisor = match["whole"], match["decimals"], match["divisor"]
-        if whole is None and decimals is None:
-            continue
-        value = Fraction((whole or "0").replace(",", "") + (decimals or ""))
-        value *= Fraction(10) ** int(match["exponent"] or 0)
-        if divisor is not None:
-            if int(divisor) == 0:
-                continue
-            value /= int(divisor)
-        found.append(-value if match["sign"] in ("-", "−") else value)
+        whole, decimals, divisor = match["whole"], match["decimals"], int(match["divisor"] or 1)
+        if (whole or decimals) and divisor:
+            value = Fraction((whole or "0").replace(",", "") + (decimals or ""))
+            value *= Fraction(10) ** int(match["exponent"] or 0) / divisor
+            found.append(-value if match["sign"] in ("-", "−") else value)
     return found

@@ -16,6 +16,7 @@ from incatalog.journal import Journal
 from incatalog.progress import with_progress
 
 _T = TypeVar("_T")
+Work = Callable[[list[_T]], list[Any]]  # Gives a result for each item of a batch.
 
 # A process that is done waits for the slowest, which may take hours.
 _PATIENCE = timedelta(days=7)
@@ -47,12 +48,13 @@ class Shards:
         # Without this accelerate would leave each of them alone where there is no GPU.
         on_cpu = resolve_device(device).type == "cpu"
         state = accelerate.PartialState(cpu=on_cpu, timeout=_PATIENCE)
-        if state.num_processes != started:
+        met = state.num_processes
+        if met != started:
             raise ConfigError(
-                f"--device {device}: {started} processes were started and {state.num_processes} "
-                "found one another; start them with `accelerate launch` or torchrun"
+                f"--device {device}: {started} processes were started and {met} found one another; "
+                "start them with `accelerate launch` or torchrun"
             )
-        return cls(state.process_index, state.num_processes, state.local_process_index)
+        return cls(state.process_index, met, state.local_process_index)
 
     @property
     def is_main(self) -> bool:
@@ -116,7 +118,7 @@ class BatchLog:
 
 
 def in_batches(
-    items: Sequence[_T], size: int, work: Callable[[list[_T]], list[Any]], log: BatchLog, what: str
+    items: Sequence[_T], size: int, work: Work[_T], log: BatchLog, what: str
 ) -> list[Any]:
     """Does the work on all items, this process on its share of them.
 
@@ -126,11 +128,8 @@ def in_batches(
     """
     done, shards, count = log.results(), log.shards, len(items)
     shards.wait()
-    todo = []
-    for start in range(0, count, size):
-        open_positions = [p for p in range(start, min(start + size, count)) if p not in done]
-        if open_positions:
-            todo.append(open_positions)
+    batches = (range(count)[start : start + size] for start in range(0, count, size))
+    todo = [left for batch in batches if (left := [p for p in batch if p not in done])]
     own = todo[shards.index :: shards.count]
     for batch in with_progress(own, sum(map(len, own)), what, shards.console()):
         log.append(batch, work([items[position] for position in batch]))

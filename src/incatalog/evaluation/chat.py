@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from incatalog.artifacts import atomic_path
 from incatalog.data.catalog import Catalog
+from incatalog.data.documents import write_lines
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.finished import CHAT, CONVERSATIONS, USERS
 from incatalog.evaluation.freetext import TitleFinder
 from incatalog.evaluation.methods import check_language_model, load_recommender
 from incatalog.evaluation.perplexity import perplexities
-from incatalog.evaluation.reader import AnswerReader, Named
+from incatalog.evaluation.reader import AnswerReader, Named, id_of
 from incatalog.evaluation.recommend import score
 from incatalog.evaluation.result_tables import chat_tables
 from incatalog.evaluation.rounds import Rounds, hold_conversations, plan_rounds, score_rounds
@@ -60,13 +60,9 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
     check_language_model(settings.model)
     require("rapidfuzz", extra="evaluate")
-    before = Path(settings.before) if settings.before else None
-    inputs = {
-        "questions": settings.questions,
-        "examples": settings.examples,
-        "chat": settings.chat,
-        "before": before if before is not None and before.is_dir() else None,
-    }
+    inputs = {name: getattr(settings, name) for name in ("questions", "examples", "chat")}
+    if settings.before and Path(settings.before).is_dir():
+        inputs["before"] = Path(settings.before)
     run = EvaluationRun(CHAT, settings, chat_tables, inputs)
     if run.finished:
         return settings.out
@@ -83,16 +79,14 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         return settings.out
 
     answers = [tuple(Named(*p) for p in one["round_1"] if len(p) > 1) for one in spoken]
-    scores = score(
-        answers, run.holdouts, run.catalog, settings.k, run.users_with_item, len(run.split)
-    )
+    holdouts, counts, users = run.holdouts, run.users_with_item, len(run.split)
+    scores = score(answers, holdouts, run.catalog, settings.k, counts, users)
     round_scores = score_rounds(spoken, rounds, settings.k)
     mentions = _mentions(spoken, recommender, settings)
     table = {"user_id": run.user_ids, "free_text": [len(found) for found in mentions]}
     run.write_table(USERS, pl.DataFrame({**table, **scores, **round_scores}))
-    with atomic_path(settings.out / CONVERSATIONS) as partial, partial.open("w") as stream:
-        for told in zip(run.user_ids, rounds, spoken, mentions, strict=True):
-            stream.write(json.dumps(_record(*told, run.catalog), ensure_ascii=False) + "\n")
+    told = zip(run.user_ids, rounds, spoken, mentions, strict=True)
+    write_lines(settings.out / CONVERSATIONS, (_record(run.catalog, *one) for one in told))
     results = {
         "metrics": run.intervals(scores),
         "rounds": run.intervals(round_scores),
@@ -105,49 +99,43 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
 def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """How many titles free text names, by where they are from; OOD is the share in no catalog."""
     sources = Counter(str(one["source"]) for found in mentions for one in found)
-    total = sources.total()
-    outside = sources["training"] + sources["unknown"]
-    return {
-        "answers": sum(bool(found) for found in mentions),
-        "titles": total,
-        **{source: sources[source] for source in ("exact", "fuzzy", "training", "unknown")},
-        "OOD": outside / total if total else None,
-    }
+    total, outside = sources.total(), sources["training"] + sources["unknown"]
+    counts = {source: sources[source] for source in ("exact", "fuzzy", "training", "unknown")}
+    answers = sum(bool(found) for found in mentions)
+    ood = outside / total if total else None
+    return {"answers": answers, "titles": total, **counts, "OOD": ood}
 
 
 def _mentions(
     spoken: Sequence[Mapping[str, Any]], recommender: Recommender, settings: EvaluateChatSettings
 ) -> list[list[dict[str, Any]]]:
     """Titles and aliases in the free text of each round 1."""
-    own = Catalog.load(settings.model)
-    other = own.fingerprint != recommender.catalog.fingerprint
-    names = [*recommender.catalog.titles, *recommender.aliases.texts]
-    finder = TitleFinder(names, own.titles if other else (), settings.likeness)
-    texts = ["\n".join(p[0] for p in said["round_1"] if len(p) == 1) for said in spoken]
+    own, catalog = Catalog.load(settings.model), recommender.catalog
+    learnt = own.titles if own.fingerprint != catalog.fingerprint else ()
+    names = [*catalog.titles, *recommender.aliases.texts]
+    finder = TitleFinder(names, learnt, settings.likeness)
+    texts = ("\n".join(p[0] for p in said["round_1"] if len(p) == 1) for said in spoken)
     return [[mention._asdict() for mention in finder.find(text)] for text in texts]
 
 
 def _record(
+    catalog: Catalog,
     user_id: str,
     rounds: Rounds,
     said: Mapping[str, Any],
     mentions: Sequence[Mapping[str, Any]],
-    catalog: Catalog,
 ) -> dict[str, Any]:
     """One conversation of ``conversations.jsonl``."""
-    ids = [item.item_id for item in catalog.items]
-    answer = [
-        {"text": piece[0]}
-        if len(piece) == 1
-        else {"title": piece[0], "item": None if piece[1] is None else ids[piece[1]]}
-        for piece in said["round_1"]
-    ]
+
+    def piece(text: str, *row: int | None) -> dict[str, Any]:
+        return {"title": text, "item": id_of(catalog, *row)} if row else {"text": text}
+
     return {
         "user_id": user_id,
-        "example": {"question": rounds.example.question, "answer": rounds.example.answer},
+        "example": asdict(rounds.example),
         "history": [catalog.titles[row] for row in rounds.holdout.history.tolist()],
-        "target": ids[rounds.holdout.target],
-        "recommendation": answer,
+        "target": catalog.item(rounds.holdout.target).item_id,
+        "recommendation": [piece(*one) for one in said["round_1"]],
         "free_text": [{"text": one["text"], "source": one["source"]} for one in mentions],
         "question": rounds.question.question,
         "reference": rounds.question.answer,

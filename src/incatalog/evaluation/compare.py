@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ from incatalog.evaluation.settings import EvaluateCompareSettings
 COMPARISON = "comparison.json"
 
 _EXACT_UP_TO = 14
-_FLIPS_AT_ONCE = 1 << 22
 # Sums of the same numbers in another order differ in their last bits.
 _SAME = 1e-12
 
@@ -50,17 +49,14 @@ def evaluate_compare(settings: EvaluateCompareSettings) -> dict[str, Any]:
     if len(settings.runs) < 2:
         raise ConfigError(f"--runs: expected two or more runs, got {len(settings.runs)}")
     runs = named_runs([FinishedRun.load(folder, RECOMMEND) for folder in settings.runs])
-    for run in runs[1:]:
-        check_same_users(runs[0], run)
+    check_same_users(runs)
     k = min(run.k for run in runs)
     names = settings.metrics or (f"HR@{k}", f"NDCG@{k}")
-    for name in names:
-        for run in runs:
-            known = [column for column in run.users.columns if "@" in column]
-            if name not in known:
-                raise ConfigError(
-                    f"--metrics {name}: {run.folder} has no such metric; has {', '.join(known)}"
-                )
+    for name, run in product(names, runs):
+        known = [column for column in run.users.columns if "@" in column]
+        if name not in known:
+            has = ", ".join(known)
+            raise ConfigError(f"--metrics {name}: {run.folder} has no such metric; has {has}")
     opened = None
     if settings.out is not None:
         inputs = {f"run {number}": run.folder / USERS for number, run in enumerate(runs)}
@@ -85,16 +81,9 @@ def compare_runs(
         intervals = metrics.bootstrap_intervals(np.stack(columns, axis=1), resamples, seed)
         for name, column, interval in zip(names, columns, intervals, strict=True):
             defined = column[~np.isnan(column)]
-            pairs.append(
-                {
-                    "metric": name,
-                    "first": one.name,
-                    "second": two.name,
-                    "users": len(defined),
-                    "difference": interval._asdict(),
-                    "p": permutation_p(defined, resamples, seed) if len(defined) else None,
-                }
-            )
+            p = permutation_p(defined, resamples, seed) if len(defined) else None
+            pair = {"metric": name, "first": one.name, "second": two.name, "users": len(defined)}
+            pairs.append({**pair, "difference": interval._asdict(), "p": p})
     for name in names:
         of_metric = [pair for pair in pairs if pair["metric"] == name and pair["p"] is not None]
         for pair, corrected in zip(of_metric, holm([p["p"] for p in of_metric]), strict=True):
@@ -113,14 +102,11 @@ def permutation_p(differences: Float64[np.ndarray, " users"], resamples: int, se
     observed = abs(different.sum()) * (1 - _SAME)
     users = len(different)
     if users <= _EXACT_UP_TO:
-        numbers = np.arange(1 << users)[:, None]
-        signs = 1 - 2 * ((numbers >> np.arange(users)) & 1)
+        signs = 1 - 2 * ((np.arange(1 << users)[:, None] >> np.arange(users)) & 1)
         return float(np.mean(np.abs(signs @ different) >= observed))
     random = np.random.default_rng(seed)
     extreme = 0
-    step = max(1, _FLIPS_AT_ONCE // users)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
+    for rows in metrics.parts(resamples, users):
         flips = 1.0 - 2.0 * random.integers(2, size=(rows, users), dtype=np.int8)
         extreme += int(np.sum(np.abs(flips @ different) >= observed))
     return (1 + extreme) / (1 + resamples)
@@ -129,9 +115,8 @@ def permutation_p(differences: Float64[np.ndarray, " users"], resamples: int, se
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number by Holm's step-down procedure."""
     order = np.argsort(p_values, kind="stable")
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for place, position in enumerate(order.tolist()):
-        largest = max(largest, min(1.0, p_values[position] * (len(p_values) - place)))
-        corrected[position] = largest
-    return corrected
+    stepped = np.take(p_values, order) * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(1.0, stepped))
+    found: list[float] = corrected.tolist()
+    return found

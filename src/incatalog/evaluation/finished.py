@@ -31,23 +31,16 @@ class FinishedRun:
     name: str
     manifest: Mapping[str, Any]
     summary: Mapping[str, Any]
+    stage: str  # The command that made it.
+    k: int  # Items of an answer.
 
     @classmethod
     def load(cls, folder: str | Path, *stages: str) -> FinishedRun:
         """Reads a run of one of these commands."""
         folder = Path(folder)
         manifest, summary = read_finished(folder, stages)
-        return cls(folder, str(summary["method"]), manifest, summary)
-
-    @property
-    def stage(self) -> str:
-        """The command that made it."""
-        return str(self.manifest["stage"])
-
-    @property
-    def k(self) -> int:
-        """Items of an answer."""
-        return int(self.summary["k"])
+        name, stage = str(summary["method"]), str(manifest["stage"])
+        return cls(folder, name, manifest, summary, stage, int(summary["k"]))
 
     @cached_property
     def users(self) -> pl.DataFrame:
@@ -65,23 +58,23 @@ def named_runs(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     raise ConfigError(f"--runs: the same run twice: {json.dumps(folders)}")
 
 
-def check_same_users(one: FinishedRun, two: FinishedRun) -> None:
-    """Refuses two runs that did not ask the same users for the same targets."""
-    first, second = (dict(run.users.select("user_id", "target").rows()) for run in (one, two))
-    place = f"{one.folder} and {two.folder}"
-    if first.keys() != second.keys():
-        only = len(first.keys() - second.keys()), len(second.keys() - first.keys())
-        raise DataError(
-            f"{place}: scored on other users ({only[0]} only in the first, {only[1]} only in the "
-            "second); repeat one with the --data, --users and --seed of the other"
-        )
-    moved = [user for user in first if first[user] != second[user]]
-    if moved:
-        raise DataError(
-            f"{place}: {len(moved)} users have another target (user {moved[0]!r}: "
-            f"{first[moved[0]]!r} and {second[moved[0]]!r}); repeat one with the --data and "
-            "--split of the other"
-        )
+def check_same_users(runs: Sequence[FinishedRun]) -> None:
+    """Refuses runs that did not ask the users of the first one for the same targets."""
+    first, *others = (dict(run.users.select("user_id", "target").rows()) for run in runs)
+    for other, second in zip(runs[1:], others, strict=True):
+        place = f"{runs[0].folder} and {other.folder}"
+        if first.keys() != second.keys():
+            only = len(first.keys() - second.keys()), len(second.keys() - first.keys())
+            raise DataError(
+                f"{place}: scored on other users ({only[0]} only in the first, {only[1]} only in "
+                "the second); repeat one with the --data, --users and --seed of the other"
+            )
+        if moved := [user for user in first if first[user] != second[user]]:
+            raise DataError(
+                f"{place}: {len(moved)} users have another target (user {moved[0]!r}: "
+                f"{first[moved[0]]!r} and {second[moved[0]]!r}); repeat one with the --data and "
+                "--split of the other"
+            )
 
 
 def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,10 +84,9 @@ def read_finished(folder: Path, stages: Collection[str]) -> tuple[dict[str, Any]
     if not (folder / MANIFEST).exists():
         raise ArtifactError(f"--runs {folder}: holds no {MANIFEST}; {expected}")
     manifest = _object(folder / MANIFEST)
-    if manifest.get("stage") not in stages:
-        raise ArtifactError(
-            f"--runs {folder}: holds `incatalog {manifest.get('stage')}`; {expected}"
-        )
+    stage = manifest.get("stage")
+    if stage not in stages:
+        raise ArtifactError(f"--runs {folder}: holds `incatalog {stage}`; {expected}")
     if manifest.get("status") != "finished":
         raise ArtifactError(f"--runs {folder}: is not finished; repeat its command first")
     verify_checksums(folder, (SUMMARY, USERS, CONVERSATIONS))

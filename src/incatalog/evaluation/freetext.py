@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from incatalog.errors import require
@@ -16,12 +17,9 @@ _LIST_LINE = re.compile(r"^[ \t]*(?:\d+[ \t]*[.):]|[-*•–])[ \t]+(\S[^\n]*)$"
 _QUOTED = re.compile(
     r"\"([^\"\n]{2,100})\"|“([^”\n]{2,100})”|«([^»\n]{2,100})»|(?<!\w)'([^'\n]{2,100})'(?!\w)"
 )
-_WITH_YEAR = re.compile(
-    r"((?:[A-ZÀ-Þ0-9][\w'’]*[:,]?[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*)+\(\d{4}\))"
-)
-_CAPITALISED = re.compile(
-    r"[A-ZÀ-Þ][\w'’]*(?:[ ]+(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*[A-ZÀ-Þ0-9][\w'’]*)+"
-)
+_SMALL = r"(?:(?:of|the|and|in|a|to|for|&|from|on)[ ]+)*"
+_WITH_YEAR = re.compile(rf"((?:[A-ZÀ-Þ0-9][\w'’]*[:,]?[ ]+{_SMALL})+\(\d{{4}}\))")
+_CAPITALISED = re.compile(rf"[A-ZÀ-Þ][\w'’]*(?:[ ]+{_SMALL}[A-ZÀ-Þ0-9][\w'’]*)+")
 _DESCRIPTION = re.compile(r"\s+[-–—]\s+|:\s+")
 _MOST_WORDS = 16
 
@@ -52,9 +50,10 @@ class TitleFinder:
         self, titles: Sequence[str], training_titles: Sequence[str] = (), likeness: float = 88.0
     ) -> None:
         """Takes the title of each row, and the titles of the training if they differ."""
-        self._process = require("rapidfuzz.process", extra="evaluate")
-        self._ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
-        self._likeness = likeness
+        ratio = require("rapidfuzz.fuzz", extra="evaluate").ratio
+        find = require("rapidfuzz.process", extra="evaluate").extractOne
+        # The name most like a text, its likeness and its place; None if none is like it.
+        self._most_like = partial(find, scorer=ratio, score_cutoff=likeness)
         self._row_of: dict[tuple[str, ...], int] = {}
         # All full titles come before those without their year.
         for forms in (titles, [_YEAR.sub("", title) for title in titles]):
@@ -64,10 +63,9 @@ class TitleFinder:
         self._longest = max(map(len, self._row_of), default=0)
         self._names = [" ".join(words) for words in self._row_of]
         self._rows = list(self._row_of.values())
-        learnt = {
-            _words(form) for title in training_titles for form in (title, _YEAR.sub("", title))
-        }
-        self._learnt = [" ".join(words) for words in sorted(learnt - self._row_of.keys() - {()})]
+        forms = (*training_titles, *(_YEAR.sub("", title) for title in training_titles))
+        learnt = set(map(_words, forms)) - self._row_of.keys() - {()}
+        self._learnt = [" ".join(words) for words in sorted(learnt)]
 
     def find(self, text: str) -> tuple[Mention, ...]:
         """All titles of a text in order; none overlaps another."""
@@ -94,38 +92,28 @@ class TitleFinder:
         words = list(_WORD.finditer(text, start, end))
         folded = [word[0].casefold() for word in words]
         found: dict[tuple[int, int], Mention] = {}
-        position = 0
-        while position < len(words):
-            first = words[position][0][0]
-            step = 1
-            if first.isupper() or first.isdigit():
-                for length in range(min(self._longest, len(words) - position), 1, -1):
-                    row = self._row_of.get(tuple(folded[position : position + length]))
-                    if row is not None:
-                        place = words[position].start(), words[position + length - 1].end()
-                        found[place] = Mention(text[slice(*place)], row, "exact")
-                        step = length
-                        break
-            position += step
+        free = 0
+        for position, word in enumerate(words):
+            if position < free or not (word[0][0].isupper() or word[0][0].isdigit()):
+                continue
+            for past in range(min(position + self._longest, len(words)), position + 1, -1):
+                row = self._row_of.get(tuple(folded[position:past]))
+                if row is not None:
+                    place = word.start(), words[past - 1].end()
+                    found[place] = Mention(text[slice(*place)], row, "exact")
+                    free = past
+                    break
         return found
 
     def _identify(self, name: str) -> Mention:
         words = _words(name)
-        row = self._row_of.get(words)
-        if row is not None:
-            return Mention(name, row, "exact")
         wanted = " ".join(words)
-        like = self._most_like(wanted, self._names)
-        if like is not None:
-            return Mention(name, self._rows[like], "fuzzy")
+        if (row := self._row_of.get(words)) is not None:
+            return Mention(name, row, "exact")
+        if like := self._most_like(wanted, self._names):
+            return Mention(name, self._rows[like[2]], "fuzzy")
         learnt = self._most_like(wanted, self._learnt)
-        return Mention(name, None, "unknown" if learnt is None else "training")
-
-    def _most_like(self, wanted: str, names: Sequence[str]) -> int | None:
-        best = self._process.extractOne(
-            wanted, names, scorer=self._ratio, score_cutoff=self._likeness
-        )
-        return None if best is None else int(best[2])
+        return Mention(name, None, "training" if learnt else "unknown")
 
 
 def _words(text: str) -> tuple[str, ...]:

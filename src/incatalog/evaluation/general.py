@@ -41,12 +41,9 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         raise ConfigError(f"--task-path {settings.task_path}: no such folder")
     check_language_model(settings.model)
     require("lm_eval", extra="lm-eval")
-    inputs = dict(model_files(settings.model))
-    if settings.task_path is not None:
-        inputs["tasks"] = settings.task_path
-    run = open_run(
-        settings.out, "evaluate general", settings, inputs=inputs, free_fields=("verify",)
-    )
+    inputs = {**model_files(settings.model), "tasks": settings.task_path}
+    stage, free = "evaluate general", ("verify",)
+    run = open_run(settings.out, stage, settings, inputs=inputs, free_fields=free)
     if not run.finished:
         found = {}
         for name in ("before", "after") if settings.before else ("after",):
@@ -62,22 +59,18 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
 
 def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str, Any]:
     """Scores as ``{task: {metric: {"value": …, "error": …}}}``; an error may be null."""
-    evaluator, tasks, models = (
-        require(f"lm_eval.{name}", extra="lm-eval")
-        for name in ("evaluator", "tasks", "models.huggingface")
-    )
+    names = ("evaluator", "tasks", "models.huggingface")
+    evaluator, tasks, models = (require(f"lm_eval.{name}", extra="lm-eval") for name in names)
     path = None if settings.task_path is None else str(settings.task_path)
     manager = tasks.TaskManager(include_path=path, include_defaults=not settings.only_local)
-    unknown = sorted(set(settings.tasks) - set(manager.all_tasks))
-    if unknown:
+    if unknown := sorted(set(settings.tasks) - set(manager.all_tasks)):
         place = f" in {path}" if settings.only_local else ""
         raise ConfigError(f"--tasks {' '.join(unknown)}: lm-eval knows no such task{place}")
     model, device = backbone.model, str(backbone.model.device)
-    size = settings.batch_size
+    given = {"pretrained": model, "tokenizer": backbone.tokenizer, "device": device}
+    seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     results = evaluator.simple_evaluate(
-        model=models.HFLM(
-            pretrained=model, tokenizer=backbone.tokenizer, batch_size=size, device=device
-        ),
+        model=models.HFLM(**given, batch_size=settings.batch_size),
         tasks=list(settings.tasks),
         task_manager=manager,
         num_fewshot=None if settings.few_shot < 0 else settings.few_shot,
@@ -85,35 +78,29 @@ def run_tasks(backbone: Backbone, settings: EvaluateGeneralSettings) -> dict[str
         apply_chat_template=settings.chat_template,
         log_samples=False,
         bootstrap_iters=1000,
-        random_seed=settings.seed,
-        numpy_random_seed=settings.seed,
-        torch_random_seed=settings.seed,
-        fewshot_random_seed=settings.seed,
+        **dict.fromkeys(seeds, settings.seed),
     )
     return {task: _metrics(found) for task, found in sorted(results["results"].items())}
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row each task and metric, with the values of each model."""
+    shown = [(task, metric) for task, metrics in found["after"].items() for metric in metrics]
     return [
-        {"task": task, "metric": metric}
-        | {name: results[task][metric] for name, results in found.items()}
-        for task, metrics in found["after"].items()
-        for metric in metrics
+        {"task": task, "metric": metric, **{name: of[task][metric] for name, of in found.items()}}
+        for task, metric in shown
     ]
 
 
 def _metrics(found: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Values of one task; lm-eval calls them `name,filter` and `name_stderr,filter`."""
+    numbers = {key: float(v) for key, v in found.items() if isinstance(v, (int, float))}
     values: dict[str, dict[str, float | None]] = {}
-    for key, value in found.items():
+    for key, value in numbers.items():
         name, _, kept = key.partition(",")
-        if not kept or name.endswith("_stderr") or not isinstance(value, (int, float)):
-            continue
-        error = found.get(f"{name}_stderr,{kept}")
-        shown = name if kept == "none" else f"{name} ({kept})"
-        known = float(error) if isinstance(error, (int, float)) else None
-        values[shown] = {"value": float(value), "error": known}
+        if kept and not name.endswith("_stderr"):
+            shown = name if kept == "none" else f"{name} ({kept})"
+            values[shown] = {"value": value, "error": numbers.get(f"{name}_stderr,{kept}")}
     return values
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
@@ -18,9 +18,10 @@ from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
-from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
+from incatalog.teacher_service.client import is_url, open_teacher
 
 if TYPE_CHECKING:
+    from incatalog.constraint.excluded import ExcludedItems
     from incatalog.decoding.request import Request
     from incatalog.recommender.recommender import Recommender
     from incatalog.teacher.teacher import Teacher
@@ -35,25 +36,18 @@ Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
 """Answers a batch of users by their histories; it does not look at the targets."""
 
 
-class Method(NamedTuple):
-    """Something that recommends, under its name in the summary."""
-
-    name: str
-    answer: Answering
-
-
 def is_language_model(model: str) -> bool:
     """Whether the flag names the folder of a trained model."""
     return model != POPULARITY and spec_file(model).exists()
 
 
-def check_language_model(model: str) -> None:
+def check_language_model(
+    model: str, wanted: str = "the folder of `incatalog train sft` or `merge`"
+) -> None:
     """Refuses what is no folder of a trained model."""
     if not is_language_model(model):
-        raise ConfigError(
-            f"--model {model}: no language model (incatalog.json); expected the folder of "
-            "`incatalog train sft` or `merge`"
-        )
+        found = "no language model (incatalog.json)"
+        raise ConfigError(f"--model {model}: {found}; expected {wanted}")
 
 
 def model_files(model: str) -> dict[str, Path]:
@@ -75,34 +69,26 @@ def model_files(model: str) -> dict[str, Path]:
     return {f"model/{file.name}": file for file in files}
 
 
-def identities(model: str, catalog: Catalog) -> Mapping[str, str]:
-    """What stands for the contents of a teacher that is served, in a run's manifest."""
-    return {"model": HttpTeacher(model, catalog).fingerprint} if is_url(model) else {}
-
-
 def load_method(
     settings: EvaluateRecommendSettings, catalog: Catalog, split: LeaveOneOut, device: str
-) -> Method:
-    """Loads what is to be scored, onto a device."""
+) -> tuple[str, Answering]:
+    """Loads what is to be scored, onto a device; its name in the summary stands before it."""
     if settings.model == POPULARITY:
         from incatalog.teacher.popularity import Popularity
 
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
-        return Method(POPULARITY, _ask_teacher(popularity, catalog, settings))
+        return POPULARITY, _ask_teacher(popularity, catalog, settings)
     if is_language_model(settings.model):
         recommender = load_recommender(settings, catalog, device, settings.index)
-        return Method(recommender.spec.method, _ask_model(recommender, settings))
+        return recommender.spec.method, _ask_model(recommender, settings)
     teacher = open_teacher(settings.model, catalog, device)
-    return Method("sasrec", _ask_teacher(teacher, catalog, settings))
+    return "sasrec", _ask_teacher(teacher, catalog, settings)
 
 
 def load_recommender(
     settings: HeldOutSettings, catalog: Catalog, device: str, index: str = ""
 ) -> Recommender:
-    """Loads a language model, for the catalog to be scored on.
-
-    If the catalog is not the model's own, the settings say how the model writes or finds its items.
-    """
+    """Loads a language model; the settings say how it writes or finds items not its own."""
     from incatalog.recommender.recommender import Recommender
 
     model, vectors = settings.model, settings.vectors
@@ -125,12 +111,19 @@ def list_requests(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
 ) -> list[Request]:
     """The requests for a list of items for each of some users."""
-    requests, shown = [], settings.max_history or None
+    shown = settings.max_history or None
+    return [
+        recommender.list_request(history, settings.k, excluded, max_history=shown)
+        for history, excluded in histories(recommender, holdouts, settings)
+    ]
+
+
+def histories(
+    recommender: Recommender, holdouts: Iterable[Holdout], settings: HeldOutSettings
+) -> Iterator[tuple[list[int], ExcludedItems]]:
+    """The history of each user, and the items that may not be recommended to it."""
     for history in (holdout.history.tolist() for holdout in holdouts):
-        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        request = recommender.list_request(history, settings.k, excluded, max_history=shown)
-        requests.append(request)
-    return requests
+        yield history, recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
 
 
 def _is_teacher(manifest: Path) -> bool:
@@ -141,14 +134,12 @@ def _is_teacher(manifest: Path) -> bool:
 def _ask_teacher(
     teacher: Teacher, catalog: Catalog, settings: EvaluateRecommendSettings
 ) -> Answering:
+    titles, k = catalog.titles, min(settings.k, len(catalog))
+
     def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        histories = [holdout.history.tolist() for holdout in holdouts]
-        k = min(settings.k, len(catalog))
-        found = teacher.top_k(histories, k, exclude_seen=settings.exclude_seen)
-        return [
-            tuple(Named(catalog.item(row).title, row) for row in rows.tolist() if row >= 0)
-            for rows in found
-        ]
+        shown = [holdout.history.tolist() for holdout in holdouts]
+        found = teacher.top_k(shown, k, exclude_seen=settings.exclude_seen).tolist()
+        return [tuple(Named(titles[row], row) for row in rows if row >= 0) for rows in found]
 
     return answer
 
@@ -168,16 +159,13 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
         ]
 
     def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        slots, shown = [], settings.max_history or None
-        for history in (holdout.history.tolist() for holdout in holdouts):
-            excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-            slots.append(recommender.slot(history, settings.k, excluded, max_history=shown))
-        return [
-            tuple(
-                Named(titles[row], row, math.exp(logprob))
-                for row, logprob in zip(found.rows.tolist(), found.logprobs.tolist(), strict=True)
-            )
-            for found in recommender.beam.top_items(slots, settings.k)
+        shown = settings.max_history or None
+        slots = [
+            recommender.slot(history, settings.k, excluded, max_history=shown)
+            for history, excluded in histories(recommender, holdouts, settings)
         ]
+        found = recommender.beam.top_items(slots, settings.k)
+        pairs = [zip(one.rows.tolist(), one.logprobs.tolist(), strict=True) for one in found]
+        return [tuple(Named(titles[row], row, math.exp(p)) for row, p in own) for own in pairs]
 
     return rank if settings.decode == "beam" else write

@@ -15,7 +15,7 @@ from incatalog.errors import DataError
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateChatSettings
 from incatalog.items.tokens import ItemTokens
-from incatalog.metrics import RESAMPLES_AT_ONCE, Interval, Users
+from incatalog.metrics import Interval, Users, parts
 from incatalog.model.backbone import Backbone, load_backbone
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 def answer_loss(
     backbone: Backbone, renderer: Renderer, messages: Sequence[Message]
 ) -> tuple[float, int]:
-    """Negative log-likelihood (nats) of what the assistant says in a conversation, and its tokens.
-
-    The tokens that end its turns count.
-    """
+    """Loss (in nats) of what the assistant says, with the ends of its turns, and its tokens."""
     rendered = renderer.conversation(messages)
     ids = torch.from_numpy(rendered.input_ids).long().to(backbone.model.device)
     wanted = torch.from_numpy(rendered.loss_mask)[1:].to(ids.device)
@@ -40,15 +37,10 @@ def answer_loss(
 
 def perplexity(losses: Users, tokens: Users, resamples: int, seed: int) -> Interval:
     """``exp(sum of losses / sum of tokens)`` with its 95 % interval over conversations."""
-    random = np.random.default_rng(seed)
-    values = np.empty(resamples)
-    step = max(1, RESAMPLES_AT_ONCE // len(losses))
-    for start in range(0, resamples, step):
-        size = (min(step, resamples - start), len(losses))
-        drawn = random.integers(len(losses), size=size)
-        ratio = losses[drawn].sum(axis=1) / tokens[drawn].sum(axis=1)
-        values[start : start + step] = np.exp(ratio)
-    low, high = np.quantile(values, [0.025, 0.975])
+    random, count = np.random.default_rng(seed), len(losses)
+    drawn = (random.integers(count, size=(rows, count)) for rows in parts(resamples, count))
+    values = [np.exp(losses[own].sum(axis=1) / tokens[own].sum(axis=1)) for own in drawn]
+    low, high = np.quantile(np.concatenate(values), [0.025, 0.975])
     return Interval(float(np.exp(losses.sum() / tokens.sum())), float(low), float(high))
 
 
@@ -64,37 +56,27 @@ def perplexities(
     backbone, renderer = recommender.backbone, recommender.renderer
 
     def measure(batch: Sequence[Conversation]) -> list[tuple[float, int]]:
-        measured = []
-        for conversation in batch:
-            messages = general_messages(conversation)
-            fitting, _ = fit_turns(renderer, messages, settings.max_length)
-            measured.append(answer_loss(backbone, renderer, fitting) if fitting else (0.0, 0))
-        return measured
+        messages = map(general_messages, batch)
+        fitting = [fit_turns(renderer, one, settings.max_length)[0] for one in messages]
+        return [answer_loss(backbone, renderer, one) if one else (0.0, 0) for one in fitting]
 
     found = {}
     for name in ("after", "before") if settings.before else ("after",):
         if name == "before":
             backbone = load_backbone(settings.before, device=run.device, verify=settings.verify)
-            titles = recommender.catalog.titles
-            renderer = Renderer(
-                backbone.tokenizer, ItemTokens.from_titles(titles, backbone.tokenizer)
-            )
+            items = ItemTokens.from_titles(recommender.catalog.titles, backbone.tokenizer)
+            renderer = Renderer(backbone.tokenizer, items)
         what = f"perplexity {name}"
         losses = run.in_batches(conversations, measure, what, f"perplexity-{name}")
-        if run.shards.is_main:
-            found[name] = _perplexity(losses, settings)
+        if not run.shards.is_main:
+            continue
+        known = np.array([pair for pair in losses if pair[1]], dtype=np.float64)
+        if not len(known):
+            most = f"an exchange of at most {settings.max_length} tokens"
+            fault = f"no conversation opens with {most}; raise --max-length"
+            raise DataError.at(settings.chat, fault)
+        nats, tokens = known.T
+        of_model = perplexity(nats, tokens, settings.bootstrap, settings.seed)
+        counts = {"conversations": len(known), "tokens": int(tokens.sum())}
+        found[name] = of_model._asdict() | counts
     return found
-
-
-def _perplexity(
-    losses: Sequence[Sequence[float]], settings: EvaluateChatSettings
-) -> dict[str, Any]:
-    values = np.array([pair for pair in losses if pair[1]], dtype=np.float64)
-    if not len(values):
-        raise DataError.at(
-            settings.chat or "--chat",
-            f"no conversation opens with an exchange of at most {settings.max_length} tokens; "
-            "raise --max-length",
-        )
-    found = perplexity(values[:, 0], values[:, 1], settings.bootstrap, settings.seed)
-    return {**found._asdict(), "conversations": len(values), "tokens": int(values[:, 1].sum())}

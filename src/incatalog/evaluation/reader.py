@@ -50,27 +50,22 @@ class AnswerReader:
         """Takes the title of each row as it stands in a span, and its tokens."""
         aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
-        self._tokenizer = tokenizer
-        self._list_form = list_form
-        self._row_of_tokens = {
-            tuple(tokens.tolist()): row for row, tokens in enumerate(item_tokens.rows())
-        }
+        self._tokenizer, self._titles, self._list_form = tokenizer, titles, list_form
+        spans = [tokens.tolist() for tokens in item_tokens.rows()]
+        self._row_of_tokens = {tuple(tokens): row for row, tokens in enumerate(spans)}
         spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
         for row, own in zip(aliases.rows, spelled, strict=True):
             self._row_of_tokens.setdefault(tuple(own), row)
-        self._titles = titles
         special = special_token_ids(tokenizer)
         # A code outside a span names something too; other special tokens are silent.
         codes = {number for token, number in special.items() if is_code_token(token)}
         self._silent = {*tokenizer.all_special_ids, *special.values()} - codes
+        written = decode_rows(spans, tokenizer) if codes else []
+        named = zip(aliases.rows, aliases.texts, strict=True)
         self._row_of_title: dict[str, int] = {}
-        others = zip(aliases.rows, aliases.texts, strict=True)
-        for row, title in [*enumerate(titles), *enumerate(catalog.titles), *others]:
-            self._row_of_title.setdefault(title, row)
-        if codes:
-            written = decode_rows([row.tolist() for row in item_tokens.rows()], tokenizer)
-            for row, text in enumerate(written):
-                self._row_of_title.setdefault(text, row)
+        for titled in (enumerate(titles), enumerate(catalog.titles), named, enumerate(written)):
+            for row, title in titled:
+                self._row_of_title.setdefault(title, row)
 
     @classmethod
     def of(cls, items: ModelItems, list_form: ListForm) -> AnswerReader:
@@ -79,24 +74,15 @@ class AnswerReader:
         return cls(catalog, catalog.titles_t, items.tokens, tokenizer, list_form, items.aliases)
 
     def read(self, token_ids: Sequence[int], *, truncated: bool = False) -> tuple[Named, ...]:
-        """What one answer names.
-
-        A span or line that is open at the end of a truncated answer names nothing yet.
-        """
-        named: list[Named] = []
-        line: list[Named | str] = []
+        """What one answer names; a span or line that is cut off names nothing yet."""
+        lines: list[list[Named | str]] = [[]]
         for piece in self.pieces(token_ids, truncated):
-            if isinstance(piece, Named):
-                line.append(piece)
-                continue
-            first, *others = piece.split("\n")
-            line.append(first)
-            for text in others:
-                named += self._end_of_line(line)
-                line = [text]
-        if truncated and not any(isinstance(piece, Named) for piece in line):
-            return tuple(named)
-        return (*named, *self._end_of_line(line))
+            first, *others = [piece] if isinstance(piece, Named) else piece.split("\n")
+            lines[-1].append(first)
+            lines += [[text] for text in others]
+        if truncated and not any(isinstance(piece, Named) for piece in lines[-1]):
+            lines.pop()
+        return tuple(named for line in lines for named in self._named(line))
 
     def pieces(self, token_ids: Sequence[int], truncated: bool) -> list[Named | str]:
         """The answer as text and what stands in its spans, in turn."""
@@ -134,9 +120,9 @@ class AnswerReader:
         spoken = [token for token in tokens if token not in self._silent]
         return str(self._tokenizer.decode(spoken, skip_special_tokens=False))
 
-    def _end_of_line(self, line: Sequence[Named | str]) -> list[Named]:
-        spans = [piece for piece in line if isinstance(piece, Named)]
-        if spans:
+    def _named(self, line: Sequence[Named | str]) -> list[Named]:
+        """What a line names: its spans, or else an entry of a list."""
+        if spans := [piece for piece in line if isinstance(piece, Named)]:
             return spans
         text = "".join(piece for piece in line if isinstance(piece, str)).strip()
         found = _LIST_LINE.fullmatch(text)
@@ -146,6 +132,11 @@ class AnswerReader:
         bare = name.strip(_QUOTES)
         row = self._row_of_title.get(name, self._row_of_title.get(bare))
         return [Named(bare or name, row)]
+
+
+def id_of(catalog: Catalog, row: int | None) -> str | None:
+    """Id of a named item; None if no item of the catalog is called that."""
+    return None if row is None else catalog.item(row).item_id
 
 
 def entries(named: Sequence[Named]) -> list[int]:

@@ -16,21 +16,14 @@ from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
 from incatalog.evaluation.methods import is_language_model, load_method
-from incatalog.evaluation.reader import Named, entries
+from incatalog.evaluation.reader import Named, entries, id_of
 from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
 
 _CUTOFFS = (1, 5, 10)
-_SCHEMA: dict[str, Any] = {
-    "user_id": pl.String,
-    "history_length": pl.Int64,
-    "target": pl.String,
-    "items": pl.List(pl.String),
-    "named": pl.List(pl.String),
-    "probability": pl.List(pl.Float64),
-}
+_RANKED = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
 
 
 def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
@@ -82,8 +75,8 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     run = EvaluationRun(RECOMMEND, settings, lambda summary: [metric_table(summary)])
     if run.finished:
         return settings.out
-    method = load_method(settings, run.catalog, run.split, run.device)
-    found = run.in_batches(run.holdouts, method.answer, f"evaluate {method.name}")
+    method, answer = load_method(settings, run.catalog, run.split, run.device)
+    found = run.in_batches(run.holdouts, answer, f"evaluate {method}")
     if not run.shards.is_main:
         return settings.out
     answers = [tuple(Named(*one) for one in named) for named in found]
@@ -102,9 +95,19 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         if one.probability is not None
     ]:
         results["calibration"] = metrics.calibration(*zip(*given, strict=True))
-    table = _user_table(run.user_ids, holdouts, answers, catalog)
-    run.write_table(USERS, table.with_columns(**{n: pl.Series(v) for n, v in scores.items()}))
-    return run.finish(method.name, results, results["metrics"])
+    # `items` holds null where `named` is not in the catalog.
+    columns = {
+        "user_id": run.user_ids,
+        "history_length": [len(holdout.history) for holdout in holdouts],
+        "target": [id_of(catalog, holdout.target) for holdout in holdouts],
+        "items": [[id_of(catalog, one.row) for one in answer] for answer in answers],
+        "named": [[one.text for one in answer] for answer in answers],
+        "probability": [[one.probability for one in answer] for answer in answers],
+    }
+    texts, numbers = pl.List(pl.String), pl.List(pl.Float64)
+    types = {"items": texts, "named": texts, "probability": numbers}
+    run.write_table(USERS, pl.DataFrame({**columns, **scores}, schema_overrides=types))
+    return run.finish(method, results, results["metrics"])
 
 
 def score(
@@ -118,50 +121,24 @@ def score(
     """All metrics of `evaluate_recommend`, one value a user; NaN where one is not defined."""
     named = [entries(answer) for answer in answers]
     targets = [{holdout.target} for holdout in holdouts]
-    scores: dict[str, np.ndarray] = {}
     cutoffs = sorted({*(cutoff for cutoff in _CUTOFFS if cutoff < k), k})
-    ranked = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
-    for name, metric in zip(("HR", "NDCG", "MRR", "Recall"), ranked, strict=True):
-        for cutoff in cutoffs:
-            scores[f"{name}@{cutoff}"] = metric(named, targets, cutoff)
-    scores[f"OOD@{k}"] = metrics.out_of_domain(named, k)
-    scores[f"Repeats@{k}"] = metrics.repeats(named, k)
+    ranked = {
+        f"{name}@{cutoff}": metric(named, targets, cutoff)
+        for name, metric in zip(("HR", "NDCG", "MRR", "Recall"), _RANKED, strict=True)
+        for cutoff in cutoffs
+    }
     histories = [set(holdout.history.tolist()) for holdout in holdouts]
-    scores[f"InHistory@{k}"] = metrics.in_sets(named, histories, k)
-    scores[f"RightCount@{k}"] = metrics.right_count(named, k)
-    members = {name: set(catalog.category_rows(name).tolist()) for name in catalog.categories}
-    alike = [
-        set().union(*(members[name] for name in catalog.item(holdout.target).categories))
-        for holdout in holdouts
-    ]
-    defined = np.array([bool(rows) for rows in alike])
-    scores[f"TargetCategory@{k}"] = np.where(defined, metrics.in_sets(named, alike, k), np.nan)
-    scores[f"Novelty@{k}"] = metrics.novelty(named, users_with_item, training_users, k)
     categories = [item.categories for item in catalog.items]
-    scores[f"Similarity@{k}"] = metrics.intra_list_similarity(named, categories, k)
-    return scores
-
-
-def _user_table(
-    user_ids: Sequence[str],
-    holdouts: Sequence[Holdout],
-    answers: Sequence[Sequence[Named]],
-    catalog: Catalog,
-) -> pl.DataFrame:
-    """One row a user; `items` holds null where `named` is not in the catalog."""
-
-    def id_of(row: int | None) -> str | None:
-        return None if row is None else catalog.item(row).item_id
-
-    rows = [
-        (
-            user_id,
-            len(holdout.history),
-            id_of(holdout.target),
-            [id_of(one.row) for one in answer],
-            [one.text for one in answer],
-            [one.probability for one in answer],
-        )
-        for user_id, holdout, answer in zip(user_ids, holdouts, answers, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+    members = {name: set(catalog.category_rows(name).tolist()) for name in catalog.categories}
+    own = [[members[name] for name in categories[holdout.target]] for holdout in holdouts]
+    alike = metrics.in_sets(named, [set().union(*sets) for sets in own], k)
+    others = {
+        "OOD": metrics.out_of_domain(named, k),
+        "Repeats": metrics.repeats(named, k),
+        "InHistory": metrics.in_sets(named, histories, k),
+        "RightCount": metrics.right_count(named, k),
+        "TargetCategory": np.where(list(map(bool, own)), alike, np.nan),
+        "Novelty": metrics.novelty(named, users_with_item, training_users, k),
+        "Similarity": metrics.intra_list_similarity(named, categories, k),
+    }
+    return ranked | {f"{name}@{k}": values for name, values in others.items()}

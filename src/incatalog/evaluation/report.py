@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,6 @@ from incatalog.evaluation.settings import (
 
 PAGE = "report.html"
 
-_METRICS = ("HR", "NDCG", "MRR", "OOD", "RightCount", "InHistory", "Novelty", "Similarity")
-_CHAT_METRICS = ("HR", "NDCG", "OOD")
-_ROUNDS = {
-    "ExactlyK": "exactly k items",
-    "NoControl": "no control token",
-    "Accuracy": "right number",
-}
 _SHOWN_HISTORY = 10
 _SETTINGS: dict[str, type] = {
     RECOMMEND: EvaluateRecommendSettings,
@@ -72,13 +66,13 @@ def evaluate_report(settings: EvaluateReportSettings) -> Path:
     inputs = {
         f"run {number}/{name}": run.folder / name
         for number, run in enumerate(runs)
-        for name in (SUMMARY, USERS, *([CONVERSATIONS] if run.stage == CHAT else []))
+        for name in (SUMMARY, USERS, CONVERSATIONS)[: 3 if run.stage == CHAT else 2]
     }
     opened = open_run(settings.out, "evaluate report", settings, inputs=inputs)
     page = settings.out / PAGE
     if not opened.finished:
-        with atomic_path(page) as partial:
-            partial.write_text(render(runs, settings), encoding="utf-8")
+        with atomic_path(page) as unfinished:
+            unfinished.write_text(render(runs, settings), encoding="utf-8")
         opened.finish()
     Console(stderr=True).print(f"report: {page}", soft_wrap=True, highlight=False)
     return page
@@ -88,11 +82,12 @@ def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str
     """The page as HTML."""
     jinja2 = require("jinja2", extra="evaluate")
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.Undefined)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+    indented = partial(json.dumps, ensure_ascii=False, indent=2)
+    environment.filters |= {"command": command, "indented": indented}
     scored, chats = ([run for run in runs if run.stage == stage] for stage in (RECOMMEND, CHAT))
     rows, chat_rows = ([{**run.summary, "name": run.name} for run in of] for of in (scored, chats))
-    k = min((run.k for run in scored), default=0)
-    chat_k = min((run.k for run in chats), default=0)
+    k, chat_k = (min((run.k for run in of), default=0) for of in (scored, chats))
     figures = {}
     if rows:
         figures["accuracy"] = accuracy_figure(rows, k)
@@ -104,23 +99,14 @@ def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str
     html: str = environment.from_string(template).render(
         title=settings.title,
         rows=rows,
-        metrics=[f"{name}@{k}" for name in _METRICS],
-        segment_metric=f"HR@{k}",
+        k=k,
         figures=figures,
         pairs=pairs,
         not_compared=not_compared,
         chats=chat_rows,
-        chat_metrics=[f"{name}@{chat_k}" for name in _CHAT_METRICS],
-        round_labels=_ROUNDS,
+        chat_k=chat_k,
         examples=[example for run in runs for example in _examples(run, settings.examples)],
-        runs=[
-            {
-                "name": run.name,
-                "command": command(run.manifest),
-                "manifest": json.dumps(run.manifest, ensure_ascii=False, indent=2),
-            }
-            for run in runs
-        ],
+        runs=runs,
     )
     return html
 
@@ -144,8 +130,7 @@ def _pairs(
     if len(runs) < 2:
         return [], ""
     try:
-        for other in runs[1:]:
-            check_same_users(runs[0], other)
+        check_same_users(runs)
     except DataError as error:
         return [], str(error)
     names = (f"HR@{k}", f"NDCG@{k}")
@@ -158,59 +143,51 @@ def _examples(run: FinishedRun, count: int) -> list[dict[str, Any]]:
     if run.stage == CHAT:
         records = read_lines(run.folder / CONVERSATIONS, count)
         return [conversation_example(record, run.name, run.k) for record in records]
-    catalog, histories = None, None
+    shown: tuple[Catalog, Histories] | None = None
     data = Path(str(run.manifest["config"].get("data")))
     if (data / METAS).exists() and (data / SEQUENCES).exists():
         catalog = Catalog.load(data)
-        histories = Histories.load(data, catalog)
-    return [
-        recommendation_example(row, run.name, catalog, histories)
-        for row in run.users.head(count).iter_rows(named=True)
-    ]
+        shown = catalog, Histories.load(data, catalog)
+    rows = run.users.head(count).iter_rows(named=True)
+    return [recommendation_example(row, run.name, shown) for row in rows]
 
 
 def conversation_example(record: Mapping[str, Any], run: str, k: int) -> dict[str, Any]:
     """A conversation of three rounds, from a line of ``conversations.jsonl``."""
-    answer = [
-        _text(piece["text"])
-        if "text" in piece
-        else _item(piece["title"], piece["item"], record["target"])
-        for piece in record["recommendation"]
-    ]
+    told, target = record["recommendation"], record["target"]
+    answer = [p["text"] if "text" in p else _item(p["title"], p["item"], target) for p in told]
     history = " → ".join(record["history"][-_SHOWN_HISTORY:])
     turns = [
-        _turn("user", _text(record["example"]["question"])),
-        _turn("assistant", _text(record["example"]["answer"])),
-        _turn("user", _text(f"[asks for {k} items after: {history}]")),
+        _turn("user", record["example"]["question"]),
+        _turn("assistant", record["example"]["answer"]),
+        _turn("user", f"[asks for {k} items after: {history}]"),
         _turn("assistant", *answer),
-        _turn("user", _text(record["question"])),
-        _turn("assistant", _text(record["reply"])),
+        _turn("user", record["question"]),
+        _turn("assistant", record["reply"]),
     ]
     return {"run": run, "user_id": record["user_id"], "turns": turns}
 
 
 def recommendation_example(
-    row: Mapping[str, Any], run: str, catalog: Catalog | None, histories: Histories | None
+    row: Mapping[str, Any], run: str, data: tuple[Catalog, Histories] | None
 ) -> dict[str, Any]:
     """What was recommended to a user, and the history if the data is still there."""
-    parts = []
+    parts: list[str | dict[str, str]] = []
     for place, (name, item) in enumerate(zip(row["named"], row["items"], strict=True), start=1):
-        parts += [_text(f"{place}. "), _item(name, item, row["target"]), _text("\n")]
+        parts += [f"{place}. ", _item(name, item, row["target"]), "\n"]
     asked = f"{row['history_length']} items"
-    if catalog is not None and histories is not None and row["user_id"] in histories.user_ids:
+    if data is not None and row["user_id"] in data[1].user_ids:
+        catalog, histories = data
         user = histories.user_ids.index(row["user_id"])
         seen = histories.history(user)[: row["history_length"]].tolist()[-_SHOWN_HISTORY:]
         asked += ", the last of them: " + " → ".join(catalog.titles[item] for item in seen)
-    turns = [_turn("user", _text(f"[{asked}]")), _turn("assistant", *parts[:-1])]
+    turns = [_turn("user", f"[{asked}]"), _turn("assistant", *parts[:-1])]
     return {"run": run, "user_id": row["user_id"], "turns": turns}
 
 
-def _turn(role: str, *parts: dict[str, str]) -> dict[str, Any]:
-    return {"role": role, "parts": parts}
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"kind": "text", "text": text}
+def _turn(role: str, *parts: str | dict[str, str]) -> dict[str, Any]:
+    shown = [{"kind": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return {"role": role, "parts": shown}
 
 
 def _item(title: str, item_id: str | None, target: str) -> dict[str, str]:
@@ -220,21 +197,18 @@ def _item(title: str, item_id: str | None, target: str) -> dict[str, str]:
 
 def command(manifest: Mapping[str, Any]) -> str:
     """The command line of a run: every setting that is not the default, quoted for a shell."""
-    stage, settings = str(manifest["stage"]), manifest["config"]
+    stage = str(manifest["stage"])
     known: Any = _SETTINGS.get(stage)
     fields = dataclasses.fields(known) if known is not None else ()
-    defaults = {field.name: field.default for field in fields}
+    # As a manifest has them: several values are a list, a path is text.
+    defaults = {one.name: json.loads(json.dumps(one.default, default=str)) for one in fields}
     words = ["incatalog", *stage.split()]
-    for name, value in settings.items():
-        default = defaults.get(name, dataclasses.MISSING)
-        if value == (list(default) if isinstance(default, tuple) else default) or value is None:
+    for name, value in manifest["config"].items():
+        if value is None or value == defaults.get(name, dataclasses.MISSING):
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
-        # A default path is a string in the manifest.
-        elif str(value) != str(default):
-            words += [flag, str(value)]
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
+
+_right = partial(Column, justify="right")
 
 
 def metric_table(summary: Mapping[str, Any]) -> Table:
@@ -14,9 +17,9 @@ def metric_table(summary: Mapping[str, Any]) -> Table:
     cutoffs = sorted({int(name.split("@")[1]) for name in summary["metrics"]})
     names = list(dict.fromkeys(name.split("@")[0] for name in summary["metrics"]))
     title = f"{summary['users']} users, 95 % intervals"
-    table = Table(summary["method"], title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for cutoff in cutoffs:
-        table.add_column(f"@{cutoff}", justify="right")
+    right = [_right(f"@{cutoff}") for cutoff in cutoffs]
+    padding = (0, 1, 0, 0)
+    table = Table(summary["method"], *right, title=title, box=SIMPLE_HEAD, padding=padding)
     for name in names:
         found = [summary["metrics"].get(f"{name}@{cutoff}") for cutoff in cutoffs]
         table.add_row(name, *(_cell(interval) if interval else "" for interval in found))
@@ -51,24 +54,22 @@ def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
 def comparison_table(result: Mapping[str, Any]) -> Table:
     """A row each metric and pair."""
     title = f"{result['users']} users, second minus first, 95 % intervals"
-    table = Table("metric", "first", "second", title=title, box=SIMPLE_HEAD)
-    for name in ("difference", "p", "p (Holm)"):
-        table.add_column(name, justify="right", no_wrap=True)
+    right = [_right(name, no_wrap=True) for name in ("difference", "p", "p (Holm)")]
+    table = Table("metric", "first", "second", *right, title=title, box=SIMPLE_HEAD)
     for pair in sorted(result["pairs"], key=lambda pair: str(pair["metric"])):
         found = pair["difference"]
-        shown = (
-            f"{found['value']:+.3f} [dim]({found['low']:+.3f} … {found['high']:+.3f})[/dim]",
-            *("–" if pair.get(key) is None else f"{pair[key]:.4f}" for key in ("p", "p_holm")),
+        difference = (
+            f"{found['value']:+.3f} [dim]({found['low']:+.3f} … {found['high']:+.3f})[/dim]"
         )
-        table.add_row(pair["metric"], pair["first"], pair["second"], *shown)
+        tests = ("–" if pair.get(key) is None else f"{pair[key]:.4f}" for key in ("p", "p_holm"))
+        table.add_row(pair["metric"], pair["first"], pair["second"], difference, *tests)
     return table
 
 
 def general_table(summary: Mapping[str, Any]) -> Table:
     """A row each task and metric."""
-    table = Table("task", "metric", title="General ability", box=SIMPLE_HEAD)
-    for name in ("before", "after"):
-        table.add_column(name, justify="right")
+    right = (_right("before"), _right("after"))
+    table = Table("task", "metric", *right, title="General ability", box=SIMPLE_HEAD)
     for row in summary["tasks"]:
         table.add_row(row["task"], row["metric"], _number(row.get("before")), _number(row["after"]))
     return table
@@ -89,11 +90,10 @@ def metric_names(cutoff: int) -> tuple[str, str]:
 def places_table(summary: Mapping[str, Any]) -> Table:
     """A row each place."""
     names = metric_names(summary["cutoff"])
-    table = Table("place", title=f"{summary['users']} users, 95 % intervals", box=SIMPLE_HEAD)
-    for name in (*names, "similarity to place 1"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"{summary['users']} users, 95 % intervals"
+    right = [_right(name, no_wrap=True) for name in (*names, "similarity to place 1")]
+    table = Table("place", *right, title=title, box=SIMPLE_HEAD)
     for row in summary["places"]:
         alike = summary["similarity"][0][row["place"] - 1]
-        cells = (_cell(row[name]) for name in names)
-        table.add_row(str(row["place"]), *cells, f"{alike:.3f}")
+        table.add_row(str(row["place"]), *(_cell(row[name]) for name in names), f"{alike:.3f}")
     return table

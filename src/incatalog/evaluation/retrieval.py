@@ -18,12 +18,11 @@ from incatalog.artifacts import atomic_path
 from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.methods import list_requests, load_recommender
+from incatalog.evaluation.methods import check_language_model, list_requests, load_recommender
 from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.model.backbone import base_model
-from incatalog.model.spec import spec_file
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
@@ -32,7 +31,7 @@ PLACES = "places.parquet"
 SIMILARITY = "similarity.npy"
 HEAT_MAP = "similarity.png"
 
-_WANTED = "expected a model of `incatalog train sft --method ret`"
+_WANTED = "a model of `incatalog train sft --method ret`"
 # Pairs of places of all users whose states are compared.
 _MOST_PAIRS = 1 << 28
 
@@ -69,25 +68,20 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
-    if not spec_file(settings.model).exists():
-        raise ConfigError(
-            f"--model {settings.model}: no language model (incatalog.json); {_WANTED}"
-        )
+    check_language_model(settings.model, _WANTED)
     require("matplotlib", extra="plot")
     run = EvaluationRun("evaluate retrieval", settings, lambda summary: [places_table(summary)])
     if run.finished:
         return settings.out
     recommender = load_recommender(settings, run.catalog, run.device)
     if recommender.backbone.head is None:
+        found = f"method {recommender.spec.method} does not retrieve"
+        raise ConfigError(f"--model {settings.model}: {found}; expected {_WANTED}")
+    count, k = len(run.holdouts), settings.k
+    if (pairs := count * k**2) > _MOST_PAIRS:
         raise ConfigError(
-            f"--model {settings.model}: method {recommender.spec.method} does not retrieve; "
-            f"{_WANTED}"
-        )
-    pairs = len(run.holdouts) * settings.k**2
-    if pairs > _MOST_PAIRS:
-        raise ConfigError(
-            f"--k: found {settings.k}; comparing as many places of {len(run.holdouts)} users would "
-            f"take {pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
+            f"--k: found {k}; comparing as many places of {count} users would take "
+            f"{pairs * 8 / 1e9:.1f} GB; ask for fewer places, or fewer --users"
         )
 
     def look(holdouts: Sequence[Holdout]) -> list[Any]:
@@ -97,37 +91,41 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
     seen = run.in_batches(run.holdouts, look, "evaluate retrieval")
     if not run.shards.is_main:
         return settings.out
-    places = Places(np.array([one[0] for one in seen]), np.array([one[1] for one in seen]))
+    places = Places(*map(np.array, zip(*seen, strict=True)))
     with warnings.catch_warnings(action="ignore"):  # A place that no answer has stays NaN.
         similarity = np.nanmean(places.similarity, axis=0)
     rows = _rows(places, settings.cutoff, run)
-    run.write_table(PLACES, _place_table(run.user_ids, places))
+    users, columns = np.nonzero(~np.isnan(places.rank))
+    ranks = places.rank[users, columns].astype(np.int64)
+    names = np.array(run.user_ids, dtype=object)[users].tolist()
+    run.write_table(PLACES, pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks}))
     with atomic_path(settings.out / SIMILARITY) as partial, partial.open("wb") as stream:
         np.save(stream, similarity, allow_pickle=False)
     with atomic_path(settings.out / HEAT_MAP) as partial:
         _draw(partial, similarity)
     results = {"cutoff": settings.cutoff, "places": rows, "similarity": similarity.tolist()}
-    return run.finish(
-        "ret", results, {name: rows[0][name] for name in metric_names(settings.cutoff)}
-    )
+    first = {name: rows[0][name] for name in metric_names(settings.cutoff)}
+    return run.finish("ret", results, first)
 
 
+@torch.no_grad()
 def look_at(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: EvaluateRetrievalSettings
 ) -> Places:
     """Has the model answer some users; the states of an answer are read in one pass."""
-    head = recommender.backbone.head
+    backbone = recommender.backbone
+    model, head = backbone.model, backbone.head
     assert head is not None
     requests = list_requests(recommender, holdouts, settings)
     rank = np.full((len(holdouts), settings.k), np.nan)
     similarity = np.full((*rank.shape, settings.k), np.nan)
-    answers = recommender.engine.complete(requests)
-    asked = zip(holdouts, requests, answers, strict=True)
+    asked = zip(holdouts, requests, recommender.engine.complete(requests), strict=True)
     for user, (holdout, request, answer) in enumerate(asked):
         if not answer.items:
             continue
-        opened = np.flatnonzero(np.array(answer.token_ids) == recommender.backbone.soi_token_id)
-        states = _states(recommender, [*request.prompt_ids, *answer.token_ids])
+        opened = np.flatnonzero(np.array(answer.token_ids) == backbone.soi_token_id)
+        ids = torch.tensor([[*request.prompt_ids, *answer.token_ids]], device=model.device)
+        states = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
         states = states[torch.from_numpy(opened + len(request.prompt_ids) - 1)]
         assert request.excluded is not None
         free = torch.from_numpy(free_rows(request.excluded.trie, request.excluded))
@@ -136,15 +134,6 @@ def look_at(
         unit = torch.nn.functional.normalize(states.double(), dim=1)
         similarity[user, : len(found), : len(found)] = (unit @ unit.T).cpu().numpy()
     return Places(rank, similarity)
-
-
-@torch.no_grad()
-def _states(recommender: Recommender, token_ids: Sequence[int]) -> torch.Tensor:
-    """Hidden states before the output layer, ``[length, hidden]``."""
-    model = recommender.backbone.model
-    ids = torch.tensor([list(token_ids)], device=model.device)
-    states: torch.Tensor = base_model(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
-    return states
 
 
 def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
@@ -160,22 +149,14 @@ def _ranks(scores: torch.Tensor, free: torch.Tensor, target: int) -> np.ndarray:
 def _rows(places: Places, cutoff: int, run: EvaluationRun) -> list[dict[str, Any]]:
     """Recall and NDCG of each place that an answer has."""
     undefined = np.isnan(places.rank)
-    found = metrics.of_ranks(places.rank, cutoff)
-    scores = [np.where(undefined, np.nan, values) for values in found]
-    names = metric_names(cutoff)
+    found = zip(metric_names(cutoff), metrics.of_ranks(places.rank, cutoff), strict=True)
+    scores = {name: np.where(undefined, np.nan, values) for name, values in found}
     rows = []
     for place in np.flatnonzero(~undefined.all(axis=0)).tolist():
-        here = {name: values[:, place] for name, values in zip(names, scores, strict=True)}
+        here = {name: values[:, place] for name, values in scores.items()}
         users = int((~undefined[:, place]).sum())
         rows.append({"place": place + 1, "users": users, **run.intervals(here)})
     return rows
-
-
-def _place_table(user_ids: Sequence[str], places: Places) -> pl.DataFrame:
-    users, columns = np.nonzero(~np.isnan(places.rank))
-    ranks = places.rank[users, columns].astype(np.int64)
-    names = [user_ids[user] for user in users.tolist()]
-    return pl.DataFrame({"user_id": names, "place": columns + 1, "rank": ranks})
 
 
 def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
@@ -183,16 +164,14 @@ def _draw(path: Path, similarity: Float64[np.ndarray, "k k"]) -> None:
     k = len(similarity)
     size = (1.5 + 0.5 * k, 1 + 0.5 * k)
     figure = require("matplotlib.figure", extra="plot").Figure(size, layout="constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(title="Cosine of the states that open items")
     image = axes.imshow(similarity, vmin=min(0.0, float(np.nanmin(similarity))), vmax=1.0)
     for place, other in np.argwhere(~np.isnan(similarity)):
         value = similarity[place, other]
         colour = "black" if value > 0.5 else "white"
         axes.text(other, place, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    axes.set_xticks(range(k), range(1, k + 1))
-    axes.set_yticks(range(k), range(1, k + 1))
-    axes.set_title("Cosine of the states that open items")
-    axes.set_xlabel("place in the answer")
-    axes.set_ylabel("place in the answer")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(range(k), range(1, k + 1))
+        axis.set_label_text("place in the answer")
     figure.colorbar(image)
     figure.savefig(path, format="png", dpi=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.dialogue.tasks import fit_history
 from incatalog.errors import DataError
 from incatalog.evaluation.answer_numbers import final_number
+from incatalog.evaluation.methods import histories
 from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateChatSettings
 
@@ -41,13 +43,10 @@ def plan_rounds(holdouts: Sequence[Holdout], settings: EvaluateChatSettings) -> 
     random = np.random.default_rng(settings.seed)
     asked = random.permutation(len(questions)).tolist()
     # The next question in the same order, so never the question itself.
-    shown = (
-        random.permutation(len(examples)).tolist() if settings.examples else asked[1:] + asked[:1]
-    )
-    return [
-        Rounds(examples[shown[at % len(shown)]], holdout, questions[asked[at % len(asked)]])
-        for at, holdout in enumerate(holdouts)
-    ]
+    own = settings.examples is None
+    shown = asked[1:] + asked[:1] if own else random.permutation(len(examples)).tolist()
+    drawn = zip(cycle(shown), holdouts, cycle(asked), strict=False)
+    return [Rounds(examples[one], holdout, questions[other]) for one, holdout, other in drawn]
 
 
 def hold_conversations(
@@ -66,9 +65,7 @@ def hold_conversations(
     openings = [first_rounds(recommender, one, settings) for one in rounds]
     room = settings.k * recommender.items.longest_span
     answers = _complete(recommender, openings, settings, rounds, room)
-    pieces = [
-        reader.pieces(answer.token_ids, answer.finish_reason == "length") for answer in answers
-    ]
+    pieces = [reader.pieces(one.token_ids, one.finish_reason == "length") for one in answers]
 
     def part(piece: Named | str) -> ItemRef | Text:
         if isinstance(piece, str):
@@ -76,11 +73,7 @@ def hold_conversations(
         return Text(piece.text) if piece.row is None else ItemRef(piece.row)
 
     further = [
-        (
-            *opening,
-            Message("assistant", tuple(map(part, said))),
-            Message("user", (Text(one.question.question),)),
-        )
+        (*opening, Message("assistant", tuple(map(part, said))), *_turns(one.question)[:1])
         for opening, said, one in zip(openings, pieces, rounds, strict=True)
     ]
     replies = _complete(recommender, further, settings, rounds)
@@ -101,13 +94,9 @@ def first_rounds(
     recommender: Recommender, rounds: Rounds, settings: EvaluateChatSettings
 ) -> tuple[Message, ...]:
     """Round 0 and the request of round 1, with the oldest items cut where they do not fit."""
-    worked = (
-        Message("user", (Text(rounds.example.question),)),
-        Message("assistant", (Text(rounds.example.answer),)),
-    )
 
     def build(rows: Sequence[int]) -> tuple[Message, ...]:
-        return (*worked, *recommender.prompts.messages(rows, settings.k))
+        return (*_turns(rounds.example), *recommender.prompts.messages(rows, settings.k))
 
     history = rounds.holdout.history.tolist()[-settings.max_history :]
     limit = recommender.spec.max_length
@@ -118,10 +107,7 @@ def first_rounds(
 def score_rounds(
     spoken: Sequence[Mapping[str, Any]], rounds: Sequence[Rounds], k: int
 ) -> dict[str, np.ndarray]:
-    """What `evaluate_chat` reports as ``rounds``, one value a conversation.
-
-    ``Accuracy`` and ``Numbered`` are NaN where the reference answer holds no number.
-    """
+    """Values of each conversation; those of numbers are NaN where the reference holds none."""
     scores = []
     for said, one in zip(spoken, rounds, strict=True):
         exact = sum(len(piece) > 1 for piece in said["round_1"]) == k
@@ -132,6 +118,11 @@ def score_rounds(
     return dict(zip(names, np.array(scores, dtype=np.float64).T, strict=True))
 
 
+def _turns(asked: Question) -> tuple[Message, Message]:
+    question, answer = Text(asked.question), Text(asked.answer)
+    return Message("user", (question,)), Message("assistant", (answer,))
+
+
 def _complete(
     recommender: Recommender,
     conversations: Sequence[Sequence[Message]],
@@ -140,16 +131,11 @@ def _complete(
     room: int = 0,
 ) -> list[Completion]:
     """The next answers, with `room` more tokens for items."""
-    requests = []
-    for messages, one in zip(conversations, rounds, strict=True):
-        history = one.holdout.history.tolist()
-        excluded = recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
-        requests.append(
-            Request(
-                recommender.renderer.prompt(messages).tolist(),
-                max_new_tokens=settings.max_new_tokens + room,
-                excluded=excluded if settings.grounded else None,
-                grounded=settings.grounded,
-            )
-        )
+    grounded, most = settings.grounded, settings.max_new_tokens + room
+    prompts = [recommender.renderer.prompt(messages).tolist() for messages in conversations]
+    asked = histories(recommender, [one.holdout for one in rounds], settings)
+    requests = [
+        Request(prompt, most, excluded=excluded if grounded else None, grounded=grounded)
+        for prompt, (_, excluded) in zip(prompts, asked, strict=True)
+    ]
     return recommender.engine.complete(requests)

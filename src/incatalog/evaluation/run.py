@@ -18,10 +18,11 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, Holdout, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
-from incatalog.evaluation.batchlog import BatchLog, Shards, in_batches
+from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
-from incatalog.evaluation.methods import identities, model_files
+from incatalog.evaluation.methods import model_files
 from incatalog.evaluation.settings import HeldOutSettings
+from incatalog.teacher_service.client import HttpTeacher, is_url
 
 _T = TypeVar("_T")
 
@@ -53,25 +54,20 @@ class EvaluationRun:
             raise ConfigError(
                 f"--vectors {vectors}: no such file; make item vectors with `incatalog items embed`"
             )
-        others = {"vectors": vectors, **(inputs or {})}
-        files = {**prepared_files(settings.data), **model_files(settings.model)}
-        files |= {name: path for name, path in others.items() if path is not None}
+        own = {**prepared_files(settings.data), **model_files(settings.model)}
+        files = {**own, "vectors": vectors, **(inputs or {})}
         if not self.shards.is_main:
             self.shards.wait()
         self.catalog = Catalog.load(settings.data)
-        most = max(self.catalog.num_live, _ALWAYS)
+        live = self.catalog.num_live
+        most = max(live, _ALWAYS)
         if settings.k > most:
-            raise ConfigError(
-                f"--k: found {settings.k}; expected at most {most}, as the catalog "
-                f"{self.catalog.name} has {self.catalog.num_live} items"
-            )
+            has = f"the catalog {self.catalog.name} has {live} items"
+            raise ConfigError(f"--k: found {settings.k}; expected at most {most}, as {has}")
+        served, free = is_url(settings.model), ("batch_size", "verify")
+        known = {"model": HttpTeacher(settings.model, self.catalog).fingerprint} if served else {}
         self._run = open_run(
-            settings.out,
-            stage,
-            settings,
-            inputs=files,
-            identities=identities(settings.model, self.catalog),
-            free_fields=("batch_size", "verify"),
+            settings.out, stage, settings, inputs=files, identities=known, free_fields=free
         )
         if self.shards.is_main:
             self.shards.wait()
@@ -111,11 +107,7 @@ class EvaluationRun:
         return counts
 
     def in_batches(
-        self,
-        items: Sequence[_T],
-        work: Callable[[list[_T]], list[Any]],
-        what: str,
-        log_name: str = "batches",
+        self, items: Sequence[_T], work: Work[_T], what: str, log_name: str = "batches"
     ) -> list[Any]:
         """What `work` gives for each item, as read back from JSON; see `in_batches`."""
         log = BatchLog(self.settings.out, self.shards, log_name)
@@ -132,10 +124,7 @@ class EvaluationRun:
             table.write_parquet(partial)
 
     def finish(self, method: str, results: Mapping[str, Any], recorded: Mapping[str, Any]) -> Path:
-        """Writes and shows the summary, and marks the run complete; returns its folder.
-
-        `recorded` are intervals whose values go into the manifest.
-        """
+        """Ends the run: a summary with these results, intervals recorded in the manifest."""
         summary = {"method": method, "users": len(self.holdouts), "k": self.settings.k, **results}
         write_json(self.settings.out / SUMMARY, summary)
         self._run.finish(**{name: interval["value"] for name, interval in recorded.items()})

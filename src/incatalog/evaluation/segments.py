@@ -35,11 +35,9 @@ def user_groups(
     for low, high in zip(HISTORY_EDGES, (*HISTORY_EDGES[1:], None), strict=True):
         name = f"{low + 1}–{high}" if high else f"over {low}"
         groups["history", name] = (lengths > low) & (lengths <= (high or lengths.max()))
-    categories = [
-        (name, np.isin(targets, catalog.category_rows(name))) for name in catalog.categories
-    ]
-    categories.sort(key=lambda entry: (-int(entry[1].sum()), entry[0]))
-    groups |= {("category", name): members for name, members in categories[:MAX_CATEGORIES]}
+    of = {name: np.isin(targets, catalog.category_rows(name)) for name in catalog.categories}
+    largest = sorted(of, key=lambda name: (-int(of[name].sum()), name))[:MAX_CATEGORIES]
+    groups |= {("category", name): of[name] for name in largest}
     return {key: members for key, members in groups.items() if members.any()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +9,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from incatalog.artifacts import atomic_path
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import Catalog
-from incatalog.data.documents import json_lines
+from incatalog.data.documents import json_lines, write_lines
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
 
@@ -64,12 +62,11 @@ class Aliases:
 
     def save(self, folder: str | Path, catalog: Catalog) -> None:
         """Writes :data:`ALIASES`, a line for each item that has some, atomically."""
-        path = Path(folder) / ALIASES
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
-            for row, numbers in self.of_row.items():
-                texts = [self.texts[number] for number in numbers]
-                line = {"item_id": catalog.item(row).item_id, "aliases": texts}
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        lines = (
+            {"item_id": catalog.item(row).item_id, "aliases": [self.texts[n] for n in numbers]}
+            for row, numbers in self.of_row.items()
+        )
+        write_lines(Path(folder) / ALIASES, lines)
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog, count: int) -> Aliases:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from incatalog.artifacts import atomic_path, open_run
+from incatalog.artifacts import open_run
 from incatalog.checksums import verify_checksums
 from incatalog.config import refuse_first
 from incatalog.data.catalog import METAS, Catalog
-from incatalog.data.documents import json_lines
+from incatalog.data.documents import json_lines, write_lines
 from incatalog.errors import DataError
 from incatalog.journal import Journal
 from incatalog.model.backbone import Backbone, load_backbone
@@ -45,11 +44,9 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     """
     _check(settings)
     catalog = Catalog.load(settings.data)
-    rows = _single_rows(settings.rows / ROWS_FILE, catalog)
-    inputs = {"catalog": settings.data / METAS, "rows": settings.rows / ROWS_FILE}
-    scorers = settings.scorers
-    if scorers is not None:
-        inputs["scorers"] = scorers
+    path, scorers = settings.rows / ROWS_FILE, settings.scorers
+    rows = _single_rows(path, catalog)
+    inputs = {"catalog": settings.data / METAS, "rows": path, "scorers": scorers}
     run = open_run(settings.out, "rewrite apply", settings, inputs=inputs)
     if run.finished:
         return run.folder
@@ -61,19 +58,18 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     taken = {_key(title) for title in catalog.titles}
     taken |= {_key(text) for line in done for text in line["paraphrases"]}
     for start in range(len(done), len(rows), settings.batch_size):
-        batch = rows[start : start + settings.batch_size]
+        part = slice(start, start + settings.batch_size)
         set_seed(settings.seed + start)
-        sampled = _sample(settings, backbone, batch)
-        kept = _kept(settings, scoring, batch, sampled, taken)
-        ids = [item.item_id for item in catalog.items[start : start + settings.batch_size]]
-        lines = [
-            {"item_id": item_id, "title": row["title"], "paraphrases": own}
-            for item_id, row, own in zip(ids, batch, kept, strict=True)
-        ]
+        sampled = _sample(settings, backbone, rows[part])
+        lines = []
+        for item, row, texts in zip(catalog.items[part], rows[part], sampled, strict=True):
+            kept = _kept(settings, scoring, row, texts, taken)
+            # A paraphrase of one item is taken for all others.
+            taken |= set(map(_key, kept))
+            lines.append({"item_id": item.item_id, "title": row["title"], "paraphrases": kept})
         unfinished.append(lines)
         done += lines
-    with atomic_path(run.folder / PARAPHRASES_FILE) as partial, partial.open("w") as stream:
-        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in done)
+    write_lines(run.folder / PARAPHRASES_FILE, done)
     counts = [len(line["paraphrases"]) for line in done]
     run.finish(items=len(done), paraphrases=sum(counts), without=counts.count(0))
     unfinished.path.unlink(missing_ok=True)
@@ -98,17 +94,16 @@ def _check(settings: RewriteApplySettings) -> None:
 def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
     """The row of each item, in the order of the catalog."""
     verify_checksums(path.parent, (path.name,))
-    found: dict[str, list[dict[str, Any]]] = {}
+    # Several items of one title have a row each.
+    found: dict[str, list[dict[str, Any]]] = {title: [] for title in catalog.titles}
     for _, line in json_lines(path):
         if line.get("kind") == "single":
             found.setdefault(line["title"], []).append(line)
     rows = []
     for item in catalog.items:
-        if not found.get(item.title):
-            raise DataError.at(
-                path, f"has no row for item {item.item_id!r}; make it anew for this catalog"
-            )
-        # Several items of one title have a row each.
+        if not found[item.title]:
+            missing = f"has no row for item {item.item_id!r}; make it anew for this catalog"
+            raise DataError.at(path, missing)
         rows.append(found[item.title].pop(0))
     return rows
 
@@ -120,11 +115,9 @@ def _sample(
     """Rewrites of each row, as the model writes them."""
     tokenizer: Any = backbone.tokenizer
     model: Any = backbone.model
-    prompts = [
-        tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
-        for row in batch
-    ]
-    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    chats = [row["messages"] for row in batch]
+    prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     width, per_item = max(map(len, ids)), settings.per_item
     fill = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     padded = torch.tensor([[fill] * (width - len(own)) + own for own in ids])
@@ -147,30 +140,23 @@ def _sample(
 def _kept(
     settings: RewriteApplySettings,
     scoring: RewriteScoring | None,
-    batch: Sequence[Mapping[str, Any]],
-    sampled: Sequence[Sequence[str]],
+    row: Mapping[str, Any],
+    texts: Sequence[str],
     taken: set[str],
-) -> list[list[str]]:
+) -> list[str]:
     """The rewrites that differ from all titles and from one another, and are good enough."""
-    kept: list[list[str]] = []
-    for row, texts in zip(batch, sampled, strict=True):
-        own: dict[str, str] = {}
-        for rewrite in map(rewrite_of, texts):
-            key = _key(rewrite)
-            if rewrite and "\n" not in rewrite and key not in taken:
-                own.setdefault(key, rewrite)
-        found = list(own.values())
-        for name in settings.reward:
-            if found and scoring is not None:
-                columns = {column: [value] * len(found) for column, value in row.items()}
-                rewards = scoring.rewards(name, found, columns)  # type: ignore[arg-type]
-                pairs = zip(found, rewards, strict=True)
-                found = [
-                    text for text, good in pairs if good is not None and good >= settings.least
-                ]
-        kept.append(found)
-        # A paraphrase of one item is taken for all others.
-        taken |= {_key(text) for text in found}
+    own: dict[str, str] = {}
+    for rewrite in map(rewrite_of, texts):
+        key = _key(rewrite)
+        if rewrite and "\n" not in rewrite and key not in taken:
+            own.setdefault(key, rewrite)
+    kept = list(own.values())
+    for name in settings.reward:
+        if kept and scoring is not None:
+            columns = {column: [value] * len(kept) for column, value in row.items()}
+            rewards = scoring.rewards(name, kept, columns)  # type: ignore[arg-type]
+            pairs = zip(kept, rewards, strict=True)
+            kept = [text for text, good in pairs if good is not None and good >= settings.least]
     return kept
 
 

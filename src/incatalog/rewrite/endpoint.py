@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeVar
 
 import httpx
@@ -43,10 +44,8 @@ class EndpointSettings:
         if not self.urls or not all(url.startswith(("http://", "https://")) for url in self.urls):
             raise ConfigError(f"urls: found {list(self.urls)}; expected at least one http address")
         if self.tries < 1 or self.parallel < 1 or not self.timeout > 0 or self.pause < 0:
-            raise ConfigError(
-                "endpoint: expected tries and parallel of at least 1, timeout above 0, pause of 0 "
-                "or more"
-            )
+            wanted = "tries and parallel of at least 1, timeout above 0, pause of 0 or more"
+            raise ConfigError(f"endpoint: expected {wanted}")
 
 
 class Endpoint:
@@ -76,29 +75,26 @@ class Endpoint:
     def _ask(self, path: str, body: dict[str, Any], read: Callable[[Any], _T]) -> _T:
         """What `read` makes of an answer; an address whose answer it cannot read has failed."""
         urls, tries, problem = self._settings.urls, self._settings.tries, ""
-        for attempt in range(tries):
-            if attempt:
+        for attempt, turn in product(range(tries), range(len(urls))):
+            if attempt and not turn:
                 time.sleep(self._settings.pause * 2 ** (attempt - 1))
-            for turn in range(len(urls)):
-                place = (self._first + turn) % len(urls)
-                url = urls[place] + path
-                try:
-                    response = self._client.post(url, json={"model": self._settings.model, **body})
-                    if response.status_code == 200:
-                        found = read(response.json())
-                        # The address that answered last is asked first.
-                        self._first = place
-                        return found
-                    problem = f"{url}: status {response.status_code}"
-                except httpx.HTTPError as error:
-                    problem = f"{url}: {type(error).__name__}"
-                except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                    reason = f"not the answer expected ({type(error).__name__}: {error})"
-                    problem = f"{url}: {reason}"[:300]
-        raise ScorerError(
-            f"{path}: no answer from {len(urls)} addresses in {tries} tries; "
-            f"the last said: {problem}"
-        )
+            place = (self._first + turn) % len(urls)
+            url = urls[place] + path
+            try:
+                response = self._client.post(url, json={"model": self._settings.model, **body})
+                if response.status_code == 200:
+                    found = read(response.json())
+                    # The address that answered last is asked first.
+                    self._first = place
+                    return found
+                problem = f"{url}: status {response.status_code}"
+            except httpx.HTTPError as error:
+                problem = f"{url}: {type(error).__name__}"
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                reason = f"not the answer expected ({type(error).__name__}: {error})"
+                problem = f"{url}: {reason}"[:300]
+        asked = f"no answer from {len(urls)} addresses in {tries} tries"
+        raise ScorerError(f"{path}: {asked}; the last said: {problem}")
 
 
 class EndpointPerplexity(Endpoint):
@@ -119,14 +115,9 @@ class EndpointJudge(Endpoint):
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
         """Which option is chosen; -1 where the answer begins with none of the letters."""
-        prompts = map(judge_prompt, questions, options)
         bodies = [
-            {
-                "messages": [{"role": "user", "content": prompt}],
-                "max_tokens": 2,
-                "temperature": 0,
-            }
-            for prompt in prompts
+            {"messages": [{"role": "user", "content": prompt}], "max_tokens": 2, "temperature": 0}
+            for prompt in map(judge_prompt, questions, options)
         ]
         answers = self.ask_all("/chat/completions", bodies, _content)
         return list(map(letter_choice, answers, map(len, options)))
@@ -135,9 +126,7 @@ class EndpointJudge(Endpoint):
 class EndpointRetriever(Endpoint):
     """Similarities by the vectors of ``/embeddings``; those of the items are of the same model."""
 
-    def __init__(
-        self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]
-    ) -> None:
+    def __init__(self, settings: EndpointSettings, vectors: Float32[np.ndarray, "items dim"]):
         """Takes the vector of each item row."""
         super().__init__(settings)
         self._vectors = unit_rows(vectors)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from incatalog.artifacts import atomic_path, open_run
+from incatalog.artifacts import open_run
 from incatalog.data.catalog import Catalog
+from incatalog.data.documents import write_lines
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.data.vectors import load_vectors, unit_rows
@@ -44,7 +44,7 @@ def make_rewrite_data(settings: RewriteDataSettings) -> Path:
         VectorError: The vectors are missing, damaged, or those of another catalog.
         ArtifactError: ``out`` holds something else.
     """
-    files = prepared_files(settings.data)
+    inputs = {**prepared_files(settings.data), "vectors": settings.vectors}
     catalog = Catalog.load(settings.data)
     if len(catalog) <= _NEIGHBOURS:
         raise ConfigError(
@@ -53,15 +53,12 @@ def make_rewrite_data(settings: RewriteDataSettings) -> Path:
         )
     vectors = load_vectors(settings.vectors, len(catalog))
     split = leave_one_out(Histories.load(settings.data, catalog))
-    inputs = {**files, "vectors": settings.vectors}
     run = open_run(settings.out, "rewrite data", settings, inputs=inputs)
     if run.finished:
         return run.folder
     rows = [*_singles(settings, catalog, split, vectors), *_groups(settings, catalog, split)]
     order = np.random.default_rng((settings.seed, _ORDER)).permutation(len(rows))
-    with atomic_path(run.folder / ROWS_FILE) as partial, partial.open("w") as stream:
-        for place in order.tolist():
-            stream.write(json.dumps(record(rows[place]), ensure_ascii=False) + "\n")
+    write_lines(run.folder / ROWS_FILE, (record(rows[place]) for place in order.tolist()))
     groups = sum(isinstance(row, GroupRow) for row in rows)
     run.finish(singles=len(rows) - groups, groups=groups)
     return run.folder
@@ -85,16 +82,18 @@ def _singles(
     split: LeaveOneOut,
     vectors: Float[np.ndarray, "items dim"],
 ) -> Iterator[Row]:
-    neighbours = nearest(vectors, _NEIGHBOURS)
+    titles, instruction = catalog.titles, wording_named(_WORDING).instruction
+    near = nearest(vectors, _NEIGHBOURS).tolist()
     before = _histories_before(settings, catalog, split)
-    for row, item in enumerate(catalog.items):
+    for item, neighbours, history in zip(catalog.items, near, before, strict=True):
+        shown = _HISTORY_SEPARATOR.join(f'"{titles[row]}"' for row in history)
         yield SingleRow(
             item.title,
             item.description,
             item.categories[0] if item.categories else "",
-            tuple(catalog.titles[other] for other in neighbours[row, :_DISTRACTORS].tolist()),
-            tuple(neighbours[row].tolist()),
-            _prompt([catalog.titles[other] for other in before[row]]),
+            tuple(titles[row] for row in neighbours[:_DISTRACTORS]),
+            tuple(neighbours),
+            instruction.format(history=shown, item_count=1).strip() + "\n",
             catalog.name,
         )
 
@@ -103,14 +102,12 @@ def _groups(settings: RewriteDataSettings, catalog: Catalog, split: LeaveOneOut)
     """Histories of users drawn at random, each with the training item that came next."""
     random = np.random.default_rng((settings.seed, _HISTORIES, 1))
     users = random.permutation(len(split))[: settings.groups]
-    for user in users.tolist():
-        train = split.train(user)
-        if len(train) < 2:
-            continue
-        place = int(random.integers(1, len(train)))
-        history = train[max(0, place - settings.max_history) : place]
-        titles = tuple(catalog.titles[row] for row in history.tolist())
-        yield GroupRow(titles, int(train[place]), catalog.name)
+    for train in (split.train(user).tolist() for user in users.tolist()):
+        if len(train) > 1:
+            place = int(random.integers(1, len(train)))
+            history = train[max(0, place - settings.max_history) : place]
+            titles = tuple(catalog.titles[row] for row in history)
+            yield GroupRow(titles, train[place], catalog.name)
 
 
 def _histories_before(
@@ -122,17 +119,9 @@ def _histories_before(
     times = np.zeros(len(catalog), dtype=np.int64)
     for user in range(len(split)):
         train = split.train(user).tolist()
-        for place in range(1, len(train)):
-            row = train[place]
+        for place, row in enumerate(train[1:], start=1):
             times[row] += 1
             # Reservoir sampling: each occurrence of an item is kept with the same chance.
             if random.random() * times[row] < 1:
                 found[row] = train[max(0, place - settings.max_history) : place]
     return found
-
-
-def _prompt(history: list[str]) -> str:
-    """The recommendation prompt of one item, as plain text."""
-    shown = _HISTORY_SEPARATOR.join(f'"{title}"' for title in history)
-    instruction = wording_named(_WORDING).instruction
-    return instruction.format(history=shown, item_count=1).strip() + "\n"

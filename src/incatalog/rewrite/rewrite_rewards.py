@@ -58,7 +58,6 @@ class Perplexity(Protocol):
 
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
         """Perplexity of each text behind its prompt, per token."""
-        ...
 
 
 class TokenCounter(Protocol):
@@ -66,7 +65,6 @@ class TokenCounter(Protocol):
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
-        ...
 
 
 class Judge(Protocol):
@@ -74,7 +72,6 @@ class Judge(Protocol):
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
         """Which option of each question is chosen; -1 where the judge names none of them."""
-        ...
 
 
 class Retriever(Protocol):
@@ -82,7 +79,6 @@ class Retriever(Protocol):
 
     def similarities(self, texts: Sequence[str]) -> Float[np.ndarray, "texts items"]:
         """How alike each text and each item are; larger is more alike."""
-        ...
 
 
 def _for(kind: type) -> Callable[[Callable[..., list[float]]], Callable[..., Rewards]]:
@@ -91,17 +87,16 @@ def _for(kind: type) -> Callable[[Callable[..., list[float]]], Callable[..., Rew
     def widened(reward: Callable[..., list[float]]) -> Callable[..., Rewards]:
         @wraps(reward)
         def rewards(rows: Sequence[Row], rewrites: Sequence[str], *scorers: Any) -> Rewards:
-            if len(rows) != len(rewrites):
-                raise ConfigError(
-                    f"rewrites: {len(rewrites)} of {len(rows)} rows; expected one a row"
-                )
-            places = [place for place, row in enumerate(rows) if isinstance(row, kind)]
-            found: Rewards = [None] * len(rows)
-            if places:
-                own = [rows[place] for place in places], [rewrites[place] for place in places]
-                for place, value in zip(places, reward(*own, *scorers), strict=True):
-                    found[place] = value
-            return found
+            count = len(rows)
+            if count != len(rewrites):
+                raise ConfigError(f"rewrites: {len(rewrites)} of {count} rows; expected one a row")
+            triples = zip(range(count), rows, rewrites, strict=True)
+            own = [triple for triple in triples if isinstance(triple[1], kind)]
+            if not own:
+                return [None] * count
+            places, *given = map(list, zip(*own, strict=True))
+            found = dict(zip(places, reward(*given, *scorers), strict=True))
+            return [found.get(place) for place in range(count)]
 
         return rewards
 
@@ -137,11 +132,12 @@ def discriminative(
     The order of the options depends on the seed and the titles alone, so that a row is asked about
     in the same way every time.
     """
-    orders = [_shuffled(row, seed) for row in rows]
-    options = [
-        [(row.title, *row.distractors)[place] for place in order]
-        for row, order in zip(rows, orders, strict=True)
-    ]
+    orders, options = [], []
+    for row in rows:
+        titles = (row.title, *row.distractors)
+        random = np.random.default_rng([seed, *"\n".join(titles).encode()])
+        orders.append(random.permutation(len(titles)).tolist())
+        options.append([titles[place] for place in orders[-1]])
     chosen = scorer.choices([judge_question(text) for text in rewrites], options)
     pairs = zip(chosen, orders, strict=True)
     return [float(choice >= 0 and order[choice] == 0) for choice, order in pairs]
@@ -180,15 +176,14 @@ def length_reward(tokens_out: int, tokens_in: int) -> float:
 
 
 def order_reward(similarities: Float[np.ndarray, " neighbours"]) -> float:
-    """Spearman's correlation between the given order and that by similarity, mapped to [0, 1].
-
-    Neighbours that are equally alike share the mean of their ranks.
-    """
+    """Spearman's correlation of the given order and that by similarity, mapped to [0, 1]."""
     count = len(similarities)
     if count < 2:
         raise ConfigError(f"neighbours: found {count}; expected at least 2 to have an order")
     given = np.arange(1, count + 1, dtype=np.float64)
-    found = _mean_ranks(-similarities.astype(np.float64))
+    descending = -similarities.astype(np.float64)
+    _, place, equals = np.unique(descending, return_inverse=True, return_counts=True)
+    found = (np.cumsum(equals) - (equals - 1) / 2)[place]
     spread = found.std() * given.std()
     if spread == 0:
         # All are equally alike: the rewrite says nothing about their order.
@@ -207,19 +202,3 @@ def rank_reward(rank: int) -> float:
 def judge_question(rewrite: str) -> str:
     """What a judge is asked about a rewrite; the options follow."""
     return f"Which of these items is meant by “{rewrite}”?"
-
-
-def _shuffled(row: SingleRow, seed: int) -> list[int]:
-    """The order of the options: which of (title, distractors) stands at each letter."""
-    key = [seed, *"\n".join((row.title, *row.distractors)).encode()]
-    options = 1 + len(row.distractors)
-    order: list[int] = np.random.default_rng(key).permutation(options).tolist()
-    return order
-
-
-def _mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Rank of each value from 1, equal ones at the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: np.ndarray = (ends - (counts - 1) / 2)[inverse]
-    return ranks

@@ -23,8 +23,6 @@ _GROUP = (
 )
 _DESCRIPTION = 400
 _QUOTES = "\"'“”‘’`*"
-
-
 _EMPTY: dict[str, Any] = {
     "title": "",
     "description": "",
@@ -39,26 +37,16 @@ _EMPTY: dict[str, Any] = {
 
 def record(row: Row) -> dict[str, Any]:
     """A row as a line of the file."""
+    own = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(row).items()}
     if isinstance(row, SingleRow):
-        kind = "single"
-        content = _SINGLE.format(
-            title=row.title,
-            category=row.category or "unknown",
-            description=row.description[:_DESCRIPTION] or "unknown",
-        )
-        own: dict[str, Any] = {
-            "title": row.title,
-            "description": row.description,
-            "category": row.category,
-            "distractors": list(row.distractors),
-            "neighbours": list(row.neighbours),
-            "recommendation_prompt": row.prompt,
-        }
+        kind, description = "single", row.description[:_DESCRIPTION] or "unknown"
+        category = row.category or "unknown"
+        content = _SINGLE.format(title=row.title, category=category, description=description)
+        own["recommendation_prompt"] = own.pop("prompt")
     else:
         kind, content = "group", _GROUP.format(titles="\n".join(row.titles))
-        own = {"titles": list(row.titles), "target": row.target}
     messages = [{"role": "user", "content": content}]
-    return {"messages": messages, "kind": kind, **_EMPTY, **own, "domain": row.domain}
+    return {"messages": messages, "kind": kind, **_EMPTY, **own}
 
 
 def row_of(columns: Mapping[str, Any]) -> Row:
@@ -85,21 +73,12 @@ def row_of(columns: Mapping[str, Any]) -> Row:
 
 def rows_of(columns: Mapping[str, Sequence[Any]], count: int) -> list[Row]:
     """Columns of several lines, as trainers hand them to rewards, as rows."""
-    lists = {
-        name: values
-        for name, values in columns.items()
-        if isinstance(values, Sequence) and len(values) == count
-    }
-    return [
-        row_of({name: values[number] for name, values in lists.items()}) for number in range(count)
-    ]
+    lists = [(n, o) for n, o in columns.items() if isinstance(o, Sequence) and len(o) == count]
+    return [row_of({name: own[place] for name, own in lists}) for place in range(count)]
 
 
 def rewrite_of(completion: Any) -> str:
-    """The rewrite that a completion (text, or the messages of a conversation) holds.
-
-    It is the lines that say something, without quotes around them; several for a history.
-    """
+    """The lines of a completion (text, or messages) that say something, without outer quotes."""
     if not isinstance(completion, str):
         completion = completion[-1]["content"]
     lines = (line.strip().strip(_QUOTES).strip() for line in completion.splitlines())

@@ -33,12 +33,14 @@ class LocalModel:
 
     def perplexities(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
         """Perplexity of each text behind its prompt, per token of the text."""
-        before, after = self._encode(prompts), self._encode(texts)
-        found: list[float] = []
-        for start in range(0, len(texts), self._batch_size):
-            part = slice(start, start + self._batch_size)
-            found += self._perplexities(before[part], after[part], texts[part])
-        return found
+        rows = []
+        for prompt, text, name in zip(*map(self._encode, (prompts, texts)), texts, strict=True):
+            if not text:
+                raise ScorerError(f"rewrite {name!r}: has no token; expected text")
+            # Without a prompt, nothing stands before the first token, so it is not scored.
+            rows.append((prompt, text) if prompt else (text[:1], text[1:]))
+        batches = [rows[at : at + self._batch_size] for at in range(0, len(rows), self._batch_size)]
+        return [ppl for batch in batches for ppl in self._perplexities(batch)]
 
     def choices(self, questions: Sequence[str], options: Sequence[Sequence[str]]) -> list[int]:
         """The option whose letter is the likeliest start of the model's answer."""
@@ -54,29 +56,22 @@ class LocalModel:
             found.append(int(scores[letters[: len(among)]].argmax()))
         return found
 
-    def _perplexities(
-        self, prompts: Sequence[list[int]], texts: Sequence[list[int]], names: Sequence[str]
-    ) -> list[float]:
-        rows = []
-        for prompt, text, name in zip(prompts, texts, names, strict=True):
-            if not text:
-                raise ScorerError(f"rewrite {name!r}: has no token; expected text")
-            # Without a prompt, nothing stands before the first token, so it is not scored.
-            rows.append((prompt or text[:1]) + (text if prompt else text[1:]))
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        seen = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        device = self._model.device
-        given = {"input_ids": ids.to(device), "attention_mask": seen.to(device)}
-        with torch.no_grad():
-            logits = self._model(**given, use_cache=False).logits.float()
-        losses = functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(device), reduction="none"
-        ).view(len(rows), -1)
+    @torch.no_grad()
+    def _perplexities(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Perplexity of the second part of each row."""
+        width = max(len(prompt) + len(text) for prompt, text in rows)
+        whole = [(prompt + text + [0] * width)[:width] for prompt, text in rows]
+        ids = torch.tensor(whole, device=self._model.device)
+        lengths = torch.tensor([len(prompt) + len(text) for prompt, text in rows])
+        seen = (torch.arange(width) < lengths[:, None]).long().to(ids.device)
+        given = {"input_ids": ids, "attention_mask": seen}
+        logits = self._model(**given, use_cache=False).logits[:, :-1].float()
+        wanted = ids[:, 1:]
+        flat = (logits.flatten(0, 1), wanted.flatten())
+        losses = functional.cross_entropy(*flat, reduction="none").view(wanted.shape)
         found = []
-        for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            own = losses[number, max(len(prompt), 1) - 1 : len(row) - 1]
-            mean = float(own.mean()) if len(own) else 0.0
+        for (prompt, text), own in zip(rows, losses, strict=True):
+            mean = float(own[len(prompt) - 1 :][: len(text)].mean()) if text else 0.0
             if not math.isfinite(mean):
                 raise ScorerError("perplexity: the model's scores are not numbers")
             found.append(math.exp(mean))

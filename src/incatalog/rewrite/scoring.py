@@ -28,7 +28,7 @@ from incatalog.rewrite.rows import rewrite_of, rows_of
 from incatalog.rewrite.scorers import LocalModel, LocalRetriever
 
 _PARTS = ("perplexity", "tokens", "judge", "retrieval")
-_ENDPOINT = ("urls", "model", "key_variable", "tries", "timeout", "pause", "parallel")
+_OTHERS = ("model", "key_variable", "tries", "timeout", "pause", "parallel")  # Of an endpoint.
 # The reward of each name, and the part that scores it.
 _REWARDS: dict[str, tuple[Callable[..., Rewards], str]] = {
     "average_ppl": (of_rewrites.average_ppl, "perplexity"),
@@ -44,11 +44,9 @@ class RewriteScoring:
 
     def __init__(self, settings: Mapping[str, Any], device: str = "auto") -> None:
         """Takes the contents of a YAML file of scorers; see `docs/rewrite.md`."""
-        unknown = set(settings) - {*_PARTS, "seed"}
-        if unknown:
-            raise ConfigError(
-                f"scorers: no part {sorted(unknown)[0]!r}; expected {', '.join(_PARTS)}, seed"
-            )
+        if unknown := sorted(set(settings) - {*_PARTS, "seed"}):
+            expected = f"expected {', '.join(_PARTS)}, seed"
+            raise ConfigError(f"scorers: no part {unknown[0]!r}; {expected}")
         self._settings = dict(settings)
         self._device = resolve_device(device)
         self._seed = int(settings.get("seed", 0))
@@ -69,10 +67,7 @@ class RewriteScoring:
     def rewards(
         self, name: RewriteReward, completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
     ) -> Rewards:
-        """One reward of several completions, None where it does not apply.
-
-        `columns` are those of the data set, one entry a completion.
-        """
+        """One reward of completions, by the columns of their rows; None where it does not apply."""
         rows = rows_of(columns, len(completions))
         rewrites = [rewrite_of(completion) for completion in completions]
         if name not in _REWARDS:
@@ -94,9 +89,8 @@ class RewriteScoring:
         if part not in self._scorers:
             found = self._settings.get(part)
             if not isinstance(found, Mapping):
-                raise ConfigError(
-                    f"scorers: the reward needs the part {part!r}, and the file names none"
-                )
+                missing = f"the reward needs the part {part!r}, and the file names none"
+                raise ConfigError(f"scorers: {missing}")
             self._scorers[part] = self._made(part, found)
         return self._scorers[part]
 
@@ -104,18 +98,18 @@ class RewriteScoring:
         if "urls" in settings and part != "tokens":
             if part == "retrieval":
                 others = {k: v for k, v in settings.items() if k != "vectors"}
-                return EndpointRetriever(_endpoint(part, others), _vectors(settings))
+                endpoint = _endpoint(part, others)
+                _check(part, settings, ("vectors", *others))
+                return EndpointRetriever(endpoint, load_vectors(str(settings["vectors"])))
             kind = EndpointPerplexity if part == "perplexity" else EndpointJudge
             return kind(_endpoint(part, settings))
         if part == "retrieval":
-            _check_known(part, settings, ("encoder", "vectors"))
-            name = str(_required(part, settings, "encoder"))
-            encoder = load_encoder(
-                "sentence", name, self._device, max_tokens=128, dtype=torch.float32
-            )
-            return LocalRetriever(encoder.encode, _vectors(settings))
-        _check_known(part, settings, ("model",))
-        name = str(_required(part, settings, "model"))
+            _check(part, settings, ("encoder", "vectors"))
+            name, dtype = str(settings["encoder"]), torch.float32
+            encoder = load_encoder("sentence", name, self._device, max_tokens=128, dtype=dtype)
+            return LocalRetriever(encoder.encode, load_vectors(str(settings["vectors"])))
+        _check(part, settings, ("model",))
+        name = str(settings["model"])
         if name not in self._models:
             backbone = load_backbone(name, device=str(self._device))
             backbone.model.eval()
@@ -124,33 +118,27 @@ class RewriteScoring:
 
 
 def _endpoint(part: str, settings: Mapping[str, Any]) -> EndpointSettings:
-    _check_known(part, settings, _ENDPOINT)
+    _check(part, settings, ("urls",), _OTHERS)
     given = {k: v for k, v in settings.items() if k not in ("urls", "key_variable")}
     variable = settings.get("key_variable")
-    if variable is not None and variable not in os.environ:
-        raise ConfigError(
-            f"scorers: {part}: the environment has no {variable} to take the key from"
-        )
-    key = os.environ[variable] if variable is not None else ""
+    key = "" if variable is None else os.environ.get(variable)
+    if key is None:
+        wanted = f"no {variable} to take the key from"
+        raise ConfigError(f"scorers: {part}: the environment has {wanted}")
     try:
         return EndpointSettings(tuple(settings["urls"]), key=key, **{"model": "", **given})
     except TypeError as error:
         raise ConfigError(f"scorers: {part}: {error}") from error
 
 
-def _vectors(settings: Mapping[str, Any]) -> Any:
-    return load_vectors(str(_required("retrieval", settings, "vectors")))
-
-
-def _required(part: str, settings: Mapping[str, Any], name: str) -> Any:
-    if name not in settings:
-        raise ConfigError(f"scorers: {part}: expected {name!r}")
-    return settings[name]
-
-
-def _check_known(part: str, settings: Mapping[str, Any], known: Sequence[str]) -> None:
-    unknown = set(settings) - set(known)
-    if unknown:
-        raise ConfigError(
-            f"scorers: {part}: no setting {sorted(unknown)[0]!r}; expected {', '.join(known)}"
-        )
+def _check(
+    part: str, settings: Mapping[str, Any], needed: Sequence[str], others: Sequence[str] = ()
+) -> None:
+    """Refuses settings of a part that nobody knows, and a part without those it needs."""
+    known = (*needed, *others)
+    if unknown := sorted(set(settings) - set(known)):
+        expected = f"expected {', '.join(known)}"
+        raise ConfigError(f"scorers: {part}: no setting {unknown[0]!r}; {expected}")
+    for name in needed:
+        if name not in settings:
+            raise ConfigError(f"scorers: {part}: expected {name!r}")
