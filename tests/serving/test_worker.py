@@ -14,7 +14,8 @@ from incatalog import Recommender
 from incatalog.decoding.events import Event
 from incatalog.decoding.request import Request
 from incatalog.errors import BackboneError, TrieError
-from incatalog.serving.worker import Pass, QueueFullError, Stream, Worker
+from incatalog.serving.worker import Pass, Stream, Worker
+from incatalog.web.app import QueueFullError
 
 
 def request(recommender: Recommender, text: str, tokens: int = 30) -> Request:

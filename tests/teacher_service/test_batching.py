@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from incatalog.teacher_service.batching import Answer, Batcher, Query, QueueFullError
+from incatalog.teacher_service.batching import Batcher, Found, Query
+from incatalog.web.app import QueueFullError
 
 
 def question(number: int, rows: int = 1, *, immediately: bool = False) -> Query:
@@ -24,7 +25,7 @@ class Network:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, questions: Sequence[Query]) -> list[Answer]:
+    def __call__(self, questions: Sequence[Query]) -> list[Found]:
         assert threading.current_thread().name.startswith("teacher")
         self.gate.wait(10)
         self.batches.append([int(one.histories[0][0]) for one in questions])

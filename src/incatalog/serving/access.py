@@ -21,7 +21,7 @@ from incatalog.reading import parse_json, read_text
 from incatalog.serving.problems import ApiError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-# Who is remembered; the one that asked longest ago is forgotten, with a full bucket.
+# Clients that are remembered; the one that asked longest ago is forgotten, with a full bucket.
 _REMEMBERED = 10_000
 _SECONDS = 60
 _CLIENT_BITS = 64
@@ -29,28 +29,18 @@ _CLIENT_BITS = 64
 
 @dataclass(frozen=True)
 class Key:
-    """A key that may be used.
+    """A key that may be used."""
 
-    Attributes:
-        name: Whose it is, for the log and the sessions.
-        expires: When it ends; None for never.
-        rate: Requests a minute; None for the service's own limit.
-        admin: Whether it may change catalogs.
-    """
-
-    name: str
+    name: str  # whose it is, for the log and the sessions
     expires: datetime | None = None
-    rate: int | None = None
-    admin: bool = False
+    rate: int | None = None  # requests a minute; None for the service's own limit
+    admin: bool = False  # whether it may change catalogs
 
 
 class Keys:
-    """The keys of a service, by the SHA-256 of their text.
+    """The keys of a service, by the SHA-256 of their text in hexadecimal digits.
 
-    Keys are random and long, so that a plain hash suffices: there is nothing to guess them from.
-
-    Args:
-        keys: Each key by its hash, in hexadecimal digits.
+    Keys are random and long, so that a plain hash suffices: nobody can guess them.
     """
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
@@ -58,11 +48,7 @@ class Keys:
 
     @classmethod
     def load(cls, path: Path) -> Keys:
-        """Reads a JSON file of names and objects with `sha256` and, if wanted, other settings.
-
-        Raises:
-            ConfigError: It is missing or of another form; names the key.
-        """
+        """Reads a JSON file of names and objects with `sha256` and, if wanted, other settings."""
         try:
             found = parse_json(path, read_text(path))
         except DataError as error:
@@ -72,16 +58,12 @@ class Keys:
         return cls(dict(_key(path, name, value) for name, value in found.items()))
 
     def holder(self, authorization: str | None) -> Key:
-        """Whose key a header holds.
-
-        Raises:
-            ApiError: There is none (401), or it has expired.
-        """
+        """The key in a header; an ApiError (401) if there is no valid one."""
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise _refusal("no API key; send the header Authorization: Bearer KEY", "no_key")
         digest = hashlib.sha256(secret.strip().encode("utf-8", "replace")).hexdigest()
-        # Looked up by its hash, the time this takes says nothing about any key.
+        # As it is looked up by its hash, the time this takes tells nothing about any key.
         key = self._keys.get(digest)
         if key is None:
             raise _refusal("no such API key", "invalid_api_key")
@@ -91,31 +73,18 @@ class Keys:
 
 
 class RateLimit:
-    """Requests a minute: a bucket for each who asks, that fills up evenly.
-
-    Args:
-        rate: Requests a minute where a key has no limit of its own; 0 for any number.
-        clock: Seconds, rising.
-        what: What is counted, in words.
-    """
+    """Requests a minute: a bucket for each client, which fills up evenly; 0 for any number."""
 
     def __init__(
-        self,
-        rate: int,
-        clock: Callable[[], float] = time.monotonic,
-        what: str = "requests",
+        self, rate: int, clock: Callable[[], float] = time.monotonic, what: str = "requests"
     ) -> None:
         self._rate = rate
-        self._what = what
+        self._what = what  # what is counted, in words
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, rate: int | None = None) -> None:
-        """Counts a request.
-
-        Raises:
-            ApiError: Too many of late (429); says when the next one may come.
-        """
+        """Counts a request; an ApiError (429) if there were too many says when to come back."""
         limit = self._rate if rate is None else rate
         if not limit:
             return
@@ -127,16 +96,13 @@ class RateLimit:
             self._buckets.popitem(last=False)
         if left < 1:
             wait = str(math.ceil((1 - left) * _SECONDS / limit))
-            raise ApiError(
-                429,
-                f"more than {limit} {self._what} a minute; ask again in {wait} s",
-                code="rate_limit_exceeded",
-                headers={"Retry-After": wait},
-            )
+            message = f"more than {limit} {self._what} a minute; ask again in {wait} s"
+            headers = {"Retry-After": wait}
+            raise ApiError(429, message, code="rate_limit_exceeded", headers=headers)
 
 
 def address_of(scope: Scope) -> str:
-    """Where a request comes from; of IPv6 the network, of which a client has all addresses."""
+    """Where a request comes from; of IPv6 the network, as a client has all addresses of one."""
     host = (scope.get("client") or ("unknown",))[0]
     try:
         address = ipaddress.ip_address(host)
@@ -153,11 +119,9 @@ def _key(path: Path, name: str, value: Any) -> tuple[str, Key]:
     place = f"--keys {path}: key {name!r}"
     if not isinstance(value, dict) or not _HASH.fullmatch(str(value.get("sha256"))):
         raise ConfigError(f"{place}: expected its sha256, 64 hexadecimal digits")
-    unknown = set(value) - {"sha256", "expires", "rate", "admin"}
-    if unknown:
-        raise ConfigError(
-            f"{place}: no setting {sorted(unknown)[0]!r}; expected sha256, expires, rate, admin"
-        )
+    if unknown := set(value) - {"sha256", "expires", "rate", "admin"}:
+        known = "sha256, expires, rate, admin"
+        raise ConfigError(f"{place}: no setting {sorted(unknown)[0]!r}; expected {known}")
     expires, rate, admin = value.get("expires"), value.get("rate"), value.get("admin", False)
     if (rate is not None and (type(rate) is not int or rate < 0)) or type(admin) is not bool:
         raise ConfigError(f"{place}: expected rate as a whole number and admin as true or false")

@@ -19,20 +19,19 @@ from incatalog.serving.schemas import (
     Catalogs,
     Changed,
     ItemSwitch,
+    NewCatalogItem,
     NewCatalogItems,
     Removal,
 )
 from incatalog.serving.store import NewItem
 
 _MOST_LISTED = 1000
+_ITEMS = "/v1/catalogs/{domain}/items"
+_ITEM = _ITEMS + "/{item_id:path}"
 
 
 class CatalogEndpoints:
-    """Lists, searches and changes catalogs.
-
-    Args:
-        domains: Catalogs by their names.
-    """
+    """Lists, searches and changes catalogs."""
 
     def __init__(self, domains: Mapping[str, Domain]) -> None:
         self._domains = domains
@@ -40,7 +39,6 @@ class CatalogEndpoints:
 
     def add_to(self, app: FastAPI) -> None:
         """Adds the endpoints to an application."""
-        items_path = "/v1/catalogs/{domain}/items"
 
         @app.get("/v1/catalogs", responses=PROBLEMS)
         async def catalogs() -> Catalogs:
@@ -52,7 +50,7 @@ class CatalogEndpoints:
             """A catalog as it stands."""
             return _info(find_domain(self._domains, domain))
 
-        @app.get(items_path, responses=PROBLEMS)
+        @app.get(_ITEMS, responses=PROBLEMS)
         async def items(
             domain: str,
             query: Annotated[str, Query(max_length=200)] = "",
@@ -70,57 +68,62 @@ class CatalogEndpoints:
             shown = [_item(version, row) for row in rows[offset : offset + limit]]
             return CatalogPage(domain=domain, version=version.number, total=len(rows), items=shown)
 
-        @app.get(items_path + "/{item_id:path}", responses=PROBLEMS)
+        @app.get(_ITEM, responses=PROBLEMS)
         async def item(domain: str, item_id: str) -> CatalogItem:
             """One item."""
             version = find_domain(self._domains, domain).version
             _check_item(version, item_id)
             return _item(version, version.catalog.row(item_id))
 
-        @app.post(items_path, responses=PROBLEMS)
+        self._add_changes_to(app)
+
+    def _add_changes_to(self, app: FastAPI) -> None:
+        @app.post(_ITEMS, responses=PROBLEMS)
         async def add(domain: str, body: NewCatalogItems, request: Request) -> Changed:
             """Adds items, or puts them in the place of those with their ids."""
-            _check_admin(request)
-            new = [
-                NewItem(
-                    Item(one.id, one.title, one.description, tuple(dict.fromkeys(one.categories))),
-                    None if one.codes is None else tuple(one.codes),
-                    None if one.vector is None else tuple(one.vector),
-                )
-                for one in body.items
-            ]
-            return _changed(domain, await find_domain(self._domains, domain).put(new))
+            changing = self._to_change(request, domain)
+            return _changed(domain, await changing.put([_new_item(one) for one in body.items]))
 
-        @app.post(items_path + "/remove", responses=PROBLEMS)
+        @app.post(_ITEMS + "/remove", responses=PROBLEMS)
         async def remove_several(domain: str, body: Removal, request: Request) -> Changed:
             """Removes several items at once."""
-            _check_admin(request)
-            found = find_domain(self._domains, domain)
-            for item_id in body.ids:
-                _check_item(found.version, item_id)
-            return _changed(domain, await found.remove(body.ids))
+            changing = self._to_change(request, domain, *body.ids)
+            return _changed(domain, await changing.remove(body.ids))
 
-        @app.delete(items_path + "/{item_id:path}", responses=PROBLEMS)
+        @app.delete(_ITEM, responses=PROBLEMS)
         async def remove(domain: str, item_id: str, request: Request) -> Changed:
             """Removes an item."""
-            _check_admin(request)
-            found = find_domain(self._domains, domain)
-            _check_item(found.version, item_id)
-            return _changed(domain, await found.remove([item_id]))
+            changing = self._to_change(request, domain, item_id)
+            return _changed(domain, await changing.remove([item_id]))
 
-        @app.patch(items_path + "/{item_id:path}", responses=PROBLEMS)
+        @app.patch(_ITEM, responses=PROBLEMS)
         async def switch(domain: str, item_id: str, body: ItemSwitch, request: Request) -> Changed:
-            """Lets an item be recommended, or not any longer."""
-            _check_admin(request)
-            found = find_domain(self._domains, domain)
-            _check_item(found.version, item_id)
-            return _changed(domain, await found.enable(item_id, enabled=body.enabled))
+            """Allows an item to be recommended, or forbids it."""
+            changing = self._to_change(request, domain, item_id)
+            return _changed(domain, await changing.enable(item_id, enabled=body.enabled))
 
     def _search(self, domain: Domain, version: Version, query: str) -> list[int]:
         known = self._searches.get(domain.name)
         if known is None or known[0] is not version:
             known = self._searches[domain.name] = (version, TitleSearch(version.catalog))
         return known[1].rows(query)
+
+    def _to_change(self, request: Request, name: str, *item_ids: str) -> Domain:
+        """A domain that may be changed by who asks, and that has the items."""
+        if not request.state.key.admin:
+            raise ApiError(403, "this key may not change catalogs", code="not_admin")
+        domain = find_domain(self._domains, name)
+        for item_id in item_ids:
+            _check_item(domain.version, item_id)
+        return domain
+
+
+def _new_item(new: NewCatalogItem) -> NewItem:
+    return NewItem(
+        Item(new.id, new.title, new.description, tuple(dict.fromkeys(new.categories))),
+        None if new.codes is None else tuple(new.codes),
+        None if new.vector is None else tuple(new.vector),
+    )
 
 
 def _changed(domain: str, version: Version) -> Changed:
@@ -153,17 +156,8 @@ def _check_item(version: Version, item_id: str) -> None:
         raise ApiError(404, "item: no item of this id in the catalog", param="id", code="not_found")
 
 
-def _check_admin(request: Request) -> None:
-    if not request.state.key.admin:
-        raise ApiError(403, "this key may not change catalogs", code="not_admin")
-
-
 class TitleSearch:
-    """Items whose titles hold all words of a query, however they are accented or capitalised.
-
-    Args:
-        catalog: The items.
-    """
+    """Items whose titles hold all words of a query, with whatever accents and capitals."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._rows = [row for row in range(len(catalog)) if row not in catalog.vacant]

@@ -30,14 +30,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Version:
-    """A catalog as it stands.
+    """A catalog as it stands, with the model on it."""
 
-    Attributes:
-        number: Counts the changes; 0 as loaded from the folder.
-        recommender: The model on this catalog.
-    """
-
-    number: int
+    number: int  # counts the changes; 0 as loaded from the folder
     recommender: Recommender
 
     @property
@@ -46,65 +41,47 @@ class Version:
         return self.recommender.catalog
 
 
-Change = Callable[["_Draft"], None]
-
-
+@dataclass(frozen=True)
 class _Draft:
-    """The next version while it is made.
+    """The next version while it is made, and what differs from the last one, by item id."""
 
-    Attributes:
-        recommender: The model on the catalog so far.
-        stored: What differs from the folder, by item id.
-    """
+    recommender: Recommender
+    stored: Mapping[str, Stored]
 
-    def __init__(self, recommender: Recommender) -> None:
-        self.recommender = recommender
-        self.stored: dict[str, Stored] = {}
-
-    def put(self, items: Sequence[NewItem]) -> None:
-        """Adds items, or replaces those with the same ids."""
-        if len({new.item.item_id for new in items}) < len(items):
+    def put(self, items: Sequence[NewItem]) -> _Draft:
+        stored = {new.item.item_id: Stored(new.item.item_id, new) for new in items}
+        if len(stored) < len(items):
             raise CatalogError("items: two of them share an id; expected each once")
-        catalog = self.recommender.catalog
-        replaced = [new.item.item_id for new in items if catalog.has(new.item.item_id)]
-        self.recommender = _changed(self.recommender, replaced, items)
-        self.stored |= {new.item.item_id: Stored(new.item.item_id, new) for new in items}
+        replaced = [item_id for item_id in stored if self.recommender.catalog.has(item_id)]
+        return _Draft(_changed(self.recommender, replaced, items), {**self.stored, **stored})
 
-    def remove(self, item_ids: Sequence[str]) -> None:
-        """Removes items."""
-        self.recommender = _changed(self.recommender, item_ids, ())
-        self.stored |= {item_id: Stored(item_id, None, removed=True) for item_id in item_ids}
+    def remove(self, item_ids: Sequence[str]) -> _Draft:
+        stored = {item_id: Stored(item_id, None, removed=True) for item_id in item_ids}
+        return _Draft(_changed(self.recommender, item_ids, ()), {**self.stored, **stored})
 
-    def enable(self, item_id: str, *, enabled: bool, known: NewItem | None) -> None:
-        """Lets an item be recommended again, or not any longer."""
+    def enable(self, item_id: str, added: Mapping[str, NewItem], *, enabled: bool) -> _Draft:
         catalog = self.recommender.catalog
+        catalog.row(item_id)
         disabled = {catalog.item(row).item_id for row in self.recommender.disabled} - {item_id}
         if not enabled:
             disabled.add(item_id)
             if len(disabled) >= catalog.num_live:
-                raise CatalogError(
-                    f"item {item_id!r}: nothing would be left to recommend; enable another first"
-                )
-        self.recommender = self.recommender.with_disabled(disabled)
-        self.stored[item_id] = Stored(item_id, known, disabled=not enabled)
+                why = "nothing would be left to recommend; enable another first"
+                raise CatalogError(f"item {item_id!r}: {why}")
+        before = self.stored.get(item_id)
+        new = added.get(item_id) if before is None else before.new
+        stored = {**self.stored, item_id: Stored(item_id, new, disabled=not enabled)}
+        return _Draft(self.recommender.with_disabled(disabled), stored)
+
+
+Change = Callable[[_Draft], _Draft]
 
 
 class Domain:
-    """One catalog of a running service.
+    """One catalog of a running service, with the changes that the store keeps.
 
-    Changes that arrive while others are made wait and are made together, as one version.
-
-    Args:
-        name: Its name in requests.
-        recommender: The model on the catalog as loaded from its folder.
-        store: Keeps the changes; those it holds are made at once.
-
-    Attributes:
-        name: Its name in requests.
-        version: The newest version; whoever asks keeps it to the end of the answer.
-
-    Raises:
-        ArtifactError: A row of the store is malformed, or does not fit the folder any longer.
+    Changes that arrive while others are made wait and are made together, as one version. A request
+    keeps the newest `version` to the end of its answer.
     """
 
     def __init__(self, name: str, recommender: Recommender, store: CatalogStore) -> None:
@@ -122,35 +99,16 @@ class Domain:
         self.version = Version(store.version(name), replayed)
 
     async def put(self, items: Sequence[NewItem]) -> Version:
-        """Adds items, or replaces those with the same ids; returns the version that has them.
-
-        Raises:
-            IncatalogError: An item does not fit the model; nothing is changed then.
-        """
+        """Adds items, or replaces those with the same ids; all of them, or none if one is wrong."""
         return await self._change(lambda draft: draft.put(items))
 
     async def remove(self, item_ids: Sequence[str]) -> Version:
-        """Removes items; returns the version that lacks them.
-
-        Raises:
-            CatalogError: An item is not there, or none would be left; nothing is changed then.
-        """
+        """Removes items; all of them, or none if one is not there."""
         return await self._change(lambda draft: draft.remove(item_ids))
 
     async def enable(self, item_id: str, *, enabled: bool) -> Version:
-        """Lets an item be recommended again, or not any longer.
-
-        Raises:
-            CatalogError: The item is not there, or nothing would be left to recommend.
-        """
-
-        def change(draft: _Draft) -> None:
-            draft.recommender.catalog.row(item_id)
-            before = draft.stored.get(item_id)
-            known = self._added.get(item_id) if before is None else before.new
-            draft.enable(item_id, enabled=enabled, known=known)
-
-        return await self._change(change)
+        """Allows an item to be recommended, or forbids it."""
+        return await self._change(lambda draft: draft.enable(item_id, self._added, enabled=enabled))
 
     async def _change(self, change: Change) -> Version:
         future: asyncio.Future[Version] = asyncio.get_running_loop().create_future()
@@ -163,35 +121,30 @@ class Domain:
         while self._pending:
             pending, self._pending = self._pending, []
             changes = [change for change, _ in pending]
+            errors: Sequence[Exception | None]
             try:
-                version, errors = await asyncio.to_thread(self._next_version, changes)
+                self.version, errors = await asyncio.to_thread(self._next_version, changes)
             except Exception as error:
-                for _, future in pending:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            self.version = version
+                errors = [error] * len(pending)
             for (_, future), failed in zip(pending, errors, strict=True):
                 if future.done():
                     continue
                 if failed is not None:
                     future.set_exception(failed)
                 else:
-                    future.set_result(version)
+                    future.set_result(self.version)
 
     def _next_version(
         self, changes: Sequence[Change]
     ) -> tuple[Version, list[IncatalogError | None]]:
-        """Makes and saves the next version; a change that is refused leaves no trace in it."""
+        """Makes and saves the next version, with all changes but those that are refused."""
         before = self.version
-        draft = _Draft(before.recommender)
+        draft = _Draft(before.recommender, {})
         errors: list[IncatalogError | None] = []
         for change in changes:
-            recommender, stored = draft.recommender, dict(draft.stored)
             try:
-                change(draft)
+                draft = change(draft)
             except IncatalogError as error:
-                draft.recommender, draft.stored = recommender, stored
                 errors.append(error)
             else:
                 errors.append(None)
@@ -227,19 +180,16 @@ def _changed(
 ) -> Recommender:
     """The recommender on a changed catalog, with codes and vectors as its method needs them."""
     codes = vectors = None
-    sizes = recommender.spec.code_sizes
+    sizes, head = recommender.spec.code_sizes, recommender.backbone.head
     if added and recommender.spec.item_form == "codes":
         for new in added:
             _check_codes(new, sizes)
         codes = SemanticIds(np.array([new.codes for new in added], dtype=np.int32), sizes)
-    head = recommender.backbone.head
     if added and head is not None:
         for new in added:
-            if len(new.vector or ()) != head.dim:
-                raise VectorError(
-                    f"item {new.item.item_id!r}: a vector of {len(new.vector or ())} numbers; "
-                    f"expected {head.dim}; {head.how_to_embed()}"
-                )
+            if (found := len(new.vector or ())) != head.dim:
+                why = f"a vector of {found} numbers; expected {head.dim}; {head.how_to_embed()}"
+                raise VectorError(f"item {new.item.item_id!r}: {why}")
         vectors = np.array([new.vector for new in added], dtype=np.float64)
         check_numbers(vectors, "vector of the items")
         vectors = vectors.astype(np.float32)
@@ -248,31 +198,16 @@ def _changed(
 
 def _check_codes(new: NewItem, sizes: Sequence[int]) -> None:
     codes = new.codes or ()
-    if len(codes) != len(sizes) or any(
-        not 0 <= code < size for code, size in zip(codes, sizes, strict=True)
-    ):
-        levels = ", ".join(map(str, sizes))
-        raise SemanticIdError(
-            f"item {new.item.item_id!r}: codes {list(codes)}; expected {len(sizes)} of them, "
-            f"from 0 and below {levels}"
-        )
+    within = [0 <= code < size for code, size in zip(codes, sizes, strict=False)]
+    if len(codes) != len(sizes) or not all(within):
+        levels = f"{len(sizes)} of them, from 0 and below {', '.join(map(str, sizes))}"
+        raise SemanticIdError(f"item {new.item.item_id!r}: codes {list(codes)}; expected {levels}")
 
 
 def load_domains(
     recommender: Recommender, named: Mapping[str, Path], store: CatalogStore
 ) -> dict[str, Domain]:
-    """The domains of a service.
-
-    Args:
-        recommender: The model with the catalog it was trained on.
-        named: Folder of each domain; without any, the model's own catalog is the only one.
-        store: Keeps the changes.
-
-    Raises:
-        ConfigError: A name cannot be used.
-        DataError: A folder holds no catalog.
-        IncatalogError: A catalog lacks what the model's method needs of it.
-    """
+    """The domains of a service by name, from a folder each, or the model's own catalog alone."""
     if not named:
         name = recommender.catalog.name
         name = name if _NAME.fullmatch(name) else "items"
@@ -280,37 +215,29 @@ def load_domains(
     domains = {}
     for name, folder in named.items():
         if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"--domain {name}: expected a name of letters, digits, dots, dashes, underscores"
-            )
+            why = "expected a name of letters, digits, dots, dashes, underscores"
+            raise ConfigError(f"--domain {name}: {why}")
         catalog = Catalog.load(folder, name)
         if catalog.fingerprint == recommender.catalog.fingerprint:
             own = recommender.with_metadata(catalog)
         else:
-            own = recommender.with_catalog(
-                catalog,
-                _codes(recommender, folder, catalog),
-                _vectors(recommender, folder, catalog),
-            )
+            coded = recommender.spec.item_form == "codes"
+            codes = load_semantic_ids(folder, catalog) if coded else None
+            own = recommender.with_catalog(catalog, codes, _vectors(recommender, folder, catalog))
         domains[name] = Domain(name, own, store)
     return domains
-
-
-def _codes(recommender: Recommender, folder: Path, catalog: Catalog) -> SemanticIds | None:
-    if recommender.spec.item_form != "codes":
-        return None
-    return load_semantic_ids(folder, catalog)
 
 
 def _vectors(
     recommender: Recommender, folder: Path, catalog: Catalog
 ) -> Float32[np.ndarray, "items dim"] | None:
-    if recommender.backbone.head is None:
+    head = recommender.backbone.head
+    if head is None:
         return None
     found = sorted(folder.glob("*.npy"))
     if len(found) != 1:
+        why = f"expected one with the items' vectors; {head.how_to_embed()}"
         raise ConfigError(
-            f"--domain {catalog.name}: found {len(found)} npy files in {folder}; expected one with "
-            f"the items' vectors; {recommender.backbone.head.how_to_embed()}"
+            f"--domain {catalog.name}: found {len(found)} npy files in {folder}; {why}"
         )
     return load_vectors(found[0], len(catalog))

@@ -23,12 +23,7 @@ _MOST_SEED = 1 << 63
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer.
-
-    Attributes:
-        text: What it adds to the text.
-        item: The item whose title that is, if it is one.
-    """
+    """A part of an answer: a text, and the item whose title it is, if it is one."""
 
     text: str
     item: AnswerItem | None = None
@@ -37,19 +32,7 @@ class Piece:
 def chat_request(
     asked: ChatRequest, recommender: Recommender, *, items: bool, max_tokens: int
 ) -> Request:
-    """What the engine is asked for.
-
-    Args:
-        asked: The body, within the service's limits.
-        recommender: The model on the catalog version of the request.
-        items: Whether the answer may name items.
-        max_tokens: Tokens of the answer, where the body does not say.
-
-    Raises:
-        CatalogError: An item or category is not in the catalog.
-        ConfigError: The conversation does not fit the model.
-        DataError: The last message is not the user's, or one is not Unicode text.
-    """
+    """What the engine is asked for; `items` says whether the answer may name items."""
     catalog = recommender.catalog
     history: list[int] = []
     excluded = None
@@ -100,19 +83,10 @@ def _parts(message: ChatMessage, catalog: Catalog) -> Iterator[Part]:
 
 @dataclass
 class Writer:
-    """The text of one answer as it grows.
-
-    Attributes:
-        recommender: The model on the catalog version of the request.
-        stops: Texts the answer ends before; looked for outside of items.
-        text: What has been written.
-        items: The items in it.
-        tokens: Tokens it took.
-        finish_reason: Why it ended; None while it goes on.
-    """
+    """The text of one answer as it grows, with the items in it."""
 
     recommender: Recommender
-    stops: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()  # the answer ends before them; not looked for in items
     text: str = ""
     items: list[AnswerItem] = field(default_factory=list)
     tokens: int = 0
@@ -123,11 +97,7 @@ class Writer:
         self._held = ""
 
     def feed(self, events: Sequence[Event]) -> list[Piece]:
-        """What some events add; nothing any longer once the answer has ended.
-
-        Raises:
-            NoItemLeftError: The exclusions leave no item at all.
-        """
+        """What some events add; nothing after the end of the answer."""
         pieces: list[Piece] = []
         for event in events:
             if self.finish_reason is not None:
@@ -171,7 +141,7 @@ class Writer:
 
 
 def answer_item(catalog: Catalog, found: Recommendation, start: int | None = None) -> AnswerItem:
-    """What is told of an item, and of its place in the text if it stands in one."""
+    """An item as the client gets it, with its place if it stands in a text."""
     return AnswerItem(
         id=found.item_id,
         title=found.title,
@@ -184,11 +154,7 @@ def answer_item(catalog: Catalog, found: Recommendation, start: int | None = Non
 
 
 def check_items(asked: ItemQuestion, catalog: Catalog) -> None:
-    """Makes sure that all items of a question are there, without a search for similar names.
-
-    Raises:
-        CatalogError: One is not; names the field.
-    """
+    """Refuses items that are not in the catalog, without a search for similar names."""
     for name in ("history", "exclude"):
         for item_id in getattr(asked, name):
             if not catalog.has(item_id):

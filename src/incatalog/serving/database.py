@@ -11,28 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from incatalog.errors import ArtifactError
+from incatalog.web.app import first_fault
 
-# What the file holds is nobody's business but the service's.
+_FORMAT = 1
+_FORMAT_TABLE = "CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);"
+# Nobody but the service may read the file.
 _PRIVATE = 0o600
 _OTHERS = 0o077
 
 
 class Database:
-    """A SQLite file; what was committed survives the death of the process and of the power.
+    """A SQLite file; what was committed survives a killed process and a power cut.
 
-    A second process that opens it is refused: each would go on from a state that the other has
-    left. The operating system lets go of the lock when the process ends, however it does.
-
-    Args:
-        path: The file; made if it does not exist, for its owner only.
-        schema: Statements that make its tables where they are missing.
-        version: What the table `format` has to hold.
-
-    Raises:
-        ArtifactError: It is not such a file, cannot be written, or another process has it.
+    A second process that opens it is refused: each would continue from a state that the other has
+    changed. The operating system frees the lock when the process ends, however it ends.
     """
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    tables = ""  # statements that make the tables that are missing
+
+    def __init__(self, path: Path) -> None:
         self.path = path
         # Threads share the connection, which has one transaction at a time.
         self._lock = threading.Lock()
@@ -42,53 +39,44 @@ class Database:
                 _make_private(name, create=name == path)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
             closing.callback(self._connection.close)
-            self._prepare(schema, version)
+            self._prepare()
+            self._check()
             self._closing = closing.pop_all()
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows that a query finds.
-
-        Raises:
-            ArtifactError: The file is damaged or gone.
-        """
+        """The rows that a query finds."""
         with self._told("could not be read"), self._lock:
             return self._connection.execute(query, values).fetchall()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk at the end of the block.
-
-        Raises:
-            ArtifactError: The disk is full, or the file is damaged or gone.
-        """
+        """One transaction, on disk at the end of the block."""
         with self._told("the change could not be saved"), self._lock, self._connection:
             yield self._connection
 
     def malformed(self, table: str, row: str, why: str) -> ArtifactError:
-        """The error about a row that is none of ours."""
-        return ArtifactError(
-            f"{self.path}: table {table}, row {row}: {why}; delete the row, or put the file back "
-            "from a copy"
-        )
+        """The error about a row that the service did not write."""
+        then = "delete the row, or put the file back from a copy"
+        return ArtifactError(f"{self.path}: table {table}, row {row}: {why}; {then}")
 
     def close(self) -> None:
-        """Closes the file, and lets others have it."""
+        """Closes the file, and frees it for others."""
         self._closing.close()
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _check(self) -> None:
+        """May refuse the file for what it holds."""
+
+    def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(schema)
+        self._connection.executescript(_FORMAT_TABLE + self.tables)
+        first = "INSERT INTO format SELECT ? WHERE NOT EXISTS (SELECT 1 FROM format)"
         with self._connection:
-            self._connection.execute(
-                "INSERT INTO format SELECT ? WHERE NOT EXISTS (SELECT 1 FROM format)", (version,)
-            )
+            self._connection.execute(first, (_FORMAT,))
         found = self._connection.execute("SELECT version FROM format").fetchone()[0]
-        if found != version:
-            raise ArtifactError(
-                f"{self.path}: found format {found}; expected {version}; it was written by another "
-                "version of incatalog"
-            )
+        if found != _FORMAT:
+            why = f"expected {_FORMAT}; it was written by another version of incatalog"
+            raise ArtifactError(f"{self.path}: found format {found}; {why}")
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -101,11 +89,7 @@ class Database:
 
 
 def _locked(path: Path) -> int:
-    """The lock of a database, as an open file beside it: SQLite has locks of its own in the file.
-
-    Raises:
-        ArtifactError: Another process has it.
-    """
+    """The lock of a database, an open file beside it: SQLite has its own locks in the database."""
     import fcntl
 
     real = path.resolve()
@@ -116,17 +100,16 @@ def _locked(path: Path) -> int:
     except BlockingIOError:
         holder = os.read(lock, 20).decode(errors="replace").strip()
         os.close(lock)
-        raise ArtifactError(
-            f"{path}: process {holder or 'of another service'} uses it already; give each "
-            "`incatalog serve` a file of its own, or end the other"
-        ) from None
+        then = "give each `incatalog serve` a file of its own, or end the other"
+        user = f"process {holder or 'of another service'}"
+        raise ArtifactError(f"{path}: {user} uses it already; {then}") from None
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
 
 
 def _make_private(path: Path, *, create: bool) -> None:
-    """Lets no one but its owner read a file."""
+    """Lets only its owner read a file."""
     if create:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
@@ -134,9 +117,7 @@ def _make_private(path: Path, *, create: bool) -> None:
         path.chmod(_PRIVATE)
 
 
-def first_fault(error: Any) -> str:
+def row_fault(error: Any) -> str:
     """The first thing that pydantic finds wrong with a row, in one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part)[:60] for part in first["loc"])
-    message: str = first["msg"][:1].lower() + first["msg"][1:]
+    place, message = first_fault(error.errors(include_url=False, include_input=False))
     return f"{place}: {message}" if place else message

@@ -1,6 +1,6 @@
 """A process that serves for months: it takes little memory at its start and gives back what it can.
 
-All of it is of the whole process, so that only `incatalog serve` does it, at its start.
+These settings hold for the whole process, so only `incatalog serve` makes them, at its start.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ _LEFT_OUT = ("is_scipy_available", "is_sklearn_available")
 
 
 def give_memory_back() -> None:
-    """Has large blocks given back to the system when they are freed, and threads share arenas.
+    """Makes glibc give large freed blocks back to the system, and threads share arenas.
 
     By default glibc keeps an arena for each thread and, once a block of some megabytes was freed,
-    every later one of its size: what the busiest second took stays taken. Other C libraries are
-    left alone.
+    every later one of its size: the process keeps the memory of its busiest second.
     """
     if sys.platform != "linux":
         return
@@ -35,10 +34,10 @@ def give_memory_back() -> None:
 
 
 def import_lean() -> None:
-    """Imports transformers as where scikit-learn and scipy are not installed.
+    """Imports transformers as if scikit-learn and scipy were not installed.
 
-    It would import them, and with them pandas and pyarrow, for a setting of assisted generation and
-    the losses of object detection, which the service has no use for: 140 MB and two seconds.
+    It would import them, and with them pandas and pyarrow, for assisted generation and the losses
+    of object detection, which the service does not use.
     """
     from transformers import utils
 
@@ -55,10 +54,10 @@ def import_lean() -> None:
 
 @contextlib.contextmanager
 def compiled_elsewhere() -> Iterator[None]:
-    """Has what decoding compiles compiled beside the block, in a process of its own.
+    """Compiles the loops of decoding during the block, in another process.
 
-    This one finds it on the disk then. A compiler leaves 80 MB behind, and the first question would
-    wait for it. Where the disk cannot be written to, it is compiled at its first use as ever.
+    This process then finds them on the disk: the compiler's memory would stay taken here, and the
+    first question would wait. If the disk cannot be written to, they are compiled at first use.
     """
     if find_spec("numba") is None:
         yield
@@ -76,7 +75,7 @@ def compiled_elsewhere() -> Iterator[None]:
 
 
 def compile_kernels() -> None:
-    """Takes each kind of step in spans once."""
+    """Takes each kind of step in spans once, so that all loops are compiled."""
     import numpy as np
 
     from incatalog.constraint.spans import SpanBatch

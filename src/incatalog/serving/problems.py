@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,17 +17,17 @@ from incatalog.errors import (
     ConfigError,
     ContextLengthError,
     DataError,
+    IncatalogError,
     NoItemLeftError,
     SemanticIdError,
     TokenizerError,
     VectorError,
 )
 from incatalog.serving.catalogs import Domain
-from incatalog.serving.schemas import LIST, TEXT, Problem
-from incatalog.serving.worker import QueueFullError
+from incatalog.serving.schemas import LIST, TEXT, ErrorAnswer
+from incatalog.web.app import QueueFullError, first_fault
 
 _log = logging.getLogger(__name__)
-_LONGEST_NAME = 60
 _OF_THE_CLIENT = (
     CatalogError,
     ConfigError,
@@ -38,15 +39,7 @@ _OF_THE_CLIENT = (
 
 
 class ApiError(Exception):
-    """An answer that is none.
-
-    Attributes:
-        status: HTTP status.
-        message: One line: the field, what was found, what was expected.
-        param: The field.
-        code: A word that programs can tell the error by.
-        headers: Further headers.
-    """
+    """What a client gets in place of an answer; `code` is a word by which programs can tell it."""
 
     def __init__(
         self,
@@ -74,7 +67,7 @@ class ApiError(Exception):
 
 
 def api_error(error: BaseException) -> ApiError:
-    """What a client is told about an error; what is not the client's is told the log only."""
+    """What a client is told about an error; faults of the service are told to the log only."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
@@ -93,54 +86,57 @@ def api_error(error: BaseException) -> ApiError:
     return ApiError(500, "the service failed; its log tells more", code="internal")
 
 
-async def respond_to_error(_request: Request, error: Exception) -> JSONResponse:
-    """Exception handler of the application."""
+def add_problems(app: FastAPI) -> None:
+    """Has every error of an application answered in OpenAI's form."""
+    for kind in (ApiError, IncatalogError, TimeoutError, Exception):
+        app.add_exception_handler(kind, _respond_to_error)
+    app.add_exception_handler(HTTPException, _respond_to_http)
+    app.add_exception_handler(RequestValidationError, _respond_to_form)
+
+
+async def _respond_to_error(_request: Request, error: Exception) -> JSONResponse:
     return api_error(error).response()
 
 
-async def respond_to_http(_request: Request, error: Exception) -> JSONResponse:
-    """Exception handler for what the framework refuses: an unknown path, a wrong method."""
+async def _respond_to_http(_request: Request, error: Exception) -> JSONResponse:
+    """Answers what the framework refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
-    codes = {404: "not_found", 405: "method_not_allowed"}
-    headers = error.headers
-    code = codes.get(error.status_code)
-    return ApiError(error.status_code, str(error.detail), code=code, headers=headers).response()
+    status, headers = error.status_code, error.headers
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status)
+    return ApiError(status, str(error.detail), code=code, headers=headers).response()
 
 
-async def respond_to_form(_request: Request, error: Exception) -> JSONResponse:
-    """Exception handler for a body of another form: one line about the first thing wrong."""
+async def _respond_to_form(_request: Request, error: Exception) -> JSONResponse:
+    """Answers a body of another form: one line about the first thing wrong."""
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    if first["type"] == "json_invalid":
+    kind = error.errors()[0]["type"]
+    if kind == "json_invalid":
         return ApiError(400, "body: expected JSON", param="body", code="json").response()
-    place = [str(part)[:_LONGEST_NAME] for part in first["loc"][1:] if part not in (TEXT, LIST)]
-    name = ".".join(place) or "body"
-    message = first["msg"][:1].lower() + first["msg"][1:]
-    if name == "body":
-        message = "expected a JSON object with Content-Type: application/json"
-    if first["type"] == "extra_forbidden":
+    name, message = first_fault(error.errors(), 1, (TEXT, LIST))
+    if not name:
+        name, message = "body", "expected a JSON object with Content-Type: application/json"
+    if kind == "extra_forbidden":
         message = "no such field; see /docs"
     return ApiError(400, f"{name}: {message}", param=name, code="form").response()
 
 
+_ABOUT = {
+    400: "The request cannot be answered.",
+    401: "No valid API key.",
+    403: "The key may not do this.",
+    404: "There is no such model, catalog, item or session.",
+    409: "A turn of the session is still being answered.",
+    413: "The body is too large.",
+    429: "Too many requests; see `Retry-After`.",
+    504: "The answer took too long.",
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The request cannot be answered."},
-    401: {"model": Problem, "description": "No valid API key."},
-    403: {"model": Problem, "description": "The key may not do this."},
-    404: {"model": Problem, "description": "There is no such model, catalog, item or session."},
-    409: {"model": Problem, "description": "A turn of the session is still being answered."},
-    413: {"model": Problem, "description": "The body is too large."},
-    429: {"model": Problem, "description": "Too many requests; see `Retry-After`."},
-    504: {"model": Problem, "description": "The answer took too long."},
+    status: {"model": ErrorAnswer, "description": about} for status, about in _ABOUT.items()
 }
 
 
 def find_domain(domains: Mapping[str, Domain], name: str, param: str = "domain") -> Domain:
-    """The domain of a name.
-
-    Raises:
-        ApiError: There is none (404).
-    """
+    """The domain of a name that was given in the field `param`."""
     try:
         return domains[name]
     except KeyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ Ranker = ItemBeam | ItemRanking
 
 # Of the time of the model's thread, while there are answers to grow.
 _SHARE = 0.2
-# Seconds a pass should take, so that who comes in the midst of it does not wait long for its end;
-# as long as a pass of the answers where that takes longer.
+# Seconds a pass should take, so that a request that comes meanwhile does not wait long; as long as
+# a pass of the answers where that takes longer.
 _PASS = 0.02
 _FEWEST_TOKENS, _MOST_TOKENS = 64, 4096
 # Weight of the newest pass in the running estimate of the time a token takes.
@@ -30,14 +30,7 @@ _NEWEST = 0.2
 
 @dataclass(eq=False)
 class Ranking:
-    """A place in a text that is to be searched.
-
-    Attributes:
-        ranker: Searches it.
-        slot: The place.
-        k: Items to find.
-        found: Gets them.
-    """
+    """A place in a text for which `k` items are to be found."""
 
     ranker: Ranker
     slot: Slot
@@ -45,19 +38,25 @@ class Ranking:
     found: asyncio.Future[RankedItems]
 
     def resolve(self, items: RankedItems) -> None:
-        """Tells what was found; from any thread."""
-        self.found.get_loop().call_soon_threadsafe(_resolve, self.found, items)
+        """Hands over what was found; from any thread."""
+        self._call(self.found.set_result, items)
 
     def fail(self, error: Exception) -> None:
-        """Tells what went wrong; from any thread."""
-        self.found.get_loop().call_soon_threadsafe(_fail, self.found, error)
+        """Hands over what went wrong; from any thread."""
+        self._call(self.found.set_exception, error)
+
+    def _call(self, end: Callable[[Any], None], value: Any) -> None:
+        def deliver() -> None:
+            if not self.found.done():
+                end(value)
+
+        self.found.get_loop().call_soon_threadsafe(deliver)
 
 
 class Rankings:
-    """The rankings that are searched, the oldest first; all methods are of the model's thread.
+    """Up to `most` rankings that are searched side by side, the oldest first.
 
-    Args:
-        most: Rankings that are searched side by side.
+    All methods are called in the model's thread.
     """
 
     def __init__(self, most: int) -> None:
@@ -77,7 +76,7 @@ class Rankings:
         return self._most - len(self._active)
 
     def join(self, asked: Sequence[Ranking]) -> None:
-        """Takes some more, and lets go what no one waits for any longer."""
+        """Takes some more, and drops those that no one waits for any more."""
         for ranking, search in self._active:
             if ranking.found.cancelled():
                 search.end()
@@ -93,11 +92,7 @@ class Rankings:
                 self._active.append((ranking, search))
 
     def step(self, answering: float) -> None:
-        """One pass, if it is the rankings' turn.
-
-        Args:
-            answering: Seconds that the answers' last pass took; 0 if there are none.
-        """
+        """One pass, if it is the rankings' turn; the answers' last one took `answering` seconds."""
         if not answering:
             self._credit = 0.0
         else:
@@ -115,7 +110,7 @@ class Rankings:
             searches: list[Any] = [search for _, search in own if not search.over]
             fed = ranker.step(searches, tokens) if searches else 0
         except Exception as error:
-            # What the model cannot do for one it cannot do for the others of the pass either.
+            # The model fails at the whole pass, not at one of its rankings.
             _log.exception("the model failed")
             for ranking, search in own:
                 search.end()
@@ -125,7 +120,7 @@ class Rankings:
         took = time.perf_counter() - started
         if fed:
             self._seconds_a_token += _NEWEST * (took / fed - self._seconds_a_token)
-        # Owed without answers too: the next one may have come in the midst of it.
+        # Counted without answers too: one may have come meanwhile.
         self._credit -= took
         for ranking, search in own:
             if search.error is not None:
@@ -134,13 +129,3 @@ class Rankings:
             elif search.over:
                 ranking.resolve(search.ranked())
         self._active = [one for one in self._active if not one[1].over]
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

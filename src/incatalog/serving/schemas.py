@@ -1,33 +1,38 @@
-"""Bodies of requests and answers, in the form of OpenAI's API with fields of our own beside it."""
+"""Bodies of requests and answers, in the form of OpenAI's API with fields of our own beside it.
+
+The text of a class and the one below a field are what `/docs` says about them.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from incatalog.data.fields import id_problem
+from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
-Ids = Annotated[list[Id], Field(fail_fast=True)]
-Names = Annotated[list[Annotated[str, Field(max_length=512)]], Field(fail_fast=True)]
+_FIRST = Field(fail_fast=True)
+Ids = Annotated[list[Id], _FIRST]
+Names = Annotated[list[Annotated[str, Field(max_length=512)]], _FIRST]
 
 
 def _nameable(item_id: str) -> str:
     """Refuses an id that no path could name, so that its item could never be removed."""
-    problem = id_problem(item_id)
-    if problem:
+    if problem := id_problem(item_id):
         raise PydanticCustomError("id", problem)
     return item_id
 
 
-# Which of two forms a value has; told apart by them, what is wrong with it is told of that form.
+# Names of the two forms a value may have; an error is then about the form that was sent.
 TEXT, LIST = "[text]", "[list]"
 # A value that says that a field is not used.
 _Empty = Annotated[list[Any], Field(max_length=0)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _form(value: Any) -> str | None:
@@ -40,11 +45,17 @@ def _one_of_two(kinds: str) -> Discriminator:
     )
 
 
-class _Body(BaseModel):
+_Stop = Annotated[
+    Annotated[str, Tag(TEXT)] | Annotated[list[str], Field(max_length=4), Tag(LIST)],
+    _one_of_two("a list of texts"),
+]
+
+
+class _Strict(Form):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class TextPart(_Body):
+class TextPart(_Strict):
     """A part of a message; nothing but text is understood."""
 
     type: Literal["text"]
@@ -52,28 +63,29 @@ class TextPart(_Body):
     prompt_cache_breakpoint: Any = None
 
 
-class NamedItem(BaseModel):
+class NamedItem(_Strict):
     """An item that an earlier answer named, so that the model sees it as one."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     id: Id
-    start: int = Field(ge=0, description="Where its title starts in the content, in characters.")
-    end: int = Field(ge=0, description="Where it ends.")
+    start: Annotated[int, Field(ge=0)]
+    """Where its title starts in the content, in characters."""
+    end: Annotated[int, Field(ge=0)]
+    """Where it ends."""
 
 
-class ChatMessage(_Body):
+class ChatMessage(_Strict):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Field(fail_fast=True), Tag(LIST)],
+        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], _FIRST, Tag(LIST)],
         _one_of_two("a list of parts"),
     ]
     name: str | None = None
-    items: Annotated[list[NamedItem], Field(fail_fast=True)] | None = Field(
-        None, description="The `items` of an answer, sent back with it. Not in OpenAI's API."
-    )
+    items: Annotated[list[NamedItem], _FIRST] | None = None
+    """The `items` of an answer, sent back with it. Not in OpenAI's API."""
     refusal: str | None = None
     annotations: list[Any] | None = None
     # As OpenAI's client prints an answer that has none of them.
@@ -89,43 +101,40 @@ class ChatMessage(_Body):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Body):
+class StreamOptions(_Strict):
     """What a stream tells besides the answer."""
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class ItemQuestion(_Body):
+class ItemQuestion(_Strict):
     """What recommendations are about; none of it is in OpenAI's API."""
 
-    domain: str | None = Field(
-        None, max_length=64, description="Catalog to recommend from; null: no items are named."
-    )
-    history: Ids = Field([], description="Ids of the user's items, oldest first.")
-    exclude: Ids = Field([], description="Ids of items that must not be recommended.")
-    categories: Names = Field([], description="Recommend from these only; all if empty.")
-    exclude_seen: bool = Field(True, description="Never recommend items of the history.")
+    domain: str | None = Field(None, max_length=64)
+    """Catalog to recommend from; null: no items are named."""
+    history: Ids = Field([])
+    """Ids of the user's items, oldest first."""
+    exclude: Ids = Field([])
+    """Ids of items that must not be recommended."""
+    categories: Names = Field([])
+    """Recommend from these only; all if empty."""
+    exclude_seen: bool = True
+    """Never recommend items of the history."""
 
 
 class ChatRequest(ItemQuestion):
     """A conversation to be continued."""
 
-    model: str = Field(max_length=256, description="`NAME`, or `NAME/DOMAIN` to name the domain.")
+    model: str = Field(max_length=256)
+    """`NAME`, or `NAME/DOMAIN` to name the domain."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    k: int | None = Field(
-        None, ge=1, description="Answer with a list of this many items; null: the model's choice."
-    )
-    session: str | None = Field(
-        None,
-        min_length=1,
-        max_length=128,
-        description="Conversation that is kept by the server, if it keeps any; the messages are "
-        "put behind what it has.",
-    )
-    deadline: float | None = Field(
-        None, gt=0, description="Seconds after which the answer is not wanted any longer."
-    )
+    k: int | None = Field(None, ge=1)
+    """Answer with a list of this many items; null: the model's choice."""
+    session: str | None = Field(None, min_length=1, max_length=128)
+    """Conversation that the server keeps, if it keeps any; the messages are added to it."""
+    deadline: float | None = Field(None, gt=0)
+    """Seconds after which the answer is not wanted any more."""
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -133,15 +142,9 @@ class ChatRequest(ItemQuestion):
     temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: (
-        Annotated[
-            Annotated[str, Tag(TEXT)] | Annotated[list[str], Field(max_length=4), Tag(LIST)],
-            _one_of_two("a list of texts"),
-        ]
-        | None
-    ) = None
+    stop: _Stop | None = None
     n: Literal[1] | None = 1
-    # What only describes the request is taken and not used.
+    # These only describe the request; they are accepted and not used.
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
@@ -150,7 +153,7 @@ class ChatRequest(ItemQuestion):
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
-    # What would change the answer is refused, but for the values that mean "not used".
+    # These would change the answer; only the values that mean "not used" are accepted.
     frequency_penalty: _Zero | None = None
     presence_penalty: _Zero | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
@@ -185,36 +188,37 @@ class ChatRequest(ItemQuestion):
 class RecommendationRequest(ItemQuestion):
     """Which items follow a history?"""
 
-    domain: str | None = Field(None, max_length=64, description="May be left out if there is one.")
+    domain: str | None = Field(None, max_length=64)
+    """May be left out if there is one."""
     k: int = Field(10, ge=1)
-    decode: Literal["beam", "list"] = Field(
-        "beam",
-        description="`beam`: by the exact probability of the first place; `list`: as written.",
-    )
+    decode: Literal["beam", "list"] = "beam"
+    """`beam`: by the exact probability of the first place; `list`: as written."""
 
 
-class AnswerItem(BaseModel):
+class AnswerItem(Form):
     """An item in an answer."""
 
     id: str
     title: str
     categories: list[str]
-    rank: int = Field(description="Its place among the items, from 1.")
-    score: float = Field(description="Probability the model gave it at its place.")
+    rank: int
+    """Its place among the items, from 1."""
+    score: float
+    """Probability the model gave it at its place."""
     start: int | None = None
     end: int | None = None
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(Form):
     """What the assistant said."""
 
     role: Literal["assistant"] = "assistant"
     content: str
-    items: list[AnswerItem] = []
+    items: list[AnswerItem] = Field([])
     refusal: None = None
 
 
-class Choice(BaseModel):
+class Choice(Form):
     """The answer."""
 
     index: int = 0
@@ -223,7 +227,7 @@ class Choice(BaseModel):
     logprobs: None = None
 
 
-class Usage(BaseModel):
+class Usage(Form):
     """Tokens of the prompt and of the answer."""
 
     prompt_tokens: int
@@ -231,7 +235,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(Form):
     """An answer; `items` and what follows it are not in OpenAI's API."""
 
     id: str
@@ -240,17 +244,16 @@ class ChatCompletion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    items: list[AnswerItem] = Field([], description="The items it names, in order.")
+    items: list[AnswerItem] = Field([])
+    """The items it names, in order."""
     domain: str | None = None
-    catalog_version: int | None = Field(
-        None, description="Version of the catalog that the whole answer was written with."
-    )
-    left_out: int = Field(
-        0, description="Oldest messages of the session that were left out, as they were too many."
-    )
+    catalog_version: int | None = None
+    """Version of the catalog that the whole answer was written with."""
+    left_out: int = 0
+    """Oldest messages of the session that were left out, as they were too many."""
 
 
-class Recommendations(BaseModel):
+class Recommendations(Form):
     """Items, best first."""
 
     object: Literal["list"] = "list"
@@ -259,7 +262,7 @@ class Recommendations(BaseModel):
     items: list[AnswerItem]
 
 
-class Model(BaseModel):
+class Model(Form):
     """A name that requests may give; whether its model was trained on a catalog."""
 
     id: str
@@ -270,14 +273,14 @@ class Model(BaseModel):
     trained: bool = True
 
 
-class Models(BaseModel):
+class Models(Form):
     """All names that requests may give."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
-class CatalogInfo(BaseModel):
+class CatalogInfo(Form):
     """A catalog as it stands."""
 
     domain: str
@@ -286,13 +289,13 @@ class CatalogInfo(BaseModel):
     categories: list[str]
 
 
-class Catalogs(BaseModel):
+class Catalogs(Form):
     """All catalogs."""
 
     catalogs: list[CatalogInfo]
 
 
-class CatalogItem(BaseModel):
+class CatalogItem(Form):
     """An item of a catalog."""
 
     id: str
@@ -302,60 +305,55 @@ class CatalogItem(BaseModel):
     enabled: bool
 
 
-class CatalogPage(BaseModel):
+class CatalogPage(Form):
     """Some items of a catalog."""
 
     domain: str
     version: int
-    total: int = Field(description="Items that match.")
+    total: int
+    """Items that match."""
     items: list[CatalogItem]
 
 
-class NewCatalogItem(_Body):
+class NewCatalogItem(_Strict):
     """An item to add, or to put in place of the one with its id."""
 
     id: Annotated[Id, AfterValidator(_nameable)]
     title: str = Field(min_length=1, max_length=2000)
     description: str = Field("", max_length=20_000)
     categories: Names = Field([], max_length=100)
-    codes: Annotated[list[int], Field(max_length=26)] | None = Field(
-        None, description="Its semantic ID, for a model that writes codes."
-    )
-    vector: (
-        Annotated[
-            list[Annotated[float, Field(allow_inf_nan=False)]],
-            Field(max_length=65_536, fail_fast=True),
-        ]
-        | None
-    ) = Field(None, description="Its vector, for a model that retrieves.")
+    codes: Annotated[list[int], Field(max_length=26)] | None = None
+    """Its semantic ID, for a model that writes codes."""
+    vector: Annotated[list[_Finite], Field(max_length=65_536, fail_fast=True)] | None = None
+    """Its vector, for a model that retrieves."""
 
 
-class NewCatalogItems(_Body):
+class NewCatalogItems(_Strict):
     """Items to add at once: all of them, or none if one does not fit."""
 
     items: Annotated[list[NewCatalogItem], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
-class ItemSwitch(_Body):
+class ItemSwitch(_Strict):
     """Whether an item may be recommended."""
 
     enabled: bool
 
 
-class Removal(_Body):
+class Removal(_Strict):
     """Items to remove at once: all of them, or none if one is not there."""
 
     ids: Annotated[Ids, Field(min_length=1, max_length=10_000)]
 
 
-class Changed(BaseModel):
+class Changed(Form):
     """The version of the catalog from which on a change holds."""
 
     domain: str
     version: int
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Form):
     """What went wrong, in OpenAI's form."""
 
     message: str
@@ -364,7 +362,7 @@ class ErrorBody(BaseModel):
     code: str | None = None
 
 
-class Problem(BaseModel):
-    """An answer that is none."""
+class ErrorAnswer(Form):
+    """What is sent in place of an answer."""
 
     error: ErrorBody

@@ -61,56 +61,43 @@ def serve(settings: ServeSettings) -> None:
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
 
         def announce(address: str) -> None:
-            console.print(
-                f"incatalog: {described(recommender.spec)} on {address} "
-                f"({recommender.engine.model.device}), items of {items}",
-                markup=False,
-            )
+            where = f"{address} ({recommender.engine.model.device})"
+            what = f"{described(recommender.spec)} on {where}, items of {items}"
+            console.print(f"incatalog: {what}", markup=False)
             warning = untrained_warning(recommender.spec)
             if warning is not None:
                 console.print(f"incatalog: {warning}", style="yellow", markup=False)
             if settings.state is None:
-                console.print(
-                    "incatalog: changes of catalogs end with this process; --state keeps them"
-                )
+                note = "changes of catalogs end with this process; --state keeps them"
+                console.print(f"incatalog: {note}")
 
-        # Whatever was accepted is answered or given up within `timeout`.
-        serve_app(
-            service.app(),
-            listener,
-            grace=settings.timeout,
-            announce=announce,
-            proxies=settings.trusted_proxy,
-        )
-    counts = service.telemetry
-    console.print(
-        f"incatalog: stopped; {counts.accepted} requests accepted, {counts.answered} answered"
-    )
+        # What was accepted is answered or given up within `timeout`.
+        grace, proxies = settings.timeout, settings.trusted_proxy
+        serve_app(service.app(), listener, grace=grace, announce=announce, proxies=proxies)
+    accepted, answered = service.telemetry.accepted, service.telemetry.answered
+    console.print(f"incatalog: stopped; {accepted} requests accepted, {answered} answered")
 
 
 def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender:
-    """The model with its catalog; a chat model that is none of ours takes that of a domain."""
+    """The model with its catalog; a plain chat model takes the first domain's."""
     from incatalog.data.catalog import Catalog
     from incatalog.model.backbone import load_backbone
     from incatalog.model.spec import ModelSpec, spec_file
     from incatalog.packed.model import PackedModel
     from incatalog.recommender.recommender import Recommender
 
-    if spec_file(settings.model).exists():
-        return Recommender.from_pretrained(
-            settings.model, device=settings.device, verify=settings.verify
-        )
+    model, device, verify = settings.model, settings.device, settings.verify
+    if spec_file(model).exists():
+        return Recommender.from_pretrained(model, device=device, verify=verify)
     if not named:
-        raise ConfigError(
-            f"--model {settings.model}: a plain chat model has no catalog; name one: "
-            "--domain NAME=FOLDER"
-        )
-    if not settings.model.is_dir() and str(settings.model) != "smollm2":
-        raise BackboneError(f"--model {settings.model}: no such folder")
+        why = "a plain chat model has no catalog; name one: --domain NAME=FOLDER"
+        raise ConfigError(f"--model {model}: {why}")
+    if not model.is_dir() and str(model) != "smollm2":
+        raise BackboneError(f"--model {model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_backbone(settings.model, device=settings.device, verify=settings.verify)
+    backbone = load_backbone(model, device=device, verify=verify)
     backbone.model.eval()
-    spec = ModelSpec(base=str(settings.model), trained=False)
+    spec = ModelSpec(base=str(model), trained=False)
     packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
 
@@ -120,16 +107,19 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if not settings.name or "/" in settings.name:
         raise ConfigError(f"--name: found {settings.name!r}; expected a name without a slash")
     for proxy in settings.trusted_proxy:
-        _check_proxy(proxy)
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            # A name would not do: any client can claim to have it.
+            why = f"an address or a network, such as 10.0.0.5 or 10.0.0.0/24 ({error})"
+            raise ConfigError(f"--trusted-proxy {proxy}: expected {why}") from None
     if settings.keys is None and not _is_this_machine(settings.host):
-        raise ConfigError(
-            f"--host {settings.host}: others could reach the service without a key; "
-            "give --keys FILE"
-        )
-    if _same(settings.state, settings.sessions):
-        raise ConfigError(
-            f"--sessions {settings.sessions}: is the file of --state; give each a file of its own"
-        )
+        why = "others could reach the service without a key; give --keys FILE"
+        raise ConfigError(f"--host {settings.host}: {why}")
+    state, sessions = settings.state, settings.sessions
+    if state is not None and sessions is not None and state.resolve() == sessions.resolve():
+        why = "is the file of --state; give each a file of its own"
+        raise ConfigError(f"--sessions {sessions}: {why}")
     named: dict[str, Path] = {}
     for pair in settings.domain:
         name, equals, folder = pair.partition("=")
@@ -141,21 +131,6 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             raise ConfigError(f"--domain {name}: no such folder: {folder}")
         named[name] = Path(folder)
     return named
-
-
-def _check_proxy(proxy: str) -> None:
-    """Makes sure that a proxy is named by its address: anyone may say to have a name."""
-    try:
-        ipaddress.ip_network(proxy)
-    except ValueError as error:
-        raise ConfigError(
-            f"--trusted-proxy {proxy}: expected an address or a network, such as 10.0.0.5 or "
-            f"10.0.0.0/24 ({error})"
-        ) from None
-
-
-def _same(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.resolve() == other.resolve()
 
 
 def _is_this_machine(host: str) -> bool:

@@ -13,7 +13,7 @@ class ServeSettings(Settings):
     """Chat and recommend over HTTP: an OpenAI-compatible service and its web page."""
 
     model: Path
-    """Folder of a trained model, or a chat model that is none of ours yet."""
+    """Folder of a trained model, or a plain chat model."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given."""
     name: str = "incatalog"
@@ -32,7 +32,7 @@ class ServeSettings(Settings):
     sessions: Path | None = None
     """SQLite file that keeps conversations, for requests that name one; none are kept without."""
     keys: Path | None = None
-    """JSON file of the API keys' hashes; without one nobody is asked for a key."""
+    """JSON file of the API keys' hashes; without one no key is needed."""
     rate: NonNegative = 0
     """Requests a minute each key (each address, without keys) may send; 0 for any number."""
     allow_origin: tuple[str, ...] = ()
@@ -40,8 +40,8 @@ class ServeSettings(Settings):
     allow_host: tuple[str, ...] = ()
     """Names the service is reached by, besides those of this machine."""
     trusted_proxy: tuple[str, ...] = ()
-    """Addresses or networks of proxies in front of it, the flag once for each; whose requests come
-    from the address their X-Forwarded-For says. None by default."""
+    """Addresses or networks of proxies in front of it, the flag once for each; X-Forwarded-For of a
+    proxy's request says where it comes from. None by default."""
     batch: Positive = 64
     """Answers that grow side by side at most."""
     queue: Positive = 256

@@ -1,4 +1,4 @@
-"""What operators changed in the catalogs, in one SQLite file that survives a `kill -9`."""
+"""What operators changed in the catalogs, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from incatalog.data.catalog import Item
 from incatalog.errors import ArtifactError, IncatalogError
-from incatalog.serving.database import Database, first_fault
+from incatalog.serving.database import Database, row_fault
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
+_TABLES = """
 CREATE TABLE IF NOT EXISTS versions (domain TEXT PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS items (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -25,135 +23,89 @@ CREATE TABLE IF NOT EXISTS items (
     UNIQUE (domain, item_id)
 );
 """
-_FORMAT = 1
+_SAVE_ITEM = """
+INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?)
+ON CONFLICT (domain, item_id) DO UPDATE SET state = excluded.state, item = excluded.item
+"""
+_SAVE_VERSION = """
+INSERT INTO versions VALUES (?, ?) ON CONFLICT (domain) DO UPDATE SET number = excluded.number
+"""
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item that joins a catalog, with what the model's method needs of it.
-
-    Attributes:
-        item: The item.
-        codes: Its semantic ID, where the model writes codes.
-        vector: Its vector, where the model retrieves.
-    """
+    """An item that joins a catalog, with what the model's method needs of it."""
 
     item: Item
-    codes: tuple[int, ...] | None = None
-    vector: tuple[float, ...] | None = None
+    codes: tuple[int, ...] | None = None  # where the model writes codes
+    vector: tuple[float, ...] | None = None  # where the model retrieves
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How an item differs from the folder the domain was loaded from.
-
-    Attributes:
-        item_id: Its id.
-        new: The item, if it was added or replaced; None if it is the folder's.
-        removed: Whether it was removed.
-        disabled: Whether it is never recommended.
-    """
+    """How an item differs from the folder that the domain was loaded from."""
 
     item_id: str
-    new: NewItem | None
+    new: NewItem | None  # None if it was neither added nor replaced
     removed: bool = False
     disabled: bool = False
 
+    @property
+    def state(self) -> str:
+        """The state of its row."""
+        return "removed" if self.removed else "disabled" if self.disabled else "changed"
 
-class CatalogStore:
-    """Changes of all domains; each call of :meth:`save` is one transaction on disk.
+    @property
+    def text(self) -> str | None:
+        """The item of its row."""
+        return None if self.new is None else json.dumps(asdict(self.new))
 
-    Args:
-        path: The SQLite file; made if it does not exist.
 
-    Raises:
-        ArtifactError: It is not such a file, cannot be written, or another process has it.
-    """
+class CatalogStore(Database):
+    """Changes of all domains; each call of :meth:`save` is one transaction on disk."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, _SCHEMA, _FORMAT)
+    tables = _TABLES
 
     def version(self, domain: str) -> int:
-        """Number of the domain's newest version; 0 as loaded.
-
-        Raises:
-            ArtifactError: The row is malformed.
-        """
-        found = self._database.read("SELECT number FROM versions WHERE domain = ?", (domain,))
+        """Number of the domain's newest version; 0 as loaded."""
+        found = self.read("SELECT number FROM versions WHERE domain = ?", (domain,))
         if not found:
             return 0
         number = found[0][0]
         if type(number) is not int or number < 0:
             why = f"number: found {number!r}; expected a whole number"
-            raise self._database.malformed("versions", f"domain {domain!r}", why)
+            raise self.malformed("versions", f"domain {domain!r}", why)
         return number
 
     def changes(self, domain: str) -> Iterator[Stored]:
-        """How the domain's items differ from its folder, in the order in which they came.
-
-        Raises:
-            ArtifactError: A row is malformed.
-        """
-        found = self._database.read(
-            "SELECT place, item_id, state, item FROM items WHERE domain = ? ORDER BY place",
-            (domain,),
-        )
-        for place, item_id, state, text in found:
+        """How the domain's items differ from its folder, in the order in which they came."""
+        query = "SELECT place, item_id, state, item FROM items WHERE domain = ? ORDER BY place"
+        for place, item_id, state, text in self.read(query, (domain,)):
             try:
                 if not isinstance(item_id, str) or not item_id:
                     raise ValueError(f"item_id: found {item_id!r}; expected text")
                 new = None if text is None else _new_item(text, item_id)
             except ValueError as error:
                 row = f"place {place} of domain {domain!r}"
-                raise self._database.malformed("items", row, str(error)) from None
+                raise self.malformed("items", row, str(error)) from None
             yield Stored(item_id, new, state == "removed", state == "disabled")
 
     def save(self, domain: str, number: int, changes: Iterable[Stored]) -> None:
-        """Makes a version durable: when this returns, it survives the death of the process.
-
-        Raises:
-            ArtifactError: The disk is full, or the file is gone.
-        """
-        rows = [
-            (
-                domain,
-                change.item_id,
-                "removed" if change.removed else "disabled" if change.disabled else "changed",
-                None if change.new is None else json.dumps(asdict(change.new)),
-            )
-            for change in changes
-        ]
-        with self._database.change() as database:
-            database.executemany(
-                "INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (domain, item_id) DO UPDATE SET state = excluded.state, "
-                "item = excluded.item",
-                rows,
-            )
-            database.execute(
-                "INSERT INTO versions VALUES (?, ?) "
-                "ON CONFLICT (domain) DO UPDATE SET number = excluded.number",
-                (domain, number),
-            )
+        """Writes a version down: from the return on, it survives a killed process."""
+        rows = [(domain, change.item_id, change.state, change.text) for change in changes]
+        with self.change() as database:
+            database.executemany(_SAVE_ITEM, rows)
+            database.execute(_SAVE_VERSION, (domain, number))
 
     def misfit(self, domain: str, error: IncatalogError) -> ArtifactError:
-        """The error where changes do not fit the folder any longer."""
-        return ArtifactError(
-            f"{self._database.path}: the changes of domain {domain!r} do not fit its catalog: "
-            f"{error}; serve the catalog they were made on, or start with another file"
-        )
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
+        """The error where changes do not fit the folder any more."""
+        what = f"the changes of domain {domain!r} do not fit its catalog: {error}"
+        then = "serve the catalog they were made on, or start with another file"
+        return ArtifactError(f"{self.path}: {what}; {then}")
 
 
 def _new_item(text: Any, item_id: str) -> NewItem:
-    """An item as it was written down.
-
-    Raises:
-        ValueError: It is malformed; names the field.
-    """
+    """An item as it was written down; ValueError names a malformed field."""
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(text, str):
@@ -161,7 +113,7 @@ def _new_item(text: Any, item_id: str) -> NewItem:
     try:
         found = TypeAdapter(NewItem).validate_json(text, strict=True)
     except ValidationError as error:
-        raise ValueError(f"item: {first_fault(error)}") from None
+        raise ValueError(f"item: {row_fault(error)}") from None
     if found.item.item_id != item_id:
         raise ValueError(f"item: found that of {found.item.item_id!r}; expected {item_id!r}")
     if not all(map(math.isfinite, found.vector or ())):

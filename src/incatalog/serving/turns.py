@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,49 +14,29 @@ from incatalog.serving.problems import PROBLEMS, ApiError
 from incatalog.serving.schemas import ChatMessage
 from incatalog.serving.sessions import SessionStore
 
-_NO_SESSION = "no such session"
-
 
 class Turns:
     """Conversations that are kept, each with one turn at a time.
 
-    A turn is what is asked and the answer to it. Two of them at once would each write down what
-    the other does not know, so the late one is refused.
-
-    Args:
-        store: Keeps them; None if the service keeps none.
+    A turn is a question and its answer. Of two at once, each would be written down without the
+    other, so the later one is refused. Without a store no conversation is kept.
     """
 
     def __init__(self, store: SessionStore | None) -> None:
         self._sessions = store
         self._open: set[tuple[str, str]] = set()
 
-    async def begin(self, owner: str, name: str) -> list[ChatMessage]:
-        """What has been said so far; :meth:`end` has to follow.
-
-        Raises:
-            ApiError: The service keeps none, or a turn of it has not ended (409).
-        """
+    async def begin(self, owner: str, name: str, taken: ExitStack) -> list[ChatMessage]:
+        """What has been said so far; the turn ends when `taken` is closed."""
         store = self._store()
         self._check_free(owner, name)
         self._open.add((owner, name))
-        try:
-            return await asyncio.to_thread(store.messages, owner, name)
-        except BaseException:
-            self.end(owner, name)
-            raise
+        taken.callback(self._open.discard, (owner, name))
+        return await asyncio.to_thread(store.messages, owner, name)
 
     async def save(self, owner: str, name: str, messages: Sequence[dict[str, Any]]) -> None:
-        """Writes a conversation down.
-
-        Raises:
-            ArtifactError: The disk is full, or the file is gone.
-        """
+        """Writes a conversation down."""
         await asyncio.to_thread(self._store().save, owner, name, messages)
-
-    def end(self, owner: str, name: str) -> None:
-        """Lets the next turn begin."""
-        self._open.discard((owner, name))
 
     def add_to(self, app: FastAPI) -> None:
         """Adds the endpoints to an application."""
@@ -66,7 +47,7 @@ class Turns:
             owner = request.state.key.name
             messages = await asyncio.to_thread(self._store().messages, owner, name)
             if not messages:
-                raise ApiError(404, _NO_SESSION, param="session", code="not_found")
+                raise _unknown()
             return {"session": name, "messages": [written(message) for message in messages]}
 
         @app.delete("/v1/sessions/{name}", responses=PROBLEMS)
@@ -76,23 +57,24 @@ class Turns:
             store = self._store()
             self._check_free(owner, name)
             if not await asyncio.to_thread(store.forget, owner, name):
-                raise ApiError(404, _NO_SESSION, param="session", code="not_found")
+                raise _unknown()
             return {"session": name, "deleted": True}
 
     def _check_free(self, owner: str, name: str) -> None:
         if (owner, name) in self._open:
-            raise ApiError(
-                409, "session: its last turn is still being answered; wait for the answer",
-                param="session", code="session_busy", headers={"Retry-After": "1"},
-            )  # fmt: skip
+            why = "session: its last turn is still being answered; wait for the answer"
+            headers = {"Retry-After": "1"}
+            raise ApiError(409, why, param="session", code="session_busy", headers=headers)
 
     def _store(self) -> SessionStore:
         if self._sessions is None:
-            raise ApiError(
-                400, "session: this server keeps no conversations; send all messages",
-                param="session", code="no_sessions",
-            )  # fmt: skip
+            why = "session: this server keeps no conversations; send all messages"
+            raise ApiError(400, why, param="session", code="no_sessions")
         return self._sessions
+
+
+def _unknown() -> ApiError:
+    return ApiError(404, "no such session", param="session", code="not_found")
 
 
 def written(message: ChatMessage) -> dict[str, Any]:
@@ -104,16 +86,9 @@ def written(message: ChatMessage) -> dict[str, Any]:
 def shortened(
     kept: Sequence[ChatMessage], fits: Callable[[Sequence[ChatMessage]], bool]
 ) -> tuple[list[ChatMessage], int]:
-    """What is left of a conversation when the fewest oldest turns are left out.
+    """A conversation without the fewest oldest turns that must go, and how many messages went.
 
-    System messages stay. If nothing else can stay, nothing else does, whether that fits or not.
-
-    Args:
-        kept: The conversation.
-        fits: Whether what is left may stay.
-
-    Returns:
-        What is left, and how many messages are left out.
+    System messages stay. If no other message can stay, none does, whether the rest fits or not.
     """
     begins = [
         place

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -16,36 +15,17 @@ from incatalog.decoding.events import Event, Finished, ItemDone, RankedItems, Te
 from incatalog.decoding.request import Request, Slot
 from incatalog.errors import IncatalogError
 from incatalog.serving.rankings import Ranker, Ranking, Rankings
+from incatalog.web.app import QueueFullError
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_RETRY = 60
 # Weight of the newest answer in the running estimate of the time one takes.
 _NEWEST = 0.1
 
 
-class QueueFullError(IncatalogError):
-    """More waits than may wait, or the service is closing.
-
-    Attributes:
-        retry_after: Seconds after which there is probably room.
-    """
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass did, for the counters.
-
-    Attributes:
-        seconds: Time it took.
-        rows: Answers that grew in it.
-        tokens: Tokens they grew by.
-        items: Items they were given.
-    """
+    """What one forward pass did, for the counters; rows are answers that grew in it."""
 
     seconds: float
     rows: int
@@ -55,27 +35,16 @@ class Pass:
 
 @dataclass(eq=False)
 class Stream:
-    """The events of one answer, for one reader on the event loop.
-
-    Attributes:
-        request: What was asked for.
-    """
+    """The events of one answer, for one reader on the event loop."""
 
     request: Request
-    _loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop
+    began: float = 0.0
     _events: asyncio.Queue[list[Event] | BaseException] = field(default_factory=asyncio.Queue)
 
     async def batches(self, seconds: float) -> AsyncIterator[list[Event]]:
-        """The events as they come, those of a step together, until the answer has ended.
-
-        Args:
-            seconds: Time that all of it may take.
-
-        Raises:
-            TimeoutError: It takes longer.
-            IncatalogError: The model or the request made it impossible to go on.
-        """
-        end = self._loop.time() + seconds
+        """The events of each step, until the answer ends; TimeoutError after `seconds`."""
+        end = self.loop.time() + seconds
         while True:
             async with asyncio.timeout_at(end):
                 events = await self._events.get()
@@ -86,18 +55,19 @@ class Stream:
                 return
 
     def put(self, events: list[Event] | BaseException) -> None:
-        """Hands events on; called on the event loop."""
+        """Hands events to the reader; called on the event loop."""
         self._events.put_nowait(events)
+
+    def fail(self, error: BaseException) -> None:
+        """Tells the reader what went wrong; from any thread."""
+        self.loop.call_soon_threadsafe(self.put, error)
 
 
 class Worker:
-    """Answers requests in a thread of its own; its other methods are called on the event loop.
+    """Answers requests in a thread of its own, `max_rows` side by side while `max_queue` wait.
 
-    Args:
-        engine: Generates answers; nothing else may use it while the worker runs.
-        max_rows: Answers that grow side by side.
-        max_queue: Requests that may wait for a place among them.
-        observe: Called with what each forward pass did, in the worker's thread.
+    Nothing else may use the engine meanwhile. `observe` is called in the thread, all public methods
+    on the event loop.
     """
 
     def __init__(
@@ -117,7 +87,6 @@ class Worker:
         self._asked: deque[Ranking] = deque()
         self._rankings = Rankings(max_rows)
         self._rows: dict[int, Stream] = {}
-        self._began: dict[int, float] = {}
         self._seconds = 0.1
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="incatalog-model", daemon=True)
@@ -127,7 +96,7 @@ class Worker:
         self._thread.start()
 
     def close(self) -> None:
-        """Lets no one join any longer, and waits until what has been accepted is answered."""
+        """Accepts no more requests, and waits until the accepted ones are answered."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -149,11 +118,7 @@ class Worker:
         return not self._closing and self._thread.is_alive() and self.queued < self._max_queue
 
     def submit(self, request: Request) -> Stream:
-        """Lets a request join as soon as there is a place.
-
-        Raises:
-            QueueFullError: Too many wait.
-        """
+        """Lets a request join as soon as there is a place."""
         stream = Stream(request, asyncio.get_running_loop())
         with self._condition:
             self._check_room()
@@ -162,18 +127,13 @@ class Worker:
         return stream
 
     def cancel(self, stream: Stream) -> None:
-        """Frees the place of an answer that no one reads any longer; nothing if it has ended."""
+        """Frees the place of an answer that no one reads any more, unless it has ended."""
         with self._condition:
             self._left.add(stream)
             self._condition.notify()
 
     async def rank(self, ranker: Ranker, slot: Slot, k: int) -> RankedItems:
-        """The best items of a place in a text; searched beside the answers, with others that wait.
-
-        Raises:
-            QueueFullError: Too many wait.
-            IncatalogError: The model or the request made it impossible.
-        """
+        """The best items of a place in a text, searched beside the answers."""
         found: asyncio.Future[RankedItems] = asyncio.get_running_loop().create_future()
         with self._condition:
             self._check_room()
@@ -184,11 +144,9 @@ class Worker:
     def _check_room(self) -> None:
         if not self.has_room:
             ahead = self.queued + len(self._rows)
-            wait = math.ceil(self._seconds * ahead / self._max_rows)
             state = "is closing" if self._closing else f"has {self.queued} requests waiting"
-            raise QueueFullError(
-                f"the service {state}; ask again later", min(max(wait, 1), _LONGEST_RETRY)
-            )
+            seconds = self._seconds * ahead / self._max_rows
+            raise QueueFullError(f"the service {state}; ask again later", seconds)
 
     def _run(self) -> None:
         session = self._engine.session()
@@ -199,17 +157,16 @@ class Worker:
                 if self._rows:
                     seconds = self._step(session)
             except Exception as error:
-                # What the model cannot do for one it cannot do for the others of the pass either.
+                # The model fails at the whole pass, not at one of its answers.
                 _log.exception("the model failed")
                 for stream in self._rows.values():
-                    _post(stream, error)
+                    stream.fail(error)
                 self._rows.clear()
-                self._began.clear()
                 session.close()
             self._rankings.step(seconds)
 
     def _wait(self) -> bool:
-        """Waits for something to do; false if there will be nothing any longer."""
+        """Waits for something to do; returns false if nothing can come any more."""
         with self._condition:
             while not (self._waiting or self._asked or self._rows or len(self._rankings)):
                 self._left.clear()
@@ -223,13 +180,13 @@ class Worker:
             left, self._left = self._left, set()
             for index in [index for index, stream in self._rows.items() if stream in left]:
                 session.cancel(index)
-                del self._rows[index], self._began[index]
+                del self._rows[index]
             joining: list[Stream] = []
             while self._waiting and len(self._rows) + len(joining) < self._max_rows:
                 stream = self._waiting.popleft()
                 if stream not in left:
                     joining.append(stream)
-            # Those who left while they still wait.
+            # Some left while they waited.
             self._waiting = deque(s for s in self._waiting if s not in left)
             room = min(self._rankings.room, len(self._asked))
             asked = [self._asked.popleft() for _ in range(room)]
@@ -238,10 +195,10 @@ class Worker:
             try:
                 index = session.add(stream.request)
             except Exception as error:
-                _post(stream, error)
+                stream.fail(error)
             else:
                 self._rows[index] = stream
-                self._began[index] = time.perf_counter()
+                stream.began = time.perf_counter()
 
     def _step(self, session: Session) -> float:
         """One forward pass of the answers; returns the seconds it took."""
@@ -262,34 +219,23 @@ class Worker:
             except IncatalogError as error:
                 # The model fails at this one alone.
                 _log.error("the model failed: %s", error)
-                _post(stream, error)
+                stream.fail(error)
             else:
-                posted.setdefault(stream._loop, []).append((stream, own))
+                posted.setdefault(stream.loop, []).append((stream, own))
             if ended:
                 del self._rows[index]
-                took = now - self._began.pop(index)
-                self._seconds += _NEWEST * (took - self._seconds)
+                self._seconds += _NEWEST * (now - stream.began - self._seconds)
         for loop, several in posted.items():
             loop.call_soon_threadsafe(_deliver, several)
-        self._observe(Pass(now - started, rows, _tokens(events), _items(events)))
+        tokens = sum(count_tokens(event) for event in events)
+        items = sum(isinstance(event, ItemDone) for event in events)
+        self._observe(Pass(now - started, rows, tokens, items))
         return now - started
-
-
-def _post(stream: Stream, error: BaseException) -> None:
-    stream._loop.call_soon_threadsafe(stream.put, error)
 
 
 def _deliver(several: list[tuple[Stream, list[Event]]]) -> None:
     for stream, events in several:
         stream.put(events)
-
-
-def _tokens(events: list[Event]) -> int:
-    return sum(count_tokens(event) for event in events)
-
-
-def _items(events: list[Event]) -> int:
-    return sum(isinstance(event, ItemDone) for event in events)
 
 
 def count_tokens(event: Event) -> int:

@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64
 
-from incatalog.errors import TeacherError
 from incatalog.teacher.teacher import Teacher
+from incatalog.web.app import QueueFullError
 
 Rows = Int64[np.ndarray, " rows"]
-
-
-Answer = list[np.ndarray]
+Found = list[np.ndarray]  # one array for each history of a query
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One request in rows of the catalog, checked; every list has one entry for each history.
-
-    Attributes:
-        kind: What is asked for: the best items, ranks of candidates, or all scores.
-        histories: Rows of each history, oldest first.
-        k: Items to answer; only for `inference`.
-        candidates: The only rows that may be answered, None for all; for `ranking` those to rank.
-        excluded: Rows never to answer, with those of the history where they are left out.
-        categories: `"+C"`, `"-C"` or None.
-        immediately: Do not wait for others to join.
-    """
+    """One request in rows of the catalog, checked; every list has one entry for each history."""
 
     kind: Literal["inference", "ranking", "scores"]
-    histories: list[Rows]
-    k: int = 0
+    histories: list[Rows]  # oldest item first
+    k: int = 0  # only for `inference`
+    # The only rows that may be answered, None for all; for `ranking` those to rank.
     candidates: list[Rows | None] = field(default_factory=list)
     excluded: list[Rows] = field(default_factory=list)
-    categories: list[str | None] = field(default_factory=list)
-    immediately: bool = False
+    categories: list[str | None] = field(default_factory=list)  # `"+C"`, `"-C"` or None
+    immediately: bool = False  # do not wait for others to join
 
     @property
     def rows(self) -> int:
@@ -51,41 +39,26 @@ class Query:
         return len(self.histories)
 
 
-AnswerTogether = Callable[[Sequence[Query]], Sequence[Answer]]
+AnswerTogether = Callable[[Sequence[Query]], Sequence[Found]]
 
-_LONGEST_RETRY = 60
 # Weight of the newest batch in the running estimate of the time a row takes.
 _NEWEST = 0.2
 
 
-class QueueFullError(TeacherError):
-    """More waits than may wait.
-
-    Attributes:
-        retry_after: Seconds after which what waits now is probably answered.
-    """
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 @dataclass(eq=False)
 class _Waiter:
-    question: Query
+    query: Query
     since: float
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[Found]
 
 
 class Batcher:
-    """Collects questions until a batch is due, and answers it off the event loop.
+    """Collects queries until a batch is due, and answers it off the event loop.
 
-    A batch is due when its first question has waited for ``max_wait``, when ``max_rows`` rows wait,
-    or when one of the questions is not to wait. While one batch is computed the next one gathers,
-    so under load batches grow by themselves.
-
-    Attributes:
-        accepted: Questions taken into the queue so far.
+    A batch is due when its first query has waited ``max_wait`` seconds, when ``max_rows``
+    histories wait, or when one of the queries must not wait. While one batch is computed the next
+    one gathers, so batches grow with the load. A query of more than ``max_rows`` histories is a
+    batch of its own. `observe` gets the rows and seconds of each batch.
     """
 
     def __init__(
@@ -97,21 +70,12 @@ class Batcher:
         max_queue: int,
         observe: Callable[[int, float], object] = lambda _rows, _seconds: None,
     ) -> None:
-        """Prepares the queue; `run` answers from it.
-
-        Args:
-            answer_together: Answers a batch; runs in a thread of its own.
-            max_rows: Histories of a batch; a larger question is a batch of its own.
-            max_wait: Seconds the first question of a batch waits for others.
-            max_queue: Histories that may wait.
-            observe: Is told the rows and seconds of each batch.
-        """
         self._answer_together = answer_together
         self._max_rows = max_rows
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._observe = observe
-        # In the order of arrival; a dictionary, because those who give up leave from the middle.
+        # In the order of arrival; a dictionary, because a query may be given up anywhere in it.
         self._waiting: dict[_Waiter, None] = {}
         self._hurried = 0
         self._news = asyncio.Event()
@@ -122,26 +86,22 @@ class Batcher:
 
     @property
     def has_room(self) -> bool:
-        """Whether a question of one row would be accepted."""
+        """Whether a query of one row would be accepted."""
         return not self._closing and self.queued_rows < self._max_queue
 
-    async def ask(self, question: Query) -> Answer:
-        """Waits for the answer; cancelled, the question leaves the queue.
-
-        Raises:
-            QueueFullError: Too much waits already, or the service is closing.
-        """
+    async def ask(self, query: Query) -> Found:
+        """Waits for the answer; a cancelled query leaves the queue."""
         if self._closing:
             raise QueueFullError("the service is shutting down; ask it again later", 1)
-        # A question larger than the queue could otherwise never be asked.
-        if self._waiting and self.queued_rows + question.rows > self._max_queue:
-            raise QueueFullError(
-                f"{self.queued_rows} rows are waiting, {self._max_queue} may; ask again later",
-                self._retry_after(),
-            )
+        # A query larger than the queue could otherwise never be asked.
+        if self._waiting and self.queued_rows + query.rows > self._max_queue:
+            why = f"{self.queued_rows} rows are waiting, {self._max_queue} may; ask again later"
+            raise QueueFullError(why, self.queued_rows * self._seconds_a_row)
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(question, loop.time(), loop.create_future())
-        self._enter(waiter)
+        waiter = _Waiter(query, loop.time(), loop.create_future())
+        self._waiting[waiter] = None
+        self.queued_rows += query.rows
+        self._hurried += query.immediately
         self.accepted += 1
         self._news.set()
         try:
@@ -166,7 +126,7 @@ class Batcher:
                         await self._news.wait()
 
     def close(self) -> None:
-        """Accepts no more questions; those that wait are answered without further delay."""
+        """Accepts no more queries; those that wait are answered without further delay."""
         self._closing = True
         self._news.set()
 
@@ -180,12 +140,12 @@ class Batcher:
 
     async def _answer_batch(self, thread: ThreadPoolExecutor) -> None:
         batch = self._take()
-        questions = [waiter.question for waiter in batch]
-        rows = sum(question.rows for question in questions)
+        queries = [waiter.query for waiter in batch]
+        rows = sum(query.rows for query in queries)
         started = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(thread, self._answer_together, questions)
+            found = await loop.run_in_executor(thread, self._answer_together, queries)
             answers = list(zip(batch, found, strict=True))
         except Exception as error:
             for waiter in batch:
@@ -201,76 +161,53 @@ class Batcher:
                 waiter.answer.set_result(answer)
 
     def _take(self) -> list[_Waiter]:
-        """The oldest questions that make up a batch, which then wait no more."""
+        """The oldest queries that make up a batch, which then wait no more."""
         batch: list[_Waiter] = []
         rows = 0
         for waiter in self._waiting:
-            if batch and rows + waiter.question.rows > self._max_rows:
+            if batch and rows + waiter.query.rows > self._max_rows:
                 break
             batch.append(waiter)
-            rows += waiter.question.rows
+            rows += waiter.query.rows
         for waiter in batch:
             self._leave(waiter)
         return batch
 
-    def _enter(self, waiter: _Waiter) -> None:
-        self._waiting[waiter] = None
-        self.queued_rows += waiter.question.rows
-        self._hurried += waiter.question.immediately
-
     def _leave(self, waiter: _Waiter) -> None:
-        if waiter not in self._waiting:
-            return
-        del self._waiting[waiter]
-        self.queued_rows -= waiter.question.rows
-        self._hurried -= waiter.question.immediately
-
-    def _retry_after(self) -> int:
-        seconds = self.queued_rows * self._seconds_a_row
-        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
+        if waiter in self._waiting:
+            del self._waiting[waiter]
+            self.queued_rows -= waiter.query.rows
+            self._hurried -= waiter.query.immediately
 
 
-def answer_together(teacher: Teacher, questions: Sequence[Query]) -> list[Answer]:
-    """Answers several questions with one call of the teacher for each kind among them.
-
-    Returns:
-        For each question one array for each of its histories.
-    """
-    answers: list[Answer] = [[] for _ in questions]
-    for kind in dict.fromkeys(question.kind for question in questions):
-        places = [place for place, one in enumerate(questions) if one.kind == kind]
-        alike = [questions[place] for place in places]
+def answer_together(teacher: Teacher, queries: Sequence[Query]) -> list[Found]:
+    """Answers several queries with one call of the teacher for each kind among them."""
+    answers: list[Found] = [[] for _ in queries]
+    for kind in dict.fromkeys(query.kind for query in queries):
+        places = [place for place, one in enumerate(queries) if one.kind == kind]
+        alike = [queries[place] for place in places]
         found = iter(_ask(teacher, kind, alike))
-        for place, question in zip(places, alike, strict=True):
-            answers[place] = [next(found) for _ in question.histories]
+        for place, query in zip(places, alike, strict=True):
+            answers[place] = [next(found) for _ in query.histories]
             if kind == "inference":
-                answers[place] = [_best(rows, question.k) for rows in answers[place]]
+                best = [rows[: query.k] for rows in answers[place]]
+                answers[place] = [rows[rows >= 0] for rows in best]
     return answers
 
 
-def _ask(teacher: Teacher, kind: str, questions: Sequence[Query]) -> list[np.ndarray]:
-    histories = [rows for question in questions for rows in question.histories]
+def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarray]:
+    histories = [rows for query in queries for rows in query.histories]
     if kind == "scores":
         return list(teacher.scores(histories))
-    candidates = [rows for question in questions for rows in question.candidates]
-    excluded = [rows for question in questions for rows in question.excluded]
-    categories = [one for question in questions for one in question.categories]
+    candidates = [rows for query in queries for rows in query.candidates]
+    rules: dict[str, Any] = {
+        "excluded": [rows for query in queries for rows in query.excluded],
+        "categories": [one for query in queries for one in query.categories],
+    }
     if kind == "ranking":
         asked = [rows for rows in candidates if rows is not None]
-        return teacher.ranking(histories, asked, excluded=excluded, categories=categories)
-    return list(
-        teacher.top_k(
-            histories,
-            # The best of a longer list are those of a shorter one.
-            max(question.k for question in questions),
-            candidates=candidates,
-            excluded=excluded,
-            categories=categories,
-            exclude_seen=False,
-        )
-    )
-
-
-def _best(rows: Rows, k: int) -> Rows:
-    best = rows[:k]
-    return best[best >= 0]
+        return teacher.ranking(histories, asked, **rules)
+    # The best of a longer list are those of a shorter one.
+    most = max(query.k for query in queries)
+    found = teacher.top_k(histories, most, candidates=candidates, exclude_seen=False, **rules)
+    return list(found)

@@ -25,18 +25,18 @@ from incatalog.teacher.row_lists import (
 from incatalog.teacher.selection import split_category
 
 if TYPE_CHECKING:
-    from incatalog.teacher.teacher import Teacher
-
-if TYPE_CHECKING:
     import httpx
+
+    from incatalog.teacher.teacher import Teacher
 
 TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
 
 _BATCH_ROWS = 256
-# Below the time after which the server closes a connection that nobody uses.
+# Less than the time after which the server closes an idle connection.
 _KEEP_ALIVE = 30.0
 _LONGEST_WAIT = 30.0
+_JSON = {"Content-Type": "application/json"}
 # What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.
 _PASSING = {408, 429, 502, 503, 504}
 
@@ -44,12 +44,10 @@ _PASSING = {408, 429, 502, 503, 504}
 class HttpTeacher:
     """Asks `incatalog teacher serve`; answers are those of the same teacher in this process.
 
-    The service is asked who it is at the start, and tells so with every answer: one with another
-    catalog, or one that changes under a training, is an error. Questions change nothing there, so
-    whatever fails in passing is asked again, after waits that double from ``backoff`` seconds or
-    as long as ``Retry-After`` says.
-
-    A process forked from this one opens connections of its own.
+    The service says who it is at the start and with every answer: a teacher of another catalog, or
+    one that changes during a training, is an error. What fails for a moment is sent again, up to
+    ``tries`` times, after waits that double from ``backoff`` seconds or as long as ``Retry-After``
+    says; questions change nothing there. A forked process opens its own connections.
     """
 
     def __init__(
@@ -62,20 +60,6 @@ class HttpTeacher:
         tries: int = 6,
         backoff: float = 0.25,
     ) -> None:
-        """Connects.
-
-        Args:
-            url: Address of the service, such as ``http://host:2068``.
-            catalog: The catalog that rows refer to.
-            batch_rows: Histories of a request at most.
-            timeout: Seconds to wait for an answer.
-            tries: Times a request is sent at most.
-            backoff: Seconds before it is sent the second time.
-
-        Raises:
-            TeacherError: Nobody answers there, or somebody with another catalog; names the URL.
-            MissingExtraError: httpx is not installed.
-        """
         require("httpx", extra="serve")
         self.url = url.rstrip("/")
         self._catalog = catalog
@@ -85,8 +69,6 @@ class HttpTeacher:
         self._tries = max(1, tries)
         self._backoff = backoff
         self._clients: dict[int, httpx.Client] = {}
-        # Of the service; empty until it has said.
-        self.fingerprint = ""
         info = self._info()
         self.fingerprint = str(info["teacher"])
         self._batch_rows = min(batch_rows, info["max_rows"])
@@ -95,7 +77,7 @@ class HttpTeacher:
         self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the connections, which belong to their process."""
+        """All but the connections, which belong to their process."""
         return self.__dict__ | {"_clients": {}}
 
     @property
@@ -105,8 +87,7 @@ class HttpTeacher:
 
     def close(self) -> None:
         """Closes the connections of this process; a later question opens new ones."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
+        if client := self._clients.pop(os.getpid(), None):
             client.close()
 
     def top_k(
@@ -121,12 +102,9 @@ class HttpTeacher:
     ) -> Int64[np.ndarray, "batch k"]:
         """Best rows after each history; see `Teacher.top_k`."""
         if not 1 <= k <= self._max_k:
-            raise TeacherError(
-                f"k: found {k}; expected 1 to {self._max_k}, which is --max-k of {self.url}"
-            )
-        columns = self._columns(histories, excluded, categories)
-        if candidates is not None:
-            columns["candidate_item_lists"] = self._lists("candidates", candidates, len(histories))
+            limit = f"1 to {self._max_k}, which is --max-k of {self.url}"
+            raise TeacherError(f"k: found {k}; expected {limit}")
+        columns = self._columns(histories, excluded, categories, candidates)
         result = np.full((len(histories), k), -1, dtype=np.int64)
         common = {"k": k, "exclude_seen": exclude_seen}
         for rows, answer in self._batches("inference", columns, common):
@@ -144,38 +122,36 @@ class HttpTeacher:
         exclude_seen: bool = False,
     ) -> list[Int64[np.ndarray, " candidates"]]:
         """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
-        columns = self._columns(histories, excluded, categories)
-        columns["candidate_item_lists"] = self._lists("candidates", candidates, len(histories))
+        columns = self._columns(histories, excluded, categories, candidates)
         result: list[np.ndarray] = []
         for _, answer in self._batches("ranking", columns, {"exclude_seen": exclude_seen}):
-            # The wire counts from 0.
-            result += [
-                np.array([-1 if rank is None else rank + 1 for rank in ranks], dtype=np.int64)
-                for ranks in answer
-            ]
+            for ranks in answer:
+                # The wire counts from 0.
+                places = [-1 if rank is None else rank + 1 for rank in ranks]
+                result.append(np.array(places, dtype=np.int64))
         return result
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
         """Scores of all items after each history; see `Teacher.scores`."""
-        columns = self._columns(histories, None, None)
+        columns = self._columns(histories)
         result = np.empty((len(histories), self.num_items), dtype=np.float32)
         if histories and not self._score_rows:
             raise TeacherError(f"{self.url}: too many items for an answer of all scores")
         for start in range(0, len(histories), max(1, self._score_rows)):
             lists = columns["item_lists"][start : start + self._score_rows]
-            body = {"item_lists": lists, "immediately": 1, "catalog": self._catalog.fingerprint}
-            content = self._post("scores", _json(body)).content
-            if len(content) != 4 * len(lists) * self.num_items:
+            content = self._post("scores", self._body({"item_lists": lists})).content
+            rows = result[start : start + len(lists)]
+            if len(content) != rows.nbytes:
                 raise TeacherError(f"{self.url}/scores: answered with {len(content)} bytes")
-            found = np.frombuffer(content, dtype="<f4").reshape(len(lists), -1)
-            result[start : start + len(lists)] = found
+            rows[:] = np.frombuffer(content, dtype="<f4").reshape(rows.shape)
         return result
 
     def _columns(
         self,
         histories: RowLists,
-        excluded: OptionalRowLists | None,
-        categories: Sequence[str | None] | None,
+        excluded: OptionalRowLists | None = None,
+        categories: Sequence[str | None] | None = None,
+        candidates: OptionalRowLists | None = None,
     ) -> dict[str, list[Any]]:
         """What every question holds, one entry for each history; checked before it is sent."""
         batch = len(histories)
@@ -190,6 +166,8 @@ class HttpTeacher:
                 if category is not None:
                     self._catalog.category_rows(split_category(category)[1])
             columns["target_category"] = list(categories)
+        if candidates is not None:
+            columns["candidate_item_lists"] = self._lists("candidates", candidates, batch)
         return columns
 
     def _lists(self, name: str, lists: OptionalRowLists, batch: int) -> list[list[str] | None]:
@@ -207,33 +185,29 @@ class HttpTeacher:
         try:
             return [self._row_of[item] for item in items]
         except (KeyError, TypeError) as error:
-            raise TeacherError(
-                f"{self.url}: answered with item {error}, which is not in the catalog "
-                f"{self._catalog.name!r}"
-            ) from None
+            why = f"which is not in the catalog {self._catalog.name!r}"
+            raise TeacherError(f"{self.url}: answered with item {error}, {why}") from None
 
     def _batches(
         self, kind: str, columns: dict[str, list[Any]], common: dict[str, Any]
     ) -> Iterator[tuple[range, list[Any]]]:
-        """Which histories were asked about together, and one answer for each, in order."""
-        count = len(columns["item_lists"])
-        pending = [
-            range(start, min(start + self._batch_rows, count))
-            for start in range(0, count, self._batch_rows)
-        ][::-1]
+        """Which histories were asked about together, with the answers to them, in order."""
+        every, size = range(len(columns["item_lists"])), self._batch_rows
+        pending = [every[start : start + size] for start in every[::size]][::-1]
         while pending:
             rows = pending.pop()
             part = {name: column[rows.start : rows.stop] for name, column in columns.items()}
-            # Nobody else of this process would join, so waiting for others is of no use.
-            body = {
-                **part, **common, "immediately": 1, "catalog": self._catalog.fingerprint
-            }  # fmt: skip
-            content = _json(body)
+            content = self._body(part | common)
             if len(content) > self._max_body and len(rows) > 1:
                 half = len(rows) // 2
                 pending += [rows[half:], rows[:half]]
                 continue
             yield rows, self._entries(kind, content, len(rows))
+
+    def _body(self, fields: dict[str, Any]) -> bytes:
+        # No other question of this process would join, so it does not wait for one.
+        body = fields | {"immediately": 1, "catalog": self._catalog.fingerprint}
+        return json.dumps(body, separators=(",", ":")).encode()
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
         response = self._post(kind, content)
@@ -242,10 +216,8 @@ class HttpTeacher:
         except (ValueError, KeyError, TypeError):
             found = None
         if not isinstance(found, list) or len(found) != count:
-            raise TeacherError(
-                f"{self.url}/{kind}: expected {count} lists in `{kind}`, got "
-                f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
-            )
+            got = f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
+            raise TeacherError(f"{self.url}/{kind}: expected {count} lists in `{kind}`, got {got}")
         return found
 
     def _info(self) -> dict[str, Any]:
@@ -253,15 +225,15 @@ class HttpTeacher:
         response = self._send("GET", "teacher", None)
         try:
             info = dict(response.json())
-            catalog, items, name = info["catalog"], info["items"], info["name"]
+            found, items, name = info["catalog"], info["items"], info["name"]
         except (ValueError, KeyError, TypeError):
-            raise TeacherError(
-                f"{self.url}: not a `incatalog teacher serve`; it answers {response.text[:80]!r}"
-            ) from None
-        if catalog != self._catalog.fingerprint:
+            why = f"not a `incatalog teacher serve`; it answers {response.text[:80]!r}"
+            raise TeacherError(f"{self.url}: {why}") from None
+        catalog = self._catalog
+        if found != catalog.fingerprint:
             raise TeacherError(
                 f"{self.url}: serves the catalog {name!r} of {items} items, another one than "
-                f"{self._catalog.name!r} of {len(self._catalog)} (items, order or titles differ); "
+                f"{catalog.name!r} of {len(catalog)} (items, order or titles differ); "
                 "start it with the same data"
             )
         return info
@@ -269,14 +241,12 @@ class HttpTeacher:
     def _post(self, kind: str, content: bytes) -> httpx.Response:
         response = self._send("POST", kind, content)
         if response.headers.get(TEACHER_HEADER) != self.fingerprint:
-            raise TeacherError(
-                f"{self.url}: another teacher answers than at the start; "
-                "serve the earlier one again, or start a new run"
-            )
+            then = "serve the earlier one again, or start a new run"
+            raise TeacherError(f"{self.url}: another teacher answers than at the start; {then}")
         return response
 
     def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
-        """One request, sent again while it fails in passing."""
+        """One request, sent again while it fails for a moment."""
         import httpx
 
         url = f"{self.url}/{path}"
@@ -287,9 +257,7 @@ class HttpTeacher:
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             try:
-                response = self._client().request(
-                    method, url, content=content, headers={"Content-Type": "application/json"}
-                )
+                response = self._client().request(method, url, content=content, headers=_JSON)
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise TeacherError(f"{url}: not an address ({error})") from error
             except httpx.TransportError as error:
@@ -301,29 +269,20 @@ class HttpTeacher:
             if response.status_code not in _PASSING:
                 raise TeacherError(f"{url}: {said}")
             wait = max(wait, _retry_after(response))
-        raise TeacherError(
-            f"{url}: no answer after {self._tries} tries ({said}); "
-            "is `incatalog teacher serve` running there?"
-        )
+        then = "is `incatalog teacher serve` running there?"
+        raise TeacherError(f"{url}: no answer after {self._tries} tries ({said}); {then}")
 
     def _client(self) -> httpx.Client:
-        """The connections of this process; a forked one must not speak on those of its parent."""
+        """The connections of this process; a forked one must not use those of its parent."""
         import httpx
 
         client = self._clients.get(os.getpid())
         if client is None:
-            # A proxy from the environment would rarely find a service in the own network.
-            client = httpx.Client(
-                timeout=self._timeout,
-                trust_env=False,
-                limits=httpx.Limits(keepalive_expiry=_KEEP_ALIVE),
-            )
+            limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE)
+            # A proxy from the environment would rarely find a service in the same network.
+            client = httpx.Client(timeout=self._timeout, trust_env=False, limits=limits)
             self._clients[os.getpid()] = client
         return client
-
-
-def _json(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _detail(response: httpx.Response) -> str:
@@ -348,20 +307,8 @@ def is_url(location: str) -> bool:
 
 
 def open_teacher(location: str, catalog: Catalog, device: str = "auto") -> Teacher:
-    """Loads a teacher from its run folder, or connects to the service at an address.
-
-    Args:
-        location: Run folder of `incatalog teacher fit`, or the URL of `incatalog teacher serve`.
-        catalog: The catalog it was fitted on.
-        device: Device a loaded teacher runs on; a service has its own.
-
-    Raises:
-        TeacherError: No teacher there, damaged files, or another catalog.
-        MissingExtraError: A service is named and httpx is not installed.
-    """
+    """The teacher of a run folder, or of the service at a URL, which has a device of its own."""
     if is_url(location):
-        from incatalog.teacher_service.client import HttpTeacher
-
         return HttpTeacher(location, catalog)
     from incatalog.teacher.teacher import load_teacher
 

@@ -30,28 +30,25 @@ def serve_teacher(settings: TeacherServeSettings) -> None:
         require(package, extra="serve")
     from incatalog.teacher_service.teacher_endpoints import TeacherService
 
-    _check(settings)
+    folder = settings.model
+    if not folder.is_dir():
+        raise ConfigError(f"--model {folder}: no such folder; fit one with `teacher fit`")
     prepared_files(settings.data)
     catalog = Catalog.load(settings.data)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     with bound(settings.host, settings.port) as listener:
-        teacher = load_teacher(settings.model, catalog, settings.device)
-        service = TeacherService(
-            teacher, catalog, settings, _fingerprint(settings.model / WEIGHTS_FILE, catalog)
-        )
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        serve_app(
-            service.app(),
-            listener,
-            # Whatever was accepted is answered or given up within `timeout`.
-            grace=settings.timeout,
-            announce=lambda address: console.print(
-                f"teacher: {len(catalog)} items of {catalog.name} on {address} ({teacher.device})"
-            ),
-        )
-    console.print(
-        f"teacher: stopped; {service.batcher.accepted} questions accepted, "
-        f"{service.telemetry.answered} answered"
-    )
+        teacher = load_teacher(folder, catalog, settings.device)
+        fingerprint = _fingerprint(folder / WEIGHTS_FILE, catalog)
+        service = TeacherService(teacher, catalog, settings, fingerprint)
+
+        def announce(address: str) -> None:
+            items = f"{len(catalog)} items of {catalog.name}"
+            console.print(f"teacher: {items} on {address} ({teacher.device})")
+
+        # What was accepted is answered or given up within `timeout`.
+        serve_app(service.app(), listener, grace=settings.timeout, announce=announce)
+    accepted, answered = service.batcher.accepted, service.telemetry.answered
+    console.print(f"teacher: stopped; {accepted} questions accepted, {answered} answered")
 
 
 def _fingerprint(weights: Path, catalog: Catalog) -> str:
@@ -62,8 +59,3 @@ def _fingerprint(weights: Path, catalog: Catalog) -> str:
     members = {name: catalog.category_rows(name).tolist() for name in catalog.categories}
     digest.update(json.dumps(members).encode())
     return digest.hexdigest()
-
-
-def _check(settings: TeacherServeSettings) -> None:
-    if not settings.model.is_dir():
-        raise ConfigError(f"--model {settings.model}: no such folder; fit one with `teacher fit`")

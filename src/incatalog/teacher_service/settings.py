@@ -25,8 +25,7 @@ class TeacherServeSettings(Settings):
     max_batch: Positive = 256
     """Histories answered together at most."""
     max_wait: NonNegativeFloat = 0.002
-    """Seconds a question waits for others to join; one that is to be answered immediately does not
-    wait."""
+    """Seconds a question waits for others to join, unless it asks to be answered immediately."""
     max_queue: Positive = 8192
     """Histories that may wait; beyond them the answer is 429 with Retry-After."""
     timeout: PositiveFloat = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,39 +16,26 @@ from fastapi.responses import JSONResponse, Response
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.teacher import InProcessTeacher
-from incatalog.teacher_service.batching import (
-    Answer,
-    Batcher,
-    Query,
-    QueueFullError,
-    answer_together,
-)
+from incatalog.teacher_service import teacher_schemas as forms
+from incatalog.teacher_service.batching import Batcher, Found, Query, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
 from incatalog.teacher_service.settings import TeacherServeSettings
-from incatalog.teacher_service.teacher_schemas import (
-    InferenceAnswer,
-    InferenceRequest,
-    Problem,
-    RankingAnswer,
-    RankingRequest,
-    ScoresRequest,
-    TeacherInfo,
-    TeacherRequest,
-    inference_examples,
-    ranking_examples,
-    scores_examples,
-)
 from incatalog.teacher_service.wire import Wire
+from incatalog.web.app import QueueFullError, add_states, first_fault, new_app
 from incatalog.web.bodies import BodyLimit
 from incatalog.web.telemetry import Measured, Telemetry
 
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _ASKED = ("/inference", "/ranking", "/scores")
-_ENDPOINTS = (*_ASKED, "/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
+_OTHERS = ("/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
 # Scores of an answer: 16 MB.
 _MAX_SCORES = 1 << 22
 # Ids in a request or an answer beyond which it is read or written off the event loop.
 _MANY_IDS = 2000
-_PROBLEMS = {
+# Forms of an id, which pydantic names in the place of a fault.
+_ID_FORMS = ("str", "int")
+_ABOUT = {
     400: "The body is not JSON.",
     408: "The body did not arrive in time.",
     409: "The client's catalog is another one.",
@@ -57,15 +44,16 @@ _PROBLEMS = {
     429: "Too many wait; ask again after `Retry-After` seconds.",
     504: "The answer took too long.",
 }
-_Request = TypeVar("_Request", bound=TeacherRequest)
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": forms.Refusal, "description": about} for status, about in _ABOUT.items()
+}
+_Request = TypeVar("_Request", bound=forms.TeacherRequest)
 
 
 class TeacherService:
     """One teacher, its queue and its counters, as an ASGI application.
 
-    Attributes:
-        batcher: Queue before the network.
-        telemetry: Counters.
+    The fingerprint tells this teacher from others; `model` and `data` of the settings are not read.
     """
 
     def __init__(
@@ -75,56 +63,66 @@ class TeacherService:
         settings: TeacherServeSettings,
         fingerprint: str,
     ) -> None:
-        """Prepares a service; `app` makes it one that can run.
-
-        Args:
-            teacher: Answers; asked in one thread only.
-            catalog: Its catalog.
-            settings: Limits; `model` and `data` are not looked at.
-            fingerprint: Tells this teacher from others.
-        """
         self._catalog = catalog
-        self._config = settings
-        self._wire = Wire(
-            catalog, max_k=settings.max_k, max_rows=settings.max_rows, max_scores=_MAX_SCORES
-        )
+        self._settings = settings
+        limits = {"max_k": settings.max_k, "max_rows": settings.max_rows, "max_scores": _MAX_SCORES}
+        self._wire = Wire(catalog, **limits)
         self._headers = {TEACHER_HEADER: fingerprint}
-        self._info = TeacherInfo(
+        self._info = forms.TeacherInfo(
             name=catalog.name,
             items=len(catalog),
             catalog=catalog.fingerprint,
             teacher=fingerprint,
             window=teacher.window,
-            max_k=settings.max_k,
-            max_rows=settings.max_rows,
-            max_scores=_MAX_SCORES,
             max_body=settings.max_body,
+            **limits,
         )
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry("incatalog_teacher", _SECONDS)
+        rows = self.telemetry.histogram("batch_rows", "Histories answered together.", buckets=_ROWS)
+        about = "Time the network takes for a batch."
+        seconds = self.telemetry.histogram("batch_seconds", about)
+
+        def observe(batch: int, took: float) -> None:
+            rows.observe(batch)
+            seconds.observe(took)
+
         self.batcher = Batcher(
             partial(answer_together, teacher),
             max_rows=settings.max_batch,
             max_wait=settings.max_wait,
             max_queue=settings.max_queue,
-            observe=self.telemetry.batch,
+            observe=observe,
         )
+        queued = self.telemetry.gauge("queued_rows", "Histories that wait.")
+        queued.set_function(lambda: self.batcher.queued_rows)
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        # Swagger's pages load scripts from elsewhere, so only the schema is served.
-        app = FastAPI(
+        app = new_app(
             title="incatalog teacher",
             description="Asks a sequential recommender about many histories at once.",
-            version="1",
-            docs_url=None,
-            redoc_url=None,
             lifespan=self._lifespan,
         )
-        app.add_middleware(BodyLimit, max_bytes=self._config.max_body, timeout=self._config.timeout)
-        app.add_middleware(Measured, telemetry=self.telemetry, endpoints=_ENDPOINTS, asked=_ASKED)
+        limits = self._settings
+        app.add_middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout)
+        app.add_middleware(Measured, telemetry=self.telemetry, asked=_ASKED, others=_OTHERS)
         app.add_exception_handler(RequestValidationError, _invalid)
         self._add_questions(app)
-        self._add_states(app)
+
+        @app.get("/teacher")
+        async def teacher() -> forms.TeacherInfo:
+            """Who answers here, and within which limits."""
+            return self._info
+
+        add_states(
+            app,
+            self.telemetry,
+            lambda: self.batcher.has_room,
+            lambda _, detail: {"detail": detail},
+            forms.Refusal,
+            {"status": "ok"},
+            "The process is alive.",
+        )
         return app
 
     @contextlib.asynccontextmanager
@@ -138,121 +136,83 @@ class TeacherService:
 
     def _add_questions(self, app: FastAPI) -> None:
         wire = self._wire
-        inference_body = Body(openapi_examples=inference_examples(self._catalog))
-        ranking_body = Body(openapi_examples=ranking_examples(self._catalog))
-        scores_body = Body(openapi_examples=scores_examples(self._catalog))
-        problems: dict[int | str, dict[str, Any]] = {
-            status: {"model": Problem, "description": text} for status, text in _PROBLEMS.items()
-        }
-
-        @app.post("/inference", responses={**problems, 200: {"model": InferenceAnswer}})
-        async def inference(request: InferenceRequest = inference_body) -> Response:
-            """The best items after each history."""
-            return await self._respond(
-                request, wire.inference, lambda answer: self._json(wire.best_items(answer))
-            )
-
-        @app.post("/ranking", responses={**problems, 200: {"model": RankingAnswer}})
-        async def ranking(request: RankingRequest = ranking_body) -> Response:
-            """The place of each candidate in the order of the whole catalog."""
-            return await self._respond(
-                request, wire.ranking, lambda answer: self._json(wire.ranks(answer))
-            )
-
+        shown = forms.examples(self._catalog)
+        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
         binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
 
-        @app.post("/scores", responses={**problems, 200: binary}, response_class=Response)
-        async def scores(request: ScoresRequest = scores_body) -> Response:
+        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
+        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
+            """The best items after each history."""
+            return await self._respond(request, wire.inference, self._best_items)
+
+        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
+        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
+            """The place of each candidate in the order of the whole catalog."""
+            return await self._respond(request, wire.ranking, self._ranks)
+
+        @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
+        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
             """Scores of all items after each history: rows of little-endian float32."""
-            return await self._respond(request, wire.scores, self._binary)
-
-    def _add_states(self, app: FastAPI) -> None:
-        @app.get("/teacher")
-        async def teacher() -> TeacherInfo:
-            """Who answers here, and within which limits."""
-            return self._info
-
-        @app.get("/healthz")
-        async def healthz() -> dict[str, str]:
-            """The process is alive."""
-            return {"status": "ok"}
-
-        @app.get("/readyz", responses={503: {"model": Problem, "description": "Not now."}})
-        async def readyz() -> Response:
-            """A question would be accepted."""
-            if self.batcher.has_room:
-                return JSONResponse({"status": "ready"})
-            return JSONResponse({"detail": "the queue is full, or the service is closing"}, 503)
-
-        @app.get("/metrics", response_class=Response)
-        async def metrics() -> Response:
-            """Counters in Prometheus' text format."""
-            self.telemetry.queued_rows.set(self.batcher.queued_rows)
-            return Response(self.telemetry.text(), media_type="text/plain; version=0.0.4")
+            return await self._respond(request, wire.scores, self._scores)
 
     async def _respond(
         self,
         request: _Request,
         read: Callable[[_Request], Query],
-        write: Callable[[Answer], Response],
+        write: Callable[[Found], Response],
     ) -> Response:
+        seconds = self._settings.timeout
         try:
             self._wire.check_catalog(request)
             if _ids(request) > _MANY_IDS:
-                question = await asyncio.to_thread(read, request)
+                query = await asyncio.to_thread(read, request)
             else:
-                question = read(request)
-            async with asyncio.timeout(self._config.timeout):
-                answer = await self.batcher.ask(question)
+                query = read(request)
+            async with asyncio.timeout(seconds):
+                found = await self.batcher.ask(query)
         except CatalogError as error:
-            return self._problem(409, str(error))
+            return self._refusal(409, str(error))
         except QueueFullError as error:
-            return self._problem(429, str(error), {"Retry-After": str(error.retry_after)})
+            return self._refusal(429, str(error), {"Retry-After": str(error.retry_after)})
         except TeacherError as error:
-            return self._problem(422, str(error))
+            return self._refusal(422, str(error))
         except TimeoutError:
-            return self._problem(
-                504, f"no answer within {self._config.timeout:g} s; ask about fewer rows at once"
-            )
-        if sum(map(len, answer)) > _MANY_IDS:
-            return await asyncio.to_thread(write, answer)
-        return write(answer)
+            why = f"no answer within {seconds:g} s; ask about fewer rows at once"
+            return self._refusal(504, why)
+        if sum(map(len, found)) > _MANY_IDS:
+            return await asyncio.to_thread(write, found)
+        return write(found)
 
-    def _json(self, answer: dict[str, Any]) -> Response:
-        return JSONResponse(answer, headers=self._headers)
+    def _best_items(self, found: Found) -> Response:
+        return JSONResponse(self._wire.best_items(found), headers=self._headers)
 
-    def _binary(self, answer: Answer) -> Response:
-        content = np.stack(answer).astype("<f4").tobytes()
+    def _ranks(self, found: Found) -> Response:
+        return JSONResponse(self._wire.ranks(found), headers=self._headers)
+
+    def _scores(self, found: Found) -> Response:
+        content = np.stack(found).astype("<f4").tobytes()
         return Response(content, media_type="application/octet-stream", headers=self._headers)
 
-    def _problem(self, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-        return JSONResponse(
-            {"detail": detail}, status, headers={**self._headers, **(headers or {})}
-        )
+    def _refusal(self, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+        return JSONResponse({"detail": detail}, status, headers=self._headers | (headers or {}))
 
 
 async def _invalid(_request: Any, error: Exception) -> Response:
     """One line about the first thing wrong with the form of a request; repeats no input."""
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    place = [part for part in first["loc"][1:] if part not in ("str", "int")]
+    first: Any = error.errors()[0]
+    place, message = first_fault(error.errors(), 1, _ID_FORMS, " ")
     if first["type"] == "json_invalid":
-        detail = f"body: not JSON ({first['ctx']['error']} at character {first['loc'][-1]})"
-        return JSONResponse({"detail": detail}, 422)
-    if len(place) < len(first["loc"]) - 1:
+        place = "body"
+        message = f"not JSON ({first['ctx']['error']} at character {first['loc'][-1]})"
+    elif not place:
+        place, message = "body", "expected a JSON object with Content-Type: application/json"
+    elif any(part in _ID_FORMS for part in first["loc"][1:]):
         message = "expected an id, text or a whole number"
-    else:
-        message = first["msg"][:1].lower() + first["msg"][1:]
-    name = " ".join(str(part)[:60] for part in place) or "body"
-    if name == "body":
-        message = "expected a JSON object with Content-Type: application/json"
-    return JSONResponse({"detail": f"{name}: {message}"}, 422)
+    return JSONResponse({"detail": f"{place}: {message}"}, 422)
 
 
-def _ids(request: TeacherRequest) -> int:
-    lists: Sequence[Any] = [
-        *request.item_lists,
-        *(getattr(request, "candidate_item_lists", None) or ()),
-        *(getattr(request, "excluded_item_lists", None) or ()),
-    ]
+def _ids(request: forms.TeacherRequest) -> int:
+    names = ("item_lists", "candidate_item_lists", "excluded_item_lists")
+    lists = [items for name in names for items in getattr(request, name, None) or ()]
     return sum(len(items) for items in lists if items is not None)

@@ -1,166 +1,147 @@
 """Requests and answers of the teacher service as JSON: the published format, and what it lacked.
 
-Fields that the published server has not are optional, and without them a request means what it
-means there.
+Fields that the published server does not have are optional, and a request without them means what
+it means there. The text below a field is its description in `/openapi.json`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from incatalog.data.catalog import Catalog
+from incatalog.web.bodies import Form
 
-ItemId = str | int
 # Without fail_fast a list of a million wrong entries would be a million error records.
-ItemIds = Annotated[list[ItemId], Field(fail_fast=True)]
-ItemIdLists = Annotated[list[ItemIds], Field(fail_fast=True)]
+_FIRST = Field(fail_fast=True)
+ItemId = str | int
+ItemIds = Annotated[list[ItemId], _FIRST]
+ItemIdLists = Annotated[list[ItemIds], _FIRST]
+OptionalLists = Annotated[list[ItemIds | None], _FIRST] | None
 Switch = bool | Literal[0, 1]
 
 
-class TeacherRequest(BaseModel):
+class TeacherRequest(Form):
     """What all questions have in common; a row is one user."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    item_lists: ItemIdLists = Field(
-        description="History of each row, oldest first, ids as in the catalog. The newest items "
-        "that fit the network's window are scored. Leading `[PAD]` is dropped."
-    )
-    item_lengths: Annotated[list[int], Field(fail_fast=True)] | None = Field(
-        None, description="Items of each history, with or without its padding; checked if given."
-    )
-    users: Annotated[list[str | int | None], Field(fail_fast=True)] | None = Field(
-        None, description="A name for each row. The answer does not depend on it."
-    )
-    immediately: Switch = Field(
-        0, description="1: answer as soon as the network is free; 0: wait for others to join."
-    )
-    catalog: str | None = Field(
-        None, description="Fingerprint of the client's catalog; 409 if the server's is another."
-    )
+    item_lists: ItemIdLists
+    """History of each row, oldest first, ids as in the catalog. The newest items that fit the
+    network's window are scored. Leading `[PAD]` is dropped."""
+    item_lengths: Annotated[list[int], _FIRST] | None = None
+    """Items of each history, with or without its padding; checked if given."""
+    users: Annotated[list[str | int | None], _FIRST] | None = None
+    """A name for each row. The answer does not depend on it."""
+    immediately: Switch = 0
+    """1: answer as soon as the network is free; 0: wait for others to join."""
+    catalog: str | None = None
+    """Fingerprint of the client's catalog; 409 if the server's is another."""
 
 
 class FilteredRequest(TeacherRequest):
     """A question about items that can be filtered."""
 
-    target_category: Annotated[list[str | None], Field(fail_fast=True)] | None = Field(
-        None,
-        description="For each row `+C` (only category C), `-C` (all but category C) or null.",
-    )
-    excluded_item_lists: Annotated[list[ItemIds | None], Field(fail_fast=True)] | None = Field(
-        None,
-        description="For each row items never to answer, or null. Not in the published format.",
-    )
+    target_category: Annotated[list[str | None], _FIRST] | None = None
+    """For each row `+C` (only category C), `-C` (all but category C) or null."""
+    excluded_item_lists: OptionalLists = None
+    """For each row items never to answer, or null. Not in the published format."""
 
 
 class InferenceRequest(FilteredRequest):
     """Which items are best after each history?"""
 
-    k: int = Field(description="Items to answer for each row, from 1 to the server's limit.", ge=1)
-    candidate_item_lists: Annotated[list[ItemIds | None], Field(fail_fast=True)] | None = Field(
-        None, description="For each row the only items that may be answered, or null for all."
-    )
-    exclude_seen: Switch | None = Field(
-        None,
-        description="Whether items of the history may not be answered. Null: so without a "
-        "candidate list, not so with one. Not in the published format.",
-    )
+    k: Annotated[int, Field(ge=1)]
+    """Items to answer for each row, from 1 to the server's limit."""
+    candidate_item_lists: OptionalLists = None
+    """For each row the only items that may be answered, or null for all."""
+    exclude_seen: Switch | None = None
+    """Whether items of the history may not be answered. Null: so without a candidate list, not so
+    with one. Not in the published format."""
 
 
 class RankingRequest(FilteredRequest):
     """Where do candidates stand in the order of the whole catalog?"""
 
-    candidate_item_lists: ItemIdLists = Field(
-        description="For each row the items to rank; may repeat or be empty."
-    )
-    exclude_seen: Switch = Field(
-        0, description="Leave items of the history out of the order. Not in the published format."
-    )
+    candidate_item_lists: ItemIdLists
+    """For each row the items to rank; may repeat or be empty."""
+    exclude_seen: Switch = 0
+    """Leave items of the history out of the order. Not in the published format."""
 
 
 class ScoresRequest(TeacherRequest):
     """How high does every item score after each history? Not in the published format."""
 
 
-class InferenceAnswer(BaseModel):
+class InferenceAnswer(Form):
     """The best items of each row."""
 
-    inference: list[list[str]] = Field(
-        description="Item ids of each row, best first; fewer than k where fewer are left."
-    )
+    inference: list[list[str]]
+    """Item ids of each row, best first; fewer than k where fewer are left."""
 
 
-class RankingAnswer(BaseModel):
+class RankingAnswer(Form):
     """Ranks of each row's candidates."""
 
-    ranking: list[list[int | None]] = Field(
-        description="For each candidate how many items stand before it, 0 for the best; null for "
-        "a candidate that is filtered out."
-    )
+    ranking: list[list[int | None]]
+    """For each candidate how many items stand before it, 0 for the best; null for a candidate that
+    is filtered out."""
 
 
-class TeacherInfo(BaseModel):
+class TeacherInfo(Form):
     """Who answers here."""
 
-    name: str = Field(description="Name of the catalog.")
-    items: int = Field(description="Items of the catalog.")
-    catalog: str = Field(description="Fingerprint of the catalog: ids and titles in their order.")
-    teacher: str = Field(description="Fingerprint of the network's weights.")
-    window: int = Field(description="Newest items of a history that are scored.")
-    max_k: int = Field(description="Items a row may ask for.")
-    max_rows: int = Field(description="Rows a request may hold.")
-    max_scores: int = Field(description="Scores an answer may hold.")
-    max_body: int = Field(description="Bytes a request may have.")
+    name: str
+    """Name of the catalog."""
+    items: int
+    """Items of the catalog."""
+    catalog: str
+    """Fingerprint of the catalog: ids and titles in their order."""
+    teacher: str
+    """Fingerprint of the network's weights."""
+    window: int
+    """Newest items of a history that are scored."""
+    max_k: int
+    """Items a row may ask for."""
+    max_rows: int
+    """Rows a request may hold."""
+    max_scores: int
+    """Scores an answer may hold."""
+    max_body: int
+    """Bytes a request may have."""
 
 
-class Problem(BaseModel):
+class Refusal(Form):
     """Why there is no answer."""
 
-    detail: str = Field(description="One line: the field, what was found, what was expected.")
+    detail: str
+    """One line: the field, what was found, what was expected."""
 
 
-def inference_examples(catalog: Catalog) -> dict[str, Any]:
-    """Of `/inference`."""
+def examples(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Of each endpoint, with items of the catalog."""
     ids = [item.item_id for item in catalog.items]
-    published = {
-        "users": ["u1"],
-        "item_lists": [ids[:3]],
-        "item_lengths": [len(ids[:3])],
-        "k": 10,
-        "immediately": 1,
-    }
+    history = {"users": ["u1"], "item_lists": [ids[:3]], "item_lengths": [len(ids[:3])]}
+    published = "As the published client asks"
     among = {"item_lists": [ids[:2]], "k": 2, "candidate_item_lists": [ids[-4:]]}
-    examples = {
-        "published": {"summary": "As the published client asks", "value": published},
-        "candidates": {"summary": "Among candidates", "value": among},
+    best = {
+        "published": _example(published, history | {"k": 10, "immediately": 1}),
+        "candidates": _example("Among candidates", among),
     }
     if catalog.categories:
         name = catalog.categories[0]
-        rows = {
-            "item_lists": [ids[:1], ids[:2]],
-            "k": 5,
-            "target_category": [f"+{name}", f"-{name}"],
-        }
-        examples["categories"] = {"summary": "One category, and all but it", "value": rows}
-    return examples
-
-
-def ranking_examples(catalog: Catalog) -> dict[str, Any]:
-    """Of `/ranking`."""
-    ids = [item.item_id for item in catalog.items]
-    value = {
-        "users": ["u1"],
-        "item_lists": [ids[:3]],
-        "item_lengths": [len(ids[:3])],
-        "candidate_item_lists": [ids[-3:]],
-        "immediately": 1,
+        selections = [f"+{name}", f"-{name}"]
+        rows = {"item_lists": [ids[:1], ids[:2]], "k": 5, "target_category": selections}
+        best["categories"] = _example("One category, and all but it", rows)
+    ranked = history | {"candidate_item_lists": [ids[-3:]], "immediately": 1}
+    scored = {"item_lists": [ids[:1]], "catalog": catalog.fingerprint}
+    return {
+        "inference": best,
+        "ranking": {"published": _example(published, ranked)},
+        "scores": {"scores": _example("One history", scored)},
     }
-    return {"published": {"summary": "As the published client asks", "value": value}}
 
 
-def scores_examples(catalog: Catalog) -> dict[str, Any]:
-    """Of `/scores`."""
-    value = {"item_lists": [[catalog.items[0].item_id]], "catalog": catalog.fingerprint}
-    return {"scores": {"summary": "One history", "value": value}}
+def _example(summary: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "value": value}

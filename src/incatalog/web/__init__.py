@@ -1,1 +1,1 @@
-"""What both services share."""
+"""What both services share: bodies, connections, the listener, counters and states."""

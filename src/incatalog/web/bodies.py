@@ -1,4 +1,4 @@
-"""Bodies of requests: read in full before anything else, up to a size and within a time.
+"""Bodies: their forms, and how a request's is read, up to a size and within a time.
 
 FastAPI can limit the size too, but not the time, and its answer does not name the limit.
 """
@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,8 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _DISCARDED = 16
 
 
+class Form(BaseModel):
+    """The form of a body; the text below a field is its description in the API's schema."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
 class BodyLimit:
-    """Answers 413 to a body that is too large and 408 to one that does not arrive.
+    """Answers 413 to a body that is too large and 408 to one that does not arrive in time.
 
     The size counts as it arrives, so it holds for a body without a declared length too.
     """
@@ -28,20 +35,12 @@ class BodyLimit:
         app: ASGIApp,
         max_bytes: int,
         timeout: float,
-        problem: Callable[[int, str], dict[str, Any]] = lambda _, detail: {"detail": detail},
+        refusal: Callable[[int, str], dict[str, Any]] = lambda _, detail: {"detail": detail},
     ) -> None:
-        """Wraps an application.
-
-        Args:
-            app: Gets whole bodies only.
-            max_bytes: Size of a body at most.
-            timeout: Seconds a body may take to arrive.
-            problem: Body of a refusal, from its status and why.
-        """
-        self._problem = problem
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on once its body is there."""
@@ -54,26 +53,18 @@ class BodyLimit:
         except ClientDisconnect:
             return
         except TimeoutError:
-            message = f"body: not complete within {self._timeout:g} s; send it faster or in parts"
-            await self._refuse(408, message, scope, receive, send)
-            return
-        if body is None:
-            message = (
-                f"body: more than {self._max_bytes} bytes; expected {self._max_bytes} at most, "
-                "so ask about less at once"
-            )
-            await self._refuse(413, message, scope, receive, send)
-            return
-        replayed = False
-
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()
-            replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self._app(scope, replay, send)
+            status = 408
+            why = f"not complete within {self._timeout:g} s; send it faster or in parts"
+        else:
+            if body is not None:
+                await self._app(scope, _replayed(body, receive), send)
+                return
+            status, most = 413, self._max_bytes
+            why = f"more than {most} bytes; expected {most} at most, so ask about less at once"
+        # What is left of the body would be read as the next request.
+        headers = {"Connection": "close"}
+        response = JSONResponse(self._refusal(status, f"body: {why}"), status, headers=headers)
+        await response(scope, receive, send)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large."""
@@ -88,18 +79,19 @@ class BodyLimit:
             if size <= self._max_bytes:
                 body += part
             else:
-                # A client reads the answer when it has sent all; cut off, it would see a broken
-                # connection and not why.
+                # A client that is cut off before it has sent all would not see the answer.
                 body.clear()
             if size > _DISCARDED * self._max_bytes:
                 return None
             if not message.get("more_body", False):
                 return bytes(body) if size <= self._max_bytes else None
 
-    async def _refuse(
-        self, status: int, detail: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        # What is left of the body would be read as the next request.
-        headers = {"Connection": "close"}
-        response = JSONResponse(self._problem(status, detail), status, headers=headers)
-        await response(scope, receive, send)
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What an application receives: the body at once, then whatever comes after it."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(messages, None) or await receive()
+
+    return replay

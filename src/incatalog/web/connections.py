@@ -1,8 +1,7 @@
 """The connections of a service: how many there are, and how long a request may take to arrive.
 
-A connection waits while it owes us a request: nothing of one has come, or a part of its headers or
-of its body. Who waits too long is let go; where a new connection finds no place, the one that has
-waited longest gives up its own.
+A connection waits until its next request has arrived, headers and body. One that waits too long is
+cut off; where a new connection finds no place, the one that has waited longest is cut off.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # More than any queue holds requests.
 _MOST = 1024
 _FEWEST = 8
-# Files for whatever else the process opens: databases, pages, connections just being made.
+# Files for all else that the process opens: databases, pages, connections being made.
 _RESERVED = 64
-# Connections taken at once, before those that are there are read again.
+# Connections taken at once, before the earlier ones are read again.
 _AT_ONCE = 8
 # Rounds of the event loop until what comes with a new connection has been read.
 _ROUNDS = 3
@@ -32,7 +31,7 @@ _ROUNDS = 3
 _HEADERS = 10.0
 # Seconds that a client may leave an answer unread.
 _UNREAD = 60.0
-# Seconds that a request which is under way may take to arrive when the service ends.
+# Seconds until a half-sent request must be complete when the service ends.
 _LAST = 2.0
 _NO_FILE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _LARGEST = 65_536
@@ -41,19 +40,14 @@ _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n"
 
 
 class Connections:
-    """All connections of a service.
+    """All connections of a service, on each of which a request arrives within `timeout` seconds."""
 
-    Args:
-        timeout: Seconds until a whole request is there.
-        most: How many there may be; None for as many as the limit of open files leaves.
-    """
-
-    def __init__(self, timeout: float, most: int | None = None) -> None:
+    def __init__(self, timeout: float) -> None:
         self.header_seconds = min(_HEADERS, timeout)
         self.unread_seconds = min(_UNREAD, timeout)
         # A body that is late is answered by the application, which says so in its own words.
         self.seconds = timeout + 5
-        self._most = _room_for_files() if most is None else most
+        self._most = _room_for_files()
         self._open: set[HttpProtocol] = set()
         self._waiting: OrderedDict[HttpProtocol, None] = OrderedDict()
 
@@ -62,25 +56,25 @@ class Connections:
         self._open.add(protocol)
 
     def lost(self, protocol: HttpProtocol) -> None:
-        """Counts it no longer."""
+        """Forgets a connection."""
         self._open.discard(protocol)
         self._waiting.pop(protocol, None)
 
     def waits(self, protocol: HttpProtocol) -> None:
-        """Notes that a connection owes a request from now on."""
+        """Notes that a connection waits from now on."""
         self._waiting[protocol] = None
         self._waiting.move_to_end(protocol)
 
     def arrived(self, protocol: HttpProtocol) -> None:
-        """Notes that the request is there."""
+        """Notes that a request has arrived."""
         self._waiting.pop(protocol, None)
 
     def make_room(self) -> bool:
-        """Whether one more may be taken, if need be in the place of the one that waits longest."""
+        """Whether one more may be taken, perhaps in the place of the one that waits longest."""
         return len(self._open) < self._most or self.drop_oldest()
 
     def drop_oldest(self) -> bool:
-        """Cuts off the one that waits longest; returns whether there was one."""
+        """Cuts off the connection that waits longest; returns whether there was one."""
         if not self._waiting:
             return False
         oldest = next(iter(self._waiting))
@@ -90,12 +84,7 @@ class Connections:
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, within limits of time.
-
-    Args:
-        connections: Those of the service.
-        arguments: uvicorn's own.
-    """
+    """uvicorn's HTTP/1.1 within limits of time; `arguments` are uvicorn's."""
 
     def __init__(self, connections: Connections, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -103,7 +92,7 @@ class HttpProtocol(H11Protocol):
         self._all = connections
         self._arriving: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        # Whether the headers of the request that is owed are there.
+        # Whether the headers of the next request are there.
         self._has_headers = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,7 +103,7 @@ class HttpProtocol(H11Protocol):
         self._settle(_ROUNDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets it."""
+        """Ends all waiting."""
         self._all.lost(self)
         self._stop_waiting()
         self._set_read()
@@ -122,12 +111,12 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, and looks how much of the request is there."""
+        """Reads on, and sees how much of the request is there."""
         super().data_received(data)
         self._look()
 
     def on_response_complete(self) -> None:
-        """Waits for the next request, of which something may be there already."""
+        """Waits for the next request, a part of which may be there already."""
         super().on_response_complete()
         if self.transport.is_closing() or self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             self._all.waits(self)
@@ -135,7 +124,7 @@ class HttpProtocol(H11Protocol):
         self._look(idle=not self.conn.trailing_data[0])
 
     def shutdown(self) -> None:
-        """Takes no further request, and does not wait for ever for the rest of this one."""
+        """Takes no further request, and waits a short time for the rest of this one."""
         super().shutdown()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._wait(_LAST)
@@ -150,12 +139,12 @@ class HttpProtocol(H11Protocol):
         self._unread = self.loop.call_later(self._all.unread_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads."""
+        """Notes that the client reads."""
         self._set_read()
         super().resume_writing()
 
     def _settle(self, rounds: int) -> None:
-        """Waits from when what a client sends at once would have been read."""
+        """Begins to wait some rounds later, when what came with the connection has been read."""
         if rounds:
             self.loop.call_soon(self._settle, rounds - 1)
         elif self._arriving is not None:
@@ -205,7 +194,7 @@ class HttpProtocol(H11Protocol):
 
 
 class _Framing(h11.Connection):
-    """Refuses a request whose end is told in two ways, which others may read differently."""
+    """Refuses a request with two lengths: another program might choose the other of them."""
 
     fault = ""
 
@@ -222,12 +211,8 @@ class _Framing(h11.Connection):
 class Door(socket.socket):
     """A listening socket that takes no more connections than there are places.
 
-    asyncio takes connections until none is left to be taken; without a free file it would say so
-    in the log, thousands of times a second.
-
-    Args:
-        listener: The socket, which becomes this one.
-        connections: Those of the service.
+    asyncio takes connections while there are any; without a free file it would write an error to
+    the log each time, in an endless loop.
     """
 
     def __init__(self, listener: socket.socket, connections: Connections) -> None:
@@ -238,11 +223,7 @@ class Door(socket.socket):
         self._keep_spare()
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection.
-
-        Raises:
-            BlockingIOError: There is none, or it is the turn of those that are there.
-        """
+        """The next connection; BlockingIOError if there is none, or earlier ones must be read."""
         while self._taken < _AT_ONCE:
             self._taken += 1
             try:
@@ -258,24 +239,24 @@ class Door(socket.socket):
             with contextlib.suppress(OSError):
                 connection.setblocking(False)
                 connection.send(_BUSY + b"Content-Length: 0\r\n\r\n")
-                # Closed with something unread, the connection would lose what was just said.
+                # Closed with something unread, the connection would lose this answer.
                 connection.recv(_LARGEST)
             connection.close()
         self._taken = 0
         raise BlockingIOError(errno.EAGAIN, "others are to be read first")
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the socket."""
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
         super().close()
 
     def _refuse_one(self) -> None:
-        """Takes a connection by the file that is kept for this, and lets it go."""
+        """Takes a connection by means of the spare file, and closes it."""
         self._connections.drop_oldest()
         if self._spare is None:
-            # Nothing to be done until a file is free; what is there is answered meanwhile.
+            # Nothing can be done until a file is free; the others are answered meanwhile.
             time.sleep(0.001)
         else:
             os.close(self._spare)

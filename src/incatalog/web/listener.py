@@ -16,17 +16,13 @@ _BACKLOG = 2048
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket on a port, so that a taken one is known before anything is loaded.
-
-    Raises:
-        ConfigError: There is no such address, or the port is taken.
-    """
+    """A socket on a port, so that a taken one is known before anything is loaded."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # Only where the protocol is named does asyncio switch Nagle's algorithm off, without which
-        # every answer over a kept connection is 40 ms late.
+        stream, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
+        found = socket.getaddrinfo(host, port, type=stream, flags=passive)
+        family, kind, protocol, _, address = found[0]
+        # asyncio switches Nagle's algorithm off only if the protocol is named; with it, an answer
+        # over a kept connection comes late.
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(f"--host {host}: {error.strerror}") from error
@@ -47,15 +43,10 @@ def serve_app(
     announce: Callable[[str], object],
     proxies: Sequence[str] = (),
 ) -> None:
-    """Serves an application until SIGTERM or SIGINT, then answers what it has accepted.
+    """Serves on a :func:`bound` socket until SIGTERM or SIGINT, then answers what it has accepted.
 
-    Args:
-        app: The application.
-        listener: From :func:`bound`.
-        grace: Seconds that a request may take to arrive, and what was accepted when the signal
-            comes.
-        announce: Called with the address once it can be connected to.
-        proxies: Addresses and networks whose word on the client's address is taken.
+    A request may take `grace` seconds to arrive, and to be answered after the signal. `announce`
+    gets the address when it can be connected to; `proxies` may name the address of a client.
     """
     import uvicorn
 
@@ -64,28 +55,27 @@ def serve_app(
     raise_file_limit()
     connections = Connections(grace)
     door = Door(listener, connections)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=int(grace) + 5,
-            # The limits on connections are those of these two.
-            http=partial(HttpProtocol, connections),  # type: ignore[arg-type]
-            loop="asyncio",
-            ws="none",
-            backlog=_BACKLOG,
-            proxy_headers=bool(proxies),
-            forwarded_allow_ips=list(proxies),
-        )
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(grace) + 5,
+        # HttpProtocol and Door limit the connections, not uvicorn.
+        http=partial(HttpProtocol, connections),  # type: ignore[arg-type]
+        loop="asyncio",
+        ws="none",
+        backlog=_BACKLOG,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
     )
+    server = uvicorn.Server(config)
     # uvicorn raises the signal again when it has shut down; by default that would end the process
     # before it says goodbye, and with a failure. It may also come before uvicorn looks for it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
-    # Whoever reads the announcement may connect at once.
+    # A client may connect as soon as it reads the announcement.
     door.listen(_BACKLOG)
     host, port = door.getsockname()[:2]
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -1,70 +1,44 @@
-"""What the teacher service tells Prometheus, and what it counted when it ends."""
+"""What a service tells Prometheus about its requests, and what it counted when it ends."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
+import prometheus_client as prometheus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 # As nginx logs it: the client went away before there was an answer.
 _CLIENT_GONE = 499
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Telemetry:
-    """Counters of one service, in a registry of its own.
+    """The counters of one service, in a registry of its own; every name begins with the prefix."""
 
-    Attributes:
-        answered: Questions whose answer was sent to its end.
-    """
+    def __init__(self, prefix: str, seconds: Sequence[float]) -> None:
+        self._prefix, self._seconds = prefix, seconds
+        self._registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self._registry)
+        about = "Requests by endpoint and status."
+        self._requests = self.counter("requests", about, "endpoint", "status")
+        about = "Time from a request to the end of its answer."
+        self._request_seconds = self.histogram("request_seconds", about, "endpoint")
+        self.accepted = self.answered = 0  # questions taken, and those answered to the end
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            "incatalog_teacher_requests",
-            "Requests by endpoint and status.",
-            ("endpoint", "status"),
-            registry=self._registry,
-        )
-        self._request_seconds = Histogram(
-            "incatalog_teacher_request_seconds",
-            "Time from a request's header to the end of its answer.",
-            ("endpoint",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._batch_rows = Histogram(
-            "incatalog_teacher_batch_rows",
-            "Histories answered together.",
-            buckets=_ROWS,
-            registry=self._registry,
-        )
-        self._batch_seconds = Histogram(
-            "incatalog_teacher_batch_seconds",
-            "Time the network takes for a batch.",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self.queued_rows = Gauge(
-            "incatalog_teacher_queued_rows", "Histories that wait.", registry=self._registry
-        )
-        self.answered = 0
+    def counter(self, name: str, about: str, *labels: str) -> prometheus.Counter:
+        """One more counter."""
+        return prometheus.Counter(name, about, labels, self._prefix, registry=self._registry)
 
-    def batch(self, rows: int, seconds: float) -> None:
-        """Counts a batch."""
-        self._batch_rows.observe(rows)
-        self._batch_seconds.observe(seconds)
+    def gauge(self, name: str, about: str, *labels: str) -> prometheus.Gauge:
+        """One more gauge."""
+        return prometheus.Gauge(name, about, labels, self._prefix, registry=self._registry)
+
+    def histogram(
+        self, name: str, about: str, *labels: str, buckets: Sequence[float] = ()
+    ) -> prometheus.Histogram:
+        """One more histogram, of seconds unless it has buckets of its own."""
+        prefix, registry, buckets = self._prefix, self._registry, buckets or self._seconds
+        return prometheus.Histogram(name, about, labels, prefix, registry=registry, buckets=buckets)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Counts a request."""
@@ -73,27 +47,18 @@ class Telemetry:
 
     def text(self) -> bytes:
         """All counters in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return prometheus.generate_latest(self._registry)
 
 
 class Measured:
-    """Counts the requests of an application."""
+    """Counts the requests of an application: of some paths by name, of all others as one."""
 
     def __init__(
-        self, app: ASGIApp, telemetry: Telemetry, endpoints: Collection[str], asked: Collection[str]
+        self, app: ASGIApp, telemetry: Telemetry, asked: Sequence[str], others: Sequence[str]
     ) -> None:
-        """Wraps an application.
-
-        Args:
-            app: The application.
-            telemetry: Where to count.
-            endpoints: Paths that are counted by name; all others are counted as one.
-            asked: Those of them that answer questions.
-        """
-        self._app = app
-        self._telemetry = telemetry
-        self._endpoints = frozenset(endpoints)
+        self._app, self._telemetry = app, telemetry
         self._asked = frozenset(asked)
+        self._endpoints = self._asked.union(others)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on and counts it when its answer is sent."""
@@ -101,25 +66,34 @@ class Measured:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = _CLIENT_GONE
-        complete = False
+        status, complete = _CLIENT_GONE, False
 
         async def watched(message: Message) -> None:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+                self._begin(scope, message)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 complete = True
 
-        path = scope["path"] if scope["path"] in self._endpoints else "other"
         try:
-            await self._app(scope, receive, watched)
+            await self._answer(scope, receive, watched)
         except Exception:
             # The 500 is sent by the layer around this one.
             status = 500
             raise
         finally:
-            self._telemetry.request(path, status, time.perf_counter() - started)
-            if complete and status == 200 and path in self._asked:
-                self._telemetry.answered += 1
+            self._count(scope, status, time.perf_counter() - started, complete=complete)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def _begin(self, scope: Scope, message: Message) -> None:
+        """May add headers to an answer."""
+
+    def _count(self, scope: Scope, status: int, seconds: float, *, complete: bool) -> None:
+        path = scope["path"] if scope["path"] in self._endpoints else "other"
+        self._telemetry.request(path, status, seconds)
+        if path in self._asked and status == 200:
+            self._telemetry.answered += complete
