@@ -18,13 +18,14 @@ from incatalog.web.app import QueueFullError
 
 Rows = Int64[np.ndarray, " rows"]
 Found = list[np.ndarray]  # one array for each history of a query
+Kind = Literal["inference", "ranking", "scores"]
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """One request in rows of the catalog, checked; every list has one entry for each history."""
 
-    kind: Literal["inference", "ranking", "scores"]
+    kind: Kind
     histories: list[Rows]  # oldest item first
     k: int = 0  # only for `inference`
     # The only rows that may be answered, None for all; for `ranking` those to rank.
@@ -70,11 +71,8 @@ class Batcher:
         max_queue: int,
         observe: Callable[[int, float], object] = lambda _rows, _seconds: None,
     ) -> None:
-        self._answer_together = answer_together
-        self._max_rows = max_rows
-        self._max_wait = max_wait
-        self._max_queue = max_queue
-        self._observe = observe
+        self._answer_together, self._observe = answer_together, observe
+        self._max_rows, self._max_wait, self._max_queue = max_rows, max_wait, max_queue
         # In the order of arrival; a dictionary, because a query may be given up anywhere in it.
         self._waiting: dict[_Waiter, None] = {}
         self._hurried = 0
@@ -196,14 +194,14 @@ def answer_together(teacher: Teacher, queries: Sequence[Query]) -> list[Found]:
 
 
 def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarray]:
-    histories = [rows for query in queries for rows in query.histories]
+    def joined(name: str) -> list[Any]:
+        return [entry for query in queries for entry in getattr(query, name)]
+
+    histories = joined("histories")
     if kind == "scores":
         return list(teacher.scores(histories))
-    candidates = [rows for query in queries for rows in query.candidates]
-    rules: dict[str, Any] = {
-        "excluded": [rows for query in queries for rows in query.excluded],
-        "categories": [one for query in queries for one in query.categories],
-    }
+    candidates = joined("candidates")
+    rules: dict[str, Any] = {name: joined(name) for name in ("excluded", "categories")}
     if kind == "ranking":
         asked = [rows for rows in candidates if rows is not None]
         return teacher.ranking(histories, asked, **rules)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from fastapi import Body, FastAPI
@@ -17,7 +17,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service import teacher_schemas as forms
-from incatalog.teacher_service.batching import Batcher, Found, Query, answer_together
+from incatalog.teacher_service.batching import Batcher, Found, Kind, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.wire import Wire
@@ -47,7 +47,6 @@ _ABOUT = {
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": forms.Refusal, "description": about} for status, about in _ABOUT.items()
 }
-_Request = TypeVar("_Request", bound=forms.TeacherRequest)
 
 
 class TeacherService:
@@ -135,7 +134,6 @@ class TeacherService:
             await running
 
     def _add_questions(self, app: FastAPI) -> None:
-        wire = self._wire
         shown = forms.examples(self._catalog)
         bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
         binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
@@ -143,31 +141,25 @@ class TeacherService:
         @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
         async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
             """The best items after each history."""
-            return await self._respond(request, wire.inference, self._best_items)
+            return await self._respond(request)
 
         @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
         async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
             """The place of each candidate in the order of the whole catalog."""
-            return await self._respond(request, wire.ranking, self._ranks)
+            return await self._respond(request)
 
         @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
         async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
             """Scores of all items after each history: rows of little-endian float32."""
-            return await self._respond(request, wire.scores, self._scores)
+            return await self._respond(request)
 
-    async def _respond(
-        self,
-        request: _Request,
-        read: Callable[[_Request], Query],
-        write: Callable[[Found], Response],
-    ) -> Response:
+    async def _respond(self, request: forms.Question) -> Response:
         seconds = self._settings.timeout
         try:
-            self._wire.check_catalog(request)
             if _ids(request) > _MANY_IDS:
-                query = await asyncio.to_thread(read, request)
+                query = await asyncio.to_thread(self._wire.query, request)
             else:
-                query = read(request)
+                query = self._wire.query(request)
             async with asyncio.timeout(seconds):
                 found = await self.batcher.ask(query)
         except CatalogError as error:
@@ -180,16 +172,12 @@ class TeacherService:
             why = f"no answer within {seconds:g} s; ask about fewer rows at once"
             return self._refusal(504, why)
         if sum(map(len, found)) > _MANY_IDS:
-            return await asyncio.to_thread(write, found)
-        return write(found)
+            return await asyncio.to_thread(self._written, query.kind, found)
+        return self._written(query.kind, found)
 
-    def _best_items(self, found: Found) -> Response:
-        return JSONResponse(self._wire.best_items(found), headers=self._headers)
-
-    def _ranks(self, found: Found) -> Response:
-        return JSONResponse(self._wire.ranks(found), headers=self._headers)
-
-    def _scores(self, found: Found) -> Response:
+    def _written(self, kind: Kind, found: Found) -> Response:
+        if kind != "scores":
+            return JSONResponse(self._wire.answer(kind, found), headers=self._headers)
         content = np.stack(found).astype("<f4").tobytes()
         return Response(content, media_type="application/octet-stream", headers=self._headers)
 
@@ -212,7 +200,7 @@ async def _invalid(_request: Any, error: Exception) -> Response:
     return JSONResponse({"detail": f"{place}: {message}"}, 422)
 
 
-def _ids(request: forms.TeacherRequest) -> int:
+def _ids(request: forms.Question) -> int:
     names = ("item_lists", "candidate_item_lists", "excluded_item_lists")
     lists = [items for name in names for items in getattr(request, name, None) or ()]
     return sum(len(items) for items in lists if items is not None)
