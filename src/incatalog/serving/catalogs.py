@@ -56,7 +56,7 @@ class _Draft:
         return _Draft(_changed(self.recommender, replaced, items), {**self.stored, **stored})
 
     def remove(self, item_ids: Sequence[str]) -> _Draft:
-        stored = {item_id: Stored(item_id, None, removed=True) for item_id in item_ids}
+        stored = {item_id: Stored(item_id, None, "removed") for item_id in item_ids}
         return _Draft(_changed(self.recommender, item_ids, ()), {**self.stored, **stored})
 
     def enable(self, item_id: str, added: Mapping[str, NewItem], *, enabled: bool) -> _Draft:
@@ -70,8 +70,8 @@ class _Draft:
                 raise CatalogError(f"item {item_id!r}: {why}")
         before = self.stored.get(item_id)
         new = added.get(item_id) if before is None else before.new
-        stored = {**self.stored, item_id: Stored(item_id, new, disabled=not enabled)}
-        return _Draft(self.recommender.with_disabled(disabled), stored)
+        stored = Stored(item_id, new, "changed" if enabled else "disabled")
+        return _Draft(self.recommender.with_disabled(disabled), {**self.stored, item_id: stored})
 
 
 Change = Callable[[_Draft], _Draft]
@@ -144,10 +144,9 @@ class Domain:
         for change in changes:
             try:
                 draft = change(draft)
+                errors.append(None)
             except IncatalogError as error:
                 errors.append(error)
-            else:
-                errors.append(None)
         if draft.recommender is before.recommender:
             return before, errors
         version = Version(before.number + 1, draft.recommender)
@@ -164,14 +163,12 @@ class Domain:
     def _replayed(self, recommender: Recommender) -> Recommender:
         """The changes of the store, made on what the folder holds."""
         changes = list(self._store.changes(self.name))
-        catalog = recommender.catalog
-        added = [change.new for change in changes if change.new is not None]
-        gone = [change.item_id for change in changes if change.removed or change.new is not None]
-        gone = [item_id for item_id in gone if catalog.has(item_id)]
-        recommender = _changed(recommender, gone, added)
-        disabled = [change.item_id for change in changes if change.disabled]
-        disabled = [item_id for item_id in disabled if recommender.catalog.has(item_id)]
         self._remember(changes)
+        gone = [one.item_id for one in changes if one.state == "removed" or one.new is not None]
+        gone = [item_id for item_id in gone if recommender.catalog.has(item_id)]
+        recommender = _changed(recommender, gone, list(self._added.values()))
+        disabled = [one.item_id for one in changes if one.state == "disabled"]
+        disabled = [item_id for item_id in disabled if recommender.catalog.has(item_id)]
         return recommender.with_disabled(disabled) if disabled else recommender
 
 
@@ -183,7 +180,12 @@ def _changed(
     sizes, head = recommender.spec.code_sizes, recommender.backbone.head
     if added and recommender.spec.item_form == "codes":
         for new in added:
-            _check_codes(new, sizes)
+            given = new.codes or ()
+            within = all(0 <= code < size for code, size in zip(given, sizes, strict=False))
+            if len(given) != len(sizes) or not within:
+                levels = f"{len(sizes)} of them, from 0 and below {', '.join(map(str, sizes))}"
+                why = f"codes {list(given)}; expected {levels}"
+                raise SemanticIdError(f"item {new.item.item_id!r}: {why}")
         codes = SemanticIds(np.array([new.codes for new in added], dtype=np.int32), sizes)
     if added and head is not None:
         for new in added:
@@ -194,14 +196,6 @@ def _changed(
         check_numbers(vectors, "vector of the items")
         vectors = vectors.astype(np.float32)
     return recommender.with_changes([new.item for new in added], removed, codes, vectors)
-
-
-def _check_codes(new: NewItem, sizes: Sequence[int]) -> None:
-    codes = new.codes or ()
-    within = [0 <= code < size for code, size in zip(codes, sizes, strict=False)]
-    if len(codes) != len(sizes) or not all(within):
-        levels = f"{len(sizes)} of them, from 0 and below {', '.join(map(str, sizes))}"
-        raise SemanticIdError(f"item {new.item.item_id!r}: codes {list(codes)}; expected {levels}")
 
 
 def load_domains(
