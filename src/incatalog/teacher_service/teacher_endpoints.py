@@ -64,8 +64,6 @@ class TeacherService:
     ) -> None:
         self._catalog = catalog
         self._settings = settings
-        limits = {"max_k": settings.max_k, "max_rows": settings.max_rows, "max_scores": _MAX_SCORES}
-        self._wire = Wire(catalog, **limits)
         self._headers = {TEACHER_HEADER: fingerprint}
         self._info = forms.TeacherInfo(
             name=catalog.name,
@@ -73,9 +71,12 @@ class TeacherService:
             catalog=catalog.fingerprint,
             teacher=fingerprint,
             window=teacher.window,
+            max_k=settings.max_k,
+            max_rows=settings.max_rows,
+            max_scores=_MAX_SCORES,
             max_body=settings.max_body,
-            **limits,
         )
+        self._wire = Wire(catalog, self._info)
         self.telemetry = Telemetry("incatalog_teacher", _SECONDS)
         rows = self.telemetry.histogram("batch_rows", "Histories answered together.", buckets=_ROWS)
         about = "Time the network takes for a batch."
@@ -106,7 +107,24 @@ class TeacherService:
         app.add_middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout)
         app.add_middleware(Measured, telemetry=self.telemetry, asked=_ASKED, others=_OTHERS)
         app.add_exception_handler(RequestValidationError, _invalid)
-        self._add_questions(app)
+        shown = forms.examples(self._catalog)
+        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
+        binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+
+        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
+        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
+            """The best items after each history."""
+            return await self._respond(request)
+
+        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
+        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
+            """The place of each candidate in the order of the whole catalog."""
+            return await self._respond(request)
+
+        @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
+        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
+            """Scores of all items after each history: rows of little-endian float32."""
+            return await self._respond(request)
 
         @app.get("/teacher")
         async def teacher() -> forms.TeacherInfo:
@@ -132,26 +150,6 @@ class TeacherService:
         finally:
             self.batcher.close()
             await running
-
-    def _add_questions(self, app: FastAPI) -> None:
-        shown = forms.examples(self._catalog)
-        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
-        binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
-
-        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
-        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
-            """The best items after each history."""
-            return await self._respond(request)
-
-        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
-        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
-            """The place of each candidate in the order of the whole catalog."""
-            return await self._respond(request)
-
-        @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
-        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
-            """Scores of all items after each history: rows of little-endian float32."""
-            return await self._respond(request)
 
     async def _respond(self, request: forms.Question) -> Response:
         seconds = self._settings.timeout

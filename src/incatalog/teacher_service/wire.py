@@ -24,17 +24,13 @@ class Wire:
     A request is checked in full before it waits among others; TeacherError names the wrong field.
     """
 
-    def __init__(self, catalog: Catalog, *, max_k: int, max_rows: int, max_scores: int) -> None:
-        self._name = catalog.name
-        self._fingerprint = catalog.fingerprint
+    def __init__(self, catalog: Catalog, info: forms.TeacherInfo) -> None:
+        self._info = info
         self._ids = [item.item_id for item in catalog.items]
         self._row_of: dict[ItemId, int] = {item_id: row for row, item_id in enumerate(self._ids)}
         self._pads = PADDING not in self._row_of  # whether padding can be told from an item
         self._categories = sorted(catalog.categories)
         self._selections = {sign + name for name in self._categories for sign in "+-"}
-        self._max_k = max_k
-        self._max_rows = max_rows
-        self._max_scores = max_scores
 
     def query(self, request: forms.Question) -> Query:
         """Reads a question; a CatalogError refuses a client with another catalog."""
@@ -42,14 +38,14 @@ class Wire:
         histories, hurried = self._histories(request), bool(request.immediately)
         batch = len(histories)
         if isinstance(request, forms.ScoresRequest):
-            most = self._max_scores // len(self._ids)
+            most = self._info.max_scores // self._info.items
             if batch > most:
-                found = f"found {batch} rows of {len(self._ids)} scores"
+                found = f"found {batch} rows of {self._info.items} scores"
                 raise TeacherError(f"item_lists: {found}; expected {most} rows at most")
             return Query("scores", histories, immediately=hurried)
         best, k = isinstance(request, forms.InferenceRequest), getattr(request, "k", 0)
-        if best and not 1 <= k <= self._max_k:
-            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {self._max_k}")
+        if best and not 1 <= k <= self._info.max_k:
+            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {self._info.max_k}")
         # Only the best items may be asked for without a list of candidates.
         asked = request.candidate_item_lists or ([None] * batch if best else [])
         candidates = self._lists("candidate_item_lists", asked, batch)
@@ -73,8 +69,9 @@ class Wire:
         return {kind: [[rank - 1 if rank > 0 else None for rank in ranks] for ranks in lists]}
 
     def _check_catalog(self, request: forms.Question) -> None:
-        if request.catalog not in (None, self._fingerprint):
-            own = f"{self._fingerprint[:12]}… (catalog {self._name!r}, {len(self._ids)} items)"
+        info = self._info
+        if request.catalog not in (None, info.catalog):
+            own = f"{info.catalog[:12]}… (catalog {info.name!r}, {info.items} items)"
             raise CatalogError(
                 f"catalog: the client's fingerprint is {_shown(request.catalog)}, the service's "
                 f"{own}; ids, titles or their order differ, so give both the same data"
@@ -82,8 +79,7 @@ class Wire:
 
     def _histories(self, request: forms.Question) -> list[Rows]:
         lists = request.item_lists
-        if not 1 <= len(lists) <= self._max_rows:
-            most = self._max_rows
+        if not 1 <= len(lists) <= (most := self._info.max_rows):
             raise TeacherError(f"item_lists: found {len(lists)} rows; expected 1 to {most}")
         if request.users is not None:
             _check_rows("users", request.users, len(lists))
@@ -121,7 +117,7 @@ class Wire:
             else:
                 known = self._categories
                 such_as = f", such as {_listed(known[:3])}" if known else ""
-                why = f"no category {_shown(selection[1:])} in the catalog {self._name!r}"
+                why = f"no category {_shown(selection[1:])} in the catalog {self._info.name!r}"
                 why += f"; it has {len(known)}{such_as}"
             raise TeacherError(f"target_category {row}: {why}")
 
@@ -134,7 +130,7 @@ class Wire:
         rows = np.array(found, dtype=np.int64)
         if (rows < 0).any():
             unknown = dict.fromkeys(items[place] for place in np.flatnonzero(rows < 0).tolist())
-            catalog = f"the catalog {self._name!r} of {len(self._ids)} items"
+            catalog = f"the catalog {self._info.name!r} of {self._info.items} items"
             raise TeacherError(f"{name} {row}: no item {_listed(unknown)} in {catalog}")
         return rows
 
