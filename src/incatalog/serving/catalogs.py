@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.data.catalog import Catalog
@@ -127,12 +126,10 @@ class Domain:
             except Exception as error:
                 errors = [error] * len(pending)
             for (_, future), failed in zip(pending, errors, strict=True):
-                if future.done():
-                    continue
-                if failed is not None:
-                    future.set_exception(failed)
-                else:
+                if failed is None and not future.done():
                     future.set_result(self.version)
+                elif failed is not None and not future.done():
+                    future.set_exception(failed)
 
     def _next_version(
         self, changes: Sequence[Change]
@@ -215,23 +212,16 @@ def load_domains(
         if catalog.fingerprint == recommender.catalog.fingerprint:
             own = recommender.with_metadata(catalog)
         else:
-            coded = recommender.spec.item_form == "codes"
-            codes = load_semantic_ids(folder, catalog) if coded else None
-            own = recommender.with_catalog(catalog, codes, _vectors(recommender, folder, catalog))
+            codes = vectors = None
+            if recommender.spec.item_form == "codes":
+                codes = load_semantic_ids(folder, catalog)
+            if (head := recommender.backbone.head) is not None:
+                found = sorted(folder.glob("*.npy"))
+                if len(found) != 1:
+                    why = f"expected one with the items' vectors; {head.how_to_embed()}"
+                    files = f"found {len(found)} npy files in {folder}"
+                    raise ConfigError(f"--domain {name}: {files}; {why}")
+                vectors = load_vectors(found[0], len(catalog))
+            own = recommender.with_catalog(catalog, codes, vectors)
         domains[name] = Domain(name, own, store)
     return domains
-
-
-def _vectors(
-    recommender: Recommender, folder: Path, catalog: Catalog
-) -> Float32[np.ndarray, "items dim"] | None:
-    head = recommender.backbone.head
-    if head is None:
-        return None
-    found = sorted(folder.glob("*.npy"))
-    if len(found) != 1:
-        why = f"expected one with the items' vectors; {head.how_to_embed()}"
-        raise ConfigError(
-            f"--domain {catalog.name}: found {len(found)} npy files in {folder}; {why}"
-        )
-    return load_vectors(found[0], len(catalog))

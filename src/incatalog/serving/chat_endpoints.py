@@ -33,8 +33,7 @@ from incatalog.serving.settings import ServeSettings
 from incatalog.serving.turns import Turns, shortened, written
 from incatalog.serving.worker import Stream, Worker
 
-# Letters beyond which a conversation is read off the event loop.
-_LONG = 10_000
+_LONG = 10_000  # letters beyond which a conversation is read off the event loop
 # Part of the context that is kept free for the answer where a kept conversation is shortened.
 _ANSWERS_SHARE = 4
 _T = TypeVar("_T")

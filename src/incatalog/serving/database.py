@@ -15,8 +15,7 @@ from incatalog.web.app import first_fault
 
 _FORMAT = 1
 _FORMAT_TABLE = "CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);"
-# Nobody but the service may read the file.
-_PRIVATE = 0o600
+_PRIVATE = 0o600  # nobody but the service may read the file
 _OTHERS = 0o077
 
 

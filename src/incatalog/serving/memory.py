@@ -24,13 +24,10 @@ def give_memory_back() -> None:
     By default glibc keeps an arena for each thread and, once a block of some megabytes was freed,
     every later one of its size: the process keeps the memory of its busiest second.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    for setting, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, 2)):
-        mallopt(setting, value)
+    if sys.platform == "linux" and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        glibc.mallopt(_MMAP_THRESHOLD, _LARGE)
+        glibc.mallopt(_TRIM_THRESHOLD, _LARGE)
+        glibc.mallopt(_ARENA_MAX, 2)
 
 
 def import_lean() -> None:

@@ -18,14 +18,12 @@ _log = logging.getLogger(__name__)
 
 Ranker = ItemBeam | ItemRanking
 
-# Of the time of the model's thread, while there are answers to grow.
-_SHARE = 0.2
+_SHARE = 0.2  # of the time of the model's thread, while there are answers to grow
 # Seconds a pass should take, so that a request that comes meanwhile does not wait long; as long as
 # a pass of the answers where that takes longer.
 _PASS = 0.02
 _FEWEST_TOKENS, _MOST_TOKENS = 64, 4096
-# Weight of the newest pass in the running estimate of the time a token takes.
-_NEWEST = 0.2
+_NEWEST = 0.2  # weight of the newest pass in the running estimate of the time a token takes
 
 
 @dataclass(eq=False)

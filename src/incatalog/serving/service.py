@@ -46,9 +46,7 @@ class ChatService:
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
     ) -> None:
-        self._domains = dict(domains)
-        self._settings = settings
-        self._keys = keys
+        self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._trained = recommender.spec.trained
         self.telemetry = EngineTelemetry(trace=settings.trace)
         self.worker = Worker(
@@ -64,11 +62,8 @@ class ChatService:
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        app = new_app(
-            title="incatalog",
-            description="A chat model that recommends only what is in the catalog.",
-            lifespan=self._lifespan,
-        )
+        about = "A chat model that recommends only what is in the catalog."
+        app = new_app(title="incatalog", description=about, lifespan=self._lifespan)
         self._add_layers(app)
         add_problems(app)
         self._conversations.add_to(app)
@@ -78,10 +73,10 @@ class ChatService:
             app,
             self.telemetry,
             lambda: self.worker.has_room,
-            lambda status, message: ApiError(status, message).body(),
             ErrorAnswer,
-            {"status": "ok", "trained": self._trained},
+            lambda status, message: ApiError(status, message).body(),
             "The process is alive; whether its model was trained on a catalog.",
+            trained=self._trained,
         )
         self._add_pages(app)
         return app
@@ -135,11 +130,10 @@ class ChatService:
         async def models() -> Models:
             """The names that requests may give: the model alone, and with each domain."""
             name, trained = self._settings.name, self._trained
-            named = [
-                Model(id=f"{name}/{domain}", domain=domain, trained=trained)
-                for domain in self._domains
+            own = [
+                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
             ]
-            return Models(data=[Model(id=name, trained=trained), *named])
+            return Models(data=[Model(id=name, trained=trained), *own])
 
     @staticmethod
     def _add_pages(app: FastAPI) -> None:

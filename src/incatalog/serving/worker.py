@@ -21,8 +21,7 @@ from incatalog.web.app import QueueFullError
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-# Weight of the newest answer in the running estimate of the time one takes.
-_NEWEST = 0.1
+_NEWEST = 0.1  # weight of the newest answer in the running estimate of the time one takes
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ class Query:
 
 AnswerTogether = Callable[[Sequence[Query]], Sequence[Found]]
 
-# Weight of the newest batch in the running estimate of the time a row takes.
-_NEWEST = 0.2
+_NEWEST = 0.2  # weight of the newest batch in the running estimate of the time a row takes
 
 
 @dataclass(eq=False)
@@ -205,7 +204,6 @@ def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarr
     if kind == "ranking":
         asked = [rows for rows in candidates if rows is not None]
         return teacher.ranking(histories, asked, **rules)
-    # The best of a longer list are those of a shorter one.
-    most = max(query.k for query in queries)
+    most = max(query.k for query in queries)  # the best of a longer list are those of a shorter one
     found = teacher.top_k(histories, most, candidates=candidates, exclude_seen=False, **rules)
     return list(found)

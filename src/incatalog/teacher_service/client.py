@@ -32,8 +32,7 @@ TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
 
 _BATCH_ROWS = 256
-# Less than the time after which the server closes an idle connection.
-_KEEP_ALIVE = 30.0
+_KEEP_ALIVE = 30.0  # less than the time after which the server closes an idle connection
 _LONGEST_WAIT = 30.0
 _JSON = {"Content-Type": "application/json"}
 # What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.

@@ -29,12 +29,10 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _ASKED = ("/inference", "/ranking", "/scores")
 _OTHERS = ("/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
-# Scores of an answer: 16 MB.
-_MAX_SCORES = 1 << 22
+_MAX_SCORES = 1 << 22  # scores of an answer: 16 MB
 # Ids in a request or an answer beyond which it is read or written off the event loop.
 _MANY_IDS = 2000
-# Forms of an id, which pydantic names in the place of a fault.
-_ID_FORMS = ("str", "int")
+_ID_FORMS = ("str", "int")  # forms of an id, which pydantic names in the place of a fault
 _ABOUT = {
     400: "The body is not JSON.",
     408: "The body did not arrive in time.",
@@ -62,8 +60,7 @@ class TeacherService:
         settings: TeacherServeSettings,
         fingerprint: str,
     ) -> None:
-        self._catalog = catalog
-        self._settings = settings
+        self._catalog, self._settings = catalog, settings
         self._headers = {TEACHER_HEADER: fingerprint}
         self._info = forms.TeacherInfo(
             name=catalog.name,
@@ -98,11 +95,8 @@ class TeacherService:
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        app = new_app(
-            title="incatalog teacher",
-            description="Asks a sequential recommender about many histories at once.",
-            lifespan=self._lifespan,
-        )
+        about = "Asks a sequential recommender about many histories at once."
+        app = new_app(title="incatalog teacher", description=about, lifespan=self._lifespan)
         limits = self._settings
         app.add_middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout)
         app.add_middleware(Measured, telemetry=self.telemetry, asked=_ASKED, others=_OTHERS)
@@ -131,15 +125,7 @@ class TeacherService:
             """Who answers here, and within which limits."""
             return self._info
 
-        add_states(
-            app,
-            self.telemetry,
-            lambda: self.batcher.has_room,
-            lambda _, detail: {"detail": detail},
-            forms.Refusal,
-            {"status": "ok"},
-            "The process is alive.",
-        )
+        add_states(app, self.telemetry, lambda: self.batcher.has_room, forms.Refusal)
         return app
 
     @contextlib.asynccontextmanager
