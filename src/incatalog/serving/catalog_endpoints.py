@@ -67,9 +67,6 @@ class CatalogEndpoints:
             _check_item(version, item_id)
             return _item(version, version.catalog.row(item_id))
 
-        self._add_changes_to(app)
-
-    def _add_changes_to(self, app: FastAPI) -> None:
         @app.post(_ITEMS, responses=PROBLEMS)
         async def add(domain: str, body: forms.NewCatalogItems, request: Request) -> forms.Changed:
             """Adds items, or puts them in the place of those with their ids."""

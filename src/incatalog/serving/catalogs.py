@@ -94,7 +94,9 @@ class Domain:
         except ArtifactError:
             raise
         except IncatalogError as error:
-            raise store.misfit(name, error) from error
+            what = f"the changes of domain {name!r} do not fit its catalog: {error}"
+            then = "serve the catalog they were made on, or start with another file"
+            raise ArtifactError(f"{store.path}: {what}; {then}") from error
         self.version = Version(store.version(name), replayed)
 
     async def put(self, items: Sequence[NewItem]) -> Version:

@@ -195,7 +195,7 @@ class Conversations:
             async for events in asked.stream.batches(min(asked.body.deadline or seconds, seconds)):
                 pieces = asked.writer.feed(events)
                 if pieces and first:
-                    self.telemetry.first(time.perf_counter() - asked.started)
+                    self.telemetry.first_seconds.observe(time.perf_counter() - asked.started)
                     first = False
                 if pieces:
                     yield pieces

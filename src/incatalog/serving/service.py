@@ -68,7 +68,16 @@ class ChatService:
         add_problems(app)
         self._conversations.add_to(app)
         CatalogEndpoints(self._domains).add_to(app)
-        self._add_models(app)
+
+        @app.get("/v1/models", responses=PROBLEMS)
+        async def models() -> Models:
+            """The names that requests may give: the model alone, and with each domain."""
+            name, trained = self._settings.name, self._trained
+            own = [
+                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
+            ]
+            return Models(data=[Model(id=name, trained=trained), *own])
+
         add_states(
             app,
             self.telemetry,
@@ -78,7 +87,16 @@ class ChatService:
             "The process is alive; whether its model was trained on a catalog.",
             trained=self._trained,
         )
-        self._add_pages(app)
+
+        @app.get("/", include_in_schema=False)
+        async def page() -> FileResponse:
+            return FileResponse(_PAGE / "index.html")
+
+        @app.get("/docs", include_in_schema=False)
+        async def docs() -> FileResponse:
+            return FileResponse(_PAGE / "docs.html")
+
+        app.mount("/page", StaticFiles(directory=_PAGE))
         return app
 
     @contextlib.asynccontextmanager
@@ -124,25 +142,3 @@ class ChatService:
         # A name that points here from elsewhere would let a foreign page ask in this one's name.
         hosts = list({*_THIS_MACHINE, *settings.allow_host, settings.host})
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-
-    def _add_models(self, app: FastAPI) -> None:
-        @app.get("/v1/models", responses=PROBLEMS)
-        async def models() -> Models:
-            """The names that requests may give: the model alone, and with each domain."""
-            name, trained = self._settings.name, self._trained
-            own = [
-                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
-            ]
-            return Models(data=[Model(id=name, trained=trained), *own])
-
-    @staticmethod
-    def _add_pages(app: FastAPI) -> None:
-        @app.get("/", include_in_schema=False)
-        async def page() -> FileResponse:
-            return FileResponse(_PAGE / "index.html")
-
-        @app.get("/docs", include_in_schema=False)
-        async def docs() -> FileResponse:
-            return FileResponse(_PAGE / "docs.html")
-
-        app.mount("/page", StaticFiles(directory=_PAGE))

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from incatalog.data.catalog import Item
-from incatalog.errors import ArtifactError, IncatalogError
 from incatalog.serving.database import Database, row_fault
 
 _TABLES = """
@@ -90,12 +89,6 @@ class CatalogStore(Database):
         with self.change() as database:
             database.executemany(_SAVE_ITEM, rows)
             database.execute(_SAVE_VERSION, (domain, number))
-
-    def misfit(self, domain: str, error: IncatalogError) -> ArtifactError:
-        """The error where changes do not fit the folder any more."""
-        what = f"the changes of domain {domain!r} do not fit its catalog: {error}"
-        then = "serve the catalog they were made on, or start with another file"
-        return ArtifactError(f"{self.path}: {what}; {then}")
 
 
 def _new_item(text: Any, item_id: str) -> NewItem:

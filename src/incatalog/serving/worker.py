@@ -179,8 +179,9 @@ class Worker:
             for index in [index for index, stream in self._rows.items() if stream in left]:
                 session.cancel(index)
                 del self._rows[index]
-            # Some left while they waited.
-            self._waiting = deque(stream for stream in self._waiting if stream not in left)
+            # Some left while they waited; the queue itself stays, as `_enter` may hold it already.
+            for stream in left.intersection(self._waiting):
+                self._waiting.remove(stream)
             joining = _taken(self._waiting, self._max_rows - len(self._rows))
             asked = _taken(self._asked, self._rankings.room)
         self._rankings.join(asked)

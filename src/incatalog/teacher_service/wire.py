@@ -34,18 +34,24 @@ class Wire:
 
     def query(self, request: forms.Question) -> Query:
         """Reads a question; a CatalogError refuses a client with another catalog."""
-        self._check_catalog(request)
+        info = self._info
+        if request.catalog not in (None, info.catalog):
+            own = f"{info.catalog[:12]}… (catalog {info.name!r}, {info.items} items)"
+            raise CatalogError(
+                f"catalog: the client's fingerprint is {_shown(request.catalog)}, the service's "
+                f"{own}; ids, titles or their order differ, so give both the same data"
+            )
         histories, hurried = self._histories(request), bool(request.immediately)
         batch = len(histories)
         if isinstance(request, forms.ScoresRequest):
-            most = self._info.max_scores // self._info.items
+            most = info.max_scores // info.items
             if batch > most:
-                found = f"found {batch} rows of {self._info.items} scores"
+                found = f"found {batch} rows of {info.items} scores"
                 raise TeacherError(f"item_lists: {found}; expected {most} rows at most")
             return Query("scores", histories, immediately=hurried)
         best, k = isinstance(request, forms.InferenceRequest), getattr(request, "k", 0)
-        if best and not 1 <= k <= self._info.max_k:
-            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {self._info.max_k}")
+        if best and not 1 <= k <= info.max_k:
+            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {info.max_k}")
         # Only the best items may be asked for without a list of candidates.
         asked = request.candidate_item_lists or ([None] * batch if best else [])
         candidates = self._lists("candidate_item_lists", asked, batch)
@@ -67,15 +73,6 @@ class Wire:
         if kind == "inference":
             return {kind: [[self._ids[row] for row in rows] for rows in lists]}
         return {kind: [[rank - 1 if rank > 0 else None for rank in ranks] for ranks in lists]}
-
-    def _check_catalog(self, request: forms.Question) -> None:
-        info = self._info
-        if request.catalog not in (None, info.catalog):
-            own = f"{info.catalog[:12]}… (catalog {info.name!r}, {info.items} items)"
-            raise CatalogError(
-                f"catalog: the client's fingerprint is {_shown(request.catalog)}, the service's "
-                f"{own}; ids, titles or their order differ, so give both the same data"
-            )
 
     def _histories(self, request: forms.Question) -> list[Rows]:
         lists = request.item_lists
