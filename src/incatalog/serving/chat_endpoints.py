@@ -37,6 +37,7 @@ _LONG = 10_000  # letters beyond which a conversation is read off the event loop
 # Part of the context that is kept free for the answer where a kept conversation is shortened.
 _ANSWERS_SHARE = 4
 _T = TypeVar("_T")
+_Messages = Sequence[forms.ChatMessage]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Conversations:
             """Continues a conversation, as OpenAI's chat completions do."""
             owner = request.state.key.name
             with ExitStack() as taken:
-                kept = []
+                kept: _Messages = []
                 if body.session is not None:
                     kept = await self._turns.begin(owner, body.session, taken)
                 asked = await self._asked(body, kept, owner)
@@ -139,47 +140,36 @@ class Conversations:
             raise model.items.no_item_left()
         return found
 
-    async def _asked(
-        self, body: forms.ChatRequest, kept: list[forms.ChatMessage], owner: str
-    ) -> _Asked:
+    async def _asked(self, body: forms.ChatRequest, kept: _Messages, owner: str) -> _Asked:
         """Puts a conversation, with what is kept of it, into the queue."""
         started = time.perf_counter()
         version = self._limits.version(body)
         self._limits.check_conversation(body)
-        recommender = self.plain if version is None else version.recommender
-        read = partial(self._read, body, kept, recommender, items=version is not None)
+        model = self.plain if version is None else version.recommender
+        read = partial(self._read, body, kept, model, items=version is not None)
         characters = body.characters + sum(len(message.text) for message in kept)
         body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
-        stream, writer = self.worker.submit(asked), Writer(recommender, body.stops)
+        stream, writer = self.worker.submit(asked), Writer(model, body.stops)
         return _Asked(body, version, stream, writer, started, owner, left_out)
 
     def _read(
-        self,
-        body: forms.ChatRequest,
-        kept: list[forms.ChatMessage],
-        recommender: Recommender,
-        *,
-        items: bool,
+        self, body: forms.ChatRequest, kept: _Messages, model: Recommender, *, items: bool
     ) -> tuple[forms.ChatRequest, EngineRequest, int]:
         """The whole conversation, what the engine is asked for, and how much was left out."""
-        settings, most = self.settings, self.settings.max_tokens
-        read = partial(chat_request, recommender=recommender, items=items, max_tokens=most)
+        most = self.settings.max_tokens
+        read = partial(chat_request, recommender=model, items=items, max_tokens=most)
         wanted = body.max_completion_tokens or body.max_tokens or most
-        context = recommender.prompts.context_length
+        context = model.prompts.context_length
 
-        def behind(left: Sequence[forms.ChatMessage]) -> forms.ChatRequest:
+        def behind(left: _Messages) -> forms.ChatRequest:
             return body.model_copy(update={"messages": [*left, *body.messages]})
 
-        def fits(left: Sequence[forms.ChatMessage]) -> bool:
+        def fits(left: _Messages) -> bool:
             whole = behind(left)
-            if (
-                len(whole.messages) > settings.max_messages
-                or whole.characters > settings.max_characters
-            ):
-                return False
             try:
+                self._limits.check_conversation(whole)
                 prompt = len(read(whole).prompt_ids)
-            except ContextLengthError:
+            except (ApiError, ContextLengthError):
                 return False
             # The answer needs room too.
             return context is None or prompt + min(wanted, context // _ANSWERS_SHARE) <= context
@@ -257,8 +247,12 @@ class _Events(StreamingResponse):
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     """Waits for something, and gives it up when the client has gone."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -267,11 +261,6 @@ async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     finally:
         working.cancel()
         gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _exhausted(pieces: AsyncIterator[list[Piece]]) -> None:

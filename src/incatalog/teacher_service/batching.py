@@ -55,10 +55,9 @@ class _Waiter:
 class Batcher:
     """Collects queries until a batch is due, and answers it off the event loop.
 
-    A batch is due when its first query has waited ``max_wait`` seconds, when ``max_rows``
-    histories wait, or when one of the queries must not wait. While one batch is computed the next
-    one gathers, so batches grow with the load. A query of more than ``max_rows`` histories is a
-    batch of its own. `observe` gets the rows and seconds of each batch.
+    A batch is due when its first query has waited `max_wait` seconds, when `max_rows` histories
+    wait, or when one query must not wait. Batches grow with the load, as the next one gathers while
+    one is computed; a larger query is a batch of its own. `observe` gets rows and seconds of each.
     """
 
     def __init__(

@@ -68,8 +68,7 @@ class HttpTeacher:
         info = self._info()
         self.fingerprint = str(info["teacher"])
         self._batch_rows = min(batch_rows, info["max_rows"])
-        self._max_k = int(info["max_k"])
-        self._max_body = int(info["max_body"])
+        self._max_k, self._max_body = int(info["max_k"]), int(info["max_body"])
         self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,10 +200,7 @@ class HttpTeacher:
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
         response = self._post(kind, content)
-        try:
-            found = response.json()[kind]
-        except (ValueError, KeyError, TypeError):
-            found = None
+        found = _field(response, kind)
         if not isinstance(found, list) or len(found) != count:
             got = f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
             raise TeacherError(f"{self.url}/{kind}: expected {count} lists in `{kind}`, got {got}")
@@ -253,7 +249,7 @@ class HttpTeacher:
                 continue
             if response.status_code == 200:
                 return response
-            said = f"{response.status_code} {_detail(response)}"
+            said = f"{response.status_code} {_field(response, 'detail', response.text[:80])}"
             if response.status_code not in _PASSING:
                 raise TeacherError(f"{url}: {said}")
             wait = max(wait, _retry_after(response))
@@ -273,11 +269,11 @@ class HttpTeacher:
         return client
 
 
-def _detail(response: httpx.Response) -> str:
+def _field(response: httpx.Response, name: str, otherwise: Any = None) -> Any:
     try:
-        return str(response.json()["detail"])
+        return response.json()[name]
     except (ValueError, KeyError, TypeError):
-        return response.text[:80]
+        return otherwise
 
 
 def _retry_after(response: httpx.Response) -> float:
