@@ -56,9 +56,8 @@ class CatalogEndpoints:
                 members = set(version.catalog.category_rows(category).tolist())
                 rows = [row for row in rows if row in members]
             shown = [_item(version, row) for row in rows[offset : offset + limit]]
-            return forms.CatalogPage(
-                domain=domain, version=version.number, total=len(rows), items=shown
-            )
+            number, total = version.number, len(rows)
+            return forms.CatalogPage(domain=domain, version=number, total=total, items=shown)
 
         @app.get(_ITEM, responses=PROBLEMS)
         async def item(domain: str, item_id: str) -> forms.CatalogItem:

@@ -115,9 +115,8 @@ class Conversations:
             async with asyncio.timeout(self.settings.timeout):
                 found = await _unless_gone(request, finding)
             items = [answer_item(catalog, one) for one in found]
-            return forms.Recommendations(
-                domain=domain.name, catalog_version=version.number, items=items
-            )
+            name, number = domain.name, version.number
+            return forms.Recommendations(domain=name, catalog_version=number, items=items)
 
         self._turns.add_to(app)
 

@@ -178,17 +178,16 @@ class Batcher:
 
 def answer_together(teacher: Teacher, queries: Sequence[Query]) -> list[Found]:
     """Answers several queries with one call of the teacher for each kind among them."""
-    answers: list[Found] = [[] for _ in queries]
+    answers: dict[Query, Found] = {}
     for kind in dict.fromkeys(query.kind for query in queries):
-        places = [place for place, one in enumerate(queries) if one.kind == kind]
-        alike = [queries[place] for place in places]
+        alike = [query for query in queries if query.kind == kind]
         found = iter(_ask(teacher, kind, alike))
-        for place, query in zip(places, alike, strict=True):
-            answers[place] = [next(found) for _ in query.histories]
+        for query in alike:
+            answers[query] = [next(found) for _ in query.histories]
             if kind == "inference":
-                best = [rows[: query.k] for rows in answers[place]]
-                answers[place] = [rows[rows >= 0] for rows in best]
-    return answers
+                best = [rows[: query.k] for rows in answers[query]]
+                answers[query] = [rows[rows >= 0] for rows in best]
+    return [answers[query] for query in queries]
 
 
 def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarray]:

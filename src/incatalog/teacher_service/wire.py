@@ -14,6 +14,7 @@ from incatalog.teacher_service.batching import Found, Kind, Query, Rows
 from incatalog.teacher_service.teacher_schemas import ItemId
 
 PADDING = "[PAD]"
+_Ids = Sequence[ItemId]
 _NAMED = 5
 _SHOWN = 60
 
@@ -94,9 +95,7 @@ class Wire:
                 raise TeacherError(f"item_lists {row}: empty; expected at least one item")
         return histories
 
-    def _lists(
-        self, name: str, lists: Sequence[Sequence[ItemId] | None], batch: int
-    ) -> list[Rows | None]:
+    def _lists(self, name: str, lists: Sequence[_Ids | None], batch: int) -> list[Rows | None]:
         _check_rows(name, lists, batch)
         return [
             None if items is None else self._read(name, row, items)
@@ -118,7 +117,7 @@ class Wire:
                 why += f"; it has {len(known)}{such_as}"
             raise TeacherError(f"target_category {row}: {why}")
 
-    def _read(self, name: str, row: int, items: Sequence[ItemId]) -> Rows:
+    def _read(self, name: str, row: int, items: _Ids) -> Rows:
         row_of = self._row_of
         try:
             found = [row_of[item] for item in items]
@@ -132,7 +131,7 @@ class Wire:
         return rows
 
 
-def _without_padding(items: Sequence[ItemId]) -> Sequence[ItemId]:
+def _without_padding(items: _Ids) -> _Ids:
     start = next((place for place, item in enumerate(items) if item != PADDING), len(items))
     return items[start:]
 
