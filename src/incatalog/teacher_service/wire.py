@@ -76,8 +76,8 @@ class Wire:
         return {kind: [[rank - 1 if rank > 0 else None for rank in ranks] for ranks in lists]}
 
     def _histories(self, request: forms.Question) -> list[Rows]:
-        lists = request.item_lists
-        if not 1 <= len(lists) <= (most := self._info.max_rows):
+        lists, most = request.item_lists, self._info.max_rows
+        if not 1 <= len(lists) <= most:
             raise TeacherError(f"item_lists: found {len(lists)} rows; expected 1 to {most}")
         if request.users is not None:
             _check_rows("users", request.users, len(lists))
