@@ -10,19 +10,9 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Request
 
 from incatalog.data.catalog import Catalog, Item
+from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
-from incatalog.serving.schemas import (
-    CatalogInfo,
-    CatalogItem,
-    CatalogPage,
-    Catalogs,
-    Changed,
-    ItemSwitch,
-    NewCatalogItem,
-    NewCatalogItems,
-    Removal,
-)
 from incatalog.serving.store import NewItem
 
 _MOST_LISTED = 1000
@@ -41,12 +31,12 @@ class CatalogEndpoints:
         """Adds the endpoints to an application."""
 
         @app.get("/v1/catalogs", responses=PROBLEMS)
-        async def catalogs() -> Catalogs:
+        async def catalogs() -> forms.Catalogs:
             """All catalogs."""
-            return Catalogs(catalogs=[_info(domain) for domain in self._domains.values()])
+            return forms.Catalogs(catalogs=[_info(domain) for domain in self._domains.values()])
 
         @app.get("/v1/catalogs/{domain}", responses=PROBLEMS)
-        async def catalog(domain: str) -> CatalogInfo:
+        async def catalog(domain: str) -> forms.CatalogInfo:
             """A catalog as it stands."""
             return _info(find_domain(self._domains, domain))
 
@@ -57,7 +47,7 @@ class CatalogEndpoints:
             category: Annotated[str, Query(max_length=512)] = "",
             limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = 20,
             offset: Annotated[int, Query(ge=0, le=1 << 31)] = 0,
-        ) -> CatalogPage:
+        ) -> forms.CatalogPage:
             """Items of a catalog whose titles hold the words of a query; all without one."""
             found = find_domain(self._domains, domain)
             version = found.version
@@ -66,38 +56,40 @@ class CatalogEndpoints:
                 members = set(version.catalog.category_rows(category).tolist())
                 rows = [row for row in rows if row in members]
             shown = [_item(version, row) for row in rows[offset : offset + limit]]
-            return CatalogPage(domain=domain, version=version.number, total=len(rows), items=shown)
+            number, total = version.number, len(rows)
+            return forms.CatalogPage(domain=domain, version=number, total=total, items=shown)
 
         @app.get(_ITEM, responses=PROBLEMS)
-        async def item(domain: str, item_id: str) -> CatalogItem:
+        async def item(domain: str, item_id: str) -> forms.CatalogItem:
             """One item."""
             version = find_domain(self._domains, domain).version
             _check_item(version, item_id)
             return _item(version, version.catalog.row(item_id))
 
-        self._add_changes_to(app)
-
-    def _add_changes_to(self, app: FastAPI) -> None:
         @app.post(_ITEMS, responses=PROBLEMS)
-        async def add(domain: str, body: NewCatalogItems, request: Request) -> Changed:
+        async def add(domain: str, body: forms.NewCatalogItems, request: Request) -> forms.Changed:
             """Adds items, or puts them in the place of those with their ids."""
             changing = self._to_change(request, domain)
             return _changed(domain, await changing.put([_new_item(one) for one in body.items]))
 
         @app.post(_ITEMS + "/remove", responses=PROBLEMS)
-        async def remove_several(domain: str, body: Removal, request: Request) -> Changed:
+        async def remove_several(
+            domain: str, body: forms.Removal, request: Request
+        ) -> forms.Changed:
             """Removes several items at once."""
             changing = self._to_change(request, domain, *body.ids)
             return _changed(domain, await changing.remove(body.ids))
 
         @app.delete(_ITEM, responses=PROBLEMS)
-        async def remove(domain: str, item_id: str, request: Request) -> Changed:
+        async def remove(domain: str, item_id: str, request: Request) -> forms.Changed:
             """Removes an item."""
             changing = self._to_change(request, domain, item_id)
             return _changed(domain, await changing.remove([item_id]))
 
         @app.patch(_ITEM, responses=PROBLEMS)
-        async def switch(domain: str, item_id: str, body: ItemSwitch, request: Request) -> Changed:
+        async def switch(
+            domain: str, item_id: str, body: forms.ItemSwitch, request: Request
+        ) -> forms.Changed:
             """Allows an item to be recommended, or forbids it."""
             changing = self._to_change(request, domain, item_id)
             return _changed(domain, await changing.enable(item_id, enabled=body.enabled))
@@ -118,7 +110,7 @@ class CatalogEndpoints:
         return domain
 
 
-def _new_item(new: NewCatalogItem) -> NewItem:
+def _new_item(new: forms.NewCatalogItem) -> NewItem:
     return NewItem(
         Item(new.id, new.title, new.description, tuple(dict.fromkeys(new.categories))),
         None if new.codes is None else tuple(new.codes),
@@ -126,13 +118,13 @@ def _new_item(new: NewCatalogItem) -> NewItem:
     )
 
 
-def _changed(domain: str, version: Version) -> Changed:
-    return Changed(domain=domain, version=version.number)
+def _changed(domain: str, version: Version) -> forms.Changed:
+    return forms.Changed(domain=domain, version=version.number)
 
 
-def _info(domain: Domain) -> CatalogInfo:
+def _info(domain: Domain) -> forms.CatalogInfo:
     version = domain.version
-    return CatalogInfo(
+    return forms.CatalogInfo(
         domain=domain.name,
         version=version.number,
         items=version.catalog.num_live,
@@ -140,9 +132,9 @@ def _info(domain: Domain) -> CatalogInfo:
     )
 
 
-def _item(version: Version, row: int) -> CatalogItem:
+def _item(version: Version, row: int) -> forms.CatalogItem:
     item = version.catalog.item(row)
-    return CatalogItem(
+    return forms.CatalogItem(
         id=item.item_id,
         title=item.title,
         categories=list(item.categories),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.data.catalog import Catalog
@@ -56,7 +55,7 @@ class _Draft:
         return _Draft(_changed(self.recommender, replaced, items), {**self.stored, **stored})
 
     def remove(self, item_ids: Sequence[str]) -> _Draft:
-        stored = {item_id: Stored(item_id, None, removed=True) for item_id in item_ids}
+        stored = {item_id: Stored(item_id, None, "removed") for item_id in item_ids}
         return _Draft(_changed(self.recommender, item_ids, ()), {**self.stored, **stored})
 
     def enable(self, item_id: str, added: Mapping[str, NewItem], *, enabled: bool) -> _Draft:
@@ -70,8 +69,8 @@ class _Draft:
                 raise CatalogError(f"item {item_id!r}: {why}")
         before = self.stored.get(item_id)
         new = added.get(item_id) if before is None else before.new
-        stored = {**self.stored, item_id: Stored(item_id, new, disabled=not enabled)}
-        return _Draft(self.recommender.with_disabled(disabled), stored)
+        stored = Stored(item_id, new, "changed" if enabled else "disabled")
+        return _Draft(self.recommender.with_disabled(disabled), {**self.stored, item_id: stored})
 
 
 Change = Callable[[_Draft], _Draft]
@@ -95,7 +94,9 @@ class Domain:
         except ArtifactError:
             raise
         except IncatalogError as error:
-            raise store.misfit(name, error) from error
+            what = f"the changes of domain {name!r} do not fit its catalog: {error}"
+            then = "serve the catalog they were made on, or start with another file"
+            raise ArtifactError(f"{store.path}: {what}; {then}") from error
         self.version = Version(store.version(name), replayed)
 
     async def put(self, items: Sequence[NewItem]) -> Version:
@@ -127,12 +128,10 @@ class Domain:
             except Exception as error:
                 errors = [error] * len(pending)
             for (_, future), failed in zip(pending, errors, strict=True):
-                if future.done():
-                    continue
-                if failed is not None:
-                    future.set_exception(failed)
-                else:
+                if failed is None and not future.done():
                     future.set_result(self.version)
+                elif failed is not None and not future.done():
+                    future.set_exception(failed)
 
     def _next_version(
         self, changes: Sequence[Change]
@@ -144,10 +143,9 @@ class Domain:
         for change in changes:
             try:
                 draft = change(draft)
+                errors.append(None)
             except IncatalogError as error:
                 errors.append(error)
-            else:
-                errors.append(None)
         if draft.recommender is before.recommender:
             return before, errors
         version = Version(before.number + 1, draft.recommender)
@@ -164,14 +162,12 @@ class Domain:
     def _replayed(self, recommender: Recommender) -> Recommender:
         """The changes of the store, made on what the folder holds."""
         changes = list(self._store.changes(self.name))
-        catalog = recommender.catalog
-        added = [change.new for change in changes if change.new is not None]
-        gone = [change.item_id for change in changes if change.removed or change.new is not None]
-        gone = [item_id for item_id in gone if catalog.has(item_id)]
-        recommender = _changed(recommender, gone, added)
-        disabled = [change.item_id for change in changes if change.disabled]
-        disabled = [item_id for item_id in disabled if recommender.catalog.has(item_id)]
         self._remember(changes)
+        gone = [one.item_id for one in changes if one.state == "removed" or one.new is not None]
+        gone = [item_id for item_id in gone if recommender.catalog.has(item_id)]
+        recommender = _changed(recommender, gone, list(self._added.values()))
+        disabled = [one.item_id for one in changes if one.state == "disabled"]
+        disabled = [item_id for item_id in disabled if recommender.catalog.has(item_id)]
         return recommender.with_disabled(disabled) if disabled else recommender
 
 
@@ -183,7 +179,12 @@ def _changed(
     sizes, head = recommender.spec.code_sizes, recommender.backbone.head
     if added and recommender.spec.item_form == "codes":
         for new in added:
-            _check_codes(new, sizes)
+            given = new.codes or ()
+            within = all(0 <= code < size for code, size in zip(given, sizes, strict=False))
+            if len(given) != len(sizes) or not within:
+                levels = f"{len(sizes)} of them, from 0 and below {', '.join(map(str, sizes))}"
+                why = f"codes {list(given)}; expected {levels}"
+                raise SemanticIdError(f"item {new.item.item_id!r}: {why}")
         codes = SemanticIds(np.array([new.codes for new in added], dtype=np.int32), sizes)
     if added and head is not None:
         for new in added:
@@ -194,14 +195,6 @@ def _changed(
         check_numbers(vectors, "vector of the items")
         vectors = vectors.astype(np.float32)
     return recommender.with_changes([new.item for new in added], removed, codes, vectors)
-
-
-def _check_codes(new: NewItem, sizes: Sequence[int]) -> None:
-    codes = new.codes or ()
-    within = [0 <= code < size for code, size in zip(codes, sizes, strict=False)]
-    if len(codes) != len(sizes) or not all(within):
-        levels = f"{len(sizes)} of them, from 0 and below {', '.join(map(str, sizes))}"
-        raise SemanticIdError(f"item {new.item.item_id!r}: codes {list(codes)}; expected {levels}")
 
 
 def load_domains(
@@ -221,23 +214,16 @@ def load_domains(
         if catalog.fingerprint == recommender.catalog.fingerprint:
             own = recommender.with_metadata(catalog)
         else:
-            coded = recommender.spec.item_form == "codes"
-            codes = load_semantic_ids(folder, catalog) if coded else None
-            own = recommender.with_catalog(catalog, codes, _vectors(recommender, folder, catalog))
+            codes = vectors = None
+            if recommender.spec.item_form == "codes":
+                codes = load_semantic_ids(folder, catalog)
+            if (head := recommender.backbone.head) is not None:
+                found = sorted(folder.glob("*.npy"))
+                if len(found) != 1:
+                    why = f"expected one with the items' vectors; {head.how_to_embed()}"
+                    files = f"found {len(found)} npy files in {folder}"
+                    raise ConfigError(f"--domain {name}: {files}; {why}")
+                vectors = load_vectors(found[0], len(catalog))
+            own = recommender.with_catalog(catalog, codes, vectors)
         domains[name] = Domain(name, own, store)
     return domains
-
-
-def _vectors(
-    recommender: Recommender, folder: Path, catalog: Catalog
-) -> Float32[np.ndarray, "items dim"] | None:
-    head = recommender.backbone.head
-    if head is None:
-        return None
-    found = sorted(folder.glob("*.npy"))
-    if len(found) != 1:
-        why = f"expected one with the items' vectors; {head.how_to_embed()}"
-        raise ConfigError(
-            f"--domain {catalog.name}: found {len(found)} npy files in {folder}; {why}"
-        )
-    return load_vectors(found[0], len(catalog))

@@ -34,16 +34,13 @@ def chat_request(
 ) -> Request:
     """What the engine is asked for; `items` says whether the answer may name items."""
     catalog = recommender.catalog
-    history: list[int] = []
-    excluded = None
+    history, excluded = [], None
     if items:
         check_items(asked, catalog)
         history = catalog.rows(asked.history).tolist()
         seen = history if asked.exclude_seen else []
         excluded = recommender.excluded(asked.exclude, asked.categories, seen, bool(seen))
-    seed = asked.seed
-    if seed is None:
-        seed = int.from_bytes(os.urandom(7), "little")
+    seed = int.from_bytes(os.urandom(7), "little") if asked.seed is None else asked.seed
     return recommender.chat_request(
         [_message(message, catalog if items else None) for message in asked.messages],
         history=history,

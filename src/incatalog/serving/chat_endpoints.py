@@ -22,43 +22,32 @@ from incatalog.decoding.request import Slot
 from incatalog.errors import ContextLengthError
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.recommender import Recommender
+from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.chat_answer import Piece, Writer, answer_item, chat_request, check_items
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.limits import Limits
 from incatalog.serving.problems import PROBLEMS, ApiError, api_error, find_domain
-from incatalog.serving.schemas import (
-    AnswerMessage,
-    ChatCompletion,
-    ChatMessage,
-    ChatRequest,
-    Choice,
-    RecommendationRequest,
-    Recommendations,
-    Usage,
-)
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.turns import Turns, shortened, written
 from incatalog.serving.worker import Stream, Worker
 
-# Letters beyond which a conversation is read off the event loop.
-_LONG = 10_000
+_LONG = 10_000  # letters beyond which a conversation is read off the event loop
 # Part of the context that is kept free for the answer where a kept conversation is shortened.
 _ANSWERS_SHARE = 4
 _T = TypeVar("_T")
+_Messages = Sequence[forms.ChatMessage]
 
 
 @dataclass(frozen=True)
 class _Asked:
     """A conversation that is being answered."""
 
-    body: ChatRequest
+    body: forms.ChatRequest
     version: Version | None  # the catalog it sees; None for plain text
     stream: Stream
     writer: Writer
-    prompt_tokens: int
-    seconds: float  # time that the answer may take
     started: float  # by the clock that measures
     owner: str  # of the session it is a turn of
     left_out: int  # messages of the session that were too many
@@ -66,38 +55,34 @@ class _Asked:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
+@dataclass
 class Conversations:
-    """Answers conversations and questions about items; the recommender is for plain text."""
+    """Answers conversations and questions about items."""
 
-    def __init__(
-        self,
-        recommender: Recommender,
-        domains: Mapping[str, Domain],
-        settings: ServeSettings,
-        worker: Worker,
-        telemetry: EngineTelemetry,
-        sessions: SessionStore | None,
-    ) -> None:
-        self._plain = recommender
-        self._domains = domains
-        self._settings = settings
-        self._limits = Limits(settings, domains)
-        self._worker, self._telemetry = worker, telemetry
-        self._turns = Turns(sessions)
+    plain: Recommender  # answers where no domain is named
+    domains: Mapping[str, Domain]
+    settings: ServeSettings
+    worker: Worker
+    telemetry: EngineTelemetry
+    sessions: SessionStore | None
+
+    def __post_init__(self) -> None:
+        self._limits = Limits(self.settings, self.domains)
+        self._turns = Turns(self.sessions)
 
     def add_to(self, app: FastAPI) -> None:
         """Adds the endpoints to an application."""
 
-        @app.post("/v1/chat/completions", responses=PROBLEMS, response_model=ChatCompletion)
-        async def chat(body: ChatRequest, request: Request) -> Response:
+        @app.post("/v1/chat/completions", responses=PROBLEMS, response_model=forms.ChatCompletion)
+        async def chat(body: forms.ChatRequest, request: Request) -> Response:
             """Continues a conversation, as OpenAI's chat completions do."""
             owner = request.state.key.name
             with ExitStack() as taken:
-                kept = []
+                kept: _Messages = []
                 if body.session is not None:
                     kept = await self._turns.begin(owner, body.session, taken)
                 asked = await self._asked(body, kept, owner)
-                taken.callback(self._worker.cancel, asked.stream)
+                taken.callback(self.worker.cancel, asked.stream)
                 pieces = self._pieces(asked)
                 if not body.stream:
                     await _unless_gone(request, _exhausted(pieces))
@@ -109,13 +94,15 @@ class Conversations:
             return _Events(self._events(asked, first, pieces, end), end)
 
         @app.post("/v1/recommendations", responses=PROBLEMS)
-        async def recommendations(body: RecommendationRequest, request: Request) -> Recommendations:
+        async def recommendations(
+            body: forms.RecommendationRequest, request: Request
+        ) -> forms.Recommendations:
             """The items that follow a history, without any text."""
             self._limits.check_question(body, body.k)
-            if body.domain is None and len(self._domains) == 1:
-                domain = next(iter(self._domains.values()))
+            if body.domain is None and len(self.domains) == 1:
+                domain = next(iter(self.domains.values()))
             else:
-                domain = find_domain(self._domains, body.domain or "")
+                domain = find_domain(self.domains, body.domain or "")
             version = domain.version
             model, catalog = version.recommender, version.catalog
             check_items(body, catalog)
@@ -125,76 +112,63 @@ class Conversations:
                 finding = self._listed(model, model.list_request(history, body.k, excluded))
             else:
                 finding = self._ranked(model, model.slot(history, body.k, excluded), body.k)
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(self.settings.timeout):
                 found = await _unless_gone(request, finding)
             items = [answer_item(catalog, one) for one in found]
-            return Recommendations(domain=domain.name, catalog_version=version.number, items=items)
+            name, number = domain.name, version.number
+            return forms.Recommendations(domain=name, catalog_version=number, items=items)
 
         self._turns.add_to(app)
 
     async def _listed(self, model: Recommender, asked: EngineRequest) -> list[Recommendation]:
         """A list that is written beside the other answers."""
-        stream = self._worker.submit(asked)
+        stream = self.worker.submit(asked)
         try:
             text = model.answer_text()
-            async for events in stream.batches(self._settings.timeout):
+            async for events in stream.batches(self.settings.timeout):
                 for event in events:
                     deque(text.feed(event), maxlen=0)
             return list(text.answer().items)
         finally:
-            self._worker.cancel(stream)
+            self.worker.cancel(stream)
 
     async def _ranked(self, model: Recommender, slot: Slot, k: int) -> list[Recommendation]:
         """The items of the first place, by their exact probability."""
-        found = model.ranking(await self._worker.rank(model.beam, slot, k))
+        found = model.ranking(await self.worker.rank(model.beam, slot, k))
         if not found:
             raise model.items.no_item_left()
         return found
 
-    async def _asked(self, body: ChatRequest, kept: list[ChatMessage], owner: str) -> _Asked:
+    async def _asked(self, body: forms.ChatRequest, kept: _Messages, owner: str) -> _Asked:
         """Puts a conversation, with what is kept of it, into the queue."""
         started = time.perf_counter()
         version = self._limits.version(body)
         self._limits.check_conversation(body)
-        recommender = self._plain if version is None else version.recommender
-        read = partial(self._read, body, kept, recommender, items=version is not None)
+        model = self.plain if version is None else version.recommender
+        read = partial(self._read, body, kept, model, items=version is not None)
         characters = body.characters + sum(len(message.text) for message in kept)
         body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
-        timeout = self._settings.timeout
-        return _Asked(
-            body,
-            version,
-            self._worker.submit(asked),
-            Writer(recommender, body.stops),
-            len(asked.prompt_ids),
-            min(body.deadline or timeout, timeout),
-            started,
-            owner,
-            left_out,
-        )
+        stream, writer = self.worker.submit(asked), Writer(model, body.stops)
+        return _Asked(body, version, stream, writer, started, owner, left_out)
 
     def _read(
-        self, body: ChatRequest, kept: list[ChatMessage], recommender: Recommender, *, items: bool
-    ) -> tuple[ChatRequest, EngineRequest, int]:
+        self, body: forms.ChatRequest, kept: _Messages, model: Recommender, *, items: bool
+    ) -> tuple[forms.ChatRequest, EngineRequest, int]:
         """The whole conversation, what the engine is asked for, and how much was left out."""
-        settings = self._settings
-        most = settings.max_tokens
-        read = partial(chat_request, recommender=recommender, items=items, max_tokens=most)
+        most = self.settings.max_tokens
+        read = partial(chat_request, recommender=model, items=items, max_tokens=most)
         wanted = body.max_completion_tokens or body.max_tokens or most
-        context = recommender.prompts.context_length
+        context = model.prompts.context_length
 
-        def behind(left: Sequence[ChatMessage]) -> ChatRequest:
+        def behind(left: _Messages) -> forms.ChatRequest:
             return body.model_copy(update={"messages": [*left, *body.messages]})
 
-        def fits(left: Sequence[ChatMessage]) -> bool:
+        def fits(left: _Messages) -> bool:
             whole = behind(left)
-            if len(whole.messages) > settings.max_messages:
-                return False
-            if whole.characters > settings.max_characters:
-                return False
             try:
+                self._limits.check_conversation(whole)
                 prompt = len(read(whole).prompt_ids)
-            except ContextLengthError:
+            except (ApiError, ContextLengthError):
                 return False
             # The answer needs room too.
             return context is None or prompt + min(wanted, context // _ANSWERS_SHARE) <= context
@@ -205,19 +179,19 @@ class Conversations:
 
     async def _pieces(self, asked: _Asked) -> AsyncIterator[list[Piece]]:
         """The answer as it grows; its place is free when it ends or is not read any more."""
-        first = True
+        first, seconds = True, self.settings.timeout
         try:
-            async for events in asked.stream.batches(asked.seconds):
+            async for events in asked.stream.batches(min(asked.body.deadline or seconds, seconds)):
                 pieces = asked.writer.feed(events)
                 if pieces and first:
-                    self._telemetry.first(time.perf_counter() - asked.started)
+                    self.telemetry.first_seconds.observe(time.perf_counter() - asked.started)
                     first = False
                 if pieces:
                     yield pieces
                 if asked.writer.finish_reason is not None:
                     break
         finally:
-            self._worker.cancel(asked.stream)
+            self.worker.cancel(asked.stream)
 
     async def _events(
         self,
@@ -272,8 +246,12 @@ class _Events(StreamingResponse):
 
 async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
     """Waits for something, and gives it up when the client has gone."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+
+    async def disconnected() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -284,21 +262,16 @@ async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
         gone.cancel()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _exhausted(pieces: AsyncIterator[list[Piece]]) -> None:
     async for _ in pieces:
         pass
 
 
-def _completion(asked: _Asked) -> ChatCompletion:
+def _completion(asked: _Asked) -> forms.ChatCompletion:
     writer, version = asked.writer, asked.version
-    message = AnswerMessage(content=writer.text, items=writer.items)
-    choice = Choice(message=message, finish_reason=writer.finish_reason or "length")
-    return ChatCompletion(
+    message = forms.AnswerMessage(content=writer.text, items=writer.items)
+    choice = forms.Choice(message=message, finish_reason=writer.finish_reason or "length")
+    return forms.ChatCompletion(
         id=asked.answer_id,
         created=asked.created,
         model=asked.body.model,
@@ -311,9 +284,9 @@ def _completion(asked: _Asked) -> ChatCompletion:
     )
 
 
-def _usage(asked: _Asked) -> Usage:
-    read, said = asked.prompt_tokens, asked.writer.tokens
-    return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
+def _usage(asked: _Asked) -> forms.Usage:
+    read, said = len(asked.stream.request.prompt_ids), asked.writer.tokens
+    return forms.Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
 
 
 def _chunk(

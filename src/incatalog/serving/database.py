@@ -15,8 +15,7 @@ from incatalog.web.app import first_fault
 
 _FORMAT = 1
 _FORMAT_TABLE = "CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);"
-# Nobody but the service may read the file.
-_PRIVATE = 0o600
+_PRIVATE = 0o600  # nobody but the service may read the file
 _OTHERS = 0o077
 
 
@@ -35,8 +34,11 @@ class Database:
         self._lock = threading.Lock()
         with contextlib.ExitStack() as closing, self._told("not a usable SQLite file"):
             closing.callback(os.close, _locked(path))
-            for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-                _make_private(name, create=name == path)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
+            for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+                if each.is_file() and each.stat().st_mode & _OTHERS:
+                    each.chmod(_PRIVATE)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=10)
             closing.callback(self._connection.close)
             self._prepare()
@@ -106,15 +108,6 @@ def _locked(path: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
-
-
-def _make_private(path: Path, *, create: bool) -> None:
-    """Lets only its owner read a file."""
-    if create:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
-    if path.is_file() and path.stat().st_mode & _OTHERS:
-        path.chmod(_PRIVATE)
 
 
 def row_fault(error: Any) -> str:

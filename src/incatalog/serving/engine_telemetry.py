@@ -19,7 +19,7 @@ class EngineTelemetry(Telemetry):
     def __init__(self, *, trace: bool = False) -> None:
         super().__init__("incatalog", _SECONDS)
         about = "Time from a request to the first of its answer."
-        self._first_seconds = self.histogram("first_token_seconds", about)
+        self.first_seconds = self.histogram("first_token_seconds", about)
         self._pass_seconds = self.histogram("pass_seconds", "Time of a forward pass.")
         about = "Answers that grew in a forward pass."
         self._pass_rows = self.histogram("pass_rows", about, buckets=_ROWS)
@@ -35,10 +35,6 @@ class EngineTelemetry(Telemetry):
         self._pass_rows.observe(one.rows)
         self._tokens.inc(one.tokens)
         self._items.inc(one.items)
-
-    def first(self, seconds: float) -> None:
-        """Counts the wait for the first of an answer."""
-        self._first_seconds.observe(seconds)
 
     @contextlib.contextmanager
     def span(self, name: str, request_id: str) -> Iterator[None]:

@@ -19,8 +19,7 @@ from incatalog.web.telemetry import Measured
 # Paths that are answered without a key.
 _OPEN = frozenset(("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"))
 _OPEN_BELOW = "/page/"
-# A minute, from one address.
-_WRONG_KEYS = 60
+_WRONG_KEYS = 60  # a minute, from one address
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NoReturn
 
 from incatalog.serving.catalogs import Domain, Version
@@ -11,24 +12,25 @@ from incatalog.serving.schemas import ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
 
+@dataclass(frozen=True)
 class Limits:
     """Refuses a request beyond the settings of the service, by an ApiError that names the field."""
 
-    def __init__(self, settings: ServeSettings, domains: Mapping[str, Domain]) -> None:
-        self._settings, self._domains = settings, domains
+    settings: ServeSettings
+    domains: Mapping[str, Domain]
 
     def version(self, body: ChatRequest) -> Version | None:
         """The catalog version that a conversation sees; None for plain text."""
         name, _, of_model = body.model.partition("/")
-        if name != self._settings.name:
+        if name != self.settings.name:
             why = f"model: no model {body.model!r}; see /v1/models"
             raise ApiError(404, why, param="model", code="model_not_found")
         if of_model and body.domain not in (None, of_model):
             raise ApiError(400, "domain: the model's name says another", param="domain")
         if of_model:
-            return find_domain(self._domains, of_model, "model").version
+            return find_domain(self.domains, of_model, "model").version
         if body.domain is not None:
-            return find_domain(self._domains, body.domain).version
+            return find_domain(self.domains, body.domain).version
         for field in ("history", "exclude", "categories", "k"):
             if getattr(body, field):
                 why = f"{field}: needs a domain to recommend from"
@@ -37,7 +39,7 @@ class Limits:
 
     def check_question(self, body: ItemQuestion, k: int | None) -> None:
         """Checks what is said of items."""
-        settings = self._settings
+        settings = self.settings
         for field in ("history", "exclude", "categories"):
             if (count := len(getattr(body, field))) > settings.max_history:
                 _refuse(field, f"{count} entries; expected {settings.max_history} at most")
@@ -46,13 +48,12 @@ class Limits:
 
     def check_conversation(self, body: ChatRequest) -> None:
         """Checks what is said of items, the messages, and the length of the answer."""
-        settings = self._settings
+        settings = self.settings
         self.check_question(body, body.k)
         if (count := len(body.messages)) > settings.max_messages:
             _refuse("messages", f"{count}; expected {settings.max_messages} at most")
         if (count := body.characters) > settings.max_characters:
-            why = f"{count} characters; expected {settings.max_characters} at most"
-            _refuse("messages", why)
+            _refuse("messages", f"{count} characters; expected {settings.max_characters} at most")
         for field in ("max_tokens", "max_completion_tokens"):
             if (getattr(body, field) or 0) > settings.max_tokens:
                 _refuse(field, f"expected {settings.max_tokens} at most")

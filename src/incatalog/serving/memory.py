@@ -20,23 +20,18 @@ _LEFT_OUT = ("is_scipy_available", "is_sklearn_available")
 def give_memory_back() -> None:
     """Makes glibc give large freed blocks back to the system, and threads share arenas.
 
-    By default glibc keeps an arena for each thread and, once a block of some megabytes was freed,
-    every later one of its size: the process keeps the memory of its busiest second.
+    By default the process keeps the memory of its busiest second, for each of its threads.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    for setting, value in ((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE), (_ARENA_MAX, 2)):
-        mallopt(setting, value)
+    if sys.platform == "linux" and hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        glibc.mallopt(_MMAP_THRESHOLD, _LARGE)
+        glibc.mallopt(_TRIM_THRESHOLD, _LARGE)
+        glibc.mallopt(_ARENA_MAX, 2)
 
 
 def import_lean() -> None:
     """Imports transformers as if scikit-learn and scipy were not installed.
 
-    It would import them, and with them pandas and pyarrow, for assisted generation and the losses
-    of object detection, which the service does not use.
+    It would import them, and with them pandas and pyarrow, for what the service does not use.
     """
     from transformers import utils
 

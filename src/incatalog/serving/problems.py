@@ -12,29 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from incatalog.errors import (
-    CatalogError,
-    ConfigError,
-    ContextLengthError,
-    DataError,
-    IncatalogError,
-    NoItemLeftError,
-    SemanticIdError,
-    TokenizerError,
-    VectorError,
-)
+from incatalog import errors
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.schemas import LIST, TEXT, ErrorAnswer
 from incatalog.web.app import QueueFullError, first_fault
 
 _log = logging.getLogger(__name__)
 _OF_THE_CLIENT = (
-    CatalogError,
-    ConfigError,
-    DataError,
-    SemanticIdError,
-    TokenizerError,
-    VectorError,
+    errors.CatalogError,
+    errors.ConfigError,
+    errors.DataError,
+    errors.SemanticIdError,
+    errors.TokenizerError,
+    errors.VectorError,
 )
 
 
@@ -73,14 +63,14 @@ def api_error(error: BaseException) -> ApiError:
     if isinstance(error, QueueFullError):
         headers = {"Retry-After": str(error.retry_after)}
         return ApiError(429, str(error), code="queue_full", headers=headers)
-    if isinstance(error, NoItemLeftError):
+    if isinstance(error, errors.NoItemLeftError):
         return ApiError(400, str(error), param="exclude", code="no_item_left")
     if isinstance(error, TimeoutError):
         return ApiError(504, "no answer in time; ask for fewer tokens", code="deadline")
     if isinstance(error, _OF_THE_CLIENT):
         param = str(error).split(":")[0]
         param_of = param if param.isidentifier() else None
-        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+        code = "context_length_exceeded" if isinstance(error, errors.ContextLengthError) else None
         return ApiError(400, str(error), param=param_of, code=code)
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "the service failed; its log tells more", code="internal")
@@ -88,7 +78,7 @@ def api_error(error: BaseException) -> ApiError:
 
 def add_problems(app: FastAPI) -> None:
     """Has every error of an application answered in OpenAI's form."""
-    for kind in (ApiError, IncatalogError, TimeoutError, Exception):
+    for kind in (ApiError, errors.IncatalogError, TimeoutError, Exception):
         app.add_exception_handler(kind, _respond_to_error)
     app.add_exception_handler(HTTPException, _respond_to_http)
     app.add_exception_handler(RequestValidationError, _respond_to_form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,12 @@ _log = logging.getLogger(__name__)
 
 Ranker = ItemBeam | ItemRanking
 
-# Of the time of the model's thread, while there are answers to grow.
-_SHARE = 0.2
+_SHARE = 0.2  # of the time of the model's thread, while there are answers to grow
 # Seconds a pass should take, so that a request that comes meanwhile does not wait long; as long as
 # a pass of the answers where that takes longer.
 _PASS = 0.02
 _FEWEST_TOKENS, _MOST_TOKENS = 64, 4096
-# Weight of the newest pass in the running estimate of the time a token takes.
-_NEWEST = 0.2
+_NEWEST = 0.2  # weight of the newest pass in the running estimate of the time a token takes
 
 
 @dataclass(eq=False)
@@ -37,20 +35,17 @@ class Ranking:
     k: int
     found: asyncio.Future[RankedItems]
 
-    def resolve(self, items: RankedItems) -> None:
-        """Hands over what was found; from any thread."""
-        self._call(self.found.set_result, items)
+    def end(self, outcome: RankedItems | Exception) -> None:
+        """Hands over what was found, or what went wrong; from any thread."""
+        self.found.get_loop().call_soon_threadsafe(self._end, outcome)
 
-    def fail(self, error: Exception) -> None:
-        """Hands over what went wrong; from any thread."""
-        self._call(self.found.set_exception, error)
-
-    def _call(self, end: Callable[[Any], None], value: Any) -> None:
-        def deliver() -> None:
-            if not self.found.done():
-                end(value)
-
-        self.found.get_loop().call_soon_threadsafe(deliver)
+    def _end(self, outcome: RankedItems | Exception) -> None:
+        if self.found.done():
+            return
+        if isinstance(outcome, Exception):
+            self.found.set_exception(outcome)
+        else:
+            self.found.set_result(outcome)
 
 
 class Rankings:
@@ -85,19 +80,14 @@ class Rankings:
             if ranking.found.cancelled():
                 continue
             try:
-                search = ranking.ranker.search(ranking.slot, ranking.k)
+                self._active.append((ranking, ranking.ranker.search(ranking.slot, ranking.k)))
             except Exception as error:
-                ranking.fail(error)
-            else:
-                self._active.append((ranking, search))
+                ranking.end(error)
 
     def step(self, answering: float) -> None:
         """One pass, if it is the rankings' turn; the answers' last one took `answering` seconds."""
-        if not answering:
-            self._credit = 0.0
-        else:
-            earned = answering * _SHARE / (1 - _SHARE)
-            self._credit = min(self._credit + earned, 0.0)
+        earned = answering * _SHARE / (1 - _SHARE)
+        self._credit = min(self._credit + earned, 0.0) if answering else 0.0
         if not self._active or self._credit < 0:
             return
         ranker = self._active[0][0].ranker
@@ -114,7 +104,7 @@ class Rankings:
             _log.exception("the model failed")
             for ranking, search in own:
                 search.end()
-                ranking.fail(error)
+                ranking.end(error)
             self._active = [one for one in self._active if one[0].ranker is not ranker]
             return
         took = time.perf_counter() - started
@@ -125,7 +115,7 @@ class Rankings:
         for ranking, search in own:
             if search.error is not None:
                 _log.error("the model failed: %s", search.error)
-                ranking.fail(search.error)
+                ranking.end(search.error)
             elif search.over:
-                ranking.resolve(search.ranked())
+                ranking.end(search.ranked())
         self._active = [one for one in self._active if not one[1].over]

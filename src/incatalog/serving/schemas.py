@@ -40,9 +40,7 @@ def _form(value: Any) -> str | None:
 
 
 def _one_of_two(kinds: str) -> Discriminator:
-    return Discriminator(
-        _form, custom_error_type="two_forms", custom_error_message=f"Expected text or {kinds}"
-    )
+    return Discriminator(_form, "two_forms", f"Expected text or {kinds}")
 
 
 _Stop = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,12 +47,10 @@ def serve(settings: ServeSettings) -> None:
         if state is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="incatalog-"))
             state = Path(folder) / "catalogs.sqlite"
-        store = CatalogStore(state)
-        stack.callback(store.close)
+        store = stack.enter_context(closing(CatalogStore(state)))
         sessions = None
         if settings.sessions is not None:
-            sessions = SessionStore(settings.sessions)
-            stack.callback(sessions.close)
+            sessions = stack.enter_context(closing(SessionStore(settings.sessions)))
         with compiled_elsewhere():
             recommender = _recommender(settings, named)
             domains = load_domains(recommender, named, store)
@@ -64,8 +62,7 @@ def serve(settings: ServeSettings) -> None:
             where = f"{address} ({recommender.engine.model.device})"
             what = f"{described(recommender.spec)} on {where}, items of {items}"
             console.print(f"incatalog: {what}", markup=False)
-            warning = untrained_warning(recommender.spec)
-            if warning is not None:
+            if warning := untrained_warning(recommender.spec):
                 console.print(f"incatalog: {warning}", style="yellow", markup=False)
             if settings.state is None:
                 note = "changes of catalogs end with this process; --state keeps them"
@@ -134,9 +131,7 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
 
 
 def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

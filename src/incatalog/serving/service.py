@@ -46,9 +46,7 @@ class ChatService:
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
     ) -> None:
-        self._domains = dict(domains)
-        self._settings = settings
-        self._keys = keys
+        self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._trained = recommender.spec.trained
         self.telemetry = EngineTelemetry(trace=settings.trace)
         self.worker = Worker(
@@ -64,26 +62,41 @@ class ChatService:
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        app = new_app(
-            title="incatalog",
-            description="A chat model that recommends only what is in the catalog.",
-            lifespan=self._lifespan,
-        )
+        about = "A chat model that recommends only what is in the catalog."
+        app = new_app(title="incatalog", description=about, lifespan=self._lifespan)
         self._add_layers(app)
         add_problems(app)
         self._conversations.add_to(app)
         CatalogEndpoints(self._domains).add_to(app)
-        self._add_models(app)
+
+        @app.get("/v1/models", responses=PROBLEMS)
+        async def models() -> Models:
+            """The names that requests may give: the model alone, and with each domain."""
+            name, trained = self._settings.name, self._trained
+            own = [
+                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
+            ]
+            return Models(data=[Model(id=name, trained=trained), *own])
+
         add_states(
             app,
             self.telemetry,
             lambda: self.worker.has_room,
-            lambda status, message: ApiError(status, message).body(),
             ErrorAnswer,
-            {"status": "ok", "trained": self._trained},
+            lambda status, message: ApiError(status, message).body(),
             "The process is alive; whether its model was trained on a catalog.",
+            trained=self._trained,
         )
-        self._add_pages(app)
+
+        @app.get("/", include_in_schema=False)
+        async def page() -> FileResponse:
+            return FileResponse(_PAGE / "index.html")
+
+        @app.get("/docs", include_in_schema=False)
+        async def docs() -> FileResponse:
+            return FileResponse(_PAGE / "docs.html")
+
+        app.mount("/page", StaticFiles(directory=_PAGE))
         return app
 
     @contextlib.asynccontextmanager
@@ -129,26 +142,3 @@ class ChatService:
         # A name that points here from elsewhere would let a foreign page ask in this one's name.
         hosts = list({*_THIS_MACHINE, *settings.allow_host, settings.host})
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-
-    def _add_models(self, app: FastAPI) -> None:
-        @app.get("/v1/models", responses=PROBLEMS)
-        async def models() -> Models:
-            """The names that requests may give: the model alone, and with each domain."""
-            name, trained = self._settings.name, self._trained
-            named = [
-                Model(id=f"{name}/{domain}", domain=domain, trained=trained)
-                for domain in self._domains
-            ]
-            return Models(data=[Model(id=name, trained=trained), *named])
-
-    @staticmethod
-    def _add_pages(app: FastAPI) -> None:
-        @app.get("/", include_in_schema=False)
-        async def page() -> FileResponse:
-            return FileResponse(_PAGE / "index.html")
-
-        @app.get("/docs", include_in_schema=False)
-        async def docs() -> FileResponse:
-            return FileResponse(_PAGE / "docs.html")
-
-        app.mount("/page", StaticFiles(directory=_PAGE))

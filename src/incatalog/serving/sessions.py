@@ -37,7 +37,14 @@ class SessionStore(Database):
         """The messages of a conversation; none if it has not begun."""
         query = "SELECT messages FROM sessions WHERE owner = ? AND name = ?"
         found = self.read(query, (owner, name))
-        return self._read(owner, name, found[0][0]) if found else []
+        if not found:
+            return []
+        text = found[0][0]
+        try:
+            return _MESSAGES.validate_json(text if isinstance(text, str) else b"")
+        except ValidationError as error:
+            why = f"messages: {row_fault(error)}"
+            raise self.malformed("sessions", f"owner {owner!r}, name {name!r}", why) from None
 
     def save(self, owner: str, name: str, messages: Sequence[dict[str, Any]]) -> None:
         """Keeps a conversation as it stands."""
@@ -54,16 +61,7 @@ class SessionStore(Database):
     def _check(self) -> None:
         """Reads all rows, so that a malformed one is found before a client asks for it."""
         for owner, name in self.read("SELECT owner, name FROM sessions"):
-            if isinstance(owner, str) and isinstance(name, str):
-                self.messages(owner, name)
-            else:
+            if not (isinstance(owner, str) and isinstance(name, str)):
                 why = "owner and name: expected text"
                 raise self.malformed("sessions", f"{owner!r}, {name!r}", why)
-
-    def _read(self, owner: str, name: str, text: Any) -> list[ChatMessage]:
-        try:
-            return _MESSAGES.validate_json(text if isinstance(text, str) else b"")
-        except ValidationError as error:
-            row = f"owner {owner!r}, name {name!r}"
-            why = f"messages: {row_fault(error)}"
-            raise self.malformed("sessions", row, why) from None
+            self.messages(owner, name)

@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from incatalog.data.catalog import Item
-from incatalog.errors import ArtifactError, IncatalogError
 from incatalog.serving.database import Database, row_fault
 
 _TABLES = """
@@ -47,13 +48,7 @@ class Stored:
 
     item_id: str
     new: NewItem | None  # None if it was neither added nor replaced
-    removed: bool = False
-    disabled: bool = False
-
-    @property
-    def state(self) -> str:
-        """The state of its row."""
-        return "removed" if self.removed else "disabled" if self.disabled else "changed"
+    state: Literal["changed", "disabled", "removed"] = "changed"
 
     @property
     def text(self) -> str | None:
@@ -69,9 +64,7 @@ class CatalogStore(Database):
     def version(self, domain: str) -> int:
         """Number of the domain's newest version; 0 as loaded."""
         found = self.read("SELECT number FROM versions WHERE domain = ?", (domain,))
-        if not found:
-            return 0
-        number = found[0][0]
+        number = found[0][0] if found else 0
         if type(number) is not int or number < 0:
             why = f"number: found {number!r}; expected a whole number"
             raise self.malformed("versions", f"domain {domain!r}", why)
@@ -88,7 +81,7 @@ class CatalogStore(Database):
             except ValueError as error:
                 row = f"place {place} of domain {domain!r}"
                 raise self.malformed("items", row, str(error)) from None
-            yield Stored(item_id, new, state == "removed", state == "disabled")
+            yield Stored(item_id, new, state)
 
     def save(self, domain: str, number: int, changes: Iterable[Stored]) -> None:
         """Writes a version down: from the return on, it survives a killed process."""
@@ -97,17 +90,9 @@ class CatalogStore(Database):
             database.executemany(_SAVE_ITEM, rows)
             database.execute(_SAVE_VERSION, (domain, number))
 
-    def misfit(self, domain: str, error: IncatalogError) -> ArtifactError:
-        """The error where changes do not fit the folder any more."""
-        what = f"the changes of domain {domain!r} do not fit its catalog: {error}"
-        then = "serve the catalog they were made on, or start with another file"
-        return ArtifactError(f"{self.path}: {what}; {then}")
-
 
 def _new_item(text: Any, item_id: str) -> NewItem:
     """An item as it was written down; ValueError names a malformed field."""
-    from pydantic import TypeAdapter, ValidationError
-
     if not isinstance(text, str):
         raise ValueError("item: found no text; expected JSON")
     try:

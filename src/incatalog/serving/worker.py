@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from incatalog.decoding.engine import Engine, Session
 from incatalog.decoding.events import Event, Finished, ItemDone, RankedItems, TextToken
@@ -19,8 +20,8 @@ from incatalog.web.app import QueueFullError
 
 _log = logging.getLogger(__name__)
 
-# Weight of the newest answer in the running estimate of the time one takes.
-_NEWEST = 0.1
+_T = TypeVar("_T")
+_NEWEST = 0.1  # weight of the newest answer in the running estimate of the time one takes
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,7 @@ class Worker:
     def submit(self, request: Request) -> Stream:
         """Lets a request join as soon as there is a place."""
         stream = Stream(request, asyncio.get_running_loop())
-        with self._condition:
-            self._check_room()
-            self._waiting.append(stream)
-            self._condition.notify()
+        self._enter(self._waiting, stream)
         return stream
 
     def cancel(self, stream: Stream) -> None:
@@ -135,18 +133,18 @@ class Worker:
     async def rank(self, ranker: Ranker, slot: Slot, k: int) -> RankedItems:
         """The best items of a place in a text, searched beside the answers."""
         found: asyncio.Future[RankedItems] = asyncio.get_running_loop().create_future()
-        with self._condition:
-            self._check_room()
-            self._asked.append(Ranking(ranker, slot, k, found))
-            self._condition.notify()
+        self._enter(self._asked, Ranking(ranker, slot, k, found))
         return await found
 
-    def _check_room(self) -> None:
-        if not self.has_room:
-            ahead = self.queued + len(self._rows)
-            state = "is closing" if self._closing else f"has {self.queued} requests waiting"
-            seconds = self._seconds * ahead / self._max_rows
-            raise QueueFullError(f"the service {state}; ask again later", seconds)
+    def _enter(self, queue: deque[_T], one: _T) -> None:
+        with self._condition:
+            if not self.has_room:
+                ahead = self.queued + len(self._rows)
+                state = "is closing" if self._closing else f"has {self.queued} requests waiting"
+                seconds = self._seconds * ahead / self._max_rows
+                raise QueueFullError(f"the service {state}; ask again later", seconds)
+            queue.append(one)
+            self._condition.notify()
 
     def _run(self) -> None:
         session = self._engine.session()
@@ -181,15 +179,11 @@ class Worker:
             for index in [index for index, stream in self._rows.items() if stream in left]:
                 session.cancel(index)
                 del self._rows[index]
-            joining: list[Stream] = []
-            while self._waiting and len(self._rows) + len(joining) < self._max_rows:
-                stream = self._waiting.popleft()
-                if stream not in left:
-                    joining.append(stream)
-            # Some left while they waited.
-            self._waiting = deque(s for s in self._waiting if s not in left)
-            room = min(self._rankings.room, len(self._asked))
-            asked = [self._asked.popleft() for _ in range(room)]
+            # Some left while they waited; the queue itself stays, as `_enter` may hold it already.
+            for stream in left.intersection(self._waiting):
+                self._waiting.remove(stream)
+            joining = _taken(self._waiting, self._max_rows - len(self._rows))
+            asked = _taken(self._asked, self._rankings.room)
         self._rankings.join(asked)
         for stream in joining:
             try:
@@ -231,6 +225,10 @@ class Worker:
         items = sum(isinstance(event, ItemDone) for event in events)
         self._observe(Pass(now - started, rows, tokens, items))
         return now - started
+
+
+def _taken(queue: deque[_T], most: int) -> list[_T]:
+    return [queue.popleft() for _ in range(min(most, len(queue)))]
 
 
 def _deliver(several: list[tuple[Stream, list[Event]]]) -> None:

@@ -18,13 +18,14 @@ from incatalog.web.app import QueueFullError
 
 Rows = Int64[np.ndarray, " rows"]
 Found = list[np.ndarray]  # one array for each history of a query
+Kind = Literal["inference", "ranking", "scores"]
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
     """One request in rows of the catalog, checked; every list has one entry for each history."""
 
-    kind: Literal["inference", "ranking", "scores"]
+    kind: Kind
     histories: list[Rows]  # oldest item first
     k: int = 0  # only for `inference`
     # The only rows that may be answered, None for all; for `ranking` those to rank.
@@ -41,8 +42,7 @@ class Query:
 
 AnswerTogether = Callable[[Sequence[Query]], Sequence[Found]]
 
-# Weight of the newest batch in the running estimate of the time a row takes.
-_NEWEST = 0.2
+_NEWEST = 0.2  # weight of the newest batch in the running estimate of the time a row takes
 
 
 @dataclass(eq=False)
@@ -55,10 +55,9 @@ class _Waiter:
 class Batcher:
     """Collects queries until a batch is due, and answers it off the event loop.
 
-    A batch is due when its first query has waited ``max_wait`` seconds, when ``max_rows``
-    histories wait, or when one of the queries must not wait. While one batch is computed the next
-    one gathers, so batches grow with the load. A query of more than ``max_rows`` histories is a
-    batch of its own. `observe` gets the rows and seconds of each batch.
+    A batch is due when its first query has waited `max_wait` seconds, when `max_rows` histories
+    wait, or when one query must not wait. Batches grow with the load, as the next one gathers while
+    one is computed; a larger query is a batch of its own. `observe` gets rows and seconds of each.
     """
 
     def __init__(
@@ -70,11 +69,8 @@ class Batcher:
         max_queue: int,
         observe: Callable[[int, float], object] = lambda _rows, _seconds: None,
     ) -> None:
-        self._answer_together = answer_together
-        self._max_rows = max_rows
-        self._max_wait = max_wait
-        self._max_queue = max_queue
-        self._observe = observe
+        self._answer_together, self._observe = answer_together, observe
+        self._max_rows, self._max_wait, self._max_queue = max_rows, max_wait, max_queue
         # In the order of arrival; a dictionary, because a query may be given up anywhere in it.
         self._waiting: dict[_Waiter, None] = {}
         self._hurried = 0
@@ -182,32 +178,30 @@ class Batcher:
 
 def answer_together(teacher: Teacher, queries: Sequence[Query]) -> list[Found]:
     """Answers several queries with one call of the teacher for each kind among them."""
-    answers: list[Found] = [[] for _ in queries]
+    answers: dict[Query, Found] = {}
     for kind in dict.fromkeys(query.kind for query in queries):
-        places = [place for place, one in enumerate(queries) if one.kind == kind]
-        alike = [queries[place] for place in places]
+        alike = [query for query in queries if query.kind == kind]
         found = iter(_ask(teacher, kind, alike))
-        for place, query in zip(places, alike, strict=True):
-            answers[place] = [next(found) for _ in query.histories]
+        for query in alike:
+            answers[query] = [next(found) for _ in query.histories]
             if kind == "inference":
-                best = [rows[: query.k] for rows in answers[place]]
-                answers[place] = [rows[rows >= 0] for rows in best]
-    return answers
+                best = [rows[: query.k] for rows in answers[query]]
+                answers[query] = [rows[rows >= 0] for rows in best]
+    return [answers[query] for query in queries]
 
 
 def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarray]:
-    histories = [rows for query in queries for rows in query.histories]
+    def joined(name: str) -> list[Any]:
+        return [entry for query in queries for entry in getattr(query, name)]
+
+    histories = joined("histories")
     if kind == "scores":
         return list(teacher.scores(histories))
-    candidates = [rows for query in queries for rows in query.candidates]
-    rules: dict[str, Any] = {
-        "excluded": [rows for query in queries for rows in query.excluded],
-        "categories": [one for query in queries for one in query.categories],
-    }
+    candidates = joined("candidates")
+    rules: dict[str, Any] = {name: joined(name) for name in ("excluded", "categories")}
     if kind == "ranking":
         asked = [rows for rows in candidates if rows is not None]
         return teacher.ranking(histories, asked, **rules)
-    # The best of a longer list are those of a shorter one.
-    most = max(query.k for query in queries)
+    most = max(query.k for query in queries)  # the best of a longer list are those of a shorter one
     found = teacher.top_k(histories, most, candidates=candidates, exclude_seen=False, **rules)
     return list(found)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError, require
-from incatalog.teacher.row_lists import MaybeRowLists, Ragged, RowLists, check_length, ragged
+from incatalog.teacher.row_lists import MaybeRowLists, RowLists, check_length, ragged
 from incatalog.teacher.selection import split_category
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
 
 _BATCH_ROWS = 256
-# Less than the time after which the server closes an idle connection.
-_KEEP_ALIVE = 30.0
+_KEEP_ALIVE = 30.0  # less than the time after which the server closes an idle connection
 _LONGEST_WAIT = 30.0
 _JSON = {"Content-Type": "application/json"}
 # What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.
@@ -56,17 +55,14 @@ class HttpTeacher:
         require("httpx", extra="serve")
         self.url = url.rstrip("/")
         self._catalog = catalog
-        self._row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
         self._ids = [item.item_id for item in catalog.items]
-        self._timeout = timeout
-        self._tries = max(1, tries)
-        self._backoff = backoff
+        self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
+        self._timeout, self._tries, self._backoff = timeout, max(1, tries), backoff
         self._clients: dict[int, httpx.Client] = {}
         info = self._info()
         self.fingerprint = str(info["teacher"])
         self._batch_rows = min(batch_rows, info["max_rows"])
-        self._max_k = int(info["max_k"])
-        self._max_body = int(info["max_body"])
+        self._max_k, self._max_body = int(info["max_k"]), int(info["max_body"])
         self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,9 +96,8 @@ class HttpTeacher:
         columns = self._columns(histories, excluded, categories, candidates)
         result = np.full((len(histories), k), -1, dtype=np.int64)
         common = {"k": k, "exclude_seen": exclude_seen}
-        for rows, answer in self._batches("inference", columns, common):
-            for row, items in zip(rows, answer, strict=True):
-                result[row, : len(items)] = self._rows(items, k)
+        for row, items in enumerate(self._answers("inference", columns, common)):
+            result[row, : len(items)] = self._rows(items, k)
         return result
 
     def ranking(
@@ -116,13 +111,10 @@ class HttpTeacher:
     ) -> list[Int64[np.ndarray, " candidates"]]:
         """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
         columns = self._columns(histories, excluded, categories, candidates)
-        result: list[np.ndarray] = []
-        for _, answer in self._batches("ranking", columns, {"exclude_seen": exclude_seen}):
-            for ranks in answer:
-                # The wire counts from 0.
-                places = [-1 if rank is None else rank + 1 for rank in ranks]
-                result.append(np.array(places, dtype=np.int64))
-        return result
+        answers = self._answers("ranking", columns, {"exclude_seen": exclude_seen})
+        # The wire counts from 0.
+        places = ([-1 if rank is None else rank + 1 for rank in ranks] for ranks in answers)
+        return [np.array(row, dtype=np.int64) for row in places]
 
     def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
         """Scores of all items after each history; see `Teacher.scores`."""
@@ -148,8 +140,7 @@ class HttpTeacher:
     ) -> dict[str, list[Any]]:
         """What every question holds, one entry for each history; checked before it is sent."""
         batch = len(histories)
-        rows = ragged("history", histories, batch, self.num_items, needed_by=self.url)
-        columns: dict[str, list[Any]] = {"item_lists": self._named(rows)}
+        columns: dict[str, list[Any]] = {"item_lists": self._lists("history", histories, batch)}
         if excluded is not None:
             columns["excluded_item_lists"] = self._lists("excluded", excluded, batch)
         if categories is not None:
@@ -163,13 +154,12 @@ class HttpTeacher:
         return columns
 
     def _lists(self, name: str, lists: MaybeRowLists, batch: int) -> list[list[str] | None]:
-        named = self._named(ragged(name, lists, batch, self.num_items))
-        return [None if rows is None else ids for rows, ids in zip(lists, named, strict=True)]
-
-    def _named(self, rows: Ragged) -> list[list[str]]:
-        ids = self._ids
-        lists = (rows.at(index).tolist() for index in range(len(rows.offsets) - 1))
-        return [[ids[row] for row in each] for each in lists]
+        needed = self.url if name == "history" else ""
+        rows, ids = ragged(name, lists, batch, self.num_items, needed_by=needed), self._ids
+        return [
+            None if given is None else [ids[row] for row in rows.at(index).tolist()]
+            for index, given in enumerate(lists)
+        ]
 
     def _rows(self, items: Sequence[str], k: int) -> list[int]:
         if len(items) > k:
@@ -180,10 +170,10 @@ class HttpTeacher:
             why = f"which is not in the catalog {self._catalog.name!r}"
             raise TeacherError(f"{self.url}: answered with item {error}, {why}") from None
 
-    def _batches(
+    def _answers(
         self, kind: str, columns: dict[str, list[Any]], common: dict[str, Any]
-    ) -> Iterator[tuple[range, list[Any]]]:
-        """Which histories were asked about together, with the answers to them, in order."""
+    ) -> Iterator[list[Any]]:
+        """The answer to each history, in order."""
         every, size = range(len(columns["item_lists"])), self._batch_rows
         pending = [every[start : start + size] for start in every[::size]][::-1]
         while pending:
@@ -193,8 +183,8 @@ class HttpTeacher:
             if len(content) > self._max_body and len(rows) > 1:
                 half = len(rows) // 2
                 pending += [rows[half:], rows[:half]]
-                continue
-            yield rows, self._entries(kind, content, len(rows))
+            else:
+                yield from self._entries(kind, content, len(rows))
 
     def _body(self, fields: dict[str, Any]) -> bytes:
         # No other question of this process would join, so it does not wait for one.
@@ -203,10 +193,7 @@ class HttpTeacher:
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
         response = self._post(kind, content)
-        try:
-            found = response.json()[kind]
-        except (ValueError, KeyError, TypeError):
-            found = None
+        found = _field(response, kind)
         if not isinstance(found, list) or len(found) != count:
             got = f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
             raise TeacherError(f"{self.url}/{kind}: expected {count} lists in `{kind}`, got {got}")
@@ -241,9 +228,7 @@ class HttpTeacher:
         """One request, sent again while it fails for a moment."""
         import httpx
 
-        url = f"{self.url}/{path}"
-        wait = self._backoff
-        said = ""
+        url, wait, said = f"{self.url}/{path}", self._backoff, ""
         for attempt in range(self._tries):
             if attempt:
                 time.sleep(wait)
@@ -257,7 +242,7 @@ class HttpTeacher:
                 continue
             if response.status_code == 200:
                 return response
-            said = f"{response.status_code} {_detail(response)}"
+            said = f"{response.status_code} {_field(response, 'detail', response.text[:80])}"
             if response.status_code not in _PASSING:
                 raise TeacherError(f"{url}: {said}")
             wait = max(wait, _retry_after(response))
@@ -277,11 +262,11 @@ class HttpTeacher:
         return client
 
 
-def _detail(response: httpx.Response) -> str:
+def _field(response: httpx.Response, name: str, otherwise: Any = None) -> Any:
     try:
-        return str(response.json()["detail"])
+        return response.json()[name]
     except (ValueError, KeyError, TypeError):
-        return response.text[:80]
+        return otherwise
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from fastapi import Body, FastAPI
@@ -17,7 +17,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service import teacher_schemas as forms
-from incatalog.teacher_service.batching import Batcher, Found, Query, answer_together
+from incatalog.teacher_service.batching import Batcher, Found, Kind, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.wire import Wire
@@ -29,12 +29,10 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _ASKED = ("/inference", "/ranking", "/scores")
 _OTHERS = ("/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
-# Scores of an answer: 16 MB.
-_MAX_SCORES = 1 << 22
+_MAX_SCORES = 1 << 22  # scores of an answer: 16 MB
 # Ids in a request or an answer beyond which it is read or written off the event loop.
 _MANY_IDS = 2000
-# Forms of an id, which pydantic names in the place of a fault.
-_ID_FORMS = ("str", "int")
+_ID_FORMS = ("str", "int")  # forms of an id, which pydantic names in the place of a fault
 _ABOUT = {
     400: "The body is not JSON.",
     408: "The body did not arrive in time.",
@@ -47,7 +45,6 @@ _ABOUT = {
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": forms.Refusal, "description": about} for status, about in _ABOUT.items()
 }
-_Request = TypeVar("_Request", bound=forms.TeacherRequest)
 
 
 class TeacherService:
@@ -63,10 +60,7 @@ class TeacherService:
         settings: TeacherServeSettings,
         fingerprint: str,
     ) -> None:
-        self._catalog = catalog
-        self._settings = settings
-        limits = {"max_k": settings.max_k, "max_rows": settings.max_rows, "max_scores": _MAX_SCORES}
-        self._wire = Wire(catalog, **limits)
+        self._catalog, self._settings = catalog, settings
         self._headers = {TEACHER_HEADER: fingerprint}
         self._info = forms.TeacherInfo(
             name=catalog.name,
@@ -74,9 +68,12 @@ class TeacherService:
             catalog=catalog.fingerprint,
             teacher=fingerprint,
             window=teacher.window,
+            max_k=settings.max_k,
+            max_rows=settings.max_rows,
+            max_scores=_MAX_SCORES,
             max_body=settings.max_body,
-            **limits,
         )
+        self._wire = Wire(catalog, self._info)
         self.telemetry = Telemetry("incatalog_teacher", _SECONDS)
         rows = self.telemetry.histogram("batch_rows", "Histories answered together.", buckets=_ROWS)
         about = "Time the network takes for a batch."
@@ -98,31 +95,37 @@ class TeacherService:
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        app = new_app(
-            title="incatalog teacher",
-            description="Asks a sequential recommender about many histories at once.",
-            lifespan=self._lifespan,
-        )
+        about = "Asks a sequential recommender about many histories at once."
+        app = new_app(title="incatalog teacher", description=about, lifespan=self._lifespan)
         limits = self._settings
         app.add_middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout)
         app.add_middleware(Measured, telemetry=self.telemetry, asked=_ASKED, others=_OTHERS)
         app.add_exception_handler(RequestValidationError, _invalid)
-        self._add_questions(app)
+        shown = forms.examples(self._catalog)
+        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
+        binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+
+        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
+        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
+            """The best items after each history."""
+            return await self._respond(request)
+
+        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
+        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
+            """The place of each candidate in the order of the whole catalog."""
+            return await self._respond(request)
+
+        @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
+        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
+            """Scores of all items after each history: rows of little-endian float32."""
+            return await self._respond(request)
 
         @app.get("/teacher")
         async def teacher() -> forms.TeacherInfo:
             """Who answers here, and within which limits."""
             return self._info
 
-        add_states(
-            app,
-            self.telemetry,
-            lambda: self.batcher.has_room,
-            lambda _, detail: {"detail": detail},
-            forms.Refusal,
-            {"status": "ok"},
-            "The process is alive.",
-        )
+        add_states(app, self.telemetry, lambda: self.batcher.has_room, forms.Refusal)
         return app
 
     @contextlib.asynccontextmanager
@@ -134,40 +137,13 @@ class TeacherService:
             self.batcher.close()
             await running
 
-    def _add_questions(self, app: FastAPI) -> None:
-        wire = self._wire
-        shown = forms.examples(self._catalog)
-        bodies = {name: Body(openapi_examples=several) for name, several in shown.items()}
-        binary = {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}
-
-        @app.post("/inference", responses={**_PROBLEMS, 200: {"model": forms.InferenceAnswer}})
-        async def inference(request: forms.InferenceRequest = bodies["inference"]) -> Response:
-            """The best items after each history."""
-            return await self._respond(request, wire.inference, self._best_items)
-
-        @app.post("/ranking", responses={**_PROBLEMS, 200: {"model": forms.RankingAnswer}})
-        async def ranking(request: forms.RankingRequest = bodies["ranking"]) -> Response:
-            """The place of each candidate in the order of the whole catalog."""
-            return await self._respond(request, wire.ranking, self._ranks)
-
-        @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
-        async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
-            """Scores of all items after each history: rows of little-endian float32."""
-            return await self._respond(request, wire.scores, self._scores)
-
-    async def _respond(
-        self,
-        request: _Request,
-        read: Callable[[_Request], Query],
-        write: Callable[[Found], Response],
-    ) -> Response:
+    async def _respond(self, request: forms.Question) -> Response:
         seconds = self._settings.timeout
         try:
-            self._wire.check_catalog(request)
             if _ids(request) > _MANY_IDS:
-                query = await asyncio.to_thread(read, request)
+                query = await asyncio.to_thread(self._wire.query, request)
             else:
-                query = read(request)
+                query = self._wire.query(request)
             async with asyncio.timeout(seconds):
                 found = await self.batcher.ask(query)
         except CatalogError as error:
@@ -180,16 +156,12 @@ class TeacherService:
             why = f"no answer within {seconds:g} s; ask about fewer rows at once"
             return self._refusal(504, why)
         if sum(map(len, found)) > _MANY_IDS:
-            return await asyncio.to_thread(write, found)
-        return write(found)
+            return await asyncio.to_thread(self._written, query.kind, found)
+        return self._written(query.kind, found)
 
-    def _best_items(self, found: Found) -> Response:
-        return JSONResponse(self._wire.best_items(found), headers=self._headers)
-
-    def _ranks(self, found: Found) -> Response:
-        return JSONResponse(self._wire.ranks(found), headers=self._headers)
-
-    def _scores(self, found: Found) -> Response:
+    def _written(self, kind: Kind, found: Found) -> Response:
+        if kind != "scores":
+            return JSONResponse(self._wire.answer(kind, found), headers=self._headers)
         content = np.stack(found).astype("<f4").tobytes()
         return Response(content, media_type="application/octet-stream", headers=self._headers)
 
@@ -212,7 +184,7 @@ async def _invalid(_request: Any, error: Exception) -> Response:
     return JSONResponse({"detail": f"{place}: {message}"}, 422)
 
 
-def _ids(request: forms.TeacherRequest) -> int:
+def _ids(request: forms.Question) -> int:
     names = ("item_lists", "candidate_item_lists", "excluded_item_lists")
     lists = [items for name in names for items in getattr(request, name, None) or ()]
     return sum(len(items) for items in lists if items is not None)

@@ -74,6 +74,9 @@ class ScoresRequest(TeacherRequest):
     """How high does every item score after each history? Not in the published format."""
 
 
+Question = InferenceRequest | RankingRequest | ScoresRequest
+
+
 class InferenceAnswer(Form):
     """The best items of each row."""
 

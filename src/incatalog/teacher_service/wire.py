@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
-from incatalog.teacher.selection import split_category
 from incatalog.teacher_service import teacher_schemas as forms
-from incatalog.teacher_service.batching import Found, Query, Rows
+from incatalog.teacher_service.batching import Found, Kind, Query, Rows
 from incatalog.teacher_service.teacher_schemas import ItemId
 
 PADDING = "[PAD]"
+_Ids = Sequence[ItemId]
 _NAMED = 5
 _SHOWN = 60
 
@@ -25,98 +25,59 @@ class Wire:
     A request is checked in full before it waits among others; TeacherError names the wrong field.
     """
 
-    def __init__(self, catalog: Catalog, *, max_k: int, max_rows: int, max_scores: int) -> None:
-        self._name = catalog.name
-        self._fingerprint = catalog.fingerprint
+    def __init__(self, catalog: Catalog, info: forms.TeacherInfo) -> None:
+        self._info = info
         self._ids = [item.item_id for item in catalog.items]
         self._row_of: dict[ItemId, int] = {item_id: row for row, item_id in enumerate(self._ids)}
-        # Whether padding can be told from an item.
-        self._pads = PADDING not in self._row_of
-        self._categories = frozenset(catalog.categories)
-        self._max_k = max_k
-        self._max_rows = max_rows
-        self._max_scores = max_scores
+        self._pads = PADDING not in self._row_of  # whether padding can be told from an item
+        self._categories = sorted(catalog.categories)
+        self._selections = {sign + name for name in self._categories for sign in "+-"}
 
-    def check_catalog(self, request: forms.TeacherRequest) -> None:
-        """Refuses a client with another catalog by a CatalogError."""
-        if request.catalog not in (None, self._fingerprint):
-            own = f"{self._fingerprint[:12]}… (catalog {self._name!r}, {len(self._ids)} items)"
+    def query(self, request: forms.Question) -> Query:
+        """Reads a question; a CatalogError refuses a client with another catalog."""
+        info = self._info
+        if request.catalog not in (None, info.catalog):
+            own = f"{info.catalog[:12]}… (catalog {info.name!r}, {info.items} items)"
             raise CatalogError(
                 f"catalog: the client's fingerprint is {_shown(request.catalog)}, the service's "
                 f"{own}; ids, titles or their order differ, so give both the same data"
             )
-
-    def inference(self, request: forms.InferenceRequest) -> Query:
-        """Reads a question for the best items."""
-        histories = self._histories(request)
-        if not 1 <= request.k <= self._max_k:
-            raise TeacherError(f"k: found {_shown(request.k)}; expected 1 to {self._max_k}")
-        candidates: list[Rows | None] = [None] * len(histories)
-        if asked := request.candidate_item_lists:
-            candidates = self._lists("candidate_item_lists", asked, len(histories))
-        seen = [
-            only is None if request.exclude_seen is None else bool(request.exclude_seen)
-            for only in candidates
-        ]
-        return self._query("inference", request, histories, candidates, seen, request.k)
-
-    def ranking(self, request: forms.RankingRequest) -> Query:
-        """Reads a question for ranks."""
-        histories = self._histories(request)
-        asked = request.candidate_item_lists
-        candidates = self._lists("candidate_item_lists", asked, len(histories))
-        seen = [bool(request.exclude_seen)] * len(histories)
-        return self._query("ranking", request, histories, candidates, seen)
-
-    def scores(self, request: forms.ScoresRequest) -> Query:
-        """Reads a question for all scores."""
-        histories = self._histories(request)
-        most = self._max_scores // len(self._ids)
-        if len(histories) > most:
-            found = f"found {len(histories)} rows of {len(self._ids)} scores"
-            raise TeacherError(f"item_lists: {found}; expected {most} rows at most")
-        return Query("scores", histories, immediately=bool(request.immediately))
-
-    def best_items(self, found: Found) -> dict[str, list[list[str]]]:
-        """Writes the answer to `inference`."""
-        ids = self._ids
-        return {"inference": [[ids[row] for row in rows.tolist()] for rows in found]}
-
-    @staticmethod
-    def ranks(found: Found) -> dict[str, list[list[int | None]]]:
-        """Writes the answer to `ranking`, counted from 0 as the published server does."""
-        lists = [[rank - 1 if rank > 0 else None for rank in ranks.tolist()] for ranks in found]
-        return {"ranking": lists}
-
-    def _query(
-        self,
-        kind: Literal["inference", "ranking"],
-        request: forms.FilteredRequest,
-        histories: list[Rows],
-        candidates: list[Rows | None],
-        seen: Sequence[bool],
-        k: int = 0,
-    ) -> Query:
-        """A question with its rules; `seen` says which histories exclude their own items."""
-        nothing = np.empty(0, dtype=np.int64)
-        excluded = [rows if out else nothing for rows, out in zip(histories, seen, strict=True)]
-        if asked := request.excluded_item_lists:
-            named = self._lists("excluded_item_lists", asked, len(histories))
-            excluded = [
-                rows if more is None else np.concatenate([rows, more])
-                for rows, more in zip(excluded, named, strict=True)
-            ]
-        categories: list[str | None] = [None] * len(histories)
-        if request.target_category:
-            categories = request.target_category
-            self._check_categories(categories, len(histories))
-        hurried = bool(request.immediately)
+        histories, hurried = self._histories(request), bool(request.immediately)
+        batch = len(histories)
+        if isinstance(request, forms.ScoresRequest):
+            most = info.max_scores // info.items
+            if batch > most:
+                found = f"found {batch} rows of {info.items} scores"
+                raise TeacherError(f"item_lists: {found}; expected {most} rows at most")
+            return Query("scores", histories, immediately=hurried)
+        best, k = isinstance(request, forms.InferenceRequest), getattr(request, "k", 0)
+        if best and not 1 <= k <= info.max_k:
+            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {info.max_k}")
+        # Only the best items may be asked for without a list of candidates.
+        asked = request.candidate_item_lists or ([None] * batch if best else [])
+        candidates = self._lists("candidate_item_lists", asked, batch)
+        excluded: list[Rows] = []
+        for rows, only in zip(histories, candidates, strict=True):
+            seen = only is None if request.exclude_seen is None else request.exclude_seen
+            excluded.append(rows if seen else rows[:0])
+        if more := request.excluded_item_lists:
+            named = zip(excluded, self._lists("excluded_item_lists", more, batch), strict=True)
+            excluded = [rows if out is None else np.concatenate([rows, out]) for rows, out in named]
+        categories = request.target_category or [None] * batch
+        self._check_categories(categories, batch)
+        kind: Kind = "inference" if best else "ranking"
         return Query(kind, histories, k, candidates, excluded, categories, hurried)
 
-    def _histories(self, request: forms.TeacherRequest) -> list[Rows]:
-        lists = request.item_lists
-        if not 1 <= len(lists) <= self._max_rows:
-            most = self._max_rows
+    def answer(self, kind: Kind, found: Found) -> dict[str, list[list[Any]]]:
+        """Writes ids or ranks, which count from 0 as those of the published server do."""
+        lists = [rows.tolist() for rows in found]
+        if kind == "inference":
+            return {kind: [[self._ids[row] for row in rows] for rows in lists]}
+        return {kind: [[rank - 1 if rank > 0 else None for rank in ranks] for ranks in lists]}
+
+    def _histories(self, request: forms.Question) -> list[Rows]:
+        lists, most = request.item_lists, self._info.max_rows
+        if not 1 <= len(lists) <= most:
             raise TeacherError(f"item_lists: found {len(lists)} rows; expected 1 to {most}")
         if request.users is not None:
             _check_rows("users", request.users, len(lists))
@@ -134,9 +95,7 @@ class Wire:
                 raise TeacherError(f"item_lists {row}: empty; expected at least one item")
         return histories
 
-    def _lists(
-        self, name: str, lists: Sequence[Sequence[ItemId] | None], batch: int
-    ) -> list[Rows | None]:
+    def _lists(self, name: str, lists: Sequence[_Ids | None], batch: int) -> list[Rows | None]:
         _check_rows(name, lists, batch)
         return [
             None if items is None else self._read(name, row, items)
@@ -146,22 +105,19 @@ class Wire:
     def _check_categories(self, categories: Sequence[str | None], batch: int) -> None:
         _check_rows("target_category", categories, batch)
         for row, selection in enumerate(categories):
-            if selection is None:
+            if selection is None or selection in self._selections:
                 continue
-            place = f"target_category {row}"
-            try:
-                _, name = split_category(selection)
-            except TeacherError:
+            if selection[:1] not in ("+", "-"):
                 forms = "+NAME (only that category) or -NAME (all but that category)"
                 why = f"found {_shown(selection)}; expected {forms}"
-                raise TeacherError(f"{place}: {why}") from None
-            if name not in self._categories:
-                known = sorted(self._categories)
+            else:
+                known = self._categories
                 such_as = f", such as {_listed(known[:3])}" if known else ""
-                why = f"no category {_shown(name)} in the catalog {self._name!r}"
-                raise TeacherError(f"{place}: {why}; it has {len(known)}{such_as}")
+                why = f"no category {_shown(selection[1:])} in the catalog {self._info.name!r}"
+                why += f"; it has {len(known)}{such_as}"
+            raise TeacherError(f"target_category {row}: {why}")
 
-    def _read(self, name: str, row: int, items: Sequence[ItemId]) -> Rows:
+    def _read(self, name: str, row: int, items: _Ids) -> Rows:
         row_of = self._row_of
         try:
             found = [row_of[item] for item in items]
@@ -170,12 +126,12 @@ class Wire:
         rows = np.array(found, dtype=np.int64)
         if (rows < 0).any():
             unknown = dict.fromkeys(items[place] for place in np.flatnonzero(rows < 0).tolist())
-            catalog = f"the catalog {self._name!r} of {len(self._ids)} items"
+            catalog = f"the catalog {self._info.name!r} of {self._info.items} items"
             raise TeacherError(f"{name} {row}: no item {_listed(unknown)} in {catalog}")
         return rows
 
 
-def _without_padding(items: Sequence[ItemId]) -> Sequence[ItemId]:
+def _without_padding(items: _Ids) -> _Ids:
     start = next((place for place, item in enumerate(items) if item != PADDING), len(items))
     return items[start:]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 
 from incatalog.errors import IncatalogError
-from incatalog.web.bodies import Form
+from incatalog.web.bodies import Form, Refusing
 from incatalog.web.telemetry import Telemetry
 
 _LONGEST_RETRY = 60
@@ -47,16 +47,16 @@ def add_states(
     app: FastAPI,
     telemetry: Telemetry,
     has_room: Callable[[], bool],
-    refusal: Callable[[int, str], dict[str, Any]],
     form: type[Form],
-    health: Mapping[str, str | bool],
-    about_health: str,
+    refusal: Refusing = lambda _, detail: {"detail": detail},
+    about_health: str = "The process is alive.",
+    **health: str | bool,
 ) -> None:
     """Adds `/healthz`, `/readyz` and `/metrics`; `refusal` writes bodies of the form `form`."""
 
     @app.get("/healthz", description=about_health)
     async def healthz() -> dict[str, str | bool]:
-        return dict(health)
+        return {"status": "ok"} | health
 
     @app.get("/readyz", responses={503: {"model": form, "description": "Not now."}})
     async def readyz() -> Response:

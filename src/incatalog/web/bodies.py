@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # How many times too large a body may be and still be read to its end, to be answered.
 _DISCARDED = 16
+Refusing = Callable[[int, str], dict[str, Any]]  # a body from a status and what is wrong
 
 
 class Form(BaseModel):
@@ -35,12 +36,10 @@ class BodyLimit:
         app: ASGIApp,
         max_bytes: int,
         timeout: float,
-        refusal: Callable[[int, str], dict[str, Any]] = lambda _, detail: {"detail": detail},
+        refusal: Refusing = lambda _, detail: {"detail": detail},
     ) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._timeout = timeout
-        self._refusal = refusal
+        self._app, self._refusal = app, refusal
+        self._max_bytes, self._timeout = max_bytes, timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on once its body is there."""
@@ -68,8 +67,7 @@ class BodyLimit:
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large."""
-        body = bytearray()
-        size = 0
+        body, size = bytearray(), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -10,8 +10,7 @@ from typing import Any
 
 from incatalog.errors import ConfigError
 
-# An idle client may be in the middle of a training step, or of a conversation.
-_KEEP_ALIVE = 75
+_KEEP_ALIVE = 75  # an idle client may be in the middle of a training step, or of a conversation
 _BACKLOG = 2048
 
 

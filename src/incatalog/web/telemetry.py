@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import prometheus_client as prometheus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# As nginx logs it: the client went away before there was an answer.
-_CLIENT_GONE = 499
+_CLIENT_GONE = 499  # as nginx logs it: the client went away before there was an answer
 
 
 class Telemetry:
