@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incatalog.config import refuse_first
+from incatalog.config import reward_problems
 from incatalog.errors import ConfigError
 from incatalog.grpo.rewards import REWARDS
 from incatalog.grpo.settings import GrpoSettings
@@ -14,37 +14,27 @@ from incatalog.teacher_service.client import is_url
 
 def check_config(settings: GrpoSettings) -> None:
     """Checks what can be checked without loading anything."""
-    known = ", ".join(REWARDS)
-    unknown = [name for name in settings.reward if name not in REWARDS]
-    weights = settings.reward_weights
-    problems = [
-        (not settings.reward, f"--reward: names no reward; expected some of {known}"),
-        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of {known}"),
-        (len(set(settings.reward)) < len(settings.reward),
-         f"--reward {' '.join(settings.reward)}: names one twice; weigh it by --reward-weights"),
-        (bool(weights) and len(weights) != len(settings.reward),
-         f"--reward-weights: {len(weights)} of them for {len(settings.reward)} rewards"),
+    reward, weights, teacher = settings.reward, settings.reward_weights, settings.teacher
+    settings.refuse_first([
+        *reward_problems(reward, weights, REWARDS),
         (bool(weights) and not any(weights),
-         "--reward-weights: all are 0, so there is nothing to learn"),
-        (settings.rollout == "beam" and settings.list_length != 1,
-         f"--rollout beam: finds single items, not lists of {settings.list_length or 'many'}; "
-         "use --list-length 1 or --rollout sample"),
-        ("teacher" in settings.reward and not settings.teacher,
-         "--reward teacher: nobody to ask; add --teacher FOLDER or URL"),
-        ("teacher" not in settings.reward and bool(settings.teacher),
-         "--teacher: no reward asks it; add --reward teacher"),
-        (bool(settings.teacher) and not is_url(settings.teacher)
-         and not Path(settings.teacher).is_dir(),
-         f"--teacher {settings.teacher}: no such folder; fit one with `incatalog teacher fit`"),
-        (not settings.data.is_dir(), f"--data {settings.data}: no such folder"),
-        (not settings.model.is_dir(),
-         f"--model {settings.model}: no such folder; expected the folder of a finished "
-         " `incatalog train sft`"),
-        (settings.num_iterations > 0 and settings.checkpoint_every % settings.num_iterations != 0,
-         f"--checkpoint-every {settings.checkpoint_every}: not a multiple of --num-iterations "
-         f"{settings.num_iterations}, between which no answers are sampled"),
-    ]  # fmt: skip
-    refuse_first(problems)
+         "--reward-weights", "all are 0, so there is nothing to learn"),
+        (settings.rollout == "beam" and settings.list_length != 1, "rollout",
+         f"finds single items, not lists of {settings.list_length or 'many'}; use --list-length 1 "
+         "or --rollout sample"),
+        ("teacher" in reward and not teacher,
+         "--reward teacher", "nobody to ask; add --teacher FOLDER or URL"),
+        ("teacher" not in reward and bool(teacher),
+         "--teacher", "no reward asks it; add --reward teacher"),
+        (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
+         "teacher", "no such folder; fit one with `incatalog teacher fit`"),
+        (not settings.data.is_dir(), "data", "no such folder"),
+        (not settings.model.is_dir(), "model",
+         "no such folder; expected the folder of a finished  `incatalog train sft`"),
+        (settings.checkpoint_every % settings.num_iterations != 0, "checkpoint_every",
+         f"not a multiple of --num-iterations {settings.num_iterations}, between which no answers "
+         "are sampled"),
+    ])  # fmt: skip
     load_spec(settings.model)
     if (settings.model / "adapter_config.json").exists():
         raise ConfigError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from incatalog.checksums import verify_checksums
-from incatalog.config import refuse_first
+from incatalog.config import reward_problems
 from incatalog.data.documents import json_lines
 from incatalog.devices import trains_on_cpu
 from incatalog.errors import DataError, require
@@ -116,24 +116,14 @@ def row_order(
 
 def check_config(settings: RewriteTrainSettings) -> None:
     """Checks what can be checked without loading anything."""
-    known = ", ".join(REWRITE_REWARDS)
-    unknown = [name for name in settings.reward if name not in REWRITE_REWARDS]
-    problems = [
-        (not settings.reward, f"--reward: names no reward; expected some of {known}"),
-        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of {known}"),
-        (len(set(settings.reward)) < len(settings.reward),
-         f"--reward {' '.join(settings.reward)}: names one twice; weigh it by --reward-weights"),
-        (bool(settings.reward_weights) and len(settings.reward_weights) != len(settings.reward),
-         f"--reward-weights: {len(settings.reward_weights)} of them for {len(settings.reward)} "
-         "rewards"),
+    settings.refuse_first([
+        *reward_problems(settings.reward, settings.reward_weights, REWRITE_REWARDS),
         (settings.batch_size % settings.num_generations != 0,
-         f"--batch-size {settings.batch_size}: not a multiple of --num-generations "
-         f"{settings.num_generations}"),
+         "batch_size", f"not a multiple of --num-generations {settings.num_generations}"),
         (not (settings.data / ROWS_FILE).is_file(),
-         f"--data {settings.data}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
-        (not settings.scorers.is_file(), f"--scorers {settings.scorers}: no such file"),
-    ]  # fmt: skip
-    refuse_first(problems)
+         "data", f"holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
+        (not settings.scorers.is_file(), "scorers", "no such file"),
+    ])  # fmt: skip
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:

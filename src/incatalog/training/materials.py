@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, index_files, load_semantic_ids, missing_index
-from incatalog.config import ItemForm, refuse_first
+from incatalog.config import ItemForm
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -30,6 +30,8 @@ from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
 
 TINY_BASE = "base"
+# Said of the same setting before and after `auto` is resolved.
+NO_SPANS = ("--loss-on-history", "needs item spans in the prompt; add --history-form span")
 # What stands around items and turns, which should be few tokens too.
 _FRAME = "user\nassistant\n1 2 3 4 5 6 7 8 9 10 →  → , , 1. 2. 3. 4. 5. 6. 7. 8. 9. 10. "
 # The prompts come back in every sample, so their words should be whole tokens of a tiny model.
@@ -53,28 +55,24 @@ def with_item_form(settings: SftSettings) -> SftSettings:
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"
-        missing = missing_index(index_folder(settings))
-        if missing and settings.item_form == "codes":
-            raise ConfigError(
-                f"--item-form codes: {missing}; make them with `incatalog items assign`"
-            )
-        if missing:
+        if missing := missing_index(index_folder(settings)):
+            if settings.item_form == "codes":
+                raise ConfigError(
+                    f"--item-form codes: {missing}; make them with `incatalog items assign`"
+                )
             form = "titles"
             told = f"{missing}; items are written as their titles, not as codes"
             main_console().print(f"notice: --item-form auto: {told}", style="yellow")
     settings = replace(settings, item_form=form)
-    spans = settings.shown_history == "span"
-    problems = [
-        (settings.loss_on_history and not spans,
-         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
-        (settings.paraphrases is not None and form == "codes" and spans,
-         f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
-         "--history-form title"),
-        (settings.align_ratio > 0 and form != "codes",
-         f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
-         "as titles; leave it out, or use --method token --item-form codes"),
-    ]  # fmt: skip
-    refuse_first(problems)
+    spans, codes = settings.shown_history == "span", form == "codes"
+    settings.refuse_first([
+        (settings.loss_on_history and not spans, *NO_SPANS),
+        (settings.paraphrases is not None and codes and spans,
+         "paraphrases", "the history is written in codes; add --history-form title"),
+        (settings.align_ratio > 0 and not codes, "align_ratio",
+         "teaches what codes mean, and items are written as titles; leave it out, or use "
+         "--method token --item-form codes"),
+    ])  # fmt: skip
     return settings
 
 

@@ -11,12 +11,10 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from incatalog.codes.semantic_ids import SemanticIds
-from incatalog.config import refuse_first
 from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
-from incatalog.errors import ConfigError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import check_writable
@@ -31,6 +29,7 @@ from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.materials import (
+    NO_SPANS,
     TINY_BASE,
     Materials,
     adapts,
@@ -105,74 +104,65 @@ def train_sft(settings: SftSettings) -> Path:
 def check_config(settings: SftSettings) -> None:
     """Checks what can be checked without loading anything."""
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    problems = [
-        (settings.loss_on_history and settings.history_form == "title",
-         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
-        (settings.chat is None and settings.chat_ratio > 0,
-         f"--chat-ratio {settings.chat_ratio}: no conversations to mix in; add --chat FILE"),
-        (settings.chat is None and settings.multi_round_ratio > 0,
-         f"--multi-round-ratio {settings.multi_round_ratio}: no conversations to take turns from; "
-         "add --chat FILE"),
-        (settings.chat is not None and not settings.chat.is_file(),
-         f"--chat {settings.chat}: no such file"),
-        (not settings.data.is_dir(), f"--data {settings.data}: no such folder"),
-        (settings.method != "token" and settings.item_form == "codes",
-         f"--item-form codes: --method {settings.method} writes titles; use --method token"),
-        (settings.method == "ret" and not settings.vectors,
-         "--vectors: --method ret finds items by their vectors; make them with "
-         "`incatalog items embed`"),
-        (settings.method == "ret" and not Path(settings.vectors).is_file(),
-         f"--vectors {settings.vectors}: no such file; "
-         "make item vectors with `incatalog items embed`"),
-        (settings.method != "ret" and bool(settings.vectors),
-         f"--vectors: --method {settings.method} has no use for them; use --method ret"),
-        (settings.method != "ret" and (settings.train_item_vectors or settings.only_head),
-         "--train-item-vectors, --only-head: train what --method ret has; add it"),
-        (settings.only_head and settings.quantization != "none",
-         "--only-head: saves the language model whole, which quantized weights cannot be; "
+    method, model, best = settings.method, settings.model, settings.keep_best
+    teacher, vectors = settings.teacher, settings.vectors
+    chat, paraphrases = settings.chat, settings.paraphrases
+    in_answers, quantized = settings.paraphrases_in != "history", settings.quantization != "none"
+    settings.refuse_first([
+        (settings.loss_on_history and settings.history_form == "title", *NO_SPANS),
+        (chat is None and settings.chat_ratio > 0,
+         "chat_ratio", "no conversations to mix in; add --chat FILE"),
+        (chat is None and settings.multi_round_ratio > 0,
+         "multi_round_ratio", "no conversations to take turns from; add --chat FILE"),
+        (chat is not None and not chat.is_file(), "chat", "no such file"),
+        (not settings.data.is_dir(), "data", "no such folder"),
+        (method != "token" and settings.item_form == "codes",
+         "item_form", f"--method {method} writes titles; use --method token"),
+        (method == "ret" and not vectors, "--vectors",
+         "--method ret finds items by their vectors; make them with `incatalog items embed`"),
+        (method == "ret" and not Path(vectors).is_file(),
+         "vectors", "no such file; make item vectors with `incatalog items embed`"),
+        (method != "ret" and bool(vectors),
+         "--vectors", f"--method {method} has no use for them; use --method ret"),
+        (method != "ret" and (settings.train_item_vectors or settings.only_head),
+         "--train-item-vectors, --only-head", "train what --method ret has; add it"),
+        (settings.only_head and quantized, "--only-head",
+         "saves the language model whole, which quantized weights cannot be; "
          "use --quantization none"),
         (settings.only_head and (settings.train_embeddings or settings.train_lm_head),
-         "--only-head: leaves the language model as it is; drop --train-embeddings and "
-         "--train-lm-head"),
-        (settings.paraphrases is not None and not settings.paraphrases.is_file(),
-         f"--paraphrases {settings.paraphrases}: no such file; "
-         "make them with `incatalog rewrite apply`"),
-        (settings.paraphrases is None and settings.paraphrases_in != "history",
-         f"--paraphrases-in {settings.paraphrases_in}: no paraphrases; add --paraphrases FILE"),
-        (settings.method != "cgen" and settings.paraphrases_in != "history",
-         f"--paraphrases-in {settings.paraphrases_in}: --method {settings.method} does not choose "
-         "items by their names; use --paraphrases-in history, or --method cgen"),
-        (bool(settings.index) and not Path(settings.index).is_dir(),
-         f"--index {settings.index}: no such folder"),
-        (bool(settings.teacher) and not is_url(settings.teacher)
-         and not Path(settings.teacher).is_dir(),
-         f"--teacher {settings.teacher}: no such folder; fit one with `incatalog teacher fit`"),
+         "--only-head",
+         "leaves the language model as it is; drop --train-embeddings and --train-lm-head"),
+        (paraphrases is not None and not paraphrases.is_file(),
+         "paraphrases", "no such file; make them with `incatalog rewrite apply`"),
+        (paraphrases is None and in_answers,
+         "paraphrases_in", "no paraphrases; add --paraphrases FILE"),
+        (method != "cgen" and in_answers, "paraphrases_in",
+         f"--method {method} does not choose items by their names; use --paraphrases-in history, "
+         "or --method cgen"),
+        (bool(settings.index) and not Path(settings.index).is_dir(), "index", "no such folder"),
+        (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
+         "teacher", "no such folder; fit one with `incatalog teacher fit`"),
         (settings.candidate_ratio > 0 and settings.max_candidates < settings.list_length,
-         f"--max-candidates {settings.max_candidates}: shorter than --list-length "
-         f"{settings.list_length}; a candidate list holds the whole answer"),
-        (settings.tiny_dropout > 0 and settings.model != "tiny",
-         f"--tiny-dropout {settings.tiny_dropout}: {settings.model} is not made here; use --model "
-         "tiny, or --lora-dropout"),
-        (settings.keep_best and not settings.validate_every,
-         "--keep-best: chooses by validations; give --validate-every EPOCHS"),
-        (settings.keep_best and settings.checkpoint_every > 0,
-         f"--checkpoint-every {settings.checkpoint_every}: with --keep-best checkpoints come with "
-         "the validations; use 0"),
-        (not settings.keep_best and (settings.patience > 0 or settings.exclude_seen),
-         "--patience, --exclude-seen: are about the ranking of validation items; add --keep-best"),
-        (settings.quantization != "none" and not cuda,
-         f"--quantization {settings.quantization}: needs a CUDA device; "
-         "use --quantization none on the CPU"),
-        (settings.quantization != "none" and settings.tune == "full",
-         f"--quantization {settings.quantization}: quantized weights cannot be trained; "
-         "use --tune lora"),
-        (settings.quantization != "none" and settings.model == "tiny",
-         f"--quantization {settings.quantization}: a tiny model starts from scratch; "
-         "use --quantization none"),
-    ]  # fmt: skip
-    refuse_first(problems)
-    if wording_named(settings.wording).offers_candidates:
-        raise ConfigError(f"--wording {settings.wording}: offers candidates, which nobody gives it")
+         "max_candidates", f"shorter than --list-length {settings.list_length}; a candidate list "
+         "holds the whole answer"),
+        (settings.tiny_dropout > 0 and model != "tiny", "tiny_dropout",
+         f"{model} is not made here; use --model tiny, or --lora-dropout"),
+        (best and not settings.validate_every,
+         "--keep-best", "chooses by validations; give --validate-every EPOCHS"),
+        (best and settings.checkpoint_every > 0, "checkpoint_every",
+         "with --keep-best checkpoints come with the validations; use 0"),
+        (not best and (settings.patience > 0 or settings.exclude_seen),
+         "--patience, --exclude-seen",
+         "are about the ranking of validation items; add --keep-best"),
+        (quantized and not cuda,
+         "quantization", "needs a CUDA device; use --quantization none on the CPU"),
+        (quantized and settings.tune == "full",
+         "quantization", "quantized weights cannot be trained; use --tune lora"),
+        (quantized and model == "tiny",
+         "quantization", "a tiny model starts from scratch; use --quantization none"),
+        (wording_named(settings.wording).offers_candidates,
+         "wording", "offers candidates, which nobody gives it"),
+    ])  # fmt: skip
     trains_on_cpu(settings.device)
 
 
