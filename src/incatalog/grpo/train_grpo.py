@@ -34,7 +34,7 @@ from incatalog.training.callbacks import RewardReport, main_console
 from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.materials import read_teacher, teacher_files, teacher_identity
 from incatalog.training.trainer import plain_forward
-from incatalog.training.training_run import TrainingRun, save_recommender
+from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import HR, NDCG, ranking_validation, validation_prompts
 
 _SHOWN = {
@@ -73,7 +73,8 @@ def train_grpo(settings: GrpoSettings) -> Path:
     catalog, split = _read(settings)
     teacher = read_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
     identity = teacher_identity(teacher)
-    run = TrainingRun("train grpo", settings, _hashed(settings), identity, ("logging_steps",))
+    inputs, free = _hashed(settings), ("logging_steps",)
+    run = TrainingRun("train grpo", settings, inputs=inputs, identities=identity, free_fields=free)
     if run.finished:
         return run.folder
     recommender, semantic_ids = _load_policy(settings, catalog, run.device)
@@ -92,14 +93,11 @@ def train_grpo(settings: GrpoSettings) -> Path:
         main_console().print(told, style="yellow")
     plain_forward(model)
 
-    def save() -> None:
-        spec = recommender.spec
-        if settings.tune == "lora":
-            spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
-        backbone, items = recommender.backbone, recommender.items
-        save_recommender(run.folder, backbone, spec, items, semantic_ids, settings.model)
-
-    return run.finish(save, steps=trainer.state.global_step, **results)
+    spec, backbone = recommender.spec, recommender.backbone
+    if settings.tune == "lora":
+        spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
+    found = TrainedModel(backbone, spec, recommender.items, semantic_ids, settings.model)
+    return run.finish(found.save, steps=trainer.state.global_step, **results)
 
 
 def _hashed(settings: GrpoSettings) -> dict[str, str | Path]:

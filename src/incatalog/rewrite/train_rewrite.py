@@ -61,7 +61,7 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     if not rows:
         raise DataError.at(file, "holds no row; make it with more items")
     scoring = RewriteScoring.load(settings.scorers, settings.device)
-    run = TrainingRun(_STAGE, settings, {"rows": file, "scorers": settings.scorers})
+    run = TrainingRun(_STAGE, settings, inputs={"rows": file, "scorers": settings.scorers})
     if run.finished:
         return run.folder
     if run.newest is not None:
@@ -91,11 +91,11 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
         if name.startswith("rewards/") and name.endswith("/mean")
     }
 
-    def save() -> None:
+    def save(folder: Path) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if settings.tune == "lora":
             model = model.merge_and_unload(safe_merge=True)
-        save_backbone(run.folder, dataclasses.replace(backbone, model=model))
+        save_backbone(folder, dataclasses.replace(backbone, model=model))
 
     return run.finish(save, steps=trainer.state.global_step, **rewards)
 

@@ -11,12 +11,10 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from incatalog.codes.semantic_ids import SemanticIds
-from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
 from incatalog.items.aliases import Aliases
-from incatalog.model.backbone import Backbone
 from incatalog.model.saved import check_writable
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
@@ -45,7 +43,7 @@ from incatalog.training.retrieval_loss import Retrieval
 from incatalog.training.samples import SampleSource
 from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward
-from incatalog.training.training_run import TrainingRun, save_recommender
+from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
 # Settings that cannot change the weights, so a run may be resumed with others.
@@ -74,31 +72,32 @@ def train_sft(settings: SftSettings) -> Path:
     PartialState(cpu=on_cpu)
     settings = with_item_form(settings)
     inputs = read_materials(settings, on_cpu=on_cpu)
-    hashed, identity = hashed_inputs(settings), teacher_identity(inputs.teacher)
-    run = TrainingRun("train sft", settings, hashed, identity, _FREE_FIELDS)
+    run = TrainingRun(
+        "train sft",
+        settings,
+        inputs=hashed_inputs(settings),
+        identities=teacher_identity(inputs.teacher),
+        free_fields=_FREE_FIELDS,
+    )
     if run.finished:
         return run.folder
     backbone = build_backbone(settings, inputs, run.device)
     check_writable(backbone)
-    spec = model_spec(settings, inputs.semantic_ids)
-    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
+    spec, codes = model_spec(settings, inputs.semantic_ids), inputs.semantic_ids
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, codes)
     aliases = read_aliases(settings, backbone, items.catalog)
     if aliases and settings.paraphrases_in != "history":
         items = items.with_aliases(aliases)
         spec = replace(spec, aliases=len(aliases))
-    trainer = build_trainer(settings, run, inputs, backbone, spec, items, aliases)
+    model = TrainedModel(backbone, spec, items, codes, index_folder(settings))
+    trainer = build_trainer(settings, run, inputs, model, aliases)
     run.log(trainer)
     result = run.train(trainer)
     plain_forward(backbone.model)
     best = {}
     if settings.keep_best:
         best = {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
-
-    def save() -> None:
-        index = index_folder(settings)
-        save_recommender(run.folder, backbone, spec, items, inputs.semantic_ids, index)
-
-    return run.finish(save, steps=result.global_step, loss=result.training_loss, **best)
+    return run.finish(model.save, steps=result.global_step, loss=result.training_loss, **best)
 
 
 def check_config(settings: SftSettings) -> None:
@@ -170,31 +169,47 @@ def build_trainer(
     settings: SftSettings,
     run: TrainingRun,
     inputs: Materials,
-    backbone: Backbone,
-    spec: ModelSpec,
-    items: ModelItems,
+    model: TrainedModel,
     aliases: Aliases,
 ) -> ScopedTrainer:
     """The trainer of a run, with all its samples; aliases may stand in prompts alone."""
-    named = aliases and spec.item_form == "titles"
+    backbone, items, split = model.backbone, model.items, inputs.split
+    titles, named = items.catalog.titles_t, aliases and model.spec.item_form == "titles"
     renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
+    console = main_console()
+    chat = alignment = None
+    if settings.chat is not None and (settings.chat_ratio or settings.multi_round_ratio):
+        most = settings.max_length
+        chat = GeneralChat.fit(inputs.conversations, renderer, most, settings.chat)
+        if chat.cut or chat.dropped:
+            console.print(
+                f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
+                f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
+                f"{most}"
+            )
+    if settings.align_ratio:
+        most, tokenizer = settings.max_length, backbone.tokenizer
+        alignment = Alignment.fit(items.catalog, titles, renderer, tokenizer, most)
+        if alignment.cut:
+            console.print(
+                f"{settings.data}: {alignment.cut} of {len(titles)} item texts were cut at their "
+                f"end, to fit --max-length {most}"
+            )
     source = SampleSource(
-        inputs.split,
-        items.catalog.titles_t,
+        split,
+        titles,
         items.tokens,
         renderer,
         settings,
         teacher=inputs.teacher,
-        chat=_general_chat(settings, inputs, renderer),
-        alignment=_alignment(settings, backbone, items.catalog, renderer),
+        chat=chat,
+        alignment=alignment,
         aliases=aliases,
     )
-    console = main_console()
-    skipped = len(inputs.split) - len(source.users)
-    if skipped:
+    if skipped := len(split) - len(source.users):
         console.print(
-            f"{settings.data}: {skipped} of {len(inputs.split)} users have a single item to train "
-            "on, which leaves no history; they are not trained on"
+            f"{settings.data}: {skipped} of {len(split)} users have a single item to train on, "
+            "which leaves no history; they are not trained on"
         )
     step_size = settings.per_step(PartialState().num_processes)
     steps = -(-settings.epochs * source.per_epoch // step_size)
@@ -204,12 +219,13 @@ def build_trainer(
         weight, negatives = settings.retrieval_weight, settings.negatives
         retrieval = Retrieval(head, weight, negatives, settings.only_head)
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
+    count, seed = settings.validation_users, settings.seed
     if settings.keep_best:
-        recommender = Recommender.from_items(backbone, spec, items)
-        prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
+        recommender = Recommender.from_items(backbone, model.spec, items)
+        prompts = validation_prompts(split, count, seed)
         ranking = ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
-    pad = backbone.tokenizer.pad_token_id
+    pad, eoi = backbone.tokenizer.pad_token_id, backbone.eoi_token_id
     return ScopedTrainer(
         loss=settings.loss,
         gamma=settings.focal_gamma,
@@ -217,48 +233,17 @@ def build_trainer(
         ranking=ranking,
         model=backbone.model,
         args=_arguments(settings, run, steps, source.per_epoch / step_size),
-        train_dataset=SftDataset(source, steps * step_size, step_size, settings.seed),
-        eval_dataset=ValidationDataset(source, settings.validation_users, settings.seed),
+        train_dataset=SftDataset(source, steps * step_size, step_size, seed),
+        eval_dataset=ValidationDataset(source, count, seed),
         data_collator=Collator(
             items.grounding.trie,
-            eoi_token_id=backbone.eoi_token_id,
-            pad_token_id=backbone.eoi_token_id if pad is None else pad,
+            eoi_token_id=eoi,
+            pad_token_id=eoi if pad is None else pad,
             scope=settings.scope,
             retrieves=retrieval is not None,
         ),
         callbacks=callbacks,
     )
-
-
-def _general_chat(
-    settings: SftSettings, inputs: Materials, renderer: Renderer
-) -> GeneralChat | None:
-    ratios = (settings.chat_ratio, settings.multi_round_ratio)
-    if settings.chat is None or not any(ratios):
-        return None
-    chat = GeneralChat.fit(inputs.conversations, renderer, settings.max_length, settings.chat)
-    if chat.cut or chat.dropped:
-        main_console().print(
-            f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
-            f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
-            f"{settings.max_length}"
-        )
-    return chat
-
-
-def _alignment(
-    settings: SftSettings, backbone: Backbone, catalog: Catalog, renderer: Renderer
-) -> Alignment | None:
-    if not settings.align_ratio:
-        return None
-    most, titles = settings.max_length, catalog.titles_t
-    found = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, most)
-    if found.cut:
-        main_console().print(
-            f"{settings.data}: {found.cut} of {len(catalog)} item texts were cut at their "
-            f"end, to fit --max-length {most}"
-        )
-    return found
 
 
 def _arguments(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,13 @@ class TrainingRun:
     A run that was killed goes on from its newest whole checkpoint; a finished one has none left.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        settings: Any,
-        inputs: Mapping[str, str | Path],
-        identities: Mapping[str, str] | None = None,
-        free_fields: Sequence[str] = (),
-    ) -> None:
-        """Opens the folder ``settings.out`` and seeds all that is random with ``settings.seed``."""
+    def __init__(self, stage: str, settings: Any, **options: Any) -> None:
+        """Opens the folder `settings.out`, with options of `open_run`, and seeds all chance."""
         self._processes = processes = PartialState()
         self.folder: Path = settings.out
+        count = processes.num_processes
         with processes.main_process_first():
-            self._run = open_run(
-                self.folder,
-                stage,
-                settings,
-                inputs=inputs,
-                identities=identities,
-                free_fields=free_fields,
-                processes=processes.num_processes,
-            )
+            self._run = open_run(self.folder, stage, settings, processes=count, **options)
         self.finished = self._run.finished
         self.checkpoints = self.folder / "checkpoints"
         # Each of several processes takes a device of its own.
@@ -112,10 +99,10 @@ class TrainingRun:
         """Trains from the newest checkpoint on."""
         return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
 
-    def finish(self, save: Callable[[], None], **results: Any) -> Path:
+    def finish(self, save: Callable[[Path], None], **results: Any) -> Path:
         """The main process saves what was trained and closes the run, while the others wait."""
         if self._processes.is_main_process:
-            save()
+            save(self.folder)
             self._run.finish(**results)
             self._delete_checkpoints()
         self._processes.wait_for_everyone()
@@ -126,18 +113,22 @@ class TrainingRun:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def save_recommender(
-    folder: Path,
-    backbone: Backbone,
-    spec: ModelSpec,
-    items: ModelItems,
-    semantic_ids: SemanticIds | None,
-    index: Path,
-) -> None:
-    """Writes a trained model beside its items; ``index`` is where their codes were read from."""
-    items.catalog.save(folder)
-    if semantic_ids is not None:
-        semantic_ids.save(folder, index_name(index) or items.catalog.name, items.catalog)
-    if items.aliases:
-        items.aliases.save(folder, items.catalog)
-    save_model(folder, backbone, spec)
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is trained, with its items and the folder that their codes were read from."""
+
+    backbone: Backbone
+    spec: ModelSpec
+    items: ModelItems
+    semantic_ids: SemanticIds | None
+    index: Path
+
+    def save(self, folder: Path) -> None:
+        """Writes it as a folder to recommend with."""
+        catalog, aliases = self.items.catalog, self.items.aliases
+        catalog.save(folder)
+        if self.semantic_ids is not None:
+            self.semantic_ids.save(folder, index_name(self.index) or catalog.name, catalog)
+        if aliases:
+            aliases.save(folder, catalog)
+        save_model(folder, self.backbone, self.spec)
