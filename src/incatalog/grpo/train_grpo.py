@@ -38,13 +38,13 @@ from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import HR, NDCG, ranking_validation, validation_prompts
 
 _SHOWN = {
-    "reward": "reward",
-    "kl": "KL",
-    "entropy": "entropy",
-    "frac_reward_zero_std": "groups alike",
-    GAP: "gap to the engine",
-    f"eval_{NDCG}": f"validation {NDCG}",
-    f"eval_{HR}": HR,
+    "reward": "reward {:.4g}",
+    "kl": "KL {:.4g}",
+    "entropy": "entropy {:.4g}",
+    "frac_reward_zero_std": "groups alike {:.4g}",
+    GAP: "gap to the engine {:.4g}",
+    f"eval_{NDCG}": f"validation {NDCG} {{:.4g}}",
+    f"eval_{HR}": f"{HR} {{:.4g}}",
 }
 
 

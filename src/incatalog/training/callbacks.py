@@ -16,11 +16,12 @@ from incatalog.errors import require
 from incatalog.progress import Report
 from incatalog.storage import writing
 
-_SHOWN_VALUES = {
-    "loss": "loss",
-    "eval_loss": "validation loss",
-    "eval_NDCG@10": "NDCG@10",
-    "eval_HR@10": "HR@10",
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "validation loss {:.4f}",
+    "eval_NDCG@10": "NDCG@10 {:.4f}",
+    "eval_HR@10": "HR@10 {:.4f}",
+    "learning_rate": "learning rate {:.2e}",
 }
 
 
@@ -60,13 +61,8 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
         if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
-            values = [f"step {state.global_step}/{state.max_steps}"]
-            for name, title in _SHOWN_VALUES.items():
-                if name in logs:
-                    values.append(f"{title} {float(logs[name]):.4f}")
-            if "learning_rate" in logs:
-                values.append(f"learning rate {float(logs['learning_rate']):.2e}")
-            self._console.print("train sft: " + ", ".join(values))
+            line = ", ".join([_step(state), *_values(logs, _SHOWN)])
+            self._console.print(f"train sft: {line}")
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""
@@ -77,7 +73,7 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
     """A line for each entry of a reinforcement learning's log."""
 
     def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
-        """Takes the values to show: titles by their names in the log."""
+        """Takes the values to show: how each is written, by its name in the log."""
         self._console = console
         self._shown = shown
 
@@ -85,14 +81,9 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
         """Shows what is in the log of the values to show."""
         if not state.is_world_process_zero or not logs:
             return
-        values = [
-            f"{title} {float(logs[name]):.4g}"
-            for name, title in self._shown.items()
-            if logs.get(name) is not None
-        ]
-        if values:
-            step = f"step {state.global_step}/{state.max_steps}"
-            self._console.print("train grpo: " + ", ".join([step, *values]), highlight=False)
+        if values := _values(logs, self._shown):
+            line = ", ".join([_step(state), *values])
+            self._console.print(f"train grpo: {line}", highlight=False)
 
 
 class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
@@ -153,3 +144,12 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
 def main_console() -> Console:
     """Standard error of the main process; the others are silent."""
     return Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+
+
+def _step(state: Any) -> str:
+    return f"step {state.global_step}/{state.max_steps}"
+
+
+def _values(logs: Mapping[str, Any], shown: Mapping[str, str]) -> list[str]:
+    found = {name: logs.get(name) for name in shown}
+    return [shown[name].format(float(v)) for name, v in found.items() if v is not None]
