@@ -123,23 +123,15 @@ def _load_policy(
     settings: GrpoSettings, catalog: Catalog, device: str
 ) -> tuple[Recommender, SemanticIds | None]:
     """The model to train, with the engine that samples from the very same weights."""
-    backbone, spec = load_model(
-        settings.model, device, attention=settings.attention, dtype=torch.float32
-    )
+    attention, dtype = settings.attention, torch.float32
+    backbone, spec = load_model(settings.model, device, attention=attention, dtype=dtype)
     semantic_ids = None
     if spec.item_form == "codes":
         semantic_ids = load_semantic_ids(settings.model, catalog)
     backbone.model.requires_grad_(True)
     if settings.tune == "lora":
-        backbone = add_lora(
-            backbone,
-            r=settings.lora_r,
-            alpha=settings.lora_alpha,
-            dropout=0.0,
-            targets=settings.lora_targets,
-            train_new_rows=False,
-            seed=settings.seed,
-        )
+        lora = settings.lora() | {"dropout": 0.0, "train_new_rows": False, "seed": settings.seed}
+        backbone = add_lora(backbone, **lora)
     aliases = Aliases.load(settings.model, Catalog.load(settings.model), spec.aliases)
     return Recommender(backbone, spec, catalog, semantic_ids, aliases), semantic_ids
 
@@ -153,33 +145,22 @@ def _trainer(
 ) -> Any:
     from incatalog.grpo.grpo_trainer import ItemGrpoTrainer
 
-    processes = PartialState().num_processes
+    processes, seed = PartialState().num_processes, settings.seed
+    group, unseen = settings.num_generations, settings.exclude_seen
     steps = num_steps(settings, processes)
     generations = math.ceil(steps / settings.num_iterations)
-    prompts = make_prompts(
-        split,
-        generations * settings.per_step(processes) // settings.num_generations,
-        next_items=settings.next_items,
-        new_only=settings.exclude_seen,
-        seed=settings.seed,
-    )
+    count = generations * settings.per_step(processes) // group
+    prompts = make_prompts(split, count, next_items=settings.next_items, new_only=unseen, seed=seed)
     wanted = settings.list_length or recommender.spec.list_length
     sampler = EngineSampler(
-        recommender,
-        list_length=wanted,
-        rollout=settings.rollout,
-        temperature=settings.temperature,
-        exclude_seen=settings.exclude_seen,
-        num_generations=settings.num_generations,
+        recommender, wanted, settings.rollout, settings.temperature, unseen, group
     )
-    model = recommender.backbone.model
-    reference = None
+    model, reference, validation = recommender.backbone.model, None, None
     if settings.beta and settings.tune == "full":
         reference = copy.deepcopy(model).requires_grad_(False)
-    validation = None
     if settings.validation_users:
-        held_out = validation_prompts(split, settings.validation_users, settings.seed)
-        validation = ranking_validation(recommender, held_out, exclude_seen=settings.exclude_seen)
+        held_out = validation_prompts(split, settings.validation_users, seed)
+        validation = ranking_validation(recommender, held_out, exclude_seen=unseen)
     return ItemGrpoTrainer(
         model,
         _arguments(settings, run, steps, validated=validation is not None),
@@ -192,7 +173,7 @@ def _trainer(
         head=recommender.backbone.head,
         validation=validation,
         compared=settings.rollout == "sample",
-        seed=settings.seed,
+        seed=seed,
         # A copy, as TRL gives a tokenizer without a padding token one.
         processing_class=copy.deepcopy(recommender.backbone.tokenizer),
         callbacks=[RewardReport(main_console(), _SHOWN), BestFollowed()],

@@ -165,13 +165,12 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         if adapts(settings) and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
     else:
+        attention, bits = settings.attention, settings.quantization
         backbone = load_backbone(
-            settings.model,
-            attention=settings.attention,
-            quantization=settings.quantization,
-            device=device,
+            settings.model, attention=attention, quantization=bits, device=device
         )
-    longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    config = backbone.model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and settings.max_length > longest:
         raise ConfigError(
             f"--max-length {settings.max_length}: {settings.model} reads {longest} at most"
@@ -180,9 +179,10 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         spread = UNTRAINED_SPREAD if settings.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if settings.method == "ret":
+        vectors = load_vectors(settings.vectors, len(inputs.catalog))
         head = RetrievalHead.create(
-            backbone.model.config.get_text_config().hidden_size,
-            load_vectors(settings.vectors, len(inputs.catalog)),
+            config.hidden_size,
+            vectors,
             train_vectors=settings.train_item_vectors,
             origin=vectors_origin(settings.vectors),
             seed=settings.seed,
@@ -191,13 +191,11 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
     if adapts(settings):
         return add_lora(
             backbone,
-            r=settings.lora_r,
-            alpha=settings.lora_alpha,
             dropout=settings.lora_dropout,
-            targets=settings.lora_targets,
             train_embeddings=settings.train_embeddings,
             train_lm_head=settings.train_lm_head,
             seed=settings.seed,
+            **settings.lora(),
         )
     backbone.model.requires_grad_(not settings.only_head)
     return backbone

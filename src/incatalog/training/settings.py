@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from incatalog.config import (
     Fraction,
@@ -69,6 +69,10 @@ class TrainerSettings(Settings):
     def per_step(self, processes: int) -> int:
         """Samples, or answers, of an optimiser step."""
         return self.batch_size * self.gradient_accumulation * processes
+
+    def lora(self) -> dict[str, Any]:
+        """What `add_lora` is told in every training."""
+        return {"r": self.lora_r, "alpha": self.lora_alpha, "targets": self.lora_targets}
 
 
 @dataclass(frozen=True)
