@@ -57,10 +57,9 @@ def load_backbone(
     verify: bool = True,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks."""
-    target, source = resolve_device(device), source_of(name_or_path)
+    target, source, dtype = resolve_device(device), source_of(name_or_path), dtype or torch.float32
     if verify and Path(source).is_dir():
         verify_checksums(source)
-    dtype = dtype or torch.float32
     model, tokenizer = load_pretrained(
         name_or_path, target, attention=attention, quantization=quantization, dtype=dtype
     )

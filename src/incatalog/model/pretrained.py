@@ -123,23 +123,20 @@ def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
 
 def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
     """Checks what transformers reads unchecked and this package uses."""
-    template = tokenizer.chat_template
-    if template is not None and not isinstance(template, str | dict):
-        raise BackboneError(
-            f"{name}: tokenizer_config.json: chat_template: found {template!r}; expected text"
-        )
-    longest = tokenizer.model_max_length
-    if type(longest) not in (int, float):
-        raise BackboneError(
-            f"{name}: tokenizer_config.json: model_max_length: found {longest!r}; expected a number"
-        )
+    template, longest = tokenizer.chat_template, tokenizer.model_max_length
     ends = model.generation_config.eos_token_id
-    for end in ends if isinstance(ends, list) else [ends]:
-        if end is not None and (type(end) is not int or end < 0):
-            raise BackboneError(
-                f"{name}: generation_config.json: eos_token_id: found {ends!r}; expected the id of "
-                "a token, or a list of such"
-            )
+    numbers = [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
+    text = template is None or isinstance(template, str | dict)
+    token_ids = all(type(end) is int and end >= 0 for end in numbers)
+    for right, setting, found, expected in (
+        (text, "tokenizer_config.json: chat_template", template, "text"),
+        (type(longest) in (int, float), "tokenizer_config.json: model_max_length", longest,
+         "a number"),
+        (token_ids, "generation_config.json: eos_token_id", ends,
+         "the id of a token, or a list of such"),
+    ):  # fmt: skip
+        if not right:
+            raise BackboneError(f"{name}: {setting}: found {found!r}; expected {expected}")
 
 
 def _complete(
@@ -179,7 +176,16 @@ def _drop_unusable_settings(settings: GenerationConfig) -> None:
 
 def source_of(name_or_path: str | Path) -> str | Path:
     """What transformers is to load: the folder of a packaged model, a folder, or a hub name."""
-    return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+    if str(name_or_path) == "smollm2":
+        return smollm2()
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
+        return path
+    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
+        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
+    return name_or_path
 
 
 def minilm() -> Path:
@@ -222,14 +228,13 @@ def _in_wheel(package: str, pattern: str) -> list[Path]:
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
-    require("gguf", extra="smollm2")
-    require("accelerate", extra="smollm2")
+    for package in ("gguf", "accelerate"):
+        require(package, extra="smollm2")
     with loading(file):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.float32}
         read = _complete(AutoModelForCausalLM, file.parent, file, **options)
-    # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
-    # keeps only GPT-2's part of it.
+    # Of the file's pre-tokenizer ("smollm") the reader keeps only GPT-2's part.
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
@@ -243,17 +248,6 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _existing(name_or_path: str | Path) -> str | Path:
-    path = Path(name_or_path)
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
-        return path
-    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
-        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
-    return name_or_path
 
 
 def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:

@@ -77,12 +77,8 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
         base = base if base.startswith((".", "/")) else f"./{base}"
     elif Path(base).is_dir():
         base = str(Path(base).resolve())
-    spec = dataclasses.replace(
-        spec,
-        base=base,
-        tokenizer_fingerprint=tokenizer_fingerprint(backbone.tokenizer),
-        versions=versions(),
-    )
+    own = tokenizer_fingerprint(backbone.tokenizer)
+    spec = dataclasses.replace(spec, base=base, tokenizer_fingerprint=own, versions=versions())
     write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
 
 
@@ -104,27 +100,28 @@ def load_model(
     if verify:
         verify_checksums(folder)
     spec = load_spec(folder)
+    target = resolve_device(device)
     if dtype is None:
-        dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
+        dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
     adapted = (folder / _ADAPTER_FILE).exists()
     source: str | Path = folder
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base
         # A base inside the folder is among the files of the folder.
-        inside = Path(source).resolve().is_relative_to(folder.resolve())
+        verify = verify and not Path(source).resolve().is_relative_to(folder.resolve())
         backbone = load_backbone(
-            source, attention=attention, dtype=dtype, device=device, verify=verify and not inside
+            source, attention=attention, dtype=dtype, device=device, verify=verify
         )
         if spec.code_sizes:
             backbone = _with_codes(backbone, spec.code_sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder, resolve_device(device), attention=attention, dtype=dtype, strict=True
+            folder, target, attention=attention, dtype=dtype, strict=True
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
-        backbone = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
-        backbone = checked(backbone, str(folder))
+        found = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
+        backbone = checked(found, str(folder))
     if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
         raise TokenizerError(
             f"{source}: its tokenizer is not the one that {spec_file(folder)} was written with; "
@@ -134,7 +131,7 @@ def load_model(
         model = _with_adapter(backbone.model, folder, merged=merge_adapter)
         backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
-        head = RetrievalHead.load(folder, resolve_device(device))
+        head = RetrievalHead.load(folder, target)
         hidden = backbone.model.config.get_text_config().hidden_size
         if head.projection.in_features != hidden:
             raise BackboneError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
     _bar: Report
 
     def __init__(self, console: Console) -> None:
-        """Reports to a console."""
         self._console = console
         self._loss = ""
         self._warned = False
@@ -69,21 +69,20 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         self._bar.stop()
 
 
+@dataclass(eq=False)
 class RewardReport(TrainerCallback):  # type: ignore[misc]
     """A line for each entry of a reinforcement learning's log."""
 
-    def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
-        """Takes the values to show: how each is written, by its name in the log."""
-        self._console = console
-        self._shown = shown
+    console: Console
+    shown: Mapping[str, str]  # How each value is written, by its name in the log
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         """Shows what is in the log of the values to show."""
         if not state.is_world_process_zero or not logs:
             return
-        if values := _values(logs, self._shown):
+        if values := _values(logs, self.shown):
             line = ", ".join([_step(state), *values])
-            self._console.print(f"train grpo: {line}", highlight=False)
+            self.console.print(f"train grpo: {line}", highlight=False)
 
 
 class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
@@ -110,6 +109,7 @@ def tensorboard(out: Path, after: int) -> TensorBoardCallback:
         return RoomForLogs(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
 
 
+@dataclass(eq=False)
 class BestKept(TrainerCallback):  # type: ignore[misc]
     """Validates the last step too, and ends a training that no longer gets better.
 
@@ -117,10 +117,8 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
     one would have.
     """
 
-    def __init__(self, metric: str, patience: int = 0) -> None:
-        """Takes the log's name of what should grow, and how many validations to wait for it."""
-        self._metric = metric
-        self._patience = patience
+    metric: str  # The log's name of what should grow
+    patience: int = 0  # Validations to wait for it; 0 waits for ever
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Asks for the last validation."""
@@ -135,10 +133,10 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def _exhausted(self, state: Any) -> bool:
-        values = [entry[self._metric] for entry in state.log_history if self._metric in entry]
-        if not self._patience or len(values) <= self._patience:
+        values = [entry[self.metric] for entry in state.log_history if self.metric in entry]
+        if not self.patience or len(values) <= self.patience:
             return False
-        return bool(max(values[-self._patience :]) <= max(values[: -self._patience]))
+        return bool(max(values[-self.patience :]) <= max(values[: -self.patience]))
 
 
 def main_console() -> Console:

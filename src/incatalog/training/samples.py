@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -74,16 +75,17 @@ class SampleSource:
         alignment: Alignment | None = None,
         aliases: Aliases | None = None,
     ) -> None:
-        """Takes what samples are made of; aliases are the renderer's rows behind the items."""
+        # In the renderer the names of aliases stand behind the items.
         aliases = aliases or Aliases()
-        self._split = split
+        self._split, self._renderer, self._settings = split, renderer, settings
+        self._teacher, self._chat, self._alignment = teacher, chat, alignment
         self._num_items = len(titles)
-        self._titles = (*titles, *aliases.texts)
-        self._renderer = renderer
-        self._settings = settings
-        self._teacher = teacher
-        self._chat = chat
-        self._alignment = alignment
+        self._messages = partial(
+            recommend_messages,
+            titles=(*titles, *aliases.texts),
+            history_form=settings.shown_history,
+            list_form=settings.list_form,
+        )
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         if not len(self.users):
@@ -125,14 +127,10 @@ class SampleSource:
         """Roughly the tokens of each sample of an epoch, to put like beside like."""
         first = self._split.histories.offsets[self.users]
         size_until = self._size_until
+        shown = size_until[first + draws.target + 1] - size_until[first + draws.start]
         # The teacher is not asked yet, so its items count as average ones.
-        estimate: Int64[np.ndarray, " users"] = (
-            size_until[first + draws.target + 1]
-            - size_until[first + draws.start]
-            + ((draws.list_length - 1) * self._average_size).astype(np.int64)
-            + self._wording_lengths[draws.wording]
-        )
-        lengths = [estimate]
+        others = ((draws.list_length - 1) * self._average_size).astype(np.int64)
+        lengths = [shown + others + self._wording_lengths[draws.wording]]
         if self._chat is not None:
             lengths.append(self._chat.lengths[draws.conversation])
         if self._alignment is not None:
@@ -143,17 +141,18 @@ class SampleSource:
         self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
     ) -> list[Sample]:
         """Samples by epoch and number within it, each with the draws of its epoch."""
-        samples: dict[int, Sample] = {}
-        tasks: dict[int, _Task] = {}
+        tasks: list[_Task] = []
+        others: dict[int, Sample] = {}
         for place, ((epoch, number), drawn) in enumerate(zip(wanted, draws, strict=True)):
             if number < len(self.users):
-                tasks[place] = self._task(epoch, number, drawn)
+                tasks.append(self._task(epoch, number, drawn))
             else:
                 messages = self._other(number - len(self.users), drawn)
                 rendered = self._renderer.conversation(messages)
-                samples[place] = Sample(rendered, _written(rendered))
-        samples.update(zip(tasks, self._rendered([*tasks.values()]), strict=True))
-        return [samples[place] for place in range(len(wanted))]
+                others[place] = Sample(rendered, _written(rendered))
+        recommending = iter(self._rendered(tasks))
+        places = range(len(wanted))
+        return [others[n] if n in others else next(recommending) for n in places]
 
     def validation_samples(self, users: Sequence[int]) -> list[Sample]:
         """For each user the validation item behind the newest of the items before it."""
@@ -171,20 +170,7 @@ class SampleSource:
         offered = None
         if wording.offers_candidates:
             offered = range(min(self._settings.max_candidates // 2, self._num_items))
-        return num_tokens(self._renderer, self._messages(wording, (), [], offered, count=1))
-
-    def _messages(
-        self,
-        wording: Wording,
-        history: Sequence[int],
-        answer: Sequence[int],
-        candidates: Sequence[int] | None,
-        count: int,
-    ) -> tuple[Message, ...]:
-        form, list_form = self._settings.shown_history, self._settings.list_form
-        return recommend_messages(
-            wording, history, count, answer, self._titles, form, list_form, candidates
-        )
+        return num_tokens(self._renderer, self._messages(wording, (), 1, [], candidates=offered))
 
     def _other(self, number: int, drawn: Draws) -> tuple[Message, ...]:
         """A sample that recommends nothing: general conversations first, then alignment."""
@@ -236,7 +222,8 @@ class SampleSource:
             history, named = self._chance.spelled(history, answer, task.epoch, task.user)
 
         def build(history: Sequence[int]) -> tuple[Message, ...]:
-            messages = self._messages(task.wording, history, named, candidates, len(named))
+            count, wording = len(named), task.wording
+            messages = self._messages(wording, history, count, named, candidates=candidates)
             if task.exchange is None:
                 return messages
             return with_exchange(messages, task.exchange, before=task.before)
