@@ -53,12 +53,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         seed: int,
         **options: Any,
     ) -> None:
-        self._prompts = prompts
-        self._sampler = sampler
-        self._wanted = wanted
-        self._validation = validation
+        self._prompts, self._sampler, self._wanted = prompts, sampler, wanted
+        self._validation, self._seed = validation, seed
         self._compared = compared and args.temperature == 1
-        self._seed = seed
         # All answers of the last generation, and those of the batch at hand.
         self._rollouts: list[Rollout] = []
         self._scored: list[Rollout] = []
@@ -71,7 +68,7 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 reward_funcs=functions,
                 train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(prompts)))]}),
                 eval_dataset=Dataset.from_dict({"prompt": ["0"]}),
-                rollout_func=_answer_prompts,
+                rollout_func=lambda prompts, trainer: trainer.answer(prompts),
                 **options,
             )
         # A reference of TRL's making would be loaded by name, without what was merged into it.
@@ -100,13 +97,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         }
 
     def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+        self, *_args: Any, metric_key_prefix: str = "eval", **_options: Any
     ) -> dict[str, float]:
         """Scores the policy on held-out items, by the metric the best checkpoint is chosen by."""
-        del eval_dataset, ignore_keys
         assert self._validation is not None
         self.model.eval()
         metrics = {f"{metric_key_prefix}_{name}": v for name, v in self._validation().items()}
@@ -147,8 +140,12 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             logprobs.append(one)
             entropies.append(entropy)
         found = torch.cat(logprobs)
-        if found.requires_grad:
-            self._note_gap(found.detach())
+        # Compared with the engine as long as the policy is still the one that answered.
+        fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if found.requires_grad and fresh and self._compared:
+            engine = torch.tensor([r.logprob for r in self._scored], dtype=torch.float64)
+            gap = (found.detach().double().sum(1).cpu() - engine).abs().max()
+            self._metrics["train"][GAP].append(gap.item())
         return found, torch.cat(entropies) if compute_entropy else None, None
 
     def _score(
@@ -164,20 +161,10 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         at = (choices.answer, choices.place)
         return empty.index_put(at, logprobs), empty.index_put(at, entropy)
 
-    def _note_gap(self, logprobs: Float[Tensor, "batch kept"]) -> None:
-        """Compares with the engine, as long as the policy is still the one that answered."""
-        fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-        if fresh and self._compared:
-            engine = torch.tensor([r.logprob for r in self._scored], dtype=torch.float64)
-            gap = (logprobs.double().sum(1).cpu() - engine).abs().max()
-            self._metrics["train"][GAP].append(gap.item())
-
     def _reward_function(self, name: str, reward: Reward) -> Callable[..., list[float]]:
         """A reward in the form TRL asks for."""
 
-        def rewarded(
-            prompts: Sequence[str], rollout: Sequence[Rollout], **_columns: Any
-        ) -> list[float]:
+        def rewarded(prompts: Sequence[str], rollout: Sequence[Rollout], **_: Any) -> list[float]:
             asked = [self._prompts[int(number)] for number in prompts]
             batch = Batch(
                 items=[answer.items for answer in rollout],
@@ -191,7 +178,3 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
         rewarded.__name__ = name
         return rewarded
-
-
-def _answer_prompts(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
-    return trainer.answer(prompts)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -55,12 +54,9 @@ def read_choices(
     soi_token_id: int,
     eoi_token_id: int,
     excluded: ExcludedItems | None = None,
-    retrieves: bool = False,
+    retrieves: bool = False,  # Items were chosen whole, at the token that opens a span
 ) -> Choices:
-    """Reads an answer again and notes what could have stood in its spans instead.
-
-    Where items are retrieved, they were chosen whole, at the token that opens a span.
-    """
+    """Reads an answer again and notes what could have stood in its spans instead."""
     constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
     places: list[int] = []
     options: list[np.ndarray] = []
@@ -159,10 +155,12 @@ def choice_logprobs(
         else:
             assert rows is not None
             scores = functional.linear(states[part], rows, biases)
-        scores = scores.float() / temperature
-        one, entropy = _log_softmax(scores, allowed[part], choices.chosen[part])
-        logprobs.append(one)
-        entropies.append(entropy)
+        scores = (scores.float() / temperature).masked_fill(~allowed[part], float("-inf"))
+        softmax = scores.log_softmax(-1)
+        logprobs.append(softmax.gather(1, choices.chosen[part, None]).squeeze(1))
+        with torch.no_grad():
+            known = softmax.masked_fill(~allowed[part], 0.0)
+            entropies.append(-(softmax.exp() * known).sum(-1))
     return torch.cat(logprobs), torch.cat(entropies)
 
 
@@ -189,16 +187,3 @@ def padded(
     """Token ids padded on the right; with causal attention nothing sees what is behind it."""
     tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=pad_token_id).to(device)
-
-
-def _log_softmax(
-    scores: Float[Tensor, "decisions columns"],
-    allowed: Bool[Tensor, "decisions columns"],
-    chosen: Int64[Tensor, " decisions"],
-) -> tuple[Tensor, Tensor]:
-    scores = scores.masked_fill(~allowed, float("-inf"))
-    logprobs: Any = scores.log_softmax(-1)
-    with torch.no_grad():
-        known = logprobs.masked_fill(~allowed, 0.0)
-        entropy = -(logprobs.exp() * known).sum(-1)
-    return logprobs.gather(1, chosen[:, None]).squeeze(1), entropy

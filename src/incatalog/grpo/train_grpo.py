@@ -80,9 +80,9 @@ def train_grpo(settings: GrpoSettings) -> Path:
     recommender, semantic_ids = _load_policy(settings, catalog, run.device)
     model = recommender.backbone.model
     check_writable(recommender.backbone)
-    start = _trainable(model)
+    trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
+    start = {name: weight.detach().to("cpu", copy=True) for name, weight in trained}
     trainer = _trainer(settings, run, recommender, split, teacher)
-    run.log(trainer)
     run.train(trainer)
     results = _keep_best(trainer.state, model, start)
     if results.get("best_step") == 0:
@@ -206,15 +206,6 @@ def _arguments(settings: GrpoSettings, run: TrainingRun, steps: int, *, validate
         reward_weights=list(settings.reward_weights) or None,
         seed=settings.seed,
     )
-
-
-def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights to be trained, as they start."""
-    return {
-        name: weight.detach().to("cpu", copy=True)
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
 
 
 def _keep_best(

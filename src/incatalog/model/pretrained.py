@@ -40,12 +40,9 @@ def load_pretrained(
     attention: str,
     dtype: torch.dtype,
     quantization: str = "none",
-    strict: bool = False,
+    strict: bool = False,  # Refuse weights without a place in the model; published ones have some
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model in evaluation mode, and its tokenizer.
-
-    Weights that the model has no place for, as published models may have, are refused if `strict`.
-    """
+    """Loads a causal language model in evaluation mode, and its tokenizer."""
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
@@ -90,10 +87,7 @@ def load_decoder(
 def check_weights(
     name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
 ) -> None:
-    """Makes sure that every tensor of a model came from its files; others get random values.
-
-    Tied tensors are not missing, and those whose names begin with ``unused`` do not matter.
-    """
+    """Makes sure that no tensor but `unused` ones (by how they begin) was missing, thus random."""
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
         raise BackboneError(
@@ -160,10 +154,7 @@ def _complete(
 
 
 def _drop_unusable_settings(settings: GenerationConfig) -> None:
-    """Takes out what transformers reads and then refuses to write.
-
-    Many published models have a temperature beside ``do_sample: false``, where it means nothing.
-    """
+    """Takes out what transformers refuses to write, as a temperature without `do_sample`."""
     switches = {name: getattr(settings, name) for name in _SWITCHES}
     for name, value in settings.to_diff_dict().items():
         if name in switches or not hasattr(settings, name):

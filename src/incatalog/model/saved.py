@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,8 +78,8 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
     elif Path(base).is_dir():
         base = str(Path(base).resolve())
     own = tokenizer_fingerprint(backbone.tokenizer)
-    spec = dataclasses.replace(spec, base=base, tokenizer_fingerprint=own, versions=versions())
-    write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
+    spec = replace(spec, base=base, tokenizer_fingerprint=own, versions=versions())
+    write_json(folder / SPEC_FILE, asdict(spec))
 
 
 def load_model(
@@ -87,15 +87,11 @@ def load_model(
     device: str = "auto",
     *,
     attention: str = "sdpa",
-    dtype: torch.dtype | None = None,
-    merge_adapter: bool = True,
+    dtype: torch.dtype | None = None,  # By default float32 on the CPU and bfloat16 elsewhere
+    merge_adapter: bool = True,  # In memory, to answer faster
     verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
-    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base.
-
-    Without `dtype` the weights are float32 on the CPU and bfloat16 elsewhere. An adapter that is
-    merged, in memory, answers faster.
-    """
+    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base."""
     folder = Path(folder)
     if verify:
         verify_checksums(folder)
@@ -112,8 +108,12 @@ def load_model(
         backbone = load_backbone(
             source, attention=attention, dtype=dtype, device=device, verify=verify
         )
-        if spec.code_sizes:
-            backbone = _with_codes(backbone, spec.code_sizes)
+        sizes, vocabulary = spec.code_sizes, backbone.tokenizer.get_vocab()
+        if sizes and code_names(sizes)[0] in vocabulary:
+            codes = code_token_ids(backbone.tokenizer, sizes)
+            backbone = replace(backbone, code_token_ids=codes)
+        elif sizes:
+            backbone = add_codes(backbone, sizes)
     else:
         model, tokenizer = load_pretrained(
             folder, target, attention=attention, dtype=dtype, strict=True
@@ -129,7 +129,7 @@ def load_model(
         )
     if adapted:
         model = _with_adapter(backbone.model, folder, merged=merge_adapter)
-        backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
+        backbone = replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
         head = RetrievalHead.load(folder, target)
         hidden = backbone.model.config.get_text_config().hidden_size
@@ -138,7 +138,7 @@ def load_model(
                 f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
                 f"the model has {hidden}; it is that of another model; restore it or train again"
             )
-        backbone = dataclasses.replace(backbone, head=head)
+        backbone = replace(backbone, head=head)
     return backbone, spec
 
 
@@ -177,14 +177,6 @@ def _check_adapter(path: Path, missing: set[str], unexpected: Collection[str] = 
                 f"{path}: {what} the weights {named(wrong)}; expected those that {_ADAPTER_FILE} "
                 "describes; copy or train it again"
             )
-
-
-def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
-    """The base of an adapter with its codes: new rows, or those of a model trained before."""
-    if code_names(sizes)[0] in backbone.tokenizer.get_vocab():
-        codes = code_token_ids(backbone.tokenizer, sizes)
-        return dataclasses.replace(backbone, code_token_ids=codes)
-    return add_codes(backbone, sizes)
 
 
 def save_backbone(folder: str | Path, backbone: Backbone) -> None:

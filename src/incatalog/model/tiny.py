@@ -58,10 +58,7 @@ class TinyConfig:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE with a ChatML template; it writes any text without loss.
-
-    Unlike the tokenizers of large models it merges whole words, so that a title is few tokens.
-    """
+    """Trains a byte-level BPE with a ChatML template; it merges words, so a title is few tokens."""
     tokenizer = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -83,13 +83,9 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
         train_dataset=datasets.Dataset.from_list(rows).select(order),
         processing_class=backbone.tokenizer,
     )
-    run.train(trainer)
-    rewards = {
-        name: value
-        for entry in trainer.state.log_history
-        for name, value in entry.items()
-        if name.startswith("rewards/") and name.endswith("/mean")
-    }
+    run.train(trainer, log=False)
+    logged = [pair for entry in trainer.state.log_history for pair in entry.items()]
+    rewards = {n: v for n, v in logged if n.startswith("rewards/") and n.endswith("/mean")}
 
     def save(folder: Path) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)

@@ -18,10 +18,7 @@ from incatalog.trie.trie import ItemTrie
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads samples on the right and lays out what each position is trained on.
-
-    With causal attention nothing sees the padding behind it, so there is no attention mask.
-    """
+    """Pads samples on the right, which causal attention never sees, and lays out the targets."""
 
     trie: ItemTrie
     _: KW_ONLY

@@ -128,9 +128,8 @@ def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     if settings.item_form == "codes":
         semantic_ids = load_semantic_ids(index_folder(settings), catalog)
         semantic_ids.require_unique()
-    paraphrases: tuple[str, ...] = ()
-    if settings.paraphrases is not None:
-        paraphrases = paraphrase_texts(settings.paraphrases, catalog)
+    names = settings.paraphrases
+    paraphrases = () if names is None else paraphrase_texts(names, catalog)
     return Materials(catalog, split, semantic_ids, teacher, conversations, paraphrases)
 
 
@@ -150,17 +149,14 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
 def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
     if settings.model == "tiny":
-        sizes = TinyConfig(
-            vocab_size=settings.tiny_vocab,
-            hidden=settings.tiny_hidden,
-            inner=settings.tiny_inner,
-            layers=settings.tiny_layers,
-            heads=settings.tiny_heads,
-            dropout=settings.tiny_dropout,
-            max_position=settings.max_length,
-            seed=settings.seed,
-        )
-        backbone = create_tiny(_tiny_texts(inputs), sizes)
+        widths = settings.tiny_vocab, settings.tiny_hidden, settings.tiny_inner
+        blocks = settings.tiny_layers, settings.tiny_heads, settings.tiny_dropout
+        sizes = TinyConfig(*widths, *blocks, settings.max_length, seed=settings.seed)
+        # What the tokenizer learns its words from.
+        prompts = [*(wording.instruction for wording in TRAIN_WORDINGS), _FRAME] * _PROMPT_REPEATS
+        turns = [turn.text for conversation in inputs.conversations for turn in conversation]
+        texts = [*inputs.catalog.titles, *inputs.paraphrases, *prompts, *turns]
+        backbone = create_tiny(texts, sizes)
         backbone.model.set_attn_implementation(settings.attention)
         if adapts(settings) and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
@@ -204,10 +200,3 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
 def adapts(settings: SftSettings) -> bool:
     """Whether the result is an adapter."""
     return settings.tune == "lora" and not settings.only_head
-
-
-def _tiny_texts(inputs: Materials) -> list[str]:
-    """What the tokenizer of a tiny model learns its words from."""
-    prompts = [wording.instruction for wording in TRAIN_WORDINGS] + [_FRAME]
-    turns = [turn.text for conversation in inputs.conversations for turn in conversation]
-    return [*inputs.catalog.titles, *inputs.paraphrases, *prompts * _PROMPT_REPEATS, *turns]

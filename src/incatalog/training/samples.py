@@ -199,20 +199,16 @@ class SampleSource:
         )
 
     def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
-        return [self._render(*pair) for pair in zip(tasks, self._answers(tasks), strict=True)]
-
-    def _answers(self, tasks: Sequence[_Task]) -> list[list[int]]:
-        """The target first, then the teacher's items; the teacher is asked once."""
-        if self._teacher is None or not tasks:
-            return [[task.target] for task in tasks]
-        whole = self._settings.teacher_sees == "history"
-        known = [task.past if whole else task.history for task in tasks]
-        best = self._teacher.top_k(known, max(task.list_length for task in tasks))
-        answers = []
-        for task, rows in zip(tasks, best.tolist(), strict=True):
-            others = [row for row in rows if row not in (task.target, -1)]
-            answers.append([task.target, *others][: task.list_length])
-        return answers
+        """The answers name the target first, then the teacher's items; it is asked once."""
+        answers = [[task.target] for task in tasks]
+        if self._teacher is not None and tasks:
+            whole = self._settings.teacher_sees == "history"
+            known = [task.past if whole else task.history for task in tasks]
+            best = self._teacher.top_k(known, max(task.list_length for task in tasks))
+            for task, answer, rows in zip(tasks, answers, best.tolist(), strict=True):
+                answer += [row for row in rows if row not in (task.target, -1)]
+                del answer[task.list_length :]
+        return [self._render(*pair) for pair in zip(tasks, answers, strict=True)]
 
     def _render(self, task: _Task, answer: list[int]) -> Sample:
         settings, history, named, candidates = self._settings, task.history, answer, None

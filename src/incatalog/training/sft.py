@@ -91,7 +91,6 @@ def train_sft(settings: SftSettings) -> Path:
         spec = replace(spec, aliases=len(aliases))
     model = TrainedModel(backbone, spec, items, codes, index_folder(settings))
     trainer = build_trainer(settings, run, inputs, model, aliases)
-    run.log(trainer)
     result = run.train(trainer)
     plain_forward(backbone.model)
     best = {}

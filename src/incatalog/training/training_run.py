@@ -26,10 +26,7 @@ from incatalog.training.validation import NDCG
 
 
 class TrainingRun:
-    """A training, in one process or several.
-
-    A run that was killed goes on from its newest whole checkpoint; a finished one has none left.
-    """
+    """A training in one process or several; killed, it goes on from its newest whole checkpoint."""
 
     def __init__(self, stage: str, settings: Any, **options: Any) -> None:
         """Opens the folder `settings.out`, with options of `open_run`, and seeds all chance."""
@@ -57,15 +54,12 @@ class TrainingRun:
     def arguments(
         self, settings: TrainerSettings, *, steps: int, validate: int, save: int, keep_best: bool
     ) -> dict[str, Any]:
-        """What both trainings of a recommender tell the trainer of transformers.
-
-        ``validate`` and ``save`` are steps between validations (0 for none) and checkpoints.
-        """
-        schedule = settings.scheduler
+        """What trainers are told; `validate` (0 for never) and `save` are every so many steps."""
+        schedule, batch = settings.scheduler, settings.batch_size
         return {
             "output_dir": str(self.checkpoints),
-            "per_device_train_batch_size": settings.batch_size,
-            "per_device_eval_batch_size": settings.batch_size,
+            "per_device_train_batch_size": batch,
+            "per_device_eval_batch_size": batch,
             "gradient_accumulation_steps": settings.gradient_accumulation,
             "learning_rate": settings.learning_rate,
             "warmup_steps": round(settings.warmup_ratio * steps),
@@ -89,14 +83,12 @@ class TrainingRun:
             "report_to": "none",
         }
 
-    def log(self, trainer: Any) -> None:
-        """Lets the trainer log for TensorBoard, and print nothing."""
-        trainer.remove_callback(PrinterCallback)
-        if self._processes.is_main_process:
+    def train(self, trainer: Any, *, log: bool = True) -> Any:
+        """Trains from the newest checkpoint on; logs for TensorBoard, where nothing is printed."""
+        if log:
+            trainer.remove_callback(PrinterCallback)
+        if log and self._processes.is_main_process:
             trainer.add_callback(tensorboard(self.folder, after=checkpoint_step(self.newest)))
-
-    def train(self, trainer: Any) -> Any:
-        """Trains from the newest checkpoint on."""
         return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
 
     def finish(self, save: Callable[[Path], None], **results: Any) -> Path:
