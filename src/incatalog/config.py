@@ -85,6 +85,10 @@ class Settings:
                     flag = name.replace("_", "-")
                     raise ConfigError(f"--{flag} {number}: expected {bounds}")
 
+    def named(self, *names: str) -> dict[str, Any]:
+        """Some of the settings, for what takes them under the same names."""
+        return {name: getattr(self, name) for name in names}
+
     def refuse_first(self, problems: Iterable[tuple[bool, str, str]]) -> None:
         """Raises the first problem there is, told of a setting with its value, or of flags alone.
 

@@ -185,26 +185,22 @@ def _arguments(settings: GrpoSettings, run: TrainingRun, steps: int, *, validate
 
     save = settings.checkpoint_every
     validate = save if validated else 0
+    same = ("num_generations", "temperature", "num_iterations", "epsilon", "scale_rewards", "seed")
     return GRPOConfig(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=validated),
+        **settings.named(*same),
         eval_on_start=validated and run.newest is None,
         max_steps=steps,
         gradient_checkpointing=False,
         # The policy answers without dropout, and is scored without it.
         disable_dropout=True,
-        num_generations=settings.num_generations,
         num_generations_eval=1,
         shuffle_dataset=False,
-        temperature=settings.temperature,
         beta=0.0,
-        num_iterations=settings.num_iterations,
-        epsilon=settings.epsilon,
         epsilon_high=settings.epsilon_high or None,
         loss_type=settings.loss,
         importance_sampling_level=settings.importance,
-        scale_rewards=settings.scale_rewards,
         reward_weights=list(settings.reward_weights) or None,
-        seed=settings.seed,
     )
 
 

@@ -74,7 +74,7 @@ def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) 
 
 def base_model(model: nn.Module) -> nn.Module:
     """The decoder with its adapters, but without the output layer; see `output_rows`."""
-    causal: Any = unwrapped(model)
+    causal = unwrapped(model)
     decoder: nn.Module = getattr(causal, causal.base_model_prefix)
     return decoder
 
@@ -96,14 +96,10 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
     return Backbone(model, tokenizer, *control_token_ids(tokenizer))
 
 
-def is_adapter(model: Any) -> bool:
-    """Whether LoRA layers are around or in the model."""
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
 def unwrapped(model: Any) -> Any:
-    """The model without the wrapper of its adapters."""
-    return model.get_base_model() if is_adapter(model) else model
+    """The model without the wrapper of its adapters; the model itself where it has none."""
+    adapted = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    return model.get_base_model() if adapted else model
 
 
 @torch.no_grad()

@@ -87,7 +87,7 @@ def load_decoder(
 def check_weights(
     name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
 ) -> None:
-    """Makes sure that no tensor but `unused` ones (by how they begin) was missing, thus random."""
+    """Makes sure that all tensors of a model, but those named `unused`…, came from its files."""
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
         raise BackboneError(

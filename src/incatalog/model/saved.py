@@ -19,14 +19,7 @@ from incatalog.codes.semantic_ids import code_names
 from incatalog.devices import resolve_device
 from incatalog.errors import BackboneError, TokenizerError, first_line, require
 from incatalog.items.tokens import control_token_ids, tokenizer_fingerprint
-from incatalog.model.backbone import (
-    Backbone,
-    add_codes,
-    checked,
-    is_adapter,
-    load_backbone,
-    unwrapped,
-)
+from incatalog.model.backbone import Backbone, add_codes, checked, load_backbone, unwrapped
 from incatalog.model.head import HEAD_FILE, RetrievalHead
 from incatalog.model.pretrained import load_pretrained, loading, named
 from incatalog.model.spec import SPEC_FILE, ModelSpec, load_spec, spec_file
@@ -40,10 +33,10 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 def check_writable(backbone: Backbone) -> None:
     """Writes what a training will write at its end, except the weights of the model."""
     with TemporaryDirectory(prefix="incatalog-") as folder, _saving("after the training"):
-        if is_adapter(backbone.model):
-            backbone.model.save_pretrained(folder, save_embedding_layers=False)
-        # An adapter is merged later, which writes the same.
         model = unwrapped(backbone.model)
+        # An adapter is merged later, which writes the same.
+        if model is not backbone.model:
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
@@ -184,7 +177,7 @@ def save_backbone(folder: str | Path, backbone: Backbone) -> None:
     folder = Path(folder)
     with _saving(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if is_adapter(backbone.model):
+        if unwrapped(backbone.model) is not backbone.model:
             # By default peft would look on the hub whether the vocabulary has grown.
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)

@@ -135,19 +135,16 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, on_cpu: bool) -> Any:
+    same = ("max_steps", "learning_rate", "num_generations", "temperature", "beta", "seed")
     return trl.GRPOConfig(
+        **settings.named(*same),
         output_dir=str(checkpoints),
-        max_steps=settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_checkpointing=False,
-        learning_rate=settings.learning_rate,
         bf16=False,
         use_cpu=on_cpu,
-        num_generations=settings.num_generations,
         shuffle_dataset=False,
         max_completion_length=settings.max_tokens,
-        temperature=settings.temperature,
-        beta=settings.beta,
         reward_weights=list(settings.reward_weights) or None,
         save_strategy="steps",
         save_steps=settings.checkpoint_every,
@@ -156,5 +153,4 @@ def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, o
         dataloader_pin_memory=False,
         disable_tqdm=True,
         report_to="none",
-        seed=settings.seed,
     )

@@ -61,8 +61,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
         if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
-            line = ", ".join([_step(state), *_values(logs, _SHOWN)])
-            self._console.print(f"train sft: {line}")
+            self._console.print(f"train sft: {_line(state, logs, _SHOWN)}")
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""
@@ -80,8 +79,7 @@ class RewardReport(TrainerCallback):  # type: ignore[misc]
         """Shows what is in the log of the values to show."""
         if not state.is_world_process_zero or not logs:
             return
-        if values := _values(logs, self.shown):
-            line = ", ".join([_step(state), *values])
+        if line := _line(state, logs, self.shown):
             self.console.print(f"train grpo: {line}", highlight=False)
 
 
@@ -144,10 +142,8 @@ def main_console() -> Console:
     return Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
 
 
-def _step(state: Any) -> str:
-    return f"step {state.global_step}/{state.max_steps}"
-
-
-def _values(logs: Mapping[str, Any], shown: Mapping[str, str]) -> list[str]:
+def _line(state: Any, logs: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+    """The step and what is logged of the values to show; empty where nothing is."""
     found = {name: logs.get(name) for name in shown}
-    return [shown[name].format(float(v)) for name, v in found.items() if v is not None]
+    values = [shown[name].format(float(v)) for name, v in found.items() if v is not None]
+    return ", ".join([f"step {state.global_step}/{state.max_steps}", *values]) if values else ""

@@ -159,11 +159,12 @@ def scoped_cross_entropy(
             surprise = focal(surprise, gamma)
         total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
 
-    if num_labels is None:
-        num_labels = targets.num_labels
-    if isinstance(num_labels, Tensor):
-        return total / num_labels.clamp(min=1)
-    return total / max(num_labels, 1)
+    return averaged(total, targets.num_labels if num_labels is None else num_labels)
+
+
+def averaged(total: Tensor, count: int | Tensor) -> Tensor:
+    """A sum over its count; 0 where nothing was counted."""
+    return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
 
 
 def _decisions(

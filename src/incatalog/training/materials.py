@@ -55,7 +55,7 @@ def with_item_form(settings: SftSettings) -> SftSettings:
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"
-        if missing := missing_index(index_folder(settings)):
+        if missing := missing_index(settings.index_folder):
             if settings.item_form == "codes":
                 raise ConfigError(
                     f"--item-form codes: {missing}; make them with `incatalog items assign`"
@@ -76,11 +76,6 @@ def with_item_form(settings: SftSettings) -> SftSettings:
     return settings
 
 
-def index_folder(settings: SftSettings) -> Path:
-    """Where the index files of codes lie."""
-    return Path(settings.index) if settings.index else settings.data
-
-
 def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
     """Inputs whose contents decide whether a run may be resumed."""
     found = prepared_files(settings.data) | teacher_files(settings.teacher)
@@ -88,7 +83,7 @@ def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
         if file := getattr(settings, name):
             found[name] = Path(file)
     if settings.item_form == "codes":
-        found |= index_files(index_folder(settings))
+        found |= index_files(settings.index_folder)
     if Path(settings.model).is_dir():
         found["model"] = Path(settings.model)
     return found
@@ -126,7 +121,7 @@ def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
     if settings.item_form == "codes":
-        semantic_ids = load_semantic_ids(index_folder(settings), catalog)
+        semantic_ids = load_semantic_ids(settings.index_folder, catalog)
         semantic_ids.require_unique()
     names = settings.paraphrases
     paraphrases = () if names is None else paraphrase_texts(names, catalog)
@@ -158,7 +153,7 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         texts = [*inputs.catalog.titles, *inputs.paraphrases, *prompts, *turns]
         backbone = create_tiny(texts, sizes)
         backbone.model.set_attn_implementation(settings.attention)
-        if adapts(settings) and PartialState().is_main_process:
+        if settings.adapts and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
     else:
         attention, bits = settings.attention, settings.quantization
@@ -175,28 +170,18 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         spread = UNTRAINED_SPREAD if settings.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if settings.method == "ret":
-        vectors = load_vectors(settings.vectors, len(inputs.catalog))
+        values = load_vectors(settings.vectors, len(inputs.catalog))
+        origin, trained = vectors_origin(settings.vectors), settings.train_item_vectors
         head = RetrievalHead.create(
-            config.hidden_size,
-            vectors,
-            train_vectors=settings.train_item_vectors,
-            origin=vectors_origin(settings.vectors),
-            seed=settings.seed,
+            config.hidden_size, values, train_vectors=trained, origin=origin, seed=settings.seed
         )
         backbone = replace(backbone, head=head)
-    if adapts(settings):
+    if settings.adapts:
         return add_lora(
             backbone,
             dropout=settings.lora_dropout,
-            train_embeddings=settings.train_embeddings,
-            train_lm_head=settings.train_lm_head,
-            seed=settings.seed,
             **settings.lora(),
+            **settings.named("train_embeddings", "train_lm_head", "seed"),
         )
     backbone.model.requires_grad_(not settings.only_head)
     return backbone
-
-
-def adapts(settings: SftSettings) -> bool:
-    """Whether the result is an adapter."""
-    return settings.tune == "lora" and not settings.only_head

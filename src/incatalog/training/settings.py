@@ -215,6 +215,16 @@ class SftSettings(SampleSettings, TrainerSettings):
     workers: NonNegative = 0
     """Processes that prepare batches."""
 
+    @property
+    def index_folder(self) -> Path:
+        """Where the index files of codes lie."""
+        return Path(self.index) if self.index else self.data
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the result is an adapter."""
+        return self.tune == "lora" and not self.only_head
+
 
 @dataclass(frozen=True)
 class MergeSettings(Settings):

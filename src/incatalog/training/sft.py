@@ -30,10 +30,8 @@ from incatalog.training.materials import (
     NO_SPANS,
     TINY_BASE,
     Materials,
-    adapts,
     build_backbone,
     hashed_inputs,
-    index_folder,
     read_aliases,
     read_materials,
     teacher_identity,
@@ -89,7 +87,7 @@ def train_sft(settings: SftSettings) -> Path:
     if aliases and settings.paraphrases_in != "history":
         items = items.with_aliases(aliases)
         spec = replace(spec, aliases=len(aliases))
-    model = TrainedModel(backbone, spec, items, codes, index_folder(settings))
+    model = TrainedModel(backbone, spec, items, codes, settings.index_folder)
     trainer = build_trainer(settings, run, inputs, model, aliases)
     result = run.train(trainer)
     plain_forward(backbone.model)
@@ -260,33 +258,27 @@ def _arguments(
     return TrainingArguments(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
         num_train_epochs=1,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        **settings.named("gradient_checkpointing", "adam_beta2", "seed"),
         lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
-        adam_beta2=settings.adam_beta2,
         dataloader_num_workers=settings.workers,
         remove_unused_columns=False,
         prediction_loss_only=True,
         label_names=[],
-        seed=settings.seed,
     )
 
 
 def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
     """What the trained model will have to be asked with."""
     base = settings.model
-    if settings.model == "tiny" and adapts(settings):
+    if settings.model == "tiny" and settings.adapts:
         base = TINY_BASE
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
+    asked = ("method", "list_form", "wording", "max_history", "list_length", "max_length")
     return ModelSpec(
         base=base,
-        method=settings.method,
         item_form="titles" if codes is None else "codes",
         code_sizes=() if codes is None else codes.sizes,
         history_form=settings.shown_history,
-        list_form=settings.list_form,
-        wording=settings.wording,
-        max_history=settings.max_history,
-        list_length=settings.list_length,
-        max_length=settings.max_length,
+        **settings.named(*asked),
     )

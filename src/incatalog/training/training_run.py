@@ -29,7 +29,7 @@ class TrainingRun:
     """A training in one process or several; killed, it goes on from its newest whole checkpoint."""
 
     def __init__(self, stage: str, settings: Any, **options: Any) -> None:
-        """Opens the folder `settings.out`, with options of `open_run`, and seeds all chance."""
+        """Opens the folder `settings.out`, with options of `open_run`, and sets all seeds."""
         self._processes = processes = PartialState()
         self.folder: Path = settings.out
         count = processes.num_processes
@@ -61,12 +61,10 @@ class TrainingRun:
             "per_device_train_batch_size": batch,
             "per_device_eval_batch_size": batch,
             "gradient_accumulation_steps": settings.gradient_accumulation,
-            "learning_rate": settings.learning_rate,
+            **settings.named("learning_rate", "weight_decay", "bf16", "logging_steps"),
             "warmup_steps": round(settings.warmup_ratio * steps),
             "lr_scheduler_type": "constant_with_warmup" if schedule == "constant" else schedule,
-            "weight_decay": settings.weight_decay,
             "max_grad_norm": settings.clip_norm,
-            "bf16": settings.bf16,
             "use_cpu": trains_on_cpu(settings.device),
             "eval_strategy": "steps" if validate else "no",
             "eval_steps": validate or None,
@@ -76,7 +74,6 @@ class TrainingRun:
             "load_best_model_at_end": keep_best,
             "metric_for_best_model": NDCG if keep_best else None,
             "greater_is_better": True if keep_best else None,
-            "logging_steps": settings.logging_steps,
             "dataloader_pin_memory": False,
             "ddp_find_unused_parameters": False,
             "disable_tqdm": True,
