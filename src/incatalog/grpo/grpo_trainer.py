@@ -166,15 +166,11 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
         def rewarded(prompts: Sequence[str], rollout: Sequence[Rollout], **_: Any) -> list[float]:
             asked = [self._prompts[int(number)] for number in prompts]
-            batch = Batch(
-                items=[answer.items for answer in rollout],
-                logprobs=[answer.logprob for answer in rollout],
-                relevant=[prompt.relevant for prompt in asked],
-                histories=[prompt.history for prompt in asked],
-                group=self.num_generations,
-                wanted=self._wanted,
-            )
-            return reward(batch)
+            items = [answer.items for answer in rollout]
+            logprobs = [answer.logprob for answer in rollout]
+            relevant, histories = [q.relevant for q in asked], [q.history for q in asked]
+            group = self.num_generations
+            return reward(Batch(items, logprobs, relevant, histories, group, self._wanted))
 
         rewarded.__name__ = name
         return rewarded

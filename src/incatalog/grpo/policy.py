@@ -107,24 +107,16 @@ class ChoiceBatch(Movable):
     @classmethod
     def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
         """Lays out choices."""
-        counts = [len(one) for one in choices]
-        answer = np.repeat(np.arange(len(choices)), counts)
+        answer = np.repeat(np.arange(len(choices)), [len(one) for one in choices])
         place = np.concatenate([one.place for one in choices])
         first = np.array(starts, dtype=np.int64)[answer]
         sizes = np.concatenate([np.diff(one.offsets) for one in choices])
-        offsets = np.cumsum(sizes) - sizes
         option = np.concatenate([one.option for one in choices])
         column, within = np.unique(option, return_inverse=True)
-        picked = offsets + np.concatenate([one.chosen for one in choices])
-        arrays = (
-            answer * length + first + place - 1,
-            answer,
-            place,
-            column,
-            np.repeat(np.arange(len(place)), sizes),
-            within,
-            within[picked],
-        )
+        picked = np.cumsum(sizes) - sizes + np.concatenate([one.chosen for one in choices])
+        state = answer * length + first + place - 1
+        owner = np.repeat(np.arange(len(place)), sizes)
+        arrays = (state, answer, place, column, owner, within, within[picked])
         return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 

@@ -80,11 +80,9 @@ class SampleSource:
         self._split, self._renderer, self._settings = split, renderer, settings
         self._teacher, self._chat, self._alignment = teacher, chat, alignment
         self._num_items = len(titles)
+        names, form = (*titles, *aliases.texts), settings.shown_history
         self._messages = partial(
-            recommend_messages,
-            titles=(*titles, *aliases.texts),
-            history_form=settings.shown_history,
-            list_form=settings.list_form,
+            recommend_messages, titles=names, history_form=form, list_form=settings.list_form
         )
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
@@ -184,19 +182,11 @@ class SampleSource:
     def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
         user = int(self.users[number])
         items = self._split.train(user).tolist()
-        target, exchange = int(drawn.target[number]), int(drawn.exchange[number])
-        chat = self._chat
-        return _Task(
-            user,
-            self._chance.shown(items[int(drawn.start[number]) : target], epoch, user),
-            items[:target],
-            items[target],
-            int(drawn.list_length[number]),
-            self._wordings[int(drawn.wording[number])],
-            epoch,
-            None if exchange < 0 or chat is None else chat.exchanges[exchange],
-            bool(drawn.before[number]),
-        )
+        target, start, length, wording, exchange, before = (int(c[number]) for c in drawn[:6])
+        chat = None if exchange < 0 or self._chat is None else self._chat.exchanges[exchange]
+        history = self._chance.shown(items[start:target], epoch, user)
+        asked = items[target], length, self._wordings[wording]
+        return _Task(user, history, items[:target], *asked, epoch, chat, bool(before))
 
     def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
         """The answers name the target first, then the teacher's items; it is asked once."""

@@ -45,7 +45,7 @@ from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
 # Settings that cannot change the weights, so a run may be resumed with others.
-_FREE_FIELDS = ("workers", "logging_steps", "checkpoint_every")
+_FREE = ("workers", "logging_steps", "checkpoint_every")
 
 
 def train_sft(settings: SftSettings) -> Path:
@@ -70,13 +70,8 @@ def train_sft(settings: SftSettings) -> Path:
     PartialState(cpu=on_cpu)
     settings = with_item_form(settings)
     inputs = read_materials(settings, on_cpu=on_cpu)
-    run = TrainingRun(
-        "train sft",
-        settings,
-        inputs=hashed_inputs(settings),
-        identities=teacher_identity(inputs.teacher),
-        free_fields=_FREE_FIELDS,
-    )
+    hashed, identity = hashed_inputs(settings), teacher_identity(inputs.teacher)
+    run = TrainingRun("train sft", settings, inputs=hashed, identities=identity, free_fields=_FREE)
     if run.finished:
         return run.folder
     backbone = build_backbone(settings, inputs, run.device)
