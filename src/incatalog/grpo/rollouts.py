@@ -99,6 +99,11 @@ class EngineSampler:
     exclude_seen: bool
     num_generations: int
 
+    @property
+    def _asked_for(self) -> int:
+        """The prompt is that of the evaluation, which asks for as many items as were trained."""
+        return max(self.recommender.spec.list_length, self.list_length)
+
     def __call__(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
@@ -116,11 +121,6 @@ class EngineSampler:
             rollouts.append(self._read(request, done.token_ids, done.items, logprob))
         return rollouts
 
-    @property
-    def _asked_for(self) -> int:
-        """The prompt is that of the evaluation, which asks for as many items as were trained."""
-        return max(self.recommender.spec.list_length, self.list_length)
-
     def _request(self, prompt: Prompt) -> Request:
         recommender = self.recommender
         excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
@@ -130,11 +130,9 @@ class EngineSampler:
     def _beams(
         self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
     ) -> list[Rollout]:
-        recommender = self.recommender
-        slots = [
-            recommender.slot(prompt.history, self._asked_for, request.excluded)
-            for prompt, request in requests.items()
-        ]
+        recommender, asked = self.recommender, self._asked_for
+        pairs = requests.items()
+        slots = [recommender.slot(q.history, asked, request.excluded) for q, request in pairs]
         ranked = recommender.beam.top_items(slots, self.num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []

@@ -73,7 +73,11 @@ def train_grpo(settings: GrpoSettings) -> Path:
     catalog, split = _read(settings)
     teacher = read_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
     identity = teacher_identity(teacher)
-    inputs, free = _hashed(settings), ("logging_steps",)
+    weights = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
+    files = sorted([*weights, spec_file(settings.model)])
+    inputs = prepared_files(settings.data) | teacher_files(settings.teacher)
+    inputs |= {f"model/{file.name}": file for file in files}
+    free = ("logging_steps",)
     run = TrainingRun("train grpo", settings, inputs=inputs, identities=identity, free_fields=free)
     if run.finished:
         return run.folder
@@ -92,20 +96,11 @@ def train_grpo(settings: GrpoSettings) -> Path:
         )
         main_console().print(told, style="yellow")
     plain_forward(model)
-
     spec, backbone = recommender.spec, recommender.backbone
     if settings.tune == "lora":
         spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
     found = TrainedModel(backbone, spec, recommender.items, semantic_ids, settings.model)
     return run.finish(found.save, steps=trainer.state.global_step, **results)
-
-
-def _hashed(settings: GrpoSettings) -> dict[str, str | Path]:
-    found = prepared_files(settings.data) | teacher_files(settings.teacher)
-    named = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
-    for file in sorted([*named, spec_file(settings.model)]):
-        found[f"model/{file.name}"] = file
-    return found
 
 
 def _read(settings: GrpoSettings) -> tuple[Catalog, LeaveOneOut]:
@@ -220,8 +215,5 @@ def _keep_best(
             for key, weight in model.named_parameters():
                 if key in start:
                     weight.copy_(start[key])
-    return results | {
-        "ndcg_start": measured.get(0, float("nan")),
-        "ndcg_best": measured[best],
-        "best_step": best,
-    }
+    first = measured.get(0, float("nan"))
+    return results | {"ndcg_start": first, "ndcg_best": measured[best], "best_step": best}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,21 @@ _SHOWN = {
 }
 
 
+@dataclass(eq=False)
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, a line for each entry of the log elsewhere."""
 
-    _bar: Report
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._loss = ""
-        self._warned = False
+    console: Console
+    _bar: Report = field(init=False)
+    _loss: str = field(default="", init=False)
+    _warned: bool = field(default=False, init=False)
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Opens the bar."""
         loss = TextColumn("{task.fields[loss]}")
         columns = (MofNCompleteColumn(), loss, TimeElapsedColumn(), TimeRemainingColumn())
         fields = {"completed": state.global_step, "loss": ""}
-        self._bar = Report("train sft", state.max_steps, *columns, console=self._console, **fields)
+        self._bar = Report("train sft", state.max_steps, *columns, console=self.console, **fields)
         self._bar.start()
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -56,12 +55,12 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
             self._loss = f"loss {float(logs['loss']):.3f}"
         if logs.get("history_items_cut") and not self._warned:
             self._warned = True
-            self._console.print(
+            self.console.print(
                 f"step {state.global_step}: {logs['history_items_cut']} history items were cut, "
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
         if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
-            self._console.print(f"train sft: {_line(state, logs, _SHOWN)}")
+            self.console.print(f"train sft: {_line(state, logs, _SHOWN)}")
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""

@@ -110,7 +110,12 @@ class SampleSource:
         sizes = np.diff(item_tokens.offsets) + _AROUND_ITEM
         self._average_size = float(sizes.mean())
         self._size_until = np.concatenate([[0], np.cumsum(sizes[split.histories.rows])])
-        self._wording_lengths = np.array([self._length_of(wording) for wording in self._wordings])
+        offered = range(min(settings.max_candidates // 2, self._num_items))
+        bare = [
+            self._messages(one, (), 1, [], candidates=offered if one.offers_candidates else None)
+            for one in self._wordings
+        ]
+        self._wording_lengths = np.array([num_tokens(renderer, messages) for messages in bare])
 
     @property
     def per_epoch(self) -> int:
@@ -162,13 +167,6 @@ class SampleSource:
             target = int(held_out.target)
             tasks.append(_Task(user, history, past, target, length, self._wordings[0]))
         return self._rendered(tasks)
-
-    def _length_of(self, wording: Wording) -> int:
-        """Tokens of a request without its items."""
-        offered = None
-        if wording.offers_candidates:
-            offered = range(min(self._settings.max_candidates // 2, self._num_items))
-        return num_tokens(self._renderer, self._messages(wording, (), 1, [], candidates=offered))
 
     def _other(self, number: int, drawn: Draws) -> tuple[Message, ...]:
         """A sample that recommends nothing: general conversations first, then alignment."""
