@@ -44,18 +44,14 @@ def check_config(settings: GrpoSettings) -> None:
 
 def check_groups(settings: GrpoSettings, processes: int) -> None:
     """Checks that the answers of a step make whole groups."""
-    answers = settings.per_step(processes)
-    if answers % settings.num_generations:
-        raise ConfigError(
-            f"--num-generations {settings.num_generations}: does not divide the {answers} answers "
-            f"of a step (--batch-size {settings.batch_size} x --gradient-accumulation "
-            f"{settings.gradient_accumulation} x {processes} processes)"
-        )
-    if num_steps(settings, processes) < 1:
-        raise ConfigError(
-            f"--max-samples {settings.max_samples}: fewer than the "
-            f"{answers // settings.num_generations} prompts of a step"
-        )
+    answers, group = settings.per_step(processes), settings.num_generations
+    settings.refuse_first([
+        (answers % group != 0, "num_generations",
+         f"does not divide the {answers} answers of a step (--batch-size {settings.batch_size} x "
+         f"--gradient-accumulation {settings.gradient_accumulation} x {processes} processes)"),
+        (num_steps(settings, processes) < 1,
+         "max_samples", f"fewer than the {answers // group} prompts of a step"),
+    ])  # fmt: skip
 
 
 def num_steps(settings: GrpoSettings, processes: int) -> int:

@@ -20,7 +20,7 @@ TOO_SHORT = "no user has two items besides the two held out; expected users with
 
 
 class Draws(NamedTuple):
-    """The samples of one epoch, before the teacher is asked."""
+    """The samples of one epoch, before the teacher is asked; first what is drawn for each user."""
 
     target: Int64[np.ndarray, " users"]  # Index of the target in the user's training items
     start: Int64[np.ndarray, " users"]  # Index of the first item of the history

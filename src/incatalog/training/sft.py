@@ -168,10 +168,9 @@ def build_trainer(
     backbone, items, split = model.backbone, model.items, inputs.split
     titles, named = items.catalog.titles_t, aliases and model.spec.item_form == "titles"
     renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
-    console = main_console()
+    console, most = main_console(), settings.max_length
     chat = alignment = None
     if settings.chat is not None and (settings.chat_ratio or settings.multi_round_ratio):
-        most = settings.max_length
         chat = GeneralChat.fit(inputs.conversations, renderer, most, settings.chat)
         if chat.cut or chat.dropped:
             console.print(
@@ -180,8 +179,7 @@ def build_trainer(
                 f"{most}"
             )
     if settings.align_ratio:
-        most, tokenizer = settings.max_length, backbone.tokenizer
-        alignment = Alignment.fit(items.catalog, titles, renderer, tokenizer, most)
+        alignment = Alignment.fit(items.catalog, titles, renderer, backbone.tokenizer, most)
         if alignment.cut:
             console.print(
                 f"{settings.data}: {alignment.cut} of {len(titles)} item texts were cut at their "
@@ -247,13 +245,12 @@ def _arguments(
         return max(1, round(epochs * steps_per_epoch))
 
     validate = every(settings.validate_every) if settings.validate_every else 0
-    save = validate if settings.keep_best else settings.checkpoint_every or every(1)
-    polynomial = settings.scheduler == "polynomial"
-    best = settings.keep_best
+    polynomial, best = settings.scheduler == "polynomial", settings.keep_best
+    save = validate if best else settings.checkpoint_every or every(1)
     return TrainingArguments(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
-        num_train_epochs=1,
         **settings.named("gradient_checkpointing", "adam_beta2", "seed"),
+        num_train_epochs=1,
         lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
         dataloader_num_workers=settings.workers,
         remove_unused_columns=False,
