@@ -133,12 +133,19 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """Log-probabilities of the answers' choices, and 0 at all tokens that were forced."""
         del attention_mask, options
         logprobs, entropies = [], []
-        size = batch_size or len(input_ids)
-        for start in range(0, len(input_ids), size):
-            part = self._scored[start : start + size]
-            one, entropy = self._score(model, part, logits_to_keep, input_ids.device)
-            logprobs.append(one)
-            entropies.append(entropy)
+        size, device = batch_size or len(input_ids), input_ids.device
+        for first in range(0, len(input_ids), size):
+            part = self._scored[first : first + size]
+            rows = [(*rollout.prompt_ids, *rollout.token_ids) for rollout in part]
+            ids = padded(rows, self._tokenizer.pad_token_id, device)
+            starts = [len(rollout.prompt_ids) for rollout in part]
+            choices = ChoiceBatch.of([r.choices for r in part], starts, ids.shape[1]).to(device)
+            with self.accelerator.autocast():
+                logprob, entropy = model(input_ids=ids, choices=choices)
+            at = (choices.answer, choices.place)
+            forced = torch.zeros(len(rows), logits_to_keep, device=device)
+            logprobs.append(forced.index_put(at, logprob))
+            entropies.append(forced.index_put(at, entropy))
         found = torch.cat(logprobs)
         # Compared with the engine as long as the policy is still the one that answered.
         fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
@@ -147,19 +154,6 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             gap = (found.detach().double().sum(1).cpu() - engine).abs().max()
             self._metrics["train"][GAP].append(gap.item())
         return found, torch.cat(entropies) if compute_entropy else None, None
-
-    def _score(
-        self, model: nn.Module, rollouts: Sequence[Rollout], width: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        rows = [(*rollout.prompt_ids, *rollout.token_ids) for rollout in rollouts]
-        ids = padded(rows, self._tokenizer.pad_token_id, device)
-        starts = [len(rollout.prompt_ids) for rollout in rollouts]
-        choices = ChoiceBatch.of([r.choices for r in rollouts], starts, ids.shape[1]).to(device)
-        with self.accelerator.autocast():
-            logprobs, entropy = model(input_ids=ids, choices=choices)
-        empty = torch.zeros(len(rows), width, device=device)
-        at = (choices.answer, choices.place)
-        return empty.index_put(at, logprobs), empty.index_put(at, entropy)
 
     def _reward_function(self, name: str, reward: Reward) -> Callable[..., list[float]]:
         """A reward in the form TRL asks for."""
