@@ -14,22 +14,23 @@ import torch
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
+from incatalog.config import reward_problems
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.devices import trains_on_cpu
 from incatalog.errors import ConfigError, require
-from incatalog.grpo.checks import check_config, check_groups, num_steps
 from incatalog.grpo.policy import GAP
-from incatalog.grpo.rewards import reward_functions
+from incatalog.grpo.rewards import REWARDS, reward_functions
 from incatalog.grpo.rollouts import EngineSampler, make_prompts
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.items.aliases import ALIASES, Aliases
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import check_writable, load_model
-from incatalog.model.spec import spec_file
+from incatalog.model.spec import load_spec, spec_file
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
+from incatalog.teacher_service.client import is_url
 from incatalog.training.callbacks import RewardReport, main_console
 from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.materials import read_teacher, teacher_files, teacher_identity
@@ -101,6 +102,55 @@ def train_grpo(settings: GrpoSettings) -> Path:
         spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
     found = TrainedModel(backbone, spec, recommender.items, semantic_ids, settings.model)
     return run.finish(found.save, steps=trainer.state.global_step, **results)
+
+
+def check_config(settings: GrpoSettings) -> None:
+    """Checks what can be checked without loading anything."""
+    reward, weights, teacher = settings.reward, settings.reward_weights, settings.teacher
+    settings.refuse_first([
+        *reward_problems(reward, weights, REWARDS),
+        (bool(weights) and not any(weights),
+         "--reward-weights", "all are 0, so there is nothing to learn"),
+        (settings.rollout == "beam" and settings.list_length != 1, "rollout",
+         f"finds single items, not lists of {settings.list_length or 'many'}; use --list-length 1 "
+         "or --rollout sample"),
+        ("teacher" in reward and not teacher,
+         "--reward teacher", "nobody to ask; add --teacher FOLDER or URL"),
+        ("teacher" not in reward and bool(teacher),
+         "--teacher", "no reward asks it; add --reward teacher"),
+        (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
+         "teacher", "no such folder; fit one with `incatalog teacher fit`"),
+        (not settings.data.is_dir(), "data", "no such folder"),
+        (not settings.model.is_dir(), "model",
+         "no such folder; expected the folder of a finished  `incatalog train sft`"),
+        (settings.checkpoint_every % settings.num_iterations != 0, "checkpoint_every",
+         f"not a multiple of --num-iterations {settings.num_iterations}, between which no answers "
+         "are sampled"),
+    ])  # fmt: skip
+    load_spec(settings.model)
+    if (settings.model / "adapter_config.json").exists():
+        raise ConfigError(
+            f"--model {settings.model}: is an adapter; merge it first with `incatalog train merge`"
+        )
+
+
+def check_groups(settings: GrpoSettings, processes: int) -> None:
+    """Checks that the answers of a step make whole groups."""
+    answers, group = settings.per_step(processes), settings.num_generations
+    settings.refuse_first([
+        (answers % group != 0, "num_generations",
+         f"does not divide the {answers} answers of a step (--batch-size {settings.batch_size} x "
+         f"--gradient-accumulation {settings.gradient_accumulation} x {processes} processes)"),
+        (num_steps(settings, processes) < 1,
+         "max_samples", f"fewer than the {answers // group} prompts of a step"),
+    ])  # fmt: skip
+
+
+def num_steps(settings: GrpoSettings, processes: int) -> int:
+    """Optimiser steps of the whole training."""
+    answers = settings.per_step(processes)
+    steps = settings.max_samples * settings.num_generations // answers * settings.num_iterations
+    return min(steps, settings.max_steps) if settings.max_steps else steps
 
 
 def _read(settings: GrpoSettings) -> tuple[Catalog, LeaveOneOut]:
