@@ -33,8 +33,11 @@ from incatalog.recommender.items import ModelItems
 from incatalog.teacher.fit import fit_teacher
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.training.losses import scoped_cross_entropy
+from incatalog.training.materials import build_backbone, read_materials
 from incatalog.training.settings import SftSettings
+from incatalog.training.sft import build_trainer, model_spec
 from incatalog.training.trainer import ScopedTrainer, plain_forward, scoped_forward
+from incatalog.training.training_run import TrainedModel, TrainingRun
 
 
 def trainer_of(config: SftSettings) -> ScopedTrainer:
@@ -42,9 +45,10 @@ def trainer_of(config: SftSettings) -> ScopedTrainer:
     inputs = read_materials(config, on_cpu=True)
     backbone = build_backbone(config, inputs, "cpu")
     spec = model_spec(config, inputs.semantic_ids)
-    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
-    run = TrainingRun("train sft", config, {})
-    return build_trainer(config, run, inputs, backbone, spec, items, Aliases())
+    codes = inputs.semantic_ids
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, codes)
+    model = TrainedModel(backbone, spec, items, codes, config.index_folder)
+    return build_trainer(config, TrainingRun("train sft", config), inputs, model, Aliases())
 
 
 def labels_of(batch: dict[str, Any]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -85,6 +85,22 @@ class Settings:
                     flag = name.replace("_", "-")
                     raise ConfigError(f"--{flag} {number}: expected {bounds}")
 
+    def named(self, *names: str) -> dict[str, Any]:
+        """Some of the settings, for what takes them under the same names."""
+        return {name: getattr(self, name) for name in names}
+
+    def refuse_first(self, problems: Iterable[tuple[bool, str, str]]) -> None:
+        """Raises the first problem there is, told of a setting with its value, or of flags alone.
+
+        Raises:
+            ConfigError: There is one.
+        """
+        for found, name, text in problems:
+            if found:
+                flag = name.replace("_", "-")
+                told = f"--{flag} {getattr(self, name)}" if hasattr(self, name) else name
+                raise ConfigError(f"{told}: {text}")
+
 
 def refuse_first(problems: Iterable[tuple[bool, str]]) -> None:
     """Raises the message of the first problem there is, in the order given.
@@ -95,6 +111,22 @@ def refuse_first(problems: Iterable[tuple[bool, str]]) -> None:
     for found, message in problems:
         if found:
             raise ConfigError(message)
+
+
+def reward_problems(
+    names: Sequence[str], weights: Sequence[float], known: Collection[str]
+) -> list[tuple[bool, str, str]]:
+    """What can be wrong with the rewards of a training, for `Settings.refuse_first`."""
+    unknown = [name for name in names if name not in known]
+    some = f"expected some of {', '.join(known)}"
+    return [
+        (not names, "--reward", f"names no reward; {some}"),
+        (bool(unknown), f"--reward {' '.join(unknown)}", f"no such reward; {some}"),
+        (len(set(names)) < len(names),
+         f"--reward {' '.join(names)}", "names one twice; weigh it by --reward-weights"),
+        (bool(weights) and len(weights) != len(names),
+         "--reward-weights", f"{len(weights)} of them for {len(names)} rewards"),
+    ]  # fmt: skip
 
 
 @functools.cache

@@ -23,12 +23,11 @@ from incatalog import Catalog, Item, Recommender
 from incatalog.artifacts import read_json, write_json
 from incatalog.data.vectors import save_vectors
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError
-from incatalog.grpo.checks import check_config
 from incatalog.grpo.policy import GAP
 from incatalog.grpo.rewards import Batch
 from incatalog.grpo.rollouts import EngineSampler
 from incatalog.grpo.settings import GrpoSettings
-from incatalog.grpo.train_grpo import train_grpo
+from incatalog.grpo.train_grpo import check_config, train_grpo
 from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.training.merge import merge_run

@@ -53,12 +53,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         seed: int,
         **options: Any,
     ) -> None:
-        self._prompts = prompts
-        self._sampler = sampler
-        self._wanted = wanted
-        self._validation = validation
+        self._prompts, self._sampler, self._wanted = prompts, sampler, wanted
+        self._validation, self._seed = validation, seed
         self._compared = compared and args.temperature == 1
-        self._seed = seed
         # All answers of the last generation, and those of the batch at hand.
         self._rollouts: list[Rollout] = []
         self._scored: list[Rollout] = []
@@ -71,7 +68,7 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
                 reward_funcs=functions,
                 train_dataset=Dataset.from_dict({"prompt": [*map(str, range(len(prompts)))]}),
                 eval_dataset=Dataset.from_dict({"prompt": ["0"]}),
-                rollout_func=_answer_prompts,
+                rollout_func=lambda prompts, trainer: trainer.answer(prompts),
                 **options,
             )
         # A reference of TRL's making would be loaded by name, without what was merged into it.
@@ -100,13 +97,9 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         }
 
     def evaluate(
-        self,
-        eval_dataset: Any = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+        self, *_args: Any, metric_key_prefix: str = "eval", **_options: Any
     ) -> dict[str, float]:
         """Scores the policy on held-out items, by the metric the best checkpoint is chosen by."""
-        del eval_dataset, ignore_keys
         assert self._validation is not None
         self.model.eval()
         metrics = {f"{metric_key_prefix}_{name}": v for name, v in self._validation().items()}
@@ -140,58 +133,38 @@ class ItemGrpoTrainer(SafeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         """Log-probabilities of the answers' choices, and 0 at all tokens that were forced."""
         del attention_mask, options
         logprobs, entropies = [], []
-        size = batch_size or len(input_ids)
-        for start in range(0, len(input_ids), size):
-            part = self._scored[start : start + size]
-            one, entropy = self._score(model, part, logits_to_keep, input_ids.device)
-            logprobs.append(one)
-            entropies.append(entropy)
+        size, device = batch_size or len(input_ids), input_ids.device
+        for first in range(0, len(input_ids), size):
+            part = self._scored[first : first + size]
+            rows = [(*rollout.prompt_ids, *rollout.token_ids) for rollout in part]
+            ids = padded(rows, self._tokenizer.pad_token_id, device)
+            starts = [len(rollout.prompt_ids) for rollout in part]
+            choices = ChoiceBatch.of([r.choices for r in part], starts, ids.shape[1]).to(device)
+            with self.accelerator.autocast():
+                logprob, entropy = model(input_ids=ids, choices=choices)
+            at = (choices.answer, choices.place)
+            forced = torch.zeros(len(rows), logits_to_keep, device=device)
+            logprobs.append(forced.index_put(at, logprob))
+            entropies.append(forced.index_put(at, entropy))
         found = torch.cat(logprobs)
-        if found.requires_grad:
-            self._note_gap(found.detach())
-        return found, torch.cat(entropies) if compute_entropy else None, None
-
-    def _score(
-        self, model: nn.Module, rollouts: Sequence[Rollout], width: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        rows = [(*rollout.prompt_ids, *rollout.token_ids) for rollout in rollouts]
-        ids = padded(rows, self._tokenizer.pad_token_id, device)
-        starts = [len(rollout.prompt_ids) for rollout in rollouts]
-        choices = ChoiceBatch.of([r.choices for r in rollouts], starts, ids.shape[1]).to(device)
-        with self.accelerator.autocast():
-            logprobs, entropy = model(input_ids=ids, choices=choices)
-        empty = torch.zeros(len(rows), width, device=device)
-        at = (choices.answer, choices.place)
-        return empty.index_put(at, logprobs), empty.index_put(at, entropy)
-
-    def _note_gap(self, logprobs: Float[Tensor, "batch kept"]) -> None:
-        """Compares with the engine, as long as the policy is still the one that answered."""
+        # Compared with the engine as long as the policy is still the one that answered.
         fresh = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
-        if fresh and self._compared:
+        if found.requires_grad and fresh and self._compared:
             engine = torch.tensor([r.logprob for r in self._scored], dtype=torch.float64)
-            gap = (logprobs.double().sum(1).cpu() - engine).abs().max()
+            gap = (found.detach().double().sum(1).cpu() - engine).abs().max()
             self._metrics["train"][GAP].append(gap.item())
+        return found, torch.cat(entropies) if compute_entropy else None, None
 
     def _reward_function(self, name: str, reward: Reward) -> Callable[..., list[float]]:
         """A reward in the form TRL asks for."""
 
-        def rewarded(
-            prompts: Sequence[str], rollout: Sequence[Rollout], **_columns: Any
-        ) -> list[float]:
+        def rewarded(prompts: Sequence[str], rollout: Sequence[Rollout], **_: Any) -> list[float]:
             asked = [self._prompts[int(number)] for number in prompts]
-            batch = Batch(
-                items=[answer.items for answer in rollout],
-                logprobs=[answer.logprob for answer in rollout],
-                relevant=[prompt.relevant for prompt in asked],
-                histories=[prompt.history for prompt in asked],
-                group=self.num_generations,
-                wanted=self._wanted,
-            )
-            return reward(batch)
+            items = [answer.items for answer in rollout]
+            logprobs = [answer.logprob for answer in rollout]
+            relevant, histories = [q.relevant for q in asked], [q.history for q in asked]
+            group = self.num_generations
+            return reward(Batch(items, logprobs, relevant, histories, group, self._wanted))
 
         rewarded.__name__ = name
         return rewarded
-
-
-def _answer_prompts(prompts: list[str], trainer: ItemGrpoTrainer) -> dict[str, Any]:
-    return trainer.answer(prompts)

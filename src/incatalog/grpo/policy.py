@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -55,12 +54,9 @@ def read_choices(
     soi_token_id: int,
     eoi_token_id: int,
     excluded: ExcludedItems | None = None,
-    retrieves: bool = False,
+    retrieves: bool = False,  # Items were chosen whole, at the token that opens a span
 ) -> Choices:
-    """Reads an answer again and notes what could have stood in its spans instead.
-
-    Where items are retrieved, they were chosen whole, at the token that opens a span.
-    """
+    """Reads an answer again and notes what could have stood in its spans instead."""
     constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
     places: list[int] = []
     options: list[np.ndarray] = []
@@ -111,24 +107,16 @@ class ChoiceBatch(Movable):
     @classmethod
     def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
         """Lays out choices."""
-        counts = [len(one) for one in choices]
-        answer = np.repeat(np.arange(len(choices)), counts)
+        answer = np.repeat(np.arange(len(choices)), [len(one) for one in choices])
         place = np.concatenate([one.place for one in choices])
         first = np.array(starts, dtype=np.int64)[answer]
         sizes = np.concatenate([np.diff(one.offsets) for one in choices])
-        offsets = np.cumsum(sizes) - sizes
         option = np.concatenate([one.option for one in choices])
         column, within = np.unique(option, return_inverse=True)
-        picked = offsets + np.concatenate([one.chosen for one in choices])
-        arrays = (
-            answer * length + first + place - 1,
-            answer,
-            place,
-            column,
-            np.repeat(np.arange(len(place)), sizes),
-            within,
-            within[picked],
-        )
+        picked = np.cumsum(sizes) - sizes + np.concatenate([one.chosen for one in choices])
+        state = answer * length + first + place - 1
+        owner = np.repeat(np.arange(len(place)), sizes)
+        arrays = (state, answer, place, column, owner, within, within[picked])
         return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
 
 
@@ -159,10 +147,12 @@ def choice_logprobs(
         else:
             assert rows is not None
             scores = functional.linear(states[part], rows, biases)
-        scores = scores.float() / temperature
-        one, entropy = _log_softmax(scores, allowed[part], choices.chosen[part])
-        logprobs.append(one)
-        entropies.append(entropy)
+        scores = (scores.float() / temperature).masked_fill(~allowed[part], float("-inf"))
+        softmax = scores.log_softmax(-1)
+        logprobs.append(softmax.gather(1, choices.chosen[part, None]).squeeze(1))
+        with torch.no_grad():
+            known = softmax.masked_fill(~allowed[part], 0.0)
+            entropies.append(-(softmax.exp() * known).sum(-1))
     return torch.cat(logprobs), torch.cat(entropies)
 
 
@@ -189,16 +179,3 @@ def padded(
     """Token ids padded on the right; with causal attention nothing sees what is behind it."""
     tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=pad_token_id).to(device)
-
-
-def _log_softmax(
-    scores: Float[Tensor, "decisions columns"],
-    allowed: Bool[Tensor, "decisions columns"],
-    chosen: Int64[Tensor, " decisions"],
-) -> tuple[Tensor, Tensor]:
-    scores = scores.masked_fill(~allowed, float("-inf"))
-    logprobs: Any = scores.log_softmax(-1)
-    with torch.no_grad():
-        known = logprobs.masked_fill(~allowed, 0.0)
-        entropy = -(logprobs.exp() * known).sum(-1)
-    return logprobs.gather(1, chosen[:, None]).squeeze(1), entropy

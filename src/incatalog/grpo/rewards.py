@@ -75,10 +75,7 @@ def teacher_gain(ranks: Sequence[Sequence[int]]) -> list[float]:
 
 
 def diversity(items: Answers, categories: Sequence[Collection[str]]) -> list[float]:
-    """Mean over the pairs of an answer's items of 1 - overlap / union of their categories.
-
-    0 for an answer of one item; two items without category are alike.
-    """
+    """Mean distance of the categories of an answer's pairs of items; 0 for a single item."""
     return [
         float(np.mean([_distance(categories[a], categories[b]) for a, b in pairs]))
         if (pairs := list(itertools.combinations(answer, 2)))
@@ -127,5 +124,6 @@ def reward_functions(
 
 
 def _distance(one: Collection[str], other: Collection[str]) -> float:
+    """1 - overlap / union; two items without category are alike."""
     union = set(one) | set(other)
     return 1.0 - len(set(one) & set(other)) / len(union) if union else 0.0

@@ -58,7 +58,11 @@ def make_prompts(
     Users come in turn, each pass in a new order; the target is uniform over all but a user's first
     training item.
     """
-    targets = [_targets(split.train(user).tolist(), new_only) for user in range(len(split))]
+    histories = [split.train(user).tolist() for user in range(len(split))]
+    targets = [
+        [place for place in range(1, len(h)) if not new_only or h[place] not in h[:place]]
+        for h in histories
+    ]
     users = np.array([user for user, places in enumerate(targets) if places], dtype=np.int64)
     if not len(users):
         raise DataError(TOO_SHORT)
@@ -66,7 +70,7 @@ def make_prompts(
     prompts: list[Prompt] = []
     while len(prompts) < count:
         for user in random.permutation(users)[: count - len(prompts)].tolist():
-            items = split.train(user).tolist()
+            items = histories[user]
             place = int(random.choice(targets[user]))
             right = items[place : place + next_items]
             if new_only:
@@ -95,6 +99,11 @@ class EngineSampler:
     exclude_seen: bool
     num_generations: int
 
+    @property
+    def _asked_for(self) -> int:
+        """The prompt is that of the evaluation, which asks for as many items as were trained."""
+        return max(self.recommender.spec.list_length, self.list_length)
+
     def __call__(
         self, prompts: Sequence[Prompt], seeds: Sequence[int], places: Sequence[int]
     ) -> list[Rollout]:
@@ -112,11 +121,6 @@ class EngineSampler:
             rollouts.append(self._read(request, done.token_ids, done.items, logprob))
         return rollouts
 
-    @property
-    def _asked_for(self) -> int:
-        """The prompt is that of the evaluation, which asks for as many items as were trained."""
-        return max(self.recommender.spec.list_length, self.list_length)
-
     def _request(self, prompt: Prompt) -> Request:
         recommender = self.recommender
         excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
@@ -126,11 +130,9 @@ class EngineSampler:
     def _beams(
         self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
     ) -> list[Rollout]:
-        recommender = self.recommender
-        slots = [
-            recommender.slot(prompt.history, self._asked_for, request.excluded)
-            for prompt, request in requests.items()
-        ]
+        recommender, asked = self.recommender, self._asked_for
+        pairs = requests.items()
+        slots = [recommender.slot(q.history, asked, request.excluded) for q, request in pairs]
         ranked = recommender.beam.top_items(slots, self.num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []
@@ -148,25 +150,18 @@ class EngineSampler:
     def _read(
         self, request: Request, token_ids: Sequence[int], items: Sequence[int], logprob: float
     ) -> Rollout:
-        recommender = self.recommender
-        tokens = recommender.item_tokens
-        assert request.excluded is not None
+        backbone, excluded = self.recommender.backbone, request.excluded
+        assert excluded is not None
         choices = read_choices(
-            request.excluded.trie,
+            excluded.trie,
             token_ids,
             items,
-            soi_token_id=tokens.soi_token_id,
-            eoi_token_id=tokens.eoi_token_id,
-            excluded=request.excluded,
-            retrieves=recommender.backbone.head is not None,
+            soi_token_id=backbone.soi_token_id,
+            eoi_token_id=backbone.eoi_token_id,
+            excluded=excluded,
+            retrieves=backbone.head is not None,
         )
         return Rollout(tuple(request.prompt_ids), tuple(token_ids), tuple(items), logprob, choices)
-
-
-def _targets(items: Sequence[int], new_only: bool) -> list[int]:
-    """Places of a user's training items that can be asked for."""
-    places = range(1, len(items))
-    return [place for place in places if not new_only or items[place] not in items[:place]]
 
 
 def _too_few(found: int, wanted: int) -> NoItemLeftError:

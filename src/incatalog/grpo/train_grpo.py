@@ -14,37 +14,38 @@ import torch
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
+from incatalog.config import reward_problems
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.devices import trains_on_cpu
 from incatalog.errors import ConfigError, require
-from incatalog.grpo.checks import check_config, check_groups, num_steps
 from incatalog.grpo.policy import GAP
-from incatalog.grpo.rewards import reward_functions
+from incatalog.grpo.rewards import REWARDS, reward_functions
 from incatalog.grpo.rollouts import EngineSampler, make_prompts
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.items.aliases import ALIASES, Aliases
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import check_writable, load_model
-from incatalog.model.spec import spec_file
+from incatalog.model.spec import load_spec, spec_file
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
+from incatalog.teacher_service.client import is_url
 from incatalog.training.callbacks import RewardReport, main_console
 from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.materials import read_teacher, teacher_files, teacher_identity
 from incatalog.training.trainer import plain_forward
-from incatalog.training.training_run import TrainingRun, save_recommender
+from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import HR, NDCG, ranking_validation, validation_prompts
 
 _SHOWN = {
-    "reward": "reward",
-    "kl": "KL",
-    "entropy": "entropy",
-    "frac_reward_zero_std": "groups alike",
-    GAP: "gap to the engine",
-    f"eval_{NDCG}": f"validation {NDCG}",
-    f"eval_{HR}": HR,
+    "reward": "reward {:.4g}",
+    "kl": "KL {:.4g}",
+    "entropy": "entropy {:.4g}",
+    "frac_reward_zero_std": "groups alike {:.4g}",
+    GAP: "gap to the engine {:.4g}",
+    f"eval_{NDCG}": f"validation {NDCG} {{:.4g}}",
+    f"eval_{HR}": f"{HR} {{:.4g}}",
 }
 
 
@@ -73,15 +74,20 @@ def train_grpo(settings: GrpoSettings) -> Path:
     catalog, split = _read(settings)
     teacher = read_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
     identity = teacher_identity(teacher)
-    run = TrainingRun("train grpo", settings, _hashed(settings), identity, ("logging_steps",))
+    weights = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
+    files = sorted([*weights, spec_file(settings.model)])
+    inputs = prepared_files(settings.data) | teacher_files(settings.teacher)
+    inputs |= {f"model/{file.name}": file for file in files}
+    free = ("logging_steps",)
+    run = TrainingRun("train grpo", settings, inputs=inputs, identities=identity, free_fields=free)
     if run.finished:
         return run.folder
     recommender, semantic_ids = _load_policy(settings, catalog, run.device)
     model = recommender.backbone.model
     check_writable(recommender.backbone)
-    start = _trainable(model)
+    trained = (pair for pair in model.named_parameters() if pair[1].requires_grad)
+    start = {name: weight.detach().to("cpu", copy=True) for name, weight in trained}
     trainer = _trainer(settings, run, recommender, split, teacher)
-    run.log(trainer)
     run.train(trainer)
     results = _keep_best(trainer.state, model, start)
     if results.get("best_step") == 0:
@@ -91,23 +97,60 @@ def train_grpo(settings: GrpoSettings) -> Path:
         )
         main_console().print(told, style="yellow")
     plain_forward(model)
-
-    def save() -> None:
-        spec = recommender.spec
-        if settings.tune == "lora":
-            spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
-        backbone, items = recommender.backbone, recommender.items
-        save_recommender(run.folder, backbone, spec, items, semantic_ids, settings.model)
-
-    return run.finish(save, steps=trainer.state.global_step, **results)
+    spec, backbone = recommender.spec, recommender.backbone
+    if settings.tune == "lora":
+        spec = replace(spec, base=os.path.relpath(settings.model, settings.out))
+    found = TrainedModel(backbone, spec, recommender.items, semantic_ids, settings.model)
+    return run.finish(found.save, steps=trainer.state.global_step, **results)
 
 
-def _hashed(settings: GrpoSettings) -> dict[str, str | Path]:
-    found = prepared_files(settings.data) | teacher_files(settings.teacher)
-    named = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
-    for file in sorted([*named, spec_file(settings.model)]):
-        found[f"model/{file.name}"] = file
-    return found
+def check_config(settings: GrpoSettings) -> None:
+    """Checks what can be checked without loading anything."""
+    reward, weights, teacher = settings.reward, settings.reward_weights, settings.teacher
+    settings.refuse_first([
+        *reward_problems(reward, weights, REWARDS),
+        (bool(weights) and not any(weights),
+         "--reward-weights", "all are 0, so there is nothing to learn"),
+        (settings.rollout == "beam" and settings.list_length != 1, "rollout",
+         f"finds single items, not lists of {settings.list_length or 'many'}; use --list-length 1 "
+         "or --rollout sample"),
+        ("teacher" in reward and not teacher,
+         "--reward teacher", "nobody to ask; add --teacher FOLDER or URL"),
+        ("teacher" not in reward and bool(teacher),
+         "--teacher", "no reward asks it; add --reward teacher"),
+        (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
+         "teacher", "no such folder; fit one with `incatalog teacher fit`"),
+        (not settings.data.is_dir(), "data", "no such folder"),
+        (not settings.model.is_dir(), "model",
+         "no such folder; expected the folder of a finished  `incatalog train sft`"),
+        (settings.checkpoint_every % settings.num_iterations != 0, "checkpoint_every",
+         f"not a multiple of --num-iterations {settings.num_iterations}, between which no answers "
+         "are sampled"),
+    ])  # fmt: skip
+    load_spec(settings.model)
+    if (settings.model / "adapter_config.json").exists():
+        raise ConfigError(
+            f"--model {settings.model}: is an adapter; merge it first with `incatalog train merge`"
+        )
+
+
+def check_groups(settings: GrpoSettings, processes: int) -> None:
+    """Checks that the answers of a step make whole groups."""
+    answers, group = settings.per_step(processes), settings.num_generations
+    settings.refuse_first([
+        (answers % group != 0, "num_generations",
+         f"does not divide the {answers} answers of a step (--batch-size {settings.batch_size} x "
+         f"--gradient-accumulation {settings.gradient_accumulation} x {processes} processes)"),
+        (num_steps(settings, processes) < 1,
+         "max_samples", f"fewer than the {answers // group} prompts of a step"),
+    ])  # fmt: skip
+
+
+def num_steps(settings: GrpoSettings, processes: int) -> int:
+    """Optimiser steps of the whole training."""
+    answers = settings.per_step(processes)
+    steps = settings.max_samples * settings.num_generations // answers * settings.num_iterations
+    return min(steps, settings.max_steps) if settings.max_steps else steps
 
 
 def _read(settings: GrpoSettings) -> tuple[Catalog, LeaveOneOut]:
@@ -125,23 +168,15 @@ def _load_policy(
     settings: GrpoSettings, catalog: Catalog, device: str
 ) -> tuple[Recommender, SemanticIds | None]:
     """The model to train, with the engine that samples from the very same weights."""
-    backbone, spec = load_model(
-        settings.model, device, attention=settings.attention, dtype=torch.float32
-    )
+    attention, dtype = settings.attention, torch.float32
+    backbone, spec = load_model(settings.model, device, attention=attention, dtype=dtype)
     semantic_ids = None
     if spec.item_form == "codes":
         semantic_ids = load_semantic_ids(settings.model, catalog)
     backbone.model.requires_grad_(True)
     if settings.tune == "lora":
-        backbone = add_lora(
-            backbone,
-            r=settings.lora_r,
-            alpha=settings.lora_alpha,
-            dropout=0.0,
-            targets=settings.lora_targets,
-            train_new_rows=False,
-            seed=settings.seed,
-        )
+        lora = settings.lora() | {"dropout": 0.0, "train_new_rows": False, "seed": settings.seed}
+        backbone = add_lora(backbone, **lora)
     aliases = Aliases.load(settings.model, Catalog.load(settings.model), spec.aliases)
     return Recommender(backbone, spec, catalog, semantic_ids, aliases), semantic_ids
 
@@ -155,33 +190,22 @@ def _trainer(
 ) -> Any:
     from incatalog.grpo.grpo_trainer import ItemGrpoTrainer
 
-    processes = PartialState().num_processes
+    processes, seed = PartialState().num_processes, settings.seed
+    group, unseen = settings.num_generations, settings.exclude_seen
     steps = num_steps(settings, processes)
     generations = math.ceil(steps / settings.num_iterations)
-    prompts = make_prompts(
-        split,
-        generations * settings.per_step(processes) // settings.num_generations,
-        next_items=settings.next_items,
-        new_only=settings.exclude_seen,
-        seed=settings.seed,
-    )
+    count = generations * settings.per_step(processes) // group
+    prompts = make_prompts(split, count, next_items=settings.next_items, new_only=unseen, seed=seed)
     wanted = settings.list_length or recommender.spec.list_length
     sampler = EngineSampler(
-        recommender,
-        list_length=wanted,
-        rollout=settings.rollout,
-        temperature=settings.temperature,
-        exclude_seen=settings.exclude_seen,
-        num_generations=settings.num_generations,
+        recommender, wanted, settings.rollout, settings.temperature, unseen, group
     )
-    model = recommender.backbone.model
-    reference = None
+    model, reference, validation = recommender.backbone.model, None, None
     if settings.beta and settings.tune == "full":
         reference = copy.deepcopy(model).requires_grad_(False)
-    validation = None
     if settings.validation_users:
-        held_out = validation_prompts(split, settings.validation_users, settings.seed)
-        validation = ranking_validation(recommender, held_out, exclude_seen=settings.exclude_seen)
+        held_out = validation_prompts(split, settings.validation_users, seed)
+        validation = ranking_validation(recommender, held_out, exclude_seen=unseen)
     return ItemGrpoTrainer(
         model,
         _arguments(settings, run, steps, validated=validation is not None),
@@ -194,7 +218,7 @@ def _trainer(
         head=recommender.backbone.head,
         validation=validation,
         compared=settings.rollout == "sample",
-        seed=settings.seed,
+        seed=seed,
         # A copy, as TRL gives a tokenizer without a padding token one.
         processing_class=copy.deepcopy(recommender.backbone.tokenizer),
         callbacks=[RewardReport(main_console(), _SHOWN), BestFollowed()],
@@ -206,36 +230,23 @@ def _arguments(settings: GrpoSettings, run: TrainingRun, steps: int, *, validate
 
     save = settings.checkpoint_every
     validate = save if validated else 0
+    same = ("num_generations", "temperature", "num_iterations", "epsilon", "scale_rewards", "seed")
     return GRPOConfig(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=validated),
+        **settings.named(*same),
         eval_on_start=validated and run.newest is None,
         max_steps=steps,
         gradient_checkpointing=False,
         # The policy answers without dropout, and is scored without it.
         disable_dropout=True,
-        num_generations=settings.num_generations,
         num_generations_eval=1,
         shuffle_dataset=False,
-        temperature=settings.temperature,
         beta=0.0,
-        num_iterations=settings.num_iterations,
-        epsilon=settings.epsilon,
         epsilon_high=settings.epsilon_high or None,
         loss_type=settings.loss,
         importance_sampling_level=settings.importance,
-        scale_rewards=settings.scale_rewards,
         reward_weights=list(settings.reward_weights) or None,
-        seed=settings.seed,
     )
-
-
-def _trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights to be trained, as they start."""
-    return {
-        name: weight.detach().to("cpu", copy=True)
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
 
 
 def _keep_best(
@@ -254,8 +265,5 @@ def _keep_best(
             for key, weight in model.named_parameters():
                 if key in start:
                     weight.copy_(start[key])
-    return results | {
-        "ndcg_start": measured.get(0, float("nan")),
-        "ndcg_best": measured[best],
-        "best_step": best,
-    }
+    first = measured.get(0, float("nan"))
+    return results | {"ndcg_start": first, "ndcg_best": measured[best], "best_step": best}

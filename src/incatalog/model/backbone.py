@@ -57,10 +57,9 @@ def load_backbone(
     verify: bool = True,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks."""
-    target, source = resolve_device(device), source_of(name_or_path)
+    target, source, dtype = resolve_device(device), source_of(name_or_path), dtype or torch.float32
     if verify and Path(source).is_dir():
         verify_checksums(source)
-    dtype = dtype or torch.float32
     model, tokenizer = load_pretrained(
         name_or_path, target, attention=attention, quantization=quantization, dtype=dtype
     )
@@ -75,7 +74,7 @@ def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) 
 
 def base_model(model: nn.Module) -> nn.Module:
     """The decoder with its adapters, but without the output layer; see `output_rows`."""
-    causal: Any = unwrapped(model)
+    causal = unwrapped(model)
     decoder: nn.Module = getattr(causal, causal.base_model_prefix)
     return decoder
 
@@ -97,14 +96,10 @@ def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Back
     return Backbone(model, tokenizer, *control_token_ids(tokenizer))
 
 
-def is_adapter(model: Any) -> bool:
-    """Whether LoRA layers are around or in the model."""
-    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-
-
 def unwrapped(model: Any) -> Any:
-    """The model without the wrapper of its adapters."""
-    return model.get_base_model() if is_adapter(model) else model
+    """The model without the wrapper of its adapters; the model itself where it has none."""
+    adapted = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    return model.get_base_model() if adapted else model
 
 
 @torch.no_grad()

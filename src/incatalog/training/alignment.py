@@ -68,11 +68,6 @@ class Alignment:
 
 def _ends(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """For each text the character behind each of its tokens."""
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
+    plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    encoded = tokenizer(list(texts), return_offsets_mapping=True, **plain)
     return [[end for _, end in offsets] for offsets in encoded["offset_mapping"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,30 @@ from incatalog.errors import require
 from incatalog.progress import Report
 from incatalog.storage import writing
 
-_SHOWN_VALUES = {
-    "loss": "loss",
-    "eval_loss": "validation loss",
-    "eval_NDCG@10": "NDCG@10",
-    "eval_HR@10": "HR@10",
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "validation loss {:.4f}",
+    "eval_NDCG@10": "NDCG@10 {:.4f}",
+    "eval_HR@10": "HR@10 {:.4f}",
+    "learning_rate": "learning rate {:.2e}",
 }
 
 
+@dataclass(eq=False)
 class ProgressReport(TrainerCallback):  # type: ignore[misc]
     """A progress bar on a terminal, a line for each entry of the log elsewhere."""
 
-    _bar: Report
-
-    def __init__(self, console: Console) -> None:
-        """Reports to a console."""
-        self._console = console
-        self._loss = ""
-        self._warned = False
+    console: Console
+    _bar: Report = field(init=False)
+    _loss: str = field(default="", init=False)
+    _warned: bool = field(default=False, init=False)
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Opens the bar."""
         loss = TextColumn("{task.fields[loss]}")
         columns = (MofNCompleteColumn(), loss, TimeElapsedColumn(), TimeRemainingColumn())
         fields = {"completed": state.global_step, "loss": ""}
-        self._bar = Report("train sft", state.max_steps, *columns, console=self._console, **fields)
+        self._bar = Report("train sft", state.max_steps, *columns, console=self.console, **fields)
         self._bar.start()
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -55,44 +55,31 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
             self._loss = f"loss {float(logs['loss']):.3f}"
         if logs.get("history_items_cut") and not self._warned:
             self._warned = True
-            self._console.print(
+            self.console.print(
                 f"step {state.global_step}: {logs['history_items_cut']} history items were cut, "
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
         if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
-            values = [f"step {state.global_step}/{state.max_steps}"]
-            for name, title in _SHOWN_VALUES.items():
-                if name in logs:
-                    values.append(f"{title} {float(logs[name]):.4f}")
-            if "learning_rate" in logs:
-                values.append(f"learning rate {float(logs['learning_rate']):.2e}")
-            self._console.print("train sft: " + ", ".join(values))
+            self.console.print(f"train sft: {_line(state, logs, _SHOWN)}")
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""
         self._bar.stop()
 
 
+@dataclass(eq=False)
 class RewardReport(TrainerCallback):  # type: ignore[misc]
     """A line for each entry of a reinforcement learning's log."""
 
-    def __init__(self, console: Console, shown: Mapping[str, str]) -> None:
-        """Takes the values to show: titles by their names in the log."""
-        self._console = console
-        self._shown = shown
+    console: Console
+    shown: Mapping[str, str]  # How each value is written, by its name in the log
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         """Shows what is in the log of the values to show."""
         if not state.is_world_process_zero or not logs:
             return
-        values = [
-            f"{title} {float(logs[name]):.4g}"
-            for name, title in self._shown.items()
-            if logs.get(name) is not None
-        ]
-        if values:
-            step = f"step {state.global_step}/{state.max_steps}"
-            self._console.print("train grpo: " + ", ".join([step, *values]), highlight=False)
+        if line := _line(state, logs, self.shown):
+            self.console.print(f"train grpo: {line}", highlight=False)
 
 
 class RoomForLogs(TensorBoardCallback):  # type: ignore[misc]
@@ -119,6 +106,7 @@ def tensorboard(out: Path, after: int) -> TensorBoardCallback:
         return RoomForLogs(SummaryWriter(str(out / "tensorboard"), purge_step=after + 1))
 
 
+@dataclass(eq=False)
 class BestKept(TrainerCallback):  # type: ignore[misc]
     """Validates the last step too, and ends a training that no longer gets better.
 
@@ -126,10 +114,8 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
     one would have.
     """
 
-    def __init__(self, metric: str, patience: int = 0) -> None:
-        """Takes the log's name of what should grow, and how many validations to wait for it."""
-        self._metric = metric
-        self._patience = patience
+    metric: str  # The log's name of what should grow
+    patience: int = 0  # Validations to wait for it; 0 waits for ever
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
         """Asks for the last validation."""
@@ -144,12 +130,19 @@ class BestKept(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def _exhausted(self, state: Any) -> bool:
-        values = [entry[self._metric] for entry in state.log_history if self._metric in entry]
-        if not self._patience or len(values) <= self._patience:
+        values = [entry[self.metric] for entry in state.log_history if self.metric in entry]
+        if not self.patience or len(values) <= self.patience:
             return False
-        return bool(max(values[-self._patience :]) <= max(values[: -self._patience]))
+        return bool(max(values[-self.patience :]) <= max(values[: -self.patience]))
 
 
 def main_console() -> Console:
     """Standard error of the main process; the others are silent."""
     return Console(stderr=True, soft_wrap=True, quiet=not PartialState().is_main_process)
+
+
+def _line(state: Any, logs: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+    """The step and what is logged of the values to show; empty where nothing is."""
+    found = {name: logs.get(name) for name in shown}
+    values = [shown[name].format(float(v)) for name, v in found.items() if v is not None]
+    return ", ".join([f"step {state.global_step}/{state.max_steps}", *values]) if values else ""

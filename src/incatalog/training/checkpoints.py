@@ -90,8 +90,7 @@ def remove_unusable(folder: Path, console: Console) -> None:
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if path not in complete:
             shutil.rmtree(path)
-    damages = {path: damage(path) for path in complete}
-    found = {path: reason for path, reason in damages.items() if reason is not None}
+    found = {path: reason for path in complete if (reason := damage(path)) is not None}
     for path in set(complete) - found.keys():
         # A training that keeps the best weights cannot go on without them.
         best = read_json(path / _STATE).get("best_global_step")

@@ -18,10 +18,7 @@ from incatalog.trie.trie import ItemTrie
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads samples on the right and lays out what each position is trained on.
-
-    With causal attention nothing sees the padding behind it, so there is no attention mask.
-    """
+    """Pads samples on the right, which causal attention never sees, and lays out the targets."""
 
     trie: ItemTrie
     _: KW_ONLY
@@ -32,29 +29,24 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """A batch: token ids, targets and what is counted of them."""
-        length = max(len(sample.rendered.input_ids) for sample in samples)
-        input_ids = np.full((len(samples), length), self.pad_token_id, dtype=np.int64)
-        labelled = np.zeros((len(samples), length), dtype=np.bool_)
+        shape = (len(samples), max(len(sample.rendered.input_ids) for sample in samples))
+        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        labelled = np.zeros(shape, dtype=np.bool_)
         spans: list[tuple[int, int, int, int]] = []
         for number, sample in enumerate(samples):
             size = len(sample.rendered.input_ids)
             input_ids[number, :size] = sample.rendered.input_ids
             labelled[number, :size] = sample.rendered.loss_mask
-            for span, trained in zip(sample.rendered.spans, sample.trained.tolist(), strict=True):
-                if trained:
-                    spans.append((number, *span))
+            trained = zip(sample.rendered.spans, sample.trained.tolist(), strict=True)
+            spans += [(number, *span) for span, counts in trained if counts]
         columns = LabelledSpans(*np.array(spans, dtype=np.int64).reshape(-1, 4).T)
         batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
         if self.retrieves:
             targets, batch["items"] = retrieval_targets(input_ids, labelled, columns)
         else:
+            eoi, scope = self.eoi_token_id, self.scope
             targets = scoped_targets(
-                self.trie,
-                input_ids,
-                labelled,
-                columns,
-                eoi_token_id=self.eoi_token_id,
-                scope=self.scope,
+                self.trie, input_ids, labelled, columns, eoi_token_id=eoi, scope=scope
             )
         return batch | {
             "targets": targets,

@@ -26,11 +26,9 @@ class SftDataset(Dataset[Sample]):
     """
 
     def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:
-        """Lays out samples for optimiser steps of ``batch_size``, over all processes."""
-        self._source = source
-        self._num_samples = num_samples
-        self._batch_size = batch_size
-        self._seed = seed
+        # A batch is an optimiser step's, over all processes.
+        self._source, self._seed = source, seed
+        self._num_samples, self._batch_size = num_samples, batch_size
         self._draws = lru_cache(maxsize=8)(source.draws)
         self._order = lru_cache(maxsize=8)(self._epoch_order)
         self._pool = lru_cache(maxsize=2)(self._pool_order)
@@ -53,18 +51,17 @@ class SftDataset(Dataset[Sample]):
 
     def _pool_order(self, pool: int) -> list[tuple[int, int]]:
         """Epoch and number of each sample of a pool, in order."""
-        size = _POOL * self._batch_size
+        size, batch = _POOL * self._batch_size, self._batch_size
         places = np.arange(pool * size, min((pool + 1) * size, self._num_samples))
         epochs, within = np.divmod(places, self._source.per_epoch)
-        numbers = np.empty_like(places)
-        lengths = np.empty_like(places)
+        numbers, lengths = np.empty_like(places), np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             numbers[here] = self._order(epoch)[within[here]]
             lengths[here] = self._source.estimated_lengths(self._draws(epoch))[numbers[here]]
         by_length = np.argsort(lengths, kind="stable")
-        whole = len(places) // self._batch_size * self._batch_size
-        batches = by_length[:whole].reshape(-1, self._batch_size)
+        whole = len(places) // batch * batch
+        batches = by_length[:whole].reshape(-1, batch)
         rng = np.random.default_rng([self._seed, SHUFFLE, pool])
         order = np.concatenate([rng.permutation(batches).reshape(-1), by_length[whole:]])
         return list(zip(epochs[order].tolist(), numbers[order].tolist(), strict=True))
@@ -74,7 +71,6 @@ class ValidationDataset(Dataset[Sample]):
     """One sample for each of some users, the same in every validation."""
 
     def __init__(self, source: SampleSource, num_users: int, seed: int) -> None:
-        """Samples at most ``num_users`` users."""
         self._source = source
         rng = np.random.default_rng([seed, VALIDATION])
         self._users = np.sort(rng.permutation(source.users)[:num_users]).tolist()

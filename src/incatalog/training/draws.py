@@ -20,7 +20,7 @@ TOO_SHORT = "no user has two items besides the two held out; expected users with
 
 
 class Draws(NamedTuple):
-    """The samples of one epoch, before the teacher is asked."""
+    """The samples of one epoch, before the teacher is asked; first what is drawn for each user."""
 
     target: Int64[np.ndarray, " users"]  # Index of the target in the user's training items
     start: Int64[np.ndarray, " users"]  # Index of the first item of the history
@@ -54,12 +54,10 @@ class Chance:
         rng = self._stream(DRAWS, epoch)
         target = rng.integers(1, self.lengths)
         oldest = np.maximum(0, target - settings.max_history)
-        start = rng.integers(oldest, target)
-        if settings.window == "full":
-            start = oldest
-        list_length = rng.integers(self._shortest, settings.list_length + 1, size=count)
-        if not self.lists:
-            list_length = np.ones(count, dtype=np.int64)
+        drawn = rng.integers(oldest, target)
+        start = oldest if settings.window == "full" else drawn
+        length = rng.integers(self._shortest, settings.list_length + 1, size=count)
+        list_length = length if self.lists else np.ones_like(length)
         wording = rng.integers(0, self.plain, size=count)
         if settings.candidate_ratio > 0:
             offering = rng.integers(self.plain, self.wordings, size=count)

@@ -29,6 +29,11 @@ from incatalog.trie.trie import ItemTrie
 _OWN_PRODUCT = 1 << 14
 
 
+# Shapes of the blocks, then position and choice of each decision, and the token of each child.
+_Blocks = tuple[tuple[tuple[int, int, int], ...], np.ndarray, np.ndarray, np.ndarray]
+_NONE = np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class LabelledSpans:
     """Item spans to train on, in a padded batch."""
@@ -104,20 +109,8 @@ def scoped_targets(
         close = spans.sample * length + spans.end - 1
         full[close] = True
         full[position + 1] = False
-    tokens = np.flatnonzero(full)
-    shapes, decision_position, decision_choice, child_token = _blocks(
-        trie, position, decisions.node, decisions.choice, eoi_token_id
-    )
-    return ScopedTargets(
-        free_position=torch.from_numpy(tokens - 1),
-        free_token=torch.from_numpy(input_ids.reshape(-1)[tokens].astype(np.int64)),
-        free_in_span=torch.from_numpy(inside.reshape(-1)[tokens]),
-        block_shape=shapes,
-        decision_position=torch.from_numpy(decision_position),
-        decision_choice=torch.from_numpy(decision_choice),
-        child_token=torch.from_numpy(child_token),
-        num_labels=num_labels,
-    )
+    blocks = _blocks(trie, position, decisions.node, decisions.choice, eoi_token_id)
+    return _laid_out(num_labels, input_ids, full, inside, blocks)
 
 
 def free_targets(
@@ -126,19 +119,11 @@ def free_targets(
     spans: LabelledSpans,
 ) -> ScopedTargets:
     """The labels of a batch outside ``spans``, over the whole vocabulary; none inside them."""
-    free = labelled & ~_inside(spans, input_ids.shape)
+    inside = _inside(spans, input_ids.shape)
+    free = labelled & ~inside
     free[:, 0] = False
-    tokens = np.flatnonzero(free)
-    none = torch.zeros(0, dtype=torch.int64)
-    return ScopedTargets(
-        free_position=torch.from_numpy(tokens - 1),
-        free_token=torch.from_numpy(input_ids.reshape(-1)[tokens].astype(np.int64)),
-        free_in_span=torch.zeros(len(tokens), dtype=torch.bool),
-        block_shape=(),
-        decision_position=none,
-        decision_choice=none,
-        child_token=none,
-        num_labels=len(tokens),
+    return _laid_out(
+        int(np.count_nonzero(free)), input_ids, free, inside, ((), _NONE, _NONE, _NONE)
     )
 
 
@@ -174,11 +159,12 @@ def scoped_cross_entropy(
             surprise = focal(surprise, gamma)
         total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
 
-    if num_labels is None:
-        num_labels = targets.num_labels
-    if isinstance(num_labels, Tensor):
-        return total / num_labels.clamp(min=1)
-    return total / max(num_labels, 1)
+    return averaged(total, targets.num_labels if num_labels is None else num_labels)
+
+
+def averaged(total: Tensor, count: int | Tensor) -> Tensor:
+    """A sum over its count; 0 where nothing was counted."""
+    return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
 
 
 def _decisions(
@@ -244,11 +230,10 @@ def _blocks(
     node: Integer[np.ndarray, " decisions"],
     choice: Integer[np.ndarray, " decisions"],
     eoi_token_id: int,
-) -> tuple[tuple[tuple[int, int, int], ...], np.ndarray, np.ndarray, np.ndarray]:
+) -> _Blocks:
     """Puts decisions into padded blocks; see :class:`ScopedTargets`."""
-    none = np.zeros(0, dtype=np.int64)
     if not len(node):
-        return (), none, none, none
+        return ((), _NONE, _NONE, _NONE)
     order = np.argsort(node, kind="stable")
     position, choice = position[order], choice[order].astype(np.int64)
     nodes, first, each = np.unique(node[order], return_index=True, return_counts=True)
@@ -271,12 +256,17 @@ def _blocks(
         at, real = _padded(edges[members], children[members], width)
         token = trie.arrays.edge_token[at].astype(np.int64)
         tokens.append(np.where(real, np.where(token == CLOSE, eoi_token_id, token), -1))
-    return (
-        tuple(shapes),
-        np.concatenate(positions),
-        np.concatenate(choices),
-        np.concatenate(tokens),
-    )
+    return tuple(shapes), np.concatenate(positions), np.concatenate(choices), np.concatenate(tokens)
+
+
+def _laid_out(
+    num_labels: int, input_ids: np.ndarray, free: np.ndarray, inside: np.ndarray, blocks: _Blocks
+) -> ScopedTargets:
+    tokens, (shapes, *decisions) = np.flatnonzero(free), blocks
+    labels = tokens - 1, input_ids.reshape(-1)[tokens].astype(np.int64), inside.reshape(-1)[tokens]
+    at, token, in_span = map(torch.from_numpy, labels)
+    position, choice, child = map(torch.from_numpy, decisions)
+    return ScopedTargets(at, token, in_span, shapes, position, choice, child, num_labels)
 
 
 def _magnitude(size: np.ndarray) -> Int64[np.ndarray, " sizes"]:

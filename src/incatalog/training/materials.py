@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from incatalog.codes.semantic_ids import SemanticIds, index_files, load_semantic_ids, missing_index
-from incatalog.config import ItemForm, refuse_first
+from incatalog.config import ItemForm
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
@@ -30,6 +30,8 @@ from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
 
 TINY_BASE = "base"
+# Said of the same setting before and after `auto` is resolved.
+NO_SPANS = ("--loss-on-history", "needs item spans in the prompt; add --history-form span")
 # What stands around items and turns, which should be few tokens too.
 _FRAME = "user\nassistant\n1 2 3 4 5 6 7 8 9 10 →  → , , 1. 2. 3. 4. 5. 6. 7. 8. 9. 10. "
 # The prompts come back in every sample, so their words should be whole tokens of a tiny model.
@@ -53,34 +55,25 @@ def with_item_form(settings: SftSettings) -> SftSettings:
     form: ItemForm = "titles"
     if settings.method == "token" and settings.item_form != "titles":
         form = "codes"
-        missing = missing_index(index_folder(settings))
-        if missing and settings.item_form == "codes":
-            raise ConfigError(
-                f"--item-form codes: {missing}; make them with `incatalog items assign`"
-            )
-        if missing:
+        if missing := missing_index(settings.index_folder):
+            if settings.item_form == "codes":
+                raise ConfigError(
+                    f"--item-form codes: {missing}; make them with `incatalog items assign`"
+                )
             form = "titles"
             told = f"{missing}; items are written as their titles, not as codes"
             main_console().print(f"notice: --item-form auto: {told}", style="yellow")
     settings = replace(settings, item_form=form)
-    spans = settings.shown_history == "span"
-    problems = [
-        (settings.loss_on_history and not spans,
-         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
-        (settings.paraphrases is not None and form == "codes" and spans,
-         f"--paraphrases {settings.paraphrases}: the history is written in codes; add "
-         "--history-form title"),
-        (settings.align_ratio > 0 and form != "codes",
-         f"--align-ratio {settings.align_ratio}: teaches what codes mean, and items are written "
-         "as titles; leave it out, or use --method token --item-form codes"),
-    ]  # fmt: skip
-    refuse_first(problems)
+    spans, codes = settings.shown_history == "span", form == "codes"
+    settings.refuse_first([
+        (settings.loss_on_history and not spans, *NO_SPANS),
+        (settings.paraphrases is not None and codes and spans,
+         "paraphrases", "the history is written in codes; add --history-form title"),
+        (settings.align_ratio > 0 and not codes, "align_ratio",
+         "teaches what codes mean, and items are written as titles; leave it out, or use "
+         "--method token --item-form codes"),
+    ])  # fmt: skip
     return settings
-
-
-def index_folder(settings: SftSettings) -> Path:
-    """Where the index files of codes lie."""
-    return Path(settings.index) if settings.index else settings.data
 
 
 def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
@@ -90,7 +83,7 @@ def hashed_inputs(settings: SftSettings) -> Mapping[str, str | Path]:
         if file := getattr(settings, name):
             found[name] = Path(file)
     if settings.item_form == "codes":
-        found |= index_files(index_folder(settings))
+        found |= index_files(settings.index_folder)
     if Path(settings.model).is_dir():
         found["model"] = Path(settings.model)
     return found
@@ -128,11 +121,10 @@ def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
     if settings.item_form == "codes":
-        semantic_ids = load_semantic_ids(index_folder(settings), catalog)
+        semantic_ids = load_semantic_ids(settings.index_folder, catalog)
         semantic_ids.require_unique()
-    paraphrases: tuple[str, ...] = ()
-    if settings.paraphrases is not None:
-        paraphrases = paraphrase_texts(settings.paraphrases, catalog)
+    names = settings.paraphrases
+    paraphrases = () if names is None else paraphrase_texts(names, catalog)
     return Materials(catalog, split, semantic_ids, teacher, conversations, paraphrases)
 
 
@@ -152,28 +144,24 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
 def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
     if settings.model == "tiny":
-        sizes = TinyConfig(
-            vocab_size=settings.tiny_vocab,
-            hidden=settings.tiny_hidden,
-            inner=settings.tiny_inner,
-            layers=settings.tiny_layers,
-            heads=settings.tiny_heads,
-            dropout=settings.tiny_dropout,
-            max_position=settings.max_length,
-            seed=settings.seed,
-        )
-        backbone = create_tiny(_tiny_texts(inputs), sizes)
+        widths = settings.tiny_vocab, settings.tiny_hidden, settings.tiny_inner
+        blocks = settings.tiny_layers, settings.tiny_heads, settings.tiny_dropout
+        sizes = TinyConfig(*widths, *blocks, settings.max_length, seed=settings.seed)
+        # What the tokenizer learns its words from.
+        prompts = [*(wording.instruction for wording in TRAIN_WORDINGS), _FRAME] * _PROMPT_REPEATS
+        turns = [turn.text for conversation in inputs.conversations for turn in conversation]
+        texts = [*inputs.catalog.titles, *inputs.paraphrases, *prompts, *turns]
+        backbone = create_tiny(texts, sizes)
         backbone.model.set_attn_implementation(settings.attention)
-        if adapts(settings) and PartialState().is_main_process:
+        if settings.adapts and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
     else:
+        attention, bits = settings.attention, settings.quantization
         backbone = load_backbone(
-            settings.model,
-            attention=settings.attention,
-            quantization=settings.quantization,
-            device=device,
+            settings.model, attention=attention, quantization=bits, device=device
         )
-    longest = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    config = backbone.model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
     if longest is not None and settings.max_length > longest:
         raise ConfigError(
             f"--max-length {settings.max_length}: {settings.model} reads {longest} at most"
@@ -182,36 +170,18 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         spread = UNTRAINED_SPREAD if settings.model == "tiny" else SPREAD
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if settings.method == "ret":
+        values = load_vectors(settings.vectors, len(inputs.catalog))
+        origin, trained = vectors_origin(settings.vectors), settings.train_item_vectors
         head = RetrievalHead.create(
-            backbone.model.config.get_text_config().hidden_size,
-            load_vectors(settings.vectors, len(inputs.catalog)),
-            train_vectors=settings.train_item_vectors,
-            origin=vectors_origin(settings.vectors),
-            seed=settings.seed,
+            config.hidden_size, values, train_vectors=trained, origin=origin, seed=settings.seed
         )
         backbone = replace(backbone, head=head)
-    if adapts(settings):
+    if settings.adapts:
         return add_lora(
             backbone,
-            r=settings.lora_r,
-            alpha=settings.lora_alpha,
             dropout=settings.lora_dropout,
-            targets=settings.lora_targets,
-            train_embeddings=settings.train_embeddings,
-            train_lm_head=settings.train_lm_head,
-            seed=settings.seed,
+            **settings.lora(),
+            **settings.named("train_embeddings", "train_lm_head", "seed"),
         )
     backbone.model.requires_grad_(not settings.only_head)
     return backbone
-
-
-def adapts(settings: SftSettings) -> bool:
-    """Whether the result is an adapter."""
-    return settings.tune == "lora" and not settings.only_head
-
-
-def _tiny_texts(inputs: Materials) -> list[str]:
-    """What the tokenizer of a tiny model learns its words from."""
-    prompts = [wording.instruction for wording in TRAIN_WORDINGS] + [_FRAME]
-    turns = [turn.text for conversation in inputs.conversations for turn in conversation]
-    return [*inputs.catalog.titles, *inputs.paraphrases, *prompts * _PROMPT_REPEATS, *turns]

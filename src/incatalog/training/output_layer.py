@@ -123,12 +123,7 @@ class _Softmax(NamedTuple):
 
 
 def _vocabulary_loss(
-    states: Tensor,
-    layer: _Layer,
-    tokens: Tensor,
-    weighted: Tensor,
-    gamma: float,
-    grads: _Gradients,
+    states: Tensor, layer: _Layer, tokens: Tensor, weighted: Tensor, gamma: float, grads: _Gradients
 ) -> Tensor:
     """Sum of the losses; writes the gradients that are wanted."""
     total = states.new_zeros((), dtype=torch.float32)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from incatalog.errors import TrieError
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import LabelledSpans, Movable, ScopedTargets, free_targets
+from incatalog.training.losses import LabelledSpans, Movable, ScopedTargets, averaged, free_targets
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,7 @@ def retrieval_cross_entropy(
     else:
         scores, right = head.scores(query), targets.row
     total = functional.cross_entropy(scores, right, reduction="sum")
-    if num_spans is None:
-        num_spans = len(targets)
-    if isinstance(num_spans, Tensor):
-        return total / num_spans.clamp(min=1)
-    return total / max(num_spans, 1)
+    return averaged(total, len(targets) if num_spans is None else num_spans)
 
 
 def sampled_scores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -74,16 +75,15 @@ class SampleSource:
         alignment: Alignment | None = None,
         aliases: Aliases | None = None,
     ) -> None:
-        """Takes what samples are made of; aliases are the renderer's rows behind the items."""
+        # In the renderer the names of aliases stand behind the items.
         aliases = aliases or Aliases()
-        self._split = split
+        self._split, self._renderer, self._settings = split, renderer, settings
+        self._teacher, self._chat, self._alignment = teacher, chat, alignment
         self._num_items = len(titles)
-        self._titles = (*titles, *aliases.texts)
-        self._renderer = renderer
-        self._settings = settings
-        self._teacher = teacher
-        self._chat = chat
-        self._alignment = alignment
+        names, form = (*titles, *aliases.texts), settings.shown_history
+        self._messages = partial(
+            recommend_messages, titles=names, history_form=form, list_form=settings.list_form
+        )
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         if not len(self.users):
@@ -110,7 +110,12 @@ class SampleSource:
         sizes = np.diff(item_tokens.offsets) + _AROUND_ITEM
         self._average_size = float(sizes.mean())
         self._size_until = np.concatenate([[0], np.cumsum(sizes[split.histories.rows])])
-        self._wording_lengths = np.array([self._length_of(wording) for wording in self._wordings])
+        offered = range(min(settings.max_candidates // 2, self._num_items))
+        bare = [
+            self._messages(one, (), 1, [], candidates=offered if one.offers_candidates else None)
+            for one in self._wordings
+        ]
+        self._wording_lengths = np.array([num_tokens(renderer, messages) for messages in bare])
 
     @property
     def per_epoch(self) -> int:
@@ -125,14 +130,10 @@ class SampleSource:
         """Roughly the tokens of each sample of an epoch, to put like beside like."""
         first = self._split.histories.offsets[self.users]
         size_until = self._size_until
+        shown = size_until[first + draws.target + 1] - size_until[first + draws.start]
         # The teacher is not asked yet, so its items count as average ones.
-        estimate: Int64[np.ndarray, " users"] = (
-            size_until[first + draws.target + 1]
-            - size_until[first + draws.start]
-            + ((draws.list_length - 1) * self._average_size).astype(np.int64)
-            + self._wording_lengths[draws.wording]
-        )
-        lengths = [estimate]
+        others = ((draws.list_length - 1) * self._average_size).astype(np.int64)
+        lengths = [shown + others + self._wording_lengths[draws.wording]]
         if self._chat is not None:
             lengths.append(self._chat.lengths[draws.conversation])
         if self._alignment is not None:
@@ -143,17 +144,18 @@ class SampleSource:
         self, wanted: Sequence[tuple[int, int]], draws: Sequence[Draws]
     ) -> list[Sample]:
         """Samples by epoch and number within it, each with the draws of its epoch."""
-        samples: dict[int, Sample] = {}
-        tasks: dict[int, _Task] = {}
+        tasks: list[_Task] = []
+        others: dict[int, Sample] = {}
         for place, ((epoch, number), drawn) in enumerate(zip(wanted, draws, strict=True)):
             if number < len(self.users):
-                tasks[place] = self._task(epoch, number, drawn)
+                tasks.append(self._task(epoch, number, drawn))
             else:
                 messages = self._other(number - len(self.users), drawn)
                 rendered = self._renderer.conversation(messages)
-                samples[place] = Sample(rendered, _written(rendered))
-        samples.update(zip(tasks, self._rendered([*tasks.values()]), strict=True))
-        return [samples[place] for place in range(len(wanted))]
+                others[place] = Sample(rendered, _written(rendered))
+        recommending = iter(self._rendered(tasks))
+        places = range(len(wanted))
+        return [others[n] if n in others else next(recommending) for n in places]
 
     def validation_samples(self, users: Sequence[int]) -> list[Sample]:
         """For each user the validation item behind the newest of the items before it."""
@@ -165,26 +167,6 @@ class SampleSource:
             target = int(held_out.target)
             tasks.append(_Task(user, history, past, target, length, self._wordings[0]))
         return self._rendered(tasks)
-
-    def _length_of(self, wording: Wording) -> int:
-        """Tokens of a request without its items."""
-        offered = None
-        if wording.offers_candidates:
-            offered = range(min(self._settings.max_candidates // 2, self._num_items))
-        return num_tokens(self._renderer, self._messages(wording, (), [], offered, count=1))
-
-    def _messages(
-        self,
-        wording: Wording,
-        history: Sequence[int],
-        answer: Sequence[int],
-        candidates: Sequence[int] | None,
-        count: int,
-    ) -> tuple[Message, ...]:
-        form, list_form = self._settings.shown_history, self._settings.list_form
-        return recommend_messages(
-            wording, history, count, answer, self._titles, form, list_form, candidates
-        )
 
     def _other(self, number: int, drawn: Draws) -> tuple[Message, ...]:
         """A sample that recommends nothing: general conversations first, then alignment."""
@@ -198,35 +180,23 @@ class SampleSource:
     def _task(self, epoch: int, number: int, drawn: Draws) -> _Task:
         user = int(self.users[number])
         items = self._split.train(user).tolist()
-        target, exchange = int(drawn.target[number]), int(drawn.exchange[number])
-        chat = self._chat
-        return _Task(
-            user,
-            self._chance.shown(items[int(drawn.start[number]) : target], epoch, user),
-            items[:target],
-            items[target],
-            int(drawn.list_length[number]),
-            self._wordings[int(drawn.wording[number])],
-            epoch,
-            None if exchange < 0 or chat is None else chat.exchanges[exchange],
-            bool(drawn.before[number]),
-        )
+        target, start, length, wording, exchange, before = (int(c[number]) for c in drawn[:6])
+        chat = None if exchange < 0 or self._chat is None else self._chat.exchanges[exchange]
+        history = self._chance.shown(items[start:target], epoch, user)
+        asked = items[target], length, self._wordings[wording]
+        return _Task(user, history, items[:target], *asked, epoch, chat, bool(before))
 
     def _rendered(self, tasks: Sequence[_Task]) -> list[Sample]:
-        return [self._render(*pair) for pair in zip(tasks, self._answers(tasks), strict=True)]
-
-    def _answers(self, tasks: Sequence[_Task]) -> list[list[int]]:
-        """The target first, then the teacher's items; the teacher is asked once."""
-        if self._teacher is None or not tasks:
-            return [[task.target] for task in tasks]
-        whole = self._settings.teacher_sees == "history"
-        known = [task.past if whole else task.history for task in tasks]
-        best = self._teacher.top_k(known, max(task.list_length for task in tasks))
-        answers = []
-        for task, rows in zip(tasks, best.tolist(), strict=True):
-            others = [row for row in rows if row not in (task.target, -1)]
-            answers.append([task.target, *others][: task.list_length])
-        return answers
+        """The answers name the target first, then the teacher's items; it is asked once."""
+        answers = [[task.target] for task in tasks]
+        if self._teacher is not None and tasks:
+            whole = self._settings.teacher_sees == "history"
+            known = [task.past if whole else task.history for task in tasks]
+            best = self._teacher.top_k(known, max(task.list_length for task in tasks))
+            for task, answer, rows in zip(tasks, answers, best.tolist(), strict=True):
+                answer += [row for row in rows if row not in (task.target, -1)]
+                del answer[task.list_length :]
+        return [self._render(*pair) for pair in zip(tasks, answers, strict=True)]
 
     def _render(self, task: _Task, answer: list[int]) -> Sample:
         settings, history, named, candidates = self._settings, task.history, answer, None
@@ -236,7 +206,8 @@ class SampleSource:
             history, named = self._chance.spelled(history, answer, task.epoch, task.user)
 
         def build(history: Sequence[int]) -> tuple[Message, ...]:
-            messages = self._messages(task.wording, history, named, candidates, len(named))
+            count, wording = len(named), task.wording
+            messages = self._messages(wording, history, count, named, candidates=candidates)
             if task.exchange is None:
                 return messages
             return with_exchange(messages, task.exchange, before=task.before)

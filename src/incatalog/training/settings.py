@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from incatalog.config import (
     Fraction,
@@ -69,6 +69,10 @@ class TrainerSettings(Settings):
     def per_step(self, processes: int) -> int:
         """Samples, or answers, of an optimiser step."""
         return self.batch_size * self.gradient_accumulation * processes
+
+    def lora(self) -> dict[str, Any]:
+        """What `add_lora` is told in every training."""
+        return {"r": self.lora_r, "alpha": self.lora_alpha, "targets": self.lora_targets}
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,16 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Steps between checkpoints; 0 only at the end of an epoch."""
     workers: NonNegative = 0
     """Processes that prepare batches."""
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the index files of codes lie."""
+        return Path(self.index) if self.index else self.data
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the result is an adapter."""
+        return self.tune == "lora" and not self.only_head
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,10 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from incatalog.codes.semantic_ids import SemanticIds
-from incatalog.config import refuse_first
-from incatalog.data.catalog import Catalog
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import wording_named
-from incatalog.errors import ConfigError
 from incatalog.items.aliases import Aliases
-from incatalog.model.backbone import Backbone
 from incatalog.model.saved import check_writable
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
@@ -31,12 +27,11 @@ from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.materials import (
+    NO_SPANS,
     TINY_BASE,
     Materials,
-    adapts,
     build_backbone,
     hashed_inputs,
-    index_folder,
     read_aliases,
     read_materials,
     teacher_identity,
@@ -46,11 +41,11 @@ from incatalog.training.retrieval_loss import Retrieval
 from incatalog.training.samples import SampleSource
 from incatalog.training.settings import SftSettings
 from incatalog.training.trainer import ScopedTrainer, plain_forward
-from incatalog.training.training_run import TrainingRun, save_recommender
+from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
 # Settings that cannot change the weights, so a run may be resumed with others.
-_FREE_FIELDS = ("workers", "logging_steps", "checkpoint_every")
+_FREE = ("workers", "logging_steps", "checkpoint_every")
 
 
 def train_sft(settings: SftSettings) -> Path:
@@ -76,103 +71,89 @@ def train_sft(settings: SftSettings) -> Path:
     settings = with_item_form(settings)
     inputs = read_materials(settings, on_cpu=on_cpu)
     hashed, identity = hashed_inputs(settings), teacher_identity(inputs.teacher)
-    run = TrainingRun("train sft", settings, hashed, identity, _FREE_FIELDS)
+    run = TrainingRun("train sft", settings, inputs=hashed, identities=identity, free_fields=_FREE)
     if run.finished:
         return run.folder
     backbone = build_backbone(settings, inputs, run.device)
     check_writable(backbone)
-    spec = model_spec(settings, inputs.semantic_ids)
-    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, inputs.semantic_ids)
+    spec, codes = model_spec(settings, inputs.semantic_ids), inputs.semantic_ids
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, codes)
     aliases = read_aliases(settings, backbone, items.catalog)
     if aliases and settings.paraphrases_in != "history":
         items = items.with_aliases(aliases)
         spec = replace(spec, aliases=len(aliases))
-    trainer = build_trainer(settings, run, inputs, backbone, spec, items, aliases)
-    run.log(trainer)
+    model = TrainedModel(backbone, spec, items, codes, settings.index_folder)
+    trainer = build_trainer(settings, run, inputs, model, aliases)
     result = run.train(trainer)
     plain_forward(backbone.model)
     best = {}
     if settings.keep_best:
         best = {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
-
-    def save() -> None:
-        index = index_folder(settings)
-        save_recommender(run.folder, backbone, spec, items, inputs.semantic_ids, index)
-
-    return run.finish(save, steps=result.global_step, loss=result.training_loss, **best)
+    return run.finish(model.save, steps=result.global_step, loss=result.training_loss, **best)
 
 
 def check_config(settings: SftSettings) -> None:
     """Checks what can be checked without loading anything."""
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    problems = [
-        (settings.loss_on_history and settings.history_form == "title",
-         "--loss-on-history: needs item spans in the prompt; add --history-form span"),
-        (settings.chat is None and settings.chat_ratio > 0,
-         f"--chat-ratio {settings.chat_ratio}: no conversations to mix in; add --chat FILE"),
-        (settings.chat is None and settings.multi_round_ratio > 0,
-         f"--multi-round-ratio {settings.multi_round_ratio}: no conversations to take turns from; "
-         "add --chat FILE"),
-        (settings.chat is not None and not settings.chat.is_file(),
-         f"--chat {settings.chat}: no such file"),
-        (not settings.data.is_dir(), f"--data {settings.data}: no such folder"),
-        (settings.method != "token" and settings.item_form == "codes",
-         f"--item-form codes: --method {settings.method} writes titles; use --method token"),
-        (settings.method == "ret" and not settings.vectors,
-         "--vectors: --method ret finds items by their vectors; make them with "
-         "`incatalog items embed`"),
-        (settings.method == "ret" and not Path(settings.vectors).is_file(),
-         f"--vectors {settings.vectors}: no such file; "
-         "make item vectors with `incatalog items embed`"),
-        (settings.method != "ret" and bool(settings.vectors),
-         f"--vectors: --method {settings.method} has no use for them; use --method ret"),
-        (settings.method != "ret" and (settings.train_item_vectors or settings.only_head),
-         "--train-item-vectors, --only-head: train what --method ret has; add it"),
-        (settings.only_head and settings.quantization != "none",
-         "--only-head: saves the language model whole, which quantized weights cannot be; "
+    method, model, best = settings.method, settings.model, settings.keep_best
+    teacher, vectors = settings.teacher, settings.vectors
+    chat, paraphrases = settings.chat, settings.paraphrases
+    in_answers, quantized = settings.paraphrases_in != "history", settings.quantization != "none"
+    settings.refuse_first([
+        (settings.loss_on_history and settings.history_form == "title", *NO_SPANS),
+        (chat is None and settings.chat_ratio > 0,
+         "chat_ratio", "no conversations to mix in; add --chat FILE"),
+        (chat is None and settings.multi_round_ratio > 0,
+         "multi_round_ratio", "no conversations to take turns from; add --chat FILE"),
+        (chat is not None and not chat.is_file(), "chat", "no such file"),
+        (not settings.data.is_dir(), "data", "no such folder"),
+        (method != "token" and settings.item_form == "codes",
+         "item_form", f"--method {method} writes titles; use --method token"),
+        (method == "ret" and not vectors, "--vectors",
+         "--method ret finds items by their vectors; make them with `incatalog items embed`"),
+        (method == "ret" and not Path(vectors).is_file(),
+         "vectors", "no such file; make item vectors with `incatalog items embed`"),
+        (method != "ret" and bool(vectors),
+         "--vectors", f"--method {method} has no use for them; use --method ret"),
+        (method != "ret" and (settings.train_item_vectors or settings.only_head),
+         "--train-item-vectors, --only-head", "train what --method ret has; add it"),
+        (settings.only_head and quantized, "--only-head",
+         "saves the language model whole, which quantized weights cannot be; "
          "use --quantization none"),
         (settings.only_head and (settings.train_embeddings or settings.train_lm_head),
-         "--only-head: leaves the language model as it is; drop --train-embeddings and "
-         "--train-lm-head"),
-        (settings.paraphrases is not None and not settings.paraphrases.is_file(),
-         f"--paraphrases {settings.paraphrases}: no such file; "
-         "make them with `incatalog rewrite apply`"),
-        (settings.paraphrases is None and settings.paraphrases_in != "history",
-         f"--paraphrases-in {settings.paraphrases_in}: no paraphrases; add --paraphrases FILE"),
-        (settings.method != "cgen" and settings.paraphrases_in != "history",
-         f"--paraphrases-in {settings.paraphrases_in}: --method {settings.method} does not choose "
-         "items by their names; use --paraphrases-in history, or --method cgen"),
-        (bool(settings.index) and not Path(settings.index).is_dir(),
-         f"--index {settings.index}: no such folder"),
-        (bool(settings.teacher) and not is_url(settings.teacher)
-         and not Path(settings.teacher).is_dir(),
-         f"--teacher {settings.teacher}: no such folder; fit one with `incatalog teacher fit`"),
+         "--only-head",
+         "leaves the language model as it is; drop --train-embeddings and --train-lm-head"),
+        (paraphrases is not None and not paraphrases.is_file(),
+         "paraphrases", "no such file; make them with `incatalog rewrite apply`"),
+        (paraphrases is None and in_answers,
+         "paraphrases_in", "no paraphrases; add --paraphrases FILE"),
+        (method != "cgen" and in_answers, "paraphrases_in",
+         f"--method {method} does not choose items by their names; use --paraphrases-in history, "
+         "or --method cgen"),
+        (bool(settings.index) and not Path(settings.index).is_dir(), "index", "no such folder"),
+        (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
+         "teacher", "no such folder; fit one with `incatalog teacher fit`"),
         (settings.candidate_ratio > 0 and settings.max_candidates < settings.list_length,
-         f"--max-candidates {settings.max_candidates}: shorter than --list-length "
-         f"{settings.list_length}; a candidate list holds the whole answer"),
-        (settings.tiny_dropout > 0 and settings.model != "tiny",
-         f"--tiny-dropout {settings.tiny_dropout}: {settings.model} is not made here; use --model "
-         "tiny, or --lora-dropout"),
-        (settings.keep_best and not settings.validate_every,
-         "--keep-best: chooses by validations; give --validate-every EPOCHS"),
-        (settings.keep_best and settings.checkpoint_every > 0,
-         f"--checkpoint-every {settings.checkpoint_every}: with --keep-best checkpoints come with "
-         "the validations; use 0"),
-        (not settings.keep_best and (settings.patience > 0 or settings.exclude_seen),
-         "--patience, --exclude-seen: are about the ranking of validation items; add --keep-best"),
-        (settings.quantization != "none" and not cuda,
-         f"--quantization {settings.quantization}: needs a CUDA device; "
-         "use --quantization none on the CPU"),
-        (settings.quantization != "none" and settings.tune == "full",
-         f"--quantization {settings.quantization}: quantized weights cannot be trained; "
-         "use --tune lora"),
-        (settings.quantization != "none" and settings.model == "tiny",
-         f"--quantization {settings.quantization}: a tiny model starts from scratch; "
-         "use --quantization none"),
-    ]  # fmt: skip
-    refuse_first(problems)
-    if wording_named(settings.wording).offers_candidates:
-        raise ConfigError(f"--wording {settings.wording}: offers candidates, which nobody gives it")
+         "max_candidates", f"shorter than --list-length {settings.list_length}; a candidate list "
+         "holds the whole answer"),
+        (settings.tiny_dropout > 0 and model != "tiny", "tiny_dropout",
+         f"{model} is not made here; use --model tiny, or --lora-dropout"),
+        (best and not settings.validate_every,
+         "--keep-best", "chooses by validations; give --validate-every EPOCHS"),
+        (best and settings.checkpoint_every > 0, "checkpoint_every",
+         "with --keep-best checkpoints come with the validations; use 0"),
+        (not best and (settings.patience > 0 or settings.exclude_seen),
+         "--patience, --exclude-seen",
+         "are about the ranking of validation items; add --keep-best"),
+        (quantized and not cuda,
+         "quantization", "needs a CUDA device; use --quantization none on the CPU"),
+        (quantized and settings.tune == "full",
+         "quantization", "quantized weights cannot be trained; use --tune lora"),
+        (quantized and model == "tiny",
+         "quantization", "a tiny model starts from scratch; use --quantization none"),
+        (wording_named(settings.wording).offers_candidates,
+         "wording", "offers candidates, which nobody gives it"),
+    ])  # fmt: skip
     trains_on_cpu(settings.device)
 
 
@@ -180,31 +161,45 @@ def build_trainer(
     settings: SftSettings,
     run: TrainingRun,
     inputs: Materials,
-    backbone: Backbone,
-    spec: ModelSpec,
-    items: ModelItems,
+    model: TrainedModel,
     aliases: Aliases,
 ) -> ScopedTrainer:
     """The trainer of a run, with all its samples; aliases may stand in prompts alone."""
-    named = aliases and spec.item_form == "titles"
+    backbone, items, split = model.backbone, model.items, inputs.split
+    titles, named = items.catalog.titles_t, aliases and model.spec.item_form == "titles"
     renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
+    console, most = main_console(), settings.max_length
+    chat = alignment = None
+    if settings.chat is not None and (settings.chat_ratio or settings.multi_round_ratio):
+        chat = GeneralChat.fit(inputs.conversations, renderer, most, settings.chat)
+        if chat.cut or chat.dropped:
+            console.print(
+                f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
+                f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
+                f"{most}"
+            )
+    if settings.align_ratio:
+        alignment = Alignment.fit(items.catalog, titles, renderer, backbone.tokenizer, most)
+        if alignment.cut:
+            console.print(
+                f"{settings.data}: {alignment.cut} of {len(titles)} item texts were cut at their "
+                f"end, to fit --max-length {most}"
+            )
     source = SampleSource(
-        inputs.split,
-        items.catalog.titles_t,
+        split,
+        titles,
         items.tokens,
         renderer,
         settings,
         teacher=inputs.teacher,
-        chat=_general_chat(settings, inputs, renderer),
-        alignment=_alignment(settings, backbone, items.catalog, renderer),
+        chat=chat,
+        alignment=alignment,
         aliases=aliases,
     )
-    console = main_console()
-    skipped = len(inputs.split) - len(source.users)
-    if skipped:
+    if skipped := len(split) - len(source.users):
         console.print(
-            f"{settings.data}: {skipped} of {len(inputs.split)} users have a single item to train "
-            "on, which leaves no history; they are not trained on"
+            f"{settings.data}: {skipped} of {len(split)} users have a single item to train on, "
+            "which leaves no history; they are not trained on"
         )
     step_size = settings.per_step(PartialState().num_processes)
     steps = -(-settings.epochs * source.per_epoch // step_size)
@@ -214,12 +209,13 @@ def build_trainer(
         weight, negatives = settings.retrieval_weight, settings.negatives
         retrieval = Retrieval(head, weight, negatives, settings.only_head)
     callbacks: list[TrainerCallback] = [ProgressReport(console)]
+    count, seed = settings.validation_users, settings.seed
     if settings.keep_best:
-        recommender = Recommender(backbone, spec, items)
-        prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
+        recommender = Recommender(backbone, model.spec, items)
+        prompts = validation_prompts(split, count, seed)
         ranking = ranking_validation(recommender, prompts, exclude_seen=settings.exclude_seen)
         callbacks += [BestKept(f"eval_{NDCG}", settings.patience), BestFollowed()]
-    pad = backbone.tokenizer.pad_token_id
+    pad, eoi = backbone.tokenizer.pad_token_id, backbone.eoi_token_id
     return ScopedTrainer(
         loss=settings.loss,
         gamma=settings.focal_gamma,
@@ -227,48 +223,17 @@ def build_trainer(
         ranking=ranking,
         model=backbone.model,
         args=_arguments(settings, run, steps, source.per_epoch / step_size),
-        train_dataset=SftDataset(source, steps * step_size, step_size, settings.seed),
-        eval_dataset=ValidationDataset(source, settings.validation_users, settings.seed),
+        train_dataset=SftDataset(source, steps * step_size, step_size, seed),
+        eval_dataset=ValidationDataset(source, count, seed),
         data_collator=Collator(
             items.grounding.trie,
-            eoi_token_id=backbone.eoi_token_id,
-            pad_token_id=backbone.eoi_token_id if pad is None else pad,
+            eoi_token_id=eoi,
+            pad_token_id=eoi if pad is None else pad,
             scope=settings.scope,
             retrieves=retrieval is not None,
         ),
         callbacks=callbacks,
     )
-
-
-def _general_chat(
-    settings: SftSettings, inputs: Materials, renderer: Renderer
-) -> GeneralChat | None:
-    ratios = (settings.chat_ratio, settings.multi_round_ratio)
-    if settings.chat is None or not any(ratios):
-        return None
-    chat = GeneralChat.fit(inputs.conversations, renderer, settings.max_length, settings.chat)
-    if chat.cut or chat.dropped:
-        main_console().print(
-            f"{settings.chat}: of {len(inputs.conversations)} conversations {chat.cut} lost "
-            f"their newest exchanges and {chat.dropped} were left out, to fit --max-length "
-            f"{settings.max_length}"
-        )
-    return chat
-
-
-def _alignment(
-    settings: SftSettings, backbone: Backbone, catalog: Catalog, renderer: Renderer
-) -> Alignment | None:
-    if not settings.align_ratio:
-        return None
-    most, titles = settings.max_length, catalog.titles_t
-    found = Alignment.fit(catalog, titles, renderer, backbone.tokenizer, most)
-    if found.cut:
-        main_console().print(
-            f"{settings.data}: {found.cut} of {len(catalog)} item texts were cut at their "
-            f"end, to fit --max-length {most}"
-        )
-    return found
 
 
 def _arguments(
@@ -280,39 +245,32 @@ def _arguments(
         return max(1, round(epochs * steps_per_epoch))
 
     validate = every(settings.validate_every) if settings.validate_every else 0
-    save = validate if settings.keep_best else settings.checkpoint_every or every(1)
-    polynomial = settings.scheduler == "polynomial"
-    best = settings.keep_best
+    polynomial, best = settings.scheduler == "polynomial", settings.keep_best
+    save = validate if best else settings.checkpoint_every or every(1)
     return TrainingArguments(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
+        **settings.named("gradient_checkpointing", "adam_beta2", "seed"),
         num_train_epochs=1,
-        gradient_checkpointing=settings.gradient_checkpointing,
         lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
-        adam_beta2=settings.adam_beta2,
         dataloader_num_workers=settings.workers,
         remove_unused_columns=False,
         prediction_loss_only=True,
         label_names=[],
-        seed=settings.seed,
     )
 
 
 def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
     """What the trained model will have to be asked with."""
     base = settings.model
-    if settings.model == "tiny" and adapts(settings):
+    if settings.model == "tiny" and settings.adapts:
         base = TINY_BASE
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
+    asked = ("method", "list_form", "wording", "max_history", "list_length", "max_length")
     return ModelSpec(
         base=base,
-        method=settings.method,
         item_form="titles" if codes is None else "codes",
         code_sizes=() if codes is None else codes.sizes,
         history_form=settings.shown_history,
-        list_form=settings.list_form,
-        wording=settings.wording,
-        max_history=settings.max_history,
-        list_length=settings.list_length,
-        max_length=settings.max_length,
+        **settings.named(*asked),
     )

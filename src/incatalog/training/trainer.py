@@ -59,12 +59,9 @@ def scoped_forward(
                 hidden, weight, targets, bias=bias, loss=loss, gamma=gamma, num_labels=num_labels
             )
         if retrieval is not None and items is not None:
+            head, negatives = retrieval.head, retrieval.negatives if self.training else 0
             total = total + retrieval.weight * retrieval_cross_entropy(
-                hidden,
-                retrieval.head,
-                items,
-                negatives=retrieval.negatives if self.training else 0,
-                num_spans=num_spans,
+                hidden, head, items, negatives=negatives, num_spans=num_spans
             )
         return total
 
@@ -115,9 +112,8 @@ class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
         if not batches:
             return batches, None
         names = ("num_labels", "num_spans", "cut")
-        counts = torch.stack(
-            [torch.stack([batch[name].to(device) for name in names]) for batch in batches]
-        ).sum(0)
+        found = [torch.stack([batch[name].to(device) for name in names]) for batch in batches]
+        counts = torch.stack(found).sum(0)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         self._num_spans = counts[1]
@@ -127,32 +123,23 @@ class ScopedTrainer(SafeCheckpoints, Trainer):  # type: ignore[misc]
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The scoped loss of one batch, as its share of the step's loss."""
-        loss = model(
-            input_ids=inputs["input_ids"],
-            targets=inputs["targets"],
-            num_labels=num_items_in_batch,
-            items=inputs.get("items"),
-            num_spans=None if num_items_in_batch is None else self._num_spans,
-        )
+        ids, targets, items = inputs["input_ids"], inputs["targets"], inputs.get("items")
+        spans = None if num_items_in_batch is None else self._num_spans
+        loss = model(ids, targets, num_labels=num_items_in_batch, items=items, num_spans=spans)
         if num_items_in_batch is not None:
             # Processes average their gradients, but their losses add up.
             loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        self, model: nn.Module, inputs: dict[str, Any], *_args: Any, **_options: Any
+    ) -> tuple[Tensor, None, None]:
         """The loss of a validation batch."""
-        del prediction_loss_only, ignore_keys
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None

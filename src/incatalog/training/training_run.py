@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,15 @@ from incatalog.training.validation import NDCG
 
 
 class TrainingRun:
-    """A training, in one process or several.
+    """A training in one process or several; killed, it goes on from its newest whole checkpoint."""
 
-    A run that was killed goes on from its newest whole checkpoint; a finished one has none left.
-    """
-
-    def __init__(
-        self,
-        stage: str,
-        settings: Any,
-        inputs: Mapping[str, str | Path],
-        identities: Mapping[str, str] | None = None,
-        free_fields: Sequence[str] = (),
-    ) -> None:
-        """Opens the folder ``settings.out`` and seeds all that is random with ``settings.seed``."""
+    def __init__(self, stage: str, settings: Any, **options: Any) -> None:
+        """Opens the folder `settings.out`, with options of `open_run`, and sets all seeds."""
         self._processes = processes = PartialState()
         self.folder: Path = settings.out
+        count = processes.num_processes
         with processes.main_process_first():
-            self._run = open_run(
-                self.folder,
-                stage,
-                settings,
-                inputs=inputs,
-                identities=identities,
-                free_fields=free_fields,
-                processes=processes.num_processes,
-            )
+            self._run = open_run(self.folder, stage, settings, processes=count, **options)
         self.finished = self._run.finished
         self.checkpoints = self.folder / "checkpoints"
         # Each of several processes takes a device of its own.
@@ -70,22 +54,17 @@ class TrainingRun:
     def arguments(
         self, settings: TrainerSettings, *, steps: int, validate: int, save: int, keep_best: bool
     ) -> dict[str, Any]:
-        """What both trainings of a recommender tell the trainer of transformers.
-
-        ``validate`` and ``save`` are steps between validations (0 for none) and checkpoints.
-        """
-        schedule = settings.scheduler
+        """What trainers are told; `validate` (0 for never) and `save` are every so many steps."""
+        schedule, batch = settings.scheduler, settings.batch_size
         return {
             "output_dir": str(self.checkpoints),
-            "per_device_train_batch_size": settings.batch_size,
-            "per_device_eval_batch_size": settings.batch_size,
+            "per_device_train_batch_size": batch,
+            "per_device_eval_batch_size": batch,
             "gradient_accumulation_steps": settings.gradient_accumulation,
-            "learning_rate": settings.learning_rate,
+            **settings.named("learning_rate", "weight_decay", "bf16", "logging_steps"),
             "warmup_steps": round(settings.warmup_ratio * steps),
             "lr_scheduler_type": "constant_with_warmup" if schedule == "constant" else schedule,
-            "weight_decay": settings.weight_decay,
             "max_grad_norm": settings.clip_norm,
-            "bf16": settings.bf16,
             "use_cpu": trains_on_cpu(settings.device),
             "eval_strategy": "steps" if validate else "no",
             "eval_steps": validate or None,
@@ -95,27 +74,24 @@ class TrainingRun:
             "load_best_model_at_end": keep_best,
             "metric_for_best_model": NDCG if keep_best else None,
             "greater_is_better": True if keep_best else None,
-            "logging_steps": settings.logging_steps,
             "dataloader_pin_memory": False,
             "ddp_find_unused_parameters": False,
             "disable_tqdm": True,
             "report_to": "none",
         }
 
-    def log(self, trainer: Any) -> None:
-        """Lets the trainer log for TensorBoard, and print nothing."""
-        trainer.remove_callback(PrinterCallback)
-        if self._processes.is_main_process:
+    def train(self, trainer: Any, *, log: bool = True) -> Any:
+        """Trains from the newest checkpoint on; logs for TensorBoard, where nothing is printed."""
+        if log:
+            trainer.remove_callback(PrinterCallback)
+        if log and self._processes.is_main_process:
             trainer.add_callback(tensorboard(self.folder, after=checkpoint_step(self.newest)))
-
-    def train(self, trainer: Any) -> Any:
-        """Trains from the newest checkpoint on."""
         return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
 
-    def finish(self, save: Callable[[], None], **results: Any) -> Path:
+    def finish(self, save: Callable[[Path], None], **results: Any) -> Path:
         """The main process saves what was trained and closes the run, while the others wait."""
         if self._processes.is_main_process:
-            save()
+            save(self.folder)
             self._run.finish(**results)
             self._delete_checkpoints()
         self._processes.wait_for_everyone()
@@ -126,18 +102,22 @@ class TrainingRun:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def save_recommender(
-    folder: Path,
-    backbone: Backbone,
-    spec: ModelSpec,
-    items: ModelItems,
-    semantic_ids: SemanticIds | None,
-    index: Path,
-) -> None:
-    """Writes a trained model beside its items; ``index`` is where their codes were read from."""
-    items.catalog.save(folder)
-    if semantic_ids is not None:
-        semantic_ids.save(folder, index_name(index) or items.catalog.name, items.catalog)
-    if items.aliases:
-        items.aliases.save(folder, items.catalog)
-    save_model(folder, backbone, spec)
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is trained, with its items and the folder that their codes were read from."""
+
+    backbone: Backbone
+    spec: ModelSpec
+    items: ModelItems
+    semantic_ids: SemanticIds | None
+    index: Path
+
+    def save(self, folder: Path) -> None:
+        """Writes it as a folder to recommend with."""
+        catalog, aliases = self.items.catalog, self.items.aliases
+        catalog.save(folder)
+        if self.semantic_ids is not None:
+            self.semantic_ids.save(folder, index_name(self.index) or catalog.name, catalog)
+        if aliases:
+            aliases.save(folder, catalog)
+        save_model(folder, self.backbone, self.spec)

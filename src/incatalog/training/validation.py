@@ -52,7 +52,6 @@ def ranking_validation(
     for prompt in own:
         excluded = recommender.excluded(history=prompt.history, exclude_seen=exclude_seen)
         slots.append(recommender.slot(prompt.history, length, excluded))
-    right = [prompt.relevant for prompt in own]
 
     def validate() -> dict[str, float]:
         items = [
@@ -60,9 +59,9 @@ def ranking_validation(
             for start in range(0, len(slots), _BATCH)
             for ranked in recommender.beam.top_items(slots[start : start + _BATCH], CUTOFF)
         ]
-        gains, hits = ndcg(items, right, CUTOFF), hit_rate(items, right, CUTOFF)
-        sums = [float(gains.sum()), float(hits.sum()), len(items)]
-        totals = torch.tensor(sums, device=processes.device)
+        right = [prompt.relevant for prompt in own]
+        sums = [float(score(items, right, CUTOFF).sum()) for score in (ndcg, hit_rate)]
+        totals = torch.tensor([*sums, len(items)], device=processes.device)
         if processes.num_processes > 1:
             torch.distributed.all_reduce(totals)
         gain, hit, count = totals.tolist()
