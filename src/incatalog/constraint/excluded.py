@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int32
 from incatalog.errors import TrieError
 from incatalog.trie.trie import ItemTrie
 
+Rows = Collection[int] | Bool[np.ndarray, " items"]
 # A longer list than this share of the catalog becomes a prefix sum.
 _DENSE_SHARE = 64
 
@@ -31,12 +32,7 @@ class ExcludedItems:
     listed: Int32[np.ndarray, " listed"]  # excluded positions beyond these, ascending
 
     @classmethod
-    def build(
-        cls,
-        trie: ItemTrie,
-        rows: Collection[int] | Bool[np.ndarray, " items"],
-        base: ExcludedItems | None = None,
-    ) -> ExcludedItems:
+    def build(cls, trie: ItemTrie, rows: Rows, base: ExcludedItems | None = None) -> ExcludedItems:
         """Excludes item rows, or those at which a mask is true, and the items of ``base`` too."""
         if base is not None and base.trie is not trie:
             raise TrieError("base: holds excluded items of another trie; build it for this one")
@@ -48,9 +44,8 @@ class ExcludedItems:
             listed = np.flatnonzero(rows[trie.order]).astype(np.int32)
         else:
             listed = np.sort(trie.positions(rows))
-        before = None
+        before = None if base is None else base.before
         if base is not None:
-            before = base.before
             if before is not None:
                 listed = listed[before[listed + 1] == before[listed]]
             listed = np.union1d(base.listed, listed).astype(np.int32)

@@ -19,6 +19,9 @@ from incatalog.trie.build import CLOSE
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.edges import BLOCK
 
+Slots = Int64[np.ndarray, " rows"]
+Columns = Int64[np.ndarray, " columns"]
+Room = Int32[np.ndarray, " room"]
 # In place of an item: the span is open still, or closing it takes more than a loop.
 OPEN, HARD = -1, -2
 
@@ -38,7 +41,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Tree(NamedTuple):
-    """What a step needs of a trie: of its ``arrays``, its ``edge_nodes``, and two of its own."""
+    """What a step needs of a trie: of its ``arrays``, its ``edge_nodes``, and some of its own."""
 
     node_edges: Int32[np.ndarray, " nodes+1"]
     edge_token: Int32[np.ndarray, " edges"]
@@ -51,6 +54,8 @@ class Tree(NamedTuple):
     order: Int32[np.ndarray, " positions"]  # item row at each position
     # Whether the spelling at a position is its item's only one; empty if all are.
     alone: Bool[np.ndarray, " positions"]
+    eoi: int  # token that closes a span
+    longest: int  # tokens of an item at most
 
 
 class State(NamedTuple):
@@ -70,9 +75,7 @@ class State(NamedTuple):
 
 # What was written, row after row; where the tokens of each row end; the item it names, `OPEN` or
 # `HARD`; and whether one is hard or a row is full now.
-Steps = tuple[
-    Int32[np.ndarray, " written"], Int64[np.ndarray, " rows"], Int64[np.ndarray, " rows"], bool
-]
+Steps = tuple[Int32[np.ndarray, " written"], Slots, Slots, bool]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -107,6 +110,13 @@ def _choice_of(tree: Tree, node: int, position: int) -> int:
 
 
 @inlined
+def _token_of(tree: Tree, edge: int) -> int:
+    """The token that takes an edge."""
+    token = tree.edge_token[edge]
+    return int(tree.eoi if token == CLOSE else token)
+
+
+@inlined
 def _num_blocked(state: State, slot: int) -> int:
     """How many positions below its place an answer may not name."""
     lo, hi, inside = state.lo[slot], state.hi[slot], 0
@@ -118,12 +128,7 @@ def _num_blocked(state: State, slot: int) -> int:
 
 @compiled
 def allow(
-    tree: Tree,
-    state: State,
-    slots: Int64[np.ndarray, " rows"],
-    eoi: int,
-    listed: Bool[np.ndarray, " vocab"],
-    column: Int64[np.ndarray, " vocab"],
+    tree: Tree, state: State, slots: Slots, listed: Bool[np.ndarray, " vocab"], column: Columns
 ) -> tuple[Int32[np.ndarray, " tokens"], Bool[np.ndarray, "rows tokens"]]:
     """The tokens that may come next in any row, ascending, and which of them in each row.
 
@@ -141,7 +146,7 @@ def allow(
         first_row[row] = earlier
         if earlier == row:
             for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
-                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
+                token = _token_of(tree, edge)
                 if not listed[token]:
                     listed[token] = True
                     least, most, size = min(least, token), max(most, token), size + 1
@@ -162,7 +167,7 @@ def allow(
                 mask[row, at] = False
             node = state.node[slot]
             for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
-                token = eoi if tree.edge_token[edge] == CLOSE else tree.edge_token[edge]
+                token = _token_of(tree, edge)
                 mask[row, column[token]] = True
     # What is blocked is cleared last row first, as others copy those in front.
     for row in range(len(slots) - 1, -1, -1):
@@ -182,15 +187,13 @@ def allow(
                 state.counts[choice] += 1
                 edge = first + choice
                 if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
-                    token = tree.edge_token[edge]
-                    mask[row, column[eoi if token == CLOSE else token]] = False
+                    mask[row, column[_token_of(tree, edge)]] = False
         if ruled:
             for edge in range(first, end):
                 bound = edge + node
                 gone = state.counts[edge - first] + _ruled_out(tree, state, slot, bound)
                 if gone == tree.bounds[bound + 1] - tree.bounds[bound]:
-                    token = tree.edge_token[edge]
-                    mask[row, column[eoi if token == CLOSE else token]] = False
+                    mask[row, column[_token_of(tree, edge)]] = False
     return tokens, mask
 
 
@@ -229,10 +232,10 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
 
 
 @inlined
-def _edge_of(tree: Tree, node: int, token: int, eoi: int) -> int:
+def _edge_of(tree: Tree, node: int, token: int) -> int:
     """The edge of a node that a token takes."""
     first, last = tree.node_edges[node], tree.node_edges[node + 1] - 1
-    if token == eoi:
+    if token == tree.eoi:
         return int(last)
     # The close stands last, and is no token.
     end = last if tree.edge_token[last] == CLOSE else last + 1
@@ -249,9 +252,7 @@ def _node_behind(tree: Tree, edge: int) -> int:
 
 
 @inlined
-def _write_tail(
-    tree: Tree, start: int, end: int, written: Int32[np.ndarray, " room"], size: int
-) -> int:
+def _write_tail(tree: Tree, start: int, end: int, written: Room, size: int) -> int:
     """Writes what follows an edge without another choice; returns the new size."""
     for at in range(start, end):
         written[size] = tree.tail[at]
@@ -260,9 +261,7 @@ def _write_tail(
 
 
 @inlined
-def _to_decision(
-    tree: Tree, state: State, slot: int, eoi: int, written: Int32[np.ndarray, " room"], size: int
-) -> int:
+def _to_decision(tree: Tree, state: State, slot: int, written: Room, size: int) -> int:
     """Goes on while a single edge is left, or closes the span at its end; returns the new size."""
     while state.node[slot] >= 0:
         if _surely_decides(tree, state, slot):
@@ -278,7 +277,7 @@ def _to_decision(
         state.node[slot] = _node_behind(tree, edge)
         start, end = tree.tail_start[edge], tree.tail_start[edge + 1]
         size = _write_tail(tree, start, end, written, size)
-    written[size] = eoi
+    written[size] = tree.eoi
     return size + 1
 
 
@@ -299,7 +298,7 @@ def _item(tree: Tree, state: State, slot: int) -> int:
 
 
 @compiled
-def refused(allowed: Bool[np.ndarray, "rows tokens"], columns: Int64[np.ndarray, " rows"]) -> int:
+def refused(allowed: Bool[np.ndarray, "rows tokens"], columns: Columns) -> int:
     """The first row whose choice is not allowed, -1 if there is none."""
     for row, column in enumerate(columns):
         if not allowed[row, column]:
@@ -308,24 +307,16 @@ def refused(allowed: Bool[np.ndarray, "rows tokens"], columns: Int64[np.ndarray,
 
 
 @compiled
-def go_on(
-    tree: Tree,
-    state: State,
-    slots: Int64[np.ndarray, " rows"],
-    chosen: Int32[np.ndarray, " rows"],
-    eoi: int,
-    longest: int,
-) -> Steps:
+def go_on(tree: Tree, state: State, slots: Slots, chosen: Int32[np.ndarray, " rows"]) -> Steps:
     """Takes the next token of each row, which is allowed, and goes on to the next decision or end.
 
-    Written are the tokens that were chosen, what they force, and the closing ones; ``longest`` are
-    the tokens of an item at most.
+    Written are the tokens that were chosen, what they force, and the closing ones.
     """
     # One array of the tree after the other: the places of a large tree have left the caches, and
     # those of all rows are fetched together where the places of one row wait for each other.
     edges = np.empty(len(slots), np.int32)
     for row, slot in enumerate(slots):
-        edges[row] = _edge_of(tree, state.node[slot], chosen[row], eoi)
+        edges[row] = _edge_of(tree, state.node[slot], chosen[row])
     for row, slot in enumerate(slots):
         bound = edges[row] + state.node[slot]
         state.lo[slot], state.hi[slot] = tree.bounds[bound], tree.bounds[bound + 1]
@@ -337,16 +328,16 @@ def go_on(
     decides = np.empty(len(slots), np.bool_)
     for row, slot in enumerate(slots):
         decides[row] = state.node[slot] >= 0 and _surely_decides(tree, state, slot)
-    written = np.empty(len(slots) * (longest + 1), np.int32)
+    written = np.empty(len(slots) * (tree.longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
     size = 0
     for row, slot in enumerate(slots):
-        if chosen[row] != eoi:
+        if chosen[row] != tree.eoi:
             written[size] = chosen[row]
             size += 1
         size = _write_tail(tree, tails[row, 0], tails[row, 1], written, size)
         if not decides[row]:
-            size = _to_decision(tree, state, slot, eoi, written, size)
+            size = _to_decision(tree, state, slot, written, size)
         ends[row] = size
     items = np.empty(len(slots), np.int64)
     unfinished, room = False, state.blocked.shape[1]
@@ -357,23 +348,16 @@ def go_on(
 
 
 @compiled
-def enter(
-    tree: Tree,
-    state: State,
-    slots: Int64[np.ndarray, " rows"],
-    root: Cursor,
-    eoi: int,
-    longest: int,
-) -> Steps:
+def enter(tree: Tree, state: State, slots: Slots, root: Cursor) -> Steps:
     """Opens a span in each row, and goes on to the first decision or to the end."""
-    written = np.empty(len(slots) * (longest + 1), np.int32)
+    written = np.empty(len(slots) * (tree.longest + 1), np.int32)
     ends = np.empty(len(slots), np.int64)
     items = np.empty(len(slots), np.int64)
     size, unfinished, room = 0, False, state.blocked.shape[1]
     for row, slot in enumerate(slots):
         state.lo[slot], state.hi[slot], state.node[slot] = root.lo, root.hi, root.node
         size = _write_tail(tree, root.chain, root.chain_end, written, size)
-        size = _to_decision(tree, state, slot, eoi, written, size)
+        size = _to_decision(tree, state, slot, written, size)
         ends[row] = size
         items[row] = OPEN if state.node[slot] >= 0 else _item(tree, state, slot)
         unfinished |= items[row] == HARD or state.blocked_count[slot] == room

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,6 +25,9 @@ from incatalog.errors import (
     TrieError,
 )
 from incatalog.trie.trie import ItemTrie
+
+_Scores = Float[Tensor, "batch vocab"]
+_Best = Float[np.ndarray, " batch"]
 
 # No mode goes back further than this to try other tokens.
 _REMEMBERED = 512
@@ -103,7 +105,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self._known: dict[int, dict[bytes, _Text]] = {}
         # The last call: the rows of each text, and what was allowed to them.
         self._rows: dict[bytes, list[int]] = {}
-        self._allowed: Float[Tensor, "batch vocab"] | None = None
+        self._allowed: _Scores | None = None
         self._follows = False
 
     def __call__(
@@ -150,9 +152,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 if text.fault and self._eoi in row[place:]:
                     raise SpanError(f"sequence {number}, token {place}: {text.fault}")
 
-    def _masked(
-        self, texts: Sequence[_Text], scores: Float[Tensor, "batch vocab"]
-    ) -> tuple[Float[Tensor, "batch vocab"], Float[np.ndarray, " batch"]]:
+    def _masked(self, texts: Sequence[_Text], scores: _Scores) -> tuple[_Scores, _Best]:
         """The scores of allowed tokens, and the best of each sequence.
 
         Nothing is allowed to a sequence that has left the catalog.
@@ -290,9 +290,8 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             found[number] = _Text(texts[number].span.fork())
         if opening:
             begin_all([found[number].span for number in opening])
-        refusals = accept_all(
-            [found[number].span for number in inside], [tokens[number] for number in inside]
-        )
+        spans = [found[number].span for number in inside]
+        refusals = accept_all(spans, [tokens[number] for number in inside])
         for number, why in zip(inside, refusals, strict=True):
             if why:
                 fault = f"an item span left the catalog ({why})"
@@ -300,11 +299,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         return found
 
     def _judge(
-        self,
-        texts: Sequence[_Text],
-        best: Float[np.ndarray, " batch"],
-        masked: Float[Tensor, "batch vocab"],
-        ids: Int[Tensor, "batch length"],
+        self, texts: Sequence[_Text], best: _Best, masked: _Scores, ids: Int[Tensor, "batch length"]
     ) -> None:
         """Tells what is wrong with scores none of which can be taken, where that is an error.
 
@@ -320,16 +315,18 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         blocked = [row for row in none if not texts[row].fault]
         around = Surroundings.look()
         if around.mode is Mode.BEAMS:
-            for group in _groups(len(texts), around.beams):
+            for start in range(0, len(texts), max(1, around.beams)):
+                group = range(len(texts))[start : start + max(1, around.beams)]
                 stuck = [row for row in group if row in blocked]
                 over = all(row in none for row in group)
                 if (stuck and (around.needs_scores or over)) or (over and around.samples):
-                    self._raise_blocked([*stuck, group[0]][0], texts, ids, masked.shape[1], around)
+                    row = [*stuck, group[0]][0]
+                    raise _blocked(row, texts[row].span, ids, masked)
             if around.needs_scores:
                 masked[lost, self._soi] = 0
             return
         if blocked and around.mode is not Mode.DRAFT:
-            self._raise_blocked(blocked[0], texts, ids, masked.shape[1], around)
+            raise _blocked(blocked[0], texts[blocked[0]].span, ids, masked)
         wrong = lost
         if around.mode is Mode.DRAFT or (around.mode is Mode.VERIFY and self._follows):
             wrong = []
@@ -344,23 +341,20 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             )
         masked[none, self._soi] = 0
 
-    def _raise_blocked(
-        self,
-        row: int,
-        texts: Sequence[_Text],
-        ids: Int[Tensor, "batch length"],
-        width: int,
-        around: Surroundings,
-    ) -> None:
-        span = texts[row].span
-        tokens = span.allowed().tolist() if span.inside else list(range(width))
-        found = around.culprits(ids[row : row + 1], tokens, width)
-        who = ", ".join(dict.fromkeys(found)) or "the model's own scores or another processor"
-        where = "in an item span" if span.inside else "outside of item spans"
-        raise BlockedError(
-            f"sequence {row}, token {ids.shape[1]}, {where}: every token that may follow is "
-            f"banned by {who}; items need their tokens, so leave that out"
-        )
+
+def _blocked(
+    row: int, span: SpanConstraint, ids: Int[Tensor, "batch length"], masked: _Scores
+) -> BlockedError:
+    """The error of a sequence that nothing is left to."""
+    width, around = masked.shape[1], Surroundings.look()
+    tokens = span.allowed().tolist() if span.inside else list(range(width))
+    found = around.culprits(ids[row : row + 1], tokens, width)
+    who = ", ".join(dict.fromkeys(found)) or "the model's own scores or another processor"
+    where = "in an item span" if span.inside else "outside of item spans"
+    return BlockedError(
+        f"sequence {row}, token {ids.shape[1]}, {where}: every token that may follow is "
+        f"banned by {who}; items need their tokens, so leave that out"
+    )
 
 
 def _keys(row: Int[np.ndarray, " length"]) -> tuple[bytes, bytes]:
@@ -369,9 +363,3 @@ def _keys(row: Int[np.ndarray, " length"]) -> tuple[bytes, bytes]:
     parent = digest.digest()
     digest.update(np.ascontiguousarray(row[-1:]).data)
     return parent, digest.digest()
-
-
-def _groups(rows: int, beams: int) -> list[range]:
-    """The sequences that compete with one another."""
-    starts = [*range(0, rows, max(1, beams)), rows]
-    return [range(start, end) for start, end in pairwise(starts)]

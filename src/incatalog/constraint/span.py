@@ -28,10 +28,8 @@ class _Row:
 class SpanConstraint:
     """What one answer may say next: a place between item spans, or inside of one.
 
-    Between spans it says whether another may open; inside, which tokens may follow. Every place
-    it can reach still leads to an item that is allowed, so a span that was opened can be closed.
     It is a row of a :class:`SpanBatch`, which goes from decision to decision; what a decision
-    forces is handed out one token after the other.
+    forces is handed out one token after the other. A span that was opened can be closed.
     """
 
     __slots__ = ("_at", "_depth", "_item", "_row", "_run", "_shared", "emitted")

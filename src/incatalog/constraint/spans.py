@@ -1,9 +1,8 @@
 """Item spans of many answers at once: what the catalog allows next, for a whole batch.
 
-It goes from decision to decision and looks at all answers together: no step costs Python for each
-row, and none depends on the size of the catalog but through the choices of the nodes at which the
-answers stand. The state lies on the host, as the shape of the next forward pass depends on it; only
-the mask over the scored tokens travels to the model's device.
+It goes from decision to decision and looks at all answers together. The state lies on the host, as
+the shape of the next forward pass depends on it; only the mask over the scored tokens travels to
+the model's device.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from jaxtyping import Bool, Int32, Int64
 
 from incatalog.constraint import kernels
 from incatalog.constraint.excluded import ExcludedItems, check_trie, free_rows
+from incatalog.constraint.kernels import Slots
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
 
-Slots = Int64[np.ndarray, " rows"]
 _FIRST_CAPACITY = 8
 
 
@@ -73,22 +72,14 @@ class SpanBatch:
         self._root = trie.root()
         self._vacant: list[int] = []
         self._excluded: list[ExcludedItems | None] = []
-        int32, int64 = np.empty(0, np.int32), np.empty(0, np.int64)
-        self._state = kernels.State(
-            lo=int32,
-            hi=int32,
-            node=int32,
-            blocked=np.empty((0, _FIRST_CAPACITY), np.int32),
-            blocked_count=int64,
-            rule=int64,
-            left=int64,
-            unique=np.empty(0, np.bool_),
-            counts=np.zeros(trie.most_choices, np.int32),
-        )
-        own = {
-            "order": trie.order,
-            "alone": np.empty(0, np.bool_) if trie.alone is None else trie.alone,
-        }
+        int32, int64, booleans = (np.empty(0, kind) for kind in (np.int32, np.int64, np.bool_))
+        places = {"lo": int32, "hi": int32, "node": int32}
+        numbers = {"blocked_count": int64, "rule": int64, "left": int64, "unique": booleans}
+        blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
+        counts = np.zeros(trie.most_choices, np.int32)
+        self._state = kernels.State(**places, **numbers, blocked=blocked, counts=counts)
+        own = {"eoi": eoi_token_id, "longest": trie.longest_row, "order": trie.order}
+        own["alone"] = booleans if trie.alone is None else trie.alone
         known = trie.arrays.__dict__ | trie.edge_nodes._asdict() | own
         self._tree = kernels.Tree(*(known[name] for name in kernels.Tree._fields))
         # Scratch: which tokens are listed, and where.
@@ -165,11 +156,7 @@ class SpanBatch:
                 "no item left to recommend: all are excluded or have been named; exclude fewer "
                 "items or ask for fewer"
             )
-        longest = self.trie.longest_row
-        return self._ran(
-            slots,
-            kernels.enter(self._tree, self._state, slots, self._root, self.eoi_token_id, longest),
-        )
+        return self._ran(slots, kernels.enter(self._tree, self._state, slots, self._root))
 
     def write(self, slot: int, row: int) -> SpanRun:
         """Opens a span and writes the title of a given item into it."""
@@ -185,10 +172,9 @@ class SpanBatch:
 
     def allowed(self, slots: Slots) -> Allowed:
         """The tokens that may come next in open spans; at least two in each."""
-        tokens, mask = kernels.allow(
-            self._tree, self._state, slots, self.eoi_token_id, self._listed, self._column
-        )
-        return Allowed(slots, tokens, mask, self._state.node[slots])
+        state = self._state
+        tokens, mask = kernels.allow(self._tree, state, slots, self._listed, self._column)
+        return Allowed(slots, tokens, mask, state.node[slots])
 
     def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> SpanRuns:
         """Takes the next token of each open span, and goes on to the decision behind it.
@@ -200,11 +186,7 @@ class SpanBatch:
         refused = kernels.refused(allowed.mask, columns)
         if refused >= 0:
             raise TrieError(f"token {tokens[refused]}: leads to no item that is allowed")
-        longest = self.trie.longest_row
-        return self._ran(
-            slots,
-            kernels.go_on(self._tree, self._state, slots, tokens, self.eoi_token_id, longest),
-        )
+        return self._ran(slots, kernels.go_on(self._tree, self._state, slots, tokens))
 
     def _ran(self, slots: Slots, steps: kernels.Steps) -> SpanRuns:
         """What loops wrote; what they left undone is done first."""

@@ -27,31 +27,23 @@ _MODULE = "transformers.generation."
 _LEAST_TEMPERATURE = 1e-30
 # Beam search marks what it must not return by -1e9, which is lost beside scores as large.
 _LEAST_TEMPERATURE_OF_BEAMS = 1e-3
-# What transformers puts behind: it changes scores, and frees nothing that is banned.
-_HARMLESS = frozenset(
-    {
-        "TemperatureLogitsWarper",
-        "TopHLogitsWarper",
-        "TopKLogitsWarper",
-        "TopPLogitsWarper",
-        "MinPLogitsWarper",
-        "TypicalLogitsWarper",
-        "EpsilonLogitsWarper",
-        "EtaLogitsWarper",
-        "WatermarkLogitsProcessor",
-        "SynthIDTextWatermarkLogitsProcessor",
-        "LogitNormalization",
-    }
-)
-# Those of them that make numbers of a sequence to which nothing is allowed, or fail on it.
-_NEED_SCORES = frozenset(
-    {
-        "TopHLogitsWarper",
-        "EtaLogitsWarper",
-        "SynthIDTextWatermarkLogitsProcessor",
-        "LogitNormalization",
-    }
-)
+# What makes numbers of a sequence to which nothing is allowed, or fails on it.
+_NEED_SCORES = {
+    "TopHLogitsWarper",
+    "EtaLogitsWarper",
+    "SynthIDTextWatermarkLogitsProcessor",
+    "LogitNormalization",
+}
+# All that transformers puts behind: it changes scores, and frees nothing that is banned.
+_HARMLESS = _NEED_SCORES | {
+    "TemperatureLogitsWarper",
+    "TopKLogitsWarper",
+    "TopPLogitsWarper",
+    "MinPLogitsWarper",
+    "TypicalLogitsWarper",
+    "EpsilonLogitsWarper",
+    "WatermarkLogitsProcessor",
+}
 # What bans tokens on its own, and the option of `generate` that makes it.
 _OPTIONS = {
     "NoRepeatNGramLogitsProcessor": "no_repeat_ngram_size",
@@ -77,11 +69,7 @@ class Mode(Enum):
     UNKNOWN = "unknown"  # the caller is not transformers
 
 
-_MODES = {
-    "_sample": Mode.SAMPLE,
-    "_beam_search": Mode.BEAMS,
-    "_assisted_decoding": Mode.VERIFY,
-}
+_MODES = {"_sample": Mode.SAMPLE, "_beam_search": Mode.BEAMS, "_assisted_decoding": Mode.VERIFY}
 
 
 @dataclass(frozen=True)
@@ -119,8 +107,10 @@ class Surroundings:
                 mode = Mode.DRAFT
                 drafter = type(values.get("self")).__name__
                 foreign = "DifferentTokenizers" in drafter or "Universal" in drafter
-        before, behind = _neighbours(processors or (), current)
-        return cls(mode, beams, samples, before, behind, foreign)
+        known = tuple(processors or ())
+        place = next((place for place, one in enumerate(known) if one is current), None)
+        around = ((), ()) if place is None else (known[:place], known[place + 1 :])
+        return cls(mode, beams, samples, *around, foreign)
 
     @property
     def needs_scores(self) -> bool:
@@ -141,17 +131,6 @@ class Surroundings:
                     f"logits_processor: {name} stands behind the item constraint and could undo "
                     "it; put it in front"
                 )
-        self._check_temperature()
-        for processor in self.before:
-            if type(processor).__name__ == "SuppressTokensLogitsProcessor":
-                banned = torch.as_tensor(processor.suppress_tokens).flatten().tolist()
-                if eoi_token_id in banned:
-                    raise ConfigError(
-                        f"suppress_tokens: bans <EOI> {eoi_token_id}, so that no item could end; "
-                        "leave it out"
-                    )
-
-    def _check_temperature(self) -> None:
         # A draft model divides by the target's temperature and by its own.
         warpers = [p for p in self.behind if type(p).__name__ == "TemperatureLogitsWarper"]
         temperature = math.prod(float(warper.temperature) for warper in warpers)
@@ -162,6 +141,14 @@ class Surroundings:
                 f"temperature: found {given}; expected a finite number well above {least}; for "
                 "the best token use do_sample=False"
             )
+        for processor in self.before:
+            if type(processor).__name__ == "SuppressTokensLogitsProcessor":
+                banned = torch.as_tensor(processor.suppress_tokens).flatten().tolist()
+                if eoi_token_id in banned:
+                    raise ConfigError(
+                        f"suppress_tokens: bans <EOI> {eoi_token_id}, so that no item could end; "
+                        "leave it out"
+                    )
 
     def culprits(
         self, ids: Int[Tensor, "1 length"], allowed: Sequence[int], width: int
@@ -177,11 +164,3 @@ class Surroundings:
                     found.append(option)
         others = [p for p in self.before if not type(p).__module__.startswith(_MODULE)]
         return found or [type(processor).__name__ for processor in others]
-
-
-def _neighbours(processors: Sequence[Any], current: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The processors in front of one and behind it."""
-    for place, processor in enumerate(processors):
-        if processor is current:
-            return tuple(processors[:place]), tuple(processors[place + 1 :])
-    return (), ()

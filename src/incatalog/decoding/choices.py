@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,41 +11,26 @@ from torch import Tensor
 
 from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
 from incatalog.decoding.events import Event
-from incatalog.decoding.growing import GrowingAnswer
+from incatalog.decoding.growing import Answers, Wanted
 from incatalog.decoding.lookahead import BEST
 from incatalog.decoding.sampling import log_softmax
 from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError
 from incatalog.packed.model import Readout
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Which rows of a pass wait for what; those in spans by the batch of spans they belong to."""
-
-    outside: list[int]  # for a decision outside of spans
-    inside: dict[SpanBatch, list[int]]  # for a decision in a span
-    opening: dict[SpanBatch, list[int]]  # for a span to be opened
-
-
-def groups_of(answers: Sequence[GrowingAnswer]) -> _Groups:
-    """Growing answers by where their next token comes from."""
-    groups = _Groups([], {}, {})
+def rows_of(answers: Answers, wants: Wanted) -> dict[SpanBatch, list[int]]:
+    """The growing answers that wait for something, by the batch of spans they belong to."""
+    found: dict[SpanBatch, list[int]] = {}
     for row, answer in enumerate(answers):
-        if answer.finish_reason is not None:
-            continue
-        if answer.wants == "token":
-            groups.inside.setdefault(answer.spans, []).append(row)
-        elif answer.wants == "span":
-            groups.opening.setdefault(answer.spans, []).append(row)
-        elif answer.wants == "text":
-            groups.outside.append(row)
-    return groups
+        if answer.wants == wants and answer.finish_reason is None:
+            found.setdefault(answer.spans, []).append(row)
+    return found
 
 
-def open_spans(answers: Sequence[GrowingAnswer]) -> list[Event]:
+def open_spans(answers: Answers) -> list[Event]:
     """Opens spans until none is to be opened; one without a choice is written whole at once."""
     events: list[Event] = []
-    while opening := groups_of(answers).opening:
+    while opening := rows_of(answers, "span"):
         for spans, rows in opening.items():
             slots = np.array([answers[row].slot for row in rows])
             for row, run in zip(rows, spans.open(slots), strict=True):
@@ -55,11 +39,7 @@ def open_spans(answers: Sequence[GrowingAnswer]) -> list[Event]:
 
 
 def decide(
-    readout: Readout,
-    answers: Sequence[GrowingAnswer],
-    rows: Sequence[int],
-    at: Sequence[int],
-    spans: SpanBatch,
+    readout: Readout, answers: Answers, rows: Sequence[int], at: Sequence[int], spans: SpanBatch
 ) -> list[tuple[SpanRun, list[Event]]]:
     """Takes decisions in item spans: only the tokens that the catalog allows are scored.
 
@@ -102,10 +82,7 @@ def decide(
 
 
 def decide_outside(
-    readout: Readout,
-    answers: Sequence[GrowingAnswer],
-    rows: Sequence[int],
-    item_only: Int64[Tensor, " tokens"],
+    readout: Readout, answers: Answers, rows: Sequence[int], item_only: Int64[Tensor, " tokens"]
 ) -> list[Event]:
     """Takes decisions outside of item spans, over the whole vocabulary."""
     if not rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ import torch
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.spans import SpanBatch
-from incatalog.decoding.choices import decide, decide_outside, groups_of, open_spans
+from incatalog.decoding.choices import decide, decide_outside, open_spans, rows_of
 from incatalog.decoding.events import Completion, Event, Finished
-from incatalog.decoding.growing import GrowingAnswer
+from incatalog.decoding.growing import Answers, GrowingAnswer
 from incatalog.decoding.lookahead import Path
 from incatalog.decoding.prefixes import Prefixes
 from incatalog.decoding.request import Grounding, Request
-from incatalog.decoding.retriever import ItemRetriever, check_items
+from incatalog.decoding.retriever import ItemRetriever, check_items, each_found
 from incatalog.errors import ConfigError, IncatalogError, SpanError
 from incatalog.packed.branches import Guess
 from incatalog.packed.model import PackedModel, Readout
@@ -110,7 +111,7 @@ class Engine:
 
     def _items_of(self, request: Request) -> Grounding:
         """The items of a request, if this engine can name them."""
-        grounding = request.grounding or self._grounding
+        grounding, control = request.grounding or self._grounding, self._control
         if grounding is self._grounding:
             return grounding
         if (grounding.retriever is None) != (self._grounding.retriever is None):
@@ -119,21 +120,8 @@ class Engine:
             )
         if grounding.retriever is not None:
             check_items(grounding.trie, grounding.retriever)
-        control = self._control
         check_control_tokens(grounding.trie, control.soi, control.eoi, control.stop)
         return grounding
-
-    def _answer(self, index: int, request: Request, spans: SpanBatch) -> GrowingAnswer:
-        # Within a pass such a token would end the answers of all others too.
-        known = range(self.model.vocabulary_size)
-        for token in (min(request.prompt_ids, default=0), max(request.prompt_ids, default=0)):
-            if int(token) not in known:
-                raise ConfigError(
-                    f"prompt_ids: found token {token}; expected 0 to {known[-1]}, the tokens of "
-                    "the model"
-                )
-        retrieves = self._grounding.retriever is not None
-        return GrowingAnswer(index, request, spans, self._control, retrieves=retrieves)
 
     def _check_prompt(self, request: Request) -> None:
         place = open_span(request.prompt_ids, self._control.soi, self._control.eoi)
@@ -142,22 +130,31 @@ class Engine:
                 f"prompt_ids: token {place} opens an item span that nothing closes; expected a "
                 "prompt outside of spans; close it, or leave it out"
             )
+        # Within a pass such a token would end the answers of all others too.
+        known = range(self.model.vocabulary_size)
+        for token in (min(request.prompt_ids, default=0), max(request.prompt_ids, default=0)):
+            if int(token) not in known:
+                raise ConfigError(
+                    f"prompt_ids: found token {token}; expected 0 to {known[-1]}, the tokens of "
+                    "the model"
+                )
 
-    def _advance(self, active: Sequence[GrowingAnswer]) -> list[Event]:
+    def _advance(self, active: Answers) -> list[Event]:
         """Feeds all answers what they have not seen yet, and lets each take its next decision."""
         rows = [(answer.cache, answer.unfed()) for answer in active]
         guesses = self._guess(active)
         readout = self.model.forward(rows, guesses)
         self.statistics.forward_passes += 1
         self.statistics.tokens_fed += sum(len(new) for _, new in rows)
-        groups = groups_of(active)
-        self.statistics.decisions += len(groups.outside)
-        events = decide_outside(readout, active, groups.outside, self._item_only)
-        events += self._decide_inside(readout, active, groups.inside, guesses)
+        inside = rows_of(active, "token")
+        outside = [row for row, answer in enumerate(active) if answer.wants == "text"]
+        self.statistics.decisions += len(outside)
+        events = decide_outside(readout, active, outside, self._item_only)
+        events += self._decide_inside(readout, active, inside, guesses)
         events += self._retrieve(readout, active)
         return events + open_spans(active)
 
-    def _guess(self, active: Sequence[GrowingAnswer]) -> list[list[Guess]]:
+    def _guess(self, active: Answers) -> list[list[Guess]]:
         """What may come behind the next decision of each answer, as guesses."""
         inside = [answer.wants == "token" for answer in active]
         budget = min(_AHEAD_PER_ROW, self._lookahead // max(1, sum(inside)))
@@ -169,7 +166,7 @@ class Engine:
     def _decide_inside(
         self,
         readout: Readout,
-        active: Sequence[GrowingAnswer],
+        active: Answers,
         inside: Mapping[SpanBatch, Sequence[int]],
         guesses: Sequence[Sequence[Guess]],
     ) -> list[Event]:
@@ -198,7 +195,7 @@ class Engine:
                 active[row].adopt(path.offsets)
         return events
 
-    def _retrieve(self, readout: Readout, answers: Sequence[GrowingAnswer]) -> list[Event]:
+    def _retrieve(self, readout: Readout, answers: Answers) -> list[Event]:
         """Writes the items of the answers in which a span opens now."""
         waiting: dict[ItemRetriever, list[int]] = {}
         for row, answer in enumerate(answers):
@@ -208,9 +205,8 @@ class Engine:
                 waiting.setdefault(retriever, []).append(row)
         events: list[Event] = []
         for retriever, rows in waiting.items():
-            for row, chosen in zip(
-                rows, _retrieved(readout, answers, rows, retriever), strict=True
-            ):
+            pick = partial(_pick, readout, answers, retriever)
+            for row, chosen in zip(rows, each_found(pick, rows), strict=True):
                 answer = answers[row]
                 if isinstance(chosen, IncatalogError):
                     events += answer.fail(chosen)
@@ -224,13 +220,11 @@ class Engine:
 class Session:
     """Answers that grow side by side; requests may join and leave between two steps.
 
-    What one answer says does not depend on which others there are, nor on when it joined, but for
-    the rounding of floating-point sums. One at which the model fails ends as failed, and the others
-    go on.
+    What one answer says does not depend on the others, but for the rounding of floating-point sums.
+    One at which the model fails ends as failed, and the others go on.
 
     A session belongs to one thread at a time; those of several threads take turns with the model,
-    step by step. What it holds of the model's memory is given back when it is closed, as a context
-    manager does at its end.
+    step by step. Closing it gives back what it holds of the model's memory.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -261,7 +255,7 @@ class Session:
         """Lets all answers go; afterwards none of them can be asked for."""
         self._prefixes.close()
         for answer in self._active.values():
-            answer.forget()
+            answer.cache.release()
         for kept in (self._active, self._finished, self._spans):
             kept.clear()
         self._begun = []
@@ -270,7 +264,9 @@ class Session:
         """Lets a request join at the next step; returns its index, by which events are known."""
         index = self._joined
         self._engine._check_prompt(request)
-        answer = self._engine._answer(index, request, self._span_batch(request))
+        control, retrieves = self._engine._control, self._engine._grounding.retriever is not None
+        spans = self._span_batch(request)
+        answer = GrowingAnswer(index, request, spans, control, retrieves=retrieves)
         begun = answer.start()
         self._joined += 1
         self._active[index] = answer
@@ -285,7 +281,7 @@ class Session:
         answer = self._active.pop(index, None)
         if answer is not None:
             answer.leave()
-            answer.forget()
+            answer.cache.release()
         self._begun = [event for event in self._begun if event.index != index]
 
     def step(self) -> list[Event]:
@@ -311,7 +307,7 @@ class Session:
                 if answer.cache.length and answer.error is None:
                     self._prefixes.keep(answer)
                 else:
-                    answer.forget()
+                    answer.cache.release()
                 del self._active[event.index]
         return events
 
@@ -329,18 +325,9 @@ class Session:
         return self._finished.pop(index).completion()
 
 
-def _retrieved(
-    readout: Readout,
-    answers: Sequence[GrowingAnswer],
-    rows: Sequence[int],
-    retriever: ItemRetriever,
-) -> list[tuple[int, float] | IncatalogError]:
-    """The item of each answer and its log-probability, or why there is none."""
-    try:
-        free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
-        sampling = [answers[row].sampling for row in rows]
-        return list(retriever.pick(readout.states(rows), free, sampling))
-    except IncatalogError as error:
-        if len(rows) == 1:
-            return [error]
-    return [found for row in rows for found in _retrieved(readout, answers, [row], retriever)]
+def _pick(
+    readout: Readout, answers: Answers, retriever: ItemRetriever, rows: Sequence[int]
+) -> list[tuple[int, float]]:
+    """The item of each answer and its log-probability."""
+    free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
+    return retriever.pick(readout.states(rows), free, [answers[row].sampling for row in rows])

@@ -115,10 +115,6 @@ class GrowingAnswer:
             self.spans.leave(self.slot)
             self.slot = -1
 
-    def forget(self) -> None:
-        """Lets the keys and values go."""
-        self.cache.release()
-
     def fail(self, error: IncatalogError) -> list[Event]:
         """Ends the answer, as the model cannot go on with it."""
         self.error = error
@@ -223,3 +219,6 @@ class GrowingAnswer:
         self.finish_reason = reason
         self.leave()
         return Finished(self.index, reason)
+
+
+Answers = Sequence[GrowingAnswer]

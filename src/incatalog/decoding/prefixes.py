@@ -33,7 +33,10 @@ class Prefixes:
         for answer in answers:
             text = np.array(answer.text)
             if not answer.cache.length:
-                _share(answer, text, donors)
+                alike = [_common(fed, text[:-1]) for fed, _ in donors]
+                longest = max(alike, default=0)
+                if longest >= _WORTHWHILE:
+                    answer.share(donors[alike.index(longest)][1], longest)
                 donors.append((text, answer.cache))
             else:
                 donors.append((text[: answer.cache.length], answer.cache))
@@ -51,20 +54,6 @@ class Prefixes:
         for _, cache in self._kept:
             cache.release()
         self._kept.clear()
-
-
-def _share(
-    answer: GrowingAnswer,
-    text: Int64[np.ndarray, " tokens"],
-    donors: Sequence[tuple[Int64[np.ndarray, " fed"], RowCache]],
-) -> None:
-    longest, best = 0, None
-    for fed, cache in donors:
-        alike = _common(fed, text[:-1])
-        if alike > longest:
-            longest, best = alike, cache
-    if best is not None and longest >= _WORTHWHILE:
-        answer.share(best, longest)
 
 
 def _common(one: Int64[np.ndarray, " a"], other: Int64[np.ndarray, " b"]) -> int:

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from incatalog.constraint.control import check_control_tokens
-from incatalog.constraint.excluded import check_trie, free_rows
+from incatalog.constraint.excluded import free_rows
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.decoding.retriever import Free, ItemRetriever, check_items
+from incatalog.decoding.retriever import Free, ItemRetriever, check_items, each_found
 from incatalog.decoding.search import BeamSearch, PlaceSearch, SpelledSearch, log_softmax_runs
 from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError
 from incatalog.packed.model import PackedModel, Readout
@@ -76,11 +77,10 @@ class ItemBeam(Ranker[BeamSearch]):
     exact. With ``exact`` false it is the beam search of the field instead: after each step only
     the ``width`` likeliest prefixes are kept.
 
-    Where items have several spellings, at most ``m`` each, a prefix is dropped only if it is less
-    likely than the ``m``-th part of the k-th best item's probability so far: with no spelling
-    anywhere else an item cannot reach that one. For those items that still can, their other
-    spellings are looked up, down to what changes no logarithm by more than 1e-6. With ``exact``
-    false an item has the probability of those spellings that were kept.
+    Where items have several spellings, at most ``m`` each, a prefix is dropped only below the
+    ``m``-th part of the k-th best item's probability so far. Of items that may still reach that
+    one, the other spellings are looked up, down to what changes no logarithm by more than 1e-6.
+    With ``exact`` false an item has the probability of those spellings that were kept.
     """
 
     def __init__(
@@ -103,7 +103,6 @@ class ItemBeam(Ranker[BeamSearch]):
 
     def search(self, slot: Slot, k: int | None = 10) -> BeamSearch:
         """See :meth:`Ranker.search`."""
-        check_count(k)
         kind = BeamSearch if self._trie.spellings is None else SpelledSearch
         return kind(self._trie, slot, self._soi, k)
 
@@ -119,7 +118,10 @@ class ItemBeam(Ranker[BeamSearch]):
                 part = search.next_tokens(left)
                 prompts.append((search, part))
                 left -= len(part)
-            elif self._advance(search, left):
+                continue
+            # What a beam keeps depends on its width, what a search finds does not.
+            width = int(min(self._width, left)) if self._exact else self._width
+            if search.advance(width, exact=self._exact):
                 grown.append(search)
                 left -= search.new_tokens
         fed = sum(len(part) for _, part in prompts) + sum(search.new_tokens for search in grown)
@@ -132,11 +134,6 @@ class ItemBeam(Ranker[BeamSearch]):
             rows = range(sum(len(search.expanded) for search in grown))
             self._score(readout, rows, grown)
         return fed
-
-    def _advance(self, search: BeamSearch, tokens: float) -> bool:
-        # What a beam keeps depends on its width, what a search finds does not.
-        width = int(min(self._width, tokens)) if self._exact else self._width
-        return search.advance(width, exact=self._exact)
 
     def _score(self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]) -> None:
         """Gives each search the log-probabilities of its expanded prefixes' choices."""
@@ -163,19 +160,13 @@ class ItemBeam(Ranker[BeamSearch]):
             first = runs.stop
 
 
-def check_count(k: int | None) -> None:
-    """Makes sure that a number of items to find can be one."""
-    if k is not None and k < 1:
-        raise ConfigError(f"k: found {k}; expected at least 1, or None")
-
-
 class RankingSearch(PlaceSearch):
     """The search by the retrieval head, in one pass behind the prompt."""
 
-    def __init__(self, slot: Slot, free: Free, k: int | None) -> None:
-        super().__init__([int(token) for token in slot.prompt_ids])
-        self.free, self.k = free, k
-        self.over = not free.any()
+    def __init__(self, trie: ItemTrie, slot: Slot, k: int | None) -> None:
+        super().__init__(trie, slot, [], k)
+        self.k, self.free = k, free_rows(trie, slot.excluded)
+        self.over = not self.free.any()
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 
     def take(self, found: RankedItems) -> None:
@@ -197,9 +188,7 @@ class ItemRanking(Ranker[RankingSearch]):
 
     def search(self, slot: Slot, k: int | None = 10) -> RankingSearch:
         """See :meth:`Ranker.search`."""
-        check_count(k)
-        check_trie(self._trie, slot.excluded)
-        return RankingSearch(slot, free_rows(self._trie, slot.excluded), k)
+        return RankingSearch(self._trie, slot, k)
 
     def step(self, searches: Sequence[RankingSearch], tokens: int | None = None) -> int:
         """One forward pass; see :meth:`Ranker.step`."""
@@ -218,23 +207,17 @@ class ItemRanking(Ranker[RankingSearch]):
             if not search.unfed:
                 ready.setdefault(search.k, []).append(row)
         for k, rows in ready.items():
-            self._find(readout, {row: fed[row][0] for row in rows}, k)
+            find = partial(self._find, readout, [search.free for search, _ in fed], k)
+            for row, found in zip(rows, each_found(find, rows), strict=True):
+                if isinstance(found, IncatalogError):
+                    fed[row][0].fail(found)
+                else:
+                    fed[row][0].take(found)
         return sum(len(part) for _, part in fed)
 
-    def _find(self, readout: Readout, searches: Mapping[int, RankingSearch], k: int | None) -> None:
-        """Finds the items of searches, by their places in what the model said."""
-        own = list(searches.values())
-        try:
-            states = readout.states(list(searches))
-            # Excluded items keep their share of the probability.
-            among = [self._trie.live_rows] * len(own)
-            ranked = self._retriever.best(states, [one.free for one in own], k, among)
-        except IncatalogError as error:
-            if len(own) == 1:
-                own[0].fail(error)
-            else:
-                for row, one in searches.items():
-                    self._find(readout, {row: one}, k)
-            return
-        for one, found in zip(own, ranked, strict=True):
-            one.take(found)
+    def _find(
+        self, readout: Readout, free: Sequence[Free], k: int | None, rows: Sequence[int]
+    ) -> list[RankedItems]:
+        """Finds the items of some rows. Excluded ones keep their share of the probability."""
+        among = [self._trie.live_rows] * len(rows)
+        return self._retriever.best(readout.states(rows), [free[row] for row in rows], k, among)

@@ -61,19 +61,15 @@ class Request:
         check_temperature(self.temperature)
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p: found {self.top_p}; expected more than 0 and at most 1")
-        if self.scaffold is not None:
-            self._check_scaffold(self.scaffold)
-        elif not len(self.prompt_ids):
-            raise ConfigError("prompt_ids: found none; expected at least one token")
-
-    def _check_scaffold(self, scaffold: Scaffold) -> None:
+        if self.scaffold is None:
+            if not len(self.prompt_ids):
+                raise ConfigError("prompt_ids: found none; expected at least one token")
+            return
         if not self.grounded:
             raise ConfigError("scaffold: found one with grounded=False; a scaffold needs grounding")
-        if not scaffold.before_item or (self.max_items or 0) > len(scaffold.before_item):
-            raise ConfigError(
-                f"scaffold: found room for {len(scaffold.before_item)} items; expected at least "
-                f"{self.max_items or 1}"
-            )
+        room, wanted = len(self.scaffold.before_item), self.max_items or 1
+        if room < wanted:
+            raise ConfigError(f"scaffold: found room for {room} items; expected at least {wanted}")
 
     @property
     def item_limit(self) -> int | None:

@@ -8,9 +8,10 @@ excluded the whole catalog is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.sampling import Sampling
-from incatalog.errors import NOT_NUMBERS, BackboneError, VectorError, require
+from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError, VectorError, require
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
 
@@ -41,6 +42,11 @@ _BLOCK = 1024
 
 Free = Bool[np.ndarray, " items"]
 """Which item rows may be named."""
+_Found = TypeVar("_Found")
+_Frees = Sequence[Free]
+_States = Float[Tensor, "rows hidden"]
+_Queries = Float[Tensor, "rows dim"]
+_Scores = Float[Tensor, "rows items"]
 
 
 class ItemRetriever:
@@ -48,15 +54,12 @@ class ItemRetriever:
 
     def __init__(self, head: RetrievalHead, *, index_above: int = INDEX_ABOVE) -> None:
         self.head = head
-        if len(head) > index_above:
-            require("faiss", extra="index")
         self._indexed = len(head) > index_above
+        if self._indexed:
+            require("faiss", extra="index")
 
     def pick(
-        self,
-        states: Float[Tensor, "rows hidden"],
-        free: Sequence[Free],
-        sampling: Sequence[Sampling],
+        self, states: _States, free: _Frees, sampling: Sequence[Sampling]
     ) -> list[tuple[int, float]]:
         """A free item for each state that predicts the opening token, and its log-probability.
 
@@ -71,11 +74,7 @@ class ItemRetriever:
         return chosen
 
     def best(
-        self,
-        states: Float[Tensor, "rows hidden"],
-        free: Sequence[Free],
-        k: int | None,
-        among: Sequence[Free] | None = None,
+        self, states: _States, free: _Frees, k: int | None, among: _Frees | None = None
     ) -> list[RankedItems]:
         """The ``k`` best free items of each state, best first; of equal ones the lower row.
 
@@ -86,27 +85,21 @@ class ItemRetriever:
         if not query.isfinite().all():
             raise BackboneError(NOT_NUMBERS)
         found: list[RankedItems | None] = [None] * len(free)
-        among = free if among is None else among
         if self._indexed and k is not None:
-            found = self._proposed(query, free, k, among)
+            found = self._proposed(query, free, k, among or free)
         rest = [place for place, ranked in enumerate(found) if ranked is None]
         size = max(1, _MOST_SCORES // len(self.head))
         for start in range(0, len(rest), size):
             part = rest[start : start + size]
             own = [free[place] for place in part]
-            shared = own if among is free else [among[place] for place in part]
-            ranked = self._compared(query[part], own, k, shared)
-            for place, one in zip(part, ranked, strict=True):
+            shared = [among[place] for place in part] if among else own
+            for place, one in zip(part, self._compared(query[part], own, k, shared), strict=True):
                 found[place] = one
         return [one for one in found if one is not None]
 
     @torch.no_grad()
     def _compared(
-        self,
-        query: Float[Tensor, "rows dim"],
-        free: Sequence[Free],
-        k: int | None,
-        among: Sequence[Free],
+        self, query: _Queries, free: _Frees, k: int | None, among: _Frees
     ) -> list[RankedItems]:
         """Compares all items with each query."""
         scores = self.head.scores(query)
@@ -121,18 +114,12 @@ class ItemRetriever:
         logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
         ends = torch.bincount(place, minlength=len(query)).cumsum(0).cpu().numpy()
         rows = row.cpu().numpy()
-        return [
-            ranked_items(rows[start:end], logprobs[start:end], k)
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+        spans = [slice(start, end) for start, end in pairwise([0, *ends])]
+        return [ranked_items(rows[span], logprobs[span], k) for span in spans]
 
     @torch.no_grad()
     def _proposed(
-        self,
-        query: Float[Tensor, "rows dim"],
-        free: Sequence[Free],
-        k: int,
-        among: Sequence[Free],
+        self, query: _Queries, free: _Frees, k: int, among: _Frees
     ) -> list[RankedItems | None]:
         """Compares the items the index proposes; None where too few of them are free."""
         count = min(len(self.head), max(_PROPOSED, 2 * k))
@@ -167,6 +154,18 @@ class ItemRetriever:
         return index
 
 
+def each_found(
+    find: Callable[[Sequence[int]], Sequence[_Found]], rows: Sequence[int]
+) -> list[_Found | IncatalogError]:
+    """What is found for some rows together; where that fails, for one by one, or why it is not."""
+    try:
+        return list(find(rows))
+    except IncatalogError as error:
+        if len(rows) == 1:
+            return [error]
+    return [found for row in rows for found in each_found(find, [row])]
+
+
 def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
     """Makes sure that a retriever's items are those of a trie."""
     if len(retriever.head) != trie.num_items:
@@ -176,7 +175,7 @@ def check_items(trie: ItemTrie, retriever: ItemRetriever) -> None:
         )
 
 
-def _bar(scores: Float[Tensor, "rows items"], free: Sequence[Free]) -> None:
+def _bar(scores: _Scores, free: _Frees) -> None:
     """Takes away the scores of items that are not free; few of most catalogs are not."""
     for row, mask in zip(scores, free, strict=True):
         barred = np.flatnonzero(~mask)
@@ -184,14 +183,14 @@ def _bar(scores: Float[Tensor, "rows items"], free: Sequence[Free]) -> None:
             row[torch.from_numpy(barred).to(scores.device)] = -torch.inf
 
 
-def blocks(values: Float[Tensor, "rows items"]) -> list[Float[Tensor, "rows blocks block"]]:
+def blocks(values: _Scores) -> list[Float[Tensor, "rows blocks block"]]:
     """Values in blocks of the same size, and what is left in one of its own."""
     whole = values.shape[1] // _BLOCK * _BLOCK
     parts = [values[:, :whole].view(len(values), -1, _BLOCK), values[:, None, whole:]]
     return [part for part in parts if part.numel()]
 
 
-def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
+def _logsumexp(scores: _Scores) -> Float64[Tensor, " rows"]:
     """The logarithm of a sum of exponentials; only the sums of blocks are added in float64."""
     highest = scores.amax(1, keepdim=True)
     sums = []
@@ -202,7 +201,7 @@ def _logsumexp(scores: Float[Tensor, "rows items"]) -> Float64[Tensor, " rows"]:
     return torch.cat(sums).log() + highest[:, 0].double()
 
 
-def bound(scores: Float[Tensor, "rows items"], k: int) -> Float[Tensor, "rows 1"]:
+def bound(scores: _Scores, k: int) -> Float[Tensor, "rows 1"]:
     """A finite score that the k best items reach and few others do."""
     lowest = torch.finfo(scores.dtype).min
     best = torch.cat([part.amax(2) for part in blocks(scores)], dim=1)

@@ -12,12 +12,15 @@ from jaxtyping import Bool, Float64, Int32, Int64
 from incatalog.constraint.excluded import check_trie
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.errors import IncatalogError
+from incatalog.errors import ConfigError, IncatalogError
 from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
 from incatalog.trie.build import CLOSE, spread
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
+
+Positions = Int32[np.ndarray, " n"]
+Logprobs = Float64[np.ndarray, " n"]
 
 # What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
 _NEGLIGIBLE = 1e-6
@@ -71,8 +74,11 @@ _NONE = _Choices(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 class PlaceSearch(ABC):
     """The state of a search in one slot: what of its prompt was fed, and whether it is over."""
 
-    def __init__(self, prompt: list[int]) -> None:
-        self.prompt = prompt
+    def __init__(self, trie: ItemTrie, slot: Slot, behind: list[int], k: int | None) -> None:
+        if k is not None and k < 1:
+            raise ConfigError(f"k: found {k}; expected at least 1, or None")
+        check_trie(trie, slot.excluded)
+        self.prompt = [*(int(token) for token in slot.prompt_ids), *behind]
         self.cache = RowCache()
         self.over = False
         self.error: IncatalogError | None = None  # why the model failed at it
@@ -112,10 +118,9 @@ class BeamSearch(PlaceSearch):
     """The search among title prefixes; its prompt goes up to where the first titles part."""
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
-        check_trie(trie, slot.excluded)
         root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
-        super().__init__([*(int(token) for token in slot.prompt_ids), soi, *forced])
+        super().__init__(trie, slot, [soi, *forced], k)
         self._trie = trie
         self._excluded = slot.excluded
         self._k = k
@@ -152,9 +157,9 @@ class BeamSearch(PlaceSearch):
         of, within = spread((hi - lo)[ends])
         self._add((lo[ends][of] + within).astype(np.int32), total[ends][of])
         goes_on = useful & ~ends
-        self._open = self._open.joined(
-            _Choices(total[goes_on], parent[goes_on] + len(self._parents), choice[goes_on])
-        )
+        parents = parent[goes_on] + len(self._parents)
+        found = _Choices(total[goes_on], parents, choice[goes_on])
+        self._open = self._open.joined(found)
         self._parents += self.expanded
         self.expanded = []
 
@@ -194,8 +199,7 @@ class BeamSearch(PlaceSearch):
         tokens = [token for prefix in self.expanded for token in prefix.tokens]
         visible = np.zeros((len(tokens), seen + len(tokens)), dtype=bool)
         visible[:, :prompt] = True
-        positions, ends = [self._positions], []
-        start = 0
+        positions, ends, start = [self._positions], [], 0
         for number, prefix in enumerate(self.expanded):
             length = len(prefix.tokens)
             end = start + length
@@ -222,16 +226,14 @@ class BeamSearch(PlaceSearch):
         """What a prefix needs to be kept."""
         return self._bound
 
-    def _free(
-        self, lo: Int32[np.ndarray, " n"], hi: Int32[np.ndarray, " n"]
-    ) -> Int32[np.ndarray, " n"]:
+    def _free(self, lo: Positions, hi: Positions) -> Positions:
         """How many items of each range are allowed."""
         free: np.ndarray = hi - lo
         if self._excluded is not None:
             free = free - (self._excluded.count_before(hi) - self._excluded.count_before(lo))
         return free
 
-    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+    def _add(self, positions: Positions, logprobs: Logprobs) -> None:
         """Keeps the allowed ones of some items if they are among the best."""
         allowed = self._free(positions, positions + 1) > 0
         found = np.concatenate([self._found, positions[allowed]])
@@ -242,6 +244,9 @@ class BeamSearch(PlaceSearch):
 
 class SpelledSearch(BeamSearch):
     """The search in one slot over items of several spellings."""
+
+    # An item may be found by another spelling, and then the unlikely prefixes count too.
+    _least = -math.inf
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
         assert trie.spellings is not None
@@ -261,12 +266,7 @@ class SpelledSearch(BeamSearch):
             return -np.inf
         return float(np.partition(self._totals, -self._k)[-self._k])
 
-    @property
-    def _least(self) -> float:
-        # An item may be found by another spelling, and then the unlikely ones count too.
-        return -np.inf
-
-    def _add(self, positions: Int32[np.ndarray, " n"], logprobs: Float64[np.ndarray, " n"]) -> None:
+    def _add(self, positions: Positions, logprobs: Logprobs) -> None:
         allowed = self._free(positions, positions + 1) > 0
         positions, logprobs = positions[allowed], logprobs[allowed]
         self._found = np.concatenate([self._found, positions])
@@ -308,12 +308,9 @@ class SpelledSearch(BeamSearch):
         return wanted
 
 
-def log_softmax_runs(
-    scores: Float64[np.ndarray, " total"], counts: Int64[np.ndarray, " runs"]
-) -> Float64[np.ndarray, " total"]:
+def log_softmax_runs(scores: Logprobs, counts: Int64[np.ndarray, " runs"]) -> Logprobs:
     """Log-probabilities within runs of scores; not numbers where a run's scores are not."""
     starts = np.cumsum(counts) - counts
-    shifted = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
-    total = np.log(np.add.reduceat(np.exp(shifted), starts))
-    logprobs: np.ndarray = shifted - np.repeat(total, counts)
-    return logprobs
+    shifted: np.ndarray = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
+    shifted -= np.repeat(np.log(np.add.reduceat(np.exp(shifted), starts)), counts)
+    return shifted

@@ -6,7 +6,7 @@ architecture that takes its attention from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +27,12 @@ KEYWORD = "packed_rows"
 # Arguments that change what attention computes and that packed attention does not know.
 _UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "cu_seq_lens_q", "block_table")
 
+Queries = Float[Tensor, "1 heads tokens head_dim"]
+Stored = Float[Tensor, "1 kv_heads tokens head_dim"]
+Attended = Float[Tensor, "1 tokens heads head_dim"]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""From queries, keys, values and a mask to what is attended to."""
+
 
 @dataclass(frozen=True, eq=False)
 class PackedRows:
@@ -43,7 +49,35 @@ class PackedRows:
     _masks: dict[tuple[int | None, ...], Tensor | None] = field(default_factory=dict)
     _padded: dict[int | None, PaddedRows] = field(default_factory=dict)
 
-    def mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
+    def row_by_row(
+        self, query: Queries, stored: KeyValues, window: int | None, attend: Attend
+    ) -> Attended:
+        """Each row attends to its own stretch of the pool, without a copy."""
+        outputs, first = [], 0
+        rows = zip(self.starts, self.seen, self.counts, strict=True)
+        for row, (start, seen, count) in enumerate(rows):
+            own = slice(start, start + seen + count)
+            keys, values = (buffer[own].transpose(0, 1)[None] for buffer in stored)
+            queries = query[:, :, first : first + count]
+            outputs.append(attend(queries, keys, values, self._mask(row, window, query.device)))
+            first += count
+        return torch.cat(outputs, dim=2).transpose(1, 2)
+
+    def at_once(
+        self, query: Queries, stored: KeyValues, window: int | None, attend: Attend
+    ) -> Attended:
+        """All rows in one call: the same number of kernels for any number of rows."""
+        if window not in self._padded:
+            self._padded[window] = self._pad(window, query.device)
+        padded = self._padded[window]
+        shape = (len(self.counts), padded.longest, query.shape[1], query.shape[3])
+        queries = query.new_zeros(shape)
+        queries[padded.row, padded.place] = query[0].transpose(0, 1)
+        keys, values = (buffer[padded.keys].transpose(1, 2) for buffer in stored)
+        attended = attend(queries.transpose(1, 2), keys, values, padded.mask)
+        return attended.transpose(1, 2)[padded.row, padded.place][None]
+
+    def _mask(self, row: int, window: int | None, device: torch.device) -> Tensor | None:
         """The ``[new, seen + new]`` mask of a row, or None where every key may be attended to."""
         branches, seen, new = self.branches[row], self.seen[row], self.counts[row]
         # Rows of plain text that are equally long share one.
@@ -56,12 +90,21 @@ class PackedRows:
             )
         return self._masks[key]
 
-    def padded(self, window: int | None, device: torch.device) -> PaddedRows:
+    def _pad(self, window: int | None, device: torch.device) -> PaddedRows:
         """Where each row's keys and queries stand once all rows are equally long."""
-        if window not in self._padded:
-            masks = [self.mask(row, window, device) for row in range(len(self.counts))]
-            self._padded[window] = _pad(self, masks, device)
-        return self._padded[window]
+        counts, starts = np.array(self.counts), np.array(self.starts)
+        totals = counts + np.array(self.seen)
+        longest, wide = int(counts.max()), np.arange(totals.max())
+        mask = torch.zeros(len(counts), 1, longest, len(wide), dtype=torch.bool, device=device)
+        mask[..., 0] = True
+        for number, (count, total) in enumerate(zip(self.counts, totals.tolist(), strict=True)):
+            known = self._mask(number, window, device)
+            mask[number, 0, :count, :total] = True if known is None else known
+        row_of = np.repeat(np.arange(len(counts)), counts)
+        place = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        slots = starts[:, None] + np.minimum(wide, totals[:, None] - 1)
+        row, at, keys = (torch.from_numpy(found).to(device) for found in (row_of, place, slots))
+        return PaddedRows(row, at, keys, longest, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,30 +113,9 @@ class PaddedRows:
 
     row: Int64[Tensor, " tokens"]  # row of each new token
     place: Int64[Tensor, " tokens"]  # its place among the new tokens of the row
-    longest: int  # most new tokens of a row
     keys: Int64[Tensor, "rows keys"]  # place in the pool of each row's keys; any where it has none
+    longest: int  # most new tokens of a row
     mask: Bool[Tensor, "rows 1 longest keys"]  # padding attends to the first key
-
-
-def _pad(packed: PackedRows, masks: Sequence[Tensor | None], device: torch.device) -> PaddedRows:
-    counts, starts = np.array(packed.counts), np.array(packed.starts)
-    totals = counts + np.array(packed.seen)
-    longest, keys = int(counts.max()), np.arange(totals.max())
-    mask = torch.zeros(len(counts), 1, longest, len(keys), dtype=torch.bool, device=device)
-    mask[..., 0] = True
-    for row, (count, total) in enumerate(zip(packed.counts, totals.tolist(), strict=True)):
-        known = masks[row]
-        mask[row, 0, :count, :total] = True if known is None else known
-    row_of = np.repeat(np.arange(len(counts)), counts)
-    place = np.arange(len(row_of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots = starts[:, None] + np.minimum(keys, totals[:, None] - 1)
-    return PaddedRows(
-        torch.from_numpy(row_of).to(device),
-        torch.from_numpy(place).to(device),
-        longest,
-        torch.from_numpy(slots).to(device),
-        mask,
-    )
 
 
 def _branch_mask(branches: Branches, window: int | None, device: torch.device) -> Tensor:
@@ -116,16 +138,16 @@ def _causal_mask(seen: int, new: int, window: int | None, device: torch.device) 
 
 def packed_attention(
     module: nn.Module,
-    query: Float[Tensor, "1 heads tokens head_dim"],
-    key: Float[Tensor, "1 kv_heads tokens head_dim"],
-    value: Float[Tensor, "1 kv_heads tokens head_dim"],
+    query: Queries,
+    key: Stored,
+    value: Stored,
     attention_mask: Tensor | None,  # noqa: ARG001 - part of transformers' interface
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     packed_rows: PackedRows | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "1 tokens heads head_dim"], None]:
+) -> tuple[Attended, None]:
     """Attention of each row over its own cache, in the form ``AttentionInterface`` asks for."""
     if packed_rows is None:
         raise BackboneError(
@@ -141,70 +163,29 @@ def packed_attention(
     stored = packed_rows.pool.layer(module, key[0])
     packed_rows.writes.store(stored, key[0], value[0])
     packed_rows.layers.add(module)
-    attend = partial(_attend, scaling=scaling, softcap=softcap)
-    all_rows = _attend_batched if packed_rows.batched else _attend_row_by_row
-    return all_rows(packed_rows, query, stored, sliding_window, attend), None
-
-
-def _attend_row_by_row(
-    packed: PackedRows,
-    query: Float[Tensor, "1 heads tokens head_dim"],
-    stored: KeyValues,
-    window: int | None,
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
-) -> Float[Tensor, "1 tokens heads head_dim"]:
-    """Each row attends to its own stretch of the pool, without a copy."""
-    outputs = []
-    first = 0
-    for row, (start, seen, count) in enumerate(
-        zip(packed.starts, packed.seen, packed.counts, strict=True)
-    ):
-        own = slice(start, start + seen + count)
-        keys, values = (buffer[own].transpose(0, 1)[None] for buffer in stored)
-        queries = query[:, :, first : first + count]
-        mask = packed.mask(row, window, query.device)
-        outputs.append(attend(queries, keys, values, mask))
-        first += count
-    return torch.cat(outputs, dim=2).transpose(1, 2)
-
-
-def _attend_batched(
-    packed: PackedRows,
-    query: Float[Tensor, "1 heads tokens head_dim"],
-    stored: KeyValues,
-    window: int | None,
-    attend: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
-) -> Float[Tensor, "1 tokens heads head_dim"]:
-    """All rows in one call: the same number of kernels for any number of rows."""
-    padded = packed.padded(window, query.device)
-    shape = (len(packed.counts), padded.longest, query.shape[1], query.shape[3])
-    queries = query.new_zeros(shape)
-    queries[padded.row, padded.place] = query[0].transpose(0, 1)
-    keys, values = (buffer[padded.keys].transpose(1, 2) for buffer in stored)
-    attended = attend(queries.transpose(1, 2), keys, values, padded.mask)
-    return attended.transpose(1, 2)[padded.row, padded.place][None]
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    *,
-    scaling: float | None,
-    softcap: float | None,
-) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
+    attend: Attend
     if softcap is None:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=groups > 1
-        )
-    scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3)
-    scores = softcap * torch.tanh(scores * (scaling or query.shape[-1] ** -0.5) / softcap)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return weights @ value.repeat_interleave(groups, 1)
+        shared = query.shape[1] > key.shape[1]
+        attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=shared)
+    else:
+        attend = _capped(scaling or query.shape[-1] ** -0.5, softcap)
+    attend_all = packed_rows.at_once if packed_rows.batched else packed_rows.row_by_row
+    return attend_all(query, stored, sliding_window, attend), None
+
+
+def _capped(scale: float, cap: float) -> Attend:
+    """Attention whose scores are bent to stay below a cap."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        groups = query.shape[1] // key.shape[1]
+        scores = query @ key.repeat_interleave(groups, 1).transpose(2, 3)
+        scores = cap * torch.tanh(scores * scale / cap)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        return weights @ value.repeat_interleave(groups, 1)
+
+    return attend
 
 
 # No mask function is registered under this name: transformers then builds no mask at all.

@@ -18,13 +18,14 @@ from incatalog.errors import BackboneError
 
 _FIRST_CAPACITY = 1024
 _SMALLEST_STRETCH = 64
+_NOWHERE = np.empty(0, np.int64)
 
 Slots = Int64[np.ndarray, " tokens"]
 Stretch = tuple[int, int]
 """Where some places of the pool begin and end."""
-KeyValues = tuple[
-    Float[Tensor, "capacity kv_heads head_dim"], Float[Tensor, "capacity kv_heads head_dim"]
-]
+Buffer = Float[Tensor, "capacity kv_heads head_dim"]
+KeyValues = tuple[Buffer, Buffer]
+New = Float[Tensor, "kv_heads new head_dim"]
 
 
 class KeyValuePool:
@@ -37,14 +38,14 @@ class KeyValuePool:
 
     def __init__(self) -> None:
         self.capacity = 0  # tokens there is room for
-        self._rows: set[RowCache] = set()
+        self.rows: set[RowCache] = set()  # those whose stretch is kept from others
         self._layers: dict[nn.Module, KeyValues] = {}
 
     def __len__(self) -> int:
         """Rows that hold room."""
-        return len(self._rows)
+        return len(self.rows)
 
-    def layer(self, module: nn.Module, like: Float[Tensor, "kv_heads new head_dim"]) -> KeyValues:
+    def layer(self, module: nn.Module, like: New) -> KeyValues:
         """The keys and values of a layer; made at its first use."""
         if module not in self._layers:
             # Zeros, as what is masked out must not be infinite either.
@@ -52,18 +53,10 @@ class KeyValuePool:
             self._layers[module] = (like.new_zeros(shape), like.new_zeros(shape))
         return self._layers[module]
 
-    def hold(self, row: RowCache) -> None:
-        """Keeps the stretch of a row from others until the row is let go."""
-        self._rows.add(row)
-
-    def let_go(self, row: RowCache) -> None:
-        """Leaves the stretch of a row to others; nothing happens if it was left before."""
-        self._rows.discard(row)
-
     def allocate(self, tokens: int) -> Stretch:
         """The first stretch for some tokens that no row holds; it is free until one does."""
         # A copy in one go, as other threads let rows go meanwhile.
-        held = sorted(row.stretch for row in list(self._rows))
+        held = sorted(row.stretch for row in list(self.rows))
         start, used = 0, max((end for _, end in held), default=0)
         for first, end in held:
             if first - start >= tokens:
@@ -97,9 +90,7 @@ class KeyValuePool:
         self.capacity = capacity
 
 
-def _resized(
-    buffer: Float[Tensor, "old kv_heads head_dim"], capacity: int
-) -> Float[Tensor, "capacity kv_heads head_dim"]:
+def _resized(buffer: Buffer, capacity: int) -> Buffer:
     kept = min(len(buffer), capacity)
     resized = buffer.new_zeros(capacity, *buffer.shape[1:])
     resized[:kept] = buffer[:kept]
@@ -128,14 +119,14 @@ class RowCache:
     def release(self) -> None:
         """Gives the stretch back and forgets all tokens; a second time does nothing."""
         if self._pool is not None:
-            self._pool.let_go(self)
+            self._pool.rows.discard(self)
         self.length, self.stretch, self._donor, self._pool = 0, (0, 0), None, None
 
     def reserve(self, pool: KeyValuePool, tokens: int) -> None:
         """Makes room for so many tokens in all, and for half as many more."""
         if self._pool is None:
             self._pool = pool
-            pool.hold(self)
+            pool.rows.add(self)
         elif self._pool is not pool:
             raise BackboneError("a row's keys and values are those of another model")
         start, end = self.stretch
@@ -148,8 +139,7 @@ class RowCache:
 
     def new_slots(self, tokens: int) -> Slots:
         """Places in the pool of the next tokens."""
-        first = self.start + self.length
-        return np.arange(first, first + tokens)
+        return np.arange(self.start + self.length, self.start + self.length + tokens)
 
     def sources(self) -> Slots:
         """Where the keys and values of the row's tokens are, or will be in this pass.
@@ -165,8 +155,7 @@ class RowCache:
     def copies(self) -> tuple[Slots, Slots]:
         """Where the tokens that the row begins with have to be copied from, and where to."""
         if self._donor is None:
-            none = np.empty(0, np.int64)
-            return none, none
+            return _NOWHERE, _NOWHERE
         return self.sources()[: self.length], np.arange(self.start, self.start + self.length)
 
     def advance(self, tokens: int) -> None:
@@ -191,12 +180,7 @@ class Writes:
     copied_from: Int64[Tensor, " copied"]  # places of the tokens that rows begin with
     copied_to: Int64[Tensor, " copied"]  # where they are copied to
 
-    def store(
-        self,
-        stored: KeyValues,
-        keys: Float[Tensor, "kv_heads tokens head_dim"],
-        values: Float[Tensor, "kv_heads tokens head_dim"],
-    ) -> None:
+    def store(self, stored: KeyValues, keys: New, values: New) -> None:
         """Writes the keys and values of one layer."""
         for buffer, new in zip(stored, (keys, values), strict=True):
             buffer[self.slots] = new.transpose(0, 1)

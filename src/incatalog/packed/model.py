@@ -26,8 +26,9 @@ from incatalog.packed.branches import Branches, Guess, branches
 from incatalog.packed.cache import KeyValuePool, RowCache, Writes
 from incatalog.packed.products import LaidOutLayers
 
+Rows = Sequence[tuple[RowCache, Sequence[int]]]
+"""Rows with their new tokens."""
 _KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
-
 
 # One a model, as it may be packed or wrapped more than once, each time for another thread.
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
@@ -60,10 +61,9 @@ class Readout:
     @torch.no_grad()
     def full(self, rows: Sequence[int]) -> Float[Tensor, "chosen vocab"]:
         """Scores of the whole vocabulary for some rows, in float32."""
-        if self.hidden is None:
-            assert self.logits is not None
+        if self.logits is not None:
             return self.logits[list(rows)].float()
-        scores: Tensor = self.head(self.hidden[list(rows)])
+        scores: Tensor = self.head(self.states(rows))
         return scores.float()
 
     @torch.no_grad()
@@ -71,13 +71,12 @@ class Readout:
         self, rows: Sequence[int], tokens: Int[np.ndarray, " some"]
     ) -> Float[Tensor, "chosen some"]:
         """Scores of some tokens for some rows, in float32: only their rows are multiplied."""
-        if self.hidden is None:
-            assert self.logits is not None
-            columns = torch.as_tensor(tokens, dtype=torch.long, device=self.logits.device)
+        device = (self.weight if self.logits is None else self.logits).device
+        columns = torch.as_tensor(tokens, dtype=torch.long, device=device)
+        if self.logits is not None:
             return self.logits[list(rows)][:, columns].float()
-        columns = torch.as_tensor(tokens, dtype=torch.long, device=self.weight.device)
         bias = None if self.bias is None else self.bias[columns]
-        return F.linear(self.hidden[list(rows)], self.weight[columns], bias).float()
+        return F.linear(self.states(rows), self.weight[columns], bias).float()
 
 
 class PackedModel:
@@ -112,11 +111,7 @@ class PackedModel:
             return _locks.setdefault(_plain_model(self.model), threading.RLock())
 
     @torch.no_grad()
-    def forward(
-        self,
-        rows: Sequence[tuple[RowCache, Sequence[int]]],
-        guesses: Sequence[Sequence[Guess]] | None = None,
-    ) -> Readout:
+    def forward(self, rows: Rows, guesses: Sequence[Sequence[Guess]] | None = None) -> Readout:
         """Feeds every row its new token ids (at least one each) and advances the caches.
 
         The caches hold the tokens of guesses behind those of the row, but do not count them;
@@ -133,11 +128,7 @@ class PackedModel:
             read.append(first + len(new) - 1)
             ends += [] if tree is None else [first + end for end in tree.read[1:]]
             first += len(new if tree is None else tree.token_ids)
-        with self.lock:
-            readout = self._feed(rows, read + ends, trees)
-        for cache, new in rows:
-            cache.advance(len(new))
-        return readout
+        return self._feed(rows, read + ends, trees)
 
     @torch.no_grad()
     def forward_branches(self, rows: Sequence[tuple[RowCache, Branches]]) -> Readout:
@@ -146,20 +137,18 @@ class PackedModel:
         for _, tree in rows:
             read += [first + end for end in tree.read]
             first += len(tree.token_ids)
-        trees = [tree for _, tree in rows]
+        tokens = [(cache, tree.token_ids) for cache, tree in rows]
+        return self._feed(tokens, read, [tree for _, tree in rows])
+
+    def _feed(self, rows: Rows, read: Sequence[int], trees: Sequence[Branches | None]) -> Readout:
+        """Feeds each row its tree, or its new tokens; counts the new tokens of all."""
         with self.lock:
-            readout = self._feed([(cache, ()) for cache, _ in rows], read, trees)
-        for cache, tree in rows:
-            cache.advance(len(tree.token_ids))
+            readout = self._read(rows, read, trees)
+        for cache, new in rows:
+            cache.advance(len(new))
         return readout
 
-    def _feed(
-        self,
-        rows: Sequence[tuple[RowCache, Sequence[int]]],
-        read: Sequence[int],
-        trees: Sequence[Branches | None],
-    ) -> Readout:
-        """Feeds each row its tree, or its new tokens, under the lock; caches are not advanced."""
+    def _read(self, rows: Rows, read: Sequence[int], trees: Sequence[Branches | None]) -> Readout:
         tokens, positions, counts = list[int](), list[int](), list[int]()
         for (cache, new), tree in zip(rows, trees, strict=True):
             own = new if tree is None else tree.token_ids
@@ -211,11 +200,8 @@ class PackedModel:
         sources, targets = zip(*(cache.copies() for cache in caches), strict=True)
         places = (torch.from_numpy(np.concatenate(own)) for own in (slots, sources, targets))
         writes = Writes(*(own.to(self.device) for own in places))
-        starts = tuple(cache.start for cache in caches)
-        seen = tuple(cache.length for cache in caches)
-        return PackedRows(
-            self.pool, writes, starts, seen, tuple(counts), self._batched, tuple(trees)
-        )
+        stretches = tuple(cache.start for cache in caches), tuple(cache.length for cache in caches)
+        return PackedRows(self.pool, writes, *stretches, tuple(counts), self._batched, tuple(trees))
 
     @property
     def _layers(self) -> int:

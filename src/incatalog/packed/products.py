@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Product = Callable[[Tensor], Tensor]
+Inputs = Float[Tensor, "*rows features"]
+Outputs = Float[Tensor, "*rows outputs"]
 
 # Rows that are multiplied at once; and numbers of rows, beyond which there are four an octave.
 _MOST_ROWS = 2048
@@ -38,9 +40,8 @@ class LaidOutLayers:
         found = [layer for layer in layers if _is_plain(layer)] if has_onednn() else []
         if differentiable:
             found = [one for one in found if not any(p.requires_grad for p in one.parameters())]
-        self._products: dict[nn.Module, Product] = {
-            layer: _product_of(layer, differentiable=differentiable) for layer in found
-        }
+        products = [_product_of(layer, differentiable=differentiable) for layer in found]
+        self._products: dict[nn.Module, Product] = dict(zip(found, products, strict=True))
 
     def product(self, layer: nn.Module) -> Callable[..., Tensor]:
         """What computes a layer: its copy where there is one, else the layer itself."""
@@ -94,7 +95,7 @@ def _product_of(layer: nn.Linear, *, differentiable: bool) -> Product:
     forward = _laid_out(weight)
     backward = _laid_out(weight.T.contiguous()) if differentiable else None
 
-    def product(inputs: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows outputs"]:
+    def product(inputs: Inputs) -> Outputs:
         mixed = inputs.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         if mixed or layer.weight is not weight or _state(weight) != copied:
             return F.linear(inputs, layer.weight, layer.bias)
@@ -128,18 +129,14 @@ def _laid_out(weight: Tensor) -> Tensor:
     return copied
 
 
-def _multiplied(
-    inputs: Float[Tensor, "*rows features"], laid_out: Tensor, bias: Tensor | None
-) -> Float[Tensor, "*rows outputs"]:
+def _multiplied(inputs: Inputs, laid_out: Tensor, bias: Tensor | None) -> Outputs:
     rows = inputs.reshape(-1, inputs.shape[-1])
     parts = [_multiplied_at_once(part, laid_out, bias) for part in torch.split(rows, _MOST_ROWS)]
     outputs = parts[0] if len(parts) == 1 else torch.cat(parts)
     return outputs.view(*inputs.shape[:-1], outputs.shape[-1])
 
 
-def _multiplied_at_once(
-    rows: Float[Tensor, "rows features"], laid_out: Tensor, bias: Tensor | None
-) -> Float[Tensor, "rows outputs"]:
+def _multiplied_at_once(rows: Inputs, laid_out: Tensor, bias: Tensor | None) -> Outputs:
     count = len(rows)
     missing = rounded_up(count) - count
     padded = F.pad(rows, (0, 0, 0, missing)) if missing else rows

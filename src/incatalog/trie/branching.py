@@ -40,7 +40,15 @@ def find_decisions(arrays: TrieArrays, position: Int32[np.ndarray, " rows"]) -> 
         lo = arrays.bounds[first + choice]
         hi = arrays.bounds[first + choice + 1]
         node = np.where(choice == 0, node + 1, np.searchsorted(arrays.node_lo, lo))
-    return _in_item_order(found, len(position), arrays.node_depth)
+    if not found:
+        none = np.zeros(0, dtype=np.int32)
+        return Decisions(np.zeros(len(position) + 1, dtype=np.int64), none, none, none)
+    item, node, choice = (np.concatenate(part) for part in zip(*found, strict=True))
+    by_item = np.argsort(item, kind="stable")
+    item, node, choice = item[by_item], node[by_item], choice[by_item]
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(item, minlength=len(position)))))
+    node, choice = node.astype(np.int32), choice.astype(np.int32)
+    return Decisions(offsets, arrays.node_depth[node], node, choice)
 
 
 def _last_not_above(
@@ -53,17 +61,3 @@ def _last_not_above(
         below = values[middle] <= wanted
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return low
-
-
-def _in_item_order(
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]], num_rows: int, node_depth: np.ndarray
-) -> Decisions:
-    """Decisions found level by level, put item by item."""
-    if not found:
-        none = np.zeros(0, dtype=np.int32)
-        return Decisions(np.zeros(num_rows + 1, dtype=np.int64), none, none, none)
-    item, node, choice = (np.concatenate(part) for part in zip(*found, strict=True))
-    by_item = np.argsort(item, kind="stable")
-    item, node, choice = item[by_item], node[by_item], choice[by_item]
-    offsets = np.concatenate(([0], np.cumsum(np.bincount(item, minlength=num_rows))))
-    return Decisions(offsets, node_depth[node], node.astype(np.int32), choice.astype(np.int32))

@@ -23,6 +23,11 @@ _MAX_TOKENS_A_KEY = 8
 _PART = 1 << 16
 
 
+Tokens = Int32[np.ndarray, " tokens"]
+Offsets = Int64[np.ndarray, " rows+1"]
+Numbers = Int32[np.ndarray, " n"]
+Keys = UInt64[np.ndarray, " n"]
+Spread = Int64[np.ndarray, " total"]
 TokenRows = (
     Sequence[Sequence[int]]
     | Integer[np.ndarray, "items length"]
@@ -53,9 +58,7 @@ class TrieArrays:
     live: Int32[np.ndarray, " 2"]  # first and end of the sorted positions that something leads to
 
 
-def flatten_rows(
-    token_rows: TokenRows,
-) -> tuple[Int32[np.ndarray, " tokens"], Int64[np.ndarray, " items+1"]]:
+def flatten_rows(token_rows: TokenRows) -> tuple[Tokens, Offsets]:
     """Token rows of any accepted form as one array and the offsets of the rows."""
     if isinstance(token_rows, np.ndarray):
         if token_rows.ndim != 2:
@@ -76,8 +79,7 @@ def flatten_rows(
             raise TrieError("token_rows: the offsets do not run from 0 to the number of tokens")
     else:
         # An array of machine integers refuses everything else, where numpy would round it.
-        tokens = array("q")
-        ends = [0]
+        tokens, ends = array("q"), [0]
         for number, row in enumerate(token_rows):
             try:
                 tokens.extend(map(to_index, row))
@@ -105,9 +107,7 @@ def flatten_rows(
     return flat.astype(np.int32, copy=False), offsets
 
 
-def build_arrays(
-    flat: Int32[np.ndarray, " tokens"], offsets: Int64[np.ndarray, " items+1"]
-) -> TrieArrays:
+def build_arrays(flat: Tokens, offsets: Offsets) -> TrieArrays:
     """Builds the trie of token rows, none of them empty.
 
     All that is as long as the catalog is held in 32 bits, and made in parts where it needs more, so
@@ -116,19 +116,18 @@ def build_arrays(
     order, common = _sort(flat, offsets)
 
     leaf = _indices(common != _SAME)
-    nodes = _find_nodes(common[leaf])
+    node_leaf, node_end, node_depth, splits, first_split = _find_nodes(common[leaf])
     del common
-    num_nodes, num_splits = len(nodes.first_split), len(nodes.splits)
-    num_edges = num_nodes + num_splits
-    node_edges = np.append(nodes.first_split + np.arange(num_nodes, dtype=np.int32), num_edges)
+    num_nodes, num_edges = len(first_split), len(first_split) + len(splits)
+    node_edges = first_split + np.arange(num_nodes, dtype=np.int32)
+    node_edges = np.append(node_edges, np.int32(num_edges))
     is_first = np.zeros(num_edges, dtype=bool)
     is_first[node_edges[:-1]] = True
     edge_leaf = np.empty(num_edges, dtype=np.int32)
-    edge_leaf[is_first] = nodes.leaf
-    edge_leaf[~is_first] = nodes.splits
+    edge_leaf[is_first] = node_leaf
+    edge_leaf[~is_first] = splits
     edge_node = np.repeat(np.arange(num_nodes, dtype=np.int32), np.diff(node_edges))
-    node_leaf, node_end, node_depth = nodes.leaf, nodes.end, nodes.depth
-    del nodes
+    del splits, first_split
 
     bounds = np.empty(num_edges + num_nodes, dtype=np.int32)
     bounds[np.arange(num_edges, dtype=np.int32) + edge_node] = leaf[edge_leaf]
@@ -160,35 +159,23 @@ def build_arrays(
     del target, leads
     length -= depth
     length -= 1
-    tail_length = np.maximum(length, 0, out=length)
-    tail_start = np.zeros(len(tail_length) + 1, dtype=np.int32)
-    np.cumsum(tail_length, out=tail_start[1:])
+    tail_start = np.zeros(len(length) + 1, dtype=np.int32)
+    np.cumsum(np.maximum(length, 0, out=length), out=tail_start[1:])
 
+    tail = _gather(flat, at + np.int32(1), tail_start)
+    live = np.array([0, len(order)], dtype=np.int32)
     return TrieArrays(
-        order=order,
-        node_lo=node_lo,
-        node_depth=node_depth,
-        node_edges=node_edges.astype(np.int32),
-        edge_token=edge_token,
-        bounds=bounds,
-        tail_start=tail_start,
-        tail=_gather(flat, at + np.int32(1), tail_start),
-        live=np.array([0, len(order)], dtype=np.int32),
+        order, node_lo, node_depth, node_edges, edge_token, bounds, tail_start, tail, live
     )
 
 
-class _Nodes(NamedTuple):
-    """The nodes in preorder, by the leaves (different rows, sorted) below them."""
+def _find_nodes(leaf_common: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+    """Finds the nodes from how many tokens each leaf has in common with the one before.
 
-    leaf: Int32[np.ndarray, " nodes"]  # first leaf below
-    end: Int32[np.ndarray, " nodes"]  # end of the leaves below
-    depth: Int32[np.ndarray, " nodes"]  # tokens before
-    splits: Int32[np.ndarray, " splits"]  # leaves at which choices part, node by node
-    first_split: Int32[np.ndarray, " nodes"]  # where the splits of each begin
-
-
-def _find_nodes(leaf_common: Int32[np.ndarray, " leaves"]) -> _Nodes:
-    """Finds the nodes from how many tokens each leaf has in common with the one before."""
+    Leaves are different rows, sorted. Returned are, in preorder, the first leaf below each node,
+    the end of these, and the tokens before it; then the leaves at which choices part, node by
+    node, and where those of each node begin.
+    """
     splits = _indices(leaf_common >= 0)
     depth = leaf_common[splits]
     # Splits of one node share its first leaf and its depth, and sorting by those two is preorder.
@@ -206,14 +193,10 @@ def _find_nodes(leaf_common: Int32[np.ndarray, " leaves"]) -> _Nodes:
     node_split = splits[first_split]
     lower = _previous_smaller(leaf_common)[node_split]
     upper = len(leaf_common) - 1 - _previous_smaller(leaf_common[::-1])[::-1][node_split]
-    return _Nodes(lower, upper, leaf_common[node_split], splits, first_split)
+    return lower, upper, leaf_common[node_split], splits, first_split
 
 
-def _gather(
-    flat: Int32[np.ndarray, " tokens"],
-    begin: Int32[np.ndarray, " runs"],
-    starts: Int32[np.ndarray, " runs+1"],
-) -> Int32[np.ndarray, " total"]:
+def _gather(flat: Tokens, begin: Numbers, starts: Int32[np.ndarray, " n+1"]) -> Tokens:
     """Runs of tokens, one after the other; made in parts, as a run may be long."""
     found = np.empty(starts[-1], dtype=np.int32)
     # From a place in the result to that in the rows.
@@ -229,9 +212,7 @@ def _gather(
     return found
 
 
-def _sort(
-    flat: Int32[np.ndarray, " tokens"], offsets: Int64[np.ndarray, " items+1"]
-) -> tuple[Int32[np.ndarray, " items"], Int32[np.ndarray, " items"]]:
+def _sort(flat: Tokens, offsets: Offsets) -> tuple[Numbers, Numbers]:
     """Sorts items by token row, then item row; a prefix follows what it starts.
 
     Only items that still tie are looked at again, so that one very long row costs nothing to the
@@ -250,14 +231,11 @@ def _sort(
     while len(active):
         rows = order[active]
         key = packing.keys(flat, offsets, rows, depth)
-        if segment[0] == segment[-1]:
-            by_key = np.argsort(key, kind="stable")
-        else:
-            by_key = np.lexsort((key, segment))
+        alike = segment[0] == segment[-1]
+        by_key = np.argsort(key, kind="stable") if alike else np.lexsort((key, segment))
         order[active] = rows[by_key]
-        del rows
         key = key[by_key]
-        del by_key
+        del rows, by_key
 
         opens = np.ones(len(key), dtype=bool)
         opens[1:] = key[1:] != key[:-1]
@@ -294,13 +272,7 @@ class _Packing(NamedTuple):
         tokens = min(64 // bits, _MAX_TOKENS_A_KEY)
         return cls(end_of_row, bits, tokens, np.uint64((1 << bits) - 1))
 
-    def keys(
-        self,
-        flat: Int32[np.ndarray, " tokens"],
-        offsets: Int64[np.ndarray, " items+1"],
-        rows: Int32[np.ndarray, " n"],
-        depth: int,
-    ) -> UInt64[np.ndarray, " n"]:
+    def keys(self, flat: Tokens, offsets: Offsets, rows: Numbers, depth: int) -> Keys:
         """The tokens of some rows from a depth on."""
         keys = np.zeros(len(rows), dtype=np.uint64)
         for first in range(0, len(rows), _PART):
@@ -314,9 +286,7 @@ class _Packing(NamedTuple):
                 key |= token.astype(np.uint64)
         return keys
 
-    def shared(
-        self, keys: UInt64[np.ndarray, " n"], others: UInt64[np.ndarray, " n"]
-    ) -> Int32[np.ndarray, " n"]:
+    def shared(self, keys: Keys, others: Keys) -> Numbers:
         """How many tokens two numbers that are not equal begin with alike."""
         differs = keys ^ others
         shared = np.zeros(len(keys), dtype=np.int32)
@@ -325,7 +295,7 @@ class _Packing(NamedTuple):
         return shared
 
 
-def _previous_smaller(values: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+def _previous_smaller(values: Numbers) -> Numbers:
     """Index of the nearest smaller value to the left of each, ``-1`` where there is none.
 
     Candidates jump to their own candidate until they are smaller, all of them at once.
@@ -345,9 +315,7 @@ def _indices(mask: Bool[np.ndarray, " n"]) -> Int32[np.ndarray, " true"]:
     return np.flatnonzero(mask).astype(np.int32)
 
 
-def spread(
-    counts: Integer[np.ndarray, " n"],
-) -> tuple[Int64[np.ndarray, " total"], Int64[np.ndarray, " total"]]:
+def spread(counts: Integer[np.ndarray, " n"]) -> tuple[Spread, Spread]:
     """Each index as often as it counts, and which time it is, from 0 on."""
     index = np.repeat(np.arange(len(counts)), counts)
     return index, np.arange(len(index)) - (np.cumsum(counts) - counts)[index]

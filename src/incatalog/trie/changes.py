@@ -33,7 +33,14 @@ class NewItems(NamedTuple):
 def add_items(arrays: TrieArrays, added: NewItems) -> TrieArrays:
     """The trie with some items more, equal to one that is built from all of them."""
     if _pays_to_rebuild(arrays, len(added.rows)):
-        return _rebuild(_without(_items(arrays), np.empty(0, np.int64)), added, arrays)
+        kept = _items(arrays)
+        merged = NewItems(
+            np.concatenate((kept.flat, added.flat)),
+            np.concatenate((kept.offsets, added.offsets[1:] + kept.offsets[-1])),
+            np.concatenate((kept.rows, added.rows)),
+        )
+        size = max(len(arrays.order), int(added.rows.max()) + 1)
+        return _rebuild(_without(merged, np.empty(0, np.int64)), size)
     editor = TrieEditor(arrays, items=len(added.rows), tokens=len(added.flat))
     tokens = added.flat.tolist()
     for number in np.argsort(added.rows, kind="stable").tolist():
@@ -45,7 +52,7 @@ def add_items(arrays: TrieArrays, added: NewItems) -> TrieArrays:
 def remove_items(arrays: TrieArrays, rows: Int64[np.ndarray, " removed"]) -> TrieArrays:
     """The trie without some of its items; their rows become vacant."""
     if _pays_to_rebuild(arrays, len(rows)):
-        return _rebuild(_without(_items(arrays), rows), None, arrays)
+        return _rebuild(_without(_items(arrays), rows), len(arrays.order))
     editor = TrieEditor(arrays, items=0, tokens=len(rows))
     for row in rows.tolist():
         editor.remove(row)
@@ -80,9 +87,8 @@ def _items(arrays: TrieArrays) -> NewItems:
     named = own[edge] > 0
     flat[start[named]] = arrays.edge_token[edge[named]]
     pair, within = spread(tail[edge])
-    flat[start[pair] + own[edge[pair]] + within] = arrays.tail[
-        arrays.tail_start[edge[pair]] + within
-    ]
+    source = arrays.tail_start[edge[pair]] + within
+    flat[start[pair] + own[edge[pair]] + within] = arrays.tail[source]
     return NewItems(flat, offsets, arrays.order[:live].astype(np.int64))
 
 
@@ -97,17 +103,8 @@ def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
     return NewItems(flat, offsets, items.rows[kept])
 
 
-def _rebuild(items: NewItems, added: NewItems | None, before: TrieArrays) -> TrieArrays:
-    """Sorts items that stay, in the order of their rows, and new ones."""
-    size = len(before.order)
-    if added is not None:
-        merged = NewItems(
-            np.concatenate((items.flat, added.flat)),
-            np.concatenate((items.offsets, added.offsets[1:] + items.offsets[-1])),
-            np.concatenate((items.rows, added.rows)),
-        )
-        items = _without(merged, np.empty(0, np.int64))
-        size = max(size, int(added.rows.max()) + 1)
+def _rebuild(items: NewItems, size: int) -> TrieArrays:
+    """Sorts items that come in the order of their rows; there are ``size`` rows in all."""
     is_vacant = np.ones(size, dtype=bool)
     is_vacant[items.rows] = False
     vacant = np.flatnonzero(is_vacant).astype(np.int32)

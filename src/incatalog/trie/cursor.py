@@ -12,6 +12,8 @@ from jaxtyping import Int32
 from incatalog.errors import TrieError
 from incatalog.trie.build import CLOSE, TrieArrays
 
+_Tokens = Int32[np.ndarray, " choices"]
+
 
 class Cursor(NamedTuple):
     """A place in the trie: a prefix that at least one item has."""
@@ -104,21 +106,17 @@ class TrieWalk:
         chain = self._tail_start[edge]
         return self._enter(edge, lo, hi, depth + 1, chain=chain, node=following)
 
-    def choices(
-        self, node: int
-    ) -> tuple[Int32[np.ndarray, " choices"], Int32[np.ndarray, " choices+1"]]:
+    def choices(self, node: int) -> tuple[_Tokens, Int32[np.ndarray, " choices+1"]]:
         """The tokens of a node, :data:`CLOSE` last where the span may close, and their bounds.
 
         The items behind choice ``i`` are those at sorted positions ``bounds[i]`` up to
         ``bounds[i + 1]``.
         """
         first, end = self._node_edges[node], self._node_edges[node + 1]
-        return (
-            self.arrays.edge_token[first:end],
-            self.arrays.bounds[first + node : end + node + 1],
-        )
+        bounds = self.arrays.bounds[first + node : end + node + 1]
+        return self.arrays.edge_token[first:end], bounds
 
-    def node_tokens(self, node: int) -> Int32[np.ndarray, " choices"]:
+    def node_tokens(self, node: int) -> _Tokens:
         """The tokens of a node, ascending, :data:`CLOSE` last where the span may close."""
         return self.choices(node)[0]
 

@@ -15,6 +15,10 @@ from jaxtyping import Int32
 
 from incatalog.trie.build import CLOSE, TrieArrays
 
+_Path = Sequence[tuple[int, int]]
+"""Nodes, with the choice taken at each."""
+_Run = Sequence[int]
+
 
 class _Buffer:
     """A one-dimensional array with room to grow, whose middle can be replaced."""
@@ -175,7 +179,7 @@ class TrieEditor:
         order[position + 1 : vacant + 1] = order[position:vacant]
         order[position] = row
 
-    def _shift(self, path: Sequence[tuple[int, int]], first: int, by: int) -> None:
+    def _shift(self, path: _Path, first: int, by: int) -> None:
         """Moves what lies behind an item: later choices on its path, all nodes from ``first``."""
         for node, choice in path:
             begin, end = self._edges(node)
@@ -200,7 +204,7 @@ class TrieEditor:
         self._edge_token.delete(edge)
         self._tail_start.delete(edge)
 
-    def _branch(self, path: Sequence[tuple[int, int]], token: int, rest: Sequence[int]) -> int:
+    def _branch(self, path: _Path, token: int, rest: _Run) -> int:
         """Gives the last node of a path the choice the path ends with; returns its position."""
         node, choice = path[-1]
         edge = self._node_edges[node] + choice
@@ -213,13 +217,7 @@ class TrieEditor:
         return position
 
     def _split(
-        self,
-        place: _Place,
-        cut: int,
-        path: Sequence[tuple[int, int]],
-        depth: int,
-        token: int,
-        rest: Sequence[int],
+        self, place: _Place, cut: int, path: _Path, depth: int, token: int, rest: _Run
     ) -> int:
         """Makes a node at ``cut`` in the tail of an edge, where a new item parts from the others.
 
@@ -245,7 +243,7 @@ class TrieEditor:
         self._insert_edge(first + (not is_first), token, rest)
         return position
 
-    def _prune(self, path: Sequence[tuple[int, int]]) -> None:
+    def _prune(self, path: _Path) -> None:
         """Takes away the choice a path ends with, and its node where that leaves none."""
         node, choice = path[-1]
         first = self._node_edges[node]

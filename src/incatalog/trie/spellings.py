@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
 
 from incatalog.errors import TrieError
-from incatalog.trie.build import spread
+from incatalog.trie.build import Offsets, Tokens, spread
+
+_Rows = Int64[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +29,7 @@ class Spellings:
         self.item.flags.writeable = False
 
     @classmethod
-    def of(
-        cls, items: Sequence[int] | Integer[np.ndarray, " spellings"], count: int
-    ) -> Spellings | None:
+    def of(cls, items: Sequence[int] | Integer[np.ndarray, " n"], count: int) -> Spellings | None:
         """The spellings, or None where each item has one and they come in order."""
         item = np.asarray(items, dtype=np.int64).reshape(-1)
         if len(item) != count:
@@ -77,9 +77,7 @@ class Spellings:
         found: np.ndarray = self._by_item[self._starts[rows][of] + within]
         return found
 
-    def with_items(
-        self, rows: Int64[np.ndarray, " added"]
-    ) -> tuple[Spellings, Int64[np.ndarray, " added"]]:
+    def with_items(self, rows: _Rows) -> tuple[Spellings, _Rows]:
         """The spellings with more items, whose rows are vacant or new, and which one each has."""
         before = self.num_items
         new = np.sort(rows[rows >= before])
@@ -102,11 +100,7 @@ class Spellings:
         return starts
 
 
-def check_spellings(
-    spellings: Spellings,
-    flat: Int32[np.ndarray, " tokens"],
-    offsets: Int64[np.ndarray, " spellings+1"],
-) -> None:
+def check_spellings(spellings: Spellings, flat: Tokens, offsets: Offsets) -> None:
     """Makes sure that no item is spelled in one way twice."""
     seen: set[tuple[int, bytes]] = set()
     for row in np.flatnonzero(~spellings.alone).tolist():

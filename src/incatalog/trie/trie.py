@@ -23,8 +23,7 @@ from incatalog.trie.spellings import Spellings, check_spellings
 _KIND = "item trie"
 _SPELLING_ITEM = "spelling_item"
 _FIELDS = tuple(field.name for field in fields(TrieArrays))
-
-
+_Positions = Integer[np.ndarray, " positions"]
 Numbers = Int32[np.ndarray, " decisions"]
 
 
@@ -231,9 +230,7 @@ class ItemTrie(TrieWalk):
         self._check_rows(np.array([row], dtype=np.int64))
         return int(self.position[row if self.spellings is None else self.spellings.title[row]])
 
-    def with_other_spellings(
-        self, positions: Integer[np.ndarray, " positions"]
-    ) -> Integer[np.ndarray, " spellings"]:
+    def with_other_spellings(self, positions: _Positions) -> _Positions:
         """Some positions, and those of the other spellings of the items there."""
         if self.spellings is None:
             return positions
@@ -339,10 +336,9 @@ class ItemTrie(TrieWalk):
         arrays, header = load_arrays(folder, _KIND, names, TrieError, optional=(_SPELLING_ITEM,))
         if len(header["domains"]) != 1:
             raise TrieError(f"{folder}: holds several catalogs; expected one; build a trie of each")
-        item = arrays.pop(_SPELLING_ITEM, None)
-        spellings = None if item is None else Spellings(item)
+        item = arrays.get(_SPELLING_ITEM)
         found = TrieArrays(**{name: arrays[_file_of(name)] for name in _FIELDS})
-        return cls(found, spellings)
+        return cls(found, None if item is None else Spellings(item))
 
 
 def _file_of(field: str) -> str:
@@ -350,9 +346,7 @@ def _file_of(field: str) -> str:
     return "domain_bounds" if field == "live" else field
 
 
-def _check_not_removed(
-    rows: Int64[np.ndarray, " rows"], vacant: Int32[np.ndarray, " vacant"]
-) -> None:
+def _check_not_removed(rows: _Positions, vacant: _Positions) -> None:
     removed = rows[np.isin(rows, vacant)] if len(vacant) else rows[:0]
     if len(removed):
         raise TrieError(f"item row {removed[0]}: was removed from the trie")
