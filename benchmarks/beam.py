@@ -93,7 +93,7 @@ def main() -> None:
             modelling.append(sum(passes))
             searching.append(whole - sum(passes))
             processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI)
-            processor._fresh.begin()
+            processor._begin.fork().begin()
             start = time.perf_counter()
             model.generate(
                 input_ids=ids,

@@ -19,7 +19,6 @@ from incatalog.items.tokens import (
     encode_titles,
     tokenizer_fingerprint,
 )
-from incatalog.trie.trie import ItemTrie
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 MARKERS = ("<EOI>", "x <SOI> y", "<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn> z")
@@ -244,8 +243,6 @@ def test_codes_of_an_item_are_its_tokens(tokenizer: Any) -> None:
     assert trie.next_tokens([]) == [a0, a1]
     assert trie.next_tokens([a1]) == [b0, b2]
     assert trie.next_tokens([a1, b0]) == [None]
-    domains = ItemTrie.build(tokens.rows(), domains=["x", "y", "x"])
-    assert domains.domains == ("x", "y")
 
 
 def test_codes_that_cannot_be_written_are_refused(tokenizer: Any) -> None:
