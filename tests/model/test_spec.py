@@ -13,7 +13,7 @@ from incatalog.errors import BackboneError, IncatalogError
 from incatalog.model.backbone import Backbone
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import save_backbone, save_model
-from incatalog.model.spec import ModelSpec, described, load_spec, untrained_warning
+from incatalog.model.spec import ModelSpec, described, load_spec, spec_file, untrained_warning
 
 GOOD = {"base": "tiny", "tokenizer_fingerprint": "abc"}
 
@@ -28,6 +28,20 @@ def test_what_is_not_said_is_the_default(tmp_path: Path) -> None:
     spec = load_spec(written(tmp_path, method="token", item_form="codes", code_sizes=[3, 2]))
     assert spec.code_sizes == (3, 2)
     assert spec.trained
+
+
+def test_folders_of_the_former_name_are_read(tmp_path: Path) -> None:
+    written(tmp_path, method="cgen", max_history=7).joinpath("incatalog.json").rename(
+        tmp_path / "reclm.json"
+    )
+    assert load_spec(tmp_path).max_history == 7
+    assert spec_file(tmp_path) == tmp_path / "reclm.json"
+    # What is written now wins.
+    assert load_spec(written(tmp_path, max_history=9)).max_history == 9
+    (tmp_path / "incatalog.json").unlink()
+    (tmp_path / "reclm.json").write_text("{")
+    with pytest.raises(IncatalogError, match=r"reclm\.json"):
+        load_spec(tmp_path)
 
 
 WRONG = [
