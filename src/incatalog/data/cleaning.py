@@ -76,5 +76,5 @@ def is_page_code(text: str) -> bool:
 
 
 def is_price(text: str) -> bool:
-    """Whether the text is nothing but a price or a range of prices."""
+    """Whether the text is only a price or a range of prices."""
     return _PRICE.fullmatch(text) is not None

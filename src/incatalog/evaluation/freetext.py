@@ -27,7 +27,7 @@ _MOST_WORDS = 16
 class Mention(NamedTuple):
     """A title in free text, as it is written, with its item if the catalog has one.
 
-    ``exact`` is a title of the catalog, but for case and punctuation; ``fuzzy`` is like one;
+    ``exact`` is a title of the catalog, whatever its case and punctuation; ``fuzzy`` is like one;
     ``training`` is like a title that the model was trained on and that is not in this catalog;
     ``unknown`` is marked as a title and like none of these.
     """

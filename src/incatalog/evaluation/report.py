@@ -48,7 +48,7 @@ _SETTINGS: dict[str, type] = {
 def evaluate_report(settings: EvaluateReportSettings) -> Path:
     """Writes ``report.html`` about runs of `incatalog evaluate recommend` and `chat`.
 
-    The page needs nothing but itself: figures are inlined, there is no script, and a content
+    The page needs no other file: figures are inlined, there is no script, and a content
     security policy forbids it to load anything. Texts of data and models are escaped.
 
     Returns:

@@ -84,7 +84,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def create_tiny_model(tokenizer: PreTrainedTokenizerFast, sizes: TinyConfig) -> LlamaForCausalLM:
-    """A Llama with random weights that depend on nothing but `sizes` and the vocabulary."""
+    """A Llama with random weights, which depend only on `sizes` and the vocabulary."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.hidden,

@@ -24,7 +24,7 @@ UNTRAINED_SPREAD = 1.0
 def add_special_tokens(
     model: Any, tokenizer: PreTrainedTokenizerFast, names: Sequence[str], spread: float = SPREAD
 ) -> list[int]:
-    """Adds special tokens behind the vocabulary; their rows depend on nothing but the old ones."""
+    """Adds special tokens behind the vocabulary; their rows depend only on the old ones."""
     # The tokenizer counts its tokens to find an id for a new one, and could give it a word's.
     _name_unused_ids(tokenizer)
     tokenizer.add_tokens(list(names), special_tokens=True)

@@ -54,7 +54,7 @@ class _Strict(Form):
 
 
 class TextPart(_Strict):
-    """A part of a message; nothing but text is understood."""
+    """A part of a message; only text is understood."""
 
     type: Literal["text"]
     text: str

@@ -22,7 +22,7 @@ class SftDataset(Dataset[Sample]):
 
     Epochs follow one another, each in an order of its own. Within a pool of some batches, samples
     of like length stand together, and the batches are shuffled; so a batch has little padding, and
-    any sample still depends on nothing but its index.
+    any sample still depends only on its index.
     """
 
     def __init__(self, source: SampleSource, num_samples: int, batch_size: int, seed: int) -> None:

@@ -93,7 +93,7 @@ def _items(arrays: TrieArrays) -> NewItems:
 
 
 def _without(items: NewItems, rows: Int64[np.ndarray, " removed"]) -> NewItems:
-    """Some items in the order of their rows, but for the removed ones."""
+    """Some items in the order of their rows, without the removed ones."""
     kept = np.argsort(items.rows, kind="stable")
     kept = kept[~np.isin(items.rows[kept], rows)]
     length = np.diff(items.offsets)[kept]
