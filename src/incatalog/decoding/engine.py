@@ -220,7 +220,7 @@ class Engine:
 class Session:
     """Answers that grow side by side; requests may join and leave between two steps.
 
-    What one answer says does not depend on the others, except for the rounding of floating-point sums.
+    What one answer says depends on the others only by the rounding of floating-point sums.
     One at which the model fails ends as failed, and the others go on.
 
     A session belongs to one thread at a time; those of several threads take turns with the model,
