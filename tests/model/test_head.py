@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from damage import drop_tensor
 from incatalog.errors import BackboneError, VectorError
@@ -63,6 +64,18 @@ def test_saved_head_comes_back(tmp_path: Path, trained: bool) -> None:
     assert loaded.origin == "x.npy"
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_head_written_under_the_former_name_comes_back(tmp_path: Path) -> None:
+    head = RetrievalHead.create(8, vectors(6), origin="x.npy")
+    former = {"reclm": json.dumps({"origin": "reclm items embed --model minilm"})}
+    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    save_file(tensors, tmp_path / HEAD_FILE, metadata=former)
+    loaded = RetrievalHead.load(tmp_path)
+    assert loaded.origin == "incatalog items embed --model minilm"
+    save_file(tensors, tmp_path / HEAD_FILE)
+    with pytest.raises(BackboneError, match="not a readable retrieval head"):
+        RetrievalHead.load(tmp_path)
 
 
 def test_another_catalog_shares_everything_but_the_vectors() -> None:

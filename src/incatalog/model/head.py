@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,10 @@ class RetrievalHead(nn.Module):
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 found: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
-                origin = json.loads((file.metadata() or {})["incatalog"])["origin"]
+                metadata = file.metadata() or {}
+                # The package was once called reclm.
+                said = metadata["incatalog"] if "incatalog" in metadata else metadata["reclm"]
+                origin = re.sub(r"^reclm ", "incatalog ", json.loads(said)["origin"])
             (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
             head = cls(hidden, items, dim, origin=origin).to(device)
             head.load_state_dict(found)
