@@ -134,3 +134,18 @@ def test_bounds_are_held_when_settings_are_made(
     }
     with pytest.raises(ConfigError, match=re.escape(expected)):
         settings(**{**required, field: value})
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in COMMANDS.items() if "seed" in field_help(c.settings)]
+)
+def test_a_seed_that_generators_refuse_is_refused_by_name(name: str) -> None:
+    settings = COMMANDS[name].settings
+    types = typing.get_type_hints(settings)
+    required = {
+        one.name: MADE[types[one.name]]
+        for one in dataclasses.fields(settings)
+        if one.default is dataclasses.MISSING
+    }
+    with pytest.raises(ConfigError, match="--seed -1: expected at least 0"):
+        settings(**required, seed=-1)

@@ -102,17 +102,6 @@ class Settings:
                 raise ConfigError(f"{told}: {text}")
 
 
-def refuse_first(problems: Iterable[tuple[bool, str]]) -> None:
-    """Raises the message of the first problem there is, in the order given.
-
-    Raises:
-        ConfigError: There is one.
-    """
-    for found, message in problems:
-        if found:
-            raise ConfigError(message)
-
-
 def reward_problems(
     names: Sequence[str], weights: Sequence[float], known: Collection[str]
 ) -> list[tuple[bool, str, str]]:
@@ -154,5 +143,5 @@ class DemoSettings(Settings):
     budget: Literal["smoke", "laptop", "hour"] = "laptop"
     """Size of the training: smoke (seconds, only shows that it runs), laptop (within ten minutes on
     two cores) or hour."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of everything."""

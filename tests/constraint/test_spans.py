@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -205,3 +210,27 @@ def test_a_choice_that_leads_to_no_allowed_item_is_refused() -> None:
     with pytest.raises(TrieError, match="token 6: leads to no item that is allowed"):
         spans.choose(allowed, np.array([1, 1]))
     assert list(spans.choose(allowed, np.array([1, 2]))) == [([6, EOI], 1), ([7, EOI], 2)]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_follows_a_rule_of_its_own(copied: Callable[[SpanBatch], SpanBatch]) -> None:
+    trie = ItemTrie.build([[1 + row // 16, 1 + row % 16] for row in range(256)])
+    # More than a 64th of the catalog: the loops read this rule by its address.
+    excluded = ExcludedItems.build(trie, range(0, 256, 2))
+    assert excluded.before is not None
+    spans = SpanBatch(trie, 99)
+    slot = spans.join(excluded)
+    other = copied(spans)
+    assert int(spans._state.rule[slot]) != int(other._state.rule[slot]) != 0
+    del spans, trie, excluded
+    gc.collect()
+    # What stood there before may hold anything now.
+    filled = [np.full(257, 1 << 20, dtype=np.int32) for _ in range(64)]
+    slots = np.array([slot])
+    other.open(slots)
+    allowed = other.allowed(slots)
+    runs = list(other.choose(allowed, np.array([0])))
+    allowed = other.allowed(slots)
+    # Items of odd rows are left, whose second tokens are even.
+    assert (runs[0].item, allowed.tokens[allowed.mask[0]].tolist()) == (-1, list(range(2, 17, 2)))
+    assert len(filled) == 64

@@ -87,6 +87,12 @@ class SpanBatch:
         self._listed = np.zeros(largest // 8 * 8 + 8, dtype=np.bool_)
         self._column = np.zeros(largest + 1, dtype=np.int64)
 
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Points the rules of a copy, by pickle or `deepcopy`, to the copy's own memory."""
+        self.__dict__.update(state)
+        for slot, excluded in enumerate(self._excluded):
+            self._state.rule[slot] = _address(excluded)
+
     def __len__(self) -> int:
         """Number of answers."""
         return len(self._excluded) - len(self._vacant)
@@ -99,21 +105,18 @@ class SpanBatch:
         """
         check_trie(self.trie, excluded)
         [slot] = self._take(1)
-        live, listed, rule = self.trie.num_live, np.empty(0, np.int32), 0
+        live, listed = self.trie.num_live, np.empty(0, np.int32)
         left = live
         if excluded is not None:
             listed = excluded.listed[: excluded.listed.searchsorted(live)]
             left -= int(excluded.count_before(np.array([live]))[0])
-            if excluded.before is not None:
-                assert excluded.before.flags.c_contiguous
-                rule = excluded.before.__array_interface__["data"][0]
         if self.trie.spellings is not None:
             left = int(np.count_nonzero(free_rows(self.trie, excluded)))
         # Keeps what the address of the rule points to.
         self._excluded[slot] = excluded
         state = self._state
         state.node[slot], state.left[slot], state.unique[slot] = -1, left, unique
-        state.rule[slot], state.blocked_count[slot] = rule, 0
+        state.rule[slot], state.blocked_count[slot] = _address(excluded), 0
         self._block(slot, listed)
         return slot
 
@@ -249,6 +252,14 @@ class SpanBatch:
         arrays = {name: array for name, array in self._state._asdict().items() if name != "counts"}
         grown = {name: _with_room(array, slots, width) for name, array in arrays.items()}
         self._state = self._state._replace(**grown)
+
+
+def _address(excluded: ExcludedItems | None) -> int:
+    """Where the loops find the rule for the whole catalog; 0 where there is none."""
+    if excluded is None or excluded.before is None:
+        return 0
+    assert excluded.before.flags.c_contiguous
+    return int(excluded.before.__array_interface__["data"][0])
 
 
 def _with_room(array: np.ndarray, *shape: int) -> np.ndarray:

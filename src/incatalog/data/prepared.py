@@ -13,11 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
-from incatalog.config import refuse_first
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
 from incatalog.data.settings import AmazonSettings, MovieLensSettings, TableSettings
-from incatalog.errors import ArtifactError, DataError
+from incatalog.errors import ArtifactError, ConfigError, DataError
 
 PrepareSettings = AmazonSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
@@ -65,8 +64,10 @@ def _check_out(out: Path) -> None:
 def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
     """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
     expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
-    too_few = least < MIN_INTERACTIONS, f"{flag} {least}: expected {expected}"
-    refuse_first([too_few, (core < 0, f"--k-core {core}: expected 0 (off) or more")])
+    if least < MIN_INTERACTIONS:
+        raise ConfigError(f"{flag} {least}: expected {expected}")
+    if core < 0:
+        raise ConfigError(f"--k-core {core}: expected 0 (off) or more")
     _check_out(out)
 
 

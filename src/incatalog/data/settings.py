@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from incatalog.config import Quote, Settings
+from incatalog.config import NonNegative, Quote, Settings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AmazonSettings(Settings):
     k_core: int = 0
     """Instead of `length` and `users`, keep the k-core of users and items with complete histories;
     0 switches it off."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the sample."""
 
 

@@ -40,7 +40,7 @@ class HeldOutSettings(Settings):
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the bootstrap and of the user sample."""
 
 
@@ -94,7 +94,7 @@ class EvaluateChatSettings(HeldOutSettings):
     """Likeness, from 0 to 100, at which a name in free text counts as a title."""
     batch_size: Positive = 16
     """Conversations per batch; results do not depend on it."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the bootstrap, and of the users and questions drawn."""
 
 
@@ -139,7 +139,7 @@ class EvaluateGeneralSettings(Settings):
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the examples drawn."""
 
 
@@ -155,7 +155,7 @@ class EvaluateCompareSettings(Settings):
     """Metrics to compare; hit rate and NDCG of the whole answer if none are given."""
     resamples: Resamples = 10_000
     """Resamples of the intervals, and random permutations of the test."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of both."""
 
 
@@ -173,5 +173,5 @@ class EvaluateReportSettings(Settings):
     """Conversations or lists shown of each run."""
     resamples: Resamples = 2000
     """Resamples and permutations of the tests between runs."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of both."""

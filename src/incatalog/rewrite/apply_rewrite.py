@@ -11,7 +11,6 @@ from transformers import set_seed
 
 from incatalog.artifacts import open_run
 from incatalog.checksums import verify_checksums
-from incatalog.config import refuse_first
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.documents import json_lines, write_lines
 from incatalog.errors import DataError
@@ -78,17 +77,16 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
 
 def _check(settings: RewriteApplySettings) -> None:
     unknown = [name for name in settings.reward if name not in REWRITE_REWARDS]
-    problems = [
-        (bool(unknown), f"--reward {' '.join(unknown)}: no such reward; expected some of "
-         f"{', '.join(REWRITE_REWARDS)}"),
-        ("user2item" in settings.reward, "--reward user2item: is of histories, not of titles"),
+    settings.refuse_first([
+        (bool(unknown), f"--reward {' '.join(unknown)}",
+         f"no such reward; expected some of {', '.join(REWRITE_REWARDS)}"),
+        ("user2item" in settings.reward, "--reward user2item", "is of histories, not of titles"),
         (bool(settings.reward) and settings.scorers is None,
-         "--reward: nobody to score; add --scorers FILE"),
-        (not settings.data.is_dir(), f"--data {settings.data}: no such folder"),
+         "--reward", "nobody to score; add --scorers FILE"),
+        (not settings.data.is_dir(), "data", "no such folder"),
         (not (settings.rows / ROWS_FILE).is_file(),
-         f"--rows {settings.rows}: holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
-    ]  # fmt: skip
-    refuse_first(problems)
+         "rows", f"holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
+    ])  # fmt: skip
 
 
 def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from incatalog.config import (
     AtLeastTwo,
     Bounds,
     NonNegative,
+    NonNegativeFloat,
     Positive,
     PositiveFloat,
     Settings,
@@ -31,7 +32,7 @@ class RewriteDataSettings(Settings):
     """Users whose histories are rewritten as a whole, at most."""
     max_history: Positive = 10
     """Newest items of a history that are shown."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the users, the histories and the order."""
 
 
@@ -53,7 +54,7 @@ class RewriteTrainSettings(Settings):
     """Factor of each reward, in the same order; 1 each if none are given."""
     num_generations: AtLeastTwo = 8
     """Rewrites of one row that are compared with one another."""
-    batch_size: int = 8
+    batch_size: Positive = 8
     """Rewrites per step; a multiple of --num-generations."""
     max_steps: Positive = 1000
     """Steps."""
@@ -61,21 +62,21 @@ class RewriteTrainSettings(Settings):
     """Tokens of a rewrite at most."""
     learning_rate: PositiveFloat = 1e-6
     """Peak learning rate."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Temperature of the samples."""
-    beta: float = 0.001
+    beta: NonNegativeFloat = 0.001
     """Weight of the divergence from the model it started from."""
     tune: Literal["lora", "full"] = "lora"
     """Train LoRA adapters, which are merged at the end, or all weights."""
-    lora_r: int = 16
+    lora_r: Positive = 16
     """Rank of the adapters."""
     lora_alpha: int = 8
     """Scale of the adapters."""
-    checkpoint_every: int = 100
+    checkpoint_every: Positive = 100
     """Steps between checkpoints."""
     device: str = "auto"
     """Device to train on; auto takes CUDA where there is one."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the samples and the order."""
 
 
@@ -107,5 +108,5 @@ class RewriteApplySettings(Settings):
     """Titles that are rewritten side by side."""
     device: str = "auto"
     """Device to run on; auto takes CUDA where there is one."""
-    seed: int = 0
+    seed: NonNegative = 0
     """Seed of the samples."""
