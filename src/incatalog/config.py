@@ -23,6 +23,8 @@ HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list"]
 Quote = Literal["double", "none"]
+# How an item is written into its span: found by exact search, or token by token.
+ItemDecode = Literal["search", "token"]
 EvaluationDecode = Literal["beam", "list", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]

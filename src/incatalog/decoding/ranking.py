@@ -165,7 +165,7 @@ class RankingSearch(PlaceSearch):
 
     def __init__(self, trie: ItemTrie, slot: Slot, k: int | None) -> None:
         super().__init__(trie, slot, [], k)
-        self.k, self.free = k, free_rows(trie, slot.excluded)
+        self.k, self.free = k, free_rows(trie, slot.barred)
         self.over = not self.free.any()
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.decoding.sampling import check_temperature
 from incatalog.errors import ConfigError
@@ -40,8 +42,13 @@ class Request:
     # Items of the answer at most; None for no limit (or the scaffold's), 0 for text without items.
     max_items: int | None = None
     excluded: ExcludedItems | None = None  # items that must not be recommended
+    # Log-weights of the items, with exclusions of their own: `excluded` is their base.
+    weights: ItemWeights | None = None
     temperature: float = 0.0  # divides the scores before sampling; 0 decodes greedily
     top_p: float = 1.0  # sample from the smallest set of tokens with this probability
+    # How items are written: the best of all, found by search, or token by token. At a temperature
+    # both sample, the one whole items and the other tokens.
+    item_decode: ItemDecode = "token"
     seed: int = 0  # of the samples, which do not depend on the other requests of the batch
     scaffold: Scaffold | None = None  # None lets the model write freely between items
     # The items, such as one version of a catalog that changes; None takes those of the engine.
@@ -72,6 +79,11 @@ class Request:
             raise ConfigError(f"scaffold: found room for {room} items; expected at least {wanted}")
 
     @property
+    def barred(self) -> ExcludedItems | None:
+        """All items that must not be recommended."""
+        return self.excluded if self.weights is None else self.weights.excluded
+
+    @property
     def item_limit(self) -> int | None:
         """Items of the answer at most, None for no limit."""
         if self.max_items is None and self.scaffold is not None:
@@ -85,3 +97,10 @@ class Slot:
 
     prompt_ids: Sequence[int]  # the text before the span; the opening token is added
     excluded: ExcludedItems | None = None  # items that must not be found
+    # Log-weights of the items, with exclusions of their own: `excluded` is their base.
+    weights: ItemWeights | None = None
+
+    @property
+    def barred(self) -> ExcludedItems | None:
+        """All items that must not be found."""
+        return self.excluded if self.weights is None else self.weights.excluded

@@ -77,7 +77,7 @@ class PlaceSearch(ABC):
     def __init__(self, trie: ItemTrie, slot: Slot, behind: list[int], k: int | None) -> None:
         if k is not None and k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
-        check_trie(trie, slot.excluded)
+        check_trie(trie, slot.barred)
         self.prompt = [*(int(token) for token in slot.prompt_ids), *behind]
         self.cache = RowCache()
         self.over = False
@@ -122,7 +122,7 @@ class BeamSearch(PlaceSearch):
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
         super().__init__(trie, slot, [soi, *forced], k)
         self._trie = trie
-        self._excluded = slot.excluded
+        self._excluded = slot.barred
         self._k = k
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
