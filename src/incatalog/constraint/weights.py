@@ -109,7 +109,8 @@ class ItemWeights:
         for at in np.flatnonzero((mass < _LIGHT * before[hi]) & (hi > lo)).tolist():
             mass[at] = np.exp(weights[lo[at] : hi[at]]).sum()
         with np.errstate(divide="ignore"):
-            return np.log(mass)
+            found: np.ndarray = np.log(mass)
+        return found
 
     def greatest(self, lo: Bounds, hi: Bounds) -> Float64[np.ndarray, " ranges"]:
         """The greatest log-weight in each of some ranges, none of them empty."""
