@@ -71,7 +71,7 @@ class TeacherFitSettings(Settings):
     """Seed of initialisation, batches and dropout."""
     newest: Positive = 10
     """knn, ease, words: newest items of a history that are scored."""
-    recency: tuple[Fraction, ...] = (0.8, 0.6, 0.9)
+    recency: tuple[Fraction, ...] = (0.8, 0.6, 0.4, 0.9)
     """knn, ease, words: weight of an item of a history beside the next newer one."""
     window: tuple[Positive, ...] = (10, 20, 5)
     """knn: places between two items of a history that count as a pair, at most."""
@@ -81,7 +81,7 @@ class TeacherFitSettings(Settings):
     """knn: weight of a pair against the order of time."""
     power: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5)
     """knn: power of an item's popularity that its similarities are divided by."""
-    regularisation: tuple[PositiveFloat, ...] = (20.0, 5.0, 100.0, 500.0)
+    regularisation: tuple[PositiveFloat, ...] = (100.0, 20.0, 500.0)
     """ease: weight of the ridge."""
     ease_window: tuple[NonNegative, ...] = (20, 0)
     """ease: places of a history that are one training row; 0 for all of it."""
