@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,14 @@ from incatalog.config import (
 
 TeacherKind = Literal["sasrec", "knn", "ease", "words", "popularity", "blend"]
 WORDINGS = ("t", "td", "tc", "tdc")
+# The settings of each kind that counts, and of a blend alone.
+_COUNTING = {
+    "knn": ("newest", "recency", "window", "decay", "backward", "power"),
+    "ease": ("newest", "recency", "regularisation", "ease_window", "max_items"),
+    "words": ("newest", "recency", "wording", "vectors"),
+    "popularity": (),
+    "blend": ("sasrec",),
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,18 @@ class TeacherFitSettings(Settings):
     """words: npy file of item vectors to compare instead of texts."""
     sasrec: str = ""
     """blend: run folder of a SASRec to take as a part; one is trained if empty."""
+
+    def unread(self) -> list[str]:
+        """Names of the settings that a fit of this kind does not read."""
+        counting = {"device", *(name for names in _COUNTING.values() for name in names)}
+        if self.kind == "blend":
+            return []
+        if self.kind == "sasrec":
+            return sorted(counting - {"device"})
+        every = {field.name for field in dataclasses.fields(self)}
+        return sorted(
+            every - {"data", "out", "kind", "exclude_seen", "seed", *_COUNTING[self.kind]}
+        )
 
     def __post_init__(self) -> None:
         """Refuses what no fit could use.
