@@ -67,6 +67,9 @@ class Ahead:
         """For the users of a validation; parts are added one by one."""
         self._validation = validation
         self.users = len(validation)
+        pairs = zip(validation.histories, validation.targets, strict=True)
+        lost = [validation.exclude_seen and bool((rows == target).any()) for rows, target in pairs]
+        self._lost = np.array(lost)  # The wanted item is one that is left out.
         self.parts: list[Float32[Tensor, "users items"]] = []
 
     def add(self, log_probabilities: Float32[Tensor, "users items"]) -> None:
@@ -88,7 +91,7 @@ class Ahead:
                 total.add_(self.parts[part][rows], alpha=weight)
             ranks.append((total >= 0).sum(1))
         hits, gains = of_ranks(torch.cat(ranks).numpy(), 10)
-        return np.where(hits, gains, 0.0)
+        return np.where(hits & ~self._lost, gains, 0.0)
 
 
 def weigh(ahead: Ahead, *, only_helping: bool, seed: int = 0) -> Weighing:
