@@ -12,6 +12,7 @@ import numpy as np
 
 from incatalog.config import ListForm
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.data.conversations import Role
 from incatalog.decoding.request import Request, Scaffold, Slot
 from incatalog.dialogue.render import Message, Renderer, Text
@@ -56,14 +57,15 @@ class Prompts:
         k: int,
         excluded: ExcludedItems | None = None,
         *,
+        weights: ItemWeights | None = None,
         grounded: bool = True,
         max_history: int | None = None,
     ) -> Request:
         """The request for a list of ``k`` items of the catalog, worded as in training.
 
         The history (oldest item first) is cut to the newest `max_history` items, by default as many
-        as in training. An answer that is not grounded is held neither to the catalog nor to the
-        form of a list.
+        as in training. The exclusions are the base of the weights. An answer that is not grounded
+        is held neither to the catalog nor to the form of a list.
         """
         k = self._items.at_most(k)
         longest = self._spec.max_length
@@ -78,6 +80,7 @@ class Prompts:
             max_new_tokens=room,
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
+            weights=weights,
             scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
@@ -89,12 +92,13 @@ class Prompts:
         k: int,
         excluded: ExcludedItems | None = None,
         *,
+        weights: ItemWeights | None = None,
         max_history: int | None = None,
     ) -> Slot:
         """The first place of the list that `list_request` asks for, to be searched."""
         request = self.list_request(history, k, excluded, max_history=max_history)
         assert request.scaffold is not None
-        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded)
+        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded, weights)
 
     def chat_request(
         self,
@@ -104,6 +108,7 @@ class Prompts:
         k: int | None = None,
         items: bool = True,
         excluded: ExcludedItems | None = None,
+        weights: ItemWeights | None = None,
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -116,7 +121,7 @@ class Prompts:
         and with `items` false it writes text alone. The rest is as in `Request`.
         """
         k = None if k is None else self._items.at_most(k)
-        turns = list(map(_as_message, messages))
+        turns = list(map(as_message, messages))
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
         prompt = self.renderer.prompt(turns).tolist()
@@ -132,6 +137,7 @@ class Prompts:
             max_new_tokens=min(max_new_tokens, room),
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
+            weights=weights,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
@@ -196,7 +202,8 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     return Scaffold(tuple(runs)), end
 
 
-def _as_message(message: ChatMessage) -> Message:
+def as_message(message: ChatMessage) -> Message:
+    """A turn of a conversation; a DataError if it is none."""
     if isinstance(message, Message):
         return message
     role, content = message.get("role"), message.get("content")
