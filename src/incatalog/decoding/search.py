@@ -38,6 +38,7 @@ class _Prefix(NamedTuple):
 class _Choices(NamedTuple):
     """Choices that may be taken, in the order in which they were found."""
 
+    bound: Float64[np.ndarray, " open"]  # no item behind the choice has a greater score
     logprob: Float64[np.ndarray, " open"]  # log-probability of the prefix that ends with the choice
     parent: Int64[np.ndarray, " open"]  # which of the prefixes expanded so far it is a choice of
     number: Int64[np.ndarray, " open"]  # which of its choices
@@ -50,25 +51,26 @@ class _Choices(NamedTuple):
         """These, then others."""
         return _Choices(*map(np.concatenate, zip(self, other, strict=True)))
 
-    def split(self, count: int, bound: float) -> tuple[list[tuple[float, int, int]], _Choices]:
-        """The likeliest ones, best first and of equal ones the earliest, and the others.
+    def split(self, count: int, least: float) -> tuple[list[_Choice], _Choices]:
+        """The most promising ones, best first and of equal ones the earliest, and the others.
 
-        Those below the bound are dropped.
+        Those that cannot reach the least score are dropped.
         """
-        kept = self.at(self.logprob >= bound) if bound > -np.inf else self
-        total = len(kept.logprob)
+        kept = self.at(self.bound >= least) if least > -np.inf else self
+        total = len(kept.bound)
         near = np.arange(total)
         if total > count:
-            worst = np.partition(kept.logprob, total - count)[total - count]
-            near = np.flatnonzero(kept.logprob >= worst)
-        order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
+            worst = np.partition(kept.bound, total - count)[total - count]
+            near = np.flatnonzero(kept.bound >= worst)
+        order = near[np.argsort(-kept.bound[near], kind="stable")][:count]
         rest = np.ones(total, dtype=np.bool_)
         rest[order] = False
         best = (part.tolist() for part in kept.at(order))
         return list(zip(*best, strict=True)), kept.at(rest)
 
 
-_NONE = _Choices(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+_Choice = tuple[float, float, int, int]
+_NONE = _Choices(np.empty(0), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class PlaceSearch(ABC):
@@ -115,7 +117,10 @@ class PlaceSearch(ABC):
 
 
 class BeamSearch(PlaceSearch):
-    """The search among title prefixes; its prompt goes up to where the first titles part."""
+    """The search among title prefixes; its prompt goes up to where the first titles part.
+
+    The score of an item is its log-probability, or what the slot's weights make of it.
+    """
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
         root = trie.root()
@@ -123,10 +128,13 @@ class BeamSearch(PlaceSearch):
         super().__init__(trie, slot, [soi, *forced], k)
         self._trie = trie
         self._excluded = slot.barred
+        # Equal weights change no order, and what is not computed is not rounded.
+        self._weights = None if slot.weights is None or slot.weights.plain else slot.weights
         self._k = k
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
+        self._scores = self._logprobs
         self._open = _NONE
         self._parents: list[_Prefix] = []
         self.expanded: list[_Prefix] = []  # prefixes whose choices are scored next
@@ -151,14 +159,17 @@ class BeamSearch(PlaceSearch):
         edge = first[parent] + choice
         lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
         total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
-        useful = (total >= self._least) & (self._free(lo, hi) > 0)
+        bound = total
+        if self._weights is not None:
+            bound = self._weights.scores(total, self._weights.greatest(lo, hi))
+        useful = (bound >= self._least) & (self._free(lo, hi) > 0)
         # Behind the close of a span, and where a single item is left, nothing is to be decided.
         ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
         of, within = spread((hi - lo)[ends])
         self._add((lo[ends][of] + within).astype(np.int32), total[ends][of])
         goes_on = useful & ~ends
         parents = parent[goes_on] + len(self._parents)
-        found = _Choices(total[goes_on], parents, choice[goes_on])
+        found = _Choices(bound[goes_on], total[goes_on], parents, choice[goes_on])
         self._open = self._open.joined(found)
         self._parents += self.expanded
         self.expanded = []
@@ -169,8 +180,8 @@ class BeamSearch(PlaceSearch):
             best = self._likeliest(width - len(self.expanded), exact=exact)
             if not best:
                 break
-            for logprob, parent, choice in best:
-                if logprob < self._least:
+            for bound, logprob, parent, choice in best:
+                if bound < self._least:
                     continue
                 before = self._parents[parent]
                 cursor = self._trie.choose(before.cursor, choice)
@@ -188,8 +199,8 @@ class BeamSearch(PlaceSearch):
             self.end()
         return bool(self.expanded)
 
-    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
-        """Removes the likeliest open continuations that can matter, and returns them."""
+    def _likeliest(self, count: int, *, exact: bool) -> list[_Choice]:  # noqa: ARG002
+        """Removes the most promising open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
 
@@ -218,8 +229,8 @@ class BeamSearch(PlaceSearch):
 
     @property
     def _bound(self) -> float:
-        """What an item needs to be among the best."""
-        return -np.inf if len(self._found) != self._k else float(self._logprobs[-1])
+        """The score an item needs to be among the best."""
+        return -np.inf if len(self._found) != self._k else float(self._scores[-1])
 
     @property
     def _least(self) -> float:
@@ -237,9 +248,16 @@ class BeamSearch(PlaceSearch):
         """Keeps the allowed ones of some items if they are among the best."""
         allowed = self._free(positions, positions + 1) > 0
         found = np.concatenate([self._found, positions[allowed]])
-        scores = np.concatenate([self._logprobs, logprobs[allowed]])
+        logprobs = np.concatenate([self._logprobs, logprobs[allowed]])
+        scores = self._scored(found, logprobs)
         best = np.lexsort((self._trie.order[found], -scores))[: self._k]
-        self._found, self._logprobs = found[best], scores[best]
+        self._found, self._logprobs, self._scores = found[best], logprobs[best], scores[best]
+
+    def _scored(self, positions: Positions, logprobs: Logprobs) -> Logprobs:
+        """Scores of items at some positions."""
+        if self._weights is None:
+            return logprobs
+        return self._weights.scores(logprobs, self._weights.log_weights[positions])
 
 
 class SpelledSearch(BeamSearch):
@@ -250,21 +268,27 @@ class SpelledSearch(BeamSearch):
 
     def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
         assert trie.spellings is not None
-        self._margin = math.log(trie.spellings.most)
         # Items of which a spelling was found, ascending, and the sum over those that were.
         self._items = np.empty(0, np.int32)
         self._totals = np.empty(0)
+        self._titles = trie.position[trie.spellings.title]
         super().__init__(trie, slot, soi, k)
+        model = 1.0 if self._weights is None else self._weights.model
+        self._margin = model * math.log(trie.spellings.most)
 
     def _best(self) -> RankedItems:
-        best = np.lexsort((self._items, -self._totals))[: self._k]
+        best = np.lexsort((self._items, -self._of_items(self._totals)))[: self._k]
         return RankedItems(self._items[best].astype(np.int32), self._totals[best])
+
+    def _of_items(self, totals: Logprobs) -> Logprobs:
+        """Scores of the items, if these are their log-probabilities."""
+        return self._scored(self._titles[self._items], totals)
 
     @property
     def _bound(self) -> float:
         if self._k is None or len(self._items) < self._k:
             return -np.inf
-        return float(np.partition(self._totals, -self._k)[-self._k])
+        return float(np.partition(self._of_items(self._totals), -self._k)[-self._k])
 
     def _add(self, positions: Positions, logprobs: Logprobs) -> None:
         allowed = self._free(positions, positions + 1) > 0
@@ -276,8 +300,8 @@ class SpelledSearch(BeamSearch):
         np.logaddexp.at(totals, place, np.concatenate([self._totals, logprobs]))
         self._totals = totals
 
-    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:
-        wanted = self._open.logprob >= self._bound - self._margin
+    def _likeliest(self, count: int, *, exact: bool) -> list[_Choice]:
+        wanted = self._open.bound >= self._bound - self._margin
         if exact and not wanted.any() and not self.expanded:
             wanted = self._unsettled()
         best, rest = self._open.at(wanted).split(count, -np.inf)
@@ -303,7 +327,8 @@ class SpelledSearch(BeamSearch):
         item, leading = pairs // len(wanted), pairs % len(wanted)
         highest = self._totals.copy()
         np.logaddexp.at(highest, item, self._open.logprob[leading])
-        undecided = (highest >= self._bound) & (highest - self._totals > _NEGLIGIBLE)
+        undecided = self._of_items(highest) >= self._bound
+        undecided &= highest - self._totals > _NEGLIGIBLE
         wanted[leading[undecided[item]]] = True
         return wanted
 
