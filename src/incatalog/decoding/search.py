@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from incatalog.constraint.excluded import check_trie
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.errors import ConfigError, IncatalogError
+from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError
 from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
+from incatalog.packed.model import Readout
 from incatalog.trie.build import CLOSE, spread
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
 Positions = Int32[np.ndarray, " n"]
 Logprobs = Float64[np.ndarray, " n"]
-
-# What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
-_NEGLIGIBLE = 1e-6
 
 
 class _Prefix(NamedTuple):
@@ -51,7 +50,7 @@ class _Choices(NamedTuple):
         """These, then others."""
         return _Choices(*map(np.concatenate, zip(self, other, strict=True)))
 
-    def split(self, count: int, least: float) -> tuple[list[_Choice], _Choices]:
+    def split(self, count: int, least: float) -> tuple[list[Choice], _Choices]:
         """The most promising ones, best first and of equal ones the earliest, and the others.
 
         Those that cannot reach the least score are dropped.
@@ -69,19 +68,29 @@ class _Choices(NamedTuple):
         return list(zip(*best, strict=True)), kept.at(rest)
 
 
-_Choice = tuple[float, float, int, int]
+Choice = tuple[float, float, int, int]
 _NONE = _Choices(np.empty(0), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class PlaceSearch(ABC):
-    """The state of a search in one slot: what of its prompt was fed, and whether it is over."""
+    """The state of a search in one slot: what of its prompt was fed, and whether it is over.
 
-    def __init__(self, trie: ItemTrie, slot: Slot, behind: list[int], k: int | None) -> None:
+    It has keys and values of its own, or those of an answer that is written there.
+    """
+
+    def __init__(
+        self,
+        trie: ItemTrie,
+        slot: Slot,
+        behind: list[int],
+        k: int | None,
+        cache: RowCache | None = None,
+    ) -> None:
         if k is not None and k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
         check_trie(trie, slot.barred)
         self.prompt = [*(int(token) for token in slot.prompt_ids), *behind]
-        self.cache = RowCache()
+        self.cache, self._borrowed = cache or RowCache(), cache is not None
         self.over = False
         self.error: IncatalogError | None = None  # why the model failed at it
         self._fed = 0
@@ -97,9 +106,10 @@ class PlaceSearch(ABC):
         return self.prompt[start : self._fed]
 
     def end(self) -> None:
-        """Lets the keys and values go; the search is over."""
+        """Lets keys and values of its own go; the search is over."""
         self.over = True
-        self.cache.release()
+        if not self._borrowed:
+            self.cache.release()
 
     def fail(self, error: IncatalogError) -> None:
         """Ends the search, as the model cannot go on with it; what it found is this error."""
@@ -122,10 +132,17 @@ class BeamSearch(PlaceSearch):
     The score of an item is its log-probability, or what the slot's weights make of it.
     """
 
-    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+    def __init__(
+        self,
+        trie: ItemTrie,
+        slot: Slot,
+        soi: int,
+        k: int | None,
+        cache: RowCache | None = None,
+    ) -> None:
         root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
-        super().__init__(trie, slot, [soi, *forced], k)
+        super().__init__(trie, slot, [soi, *forced], k, cache)
         self._trie = trie
         self._excluded = slot.barred
         # Equal weights change no order, and what is not computed is not rounded.
@@ -174,9 +191,12 @@ class BeamSearch(PlaceSearch):
         self._parents += self.expanded
         self.expanded = []
 
-    def advance(self, width: int, *, exact: bool) -> bool:
-        """Chooses the prefixes to expand next; if none can matter, ends and returns False."""
-        while len(self.expanded) < width:
+    def advance(self, width: int, *, exact: bool, tokens: float = math.inf) -> bool:
+        """Chooses the prefixes to expand next; if none can matter, ends and returns False.
+
+        They are so many, or have about so many tokens, and one at least.
+        """
+        while len(self.expanded) < width and self.new_tokens < tokens:
             best = self._likeliest(width - len(self.expanded), exact=exact)
             if not best:
                 break
@@ -199,7 +219,7 @@ class BeamSearch(PlaceSearch):
             self.end()
         return bool(self.expanded)
 
-    def _likeliest(self, count: int, *, exact: bool) -> list[_Choice]:  # noqa: ARG002
+    def _likeliest(self, count: int, *, exact: bool) -> list[Choice]:  # noqa: ARG002
         """Removes the most promising open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
@@ -223,6 +243,16 @@ class BeamSearch(PlaceSearch):
             start = end
         self._positions = np.concatenate(positions)
         return Branches(tokens, self._positions, visible, ends)
+
+    def stored(self, position: int) -> list[int]:
+        """Places, behind the prompt, of the tokens on the way to an item that were fed."""
+        path: Int64[np.ndarray, " length"] = np.empty(0, np.int64)
+        for prefix in self._parents:
+            here = prefix.cursor.lo <= position < prefix.cursor.hi
+            if here and len(prefix.path) > len(path):
+                path = prefix.path
+        behind: list[int] = (path - len(self.prompt)).tolist()
+        return behind
 
     def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)
@@ -260,82 +290,43 @@ class BeamSearch(PlaceSearch):
         return self._weights.scores(logprobs, self._weights.log_weights[positions])
 
 
-class SpelledSearch(BeamSearch):
-    """The search in one slot over items of several spellings."""
-
-    # An item may be found by another spelling, and then the unlikely prefixes count too.
-    _least = -math.inf
-
-    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
-        assert trie.spellings is not None
-        # Items of which a spelling was found, ascending, and the sum over those that were.
-        self._items = np.empty(0, np.int32)
-        self._totals = np.empty(0)
-        self._titles = trie.position[trie.spellings.title]
-        super().__init__(trie, slot, soi, k)
-        model = 1.0 if self._weights is None else self._weights.model
-        self._margin = model * math.log(trie.spellings.most)
-
-    def _best(self) -> RankedItems:
-        best = np.lexsort((self._items, -self._of_items(self._totals)))[: self._k]
-        return RankedItems(self._items[best].astype(np.int32), self._totals[best])
-
-    def _of_items(self, totals: Logprobs) -> Logprobs:
-        """Scores of the items, if these are their log-probabilities."""
-        return self._scored(self._titles[self._items], totals)
-
-    @property
-    def _bound(self) -> float:
-        if self._k is None or len(self._items) < self._k:
-            return -np.inf
-        return float(np.partition(self._of_items(self._totals), -self._k)[-self._k])
-
-    def _add(self, positions: Positions, logprobs: Logprobs) -> None:
-        allowed = self._free(positions, positions + 1) > 0
-        positions, logprobs = positions[allowed], logprobs[allowed]
-        self._found = np.concatenate([self._found, positions])
-        rows = np.concatenate([self._items, self._trie.order[positions]])
-        self._items, place = np.unique(rows, return_inverse=True)
-        totals = np.full(len(self._items), -np.inf)
-        np.logaddexp.at(totals, place, np.concatenate([self._totals, logprobs]))
-        self._totals = totals
-
-    def _likeliest(self, count: int, *, exact: bool) -> list[_Choice]:
-        wanted = self._open.bound >= self._bound - self._margin
-        if exact and not wanted.any() and not self.expanded:
-            wanted = self._unsettled()
-        best, rest = self._open.at(wanted).split(count, -np.inf)
-        self._open = self._open.at(~wanted).joined(rest)
-        return best
-
-    def _unsettled(self) -> Bool[np.ndarray, " open"]:
-        """Which continuations lead to spellings that decide whether an item is among the best."""
-        wanted = np.zeros(len(self._open.logprob), dtype=np.bool_)
-        positions = np.setdiff1d(self._trie.positions(self._items), self._found)
-        positions = positions[positions < self._trie.num_live]
-        if not len(positions):
-            return wanted
-        # First sorted position below each open continuation.
-        arrays = self._trie.arrays
-        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
-        lo = arrays.bounds[arrays.node_edges[nodes] + self._open.number + nodes]
-        by_lo = np.argsort(lo)
-        leading = by_lo[lo[by_lo].searchsorted(positions, side="right") - 1]
-        item = self._items.searchsorted(self._trie.order[positions])
-        # Spellings below one continuation share its probability.
-        pairs = np.unique(item * len(wanted) + leading)
-        item, leading = pairs // len(wanted), pairs % len(wanted)
-        highest = self._totals.copy()
-        np.logaddexp.at(highest, item, self._open.logprob[leading])
-        undecided = self._of_items(highest) >= self._bound
-        undecided &= highest - self._totals > _NEGLIGIBLE
-        wanted[leading[undecided[item]]] = True
-        return wanted
-
-
 def log_softmax_runs(scores: Logprobs, counts: Int64[np.ndarray, " runs"]) -> Logprobs:
     """Log-probabilities within runs of scores; not numbers where a run's scores are not."""
     starts = np.cumsum(counts) - counts
     shifted: np.ndarray = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
     shifted -= np.repeat(np.log(np.add.reduceat(np.exp(shifted), starts)), counts)
     return shifted
+
+
+def score_prefixes(
+    readout: Readout,
+    rows: Sequence[int],
+    searches: Sequence[BeamSearch],
+    trie: ItemTrie,
+    eoi: int,
+) -> None:
+    """Gives searches the log-probabilities of the choices behind what they expand.
+
+    ``rows`` are the places in the readout of all expanded prefixes, search after search. Where the
+    model's scores are not numbers, that search fails.
+    """
+    if not searches:
+        return
+    nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
+    choices = [trie.node_tokens(node) for node in nodes]
+    counts = np.fromiter(map(len, choices), np.int64, len(choices))
+    tokens = np.concatenate(choices)
+    tokens = np.where(tokens == CLOSE, eoi, tokens)
+    scored, column = np.unique(tokens, return_inverse=True)
+    scores = readout.some(rows, scored).cpu().numpy()
+    row = np.repeat(np.arange(len(nodes)), counts)
+    logprobs = log_softmax_runs(scores[row, column].astype(np.float64), counts)
+    first = 0
+    for search in searches:
+        runs = slice(first, first + len(search.expanded))
+        begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
+        if np.isnan(logprobs[begin:end]).any():
+            search.fail(BackboneError(NOT_NUMBERS))
+        else:
+            search.take(logprobs[begin:end])
+        first = runs.stop
