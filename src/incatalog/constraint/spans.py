@@ -146,6 +146,12 @@ class SpanBatch:
         """Number of items that an answer may still name."""
         return int(self._state.left[slot])
 
+    def barred(self, slot: int) -> ExcludedItems:
+        """The items that an answer may not name any more, or never might."""
+        excluded = self._excluded[slot]
+        before = None if excluded is None else excluded.before
+        return ExcludedItems(self.trie, before, np.sort(self._blocked(slot)))
+
     def free_rows(self, slot: int) -> Bool[np.ndarray, " items"]:
         """Which item rows an answer may still name."""
         free = free_rows(self.trie, self._excluded[slot])

@@ -7,7 +7,7 @@ the language model gives it. A guide's log-probabilities count with a share ``w`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -75,6 +75,22 @@ class ItemWeights:
         # A score adds `share` times the log-weight, so what is no guide's is divided by it.
         own = share or 1.0
         return cls(trie, 1.0 - share, own, values[trie.order] / own, excluded)
+
+    def narrowed(self, excluded: ExcludedItems) -> ItemWeights:
+        """The same with further exclusions, which hold those of before."""
+        weights = self.log_weights.copy()
+        weights[excluded.listed] = -np.inf
+        return replace(self, log_weights=weights, excluded=excluded)
+
+    def sampling(self, temperature: float, random: np.random.Generator) -> ItemWeights:
+        """Weights by which the item of the greatest score is a sample.
+
+        Each item is drawn with the probability of its score divided by the temperature: the noise
+        that is added is Gumbel's, the same for all spellings of an item (arXiv 1411.0030).
+        """
+        noise = temperature * random.gumbel(size=self.trie.num_items)
+        weights = self.share * self.log_weights + noise[self.trie.order]
+        return replace(self, log_weights=weights, share=1.0)
 
     @cached_property
     def plain(self) -> bool:
