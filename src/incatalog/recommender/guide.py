@@ -29,6 +29,8 @@ Kind = Literal["ranking", "list"]
 
 # What was measured well without fitting; see docs/guide.md.
 USUAL_SHARE = 0.7
+# A smaller share changes nothing, and factors are divided by it.
+_LEAST_SHARE = 1e-6
 
 LogWeights = Float64[np.ndarray, " items"]
 
@@ -147,7 +149,8 @@ class Guide:
         share = self.share(kind) if share is None else share
         _check_share("share", share)
         # A teacher that does not count is not asked.
-        found = self.log_weights(histories, items) if share else [None] * len(histories)
+        counts = share >= _LEAST_SHARE
+        found = self.log_weights(histories, items) if counts else [None] * len(histories)
         return [
             None
             if own is None and log_factors is None

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from incatalog.config import ListForm
+from incatalog.config import ItemDecode, ListForm
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
 from incatalog.data.conversations import Role
@@ -81,6 +81,7 @@ class Prompts:
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
             weights=weights,
+            item_decode=_item_decode(weights),
             scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
@@ -138,6 +139,7 @@ class Prompts:
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
             weights=weights,
+            item_decode=_item_decode(weights),
             temperature=temperature,
             top_p=top_p,
             seed=seed,
@@ -200,6 +202,11 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     bounds = np.split(rendered.input_ids, [written[0], *inside, written[-1] + 1])[1:-1]
     *runs, end = (tuple(run.tolist()) for run in bounds[::2])
     return Scaffold(tuple(runs)), end
+
+
+def _item_decode(weights: ItemWeights | None) -> ItemDecode:
+    # Only the search is exact under weights.
+    return Request.item_decode if weights is None else "search"
 
 
 def as_message(message: ChatMessage) -> Message:
