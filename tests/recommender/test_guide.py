@@ -268,7 +268,7 @@ def test_a_teacher_of_another_catalog_is_refused(
             Guide(sasrec, catalog, share)
         with pytest.raises(ConfigError, match="expected a share of the teacher from 0 to 1"):
             guided.recommend(["i1"], guide_weight=share)
-    with pytest.raises(ConfigError, match="guide_weight: found 0.5, and the model has no guide"):
+    with pytest.raises(ConfigError, match="and the model has no guide"):
         recommender.recommend(["i1"], guide_weight=0.5)
 
 
@@ -291,14 +291,16 @@ def test_boosts_multiply_the_score(
     with pytest.raises(CatalogError, match="no item with id 'i99'"):
         model.recommend(["i4"], boost={"i99": 2})
     for factor in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ConfigError, match="boost: found .* for item 'i8'"):
+        with pytest.raises(ConfigError, match=r"boost: found .* for item 'i8'"):
             model.recommend(["i4"], boost={"i8": factor})
 
 
 def test_boosts_of_the_catalog_are_joined_with_those_of_a_request(
     tiny_backbone: Backbone, catalog: Catalog
 ) -> None:
-    items = [replace(item, boost=4.0 if row == 8 else 1.0) for row, item in enumerate(catalog.items)]
+    items = [
+        replace(item, boost=4.0 if row == 8 else 1.0) for row, item in enumerate(catalog.items)
+    ]
     shop = Recommender(tiny_backbone, ModelSpec(base="tiny"), Catalog.from_items(items))
     plain = Recommender(tiny_backbone, ModelSpec(base="tiny"), catalog)
 

@@ -15,7 +15,9 @@ from incatalog.recommender.items import ModelItems
 from incatalog.recommender.mentions import Titles, conversation_items
 
 
-def written(backbone: Backbone, titles: Sequence[str], aliases: Aliases | None = None) -> ModelItems:
+def written(
+    backbone: Backbone, titles: Sequence[str], aliases: Aliases | None = None
+) -> ModelItems:
     catalog = Catalog.from_items(Item(f"i{row}", title) for row, title in enumerate(titles))
     return ModelItems.of(backbone.tokenizer, "titles", catalog, aliases=aliases)
 
