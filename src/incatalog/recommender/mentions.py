@@ -71,8 +71,9 @@ def conversation_items(messages: Sequence[ChatMessage], items: ModelItems) -> li
     if titles is None:
         titles = _TITLES[items.grounding] = Titles(items)
     rows = [row for message in map(as_message, messages) for row in _named(message, titles)]
+    gone = items.catalog.vacant
     # The last of several places counts.
-    return list(dict.fromkeys(reversed(rows)))[::-1]
+    return [row for row in dict.fromkeys(reversed(rows)) if row not in gone][::-1]
 
 
 def _named(message: Message, titles: Titles) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -202,6 +203,14 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     bounds = np.split(rendered.input_ids, [written[0], *inside, written[-1] + 1])[1:-1]
     *runs, end = (tuple(run.tolist()) for run in bounds[::2])
     return Scaffold(tuple(runs)), end
+
+
+def weighed_request(
+    request: Request, excluded: ExcludedItems | None, weights: ItemWeights | None
+) -> Request:
+    """The same request with other exclusions, and with weights that have them as their base."""
+    how = _item_decode(weights) if weights is not None else request.item_decode
+    return replace(request, excluded=excluded, weights=weights, item_decode=how)
 
 
 def _item_decode(weights: ItemWeights | None) -> ItemDecode:

@@ -56,7 +56,8 @@ class Talking:
         """Answers the last message of a conversation.
 
         The history that a guide sees is what the conversation names: its items, and the titles in
-        the user's messages (:mod:`~incatalog.recommender.mentions`).
+        the user's messages (:mod:`~incatalog.recommender.mentions`). A guided answer names none of
+        them again.
 
         Args:
             messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
@@ -75,9 +76,10 @@ class Talking:
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
-        text, excluded = self.answer_text(), self.items.excluded(exclude, categories)
+        text, named = self.answer_text(), self._named(messages, guide_weight)
+        excluded = self.items.excluded(exclude, categories, named, True)
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        weights = self._chat_weights(messages, excluded, boost, guide_weight)
+        [weights] = self.weights([named], [excluded], "list", boost, guide_weight)
         request = self.prompts.chat_request(messages, excluded=excluded, weights=weights, **how)
         for _ in self._read(request, text):
             pass
@@ -100,23 +102,18 @@ class Talking:
         Between two pieces the recommender may be used for anything else, by any thread. To give an
         answer up before its end, close the stream, or keep no reference to it.
         """
-        excluded = self.items.excluded(exclude, categories)
+        named = self._named(messages, guide_weight)
+        excluded = self.items.excluded(exclude, categories, named, True)
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        weights = self._chat_weights(messages, excluded, boost, guide_weight)
+        [weights] = self.weights([named], [excluded], "list", boost, guide_weight)
         request = self.prompts.chat_request(messages, excluded=excluded, weights=weights, **how)
         return self._read(request, self.answer_text())
 
-    def _chat_weights(
-        self,
-        messages: Sequence[ChatMessage],
-        excluded: ExcludedItems,
-        boost: Mapping[str, float] | None,
-        guide_weight: float | None,
-    ) -> ItemWeights | None:
-        # Without a guide nobody asks what the conversation names.
-        history = [] if self.guide is None else conversation_items(messages, self.items)
-        [weights] = self.weights([history], [excluded], "list", boost, guide_weight)
-        return weights
+    def _named(self, messages: Sequence[ChatMessage], guide_weight: float | None) -> list[int]:
+        """The history that a guide sees; without one nobody asks what the conversation names."""
+        if self.guide is None or guide_weight == 0:
+            return []
+        return conversation_items(messages, self.items)
 
     def answer_text(self) -> AnswerText:
         """What turns the events of one answer into text and items of this catalog."""
