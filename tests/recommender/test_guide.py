@@ -47,7 +47,7 @@ class Table(ScoringTeacher):
         self.table = torch.from_numpy(np.asarray(table, dtype=np.float64))
         self.asked: list[list[list[int]]] = []
 
-    def _score(self, histories: Sequence[np.ndarray], *_: Any) -> torch.Tensor:
+    def score_block(self, histories: Sequence[np.ndarray], left_out: Any = None) -> torch.Tensor:
         self.asked.append([rows.tolist() for rows in histories])
         return self.table[[int(rows[-1]) if len(rows) else 0 for rows in histories]].clone()
 

@@ -32,9 +32,10 @@ from incatalog.locks import lock_folder
 from incatalog.metrics import Users
 from incatalog.progress import with_progress
 from incatalog.recommender.guide import Guide, Kind
-from incatalog.recommender.guide_folder import save_guide
+from incatalog.recommender.guide_folder import empty_of, save_guide
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
+from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import HttpTeacher, open_teacher
 
 _K = 10
@@ -108,6 +109,7 @@ def fit_guide(settings: GuideFitSettings) -> Path:
             "titles differ); give the data it was trained on"
         )
     teacher = open_teacher(settings.teacher, catalog, settings.device)
+    empty = empty_of(teacher, settings.guide_empty)
     same = settings.named("data", "exclude_seen", "batch_size", "device", "verify")
     held_out = HeldOutSettings(str(model), out=model, split="valid", k=_K, **same)
     split = leave_one_out(Histories.load(settings.data, catalog))
@@ -121,7 +123,7 @@ def fit_guide(settings: GuideFitSettings) -> Path:
     for kind in _DECODES:
 
         def measure(share: float, kind: Kind = kind) -> Users:
-            guided = recommender.with_guide(Guide(teacher, catalog, share, share, settings.empty))
+            guided = recommender.with_guide(Guide(teacher, catalog, share, share, empty))
             found = _ndcg(guided, kind, holdouts, held_out, console)
             console.print(f"{kind}: weight {share:g}, NDCG@{_K} {found.mean():.4f}")
             return found
@@ -138,7 +140,7 @@ def fit_guide(settings: GuideFitSettings) -> Path:
         },
     }
     shares = {"ranking": fitted["ranking"].share, "listing": fitted["list"].share}
-    save_guide(model, settings.teacher, **shares, empty=settings.empty, fitted=about)
+    save_guide(model, settings.teacher, **shares, empty=empty, fitted=about)
     log.remove()
     if lock is not None:
         lock.release()
@@ -214,8 +216,10 @@ def _identity(
     free = ("batch_size", "device", "verify", "refinements")
     own = {name: str(value) for name, value in asdict(settings).items() if name not in free}
     known = teacher.fingerprint if isinstance(teacher, HttpTeacher) else None
-    parts = [*files.values(), *model_files(str(settings.model)).values()]
-    digest = fingerprint([*parts, *([] if known else [settings.teacher])])
+    parts: list[str | Path] = [*files.values(), *model_files(str(settings.model)).values()]
+    if not known:
+        parts += [Path(settings.teacher) / path for path in teacher_paths(settings.teacher)]
+    digest = fingerprint(parts)
     return own | {"served": known, "files": digest}
 
 

@@ -19,6 +19,8 @@ from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSett
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import load_spec, spec_file
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
+from incatalog.teacher.selection import ScoringTeacher
+from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
 
 if TYPE_CHECKING:
@@ -71,11 +73,13 @@ def model_files(model: str) -> dict[str, Path]:
             f"--model {model}: no such folder; expected a trained model, a teacher run, the URL "
             f"of a served teacher, or the word {POPULARITY}"
         )
-    if not is_language_model(model) and not _is_teacher(folder / MANIFEST):
-        raise ConfigError(
-            f"--model {model}: neither a trained model (incatalog.json) nor a run of "
-            "`incatalog teacher fit` or `import-unirec`"
-        )
+    if not is_language_model(model):
+        if not _is_teacher(folder / MANIFEST):
+            raise ConfigError(
+                f"--model {model}: neither a trained model (incatalog.json) nor a run of "
+                "`incatalog teacher fit`, `blend` or `import-unirec`"
+            )
+        return {f"model/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     return {f"model/{file.name}": file for file in files}
 
@@ -94,7 +98,8 @@ def guide_files(settings: EvaluateRecommendSettings) -> dict[str, Path]:
     if not Path(settings.guide).is_dir():
         expected = "the run folder of a teacher, the URL of a served one, own or off"
         raise ConfigError(f"--guide {settings.guide}: no such folder; expected {expected}")
-    return {"guide": Path(settings.guide)}
+    folder = Path(settings.guide)
+    return {f"guide/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
 
 
 def load_method(
@@ -119,7 +124,9 @@ def load_method(
             return Scored(recommender.spec.method, answer)
         return Scored(f"{recommender.spec.method}, guided", answer, guide.share(_kind(settings)))
     teacher = open_teacher(settings.model, catalog, device)
-    return Scored("sasrec", _ask_teacher(teacher, catalog, settings))
+    # What a service answers from, it does not say.
+    kind = teacher.kind if isinstance(teacher, ScoringTeacher) else "sasrec"
+    return Scored(kind, _ask_teacher(teacher, catalog, settings))
 
 
 def load_recommender(

@@ -91,9 +91,9 @@ class GuideFitSettings(Settings):
     quarters."""
     exclude_seen: bool = False
     """Never recommend items of the user's history."""
-    empty: EmptyHistory = "popularity"
+    guide_empty: EmptyHistory | None = None
     """What the guide says of a user without history: popularity, or nothing (the model answers
-    alone)."""
+    alone); if not given, popularity where the teacher knows it."""
     batch_size: Positive = 64
     """Users per batch; results do not depend on it."""
     device: str = "auto"

@@ -117,7 +117,7 @@ class Guide:
         found: list[LogWeights | None] = [None] * len(shown)
         if not asked:
             return found
-        answer = log_probabilities(self.teacher, [shown[place] for place in asked])
+        answer = self.teacher.log_probabilities([shown[place] for place in asked])
         expected = (len(asked), len(self.catalog))
         if answer.shape != expected:
             raise TeacherError(
@@ -226,14 +226,6 @@ def log_factors(catalog: Catalog, boost: Mapping[str, float]) -> LogWeights | No
             raise ConfigError(f"boost: found {factor} for item {item_id!r}; {problem}")
         found[catalog.row(item_id)] += np.log(factor)
     return found
-
-
-def log_probabilities(teacher: Teacher, histories: RowLists) -> np.ndarray:
-    """Until teachers say it themselves."""
-    scores = teacher.scores(histories).astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    return scores
 
 
 def _matched(catalog: Catalog, fitted: Catalog) -> _Rows:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from incatalog.artifacts import MANIFEST, atomic_folder, read_json, write_json
+from incatalog.artifacts import read_json, write_json
 from incatalog.checksums import file_checksums
 from incatalog.config import EmptyHistory
 from incatalog.data.catalog import Catalog
-from incatalog.errors import ArtifactError, ConfigError, DataError
+from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
 from incatalog.recommender.guide import USUAL_SHARE, Guide
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher import Teacher, load_teacher
+from incatalog.teacher.teacher_folder import copy_teacher
 from incatalog.teacher_service.client import HttpTeacher, is_url
 
 GUIDE_FOLDER = "guide"
@@ -30,7 +31,7 @@ class GuideChoice:
 
     teacher: str = OWN  # a run folder, the URL of a served teacher, or one of the two words
     share: float | None = None  # how much it counts; None for as it was fitted, or else as usual
-    empty: EmptyHistory | None = None  # None for as it was fitted, or else popularity
+    empty: EmptyHistory | None = None  # None for as it was fitted, or else `empty_of`
     trained: bool = True  # whether the model was; else its own opinion counts nothing by default
     patience: float | None = None  # seconds to wait for a served teacher; None for its client's own
 
@@ -49,15 +50,16 @@ class GuideChoice:
             teacher = self._opened(self.teacher, catalog, device)
             usual = USUAL_SHARE if self.trained else 1.0
             share = usual if self.share is None else self.share
-            return Guide(teacher, catalog, share, share, self.empty or "popularity")
+            return Guide(teacher, catalog, share, share, empty_of(teacher, self.empty))
         path = Path(model) / GUIDE_FILE
         if not path.exists():
             self._refuse_share(f"is lacking in {model}; name a teacher with --guide")
             return None
         found = _read(path)
         teacher = self._opened(_location(path, found), catalog, device)
-        kept, empty = (found["ranking"], found["list"]), self.empty or found["empty"]
+        kept = found["ranking"], found["list"]
         ranking, listing = kept if self.share is None else (self.share, self.share)
+        empty = found["empty"] if self.empty is None else empty_of(teacher, self.empty)
         return Guide(teacher, catalog, ranking, listing, empty)
 
     def _refuse_share(self, why: str) -> None:
@@ -77,6 +79,27 @@ class GuideChoice:
 
 # Who waits for an answer is told of a failure soon.
 _SERVING_TRIES = 2
+
+
+def empty_of(teacher: Teacher, wanted: EmptyHistory | None) -> EmptyHistory:
+    """What a teacher says of a user without history.
+
+    That is popularity where nothing else is wanted, but nothing of a teacher that answers no
+    history without items, such as a network alone.
+
+    Raises:
+        ConfigError: Popularity is wanted of such a teacher.
+    """
+    if wanted == "nothing":
+        return wanted
+    try:
+        teacher.log_probabilities([[]])
+    except TeacherError as error:
+        if wanted is not None:
+            hint = "blend it with one that counts (`incatalog teacher blend`), or say nothing"
+            raise ConfigError(f"--guide-empty {wanted}: {error}; {hint}") from error
+        return "nothing"
+    return "popularity"
 
 
 def own_guide_files(model: str | Path) -> dict[str, Path]:
@@ -108,24 +131,16 @@ def save_guide(
     folder = Path(model)
     files: dict[str, str] = {}
     if not is_url(teacher):
-        source = Path(teacher)
-        files = file_checksums(source)
-        if source.resolve() != (folder / GUIDE_FOLDER).resolve():
-            _copy(source, folder / GUIDE_FOLDER, [*files, MANIFEST])
+        target = folder / GUIDE_FOLDER
+        if Path(teacher).resolve() != target.resolve():
+            copy_teacher(teacher, target)
+        files = file_checksums(target)
     shares = {"ranking": ranking, "list": listing, "empty": empty}
     where = teacher if is_url(teacher) else GUIDE_FOLDER
     known = {_TEACHER: where, _FILES: files, "fitted": dict(fitted)}
     write_json(folder / GUIDE_FILE, shares | known)
     if is_url(teacher):
         shutil.rmtree(folder / GUIDE_FOLDER, ignore_errors=True)
-
-
-def _copy(source: Path, target: Path, names: list[str]) -> None:
-    with atomic_folder(target) as partial:
-        for name in names:
-            if (source / name).is_file():
-                (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source / name, partial / name)
 
 
 def _read(path: Path) -> dict[str, Any]:

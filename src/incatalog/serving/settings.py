@@ -26,8 +26,8 @@ class ServeSettings(Settings):
     was fitted."""
     guide_empty: EmptyHistory | None = None
     """What a guide says where neither request nor conversation names an item: popularity, or
-    nothing (the model answers alone); as fitted if not given, popularity where nothing was
-    fitted."""
+    nothing (the model answers alone). As fitted if not given, popularity where nothing was fitted
+    and the teacher knows it."""
     guide_timeout: PositiveFloat = 5.0
     """Seconds to wait for a served teacher, twice at most."""
     unguided_when_teacher_fails: bool = False
