@@ -157,13 +157,13 @@ def test_examples_of_the_schema_are_answered(process: Process) -> None:
     client = Client(process.url)
     paths = client.send("GET", "/openapi.json").body["paths"]
     asked = 0
-    for path in ("/inference", "/ranking", "/scores"):
+    for path in ("/inference", "/ranking", "/scores", "/log-probabilities"):
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
             assert client.send("POST", path, example["value"]).status == 200, example
             asked += 1
     client.close()
-    assert asked == 5
+    assert asked == 6
 
 
 def test_half_sent_requests_keep_no_one_out(process: Process) -> None:
