@@ -26,10 +26,11 @@ from incatalog.data.movielens import prepare_movielens
 from incatalog.data.settings import MovieLensSettings
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.teacher import fit
-from incatalog.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
+from incatalog.teacher.fit import fit_teacher, full_softmax_loss, training_windows
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_validation import VALIDATION_FILE
 
 SMALL = {
     "max_length": 8,
