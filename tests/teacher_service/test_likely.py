@@ -53,7 +53,7 @@ def test_of_equally_likely_items_the_lower_rows_are_taken(catalog: Catalog) -> N
 
 def test_scores_that_are_not_numbers_are_an_error(catalog: Catalog) -> None:
     counts = np.ones(24)
+    counts[3] = float("nan")
     teacher = Popularity(counts, catalog)
-    teacher._counts[3] = float("nan")
     with pytest.raises(TeacherError, match="history 0: the teacher's scores are not numbers"):
         list(likely_items(teacher, [[1], [2]], [2, 2]))

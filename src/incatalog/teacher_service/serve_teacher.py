@@ -8,17 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from incatalog.artifacts import MANIFEST
 from incatalog.data.catalog import Catalog
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError, require
-from incatalog.teacher.fit import VALIDATION_FILE
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.web.listener import bound, serve_app
-
-# How a fit went; it says nothing that an answer depends on.
-_BESIDE = {MANIFEST, VALIDATION_FILE}
 
 
 def serve_teacher(settings: TeacherServeSettings) -> None:
@@ -58,13 +54,10 @@ def serve_teacher(settings: TeacherServeSettings) -> None:
 def teacher_fingerprint(folder: Path, catalog: Catalog) -> str:
     """Tells a teacher from others by all that its answers depend on, parts in subfolders too."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder)
-        if file.name in _BESIDE or any(part.startswith(".") for part in name.parts):
-            continue
-        digest.update(f"{name.as_posix()}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name in teacher_paths(folder):
+        with (folder / name).open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name.as_posix()}\0{content}\0".encode())
     digest.update(catalog.fingerprint.encode())
     # Unlike the catalog's fingerprint, answers depend on categories too.
     members = {name: catalog.category_rows(name).tolist() for name in catalog.categories}

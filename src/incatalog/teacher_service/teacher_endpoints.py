@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
+from incatalog.teacher.counted import CountedTeacher
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Batcher, Found, Kind, answer_together
@@ -62,6 +63,8 @@ class TeacherService:
     ) -> None:
         self._catalog, self._settings = catalog, settings
         self._headers = {TEACHER_HEADER: fingerprint}
+        # What a history without items is answered by are counts.
+        counts = isinstance(teacher, CountedTeacher)
         self._info = forms.TeacherInfo(
             name=catalog.name,
             items=len(catalog),
@@ -70,8 +73,8 @@ class TeacherService:
             kind=teacher.kind,
             temperature=teacher.temperature,
             window=teacher.window,
-            empty_histories=not teacher.needs_history,
-            counts=teacher.counts,
+            empty_histories=counts,
+            counts=counts,
             max_k=settings.max_k,
             max_rows=settings.max_rows,
             max_scores=MAX_SCORES,
