@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
@@ -26,6 +26,7 @@ from incatalog.teacher_service.client import is_url, open_teacher
 if TYPE_CHECKING:
     from incatalog.config import EvaluationDecode
     from incatalog.constraint.excluded import ExcludedItems
+    from incatalog.constraint.weights import ItemWeights
     from incatalog.decoding.request import Request, Slot
     from incatalog.recommender.guide import Kind
     from incatalog.recommender.recommender import Recommender
@@ -139,8 +140,9 @@ def load_recommender(
     from incatalog.recommender.recommender import Recommender
 
     model, vectors = settings.model, settings.vectors
-    how = {"device": device, "verify": settings.verify, "guide": None}
-    recommender = Recommender.from_pretrained(model, **how)
+    recommender = Recommender.from_pretrained(
+        model, device=device, verify=settings.verify, guide=None
+    )
     own = recommender.catalog.fingerprint == catalog.fingerprint
     if vectors and (own or recommender.backbone.head is None):
         reason = "has those of this catalog" if own else "does not retrieve"
@@ -159,11 +161,10 @@ def list_requests(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
 ) -> list[Request]:
     """The requests for a list of items for each of some users."""
-    histories, excluded, shown = _asked(recommender, holdouts, settings)
-    weights = recommender.weights(histories, excluded, "list")
+    shown = settings.max_history or None
     return [
-        recommender.list_request(history, settings.k, without, weights=own, max_history=shown)
-        for history, without, own in zip(histories, excluded, weights, strict=True)
+        recommender.list_request(history, settings.k, excluded, weights=own, max_history=shown)
+        for history, excluded, own in _weighed(recommender, holdouts, settings, "list")
     ]
 
 
@@ -171,22 +172,28 @@ def _slots(
     recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
 ) -> list[Slot]:
     """The first place of such a list, for each of some users."""
-    histories, excluded, shown = _asked(recommender, holdouts, settings)
-    weights = recommender.weights(histories, excluded, "ranking")
+    shown = settings.max_history or None
     return [
-        recommender.slot(history, settings.k, without, weights=own, max_history=shown)
-        for history, without, own in zip(histories, excluded, weights, strict=True)
+        recommender.slot(history, settings.k, excluded, weights=own, max_history=shown)
+        for history, excluded, own in _weighed(recommender, holdouts, settings, "ranking")
     ]
 
 
-def _asked(
-    recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
-) -> tuple[list[list[int]], list[ExcludedItems], int | None]:
-    """Histories, what may not be recommended after each, and how much of them the model sees."""
-    histories = [holdout.history.tolist() for holdout in holdouts]
-    seen = settings.exclude_seen
-    excluded = [recommender.excluded(history=one, exclude_seen=seen) for one in histories]
-    return histories, excluded, settings.max_history or None
+def _weighed(
+    recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings, kind: Kind
+) -> Iterator[tuple[list[int], ExcludedItems, ItemWeights | None]]:
+    """Histories and exclusions as below, and what weighs the items after each."""
+    asked, excluded = zip(*histories(recommender, holdouts, settings), strict=True)
+    weights = recommender.weights(asked, excluded, kind)
+    return zip(asked, excluded, weights, strict=True)
+
+
+def histories(
+    recommender: Recommender, holdouts: Iterable[Holdout], settings: HeldOutSettings
+) -> Iterator[tuple[list[int], ExcludedItems]]:
+    """The history of each user, and the items that may not be recommended to it."""
+    for history in (holdout.history.tolist() for holdout in holdouts):
+        yield history, recommender.excluded(history=history, exclude_seen=settings.exclude_seen)
 
 
 def _is_teacher(manifest: Path) -> bool:
@@ -218,7 +225,7 @@ def ask_model(
         asked = list_requests(recommender, holdouts, settings)
         if decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
-            free = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}
+            free: Any = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}
             asked = [replace(request, **free) for request in asked]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
