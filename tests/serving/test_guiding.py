@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,11 +17,16 @@ from chatting import Server
 from incatalog import Catalog, Recommender
 from incatalog.errors import ConfigError, TeacherError
 from incatalog.recommender.guide import Guide
-from incatalog.recommender.guide_folder import save_guide
-from incatalog.serving.guiding import GuideChoices
+from incatalog.recommender.guide_folder import GuideChoice, save_guide
+from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.guiding import GuideChoices, Guiding
+from incatalog.serving.problems import ApiError
+from incatalog.serving.schemas import RecommendationRequest
 from incatalog.serving.settings import ServeSettings
+from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_folder import save_teacher
 from serving import served
 
 SHARE = 0.6
@@ -45,20 +52,43 @@ def guided(model: Path, teacher: Path) -> Recommender:
     return Recommender.from_pretrained(model, "cpu", guide=teacher, guide_weight=SHARE)
 
 
+class Taught:
+    """A service of two domains, of which the films are guided by a teacher of another service."""
+
+    def __init__(self, folder: Path, model: Path, books: Path, teacher: Path) -> None:
+        self._catalog, self._stack = Catalog.load(model), ExitStack()
+        self._teacher = load_teacher(teacher, self._catalog, "cpu")
+        self._teaching = ExitStack()
+        self.url = self.teach()
+        flags = ("--model", model, "--domain", f"films={model}", "--domain", f"books={books}")
+        flags += ("--guide", f"films={self.url}", "--guide-weight", f"films={SHARE}")
+        flags += ("--guide-empty", "nothing", "--guide-timeout", "2")
+        self.server = self._stack.enter_context(Server(folder / "log", *flags))
+        self.http = httpx.Client(base_url=self.server.url, timeout=30)
+
+    def teach(self, port: int = 0) -> str:
+        return self._teaching.enter_context(served(self._teacher, self._catalog, port=port))
+
+    def stop_teaching(self) -> None:
+        self._teaching.close()
+
+    def close(self) -> None:
+        self._stack.close()
+        self._teaching.close()
+
+
 @pytest.fixture(scope="module")
-def http(
+def taught(
     tmp_path_factory: pytest.TempPathFactory, model: Path, books: Path, teacher: Path
-) -> Iterator[httpx.Client]:
-    """A service of two domains, of which the films are guided."""
-    flags = ("--model", model, "--domain", f"films={model}", "--domain", f"books={books}")
-    flags += ("--guide", f"films={teacher}", "--guide-weight", f"films={SHARE}")
-    flags += ("--guide-empty", "nothing")
-    log = tmp_path_factory.mktemp("guided") / "log"
-    with Server(log, *flags) as running, httpx.Client(base_url=running.url, timeout=30) as client:
-        while "items of books" not in running.said:
-            pass
-        assert "items of films are guided, weight 0.6 in rankings, 0.6 in lists" in running.said
-        yield client
+) -> Iterator[Taught]:
+    running = Taught(tmp_path_factory.mktemp("guided"), model, books, teacher)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def http(taught: Taught) -> httpx.Client:
+    return taught.http
 
 
 def said(*contents: str) -> list[dict[str, str]]:
@@ -244,44 +274,47 @@ def test_catalog_changes_reach_the_guide(http: httpx.Client, guided: Recommender
 
 
 def test_a_teacher_that_fails_is_an_error_or_an_answer_that_says_so(
-    tmp_path: Path, model: Path, teacher: Path, recommender: Recommender
+    taught: Taught, guided: Recommender, recommender: Recommender, tmp_path: Path
 ) -> None:
-    catalog = Catalog.load(model)
-    reference = load_teacher(teacher, catalog, "cpu")
-    body = {"k": 3, "history": ["i7"]}
-    talk = {"model": f"incatalog/{catalog.name}", "messages": said("Hi"), "k": 3, "history": ["i7"]}
-    with ExitStack() as stack:
-        with served(reference, catalog) as url:
-            flags = ("--model", model, "--guide", url, "--guide-timeout", "2")
-            strict = stack.enter_context(Server(tmp_path / "strict", *flags))
-            lenient = stack.enter_context(
-                Server(tmp_path / "lenient", *flags, "--unguided-when-teacher-fails")
-            )
-            asking = [httpx.Client(base_url=one.url, timeout=30) for one in (strict, lenient)]
-            for http in asking:
-                assert post(http, "/v1/recommendations", body)["guided"] is True
-                assert post(http, "/v1/chat/completions", talk)["guided"] is True
-        # The teacher is gone.
-        first, second = asking
-        for path, asked in (("/v1/recommendations", body), ("/v1/chat/completions", talk)):
-            reply = first.post(path, json=asked)
-            assert reply.status_code == 503
-            assert reply.json()["error"]["code"] == "teacher_failed"
-            assert reply.headers["Retry-After"] == "5"
-            assert url not in reply.text
-            assert post(first, path, asked | {"guide_weight": 0})["guided"] is False
-            answer = post(second, path, asked)
-            assert answer["guided"] is False
-            assert ids(answer) == ids(post(second, path, asked | {"guide_weight": 0}))
-        expected = recommender.recommend(["i7"], k=3)
-        assert ids(post(second, "/v1/recommendations", body)) == [o.item_id for o in expected]
-        for http, failures in ((first, 2), (second, 3)):
-            found = http.get("/metrics").text
-            assert f"incatalog_teacher_failures_total {failures}.0" in found
-        assert "no answer after 2 tries" in strict.said
-        port = int(url.rsplit(":", 1)[1])
-        with served(reference, catalog, port=port):
-            assert post(first, "/v1/recommendations", body)["guided"] is True
+    http = taught.http
+    body = {"domain": "films", "k": 3, "history": ["i7"]}
+    talk = {"model": "incatalog/films", "messages": said("Hi"), "k": 3, "history": ["i7"]}
+    remote = GuideChoice(taught.url, SHARE, patience=2).load(tmp_path, recommender.catalog)
+    taught.stop_teaching()
+    for path, asked in (("/v1/recommendations", body), ("/v1/chat/completions", talk)):
+        reply = http.post(path, json=asked)
+        assert reply.status_code == 503
+        error = reply.json()["error"]
+        assert (error["code"], error["type"]) == ("teacher_failed", "server_error")
+        assert reply.headers["Retry-After"] == "5"
+        assert taught.url not in reply.text
+        assert post(http, path, asked | {"guide_weight": 0})["guided"] is False
+        assert post(http, path, asked | {"boost": {"i5": 1e9}, "guide_weight": 0})
+    assert "incatalog_teacher_failures_total 2.0" in http.get("/metrics").text
+    assert "no answer after 2 tries" in taught.server.said
+    # Where the operator has chosen so, the model answers alone, with what else weighs.
+    asked = RecommendationRequest(history=["i7"], boost={"i5": 1e9})
+    model = recommender.with_guide(remote)
+    for strict in (True, False):
+        settings = ServeSettings(tmp_path, unguided_when_teacher_fails=not strict)
+        guiding = Guiding(settings, EngineTelemetry())
+        weighing = guiding.weigh(model, asked, [7], None, "ranking")
+        if strict:
+            with pytest.raises(ApiError, match="the teacher that guides the answers failed"):
+                asyncio.run(weighing)
+            continue
+        found = asyncio.run(weighing)
+        assert found.guided is False
+        assert found.weights is not None
+        assert found.weights.model == 1
+        slot = model.slot([7], 3, weights=found.weights)
+        how: Any = {"k": 3, "exclude_seen": False, "boost": asked.boost}
+        expected = [one.item_id for one in recommender.recommend(["i7"], **how)]
+        rows = model.beam.top_items([slot], 3)[0].rows.tolist()
+        assert [f"i{row}" for row in rows] == expected
+        guiding.close()
+    taught.teach(int(taught.url.rsplit(":", 1)[1]))
+    assert post(http, "/v1/recommendations", body)["guided"] is True
 
 
 def choices(model: Path, *domains: str, **flags: Any) -> GuideChoices:
@@ -293,7 +326,8 @@ def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher:
     run = str(teacher)
     only = choices(model, "films", guide=(run,), guide_weight=("0.25",)).load("films", films)
     assert only is not None
-    assert (only.ranking, only.listing, only.empty) == (0.25, 0.25, "popularity")
+    # A network alone knows nothing of a user without history.
+    assert (only.ranking, only.listing, only.empty) == (0.25, 0.25, "nothing")
     several = choices(model, "films", "books", guide=(f"films={run}", "books=off"))
     found = several.load("films", films)
     assert found is not None
@@ -308,6 +342,10 @@ def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher:
         ({"guide": (run,)}, "expected NAME=… with one of the domains films, books"),
         ({"guide": (f"films={run}", f"films={run}")}, "given twice for domain films"),
         ({"guide": ("films=nowhere",)}, "--guide nowhere: no such folder"),
+        (
+            {"guide": (f"films={run}",), "guide_empty": "popularity"},
+            "--guide-empty popularity: hist",
+        ),
         ({"guide_weight": ("films=2",)}, "--guide-weight 2: expected 0 to 1"),
         ({"guide_weight": ("films=x",)}, "--guide-weight x: expected 0 to 1"),
         ({"guide_weight": ("films=0.5",)}, "--guide-weight 0.5: the guide is lacking"),
@@ -323,8 +361,6 @@ def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher:
 def test_the_own_guide_is_for_the_own_catalog(
     tmp_path: Path, model: Path, books: Path, teacher: Path
 ) -> None:
-    import shutil
-
     copied = tmp_path / "films"
     shutil.copytree(model, copied)
     save_guide(copied, str(teacher), ranking=0.3, listing=0.8, empty="nothing", fitted={})
@@ -333,8 +369,18 @@ def test_the_own_guide_is_for_the_own_catalog(
     assert isinstance(found, Guide)
     assert (found.ranking, found.listing, found.empty) == (0.3, 0.8, "nothing")
     assert own.load("books", Catalog.load(books)) is None
-    lighter = choices(copied, "films", guide_weight=("0.1",), guide_empty="popularity")
-    again = lighter.load("films", Catalog.load(model))
-    assert again is not None
-    assert (again.ranking, again.listing, again.empty) == (0.1, 0.1, "popularity")
+    lighter = choices(copied, "films", guide_weight=("0.1",)).load("films", Catalog.load(model))
+    assert lighter is not None
+    assert (lighter.ranking, lighter.listing, lighter.empty) == (0.1, 0.1, "nothing")
     assert choices(copied, "films", guide=("off",)).load("films", Catalog.load(model)) is None
+
+
+def test_without_history_a_teacher_that_counts_says_popularity(tmp_path: Path, model: Path) -> None:
+    catalog = Catalog.load(model)
+    popular = Popularity([float(row == 6) for row in range(40)], catalog)
+    save_teacher(tmp_path, popular, catalog)
+    for empty, expected in ((None, "popularity"), ("nothing", "nothing")):
+        found = choices(model, "films", guide=(str(tmp_path),), guide_empty=empty)
+        guide = found.load("films", catalog)
+        assert guide is not None
+        assert guide.empty == expected
