@@ -150,6 +150,8 @@ def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) ->
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)
+        if settings.decode == "greedy":
+            asked = [replace(r, item_decode="token") for r in asked]
         if settings.decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
             asked = [replace(r, grounded=False, scaffold=None, max_items=None) for r in asked]

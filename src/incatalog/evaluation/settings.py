@@ -56,7 +56,8 @@ class EvaluateRecommendSettings(HeldOutSettings):
     folder if empty."""
     decode: EvaluationDecode = "beam"
     """How a language model answers: beam ranks the items it would write first, list has it write a
-    list, unconstrained the same without the catalog, to show what grounding buys."""
+    list of items, each searched as a whole, greedy the same token by token, unconstrained without
+    the catalog, to show what grounding buys."""
 
 
 @dataclass(frozen=True)

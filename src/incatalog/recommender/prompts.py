@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 
-from incatalog.config import ListForm
+from incatalog.config import ItemDecode, ListForm
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.data.conversations import Role
 from incatalog.decoding.request import Request, Scaffold, Slot
@@ -58,6 +58,7 @@ class Prompts:
         *,
         grounded: bool = True,
         max_history: int | None = None,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for a list of ``k`` items of the catalog, worded as in training.
 
@@ -78,6 +79,7 @@ class Prompts:
             max_new_tokens=room,
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
+            item_decode=item_decode,
             scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
@@ -108,6 +110,7 @@ class Prompts:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for the next turn of a conversation, whose last message is the user's.
 
@@ -134,6 +137,7 @@ class Prompts:
             excluded=self._items.rule() if excluded is None else excluded,
             temperature=temperature,
             top_p=top_p,
+            item_decode=item_decode,
             seed=seed,
             scaffold=scaffold,
             grounding=self._items.grounding,

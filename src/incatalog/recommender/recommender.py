@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
-from incatalog.config import Decode
+from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
@@ -238,7 +238,8 @@ class Recommender:
             categories: Recommend from these categories only; all if empty.
             exclude_seen: Never recommend items of the history.
             decode: ``beam`` ranks the items the model would write in first place, by their exact
-                probability; ``list`` has it write a list, item after item.
+                probability; ``list`` has it write a list, item after item, each the best one at
+                its place; ``greedy`` has it write that list token by token.
 
         Returns:
             ``k`` different items, best first; fewer only where the catalog has no more to offer.
@@ -280,7 +281,10 @@ class Recommender:
                 slots = [self.slot(history, k, without) for history, without in asked]
                 found += map(self.ranking, self.beam.top_items(slots, k))
                 continue
-            requests = [self.list_request(history, k, without) for history, without in asked]
+            by: ItemDecode = "search" if decode == "list" else "token"
+            requests = [
+                self.list_request(history, k, without, item_decode=by) for history, without in asked
+            ]
             for done in self.engine.complete(requests):
                 found.append(recommendations(self.catalog, done.items, done.logprobs))
         return found

@@ -27,7 +27,8 @@ class RecommendSettings(Settings):
     exclude_seen: bool = True
     """Never recommend items of the history."""
     decode: Decode = "beam"
-    """Rank the items the model would write first (beam), or have it write a list."""
+    """Rank the items the model would write first (beam), or have it write a list of items, each
+    searched as a whole (list) or written token by token (greedy)."""
     format: Literal["table", "json"] = "table"
     """Print a table or JSON."""
     device: str = "auto"

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from incatalog.config import ItemDecode
 from incatalog.decoding.request import Request as EngineRequest
 from incatalog.decoding.request import Slot
 from incatalog.errors import ContextLengthError
@@ -108,8 +109,10 @@ class Conversations:
             check_items(body, catalog)
             history = catalog.rows(body.history).tolist()
             excluded = model.excluded(body.exclude, body.categories, history, body.exclude_seen)
-            if body.decode == "list":
-                finding = self._listed(model, model.list_request(history, body.k, excluded))
+            if body.decode != "beam":
+                by: ItemDecode = "search" if body.decode == "list" else "token"
+                asked = model.list_request(history, body.k, excluded, item_decode=by)
+                finding = self._listed(model, asked)
             else:
                 finding = self._ranked(model, model.slot(history, body.k, excluded), body.k)
             async with asyncio.timeout(self.settings.timeout):
