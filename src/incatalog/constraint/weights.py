@@ -88,9 +88,11 @@ class ItemWeights:
         Each item is drawn with the probability of its score divided by the temperature: the noise
         that is added is Gumbel's, the same for all spellings of an item (arXiv 1411.0030).
         """
-        noise = temperature * random.gumbel(size=self.trie.num_items)
-        weights = self.share * self.log_weights + noise[self.trie.order]
-        return replace(self, log_weights=weights, share=1.0)
+        noise = random.gumbel(size=self.trie.num_items)[self.trie.order]
+        # Neither a huge temperature nor a tiny one may make an infinite score.
+        cooled, heated = max(temperature, 1.0), min(temperature, 1.0)
+        weights = self.share * self.log_weights / cooled + heated * noise
+        return replace(self, log_weights=weights, share=1.0, model=self.model / cooled)
 
     @cached_property
     def plain(self) -> bool:

@@ -107,6 +107,8 @@ class Engine:
                     if isinstance(event, Finished):
                         session.completion(event.index)
                     yield event
+            # Ctrl-C may come at the very end of the `with`.
+            session.close()
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """Generates one answer a request and returns them whole, in the order of the requests."""
@@ -114,7 +116,9 @@ class Engine:
             indices = [session.add(request) for request in requests]
             while session:
                 session.step()
-            return [session.completion(index) for index in indices]
+            done = [session.completion(index) for index in indices]
+            session.close()
+            return done
 
     def _items_of(self, request: Request) -> Grounding:
         """The items of a request, if this engine can name them."""

@@ -223,6 +223,8 @@ def ask_model(
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)
+        if decode == "greedy":
+            asked = [replace(request, item_decode="token") for request in asked]
         if decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
             free: Any = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}

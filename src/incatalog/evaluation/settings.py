@@ -65,7 +65,8 @@ class EvaluateRecommendSettings(HeldOutSettings):
     folder if empty."""
     decode: EvaluationDecode = "beam"
     """How a language model answers: beam ranks the items it would write first, list has it write a
-    list, unconstrained the same without the catalog, to show what grounding buys."""
+    list of items, each searched as a whole, greedy the same token by token, unconstrained without
+    the catalog, to show what grounding buys."""
     guide: str = "own"
     """Teacher that guides a language model: a run folder, the URL of a served one, own (the guide
     in the model's folder, if one lies there) or off."""

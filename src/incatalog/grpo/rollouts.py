@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from incatalog.config import ItemDecode
 from incatalog.data.interactions import LeaveOneOut
 from incatalog.decoding.request import Request
 from incatalog.errors import DataError, NoItemLeftError
@@ -125,7 +126,11 @@ class EngineSampler:
         recommender = self.recommender
         excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
         request = recommender.list_request(prompt.history, self._asked_for, excluded)
-        return replace(request, max_items=self.list_length, temperature=self.temperature)
+        # The policy is a series of tokens, each with a probability of its own.
+        tokens: ItemDecode = "token"
+        return replace(
+            request, max_items=self.list_length, item_decode=tokens, temperature=self.temperature
+        )
 
     def _beams(
         self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]

@@ -61,6 +61,7 @@ class Prompts:
         weights: ItemWeights | None = None,
         grounded: bool = True,
         max_history: int | None = None,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for a list of ``k`` items of the catalog, worded as in training.
 
@@ -82,7 +83,7 @@ class Prompts:
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
             weights=weights,
-            item_decode=_item_decode(weights),
+            item_decode=item_decode,
             scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
@@ -115,6 +116,7 @@ class Prompts:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for the next turn of a conversation, whose last message is the user's.
 
@@ -140,9 +142,9 @@ class Prompts:
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
             weights=weights,
-            item_decode=_item_decode(weights),
             temperature=temperature,
             top_p=top_p,
+            item_decode=item_decode,
             seed=seed,
             scaffold=scaffold,
             grounding=self._items.grounding,
@@ -209,13 +211,7 @@ def weighed_request(
     request: Request, excluded: ExcludedItems | None, weights: ItemWeights | None
 ) -> Request:
     """The same request with other exclusions, and with weights that have them as their base."""
-    how = _item_decode(weights) if weights is not None else request.item_decode
-    return replace(request, excluded=excluded, weights=weights, item_decode=how)
-
-
-def _item_decode(weights: ItemWeights | None) -> ItemDecode:
-    # Only the search is exact under weights.
-    return Request.item_decode if weights is None else "search"
+    return replace(request, excluded=excluded, weights=weights)
 
 
 def as_message(message: ChatMessage) -> Message:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
-from incatalog.config import Decode
+from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
@@ -278,7 +278,8 @@ class Recommender(Talking):
             categories: Recommend from these categories only; all if empty.
             exclude_seen: Never recommend items of the history.
             decode: ``beam`` ranks the items the model would write in first place, by their exact
-                probability; ``list`` has it write a list, item after item.
+                probability; ``list`` has it write a list, item after item, each the best one at
+                its place; ``greedy`` has it write that list token by token.
             boost: Factors of items by id, more than 0, beside those of the catalog.
             guide_weight: How much the guide counts, in place of what it says itself.
 
@@ -328,7 +329,11 @@ class Recommender(Talking):
                 slots = [self.slot(row, k, without, weights=w) for row, without, w in asked]
                 found += map(self.ranking, self.beam.top_items(slots, k))
                 continue
-            requests = [self.list_request(row, k, without, weights=w) for row, without, w in asked]
+            by: ItemDecode = "search" if decode == "list" else "token"
+            requests = [
+                self.list_request(row, k, without, weights=w, item_decode=by)
+                for row, without, w in asked
+            ]
             for done in self.engine.complete(requests):
                 found.append(recommendations(self.catalog, done.items, done.logprobs))
         return found

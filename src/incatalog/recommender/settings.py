@@ -32,7 +32,8 @@ class RecommendSettings(Settings):
     exclude_seen: bool = True
     """Never recommend items of the history."""
     decode: Decode = "beam"
-    """Rank the items the model would write first (beam), or have it write a list."""
+    """Rank the items the model would write first (beam), or have it write a list of items, each
+    searched as a whole (list) or written token by token (greedy)."""
     guide: str = OWN
     """Teacher that guides the model: a run folder, the URL of a served one, own (the guide in the
     model's folder, if one lies there) or off."""

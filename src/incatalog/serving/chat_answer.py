@@ -51,6 +51,7 @@ def chat_request(
         max_new_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
         temperature=asked.temperature or 0.0,
         top_p=1.0 if asked.top_p is None else asked.top_p,
+        item_decode=asked.item_decode,
         seed=seed % _MOST_SEED,
     )
 

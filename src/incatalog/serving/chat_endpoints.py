@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.decoding.request import Request as EngineRequest
 from incatalog.decoding.request import Slot
@@ -141,14 +142,15 @@ class Conversations:
         excluded: ExcludedItems,
     ) -> tuple[list[Recommendation], bool | None]:
         """The items, and whether a guide counted."""
-        listed = body.decode == "list"
-        kind: Kind = "list" if listed else "ranking"
+        kind: Kind = "ranking" if body.decode == "beam" else "list"
         weighed = await self.guiding.weigh(model, body, history, excluded, kind)
         how: Any = {"excluded": excluded, "weights": weighed.weights}
-        if listed:
-            found = await self._listed(model, model.list_request(history, body.k, **how))
-        else:
+        if kind == "ranking":
             found = await self._ranked(model, model.slot(history, body.k, **how), body.k)
+        else:
+            by: ItemDecode = "search" if body.decode == "list" else "token"
+            asked = model.list_request(history, body.k, item_decode=by, **how)
+            found = await self._listed(model, asked)
         return found, weighed.guided
 
     async def _listed(self, model: Recommender, asked: EngineRequest) -> list[Recommendation]:

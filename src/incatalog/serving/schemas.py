@@ -136,6 +136,9 @@ class ChatRequest(ItemQuestion):
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     k: int | None = Field(None, ge=1)
     """Answer with a list of this many items; null: the model's choice."""
+    item_decode: Literal["search", "token"] = "search"
+    """`search`: each item is the best of all at its place (at a temperature, drawn with its exact
+    probability, whatever `top_p` is); `token`: items are written token by token."""
     session: str | None = Field(None, min_length=1, max_length=128)
     """Conversation that the server keeps, if it keeps any; the messages are added to it."""
     deadline: float | None = Field(None, gt=0)
@@ -196,8 +199,9 @@ class RecommendationRequest(ItemQuestion):
     domain: str | None = Field(None, max_length=64)
     """May be left out if there is one."""
     k: int = Field(10, ge=1)
-    decode: Literal["beam", "list"] = "beam"
-    """`beam`: by the exact probability of the first place; `list`: as written."""
+    decode: Literal["beam", "list", "greedy"] = "beam"
+    """`beam`: by the exact probability of the first place; `list`: written, each item the best one
+    at its place; `greedy`: written token by token."""
 
 
 class AnswerItem(Form):
