@@ -18,7 +18,6 @@ from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
-from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
 
@@ -86,9 +85,7 @@ def load_method(
         recommender = load_recommender(settings, catalog, device, settings.index)
         return recommender.spec.method, _ask_model(recommender, settings)
     teacher = open_teacher(settings.model, catalog, device)
-    # What a service answers from, it does not say.
-    kind = teacher.kind if isinstance(teacher, ScoringTeacher) else "sasrec"
-    return kind, _ask_teacher(teacher, catalog, settings)
+    return teacher.kind, _ask_teacher(teacher, catalog, settings)
 
 
 def load_recommender(
