@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from incatalog.artifacts import atomic_folder, open_run, write_json
+from incatalog.artifacts import open_run, write_json
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
@@ -25,6 +25,7 @@ from incatalog.teacher.settings import TeacherBlendSettings
 from incatalog.teacher.teacher import load_teacher
 from incatalog.teacher.teacher_folder import (
     PARTS,
+    copy_teacher,
     numbers_checksum,
     read_description,
     save_teacher,
@@ -175,14 +176,6 @@ def blend_teachers(settings: TeacherBlendSettings) -> Path:
         summary = join.join(names, settings.device, only_helping=False)
         run.finish(**summary["metrics"])
     return run.folder
-
-
-def copy_teacher(source: Path, target: Path) -> None:
-    """Copies what a teacher's answers depend on, as a whole or not at all."""
-    with atomic_folder(target) as partial:
-        for path in teacher_paths(source):
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / path, partial / path)
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,19 @@ from incatalog.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, DataError
 from incatalog.fitting import Epoch, Fit, below, remove_checkpoint, seed_epoch
-from incatalog.teacher.blending import BlendJoin, copy_teacher
+from incatalog.teacher.blending import BlendJoin
 from incatalog.teacher.ease import check_items
 from incatalog.teacher.fit_counting import MOST_INVERTED_AGAIN, fit_counting
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
 from incatalog.teacher.teacher import InProcessTeacher
-from incatalog.teacher.teacher_folder import PARTS, read_description, save_teacher, teacher_paths
+from incatalog.teacher.teacher_folder import (
+    PARTS,
+    copy_teacher,
+    read_description,
+    save_teacher,
+    teacher_paths,
+)
 from incatalog.teacher.teacher_validation import (
     VALIDATION_FILE,
     Validation,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -63,6 +64,8 @@ class ItemKnn(CountedTeacher):
         super().__init__(catalog, counts, temperature)
         self.pairs, self._options = pairs, options
         self._row_sums: Counts = np.asarray(pairs.sum(axis=1)).reshape(-1)
+        self._by_row = _inverse_roots(self._row_sums)
+        self._by_column = self._by_popularity(self.counts)
 
     @classmethod
     def from_histories(
@@ -75,11 +78,11 @@ class ItemKnn(CountedTeacher):
         ).astype(np.float64)
         return cls(catalog, counts, pair_counts(lists, len(catalog), options), options)
 
-    @property
+    @cached_property
     def similarity(self) -> sparse.csr_array:
         """W: how much each item speaks for each other one, [items, items]."""
-        by_row = np.repeat(_inverse_roots(self._row_sums), np.diff(self.pairs.indptr))
-        by_column = self._by_popularity(self.counts)[self.pairs.indices]
+        by_row = np.repeat(self._by_row, np.diff(self.pairs.indptr))
+        by_column = self._by_column[self.pairs.indices]
         parts = (self.pairs.data * by_row * by_column, self.pairs.indices, self.pairs.indptr)
         return sparse.csr_array(parts, shape=self.pairs.shape)
 
@@ -116,10 +119,10 @@ class ItemKnn(CountedTeacher):
         )
         shape = (len(histories), self.num_items)
         if left_out is None:
-            weights = weights * _inverse_roots(self._row_sums)[items]
+            weights = weights * self._by_row[items]
             asked = sparse.csr_array((weights, (lines, items)), shape=shape)
             scores: np.ndarray = (asked @ self.pairs).toarray()
-            scores *= self._by_popularity(self.counts)
+            scores *= self._by_column
             return scores
         own = list(_own_pairs(left_out, self._options))
         row_sums = np.repeat(self._row_sums[None], len(histories), axis=0)

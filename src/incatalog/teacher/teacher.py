@@ -212,18 +212,18 @@ def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> 
     if kind == InProcessTeacher.kind:
         network, _ = load_network(folder, device)
         return InProcessTeacher(network, catalog, temperature=temperature)
+    if kind not in _KINDS:
+        known = ", ".join((InProcessTeacher.kind, *_KINDS))
+        raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
     tensors, options = read_tensors(folder, description), description["options"]
     try:
         if kind == BlendTeacher.kind:
             options = {
                 "parts": [_loaded(part, folder, catalog, device) for part in options["parts"]]
             }
-        if kind in _KINDS:
-            return _KINDS[kind].restored(catalog, tensors, options, temperature)
+        return _KINDS[kind].restored(catalog, tensors, options, temperature)
     except UNREADABLE as error:
         raise damaged(folder, error) from error
-    known = ", ".join((InProcessTeacher.kind, *_KINDS))
-    raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
 
 
 def _loaded(part: dict[str, Any], blend: Path, catalog: Catalog, device: str) -> dict[str, Any]:

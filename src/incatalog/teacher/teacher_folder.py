@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from incatalog.artifacts import atomic_path, read_json, versions, write_json
+from incatalog.artifacts import atomic_folder, atomic_path, read_json, versions, write_json
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import Catalog
 from incatalog.errors import DataError, TeacherError, first_line
@@ -96,6 +97,15 @@ def teacher_paths(folder: str | Path) -> list[Path]:
     own = [Path(TEACHER_FILE), Path(WEIGHTS_FILE)]
     parts = sorted(path for path in (folder / PARTS).glob("*") if (path / TEACHER_FILE).exists())
     return own + [path.relative_to(folder) / name for path in parts for name in teacher_paths(path)]
+
+
+def copy_teacher(source: str | Path, target: str | Path) -> None:
+    """Copies what a teacher's answers depend on, as a whole or not at all."""
+    source = Path(source)
+    with atomic_folder(target) as partial:
+        for path in teacher_paths(source):
+            (partial / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, partial / path)
 
 
 def damaged(folder: Path, error: Exception) -> TeacherError:
