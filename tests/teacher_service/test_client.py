@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -324,6 +325,15 @@ def test_nobody_there_is_an_error_that_names_the_address(catalog: Catalog) -> No
         HttpTeacher(gone, catalog, tries=2, backoff=0.01)
     with pytest.raises(TeacherError, match="http://x:y/teacher: not an address"):
         HttpTeacher("http://x:y", catalog)
+
+
+def test_a_service_that_is_late_is_an_error(catalog: Catalog) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TeacherError, match=f"{url}/teacher: no answer after 2 tries .*timed"):
+            HttpTeacher(url, catalog, timeout=0.05, tries=2, backoff=0.01)
 
 
 def test_a_location_is_a_folder_or_an_address(url: str, catalog: Catalog, run: Path) -> None:

@@ -19,7 +19,6 @@ from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSett
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import load_spec, spec_file
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
-from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
 
@@ -125,9 +124,7 @@ def load_method(
             return Scored(recommender.spec.method, answer)
         return Scored(f"{recommender.spec.method}, guided", answer, guide.share(_kind(settings)))
     teacher = open_teacher(settings.model, catalog, device)
-    # What a service answers from, it does not say.
-    kind = teacher.kind if isinstance(teacher, ScoringTeacher) else "sasrec"
-    return Scored(kind, _ask_teacher(teacher, catalog, settings))
+    return Scored(teacher.kind, _ask_teacher(teacher, catalog, settings))
 
 
 def load_recommender(

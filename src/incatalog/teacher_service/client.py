@@ -15,12 +15,10 @@ from jaxtyping import Float32, Float64, Int64
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError, require
 from incatalog.teacher.row_lists import MaybeRowLists, RowLists, check_length, ragged
-from incatalog.teacher.selection import split_category
+from incatalog.teacher.selection import ScoringTeacher, split_category
 
 if TYPE_CHECKING:
     import httpx
-
-    from incatalog.teacher.teacher import Teacher
 
 TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
@@ -363,7 +361,9 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def open_teacher(location: str, catalog: Catalog, device: str = "auto") -> Teacher:
+def open_teacher(
+    location: str, catalog: Catalog, device: str = "auto"
+) -> ScoringTeacher | HttpTeacher:
     """The teacher of a run folder, or of the service at a URL, which has a device of its own."""
     if is_url(location):
         return HttpTeacher(location, catalog)
