@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,18 @@ import torch
 from chatting import Server
 from incatalog import Catalog, Recommender
 from incatalog.errors import ConfigError, TeacherError
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_backbone
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.guide_folder import GuideChoice, save_guide
+from incatalog.serving.catalogs import load_domains
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.guiding import GuideChoices, Guiding
 from incatalog.serving.problems import ApiError
 from incatalog.serving.schemas import RecommendationRequest
+from incatalog.serving.server import _recommender
 from incatalog.serving.settings import ServeSettings
+from incatalog.serving.store import CatalogStore
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
@@ -384,3 +389,21 @@ def test_without_history_a_teacher_that_counts_says_popularity(tmp_path: Path, m
         guide = found.load("films", catalog)
         assert guide is not None
         assert guide.empty == expected
+
+
+def test_lists_of_a_chat_model_that_was_never_trained_are_those_of_the_teacher(
+    tmp_path: Path, model: Path, tiny_backbone: Backbone, teacher: Path
+) -> None:
+    save_backbone(tmp_path, tiny_backbone)
+    settings = ServeSettings(tmp_path, (f"films={model}",), (str(teacher),), device="cpu")
+    plain = _recommender(settings, {"films": model})
+    assert plain.spec.trained is False
+    guides = GuideChoices(settings, ["films"], plain.spec.trained)
+    with closing(CatalogStore(tmp_path / "state.sqlite")) as store:
+        domains = load_domains(plain, {"films": model}, store, guides.load)
+    served_model = domains["films"].version.recommender
+    best = load_teacher(teacher, served_model.catalog, "cpu").top_k([[7, 3]], 8)[0].tolist()
+    for decode in ("beam", "list"):
+        how: Any = {"k": 8, "decode": decode}
+        found = served_model.recommend(["i7", "i3"], **how)
+        assert [one.item_id for one in found] == [f"i{row}" for row in best]
