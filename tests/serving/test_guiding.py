@@ -323,7 +323,8 @@ def test_a_teacher_that_fails_is_an_error_or_an_answer_that_says_so(
 
 
 def choices(model: Path, *domains: str, **flags: Any) -> GuideChoices:
-    return GuideChoices(replace(ServeSettings(model), device="cpu", **flags), domains, True)
+    settings = replace(ServeSettings(model), device="cpu", **flags)
+    return GuideChoices(settings, domains, True, Catalog.load(model).fingerprint)
 
 
 def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher: Path) -> None:
@@ -339,7 +340,7 @@ def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher:
     assert found.listing == 0.7
     assert several.load("books", other) is None
     assert choices(model, "films").load("films", films) is None
-    untrained = GuideChoices(ServeSettings(model, guide=(run,), device="cpu"), ["films"], False)
+    untrained = replace(choices(model, "films", guide=(run,)), trained=False)
     alone = untrained.load("films", films)
     assert alone is not None
     assert alone.listing == 1.0
@@ -398,7 +399,8 @@ def test_lists_of_a_chat_model_that_was_never_trained_are_those_of_the_teacher(
     settings = ServeSettings(tmp_path, (f"films={model}",), (str(teacher),), device="cpu")
     plain = _recommender(settings, {"films": model})
     assert plain.spec.trained is False
-    guides = GuideChoices(settings, ["films"], plain.spec.trained)
+    own = plain.catalog.fingerprint
+    guides = GuideChoices(settings, ["films"], plain.spec.trained, own)
     with closing(CatalogStore(tmp_path / "state.sqlite")) as store:
         domains = load_domains(plain, {"films": model}, store, guides.load)
     served_model = domains["films"].version.recommender
