@@ -5,7 +5,7 @@ HTTP for ten items after each user's history: as a ranking, as a list, and in a 
 the page does). The teacher alone stands beside them. SmolLM2 was never trained here: what it
 lists comes from the guide, and the model only talks around it.
 
-    python -m benchmarks.door --data runs/demo/data --teacher RUN --models runs/demo/cgen ... smollm2
+    python -m benchmarks.door --teacher RUN --models runs/demo/cgen smollm2
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
         "door",
         "NDCG@10",
         "HR@10",
-        "outside the catalog",
+        "outside",
         "lists of ten",
         "s a list",
     )
