@@ -48,7 +48,7 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def taken(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
     """Fifty films and twenty users who take most of them; ten films are in no history."""
-    folder = tmp_path_factory.mktemp("taken")
+    folder = tmp_path_factory.mktemp("world") / "taken"
     catalog = Catalog.from_items(
         [Item(f"i{row}", title, f"About {title}") for row, title in enumerate(titles)], "taken"
     )

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +88,9 @@ def test_killed_run_ends_with_the_same_bits(config: EmbedSettings, tmp_path: Pat
     ).save(slow)
     config = replace(config, data=slow, batch_size=1)
     flags = []
-    for name, value in vars(config).items():
-        flags += [f"--{name.replace('_', '-')}", str(value)]
+    for field in fields(config):
+        if (value := getattr(config, field.name)) != field.default:
+            flags += [f"--{field.name.replace('_', '-')}", str(value)]
     process = subprocess.Popen(
         [sys.executable, "-m", "incatalog.cli", "items", "embed", *flags],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
@@ -137,7 +138,7 @@ def test_wrong_settings_are_one_line(config: EmbedSettings) -> None:
         ({"source": "both"}, "--source both: names no teacher; add --teacher RUN"),
         ({"teacher": ("run",)}, "--teacher run: a text knows no teacher; add --source both"),
         ({"source": "teacher", "teacher": ("a", "a")}, "--teacher a a: names one twice"),
-        ({"source": "teacher", "teacher": ("lost",)}, "--teacher lost: no such folder; fit one"),
+        ({"source": "teacher", "teacher": ("lost",)}, "--teacher lost: no teacher there; fit one"),
         ({"like": "run"}, "--encoder causal: --like decides that itself; leave it out"),
         ({"svd_dim": 0}, "--svd-dim 0"),
     ):
@@ -223,7 +224,7 @@ def test_joined_vectors_are_quantised_and_assigned(
     vectors = embed_items(settings)
     codes = quantize_items(
         QuantizeSettings(
-            vectors=vectors, out=tmp_path / "codebooks", method="rqkmeans", codebooks=(4, 4, 4, 4),
+            vectors=vectors, out=tmp_path / "codebooks", method="rqkmeans", codebooks=(8, 8, 8, 32),
             device="cpu",
         )
     )  # fmt: skip

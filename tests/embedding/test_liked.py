@@ -99,11 +99,11 @@ def test_a_model_takes_new_items_with_vectors_like_its_own(
         asyncio.run(domain.put([NewItem(added)]))
     asyncio.run(domain.put([NewItem(added, vector=tuple(map(float, found[50])))]))
     recommender = domain.version.recommender
-    served = recommender.backbone.head
-    assert served is not None
-    row = recommender.catalog.row("new")
-    np.testing.assert_allclose(served.given_vectors()[row], found[50], atol=1e-5)
-    assert served.blocks == blocks
+    retriever = recommender.items.grounding.retriever
+    assert retriever is not None
+    served = retriever.head.given_vectors()[recommender.catalog.row("new")]
+    np.testing.assert_allclose(served, found[50], atol=1e-5)
+    assert retriever.head.blocks == blocks
     best = {one.item_id for one in recommender.recommend(["i1"], 50, decode="beam")}
     assert "new" in best
 

@@ -23,6 +23,7 @@ from incatalog.embedding.liked import Liked
 from incatalog.embedding.settings import EmbedSettings
 from incatalog.embedding.text_vectors import SHARDS, write_texts
 from incatalog.errors import VectorError
+from incatalog.teacher.sasrec import WEIGHTS_FILE
 
 _STAGE = "items embed"
 _TEXTS = "texts.npy"
@@ -154,7 +155,7 @@ def _inputs(
     if settings.teacher:
         files[SEQUENCES] = settings.data / SEQUENCES
     found = {name: path for name, path in files.items() if path.is_file()}
-    read = {f"teacher {run}": Path(run) for run in settings.teacher}
+    read = {f"teacher {run}": Path(run) / WEIGHTS_FILE for run in settings.teacher}
     if liked is not None:
         read |= {"like": liked.file, f"like {METAS}": liked.folder / METAS}
     model = None if made.source == "teacher" else encoder_folder(made.encoder, made.model)
@@ -167,7 +168,7 @@ def _check(settings: EmbedSettings) -> None:
     given = [name for name in _LIKENESS if getattr(settings, name) != plain[name]]
     text = settings.source == "text"
     twice = len(set(settings.teacher)) < len(settings.teacher)
-    lacking = [run for run in settings.teacher if not Path(run).is_dir()]
+    lacking = [run for run in settings.teacher if not (Path(run) / WEIGHTS_FILE).is_file()]
     settings.refuse_first([
         (Path(settings.dataset).name != settings.dataset,
          "dataset", "expected a name, which begins file names"),
@@ -179,5 +180,5 @@ def _check(settings: EmbedSettings) -> None:
          f"--teacher {' '.join(settings.teacher)}", "a text knows no teacher; add --source both"),
         (twice, f"--teacher {' '.join(settings.teacher)}", "names one twice"),
         (bool(lacking), f"--teacher {' '.join(lacking[:1])}",
-         "no such folder; fit one with `incatalog teacher fit`"),
+         "no teacher there; fit one with `incatalog teacher fit`"),
     ])  # fmt: skip

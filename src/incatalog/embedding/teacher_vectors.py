@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from incatalog.artifacts import fingerprint
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import LeaveOneOut
 from incatalog.data.vector_blocks import TeacherBlock, center_and_scale, standardised
+from incatalog.data.vectors import LARGEST, unusable_rows
 from incatalog.errors import TeacherError, VectorError
-from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.blend import BlendTeacher
+from incatalog.teacher.ease import Ease
+from incatalog.teacher.knn import ItemKnn
+from incatalog.teacher.selection import ScoringTeacher
+from incatalog.teacher.teacher import InProcessTeacher, load_teacher
+from incatalog.teacher.teacher_folder import PARTS, numbers_checksum
 
-Similarity = sparse.csr_matrix | Float32[np.ndarray, "items items"]
+Similarity = sparse.csr_array | Float32[np.ndarray, "items items"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +37,7 @@ class Taught:
 def taught_vectors(
     runs: Sequence[str], catalog: Catalog, split: LeaveOneOut, *, svd_dim: int, seed: int
 ) -> list[Taught]:
-    """A block from each of some runs, or from each part of a blend.
+    """A block from each of some runs, or from each part of a blend that has vectors.
 
     Each has mean 0 over the items that its teacher knows, and mean length 1. A teacher knows no
     item without an interaction to train on.
@@ -40,12 +46,20 @@ def taught_vectors(
         TeacherError: A run cannot be read, is of another catalog, or knows nothing of items.
         VectorError: A teacher knows no item, or all alike.
     """
-    trained = trained_items(split, len(catalog))
-    return [
-        taught
-        for run in runs
-        for taught in _of_run(run, catalog, trained, svd_dim=svd_dim, seed=seed)
-    ]
+    trained, found = trained_items(split, len(catalog)), []
+    for run in runs:
+        try:
+            teacher = load_teacher(run, catalog, "cpu")
+        except TeacherError as error:
+            raise TeacherError(f"--teacher: {error}") from error
+        known_by = list(_known_by(teacher, Path(run), svd_dim, seed))
+        if not known_by:
+            raise TeacherError(
+                f"--teacher {run}: a {teacher.kind} without item vectors; expected a sasrec, knn "
+                "or ease, or a blend with one of them"
+            )
+        found += [_block(*one, known & trained) for *one, known in known_by]
+    return found
 
 
 def trained_items(split: LeaveOneOut, num_items: int) -> Bool[np.ndarray, " items"]:
@@ -66,37 +80,44 @@ def reduced(
     are shared between both. Items with like columns, taken after the same items, lie side by side.
     """
     _, values, offers = randomized_svd(similarity, min(dim, similarity.shape[1]), random_state=seed)
-    vectors = (np.sqrt(values)[:, None] * offers).T.astype(np.float32)
+    with np.errstate(over="ignore"):  # What becomes infinite is refused by name.
+        vectors = (np.sqrt(values)[:, None] * offers).T.astype(np.float32)
     led_to = np.asarray(abs(similarity).sum(axis=0)).reshape(-1) > 0
     return vectors, led_to
 
 
-def _of_run(
-    run: str, catalog: Catalog, trained: Bool[np.ndarray, " items"], *, svd_dim: int, seed: int
-) -> Iterator[Taught]:
-    try:
-        teacher = load_teacher(run, catalog, "cpu")
-    except TeacherError as error:
-        raise TeacherError(f"--teacher: {error}") from error
-    mark = fingerprint([run])
-    vectors = teacher.item_embeddings
-    yield _block(run, "sasrec", mark, vectors, trained)
+def _known_by(
+    teacher: ScoringTeacher, folder: Path, svd_dim: int, seed: int
+) -> Iterator[tuple[Path, str, Float32[np.ndarray, "items width"], Bool[np.ndarray, " items"]]]:
+    """Vectors of each teacher of a folder, and which items it may know."""
+    match teacher:
+        case BlendTeacher():
+            for part in teacher.parts:
+                yield from _known_by(part.teacher, folder / PARTS / part.name, svd_dim, seed)
+        case InProcessTeacher():
+            vectors = teacher.item_embeddings
+            yield folder, teacher.kind, vectors, np.ones(len(vectors), dtype=np.bool_)
+        case ItemKnn() | Ease():
+            yield folder, teacher.kind, *reduced(teacher.similarity, svd_dim, seed)
 
 
 def _block(
-    run: str,
+    folder: Path,
     kind: str,
-    mark: str,
     vectors: Float32[np.ndarray, "items width"],
     known: Bool[np.ndarray, " items"],
 ) -> Taught:
     """Vectors, centred and scaled by the items that the teacher knows."""
+    run = str(folder)
     if not known.any():
         raise VectorError(f"--teacher {run}: knows none of the items; fit it on more interactions")
+    said = f"--teacher {run}: the vectors of its {kind}"
+    if len(unusable_rows(vectors)):
+        raise VectorError(f"{said} hold NaN, infinity or numbers beyond {LARGEST:g}; fit it again")
     center, scale = center_and_scale(vectors, known)
-    if not 0 < scale < np.inf:
-        found = "are all alike" if scale == 0 else "are not finite"
-        raise VectorError(f"--teacher {run}: the vectors of its {kind} {found}; fit it again")
+    if not scale > 0:
+        raise VectorError(f"{said} are all alike; fit it again")
     moved = standardised(vectors, center, scale)
     moved[~known] = 0.0
+    mark = numbers_checksum(folder)
     return Taught(TeacherBlock(run, kind, mark, vectors.shape[1]), moved)
