@@ -18,7 +18,7 @@ from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import ConfigError, VectorError
 from incatalog.model.head import HEAD_FILE, RetrievalHead, vectors_origin
 
-_MADE_BY = ("model", "wording", "max_tokens")
+_MADE_BY = ("encoder", "model", "wording", "max_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,8 @@ class Liked:
             raise ConfigError(f"--like {folder}: its vectors hold nothing of teachers; {hint}")
         verify_checksums(folder, (METAS,))
         catalog = Catalog.load(folder)
-        if vectors.shape != (expected := (len(catalog), blocks.width)):
-            found = f"{folder}: holds vectors of shape {vectors.shape}; expected {expected}"
+        if vectors.shape != (shape := (len(catalog), blocks.width)):
+            found = f"{folder}: holds vectors of shape {vectors.shape}; expected {shape}"
             raise VectorError(f"{found}, by its catalog and its blocks; restore it")
         return cls(path, blocks, catalog, vectors)
 
@@ -73,7 +73,7 @@ class Liked:
         if text is None:
             return replace(given, source="teacher")
         made: dict[str, Any] = {name: getattr(text, name) for name in _MADE_BY}
-        return replace(given, source="both", encoder=text.encoder, **made)
+        return replace(given, source="both", **made)
 
     def rows(self, catalog: Catalog) -> Int64[np.ndarray, " items"]:
         """The row here of each item of another catalog; -1 for one that is unknown.

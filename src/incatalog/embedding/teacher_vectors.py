@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -23,7 +24,7 @@ from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher import InProcessTeacher, load_teacher
 from incatalog.teacher.teacher_folder import PARTS, numbers_checksum
 
-Similarity = sparse.csr_array | Float32[np.ndarray, "items items"]
+Similarity: TypeAlias = sparse.csr_array | Float32[np.ndarray, "items items"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,10 @@ def taught_vectors(
                 f"--teacher {run}: a {teacher.kind} without item vectors; expected a sasrec, knn "
                 "or ease, or a blend with one of them"
             )
-        found += [_block(*one, known & trained) for *one, known in known_by]
+        found += [
+            _block(folder, kind, vectors, known & trained)
+            for folder, kind, vectors, known in known_by
+        ]
     return found
 
 
