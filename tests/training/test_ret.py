@@ -112,7 +112,7 @@ def test_how_vectors_were_joined_stays_with_the_model(
     train_sft(config)
     recommender = Recommender.from_pretrained(config.out, "cpu")
     assert RetrievalHead.load(config.out).blocks == blocks
-    with pytest.raises(VectorError, match="comes without; make them with `.* --like MODEL"):
+    with pytest.raises(VectorError, match=r"comes without; make them with `.* --like MODEL"):
         recommender.with_catalog(Catalog.from_items([Item("x", "Other")], "others"))
 
 
