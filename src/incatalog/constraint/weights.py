@@ -15,11 +15,12 @@ from jaxtyping import Float, Float64, Integer
 
 from incatalog.constraint.excluded import ExcludedItems, check_trie
 from incatalog.errors import ConfigError, TrieError
+from incatalog.trie.build import spread
 from incatalog.trie.trie import ItemTrie
 
 Bounds = Integer[np.ndarray, " ranges"]
-# Share of a prefix sum below which a difference is too rough.
-_LIGHT = 1e-6
+LIGHT = 1e-6
+"""Share of a prefix sum below which a difference is too rough, and items are added up instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +65,27 @@ class ItemWeights:
         if not 0 <= share <= 1:
             raise ConfigError(f"share: found {share}; expected 0 to 1")
         check_trie(trie, base)
+        # A score adds `own` times the log-weight, so what is no guide's is divided by it.
+        own = share or 1.0
         values = np.zeros(trie.num_items)
         if log_weights is not None:
             given = _checked("log_weights", log_weights, trie)
-            values = share * given if share else np.where(np.isneginf(given), -np.inf, 0.0)
+            values = given if share else np.where(np.isneginf(given), -np.inf, 0.0)
         if log_factors is not None:
-            values = values + _checked("log_factors", log_factors, trie)
+            factors = _checked("log_factors", log_factors, trie)
+            with np.errstate(over="ignore"):
+                total = values + factors / own
+            lost = np.isfinite(values) & np.isfinite(factors) & ~np.isfinite(total)
+            if lost.any():
+                raise ConfigError(
+                    f"share: found {share}; expected 0, or more beside a factor whose logarithm "
+                    f"is {factors[lost][0]}"
+                )
+            values = total
         excluded = ExcludedItems.build(trie, np.isneginf(values) & trie.live_rows, base)
-        values[excluded.rows | ~trie.live_rows] = -np.inf
-        # A score adds `share` times the log-weight, so what is no guide's is divided by it.
-        own = share or 1.0
-        return cls(trie, 1.0 - share, own, values[trie.order] / own, excluded)
+        by_position = np.where(excluded.rows, -np.inf, values)[trie.order]
+        by_position[trie.num_live :] = -np.inf
+        return cls(trie, 1.0 - share, own, by_position, excluded)
 
     @cached_property
     def plain(self) -> bool:
@@ -101,15 +112,30 @@ class ItemWeights:
             weights = weights - np.log(np.maximum(count[trie.order], 1))
         return weights
 
+    @cached_property
+    def by_row(self) -> Float64[np.ndarray, " items"]:
+        """The log-weight of each item row; minus infinity where it is excluded or vacant."""
+        rows = np.full(self.trie.num_items, -np.inf)
+        live = self.trie.num_live
+        rows[self.trie.order[:live]] = self.log_weights[:live]
+        return rows
+
     def log_mass(self, lo: Bounds, hi: Bounds) -> Float64[np.ndarray, " ranges"]:
         """Logarithm of the weight of all items in ranges of sorted positions."""
-        before, weights = self.mass, self.spread
-        mass = before[hi] - before[lo]
-        # So light beside what stands before it that rounding would show.
-        for at in np.flatnonzero((mass < _LIGHT * before[hi]) & (hi > lo)).tolist():
-            mass[at] = np.exp(weights[lo[at] : hi[at]]).sum()
+        mass = self.mass[hi] - self.mass[lo]
         with np.errstate(divide="ignore"):
-            found: np.ndarray = np.log(mass)
+            found: np.ndarray = np.log(np.maximum(mass, 0.0))
+        # So light beside what stands before it that rounding would show.
+        light = np.flatnonzero((mass < LIGHT * self.mass[hi]) & (hi > lo))
+        if len(light):
+            counts = (hi - lo)[light]
+            of, within = spread(counts)
+            weights = self.spread[lo[light][of] + within]
+            starts = np.cumsum(counts) - counts
+            most = np.maximum.reduceat(weights, starts)
+            most[np.isneginf(most)] = 0.0
+            with np.errstate(divide="ignore"):
+                found[light] = most + np.log(np.add.reduceat(np.exp(weights - most[of]), starts))
         return found
 
     def greatest(self, lo: Bounds, hi: Bounds) -> Float64[np.ndarray, " ranges"]:
@@ -129,6 +155,20 @@ class ItemWeights:
         own: np.ndarray = self.share * log_weights
         # Zero times the logarithm of a probability that has become zero is not a number.
         return own if self.model == 0 else self.model * logprobs + own
+
+
+def all_excluded(
+    excluded: ExcludedItems | None, weights: ItemWeights | None
+) -> ExcludedItems | None:
+    """All items that may not be named; weights hold them all already."""
+    if weights is None or excluded is weights.excluded:
+        return excluded
+    if excluded is None:
+        return weights.excluded
+    raise TrieError(
+        "excluded: found items beside weights, which have exclusions of their own; expected one of "
+        "both; build the weights with these as their base"
+    )
 
 
 def _checked(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
+from incatalog.constraint.spans import Allowed, Guidance, SpanBatch, SpanRun
 from incatalog.decoding.events import Event
 from incatalog.decoding.growing import Answers, Wanted
 from incatalog.decoding.lookahead import BEST
@@ -43,14 +43,19 @@ def decide(
 ) -> list[tuple[SpanRun, list[Event]]]:
     """Takes decisions in item spans: only the tokens that the catalog allows are scored.
 
-    What the model said of an answer is found ``at`` a place of the readout. Returned are what each
-    row wrote and the events of that.
+    What the model said of an answer is found ``at`` a place of the readout; where the items of an
+    answer have weights, it is guided by them. Returned are what each row wrote and the events of
+    that.
     """
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
     scores = readout.some([at[row] for row in rows], allowed.tokens)
     mask = torch.from_numpy(allowed.mask).to(scores.device)
     logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
+    guidance = spans.guidance(allowed)
+    if guidance is not None:
+        guided = torch.from_numpy(guidance.rows).to(scores.device)
+        logprobs[guided] = _guided(logprobs[guided], guidance)
     likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
     best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
     known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
@@ -79,6 +84,16 @@ def decide(
         else (runs[number], answers[row].take(runs[number], float(best[number])))
         for number, row in enumerate(rows)
     ]
+
+
+def _guided(
+    logprobs: Float[Tensor, "guided tokens"], guidance: Guidance
+) -> Float[Tensor, "guided tokens"]:
+    """Log-probabilities under the weights of the items."""
+    model, bias = (torch.from_numpy(part).to(logprobs) for part in guidance[1:])
+    # A finite logarithm, as zero times an infinite one is not a number.
+    own = model * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    return (own + bias).log_softmax(-1)
 
 
 def decide_outside(
