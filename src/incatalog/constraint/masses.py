@@ -19,10 +19,7 @@ from incatalog.constraint.kernels import (
     pointer,
     token_of,
 )
-from incatalog.constraint.weights import LIGHT
-
-# Sums below this may have lost bits.
-_LEAST = 1e-290
+from incatalog.constraint.weights import LEAST, LIGHT
 
 
 class Weighing(NamedTuple):
@@ -104,7 +101,7 @@ def log_parts(
                 continue
             low, high = tree.bounds[edge + node], tree.bounds[edge + node + 1]
             below = mass[high] - mass[low] - gone[edge - first]
-            light = below < LIGHT * mass[high]
+            light = below <= max(LIGHT * mass[high], LEAST)
             if high - low == 1:
                 found[row, at] = weights[low]
             elif light:
@@ -113,7 +110,7 @@ def log_parts(
             else:
                 found[row, at] = np.log(below)
             total += np.exp(found[row, at]) if light else below
-        if total > _LEAST:
+        if total > LEAST:
             whole = np.log(total)
         else:
             most = found[row].max()

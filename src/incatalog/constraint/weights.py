@@ -21,6 +21,8 @@ from incatalog.trie.trie import ItemTrie
 Bounds = Integer[np.ndarray, " ranges"]
 LIGHT = 1e-6
 """Share of a prefix sum below which a difference is too rough, and items are added up instead."""
+LEAST = 1e-290
+"""And so they are below this, as digits are lost there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,8 @@ class ItemWeights:
         with np.errstate(divide="ignore"):
             found: np.ndarray = np.log(np.maximum(mass, 0.0))
         # So light beside what stands before it that rounding would show.
-        light = np.flatnonzero((mass < LIGHT * self.mass[hi]) & (hi > lo))
+        light = (mass <= np.maximum(LIGHT * self.mass[hi], LEAST)).nonzero()[0]
+        light = light[lo[light] < hi[light]]
         if len(light):
             counts = (hi - lo)[light]
             of, within = spread(counts)
