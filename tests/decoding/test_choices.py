@@ -21,7 +21,7 @@ from incatalog.trie.trie import ItemTrie
 from worlds import EOI, SOI, STOP, make_model, prompts, spelled_rows, token_rows
 
 thorough = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 seeds = st.integers(0, 3)
 shares = st.sampled_from([0.0, 0.3, 0.7, 1.0])
@@ -146,7 +146,7 @@ def test_samples_follow_the_guided_policy() -> None:
             seed=seed,
             scaffold=Scaffold(((),)),
         )
-        for seed in range(2000)
+        for seed in range(800)
     ]
     done = make_engine(model, trie).complete(requests)
     drawn = np.bincount([one.items[0] for one in done], minlength=len(rows)) / len(requests)
@@ -165,7 +165,7 @@ def test_samples_follow_the_guided_policy() -> None:
             prefix.append(token)
         expected.append(chance)
     assert sum(expected) == pytest.approx(1)
-    # Four standard deviations of a frequency of 2000 draws.
+    # Four standard deviations of a frequency of 800 draws; the seeds are the same each time.
     np.testing.assert_allclose(drawn, expected, atol=4 * 0.5 / len(requests) ** 0.5)
 
 

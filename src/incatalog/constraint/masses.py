@@ -56,7 +56,7 @@ def _added_up(
     for position in range(lo, hi):
         if weights[position] > -np.inf and not _holds(blocked, position):
             total += np.exp(weights[position] - most)
-    return most + np.log(total)
+    return float(most + np.log(total))
 
 
 # What is inlined here is part of the result that numba keeps on the disk, and numba does not see

@@ -126,8 +126,12 @@ class EngineSampler:
         excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
         request = recommender.list_request(prompt.history, self._asked_for, excluded)
         # The policy that is trained is one over tokens.
-        changes = {"max_items": self.list_length, "temperature": self.temperature}
-        return replace(request, **changes, item_decode="token")
+        return replace(
+            request,
+            max_items=self.list_length,
+            temperature=self.temperature,
+            item_decode="token",
+        )
 
     def _beams(
         self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
