@@ -309,10 +309,9 @@ def test_a_copy_has_weights_of_its_own(copied: Callable[[SpanBatch], SpanBatch])
     spans = SpanBatch(trie, 99)
     slot, other_slot = spans.join(weights=weights), spans.join()
     other = copied(spans)
-    for field in ("mass", "spread"):
-        before, now = getattr(spans._weighing, field), getattr(other._weighing, field)
+    for before, now in zip(spans._weighing[:4], other._weighing[:4], strict=True):
         assert int(before[slot]) != int(now[slot]) != 0
-        assert now[other_slot] == 0
+    assert other._weighing.mass[other_slot] == 0
     del spans, trie, weights
     gc.collect()
     # What stood there before may hold anything now.

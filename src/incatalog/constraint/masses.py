@@ -23,12 +23,13 @@ from incatalog.constraint.weights import LEAST, LIGHT
 
 
 class Weighing(NamedTuple):
-    """The item weights of answers."""
+    """The item weights of answers: addresses of arrays of `ItemWeights`, and two of its numbers."""
 
-    # Address of the weight before each position, of `ItemWeights.mass`; 0 without weights.
-    mass: Int64[np.ndarray, " slots"]
-    spread: Int64[np.ndarray, " slots"]  # address of the log-weight at each position
-    model: Float64[np.ndarray, " slots"]  # see `ItemWeights`
+    mass: Int64[np.ndarray, " slots"]  # 0 without weights
+    spread: Int64[np.ndarray, " slots"]
+    edges: Int64[np.ndarray, " slots"]
+    nodes: Int64[np.ndarray, " slots"]
+    model: Float64[np.ndarray, " slots"]
     share: Float64[np.ndarray, " slots"]
 
 
@@ -59,6 +60,33 @@ def _added_up(
     return float(most + np.log(total))
 
 
+@inlined
+def _weigh(
+    tree: Tree,
+    mass: Float64[np.ndarray, " positions+1"],
+    weights: Float64[np.ndarray, " positions"],
+    edges: Float64[np.ndarray, " edges"],
+    node: int,
+) -> float:
+    """Logarithms of the weight below each edge of a node; returns that of all."""
+    first, end = tree.node_edges[node], tree.node_edges[node + 1]
+    most = -np.inf
+    for edge in range(first, end):
+        low, high = tree.bounds[edge + node], tree.bounds[edge + node + 1]
+        below = mass[high] - mass[low]
+        if high - low == 1:
+            edges[edge] = weights[low]
+        elif below <= max(LIGHT * mass[high], LEAST):
+            edges[edge] = _added_up(weights, low, high, tree.order[:0])
+        else:
+            edges[edge] = np.log(below)
+        most = max(most, edges[edge])
+    total = 0.0
+    for edge in range(first, end):
+        total += np.exp(edges[edge] - most)
+    return float(most + np.log(total))
+
+
 # What is inlined here is part of the result that numba keeps on the disk, and numba does not see
 # that `kernels.py` has changed: whoever changes `choice_of` or `token_of` changes this file too.
 @compiled
@@ -73,48 +101,56 @@ def log_parts(
 ) -> Float64[np.ndarray, "rows tokens"]:
     """Which part of what an answer may still name below its node is below each allowed token.
 
-    Parts of the weight, as logarithms; minus infinity where a token is not allowed. All answers
-    have weights. ``column`` is scratch.
+    Parts of the weight, as logarithms, times the share of the weights; minus infinity where a token
+    is not allowed. All answers have weights. ``column`` is scratch.
     """
     for at, token in enumerate(tokens):
         column[token] = at
     found = np.full(allowed.shape, -np.inf)
-    gone = np.empty(len(state.counts), np.float64)
+    gone = np.zeros(len(state.counts), np.float64)
     size = len(tree.order)
     for row, slot in enumerate(slots):
-        mass = carray(pointer(weighing.mass[slot]), (size + 1,), np.float64)
         weights = carray(pointer(weighing.spread[slot]), (size,), np.float64)
+        edges = carray(pointer(weighing.edges[slot]), (len(tree.edge_token),), np.float64)
+        nodes = carray(pointer(weighing.nodes[slot]), (len(tree.node_edges) - 1,), np.float64)
         lo, hi, node = state.lo[slot], state.hi[slot], state.node[slot]
-        first, end = tree.node_edges[node], tree.node_edges[node + 1]
-        blocked = state.blocked[slot, : state.blocked_count[slot]]
-        gone[: end - first] = 0.0
-        state.counts[: end - first] = 0
-        for position in blocked:
-            if lo <= position < hi:
-                choice = choice_of(tree, node, position)
-                gone[choice] += np.exp(weights[position])
-                state.counts[choice] += 1
-        total = 0.0
+        if np.isnan(nodes[node]):
+            mass = carray(pointer(weighing.mass[slot]), (size + 1,), np.float64)
+            nodes[node] = _weigh(tree, mass, weights, edges, node)
+        first, end, whole = tree.node_edges[node], tree.node_edges[node + 1], nodes[node]
         for edge in range(first, end):
             at = column[token_of(tree, edge)]
-            if not allowed[row, at]:
-                continue
-            low, high = tree.bounds[edge + node], tree.bounds[edge + node + 1]
-            below = mass[high] - mass[low] - gone[edge - first]
-            light = below <= max(LIGHT * mass[high], LEAST)
-            if high - low == 1:
-                found[row, at] = weights[low]
-            elif light:
-                some = blocked if state.counts[edge - first] else blocked[:0]
-                found[row, at] = _added_up(weights, low, high, some)
-            else:
-                found[row, at] = np.log(below)
-            total += np.exp(found[row, at]) if light else below
-        if total > LEAST:
-            whole = np.log(total)
+            if allowed[row, at]:
+                found[row, at] = edges[edge] - whole
+        # What is blocked is subtracted: parts of the weight of the node, and of its edge.
+        blocked = state.blocked[slot, : state.blocked_count[slot]]
+        left, some = 1.0, False
+        for position in blocked:
+            if lo <= position < hi and weights[position] > -np.inf:
+                choice = choice_of(tree, node, position)
+                gone[choice] += np.exp(weights[position] - edges[first + choice])
+                left, some = left - np.exp(weights[position] - whole), True
+        if some:
+            for position in blocked:
+                if not (lo <= position < hi):
+                    continue
+                choice = choice_of(tree, node, position)
+                edge, part = first + choice, gone[choice]
+                gone[choice] = 0.0
+                at = column[token_of(tree, edge)]
+                if part == 0.0 or not allowed[row, at]:
+                    continue
+                if 1.0 - part > LIGHT:
+                    found[row, at] += np.log1p(-part)
+                else:
+                    low, high = tree.bounds[edge + node], tree.bounds[edge + node + 1]
+                    found[row, at] = _added_up(weights, low, high, blocked) - whole
+        if left > LIGHT:
+            rest = np.log(left)
         else:
             most = found[row].max()
-            whole = most + np.log(np.exp(found[row] - most).sum())
+            rest = most + np.log(np.exp(found[row] - most).sum())
+        share = weighing.share[slot]
         for at in range(len(tokens)):
-            found[row, at] -= whole
+            found[row, at] = share * (found[row, at] - rest)
     return found

@@ -88,7 +88,7 @@ class SpanBatch:
         self._excluded: list[ExcludedItems | None] = []
         self._weights: list[ItemWeights | None] = []
         int32, int64, booleans = (np.empty(0, kind) for kind in (np.int32, np.int64, np.bool_))
-        self._weighing = masses.Weighing(int64, int64, np.empty(0), np.empty(0))
+        self._weighing = masses.Weighing(*(int64,) * 4, *(np.empty(0),) * 2)
         places = {"lo": int32, "hi": int32, "node": int32}
         numbers = {"blocked_count": int64, "rule": int64, "left": int64, "unique": booleans}
         blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
@@ -216,7 +216,6 @@ class SpanBatch:
         bias = masses.log_parts(
             self._tree, self._state, own, slots, allowed.tokens, allowed.mask[rows], self._column
         )
-        bias *= own.share[slots, None]
         return Guidance(rows, own.model[slots, None], bias)
 
     def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> SpanRuns:
@@ -299,9 +298,10 @@ class SpanBatch:
         """Tells the loops where the rule and the weights of an answer are; both are kept here."""
         excluded, weights, own = self._excluded[slot], self._weights[slot], self._weighing
         self._state.rule[slot] = _address(None if excluded is None else excluded.before)
-        own.mass[slot] = own.spread[slot] = 0
+        own.mass[slot] = 0
         if weights is not None:
             own.mass[slot], own.spread[slot] = _address(weights.mass), _address(weights.spread)
+            own.edges[slot], own.nodes[slot] = map(_address, weights.below)
             own.model[slot], own.share[slot] = weights.model, weights.share
 
 

@@ -115,6 +115,16 @@ class ItemWeights:
         return weights
 
     @cached_property
+    def below(self) -> tuple[Float64[np.ndarray, " edges"], Float64[np.ndarray, " nodes"]]:
+        """Logarithms of the weight below each edge of the trie and each node, once asked for.
+
+        Not a number where they were not; :mod:`incatalog.constraint.masses` fills them in as an
+        answer comes to a node.
+        """
+        arrays = self.trie.arrays
+        return np.empty(len(arrays.edge_token)), np.full(self.trie.num_nodes, np.nan)
+
+    @cached_property
     def by_row(self) -> Float64[np.ndarray, " items"]:
         """The log-weight of each item row; minus infinity where it is excluded or vacant."""
         rows = np.full(self.trie.num_items, -np.inf)
