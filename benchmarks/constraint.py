@@ -97,8 +97,7 @@ def time_spans(
         masked = torch.where(mask, some, -torch.inf)
         if guidance is not None:
             model, bias = (torch.from_numpy(part).to(masked) for part in guidance[1:])
-            # The logarithm of the probability among the allowed ones is there already.
-            masked = model * masked.clamp(min=torch.finfo(masked.dtype).min) + bias
+            masked = torch.addcmul(bias, model, masked)
         sure = time.perf_counter()
         # Choosing the best is what every decoder does.
         chosen = masked.argmax(-1).numpy()

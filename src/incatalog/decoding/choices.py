@@ -51,11 +51,12 @@ def decide(
     allowed = spans.allowed(slots)
     scores = readout.some([at[row] for row in rows], allowed.tokens)
     mask = torch.from_numpy(allowed.mask).to(scores.device)
-    logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
+    scores = torch.where(mask, scores, -torch.inf)
     guidance = spans.guidance(allowed)
     if guidance is not None:
         guided = torch.from_numpy(guidance.rows).to(scores.device)
-        logprobs[guided] = _guided(logprobs[guided], guidance)
+        scores[guided] = _guided(scores[guided], guidance)
+    logprobs = scores.log_softmax(-1)
     likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
     best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
     known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
@@ -87,13 +88,14 @@ def decide(
 
 
 def _guided(
-    logprobs: Float[Tensor, "guided tokens"], guidance: Guidance
+    scores: Float[Tensor, "guided tokens"], guidance: Guidance
 ) -> Float[Tensor, "guided tokens"]:
-    """Log-probabilities under the weights of the items."""
-    model, bias = (torch.from_numpy(part).to(logprobs) for part in guidance[1:])
-    # A finite logarithm, as zero times an infinite one is not a number.
-    own = model * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
-    return (own + bias).log_softmax(-1)
+    """Scores under the weights of the items; they differ by a constant from logarithms."""
+    model, bias = (torch.from_numpy(part).to(scores) for part in guidance[1:])
+    # Zero times minus infinity is not a number, where the weights alone decide.
+    least = torch.full_like(model, -torch.inf)
+    least.masked_fill_(model == 0, torch.finfo(scores.dtype).min)
+    return torch.addcmul(bias, model, torch.maximum(scores, least))
 
 
 def decide_outside(
