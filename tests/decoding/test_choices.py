@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
 from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion
@@ -131,6 +132,29 @@ def test_decisions_are_those_of_the_guided_policy(
     found = make_engine(model, trie, lookahead).complete(requests)
     for request, done in zip(requests, found, strict=True):
         check_answer(model, list(zip(rows, items, strict=True)), request, done)
+
+
+@thorough
+@given(token_rows, prompts, seeds, st.sampled_from([0.3, 0.8]), st.integers(0, 1000))
+def test_greedy_equals_generate_with_the_processor_under_weights(
+    rows: list[list[int]], batch: list[list[int]], seed: int, share: float, drawn: int
+) -> None:
+    model, trie = make_model(seed), ItemTrie.build(rows)
+    own = np.random.default_rng(drawn).normal(-4, 3, len(rows))
+    weights = ItemWeights.build(trie, own, share=share)
+    requests = [Request(prompt, weights=weights, max_new_tokens=24) for prompt in batch]
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)
+    for request, done in zip(requests, make_engine(model, trie).complete(requests), strict=True):
+        prompt = list(request.prompt_ids)
+        [answer] = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            max_new_tokens=24,
+            do_sample=False,
+            logits_processor=[processor],
+        ).tolist()
+        new = answer[len(prompt) :]
+        assert list(done.token_ids) == (new[: new.index(STOP)] if STOP in new else new)
 
 
 def test_samples_follow_the_guided_policy() -> None:
