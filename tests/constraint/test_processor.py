@@ -583,8 +583,10 @@ def test_weights_bring_all_exclusions() -> None:
     processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)
     assert allowed(processor, [9, SOI]) == [4, 6]
     for excluded in ([0], ExcludedItems.build(trie, [0])):
-        with pytest.raises(TrieError, match="expected one of both"):
+        with pytest.raises(TrieError, match="expected weights that were built with all"):
             ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=excluded, weights=weights)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=[1], weights=weights)
+    assert allowed(processor, [9, SOI]) == [4, 6]
     nothing = ItemWeights.build(trie, np.full(3, -np.inf))
     with pytest.raises(NoItemLeftError, match="leaves none of the 3 items"):
         ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=nothing)

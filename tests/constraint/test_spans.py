@@ -254,7 +254,7 @@ def test_what_cannot_be_is_refused() -> None:
     for own in (ItemTrie.build([[4]]), ItemTrie.build([[4, 5], [4, 6]])):
         with pytest.raises(TrieError, match="another trie"):
             spans.join(weights=ItemWeights.build(own))
-    with pytest.raises(TrieError, match="items beside weights"):
+    with pytest.raises(TrieError, match="weights: item row 0 is excluded beside them"):
         spans.join(ExcludedItems.build(trie, [0]), weights=ItemWeights.build(trie))
     slot = np.array([spans.join()])
     [run] = spans.open(slot)

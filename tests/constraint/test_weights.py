@@ -108,8 +108,13 @@ def test_what_excludes_an_item() -> None:
         assert weights.plain
         assert all_excluded(None, weights) is weights.excluded
         assert all_excluded(weights.excluded, weights) is weights.excluded
-        with pytest.raises(TrieError, match="build the weights with these as their base"):
-            all_excluded(base, weights)
+        assert all_excluded(base, weights) is weights.excluded
+        # What is vacant cannot be named.
+        assert all_excluded(ExcludedItems.build(trie, [0, 3]), weights) is weights.excluded
+        with pytest.raises(TrieError, match="weights: item row 2 is excluded beside them"):
+            all_excluded(ExcludedItems.build(trie, [1, 2]), weights)
+        with pytest.raises(TrieError, match="another trie"):
+            all_excluded(ExcludedItems.build(ItemTrie.build([[4]]), [0]), weights)
     assert all_excluded(base, None) is base
     # A guide that does not count still excludes; its numbers are not read otherwise.
     weights = ItemWeights.build(trie, np.array([1.0, 2.0, 3.0, 4.0]), share=0.0)

@@ -18,6 +18,7 @@ from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion
 from incatalog.decoding.request import Request, Scaffold
+from incatalog.errors import TrieError
 from incatalog.trie.trie import ItemTrie
 from worlds import EOI, SOI, STOP, make_model, prompts, spelled_rows, token_rows
 
@@ -247,6 +248,14 @@ def test_the_teacher_alone_decides_with_a_share_of_one() -> None:
         assert done.items == (1, 3, 0, 5, 2, 4)
         expected = [0.45 * 0.31 / 0.45 * 0.16 / 0.31, 0.4 / 0.84 * 0.3 / 0.4]
         np.testing.assert_allclose(np.exp(done.logprobs[:2]), expected, rtol=1e-5)
+
+
+def test_what_is_excluded_beside_weights_is_not_forgotten() -> None:
+    trie, model = ItemTrie.build([[4], [5], [6]]), make_model(0)
+    weights = ItemWeights.build(trie, np.arange(3.0), share=0.5)
+    request = Request([9], excluded=ExcludedItems.build(trie, [1]), weights=weights)
+    with pytest.raises(TrieError, match="weights: item row 1 is excluded beside them"):
+        make_engine(model, trie).complete([request])
 
 
 def test_rows_without_weights_do_not_notice_those_that_have_some() -> None:

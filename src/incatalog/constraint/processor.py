@@ -68,14 +68,14 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         unique: Never recommend an item twice in an answer.
         excluded: Item rows that must not be recommended.
         max_items: Items of an answer at most; the text goes on without items after that.
-        weights: Log-weights of the items, with all exclusions in them. In a span, the score of a
-            token is then ``model`` times the logarithm of its probability among those allowed, and
-            ``share`` times that of the part of the weight that is below it. Their sum over a title
-            is the score of the item, by which beams rank.
+        weights: Log-weights of the items; all that is excluded has to be so in them. In a span, the
+            score of a token is then ``model`` times the logarithm of its probability among those
+            allowed, and ``share`` times that of the part of the weight that is below it. Their sum
+            over a title is the score of the item, by which beams rank.
 
     Raises:
         TokenizerError: A control token occurs inside an item.
-        TrieError: An excluded row does not exist, or there are exclusions beside weights.
+        TrieError: An excluded row does not exist, or is not excluded in the weights.
         NoItemLeftError: The exclusions leave no item to recommend.
     """
 

@@ -123,7 +123,7 @@ class SpanBatch:
         """Takes up an answer that has not named anything yet; returns its slot.
 
         If it is ``unique``, it names an item at most once, whatever its spelling, and items that
-        share a title all go with the one that is named. Weights bring their own exclusions.
+        share a title all go with the one that is named. Weights have to exclude what is excluded.
         """
         excluded = all_excluded(excluded, weights)
         check_trie(self.trie, excluded)

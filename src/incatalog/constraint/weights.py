@@ -173,15 +173,18 @@ class ItemWeights:
 def all_excluded(
     excluded: ExcludedItems | None, weights: ItemWeights | None
 ) -> ExcludedItems | None:
-    """All items that may not be named; weights hold them all already."""
-    if weights is None or excluded is weights.excluded:
+    """All items that may not be named: those of the weights, which hold the others already."""
+    if weights is None:
         return excluded
-    if excluded is None:
-        return weights.excluded
-    raise TrieError(
-        "excluded: found items beside weights, which have exclusions of their own; expected one of "
-        "both; build the weights with these as their base"
-    )
+    if excluded is not None and excluded is not weights.excluded:
+        check_trie(weights.trie, excluded)
+        named = excluded.rows & ~weights.excluded.rows & weights.trie.live_rows
+        if named.any():
+            raise TrieError(
+                f"weights: item row {named.argmax()} is excluded beside them and not in them; "
+                "expected weights that were built with all that is excluded as their base"
+            )
+    return weights.excluded
 
 
 def _checked(
