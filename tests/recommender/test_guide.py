@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -15,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incatalog import Catalog, Item, Recommender
+from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.decoding.request import Slot
 from incatalog.errors import ArtifactError, CatalogError, ConfigError, TeacherError
-from incatalog.model.backbone import Backbone
+from incatalog.model.backbone import Backbone, add_codes
+from incatalog.model.head import RetrievalHead
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.guide import Guide, item_weights
@@ -90,10 +93,34 @@ def model_logprobs(recommender: Recommender, prompt: Sequence[int]) -> np.ndarra
     return logprobs
 
 
+@pytest.fixture(scope="module")
+def coded(tiny_backbone: Backbone, catalog: Catalog) -> Recommender:
+    """A random model that writes codes, of two levels of eight."""
+    backbone = add_codes(copy.deepcopy(tiny_backbone), (8, 8))
+    rows = np.arange(50, dtype=np.int32)
+    codes = SemanticIds(np.stack([rows // 8, rows % 8], axis=1), (8, 8))
+    spec = ModelSpec(base="tiny", method="token", item_form="codes", code_sizes=(8, 8))
+    return Recommender(backbone, spec, catalog, codes)
+
+
+@pytest.fixture(scope="module")
+def retrieving(tiny_backbone: Backbone, catalog: Catalog) -> Recommender:
+    """A random model that retrieves, by vectors of six numbers."""
+    vectors = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    head = RetrievalHead.create(32, vectors).eval()
+    backbone = replace(copy.deepcopy(tiny_backbone), head=head)
+    return Recommender(backbone, ModelSpec(base="tiny", method="ret"), catalog)
+
+
+methods = pytest.mark.parametrize("method", ["recommender", "coded"])
+
+
+@methods
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_ranking_is_the_best_of_the_mixed_scores(
-    recommender: Recommender, sasrec: InProcessTeacher, share: float
+    request: pytest.FixtureRequest, method: str, sasrec: InProcessTeacher, share: float
 ) -> None:
+    recommender: Recommender = request.getfixturevalue(method)
     history = [7, 3, 12]
     guided = recommender.with_guide(Guide(sasrec, recommender.catalog, share, 0.0))
     own = model_logprobs(recommender, recommender.slot(history, 10).prompt_ids)
@@ -102,26 +129,30 @@ def test_ranking_is_the_best_of_the_mixed_scores(
     best = np.argsort(-mixed)[:10].tolist()
     found = guided.recommend([f"i{row}" for row in history])
     assert [guided.catalog.row(one.item_id) for one in found] == best
-    # The score of an answer stays the model's own probability.
+    if method == "retrieving":
+        return
+    # Of a model that writes its items, the score in an answer stays its own probability.
     assert [one.score for one in found] == pytest.approx(np.exp(own[best]), rel=1e-5)
 
 
+@methods
 @pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
 def test_each_item_of_a_list_is_the_best_of_the_mixed_scores(
-    recommender: Recommender, sasrec: InProcessTeacher, share: float
+    request: pytest.FixtureRequest, method: str, sasrec: InProcessTeacher, share: float
 ) -> None:
+    recommender: Recommender = request.getfixturevalue(method)
     history = [7, 3, 12]
     guided = recommender.with_guide(Guide(sasrec, recommender.catalog, 0.0, share))
     excluded = guided.excluded(history=history, exclude_seen=True)
     [weights] = guided.weights([history], [excluded], "list")
-    request = guided.list_request(history, 6, excluded, weights=weights)
-    [done] = guided.engine.complete([request])
+    asked = guided.list_request(history, 6, excluded, weights=weights)
+    [done] = guided.engine.complete([asked])
     teacher = log_softmax(sasrec.scores([history])[0])
     soi = recommender.backbone.soi_token_id
     opened = [at for at, token in enumerate(done.token_ids) if token == soi]
     named: list[int] = []
     for at in opened:
-        own = model_logprobs(recommender, [*request.prompt_ids, *done.token_ids[:at]])
+        own = model_logprobs(recommender, [*asked.prompt_ids, *done.token_ids[:at]])
         mixed = share * teacher if share == 1 else (1 - share) * own + share * teacher
         mixed[[*history, *named]] = -np.inf
         named.append(int(np.argmax(mixed)))

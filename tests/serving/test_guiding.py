@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,18 @@ import torch
 from chatting import Server
 from incatalog import Catalog, Recommender
 from incatalog.errors import ConfigError, TeacherError
+from incatalog.model.backbone import Backbone
+from incatalog.model.saved import save_backbone
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.guide_folder import GuideChoice, save_guide
+from incatalog.serving.catalogs import load_domains
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.guiding import GuideChoices, Guiding
 from incatalog.serving.problems import ApiError
 from incatalog.serving.schemas import RecommendationRequest
+from incatalog.serving.server import _recommender
 from incatalog.serving.settings import ServeSettings
+from incatalog.serving.store import CatalogStore
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
@@ -318,7 +323,8 @@ def test_a_teacher_that_fails_is_an_error_or_an_answer_that_says_so(
 
 
 def choices(model: Path, *domains: str, **flags: Any) -> GuideChoices:
-    return GuideChoices(replace(ServeSettings(model), device="cpu", **flags), domains, True)
+    settings = replace(ServeSettings(model), device="cpu", **flags)
+    return GuideChoices(settings, domains, True, Catalog.load(model).fingerprint)
 
 
 def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher: Path) -> None:
@@ -334,7 +340,7 @@ def test_flags_name_the_guides_of_the_domains(model: Path, books: Path, teacher:
     assert found.listing == 0.7
     assert several.load("books", other) is None
     assert choices(model, "films").load("films", films) is None
-    untrained = GuideChoices(ServeSettings(model, guide=(run,), device="cpu"), ["films"], False)
+    untrained = replace(choices(model, "films", guide=(run,)), trained=False)
     alone = untrained.load("films", films)
     assert alone is not None
     assert alone.listing == 1.0
@@ -384,3 +390,22 @@ def test_without_history_a_teacher_that_counts_says_popularity(tmp_path: Path, m
         guide = found.load("films", catalog)
         assert guide is not None
         assert guide.empty == expected
+
+
+def test_lists_of_a_chat_model_that_was_never_trained_are_those_of_the_teacher(
+    tmp_path: Path, model: Path, tiny_backbone: Backbone, teacher: Path
+) -> None:
+    save_backbone(tmp_path, tiny_backbone)
+    settings = ServeSettings(tmp_path, (f"films={model}",), (str(teacher),), device="cpu")
+    plain = _recommender(settings, {"films": model})
+    assert plain.spec.trained is False
+    own = plain.catalog.fingerprint
+    guides = GuideChoices(settings, ["films"], plain.spec.trained, own)
+    with closing(CatalogStore(tmp_path / "state.sqlite")) as store:
+        domains = load_domains(plain, {"films": model}, store, guides.load)
+    served_model = domains["films"].version.recommender
+    best = load_teacher(teacher, served_model.catalog, "cpu").top_k([[7, 3]], 8)[0].tolist()
+    for decode in ("beam", "list"):
+        how: Any = {"k": 8, "decode": decode}
+        found = served_model.recommend(["i7", "i3"], **how)
+        assert [one.item_id for one in found] == [f"i{row}" for row in best]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,7 +22,9 @@ from incatalog.decoding.request import Grounding
 from incatalog.errors import ConfigError, TeacherError
 from incatalog.recommender.items import ModelItems
 from incatalog.teacher.row_lists import RowLists
-from incatalog.teacher.teacher import Teacher
+
+if TYPE_CHECKING:
+    from incatalog.teacher.teacher import Teacher
 
 Kind = Literal["ranking", "list"]
 """What is guided: the ranking of one place, or a list or chat that is written."""

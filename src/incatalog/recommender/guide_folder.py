@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from incatalog.artifacts import read_json, write_json
 from incatalog.checksums import file_checksums
@@ -15,9 +15,11 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
 from incatalog.recommender.guide import USUAL_SHARE, Guide
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
-from incatalog.teacher.teacher import Teacher, load_teacher
 from incatalog.teacher.teacher_folder import copy_teacher
 from incatalog.teacher_service.client import HttpTeacher, is_url
+
+if TYPE_CHECKING:
+    from incatalog.teacher.teacher import Teacher
 
 GUIDE_FOLDER = "guide"
 
@@ -74,6 +76,9 @@ class GuideChoice:
         if not Path(location).is_dir():
             expected = "the run folder of a teacher, the URL of a served one, or off"
             raise ConfigError(f"--guide {location}: no such folder; expected {expected}")
+        # What some kinds of teachers need, a model without a guide does not.
+        from incatalog.teacher.teacher import load_teacher
+
         return load_teacher(location, catalog, device)
 
 

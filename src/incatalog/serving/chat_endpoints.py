@@ -142,17 +142,15 @@ class Conversations:
         excluded: ExcludedItems,
     ) -> tuple[list[Recommendation], bool | None]:
         """The items, and whether a guide counted."""
-        listed = body.decode != "beam"
-        by: ItemDecode = "token" if body.decode == "greedy" else "search"
-        kind: Kind = "list" if listed else "ranking"
+        kind: Kind = "ranking" if body.decode == "beam" else "list"
         weighed = await self.guiding.weigh(model, body, history, excluded, kind)
         how: Any = {"excluded": excluded, "weights": weighed.weights}
-        if listed:
-            found = await self._listed(
-                model, model.list_request(history, body.k, item_decode=by, **how)
-            )
-        else:
+        if kind == "ranking":
             found = await self._ranked(model, model.slot(history, body.k, **how), body.k)
+        else:
+            by: ItemDecode = "search" if body.decode == "list" else "token"
+            asked = model.list_request(history, body.k, item_decode=by, **how)
+            found = await self._listed(model, asked)
         return found, weighed.guided
 
     async def _listed(self, model: Recommender, asked: EngineRequest) -> list[Recommendation]:

@@ -14,7 +14,6 @@ from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
-from incatalog.model.spec import spec_file
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.recommender import Recommender
@@ -37,6 +36,7 @@ class GuideChoices:
     settings: ServeSettings
     domains: Sequence[str]
     trained: bool  # whether the model was
+    own: str  # fingerprint of the catalog in the model's folder
 
     def load(self, name: str, catalog: Catalog) -> Guide | None:
         """The guide of a domain; None where its answers are the model's alone."""
@@ -46,9 +46,7 @@ class GuideChoices:
         share = _share(shares[name]) if name in shares else None
         if teacher is None:
             # What lies in the model's folder is for the catalog that lies there.
-            model = settings.model
-            own = spec_file(model).exists()
-            own = own and Catalog.load(model).fingerprint == catalog.fingerprint
+            own = catalog.fingerprint == self.own
             teacher = OWN if own else OFF
             if share is not None and not own:
                 why = f"domain {name} has no guide; name one with --guide"
@@ -123,20 +121,20 @@ class Guiding:
         where the operator has chosen that.
         """
         boost, share = asked.boost, asked.guide_weight
+        if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
+            return Weighed(None, None)
         weigh = partial(model.weights, [history], [excluded], kind, boost)
-        if model.guide is None or share == 0:
-            [weights] = weigh(share)
-            return Weighed(weights, None if model.guide is None else False)
-        loop = asyncio.get_running_loop()
+        ask = partial(asyncio.get_running_loop().run_in_executor, self._threads, weigh)
         try:
-            [weights] = await loop.run_in_executor(self._threads, weigh, share)
+            [weights] = await ask(share)
         except TeacherError as error:
             _log.error("the teacher failed: %s", error)
             self._telemetry.teacher_failures.inc()
             if not self._settings.unguided_when_teacher_fails:
                 raise _failed() from error
-            [weights] = weigh(0.0)
-        return Weighed(weights, weights is not None and weights.model < 1)
+            [weights] = await ask(0.0)
+        guided = weights is not None and weights.model < 1
+        return Weighed(weights, None if model.guide is None else guided)
 
 
 def _failed() -> ApiError:

@@ -55,7 +55,8 @@ def serve(settings: ServeSettings) -> None:
         with compiled_elsewhere():
             recommender = _recommender(settings, named)
             names = list(named) or [own_name(recommender.catalog)]
-            guides = GuideChoices(settings, names, recommender.spec.trained)
+            own = recommender.catalog.fingerprint
+            guides = GuideChoices(settings, names, recommender.spec.trained, own)
             domains = load_domains(recommender, named, store, guides.load)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
