@@ -359,4 +359,6 @@ def _pick(
 ) -> list[tuple[int, float]]:
     """The item of each answer and its log-probability."""
     free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
-    return retriever.pick(readout.states(rows), free, [answers[row].sampling for row in rows])
+    sampling = [answers[row].sampling for row in rows]
+    weights = [answers[row].request.weights for row in rows]
+    return retriever.pick(readout.states(rows), free, sampling, weights)

@@ -57,7 +57,9 @@ class GrowingAnswer:
         random = np.random.default_rng(request.seed)
         self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
-        self.slot = spans.join(request.barred) if request.grounded else -1
+        self.slot = -1
+        if request.grounded:
+            self.slot = spans.join(request.barred, weights=request.weights)
         self.wants: Wanted = "text"
         self.finish_reason: FinishReason | None = None
         self.error: IncatalogError | None = None  # why the model failed at it

@@ -21,7 +21,7 @@ from incatalog.constraint.control import check_control_tokens
 from incatalog.constraint.excluded import free_rows
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.decoding.retriever import Free, ItemRetriever, check_items, each_found
+from incatalog.decoding.retriever import ItemRetriever, check_items, each_found
 from incatalog.decoding.search import BeamSearch, PlaceSearch, score_prefixes
 from incatalog.decoding.spelled_search import beam_search
 from incatalog.errors import ConfigError, IncatalogError
@@ -144,7 +144,7 @@ class RankingSearch(PlaceSearch):
 
     def __init__(self, trie: ItemTrie, slot: Slot, k: int | None) -> None:
         super().__init__(trie, slot, [], k)
-        self.k, self.free = k, free_rows(trie, slot.barred)
+        self.k, self.free, self.weights = k, free_rows(trie, slot.barred), slot.weights
         self.over = not self.free.any()
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 
@@ -186,7 +186,7 @@ class ItemRanking(Ranker[RankingSearch]):
             if not search.unfed:
                 ready.setdefault(search.k, []).append(row)
         for k, rows in ready.items():
-            find = partial(self._find, readout, [search.free for search, _ in fed], k)
+            find = partial(self._find, readout, [search for search, _ in fed], k)
             for row, found in zip(rows, each_found(find, rows), strict=True):
                 if isinstance(found, IncatalogError):
                     fed[row][0].fail(found)
@@ -195,8 +195,9 @@ class ItemRanking(Ranker[RankingSearch]):
         return sum(len(part) for _, part in fed)
 
     def _find(
-        self, readout: Readout, free: Sequence[Free], k: int | None, rows: Sequence[int]
+        self, readout: Readout, fed: Sequence[RankingSearch], k: int | None, rows: Sequence[int]
     ) -> list[RankedItems]:
         """Finds the items of some rows. Excluded ones keep their share of the probability."""
         among = [self._trie.live_rows] * len(rows)
-        return self._retriever.best(readout.states(rows), [free[row] for row in rows], k, among)
+        free, weights = [fed[row].free for row in rows], [fed[row].weights for row in rows]
+        return self._retriever.best(readout.states(rows), free, k, among, weights)

@@ -94,7 +94,8 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     catalog, holdouts, counts = run.catalog, run.holdouts, run.users_with_item
     scores = score(answers, holdouts, catalog, settings.k, counts, len(run.split))
     guided = {} if scored.guide_weight is None else {"guide_weight": scored.guide_weight}
-    results: dict[str, Any] = guided | {"metrics": run.intervals(scores)}
+    asked = {"decode": settings.decode} if is_language_model(settings.model) else {}
+    results: dict[str, Any] = asked | guided | {"metrics": run.intervals(scores)}
     rows = [entries(answer) for answer in answers]
     results["coverage"] = metrics.coverage(rows, len(catalog), settings.k)
     groups = user_groups(holdouts, catalog, counts)
