@@ -24,9 +24,11 @@ from incatalog.model.backbone import Backbone, add_codes
 from incatalog.model.head import RetrievalHead
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
+from incatalog.recommender.command import recommend
 from incatalog.recommender.guide import Guide, item_weights
 from incatalog.recommender.guide_folder import GuideChoice, own_guide_files, save_guide
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.settings import RecommendSettings
 from incatalog.teacher.sasrec import WEIGHTS_FILE, SasRec, SasRecSizes, save_network
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher import InProcessTeacher, load_teacher
@@ -487,3 +489,30 @@ def test_a_guide_that_is_not_as_it_was_written_is_refused(folder: Path, run: Pat
     with pytest.raises(ArtifactError, match=r"guide: is gone"):
         Recommender.from_pretrained(folder, "cpu")
     assert Recommender.from_pretrained(folder, "cpu", guide=None).guide is None
+
+
+def test_the_command_takes_a_guide(
+    folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def named(**flags: Any) -> list[str]:
+        how: Any = {"k": 4, "decode": "list", "format": "json", "device": "cpu", **flags}
+        recommend(RecommendSettings(folder, ("i3", "i8"), **how))
+        return [one["item_id"] for one in json.loads(capsys.readouterr().out)]
+
+    catalog = Catalog.load(folder)
+    best = load_teacher(run, catalog, "cpu").top_k([[3, 8]], 4)[0].tolist()
+    taught = [f"i{row}" for row in best]
+    alone = named()
+    assert named(guide=str(run), guide_weight=1.0) == taught
+    assert named(guide=str(run), guide_weight=0.0) == alone
+    save_guide(folder, str(run), ranking=0.0, listing=1.0, empty="nothing", fitted={})
+    assert named() == taught
+    assert named(guide="off") == alone
+
+
+def test_a_guide_joins_no_catalog_that_has_changed(
+    recommender: Recommender, sasrec: InProcessTeacher, catalog: Catalog
+) -> None:
+    changed = recommender.with_changes(removed=["i9"])
+    with pytest.raises(TeacherError, match="give a guide of this catalog, or none"):
+        changed.with_guide(Guide(sasrec, catalog))
