@@ -112,7 +112,7 @@ def retrieving(tiny_backbone: Backbone, catalog: Catalog) -> Recommender:
     return Recommender(backbone, ModelSpec(base="tiny", method="ret"), catalog)
 
 
-methods = pytest.mark.parametrize("method", ["recommender", "coded"])
+methods = pytest.mark.parametrize("method", ["recommender", "coded", "retrieving"])
 
 
 @methods
