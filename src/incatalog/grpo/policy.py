@@ -22,7 +22,7 @@ from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import Movable
+from incatalog.training.movable import Movable
 from incatalog.trie.trie import ItemTrie
 
 # In the log: how far, in nats, the log-probability of an answer is from what the engine said of it.
