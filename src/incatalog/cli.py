@@ -43,7 +43,11 @@ from incatalog.rewrite.settings import (
 )
 from incatalog.serving.settings import ServeSettings
 from incatalog.storage import storage_fault, writing
-from incatalog.teacher.settings import ImportUnirecSettings, TeacherFitSettings
+from incatalog.teacher.settings import (
+    ImportUnirecSettings,
+    TeacherBlendSettings,
+    TeacherFitSettings,
+)
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.training.settings import MergeSettings, SftSettings
 
@@ -86,6 +90,9 @@ COMMANDS: dict[str, Command] = {
         ToUnirecSettings, "incatalog.data.export_unirec:to_unirec", leading="--data"
     ),
     "teacher fit": Command(TeacherFitSettings, "incatalog.teacher.fit:fit_teacher"),
+    "teacher blend": Command(
+        TeacherBlendSettings, "incatalog.teacher.blending:blend_teachers", leading="--runs"
+    ),
     "teacher import-unirec": Command(
         ImportUnirecSettings, "incatalog.teacher.import_unirec:import_unirec"
     ),

@@ -207,20 +207,27 @@ def test_validation_split_holds_out_the_item_before(tmp_path: Path, data: Path) 
     assert users["target"].to_list() == targets
 
 
-def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("kind", ["sasrec", "knn", "ease", "words", "popularity", "blend"])
+def test_teacher_is_asked_with_the_whole_history(tmp_path: Path, data: Path, kind: Any) -> None:
     from incatalog.teacher.fit import fit_teacher
     from incatalog.teacher.settings import TeacherFitSettings
     from incatalog.teacher.teacher import load_teacher
 
     fit_teacher(
         TeacherFitSettings(
-            data=data, out=tmp_path / "teacher", epochs=1, hidden=8, inner=8, device="cpu"
+            data=data,
+            out=tmp_path / "teacher",
+            kind=kind,
+            epochs=1,
+            hidden=8,
+            inner=8,
+            device="cpu",
         )
     )
     summary, users = run(
         tmp_path / "out", tmp_path / "teacher", data, max_history=1, exclude_seen=True
     )
-    assert summary["method"] == "sasrec"
+    assert summary["method"] == kind
     catalog = Catalog.load(data)
     histories = Histories.load(data, catalog)
     seen = [histories.history(user)[:-1].tolist() for user in range(len(histories))]
@@ -243,6 +250,22 @@ def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None
     expected, same_users = run(tmp_path / "local", folder, data)
     assert summary == expected
     assert users.equals(same_users)
+
+
+def test_an_evaluation_depends_on_the_parts_of_a_blend(tmp_path: Path, data: Path) -> None:
+    from incatalog.teacher.blending import blend_teachers
+    from incatalog.teacher.fit import fit_teacher
+    from incatalog.teacher.settings import TeacherBlendSettings, TeacherFitSettings
+
+    runs = [
+        fit_teacher(TeacherFitSettings(data=data, out=tmp_path / kind, kind=kind))
+        for kind in ("knn", "words")
+    ]
+    blend_teachers(TeacherBlendSettings(tuple(map(str, runs)), data, tmp_path / "blend"))
+    run(tmp_path / "out", tmp_path / "blend", data)
+    inputs = read_json(tmp_path / "out" / "manifest.json")["data"]
+    parts = {f"model/parts/{part}/teacher.safetensors" for part in ("1-knn", "2-words")}
+    assert inputs.keys() >= {"model/teacher.json", "model/teacher.safetensors", *parts}
 
 
 def test_a_model_is_asked_with_as_much_history_as_in_its_training(

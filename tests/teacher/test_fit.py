@@ -26,10 +26,11 @@ from incatalog.data.movielens import prepare_movielens
 from incatalog.data.settings import MovieLensSettings
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.teacher import fit
-from incatalog.teacher.fit import VALIDATION_FILE, fit_teacher, full_softmax_loss, training_windows
+from incatalog.teacher.fit import fit_teacher, full_softmax_loss, training_windows
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_validation import VALIDATION_FILE
 
 SMALL = {
     "max_length": 8,
@@ -80,6 +81,38 @@ def test_reported_metrics_are_those_of_the_saved_weights(
     assert summary["metrics"]["NDCG@10"] == pytest.approx(ndcg)
     best = max(entry["NDCG@10"] for entry in summary["history"])
     assert summary["metrics"]["NDCG@10"] == best
+
+
+def test_the_temperature_is_that_of_the_least_validation_loss(
+    walks: Path, catalog: Catalog, tmp_path: Path
+) -> None:
+    out = fit_teacher(small(walks, tmp_path / "run", epochs=6))
+    summary, teacher = read_json(out / VALIDATION_FILE), load_teacher(out, catalog, "cpu")
+    assert (
+        teacher.temperature
+        == summary["temperature"]
+        == read_json(out / TEACHER_FILE)["temperature"]
+    )
+    split = leave_one_out(Histories.load(walks, catalog))
+    held_out = [split.valid(user) for user in range(len(split))]
+    users, targets = np.arange(len(split)), [one.target for one in held_out]
+
+    def loss(temperature: float) -> float:
+        teacher.temperature = temperature
+        logs = teacher.log_probabilities([one.history for one in held_out])
+        return float(-logs[users, targets].mean())
+
+    best = loss(summary["temperature"])
+    assert best == pytest.approx(summary["loss"], rel=1e-4)
+    assert best < min(loss(summary["temperature"] * factor) for factor in (0.7, 0.9, 1.1, 1.4))
+
+
+def test_a_run_without_a_temperature_has_one(run: Path, catalog: Catalog, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    described = read_json(folder / TEACHER_FILE)
+    del described["temperature"]
+    (folder / TEACHER_FILE).write_text(json.dumps(described))
+    assert load_teacher(folder, catalog, "cpu").temperature == 1.0
 
 
 def test_stops_when_validation_does_not_improve(walks: Path, tmp_path: Path) -> None:

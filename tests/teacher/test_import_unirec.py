@@ -22,11 +22,11 @@ from incatalog.artifacts import MANIFEST, read_json
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
-from incatalog.teacher.fit import VALIDATION_FILE
 from incatalog.teacher.import_unirec import import_unirec, network_of, read_weights
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE
 from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_validation import VALIDATION_FILE
 
 NUM_ITEMS = 24
 # The published training: embedding and hidden 128, inner 256 (its SASRec.yaml), max length 10.

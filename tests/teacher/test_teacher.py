@@ -50,6 +50,20 @@ def test_both_teachers_keep_the_protocol(teacher: InProcessTeacher, catalog: Cat
         assert each.top_k([[1]], 2).dtype == np.int64
         assert each.ranking([[1]], [[2, 3]])[0].shape == (2,)
         assert each.scores([[1]]).shape == (1, 24)
+        assert each.temperature == 1.0
+        assert np.exp(each.log_probabilities([[1]])).sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_probabilities_of_a_network_are_those_of_its_temperature(
+    network: SasRec, catalog: Catalog
+) -> None:
+    teacher = InProcessTeacher(network, catalog, temperature=2.5)
+    scores = torch.from_numpy(teacher.scores([[1, 2], [3]]))
+    expected = torch.log_softmax(scores / 2.5, dim=1).numpy()
+    # A network does not count, so there is nothing to leave out.
+    for left_out in (None, [[1, 2, 3], [3]]):
+        found = teacher.log_probabilities([[1, 2], [3]], left_out=left_out)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_fitted_folder_is_served(network: SasRec, catalog: Catalog, tmp_path: Path) -> None:

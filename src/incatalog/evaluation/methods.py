@@ -18,6 +18,8 @@ from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
+from incatalog.teacher.selection import ScoringTeacher
+from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
 
 if TYPE_CHECKING:
@@ -60,11 +62,13 @@ def model_files(model: str) -> dict[str, Path]:
             f"--model {model}: no such folder; expected a trained model, a teacher run, the URL "
             f"of a served teacher, or the word {POPULARITY}"
         )
-    if not is_language_model(model) and not _is_teacher(folder / MANIFEST):
-        raise ConfigError(
-            f"--model {model}: neither a trained model (incatalog.json) nor a run of "
-            "`incatalog teacher fit` or `import-unirec`"
-        )
+    if not is_language_model(model):
+        if not _is_teacher(folder / MANIFEST):
+            raise ConfigError(
+                f"--model {model}: neither a trained model (incatalog.json) nor a run of "
+                "`incatalog teacher fit`, `blend` or `import-unirec`"
+            )
+        return {f"model/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     return {f"model/{file.name}": file for file in files}
 
@@ -82,7 +86,9 @@ def load_method(
         recommender = load_recommender(settings, catalog, device, settings.index)
         return recommender.spec.method, _ask_model(recommender, settings)
     teacher = open_teacher(settings.model, catalog, device)
-    return "sasrec", _ask_teacher(teacher, catalog, settings)
+    # What a service answers from, it does not say.
+    kind = teacher.kind if isinstance(teacher, ScoringTeacher) else "sasrec"
+    return kind, _ask_teacher(teacher, catalog, settings)
 
 
 def load_recommender(

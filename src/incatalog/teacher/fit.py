@@ -1,7 +1,9 @@
-"""`incatalog teacher fit`: trains SASRec with full softmax, resumable to the bit."""
+"""`incatalog teacher fit`: trains SASRec with full softmax, resumable to the bit, or counts."""
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +15,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, DataError
 from incatalog.fitting import Epoch, Fit, below, remove_checkpoint, seed_epoch
-from incatalog.metrics import of_ranks
+from incatalog.teacher.blending import BlendJoin
+from incatalog.teacher.ease import check_items
+from incatalog.teacher.fit_counting import MOST_INVERTED_AGAIN, fit_counting
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
-from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
 from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher.teacher_folder import (
+    PARTS,
+    copy_teacher,
+    read_description,
+    save_teacher,
+    teacher_paths,
+)
+from incatalog.teacher.teacher_validation import (
+    VALIDATION_FILE,
+    Validation,
+    validation_header,
+    validation_metrics,
+)
 
-VALIDATION_FILE = "validation.json"
-_CUTOFFS = (1, 5, 10)
+_INPUTS = (METAS, CATEGORIES, SEQUENCES)
 _WARMUP_STEPS = 50
 # Cells of the logits that exist together; a processor's cache holds as many.
 _LOGIT_CELLS = 1 << 22
@@ -38,43 +54,115 @@ class Window(NamedTuple):
 
 
 def fit_teacher(settings: TeacherFitSettings) -> Path:
-    """Trains a teacher, or goes on with an interrupted training of the same settings.
+    """Fits a teacher of one kind, or goes on with an interrupted fit of the same settings.
 
     Each history gives all its items but the last two for training, and the last but one for
-    validation. An interrupted run goes on from the checkpoint of its last epoch and ends with the
-    weights of an uninterrupted one (on CPU with as many threads, to the bit).
+    validation: choices, weights and temperatures are those that are best there. An interrupted
+    SASRec goes on from the checkpoint of its last epoch and ends with the weights of an
+    uninterrupted one (on CPU with as many threads, to the bit); of an interrupted blend the parts
+    that were finished are kept.
 
     Returns:
-        The run folder, with weights, description and `validation.json`.
+        The run folder, with numbers, description and `validation.json`.
 
     Raises:
         ConfigError: A value that cannot work.
         DataError: Data that cannot be trained on.
+        TeacherError: The catalog is too large for this kind, or a part is no teacher of it.
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
     """
     hidden, heads = settings.hidden, settings.heads
     if hidden % heads:
         raise ConfigError(f"--hidden {hidden}: expected a multiple of --heads ({heads})")
     device = resolve_device(settings.device)
+    if settings.sasrec and read_description(settings.sasrec)["kind"] != "sasrec":
+        found = read_description(settings.sasrec)["kind"]
+        raise ConfigError(f"--sasrec {settings.sasrec}: is of kind {found}; expected sasrec")
     catalog = Catalog.load(settings.data)
     split = leave_one_out(Histories.load(settings.data, catalog))
     if not any(len(split.train(user)) > 1 for user in range(len(split))):
         short = "no history has the 4 items it takes to train on and hold out two"
         raise DataError.at(settings.data, short)
-    inputs = {name: settings.data / name for name in (METAS, SEQUENCES)}
+    if settings.kind == "ease":
+        check_items(len(catalog), settings.max_items)
+    inputs = {name: settings.data / name for name in _INPUTS if (settings.data / name).exists()}
+    if settings.kind == "sasrec":
+        inputs.pop(CATEGORIES, None)  # A network does not read them.
+    if settings.vectors:
+        inputs["vectors"] = Path(settings.vectors)
+    if settings.sasrec:
+        inputs |= {f"sasrec/{p}": Path(settings.sasrec) / p for p in teacher_paths(settings.sasrec)}
     free = ["max_minutes"]
     run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
     if not run.finished:
-        # Training draws from torch's global generator; callers keep theirs.
-        with torch.random.fork_rng(enabled=True):
-            fit = SasRecFit(settings, catalog, split, device)
-            fit.restore()
-            summary = fit.summary(fit.run())
-        save_network(run.folder, fit.network, catalog.fingerprint)
+        if settings.kind == "sasrec":
+            summary = _fit_sasrec(settings, catalog, split, device)
+        elif settings.kind == "blend":
+            summary = _fit_blend(settings, catalog, split)
+        else:
+            summary = _count(settings, catalog, split)
         write_json(run.folder / VALIDATION_FILE, summary)
-        run.finish(epochs=summary["epochs"], **summary["metrics"])
+        epochs = {"epochs": summary["epochs"]} if "epochs" in summary else {}
+        run.finish(**epochs, **summary["metrics"])
     remove_checkpoint(run.folder)
     return run.folder
+
+
+def _fit_sasrec(
+    settings: TeacherFitSettings, catalog: Catalog, split: LeaveOneOut, device: torch.device
+) -> dict[str, Any]:
+    # Training draws from torch's global generator; callers keep theirs.
+    with torch.random.fork_rng(enabled=True):
+        fit = SasRecFit(settings, catalog, split, device)
+        fit.restore()
+        summary = fit.summary(fit.run())
+    teacher = InProcessTeacher(fit.network, catalog, exact=False)
+    loss = _validation(settings, catalog, split).fit_temperature(teacher)
+    save_network(settings.out, fit.network, catalog.fingerprint, teacher.temperature)
+    return summary | {"temperature": teacher.temperature, "loss": loss}
+
+
+def _count(settings: TeacherFitSettings, catalog: Catalog, split: LeaveOneOut) -> dict[str, Any]:
+    started = time.monotonic()
+    validation = _validation(settings, catalog, split)
+    teacher, tried = fit_counting(settings, catalog, split, validation)
+    loss = validation.fit_temperature(teacher)
+    save_teacher(settings.out, teacher, catalog)
+    rule = settings.exclude_seen
+    return validation_header(split, rule, teacher.kind) | {
+        "chosen_on": len(validation),
+        "options": teacher.options(),
+        "tried": tried,
+        "temperature": teacher.temperature,
+        "loss": loss,
+        "metrics": validation_metrics(teacher, split, exclude_seen=rule),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _fit_blend(
+    settings: TeacherFitSettings, catalog: Catalog, split: LeaveOneOut
+) -> dict[str, Any]:
+    """Fits the parts as runs of their own inside the blend's folder, and joins those that help."""
+    parts = settings.out / PARTS
+    kinds: list[TeacherKind] = ["sasrec", "knn", "words"]
+    if len(catalog) <= min(settings.max_items, MOST_INVERTED_AGAIN):
+        kinds.insert(2, "ease")
+    for kind in kinds:
+        if kind == "sasrec" and settings.sasrec:
+            copy_teacher(Path(settings.sasrec), parts / kind)
+            continue
+        vectors = settings.vectors if kind == "words" else ""
+        fit_teacher(
+            dataclasses.replace(settings, kind=kind, out=parts / kind, sasrec="", vectors=vectors)
+        )
+    join = BlendJoin(settings.out, catalog, split, settings.exclude_seen, settings.seed)
+    return join.join(kinds, settings.device, only_helping=True)
+
+
+def _validation(settings: TeacherFitSettings, catalog: Catalog, split: LeaveOneOut) -> Validation:
+    rule = settings.exclude_seen
+    return Validation.of(split, len(catalog), exclude_seen=rule, seed=settings.seed)
 
 
 def training_windows(
@@ -119,21 +207,6 @@ def full_softmax_loss(
     return total
 
 
-def validation_metrics(
-    teacher: InProcessTeacher, split: LeaveOneOut, *, exclude_seen: bool
-) -> dict[str, float]:
-    """HR and NDCG at 1, 5 and 10 of a teacher on the validation items."""
-    held_out = [split.valid(user) for user in range(len(split))]
-    histories, targets = [one.history for one in held_out], [[one.target] for one in held_out]
-    ranks = np.concatenate(teacher.ranking(histories, targets, exclude_seen=exclude_seen))
-    metrics = {}
-    for k in _CUTOFFS:
-        hits, gains = of_ranks(ranks, k)
-        metrics[f"HR@{k}"] = float(hits.mean())
-        metrics[f"NDCG@{k}"] = float(gains[hits].sum() / len(ranks))
-    return metrics
-
-
 class SasRecFit(Fit):
     """SASRec in training; keeps its best weights in memory."""
 
@@ -164,7 +237,7 @@ class SasRecFit(Fit):
         if best is not None:
             self.network.load_state_dict(below("best.", self.extra))
         figures = best or self._validate()
-        return validation_header(self.split, self.settings.exclude_seen) | {
+        return validation_header(self.split, self.settings.exclude_seen, "sasrec") | {
             "epochs": self.epoch,
             "best_epoch": None if best is None else best["epoch"],
             "stopped_by": reason,
@@ -205,12 +278,6 @@ class SasRecFit(Fit):
 
     def _result(self, epoch: Epoch) -> str:
         return result_text(epoch, self.best())
-
-
-def validation_header(split: LeaveOneOut, exclude_seen: bool) -> dict[str, Any]:
-    """How `validation.json` begins: what was validated, and how."""
-    users = len(split)
-    return {"method": "sasrec", "split": "valid", "users": users, "exclude_seen": exclude_seen}
 
 
 def result_text(epoch: Epoch, best: Epoch | None) -> str:

@@ -30,10 +30,15 @@ from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, TeacherError, first_line
-from incatalog.teacher.fit import VALIDATION_FILE, validation_header, validation_metrics
 from incatalog.teacher.sasrec import ACTIVATIONS, SasRec, SasRecSizes, save_network
 from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher.teacher_validation import (
+    VALIDATION_FILE,
+    Validation,
+    validation_header,
+    validation_metrics,
+)
 
 Tensors = Mapping[str, Tensor]
 Options = Mapping[str, Any]
@@ -118,9 +123,12 @@ def import_unirec(settings: ImportUnirecSettings) -> Path:
     if not run.finished:
         teacher = InProcessTeacher(network.to(device), catalog)
         metrics = validation_metrics(teacher, split, exclude_seen=settings.exclude_seen)
-        save_network(run.folder, network, catalog.fingerprint)
-        header = validation_header(split, settings.exclude_seen)
-        write_json(run.folder / VALIDATION_FILE, header | {"metrics": metrics})
+        rule = settings.exclude_seen
+        validation = Validation.of(split, len(catalog), exclude_seen=rule, seed=0)
+        fitted = {"loss": validation.fit_temperature(teacher), "temperature": teacher.temperature}
+        save_network(run.folder, network, catalog.fingerprint, teacher.temperature)
+        header = validation_header(split, rule, teacher.kind)
+        write_json(run.folder / VALIDATION_FILE, header | fitted | {"metrics": metrics})
         run.finish(**metrics)
     metrics = read_json(run.folder / VALIDATION_FILE)["metrics"]
     Console(stderr=True, soft_wrap=True, highlight=False).print(

@@ -168,13 +168,21 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def save_network(folder: str | Path, network: SasRec, catalog_fingerprint: str) -> None:
+def save_network(
+    folder: str | Path, network: SasRec, catalog_fingerprint: str, temperature: float = 1.0
+) -> None:
     """Writes weights, then the description that makes the folder a teacher."""
     folder = Path(folder)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
     sizes = dataclasses.asdict(network.sizes)
-    description = {"kind": _KIND, "sizes": sizes, "catalog_fingerprint": catalog_fingerprint}
-    write_json(folder / TEACHER_FILE, description | {"versions": versions()})
+    description = {
+        "kind": _KIND,
+        "sizes": sizes,
+        "temperature": temperature,
+        "catalog_fingerprint": catalog_fingerprint,
+        "versions": versions(),
+    }
+    write_json(folder / TEACHER_FILE, description)
 
 
 def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:

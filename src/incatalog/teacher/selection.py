@@ -31,11 +31,29 @@ class ScoringTeacher(ABC):
     one score the one with the lower row comes first, so that answers are reproducible.
     """
 
+    kind: ClassVar[str]
+    """Its name in `teacher.json`, and in summaries of evaluations."""
+    learned: ClassVar[bool] = False
+    """Whether scores of items without training are those of weights that no training has set."""
     _needs_history: ClassVar[bool] = False
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, temperature: float = 1.0) -> None:
+        if not 0 < temperature < float("inf"):
+            raise TeacherError(f"temperature: found {temperature}; expected more than 0")
         self._catalog = catalog
+        self.temperature = temperature
+        """What scores are divided by to become log-probabilities; see `Teacher.temperature`."""
         self._category_masks: dict[str, Bool[np.ndarray, " items"]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are computed."""
+        return torch.device("cpu")
+
+    @property
+    def window(self) -> int:
+        """Newest items of a history that its scores depend on; 0 where they depend on none."""
+        return 0
 
     @property
     def num_items(self) -> int:
@@ -43,15 +61,34 @@ class ScoringTeacher(ABC):
         return len(self._catalog)
 
     @abstractmethod
-    def _score(self, histories: Sequence[Rows]) -> Scores:
-        """Scores of all items after each history; the caller may write into them."""
+    def score_block(
+        self, histories: Sequence[Rows], left_out: Sequence[Rows] | None = None
+    ) -> Scores:
+        """Scores of all items after histories that were checked; the caller may write into them.
 
-    def scores(self, histories: RowLists) -> Float32[np.ndarray, "batch items"]:
+        `left_out` are training histories, one for each, to score as if it had not been counted.
+        """
+
+    def scores(
+        self, histories: RowLists, left_out: RowLists | None = None
+    ) -> Float32[np.ndarray, "batch items"]:
         """Scores of all items after each history; see `Teacher.scores`."""
         checked = self._histories(histories)
         result = np.empty((len(histories), self.num_items), dtype=np.float32)
-        for block, scores in self._scored(checked):
+        for block, scores in self._scored(checked, self._left_out(left_out, len(histories))):
             result[block] = scores.cpu().numpy()
+        return result
+
+    def log_probabilities(
+        self, histories: RowLists, *, left_out: RowLists | None = None
+    ) -> Float32[np.ndarray, "batch items"]:
+        """Logarithms of all items' probabilities; see `Teacher.log_probabilities`."""
+        checked = self._histories(histories)
+        result = np.empty((len(histories), self.num_items), dtype=np.float32)
+        for block, scores in self._scored(checked, self._left_out(left_out, len(histories))):
+            # Where a device has no float64, as Apple's GPUs, the CPU has.
+            exact = scores.cpu().double() / self.temperature
+            result[block] = torch.log_softmax(exact, dim=1).numpy()
         return result
 
     def top_k(
@@ -106,13 +143,19 @@ class ScoringTeacher(ABC):
         batch = len(histories)
         return ragged("history", histories, batch, self.num_items, needed_by=needed_by)
 
-    def _scored(self, histories: Ragged) -> Iterator[tuple[np.ndarray, Scores]]:
+    def _left_out(self, left_out: RowLists | None, batch: int) -> Ragged | None:
+        return None if left_out is None else ragged("left_out", left_out, batch, self.num_items)
+
+    def _scored(
+        self, histories: Ragged, left_out: Ragged | None = None
+    ) -> Iterator[tuple[np.ndarray, Scores]]:
         """Blocks of histories of like length, so that little is padding, and their scores."""
         size = max(1, min(_BLOCK_HISTORIES, _BLOCK_CELLS // self.num_items))
         by_length = np.argsort(np.diff(histories.offsets), kind="stable")
         for start in range(0, len(by_length), size):
             block = by_length[start : start + size]
-            yield block, self._score([histories.at(i) for i in block])
+            own = None if left_out is None else [left_out.at(i) for i in block]
+            yield block, self.score_block([histories.at(i) for i in block], own)
 
     def _filtered(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from incatalog.config import (
+    Fraction,
     FractionBelowOne,
     NonNegative,
     NonNegativeFloat,
@@ -14,15 +16,26 @@ from incatalog.config import (
     Settings,
 )
 
+TeacherKind = Literal["sasrec", "knn", "ease", "words", "popularity", "blend"]
+WORDINGS = ("t", "td", "tc", "tdc")
+
 
 @dataclass(frozen=True)
 class TeacherFitSettings(Settings):
-    """Train a SASRec teacher (arXiv 1808.09781) with full-softmax loss."""
+    """Fit a teacher: a SASRec network (arXiv 1808.09781), counts of pairs, words, or a blend.
+
+    Settings of kinds other than the fitted one are not read. Where several values are given for
+    one of a counting kind, the validation items choose.
+    """
 
     data: Path
     """Folder of prepared data."""
     out: Path
     """Run folder."""
+    kind: TeacherKind = "sasrec"
+    """sasrec: a network; knn: items that followed one another; ease: ridge regression in closed
+    form (arXiv 1905.03375); words: likeness of texts; popularity; blend: sasrec, knn, ease (up to
+    6,000 items) and words, those of them that help on the validation items."""
     max_length: Positive = 50
     """Newest items of a history the network sees."""
     hidden: Positive = 64
@@ -56,6 +69,68 @@ class TeacherFitSettings(Settings):
     """Device to train on; auto takes CUDA where there is one."""
     seed: NonNegative = 0
     """Seed of initialisation, batches and dropout."""
+    newest: Positive = 10
+    """knn, ease, words: newest items of a history that are scored."""
+    recency: tuple[Fraction, ...] = (0.8, 0.6, 0.9)
+    """knn, ease, words: weight of an item of a history beside the next newer one."""
+    window: tuple[Positive, ...] = (10, 20, 5)
+    """knn: places between two items of a history that count as a pair, at most."""
+    decay: tuple[Fraction, ...] = (0.8, 0.6)
+    """knn: weight of a pair beside one that is a place nearer."""
+    backward: Fraction = 0.5
+    """knn: weight of a pair against the order of time."""
+    power: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5)
+    """knn: power of an item's popularity that its similarities are divided by."""
+    regularisation: tuple[PositiveFloat, ...] = (20.0, 5.0, 100.0, 500.0)
+    """ease: weight of the ridge."""
+    ease_window: tuple[NonNegative, ...] = (20, 0)
+    """ease: places of a history that are one training row; 0 for all of it."""
+    max_items: Positive = 20_000
+    """ease: items of the largest catalog that is fitted; a dense matrix of 20,000 takes 3.2 GB."""
+    wording: tuple[str, ...] = ("tc", "t", "tdc")
+    """words: text of an item: t for title, d for description, c for categories."""
+    vectors: str = ""
+    """words: npy file of item vectors to compare instead of texts."""
+    sasrec: str = ""
+    """blend: run folder of a SASRec to take as a part; one is trained if empty."""
+
+    def __post_init__(self) -> None:
+        """Refuses what no fit could use.
+
+        Raises:
+            ConfigError: Names the flag.
+        """
+        super().__post_init__()
+        known = ", ".join(WORDINGS)
+        several = ("recency", "window", "decay", "power", "regularisation", "ease_window")
+        unknown = [one for one in self.wording if one not in WORDINGS]
+        none = [name for name in (*several, "wording") if not getattr(self, name)]
+        self.refuse_first([
+            (bool(none), f"--{'/'.join(none).replace('_', '-')}", "expected at least one value"),
+            (bool(unknown), f"--wording {' '.join(unknown)}", f"expected some of {known}"),
+            (bool(self.sasrec) and self.kind != "blend",
+             "sasrec", "is a part of a blend; add --kind blend, or leave it out"),
+            (bool(self.vectors) and self.kind not in ("words", "blend"),
+             "vectors", "are compared by words; add --kind words, or leave it out"),
+        ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TeacherBlendSettings(Settings):
+    """Join fitted teachers into one, weighed on the validation items."""
+
+    runs: tuple[str, ...]
+    """Run folders of the teachers."""
+    data: Path
+    """Folder of prepared data."""
+    out: Path
+    """Run folder; the teachers are copied into it."""
+    exclude_seen: bool = False
+    """Validate with items of the history left out of the ranking."""
+    device: str = "auto"
+    """Device networks run on; auto takes CUDA where there is one."""
+    seed: NonNegative = 0
+    """Seed of the choice of users to weigh with, where there are too many."""
 
 
 @dataclass(frozen=True)

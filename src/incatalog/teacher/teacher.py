@@ -1,11 +1,11 @@
-"""The `Teacher` protocol, and the client that runs a fitted network in this process."""
+"""The `Teacher` protocol, the teacher that asks a fitted network, and loading one of any kind."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +14,27 @@ from torch import Tensor
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError
+from incatalog.fitting import UNREADABLE
+from incatalog.teacher.blend import BlendTeacher
+from incatalog.teacher.counted import CountedTeacher
+from incatalog.teacher.ease import Ease
+from incatalog.teacher.knn import ItemKnn
+from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.row_lists import MaybeRowLists, RowLists, Rows
-from incatalog.teacher.sasrec import SasRec, load_network
+from incatalog.teacher.sasrec import TEACHER_FILE, SasRec, load_network
 from incatalog.teacher.selection import ScoringTeacher
+from incatalog.teacher.teacher_folder import (
+    PARTS,
+    damaged,
+    numbers_checksum,
+    read_description,
+    read_tensors,
+)
+from incatalog.teacher.words import WordsTeacher
+
+_KINDS: dict[str, type[CountedTeacher]] = {
+    one.kind: one for one in (ItemKnn, Ease, WordsTeacher, Popularity, BlendTeacher)
+}
 
 
 class Teacher(Protocol):
@@ -30,6 +48,13 @@ class Teacher(Protocol):
     @property
     def num_items(self) -> int:
         """Items of the catalog."""
+
+    @property
+    def temperature(self) -> float:
+        """What its scores are divided by to become log-probabilities.
+
+        Fitted so that the mean -log p of validation items is least; 1.0 where it was not.
+        """
 
     def top_k(
         self,
@@ -89,6 +114,23 @@ class Teacher(Protocol):
             A score for each row of the catalog; higher is better.
         """
 
+    def log_probabilities(
+        self, histories: RowLists, *, left_out: RowLists | None = None
+    ) -> Float32[np.ndarray, "batch items"]:
+        """Natural logarithms of the probability that each item is the next one.
+
+        That is log_softmax(scores / temperature) over all items of the catalog, without any filter.
+
+        Args:
+            histories: Rows of each history, oldest first.
+            left_out: For each history the whole training history of the same user. Teachers that
+                count answer as if they had not counted it, so that they cannot know an answer of
+                their own training by heart; others answer as without it.
+
+        Returns:
+            For each history one number for each row of the catalog.
+        """
+
 
 class InProcessTeacher(ScoringTeacher):
     """A SASRec network asked directly.
@@ -98,15 +140,24 @@ class InProcessTeacher(ScoringTeacher):
     an answer depends on its own question alone.
     """
 
+    kind = "sasrec"
+    learned = True
     _needs_history = True
 
-    def __init__(self, network: SasRec, catalog: Catalog, *, exact: bool = True) -> None:
+    def __init__(
+        self,
+        network: SasRec,
+        catalog: Catalog,
+        *,
+        exact: bool = True,
+        temperature: float = 1.0,
+    ) -> None:
         """Takes the network to evaluation mode; it stays on its device.
 
         With `exact` a copy computes in float64. Without it the network itself is asked, which is
         faster, and enough for a metric over many histories.
         """
-        super().__init__(catalog)
+        super().__init__(catalog, temperature)
         if network.sizes.num_items != len(catalog):
             raise TeacherError(
                 f"teacher: the network knows {network.sizes.num_items} items; "
@@ -128,17 +179,59 @@ class InProcessTeacher(ScoringTeacher):
         return self._network.sizes.max_length
 
     @torch.no_grad()
-    def _score(self, histories: Sequence[Rows]) -> Float[Tensor, "batch items"]:
+    def score_block(
+        self,
+        histories: Sequence[Rows],
+        left_out: Sequence[Rows] | None = None,  # noqa: ARG002 - a network does not count
+    ) -> Float[Tensor, "batch items"]:
+        """Scores of the network; see `ScoringTeacher.score_block`."""
         items = self._network.pad(histories)
         return self._network.item_scores(self._network.last_hidden(items)).float()
 
 
-def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> InProcessTeacher:
-    """Loads the network that `incatalog teacher fit` left in its run folder for this catalog."""
-    network, fingerprint = load_network(folder, device)
-    if fingerprint != catalog.fingerprint:
+def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> ScoringTeacher:
+    """Loads the teacher of any kind that a run folder holds.
+
+    Args:
+        folder: What `incatalog teacher fit`, `blend` or `import-unirec` left.
+        catalog: The catalog it was fitted on.
+        device: Where a network runs.
+
+    Raises:
+        TeacherError: No teacher there, a damaged one, or one of another catalog.
+        ArtifactError: A file was changed after the run had finished.
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    kind, temperature = description["kind"], description["temperature"]
+    if description.get("catalog_fingerprint") != catalog.fingerprint:
         raise TeacherError(
             f"{folder}: the teacher was fitted on another catalog than {catalog.name!r} "
             "(items, order or titles differ); pass the data it was fitted on, or fit a new one"
         )
-    return InProcessTeacher(network, catalog)
+    if kind == InProcessTeacher.kind:
+        network, _ = load_network(folder, device)
+        return InProcessTeacher(network, catalog, temperature=temperature)
+    if kind not in _KINDS:
+        known = ", ".join((InProcessTeacher.kind, *_KINDS))
+        raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
+    tensors, options = read_tensors(folder, description), description["options"]
+    try:
+        if kind == BlendTeacher.kind:
+            options = {
+                "parts": [_loaded(part, folder, catalog, device) for part in options["parts"]]
+            }
+        return _KINDS[kind].restored(catalog, tensors, options, temperature)
+    except UNREADABLE as error:
+        raise damaged(folder, error) from error
+
+
+def _loaded(part: dict[str, Any], blend: Path, catalog: Catalog, device: str) -> dict[str, Any]:
+    """A part of a blend with its teacher, which is the one that was blended."""
+    folder = blend / PARTS / part["name"]
+    teacher = load_teacher(folder, catalog, device)
+    if numbers_checksum(folder) != part["sha256"]:
+        raise TeacherError(
+            f"{folder}: is not the part that the blend was made of; blend again, or restore it"
+        )
+    return part | {"teacher": teacher}

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
-from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Batcher, Found, Kind, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
@@ -55,7 +55,7 @@ class TeacherService:
 
     def __init__(
         self,
-        teacher: InProcessTeacher,
+        teacher: ScoringTeacher,
         catalog: Catalog,
         settings: TeacherServeSettings,
         fingerprint: str,
