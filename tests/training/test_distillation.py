@@ -151,15 +151,14 @@ def share_of(targets: SpanTargets, span: int, items: int) -> np.ndarray:
     return share
 
 
-@pytest.mark.parametrize("target", [0, 3, 6])
+@pytest.mark.parametrize("target", [0, 2, 6])
 def test_answers_begin_with_the_mixture_and_go_on_without_what_they_named(target: int) -> None:
     """The target is an item of the history, one of the best, or another."""
     items = 9
     made, expected = expectation(items, 3, seed=1)
-    assert 3 in expected.best
-    assert 6 not in expected.best
+    assert expected.best.tolist() == [2, 4, 7]
     best = [row for row in expected.best.tolist() if row != target]
-    answer = [7, *best]
+    answer = [5, *best]
     targets = made.answer_targets(answer, target, expected)
     mixture = 0.8 * dense(expected, items)
     mixture[target] += 0.2

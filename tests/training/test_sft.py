@@ -290,7 +290,13 @@ def test_killed_run_resumes_to_the_same_bits(
     assert logged(killed.out, "train/loss") == logged(whole, "train/loss")
 
 
-@pytest.mark.parametrize("changes", [{}, {"distill": 0.8, "loss_on_history": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"distill": 0.8, "loss_on_history": True}, id="soft", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_equal_one_with_the_doubled_batch(
     settings: Settings, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

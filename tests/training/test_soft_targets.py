@@ -87,7 +87,7 @@ def test_loss_and_gradients_equal_those_of_the_dense_reference(
     total = logits.sum() * 0
     for (span, depth), q in spans.expected(np.ones(len(catalog))).items():
         logp = torch.log_softmax(logits[span, depth + 1, list(q)], 0)
-        total = total - torch.tensor(list(q.values())) @ logp
+        total = total - torch.tensor(list(q.values()), dtype=torch.float32) @ logp
     total = total / spans.targets.num_labels
     found = scoped_cross_entropy(hidden, weight, spans.targets, bias=bias)
     torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-5)

@@ -183,13 +183,10 @@ class Distiller:
             rows, share = best[line, : counts[line]], listed[line, : counts[line]]
             others = items - len(rows) - len(seen[line])
             left = float(total[line] - share.sum(dtype=np.float64))
-            rest = max(left, 0.0) / (total[line] * others) if others and len(rows) else 0.0
-            scale = total[line] if len(rows) else 1.0
-            found.append(
-                Expected(
-                    rows.astype(np.int32), (share / scale).astype(np.float32), seen[line], rest
-                )
-            )
+            whole = float(total[line]) or 1.0
+            rest = max(left, 0.0) / (whole * others) if others else 0.0
+            share = (share / whole).astype(np.float32)
+            found.append(Expected(rows.astype(np.int32), share, seen[line], rest))
         return found
 
 

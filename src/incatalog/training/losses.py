@@ -204,7 +204,7 @@ def _decisions(
 ) -> Float[Tensor, " decisions"]:
     """Cross entropy of each decision among the children of its node."""
     sizes = [nodes * each for nodes, each, _ in targets.block_shape]
-    choices = targets.decision_choice.clamp(min=0).split(sizes)
+    choices = torch.split_with_sizes(targets.decision_choice.clamp(min=0), sizes)
     return torch.cat([
         functional.cross_entropy(block.flatten(0, 1), choice, reduction="none")
         for block, choice in zip(logits, choices, strict=True)
@@ -219,19 +219,18 @@ def _soft_decisions(
     """Sum of the cross entropies of all decisions against their distributions."""
     slots = [nodes * each for nodes, each, _ in targets.block_shape]
     children = [nodes * each for nodes, _, each in targets.block_shape]
-    parts = zip(
-        logits,
-        targets.decision_choice.split(slots),
-        soft.hard.split(slots),
-        soft.even.split(slots),
-        soft.below.split(children),
-        soft.listed.split(soft.listed_in),
-        soft.extra.split(soft.listed_in),
-        strict=True,
+    columns = (
+        (targets.decision_choice, slots),
+        (soft.hard, slots),
+        (soft.even, slots),
+        (soft.below, children),
+        (soft.listed, soft.listed_in),
+        (soft.extra, soft.listed_in),
     )
+    parts = (torch.split_with_sizes(values, sizes) for values, sizes in columns)
     sums = [
         soft_cross_entropy(block, choice, hard, even, below.view(len(block), -1), *listed)
-        for block, choice, hard, even, below, *listed in parts
+        for block, choice, hard, even, below, *listed in zip(logits, *parts, strict=True)
     ]
     return torch.stack(sums).sum()
 

@@ -122,7 +122,8 @@ class ItemPaths:
 
         others = self.inside[decisions.node] - counted
         others[others < _NOTHING] = 0.0
-        rest, hard = soft.rest[owner], soft.hard[owner]
+        # Where all items are listed no rest is given, which would be taken away again.
+        rest, hard = np.where(others > 0, soft.rest[owner], 0.0), soft.hard[owner]
         mass = listed + rest * others
         known = mass > np.finfo(np.float32).tiny
         # Where the teacher allows nothing below a node, all that is known is what is written.
