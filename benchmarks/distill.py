@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Contender:
         self._optimizer.zero_grad()
         ticks.append(time.process_time())
         if count:
-            made, laid_out, trained = (b - a for a, b in zip(ticks, ticks[1:], strict=False))
+            made, laid_out, trained = (b - a for a, b in pairwise(ticks))
             parts = (self._asked, made - self._asked, laid_out, trained)
             for name, seconds in zip(_PARTS, parts, strict=True):
                 self.seconds[name].append(seconds)
