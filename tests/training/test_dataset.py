@@ -24,7 +24,7 @@ from incatalog.teacher.teacher import load_teacher
 from incatalog.teacher_service.client import HttpTeacher
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
-from incatalog.training.distillation import Distiller, Question
+from incatalog.training.distillation import Asked, Distiller
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.samples import Sample, SampleSource
@@ -588,7 +588,7 @@ def test_the_teacher_sees_what_the_prompt_shows_before_each_item(workshop: Works
             assert len(found) == sample.trained.sum() == len(history) + len(answer)
             assert found[0] == (1.0, [])
             for end in range(1, len(history) + 1):
-                asked = Question(user, tuple(history[:end]))
+                asked = Asked(user, tuple(history[:end]))
                 expected = other.expected([asked])[asked]
                 hard, rows = found[end]
                 assert rows[: len(expected.best)] == expected.best.tolist()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.errors import TeacherError
-from incatalog.training.distillation import Distiller, Expected, Question
+from incatalog.training.distillation import Asked, Distiller, Expected
 from incatalog.training.soft_targets import SpanTargets
 from soft_spans import EOI, Spans, TableTeacher
 
@@ -54,7 +54,7 @@ def test_expected_are_the_best_items_and_equal_parts_of_the_rest(
     values = table(items, seed)
     teacher = TableTeacher(values, temperature=2.0)
     history, whole = [2, 0], [2, 0, 1]
-    asked = Question(0, tuple(history))
+    asked = Asked(0, tuple(history))
     made = distiller(teacher, split_of(whole), best=best, temperature=temperature)
     found = made.expected([asked])[asked]
 
@@ -74,19 +74,19 @@ def test_expected_are_the_best_items_and_equal_parts_of_the_rest(
 def test_a_batch_is_one_question_and_answers_are_kept() -> None:
     teacher = TableTeacher(table(9))
     made = distiller(teacher, split_of([2, 3, 4], [5, 6, 7]))
-    asked = [Question(0, (2,)), Question(0, (2, 3)), Question(1, (2,)), Question(0, (2,))]
+    asked = [Asked(0, (2,)), Asked(0, (2, 3)), Asked(1, (2,)), Asked(0, (2,))]
     first = made.expected(asked)
     assert teacher.asked == [(3, True)]
     # The same history of another user leaves out other items.
     assert first[asked[0]].share.tolist() != first[asked[2]].share.tolist()
-    again = made.expected([*asked, Question(1, (5,))])
+    again = made.expected([*asked, Asked(1, (5,))])
     assert teacher.asked == [(3, True), (1, True)]
     assert again[asked[1]] is first[asked[1]]
 
 
 def test_many_items_are_asked_about_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = distiller(TableTeacher(table(9)), split_of([2, 3, 4]))
-    asked = [Question(0, (row,)) for row in range(5)]
+    asked = [Asked(0, (row,)) for row in range(5)]
     monkeypatch.setattr("incatalog.training.distillation._MOST_SCORES", 2 * 9)
     teacher = TableTeacher(table(9))
     parts = distiller(teacher, split_of([2, 3, 4])).expected(asked)
@@ -96,18 +96,29 @@ def test_many_items_are_asked_about_in_parts(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_array_equal(parts[question].share, found.share)
 
 
+def test_items_of_hardly_any_probability_are_still_in_order() -> None:
+    values = np.zeros((6, 6), dtype=np.float32)
+    values[2] = [900, 300, 0, 600, -np.inf, 0]
+    made = distiller(TableTeacher(values), split_of([2, 3, 4]), best=9)
+    found = made.expected([Asked(0, (2,))])[Asked(0, (2,))]
+    assert found.best.tolist() == [0, 3, 1, 5]
+    assert found.share.tolist() == [1, 0, 0, 0]
+    assert found.rest == 0
+    assert found.draw(np.random.default_rng(0), 6) == 0
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_scores_that_are_no_numbers_are_a_named_error(wrong: float) -> None:
     values = table(5)
     values[3, 4] = wrong
     made = distiller(TableTeacher(values), split_of([2, 3, 4]))
     with pytest.raises(TeacherError, match=r"teacher: found .* after the history \[3\]"):
-        made.expected([Question(0, (2,)), Question(0, (3,))])
+        made.expected([Asked(0, (2,)), Asked(0, (3,))])
 
 
 def test_nothing_is_expected_where_every_item_was_seen() -> None:
     made = distiller(TableTeacher(table(3)), split_of([2, 0, 1]))
-    asked = Question(0, (0, 1, 2))
+    asked = Asked(0, (0, 1, 2))
     found = made.expected([asked])[asked]
     assert found.nothing
     assert made.first(1, found, np.random.default_rng(0)) == 1
@@ -118,7 +129,7 @@ def test_nothing_is_expected_where_every_item_was_seen() -> None:
 
 def expectation(items: int, best: int, seed: int = 0) -> tuple[Distiller, Expected]:
     made = distiller(TableTeacher(table(items, seed)), split_of([1, 0]), best=best)
-    asked = Question(0, (1, 0))
+    asked = Asked(0, (1, 0))
     return made, made.expected([asked])[asked]
 
 
@@ -188,7 +199,7 @@ def test_decisions_of_a_drawn_item_add_up_to_the_divergence_of_the_items(
     """Drawn as it is, an answer's first item costs the cross entropy of the two distributions."""
     items, target = len(catalog), 2
     made = distiller(TableTeacher(table(items, seed)), split_of([1, 0]), best=best, share=share)
-    asked = Question(0, (1, 0))
+    asked = Asked(0, (1, 0))
     expected = made.expected([asked])[asked]
     mixture = share * dense(expected, items)
     mixture[target] += 1 - share

@@ -22,7 +22,7 @@ from incatalog.teacher.teacher import Teacher
 from incatalog.training.soft_targets import SpanTargets
 
 # Scores that a teacher is asked for at a time; more would take memory and save nothing.
-_MOST_SCORES = 1 << 24
+_MOST_SCORES = 1 << 23
 # Expectations that are kept for the next epochs, of about a kilobyte each.
 _KEPT = 1 << 15
 
@@ -56,7 +56,7 @@ class Expected:
         return row
 
 
-class Question(NamedTuple):
+class Asked(NamedTuple):
     """A user, and the items that the teacher is shown of their history."""
 
     user: int
@@ -84,17 +84,15 @@ class Distiller:
         self._teacher, self._split = teacher, split
         self.share, self._temperature = share, temperature
         self._best = min(best, teacher.num_items)
-        self._kept: RecentlyUsed[Question, Expected] = RecentlyUsed(_KEPT)
+        self._kept: RecentlyUsed[Asked, Expected] = RecentlyUsed(_KEPT)
 
-    def expected(self, questions: Sequence[Question]) -> dict[Question, Expected]:
+    def expected(self, questions: Sequence[Asked]) -> dict[Asked, Expected]:
         """What the teacher expects after some histories, none of them empty."""
         return self._kept.get_all(questions, self._asked)
 
     def first(self, target: int, expected: Expected, rng: np.random.Generator) -> int:
         """What an answer names first: the target, or in its place what the teacher draws."""
-        # Drawn in any case, so that what is drawn does not depend on the share.
-        drawn = rng.random() < self.share
-        if not drawn or expected.nothing:
+        if expected.nothing or rng.random() >= self.share:
             return target
         return expected.draw(rng, self._teacher.num_items)
 
@@ -131,12 +129,12 @@ class Distiller:
             share[number:, gone] = 0.0
         return soft
 
-    def _asked(self, questions: Sequence[Question]) -> list[Expected]:
+    def _asked(self, questions: Sequence[Asked]) -> list[Expected]:
         size = max(1, _MOST_SCORES // self._teacher.num_items)
         parts = (questions[start : start + size] for start in range(0, len(questions), size))
         return [one for part in parts for one in self._answers(part)]
 
-    def _answers(self, questions: Sequence[Question]) -> list[Expected]:
+    def _answers(self, questions: Sequence[Asked]) -> list[Expected]:
         found = self._teacher.log_probabilities(
             [question.history for question in questions],
             left_out=[self._split.train(question.user) for question in questions],
@@ -169,17 +167,18 @@ class Distiller:
         highest = logits.max(1, keepdims=True)
         weights = np.exp(logits - np.where(np.isfinite(highest), highest, 0.0))
         total = weights.sum(1, dtype=np.float64)
-        batch, items = weights.shape
-        best = np.broadcast_to(np.arange(items), weights.shape)
+        items = logits.shape[1]
+        best = np.broadcast_to(np.arange(items), logits.shape)
         if self._best < items:
-            best = np.argpartition(weights, items - self._best, axis=1)[:, items - self._best :]
+            best = np.argpartition(logits, items - self._best, axis=1)[:, items - self._best :]
+        # Of two items with one probability the one with the lower row comes first.
         best = np.sort(best, axis=1)
+        order = np.argsort(-np.take_along_axis(logits, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
+        counts = np.isfinite(np.take_along_axis(logits, best, axis=1)).sum(1)
         listed = np.take_along_axis(weights, best, axis=1)
-        order = np.argsort(-listed, axis=1, kind="stable")
-        best, listed = (np.take_along_axis(one, order, axis=1) for one in (best, listed))
-        counts = np.count_nonzero(listed, axis=1)
         found = []
-        for line in range(batch):
+        for line in range(len(seen)):
             rows, share = best[line, : counts[line]], listed[line, : counts[line]]
             others = items - len(rows) - len(seen[line])
             left = float(total[line] - share.sum(dtype=np.float64))

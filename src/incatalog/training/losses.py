@@ -24,7 +24,7 @@ from incatalog.errors import TrieError
 from incatalog.training.movable import Movable
 from incatalog.training.output_layer import focal, free_loss_and_rows
 from incatalog.training.soft_loss import NO_CHILD, soft_cross_entropy
-from incatalog.training.soft_targets import ItemPaths, Places, SoftChoices, SpanTargets
+from incatalog.training.soft_targets import ItemPaths, Slots, SoftChoices, SpanTargets
 from incatalog.trie.build import CLOSE
 from incatalog.trie.trie import ItemTrie
 
@@ -37,14 +37,14 @@ class _Blocks(NamedTuple):
     """Decisions in padded blocks; see :class:`ScopedTargets`."""
 
     shapes: tuple[tuple[int, int, int], ...]
-    places: Places
+    places: Slots
     position: Int64[np.ndarray, " slots"]
     choice: Int64[np.ndarray, " slots"]
     token: Int64[np.ndarray, " children"]
 
 
 _NONE = np.zeros(0, dtype=np.int64)
-_NO_BLOCKS = _Blocks((), Places(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE, _NONE)
+_NO_BLOCKS = _Blocks((), Slots(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE, _NONE)
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _blocks(
     token[token == CLOSE] = eoi_token_id
     return _Blocks(
         tuple(shapes),
-        Places(decision, np.concatenate(logits), edge, ends),
+        Slots(decision, np.concatenate(logits), edge, ends),
         # What pads reads some state, and decides nothing.
         position[decision],
         np.where(decision < 0, -1, choice[decision]).astype(np.int64),

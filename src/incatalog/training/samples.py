@@ -18,7 +18,7 @@ from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ItemTokens
 from incatalog.teacher.teacher import Teacher
 from incatalog.training.alignment import Alignment
-from incatalog.training.distillation import Distiller, Expected, Question
+from incatalog.training.distillation import Asked, Distiller, Expected
 from incatalog.training.draws import TOO_SHORT, Chance, Draws
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.settings import SampleSettings
@@ -213,7 +213,7 @@ class SampleSource:
         """The same with soft targets, and answers that may begin with an item of the teacher's."""
         distiller = self._distiller
         assert distiller is not None
-        whole = [Question(task.user, tuple(self._known(task))) for task in tasks]
+        whole = [Asked(task.user, tuple(self._known(task))) for task in tasks]
         asked = [self._questions(task, task.history) for task in tasks]
         expected = distiller.expected([*whole, *(one for some in asked for one in some)])
         samples, answers = [], []
@@ -241,11 +241,11 @@ class SampleSource:
         """What the teacher is shown for the list."""
         return task.past if self._settings.teacher_sees == "history" else task.history
 
-    def _questions(self, task: _Task, history: Sequence[int]) -> list[Question]:
+    def _questions(self, task: _Task, history: Sequence[int]) -> list[Asked]:
         """The histories before each trained span of a history but the first, and the whole one."""
         trained = self._settings.loss_on_history
         ends = range(1 if trained else len(history), len(history) + 1)
-        return [Question(task.user, tuple(history[:end])) for end in ends]
+        return [Asked(task.user, tuple(history[:end])) for end in ends]
 
     def _soft(
         self, task: _Task, sample: Sample, answer: list[int], expected: Sequence[Expected]

@@ -54,7 +54,7 @@ class SpanTargets:
         return cls(hard, rest, np.concatenate([[0], np.cumsum(sizes)]), rows, share)
 
 
-class Places(NamedTuple):
+class Slots(NamedTuple):
     """Where decisions and children stand in padded blocks of logits; -1 for padding."""
 
     decision: Int64[np.ndarray, " slots"]  # Which decision each slot is for
@@ -111,7 +111,7 @@ class ItemPaths:
         ways = trie.decisions_of(np.arange(trie.num_positions))
         return cls(trie, ways, part, below, inside)
 
-    def choices(self, soft: SpanTargets, decisions: Decisions, places: Places) -> SoftChoices:
+    def choices(self, soft: SpanTargets, decisions: Decisions, places: Slots) -> SoftChoices:
         """The distribution of each decision on the way to what is written in some spans."""
         count = np.diff(decisions.offsets)
         owner = np.repeat(np.arange(len(count)), count)
@@ -162,7 +162,7 @@ class ItemPaths:
         hard: Float64[np.ndarray, " decisions"],
         even: Float64[np.ndarray, " decisions"],
         extra: Float64[np.ndarray, " met"],
-        places: Places,
+        places: Slots,
     ) -> SoftChoices:
         real = places.decision >= 0
         slot_of = np.empty(len(hard), dtype=np.int64)
