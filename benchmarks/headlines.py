@@ -67,6 +67,10 @@ HEADLINES = {
         "What does the loss cost?",
         ("49k", "frozen", "scoped"), "of masked", "of the time of masked scores, 49k tokens",
     ),
+    "minionerec": Headline(
+        "How good are the teachers on the test rows of MiniOneRec?",
+        ("**blend**",), "NDCG@10", "NDCG@10 of the blend",
+    ),
     "nearest": Headline(
         "How long does finding the nearest of 100,000 vectors take?",
         ("1", "index"), "of exact", "of the exact search, one query",
