@@ -642,6 +642,25 @@ def test_soft_targets_depend_on_the_index_alone(workshop: Workshop) -> None:
                 assert np.array_equal(getattr(first, name), getattr(second, name))
 
 
+def test_soft_targets_of_a_served_teacher_are_those_of_one_in_this_process(
+    workshop: Workshop, data: Path, teacher: Path
+) -> None:
+    catalog = Catalog.load(data)
+    local = load_teacher(teacher, catalog, "cpu")
+    options = {"distill": 0.8, "loss_on_history": True}
+    with served(local, catalog) as url:
+        mine, theirs = [
+            everything(workshop.source(teacher=each, **options))
+            for each in (local, HttpTeacher(url, catalog))
+        ]
+    for one, other in zip(mine, theirs, strict=True):
+        assert same(one, other)
+        assert one.soft is not None
+        assert other.soft is not None
+        np.testing.assert_array_equal(one.soft.rows, other.soft.rows)
+        np.testing.assert_allclose(one.soft.share, other.soft.share, rtol=1e-5)
+
+
 def test_offered_candidates_and_validation_keep_what_is_written(workshop: Workshop) -> None:
     source = workshop.source(
         teacher=knowing(workshop), distill=0.8, candidate_ratio=1.0, loss_on_history=True
