@@ -47,6 +47,10 @@ HEADLINES = {
     "demo-hour": Headline(
         "What does an hour of training reach?", ("ret",), "HR@10", "HR@10 of ret"
     ),
+    "distill": Headline(
+        "What do soft targets of a teacher cost in a training step?",
+        ("with",), "of without", "of a step without, the teacher's calls apart",
+    ),
     "faults": Headline(
         "What is left after kills, full disks and damaged files?",
         ("`train sft`",), "otherwise", "repeats of `train sft` that ended otherwise",

@@ -145,6 +145,17 @@ def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(
     assert not info["unexpected_keys"]
 
 
+def test_retrieval_learns_what_a_teacher_expects(settings: Settings, tmp_path: Path) -> None:
+    common = {"loss_on_history": True, "train_item_vectors": True, "max_steps": 6}
+    plain = train_sft(settings(out=tmp_path / "plain", **common))
+    soft = train_sft(settings(out=tmp_path / "soft", distill=0.9, workers=1, **common))
+    first, second = head_of(plain), head_of(soft)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert read_json(soft / "manifest.json")["results"]["loss"] < 12
+    found = Recommender.from_pretrained(soft, "cpu").recommend(["i3", "i8"], k=12)
+    assert len({one.item_id for one in found}) == 12
+
+
 def test_best_checkpoint_brings_back_its_head(settings: Settings) -> None:
     config = settings(
         tune="lora", epochs=4, max_steps=0, batch_size=13, learning_rate=0.1, scheduler="constant",

@@ -23,7 +23,7 @@ from incatalog.constraint.span import SpanConstraint, allowed_in
 from incatalog.constraint.weights import ItemWeights
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import Movable
+from incatalog.training.movable import Movable
 from incatalog.trie.trie import ItemTrie
 
 # In the log: how far, in nats, the log-probability of an answer is from what the engine said of it.
