@@ -27,6 +27,7 @@ _LONG = {
     "serving_load",
     "half_sent",
     "rankings",
+    "door",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

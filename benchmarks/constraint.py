@@ -5,6 +5,8 @@ Every row of the batch writes items one after the other. Contenders:
 - ``SpanBatch``: what the engine does at a step, all rows at a decision and with ten items of their
   history excluded: allowed tokens, mask the scores, go on to the next decision, open the next span
   where one closed.
+- ``SpanBatch, weighted``: the same with log-weights of all items besides, other ones for every
+  answer, and what they make of the scores.
 - ``SpanBatch, in lists``: the same, and every answer's tokens handed out as a list, as the engine
   needs them.
 - ``ItemConstrainedLogitsProcessor``: what plain ``generate`` does; it writes a new score matrix.
@@ -30,6 +32,7 @@ from transformers.generation import PrefixConstrainedLogitsProcessor
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.processor import ItemConstrainedLogitsProcessor
 from incatalog.constraint.spans import SpanBatch
+from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.items.titles import canonical_titles
 from incatalog.items.tokens import ItemTokens
@@ -37,6 +40,7 @@ from incatalog.model.backbone import Backbone, load_backbone
 from incatalog.trie.trie import ItemTrie
 
 HISTORY = 10
+SPREAD = 3.0
 
 
 def answers(tokens: ItemTokens, batch: int, steps: int) -> np.ndarray:
@@ -61,6 +65,7 @@ def time_spans(
     steps: int,
     *,
     in_lists: bool = False,
+    weighted: bool = False,
 ) -> tuple[list[float], float]:
     """Seconds of each step with the engine's constraint, and tokens written per row and step."""
     random = np.random.default_rng(0)
@@ -68,7 +73,13 @@ def time_spans(
     batch = len(scores)
     for _ in range(batch):
         history = random.integers(trie.num_items, size=HISTORY)
-        spans.join(ExcludedItems.build(trie, history.tolist()))
+        excluded = ExcludedItems.build(trie, history.tolist())
+        if weighted:
+            # As far apart as the log-probabilities of a recommender.
+            own = random.normal(scale=SPREAD, size=trie.num_items)
+            spans.join(weights=ItemWeights.build(trie, own, share=0.7, base=excluded))
+        else:
+            spans.join(excluded)
     slots = np.arange(batch)
     spans.open(slots)
     seconds, written = [], 0
@@ -76,6 +87,7 @@ def time_spans(
         start = time.perf_counter()
         allowed = spans.allowed(slots)
         mask = torch.from_numpy(allowed.mask)
+        guidance = spans.guidance(allowed)
         between = time.perf_counter()
         # In the engine these come out of the output layer, which computes no others.
         some = scores[:, torch.as_tensor(allowed.tokens, dtype=torch.long)]
@@ -83,6 +95,9 @@ def time_spans(
         some = some.add_(noise)
         again = time.perf_counter()
         masked = torch.where(mask, some, -torch.inf)
+        if guidance is not None:
+            model, bias = (torch.from_numpy(part).to(masked) for part in guidance[1:])
+            masked = torch.addcmul(bias, model, masked)
         sure = time.perf_counter()
         # Choosing the best is what every decoder does.
         chosen = masked.argmax(-1).numpy()
@@ -221,6 +236,12 @@ def main() -> None:
     contenders: dict[str, tuple[Callable[[], list[float]], Callable[[], list[float]]]] = {
         "SpanBatch (engine)": (
             lambda: time_spans(tokens.trie(), tokens.eoi_token_id, scores, options.steps)[0],
+            lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
+        ),
+        "SpanBatch, weighted": (
+            lambda: time_spans(
+                tokens.trie(), tokens.eoi_token_id, scores, options.steps, weighted=True
+            )[0],
             lambda: time_outside(tokens.trie(), tokens.eoi_token_id, scores),
         ),
         "SpanBatch, in lists": (

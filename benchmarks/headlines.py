@@ -47,6 +47,10 @@ HEADLINES = {
     "demo-hour": Headline(
         "What does an hour of training reach?", ("ret",), "HR@10", "HR@10 of ret"
     ),
+    "distill": Headline(
+        "What do soft targets of a teacher cost in a training step?",
+        ("with",), "of without", "of a step without, the teacher's calls apart",
+    ),
     "faults": Headline(
         "What is left after kills, full disks and damaged files?",
         ("`train sft`",), "otherwise", "repeats of `train sft` that ended otherwise",
@@ -62,6 +66,10 @@ HEADLINES = {
     "loss": Headline(
         "What does the loss cost?",
         ("49k", "frozen", "scoped"), "of masked", "of the time of masked scores, 49k tokens",
+    ),
+    "minionerec": Headline(
+        "How good are the teachers on the test rows of MiniOneRec?",
+        ("**blend**",), "NDCG@10", "NDCG@10 of the blend",
     ),
     "nearest": Headline(
         "How long does finding the nearest of 100,000 vectors take?",

@@ -119,7 +119,12 @@ def main() -> None:
     """Trains what is not trained yet, and writes ``results/remedies.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="Folder of all runs.")
-    parser.add_argument("--domains", nargs="+", choices=sorted(DOMAINS), default=list(DOMAINS))
+    parser.add_argument(
+        "--domains",
+        nargs="+",
+        choices=sorted(DOMAINS),
+        default=[name for name, domain in DOMAINS.items() if domain.trained],
+    )
     parser.add_argument("--methods", nargs="+", choices=_METHODS, default=list(_METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="Trainings of the best remedies.")
     parser.add_argument("--jobs", type=int, default=1, help="Trainings at a time.")

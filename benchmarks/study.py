@@ -38,16 +38,19 @@ class Domain:
         name: Its name in tables, and of its folder of recipes.
         teacher_epochs: Epochs of its teacher at most.
         wording: Text that its items' vectors are made of.
+        trained: Whether language models are trained on it; else only what counts is compared.
     """
 
     name: str
     teacher_epochs: int
     wording: str
+    trained: bool = True
 
 
 DOMAINS = {
     "movielens": Domain("movielens", teacher_epochs=60, wording="tc"),
     "office": Domain("office", teacher_epochs=25, wording="td"),
+    "games": Domain("games", teacher_epochs=10, wording="t", trained=False),
 }
 
 
@@ -65,7 +68,11 @@ class Study:
 
     def incatalog(self, out: Path, *command: object) -> Path:
         """Runs ``incatalog COMMAND --out OUT``, unless that has been done, and returns ``out``."""
-        words = [*map(str, command), "--out", str(out)]
+        return self.run(out, *command, "--out", out)
+
+    def run(self, out: Path, *command: object) -> Path:
+        """Runs ``incatalog COMMAND``, unless that has been done; keeps its cost beside ``out``."""
+        words = [*map(str, command)]
         cost = out.with_name(f"{out.name}.cost.json")
         known = (
             json.loads(cost.read_text()) if cost.exists() else {"seconds": 0.0, "command": words}
@@ -116,6 +123,29 @@ class Study:
             self.of(domain, seed) / name,
             *("teacher", "fit", "--data", self.data(domain), "--exclude-seen"),
             *("--epochs", domain.teacher_epochs, "--seed", seed, *extra),
+        )
+
+    def counting(self, domain: Domain, kind: str) -> Path:
+        """A teacher that counts or compares words; no seed changes it."""
+        return self.incatalog(
+            self.of(domain, 0) / kind,
+            *("teacher", "fit", "--kind", kind, "--data", self.data(domain), "--exclude-seen"),
+        )
+
+    def blend(self, domain: Domain, seed: int, kinds: Sequence[str]) -> Path:
+        """SASRec and counting teachers, weighed on the validation items."""
+        parts = [self.teacher(domain, seed), *(self.counting(domain, kind) for kind in kinds)]
+        return self.incatalog(
+            self.of(domain, seed) / "blend",
+            *("teacher", "blend", *parts, "--data", self.data(domain), "--exclude-seen"),
+        )
+
+    def guide(self, domain: Domain, model: Path, teacher: Path, seed: int) -> None:
+        """Fits how much a teacher counts beside a model, and keeps it in the model's folder."""
+        self.run(
+            model.with_name(f"{model.name}.guide"),
+            *("guide", "fit", "--model", model, "--teacher", teacher, "--data", self.data(domain)),
+            *("--exclude-seen", "--seed", seed),
         )
 
     def codes(self, domain: Domain, seed: int) -> Path:

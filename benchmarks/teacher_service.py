@@ -35,7 +35,8 @@ from benchmarks.report import markdown, publish, shared_data
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
-from incatalog.teacher.teacher import InProcessTeacher, load_teacher
+from incatalog.teacher.selection import ScoringTeacher
+from incatalog.teacher.teacher import load_teacher
 from incatalog.teacher_service.client import HttpTeacher
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset
@@ -123,9 +124,7 @@ class Crowd:
                 self.counts["right"] += 1
 
 
-def make_questions(
-    teacher: InProcessTeacher, histories: Histories, catalog: Catalog
-) -> list[Query]:
+def make_questions(teacher: ScoringTeacher, histories: Histories, catalog: Catalog) -> list[Query]:
     """Requests as the published client sends them, each with its answer."""
     rng = np.random.default_rng(0)
     users = rng.choice(len(histories), size=QUESTIONS, replace=False)
@@ -220,7 +219,7 @@ def samples_of_a_step(model: Path, data: Path, folder: Path) -> str:
         return run
 
     watched = [
-        (InProcessTeacher, "top_k", "teacher"),
+        (ScoringTeacher, "top_k", "teacher"),
         (HttpTeacher, "top_k", "teacher"),
         (SftDataset, "__getitems__", "samples"),
         (Collator, "__call__", "collating"),

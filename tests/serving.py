@@ -21,7 +21,7 @@ from typing import Any
 import uvicorn
 
 from incatalog.data.catalog import Catalog
-from incatalog.teacher.teacher import InProcessTeacher
+from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.teacher_endpoints import TeacherService
 
@@ -30,7 +30,7 @@ NOWHERE = Path("nowhere")
 
 @contextlib.contextmanager
 def served(
-    teacher: InProcessTeacher,
+    teacher: ScoringTeacher,
     catalog: Catalog,
     *,
     port: int = 0,

@@ -4,6 +4,7 @@ import copy
 import pickle
 import random
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -31,6 +32,25 @@ def test_nothing_is_kept_of_what_cannot_be_made() -> None:
         kept.get(0, lambda: 1 / 0)
     assert len(kept) == 0
     assert kept.get(0, lambda: 2.0) == 2.0
+
+
+def test_those_that_are_missing_are_made_together() -> None:
+    made: list[list[str]] = []
+
+    def make(keys: Sequence[str]) -> list[str]:
+        made.append(list(keys))
+        return [key.upper() for key in keys]
+
+    kept: RecentlyUsed[str, str] = RecentlyUsed(2)
+    kept.get("b", lambda: "B")
+    assert kept.get_all("abcab", make) == {"a": "A", "b": "B", "c": "C"}
+    # Of three, the two that were kept last.
+    assert kept.get_all("bac", make) == {"a": "A", "b": "B", "c": "C"}
+    assert made == [["a", "c"], ["b"]]
+    assert len(kept) == 2
+    assert kept.get_all([], make) == {}
+    with pytest.raises(ValueError, match="shorter"):
+        kept.get_all("xy", lambda _keys: ["X"])
 
 
 def test_copies_start_empty() -> None:

@@ -30,6 +30,7 @@ _RECIPES = sorted(_ROOT.rglob("*.yaml"))
 _COMMANDS = {
     "data": "data amazon",
     "teacher": "teacher fit",
+    "vectors": "items embed",
     "vectors-ret": "items embed",
     "vectors-token": "items embed",
     "codebooks": "items quantize",

@@ -32,6 +32,7 @@ from incatalog.evaluation.settings import (
     EvaluateRecommendSettings,
     EvaluateReportSettings,
     EvaluateRetrievalSettings,
+    GuideFitSettings,
 )
 from incatalog.flags import near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
@@ -137,6 +138,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate report": Command(
         EvaluateReportSettings, "incatalog.evaluation.report:evaluate_report", leading="--runs"
     ),
+    "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "demo": Command(

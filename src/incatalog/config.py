@@ -21,11 +21,12 @@ Method = Literal["cgen", "token", "ret"]
 ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 ListForm = Literal["numbered", "plain"]
-Decode = Literal["beam", "list"]
+Decode = Literal["beam", "list", "greedy"]
+EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
 # How an item is written into its span: found by exact search, or token by token.
 ItemDecode = Literal["search", "token"]
-EvaluationDecode = Literal["beam", "list", "unconstrained"]
+EvaluationDecode = Literal["beam", "list", "greedy", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
 ParaphrasePlace = Literal["history", "targets", "both"]
@@ -82,6 +83,8 @@ class Settings:
         kind: Any = type(self)
         for name, bounds in _bounds(kind).items():
             value = getattr(self, name)
+            if value is None:
+                continue
             for number in value if isinstance(value, tuple) else (value,):
                 if not bounds.hold(number):
                     flag = name.replace("_", "-")

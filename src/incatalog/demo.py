@@ -16,8 +16,12 @@ from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.config import DemoSettings, Method
 from incatalog.data.settings import MovieLensSettings
 from incatalog.embedding.settings import EmbedSettings
-from incatalog.evaluation.settings import EvaluateRecommendSettings, EvaluateReportSettings
-from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.evaluation.settings import (
+    EvaluateRecommendSettings,
+    EvaluateReportSettings,
+    GuideFitSettings,
+)
+from incatalog.teacher.settings import TeacherBlendSettings, TeacherFitSettings, TeacherKind
 from incatalog.training.settings import SftSettings
 
 _SHOWN_METRICS = ("HR@10", "NDCG@10", "OOD@10")
@@ -40,14 +44,21 @@ class Budget:
     codebooks: tuple[int, ...] = (256, 256, 256, 256)
     # 0 evaluates all.
     users: int = 0
+    # Users that the weight of a guide is fitted on, and how finely.
+    guide_users: int = 200
+    refinements: int = 1
 
 
-METHODS = ("popularity", "sasrec", "cgen", "token", "ret")
+TRAINED: tuple[Method, ...] = ("cgen", "token", "ret")
+METHODS = ("popularity", "sasrec", "blend", *TRAINED)
+# How else a trained model is asked: by a list as a chat writes it, alone and guided by the blend.
+LISTS = {"list": "off", "list, guided": "own"}
+_COUNTING: tuple[TeacherKind, ...] = ("knn", "ease", "words")
 
 BUDGETS = {
     "smoke": Budget(
         teacher_epochs=1, hidden=32, inner=64, layers=1, heads=2, batch_size=64,
-        learning_rate=3e-3, codebooks=(16, 16, 16, 16), users=32,
+        learning_rate=3e-3, codebooks=(16, 16, 16, 16), users=32, guide_users=16, refinements=0,
         epochs={"cgen": 1, "token": 1, "ret": 1},
     ),
     "laptop": Budget(
@@ -62,7 +73,7 @@ BUDGETS = {
 
 
 def run_demo(settings: DemoSettings) -> Path:
-    """Prepares MovieLens-100K, trains a teacher and three tiny recommenders, and compares them.
+    """Prepares MovieLens-100K, fits teachers, trains three tiny recommenders, and compares them.
 
     A finished stage is kept when the command is repeated, an interrupted one resumes.
 
@@ -76,8 +87,10 @@ def run_demo(settings: DemoSettings) -> Path:
     from incatalog.codes.quantize import quantize_items
     from incatalog.data.movielens import prepare_movielens, recbole_movielens
     from incatalog.embedding.embed import embed_items
+    from incatalog.evaluation.guide_fit import fit_guide
     from incatalog.evaluation.recommend import evaluate_recommend
     from incatalog.evaluation.report import evaluate_report
+    from incatalog.teacher.blending import blend_teachers
     from incatalog.teacher.fit import fit_teacher
     from incatalog.training.sft import train_sft
 
@@ -85,11 +98,13 @@ def run_demo(settings: DemoSettings) -> Path:
     budget, out, seed = BUDGETS[settings.budget], settings.out, settings.seed
     data, teacher, quantizer, codes = (out / n for n in ("data", "teacher", "quantizer", "codes"))
     vectors = out / "vectors" / "movielens.emb-minilm-tc.npy"
+    known = out / "vectors-teacher" / "movielens.emb-minilm-tc-teacher.npy"
+    blend, counting = out / "blend", {kind: out / kind for kind in _COUNTING}
     started = time.monotonic()
 
     def stage(number: int, title: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        heading = f"[bold]{number}/7  {title}[/bold]  [dim]{minutes}:{seconds:02d}[/dim]"
+        heading = f"[bold]{number}/8  {title}[/bold]  [dim]{minutes}:{seconds:02d}[/dim]"
         console.rule(heading, align="left")
 
     def train(method: Method, **more: Any) -> None:
@@ -99,16 +114,33 @@ def run_demo(settings: DemoSettings) -> Path:
     source = Path(settings.source) if settings.source else recbole_movielens()
     stage(1, "MovieLens-100K: ratings to catalog and histories")
     prepare_movielens(MovieLensSettings(source=source, out=data))
-    stage(2, "SASRec teacher")
+    stage(2, "Teachers: SASRec, teachers that count, and their blend")
     fit_teacher(
         TeacherFitSettings(
             data=data, out=teacher, epochs=budget.teacher_epochs, exclude_seen=True, seed=seed
         )
     )
+    for kind, run in counting.items():
+        fit_teacher(TeacherFitSettings(data=data, out=run, kind=kind, exclude_seen=True))
+    parts = tuple(map(str, (teacher, *counting.values())))
+    blend_teachers(
+        TeacherBlendSettings(runs=parts, data=data, out=blend, exclude_seen=True, seed=seed)
+    )
     stage(3, "RecLM-cgen: a tiny language model that writes titles of the catalog")
     train("cgen")
     stage(4, "Items as vectors of their texts, and as codes")
     embed_items(EmbedSettings(data=data, out=vectors.parent, dataset="movielens", wording="tc"))
+    embed_items(
+        EmbedSettings(
+            data=data,
+            out=known.parent,
+            dataset="movielens",
+            wording="tc",
+            source="both",
+            teacher=(str(teacher), str(counting["knn"])),
+            seed=seed,
+        )
+    )
     quantize_items(
         QuantizeSettings(
             vectors=vectors, out=quantizer, method="rqkmeans", codebooks=budget.codebooks, seed=seed
@@ -127,23 +159,38 @@ def run_demo(settings: DemoSettings) -> Path:
     stage(5, "RecLM-token: the same model, writing codes")
     train("token", index=str(codes))
     stage(6, "RecLM-ret: the same model, retrieving titles by their vectors")
-    train("ret", vectors=str(vectors))
-    stage(7, "Held-out last item of every user")
-    runs = {name: out / "evaluation" / name for name in METHODS}
-    models = {name: out / name for name in METHODS} | {"sasrec": teacher}
-    for name, run in runs.items():
-        evaluate_recommend(
-            EvaluateRecommendSettings(
-                model=name if name == "popularity" else str(models[name]),
+    train("ret", vectors=str(known), train_item_vectors=True)
+    stage(7, "How much the blend should count beside each model, on validation items")
+    for method in TRAINED:
+        fit_guide(
+            GuideFitSettings(
+                model=out / method,
+                teacher=str(blend),
                 data=data,
-                out=run,
+                users=budget.guide_users,
+                refinements=budget.refinements,
                 exclude_seen=True,
-                users=budget.users,
                 seed=seed,
             )
         )
+    stage(8, "Held-out last item of every user")
+    runs = {name: out / "evaluation" / name for name in METHODS}
 
-    rows = [read_json(run / "summary.json") for run in runs.values()]
+    def evaluate(model: str, run: Path, **more: Any) -> dict[str, Any]:
+        common: dict[str, Any] = {"data": data, "exclude_seen": True, "users": budget.users}
+        common |= {"seed": seed}
+        evaluate_recommend(EvaluateRecommendSettings(model=model, out=run, **common, **more))
+        summary: dict[str, Any] = read_json(run / "summary.json")
+        return summary
+
+    models = {name: str(out / name) for name in METHODS}
+    models |= {"popularity": "popularity", "sasrec": str(teacher)}
+    rows = [evaluate(models[name], run, guide="off") if name in TRAINED
+            else evaluate(models[name], run) for name, run in runs.items()]  # fmt: skip
+    for method in TRAINED:
+        for asked, guide in LISTS.items():
+            run = out / "evaluation" / f"{method}-{asked.replace(', ', '-')}"
+            rows.append(evaluate(models[method], run, decode="list", guide=guide))
     write_json(out / "summary.json", {"rows": rows})
     console.rule("[bold]Result[/bold]", align="left")
     console.print(comparison(rows))
@@ -204,11 +251,12 @@ def comparison(rows: Sequence[dict[str, Any]]) -> Table:
     for metric in _SHOWN_METRICS:
         table.add_column(metric, justify="right", no_wrap=True)
     for row in rows:
+        name = row["method"] + (", list" if row.get("decode") == "list" else "")
         cells = [
             f"{m['value']:.3f} [dim]({m['low']:.3f}–{m['high']:.3f})[/dim]"
             for m in (row["metrics"][metric] for metric in _SHOWN_METRICS)
         ]
-        table.add_row(row["method"], *cells)
+        table.add_row(name, *cells)
     return table
 
 

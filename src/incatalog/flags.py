@@ -19,7 +19,14 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from incatalog.errors import ConfigError
 
-_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", Path | None: "PATH"}
+_METAVARS = {
+    int: "N",
+    float: "X",
+    float | None: "X",
+    str: "TEXT",
+    Path: "PATH",
+    Path | None: "PATH",
+}
 
 
 def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
@@ -216,7 +223,13 @@ def _as_typed(default: Any) -> str:
 
 
 def _type_name(annotation: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        float | None: "a number",
+        bool: "true or false",
+        str: "text",
+    }
     if (member := _member(annotation)) is not None:
         return f"{names[member].removeprefix('a ')}s"
     if choices := [choice for choice in typing.get_args(annotation) if isinstance(choice, str)]:

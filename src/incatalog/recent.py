@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -37,9 +37,29 @@ class RecentlyUsed(Generic[Key, Value]):
                 return self._kept[key]
         # Not within the lock, as it may take long; made twice, a value is the same.
         value = make()
+        self._keep([(key, value)])
+        return value
+
+    def get_all(
+        self, keys: Iterable[Key], make: Callable[[Sequence[Key]], Sequence[Value]]
+    ) -> dict[Key, Value]:
+        """The values of some keys; those that are not kept are made together."""
+        wanted = dict.fromkeys(keys)
         with self._lock:
-            self._kept[key] = value
-            self._kept.move_to_end(key)
+            found = {key: self._kept[key] for key in wanted if key in self._kept}
+            for key in found:
+                self._kept.move_to_end(key)
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            made = list(zip(missing, make(missing), strict=True))
+            self._keep(made)
+            found |= made
+        return found
+
+    def _keep(self, pairs: Iterable[tuple[Key, Value]]) -> None:
+        with self._lock:
+            for key, value in pairs:
+                self._kept[key] = value
+                self._kept.move_to_end(key)
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
-        return value

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, StoppingCriteria
 
 from incatalog import ItemConstrainedLogitsProcessor, ItemTrie
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.errors import (
     BackboneError,
     BlockedError,
@@ -448,3 +451,142 @@ def test_more_items_than_exist_ends_with_all_of_them() -> None:
     for answer in output[:, 2:].tolist():
         check_answer(rows, [7], answer, set())
         assert len(read(answer).spans) <= len(rows)
+
+
+def guided_scores(
+    scores: np.ndarray,
+    rows: Sequence[Sequence[int]],
+    prefix: Sequence[int],
+    left: set[int],
+    weights: ItemWeights,
+) -> dict[int, float]:
+    """The scores of all tokens that may follow a prefix, from every item's weight."""
+    below: dict[int, list[float]] = {}
+    for number in left:
+        row = list(rows[number])
+        if row[: len(prefix)] == list(prefix):
+            token = row[len(prefix)] if len(row) > len(prefix) else EOI
+            below.setdefault(token, []).append(float(weights.by_row[number]))
+    tokens = list(below)
+    own = scores[tokens] - np.logaddexp.reduce(scores[tokens])
+    masses = np.array([np.logaddexp.reduce(some) for some in below.values()])
+    guided = weights.model * own + weights.share * (masses - np.logaddexp.reduce(masses))
+    return dict(zip(tokens, guided.tolist(), strict=True))
+
+
+@settings(max_examples=100, deadline=None)
+@given(token_rows, st.integers(0, 1000), st.sampled_from([0.0, 0.4, 1.0]))
+def test_scores_under_weights_are_those_of_brute_force(
+    rows: list[list[int]], seed: int, share: float
+) -> None:
+    random = np.random.default_rng(seed)
+    trie = ItemTrie.build(rows)
+    own = random.choice([0.0, -1.0, -3.0, -50.0, -800.0, -np.inf], len(rows))
+    own[0] = -0.5
+    boosts = random.choice([0.0, 0.7], len(rows))
+    weights = ItemWeights.build(trie, own, share=share, log_factors=boosts)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)
+    left = set(np.flatnonzero(np.isfinite(own)).tolist())
+    text, prefix = [9], None
+    for _ in range(20):
+        scores = random.normal(0, 3, VOCAB).astype(np.float32)
+        found = processor(torch.tensor([text]), torch.from_numpy(scores)[None])[0].numpy()
+        allowed_now = np.isfinite(found)
+        if prefix is None:
+            # Outside of spans they are the model's.
+            assert found[allowed_now].tolist() == scores[allowed_now].tolist()
+            if not allowed_now[SOI]:
+                break
+            text.append(SOI)
+            prefix = []
+            continue
+        expected = guided_scores(scores.astype(np.float64), rows, prefix, left, weights)
+        assert set(np.flatnonzero(allowed_now).tolist()) == set(expected)
+        if weights.plain:
+            assert found[allowed_now].tolist() == scores[allowed_now].tolist()
+        else:
+            for token, score in expected.items():
+                assert found[token] == pytest.approx(score, abs=1e-4, rel=1e-6)
+        token = int(random.choice(list(expected)))
+        text.append(token)
+        if token == EOI:
+            left -= {number for number, row in enumerate(rows) if row == prefix}
+            prefix = None
+        else:
+            prefix.append(token)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_beams_rank_items_by_their_scores_under_weights(share: float, seed: int) -> None:
+    rows = [[4, 5], [4, 6], [7, 8], [7, 9], [10, 4], [10, 5]]
+    model, trie, prompt = make_model(seed), ItemTrie.build(rows), [9, 6, SOI]
+    own = np.log([0.3, 0.02, 0.25, 0.1, 0.3, 0.03])
+    weights = ItemWeights.build(trie, own, share=share)
+    expected = []
+    for number, row in enumerate(rows):
+        total = share * (own[number] - np.log(np.exp(own).sum()))
+        for place in range(len(row)):
+            with torch.no_grad():
+                ids = torch.tensor([[*prompt, *row[:place]]])
+                scores = model(input_ids=ids).logits[0, -1].double()
+            tokens = sorted(choices(rows, row[:place], set()))
+            total += (1 - share) * float(scores[tokens].log_softmax(0)[tokens.index(row[place])])
+        expected.append(total)
+    # As many beams as there are items; all end at the same length.
+    found = generate(
+        model,
+        [prompt],
+        3,
+        num_beams=6,
+        num_return_sequences=6,
+        do_sample=False,
+        length_penalty=0.0,
+        early_stopping=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+        logits_processor=[ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)],
+    )
+    order = np.argsort(-np.array(expected))
+    titles = [row[len(prompt) : len(prompt) + 3].tolist() for row in found.sequences]
+    assert titles == [[*rows[number], EOI] for number in order]
+    np.testing.assert_allclose(found.sequences_scores.numpy(), np.array(expected)[order], atol=1e-4)
+
+
+def test_what_is_banned_stays_banned_under_weights() -> None:
+    class Ban(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            scores = scores.clone()
+            scores[:, [4, 6]] = -torch.inf
+            return scores
+
+    trie = ItemTrie.build([[4, 5], [6], [7], [8]])
+    weights = ItemWeights.build(trie, np.log([0.97, 0.01, 0.015, 0.005]), share=1.0)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)
+    banned = processor(torch.tensor([[9, SOI]]), Ban()(torch.empty(0), FLAT))
+    assert (banned[0] > -torch.inf).nonzero()[:, 0].tolist() == [7, 8]
+    # And one whose share of the weight is too small for the scores' type is allowed still.
+    far = ItemWeights.build(trie, np.array([0.0, -1e6, -1.0, -np.inf]), share=1.0)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=far)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        found = processor(torch.tensor([[9, SOI]]), FLAT.to(kind))
+        assert found.dtype == kind
+        assert (found[0] > -torch.inf).nonzero()[:, 0].tolist() == [4, 6, 7]
+        processor.reset()
+    with pytest.raises(BackboneError, match="not numbers"):
+        processor(torch.tensor([[9, SOI]]), torch.full_like(FLAT, torch.nan))
+
+
+def test_weights_bring_all_exclusions() -> None:
+    trie = ItemTrie.build([[4], [5], [6]])
+    weights = ItemWeights.build(trie, np.array([0.0, -np.inf, -1.0]), share=0.5)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=weights)
+    assert allowed(processor, [9, SOI]) == [4, 6]
+    for excluded in ([0], ExcludedItems.build(trie, [0])):
+        with pytest.raises(TrieError, match="expected weights that were built with all"):
+            ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=excluded, weights=weights)
+    processor = ItemConstrainedLogitsProcessor(trie, SOI, EOI, excluded=[1], weights=weights)
+    assert allowed(processor, [9, SOI]) == [4, 6]
+    nothing = ItemWeights.build(trie, np.full(3, -np.inf))
+    with pytest.raises(NoItemLeftError, match="leaves none of the 3 items"):
+        ItemConstrainedLogitsProcessor(trie, SOI, EOI, weights=nothing)

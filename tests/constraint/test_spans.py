@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import pickle
 from collections.abc import Callable
 
@@ -12,19 +13,29 @@ from hypothesis import strategies as st
 
 from catalogs import SpelledCatalog, TokenCatalog, spelled_catalogs, token_catalogs
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.spans import SpanBatch
+from incatalog.constraint.spans import Allowed, SpanBatch
+from incatalog.constraint.weights import ItemWeights
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
 
 EOI = 100
+# Near ones, some that are lost beside others, and some that exclude.
+LOG_WEIGHTS = (0.0, -0.7, -2.0, -40.0, -900.0, -901.0, -math.inf)
 
 
 class Reference:
     """One answer, by looking at every spelling of every item, every time."""
 
-    def __init__(self, catalog: SpelledCatalog, eoi: int, left: set[int], unique: bool) -> None:
+    def __init__(
+        self,
+        catalog: SpelledCatalog,
+        eoi: int,
+        left: set[int],
+        unique: bool,
+        weights: ItemWeights | None = None,
+    ) -> None:
         self.spelled = list(zip(catalog.rows, catalog.items, strict=True))
-        self.eoi, self.left, self.unique = eoi, left, unique
+        self.eoi, self.left, self.unique, self.weights = eoi, left, unique, weights
         self.prefix: list[int] | None = None
 
     def allowed(self) -> list[int]:
@@ -32,6 +43,19 @@ class Reference:
         size = len(self.prefix)
         below = [r for r, i in self.spelled if i in self.left and r[:size] == self.prefix]
         return sorted({row[size] if len(row) > size else self.eoi for row in below})
+
+    def bias(self) -> list[float]:
+        """Share of the weights times the logarithm of each allowed token's part of the weight."""
+        assert self.prefix is not None
+        assert self.weights is not None
+        size, items = len(self.prefix), [item for _, item in self.spelled]
+        below: dict[int, list[float]] = {token: [] for token in self.allowed()}
+        for row, item in self.spelled:
+            if item in self.left and row[:size] == self.prefix:
+                own = float(self.weights.by_row[item]) - math.log(items.count(item))
+                below[row[size] if len(row) > size else self.eoi].append(own)
+        whole = log_sum([one for some in below.values() for one in some])
+        return [self.weights.share * (log_sum(some) - whole) for some in below.values()]
 
     def accept(self, token: int) -> int:
         """The item that the token ends, or -1."""
@@ -58,6 +82,29 @@ class Reference:
         assert self.prefix is None or len(self.allowed()) > 1
 
 
+def log_sum(values: list[float]) -> float:
+    most = max(values)
+    return most + math.log(math.fsum(math.exp(value - most) for value in values))
+
+
+def check_guidance(spans: SpanBatch, allowed: Allowed, answers: dict[int, Reference]) -> None:
+    """Weights say what brute force says; rows without any are left alone."""
+    weighed = [answers[slot].weights for slot in allowed.slots.tolist()]
+    rows = [row for row, one in enumerate(weighed) if one is not None and not one.plain]
+    found = spans.guidance(allowed)
+    if not rows:
+        assert found is None
+        return
+    assert found is not None
+    assert found.rows.tolist() == rows
+    for row, model, bias in zip(*found, strict=True):
+        own, mask = answers[int(allowed.slots[row])], allowed.mask[row]
+        assert own.weights is not None
+        assert model.tolist() == [own.weights.model]
+        assert np.isneginf(bias[~mask]).all()
+        np.testing.assert_allclose(bias[mask], own.bias(), rtol=1e-9, atol=1e-9)
+
+
 @settings(max_examples=1500, deadline=None)
 @given(token_catalogs(), st.binary(min_size=24, max_size=24), st.integers(1, 5))
 def test_a_batch_says_what_brute_force_says_of_each_answer(
@@ -80,17 +127,26 @@ def _compare(catalog: SpelledCatalog, choices: bytes, number: int) -> None:
     eoi = 2 if choices[0] & 4 and not trie.contains_token(2) else EOI
     rows = sorted(catalog.excluded)
     rule = ExcludedItems.build(trie, rows[::2])
-    exclusions = [
+    listed = ExcludedItems(trie, None, np.sort(trie.positions(rows)))
+    by_row = [LOG_WEIGHTS[choices[row % 24] * (row // 24 + 1) % 7] for row in range(trie.num_items)]
+    without = [row for row, one in enumerate(by_row) if math.isinf(one)]
+    weights = ItemWeights.build(trie, np.array(by_row), share=0.5, base=rule)
+    finite = np.maximum(by_row, -3.0)
+    exclusions: list[tuple[ExcludedItems | ItemWeights | None, list[int]]] = [
         (None, []),
         (ExcludedItems.build(trie, rows), rows),
         (ExcludedItems.build(trie, rows[1::2], base=rule), rows),
         (rule, rows[::2]),
         # As of a large catalog, where a few items do not become a prefix sum.
-        (ExcludedItems(trie, None, np.sort(trie.positions(rows))), rows),
+        (listed, rows),
+        (weights, [*rows[::2], *without]),
+        (ItemWeights(trie, 0.0, 1.0, finite[trie.order], ExcludedItems.build(trie, ())), []),
     ]
     if choices[0] & 2:
         # Without any rule for the whole catalog.
         exclusions[1:4] = [exclusions[4], exclusions[0], exclusions[0]]
+    if choices[0] & 8:
+        exclusions[5:] = [exclusions[0], exclusions[0]]
     spans = SpanBatch(trie, eoi)
     answers: dict[int, Reference] = {}
     turn = 0
@@ -101,11 +157,13 @@ def _compare(catalog: SpelledCatalog, choices: bytes, number: int) -> None:
         return choices[turn % 24] * (turn // 24 + 1) % size
 
     def join() -> None:
-        excluded, left_out = exclusions[pick(5)]
+        rules, left_out = exclusions[pick(7)]
         unique = bool(pick(3))
-        slot = spans.join(excluded, unique=unique)
+        own = rules if isinstance(rules, ItemWeights) else None
+        excluded = own.excluded if isinstance(rules, ItemWeights) else rules
+        slot = spans.join(excluded, unique=unique, weights=own)
         assert slot not in answers
-        answers[slot] = Reference(catalog, eoi, catalog.members - set(left_out), unique)
+        answers[slot] = Reference(catalog, eoi, catalog.members - set(left_out), unique, own)
 
     for _ in range(number):
         join()
@@ -125,6 +183,7 @@ def _compare(catalog: SpelledCatalog, choices: bytes, number: int) -> None:
             inside = forks
         if inside:
             allowed = spans.allowed(np.array(inside))
+            check_guidance(spans, allowed, answers)
             chosen, columns = [], []
             for slot, mask in zip(inside, allowed.mask, strict=True):
                 tokens = allowed.tokens[mask].tolist()
@@ -192,6 +251,11 @@ def test_what_cannot_be_is_refused() -> None:
     spans = SpanBatch(trie, EOI)
     with pytest.raises(TrieError, match="another trie"):
         spans.join(ExcludedItems.build(ItemTrie.build([[4]]), [0]))
+    for own in (ItemTrie.build([[4]]), ItemTrie.build([[4, 5], [4, 6]])):
+        with pytest.raises(TrieError, match="another trie"):
+            spans.join(weights=ItemWeights.build(own))
+    with pytest.raises(TrieError, match="weights: item row 0 is excluded beside them"):
+        spans.join(ExcludedItems.build(trie, [0]), weights=ItemWeights.build(trie))
     slot = np.array([spans.join()])
     [run] = spans.open(slot)
     assert run == ([4], -1)
@@ -233,4 +297,31 @@ def test_a_copy_follows_a_rule_of_its_own(copied: Callable[[SpanBatch], SpanBatc
     allowed = other.allowed(slots)
     # Items of odd rows are left, whose second tokens are even.
     assert (runs[0].item, allowed.tokens[allowed.mask[0]].tolist()) == (-1, list(range(2, 17, 2)))
+    assert len(filled) == 64
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_has_weights_of_its_own(copied: Callable[[SpanBatch], SpanBatch]) -> None:
+    trie = ItemTrie.build([[1 + row // 16, 1 + row % 16] for row in range(256)])
+    given_weights = np.log(1.0 + np.arange(256))
+    given_weights[::2] = -np.inf
+    weights = ItemWeights.build(trie, given_weights, share=0.25)
+    spans = SpanBatch(trie, 99)
+    slot, other_slot = spans.join(weights=weights), spans.join()
+    other = copied(spans)
+    for before, now in zip(spans._weighing[:4], other._weighing[:4], strict=True):
+        assert int(before[slot]) != int(now[slot]) != 0
+    assert other._weighing.mass[other_slot] == 0
+    del spans, trie, weights
+    gc.collect()
+    # What stood there before may hold anything now.
+    filled = [np.full(257, np.nan) for _ in range(64)]
+    slots = np.array([other_slot, slot, *other.fork(np.array([slot]))])
+    other.open(slots)
+    found = other.guidance(other.allowed(slots))
+    assert found is not None
+    assert found.rows.tolist() == [1, 2]
+    expected = np.arange(2.0, 257, 2).reshape(16, 8).sum(1)
+    for bias in found.bias:
+        np.testing.assert_allclose(bias, 0.25 * np.log(expected / expected.sum()), rtol=1e-12)
     assert len(filled) == 64

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,37 @@ def test_missing_values_are_missing(tmp_path) -> None:
 def test_a_mark_at_the_beginning_is_passed_over(tmp_path) -> None:
     catalog = Catalog.load(write(tmp_path, '\ufeff{"a": {"title": "A"}}', '\ufeff{"c": ["a"]}'))
     assert catalog.category_rows("c").tolist() == [0]
+
+
+def test_boosts_are_kept_beside_the_items_and_change_no_fingerprint(tmp_path: Path) -> None:
+    metas = (
+        '{"a": {"title": "A", "boost": 2}, "b": {"title": "B"}, "c": {"title": "C", "boost": 0.5}}'
+    )
+    boosted = Catalog.load(write(tmp_path / "boosted", metas))
+    assert [item.boost for item in boosted.items] == [2.0, 1.0, 0.5]
+    assert boosted.log_boosts is not None
+    assert boosted.log_boosts.tolist() == [np.log(2), 0.0, np.log(0.5)]
+    boosted.save(tmp_path / "again")
+    assert Catalog.load(tmp_path / "again").items == boosted.items
+    plain = Catalog.from_items(replace(item, boost=1.0) for item in boosted.items)
+    assert plain.log_boosts is None
+    assert plain.fingerprint == boosted.fingerprint
+    plain.save(tmp_path / "plain")
+    assert "boost" not in (tmp_path / "plain" / METAS).read_text()
+    # Changes carry them along.
+    changed, rows = boosted.with_changes([Item("d", "D", boost=8.0), Item("e", "E")], ["a"])
+    assert changed.log_boosts is not None
+    assert changed.log_boosts[rows].tolist() == [np.log(8.0), 0.0]
+    assert changed.log_boosts[changed.row("c")] == np.log(0.5)
+    unboosted, _ = plain.with_changes([Item("d", "D")], ["a"])
+    assert unboosted.log_boosts is None
+    late, _ = plain.with_changes([Item("d", "D", boost=3.0)])
+    assert late.log_boosts is not None
+    assert late.log_boosts.tolist() == [0.0, 0.0, 0.0, np.log(3.0)]
+
+
+@pytest.mark.parametrize("boost", ["0", "-1", '"much"', "true", "[2]", "1e10", "NaNs"])
+def test_boosts_that_are_no_factors_are_refused(tmp_path: Path, boost: str) -> None:
+    folder = write(tmp_path, f'{{"a": {{"title": "A", "boost": {boost}}}}}')
+    with pytest.raises(DataError, match=r"metas\.jsonl:1: (boost of item 'a' is|not valid JSON)"):
+        Catalog.load(folder)

@@ -372,3 +372,15 @@ def test_columns_that_are_not_used_are_named_in_one_line(tmp_path, capsys) -> No
     pl.read_csv(items.encode()).write_parquet(settings.items)
     prepare_table(settings)
     assert capsys.readouterr().err == "notice: columns not used: genre, year of i.parquet\n"
+
+
+def test_a_column_of_boosts(tmp_path) -> None:
+    items = "item_id,title,weight\na,Apple,2.5\nb,Beet,\nc,Cherry,1\n"
+    out = prepare_table(config(tmp_path, items=items, boost_column="weight"))
+    assert [item.boost for item in Catalog.load(out).items] == [2.5, 1.0, 1.0]
+    for cell in ("0", "much", "-1"):
+        wrong = items.replace("2.5", cell)
+        with pytest.raises(
+            DataError, match=rf"items\.csv:2: weight is '{cell}'; expected a number"
+        ):
+            prepare_table(config(tmp_path, items=wrong, boost_column="weight"))

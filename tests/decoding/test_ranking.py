@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.ranking import ItemBeam
 from incatalog.decoding.request import Slot
 from incatalog.errors import BackboneError, ConfigError, TokenizerError, TrieError
@@ -333,3 +334,76 @@ def test_a_slot_at_which_the_model_fails_fails_alone() -> None:
     for search, one in zip(searches, expected, strict=True):
         assert search.ranked().rows.tolist() == one.rows.tolist()
         assert search.ranked().logprobs.tolist() == pytest.approx(one.logprobs.tolist(), abs=1e-5)
+
+
+def drawn_weights(data: st.DataObject, count: int) -> np.ndarray:
+    """Log-weights of items, some of them minus infinity."""
+    number = st.floats(-12, 3, allow_nan=False) | st.just(-np.inf)
+    return np.array(data.draw(st.lists(number, min_size=count, max_size=count)))
+
+
+@thorough
+@given(spelled_rows(), prompts, seeds, st.integers(1, 5), st.data())
+def test_weights_are_added_to_the_probability_of_items(
+    spelled: tuple[list[list[int]], list[int]],
+    batch: list[list[int]],
+    seed: int,
+    width: int,
+    data: st.DataObject,
+) -> None:
+    rows, items = spelled
+    if data.draw(st.booleans()):
+        rows = [row for place, row in enumerate(rows) if items[place] not in items[:place]]
+        items = list(range(len(rows)))
+        trie = ItemTrie.build(rows)
+    else:
+        trie = ItemTrie.build(rows, items=items)
+    model, count = make_model(seed), max(items) + 1
+    share = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    k = data.draw(st.none() | st.integers(1, count + 1))
+    barred = data.draw(st.sets(st.integers(0, count - 1)))
+    own = [drawn_weights(data, count) for _ in batch]
+    base = ExcludedItems.build(trie, barred)
+    slots = [
+        Slot(prompt, base, ItemWeights.build(trie, weights, share=share, base=base))
+        for prompt, weights in zip(batch, own, strict=True)
+    ]
+    answers = make_beam(model, trie, width=width).top_items(slots, k)
+    for prompt, weights, answer in zip(batch, own, answers, strict=True):
+        logprobs = np.full(count, -np.inf)
+        np.logaddexp.at(logprobs, items, exhaustive(model, rows, prompt))
+        allowed = [row for row in set(range(count)) - barred if weights[row] > -np.inf]
+        scores = (1 - share) * logprobs + (share * weights if share else 0.0)
+        expected = sorted(allowed, key=lambda row: (-scores[row], row))[:k]
+        found = answer.rows.tolist()
+        assert len(set(found)) == len(found) == len(expected)
+        assert set(found) <= set(allowed)
+        assert answer.logprobs == pytest.approx(logprobs[found], abs=1e-4)
+        assert scores[found] == pytest.approx(scores[expected], abs=1e-4)
+        if share == 1:
+            # The best of the weights alone, of equal ones the lower row.
+            assert found == sorted(allowed, key=lambda row: (-weights[row], row))[:k]
+
+
+@thorough
+@given(token_rows, prompts, seeds, st.floats(-5, 5), st.sampled_from([0.0, 0.4, 0.9]), st.data())
+def test_equal_weights_and_none_find_the_same_bit_by_bit(
+    rows: list[list[int]],
+    batch: list[list[int]],
+    seed: int,
+    weight: float,
+    share: float,
+    data: st.DataObject,
+) -> None:
+    model, trie = make_model(seed), ItemTrie.build(rows)
+    barred = data.draw(st.sets(st.integers(0, len(rows) - 1)))
+    weights = np.full(len(rows), weight)
+    weights[sorted(barred)] = -np.inf
+    found = make_beam(model, trie).top_items(
+        [Slot(prompt, None, ItemWeights.build(trie, weights, share=share)) for prompt in batch]
+    )
+    excluded = ExcludedItems.build(trie, barred)
+    expected = make_beam(model, trie).top_items([Slot(prompt, excluded) for prompt in batch])
+    for one, other in zip(found, expected, strict=True):
+        assert one.rows.tolist() == other.rows.tolist()
+        assert one.logprobs.tobytes() == other.logprobs.tobytes()

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion, Finished, ItemBegun, ItemDone, TextToken
 from incatalog.decoding.ranking import ItemRanking
@@ -428,3 +429,154 @@ def test_searching_in_blocks_equals_sorting_all_items(items: int) -> None:
                 over = torch.from_numpy((shared or free)[place])
                 logprobs = (own - own[over].logsumexp(0)).numpy()
                 np.testing.assert_allclose(one.logprobs, logprobs[expected], atol=1e-5)
+
+
+def draw_weights(trie: ItemTrie, random: np.random.Generator) -> ItemWeights:
+    """Weights of random items, few of which are never to be named."""
+    own = random.choice([random.normal(-3, 2), -1.0, -2.0, -700.0, -np.inf], trie.num_items)
+    own[0] = 0.0
+    boosts = random.choice([0.0, 1.0], trie.num_items)
+    return ItemWeights.build(
+        trie, own, share=float(random.choice([0.0, 0.4, 1.0])), log_factors=boosts
+    )
+
+
+@thorough
+@given(st.integers(0, 10_000), st.sampled_from([12, 1024, 1500]), st.booleans())
+def test_items_of_weights_are_those_of_brute_force(seed: int, items: int, shared: bool) -> None:
+    random = np.random.default_rng(seed)
+    trie = ItemTrie.build([[n] for n in range(items)])
+    vectors = random.standard_normal((max(1, items // 3), DIM)).astype(np.float32)
+    head = RetrievalHead.create(HIDDEN, vectors[random.integers(len(vectors), size=items)]).eval()
+    states = torch.from_numpy(random.standard_normal((4, HIDDEN)).astype(np.float32))
+    weights = [draw_weights(trie, random) if n != 1 else None for n in range(4)]
+    free = [random.random(items) < 0.8 for _ in range(4)]
+    for mask in free:
+        mask[0] = True
+    among = [mask | (random.random(items) < 0.3) for mask in free] if shared else None
+    with torch.no_grad():
+        given_scores = head(states).double()
+    retriever = ItemRetriever(head)
+    for k in (1, 5, items, None):
+        found = retriever.best(states, free, k, among, weights)
+        for place, one in enumerate(found):
+            over = torch.from_numpy((among or free)[place])
+            logprobs = (given_scores[place] - given_scores[place][over].logsumexp(0)).numpy()
+            own, named = weights[place], free[place]
+            if own is not None and not own.plain:
+                named = named & np.isfinite(own.by_row)
+                logprobs = own.model * logprobs + own.share * own.by_row
+            rows = np.flatnonzero(named)
+            expected = rows[np.lexsort((rows, -logprobs[rows]))][:k]
+            np.testing.assert_allclose(one.logprobs, logprobs[expected], atol=1e-5)
+            assert one.rows.tolist() == expected.tolist()
+
+
+@thorough
+@given(token_rows, prompts, seeds, st.sampled_from([0.0, 1.0]), st.data())
+def test_guided_answers_are_chosen_by_their_scores(
+    rows: list[list[int]],
+    batch: list[list[int]],
+    seed: int,
+    temperature: float,
+    data: st.DataObject,
+) -> None:
+    trie, model, head = ItemTrie.build(rows), make_model(seed), make_head(len(rows), seed)
+    random = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    weights = [draw_weights(trie, random) for _ in batch]
+    scaffold = Scaffold(((), (5, 6), (7,)))
+    requests = [
+        Request(prompt, weights=own, temperature=temperature, seed=number, scaffold=scaffold)
+        for number, (prompt, own) in enumerate(zip(batch, weights, strict=True))
+    ]
+    found = make_engine(model, trie, head).complete(requests)
+    for request, own, done in zip(requests, weights, found, strict=True):
+        free = ~own.excluded.rows
+        text = list(request.prompt_ids)
+        for before, item, logprob in zip(
+            scaffold.before_item, done.items, done.logprobs, strict=False
+        ):
+            text += before
+            with torch.no_grad():
+                scores = head(last_state(model, text)[None])[0].double().numpy()
+            logprobs = scores - np.logaddexp.reduce(scores[free])
+            guided = logprobs if own.plain else own.model * logprobs + own.share * own.by_row
+            guided = np.where(free, guided, -np.inf)
+            guided = guided - np.logaddexp.reduce(guided)
+            assert logprob == pytest.approx(guided[item], abs=1e-4)
+            if temperature == 0:
+                assert guided[item] > guided.max() - 1e-5
+            free &= [row != rows[item] for row in rows]
+            text += [SOI, *rows[item], EOI]
+    without = [ExcludedItems.build(trie, np.isneginf(own.by_row)) for own in weights]
+    barred = [
+        Request(one.prompt_ids, excluded=rule, temperature=temperature, seed=number,
+                scaffold=scaffold,
+                weights=ItemWeights(trie, own.model, own.share, own.log_weights, rule))
+        for number, (one, own, rule) in enumerate(zip(requests, weights, without, strict=True))
+    ]  # fmt: skip
+    assert make_engine(model, trie, head).complete(barred) == found
+
+
+def test_equal_weights_change_no_bit() -> None:
+    rows = [[4, 5], [6], [7, 8], [9]]
+    trie, model, head = ItemTrie.build(rows), make_model(1), make_head(len(rows))
+    never = np.array([0.25, -np.inf, 0.25, 0.25])
+    excluded = ExcludedItems.build(trie, [1])
+    equal = ItemWeights.build(trie, never, share=0.5)
+    for temperature in (0.0, 1.0):
+        plain, weighed = (
+            [
+                Request([9, 4], excluded=rule, weights=own, temperature=temperature, seed=n,
+                        scaffold=Scaffold(((),) * 4))
+                for n in range(5)
+            ]
+            for rule, own in ((excluded, None), (None, equal))
+        )  # fmt: skip
+        engine = make_engine(model, trie, head)
+        assert engine.complete(weighed) == engine.complete(plain)
+    ranking = ItemRanking(model, trie, ItemRetriever(head))
+    [one, other] = ranking.top_items([Slot([9, 4], excluded), Slot([9, 4], weights=equal)], None)
+    assert one.rows.tolist() == other.rows.tolist()
+    assert one.logprobs.tolist() == other.logprobs.tolist()
+
+
+def test_ranking_under_weights() -> None:
+    rows = [[4], [5], [6], [7]]
+    trie, model, head = ItemTrie.build(rows), make_model(1), make_head(4)
+    teacher = np.log([0.1, 0.6, 0.1, 0.2])
+    with torch.no_grad():
+        logprobs = head(last_state(model, [9])[None])[0].double().log_softmax(0).numpy()
+    for share in (0.3, 1.0):
+        base = ExcludedItems.build(trie, [3])
+        weights = ItemWeights.build(trie, teacher, share=share, base=base)
+        slots = [Slot([9], base, weights), Slot([9], base)]
+        guided, plain = ItemRanking(model, trie, ItemRetriever(head)).top_items(slots, None)
+        expected = ((1 - share) * logprobs + share * teacher)[:3]
+        order = np.argsort(-expected, kind="stable")
+        assert guided.rows.tolist() == order.tolist()
+        np.testing.assert_allclose(guided.logprobs, expected[order], atol=1e-5)
+        order = np.argsort(-logprobs[:3], kind="stable")
+        assert plain.rows.tolist() == order.tolist()
+
+
+def test_an_index_does_not_choose_among_items_of_weights() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((3000, 24)).astype(np.float32)
+    head = RetrievalHead.create(HIDDEN, vectors).eval()
+    trie = ItemTrie.build([[n] for n in range(3000)])
+    states = torch.from_numpy(random.standard_normal((20, HIDDEN)).astype(np.float32))
+    everything = [np.ones(3000, dtype=np.bool_)] * 20
+    exact, indexed = ItemRetriever(head), ItemRetriever(head, index_above=1000)
+    weights = ItemWeights.build(trie, random.normal(0, 3, 3000), share=0.9)
+    own = [weights if place % 2 else None for place in range(20)]
+    found = indexed.best(states, everything, 10, weights=own)
+    alone = indexed.best(states[::2], everything[::2], 10)
+    compared = exact.best(states, everything, 10, weights=own)
+    for place in range(20):
+        expected = compared[place] if place % 2 else alone[place // 2]
+        assert found[place].rows.tolist() == expected.rows.tolist()
+        np.testing.assert_allclose(found[place].logprobs, expected.logprobs, atol=1e-5)
+    best = Sampling(0.0, 1.0, random)
+    picked = indexed.pick(states, everything, [best] * 20, own)
+    assert [item for item, _ in picked] == [int(one.rows[0]) for one in found]

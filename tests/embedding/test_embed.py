@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from damage import flip_bit
 from incatalog.artifacts import read_json
+from incatalog.codes.assign import assign_items
+from incatalog.codes.quantize import quantize_items
+from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.vectors import load_vectors, save_vectors
 from incatalog.embedding.embed import embed_items
@@ -27,7 +31,7 @@ from incatalog.items.texts import item_texts, text_wording_named
 @pytest.fixture
 def config(tmp_path: Path, data: Path, decoder_folder: Path) -> EmbedSettings:
     return EmbedSettings(
-        data=data, out=tmp_path / "run", source="causal", model=str(decoder_folder),
+        data=data, out=tmp_path / "run", encoder="causal", model=str(decoder_folder),
         dataset="films", batch_size=4, device="cpu",
     )  # fmt: skip
 
@@ -84,8 +88,9 @@ def test_killed_run_ends_with_the_same_bits(config: EmbedSettings, tmp_path: Pat
     ).save(slow)
     config = replace(config, data=slow, batch_size=1)
     flags = []
-    for name, value in vars(config).items():
-        flags += [f"--{name.replace('_', '-')}", str(value)]
+    for field in fields(config):
+        if (value := getattr(config, field.name)) != field.default:
+            flags += [f"--{field.name.replace('_', '-')}", str(value)]
     process = subprocess.Popen(
         [sys.executable, "-m", "incatalog.cli", "items", "embed", *flags],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
@@ -130,6 +135,12 @@ def test_wrong_settings_are_one_line(config: EmbedSettings) -> None:
         ({"max_tokens": 0}, "--max-tokens 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"dataset": "a/b"}, "--dataset a/b"),
+        ({"source": "both"}, "--source both: names no teacher; add --teacher RUN"),
+        ({"teacher": ("run",)}, "--teacher run: a text knows no teacher; add --source both"),
+        ({"source": "teacher", "teacher": ("a", "a")}, "--teacher a a: names one twice"),
+        ({"source": "teacher", "teacher": ("lost",)}, "--teacher lost: no teacher there; fit one"),
+        ({"like": "run"}, "--encoder causal: --like decides that itself; leave it out"),
+        ({"svd_dim": 0}, "--svd-dim 0"),
     ):
         with pytest.raises(ConfigError, match=said):
             embed_items(replace(config, **changes))  # type: ignore[arg-type]
@@ -147,7 +158,8 @@ def test_a_disk_without_room_for_all_vectors_is_one_line(small_disk: Path, tmp_p
     save_vectors(tmp_path / "000000.npy", np.ones((1000, 64), dtype=np.float32))
     program = (
         "import sys; from pathlib import Path; import numpy as np;"
-        "from incatalog.embedding.embed import _join; from incatalog.errors import StorageError\n"
+        "from incatalog.embedding.text_vectors import _join\n"
+        "from incatalog.errors import StorageError\n"
         "try: _join(Path(sys.argv[1]), Path(sys.argv[2]), [np.arange(1000)])\n"
         "except StorageError as error: print(error)"
     )
@@ -162,3 +174,65 @@ def test_a_disk_without_room_for_all_vectors_is_one_line(small_disk: Path, tmp_p
         "the command\n"
     )
     assert list(small_disk.iterdir()) == []
+
+
+def test_text_and_teachers_stand_side_by_side(
+    config: EmbedSettings, taken: Path, network: Path, tmp_path: Path
+) -> None:
+    settings = replace(
+        config, data=taken, source="both", wording="t", teacher=(str(network),), dataset=""
+    )
+    path = embed_items(settings)
+    name = f"taken.emb-{Path(config.model).name}-t-teacher.npy"
+    assert path == config.out / name
+    text = embed_items(replace(settings, source="text", teacher=(), out=tmp_path / "text"))
+    alone = embed_items(replace(settings, source="teacher", out=tmp_path / "teacher"))
+    found, given = load_vectors(path, 50), np.array(load_vectors(text))
+    moved = given - given.mean(axis=0)
+    np.testing.assert_allclose(
+        found[:, :32], moved / np.linalg.norm(moved, axis=1).mean(), atol=1e-5
+    )
+    assert np.array_equal(found[:, 32:], load_vectors(alone))
+    cold = np.flatnonzero(~found[:, 32:].any(axis=1))
+    assert set(range(40, 50)) <= set(cold.tolist())
+    assert found[cold][:, :32].any(axis=1).all()
+    kept = {"manifest.json", name, "blocks.json", "metas.jsonl", "category.jsonl"}
+    assert {entry.name for entry in config.out.iterdir()} == kept
+    results = read_json(config.out / "manifest.json")["results"]
+    (told,) = results["teachers"]
+    assert (told["kind"], told["run"], told["width"]) == ("sasrec", str(network), 8)
+    assert results["hidden"] == 40
+
+
+def test_another_teacher_is_another_run(config: EmbedSettings, taken: Path, network: Path) -> None:
+    settings = replace(config, data=taken, source="teacher", teacher=(str(network),))
+    path = embed_items(settings)
+    stamp = path.stat().st_mtime_ns
+    assert embed_items(settings) == path
+    assert path.stat().st_mtime_ns == stamp
+    weights = load_file(network / "teacher.safetensors")
+    weights["item_embedding.weight"][3, 0] += 1
+    save_file(weights, network / "teacher.safetensors")
+    with pytest.raises(ArtifactError, match="contents of teacher"):
+        embed_items(settings)
+
+
+def test_joined_vectors_are_quantised_and_assigned(
+    config: EmbedSettings, taken: Path, network: Path, tmp_path: Path
+) -> None:
+    settings = replace(config, data=taken, source="both", teacher=(str(network),), wording="t")
+    vectors = embed_items(settings)
+    codes = quantize_items(
+        QuantizeSettings(
+            vectors=vectors, out=tmp_path / "codebooks", method="rqkmeans", codebooks=(8, 8, 8, 32),
+            device="cpu",
+        )
+    )  # fmt: skip
+    out = assign_items(
+        AssignSettings(
+            data=taken, out=tmp_path / "ids", model=str(codes), vectors=vectors, dataset="films",
+            device="cpu",
+        )
+    )  # fmt: skip
+    ids = SemanticIds.load(out, "films", Catalog.load(taken))
+    assert ids.collisions() == 0

@@ -84,7 +84,7 @@ def test_minilm_is_what_its_layers_say(minilm_folder: Path) -> None:
 
 
 def test_wrong_models_are_one_line(tmp_path: Path, decoder_folder: Path) -> None:
-    with pytest.raises(BackboneError, match=r"no modules.json.*add --source causal"):
+    with pytest.raises(BackboneError, match=r"no modules.json.*add --encoder causal"):
         encoder_folder("sentence", str(decoder_folder))
     with pytest.raises(BackboneError, match="no such folder"):
         encoder_folder("causal", "./nowhere")

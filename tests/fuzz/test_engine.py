@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion, Finished
 from incatalog.decoding.request import Grounding, Request, Scaffold
@@ -69,11 +70,24 @@ def draw_request(random: np.random.Generator, catalog: Catalog) -> tuple[Request
     if random.random() < 0.3:
         runs = [tuple(random.integers(FIRST_WORD, VOCAB, 2).tolist()) for _ in range(5)]
         scaffold = Scaffold(tuple(runs))
+    base = ExcludedItems.build(catalog.trie, excluded) if excluded else None
+    weights = None
+    if random.random() < 0.3:
+        log_weights = random.normal(-3, 3, catalog.trie.num_items)
+        barred = random.choice(live, int(random.integers(0, 3)))
+        # One item at least stays.
+        barred = [row for row in barred.tolist() if set(live) - excluded - {*barred.tolist()}]
+        log_weights[barred] = -np.inf
+        excluded |= set(barred)
+        share = float(random.choice([0.0, 0.5, 1.0]))
+        weights = ItemWeights.build(catalog.trie, log_weights, share=share, base=base)
     request = Request(
         closed(random.integers(1, VOCAB, int(random.integers(1, 9))).tolist()),
         max_new_tokens=int(random.integers(1, 60)),
         max_items=[None, None, 0, 1, 4][random.integers(5)] if scaffold is None else None,
-        excluded=ExcludedItems.build(catalog.trie, excluded) if excluded else None,
+        excluded=base,
+        weights=weights,
+        item_decode="search" if random.random() < 0.5 else "token",
         temperature=float(random.choice(TEMPERATURES)),
         top_p=float(random.choice([1.0, 0.9, 1e-300])),
         seed=int(random.integers(1 << 30)),

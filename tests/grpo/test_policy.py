@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import Completion
 from incatalog.decoding.request import Request, Scaffold
@@ -40,9 +42,17 @@ def answers(
     questions: Sequence[Sequence[int]],
     excluded: ExcludedItems,
     temperature: float,
+    weights: ItemWeights | None = None,
 ) -> list[Completion]:
     requests = [
-        Request(prompt, excluded=excluded, temperature=temperature, seed=seed, scaffold=SCAFFOLD)
+        Request(
+            prompt,
+            excluded=excluded,
+            temperature=temperature,
+            seed=seed,
+            scaffold=SCAFFOLD,
+            weights=weights,
+        )
         for seed, prompt in enumerate(questions)
     ]
     return engine.complete(requests)
@@ -99,6 +109,86 @@ def test_policy_says_what_the_engine_says(
         assert tokens_decided_on(rows, completion.token_ids, without) == one.place.tolist()
 
 
+@given(
+    seed=st.integers(0, 3),
+    rows=token_rows,
+    questions=prompts,
+    without=st.sets(st.integers(0, 11), max_size=6),
+    share=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    temperature=st.sampled_from([0.0, 1.0, 2.0]),
+    retrieves=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_policy_under_weights_says_what_the_engine_says(
+    seed: int,
+    rows: list[list[int]],
+    questions: list[list[int]],
+    without: set[int],
+    share: float,
+    temperature: float,
+    retrieves: bool,
+) -> None:
+    model, trie = make_model(seed), ItemTrie.build(rows)
+    random = np.random.default_rng(seed)
+    excluded = ExcludedItems.build(trie, {row for row in without if row < len(rows)})
+    own = random.normal(-3, 2, len(rows))
+    own[random.random(len(rows)) < 0.1] = -np.inf
+    boosts = random.choice([0.0, 0.5], len(rows))
+    weights = ItemWeights.build(trie, own, share=share, log_factors=boosts, base=excluded)
+    head = make_head(len(rows), seed) if retrieves else None
+    engine = Engine(
+        model,
+        trie,
+        soi_token_id=SOI,
+        eoi_token_id=EOI,
+        stop_token_ids=[STOP],
+        retriever=None if head is None else ItemRetriever(head),
+    )
+    found = answers(engine, questions, excluded, temperature, weights)
+    read = [
+        read_choices(
+            trie,
+            one.token_ids,
+            one.items,
+            soi_token_id=SOI,
+            eoi_token_id=EOI,
+            weights=weights,
+            retrieves=retrieves,
+        )
+        for one in found
+    ]
+    total, _, batch = scored(model, questions, found, read, head=head)
+    np.testing.assert_allclose(total, [sum(one.logprobs) for one in found], atol=1e-4)
+    assert (batch.bias is None) == weights.plain
+    assert (batch.to("cpu").model is None) == weights.plain
+
+
+def make_head(items: int, seed: int) -> RetrievalHead:
+    random = np.random.default_rng(seed)
+    vectors = 3 * random.standard_normal((items + 2, 6)).astype(np.float32)
+    return RetrievalHead.create(32, vectors).with_vectors(vectors[2:])
+
+
+def test_answers_with_weights_and_without_in_one_batch() -> None:
+    trie, model = ItemTrie.build([[4, 5], [4, 6], [7]]), make_model(0)
+    weights = ItemWeights.build(trie, np.log([0.7, 0.2, 0.1]), share=0.5)
+    tokens = [SOI, 4, 5, EOI]
+    plain, guided = (
+        read_choices(trie, tokens, [0], soi_token_id=SOI, eoi_token_id=EOI, weights=own)
+        for own in (None, weights)
+    )
+    assert plain.bias is None
+    assert guided.bias is not None
+    expected = 0.5 * np.log([0.9, 0.1, 0.7 / 0.9, 0.2 / 0.9])
+    np.testing.assert_allclose(guided.bias, expected, rtol=1e-12)
+    done = [Completion(tuple(tokens), (0,), (0.0,), "items")] * 2
+    together, _, _ = scored(model, [[9], [9]], done, [plain, guided])
+    for number, own in enumerate((plain, guided)):
+        alone, _, _ = scored(model, [[9]], done[:1], [own])
+        assert together[number] == pytest.approx(alone[0], abs=1e-5)
+    assert abs(together[0] - together[1]) > 0.01
+
+
 def tokens_decided_on(
     rows: Sequence[Sequence[int]], tokens: Sequence[int], without: set[int]
 ) -> list[int]:
@@ -131,9 +221,7 @@ def test_policy_of_a_retriever_says_what_the_engine_says(
 ) -> None:
     model = make_model(seed)
     trie = ItemTrie.build(rows)
-    random = np.random.default_rng(seed)
-    vectors = 3 * random.standard_normal((len(rows) + 2, 6)).astype(np.float32)
-    head = RetrievalHead.create(32, vectors).with_vectors(vectors[2:])
+    head = make_head(len(rows), seed)
     excluded = ExcludedItems.build(trie, {row for row in share if row < len(rows)})
     engine = Engine(
         model,
@@ -211,17 +299,30 @@ def test_scores_are_softmaxes_over_the_options_at_a_temperature() -> None:
         assert entropies[number].item() == pytest.approx(entropy, abs=1e-5)
 
 
+def test_weights_count_before_the_temperature() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(1, 3, 4, generator=generator), torch.randn(6, 4)
+    bias = np.array([0.5, -1.0, 0.0])
+    read = Choices(np.array([0]), np.array([0, 3]), np.array([1, 2, 4]), np.array([1]), 0.25, bias)
+    batch = ChoiceBatch.of([read], [1], 3)
+    logprobs, _ = choice_logprobs(hidden, batch, weight=weight, temperature=0.5)
+    scores = 0.25 * weight[[1, 2, 4]] @ hidden[0, 0] + torch.from_numpy(bias).float()
+    assert logprobs.item() == pytest.approx((scores / 0.5).log_softmax(0)[1].item(), abs=1e-5)
+
+
 def test_parts_of_a_large_batch_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(1, 9, 4, generator=generator), torch.randn(7, 4)
     read = Choices(
         np.arange(6), np.arange(7) * 7, np.tile(np.arange(7), 6), np.array([0, 6, 3, 3, 1, 2])
     )
-    batch = ChoiceBatch.of([read], [2], 9)
-    whole = choice_logprobs(hidden, batch, weight=weight)
+    guided = replace(read, model=0.5, bias=np.linspace(-2, 0, 42))
+    batches = [ChoiceBatch.of([own], [2], 9) for own in (read, guided)]
+    wholes = [choice_logprobs(hidden, batch, weight=weight) for batch in batches]
     monkeypatch.setattr("incatalog.grpo.policy._MOST_LOGITS", 14)
-    for one, other in zip(choice_logprobs(hidden, batch, weight=weight), whole, strict=True):
-        assert torch.allclose(one, other)
+    for batch, whole in zip(batches, wholes, strict=True):
+        for one, other in zip(choice_logprobs(hidden, batch, weight=weight), whole, strict=True):
+            assert torch.allclose(one, other)
 
 
 def test_batch_without_choices_has_a_gradient_of_zero() -> None:

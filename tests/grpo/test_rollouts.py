@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.decoding.request import Request
 from incatalog.errors import DataError, NoItemLeftError
 from incatalog.grpo.rollouts import EngineSampler, answer_seeds, make_prompts
 from incatalog.model.backbone import Backbone
@@ -95,6 +100,38 @@ def test_sampled_lists_hold_different_items_of_the_catalog(recommender: Recommen
     assert len({rollout.items for rollout in found}) > 1
     again = sampler([prompt] * 2, seeds[4:], [0] * 2)
     assert [rollout.items for rollout in again] == [rollout.items for rollout in found[4:]]
+
+
+class GuidedSampler(EngineSampler):
+    """Asks with weights that are nearly all on three items, and with exclusions in them."""
+
+    def _request(self, prompt: Prompt) -> Request:
+        request = super()._request(prompt)
+        assert request.excluded is not None
+        trie = request.excluded.trie
+        own = np.full(trie.num_items, -30.0)
+        own[[1, 7, 11]] = -1.0, -1.5, -2.0
+        weights = ItemWeights.build(trie, own, share=1.0, base=request.excluded)
+        return replace(request, excluded=None, weights=weights)
+
+
+def test_weights_go_with_the_answers_that_are_sampled(recommender: Recommender) -> None:
+    sampler = GuidedSampler(
+        recommender,
+        list_length=3,
+        rollout="sample",
+        temperature=1.0,
+        exclude_seen=True,
+        num_generations=4,
+    )
+    for rollout in sampler([Prompt((3, 8), (5,))] * 4, [1, 2, 3, 4], [0] * 4):
+        assert set(rollout.items) == {1, 7, 11}
+        assert rollout.choices.model == 0
+        assert rollout.choices.bias is not None
+        assert len(rollout.choices.bias) == len(rollout.choices.option)
+        # The weights alone decide, so the biases are the log-probabilities.
+        chosen = rollout.choices.offsets[:-1] + rollout.choices.chosen
+        assert rollout.logprob == pytest.approx(rollout.choices.bias[chosen].sum(), abs=1e-4)
 
 
 def test_beams_are_the_likeliest_items_in_their_order(recommender: Recommender) -> None:

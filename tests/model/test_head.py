@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from damage import drop_tensor
+from incatalog.data.vector_blocks import TeacherBlock, TextBlock, VectorBlocks
 from incatalog.errors import BackboneError, VectorError
 from incatalog.model.head import HEAD_FILE, RetrievalHead, vectors_origin
 
@@ -68,14 +69,34 @@ def test_saved_head_comes_back(tmp_path: Path, trained: bool) -> None:
 
 def test_a_head_written_under_the_former_name_comes_back(tmp_path: Path) -> None:
     head = RetrievalHead.create(8, vectors(6), origin="x.npy")
-    former = {"reclm": json.dumps({"origin": "reclm items embed --model minilm"})}
+    origin = "reclm items embed --source causal --model minilm"
+    former = {"reclm": json.dumps({"origin": origin})}
     tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
     save_file(tensors, tmp_path / HEAD_FILE, metadata=former)
     loaded = RetrievalHead.load(tmp_path)
-    assert loaded.origin == "incatalog items embed --model minilm"
+    assert loaded.origin == "incatalog items embed --encoder causal --model minilm"
     save_file(tensors, tmp_path / HEAD_FILE)
     with pytest.raises(BackboneError, match="not a readable retrieval head"):
         RetrievalHead.load(tmp_path)
+
+
+def test_blocks_go_with_the_head_and_say_how_to_embed(tmp_path: Path) -> None:
+    text = TextBlock("sentence", "minilm", "td", 512, (1.0, 2.0), 3.0)
+    blocks = VectorBlocks(text, (TeacherBlock("runs/teacher", "sasrec", "ab", 3),))
+    RetrievalHead.create(8, vectors(6), blocks=blocks).save(tmp_path)
+    loaded = RetrievalHead.load(tmp_path)
+    others = loaded.with_vectors(vectors(9, seed=1)).with_rows([2], vectors(1, seed=2))
+    assert loaded.blocks == others.blocks == blocks
+    hint = "make them with `incatalog items embed --like MODEL --data DATA --out OUT`"
+    with pytest.raises(VectorError, match=f"7 numbers.*{hint}, MODEL being the folder"):
+        others.with_vectors(vectors(4, dim=7))
+    with pytest.raises(VectorError, match="4 numbers an item; 5 by the description"):
+        RetrievalHead.create(8, vectors(6, dim=4), blocks=blocks)
+
+
+def test_given_vectors_are_neither_centred_nor_scaled() -> None:
+    head = RetrievalHead.create(8, vectors(6))
+    np.testing.assert_allclose(head.given_vectors(), vectors(6), atol=1e-5)
 
 
 def test_another_catalog_shares_everything_but_the_vectors() -> None:
@@ -92,12 +113,24 @@ def test_another_catalog_shares_everything_but_the_vectors() -> None:
 def test_origin_is_the_command_of_the_run_that_made_the_file(tmp_path: Path) -> None:
     path = tmp_path / "movies.emb-minilm-td.npy"
     assert vectors_origin(path) == path.name
-    settings = {"source": "sentence", "model": "minilm", "wording": "td", "max_tokens": 512}
+    settings = {
+        "source": "text", "encoder": "sentence", "model": "minilm", "wording": "td",
+        "max_tokens": 512, "like": "",
+    }  # fmt: skip
     manifest = {"stage": "items embed", "config": settings, "results": {"file": path.name}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    command = "incatalog items embed --source sentence --model minilm --wording td --max-tokens 512"
+    flags = "--encoder sentence --model minilm --wording td --max-tokens 512"
+    command = f"incatalog items embed {flags}"
     assert vectors_origin(path) == command
     assert vectors_origin(tmp_path / "other.npy") == "other.npy"
+    for change in ({"source": "both"}, {"like": "runs/model"}):
+        other = {**manifest, "config": {**settings, **change}}
+        (tmp_path / "manifest.json").write_text(json.dumps(other), encoding="utf-8")
+        assert vectors_origin(path) == path.name
+    # As earlier versions wrote it.
+    former = {"source": "sentence", "model": "minilm", "wording": "td", "max_tokens": 512}
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "config": former}))
+    assert vectors_origin(path) == command
     head = RetrievalHead.create(8, vectors(6), origin=command)
     assert head.how_to_embed() == f"make them with `{command} --data DATA --out OUT`"
 

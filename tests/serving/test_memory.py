@@ -85,11 +85,12 @@ def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path:
         with compiled_elsewhere():
             pass
         compile_kernels()
-        from incatalog.constraint import kernels
-        for name in ("enter", "allow", "go_on", "refused"):
-            stats = getattr(kernels, name).stats
+        from incatalog.constraint import kernels, masses
+        steps = (kernels.enter, kernels.allow, kernels.go_on, kernels.refused, masses.log_parts)
+        for step in steps:
+            stats = step.stats
             print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
         """,
         NUMBA_CACHE_DIR=str(tmp_path),
     )
-    assert said.split() == ["1", "0"] * 4
+    assert said.split() == ["1", "0"] * 5

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from hypothesis import strategies as st
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
+from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
 from serving import served
@@ -75,6 +80,49 @@ def test_answers_are_those_of_the_teacher_in_this_process(
     )
 
 
+@given(histories=st.lists(st.lists(rows, min_size=1, max_size=9), max_size=8), n=st.integers(1, 30))
+@settings(max_examples=20, deadline=None)
+def test_log_probabilities_are_those_of_the_teacher_in_this_process(
+    remote: HttpTeacher, reference: InProcessTeacher, histories: list[list[int]], n: int
+) -> None:
+    expected = reference.log_probabilities(histories)
+    found = remote.log_probabilities(histories)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    best = remote.best_log_probabilities(histories, n)
+    assert best.rows.shape == best.log_probabilities.shape == (len(histories), n)
+    for row, values, rest, everything in zip(*best, expected, strict=True):
+        order = np.argsort(-everything, kind="stable")[:n]
+        np.testing.assert_array_equal(row, np.pad(order, (0, n - len(order)), constant_values=-1))
+        np.testing.assert_array_equal(values[: len(order)], everything[order])
+        assert np.isneginf(values[len(order) :]).all()
+        with np.errstate(divide="ignore"):
+            left = np.log(np.exp(np.delete(everything, order), dtype=np.float64).sum())
+        assert rest == pytest.approx(left, rel=1e-12)
+
+
+def test_it_says_what_is_served_and_at_what_temperature(
+    remote: HttpTeacher, reference: InProcessTeacher
+) -> None:
+    assert (remote.kind, remote.temperature) == ("sasrec", reference.temperature)
+
+
+def test_a_network_leaves_nothing_out_and_what_counts_refuses(
+    remote: HttpTeacher, reference: InProcessTeacher, catalog: Catalog
+) -> None:
+    expected = reference.log_probabilities([[1], [2, 3]])
+    found = remote.log_probabilities([[1], [2, 3]], left_out=[[1, 4], [2, 3, 5]])
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    with pytest.raises(TeacherError, match="left_out: found 1 entries; expected 2"):
+        remote.log_probabilities([[1], [2, 3]], left_out=[[1]])
+    with served(Popularity(np.arange(24), catalog), catalog) as url:
+        counting = HttpTeacher(url, catalog, tries=1)
+        assert counting.log_probabilities([[]]).argmax() == 23
+        with pytest.raises(TeacherError, match=rf"left_out: {url} serves .*popularity.*run folder"):
+            counting.log_probabilities([[1]], left_out=[[1, 2]])
+        counting.close()
+
+
 def test_wrong_questions_raise_as_in_this_process(
     remote: HttpTeacher, reference: InProcessTeacher
 ) -> None:
@@ -91,6 +139,8 @@ def test_wrong_questions_raise_as_in_this_process(
             teacher.top_k([[1]], 3, categories=["+od"])
         with pytest.raises(TeacherError, match="candidates: found 2 entries; expected 1"):
             teacher.ranking([[1]], [[1], [2]])
+    with pytest.raises(TeacherError, match=r"n: found 31; expected 1 to 30, which is --max-k of h"):
+        remote.best_log_probabilities([[1]], 31)
     with pytest.raises(TeacherError, match=r"k: found 31; expected 1 to 30, which is --max-k of h"):
         remote.top_k([[1]], 31)
 
@@ -167,6 +217,7 @@ class _Scripted(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.server.asked.append(time.monotonic())
         status, headers, body = self.server.script.pop(0)
         self.send_response(status)
@@ -174,6 +225,8 @@ class _Scripted(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -221,6 +274,50 @@ def test_what_will_not_pass_is_not_asked_again(catalog: Catalog) -> None:
         HttpTeacher(server.url, catalog)
 
 
+INFO = {
+    "name": "walks", "items": 24, "teacher": "t", "kind": "knn", "temperature": 0.5,
+    "window": 10, "empty_histories": True, "counts": True, "max_k": 9, "max_rows": 9,
+    "max_scores": 999, "max_body": 9999,
+}  # fmt: skip
+WHO = {"incatalog-teacher": "t"}
+GARBAGE: list[tuple[str, bytes, str]] = [
+    ("scores", np.full(24, np.nan, "<f4").tobytes(), "answered with scores that are not numbers"),
+    ("scores", b"\0" * 95, "answered with 95 bytes"),
+    ("best", b'[{"items": ["i1"], "values": [0.5], "rest": null}]', "expected items"),
+    ("best", b'[{"items": ["i1"], "values": [NaN], "rest": null}]', "expected items"),
+    ("best", b'[{"items": ["i1"], "values": [], "rest": -1}]', "expected items"),
+    ("best", b'[{"items": ["i1"], "values": [-1]}]', "expected items"),
+    ("best", b'[{"items": ["x"], "values": [-1], "rest": -1}]', "item 'x', which is not in the"),
+    ("best", b'[["i1"]]', "expected items"),
+    ("best", b"[]", "expected 1 lists in `log_probabilities`"),
+]
+
+
+@pytest.mark.parametrize(("asked", "answer", "said"), GARBAGE)
+def test_garbage_is_no_answer(catalog: Catalog, asked: str, answer: bytes, said: str) -> None:
+    who = json.dumps(INFO | {"catalog": catalog.fingerprint}).encode()
+    body = answer if asked == "scores" else b'{"log_probabilities": ' + answer + b"}"
+    with scripted((200, {}, who), (200, WHO, body)) as server:
+        remote = HttpTeacher(server.url, catalog, tries=1)
+        ask = remote.log_probabilities
+        if asked != "scores":
+            ask = partial(remote.best_log_probabilities, n=3)
+        with pytest.raises(TeacherError, match=re.escape(said)) as raised:
+            ask([[1]])
+        assert server.url in str(raised.value)
+        remote.close()
+
+
+def test_a_service_of_another_version_is_named(catalog: Catalog) -> None:
+    who = {name: value for name, value in INFO.items() if name != "temperature"}
+    body = json.dumps(who | {"catalog": catalog.fingerprint}).encode()
+    with (
+        scripted((200, {}, body)) as server,
+        pytest.raises(TeacherError, match=f"{server.url}: not a `incatalog teacher serve` of this"),
+    ):
+        HttpTeacher(server.url, catalog)
+
+
 def test_nobody_there_is_an_error_that_names_the_address(catalog: Catalog) -> None:
     with scripted() as server:
         gone = server.url
@@ -228,6 +325,15 @@ def test_nobody_there_is_an_error_that_names_the_address(catalog: Catalog) -> No
         HttpTeacher(gone, catalog, tries=2, backoff=0.01)
     with pytest.raises(TeacherError, match="http://x:y/teacher: not an address"):
         HttpTeacher("http://x:y", catalog)
+
+
+def test_a_service_that_is_late_is_an_error(catalog: Catalog) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TeacherError, match=f"{url}/teacher: no answer after 2 tries .*timed"):
+            HttpTeacher(url, catalog, timeout=0.05, tries=2, backoff=0.01)
 
 
 def test_a_location_is_a_folder_or_an_address(url: str, catalog: Catalog, run: Path) -> None:

@@ -3,15 +3,18 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import shutil
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +24,12 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
-from incatalog.teacher.teacher import InProcessTeacher
-from incatalog.teacher_service.serve_teacher import serve_teacher
+from incatalog.teacher.blending import blend_teachers
+from incatalog.teacher.fit import fit_teacher
+from incatalog.teacher.settings import TeacherBlendSettings, TeacherFitSettings
+from incatalog.teacher.teacher import InProcessTeacher, load_teacher
+from incatalog.teacher_service.client import HttpTeacher
+from incatalog.teacher_service.serve_teacher import serve_teacher, teacher_fingerprint
 from incatalog.teacher_service.settings import TeacherServeSettings
 from serving import Client, Process
 
@@ -34,6 +41,74 @@ def process(run: Path, walks: Path) -> Iterator[Process]:
     process = Process(run, walks, "--timeout", "10")
     yield process
     process.kill()
+
+
+@pytest.fixture(scope="session")
+def kinds(run: Path, walks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folders of a teacher that counts, and of a blend of it with the network."""
+    folder = tmp_path_factory.mktemp("kinds")
+    knn = fit_teacher(TeacherFitSettings(walks, folder / "knn", kind="knn"))
+    blend = TeacherBlendSettings((str(run), str(knn)), walks, folder / "blend")
+    return {"knn": knn, "blend": blend_teachers(blend)}
+
+
+@pytest.mark.parametrize("kind", ["knn", "blend"])
+def test_every_kind_answers_as_in_this_process(
+    kinds: dict[str, Path], walks: Path, catalog: Catalog, kind: str
+) -> None:
+    local = load_teacher(kinds[kind], catalog, "cpu")
+    histories: list[list[int]] = [[], [3], [3, 4, 5], list(range(20)), [23, 0, 1]]
+    process = Process(kinds[kind], walks)
+    try:
+        remote = HttpTeacher(process.url, catalog, tries=1)
+        assert (remote.kind, remote.temperature) == (kind, local.temperature)
+        np.testing.assert_array_equal(remote.top_k(histories, 9), local.top_k(histories, 9))
+        asked = [[0, 7, 7], [], [5], [20, 21], [2]]
+        for found, expected in zip(
+            remote.ranking(histories, asked), local.ranking(histories, asked), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(remote.scores(histories), local.scores(histories))
+        everything = local.log_probabilities(histories)
+        np.testing.assert_allclose(remote.log_probabilities(histories), everything, atol=2e-6)
+        best = remote.best_log_probabilities(histories, 5)
+        order = np.argsort(-everything, axis=1, kind="stable")[:, :5]
+        np.testing.assert_array_equal(best.rows, order)
+        np.testing.assert_array_equal(
+            best.log_probabilities, np.take_along_axis(everything, order, axis=1)
+        )
+        shares = np.exp(best.log_probabilities, dtype=np.float64).sum(axis=1) + np.exp(best.rest)
+        np.testing.assert_allclose(shares, 1, atol=1e-6)
+        with pytest.raises(TeacherError, match=f"left_out: {process.url} serves .*{kind}"):
+            remote.log_probabilities([[3]], left_out=[[3, 4]])
+        info = Client(process.url).send("GET", "/teacher").body
+        assert info["window"] == local.window == 10
+        remote.close()
+    finally:
+        process.kill()
+
+
+def test_the_fingerprint_is_that_of_all_an_answer_depends_on(
+    kinds: dict[str, Path], tmp_path: Path, catalog: Catalog
+) -> None:
+    folder = tmp_path / "blend"
+    shutil.copytree(kinds["blend"], folder)
+    first = teacher_fingerprint(folder, catalog)
+    assert first == teacher_fingerprint(kinds["blend"], catalog)
+    assert first != teacher_fingerprint(kinds["knn"], catalog)
+    for beside in ("validation.json", "manifest.json"):
+        (folder / beside).unlink()
+    assert teacher_fingerprint(folder, catalog) == first
+    depends = sorted(path for path in folder.rglob("teacher.*"))
+    assert len(depends) == 6  # Description and numbers of the blend and of its two parts.
+    for path in depends:
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert teacher_fingerprint(folder, catalog) != first, path
+        path.write_bytes(content)
+    assert teacher_fingerprint(folder, catalog) == first
+    items = [replace(item, categories=("all",)) for item in catalog.items]
+    assert teacher_fingerprint(folder, Catalog.from_items(items, "walks")) != first
 
 
 class Crowd:
@@ -157,13 +232,13 @@ def test_examples_of_the_schema_are_answered(process: Process) -> None:
     client = Client(process.url)
     paths = client.send("GET", "/openapi.json").body["paths"]
     asked = 0
-    for path in ("/inference", "/ranking", "/scores"):
+    for path in ("/inference", "/ranking", "/scores", "/log-probabilities"):
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
             assert client.send("POST", path, example["value"]).status == 200, example
             asked += 1
     client.close()
-    assert asked == 5
+    assert asked == 6
 
 
 def test_half_sent_requests_keep_no_one_out(process: Process) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from incatalog.data.catalog import Catalog
+from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.sasrec import SasRec
 from incatalog.teacher.teacher import InProcessTeacher
 from serving import Client, served
@@ -119,6 +120,44 @@ def test_scores_are_those_of_the_network(client: Client, reference: InProcessTea
     np.testing.assert_array_equal(found, reference.scores([[1, 2], [9]]))
 
 
+def test_the_likeliest_items_and_the_rest(client: Client, reference: InProcessTeacher) -> None:
+    body = {"item_lists": [["i1", "i2"], ["i9"]], "best": 4}
+    reply = client.send("POST", "/log-probabilities", body)
+    assert reply.status == 200
+    everything = reference.log_probabilities([[1, 2], [9]])
+    for row, all_items in zip(reply.body["log_probabilities"], everything, strict=True):
+        order = np.argsort(-all_items, kind="stable")
+        assert row["items"] == ids(order[:4])
+        np.testing.assert_array_equal(np.float32(row["values"]), all_items[order[:4]])
+        others = np.log(np.exp(all_items[order[4:]], dtype=np.float64).sum())
+        assert row["rest"] == pytest.approx(others, rel=1e-12)
+
+
+def test_nothing_is_left_behind_all_items(reference: InProcessTeacher, catalog: Catalog) -> None:
+    with served(reference, catalog, max_k=30) as url:
+        client = Client(url)
+        body = {"item_lists": [["i1"]], "best": 30}
+        (row,) = client.send("POST", "/log-probabilities", body).body["log_probabilities"]
+        client.close()
+    assert sorted(row["items"]) == sorted(f"i{item}" for item in range(24))
+    assert row["rest"] is None
+    assert np.exp(row["values"]).sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_teacher_that_needs_no_history_answers_without_one(catalog: Catalog) -> None:
+    counts = np.arange(24)
+    with served(Popularity(counts, catalog), catalog) as url:
+        client = Client(url)
+        info = client.send("GET", "/teacher").body
+        best = client.send("POST", "/inference", {"item_lists": [[], ["i23"]], "k": 2}).body
+        lengths = {"item_lists": [["[PAD]"]], "item_lengths": [0], "best": 1}
+        (row,) = client.send("POST", "/log-probabilities", lengths).body["log_probabilities"]
+        client.close()
+    assert (info["kind"], info["empty_histories"]) == ("popularity", True)
+    assert best == {"inference": [["i23", "i22"], ["i22", "i21"]]}
+    assert row["items"] == ["i23"]
+
+
 WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("inference", {"item_lists": [["i1"], ["x", "i2", "y", "x"]], "k": 3},
      "item_lists 1: no item 'x', 'y' in the catalog 'walks' of 24 items"),
@@ -156,6 +195,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("ranking", {"item_lists": [["i1"]], "candidate_item_lists": []},
      "candidate_item_lists: found 0 entries; expected 1"),
     ("scores", {"item_lists": [[]]}, "item_lists 0: empty"),
+    ("log-probabilities", {"item_lists": [[]], "best": 2}, "item_lists 0: empty"),
+    ("log-probabilities", {"item_lists": [["i1"]]}, "best: field required"),
+    ("log-probabilities", {"item_lists": [["i1"]], "best": 21}, "best: found 21; expected 1 to 20"),
+    ("log-probabilities", {"item_lists": [["i1"]], "best": 1, "k": 1}, "k: extra"),
 ]  # fmt: skip
 
 
@@ -211,6 +254,9 @@ def test_it_says_who_and_how_it_is(client: Client, catalog: Catalog) -> None:
     info = client.send("GET", "/teacher").body
     assert info["items"] == 24
     assert info["catalog"] == catalog.fingerprint
+    assert (info["kind"], info["temperature"]) == ("sasrec", 1.0)
+    assert not info["empty_histories"]
+    assert not info["counts"]
     assert (info["window"], info["max_k"], info["max_rows"]) == (6, 20, 4)
     assert client.send("GET", "/healthz").body == {"status": "ok"}
     assert client.send("GET", "/readyz").body == {"status": "ready"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +24,13 @@ from incatalog.teacher.teacher import load_teacher
 from incatalog.teacher_service.client import HttpTeacher
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
+from incatalog.training.distillation import Asked, Distiller
 from incatalog.training.general_chat import GeneralChat
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.samples import Sample, SampleSource
 from incatalog.training.settings import SftSettings
 from serving import served
+from soft_spans import TableTeacher
 
 
 class CountingTeacher(Popularity):
@@ -417,7 +421,7 @@ class Spelled:
         self.renderer = Renderer(tokenizer, self.tokens)
         self.workshop = workshop
 
-    def source(self, **changes: Any) -> SampleSource:
+    def source(self, *, teacher: Any = None, **changes: Any) -> SampleSource:
         settings = {"paraphrases": Path("paraphrases.jsonl"), "loss_on_history": True} | changes
         return SampleSource(
             self.workshop.split,
@@ -425,7 +429,7 @@ class Spelled:
             self.workshop.tokens,
             self.renderer,
             replace(self.workshop.config, **settings),
-            teacher=CountingTeacher(self.workshop.catalog),
+            teacher=teacher or CountingTeacher(self.workshop.catalog),
             aliases=self.aliases,
         )
 
@@ -513,6 +517,202 @@ def test_names_of_the_targets_have_leaves_of_their_own_and_others_none(spelled: 
             scope="every",
         )
         batch = collator(everything(source)[:8])
+        states = base_model(backbone.model)(batch["input_ids"]).last_hidden_state
+        weight, bias = output_rows(backbone.model)
+        loss = scoped_cross_entropy(states, weight, batch["targets"], bias=bias)
+        assert loss.isfinite()
+
+
+def test_every_prefix_of_every_user_is_a_sample_of_each_epoch(workshop: Workshop) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(teacher=teacher, window="every-prefix", history_dropout=0.3)
+    whole = workshop.source(window="every-prefix")
+    prefixes = [
+        (items[max(0, end - 4) : end], items[end])
+        for user in source.users.tolist()
+        for items in [workshop.split.train(user).tolist()]
+        for end in range(1, len(items))
+    ]
+    assert source.per_epoch == whole.per_epoch == len(prefixes)
+    found = [(history_of(sample), answer_of(sample)[0]) for sample in everything(whole, 2)]
+    assert found == prefixes
+    # Samples of one user do not share what chance decides.
+    thinned = [history_of(sample) for sample in everything(source)]
+    for (history, _), kept in zip(prefixes, thinned, strict=True):
+        remaining = iter(history)
+        assert kept
+        assert all(row in remaining for row in kept)
+    masks = {
+        tuple(row in kept for row in history)
+        for (history, _), kept in zip(prefixes, thinned, strict=True)
+        if history == history[:4] and len(history) == 4
+    }
+    assert len(masks) > 8
+    dataset = SftDataset(source, 2 * source.per_epoch, 8, seed=0)
+    seen = [dataset._pool(n // 128)[n % 128] for n in range(2 * source.per_epoch)]
+    assert sorted(seen) == [(e, n) for e in range(2) for n in range(source.per_epoch)]
+    assert len(source.estimated_lengths(source.draws(0))) == source.per_epoch
+    mixed = workshop.source(window="every-prefix", chat=True, chat_ratio=0.5)
+    assert mixed.per_epoch == len(prefixes) + round(0.5 * len(prefixes))
+    assert not everything(mixed)[-1].rendered.spans
+
+
+def knowing(workshop: Workshop, seed: int = 0) -> TableTeacher:
+    """A teacher of random scores for the films."""
+    count = len(workshop.catalog)
+    return TableTeacher(np.random.default_rng(seed).normal(size=(count, count)).astype(np.float32))
+
+
+def soft_of(sample: Sample) -> list[tuple[float, list[int]]]:
+    """How hard the target of each trained span is, and what it lists."""
+    soft = sample.soft
+    assert soft is not None
+    bounds = itertools.pairwise(soft.offsets.tolist())
+    rows = [soft.rows[start:end].tolist() for start, end in bounds]
+    return list(zip(soft.hard.tolist(), rows, strict=True))
+
+
+def test_the_teacher_sees_what_the_prompt_shows_before_each_item(workshop: Workshop) -> None:
+    options = {"distill": 0.8, "distill_items": 8, "loss_on_history": True}
+    for more in ({}, {"history_dropout": 0.4}, {"teacher_sees": "history"}):
+        teacher = knowing(workshop)
+        source = workshop.source(teacher=teacher, **options, **more)
+        samples = everything(source)
+        ((count, left_out),) = teacher.asked
+        assert left_out
+        assert count >= len({tuple(history_of(sample)) for sample in samples})
+        other = Distiller(knowing(workshop), workshop.split, share=0.8, temperature=1.0, best=8)
+        for user, sample in zip(source.users.tolist(), samples, strict=True):
+            history, answer = history_of(sample), answer_of(sample)
+            found = soft_of(sample)
+            assert len(found) == sample.trained.sum() == len(history) + len(answer)
+            assert found[0] == (1.0, [])
+            for end in range(1, len(history) + 1):
+                asked = Asked(user, tuple(history[:end]))
+                expected = other.expected([asked])[asked]
+                hard, rows = found[end]
+                assert rows[: len(expected.best)] == expected.best.tolist()
+                assert set(history[:end]) <= set(rows)
+                assert hard == (0.0 if end == len(history) else pytest.approx(0.2))
+
+
+def test_answers_begin_with_drawn_items_and_go_on_with_the_teachers_best(
+    workshop: Workshop,
+) -> None:
+    source = workshop.source(teacher=knowing(workshop), distill=0.5, fixed_list_length=True)
+    plain = workshop.source(teacher=knowing(workshop), fixed_list_length=True)
+    drawn = 0
+    for epoch in range(6):
+        for sample, own in zip(everything(source, epoch), everything(plain, epoch), strict=True):
+            history, answer, target = history_of(sample), answer_of(sample), answer_of(own)[0]
+            assert history == history_of(own)
+            assert len(set(answer)) == 5
+            assert not set(answer) & (set(history) - {target})
+            drawn += answer[0] != target
+            if answer[0] == target:
+                # Nothing is counted by the plain teacher's lists that was left out of the others.
+                assert len(answer_of(own)) == 5
+            assert not sample.trained[: len(history)].any()
+            assert len(soft_of(sample)) == 5
+    assert 0.35 < drawn / (6 * source.per_epoch) < 0.55
+    always = workshop.source(teacher=knowing(workshop), distill=1.0)
+    firsts = [answer_of(sample)[0] for sample in everything(always)]
+    targets = [answer_of(sample)[0] for sample in everything(workshop.source())]
+    assert sum(map(operator.ne, firsts, targets)) > 0.8 * len(firsts)
+
+
+def test_soft_targets_depend_on_the_index_alone(workshop: Workshop) -> None:
+    options = {
+        "distill": 0.8, "loss_on_history": True, "chat": True, "chat_ratio": 0.5,
+        "candidate_ratio": 0.3, "window": "every-prefix",
+    }  # fmt: skip
+
+    def dataset() -> SftDataset:
+        return SftDataset(workshop.source(teacher=knowing(workshop), **options), 200, 8, seed=3)
+
+    whole = dataset().__getitems__(list(range(200)))
+    fresh = dataset()
+    for index in np.random.default_rng(0).permutation(200).tolist()[:60]:
+        sample = fresh[index]
+        assert same(sample, whole[index])
+        first, second = sample.soft, whole[index].soft
+        assert (first is None) == (second is None)
+        if first is not None and second is not None:
+            for name in vars(first):
+                assert np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_soft_targets_of_a_served_teacher_are_those_of_one_in_this_process(
+    workshop: Workshop, data: Path, teacher: Path
+) -> None:
+    catalog = Catalog.load(data)
+    local = load_teacher(teacher, catalog, "cpu")
+    options = {"distill": 0.8, "loss_on_history": True}
+    with served(local, catalog) as url:
+        mine, theirs = [
+            everything(workshop.source(teacher=each, **options))
+            for each in (local, HttpTeacher(url, catalog))
+        ]
+    for one, other in zip(mine, theirs, strict=True):
+        assert same(one, other)
+        assert one.soft is not None
+        assert other.soft is not None
+        np.testing.assert_array_equal(one.soft.rows, other.soft.rows)
+        np.testing.assert_allclose(one.soft.share, other.soft.share, rtol=1e-5)
+
+
+def test_offered_candidates_and_validation_keep_what_is_written(workshop: Workshop) -> None:
+    source = workshop.source(
+        teacher=knowing(workshop), distill=0.8, candidate_ratio=1.0, loss_on_history=True
+    )
+    plain = everything(workshop.source(teacher=knowing(workshop), candidate_ratio=1.0))
+    for sample, own in zip(everything(source), plain, strict=True):
+        assert answer_of(sample)[0] == answer_of(own)[0]
+        count = len(answer_of(sample))
+        found = soft_of(sample)
+        assert len(found) == sample.trained.sum()
+        assert found[-count:] == [(1.0, [])] * count
+        assert all(rows for hard, rows in found[1:-count])
+    for sample in source.validation_samples(source.users.tolist()):
+        assert sample.soft is None
+
+
+def test_the_teacher_sees_a_history_that_was_cut(workshop: Workshop) -> None:
+    options = {"distill": 0.8, "loss_on_history": True, "distill_items": 6}
+    whole = everything(workshop.source(teacher=knowing(workshop), **options))
+    longest = max(len(sample.rendered.input_ids) for sample in whole)
+    teacher = knowing(workshop)
+    source = workshop.source(teacher=teacher, max_length=longest - 1, **options)
+    samples = everything(source)
+    assert any(sample.cut for sample in samples)
+    assert len(teacher.asked) == 2
+    for sample in samples:
+        history, found = history_of(sample), soft_of(sample)
+        assert len(found) == sample.trained.sum()
+        # Items that were cut are no history of what is left.
+        for end, (_, rows) in enumerate(found[: len(history)]):
+            assert set(rows[6:]) == set(history[:end])
+
+
+def test_distilled_batches_have_finite_losses_with_other_names_too(spelled: Spelled) -> None:
+    backbone = spelled.workshop.backbone
+    for place, trie in (
+        ("history", spelled.workshop.tokens.trie()),
+        ("both", spelled.tokens.trie(spelled.item.tolist())),
+    ):
+        source = spelled.source(
+            teacher=knowing(spelled.workshop), distill=0.8, paraphrases_in=place,
+            paraphrase_ratio=0.7,
+        )  # fmt: skip
+        collator = Collator(
+            trie,
+            eoi_token_id=backbone.eoi_token_id,
+            pad_token_id=backbone.tokenizer.pad_token_id,
+            scope="every",
+            alias_ratio=0.7,
+        )
+        batch = collator(everything(source)[:8])
+        assert batch["targets"].soft is not None
         states = base_model(backbone.model)(batch["input_ids"]).last_hidden_state
         weight, bias = output_rows(backbone.model)
         loss = scoped_cross_entropy(states, weight, batch["targets"], bias=bias)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from incatalog import Catalog, Item, Recommender
 from incatalog.artifacts import read_json
 from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.vector_blocks import TeacherBlock, VectorBlocks
 from incatalog.data.vectors import save_vectors
 from incatalog.dialogue.render import ItemRef, Message, Renderer, Text
 from incatalog.errors import ConfigError, NoItemLeftError, VectorError
@@ -97,6 +98,24 @@ def test_paraphrases_in_histories_are_no_items_to_find(settings: Settings, tmp_p
         assert len({one.item_id for one in found}) == 48
 
 
+def test_how_vectors_were_joined_stays_with_the_model(
+    settings: Settings, vectors: Path, tmp_path: Path
+) -> None:
+    joined = tmp_path / "joined"
+    joined.mkdir()
+    shutil.copy(vectors, joined / "films.emb-teacher.npy")
+    blocks = VectorBlocks(None, (TeacherBlock("runs/knn", "knn", "ab12", DIM),))
+    blocks.save(joined)
+    manifest = {"stage": "items embed", "results": {"file": "films.emb-teacher.npy"}}
+    (joined / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    config = settings(vectors=str(joined / "films.emb-teacher.npy"), max_steps=1)
+    train_sft(config)
+    recommender = Recommender.from_pretrained(config.out, "cpu")
+    assert RetrievalHead.load(config.out).blocks == blocks
+    with pytest.raises(VectorError, match=r"comes without; make them with `.* --like MODEL"):
+        recommender.with_catalog(Catalog.from_items([Item("x", "Other")], "others"))
+
+
 def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(
     settings: Settings, tmp_path: Path, chat_file: Path
 ) -> None:
@@ -124,6 +143,17 @@ def test_model_learns_to_retrieve_and_loads_from_its_folder_alone(
     _, info = AutoModelForCausalLM.from_pretrained(moved, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
+
+
+def test_retrieval_learns_what_a_teacher_expects(settings: Settings, tmp_path: Path) -> None:
+    common = {"loss_on_history": True, "train_item_vectors": True, "max_steps": 6}
+    plain = train_sft(settings(out=tmp_path / "plain", **common))
+    soft = train_sft(settings(out=tmp_path / "soft", distill=0.9, workers=1, **common))
+    first, second = head_of(plain), head_of(soft)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert read_json(soft / "manifest.json")["results"]["loss"] < 12
+    found = Recommender.from_pretrained(soft, "cpu").recommend(["i3", "i8"], k=12)
+    assert len({one.item_id for one in found}) == 12
 
 
 def test_best_checkpoint_brings_back_its_head(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from incatalog.training.retrieval_loss import (
     retrieval_targets,
     sampled_scores,
 )
+from incatalog.training.soft_targets import SpanTargets
 
 
 def spans(*rows: tuple[int, int, int, int]) -> LabelledSpans:
@@ -119,3 +120,31 @@ def test_targets_are_text_outside_spans_and_the_state_before_each_span() -> None
     assert language.block_shape == ()
     with pytest.raises(TrieError, match="begins with an item span"):
         retrieval_targets(ids, labelled, spans((0, 2, 6, 7), (1, 0, 3, 7)))
+
+
+def test_soft_targets_equal_the_distribution_written_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(7, 3, generator=generator).numpy()
+    head = RetrievalHead.create(4, values, train_vectors=True)
+    hidden = torch.randn(1, 9, 4, generator=generator).requires_grad_()
+    ids = np.zeros((1, 9), dtype=np.int64)
+    soft = SpanTargets(
+        np.array([0.2, 1.0]), np.array([0.05, 0.0]), np.array([0, 3, 3]),
+        np.array([6, 2, 0], dtype=np.int32), np.array([0.5, 0.3, 0.0], dtype=np.float32),
+    )  # fmt: skip
+    _, targets = retrieval_targets(ids, ids > 0, spans((0, 1, 4, 2), (0, 5, 8, 3)), (7, soft))
+    q = torch.zeros(2, 7)
+    # The four others have a twentieth each, which adds up to 1.
+    q[0] = 0.8 * torch.tensor([0.0, 0.05, 0.3, 0.05, 0.05, 0.05, 0.5])
+    q[0, 2] += 0.2
+    q[1, 3] = 1
+    logp = torch.log_softmax(head.scores(head.query(hidden[0, [0, 4]])), -1)
+    expected = -(q * logp).sum() / 2
+    found = retrieval_cross_entropy(hidden, head, targets)
+    tensors = [hidden, *(one for one in head.parameters() if one.requires_grad)]
+    torch.testing.assert_close(found, expected)
+    wanted = torch.autograd.grad(expected, tensors)
+    for got, grad in zip(torch.autograd.grad(found, tensors), wanted, strict=True):
+        torch.testing.assert_close(got, grad, atol=1e-6, rtol=1e-5)
+    shared = retrieval_cross_entropy(hidden, head, targets, num_spans=6)
+    assert shared.item() == pytest.approx(expected.item() / 3)

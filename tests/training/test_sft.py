@@ -206,10 +206,33 @@ def test_accumulated_batches_equal_one_large_batch(settings: Settings, tmp_path:
     assert logged(parts, "train/loss") == pytest.approx(logged(whole, "train/loss"), rel=1e-4)
 
 
-def test_workers_change_nothing(settings: Settings, tmp_path: Path) -> None:
-    first = train_sft(settings(out=tmp_path / "none"))
-    second = train_sft(settings(out=tmp_path / "two", workers=2))
+@pytest.mark.parametrize("changes", [{}, {"distill": 0.8, "loss_on_history": True}])
+def test_workers_change_nothing(
+    settings: Settings, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    first = train_sft(settings(out=tmp_path / "none", **changes))
+    second = train_sft(settings(out=tmp_path / "two", workers=2, **changes))
     assert_same_bits(first, second)
+
+
+def test_distilled_training_differs_and_says_what_it_was_told(
+    settings: Settings, tmp_path: Path
+) -> None:
+    plain = train_sft(settings(out=tmp_path / "plain"))
+    config = settings(out=tmp_path / "soft", distill=0.8)
+    soft = train_sft(config)
+    first, second = weights(plain), weights(soft)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(ArtifactError, match="distill_temperature"):
+        train_sft(replace(config, distill_temperature=2.0))
+
+
+def test_every_prefix_counts_in_the_length_of_a_training(settings: Settings, data: Path) -> None:
+    config = settings(window="every-prefix", max_steps=0, batch_size=64)
+    train_sft(config)
+    split = leave_one_out(Histories.load(data, Catalog.load(data)))
+    prefixes = sum(max(0, len(split.train(user)) - 1) for user in range(len(split)))
+    assert read_json(config.out / "manifest.json")["results"]["steps"] == -(-prefixes // 64)
 
 
 # Dropout makes the state of the random generators count, validation moves it.
@@ -219,6 +242,10 @@ RESUMED: dict[str, dict[str, Any]] = {
         "model": "tiny", "tiny_hidden": 32, "tiny_layers": 1, "tiny_dropout": 0.3,
         "history_dropout": 0.3, "keep_best": True, "patience": 3,
     },
+    "soft": {
+        "distill": 0.7, "loss_on_history": True, "window": "every-prefix", "history_dropout": 0.3,
+        "checkpoint_every": 3, "max_steps": 18,
+    },
 }  # fmt: skip
 
 
@@ -226,13 +253,15 @@ RESUMED: dict[str, dict[str, Any]] = {
     "changes",
     [
         pytest.param(RESUMED["last"], id="last"),
+        pytest.param(RESUMED["soft"], id="soft"),
         pytest.param(RESUMED["best"], id="best", marks=pytest.mark.slow),
     ],
 )
 def test_killed_run_resumes_to_the_same_bits(
     settings: Settings, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = settings(**changes, max_steps=0, epochs=6, validate_every=1, validation_users=4)
+    usual = {"max_steps": 0, "epochs": 6, "validate_every": 1, "validation_users": 4}
+    config = settings(**(usual | changes))
     whole = train_sft(replace(config, out=tmp_path / "whole"))
 
     killed = replace(config, out=tmp_path / "killed")
@@ -261,9 +290,18 @@ def test_killed_run_resumes_to_the_same_bits(
     assert logged(killed.out, "train/loss") == logged(whole, "train/loss")
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(settings: Settings, tmp_path: Path) -> None:
-    one = train_sft(settings(batch_size=4, out=tmp_path / "one"))
-    two = settings(batch_size=2, out=tmp_path / "two")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"distill": 0.8, "loss_on_history": True}, id="soft", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one_with_the_doubled_batch(
+    settings: Settings, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    one = train_sft(settings(batch_size=4, out=tmp_path / "one", **changes))
+    two = settings(batch_size=2, out=tmp_path / "two", **changes)
     script = tmp_path / "train.py"
     flag, program, given = command(two)
     assert flag == "-c"
@@ -459,6 +497,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"chat": Path("nowhere.json")}, "--chat nowhere.json: no such file"),
     ({"data": Path("nowhere")}, "--data nowhere: no such folder"),
     ({"teacher": "nowhere"}, "--teacher nowhere: no such folder.*incatalog teacher fit"),
+    (
+        {"distill": 0.5, "teacher": ""},
+        "--distill: learns from a teacher; add --teacher RUN, or URL",
+    ),
+    ({"distill": 0.5, "loss": "focal-items"}, "--distill: .*--loss focal-items .*use --loss plain"),
+    (
+        {"distill": 0.5, "method": "ret", "vectors": __file__, "negatives": 9},
+        "--distill: .*use --negatives 0",
+    ),
+    ({"distill": 1.5}, "--distill 1.5: expected 0 to 1"),
+    ({"distill_temperature": 0.0}, "--distill-temperature 0.0: expected more than 0"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),
     ({"history_dropout": 1.5}, "--history-dropout 1.5: expected 0 to 1"),

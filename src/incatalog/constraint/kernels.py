@@ -79,7 +79,7 @@ Steps = tuple[Int32[np.ndarray, " written"], Slots, Slots, bool]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001 - the form numba asks for
+def pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001 - the form numba asks for
     """An address as a pointer."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
@@ -91,12 +91,12 @@ def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001 - the form nu
 @inlined
 def _ruled_out(tree: Tree, state: State, slot: int, bound: int) -> int:
     """How many positions between two bounds the rule of an answer excludes; it has one."""
-    rule = carray(_pointer(state.rule[slot]), (len(tree.order) + 1,), np.int32)
+    rule = carray(pointer(state.rule[slot]), (len(tree.order) + 1,), np.int32)
     return int(rule[tree.bounds[bound + 1]] - rule[tree.bounds[bound]])
 
 
 @inlined
-def _choice_of(tree: Tree, node: int, position: int) -> int:
+def choice_of(tree: Tree, node: int, position: int) -> int:
     """The choice of a node that leads to a position below it."""
     first = tree.node_edges[node] + node
     low, high = 0, tree.node_edges[node + 1] - tree.node_edges[node]
@@ -110,7 +110,7 @@ def _choice_of(tree: Tree, node: int, position: int) -> int:
 
 
 @inlined
-def _token_of(tree: Tree, edge: int) -> int:
+def token_of(tree: Tree, edge: int) -> int:
     """The token that takes an edge."""
     token = tree.edge_token[edge]
     return int(tree.eoi if token == CLOSE else token)
@@ -146,7 +146,7 @@ def allow(
         first_row[row] = earlier
         if earlier == row:
             for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
-                token = _token_of(tree, edge)
+                token = token_of(tree, edge)
                 if not listed[token]:
                     listed[token] = True
                     least, most, size = min(least, token), max(most, token), size + 1
@@ -167,7 +167,7 @@ def allow(
                 mask[row, at] = False
             node = state.node[slot]
             for edge in range(tree.node_edges[node], tree.node_edges[node + 1]):
-                token = _token_of(tree, edge)
+                token = token_of(tree, edge)
                 mask[row, column[token]] = True
     # What is blocked is cleared last row first, as others copy those in front.
     for row in range(len(slots) - 1, -1, -1):
@@ -183,17 +183,17 @@ def allow(
         state.counts[: end - first] = 0
         for position in state.blocked[slot, : state.blocked_count[slot]]:
             if lo <= position < hi:
-                choice = _choice_of(tree, node, position)
+                choice = choice_of(tree, node, position)
                 state.counts[choice] += 1
                 edge = first + choice
                 if state.counts[choice] == tree.bounds[edge + node + 1] - tree.bounds[edge + node]:
-                    mask[row, column[_token_of(tree, edge)]] = False
+                    mask[row, column[token_of(tree, edge)]] = False
         if ruled:
             for edge in range(first, end):
                 bound = edge + node
                 gone = state.counts[edge - first] + _ruled_out(tree, state, slot, bound)
                 if gone == tree.bounds[bound + 1] - tree.bounds[bound]:
-                    mask[row, column[_token_of(tree, edge)]] = False
+                    mask[row, column[token_of(tree, edge)]] = False
     return tokens, mask
 
 
@@ -217,7 +217,7 @@ def _only_edge(tree: Tree, state: State, slot: int, node: int) -> int:
     state.counts[: end - first] = 0
     for position in state.blocked[slot, : state.blocked_count[slot]]:
         if lo <= position < hi:
-            state.counts[_choice_of(tree, node, position)] += 1
+            state.counts[choice_of(tree, node, position)] += 1
     only = -1
     for edge in range(first, end):
         bound = edge + node

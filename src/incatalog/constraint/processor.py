@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -16,6 +16,7 @@ from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint, accept_all, allowed_in, begin_all
 from incatalog.constraint.surroundings import Mode, Surroundings
+from incatalog.constraint.weights import ItemWeights
 from incatalog.errors import (
     NOT_NUMBERS,
     BackboneError,
@@ -67,10 +68,14 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         unique: Never recommend an item twice in an answer.
         excluded: Item rows that must not be recommended.
         max_items: Items of an answer at most; the text goes on without items after that.
+        weights: Log-weights of the items; all that is excluded has to be so in them. In a span, the
+            score of a token is then ``model`` times the logarithm of its probability among those
+            allowed, and ``share`` times that of the part of the weight that is below it. Their sum
+            over a title is the score of the item, by which beams rank.
 
     Raises:
         TokenizerError: A control token occurs inside an item.
-        TrieError: An excluded row does not exist.
+        TrieError: An excluded row does not exist, or is not excluded in the weights.
         NoItemLeftError: The exclusions leave no item to recommend.
     """
 
@@ -84,13 +89,17 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         unique: bool = True,
         excluded: ExcludedItems | Collection[int] | None = None,
         max_items: int | None = None,
+        weights: ItemWeights | None = None,
     ) -> None:
         check_control_tokens(trie, soi_token_id, eoi_token_id, ())
         if excluded is not None and not isinstance(excluded, ExcludedItems):
             excluded = ExcludedItems.build(trie, excluded)
         self._soi, self._eoi = soi_token_id, eoi_token_id
         self._max_items = max_items
-        self._begin = SpanConstraint(trie, eoi_token_id, excluded=excluded, unique=unique)
+        self._begin = SpanConstraint(
+            trie, eoi_token_id, excluded=excluded, unique=unique, weights=weights
+        )
+        self._weights = None if weights is None or weights.plain else weights
         if not self._begin.can_begin():
             raise NoItemLeftError(
                 f"excluded: leaves none of the {trie.num_items} items; exclude fewer"
@@ -170,15 +179,17 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             masked = torch.full_like(scores, -torch.inf)
             masked[outside] = scores[outside]
         if inside:
-            sizes, tokens = allowed_in([texts[row].span for row in inside])
+            sizes, tokens, bias = allowed_in([texts[row].span for row in inside])
             rows = torch.as_tensor(np.repeat(inside, sizes)).to(scores.device)
             columns = torch.as_tensor(tokens, dtype=torch.long).to(scores.device)
             values = scores[rows, columns]
             # What `remove_invalid_values` makes of a ban.
             values = values.masked_fill(values <= lowest, -torch.inf)
-            masked[rows, columns] = values
             starts = sizes.cumsum() - sizes
             best[inside] = np.maximum.reduceat(values.double().cpu().numpy(), starts)
+            if self._weights is not None:
+                values = _guided(values, sizes, self._weights.model, bias)
+            masked[rows, columns] = values
         if outside:
             masked[outside, self._eoi] = -torch.inf
             masked[closed, self._soi] = -torch.inf
@@ -340,6 +351,26 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 "something beside the constraint chose that token; let no other code do so"
             )
         masked[none, self._soi] = 0
+
+
+def _guided(
+    scores: Float[Tensor, " allowed"],
+    sizes: Int64[np.ndarray, " spans"],
+    model: float,
+    bias: Float64[np.ndarray, " allowed"] | None,
+) -> Float[Tensor, " allowed"]:
+    """Scores of the tokens that may follow in some spans, one span after the other, as guided."""
+    place = torch.from_numpy(np.arange(sizes.max()) < sizes[:, None]).to(scores.device)
+    kind = torch.promote_types(scores.dtype, torch.float32)
+    own = torch.full(place.shape, -torch.inf, dtype=kind, device=scores.device)
+    own[place] = scores.to(kind)
+    # A finite logarithm, as zero times an infinite one is not a number.
+    guided = model * own.log_softmax(-1)[place].clamp(min=torch.finfo(kind).min)
+    if bias is not None:
+        guided += torch.from_numpy(bias).to(scores.device, kind)
+    # What is allowed stays so, however unlikely; what was banned stays banned.
+    guided = guided.clamp(min=torch.finfo(scores.dtype).min / 2).to(scores.dtype)
+    return guided.masked_fill(scores == -torch.inf, -torch.inf)
 
 
 def _blocked(

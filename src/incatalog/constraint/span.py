@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
+from incatalog.constraint.weights import ItemWeights
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
+
+
+class AllowedTokens(NamedTuple):
+    """The tokens that may follow in each of some open spans."""
+
+    sizes: Int64[np.ndarray, " rows"]  # how many may follow in each
+    tokens: Int32[np.ndarray, " allowed"]  # span after span, each ascending
+    # What item weights add to the logarithm of each one's probability, times its factor; see
+    # `Guidance`. None where no span with a choice has weights.
+    bias: Float64[np.ndarray, " allowed"] | None
 
 
 class _Row:
@@ -41,6 +53,7 @@ class SpanConstraint:
         *,
         excluded: ExcludedItems | None = None,
         unique: bool = True,
+        weights: ItemWeights | None = None,
     ) -> None:
         if trie.contains_token(eoi_token_id):
             raise TrieError(
@@ -48,7 +61,7 @@ class SpanConstraint:
                 "a span could not be told; build the trie from rows without control tokens"
             )
         spans = SpanBatch(trie, eoi_token_id)
-        self._row = _Row(spans, spans.join(excluded, unique=unique))
+        self._row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
         self._shared = False
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
         self._depth = -1  # tokens of the open span; -1 outside of spans
@@ -93,7 +106,7 @@ class SpanConstraint:
         The closing token is among them where the span may close.
         """
         self._check_open()
-        return allowed_in([self])[1]
+        return allowed_in([self]).tokens
 
     def forced(self) -> list[int]:
         """The tokens that follow without another choice, up to the next decision or the close.
@@ -180,20 +193,26 @@ def begin_all(constraints: Sequence[SpanConstraint]) -> None:
         one._depth = 0
 
 
-def allowed_in(
-    constraints: Sequence[SpanConstraint],
-) -> tuple[Int64[np.ndarray, " rows"], Int32[np.ndarray, " allowed"]]:
-    """How many tokens may follow in each of some open spans of one batch, and which; ascending."""
+def allowed_in(constraints: Sequence[SpanConstraint]) -> AllowedTokens:
+    """The tokens that may follow in each of some open spans of one batch."""
     forced = [one._run[one._at] if one._at < len(one._run) else -1 for one in constraints]
     tokens, sizes = np.array(forced, dtype=np.int32), np.ones(len(forced), dtype=np.int64)
     deciding = np.flatnonzero(tokens < 0)
-    if len(deciding):
-        spans = constraints[0]._row.spans
-        allowed = spans.allowed(np.array([constraints[n]._row.slot for n in deciding.tolist()]))
-        sizes[deciding] = allowed.mask.sum(1)
-        tokens = tokens.repeat(sizes)
-        tokens[tokens < 0] = np.broadcast_to(allowed.tokens, allowed.mask.shape)[allowed.mask]
-    return sizes, tokens
+    if not len(deciding):
+        return AllowedTokens(sizes, tokens, None)
+    spans = constraints[0]._row.spans
+    allowed = spans.allowed(np.array([constraints[n]._row.slot for n in deciding.tolist()]))
+    sizes[deciding] = allowed.mask.sum(1)
+    tokens = tokens.repeat(sizes)
+    chosen = tokens < 0
+    tokens[chosen] = np.broadcast_to(allowed.tokens, allowed.mask.shape)[allowed.mask]
+    guidance = spans.guidance(allowed)
+    if guidance is None:
+        return AllowedTokens(sizes, tokens, None)
+    biases, bias = np.zeros(allowed.mask.shape), np.zeros(len(tokens))
+    biases[guidance.rows] = guidance.bias
+    bias[chosen] = biases[allowed.mask]
+    return AllowedTokens(sizes, tokens, bias)
 
 
 def accept_all(constraints: Sequence[SpanConstraint], tokens: Sequence[int]) -> list[str]:

@@ -13,11 +13,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 
-from incatalog.constraint import kernels
+from incatalog.constraint import kernels, masses
 from incatalog.constraint.excluded import ExcludedItems, check_trie, free_rows
 from incatalog.constraint.kernels import Slots
+from incatalog.constraint.weights import ItemWeights, all_excluded
 from incatalog.errors import NoItemLeftError, TrieError
 from incatalog.trie.trie import ItemTrie
 
@@ -32,6 +33,19 @@ class Allowed:
     tokens: Int32[np.ndarray, " tokens"]  # what may come next in any of them, ascending
     mask: Bool[np.ndarray, "rows tokens"]  # which of these may come next in each
     nodes: Int32[np.ndarray, " rows"]  # the node each stands at
+
+
+class Guidance(NamedTuple):
+    """What item weights make of a model's probabilities in some of several open spans.
+
+    The logarithm of a token's probability among the allowed ones is multiplied by ``model``, then
+    ``bias`` is added: the share of the weights times the logarithm of the part of the weight, of
+    all that may still be named from there, that is below the token.
+    """
+
+    rows: Int64[np.ndarray, " guided"]  # which of the spans have weights
+    model: Float64[np.ndarray, "guided 1"]
+    bias: Float64[np.ndarray, "guided tokens"]  # minus infinity where a token is not allowed
 
 
 class SpanRun(NamedTuple):
@@ -72,7 +86,9 @@ class SpanBatch:
         self._root = trie.root()
         self._vacant: list[int] = []
         self._excluded: list[ExcludedItems | None] = []
+        self._weights: list[ItemWeights | None] = []
         int32, int64, booleans = (np.empty(0, kind) for kind in (np.int32, np.int64, np.bool_))
+        self._weighing = masses.Weighing(*(int64,) * 4, *(np.empty(0),) * 2)
         places = {"lo": int32, "hi": int32, "node": int32}
         numbers = {"blocked_count": int64, "rule": int64, "left": int64, "unique": booleans}
         blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
@@ -88,21 +104,28 @@ class SpanBatch:
         self._column = np.zeros(largest + 1, dtype=np.int64)
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Points the rules of a copy, by pickle or `deepcopy`, to the copy's own memory."""
+        """Points rules and weights of a copy, by pickle or `deepcopy`, to the copy's own memory."""
         self.__dict__.update(state)
-        for slot, excluded in enumerate(self._excluded):
-            self._state.rule[slot] = _address(excluded)
+        for slot in range(len(self._excluded)):
+            self._point(slot)
 
     def __len__(self) -> int:
         """Number of answers."""
         return len(self._excluded) - len(self._vacant)
 
-    def join(self, excluded: ExcludedItems | None = None, *, unique: bool = True) -> int:
+    def join(
+        self,
+        excluded: ExcludedItems | None = None,
+        *,
+        unique: bool = True,
+        weights: ItemWeights | None = None,
+    ) -> int:
         """Takes up an answer that has not named anything yet; returns its slot.
 
         If it is ``unique``, it names an item at most once, whatever its spelling, and items that
-        share a title all go with the one that is named.
+        share a title all go with the one that is named. Weights have to exclude what is excluded.
         """
+        excluded = all_excluded(excluded, weights)
         check_trie(self.trie, excluded)
         [slot] = self._take(1)
         live, listed = self.trie.num_live, np.empty(0, np.int32)
@@ -112,26 +135,28 @@ class SpanBatch:
             left -= int(excluded.count_before(np.array([live]))[0])
         if self.trie.spellings is not None:
             left = int(np.count_nonzero(free_rows(self.trie, excluded)))
-        # Keeps what the address of the rule points to.
         self._excluded[slot] = excluded
+        # Items of equal weights are the model's to choose from, as items without weights are.
+        self._weights[slot] = None if weights is None or weights.plain else weights
+        self._point(slot)
         state = self._state
         state.node[slot], state.left[slot], state.unique[slot] = -1, left, unique
-        state.rule[slot], state.blocked_count[slot] = _address(excluded), 0
+        state.blocked_count[slot] = 0
         self._block(slot, listed)
         return slot
 
     def leave(self, slot: int) -> None:
         """Forgets an answer."""
-        self._excluded[slot] = None
+        self._excluded[slot] = self._weights[slot] = None
         self._vacant.append(slot)
 
     def fork(self, slots: Slots) -> Slots:
         """Takes up further answers, each in the state of one of these."""
         copies = np.array(self._take(len(slots)), dtype=np.int64)
-        for array in self._state[:-1]:
+        for array in (*self._state[:-1], *self._weighing):
             array[copies] = array[slots]
         for copy, slot in zip(copies.tolist(), slots.tolist(), strict=True):
-            self._excluded[copy] = self._excluded[slot]
+            self._excluded[copy], self._weights[copy] = self._excluded[slot], self._weights[slot]
         return copies
 
     def node(self, slot: int) -> int:
@@ -145,6 +170,12 @@ class SpanBatch:
     def left(self, slot: int) -> int:
         """Number of items that an answer may still name."""
         return int(self._state.left[slot])
+
+    def barred(self, slot: int) -> ExcludedItems:
+        """The items that an answer may not name any more, or never might."""
+        excluded = self._excluded[slot]
+        before = None if excluded is None else excluded.before
+        return ExcludedItems(self.trie, before, np.sort(self._blocked(slot)))
 
     def free_rows(self, slot: int) -> Bool[np.ndarray, " items"]:
         """Which item rows an answer may still name."""
@@ -178,6 +209,20 @@ class SpanBatch:
         state = self._state
         tokens, mask = kernels.allow(self._tree, state, slots, self._listed, self._column)
         return Allowed(slots, tokens, mask, state.node[slots])
+
+    def guidance(self, allowed: Allowed) -> Guidance | None:
+        """What the weights of answers make of their next tokens; None where no answer has any."""
+        if not any(self._weights):
+            return None
+        own = self._weighing
+        rows = np.flatnonzero(own.mass[allowed.slots])
+        if not len(rows):
+            return None
+        slots = allowed.slots[rows]
+        bias = masses.log_parts(
+            self._tree, self._state, own, slots, allowed.tokens, allowed.mask[rows], self._column
+        )
+        return Guidance(rows, own.model[slots, None], bias)
 
     def choose(self, allowed: Allowed, columns: Int64[np.ndarray, " rows"]) -> SpanRuns:
         """Takes the next token of each open span, and goes on to the decision behind it.
@@ -244,6 +289,7 @@ class SpanBatch:
             new = max(_FIRST_CAPACITY, old)
             self._vacant = [*range(old + new - 1, old - 1, -1), *self._vacant]
             self._excluded += [None] * new
+            self._weights += [None] * new
             self._resize(old + new, self._state.blocked.shape[1])
         return [self._vacant.pop() for _ in range(count)]
 
@@ -252,14 +298,25 @@ class SpanBatch:
         arrays = {name: array for name, array in self._state._asdict().items() if name != "counts"}
         grown = {name: _with_room(array, slots, width) for name, array in arrays.items()}
         self._state = self._state._replace(**grown)
+        self._weighing = masses.Weighing(*(_with_room(array, slots) for array in self._weighing))
+
+    def _point(self, slot: int) -> None:
+        """Tells the loops where the rule and the weights of an answer are; both are kept here."""
+        excluded, weights, own = self._excluded[slot], self._weights[slot], self._weighing
+        self._state.rule[slot] = _address(None if excluded is None else excluded.before)
+        own.mass[slot] = 0
+        if weights is not None:
+            own.mass[slot], own.spread[slot] = _address(weights.mass), _address(weights.spread)
+            own.edges[slot], own.nodes[slot] = map(_address, weights.below)
+            own.model[slot], own.share[slot] = weights.model, weights.share
 
 
-def _address(excluded: ExcludedItems | None) -> int:
-    """Where the loops find the rule for the whole catalog; 0 where there is none."""
-    if excluded is None or excluded.before is None:
+def _address(array: np.ndarray | None) -> int:
+    """Where the loops find an array; 0 where there is none."""
+    if array is None:
         return 0
-    assert excluded.before.flags.c_contiguous
-    return int(excluded.before.__array_interface__["data"][0])
+    assert array.flags.c_contiguous
+    return int(array.__array_interface__["data"][0])
 
 
 def _with_room(array: np.ndarray, *shape: int) -> np.ndarray:

@@ -7,7 +7,7 @@ the language model gives it. A guide's log-probabilities count with a share ``w`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,11 +15,14 @@ from jaxtyping import Float, Float64, Integer
 
 from incatalog.constraint.excluded import ExcludedItems, check_trie
 from incatalog.errors import ConfigError, TrieError
+from incatalog.trie.build import spread
 from incatalog.trie.trie import ItemTrie
 
 Bounds = Integer[np.ndarray, " ranges"]
-# Share of a prefix sum below which a difference is too rough.
-_LIGHT = 1e-6
+LIGHT = 1e-6
+"""Share of a prefix sum below which a difference is too rough, and items are added up instead."""
+LEAST = 1e-290
+"""And so they are below this, as digits are lost there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +67,45 @@ class ItemWeights:
         if not 0 <= share <= 1:
             raise ConfigError(f"share: found {share}; expected 0 to 1")
         check_trie(trie, base)
+        # A score adds `own` times the log-weight, so what is no guide's is divided by it.
+        own = share or 1.0
         values = np.zeros(trie.num_items)
         if log_weights is not None:
             given = _checked("log_weights", log_weights, trie)
-            values = share * given if share else np.where(np.isneginf(given), -np.inf, 0.0)
+            values = given if share else np.where(np.isneginf(given), -np.inf, 0.0)
         if log_factors is not None:
-            values = values + _checked("log_factors", log_factors, trie)
+            factors = _checked("log_factors", log_factors, trie)
+            with np.errstate(over="ignore"):
+                total = values + factors / own
+            lost = np.isfinite(values) & np.isfinite(factors) & ~np.isfinite(total)
+            if lost.any():
+                raise ConfigError(
+                    f"share: found {share}; expected 0, or more beside a factor whose logarithm "
+                    f"is {factors[lost][0]}"
+                )
+            values = total
         excluded = ExcludedItems.build(trie, np.isneginf(values) & trie.live_rows, base)
-        values[excluded.rows | ~trie.live_rows] = -np.inf
-        # A score adds `share` times the log-weight, so what is no guide's is divided by it.
-        own = share or 1.0
-        return cls(trie, 1.0 - share, own, values[trie.order] / own, excluded)
+        by_position = np.where(excluded.rows, -np.inf, values)[trie.order]
+        by_position[trie.num_live :] = -np.inf
+        return cls(trie, 1.0 - share, own, by_position, excluded)
+
+    def narrowed(self, excluded: ExcludedItems) -> ItemWeights:
+        """The same with further exclusions, which hold those of before."""
+        weights = self.log_weights.copy()
+        weights[excluded.listed] = -np.inf
+        return replace(self, log_weights=weights, excluded=excluded)
+
+    def sampling(self, temperature: float, random: np.random.Generator) -> ItemWeights:
+        """Weights by which the item of the greatest score is a sample.
+
+        Each item is drawn with the probability of its score divided by the temperature: the noise
+        that is added is Gumbel's, the same for all spellings of an item (arXiv 1411.0030).
+        """
+        noise = random.gumbel(size=self.trie.num_items)[self.trie.order]
+        # Neither a huge temperature nor a tiny one may make an infinite score.
+        cooled, heated = max(temperature, 1.0), min(temperature, 1.0)
+        weights = self.share * self.log_weights / cooled + heated * noise
+        return replace(self, log_weights=weights, share=1.0, model=self.model / cooled)
 
     @cached_property
     def plain(self) -> bool:
@@ -101,15 +132,41 @@ class ItemWeights:
             weights = weights - np.log(np.maximum(count[trie.order], 1))
         return weights
 
+    @cached_property
+    def below(self) -> tuple[Float64[np.ndarray, " edges"], Float64[np.ndarray, " nodes"]]:
+        """Logarithms of the weight below each edge of the trie and each node, once asked for.
+
+        Not a number where they were not; :mod:`incatalog.constraint.masses` fills them in as an
+        answer comes to a node.
+        """
+        arrays = self.trie.arrays
+        return np.empty(len(arrays.edge_token)), np.full(self.trie.num_nodes, np.nan)
+
+    @cached_property
+    def by_row(self) -> Float64[np.ndarray, " items"]:
+        """The log-weight of each item row; minus infinity where it is excluded or vacant."""
+        rows = np.full(self.trie.num_items, -np.inf)
+        live = self.trie.num_live
+        rows[self.trie.order[:live]] = self.log_weights[:live]
+        return rows
+
     def log_mass(self, lo: Bounds, hi: Bounds) -> Float64[np.ndarray, " ranges"]:
         """Logarithm of the weight of all items in ranges of sorted positions."""
-        before, weights = self.mass, self.spread
-        mass = before[hi] - before[lo]
-        # So light beside what stands before it that rounding would show.
-        for at in np.flatnonzero((mass < _LIGHT * before[hi]) & (hi > lo)).tolist():
-            mass[at] = np.exp(weights[lo[at] : hi[at]]).sum()
+        mass = self.mass[hi] - self.mass[lo]
         with np.errstate(divide="ignore"):
-            found: np.ndarray = np.log(mass)
+            found: np.ndarray = np.log(np.maximum(mass, 0.0))
+        # So light beside what stands before it that rounding would show.
+        light = (mass <= np.maximum(LIGHT * self.mass[hi], LEAST)).nonzero()[0]
+        light = light[lo[light] < hi[light]]
+        if len(light):
+            counts = (hi - lo)[light]
+            of, within = spread(counts)
+            weights = self.spread[lo[light][of] + within]
+            starts = np.cumsum(counts) - counts
+            most = np.maximum.reduceat(weights, starts)
+            most[np.isneginf(most)] = 0.0
+            with np.errstate(divide="ignore"):
+                found[light] = most + np.log(np.add.reduceat(np.exp(weights - most[of]), starts))
         return found
 
     def greatest(self, lo: Bounds, hi: Bounds) -> Float64[np.ndarray, " ranges"]:
@@ -129,6 +186,23 @@ class ItemWeights:
         own: np.ndarray = self.share * log_weights
         # Zero times the logarithm of a probability that has become zero is not a number.
         return own if self.model == 0 else self.model * logprobs + own
+
+
+def all_excluded(
+    excluded: ExcludedItems | None, weights: ItemWeights | None
+) -> ExcludedItems | None:
+    """All items that may not be named: those of the weights, which hold the others already."""
+    if weights is None:
+        return excluded
+    if excluded is not None and excluded is not weights.excluded:
+        check_trie(weights.trie, excluded)
+        named = excluded.rows & ~weights.excluded.rows & weights.trie.live_rows
+        if named.any():
+            raise TrieError(
+                f"weights: item row {named.argmax()} is excluded beside them and not in them; "
+                "expected weights that were built with all that is excluded as their base"
+            )
+    return weights.excluded
 
 
 def _checked(

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, unique_entries, write_document
@@ -36,6 +36,7 @@ class Item:
         description: Text about the item; empty if there is none.
         categories: Names of the categories the item belongs to.
         title_t: The title made unique and stable under tokenize and decode, where known.
+        boost: What the shop multiplies the item's weight in answers by, more than 0.
     """
 
     item_id: str
@@ -43,6 +44,7 @@ class Item:
     description: str = ""
     categories: tuple[str, ...] = ()
     title_t: str | None = None
+    boost: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,21 @@ class Catalog:
             vacant=self.vacant.difference(rows) | gone,
             _row_of=row_of,
             titles_taken=taken,
+            log_boosts=self._boosts_with(rows, items, len(changed)),
         )
         return catalog, rows
+
+    def _boosts_with(
+        self, rows: Sequence[int], items: Sequence[Item], total: int
+    ) -> Float64[np.ndarray, " items"] | None:
+        """The logarithms of the boosts where some rows hold new items."""
+        before = self.log_boosts
+        if before is None and all(item.boost == 1 for item in items):
+            return None
+        boosts = np.zeros(total)
+        boosts[: len(self.items)] = 0.0 if before is None else before
+        boosts[list(rows)] = np.log([item.boost for item in items])
+        return boosts
 
     @cached_property
     def titles_taken(self) -> frozenset[str]:
@@ -244,6 +259,12 @@ class Catalog:
             digest.update(json.dumps([item.item_id, item.title]).encode() + b"\n")
         return digest.hexdigest()
 
+    @cached_property
+    def log_boosts(self) -> Float64[np.ndarray, " items"] | None:
+        """Logarithms of the items' boosts, by row; None where no item has one."""
+        boosts = np.array([item.boost for item in self.items])
+        return None if (boosts == 1).all() else np.log(boosts)
+
     def with_titles_t(self, titles: Sequence[str]) -> Catalog:
         """The same with ``titles`` as ``title_t``; another number of them is a CatalogError."""
         if len(titles) != len(self.items):
@@ -290,7 +311,8 @@ def parse_item(entry: Entry) -> Item:
         raise entry.error(f"item {item_id!r} has no title; expected text in one of {fields}")
     title_t = _text(entry, "title_t")
     description = _text(entry, "description", several=True)
-    return Item(item_id, title, description, title_t=title_t or None)
+    boost = entry.factor(f"boost of item {entry.key!r}", entry.value.get("boost"))
+    return Item(item_id, title, description, title_t=title_t or None, boost=boost)
 
 
 def _text(entry: Entry, field: str, *, several: bool = False) -> str:
@@ -306,9 +328,10 @@ def category_members(entry: Entry) -> list[str | None]:
     return [identifier(value) for value in entry.value]
 
 
-def _meta(item: Item) -> dict[str, str]:
+def _meta(item: Item) -> dict[str, str | float]:
+    boost = None if item.boost == 1 else item.boost
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
-    return {field: text for field, text in meta.items() if text is not None}
+    return {field: value for field, value in (meta | {"boost": boost}).items() if value is not None}
 
 
 def _near(name: str, names: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ from incatalog.errors import DataError
 # A command line, a line of an item file or the path of an address cannot hold these.
 _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_SHOWN = 60
+# A factor beyond them is a mistake; zero would be an exclusion, which has a field of its own.
+_LEAST_FACTOR, _MOST_FACTOR = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,19 @@ class FilePlace:
     def texts(self, name: str, values: Iterable[Any], *, numbers: bool = False) -> list[str]:
         """The texts of a list; empty ones for its missing values."""
         return [self.text(f"an entry of {name}", value, numbers=numbers) for value in values]
+
+    def factor(self, name: str, value: Any) -> float:
+        """The factor in a field, more than 0; 1 for a missing value or an empty cell."""
+        if is_missing(value) or value == "":
+            return 1.0
+        try:
+            # A cell of a CSV file is text. True is no number.
+            found = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            found = math.nan
+        if problem := factor_problem(found):
+            raise self.error(f"{name} is {shown(value)}; {problem}")
+        return found
 
     def id(self, name: str, value: Any) -> str:
         """The id in a field; refuses one that a command or an address could not name."""
@@ -91,6 +106,12 @@ def id_problem(item_id: str) -> str:
     if _UNNAMEABLE.search(item_id):
         return "expected an id without line breaks and control characters"
     return ""
+
+
+def factor_problem(value: float) -> str:
+    """What is wrong with a factor, as the end of a message; empty if nothing is."""
+    inside = _LEAST_FACTOR <= value <= _MOST_FACTOR
+    return "" if inside else f"expected a number from {_LEAST_FACTOR:g} to {_MOST_FACTOR:g}"
 
 
 def first_repeated(ids: Iterable[str]) -> str | None:

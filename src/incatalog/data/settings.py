@@ -67,6 +67,8 @@ class TableSettings(Settings):
     """Column of `items` that holds the description; empty for none."""
     category_column: str = ""
     """Column of `items` that holds the category; empty for none."""
+    boost_column: str = ""
+    """Column of `items` that holds what the shop multiplies an item's weight by; empty for none."""
     category_separator: str = ""
     """Splits several categories in one cell; empty for one category."""
     quote: Quote = "double"

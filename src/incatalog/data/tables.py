@@ -45,7 +45,7 @@ def prepare_table(settings: TableSettings) -> Path:
     least, core = settings.min_interactions, settings.k_core
     check_flags(Path(settings.out), "--min-interactions", least, core)
     columns = "item_id_column", "title_column", "description_column", "category_column"
-    things = _Table(settings, Path(settings.items), *columns)
+    things = _Table(settings, Path(settings.items), *columns, "boost_column")
     actions = "user_column", "item_column", "time_column"
     deeds = _Table(settings, Path(settings.interactions), *actions)
     items = _read_items(things, settings)
@@ -90,7 +90,8 @@ def _read_items(table: _Table, settings: TableSettings) -> list[Item]:
             separator = settings.category_separator
             names = text.split(separator) if separator else [text]
         categories = tuple(dict.fromkeys(filter(None, map(_joined, names))))
-        items[item_id] = Item(item_id, title, _joined(description), categories)
+        boost = place.factor(settings.boost_column, cells.get("boost_column"))
+        items[item_id] = Item(item_id, title, _joined(description), categories, boost=boost)
     return list(items.values())
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,21 @@ def save_vectors(path: str | Path, vectors: Float32[np.ndarray, "items hidden"])
     """Writes vectors as a npy file, atomically."""
     with atomic_path(path) as partial, partial.open("wb") as stream:
         np.save(stream, np.ascontiguousarray(vectors, dtype=np.float32), allow_pickle=False)
+
+
+@contextlib.contextmanager
+def writing_vectors(
+    path: str | Path, items: int, hidden: int
+) -> Iterator[Float32[np.ndarray, "items hidden"]]:
+    """Zeros on the disk to write vectors into; they become a npy file when the block succeeds."""
+    with atomic_path(path) as partial:
+        shape = (items, hidden)
+        found = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        # A memory map gives no error on a full disk: the process would be killed.
+        with partial.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
+        yield found
+        found.flush()
 
 
 def load_vectors(

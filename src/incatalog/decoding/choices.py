@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from incatalog.constraint.spans import Allowed, SpanBatch, SpanRun
+from incatalog.constraint.spans import Allowed, Guidance, SpanBatch, SpanRun
 from incatalog.decoding.events import Event
 from incatalog.decoding.growing import Answers, Wanted
 from incatalog.decoding.lookahead import BEST
@@ -43,14 +43,20 @@ def decide(
 ) -> list[tuple[SpanRun, list[Event]]]:
     """Takes decisions in item spans: only the tokens that the catalog allows are scored.
 
-    What the model said of an answer is found ``at`` a place of the readout. Returned are what each
-    row wrote and the events of that.
+    What the model said of an answer is found ``at`` a place of the readout; where the items of an
+    answer have weights, it is guided by them. Returned are what each row wrote and the events of
+    that.
     """
     slots = np.array([answers[row].slot for row in rows])
     allowed = spans.allowed(slots)
     scores = readout.some([at[row] for row in rows], allowed.tokens)
     mask = torch.from_numpy(allowed.mask).to(scores.device)
-    logprobs = torch.where(mask, scores, -torch.inf).log_softmax(-1)
+    scores = torch.where(mask, scores, -torch.inf)
+    guidance = spans.guidance(allowed)
+    if guidance is not None:
+        guided = torch.from_numpy(guidance.rows).to(scores.device)
+        scores[guided] = _guided(scores[guided], guidance)
+    logprobs = scores.log_softmax(-1)
     likeliest = logprobs.topk(min(BEST, logprobs.shape[1]))
     best, greedy = (found[:, 0].cpu().numpy() for found in likeliest)
     known = allowed.tokens[likeliest.indices.cpu().numpy()].tolist()
@@ -79,6 +85,17 @@ def decide(
         else (runs[number], answers[row].take(runs[number], float(best[number])))
         for number, row in enumerate(rows)
     ]
+
+
+def _guided(
+    scores: Float[Tensor, "guided tokens"], guidance: Guidance
+) -> Float[Tensor, "guided tokens"]:
+    """Scores under the weights of the items; they differ by a constant from logarithms."""
+    model, bias = (torch.from_numpy(part).to(scores) for part in guidance[1:])
+    # Zero times minus infinity is not a number, where the weights alone decide.
+    least = torch.full_like(model, -torch.inf)
+    least.masked_fill_(model == 0, torch.finfo(scores.dtype).min)
+    return torch.addcmul(bias, model, torch.maximum(scores, least))
 
 
 def decide_outside(

@@ -15,18 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from incatalog.constraint.control import check_control_tokens, open_span
 from incatalog.constraint.spans import SpanBatch
-from incatalog.decoding.choices import decide, decide_outside, open_spans, rows_of
-from incatalog.decoding.events import Completion, Event, Finished
+from incatalog.decoding.choices import decide, decide_outside, rows_of
+from incatalog.decoding.events import Completion, Event, Finished, ItemDone
 from incatalog.decoding.growing import Answers, GrowingAnswer
 from incatalog.decoding.lookahead import Path
 from incatalog.decoding.prefixes import Prefixes
 from incatalog.decoding.request import Grounding, Request
 from incatalog.decoding.retriever import ItemRetriever, check_items, each_found
+from incatalog.decoding.whole_items import begin_items, go_on
 from incatalog.errors import ConfigError, IncatalogError, SpanError
-from incatalog.packed.branches import Guess
+from incatalog.packed.branches import Branches, Guess
 from incatalog.packed.model import PackedModel, Readout
 from incatalog.trie.trie import ItemTrie
 
@@ -34,6 +36,9 @@ from incatalog.trie.trie import ItemTrie
 # should take as long as one of one (not measured).
 _AHEAD = 32
 _AHEAD_ELSEWHERE = 128
+# Tokens that searches feed in a pass.
+_SEARCHED = 32
+_SEARCHED_ELSEWHERE = 512
 # More of them seldom come true.
 _AHEAD_PER_ROW = 8
 
@@ -45,6 +50,7 @@ class Statistics:
     forward_passes: int = 0  # calls of the model, prefill included
     tokens_fed: int = 0  # tokens the model has seen, those of the prompts included
     decisions: int = 0  # tokens the model decided on and items that were retrieved, over all rows
+    searched: int = 0  # those of `tokens_fed` that were fed to search for whole items
     guessed: int = 0  # tokens fed beyond `tokens_fed`, as guesses at the next decisions
     guessed_right: int = 0  # those of them that came true
 
@@ -80,6 +86,7 @@ class Engine:
         if lookahead is None:
             lookahead = _AHEAD if self.model.device.type == "cpu" else _AHEAD_ELSEWHERE
         self._lookahead = lookahead
+        self._searched = _SEARCHED if self.model.device.type == "cpu" else _SEARCHED_ELSEWHERE
         self.statistics = Statistics()
 
     def session(self) -> Session:
@@ -100,6 +107,8 @@ class Engine:
                     if isinstance(event, Finished):
                         session.completion(event.index)
                     yield event
+            # Ctrl-C may come at the very end of the `with`.
+            session.close()
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """Generates one answer a request and returns them whole, in the order of the requests."""
@@ -107,7 +116,9 @@ class Engine:
             indices = [session.add(request) for request in requests]
             while session:
                 session.step()
-            return [session.completion(index) for index in indices]
+            done = [session.completion(index) for index in indices]
+            session.close()
+            return done
 
     def _items_of(self, request: Request) -> Grounding:
         """The items of a request, if this engine can name them."""
@@ -141,18 +152,36 @@ class Engine:
 
     def _advance(self, active: Answers) -> list[Event]:
         """Feeds all answers what they have not seen yet, and lets each take its next decision."""
-        rows = [(answer.cache, answer.unfed()) for answer in active]
+        trees = [answer.branches() for answer in active]
+        rows = [
+            (answer.cache, answer.unfed() if tree is None else tree.token_ids)
+            for answer, tree in zip(active, trees, strict=True)
+        ]
         guesses = self._guess(active)
-        readout = self.model.forward(rows, guesses)
+        told = [tree or guess for tree, guess in zip(trees, guesses, strict=True)]
+        readout = self.model.forward(rows, told)
+        ends = len(active) + np.cumsum(
+            [0, *(len(one.read) - 1 if isinstance(one, Branches) else len(one) for one in told)]
+        )
         self.statistics.forward_passes += 1
         self.statistics.tokens_fed += sum(len(new) for _, new in rows)
+        self.statistics.searched += sum(len(tree.token_ids) for tree in trees if tree is not None)
         inside = rows_of(active, "token")
         outside = [row for row, answer in enumerate(active) if answer.wants == "text"]
         self.statistics.decisions += len(outside)
         events = decide_outside(readout, active, outside, self._item_only)
-        events += self._decide_inside(readout, active, inside, guesses)
+        events += self._decide_inside(readout, active, inside, guesses, ends)
         events += self._retrieve(readout, active)
-        return events + open_spans(active)
+        events += self._search(readout, active, ends)
+        return events + begin_items(active)
+
+    def _search(
+        self, readout: Readout, active: Answers, ends: Int64[np.ndarray, " rows+1"]
+    ) -> list[Event]:
+        """Goes on with the searches for whole items."""
+        events = go_on(readout, active, ends, self._control.eoi, self._searched)
+        self.statistics.decisions += sum(isinstance(event, ItemDone) for event in events)
+        return events
 
     def _guess(self, active: Answers) -> list[list[Guess]]:
         """What may come behind the next decision of each answer, as guesses."""
@@ -169,10 +198,10 @@ class Engine:
         active: Answers,
         inside: Mapping[SpanBatch, Sequence[int]],
         guesses: Sequence[Sequence[Guess]],
+        first: Int64[np.ndarray, " rows+1"],
     ) -> list[Event]:
         """Takes the decisions in item spans, and those behind them as long as guesses come true."""
         events: list[Event] = []
-        first = len(active) + np.cumsum([0, *map(len, guesses)])
         paths = {row: Path(guesses[row]) for rows in inside.values() for row in rows}
         at = list(range(len(active)))
         while inside:
@@ -199,7 +228,7 @@ class Engine:
         """Writes the items of the answers in which a span opens now."""
         waiting: dict[ItemRetriever, list[int]] = {}
         for row, answer in enumerate(answers):
-            if answer.wants == "item":
+            if answer.wants == "item" and not answer.searches:
                 retriever = (answer.request.grounding or self._grounding).retriever
                 assert retriever is not None
                 waiting.setdefault(retriever, []).append(row)
@@ -296,7 +325,7 @@ class Session:
 
     def _step(self) -> list[Event]:
         events, self._begun = self._begun, []
-        events += open_spans(list(self._active.values()))
+        events += begin_items(list(self._active.values()))
         growing = [answer for answer in self._active.values() if answer.finish_reason is None]
         if growing:
             self._prefixes.share(growing)
@@ -330,4 +359,6 @@ def _pick(
 ) -> list[tuple[int, float]]:
     """The item of each answer and its log-probability."""
     free = [answers[row].spans.free_rows(answers[row].slot) for row in rows]
-    return retriever.pick(readout.states(rows), free, [answers[row].sampling for row in rows])
+    sampling = [answers[row].sampling for row in rows]
+    weights = [answers[row].request.weights for row in rows]
+    return retriever.pick(readout.states(rows), free, sampling, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from incatalog.constraint.control import ControlTokens
 from incatalog.constraint.spans import SpanBatch, SpanRun
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.events import (
     Completion,
     Event,
@@ -19,20 +21,24 @@ from incatalog.decoding.events import (
     TextToken,
 )
 from incatalog.decoding.lookahead import Lookahead
-from incatalog.decoding.request import Request
+from incatalog.decoding.request import Request, Slot
 from incatalog.decoding.sampling import Sampling
+from incatalog.decoding.search import BeamSearch
+from incatalog.decoding.spelled_search import beam_search
 from incatalog.errors import IncatalogError
+from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
 
 Wanted = Literal["text", "token", "span", "item"]
 """What an answer waits for: a decision outside of spans; one in a span; a span to be opened; an
-item to be retrieved."""
+item to be found as a whole, by retrieval or by search."""
 
 
 class GrowingAnswer:
     """State of one answer: advanced by decisions and by the runs of tokens they force.
 
-    Where it ``retrieves``, items are handed in whole (`take_item`), not decided on by token.
+    Where it ``retrieves`` or the request asks for a search, items are handed in whole
+    (`take_item`), not decided on by token.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class GrowingAnswer:
         random = np.random.default_rng(request.seed)
         self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
-        self.slot = spans.join(request.barred) if request.grounded else -1
+        self.slot = -1
+        if request.grounded:
+            self.slot = spans.join(request.barred, weights=request.weights)
         self.wants: Wanted = "text"
         self.finish_reason: FinishReason | None = None
         self.error: IncatalogError | None = None  # why the model failed at it
@@ -64,8 +72,10 @@ class GrowingAnswer:
         self._span: list[int] = []
         self._span_logprob = 0.0
         self._closed_spans = 0
-        # The state that opens a span is also the one that finds the item.
-        self._next_item: Wanted = "item" if retrieves else "span"
+        self.searches = not retrieves and request.item_decode == "search"
+        self.search: BeamSearch | None = None  # of the item to be named next
+        self._ahead: list[int] = []  # what opens the span that is searched, until it is fed
+        self._next_item: Wanted = "item" if retrieves or self.searches else "span"
 
     def banned(self) -> list[int]:
         """Tokens that must not come next outside a span."""
@@ -79,8 +89,43 @@ class GrowingAnswer:
         """Tokens that the model has not seen yet; they count as seen from now on."""
         tokens = self.text[self._fed :] if self._fed < len(self._prompt) else []
         tokens = tokens or self._token_ids[self._fed - len(self._prompt) :]
-        self._fed = len(self._prompt) + len(self._token_ids)
+        tokens, self._ahead = tokens + self._ahead, []
+        self._fed += len(tokens)
         return tokens
+
+    def begin_search(self) -> bool:
+        """Begins to search for the next item; returns whether the search has to be fed."""
+        request, text = self.request, self.text
+        barred, weights = self.spans.barred(self.slot), request.weights
+        if request.temperature > 0:
+            weights = weights or ItemWeights.build(self.spans.trie, base=request.excluded)
+            weights = weights.sampling(request.temperature, self.sampling.random)
+        if weights is not None:
+            weights = weights.narrowed(barred)
+        slot = Slot(text, barred, weights)
+        search = beam_search(self.spans.trie, slot, self._control.soi, 1, self.cache)
+        if not search.over:
+            self._ahead = search.next_tokens(math.inf)[len(text) :]
+        self.search = search
+        return not search.over
+
+    def branches(self) -> Branches | None:
+        """What a search that goes on has to be fed; None where there is none."""
+        return None if self.search is None or self._ahead else self.search.branches()
+
+    def take_search(self) -> list[Event]:
+        """Writes the item that was found, whose first tokens the model has seen already."""
+        search, self.search = self.search, None
+        assert search is not None
+        try:
+            found = search.ranked()
+        except IncatalogError as error:
+            return self.fail(error)
+        row = int(found.rows[0])
+        if not search.unfed:
+            self.cache.take_back(len(search.prompt))
+            self.adopt(search.stored(self.spans.trie.title_position(row)))
+        return self.take_item(self.spans.write(self.slot, row), float(found.logprobs[0]))
 
     def adopt(self, offsets: Sequence[int]) -> None:
         """Counts its next tokens as seen: they were fed as guesses, at these places."""
@@ -150,7 +195,7 @@ class GrowingAnswer:
         return self._append_span(run)
 
     def take_item(self, run: SpanRun, logprob: float) -> list[Event]:
-        """Writes an item that was retrieved."""
+        """Writes an item that was found as a whole."""
         self._span_logprob = logprob
         return self.open(run)
 

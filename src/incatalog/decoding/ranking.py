@@ -21,11 +21,11 @@ from incatalog.constraint.control import check_control_tokens
 from incatalog.constraint.excluded import free_rows
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.decoding.retriever import Free, ItemRetriever, check_items, each_found
-from incatalog.decoding.search import BeamSearch, PlaceSearch, SpelledSearch, log_softmax_runs
-from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError
+from incatalog.decoding.retriever import ItemRetriever, check_items, each_found
+from incatalog.decoding.search import BeamSearch, PlaceSearch, score_prefixes
+from incatalog.decoding.spelled_search import beam_search
+from incatalog.errors import ConfigError, IncatalogError
 from incatalog.packed.model import PackedModel, Readout
-from incatalog.trie.build import CLOSE
 from incatalog.trie.trie import ItemTrie
 
 _Search = TypeVar("_Search", bound=PlaceSearch)
@@ -103,8 +103,7 @@ class ItemBeam(Ranker[BeamSearch]):
 
     def search(self, slot: Slot, k: int | None = 10) -> BeamSearch:
         """See :meth:`Ranker.search`."""
-        kind = BeamSearch if self._trie.spellings is None else SpelledSearch
-        return kind(self._trie, slot, self._soi, k)
+        return beam_search(self._trie, slot, self._soi, k)
 
     def step(self, searches: Sequence[BeamSearch], tokens: int | None = None) -> int:
         """See :meth:`Ranker.step`."""
@@ -136,28 +135,8 @@ class ItemBeam(Ranker[BeamSearch]):
         return fed
 
     def _score(self, readout: Readout, rows: Sequence[int], searches: Sequence[BeamSearch]) -> None:
-        """Gives each search the log-probabilities of its expanded prefixes' choices."""
         self.forward_passes += 1
-        if not searches:
-            return
-        nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
-        choices = [self._trie.node_tokens(node) for node in nodes]
-        counts = np.fromiter(map(len, choices), np.int64, len(choices))
-        tokens = np.concatenate(choices)
-        tokens = np.where(tokens == CLOSE, self._eoi, tokens)
-        scored, column = np.unique(tokens, return_inverse=True)
-        scores = readout.some(rows, scored).cpu().numpy()
-        row = np.repeat(np.arange(len(nodes)), counts)
-        logprobs = log_softmax_runs(scores[row, column].astype(np.float64), counts)
-        first = 0
-        for search in searches:
-            runs = slice(first, first + len(search.expanded))
-            begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
-            if np.isnan(logprobs[begin:end]).any():
-                search.fail(BackboneError(NOT_NUMBERS))
-            else:
-                search.take(logprobs[begin:end])
-            first = runs.stop
+        score_prefixes(readout, rows, searches, self._trie, self._eoi)
 
 
 class RankingSearch(PlaceSearch):
@@ -165,7 +144,7 @@ class RankingSearch(PlaceSearch):
 
     def __init__(self, trie: ItemTrie, slot: Slot, k: int | None) -> None:
         super().__init__(trie, slot, [], k)
-        self.k, self.free = k, free_rows(trie, slot.barred)
+        self.k, self.free, self.weights = k, free_rows(trie, slot.barred), slot.weights
         self.over = not self.free.any()
         self._found = RankedItems(np.empty(0, np.int32), np.empty(0))
 
@@ -207,7 +186,7 @@ class ItemRanking(Ranker[RankingSearch]):
             if not search.unfed:
                 ready.setdefault(search.k, []).append(row)
         for k, rows in ready.items():
-            find = partial(self._find, readout, [search.free for search, _ in fed], k)
+            find = partial(self._find, readout, [search for search, _ in fed], k)
             for row, found in zip(rows, each_found(find, rows), strict=True):
                 if isinstance(found, IncatalogError):
                     fed[row][0].fail(found)
@@ -216,8 +195,9 @@ class ItemRanking(Ranker[RankingSearch]):
         return sum(len(part) for _, part in fed)
 
     def _find(
-        self, readout: Readout, free: Sequence[Free], k: int | None, rows: Sequence[int]
+        self, readout: Readout, fed: Sequence[RankingSearch], k: int | None, rows: Sequence[int]
     ) -> list[RankedItems]:
         """Finds the items of some rows. Excluded ones keep their share of the probability."""
         among = [self._trie.live_rows] * len(rows)
-        return self._retriever.best(readout.states(rows), [free[row] for row in rows], k, among)
+        free, weights = [fed[row].free for row in rows], [fed[row].weights for row in rows]
+        return self._retriever.best(readout.states(rows), free, k, among, weights)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.weights import ItemWeights
+from incatalog.constraint.weights import ItemWeights, all_excluded
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.decoding.sampling import check_temperature
 from incatalog.errors import ConfigError
@@ -81,7 +81,7 @@ class Request:
     @property
     def barred(self) -> ExcludedItems | None:
         """All items that must not be recommended."""
-        return self.excluded if self.weights is None else self.weights.excluded
+        return all_excluded(self.excluded, self.weights)
 
     @property
     def item_limit(self) -> int | None:
@@ -103,4 +103,4 @@ class Slot:
     @property
     def barred(self) -> ExcludedItems | None:
         """All items that must not be found."""
-        return self.excluded if self.weights is None else self.weights.excluded
+        return all_excluded(self.excluded, self.weights)

@@ -2,7 +2,7 @@
 
 Items are compared exactly, by one matrix product. Catalogs beyond a size are searched through an
 inverted-file index instead; the items it proposes are compared exactly, and where all of them are
-excluded the whole catalog is.
+excluded the whole catalog is. So it is where items have weights, as no index knows of those.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.sampling import Sampling
 from incatalog.errors import NOT_NUMBERS, BackboneError, IncatalogError, VectorError, require
@@ -37,6 +38,8 @@ _PROBED_SHARE = 1 / 8
 _TRAINED_ON = 64
 # Rows whose weights exist at a time.
 _ROWS = 4
+# Scores in float64 that exist at a time, of rows with item weights.
+_MOST_WEIGHED = 1 << 22
 # Items that are compared among each other first.
 _BLOCK = 1024
 
@@ -44,6 +47,7 @@ Free = Bool[np.ndarray, " items"]
 """Which item rows may be named."""
 _Found = TypeVar("_Found")
 _Frees = Sequence[Free]
+_Weights = Sequence[ItemWeights | None]
 _States = Float[Tensor, "rows hidden"]
 _Queries = Float[Tensor, "rows dim"]
 _Scores = Float[Tensor, "rows items"]
@@ -59,63 +63,107 @@ class ItemRetriever:
             require("faiss", extra="index")
 
     def pick(
-        self, states: _States, free: _Frees, sampling: Sequence[Sampling]
+        self,
+        states: _States,
+        free: _Frees,
+        sampling: Sequence[Sampling],
+        weights: _Weights | None = None,
     ) -> list[tuple[int, float]]:
         """A free item for each state that predicts the opening token, and its log-probability.
 
         That is at temperature 1, among the free items (of those that the index proposes, where
-        there is one). At least one is free.
+        there is one). At least one is free. Probabilities are those of the scores under the
+        weights, where a state has some.
         """
         wanted = max((_SAMPLED if one.temperature else 1 for one in sampling), default=1)
         chosen = []
-        for own, found in zip(sampling, self.best(states, free, wanted), strict=True):
+        ranked = self._best(states, free, wanted, free, weights or [None] * len(free), share=True)
+        for own, found in zip(sampling, ranked, strict=True):
             place = own.choose(found.logprobs)
             chosen.append((int(found.rows[place]), float(found.logprobs[place])))
         return chosen
 
     def best(
-        self, states: _States, free: _Frees, k: int | None, among: _Frees | None = None
+        self,
+        states: _States,
+        free: _Frees,
+        k: int | None,
+        among: _Frees | None = None,
+        weights: _Weights | None = None,
     ) -> list[RankedItems]:
         """The ``k`` best free items of each state, best first; of equal ones the lower row.
 
         None ranks all free ones. Those ``among`` share the probability; by default the free ones.
+        Where a state has weights, items are ranked by their scores under these, and the scores are
+        what is returned for log-probabilities.
         """
+        own = weights or [None] * len(free)
+        return self._best(states, free, k, among or free, own, share=False)
+
+    def _best(
+        self,
+        states: _States,
+        free: _Frees,
+        k: int | None,
+        among: _Frees,
+        weights: _Weights,
+        *,
+        share: bool,
+    ) -> list[RankedItems]:
+        """See :meth:`best`; if they ``share``, scores under weights become log-probabilities."""
         with torch.no_grad():
             query = self.head.query(states)
         if not query.isfinite().all():
             raise BackboneError(NOT_NUMBERS)
+        # Where all weights are equal, the model alone decides.
+        own = [None if one is None or one.plain else one for one in weights]
         found: list[RankedItems | None] = [None] * len(free)
-        if self._indexed and k is not None:
-            found = self._proposed(query, free, k, among or free)
+        asked = [place for place, one in enumerate(own) if one is None]
+        if self._indexed and k is not None and asked:
+            parts = [[masks[place] for place in asked] for masks in (free, among)]
+            proposed = self._proposed(query[asked], parts[0], k, parts[1])
+            for place, ranked in zip(asked, proposed, strict=True):
+                found[place] = ranked
         rest = [place for place, ranked in enumerate(found) if ranked is None]
         size = max(1, _MOST_SCORES // len(self.head))
         for start in range(0, len(rest), size):
             part = rest[start : start + size]
-            own = [free[place] for place in part]
-            shared = [among[place] for place in part] if among else own
-            for place, one in zip(part, self._compared(query[part], own, k, shared), strict=True):
+            some, shared = [free[place] for place in part], [among[place] for place in part]
+            weighed = [own[place] for place in part]
+            compared = self._compared(query[part], some, k, shared, weighed, share=share)
+            for place, one in zip(part, compared, strict=True):
                 found[place] = one
         return [one for one in found if one is not None]
 
     @torch.no_grad()
     def _compared(
-        self, query: _Queries, free: _Frees, k: int | None, among: _Frees
+        self,
+        query: _Queries,
+        free: _Frees,
+        k: int | None,
+        among: _Frees,
+        weights: _Weights,
+        *,
+        share: bool,
     ) -> list[RankedItems]:
         """Compares all items with each query."""
         scores = self.head.scores(query)
         _bar(scores, among)
         total = _logsumexp(scores)
-        if free is not among:
+        if any(one is not other for one, other in zip(free, among, strict=True)):
             _bar(scores, free)
-        worst = bound(scores, scores.shape[1] if k is None else k)
-        # More than k: all of a block's best, and items that tie, so that the order does not rest
-        # on chance.
-        place, row = (scores >= worst).nonzero(as_tuple=True)
-        logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
-        ends = torch.bincount(place, minlength=len(query)).cumsum(0).cpu().numpy()
-        rows = row.cpu().numpy()
-        spans = [slice(start, end) for start, end in pairwise([0, *ends])]
-        return [ranked_items(rows[span], logprobs[span], k) for span in spans]
+        guided = [place for place, one in enumerate(weights) if one is not None]
+        if not guided:
+            return _ranked(scores, total, k)
+        rest = [place for place, one in enumerate(weights) if one is None]
+        found = dict(zip(rest, _ranked(scores[rest], total[rest], k) if rest else (), strict=True))
+        size = max(1, _MOST_WEIGHED // len(self.head))
+        for start in range(0, len(guided), size):
+            part = guided[start : start + size]
+            own = _weighed(scores[part], total[part], [weights[place] for place in part])
+            shared = _logsumexp(own) if share else torch.zeros_like(own[:, 0])
+            found.update(zip(part, _ranked(own, shared, k), strict=True))
+        return [found[place] for place in range(len(free))]
 
     @torch.no_grad()
     def _proposed(
@@ -181,6 +229,33 @@ def _bar(scores: _Scores, free: _Frees) -> None:
         barred = np.flatnonzero(~mask)
         if len(barred):
             row[torch.from_numpy(barred).to(scores.device)] = -torch.inf
+
+
+def _weighed(
+    scores: _Scores, total: Float64[Tensor, " rows"], weights: _Weights
+) -> Float64[Tensor, "rows items"]:
+    """Scores of the items under weights, of which each row has some."""
+    given = [one for one in weights if one is not None]
+    model = torch.tensor([[one.model] for one in given], dtype=torch.float64)
+    own = torch.from_numpy(np.stack([one.share * one.by_row for one in given]))
+    logprobs = scores.double() - total[:, None]
+    # A finite logarithm, as zero times an infinite one is not a number.
+    guided = model.to(scores.device) * logprobs.clamp(min=torch.finfo(torch.float64).min)
+    guided += own.to(scores.device)
+    return guided.masked_fill(scores == -torch.inf, -torch.inf)
+
+
+def _ranked(scores: _Scores, total: Float64[Tensor, " rows"], k: int | None) -> list[RankedItems]:
+    """The best items of each row by finite scores, less the total."""
+    worst = bound(scores, scores.shape[1] if k is None else k)
+    # More than k: all of a block's best, and items that tie, so that the order does not rest
+    # on chance.
+    place, row = (scores >= worst).nonzero(as_tuple=True)
+    logprobs = (scores[place, row].double() - total[place]).cpu().numpy()
+    ends = torch.bincount(place, minlength=len(scores)).cumsum(0).cpu().numpy()
+    rows = row.cpu().numpy()
+    spans = [slice(start, end) for start, end in pairwise([0, *ends])]
+    return [ranked_items(rows[span], logprobs[span], k) for span in spans]
 
 
 def blocks(values: _Scores) -> list[Float[Tensor, "rows blocks block"]]:

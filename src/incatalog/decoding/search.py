@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from incatalog.constraint.excluded import check_trie
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.request import Slot
-from incatalog.errors import ConfigError, IncatalogError
+from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, IncatalogError
 from incatalog.packed.branches import Branches
 from incatalog.packed.cache import RowCache
+from incatalog.packed.model import Readout
 from incatalog.trie.build import CLOSE, spread
 from incatalog.trie.cursor import Cursor
 from incatalog.trie.trie import ItemTrie
 
 Positions = Int32[np.ndarray, " n"]
 Logprobs = Float64[np.ndarray, " n"]
-
-# What open prefixes may still add to the logarithm of an item's probability, for it to be settled.
-_NEGLIGIBLE = 1e-6
 
 
 class _Prefix(NamedTuple):
@@ -38,6 +37,7 @@ class _Prefix(NamedTuple):
 class _Choices(NamedTuple):
     """Choices that may be taken, in the order in which they were found."""
 
+    bound: Float64[np.ndarray, " open"]  # no item behind the choice has a greater score
     logprob: Float64[np.ndarray, " open"]  # log-probability of the prefix that ends with the choice
     parent: Int64[np.ndarray, " open"]  # which of the prefixes expanded so far it is a choice of
     number: Int64[np.ndarray, " open"]  # which of its choices
@@ -50,36 +50,47 @@ class _Choices(NamedTuple):
         """These, then others."""
         return _Choices(*map(np.concatenate, zip(self, other, strict=True)))
 
-    def split(self, count: int, bound: float) -> tuple[list[tuple[float, int, int]], _Choices]:
-        """The likeliest ones, best first and of equal ones the earliest, and the others.
+    def split(self, count: int, least: float) -> tuple[list[Choice], _Choices]:
+        """The most promising ones, best first and of equal ones the earliest, and the others.
 
-        Those below the bound are dropped.
+        Those that cannot reach the least score are dropped.
         """
-        kept = self.at(self.logprob >= bound) if bound > -np.inf else self
-        total = len(kept.logprob)
+        kept = self.at(self.bound >= least) if least > -np.inf else self
+        total = len(kept.bound)
         near = np.arange(total)
         if total > count:
-            worst = np.partition(kept.logprob, total - count)[total - count]
-            near = np.flatnonzero(kept.logprob >= worst)
-        order = near[np.argsort(-kept.logprob[near], kind="stable")][:count]
+            worst = np.partition(kept.bound, total - count)[total - count]
+            near = np.flatnonzero(kept.bound >= worst)
+        order = near[np.argsort(-kept.bound[near], kind="stable")][:count]
         rest = np.ones(total, dtype=np.bool_)
         rest[order] = False
         best = (part.tolist() for part in kept.at(order))
         return list(zip(*best, strict=True)), kept.at(rest)
 
 
-_NONE = _Choices(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+Choice = tuple[float, float, int, int]
+_NONE = _Choices(np.empty(0), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class PlaceSearch(ABC):
-    """The state of a search in one slot: what of its prompt was fed, and whether it is over."""
+    """The state of a search in one slot: what of its prompt was fed, and whether it is over.
 
-    def __init__(self, trie: ItemTrie, slot: Slot, behind: list[int], k: int | None) -> None:
+    It has keys and values of its own, or those of an answer that is written there.
+    """
+
+    def __init__(
+        self,
+        trie: ItemTrie,
+        slot: Slot,
+        behind: list[int],
+        k: int | None,
+        cache: RowCache | None = None,
+    ) -> None:
         if k is not None and k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1, or None")
         check_trie(trie, slot.barred)
         self.prompt = [*(int(token) for token in slot.prompt_ids), *behind]
-        self.cache = RowCache()
+        self.cache, self._borrowed = cache or RowCache(), cache is not None
         self.over = False
         self.error: IncatalogError | None = None  # why the model failed at it
         self._fed = 0
@@ -95,9 +106,10 @@ class PlaceSearch(ABC):
         return self.prompt[start : self._fed]
 
     def end(self) -> None:
-        """Lets the keys and values go; the search is over."""
+        """Lets keys and values of its own go; the search is over."""
         self.over = True
-        self.cache.release()
+        if not self._borrowed:
+            self.cache.release()
 
     def fail(self, error: IncatalogError) -> None:
         """Ends the search, as the model cannot go on with it; what it found is this error."""
@@ -115,18 +127,31 @@ class PlaceSearch(ABC):
 
 
 class BeamSearch(PlaceSearch):
-    """The search among title prefixes; its prompt goes up to where the first titles part."""
+    """The search among title prefixes; its prompt goes up to where the first titles part.
 
-    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
+    The score of an item is its log-probability, or what the slot's weights make of it.
+    """
+
+    def __init__(
+        self,
+        trie: ItemTrie,
+        slot: Slot,
+        soi: int,
+        k: int | None,
+        cache: RowCache | None = None,
+    ) -> None:
         root = trie.root()
         forced = trie.arrays.tail[root.chain : root.chain_end].tolist()
-        super().__init__(trie, slot, [soi, *forced], k)
+        super().__init__(trie, slot, [soi, *forced], k, cache)
         self._trie = trie
         self._excluded = slot.barred
+        # Equal weights change no order, and what is not computed is not rounded.
+        self._weights = None if slot.weights is None or slot.weights.plain else slot.weights
         self._k = k
         self._positions = np.arange(len(self.prompt))
         self._found = np.empty(0, np.int32)
         self._logprobs = np.empty(0)
+        self._scores = self._logprobs
         self._open = _NONE
         self._parents: list[_Prefix] = []
         self.expanded: list[_Prefix] = []  # prefixes whose choices are scored next
@@ -151,26 +176,32 @@ class BeamSearch(PlaceSearch):
         edge = first[parent] + choice
         lo, hi = arrays.bounds[edge + nodes[parent]], arrays.bounds[edge + nodes[parent] + 1]
         total = np.array([prefix.logprob for prefix in self.expanded])[parent] + logprobs
-        useful = (total >= self._least) & (self._free(lo, hi) > 0)
+        bound = total
+        if self._weights is not None:
+            bound = self._weights.scores(total, self._weights.greatest(lo, hi))
+        useful = (bound >= self._least) & (self._free(lo, hi) > 0)
         # Behind the close of a span, and where a single item is left, nothing is to be decided.
         ends = useful & ((arrays.edge_token[edge] == CLOSE) | (hi - lo == 1))
         of, within = spread((hi - lo)[ends])
         self._add((lo[ends][of] + within).astype(np.int32), total[ends][of])
         goes_on = useful & ~ends
         parents = parent[goes_on] + len(self._parents)
-        found = _Choices(total[goes_on], parents, choice[goes_on])
+        found = _Choices(bound[goes_on], total[goes_on], parents, choice[goes_on])
         self._open = self._open.joined(found)
         self._parents += self.expanded
         self.expanded = []
 
-    def advance(self, width: int, *, exact: bool) -> bool:
-        """Chooses the prefixes to expand next; if none can matter, ends and returns False."""
-        while len(self.expanded) < width:
+    def advance(self, width: int, *, exact: bool, tokens: float = math.inf) -> bool:
+        """Chooses the prefixes to expand next; if none can matter, ends and returns False.
+
+        They are so many, or have about so many tokens, and one at least.
+        """
+        while len(self.expanded) < width and self.new_tokens < tokens:
             best = self._likeliest(width - len(self.expanded), exact=exact)
             if not best:
                 break
-            for logprob, parent, choice in best:
-                if logprob < self._least:
+            for bound, logprob, parent, choice in best:
+                if bound < self._least:
                     continue
                 before = self._parents[parent]
                 cursor = self._trie.choose(before.cursor, choice)
@@ -188,8 +219,8 @@ class BeamSearch(PlaceSearch):
             self.end()
         return bool(self.expanded)
 
-    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:  # noqa: ARG002
-        """Removes the likeliest open continuations that can matter, and returns them."""
+    def _likeliest(self, count: int, *, exact: bool) -> list[Choice]:  # noqa: ARG002
+        """Removes the most promising open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
 
@@ -213,13 +244,23 @@ class BeamSearch(PlaceSearch):
         self._positions = np.concatenate(positions)
         return Branches(tokens, self._positions, visible, ends)
 
+    def stored(self, position: int) -> list[int]:
+        """Places, behind the prompt, of the tokens on the way to an item that were fed."""
+        path: Int64[np.ndarray, " length"] = np.empty(0, np.int64)
+        for prefix in self._parents:
+            here = prefix.cursor.lo <= position < prefix.cursor.hi
+            if here and len(prefix.path) > len(path):
+                path = prefix.path
+        behind: list[int] = (path - len(self.prompt)).tolist()
+        return behind
+
     def _best(self) -> RankedItems:
         return RankedItems(self._trie.order[self._found], self._logprobs)
 
     @property
     def _bound(self) -> float:
-        """What an item needs to be among the best."""
-        return -np.inf if len(self._found) != self._k else float(self._logprobs[-1])
+        """The score an item needs to be among the best."""
+        return -np.inf if len(self._found) != self._k else float(self._scores[-1])
 
     @property
     def _least(self) -> float:
@@ -237,75 +278,16 @@ class BeamSearch(PlaceSearch):
         """Keeps the allowed ones of some items if they are among the best."""
         allowed = self._free(positions, positions + 1) > 0
         found = np.concatenate([self._found, positions[allowed]])
-        scores = np.concatenate([self._logprobs, logprobs[allowed]])
+        logprobs = np.concatenate([self._logprobs, logprobs[allowed]])
+        scores = self._scored(found, logprobs)
         best = np.lexsort((self._trie.order[found], -scores))[: self._k]
-        self._found, self._logprobs = found[best], scores[best]
+        self._found, self._logprobs, self._scores = found[best], logprobs[best], scores[best]
 
-
-class SpelledSearch(BeamSearch):
-    """The search in one slot over items of several spellings."""
-
-    # An item may be found by another spelling, and then the unlikely prefixes count too.
-    _least = -math.inf
-
-    def __init__(self, trie: ItemTrie, slot: Slot, soi: int, k: int | None) -> None:
-        assert trie.spellings is not None
-        self._margin = math.log(trie.spellings.most)
-        # Items of which a spelling was found, ascending, and the sum over those that were.
-        self._items = np.empty(0, np.int32)
-        self._totals = np.empty(0)
-        super().__init__(trie, slot, soi, k)
-
-    def _best(self) -> RankedItems:
-        best = np.lexsort((self._items, -self._totals))[: self._k]
-        return RankedItems(self._items[best].astype(np.int32), self._totals[best])
-
-    @property
-    def _bound(self) -> float:
-        if self._k is None or len(self._items) < self._k:
-            return -np.inf
-        return float(np.partition(self._totals, -self._k)[-self._k])
-
-    def _add(self, positions: Positions, logprobs: Logprobs) -> None:
-        allowed = self._free(positions, positions + 1) > 0
-        positions, logprobs = positions[allowed], logprobs[allowed]
-        self._found = np.concatenate([self._found, positions])
-        rows = np.concatenate([self._items, self._trie.order[positions]])
-        self._items, place = np.unique(rows, return_inverse=True)
-        totals = np.full(len(self._items), -np.inf)
-        np.logaddexp.at(totals, place, np.concatenate([self._totals, logprobs]))
-        self._totals = totals
-
-    def _likeliest(self, count: int, *, exact: bool) -> list[tuple[float, int, int]]:
-        wanted = self._open.logprob >= self._bound - self._margin
-        if exact and not wanted.any() and not self.expanded:
-            wanted = self._unsettled()
-        best, rest = self._open.at(wanted).split(count, -np.inf)
-        self._open = self._open.at(~wanted).joined(rest)
-        return best
-
-    def _unsettled(self) -> Bool[np.ndarray, " open"]:
-        """Which continuations lead to spellings that decide whether an item is among the best."""
-        wanted = np.zeros(len(self._open.logprob), dtype=np.bool_)
-        positions = np.setdiff1d(self._trie.positions(self._items), self._found)
-        positions = positions[positions < self._trie.num_live]
-        if not len(positions):
-            return wanted
-        # First sorted position below each open continuation.
-        arrays = self._trie.arrays
-        nodes = np.array([prefix.cursor.node for prefix in self._parents])[self._open.parent]
-        lo = arrays.bounds[arrays.node_edges[nodes] + self._open.number + nodes]
-        by_lo = np.argsort(lo)
-        leading = by_lo[lo[by_lo].searchsorted(positions, side="right") - 1]
-        item = self._items.searchsorted(self._trie.order[positions])
-        # Spellings below one continuation share its probability.
-        pairs = np.unique(item * len(wanted) + leading)
-        item, leading = pairs // len(wanted), pairs % len(wanted)
-        highest = self._totals.copy()
-        np.logaddexp.at(highest, item, self._open.logprob[leading])
-        undecided = (highest >= self._bound) & (highest - self._totals > _NEGLIGIBLE)
-        wanted[leading[undecided[item]]] = True
-        return wanted
+    def _scored(self, positions: Positions, logprobs: Logprobs) -> Logprobs:
+        """Scores of items at some positions."""
+        if self._weights is None:
+            return logprobs
+        return self._weights.scores(logprobs, self._weights.log_weights[positions])
 
 
 def log_softmax_runs(scores: Logprobs, counts: Int64[np.ndarray, " runs"]) -> Logprobs:
@@ -314,3 +296,37 @@ def log_softmax_runs(scores: Logprobs, counts: Int64[np.ndarray, " runs"]) -> Lo
     shifted: np.ndarray = scores - np.repeat(np.maximum.reduceat(scores, starts), counts)
     shifted -= np.repeat(np.log(np.add.reduceat(np.exp(shifted), starts)), counts)
     return shifted
+
+
+def score_prefixes(
+    readout: Readout,
+    rows: Sequence[int],
+    searches: Sequence[BeamSearch],
+    trie: ItemTrie,
+    eoi: int,
+) -> None:
+    """Gives searches the log-probabilities of the choices behind what they expand.
+
+    ``rows`` are the places in the readout of all expanded prefixes, search after search. Where the
+    model's scores are not numbers, that search fails.
+    """
+    if not searches:
+        return
+    nodes = [prefix.cursor.node for search in searches for prefix in search.expanded]
+    choices = [trie.node_tokens(node) for node in nodes]
+    counts = np.fromiter(map(len, choices), np.int64, len(choices))
+    tokens = np.concatenate(choices)
+    tokens = np.where(tokens == CLOSE, eoi, tokens)
+    scored, column = np.unique(tokens, return_inverse=True)
+    scores = readout.some(rows, scored).cpu().numpy()
+    row = np.repeat(np.arange(len(nodes)), counts)
+    logprobs = log_softmax_runs(scores[row, column].astype(np.float64), counts)
+    first = 0
+    for search in searches:
+        runs = slice(first, first + len(search.expanded))
+        begin, end = int(counts[:first].sum()), int(counts[: runs.stop].sum())
+        if np.isnan(logprobs[begin:end]).any():
+            search.fail(BackboneError(NOT_NUMBERS))
+        else:
+            search.take(logprobs[begin:end])
+        first = runs.stop

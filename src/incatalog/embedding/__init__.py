@@ -1,1 +1,1 @@
-"""Texts of items to vectors."""
+"""Vectors of items, from their texts and from what teachers know of them."""

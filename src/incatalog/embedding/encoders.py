@@ -19,7 +19,7 @@ from incatalog.model.pretrained import check_weights, load_decoder, loading, min
 
 MINILM = "minilm"
 
-Source = Literal["sentence", "causal"]
+EncoderKind = Literal["sentence", "causal"]
 
 
 class TextEncoder(Protocol):
@@ -101,21 +101,21 @@ def masked_mean(
     return kept.sum(1) / mask.sum(1, keepdim=True)
 
 
-def encoder_folder(source: Source, model: str) -> Path | None:
+def encoder_folder(kind: EncoderKind, model: str) -> Path | None:
     """The folder an encoder is loaded from; None for a model of the hub."""
-    own = source == "sentence"
+    own = kind == "sentence"
     folder = Path(minilm() if own and model == MINILM else source_of(model))
     if not folder.is_dir():
         return None
     if own and not (folder / "modules.json").exists():
         found = "holds no modules.json, so it is no sentence-transformers model"
-        hint = "for a language model add --source causal"
+        hint = "for a language model add --encoder causal"
         raise BackboneError(f"--model {model}: {found}; {hint}")
     return folder
 
 
 def load_encoder(
-    source: Source,
+    kind: EncoderKind,
     model: str,
     device: torch.device,
     *,
@@ -125,16 +125,16 @@ def load_encoder(
     """Loads an encoder; None as type takes bfloat16 on CUDA and float32 elsewhere."""
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    folder = encoder_folder(source, model)
-    if source == "causal":
+    folder = encoder_folder(kind, model)
+    if kind == "causal":
         decoder, tokenizer = load_decoder(model, device, dtype)
         longest = getattr(decoder.config.get_text_config(), "max_position_embeddings", None)
         return CausalEncoder(decoder, tokenizer, min(max_tokens, longest or max_tokens))
     sentence_transformers = require("sentence_transformers", extra="items")
     options = {"local_files_only": folder is not None, "model_kwargs": {"dtype": dtype}}
     with loading(model):
-        kind, name = sentence_transformers.SentenceTransformer, str(folder or model)
-        sentence = kind(name, device=str(device), **options)
+        name = str(folder or model)
+        sentence = sentence_transformers.SentenceTransformer(name, device=str(device), **options)
         for module in sentence.modules():
             if isinstance(module, PreTrainedModel):
                 # Read a second time, without memory for the weights: sentence-transformers does

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
@@ -17,14 +17,17 @@ from incatalog.errors import ConfigError
 from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
-from incatalog.model.spec import spec_file
-from incatalog.teacher.selection import ScoringTeacher
+from incatalog.model.spec import load_spec, spec_file
+from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
 
 if TYPE_CHECKING:
+    from incatalog.config import EvaluationDecode
     from incatalog.constraint.excluded import ExcludedItems
-    from incatalog.decoding.request import Request
+    from incatalog.constraint.weights import ItemWeights
+    from incatalog.decoding.request import Request, Slot
+    from incatalog.recommender.guide import Kind
     from incatalog.recommender.recommender import Recommender
     from incatalog.teacher.teacher import Teacher
 
@@ -36,6 +39,14 @@ _MODEL_FILES = ("*.safetensors", *_DESCRIPTIONS, ALIASES, f"*{INDEX}", f"*{ITEM2
 
 Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
 """Answers a batch of users by their histories; it does not look at the targets."""
+
+
+class Scored(NamedTuple):
+    """What is to be scored."""
+
+    name: str  # in the summary
+    answer: Answering
+    guide_weight: float | None = None  # how much a guide counts; None without one
 
 
 def is_language_model(model: str) -> bool:
@@ -73,32 +84,62 @@ def model_files(model: str) -> dict[str, Path]:
     return {f"model/{file.name}": file for file in files}
 
 
+def guide_files(settings: EvaluateRecommendSettings) -> dict[str, Path]:
+    """The files of the guide that its answers depend on, as inputs of a run."""
+    if settings.guide == OWN:
+        guided = is_language_model(settings.model) and settings.decode != "unconstrained"
+        if not guided or not (Path(settings.model) / GUIDE_FILE).exists():
+            return {}
+        from incatalog.recommender.guide_folder import own_guide_files
+
+        return own_guide_files(settings.model)
+    if settings.guide == OFF or is_url(settings.guide):
+        return {}
+    if not Path(settings.guide).is_dir():
+        expected = "the run folder of a teacher, the URL of a served one, own or off"
+        raise ConfigError(f"--guide {settings.guide}: no such folder; expected {expected}")
+    folder = Path(settings.guide)
+    return {f"guide/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
+
+
 def load_method(
     settings: EvaluateRecommendSettings, catalog: Catalog, split: LeaveOneOut, device: str
-) -> tuple[str, Answering]:
-    """Loads what is to be scored, onto a device; its name in the summary stands before it."""
+) -> Scored:
+    """Loads what is to be scored, onto a device."""
     if settings.model == POPULARITY:
         from incatalog.teacher.popularity import Popularity
 
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
-        return POPULARITY, _ask_teacher(popularity, catalog, settings)
+        return Scored(POPULARITY, _ask_teacher(popularity, catalog, settings))
     if is_language_model(settings.model):
+        from incatalog.recommender.guide_folder import GuideChoice
+
         recommender = load_recommender(settings, catalog, device, settings.index)
-        return recommender.spec.method, _ask_model(recommender, settings)
+        trained = load_spec(settings.model).trained
+        if settings.decode != "unconstrained":
+            choice = GuideChoice(settings.guide, settings.guide_weight, trained=trained)
+            recommender = recommender.with_guide(choice.load(settings.model, catalog, device))
+        answer, guide = ask_model(recommender, settings, settings.decode), recommender.guide
+        if guide is None:
+            return Scored(recommender.spec.method, answer)
+        return Scored(f"{recommender.spec.method}, guided", answer, guide.share(_kind(settings)))
     teacher = open_teacher(settings.model, catalog, device)
-    # What a service answers from, it does not say.
-    kind = teacher.kind if isinstance(teacher, ScoringTeacher) else "sasrec"
-    return kind, _ask_teacher(teacher, catalog, settings)
+    return Scored(teacher.kind, _ask_teacher(teacher, catalog, settings))
 
 
 def load_recommender(
     settings: HeldOutSettings, catalog: Catalog, device: str, index: str = ""
 ) -> Recommender:
-    """Loads a language model; the settings say how it writes or finds items not its own."""
+    """Loads a language model without a guide, on a catalog.
+
+    The settings say how it writes or finds items not its own.
+    """
     from incatalog.recommender.recommender import Recommender
 
     model, vectors = settings.model, settings.vectors
-    recommender = Recommender.from_pretrained(model, device=device, verify=settings.verify)
+    recommender = Recommender.from_pretrained(
+        model, device=device, verify=settings.verify, guide=None
+    )
     own = recommender.catalog.fingerprint == catalog.fingerprint
     if vectors and (own or recommender.backbone.head is None):
         reason = "has those of this catalog" if own else "does not retrieve"
@@ -119,9 +160,29 @@ def list_requests(
     """The requests for a list of items for each of some users."""
     shown = settings.max_history or None
     return [
-        recommender.list_request(history, settings.k, excluded, max_history=shown)
-        for history, excluded in histories(recommender, holdouts, settings)
+        recommender.list_request(history, settings.k, excluded, weights=own, max_history=shown)
+        for history, excluded, own in _weighed(recommender, holdouts, settings, "list")
     ]
+
+
+def _slots(
+    recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings
+) -> list[Slot]:
+    """The first place of such a list, for each of some users."""
+    shown = settings.max_history or None
+    return [
+        recommender.slot(history, settings.k, excluded, weights=own, max_history=shown)
+        for history, excluded, own in _weighed(recommender, holdouts, settings, "ranking")
+    ]
+
+
+def _weighed(
+    recommender: Recommender, holdouts: Sequence[Holdout], settings: HeldOutSettings, kind: Kind
+) -> Iterator[tuple[list[int], ExcludedItems, ItemWeights | None]]:
+    """Histories and exclusions as below, and what weighs the items after each."""
+    asked, excluded = zip(*histories(recommender, holdouts, settings), strict=True)
+    weights = recommender.weights(asked, excluded, kind)
+    return zip(asked, excluded, weights, strict=True)
 
 
 def histories(
@@ -150,28 +211,33 @@ def _ask_teacher(
     return answer
 
 
-def _ask_model(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
+def ask_model(
+    recommender: Recommender, settings: HeldOutSettings, decode: EvaluationDecode
+) -> Answering:
+    """How a language model answers, with its guide if it has one."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     titles = recommender.catalog.titles_t
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)
-        if settings.decode == "unconstrained":
+        if decode == "greedy":
+            asked = [replace(request, item_decode="token") for request in asked]
+        if decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
-            asked = [replace(r, grounded=False, scaffold=None, max_items=None) for r in asked]
+            free: Any = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}
+            asked = [replace(request, **free) for request in asked]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
             for done in recommender.engine.complete(asked)
         ]
 
     def rank(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
-        shown = settings.max_history or None
-        slots = [
-            recommender.slot(history, settings.k, excluded, max_history=shown)
-            for history, excluded in histories(recommender, holdouts, settings)
-        ]
-        found = recommender.beam.top_items(slots, settings.k)
+        found = recommender.beam.top_items(_slots(recommender, holdouts, settings), settings.k)
         pairs = [zip(one.rows.tolist(), one.logprobs.tolist(), strict=True) for one in found]
         return [tuple(Named(titles[row], row, math.exp(p)) for row, p in own) for own in pairs]
 
-    return rank if settings.decode == "beam" else write
+    return rank if decode == "beam" else write
+
+
+def _kind(settings: EvaluateRecommendSettings) -> Kind:
+    return "ranking" if settings.decode == "beam" else "list"

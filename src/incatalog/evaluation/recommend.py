@@ -15,12 +15,13 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
-from incatalog.evaluation.methods import is_language_model, load_method
+from incatalog.evaluation.methods import guide_files, is_language_model, load_method
 from incatalog.evaluation.reader import Named, entries, id_of
 from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
+from incatalog.recommender.settings import OFF, OWN
 
 _CUTOFFS = (1, 5, 10)
 _RANKED = (metrics.hit_rate, metrics.ndcg, metrics.mrr, metrics.recall)
@@ -48,6 +49,9 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     Where an answer leaves a metric undefined (it names nothing, the target has no category), its
     user does not count; a metric that is left with no user is not in the summary.
 
+    A language model with a guide (``--guide``) is called ``cgen, guided``, or as its method is, and
+    ``guide_weight`` says how much the guide counted. The teacher sees the whole history.
+
     Beside them stand the ``coverage`` of the catalog; ``segments``: hit rate and NDCG by kind of
     user (see `incatalog.evaluation.segments`); and for models that rank (``--decode beam``) the
     ``calibration`` of the probabilities they give items.
@@ -72,17 +76,26 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         raise ConfigError(
             f"--decode unconstrained: {settings.model} is no language model; leave it out"
         )
-    run = EvaluationRun(RECOMMEND, settings, lambda summary: [metric_table(summary)])
+    _check_guide(settings)
+    run = EvaluationRun(
+        RECOMMEND,
+        settings,
+        lambda summary: [metric_table(summary)],
+        guide_files(settings),
+        {"guide": settings.guide},
+    )
     if run.finished:
         return settings.out
-    method, answer = load_method(settings, run.catalog, run.split, run.device)
-    found = run.in_batches(run.holdouts, answer, f"evaluate {method}")
+    scored = load_method(settings, run.catalog, run.split, run.device)
+    found = run.in_batches(run.holdouts, scored.answer, f"evaluate {scored.name}")
     if not run.shards.is_main:
         return settings.out
     answers = [tuple(Named(*one) for one in named) for named in found]
     catalog, holdouts, counts = run.catalog, run.holdouts, run.users_with_item
     scores = score(answers, holdouts, catalog, settings.k, counts, len(run.split))
-    results: dict[str, Any] = {"metrics": run.intervals(scores)}
+    guided = {} if scored.guide_weight is None else {"guide_weight": scored.guide_weight}
+    asked = {"decode": settings.decode} if is_language_model(settings.model) else {}
+    results: dict[str, Any] = asked | guided | {"metrics": run.intervals(scores)}
     rows = [entries(answer) for answer in answers]
     results["coverage"] = metrics.coverage(rows, len(catalog), settings.k)
     groups = user_groups(holdouts, catalog, counts)
@@ -107,7 +120,21 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     texts, numbers = pl.List(pl.String), pl.List(pl.Float64)
     types = {"items": texts, "named": texts, "probability": numbers}
     run.write_table(USERS, pl.DataFrame({**columns, **scores}, schema_overrides=types))
-    return run.finish(method, results, results["metrics"])
+    return run.finish(scored.name, results, results["metrics"])
+
+
+def _check_guide(settings: EvaluateRecommendSettings) -> None:
+    """Refuses a guide of what cannot be guided."""
+    named = settings.guide not in (OWN, OFF) or settings.guide_weight is not None
+    if not named:
+        return
+    for cannot, why in (
+        (not is_language_model(settings.model), f"{settings.model} is no language model"),
+        (settings.decode == "unconstrained", "nothing can be guided with --decode unconstrained"),
+    ):
+        if cannot:
+            flag = "--guide-weight" if settings.guide in (OWN, OFF) else "--guide"
+            raise ConfigError(f"{flag}: {why}; leave it out")
 
 
 def score(

@@ -135,7 +135,13 @@ def _complete(
     prompts = [recommender.renderer.prompt(messages).tolist() for messages in conversations]
     asked = histories(recommender, [one.holdout for one in rounds], settings)
     requests = [
-        Request(prompt, most, excluded=excluded if grounded else None, grounded=grounded)
+        Request(
+            prompt,
+            most,
+            excluded=excluded if grounded else None,
+            grounded=grounded,
+            item_decode="search",
+        )
         for prompt, (_, excluded) in zip(prompts, asked, strict=True)
     ]
     return recommender.engine.complete(requests)

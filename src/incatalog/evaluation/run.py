@@ -43,8 +43,12 @@ class EvaluationRun:
         settings: HeldOutSettings,
         show: Callable[[Mapping[str, Any]], Sequence[Table]],
         inputs: Mapping[str, Path | None] | None = None,
+        teachers: Mapping[str, str] | None = None,
     ) -> None:
-        """Opens the run; one that is finished shows its summary again."""
+        """Opens the run; one that is finished shows its summary again.
+
+        Of the ``teachers``, those that are served elsewhere are inputs too.
+        """
         self.settings = settings
         self._show = show
         self._logs: list[BatchLog] = []
@@ -64,8 +68,10 @@ class EvaluationRun:
         if settings.k > most:
             has = f"the catalog {self.catalog.name} has {live} items"
             raise ConfigError(f"--k: found {settings.k}; expected at most {most}, as {has}")
-        served, free = is_url(settings.model), ("batch_size", "verify")
-        known = {"model": HttpTeacher(settings.model, self.catalog).fingerprint} if served else {}
+        named = {"model": settings.model, **(teachers or {})}
+        served = {name: url for name, url in named.items() if is_url(url)}
+        known = {name: HttpTeacher(url, self.catalog).fingerprint for name, url in served.items()}
+        free = ("batch_size", "verify")
         self._run = open_run(
             settings.out, stage, settings, inputs=files, identities=known, free_fields=free
         )

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from incatalog.config import EvaluationDecode, Likeness, NonNegative, Positive, Resamples, Settings
+from incatalog.config import (
+    EmptyHistory,
+    EvaluationDecode,
+    Fraction,
+    Likeness,
+    NonNegative,
+    Positive,
+    Resamples,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,45 @@ class EvaluateRecommendSettings(HeldOutSettings):
     folder if empty."""
     decode: EvaluationDecode = "beam"
     """How a language model answers: beam ranks the items it would write first, list has it write a
-    list, unconstrained the same without the catalog, to show what grounding buys."""
+    list of items, each searched as a whole, greedy the same token by token, unconstrained without
+    the catalog, to show what grounding buys."""
+    guide: str = "own"
+    """Teacher that guides a language model: a run folder, the URL of a served one, own (the guide
+    in the model's folder, if one lies there) or off."""
+    guide_weight: Fraction | None = None
+    """How much the guide counts, from 0 (the model alone) to 1 (the guide alone); as fitted if not
+    given, 0.7 (1 for an untrained model) where nothing was fitted."""
+
+
+@dataclass(frozen=True)
+class GuideFitSettings(Settings):
+    """Fit how much a teacher should count in a model's answers, and keep both with the model."""
+
+    model: Path
+    """Folder of a trained model; its guide.json and guide/ are written."""
+    teacher: str
+    """Run folder of a teacher, which is copied, or the URL of a served one, which is kept."""
+    data: Path
+    """Folder of the prepared data that both were made with; only validation items are looked at."""
+    users: Positive = 300
+    """Users to fit on at most, sampled by `seed`."""
+    refinements: NonNegative = 2
+    """How often the best weight's neighbours are tried at half the distance, after a grid of
+    quarters."""
+    exclude_seen: bool = False
+    """Never recommend items of the user's history."""
+    guide_empty: EmptyHistory | None = None
+    """What the guide says of a user without history: popularity, or nothing (the model answers
+    alone); if not given, popularity where the teacher knows it."""
+    batch_size: Positive = 64
+    """Users per batch; results do not depend on it."""
+    device: str = "auto"
+    """Device to run on; auto takes CUDA where there is one."""
+    verify: bool = True
+    """Check the model's files against the checksums recorded when it was trained; false loads huge
+    models sooner."""
+    seed: NonNegative = 0
+    """Seed of the user sample and of the bootstrap."""
 
 
 @dataclass(frozen=True)

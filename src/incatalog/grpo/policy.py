@@ -8,21 +8,22 @@ softmax over what was allowed then; a softmax over the whole vocabulary is anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MethodType
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.constraint.span import SpanConstraint
+from incatalog.constraint.span import SpanConstraint, allowed_in
+from incatalog.constraint.weights import ItemWeights
 from incatalog.model.backbone import base_model, output_rows
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import Movable
+from incatalog.training.movable import Movable
 from incatalog.trie.trie import ItemTrie
 
 # In the log: how far, in nats, the log-probability of an answer is from what the engine said of it.
@@ -41,6 +42,9 @@ class Choices:
     offsets: Int64[np.ndarray, " decisions+1"]  # Where the options of each decision start
     option: Int64[np.ndarray, " options"]  # Allowed tokens (or item rows), ascending
     chosen: Int64[np.ndarray, " decisions"]  # Index of the choice among the decision's own options
+    # Where items have weights: what the scores of options are multiplied by, and what is added then
+    model: float = 1.0
+    bias: Float64[np.ndarray, " options"] | None = None
 
     def __len__(self) -> int:
         return len(self.place)
@@ -54,18 +58,22 @@ def read_choices(
     soi_token_id: int,
     eoi_token_id: int,
     excluded: ExcludedItems | None = None,
+    weights: ItemWeights | None = None,  # With all exclusions in them
     retrieves: bool = False,  # Items were chosen whole, at the token that opens a span
 ) -> Choices:
     """Reads an answer again and notes what could have stood in its spans instead."""
-    constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded)
+    constraint = SpanConstraint(trie, eoi_token_id, excluded=excluded, weights=weights)
+    guide = None if weights is None or weights.plain else weights
     places: list[int] = []
     options: list[np.ndarray] = []
+    biases: list[np.ndarray] = []
     chosen: list[int] = []
 
-    def note(place: int, allowed: np.ndarray, choice: int) -> None:
+    def note(place: int, allowed: np.ndarray, choice: int, bias: np.ndarray | None) -> None:
         if len(allowed) > 1:
             places.append(place)
             options.append(allowed)
+            biases.extend([] if bias is None else [bias])
             chosen.append(int(np.searchsorted(allowed, choice)))
 
     forced: list[int] = []
@@ -75,12 +83,14 @@ def read_choices(
             if token == soi_token_id:
                 row = next(named)
                 if retrieves:
-                    note(place, np.flatnonzero(constraint.free_rows()), row)
+                    rows = np.flatnonzero(constraint.free_rows())
+                    note(place, rows, row, None if guide is None else _bias_of(guide, rows))
                 constraint.begin(row if retrieves else None)
                 forced = constraint.forced()
             continue
         if not forced:
-            note(place, constraint.allowed(), token)
+            _, allowed, bias = allowed_in([constraint])
+            note(place, allowed, token, bias)
         constraint.accept(token)
         forced = forced[1:] or ([] if not constraint.inside else constraint.forced())
     sizes = [len(allowed) for allowed in options]
@@ -89,7 +99,18 @@ def read_choices(
         np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64),
         np.concatenate([*options, np.zeros(0, dtype=np.int64)]).astype(np.int64),
         np.array(chosen, dtype=np.int64),
+        1.0 if guide is None else guide.model,
+        None if guide is None else np.concatenate([*biases, np.zeros(0)]),
     )
+
+
+def _bias_of(
+    weights: ItemWeights, rows: Int64[np.ndarray, " rows"]
+) -> Float64[np.ndarray, " rows"]:
+    """What weights add to the scores of items, the best of them zero so that no digits are lost."""
+    own = weights.share * weights.by_row[rows]
+    bias: np.ndarray = own - own.max()
+    return bias
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,9 @@ class ChoiceBatch(Movable):
     option_decision: Int64[Tensor, " options"]  # The decision of each pair with an option
     option_column: Int64[Tensor, " options"]  # And the option's index in ``column``
     chosen: Int64[Tensor, " decisions"]  # Index in ``column`` of each decision's choice
+    # Where items have weights; see `Choices`
+    model: Float[Tensor, "decisions 1"] | None = None
+    bias: Float[Tensor, " options"] | None = None
 
     @classmethod
     def of(cls, choices: Sequence[Choices], starts: Sequence[int], length: int) -> ChoiceBatch:
@@ -117,7 +141,13 @@ class ChoiceBatch(Movable):
         state = answer * length + first + place - 1
         owner = np.repeat(np.arange(len(place)), sizes)
         arrays = (state, answer, place, column, owner, within, within[picked])
-        return cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+        batch = cls(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+        if all(one.bias is None for one in choices):
+            return batch
+        model = np.array([one.model for one in choices], dtype=np.float32)[answer, None]
+        biases = [np.zeros(len(c.option)) if c.bias is None else c.bias for c in choices]
+        bias = np.concatenate(biases).astype(np.float32)
+        return replace(batch, model=torch.from_numpy(model), bias=torch.from_numpy(bias))
 
 
 def choice_logprobs(
@@ -147,13 +177,27 @@ def choice_logprobs(
         else:
             assert rows is not None
             scores = functional.linear(states[part], rows, biases)
-        scores = (scores.float() / temperature).masked_fill(~allowed[part], float("-inf"))
+        scores = _guided(scores.float(), choices, start) / temperature
+        scores = scores.masked_fill(~allowed[part], float("-inf"))
         softmax = scores.log_softmax(-1)
         logprobs.append(softmax.gather(1, choices.chosen[part, None]).squeeze(1))
         with torch.no_grad():
             known = softmax.masked_fill(~allowed[part], 0.0)
             entropies.append(-(softmax.exp() * known).sum(-1))
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _guided(
+    scores: Float[Tensor, "some columns"], choices: ChoiceBatch, start: int
+) -> Float[Tensor, "some columns"]:
+    """Scores of the options of some decisions, the first of which is ``start``, under weights."""
+    if choices.model is None or choices.bias is None:
+        return scores
+    end = start + len(scores)
+    own = (choices.option_decision >= start) & (choices.option_decision < end)
+    bias = torch.zeros_like(scores)
+    bias[choices.option_decision[own] - start, choices.option_column[own]] = choices.bias[own]
+    return choices.model[start:end] * scores + bias
 
 
 def policy_forward(

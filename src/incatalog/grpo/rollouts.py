@@ -125,14 +125,22 @@ class EngineSampler:
         recommender = self.recommender
         excluded = recommender.excluded(history=prompt.history, exclude_seen=self.exclude_seen)
         request = recommender.list_request(prompt.history, self._asked_for, excluded)
-        return replace(request, max_items=self.list_length, temperature=self.temperature)
+        # The policy that is trained is one over tokens.
+        return replace(
+            request,
+            max_items=self.list_length,
+            temperature=self.temperature,
+            item_decode="token",
+        )
 
     def _beams(
         self, prompts: Sequence[Prompt], places: Sequence[int], requests: dict[Prompt, Request]
     ) -> list[Rollout]:
         recommender, asked = self.recommender, self._asked_for
-        pairs = requests.items()
-        slots = [recommender.slot(q.history, asked, request.excluded) for q, request in pairs]
+        slots = [
+            replace(recommender.slot(q.history, asked, r.excluded), weights=r.weights)
+            for q, r in requests.items()
+        ]
         ranked = recommender.beam.top_items(slots, self.num_generations)
         found = dict(zip(requests, ranked, strict=True))
         rollouts = []
@@ -150,7 +158,7 @@ class EngineSampler:
     def _read(
         self, request: Request, token_ids: Sequence[int], items: Sequence[int], logprob: float
     ) -> Rollout:
-        backbone, excluded = self.recommender.backbone, request.excluded
+        backbone, excluded = self.recommender.backbone, request.barred
         assert excluded is not None
         choices = read_choices(
             excluded.trie,
@@ -159,6 +167,7 @@ class EngineSampler:
             soi_token_id=backbone.soi_token_id,
             eoi_token_id=backbone.eoi_token_id,
             excluded=excluded,
+            weights=request.weights,
             retrieves=backbone.head is not None,
         )
         return Rollout(tuple(request.prompt_ids), tuple(token_ids), tuple(items), logprob, choices)

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from incatalog.artifacts import MANIFEST, atomic_path, read_json
+from incatalog.data.vector_blocks import VectorBlocks
 from incatalog.data.vectors import LARGEST, check_numbers
 from incatalog.errors import BackboneError, VectorError, first_line
 
 HEAD_FILE = "retrieval.safetensors"
 
 _EMBED = "incatalog items embed"
-_EMBED_FLAGS = ("source", "model", "wording", "max_tokens")
+_EMBED_FLAGS = ("encoder", "model", "wording", "max_tokens")
 _TENSORS = ("projection.weight", "projection.bias", "center", "scale", "vectors")
 
 
@@ -40,14 +41,22 @@ class RetrievalHead(nn.Module):
     center: Float32[Tensor, " dim"]  # What was taken off the vectors of the training
     scale: Float32[Tensor, ""]  # What they were divided by afterwards
 
-    def __init__(self, hidden: int, items: int, dim: int, *, origin: str = "") -> None:
+    def __init__(
+        self,
+        hidden: int,
+        items: int,
+        dim: int,
+        *,
+        origin: str = "",
+        blocks: VectorBlocks | None = None,
+    ) -> None:
         """Takes the width of the hidden states, and number and width of the vectors."""
         super().__init__()
         self.projection = nn.Linear(hidden, dim)
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self.vectors = nn.Parameter(torch.zeros(items, dim), requires_grad=False)
-        self.origin = origin
+        self.origin, self.blocks = origin, blocks
 
     @classmethod
     def create(
@@ -57,13 +66,17 @@ class RetrievalHead(nn.Module):
         *,
         train_vectors: bool = False,
         origin: str = "",
+        blocks: VectorBlocks | None = None,
         seed: int = 0,
     ) -> RetrievalHead:
         """An untrained projection onto given vectors."""
         check_numbers(vectors, "item vectors")
+        if blocks is not None and blocks.width != vectors.shape[1]:
+            expected = f"{blocks.width} by the description beside them; make them again"
+            raise VectorError(f"item vectors: {vectors.shape[1]} numbers an item; {expected}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = cls(hidden, *vectors.shape, origin=origin)
+            head = cls(hidden, *vectors.shape, origin=origin, blocks=blocks)
         center = vectors.mean(axis=0, dtype=np.float64)
         scale = math.sqrt(vectors.var(axis=0, dtype=np.float64).mean())
         if not scale > 0:
@@ -105,7 +118,7 @@ class RetrievalHead(nn.Module):
     def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
         """The same projection onto other vectors, which are centred and scaled already."""
         hidden, items = self.projection.in_features, len(vectors)
-        other = RetrievalHead(hidden, items, self.dim, origin=self.origin)
+        other = RetrievalHead(hidden, items, self.dim, origin=self.origin, blocks=self.blocks)
         other.projection = self.projection
         other.center, other.scale = self.center, self.scale
         other.vectors.data = vectors
@@ -115,6 +128,12 @@ class RetrievalHead(nn.Module):
     def dim(self) -> int:
         """Width of the vectors."""
         return self.vectors.shape[1]
+
+    def given_vectors(self) -> Float32[np.ndarray, "items dim"]:
+        """The vectors as they would be given: neither centred nor scaled, but trained."""
+        values: Tensor = self.vectors.detach() * self.scale + self.center
+        given: np.ndarray = values.float().cpu().numpy()
+        return given
 
     def __len__(self) -> int:
         """Number of items."""
@@ -138,6 +157,9 @@ class RetrievalHead(nn.Module):
 
     def how_to_embed(self) -> str:
         """What to do to get vectors of the kind the head was trained with."""
+        if self.blocks is not None:
+            command = f"{_EMBED} --like MODEL --data DATA --out OUT"
+            return f"make them with `{command}`, MODEL being the folder of this model"
         known = self.origin.startswith(_EMBED)
         command = self.origin if known else _EMBED
         others = "" if known or not self.origin else f", as those of {self.origin} were made"
@@ -146,7 +168,10 @@ class RetrievalHead(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Writes :data:`HEAD_FILE` into a folder, atomically."""
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        metadata = {"incatalog": json.dumps({"origin": self.origin})}
+        said: dict[str, Any] = {"origin": self.origin}
+        if self.blocks is not None:
+            said["blocks"] = self.blocks.to_json()
+        metadata = {"incatalog": json.dumps(said)}
         with atomic_path(Path(folder) / HEAD_FILE) as partial:
             save_file(tensors, partial, metadata=metadata)
 
@@ -164,9 +189,15 @@ class RetrievalHead(nn.Module):
                 metadata = file.metadata() or {}
                 # The package was once called reclm.
                 said = metadata["incatalog"] if "incatalog" in metadata else metadata["reclm"]
-                origin = re.sub(r"^reclm ", "incatalog ", json.loads(said)["origin"])
+                said = json.loads(said)
+                origin = re.sub(r"^reclm ", "incatalog ", said["origin"])
+                # The flag that names the kind of encoder was once called --source.
+                origin = re.sub(rf"^({_EMBED}) --source ", r"\1 --encoder ", origin)
+                blocks = VectorBlocks.from_json(said["blocks"]) if "blocks" in said else None
             (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
-            head = cls(hidden, items, dim, origin=origin).to(device)
+            if blocks is not None and blocks.width != dim:
+                raise ValueError(f"vectors of {dim} numbers in blocks of {blocks.width}")
+            head = cls(hidden, items, dim, origin=origin, blocks=blocks).to(device)
             head.load_state_dict(found)
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise BackboneError(
@@ -195,7 +226,13 @@ def vectors_origin(path: str | Path) -> str:
     try:
         if found["stage"] != "items embed" or found["results"]["file"] != path.name:
             return path.name
-        flags = [f"--{name.replace('_', '-')} {found['config'][name]}" for name in _EMBED_FLAGS]
+        made = found["config"]
+        if "encoder" not in made:
+            # The setting that names the kind of encoder was once called source.
+            made = {**made, "encoder": made["source"]}
+        elif made["source"] != "text" or made["like"]:
+            return path.name
+        flags = [f"--{name.replace('_', '-')} {made[name]}" for name in _EMBED_FLAGS]
     except (LookupError, TypeError):
         return path.name
     return f"{_EMBED} {' '.join(flags)}"

@@ -163,6 +163,10 @@ class RowCache:
         self.length += tokens
         self._donor = None
 
+    def take_back(self, length: int) -> None:
+        """Counts the first tokens only; what others have stored stays until the row is fed."""
+        self.length = length
+
     def adopt(self, offsets: Sequence[int]) -> None:
         """Counts tokens that every layer has stored at these places behind the row's own."""
         assert self._pool is not None

@@ -111,21 +111,26 @@ class PackedModel:
             return _locks.setdefault(_plain_model(self.model), threading.RLock())
 
     @torch.no_grad()
-    def forward(self, rows: Rows, guesses: Sequence[Sequence[Guess]] | None = None) -> Readout:
+    def forward(
+        self, rows: Rows, guesses: Sequence[Sequence[Guess] | Branches] | None = None
+    ) -> Readout:
         """Feeds every row its new token ids (at least one each) and advances the caches.
 
         The caches hold the tokens of guesses behind those of the row, but do not count them;
-        :meth:`RowCache.adopt` does, until the row is fed again. Returned is what the model says
-        after the last new token of each row, then after each guess, row by row.
+        :meth:`RowCache.adopt` does, until the row is fed again. A row that is searched has branches
+        in place of guesses, which are all its new tokens; they count until they are taken back.
+
+        Returned is what the model says after the last new token of each row (of one with branches,
+        after its first end), then after each guess, or each of the other ends, row by row.
         """
         guessed = guesses or [()] * len(rows)
         trees = [
-            branches(cache.length, new, own) if own else None
+            own if isinstance(own, Branches) else branches(cache.length, new, own) if own else None
             for (cache, new), own in zip(rows, guessed, strict=True)
         ]
         read, ends, first = [], [], 0
         for (_, new), tree in zip(rows, trees, strict=True):
-            read.append(first + len(new) - 1)
+            read.append(first + (len(new) - 1 if tree is None else tree.read[0]))
             ends += [] if tree is None else [first + end for end in tree.read[1:]]
             first += len(new if tree is None else tree.token_ids)
         return self._feed(rows, read + ends, trees)

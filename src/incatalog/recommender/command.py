@@ -44,7 +44,11 @@ def recommend(settings: RecommendSettings) -> None:
     from incatalog.recommender.recommender import Recommender
 
     recommender = Recommender.from_pretrained(
-        settings.model, device=settings.device, verify=settings.verify
+        settings.model,
+        device=settings.device,
+        verify=settings.verify,
+        guide=settings.guide,
+        guide_weight=settings.guide_weight,
     )
     warning = untrained_warning(recommender.spec)
     if warning is not None:

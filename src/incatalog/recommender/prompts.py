@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 import numpy as np
 
-from incatalog.config import ListForm
+from incatalog.config import ItemDecode, ListForm
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.data.conversations import Role
 from incatalog.decoding.request import Request, Scaffold, Slot
 from incatalog.dialogue.render import Message, Renderer, Text
@@ -56,14 +58,16 @@ class Prompts:
         k: int,
         excluded: ExcludedItems | None = None,
         *,
+        weights: ItemWeights | None = None,
         grounded: bool = True,
         max_history: int | None = None,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for a list of ``k`` items of the catalog, worded as in training.
 
         The history (oldest item first) is cut to the newest `max_history` items, by default as many
-        as in training. An answer that is not grounded is held neither to the catalog nor to the
-        form of a list.
+        as in training. The exclusions are the base of the weights. An answer that is not grounded
+        is held neither to the catalog nor to the form of a list.
         """
         k = self._items.at_most(k)
         longest = self._spec.max_length
@@ -78,6 +82,8 @@ class Prompts:
             max_new_tokens=room,
             max_items=k,
             excluded=self._items.rule() if excluded is None else excluded,
+            weights=weights,
+            item_decode=item_decode,
             scaffold=scaffold if grounded else None,
             grounding=self._items.grounding,
             grounded=grounded,
@@ -89,12 +95,13 @@ class Prompts:
         k: int,
         excluded: ExcludedItems | None = None,
         *,
+        weights: ItemWeights | None = None,
         max_history: int | None = None,
     ) -> Slot:
         """The first place of the list that `list_request` asks for, to be searched."""
         request = self.list_request(history, k, excluded, max_history=max_history)
         assert request.scaffold is not None
-        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded)
+        return Slot([*request.prompt_ids, *request.scaffold.before_item[0]], excluded, weights)
 
     def chat_request(
         self,
@@ -104,10 +111,12 @@ class Prompts:
         k: int | None = None,
         items: bool = True,
         excluded: ExcludedItems | None = None,
+        weights: ItemWeights | None = None,
         max_new_tokens: int = 512,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        item_decode: ItemDecode = "search",
     ) -> Request:
         """The request for the next turn of a conversation, whose last message is the user's.
 
@@ -116,7 +125,7 @@ class Prompts:
         and with `items` false it writes text alone. The rest is as in `Request`.
         """
         k = None if k is None else self._items.at_most(k)
-        turns = list(map(_as_message, messages))
+        turns = list(map(as_message, messages))
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
         prompt = self.renderer.prompt(turns).tolist()
@@ -132,8 +141,10 @@ class Prompts:
             max_new_tokens=min(max_new_tokens, room),
             max_items=k if items else 0,
             excluded=self._items.rule() if excluded is None else excluded,
+            weights=weights,
             temperature=temperature,
             top_p=top_p,
+            item_decode=item_decode,
             seed=seed,
             scaffold=scaffold,
             grounding=self._items.grounding,
@@ -196,7 +207,15 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     return Scaffold(tuple(runs)), end
 
 
-def _as_message(message: ChatMessage) -> Message:
+def weighed_request(
+    request: Request, excluded: ExcludedItems | None, weights: ItemWeights | None
+) -> Request:
+    """The same request with other exclusions, and with weights that have them as their base."""
+    return replace(request, excluded=excluded, weights=weights)
+
+
+def as_message(message: ChatMessage) -> Message:
+    """A turn of a conversation; a DataError if it is none."""
     if isinstance(message, Message):
         return message
     role, content = message.get("role"), message.get("content")

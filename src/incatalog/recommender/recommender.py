@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
-from incatalog.config import Decode
+from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
-from incatalog.decoding.request import Grounding, Request
+from incatalog.decoding.request import Grounding
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.dialogue.templates import wording_named
 from incatalog.errors import BackboneError, ConfigError, VectorError
@@ -28,12 +27,16 @@ from incatalog.model.backbone import Backbone
 from incatalog.model.saved import load_model
 from incatalog.model.spec import ModelSpec, load_spec, spec_file
 from incatalog.packed.model import PackedModel
-from incatalog.recommender.answer import Answer, AnswerText, Recommendation, recommendations
+from incatalog.recommender.answer import Recommendation, recommendations
+from incatalog.recommender.guide import Guide, Kind
+from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.items import ModelItems
-from incatalog.recommender.prompts import ChatMessage, Prompts
+from incatalog.recommender.prompts import Prompts
+from incatalog.recommender.settings import OFF, OWN
+from incatalog.recommender.talking import Talking
 
 
-class Recommender:
+class Recommender(Talking):
     """A model that recommends items of one catalog.
 
     Several threads may use one or several recommenders of the same model: they take turns with the
@@ -48,9 +51,10 @@ class Recommender:
         aliases: Spellings of the items besides their titles, for a model that writes those too.
             Answers and later prompts still show titles.
         packed: The same model as the engine feeds it, where there is one already.
+        guide: A teacher of this catalog that counts in every answer; None for the model alone.
 
     Attributes:
-        backbone, spec: As given.
+        backbone, spec, guide: As given.
         items: The items as the model writes them, with ``catalog`` (each item has the title the
             model writes as its ``title_t``), ``item_tokens``, ``aliases``, ``grounding``,
             ``disabled`` and ``excluded`` of this value.
@@ -62,6 +66,7 @@ class Recommender:
         CatalogError: An alias is the title of an item.
         ConfigError: ``packed`` is another model.
         SemanticIdError: The model writes codes and none are given.
+        TeacherError: The guide's teacher was fitted on another catalog.
         TokenizerError: The tokenizer lacks tokens of the items.
         VectorError: The model retrieves, and its vectors are those of another number of items.
     """
@@ -74,6 +79,7 @@ class Recommender:
         semantic_ids: SemanticIds | None = None,
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
+        guide: Guide | None = None,
     ) -> None:
         items = catalog
         if isinstance(items, Catalog):
@@ -84,7 +90,9 @@ class Recommender:
         if backbone.head is not None:
             found = Grounding(items.grounding.trie, ItemRetriever(backbone.head))
             items = replace(items, grounding=found)
-        self.backbone, self.spec = backbone, spec
+        if guide is not None:
+            guide.check_catalog(items.catalog)
+        self.backbone, self.spec, self.guide = backbone, spec, guide
         self._take(items, Prompts(backbone, spec, items))
         self.engine = Engine(
             backbone.model if packed is None else packed,
@@ -114,7 +122,14 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str = "auto", *, frozen: bool = True, verify: bool = True
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        *,
+        frozen: bool = True,
+        verify: bool = True,
+        guide: str | Path | None = OWN,
+        guide_weight: float | None = None,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -124,12 +139,16 @@ class Recommender:
             frozen: The weights will not change; see :class:`~incatalog.packed.model.PackedModel`.
             verify: Check the files against the checksums that were recorded when the model was
                 trained; huge models load sooner without.
+            guide: The guide that lies in the folder, if one does (``own``); the run folder or URL
+                of a teacher; None for the model alone.
+            guide_weight: How much the guide counts, from 0 to 1, in place of what was fitted.
 
         Raises:
             ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged.
             DataError: The catalog is incomplete or damaged.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
+            TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
         catalog, spec = Catalog.load(folder), load_spec(folder)
@@ -138,16 +157,31 @@ class Recommender:
         except ConfigError as error:
             raise BackboneError(f"{spec_file(folder)}: wording: {error}") from error
         codes = load_semantic_ids(folder, catalog) if spec.item_form == "codes" else None
+        named = OFF if guide is None else str(guide)
+        chosen = GuideChoice(named, guide_weight, trained=spec.trained)
+        loaded = chosen.load(folder, catalog, device)
         backbone, spec = load_model(folder, device, verify=verify)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
-        return cls(backbone, spec, catalog, codes, aliases, packed)
+        return cls(backbone, spec, catalog, codes, aliases, packed, loaded)
+
+    def with_guide(self, guide: Guide | None) -> Recommender:
+        """The same recommender with another guide, or with none.
+
+        The guide's teacher has to know the catalog as it is now: TeacherError if not.
+        """
+        if guide is not None:
+            guide.check_catalog(self.catalog)
+        changed = copy.copy(self)
+        changed.guide = guide
+        return changed
 
     def with_catalog(
         self,
         catalog: Catalog,
         semantic_ids: SemanticIds | None = None,
         vectors: Float32[np.ndarray, "items dim"] | None = None,
+        guide: Guide | Literal["own"] | None = OWN,
     ) -> Recommender:
         """The same model on another catalog, whose items have no aliases; the weights are shared.
 
@@ -157,9 +191,11 @@ class Recommender:
                 quantizer whose codes the model was trained with.
             vectors: Vector of each item, needed by a model that retrieves; made by the model and
                 wording of those it was trained with (`incatalog items embed`).
+            guide: A guide of that catalog, or None; without it the guide stays, if there is one.
 
         Raises:
             SemanticIdError: The model writes codes and none are given.
+            TeacherError: The guide is one of another catalog.
             TokenizerError: The model has no token for one of the codes.
             VectorError: The model retrieves and vectors are missing or do not fit.
         """
@@ -170,7 +206,9 @@ class Recommender:
                 hint = backbone.head.how_to_embed()
                 raise VectorError(f"catalog {catalog.name}: {lacking}; {hint}")
             backbone = replace(backbone, head=backbone.head.with_vectors(vectors))
-        return Recommender(backbone, self.spec, catalog, semantic_ids, packed=self.engine.model)
+        kept = self.guide if isinstance(guide, str) else guide
+        packed = self.engine.model
+        return Recommender(backbone, self.spec, catalog, semantic_ids, packed=packed, guide=kept)
 
     @cached_property
     def beam(self) -> ItemBeam | ItemRanking:
@@ -228,6 +266,8 @@ class Recommender:
         categories: Sequence[str] = (),
         exclude_seen: bool = True,
         decode: Decode = "beam",
+        boost: Mapping[str, float] | None = None,
+        guide_weight: float | None = None,
     ) -> list[Recommendation]:
         """Recommends items that follow a history.
 
@@ -238,7 +278,10 @@ class Recommender:
             categories: Recommend from these categories only; all if empty.
             exclude_seen: Never recommend items of the history.
             decode: ``beam`` ranks the items the model would write in first place, by their exact
-                probability; ``list`` has it write a list, item after item.
+                probability; ``list`` has it write a list, item after item, each the best one at
+                its place; ``greedy`` has it write that list token by token.
+            boost: Factors of items by id, more than 0, beside those of the catalog.
+            guide_weight: How much the guide counts, in place of what it says itself.
 
         Returns:
             ``k`` different items, best first; fewer only where the catalog has no more to offer.
@@ -246,8 +289,10 @@ class Recommender:
         Raises:
             CatalogError: An item or category is not in the catalog.
             NoItemLeftError: The exclusions leave no item at all.
+            TeacherError: The guide does not answer.
         """
-        how: Any = {"exclude_seen": exclude_seen, "decode": decode}
+        how: Any = {"exclude_seen": exclude_seen, "decode": decode, "boost": boost}
+        how["guide_weight"] = guide_weight
         [found] = self.recommend_batch([history_item_ids], k, exclude, categories, **how)
         if not found:
             raise self.items.no_item_left()
@@ -262,6 +307,8 @@ class Recommender:
         exclude_seen: bool = True,
         decode: Decode = "beam",
         batch_size: int = 64,
+        boost: Mapping[str, float] | None = None,
+        guide_weight: float | None = None,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
@@ -272,80 +319,24 @@ class Recommender:
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
         excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
+        kind: Kind = "ranking" if decode == "beam" else "list"
         found: list[list[Recommendation]] = []
         for start in range(0, len(rows), batch_size):
-            batch = slice(start, start + batch_size)
-            asked = zip(rows[batch], excluded[batch], strict=True)
+            own, barred = rows[start : start + batch_size], excluded[start : start + batch_size]
+            weights = self.weights(own, barred, kind, boost, guide_weight)
+            asked = zip(own, barred, weights, strict=True)
             if decode == "beam":
-                slots = [self.slot(history, k, without) for history, without in asked]
+                slots = [self.slot(row, k, without, weights=w) for row, without, w in asked]
                 found += map(self.ranking, self.beam.top_items(slots, k))
                 continue
-            requests = [self.list_request(history, k, without) for history, without in asked]
+            by: ItemDecode = "search" if decode == "list" else "token"
+            requests = [
+                self.list_request(row, k, without, weights=w, item_decode=by)
+                for row, without, w in asked
+            ]
             for done in self.engine.complete(requests):
                 found.append(recommendations(self.catalog, done.items, done.logprobs))
         return found
-
-    def chat(
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        exclude: Sequence[str] = (),
-        categories: Sequence[str] = (),
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> Answer:
-        """Answers the last message of a conversation.
-
-        Args:
-            messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
-                ``message`` of an earlier answer, in which items stay items.
-            exclude: As in :meth:`recommend`.
-            categories: Likewise.
-            max_new_tokens: Tokens of the answer at most.
-            temperature: Divides the scores before sampling; 0 decodes greedily.
-            seed: Seed of the samples.
-
-        Raises:
-            CatalogError: An item or category is not in the catalog.
-            DataError: A message is malformed.
-            NoItemLeftError: The exclusions leave no item at all.
-        """
-        text, excluded = self.answer_text(), self.excluded(exclude, categories)
-        how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        request = self.chat_request(messages, excluded=excluded, **how)
-        for _ in self._read(request, text):
-            pass
-        return text.answer()
-
-    def stream(
-        self,
-        messages: Sequence[ChatMessage],
-        *,
-        exclude: Sequence[str] = (),
-        categories: Sequence[str] = (),
-        max_new_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> Iterator[str | Recommendation]:
-        """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles.
-
-        Between two pieces the recommender may be used for anything else, by any thread. To give an
-        answer up before its end, close the stream, or keep no reference to it.
-        """
-        excluded = self.excluded(exclude, categories)
-        how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        request = self.chat_request(messages, excluded=excluded, **how)
-        return self._read(request, self.answer_text())
-
-    def answer_text(self) -> AnswerText:
-        """What turns the events of one answer into text and items of this catalog."""
-        return AnswerText(self.items)
-
-    def _read(self, request: Request, text: AnswerText) -> Iterator[str | Recommendation]:
-        with contextlib.closing(self.engine.generate([request])) as events:
-            for event in events:
-                yield from text.feed(event)
 
     def ranking(self, found: RankedItems) -> list[Recommendation]:
         """What a search found, as recommendations."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from incatalog.config import Decode, Positive, Settings
+from incatalog.config import Decode, Fraction, Positive, Settings
+
+# In place of a teacher: the guide that lies in the model's folder, if one does; none.
+OWN: Final = "own"
+OFF: Final = "off"
+GUIDE_FILE = "guide.json"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,14 @@ class RecommendSettings(Settings):
     exclude_seen: bool = True
     """Never recommend items of the history."""
     decode: Decode = "beam"
-    """Rank the items the model would write first (beam), or have it write a list."""
+    """Rank the items the model would write first (beam), or have it write a list of items, each
+    searched as a whole (list) or written token by token (greedy)."""
+    guide: str = OWN
+    """Teacher that guides the model: a run folder, the URL of a served one, own (the guide in the
+    model's folder, if one lies there) or off."""
+    guide_weight: Fraction | None = None
+    """How much the guide counts, from 0 (the model alone) to 1 (the guide alone); as fitted if not
+    given, 0.7 (1 for an untrained model) where nothing was fitted."""
     format: Literal["table", "json"] = "table"
     """Print a table or JSON."""
     device: str = "auto"

@@ -112,10 +112,14 @@ class CatalogEndpoints:
 
 def _new_item(new: forms.NewCatalogItem) -> NewItem:
     return NewItem(
-        Item(new.id, new.title, new.description, tuple(dict.fromkeys(new.categories))),
+        Item(new.id, new.title, new.description, _categories(new), boost=new.boost),
         None if new.codes is None else tuple(new.codes),
         None if new.vector is None else tuple(new.vector),
     )
+
+
+def _categories(new: forms.NewCatalogItem) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(new.categories))
 
 
 def _changed(domain: str, version: Version) -> forms.Changed:
@@ -129,6 +133,7 @@ def _info(domain: Domain) -> forms.CatalogInfo:
         version=version.number,
         items=version.catalog.num_live,
         categories=list(version.catalog.categories),
+        guided=version.recommender.guide is not None,
     )
 
 
@@ -139,6 +144,7 @@ def _item(version: Version, row: int) -> forms.CatalogItem:
         title=item.title,
         categories=list(item.categories),
         description=item.description,
+        boost=item.boost,
         enabled=row not in version.recommender.disabled,
     )
 

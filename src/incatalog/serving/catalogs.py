@@ -21,6 +21,7 @@ from incatalog.errors import (
     SemanticIdError,
     VectorError,
 )
+from incatalog.recommender.guide import Guide
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.store import CatalogStore, NewItem, Stored
 
@@ -198,13 +199,19 @@ def _changed(
 
 
 def load_domains(
-    recommender: Recommender, named: Mapping[str, Path], store: CatalogStore
+    recommender: Recommender,
+    named: Mapping[str, Path],
+    store: CatalogStore,
+    guide: Callable[[str, Catalog], Guide | None] = lambda *_: None,
 ) -> dict[str, Domain]:
-    """The domains of a service by name, from a folder each, or the model's own catalog alone."""
+    """The domains of a service by name, from a folder each, or the model's own catalog alone.
+
+    Each is guided by what `guide` says for its name and catalog.
+    """
     if not named:
-        name = recommender.catalog.name
-        name = name if _NAME.fullmatch(name) else "items"
-        return {name: Domain(name, recommender, store)}
+        name = own_name(recommender.catalog)
+        guided = recommender.with_guide(guide(name, recommender.catalog))
+        return {name: Domain(name, guided, store)}
     domains = {}
     for name, folder in named.items():
         if not _NAME.fullmatch(name):
@@ -224,6 +231,11 @@ def load_domains(
                     files = f"found {len(found)} npy files in {folder}"
                     raise ConfigError(f"--domain {name}: {files}; {why}")
                 vectors = load_vectors(found[0], len(catalog))
-            own = recommender.with_catalog(catalog, codes, vectors)
-        domains[name] = Domain(name, own, store)
+            own = recommender.with_catalog(catalog, codes, vectors, guide=None)
+        domains[name] = Domain(name, own.with_guide(guide(name, catalog)), store)
     return domains
+
+
+def own_name(catalog: Catalog) -> str:
+    """Name of the only domain, which is the model's own catalog."""
+    return catalog.name if _NAME.fullmatch(catalog.name) else "items"

@@ -14,6 +14,7 @@ from incatalog.decoding.request import Request
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import AnswerText, Recommendation
+from incatalog.recommender.mentions import conversation_items
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
 from incatalog.serving.worker import count_tokens
@@ -50,8 +51,15 @@ def chat_request(
         max_new_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
         temperature=asked.temperature or 0.0,
         top_p=1.0 if asked.top_p is None else asked.top_p,
+        item_decode=asked.item_decode,
         seed=seed % _MOST_SEED,
     )
+
+
+def named_items(asked: ChatRequest, recommender: Recommender) -> list[int]:
+    """Rows of the items that a conversation names, for a guide that is given no history."""
+    catalog, items = recommender.catalog, recommender.items
+    return conversation_items([_message(one, catalog) for one in asked.messages], items)
 
 
 def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
@@ -152,7 +160,7 @@ def answer_item(catalog: Catalog, found: Recommendation, start: int | None = Non
 
 def check_items(asked: ItemQuestion, catalog: Catalog) -> None:
     """Refuses items that are not in the catalog, without a search for similar names."""
-    for name in ("history", "exclude"):
+    for name in ("history", "exclude", "boost"):
         for item_id in getattr(asked, name):
             if not catalog.has(item_id):
                 raise CatalogError(f"{name}: catalog {catalog.name}: no item with id {item_id!r}")

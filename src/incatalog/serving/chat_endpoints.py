@@ -17,15 +17,27 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from incatalog.config import ItemDecode
+from incatalog.constraint.excluded import ExcludedItems
 from incatalog.decoding.request import Request as EngineRequest
 from incatalog.decoding.request import Slot
 from incatalog.errors import ContextLengthError
 from incatalog.recommender.answer import Recommendation
+from incatalog.recommender.guide import Kind
+from incatalog.recommender.prompts import weighed_request
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Domain, Version
-from incatalog.serving.chat_answer import Piece, Writer, answer_item, chat_request, check_items
+from incatalog.serving.chat_answer import (
+    Piece,
+    Writer,
+    answer_item,
+    chat_request,
+    check_items,
+    named_items,
+)
 from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.guiding import Guiding
 from incatalog.serving.limits import Limits
 from incatalog.serving.problems import PROBLEMS, ApiError, api_error, find_domain
 from incatalog.serving.sessions import SessionStore
@@ -48,6 +60,7 @@ class _Asked:
     version: Version | None  # the catalog it sees; None for plain text
     stream: Stream
     writer: Writer
+    guided: bool | None  # whether a guide counts; None where there is none
     started: float  # by the clock that measures
     owner: str  # of the session it is a turn of
     left_out: int  # messages of the session that were too many
@@ -65,6 +78,7 @@ class Conversations:
     worker: Worker
     telemetry: EngineTelemetry
     sessions: SessionStore | None
+    guiding: Guiding
 
     def __post_init__(self) -> None:
         self._limits = Limits(self.settings, self.domains)
@@ -108,17 +122,36 @@ class Conversations:
             check_items(body, catalog)
             history = catalog.rows(body.history).tolist()
             excluded = model.excluded(body.exclude, body.categories, history, body.exclude_seen)
-            if body.decode == "list":
-                finding = self._listed(model, model.list_request(history, body.k, excluded))
-            else:
-                finding = self._ranked(model, model.slot(history, body.k, excluded), body.k)
+            finding = self._found(model, body, history, excluded)
             async with asyncio.timeout(self.settings.timeout):
-                found = await _unless_gone(request, finding)
-            items = [answer_item(catalog, one) for one in found]
-            name, number = domain.name, version.number
-            return forms.Recommendations(domain=name, catalog_version=number, items=items)
+                found, guided = await _unless_gone(request, finding)
+            return forms.Recommendations(
+                domain=domain.name,
+                catalog_version=version.number,
+                guided=guided,
+                items=[answer_item(catalog, one) for one in found],
+            )
 
         self._turns.add_to(app)
+
+    async def _found(
+        self,
+        model: Recommender,
+        body: forms.RecommendationRequest,
+        history: Sequence[int],
+        excluded: ExcludedItems,
+    ) -> tuple[list[Recommendation], bool | None]:
+        """The items, and whether a guide counted."""
+        kind: Kind = "ranking" if body.decode == "beam" else "list"
+        weighed = await self.guiding.weigh(model, body, history, excluded, kind)
+        how: Any = {"excluded": excluded, "weights": weighed.weights}
+        if kind == "ranking":
+            found = await self._ranked(model, model.slot(history, body.k, **how), body.k)
+        else:
+            by: ItemDecode = "search" if body.decode == "list" else "token"
+            asked = model.list_request(history, body.k, item_decode=by, **how)
+            found = await self._listed(model, asked)
+        return found, weighed.guided
 
     async def _listed(self, model: Recommender, asked: EngineRequest) -> list[Recommendation]:
         """A list that is written beside the other answers."""
@@ -148,8 +181,26 @@ class Conversations:
         read = partial(self._read, body, kept, model, items=version is not None)
         characters = body.characters + sum(len(message.text) for message in kept)
         body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
+        guided = None
+        if version is not None:
+            seconds = self.settings.timeout
+            async with asyncio.timeout(min(body.deadline or seconds, seconds)):
+                asked, guided = await self._weighed(body, asked, model)
         stream, writer = self.worker.submit(asked), Writer(model, body.stops)
-        return _Asked(body, version, stream, writer, started, owner, left_out)
+        return _Asked(body, version, stream, writer, guided, started, owner, left_out)
+
+    async def _weighed(
+        self, body: forms.ChatRequest, asked: EngineRequest, model: Recommender
+    ) -> tuple[EngineRequest, bool | None]:
+        """What the engine is asked for, with what weighs the items, and whether a guide counts."""
+        history, excluded = model.catalog.rows(body.history).tolist(), asked.excluded
+        if model.guide is not None and body.guide_weight != 0 and not history:
+            # What the conversation names is the history.
+            history = await asyncio.to_thread(named_items, body, model)
+            seen = body.exclude, body.categories, history, body.exclude_seen
+            excluded = model.excluded(*seen)
+        weighed = await self.guiding.weigh(model, body, history, excluded, "list")
+        return weighed_request(asked, excluded, weighed.weights), weighed.guided
 
     def _read(
         self, body: forms.ChatRequest, kept: _Messages, model: Recommender, *, items: bool
@@ -280,6 +331,7 @@ def _completion(asked: _Asked) -> forms.ChatCompletion:
         items=writer.items,
         domain=None if version is None else version.catalog.name,
         catalog_version=None if version is None else version.number,
+        guided=asked.guided,
         left_out=asked.left_out,
     )
 
@@ -299,6 +351,7 @@ def _chunk(
         "model": asked.body.model,
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
         "catalog_version": None if asked.version is None else asked.version.number,
+        "guided": asked.guided,
     }
 
 

@@ -25,6 +25,8 @@ class EngineTelemetry(Telemetry):
         self._pass_rows = self.histogram("pass_rows", about, buckets=_ROWS)
         self._tokens = self.counter("tokens", "Tokens written.")
         self._items = self.counter("items", "Items recommended in answers.")
+        about = "Requests for which the teacher that guides the answers failed."
+        self.teacher_failures = self.counter("teacher_failures", about)
         self._tracer = None
         if trace:
             self._tracer = require("opentelemetry.trace", extra="otel").get_tracer("incatalog")

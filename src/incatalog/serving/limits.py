@@ -31,7 +31,7 @@ class Limits:
             return find_domain(self.domains, of_model, "model").version
         if body.domain is not None:
             return find_domain(self.domains, body.domain).version
-        for field in ("history", "exclude", "categories", "k"):
+        for field in ("history", "exclude", "categories", "k", "boost", "guide_weight"):
             if getattr(body, field):
                 why = f"{field}: needs a domain to recommend from"
                 raise ApiError(400, why, param="domain", code="domain_missing")
@@ -40,7 +40,7 @@ class Limits:
     def check_question(self, body: ItemQuestion, k: int | None) -> None:
         """Checks what is said of items."""
         settings = self.settings
-        for field in ("history", "exclude", "categories"):
+        for field in ("history", "exclude", "categories", "boost"):
             if (count := len(getattr(body, field))) > settings.max_history:
                 _refuse(field, f"{count} entries; expected {settings.max_history} at most")
         if k is not None and k > settings.max_k:

@@ -70,9 +70,14 @@ def compile_kernels() -> None:
     import numpy as np
 
     from incatalog.constraint.spans import SpanBatch
+    from incatalog.constraint.weights import ItemWeights
     from incatalog.trie.trie import ItemTrie
 
-    spans = SpanBatch(ItemTrie.build([[4, 5], [4, 6]]), 1)
-    slots = np.array([spans.join()])
+    trie = ItemTrie.build([[4, 5], [4, 6]])
+    spans = SpanBatch(trie, 1)
+    weights = ItemWeights.build(trie, np.array([0.0, -1.0]), share=0.5)
+    slots = np.array([spans.join(weights=weights)])
     spans.open(slots)
-    spans.choose(spans.allowed(slots), np.array([0]))
+    allowed = spans.allowed(slots)
+    spans.guidance(allowed)
+    spans.choose(allowed, np.array([0]))

@@ -118,6 +118,7 @@ _ABOUT = {
     409: "A turn of the session is still being answered.",
     413: "The body is too large.",
     429: "Too many requests; see `Retry-After`.",
+    503: "The teacher that guides the answers failed.",
     504: "The answer took too long.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {

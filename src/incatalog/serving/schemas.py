@@ -18,6 +18,9 @@ Id = Annotated[str, Field(min_length=1, max_length=512)]
 _FIRST = Field(fail_fast=True)
 Ids = Annotated[list[Id], _FIRST]
 Names = Annotated[list[Annotated[str, Field(max_length=512)]], _FIRST]
+# The numbers that `factor_problem` lets pass.
+Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
+Boosts = dict[Id, Factor]
 
 
 def _nameable(item_id: str) -> str:
@@ -119,6 +122,10 @@ class ItemQuestion(_Strict):
     """Recommend from these only; all if empty."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
+    boost: Boosts = Field({})
+    """Factors of items by id: what their weight is multiplied by, beside what the catalog says."""
+    guide_weight: float | None = Field(None, ge=0, le=1)
+    """How much the guide counts, from 0 (the model alone) to 1; null: as the service is set."""
 
 
 class ChatRequest(ItemQuestion):
@@ -129,6 +136,9 @@ class ChatRequest(ItemQuestion):
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     k: int | None = Field(None, ge=1)
     """Answer with a list of this many items; null: the model's choice."""
+    item_decode: Literal["search", "token"] = "search"
+    """`search`: each item is the best of all at its place (at a temperature, drawn with its exact
+    probability, whatever `top_p` is); `token`: items are written token by token."""
     session: str | None = Field(None, min_length=1, max_length=128)
     """Conversation that the server keeps, if it keeps any; the messages are added to it."""
     deadline: float | None = Field(None, gt=0)
@@ -189,8 +199,9 @@ class RecommendationRequest(ItemQuestion):
     domain: str | None = Field(None, max_length=64)
     """May be left out if there is one."""
     k: int = Field(10, ge=1)
-    decode: Literal["beam", "list"] = "beam"
-    """`beam`: by the exact probability of the first place; `list`: as written."""
+    decode: Literal["beam", "list", "greedy"] = "beam"
+    """`beam`: by the exact probability of the first place; `list`: written, each item the best one
+    at its place; `greedy`: written token by token."""
 
 
 class AnswerItem(Form):
@@ -247,6 +258,8 @@ class ChatCompletion(Form):
     domain: str | None = None
     catalog_version: int | None = None
     """Version of the catalog that the whole answer was written with."""
+    guided: bool | None = None
+    """Whether a guide counted in the choice of the items; null where the catalog has none."""
     left_out: int = 0
     """Oldest messages of the session that were left out, as they were too many."""
 
@@ -257,6 +270,8 @@ class Recommendations(Form):
     object: Literal["list"] = "list"
     domain: str
     catalog_version: int
+    guided: bool | None = None
+    """Whether a guide counted in the choice of the items; null where the catalog has none."""
     items: list[AnswerItem]
 
 
@@ -285,6 +300,8 @@ class CatalogInfo(Form):
     version: int
     items: int
     categories: list[str]
+    guided: bool
+    """Whether a teacher guides the answers."""
 
 
 class Catalogs(Form):
@@ -300,6 +317,8 @@ class CatalogItem(Form):
     title: str
     categories: list[str]
     description: str
+    boost: float
+    """What its weight is multiplied by."""
     enabled: bool
 
 
@@ -320,6 +339,8 @@ class NewCatalogItem(_Strict):
     title: str = Field(min_length=1, max_length=2000)
     description: str = Field("", max_length=20_000)
     categories: Names = Field([], max_length=100)
+    boost: Factor = 1.0
+    """What its weight is multiplied by."""
     codes: Annotated[list[int], Field(max_length=26)] | None = None
     """Its semantic ID, for a model that writes codes."""
     vector: Annotated[list[_Finite], Field(max_length=65_536, fail_fast=True)] | None = None

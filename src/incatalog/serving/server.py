@@ -34,7 +34,8 @@ def serve(settings: ServeSettings) -> None:
     import_lean()
     from incatalog.model.spec import described, untrained_warning
     from incatalog.serving.access import Keys
-    from incatalog.serving.catalogs import load_domains
+    from incatalog.serving.catalogs import load_domains, own_name
+    from incatalog.serving.guiding import GuideChoices
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
     from incatalog.serving.store import CatalogStore
@@ -53,7 +54,10 @@ def serve(settings: ServeSettings) -> None:
             sessions = stack.enter_context(closing(SessionStore(settings.sessions)))
         with compiled_elsewhere():
             recommender = _recommender(settings, named)
-            domains = load_domains(recommender, named, store)
+            names = list(named) or [own_name(recommender.catalog)]
+            own = recommender.catalog.fingerprint
+            guides = GuideChoices(settings, names, recommender.spec.trained, own)
+            domains = load_domains(recommender, named, store, guides.load)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
@@ -62,6 +66,12 @@ def serve(settings: ServeSettings) -> None:
             where = f"{address} ({recommender.engine.model.device})"
             what = f"{described(recommender.spec)} on {where}, items of {items}"
             console.print(f"incatalog: {what}", markup=False)
+            for domain in domains.values():
+                if guide := domain.version.recommender.guide:
+                    shares = f"{guide.ranking:g} in rankings, {guide.listing:g} in lists and chats"
+                    without = f"without history: {guide.empty}"
+                    told = f"items of {domain.name} are guided, weight {shares}, {without}"
+                    console.print(f"incatalog: {told}", markup=False)
             if warning := untrained_warning(recommender.spec):
                 console.print(f"incatalog: {warning}", style="yellow", markup=False)
             if settings.state is None:
@@ -85,7 +95,7 @@ def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
     if spec_file(model).exists():
-        return Recommender.from_pretrained(model, device=device, verify=verify)
+        return Recommender.from_pretrained(model, device=device, verify=verify, guide=None)
     if not named:
         why = "a plain chat model has no catalog; name one: --domain NAME=FOLDER"
         raise ConfigError(f"--model {model}: {why}")

@@ -20,6 +20,7 @@ from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.gate import Gate
+from incatalog.serving.guiding import Guiding
 from incatalog.serving.problems import PROBLEMS, ApiError, add_problems
 from incatalog.serving.schemas import ErrorAnswer, Model, Models
 from incatalog.serving.sessions import SessionStore
@@ -56,8 +57,15 @@ class ChatService:
             observe=self.telemetry.passed,
         )
         self._measure()
+        self._guiding = Guiding(settings, self.telemetry)
         self._conversations = Conversations(
-            recommender, self._domains, settings, self.worker, self.telemetry, sessions
+            recommender,
+            self._domains,
+            settings,
+            self.worker,
+            self.telemetry,
+            sessions,
+            self._guiding,
         )
 
     def app(self) -> FastAPI:
@@ -106,6 +114,7 @@ class ChatService:
             yield
         finally:
             await asyncio.to_thread(self.worker.close)
+            self._guiding.close()
 
     def _measure(self) -> None:
         """Adds gauges, which are read when someone asks for the counters."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from incatalog.config import NonNegative, Port, Positive, PositiveFloat, Settings
+from incatalog.config import EmptyHistory, NonNegative, Port, Positive, PositiveFloat, Settings
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,23 @@ class ServeSettings(Settings):
     """Folder of a trained model, or a plain chat model."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given."""
+    guide: tuple[str, ...] = ()
+    """Teacher that guides the answers: a run folder, the URL of a served one, or off; with several
+    catalogs as NAME=TEACHER, the flag once for each. By default the guide in the model's folder, if
+    one lies there, for the catalog that lies there."""
+    guide_weight: tuple[str, ...] = ()
+    """How much the guide counts, from 0 (the model alone) to 1 (the guide alone); with several
+    catalogs as NAME=WEIGHT. As fitted if not given, 0.7 (1 for an untrained model) where nothing
+    was fitted."""
+    guide_empty: EmptyHistory | None = None
+    """What a guide says where neither request nor conversation names an item: popularity, or
+    nothing (the model answers alone). As fitted if not given, popularity where nothing was fitted
+    and the teacher knows it."""
+    guide_timeout: PositiveFloat = 5.0
+    """Seconds to wait for a served teacher, twice at most."""
+    unguided_when_teacher_fails: bool = False
+    """Let the model answer alone where the teacher fails, which the answer says; by default that is
+    an error (503)."""
     name: str = "incatalog"
     """Name of the model in requests."""
     host: str = "127.0.0.1"

@@ -82,6 +82,13 @@ class Ease(CountedTeacher):
         return cls(catalog, counts, inverse_gram(gram, options.regularisation), options)
 
     @property
+    def similarity(self) -> Float32[np.ndarray, "items items"]:
+        """B: how much each item speaks for each other one."""
+        found: np.ndarray = -self._inverse / self._diagonal.astype(np.float32)
+        np.fill_diagonal(found, 0.0)
+        return found
+
+    @property
     def window(self) -> int:
         """Newest items of a history that are scored."""
         return self._options.newest

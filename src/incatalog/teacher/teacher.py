@@ -178,6 +178,13 @@ class InProcessTeacher(ScoringTeacher):
         """Newest items of a history that are scored."""
         return self._network.sizes.max_length
 
+    @property
+    def item_embeddings(self) -> Float32[np.ndarray, "items hidden"]:
+        """What the network knows each item by."""
+        weight = self._network.item_embedding.weight[1:].detach()
+        found: np.ndarray = weight.float().cpu().numpy()
+        return found
+
     @torch.no_grad()
     def score_block(
         self,

@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from incatalog.teacher.teacher import Teacher
+from incatalog.teacher_service.likely import LikelyItems, likely_items
 from incatalog.web.app import QueueFullError
 
 Rows = Int64[np.ndarray, " rows"]
-Found = list[np.ndarray]  # one array for each history of a query
-Kind = Literal["inference", "ranking", "scores"]
+Answer = np.ndarray | LikelyItems  # the latter only for `log_probabilities`
+Found = list[Any]  # an `Answer` for each history of a query
+Kind = Literal["inference", "ranking", "scores", "log_probabilities"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Query:
 
     kind: Kind
     histories: list[Rows]  # oldest item first
-    k: int = 0  # only for `inference`
+    k: int = 0  # only for `inference` and `log_probabilities`
     # The only rows that may be answered, None for all; for `ranking` those to rank.
     candidates: list[Rows | None] = field(default_factory=list)
     excluded: list[Rows] = field(default_factory=list)
@@ -190,13 +192,16 @@ def answer_together(teacher: Teacher, queries: Sequence[Query]) -> list[Found]:
     return [answers[query] for query in queries]
 
 
-def _ask(teacher: Teacher, kind: str, queries: Sequence[Query]) -> list[np.ndarray]:
+def _ask(teacher: Teacher, kind: Kind, queries: Sequence[Query]) -> Sequence[Answer]:
     def joined(name: str) -> list[Any]:
         return [entry for query in queries for entry in getattr(query, name)]
 
     histories = joined("histories")
     if kind == "scores":
         return list(teacher.scores(histories))
+    if kind == "log_probabilities":
+        best = [query.k for query in queries for _ in query.histories]
+        return list(likely_items(teacher, histories, best))
     candidates = joined("candidates")
     rules: dict[str, Any] = {name: joined(name) for name in ("excluded", "categories")}
     if kind == "ranking":

@@ -7,20 +7,18 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import TeacherError, require
 from incatalog.teacher.row_lists import MaybeRowLists, RowLists, check_length, ragged
-from incatalog.teacher.selection import split_category
+from incatalog.teacher.selection import ScoringTeacher, split_category
 
 if TYPE_CHECKING:
     import httpx
-
-    from incatalog.teacher.teacher import Teacher
 
 TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
@@ -28,9 +26,21 @@ TEACHER_HEADER = "incatalog-teacher"
 _BATCH_ROWS = 256
 _KEEP_ALIVE = 30.0  # less than the time after which the server closes an idle connection
 _LONGEST_WAIT = 30.0
+_INFO = {
+    *("teacher", "kind", "temperature", "counts", "empty_histories"),
+    *("max_k", "max_rows", "max_scores", "max_body"),
+}
 _JSON = {"Content-Type": "application/json"}
 # What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.
 _PASSING = {408, 429, 502, 503, 504}
+
+
+class BestItems(NamedTuple):
+    """The likeliest items after each history, best first."""
+
+    rows: Int64[np.ndarray, "batch n"]  # -1 where fewer items are likely at all
+    log_probabilities: Float32[np.ndarray, "batch n"]  # natural logarithms; minus infinity there
+    rest: Float64[np.ndarray, " batch"]  # logarithm of what all other items have together
 
 
 class HttpTeacher:
@@ -60,7 +70,9 @@ class HttpTeacher:
         self._timeout, self._tries, self._backoff = timeout, max(1, tries), backoff
         self._clients: dict[int, httpx.Client] = {}
         info = self._info()
-        self.fingerprint = str(info["teacher"])
+        self.fingerprint, self.kind = str(info["teacher"]), str(info["kind"])
+        self.temperature = float(info["temperature"])
+        self._counts, self._empty_histories = bool(info["counts"]), bool(info["empty_histories"])
         self._batch_rows = min(batch_rows, info["max_rows"])
         self._max_k, self._max_body = int(info["max_k"]), int(info["max_body"])
         self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
@@ -90,9 +102,7 @@ class HttpTeacher:
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
         """Best rows after each history; see `Teacher.top_k`."""
-        if not 1 <= k <= self._max_k:
-            limit = f"1 to {self._max_k}, which is --max-k of {self.url}"
-            raise TeacherError(f"k: found {k}; expected {limit}")
+        self._check_count("k", k)
         columns = self._columns(histories, excluded, categories, candidates)
         result = np.full((len(histories), k), -1, dtype=np.int64)
         common = {"k": k, "exclude_seen": exclude_seen}
@@ -129,7 +139,73 @@ class HttpTeacher:
             if len(content) != rows.nbytes:
                 raise TeacherError(f"{self.url}/scores: answered with {len(content)} bytes")
             rows[:] = np.frombuffer(content, dtype="<f4").reshape(rows.shape)
+            if not np.isfinite(rows.max(axis=1)).all():
+                raise TeacherError(f"{self.url}/scores: answered with scores that are not numbers")
         return result
+
+    def log_probabilities(
+        self, histories: RowLists, *, left_out: RowLists | None = None
+    ) -> Float32[np.ndarray, "batch items"]:
+        """Log-probabilities of all items after each history; see `Teacher.log_probabilities`.
+
+        A teacher that counted the training histories would have to count anew to leave some out.
+        The service does not, so `left_out` is an error there.
+        """
+        if left_out is not None:
+            check_length("left_out", len(left_out), len(histories))
+            if self._counts:
+                raise TeacherError(
+                    f"left_out: {self.url} serves a teacher that counts ({self.kind}), which "
+                    "leaves no history out over HTTP; name its run folder in place of the address"
+                )
+        result = self.scores(histories)
+        for start in range(0, len(result), max(1, self._score_rows)):
+            rows = result[start : start + max(1, self._score_rows)]
+            exact = rows.astype(np.float64) / self.temperature
+            exact -= exact.max(axis=1, keepdims=True)
+            rows[:] = exact - np.log(np.exp(exact).sum(axis=1, keepdims=True))
+        return result
+
+    def best_log_probabilities(self, histories: RowLists, n: int) -> BestItems:
+        """The `n` likeliest items after each history, and what is left for all others.
+
+        Items of the history count like any other; of equally likely ones the lower row comes first.
+
+        Raises:
+            TeacherError: As for `scores`; `n` is above `--max-k` of the service.
+        """
+        self._check_count("n", n)
+        batch = len(histories)
+        rows = np.full((batch, n), -1, dtype=np.int64)
+        values, rest = np.full((batch, n), -np.inf, dtype=np.float32), np.full(batch, -np.inf)
+        kind, columns = "log_probabilities", self._columns(histories)
+        for row, answer in enumerate(self._answers(kind, columns, {"best": n})):
+            items, found, left = self._likely(answer)
+            rows[row, : len(items)] = self._rows(items, n)
+            values[row, : len(items)] = found
+            rest[row] = left
+        return BestItems(rows, values, rest)
+
+    def _likely(self, answer: Any) -> tuple[list[str], list[float], float]:
+        """Reads a row of `/log-probabilities`; refuses what are no logarithms of probabilities."""
+        try:
+            items, values, rest = list(answer["items"]), answer["values"], answer["rest"]
+            found = [float(value) for value in values]
+            left = -math.inf if rest is None else float(rest)
+            # Rounding may take the sum of all a little beyond one.
+            good = len(found) == len(items) and all(value <= 1e-6 for value in [*found, left])
+        except (KeyError, TypeError, ValueError):
+            good = False
+        if not good:
+            got = f"{answer!r:.80}"
+            why = f"expected items, their log-probabilities and the rest, got {got}"
+            raise TeacherError(f"{self.url}/log-probabilities: {why}")
+        return items, found, left
+
+    def _check_count(self, name: str, count: int) -> None:
+        if not 1 <= count <= self._max_k:
+            limit = f"1 to {self._max_k}, which is --max-k of {self.url}"
+            raise TeacherError(f"{name}: found {count}; expected {limit}")
 
     def _columns(
         self,
@@ -154,7 +230,7 @@ class HttpTeacher:
         return columns
 
     def _lists(self, name: str, lists: MaybeRowLists, batch: int) -> list[list[str] | None]:
-        needed = self.url if name == "history" else ""
+        needed = self.url if name == "history" and not self._empty_histories else ""
         rows, ids = ragged(name, lists, batch, self.num_items, needed_by=needed), self._ids
         return [
             None if given is None else [ids[row] for row in rows.at(index).tolist()]
@@ -192,7 +268,7 @@ class HttpTeacher:
         return json.dumps(body, separators=(",", ":")).encode()
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
-        response = self._post(kind, content)
+        response = self._post(kind.replace("_", "-"), content)
         found = _field(response, kind)
         if not isinstance(found, list) or len(found) != count:
             got = f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
@@ -205,9 +281,11 @@ class HttpTeacher:
         try:
             info = dict(response.json())
             found, items, name = info["catalog"], info["items"], info["name"]
+            if missing := _INFO - info.keys():
+                raise KeyError(min(missing))
         except (ValueError, KeyError, TypeError):
-            why = f"not a `incatalog teacher serve`; it answers {response.text[:80]!r}"
-            raise TeacherError(f"{self.url}: {why}") from None
+            why, got = "not a `incatalog teacher serve` of this version", response.text[:80]
+            raise TeacherError(f"{self.url}: {why}; it answers {got!r}") from None
         catalog = self._catalog
         if found != catalog.fingerprint:
             raise TeacherError(
@@ -283,7 +361,9 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def open_teacher(location: str, catalog: Catalog, device: str = "auto") -> Teacher:
+def open_teacher(
+    location: str, catalog: Catalog, device: str = "auto"
+) -> ScoringTeacher | HttpTeacher:
     """The teacher of a run folder, or of the service at a URL, which has a device of its own."""
     if is_url(location):
         return HttpTeacher(location, catalog)

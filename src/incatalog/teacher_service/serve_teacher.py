@@ -11,8 +11,8 @@ from rich.console import Console
 from incatalog.data.catalog import Catalog
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError, require
-from incatalog.teacher.sasrec import WEIGHTS_FILE
 from incatalog.teacher.teacher import load_teacher
+from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.web.listener import bound, serve_app
 
@@ -38,12 +38,12 @@ def serve_teacher(settings: TeacherServeSettings) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     with bound(settings.host, settings.port) as listener:
         teacher = load_teacher(folder, catalog, settings.device)
-        fingerprint = _fingerprint(folder / WEIGHTS_FILE, catalog)
+        fingerprint = teacher_fingerprint(folder, catalog)
         service = TeacherService(teacher, catalog, settings, fingerprint)
 
         def announce(address: str) -> None:
             items = f"{len(catalog)} items of {catalog.name}"
-            console.print(f"teacher: {items} on {address} ({teacher.device})")
+            console.print(f"teacher: {items} on {address} ({teacher.kind}, {teacher.device})")
 
         # What was accepted is answered or given up within `timeout`.
         serve_app(service.app(), listener, grace=settings.timeout, announce=announce)
@@ -51,9 +51,13 @@ def serve_teacher(settings: TeacherServeSettings) -> None:
     console.print(f"teacher: stopped; {accepted} questions accepted, {answered} answered")
 
 
-def _fingerprint(weights: Path, catalog: Catalog) -> str:
-    with weights.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
+def teacher_fingerprint(folder: Path, catalog: Catalog) -> str:
+    """Tells a teacher from others by all that its answers depend on, parts in subfolders too."""
+    digest = hashlib.sha256()
+    for name in teacher_paths(folder):
+        with (folder / name).open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name.as_posix()}\0{content}\0".encode())
     digest.update(catalog.fingerprint.encode())
     # Unlike the catalog's fingerprint, answers depend on categories too.
     members = {name: catalog.category_rows(name).tolist() for name in catalog.categories}

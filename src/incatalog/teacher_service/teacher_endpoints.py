@@ -15,10 +15,12 @@ from fastapi.responses import JSONResponse, Response
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
+from incatalog.teacher.counted import CountedTeacher
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Batcher, Found, Kind, answer_together
 from incatalog.teacher_service.client import TEACHER_HEADER
+from incatalog.teacher_service.likely import MAX_SCORES
 from incatalog.teacher_service.settings import TeacherServeSettings
 from incatalog.teacher_service.wire import Wire
 from incatalog.web.app import QueueFullError, add_states, first_fault, new_app
@@ -27,9 +29,8 @@ from incatalog.web.telemetry import Measured, Telemetry
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_ASKED = ("/inference", "/ranking", "/scores")
+_ASKED = ("/inference", "/ranking", "/scores", "/log-probabilities")
 _OTHERS = ("/teacher", "/healthz", "/readyz", "/metrics", "/openapi.json")
-_MAX_SCORES = 1 << 22  # scores of an answer: 16 MB
 # Ids in a request or an answer beyond which it is read or written off the event loop.
 _MANY_IDS = 2000
 _ID_FORMS = ("str", "int")  # forms of an id, which pydantic names in the place of a fault
@@ -62,21 +63,27 @@ class TeacherService:
     ) -> None:
         self._catalog, self._settings = catalog, settings
         self._headers = {TEACHER_HEADER: fingerprint}
+        # What a history without items is answered by are counts.
+        counts = isinstance(teacher, CountedTeacher)
         self._info = forms.TeacherInfo(
             name=catalog.name,
             items=len(catalog),
             catalog=catalog.fingerprint,
             teacher=fingerprint,
+            kind=teacher.kind,
+            temperature=teacher.temperature,
             window=teacher.window,
+            empty_histories=counts,
+            counts=counts,
             max_k=settings.max_k,
             max_rows=settings.max_rows,
-            max_scores=_MAX_SCORES,
+            max_scores=MAX_SCORES,
             max_body=settings.max_body,
         )
         self._wire = Wire(catalog, self._info)
         self.telemetry = Telemetry("incatalog_teacher", _SECONDS)
         rows = self.telemetry.histogram("batch_rows", "Histories answered together.", buckets=_ROWS)
-        about = "Time the network takes for a batch."
+        about = "Time the teacher takes for a batch."
         seconds = self.telemetry.histogram("batch_seconds", about)
 
         def observe(batch: int, took: float) -> None:
@@ -95,7 +102,7 @@ class TeacherService:
 
     def app(self) -> FastAPI:
         """The application; it answers between startup and shutdown of its lifespan."""
-        about = "Asks a sequential recommender about many histories at once."
+        about = "Asks a recommender about many histories at once."
         app = new_app(title="incatalog teacher", description=about, lifespan=self._lifespan)
         limits = self._settings
         app.add_middleware(BodyLimit, max_bytes=limits.max_body, timeout=limits.timeout)
@@ -118,6 +125,11 @@ class TeacherService:
         @app.post("/scores", responses={**_PROBLEMS, 200: binary}, response_class=Response)
         async def scores(request: forms.ScoresRequest = bodies["scores"]) -> Response:
             """Scores of all items after each history: rows of little-endian float32."""
+            return await self._respond(request)
+
+        @app.post("/log-probabilities", responses={**_PROBLEMS, 200: {"model": forms.LikelyAnswer}})
+        async def likely(request: forms.LikelyRequest = bodies["log_probabilities"]) -> Response:
+            """The likeliest items after each history, and what is left for all others."""
             return await self._respond(request)
 
         @app.get("/teacher")

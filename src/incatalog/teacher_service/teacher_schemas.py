@@ -29,13 +29,13 @@ class TeacherRequest(Form):
 
     item_lists: ItemIdLists
     """History of each row, oldest first, ids as in the catalog. The newest items that fit the
-    network's window are scored. Leading `[PAD]` is dropped."""
+    teacher's window are scored. Leading `[PAD]` is dropped. Empty where `/teacher` allows it."""
     item_lengths: Annotated[list[int], _FIRST] | None = None
     """Items of each history, with or without its padding; checked if given."""
     users: Annotated[list[str | int | None], _FIRST] | None = None
     """A name for each row. The answer does not depend on it."""
     immediately: Switch = 0
-    """1: answer as soon as the network is free; 0: wait for others to join."""
+    """1: answer as soon as the teacher is free; 0: wait for others to join."""
     catalog: str | None = None
     """Fingerprint of the client's catalog; 409 if the server's is another."""
 
@@ -74,7 +74,15 @@ class ScoresRequest(TeacherRequest):
     """How high does every item score after each history? Not in the published format."""
 
 
-Question = InferenceRequest | RankingRequest | ScoresRequest
+class LikelyRequest(TeacherRequest):
+    """How likely are the best items after each history? Not in the published format."""
+
+    best: Annotated[int, Field(ge=1)]
+    """Items to answer for each row, from 1 to the server's limit, `max_k`. All items of the
+    catalog count, those of the history too."""
+
+
+Question = InferenceRequest | RankingRequest | ScoresRequest | LikelyRequest
 
 
 class InferenceAnswer(Form):
@@ -92,6 +100,24 @@ class RankingAnswer(Form):
     is filtered out."""
 
 
+class LikelyRow(Form):
+    """The likeliest items of one row."""
+
+    items: list[str]
+    """Item ids, likeliest first; fewer than asked where the others have no probability."""
+    values: list[float]
+    """Natural logarithm of the probability of each."""
+    rest: float | None
+    """Natural logarithm of the probability of all other items together; null if they have none."""
+
+
+class LikelyAnswer(Form):
+    """The likeliest items of each row."""
+
+    log_probabilities: list[LikelyRow]
+    """One entry for each row."""
+
+
 class TeacherInfo(Form):
     """Who answers here."""
 
@@ -102,9 +128,17 @@ class TeacherInfo(Form):
     catalog: str
     """Fingerprint of the catalog: ids and titles in their order."""
     teacher: str
-    """Fingerprint of the network's weights."""
+    """Fingerprint of all that its answers depend on."""
+    kind: str
+    """What it is: `sasrec`, `knn`, `ease`, `words`, `popularity` or `blend`."""
+    temperature: float
+    """What scores are divided by before the softmax that makes them probabilities."""
     window: int
-    """Newest items of a history that are scored."""
+    """Newest items of a history that are scored; 0 where the history does not matter."""
+    empty_histories: bool
+    """Whether it has an answer to a history without items."""
+    counts: bool
+    """Whether it counted the training histories, so that it knows their own pairs by heart."""
     max_k: int
     """Items a row may ask for."""
     max_rows: int
@@ -143,6 +177,7 @@ def examples(catalog: Catalog) -> dict[str, dict[str, Any]]:
         "inference": best,
         "ranking": {"published": _example(published, ranked)},
         "scores": {"scores": _example("One history", scored)},
+        "log_probabilities": {"best": _example("The three likeliest", scored | {"best": 3})},
     }
 
 

@@ -11,6 +11,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher_service import teacher_schemas as forms
 from incatalog.teacher_service.batching import Found, Kind, Query, Rows
+from incatalog.teacher_service.likely import LikelyItems
 from incatalog.teacher_service.teacher_schemas import ItemId
 
 PADDING = "[PAD]"
@@ -50,9 +51,12 @@ class Wire:
                 found = f"found {batch} rows of {info.items} scores"
                 raise TeacherError(f"item_lists: {found}; expected {most} rows at most")
             return Query("scores", histories, immediately=hurried)
+        if isinstance(request, forms.LikelyRequest):
+            self._check_count("best", request.best)
+            return Query("log_probabilities", histories, request.best, immediately=hurried)
         best, k = isinstance(request, forms.InferenceRequest), getattr(request, "k", 0)
-        if best and not 1 <= k <= info.max_k:
-            raise TeacherError(f"k: found {_shown(k)}; expected 1 to {info.max_k}")
+        if best:
+            self._check_count("k", k)
         # Only the best items may be asked for without a list of candidates.
         asked = request.candidate_item_lists or ([None] * batch if best else [])
         candidates = self._lists("candidate_item_lists", asked, batch)
@@ -68,8 +72,10 @@ class Wire:
         kind: Kind = "inference" if best else "ranking"
         return Query(kind, histories, k, candidates, excluded, categories, hurried)
 
-    def answer(self, kind: Kind, found: Found) -> dict[str, list[list[Any]]]:
+    def answer(self, kind: Kind, found: Found) -> dict[str, list[Any]]:
         """Writes ids or ranks, which count from 0 as those of the published server do."""
+        if kind == "log_probabilities":
+            return {kind: [self._likely(row) for row in found]}
         lists = [rows.tolist() for rows in found]
         if kind == "inference":
             return {kind: [[self._ids[row] for row in rows] for rows in lists]}
@@ -91,9 +97,20 @@ class Wire:
                     raise TeacherError(f"item_lengths {row}: found {_shown(said)}; {why}")
         histories = [self._read("item_lists", row, items) for row, items in enumerate(unpadded)]
         for row, rows in enumerate(histories):
-            if not rows.size:
+            if not rows.size and not self._info.empty_histories:
                 raise TeacherError(f"item_lists {row}: empty; expected at least one item")
         return histories
+
+    def _check_count(self, name: str, count: int) -> None:
+        most = self._info.max_k
+        if not 1 <= count <= most:
+            raise TeacherError(f"{name}: found {_shown(count)}; expected 1 to {most}")
+
+    def _likely(self, row: LikelyItems) -> dict[str, Any]:
+        items = [self._ids[item] for item in row.rows.tolist()]
+        # JSON has no infinity.
+        rest = row.rest if np.isfinite(row.rest) else None
+        return {"items": items, "values": row.log_probabilities.tolist(), "rest": rest}
 
     def _lists(self, name: str, lists: Sequence[_Ids | None], batch: int) -> list[Rows | None]:
         _check_rows(name, lists, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from incatalog.config import ScopeType
 from incatalog.training.losses import LabelledSpans, scoped_targets
 from incatalog.training.retrieval_loss import retrieval_targets
 from incatalog.training.samples import Sample
+from incatalog.training.soft_targets import ItemPaths, SpanTargets
 from incatalog.trie.trie import ItemTrie
 
 
@@ -26,6 +28,7 @@ class Collator:
     pad_token_id: int
     scope: ScopeType
     retrieves: bool = False  # Items are found and not written, so their tokens carry no loss
+    alias_ratio: float = 0.0  # How often an item with other names in the trie has one of those
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """A batch: token ids, targets and what is counted of them."""
@@ -41,12 +44,19 @@ class Collator:
             spans += [(number, *span) for span, counts in trained if counts]
         columns = LabelledSpans(*np.array(spans, dtype=np.int64).reshape(-1, 4).T)
         batch: dict[str, Any] = {"input_ids": torch.from_numpy(input_ids)}
+        soft = _joined(samples)
         if self.retrieves:
-            targets, batch["items"] = retrieval_targets(input_ids, labelled, columns)
+            among = None if soft is None else (self.trie.num_items, soft)
+            targets, batch["items"] = retrieval_targets(input_ids, labelled, columns, among)
         else:
-            eoi, scope = self.eoi_token_id, self.scope
             targets = scoped_targets(
-                self.trie, input_ids, labelled, columns, eoi_token_id=eoi, scope=scope
+                self.trie,
+                input_ids,
+                labelled,
+                columns,
+                eoi_token_id=self.eoi_token_id,
+                scope=self.scope,
+                soft=None if soft is None else (self.paths, soft),
             )
         return batch | {
             "targets": targets,
@@ -54,3 +64,18 @@ class Collator:
             "num_spans": torch.tensor(len(spans) if self.retrieves else 0),
             "cut": torch.tensor(sum(sample.cut for sample in samples)),
         }
+
+    @cached_property
+    def paths(self) -> ItemPaths:
+        """The ways to all items."""
+        return ItemPaths.of(self.trie, self.alias_ratio)
+
+
+def _joined(samples: Sequence[Sample]) -> SpanTargets | None:
+    """The soft targets of a batch; None where no sample has some."""
+    if all(sample.soft is None for sample in samples):
+        return None
+    return SpanTargets.joined([
+        SpanTargets.written(int(sample.trained.sum())) if sample.soft is None else sample.soft
+        for sample in samples
+    ])  # fmt: skip

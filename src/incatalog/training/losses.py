@@ -9,8 +9,9 @@ probability one: they count as labels, and add exactly zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from torch.nn import functional
 
 from incatalog.config import LossType, ScopeType
 from incatalog.errors import TrieError
+from incatalog.training.movable import Movable
 from incatalog.training.output_layer import focal, free_loss_and_rows
+from incatalog.training.soft_loss import NO_CHILD, soft_cross_entropy
+from incatalog.training.soft_targets import ItemPaths, Slots, SoftChoices, SpanTargets
 from incatalog.trie.build import CLOSE
 from incatalog.trie.trie import ItemTrie
 
@@ -29,9 +33,18 @@ from incatalog.trie.trie import ItemTrie
 _OWN_PRODUCT = 1 << 14
 
 
-# Shapes of the blocks, then position and choice of each decision, and the token of each child.
-_Blocks = tuple[tuple[tuple[int, int, int], ...], np.ndarray, np.ndarray, np.ndarray]
+class _Blocks(NamedTuple):
+    """Decisions in padded blocks; see :class:`ScopedTargets`."""
+
+    shapes: tuple[tuple[int, int, int], ...]
+    places: Slots
+    position: Int64[np.ndarray, " slots"]
+    choice: Int64[np.ndarray, " slots"]
+    token: Int64[np.ndarray, " children"]
+
+
 _NONE = np.zeros(0, dtype=np.int64)
+_NO_BLOCKS = _Blocks((), Slots(_NONE, _NONE, _NONE, _NONE), _NONE, _NONE, _NONE)
 
 
 @dataclass(frozen=True)
@@ -42,17 +55,6 @@ class LabelledSpans:
     start: Int64[np.ndarray, " spans"]  # Index of the token that opens the span
     end: Int64[np.ndarray, " spans"]  # Index behind the token that closes it
     row: Int64[np.ndarray, " spans"]  # Item row
-
-
-@dataclass(frozen=True)
-class Movable:
-    """Tensors that go to another device together."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on another device."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
-        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class ScopedTargets(Movable):
     decision_choice: Int64[Tensor, " decisions"]  # Index of the right child; -1 for padding
     child_token: Int64[Tensor, " children"]  # Block after block; -1 for padding
     num_labels: int  # Labelled positions, those with a single continuation included
+    soft: SoftChoices | None = None  # What else decisions are trained on than the right child
 
 
 def scoped_targets(
@@ -82,11 +85,13 @@ def scoped_targets(
     *,
     eoi_token_id: int,
     scope: ScopeType = "every",
+    soft: tuple[ItemPaths, SpanTargets] | None = None,
 ) -> ScopedTargets:
     """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
 
     All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
-    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``.
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``. With
+    ``soft`` the decisions of each span are trained on what it says.
     """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
@@ -110,7 +115,8 @@ def scoped_targets(
         full[close] = True
         full[position + 1] = False
     blocks = _blocks(trie, position, decisions.node, decisions.choice, eoi_token_id)
-    return _laid_out(num_labels, input_ids, full, inside, blocks)
+    choices = None if soft is None else soft[0].choices(soft[1], decisions, blocks.places)
+    return _laid_out(num_labels, input_ids, full, inside, blocks, choices)
 
 
 def free_targets(
@@ -122,9 +128,7 @@ def free_targets(
     inside = _inside(spans, input_ids.shape)
     free = labelled & ~inside
     free[:, 0] = False
-    return _laid_out(
-        int(np.count_nonzero(free)), input_ids, free, inside, ((), _NONE, _NONE, _NONE)
-    )
+    return _laid_out(int(np.count_nonzero(free)), input_ids, free, inside, _NO_BLOCKS)
 
 
 def scoped_cross_entropy(
@@ -154,10 +158,16 @@ def scoped_cross_entropy(
     total, rows = free_loss_and_rows(free, weight, bias, targets.free_token, weighted, gamma, token)
     if targets.block_shape:
         biases = None if bias is None else bias.index_select(0, token)
-        surprise = _decisions(deciding, rows, biases, targets)
-        if loss != "plain":
-            surprise = focal(surprise, gamma)
-        total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
+        logits = _logits(deciding, rows, biases, targets)
+        if targets.soft is not None:
+            # The weight of the focal loss asks for the probability of one right choice.
+            assert loss == "plain"
+            total = total + _soft_decisions(logits, targets, targets.soft)
+        else:
+            surprise = _decisions(logits, targets)
+            if loss != "plain":
+                surprise = focal(surprise, gamma)
+            total = total + surprise.masked_fill(targets.decision_choice < 0, 0.0).sum()
 
     return averaged(total, targets.num_labels if num_labels is None else num_labels)
 
@@ -167,17 +177,16 @@ def averaged(total: Tensor, count: int | Tensor) -> Tensor:
     return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
 
 
-def _decisions(
+def _logits(
     states: Float[Tensor, "decisions hidden"],
     rows: Float[Tensor, "children hidden"],
     biases: Float[Tensor, " children"] | None,
     targets: ScopedTargets,
-) -> Float[Tensor, " decisions"]:
-    """Cross entropy of each decision among the children of its node."""
+) -> Iterator[Float[Tensor, "nodes decisions children"]]:
+    """Logits of each decision for the children of its node, block after block."""
     padding = targets.child_token < 0
-    choices = targets.decision_choice.clamp(min=0)
+    lowest = float("-inf") if targets.soft is None else NO_CHILD
     child = decision = 0
-    surprises = []
     for nodes, each, children in targets.block_shape:
         block = slice(child, child + nodes * children)
         here = slice(decision, decision + nodes * each)
@@ -186,12 +195,44 @@ def _decisions(
         )
         if biases is not None:
             logits = logits + biases[block].view(nodes, 1, children)
-        logits = logits.float().masked_fill(padding[block].view(nodes, 1, children), float("-inf"))
-        surprises.append(
-            functional.cross_entropy(logits.view(-1, children), choices[here], reduction="none")
-        )
+        yield logits.float().masked_fill(padding[block].view(nodes, 1, children), lowest)
         child, decision = block.stop, here.stop
-    return torch.cat(surprises)
+
+
+def _decisions(
+    logits: Iterator[Float[Tensor, "nodes decisions children"]], targets: ScopedTargets
+) -> Float[Tensor, " decisions"]:
+    """Cross entropy of each decision among the children of its node."""
+    sizes = [nodes * each for nodes, each, _ in targets.block_shape]
+    choices = torch.split_with_sizes(targets.decision_choice.clamp(min=0), sizes)
+    return torch.cat([
+        functional.cross_entropy(block.flatten(0, 1), choice, reduction="none")
+        for block, choice in zip(logits, choices, strict=True)
+    ])  # fmt: skip
+
+
+def _soft_decisions(
+    logits: Iterator[Float[Tensor, "nodes decisions children"]],
+    targets: ScopedTargets,
+    soft: SoftChoices,
+) -> Float[Tensor, ""]:
+    """Sum of the cross entropies of all decisions against their distributions."""
+    slots = [nodes * each for nodes, each, _ in targets.block_shape]
+    children = [nodes * each for nodes, _, each in targets.block_shape]
+    columns = (
+        (targets.decision_choice, slots),
+        (soft.hard, slots),
+        (soft.even, slots),
+        (soft.below, children),
+        (soft.listed, soft.listed_in),
+        (soft.extra, soft.listed_in),
+    )
+    parts = (torch.split_with_sizes(values, sizes) for values, sizes in columns)
+    sums = [
+        soft_cross_entropy(block, choice, hard, even, below.view(len(block), -1), *listed)
+        for block, choice, hard, even, below, *listed in zip(logits, *parts, strict=True)
+    ]
+    return torch.stack(sums).sum()
 
 
 def _inside(spans: LabelledSpans, shape: tuple[int, ...]) -> Bool[np.ndarray, "batch length"]:
@@ -233,9 +274,8 @@ def _blocks(
 ) -> _Blocks:
     """Puts decisions into padded blocks; see :class:`ScopedTargets`."""
     if not len(node):
-        return ((), _NONE, _NONE, _NONE)
+        return _NO_BLOCKS
     order = np.argsort(node, kind="stable")
-    position, choice = position[order], choice[order].astype(np.int64)
     nodes, first, each = np.unique(node[order], return_index=True, return_counts=True)
     edges = trie.arrays.node_edges[nodes].astype(np.int64)
     children = trie.arrays.node_edges[nodes + 1].astype(np.int64) - edges
@@ -245,28 +285,44 @@ def _blocks(
     large = np.flatnonzero(each * children >= _OWN_PRODUCT)
     key[large] = -1 - np.arange(len(large))
     shapes: list[tuple[int, int, int]] = []
-    positions, choices, tokens = [], [], []
+    decisions, logits, tree = [], [], []
     for kind in np.unique(key):
         members = np.flatnonzero(key == kind)
         width, most = int(children[members].max()), int(each[members].max())
         shapes.append((len(members), most, width))
         at, real = _padded(first[members], each[members], most)
-        positions.append(position[at])
-        choices.append(np.where(real, choice[at], -1))
+        decisions.append(np.where(real, order[at], -1))
+        logits.append(np.arange(len(at)) * width)
         at, real = _padded(edges[members], children[members], width)
-        token = trie.arrays.edge_token[at].astype(np.int64)
-        tokens.append(np.where(real, np.where(token == CLOSE, eoi_token_id, token), -1))
-    return tuple(shapes), np.concatenate(positions), np.concatenate(choices), np.concatenate(tokens)
+        tree.append(np.where(real, at, -1))
+    decision, edge = np.concatenate(decisions), np.concatenate(tree)
+    ends = np.cumsum([len(part) for part in decisions])
+    token = trie.arrays.edge_token[edge].astype(np.int64)
+    token[token == CLOSE] = eoi_token_id
+    return _Blocks(
+        tuple(shapes),
+        Slots(decision, np.concatenate(logits), edge, ends),
+        # What pads reads some state, and decides nothing.
+        position[decision],
+        np.where(decision < 0, -1, choice[decision]).astype(np.int64),
+        np.where(edge < 0, -1, token),
+    )
 
 
 def _laid_out(
-    num_labels: int, input_ids: np.ndarray, free: np.ndarray, inside: np.ndarray, blocks: _Blocks
+    num_labels: int,
+    input_ids: np.ndarray,
+    free: np.ndarray,
+    inside: np.ndarray,
+    blocks: _Blocks,
+    soft: SoftChoices | None = None,
 ) -> ScopedTargets:
-    tokens, (shapes, *decisions) = np.flatnonzero(free), blocks
+    tokens = np.flatnonzero(free)
     labels = tokens - 1, input_ids.reshape(-1)[tokens].astype(np.int64), inside.reshape(-1)[tokens]
     at, token, in_span = map(torch.from_numpy, labels)
-    position, choice, child = map(torch.from_numpy, decisions)
-    return ScopedTargets(at, token, in_span, shapes, position, choice, child, num_labels)
+    position, choice, child = map(torch.from_numpy, blocks[2:])
+    shapes = blocks.shapes
+    return ScopedTargets(at, token, in_span, shapes, position, choice, child, num_labels, soft)
 
 
 def _magnitude(size: np.ndarray) -> Int64[np.ndarray, " sizes"]:

@@ -14,6 +14,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
+from incatalog.data.vector_blocks import blocks_of
 from incatalog.data.vectors import load_vectors
 from incatalog.dialogue.templates import TRAIN_WORDINGS
 from incatalog.errors import ConfigError, TeacherError
@@ -171,9 +172,13 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         backbone = add_codes(backbone, inputs.semantic_ids.sizes, spread)
     if settings.method == "ret":
         values = load_vectors(settings.vectors, len(inputs.catalog))
-        origin, trained = vectors_origin(settings.vectors), settings.train_item_vectors
         head = RetrievalHead.create(
-            config.hidden_size, values, train_vectors=trained, origin=origin, seed=settings.seed
+            config.hidden_size,
+            values,
+            train_vectors=settings.train_item_vectors,
+            origin=vectors_origin(settings.vectors),
+            blocks=blocks_of(settings.vectors),
+            seed=settings.seed,
         )
         backbone = replace(backbone, head=head)
     if settings.adapts:

@@ -17,7 +17,10 @@ from torch.nn import functional
 
 from incatalog.errors import TrieError
 from incatalog.model.head import RetrievalHead
-from incatalog.training.losses import LabelledSpans, Movable, ScopedTargets, averaged, free_targets
+from incatalog.training.losses import LabelledSpans, ScopedTargets, averaged, free_targets
+from incatalog.training.movable import Movable
+from incatalog.training.soft_loss import soft_cross_entropy
+from incatalog.training.soft_targets import SoftChoices, SpanTargets, item_choices
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class ItemTargets(Movable):
 
     position: Int64[Tensor, " spans"]  # In the flattened batch, of the state before the span
     row: Int64[Tensor, " spans"]  # Item row
+    soft: SoftChoices | None = None  # What else it could name
 
     def __len__(self) -> int:
         return len(self.row)
@@ -45,8 +49,12 @@ def retrieval_targets(
     input_ids: Integer[np.ndarray, "batch length"],
     labelled: Bool[np.ndarray, "batch length"],
     spans: LabelledSpans,
+    soft: tuple[int, SpanTargets] | None = None,
 ) -> tuple[ScopedTargets, ItemTargets]:
-    """Sorts the labels of a batch into language and items."""
+    """Sorts the labels of a batch into language and items.
+
+    With ``soft``, the number of items and what each span could name, that is trained on.
+    """
     if (spans.start < 1).any():
         sample = int(spans.sample[np.argmin(spans.start)])
         raise TrieError(
@@ -54,7 +62,8 @@ def retrieval_targets(
             "finds the item"
         )
     position = spans.sample * input_ids.shape[1] + spans.start - 1
-    items = ItemTargets(torch.from_numpy(position), torch.from_numpy(spans.row))
+    choices = None if soft is None else item_choices(soft[1], soft[0])
+    items = ItemTargets(torch.from_numpy(position), torch.from_numpy(spans.row), choices)
     return free_targets(input_ids, labelled, spans), items
 
 
@@ -73,13 +82,19 @@ def retrieval_cross_entropy(
     """
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets.position)
     query = head.query(states)
+    count = len(targets) if num_spans is None else num_spans
+    if (soft := targets.soft) is not None:
+        # Its sum is over all items; some drawn ones do not say what the others are to have.
+        assert not negatives
+        terms = soft.hard, soft.even, soft.below[None], soft.listed, soft.extra
+        return averaged(soft_cross_entropy(head.scores(query)[None], targets.row, *terms), count)
     if negatives:
         drawn = torch.randint(len(head), (negatives,), device=query.device)
         scores, right = sampled_scores(query, head, targets.row, drawn)
     else:
         scores, right = head.scores(query), targets.row
     total = functional.cross_entropy(scores, right, reduction="sum")
-    return averaged(total, len(targets) if num_spans is None else num_spans)
+    return averaged(total, count)
 
 
 def sampled_scores(

@@ -91,8 +91,10 @@ class SampleSettings(Settings):
     """Also train on the wordings that mention <SOI> and <EOI>."""
     max_history: Positive = 10
     """Newest items of a history the prompt shows."""
-    window: Literal["random", "full"] = "random"
-    """Start the history of a sample at random, or show all of `max_history`."""
+    window: Literal["random", "full", "every-prefix"] = "random"
+    """Start the history of a sample at random, or show all of `max_history`; one sample per user
+    and epoch with these. With every-prefix each training item but a user's first is the target of a
+    sample of its own, in every epoch, with all of `max_history` before it."""
     history_dropout: Fraction = 0.0
     """Share of a sample's history items that are left out at random."""
     list_length: Positive = 10
@@ -101,7 +103,15 @@ class SampleSettings(Settings):
     """Always ask for `list_length` items."""
     teacher_sees: Literal["window", "history"] = "window"
     """Show the teacher the same window as the model, or the whole history before the target; it
-    recommends none of what it is shown."""
+    recommends none of what it is shown. This is about lists; for --distill it sees the window."""
+    distill: Fraction = 0.0
+    """Share of the teacher in what is trained at each decision of an item span, and how often an
+    answer begins with an item drawn from the teacher; 0 trains on the items of the data alone."""
+    distill_temperature: PositiveFloat = 1.0
+    """What the teacher's log-probabilities are divided by for --distill: above 1 flatter."""
+    distill_items: Positive = 64
+    """The teacher's best items that --distill tells apart; all others have equal parts of what is
+    left."""
     candidate_ratio: Fraction = 0.0
     """Share of samples that offer a candidate list in the prompt."""
     max_candidates: int = 20
@@ -194,7 +204,8 @@ class SftSettings(SampleSettings, TrainerSettings):
     tiny_dropout: Fraction = 0.0
     """Dropout of its embeddings and of what its blocks add to them, in training."""
     epochs: Positive = 10
-    """Passes over the users; one sample per user and pass."""
+    """Passes over the users; one sample per user and pass, or several with --window
+    every-prefix."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     adam_beta2: FractionBelowOne = 0.999

@@ -133,6 +133,14 @@ def check_config(settings: SftSettings) -> None:
         (bool(settings.index) and not Path(settings.index).is_dir(), "index", "no such folder"),
         (bool(teacher) and not is_url(teacher) and not Path(teacher).is_dir(),
          "teacher", "no such folder; fit one with `incatalog teacher fit`"),
+        (settings.distill > 0 and not teacher, "--distill",
+         "learns from a teacher; add --teacher RUN, or URL"),
+        (settings.distill > 0 and settings.loss != "plain", "--distill",
+         f"trains on distributions, and --loss {settings.loss} weighs the probability of one right "
+         "item; use --loss plain"),
+        (settings.distill > 0 and settings.negatives > 0, "--distill",
+         "trains on a distribution over all items, and --negatives scores some of them; use "
+         "--negatives 0"),
         (settings.candidate_ratio > 0 and settings.max_candidates < settings.list_length,
          "max_candidates", f"shorter than --list-length {settings.list_length}; a candidate list "
          "holds the whole answer"),
@@ -231,6 +239,7 @@ def build_trainer(
             pad_token_id=eoi if pad is None else pad,
             scope=settings.scope,
             retrieves=retrieval is not None,
+            alias_ratio=settings.paraphrase_ratio,
         ),
         callbacks=callbacks,
     )

@@ -1,0 +1,142 @@
+"""Guides of a running service: which catalog has which, and what they say of each request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
+from incatalog.data.catalog import Catalog
+from incatalog.errors import ConfigError, TeacherError
+from incatalog.recommender.guide import Guide, Kind
+from incatalog.recommender.guide_folder import GuideChoice
+from incatalog.recommender.recommender import Recommender
+from incatalog.recommender.settings import OFF, OWN
+from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.problems import ApiError
+from incatalog.serving.schemas import ItemQuestion
+from incatalog.serving.settings import ServeSettings
+
+_log = logging.getLogger(__name__)
+# Most of the time of a served teacher is waiting for it.
+_THREADS = 8
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class GuideChoices:
+    """The guides that the settings name, by domain; a lone one is for the only domain."""
+
+    settings: ServeSettings
+    domains: Sequence[str]
+    trained: bool  # whether the model was
+    own: str  # fingerprint of the catalog in the model's folder
+
+    def load(self, name: str, catalog: Catalog) -> Guide | None:
+        """The guide of a domain; None where its answers are the model's alone."""
+        settings = self.settings
+        teacher = self._named("--guide", settings.guide).get(name)
+        shares = self._named("--guide-weight", settings.guide_weight)
+        share = _share(shares[name]) if name in shares else None
+        if teacher is None:
+            # What lies in the model's folder is for the catalog that lies there.
+            own = catalog.fingerprint == self.own
+            teacher = OWN if own else OFF
+            if share is not None and not own:
+                why = f"domain {name} has no guide; name one with --guide"
+                raise ConfigError(f"--guide-weight {share:g}: {why}")
+        choice = GuideChoice(
+            teacher,
+            share,
+            settings.guide_empty,
+            trained=self.trained,
+            patience=settings.guide_timeout,
+        )
+        return choice.load(settings.model, catalog, settings.device)
+
+    def _named(self, flag: str, values: Sequence[str]) -> dict[str, str]:
+        """What a flag says of each domain."""
+        found: dict[str, str] = {}
+        for value in values:
+            name, equals, rest = value.partition("=")
+            if not equals or name not in self.domains:
+                # The address of a teacher may have an equals sign too.
+                if len(self.domains) > 1:
+                    known = ", ".join(self.domains)
+                    why = f"expected NAME=… with one of the domains {known}"
+                    raise ConfigError(f"{flag} {value}: {why}")
+                [name], rest = self.domains, value
+            if name in found:
+                raise ConfigError(f"{flag} {value}: given twice for domain {name}")
+            found[name] = rest
+        return found
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ConfigError(f"--guide-weight {text}: expected 0 to 1")
+    return share
+
+
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """What weighs the items of one answer."""
+
+    weights: ItemWeights | None
+    guided: bool | None  # whether a guide counts; None where the model has none
+
+
+class Guiding:
+    """Asks the guides, in threads of their own, once for each request."""
+
+    def __init__(self, settings: ServeSettings, telemetry: EngineTelemetry) -> None:
+        self._settings, self._telemetry = settings, telemetry
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incatalog-guide")
+
+    def close(self) -> None:
+        """Lets the threads go; what is being asked is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def weigh(
+        self,
+        model: Recommender,
+        asked: ItemQuestion,
+        history: Sequence[int],
+        excluded: ExcludedItems | None,
+        kind: Kind,
+    ) -> Weighed:
+        """What weighs the items of an answer after a history (item rows).
+
+        A teacher that fails is an ApiError (503), or makes the answer one of the model alone,
+        where the operator has chosen that.
+        """
+        boost, share = asked.boost, asked.guide_weight
+        if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
+            return Weighed(None, None)
+        weigh = partial(model.weights, [history], [excluded], kind, boost)
+        ask = partial(asyncio.get_running_loop().run_in_executor, self._threads, weigh)
+        try:
+            [weights] = await ask(share)
+        except TeacherError as error:
+            _log.error("the teacher failed: %s", error)
+            self._telemetry.teacher_failures.inc()
+            if not self._settings.unguided_when_teacher_fails:
+                raise _failed() from error
+            [weights] = await ask(0.0)
+        guided = weights is not None and weights.model < 1
+        return Weighed(weights, None if model.guide is None else guided)
+
+
+def _failed() -> ApiError:
+    why = "the teacher that guides the answers failed; ask again later, or with guide_weight 0"
+    return ApiError(503, f"guide: {why}", code="teacher_failed", headers={"Retry-After": "5"})
