@@ -516,3 +516,39 @@ def test_a_guide_joins_no_catalog_that_has_changed(
     changed = recommender.with_changes(removed=["i9"])
     with pytest.raises(TeacherError, match="give a guide of this catalog, or none"):
         changed.with_guide(Guide(sasrec, catalog))
+
+
+def test_a_chat_is_guided_by_a_history(
+    recommender: Recommender, sasrec: InProcessTeacher, catalog: Catalog
+) -> None:
+    """Its weights are those of the history, whatever the conversation names."""
+    guided = recommender.with_guide(Guide(sasrec, catalog, 0.6, 0.6))
+    said = [{"role": "user", "content": f"Not {catalog.titles[20]}"}]
+    how: Any = {"history": ["i7", "i3"], "max_new_tokens": 80, "guide_weight": 0.9}
+    request = guided._turn(said, ["i7", "i3"], 0.9, {}, exclude=(), categories=(), boost=None)
+    excluded = guided.excluded(history=[7, 3], exclude_seen=True)
+    [weights] = guided.weights([[7, 3]], [excluded], "list", guide_weight=0.9)
+    assert request.weights is not None
+    assert weights is not None
+    assert np.array_equal(request.weights.log_weights, weights.log_weights)
+    assert request.prompt_ids == guided.chat_request(said, history=[7, 3]).prompt_ids
+    pieces = list(guided.stream(said, **how))
+    assert "".join(p if isinstance(p, str) else p.title for p in pieces) == (
+        guided.chat(said, **how).text
+    )
+    # Without one it is what the conversation names, and nothing where the guide does not count.
+    request = guided._turn(said, [], None, {}, exclude=(), categories=(), boost=None)
+    assert request.excluded is not None
+    assert request.excluded.rows.nonzero()[0].tolist() == [20]
+    request = guided._turn(said, [], 0.0, {}, exclude=(), categories=(), boost=None)
+    assert request.excluded is not None
+    assert not request.excluded.rows.any()
+    assert request.weights is None
+
+
+def test_the_own_guide_of_another_catalog_says_how_to_go_on(
+    folder: Path, run: Path, titles: tuple[str, ...]
+) -> None:
+    save_guide(folder, str(run), ranking=0.5, listing=0.5, empty="nothing", fitted={})
+    with pytest.raises(TeacherError, match=r"guide\.json: .*another catalog.*--guide off"):
+        GuideChoice().load(folder, make_catalog(titles[:9]), "cpu")
