@@ -11,7 +11,12 @@ from scipy import sparse
 from damage import edit_tensors
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
-from incatalog.embedding.teacher_vectors import reduced, taught_vectors, trained_items
+from incatalog.embedding.teacher_vectors import (
+    reduced,
+    reduced_words,
+    taught_vectors,
+    trained_items,
+)
 from incatalog.errors import TeacherError, VectorError
 from incatalog.teacher.blend import BlendPart, BlendTeacher
 from incatalog.teacher.counted import training_counts
@@ -21,6 +26,7 @@ from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.sasrec import WEIGHTS_FILE, load_network
 from incatalog.teacher.teacher import load_teacher
 from incatalog.teacher.teacher_folder import PARTS, copy_teacher, numbers_checksum, save_teacher
+from incatalog.teacher.words import WordsTeacher
 
 
 def read(data: Path) -> tuple[Catalog, Histories]:
@@ -181,3 +187,22 @@ def test_numbers_beyond_float32_are_refused(taken: Path, tmp_path: Path) -> None
     save_teacher(tmp_path / "knn", ItemKnn(catalog, counts, pairs, KnnOptions()), catalog)
     with pytest.raises(VectorError, match=r"the vectors of its knn hold NaN, infinity or numbers"):
         taught_vectors([str(tmp_path / "knn")], catalog, split, svd_dim=4, seed=0)
+
+
+def test_words_are_reduced_for_items_that_nobody_took_too(taken: Path, tmp_path: Path) -> None:
+    catalog, histories = read(taken)
+    split = leave_one_out(histories)
+    trained = map(split.train, range(len(split)))
+    words = WordsTeacher.from_catalog(catalog, training_counts(trained, len(catalog)))
+    save_teacher(tmp_path / "words", words, catalog)
+    dense = words.described.toarray()
+    # With all dimensions the products of the vectors are those of the words.
+    whole = reduced_words(words.described, 10_000, seed=0)
+    np.testing.assert_allclose(whole @ whole.T, dense @ dense.T, atol=1e-5)
+    (found,) = taught_vectors([str(tmp_path / "words")], catalog, split, svd_dim=6, seed=0)
+    assert found.block.kind == "words"
+    assert found.vectors.shape == (len(catalog), 6)
+    # Centred over all items, also those without an interaction.
+    assert not trained_items(split, len(catalog)).all()
+    np.testing.assert_allclose(found.vectors.mean(axis=0), 0, atol=1e-6)
+    assert np.linalg.norm(found.vectors, axis=1).mean() == pytest.approx(1, abs=1e-5)

@@ -35,9 +35,9 @@ class EmbedSettings(Settings):
     """Tokens of a text at most, within what the model takes; longer ones are cut."""
     teacher: tuple[str, ...] = ()
     """Run folders of teachers on this data: the item embeddings of a `sasrec`, the similarities of
-    a `knn` or `ease`, the parts of a `blend`."""
+    a `knn` or `ease`, the words of a `words`, the parts of a `blend`."""
     svd_dim: Positive = 64
-    """Numbers an item to which similarities are reduced, by a truncated SVD."""
+    """Numbers an item to which similarities and words are reduced, by a truncated SVD."""
     like: str = ""
     """A model trained with `--method ret` on vectors of teachers, or a run of this command: items
     it knows keep their vectors, others get the part of their text and the mean of the rest."""

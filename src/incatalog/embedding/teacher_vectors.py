@@ -23,6 +23,7 @@ from incatalog.teacher.knn import ItemKnn
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher import InProcessTeacher, load_teacher
 from incatalog.teacher.teacher_folder import PARTS, numbers_checksum
+from incatalog.teacher.words import WordsTeacher
 
 Similarity: TypeAlias = sparse.csr_array | Float32[np.ndarray, "items items"]
 
@@ -40,8 +41,8 @@ def taught_vectors(
 ) -> list[Taught]:
     """A block from each of some runs, or from each part of a blend that has vectors.
 
-    Each has mean 0 over the items that its teacher knows, and mean length 1. A teacher knows no
-    item without an interaction to train on.
+    Each has mean 0 over the items that its teacher knows, and mean length 1. Only words know items
+    without an interaction to train on.
 
     Raises:
         TeacherError: A run cannot be read, is of another catalog, or knows nothing of items.
@@ -56,11 +57,12 @@ def taught_vectors(
         known_by = list(_known_by(teacher, Path(run), svd_dim, seed))
         if not known_by:
             raise TeacherError(
-                f"--teacher {run}: a {teacher.kind} without item vectors; expected a sasrec, knn "
-                "or ease, or a blend with one of them"
+                f"--teacher {run}: a {teacher.kind} without item vectors; expected a sasrec, knn, "
+                "ease or words, or a blend with one of them"
             )
         found += [
-            _block(folder, kind, vectors, known & trained)
+            # Words say as much of an item that nobody took yet.
+            _block(folder, kind, vectors, known if kind == WordsTeacher.kind else known & trained)
             for folder, kind, vectors, known in known_by
         ]
     return found
@@ -90,6 +92,16 @@ def reduced(
     return vectors, led_to
 
 
+def reduced_words(
+    described: sparse.csr_array | Float32[np.ndarray, "items words"], dim: int, seed: int
+) -> Float32[np.ndarray, "items dim"]:
+    """Vectors of items whose products are about those of their words (latent semantic analysis)."""
+    width = min(dim, *described.shape)
+    items, values, _ = randomized_svd(described, width, random_state=seed)
+    vectors: np.ndarray = (items * values).astype(np.float32)
+    return vectors
+
+
 def _known_by(
     teacher: ScoringTeacher, folder: Path, svd_dim: int, seed: int
 ) -> Iterator[tuple[Path, str, Float32[np.ndarray, "items width"], Bool[np.ndarray, " items"]]]:
@@ -103,6 +115,9 @@ def _known_by(
             yield folder, teacher.kind, vectors, np.ones(len(vectors), dtype=np.bool_)
         case ItemKnn() | Ease():
             yield folder, teacher.kind, *reduced(teacher.similarity, svd_dim, seed)
+        case WordsTeacher():
+            vectors = reduced_words(teacher.described, svd_dim, seed)
+            yield folder, teacher.kind, vectors, (vectors != 0).any(axis=1)
 
 
 def _block(

@@ -49,7 +49,7 @@ class WordsTeacher(CountedTeacher):
     ) -> None:
         """Takes trainings of each item (for histories without items), and its unit vectors."""
         super().__init__(catalog, counts, temperature)
-        self._described, self._options = described, options
+        self.described, self._options = described, options  # unit vectors of the items
         if isinstance(described, np.ndarray):
             self._by_word, squares = described.T, described**2
         else:
@@ -72,7 +72,7 @@ class WordsTeacher(CountedTeacher):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Counts and vectors."""
-        found = self._described
+        found = self.described
         if isinstance(found, np.ndarray):
             return {"counts": self.counts, "vectors": found}
         parts = {name: getattr(found, name) for name in ("data", "indices", "indptr")}
@@ -104,7 +104,7 @@ class WordsTeacher(CountedTeacher):
             histories, self._options.newest, self._options.recency
         )
         asked = sparse.csr_array((weights, (lines, items)), shape=(len(histories), self.num_items))
-        found = asked @ self._described @ self._by_word
+        found = asked @ self.described @ self._by_word
         scores: np.ndarray = found.toarray() if sparse.issparse(found) else found
         np.subtract.at(scores, (lines, items), weights * self._squares[items])
         return scores
