@@ -8,7 +8,7 @@ OUT ?= runs/demo
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-docs test-fuzz test-slow test-swift lint bench docs clean
+.PHONY: setup demo test test-long test-docs test-fuzz test-slow test-swift lint bench docs clean
 
 setup: $(SETUP)
 
@@ -24,6 +24,10 @@ demo: setup
 # Two processes of one thread each: most tests are too small for threads of their own.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes ten seconds or more each: kills, full disks, several processes, real models.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 2 --dist load
 
 # Every command of the README and the docs, against a small demo.
 test-docs: setup

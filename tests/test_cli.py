@@ -355,7 +355,13 @@ def limited(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("size", [1_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(1_000, marks=pytest.mark.long),
+        pytest.param(20_000, marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_without_room_says_so_and_goes_on_later(
     tmp_path: Path, titles: tuple[str, ...], size: int
 ) -> None:

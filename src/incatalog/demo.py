@@ -247,13 +247,14 @@ def comparison(rows: Sequence[dict[str, Any]]) -> Table:
     """One line per method, each metric with its 95 % interval."""
     users = rows[0]["users"]
     table = Table(title=f"{users} users, seen items excluded, 95 % intervals")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for metric in _SHOWN_METRICS:
         table.add_column(metric, justify="right", no_wrap=True)
     for row in rows:
         name = row["method"] + (", list" if row.get("decode") == "list" else "")
         cells = [
-            f"{m['value']:.3f} [dim]({m['low']:.3f}–{m['high']:.3f})[/dim]"
+            f"{m['value']:.3f}"
+            + (f" [dim]({m['low']:.3f}–{m['high']:.3f})[/dim]" if m["low"] < m["high"] else "")
             for m in (row["metrics"][metric] for metric in _SHOWN_METRICS)
         ]
         table.add_row(name, *cells)

@@ -34,6 +34,7 @@ def totals(shown: str) -> list[list[int]]:
     return [[int(cell) for cell in row.split("|")] for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_some_kills_and_full_disks_leave_the_right_answer() -> None:
     shown = faults(

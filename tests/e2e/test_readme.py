@@ -19,6 +19,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = sorted((_ROOT / "docs").glob("*.md"))
 _PAGES = (
     "README.md",
+    "docs/guide.md",
     "docs/formats.md",
     "docs/your-own-model.md",
     "docs/your-own-data.md",

@@ -24,9 +24,11 @@ from incatalog.model.backbone import Backbone, add_codes
 from incatalog.model.head import RetrievalHead
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
+from incatalog.recommender.command import recommend
 from incatalog.recommender.guide import Guide, item_weights
 from incatalog.recommender.guide_folder import GuideChoice, own_guide_files, save_guide
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.settings import RecommendSettings
 from incatalog.teacher.sasrec import WEIGHTS_FILE, SasRec, SasRecSizes, save_network
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher import InProcessTeacher, load_teacher
@@ -112,7 +114,7 @@ def retrieving(tiny_backbone: Backbone, catalog: Catalog) -> Recommender:
     return Recommender(backbone, ModelSpec(base="tiny", method="ret"), catalog)
 
 
-methods = pytest.mark.parametrize("method", ["recommender", "coded"])
+methods = pytest.mark.parametrize("method", ["recommender", "coded", "retrieving"])
 
 
 @methods
@@ -129,10 +131,7 @@ def test_ranking_is_the_best_of_the_mixed_scores(
     best = np.argsort(-mixed)[:10].tolist()
     found = guided.recommend([f"i{row}" for row in history])
     assert [guided.catalog.row(one.item_id) for one in found] == best
-    if method == "retrieving":
-        return
-    # Of a model that writes its items, the score in an answer stays its own probability.
-    assert [one.score for one in found] == pytest.approx(np.exp(own[best]), rel=1e-5)
+    assert [one.score for one in found] == pytest.approx(np.exp(mixed[best]), rel=1e-4)
 
 
 @methods
@@ -487,3 +486,66 @@ def test_a_guide_that_is_not_as_it_was_written_is_refused(folder: Path, run: Pat
     with pytest.raises(ArtifactError, match=r"guide: is gone"):
         Recommender.from_pretrained(folder, "cpu")
     assert Recommender.from_pretrained(folder, "cpu", guide=None).guide is None
+
+
+def test_the_command_takes_a_guide(
+    folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def named(**flags: Any) -> list[str]:
+        how: Any = {"k": 4, "decode": "list", "format": "json", "device": "cpu", **flags}
+        recommend(RecommendSettings(folder, ("i3", "i8"), **how))
+        return [one["item_id"] for one in json.loads(capsys.readouterr().out)]
+
+    catalog = Catalog.load(folder)
+    best = load_teacher(run, catalog, "cpu").top_k([[3, 8]], 4)[0].tolist()
+    taught = [f"i{row}" for row in best]
+    alone = named()
+    assert named(guide=str(run), guide_weight=1.0) == taught
+    assert named(guide=str(run), guide_weight=0.0) == alone
+    save_guide(folder, str(run), ranking=0.0, listing=1.0, empty="nothing", fitted={})
+    assert named() == taught
+    assert named(guide="off") == alone
+
+
+def test_a_guide_joins_no_catalog_that_has_changed(
+    recommender: Recommender, sasrec: InProcessTeacher, catalog: Catalog
+) -> None:
+    changed = recommender.with_changes(removed=["i9"])
+    with pytest.raises(TeacherError, match="give a guide of this catalog, or none"):
+        changed.with_guide(Guide(sasrec, catalog))
+
+
+def test_a_chat_is_guided_by_a_history(
+    recommender: Recommender, sasrec: InProcessTeacher, catalog: Catalog
+) -> None:
+    """Its weights are those of the history, whatever the conversation names."""
+    guided = recommender.with_guide(Guide(sasrec, catalog, 0.6, 0.6))
+    said = [{"role": "user", "content": f"Not {catalog.titles[20]}"}]
+    how: Any = {"history": ["i7", "i3"], "max_new_tokens": 80, "guide_weight": 0.9}
+    request = guided._turn(said, ["i7", "i3"], 0.9, {}, exclude=(), categories=(), boost=None)
+    excluded = guided.excluded(history=[7, 3], exclude_seen=True)
+    [weights] = guided.weights([[7, 3]], [excluded], "list", guide_weight=0.9)
+    assert request.weights is not None
+    assert weights is not None
+    assert np.array_equal(request.weights.log_weights, weights.log_weights)
+    assert request.prompt_ids == guided.chat_request(said, history=[7, 3]).prompt_ids
+    pieces = list(guided.stream(said, **how))
+    assert "".join(p if isinstance(p, str) else p.title for p in pieces) == (
+        guided.chat(said, **how).text
+    )
+    # Without one it is what the conversation names, and nothing where the guide does not count.
+    request = guided._turn(said, [], None, {}, exclude=(), categories=(), boost=None)
+    assert request.excluded is not None
+    assert request.excluded.rows.nonzero()[0].tolist() == [20]
+    request = guided._turn(said, [], 0.0, {}, exclude=(), categories=(), boost=None)
+    assert request.excluded is not None
+    assert not request.excluded.rows.any()
+    assert request.weights is None
+
+
+def test_the_own_guide_of_another_catalog_says_how_to_go_on(
+    folder: Path, run: Path, titles: tuple[str, ...]
+) -> None:
+    save_guide(folder, str(run), ranking=0.5, listing=0.5, empty="nothing", fitted={})
+    with pytest.raises(TeacherError, match=r"guide\.json: .*another catalog.*--guide off"):
+        GuideChoice().load(folder, make_catalog(titles[:9]), "cpu")

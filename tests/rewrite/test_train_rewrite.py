@@ -206,7 +206,13 @@ def test_rows_to_apply_works_with_the_defaults(
     assert len(written) == 30
 
 
-@pytest.mark.parametrize("tune", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "tune",
+    [
+        pytest.param("lora", marks=pytest.mark.long),
+        pytest.param("full", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_training_of_rewrites_ends_with_the_same_weights(
     tmp_path: Path, rows: Path, scorers: Path, tune: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

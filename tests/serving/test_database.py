@@ -100,6 +100,7 @@ def test_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
     SessionStore(path).close()
 
 
+@pytest.mark.long
 def test_two_services_on_one_file_are_one_line(tmp_path: Path, model: Path) -> None:
     used = {flag: str(tmp_path / f"of{flag}") for flag in ("--state", "--sessions")}
     with Server(

@@ -44,6 +44,7 @@ def listed(http: httpx.Client, **fields: Any) -> set[str]:
     return {item["id"] for item in reply.json()["items"]}
 
 
+@pytest.mark.long
 def test_catalog_changes_while_it_is_served_and_survives_a_kill(
     tmp_path: Path, model: Path
 ) -> None:

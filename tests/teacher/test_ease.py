@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incatalog.data.catalog import Catalog, Item
@@ -53,6 +53,7 @@ def test_two_items_of_one_history_by_hand() -> None:
     assert teacher.scores([[0]])[0] == pytest.approx([0, 0.5, 0, 0, 0, 0], abs=1e-6)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histories=LISTS, window=st.integers(0, 5))
 def test_the_gram_matrix_is_that_of_the_training_rows(
     histories: list[list[int]], window: int
@@ -63,6 +64,7 @@ def test_the_gram_matrix_is_that_of_the_training_rows(
     np.testing.assert_allclose(found, rows.T @ rows, atol=1e-9)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histories=LISTS, asked=st.lists(st.integers(0, 5), min_size=1, max_size=6), options=OPTIONS)
 def test_scores_are_those_of_the_closed_form(
     histories: list[list[int]], asked: list[int], options: EaseOptions
@@ -71,6 +73,7 @@ def test_scores_are_those_of_the_closed_form(
     np.testing.assert_allclose(found, scored(histories, asked, options), atol=1e-6)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histories=LISTS, options=OPTIONS, data=st.data())
 def test_a_history_left_out_was_never_counted(
     histories: list[list[int]], options: EaseOptions, data: st.DataObject

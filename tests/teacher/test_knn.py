@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incatalog.data.catalog import Catalog, Item
@@ -74,6 +74,7 @@ def test_similarity_is_counts_over_root_of_row_and_power_of_popularity() -> None
     assert teacher.top_k([[0]], 2).tolist() == [[1, 2]]
 
 
+@settings(deadline=None, max_examples=60)
 @given(histories=LISTS, asked=st.lists(st.integers(0, 6), min_size=1, max_size=6), options=OPTIONS)
 def test_scores_are_those_of_the_formula(
     histories: list[list[int]], asked: list[int], options: KnnOptions
@@ -82,6 +83,7 @@ def test_scores_are_those_of_the_formula(
     np.testing.assert_allclose(found[0], scored(histories, asked, options), atol=1e-6)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histories=LISTS, options=OPTIONS, data=st.data())
 def test_a_history_left_out_was_never_counted(
     histories: list[list[int]], options: KnnOptions, data: st.DataObject

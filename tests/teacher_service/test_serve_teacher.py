@@ -241,6 +241,7 @@ def test_examples_of_the_schema_are_answered(process: Process) -> None:
     assert asked == 6
 
 
+@pytest.mark.long
 def test_half_sent_requests_keep_no_one_out(process: Process) -> None:
     port = int(process.url.rsplit(":", 1)[1])
     sent = (

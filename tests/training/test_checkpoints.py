@@ -233,6 +233,7 @@ def test_another_number_of_processes_is_refused(config: SftSettings, run: Path) 
     assert newest_checkpoint(run / "checkpoints") is not None
 
 
+@pytest.mark.long
 def test_the_best_weights_are_found_where_the_run_was_moved_to(
     config: SftSettings, tmp_path: Path
 ) -> None:

@@ -256,8 +256,8 @@ RESUMED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param(RESUMED["last"], id="last"),
-        pytest.param(RESUMED["soft"], id="soft"),
+        pytest.param(RESUMED["last"], id="last", marks=pytest.mark.long),
+        pytest.param(RESUMED["soft"], id="soft", marks=pytest.mark.long),
         pytest.param(RESUMED["best"], id="best", marks=pytest.mark.slow),
     ],
 )
@@ -294,6 +294,7 @@ def test_killed_run_resumes_to_the_same_bits(
     assert logged(killed.out, "train/loss") == logged(whole, "train/loss")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [
@@ -409,6 +410,7 @@ def check_merged(run: Path, merged: Path) -> None:
     assert Catalog.load(merged).titles == Catalog.load(run).titles
 
 
+@pytest.mark.long
 def test_smollm2_takes_real_steps_and_merges(
     settings: Settings, smollm2_folder: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from incatalog.constraint.kernels import (
 from incatalog.constraint.weights import LEAST, LIGHT
 
 
-class Weighing(NamedTuple):
+class AnswerWeights(NamedTuple):
     """The item weights of answers: addresses of arrays of `ItemWeights`, and two of its numbers."""
 
     mass: Int64[np.ndarray, " slots"]  # 0 without weights
@@ -93,7 +93,7 @@ def _weigh(
 def log_parts(
     tree: Tree,
     state: State,
-    weighing: Weighing,
+    weighing: AnswerWeights,
     slots: Slots,
     tokens: Int32[np.ndarray, " tokens"],
     allowed: Bool[np.ndarray, "rows tokens"],

@@ -88,7 +88,7 @@ class SpanBatch:
         self._excluded: list[ExcludedItems | None] = []
         self._weights: list[ItemWeights | None] = []
         int32, int64, booleans = (np.empty(0, kind) for kind in (np.int32, np.int64, np.bool_))
-        self._weighing = masses.Weighing(*(int64,) * 4, *(np.empty(0),) * 2)
+        self._weighing = masses.AnswerWeights(*(int64,) * 4, *(np.empty(0),) * 2)
         places = {"lo": int32, "hi": int32, "node": int32}
         numbers = {"blocked_count": int64, "rule": int64, "left": int64, "unique": booleans}
         blocked = np.empty((0, _FIRST_CAPACITY), np.int32)
@@ -298,7 +298,9 @@ class SpanBatch:
         arrays = {name: array for name, array in self._state._asdict().items() if name != "counts"}
         grown = {name: _with_room(array, slots, width) for name, array in arrays.items()}
         self._state = self._state._replace(**grown)
-        self._weighing = masses.Weighing(*(_with_room(array, slots) for array in self._weighing))
+        self._weighing = masses.AnswerWeights(
+            *(_with_room(array, slots) for array in self._weighing)
+        )
 
     def _point(self, slot: int) -> None:
         """Tells the loops where the rule and the weights of an answer are; both are kept here."""

@@ -33,9 +33,10 @@ class ItemBegun:
 class ItemDone:
     """An item span was closed: the item is in the answer.
 
-    ``logprob`` is that of the item given the text before it, under the model restricted to the
-    items that were allowed, at temperature 1, in nats. Forced tokens add nothing. Of an item with
-    several spellings it is that of the one written.
+    ``logprob`` is that of the item given the text before it, at temperature 1, in nats. Written
+    token by token or retrieved, it is the one under the model restricted to the items that were
+    allowed, and forced tokens add nothing; of an item with several spellings it is that of the one
+    written. Searched for as a whole, it is as in :class:`RankedItems`.
     """
 
     index: int  # which request of the batch
@@ -71,7 +72,8 @@ class RankedItems:
     """Items of one slot, best first; of equal ones the lower row.
 
     ``logprobs`` are the natural logarithms of each item's probability among all items of the
-    catalog, excluded ones included, over all its spellings. Items with equal tokens have the same.
+    catalog, excluded ones included, over all its spellings; of a place with weights the scores they
+    make of these. Items with equal tokens have the same.
     """
 
     rows: Int32[np.ndarray, " found"]

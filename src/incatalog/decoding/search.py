@@ -255,7 +255,7 @@ class BeamSearch(PlaceSearch):
         return behind
 
     def _best(self) -> RankedItems:
-        return RankedItems(self._trie.order[self._found], self._logprobs)
+        return RankedItems(self._trie.order[self._found], self._scores)
 
     @property
     def _bound(self) -> float:

@@ -41,8 +41,9 @@ class SpelledSearch(BeamSearch):
         self._margin = model * math.log(trie.spellings.most)
 
     def _best(self) -> RankedItems:
-        best = np.lexsort((self._items, -self._of_items(self._totals)))[: self._k]
-        return RankedItems(self._items[best].astype(np.int32), self._totals[best])
+        scores = self._of_items(self._totals)
+        best = np.lexsort((self._items, -scores))[: self._k]
+        return RankedItems(self._items[best].astype(np.int32), scores[best])
 
     def _of_items(self, totals: Logprobs) -> Logprobs:
         """Scores of the items, if these are their log-probabilities."""

@@ -105,7 +105,8 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         (one.probability, one.row == holdout.target)
         for answer, holdout in zip(answers, holdouts, strict=True)
         for one in answer
-        if one.probability is not None
+        # What a guide counts in is no probability.
+        if one.probability is not None and scored.guide_weight is None
     ]:
         results["calibration"] = metrics.calibration(*zip(*given, strict=True))
     # `items` holds null where `named` is not in the catalog.

@@ -21,8 +21,9 @@ _UNFINISHED_CHARACTER = "\ufffd"
 class Recommendation:
     """An item in an answer.
 
-    Its score is the probability the model gave it at its place: in a ranking among all items of the
-    catalog, in a written list among those that were still allowed, by the name it wrote.
+    Its score is the probability the model gave it at its place: among all items of the catalog,
+    or, written token by token or retrieved in a list, among those that were still allowed. Where a
+    guide or factors count, it is the exponential of the score by which the item was chosen.
     """
 
     item_id: str

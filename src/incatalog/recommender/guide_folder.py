@@ -58,7 +58,10 @@ class GuideChoice:
             self._refuse_share(f"is lacking in {model}; name a teacher with --guide")
             return None
         found = _read(path)
-        teacher = self._opened(_location(path, found), catalog, device)
+        try:
+            teacher = self._opened(_location(path, found), catalog, device)
+        except TeacherError as error:
+            raise TeacherError(f"{path}: {error}; or go without the guide: --guide off") from error
         kept = found["ranking"], found["list"]
         ranking, listing = kept if self.share is None else (self.share, self.share)
         empty = found["empty"] if self.empty is None else empty_of(teacher, self.empty)

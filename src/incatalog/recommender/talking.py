@@ -45,6 +45,7 @@ class Talking:
         self,
         messages: Sequence[ChatMessage],
         *,
+        history: Sequence[str] = (),
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
         max_new_tokens: int = 512,
@@ -55,13 +56,15 @@ class Talking:
     ) -> Answer:
         """Answers the last message of a conversation.
 
-        The history that a guide sees is what the conversation names: its items, and the titles in
-        the user's messages (:mod:`~incatalog.recommender.mentions`). A guided answer names none of
-        them again.
+        Without a history, a guide sees what the conversation names: its items, and the titles in
+        the user's messages (:mod:`~incatalog.recommender.mentions`). An answer names no item of the
+        history, and a guided one none that it sees.
 
         Args:
             messages: Mappings with ``role`` (system, user, assistant) and ``content``, or the
                 ``message`` of an earlier answer, in which items stay items.
+            history: Ids of the user's items, oldest first; the newest follow the last message, in
+                the words the model was trained with.
             exclude: As in :meth:`recommend`.
             categories: Likewise.
             max_new_tokens: Tokens of the answer at most.
@@ -76,11 +79,10 @@ class Talking:
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
-        text, named = self.answer_text(), self._named(messages, guide_weight)
-        excluded = self.items.excluded(exclude, categories, named, True)
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        [weights] = self.weights([named], [excluded], "list", boost, guide_weight)
-        request = self.prompts.chat_request(messages, excluded=excluded, weights=weights, **how)
+        rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        text = self.answer_text()
+        request = self._turn(messages, history, guide_weight, how, **rules)
         for _ in self._read(request, text):
             pass
         return text.answer()
@@ -89,6 +91,7 @@ class Talking:
         self,
         messages: Sequence[ChatMessage],
         *,
+        history: Sequence[str] = (),
         exclude: Sequence[str] = (),
         categories: Sequence[str] = (),
         max_new_tokens: int = 512,
@@ -102,18 +105,30 @@ class Talking:
         Between two pieces the recommender may be used for anything else, by any thread. To give an
         answer up before its end, close the stream, or keep no reference to it.
         """
-        named = self._named(messages, guide_weight)
-        excluded = self.items.excluded(exclude, categories, named, True)
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        [weights] = self.weights([named], [excluded], "list", boost, guide_weight)
-        request = self.prompts.chat_request(messages, excluded=excluded, weights=weights, **how)
+        rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        request = self._turn(messages, history, guide_weight, how, **rules)
         return self._read(request, self.answer_text())
 
-    def _named(self, messages: Sequence[ChatMessage], guide_weight: float | None) -> list[int]:
-        """The history that a guide sees; without one nobody asks what the conversation names."""
-        if self.guide is None or guide_weight == 0:
-            return []
-        return conversation_items(messages, self.items)
+    def _turn(
+        self,
+        messages: Sequence[ChatMessage],
+        history: Sequence[str],
+        guide_weight: float | None,
+        how: Mapping[str, Any],
+        *,
+        exclude: Sequence[str],
+        categories: Sequence[str],
+        boost: Mapping[str, float] | None,
+    ) -> Request:
+        rows = seen = self.items.catalog.rows(history).tolist()
+        # Without a guide nobody asks what the conversation names.
+        if not rows and self.guide is not None and guide_weight != 0:
+            seen = conversation_items(messages, self.items)
+        excluded = self.items.excluded(exclude, categories, seen, True)
+        [weights] = self.weights([seen], [excluded], "list", boost, guide_weight)
+        told: Any = {"history": rows, "excluded": excluded, "weights": weights}
+        return self.prompts.chat_request(messages, **told, **how)
 
     def answer_text(self) -> AnswerText:
         """What turns the events of one answer into text and items of this catalog."""

@@ -213,7 +213,7 @@ class AnswerItem(Form):
     rank: int
     """Its place among the items, from 1."""
     score: float
-    """Probability the model gave it at its place."""
+    """Probability the model gave it at its place; guided, the exponential of its score."""
     start: int | None = None
     end: int | None = None
 

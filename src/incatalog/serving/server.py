@@ -69,7 +69,7 @@ def serve(settings: ServeSettings) -> None:
             for domain in domains.values():
                 if guide := domain.version.recommender.guide:
                     shares = f"{guide.ranking:g} in rankings, {guide.listing:g} in lists and chats"
-                    without = f"without history {guide.empty}"
+                    without = f"without history: {guide.empty}"
                     told = f"items of {domain.name} are guided, weight {shares}, {without}"
                     console.print(f"incatalog: {told}", markup=False)
             if warning := untrained_warning(recommender.spec):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from incatalog.artifacts import open_run, write_json
@@ -18,6 +18,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
+from incatalog.metrics import of_ranks
 from incatalog.teacher.blend import BlendPart, BlendTeacher, part_scores
 from incatalog.teacher.counted import training_counts
 from incatalog.teacher.selection import ScoringTeacher
@@ -35,19 +36,19 @@ from incatalog.teacher.teacher_validation import (
     VALIDATION_FILE,
     Validation,
     best_temperature,
-    ndcg_of,
     validation_header,
     validation_metrics,
 )
 
 # With fewer users a weight would follow their chance, so all parts weigh the same.
 FEWEST_USERS = 200
-# A part that is chosen must raise NDCG@10 by this share; less is chance.
-_HELP = 0.005
-_GRID = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-_FINER = (0.8, 0.9, 1.1, 1.25)
-_FREE = 2
+_GRID = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+_BESIDE = (0.7, 1.0, 1.4)  # What the second weight may become when the third is looked for.
+_RESAMPLES = 200
+_SURE = 1.64  # Standard errors of a gain that is chance in one of twenty cases.
 _ROWS_AT_ONCE = 256
+
+Gains = Float64[np.ndarray, " users"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Weighing:
 
     order: tuple[int, ...]
     weights: tuple[float, ...]
-    ndcg: float
+    gains: Gains  # NDCG@10 of each user
 
 
 class Ahead:
@@ -65,6 +66,10 @@ class Ahead:
     def __init__(self, validation: Validation) -> None:
         """For the users of a validation; parts are added one by one."""
         self._validation = validation
+        self.users = len(validation)
+        pairs = zip(validation.histories, validation.targets, strict=True)
+        lost = [validation.exclude_seen and bool((rows == target).any()) for rows, target in pairs]
+        self._lost = np.array(lost)  # The wanted item is one that is left out.
         self.parts: list[Float32[Tensor, "users items"]] = []
 
     def add(self, log_probabilities: Float32[Tensor, "users items"]) -> None:
@@ -76,71 +81,68 @@ class Ahead:
                 line[torch.from_numpy(np.asarray(rows, dtype=np.int64))] = float("-inf")
         self.parts.append(log_probabilities)
 
-    def ndcg(self, weights: Mapping[int, float]) -> float:
-        """NDCG@10 of a blend; an item with the score of the one wanted counts as ahead of it."""
+    def gains(self, weights: Mapping[int, float]) -> Gains:
+        """NDCG@10 of a blend for each user; an item with the wanted one's score is ahead of it."""
         ranks = []
         for start in range(0, len(self._validation), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            total = sum(weight * self.parts[part][rows] for part, weight in weights.items())
-            assert isinstance(total, Tensor)
+            total = torch.zeros_like(self.parts[0][rows])
+            for part, weight in weights.items():
+                total.add_(self.parts[part][rows], alpha=weight)
             ranks.append((total >= 0).sum(1))
-        return ndcg_of(torch.cat(ranks).numpy())
+        hits, gains = of_ranks(torch.cat(ranks).numpy(), 10)
+        return np.where(hits & ~self._lost, gains, 0.0)
 
 
-def weigh(ahead: Ahead, users: int, *, only_helping: bool) -> Weighing:
+def weigh(ahead: Ahead, *, only_helping: bool, seed: int = 0) -> Weighing:
     """Takes parts one by one, the one that helps most first, and finds their weights.
 
-    The first part weighs 1. The second and the third have a weight each, looked for on a grid and
-    then around its best point; all later parts weigh as much as the third. With fewer than 200
-    users all parts weigh 1.
+    The first part weighs 1. The second and the third have a weight each, looked for on a grid; all
+    later parts weigh as much as the third. A weight is the geometric mean of those that are best
+    for 200 samples of the users, drawn with repeats, so that it follows their chance less than the
+    best of the grid does. With fewer than 200 users all parts weigh 1.
 
     Args:
         ahead: The parts on validation items.
-        users: How many there are.
-        only_helping: Leave out parts that do not raise NDCG@10.
+        only_helping: Leave out parts that do not raise NDCG@10 by more than chance may.
+        seed: Of the samples.
     """
-    count = len(ahead.parts)
-    alone = [ahead.ndcg({part: 1.0}) for part in range(count)]
-    by_ndcg = sorted(range(count), key=lambda part: -alone[part])
+    count, users = len(ahead.parts), ahead.users
+    alone = [ahead.gains({part: 1.0}) for part in range(count)]
+    by_ndcg = sorted(range(count), key=lambda part: -alone[part].mean())
     if users < FEWEST_USERS:
-        equal = dict.fromkeys(by_ndcg, 1.0)
-        return Weighing(tuple(by_ndcg), (1.0,) * count, ahead.ndcg(equal))
+        return Weighing(tuple(by_ndcg), (1.0,) * count, ahead.gains(dict.fromkeys(by_ndcg, 1.0)))
+    samples = np.random.default_rng(seed).multinomial(users, np.full(users, 1 / users), _RESAMPLES)
     best = Weighing((by_ndcg[0],), (1.0,), alone[by_ndcg[0]])
-    while len(best.order) < count:
-        left = [part for part in by_ndcg if part not in best.order]
-        choices = _GRID if len(best.order) <= _FREE else best.weights[-1:]
-        trials = [
-            _tried(ahead, (*best.order, part), (*best.weights, weight))
-            for part in left
-            for weight in choices
-        ]
-        found = _refined(ahead, max(trials, key=lambda trial: trial.ndcg))
-        if only_helping and found.ndcg < best.ndcg * (1 + _HELP):
+    while left := [part for part in by_ndcg if part not in best.order]:
+        found = max(
+            (_with_part(ahead, best, part, samples) for part in left),
+            key=lambda weighing: float(weighing.gains.mean()),
+        )
+        more = found.gains - best.gains
+        if only_helping and more.mean() <= _SURE * more.std() / users**0.5:
             break
         best = found
     return best
 
 
-def _tried(ahead: Ahead, order: tuple[int, ...], weights: tuple[float, ...]) -> Weighing:
-    return Weighing(order, weights, ahead.ndcg(dict(zip(order, weights, strict=True))))
-
-
-def _refined(ahead: Ahead, best: Weighing) -> Weighing:
-    """Moves the free weights by small factors while that helps."""
-    for _ in range(3):
-        before = best
-        for free in range(1, min(len(best.order), _FREE + 1)):
-            for factor in _FINER:
-                weights = list(best.weights)
-                # Parts behind the last free weight share it.
-                shared = range(free, len(weights)) if free == _FREE else (free,)
-                for place in shared:
-                    weights[place] = round(best.weights[free] * factor, 4)
-                trial = _tried(ahead, best.order, tuple(weights))
-                best = trial if trial.ndcg > best.ndcg else best
-        if best is before:
-            break
-    return best
+def _with_part(
+    ahead: Ahead, before: Weighing, part: int, samples: Int64[np.ndarray, "samples users"]
+) -> Weighing:
+    """A blend with one part more, at the weights that its samples of the users find best."""
+    known, candidates = len(before.order), list[tuple[float, ...]]()
+    if known == 1:
+        candidates += [(1.0, weight) for weight in _GRID]
+    elif known == 2:
+        second = before.weights[1]
+        candidates += [(1.0, second * factor, third) for factor in _BESIDE for third in _GRID]
+    else:
+        candidates += [(*before.weights, before.weights[-1])]
+    order = (*before.order, part)
+    gains = np.stack([ahead.gains(dict(zip(order, one, strict=True))) for one in candidates])
+    picked = np.log([candidates[place] for place in (samples @ gains.T).argmax(axis=1)])
+    weights = tuple(round(float(weight), 4) for weight in np.exp(picked.mean(axis=0)))
+    return Weighing(order, weights, ahead.gains(dict(zip(order, weights, strict=True))))
 
 
 def blend_teachers(settings: TeacherBlendSettings) -> Path:
@@ -203,8 +205,8 @@ class BlendJoin:
             teachers.append(teacher)
             temperatures.append(temperature)
             told.append({"name": name, "temperature": temperature, "loss": loss})
-        found = weigh(ahead, len(validation), only_helping=only_helping)
-        alone = [ahead.ndcg({place: 1.0}) for place in range(len(names))]
+        found = weigh(ahead, only_helping=only_helping, seed=self.seed)
+        alone = [float(ahead.gains({place: 1.0}).mean()) for place in range(len(names))]
         del ahead
         parts = [
             BlendPart(

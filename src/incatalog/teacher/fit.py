@@ -92,7 +92,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         inputs["vectors"] = Path(settings.vectors)
     if settings.sasrec:
         inputs |= {f"sasrec/{p}": Path(settings.sasrec) / p for p in teacher_paths(settings.sasrec)}
-    free = ["max_minutes"]
+    free = ["max_minutes", *settings.unread()]
     run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
     if not run.finished:
         if settings.kind == "sasrec":

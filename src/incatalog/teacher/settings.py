@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,14 @@ from incatalog.config import (
 
 TeacherKind = Literal["sasrec", "knn", "ease", "words", "popularity", "blend"]
 WORDINGS = ("t", "td", "tc", "tdc")
+# The settings of each kind that counts, and of a blend alone.
+_COUNTING = {
+    "knn": ("newest", "recency", "window", "decay", "backward", "power"),
+    "ease": ("newest", "recency", "regularisation", "ease_window", "max_items"),
+    "words": ("newest", "recency", "wording", "vectors"),
+    "popularity": (),
+    "blend": ("sasrec",),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class TeacherFitSettings(Settings):
     """Seed of initialisation, batches and dropout."""
     newest: Positive = 10
     """knn, ease, words: newest items of a history that are scored."""
-    recency: tuple[Fraction, ...] = (0.8, 0.6, 0.9)
+    recency: tuple[Fraction, ...] = (0.8, 0.6, 0.4, 0.9)
     """knn, ease, words: weight of an item of a history beside the next newer one."""
     window: tuple[Positive, ...] = (10, 20, 5)
     """knn: places between two items of a history that count as a pair, at most."""
@@ -81,7 +90,7 @@ class TeacherFitSettings(Settings):
     """knn: weight of a pair against the order of time."""
     power: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5)
     """knn: power of an item's popularity that its similarities are divided by."""
-    regularisation: tuple[PositiveFloat, ...] = (20.0, 5.0, 100.0, 500.0)
+    regularisation: tuple[PositiveFloat, ...] = (100.0, 20.0, 500.0)
     """ease: weight of the ridge."""
     ease_window: tuple[NonNegative, ...] = (20, 0)
     """ease: places of a history that are one training row; 0 for all of it."""
@@ -93,6 +102,18 @@ class TeacherFitSettings(Settings):
     """words: npy file of item vectors to compare instead of texts."""
     sasrec: str = ""
     """blend: run folder of a SASRec to take as a part; one is trained if empty."""
+
+    def unread(self) -> list[str]:
+        """Names of the settings that a fit of this kind does not read."""
+        counting = {"device", *(name for names in _COUNTING.values() for name in names)}
+        if self.kind == "blend":
+            return []
+        if self.kind == "sasrec":
+            return sorted(counting - {"device"})
+        every = {field.name for field in dataclasses.fields(self)}
+        return sorted(
+            every - {"data", "out", "kind", "exclude_seen", "seed", *_COUNTING[self.kind]}
+        )
 
     def __post_init__(self) -> None:
         """Refuses what no fit could use.
