@@ -677,6 +677,20 @@ def test_offered_candidates_and_validation_keep_what_is_written(workshop: Worksh
         assert sample.soft is None
 
 
+def test_how_much_the_listed_items_have_is_said(workshop: Workshop) -> None:
+    source = workshop.source(teacher=knowing(workshop), distill=0.5, distill_items=6)
+    shares = []
+    for user in source.users.tolist():
+        history = workshop.split.train(user)[-4:]
+        made = knowing(workshop)
+        logits = made.log_probabilities([history], left_out=[workshop.split.train(user)])[0]
+        logits[history] = -np.inf
+        weights = np.sort(np.exp(logits.astype(np.float64)))[::-1]
+        shares.append(weights[:6].sum() / weights.sum())
+    assert source.listed_share() == pytest.approx(np.mean(shares), rel=1e-4)
+    assert workshop.source(teacher=knowing(workshop)).listed_share() is None
+
+
 def test_the_teacher_sees_a_history_that_was_cut(workshop: Workshop) -> None:
     options = {"distill": 0.8, "loss_on_history": True, "distill_items": 6}
     whole = everything(workshop.source(teacher=knowing(workshop), **options))

@@ -216,11 +216,15 @@ def test_workers_change_nothing(
 
 
 def test_distilled_training_differs_and_says_what_it_was_told(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, capsys: Any
 ) -> None:
     plain = train_sft(settings(out=tmp_path / "plain"))
+    assert "probability" not in capsys.readouterr().err
     config = settings(out=tmp_path / "soft", distill=0.8)
     soft = train_sft(config)
+    # With 64 of 50 items no others are left.
+    said = " ".join(capsys.readouterr().err.split())
+    assert "have 100% of the teacher's probability" in said
     first, second = weights(plain), weights(soft)
     assert any(not torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ArtifactError, match="distill_temperature"):

@@ -26,6 +26,8 @@ from incatalog.training.soft_targets import SpanTargets
 
 # Tokens that come with an item: those that open and close its span, and what stands between items.
 _AROUND_ITEM = 5
+# Users whose histories say how decided a teacher is.
+_ASKED_ABOUT = 100
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,19 @@ class SampleSource:
     def per_epoch(self) -> int:
         """Samples of one epoch."""
         return len(self._owner) + self.num_general + self.num_aligned
+
+    def listed_share(self) -> float | None:
+        """How much of its probability a teacher gives to the items it lists, after some histories.
+
+        None without soft targets.
+        """
+        if self._distiller is None:
+            return None
+        most = self._settings.max_history
+        some = self.users[:: -(-len(self.users) // _ASKED_ABOUT)].tolist()
+        asked = [Asked(user, tuple(self._split.train(user)[-most:].tolist())) for user in some]
+        found = self._distiller.expected(asked).values()
+        return float(np.mean([one.share.sum() for one in found]))
 
     def draws(self, epoch: int) -> Draws:
         """What chance decides in an epoch."""

@@ -209,6 +209,12 @@ def build_trainer(
             f"{settings.data}: {skipped} of {len(split)} users have a single item to train on, "
             "which leaves no history; they are not trained on"
         )
+    if (share := source.listed_share()) is not None:
+        console.print(
+            f"{settings.teacher}: the items that --distill-items lists have {share:.0%} of the "
+            "teacher's probability, all others the rest; --distill-temperature below "
+            f"{settings.distill_temperature:g} gives them more"
+        )
     step_size = settings.per_step(PartialState().num_processes)
     steps = -(-settings.epochs * source.per_epoch // step_size)
     steps = min(steps, settings.max_steps or steps)
