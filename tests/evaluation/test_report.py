@@ -210,7 +210,7 @@ def test_a_broken_constraint_shows_in_the_report(
 
     def evaluate(name: str) -> str:
         config = EvaluateRecommendSettings(
-            str(model), data, tmp_path / name, k=3, decode="list", bootstrap=20, device="cpu"
+            str(model), data, tmp_path / name, k=3, decode="greedy", bootstrap=20, device="cpu"
         )
         return str(evaluate_recommend(config))
 
