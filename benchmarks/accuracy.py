@@ -18,13 +18,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from benchmarks.report import markdown, publish
-from benchmarks.study import DOMAINS, METRICS, Domain, Study, cells, difference, side_by_side
+from benchmarks.study import (
+    COUNTING,
+    DOMAINS,
+    METRICS,
+    Domain,
+    Study,
+    cells,
+    difference,
+    side_by_side,
+)
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 
 _TRAINED = ("cgen", "token", "ret")
-_COUNTING = ("words", "knn", "ease")
 # How a trained model is asked: the row's name, and the flags.
 _ASKED = {
     "ranking": ("--decode", "beam", "--guide", "off"),
@@ -51,9 +59,7 @@ def main() -> None:
     domains, seeds = [DOMAINS[name] for name in options.domains], range(options.seeds)
     methods = {domain: options.methods if domain.trained else [] for domain in domains}
     for domain in domains:
-        if methods[domain]:
-            study.vectors(domain)
-        for kind in _COUNTING:
+        for kind in COUNTING:
             study.counting(domain, kind)
     side_by_side(
         options.jobs,
@@ -74,10 +80,10 @@ def main() -> None:
 def chain(study: Study, domain: Domain, seed: int, methods: Sequence[str]) -> Tables:
     """All runs of one seed; the metrics of each user by row of the table."""
     tables = {"popularity": study.scores(domain, "popularity", seed)}
-    for kind in _COUNTING:
+    for kind in COUNTING:
         tables[kind] = study.scores(domain, study.counting(domain, kind), seed)
     tables["sasrec"] = study.scores(domain, study.teacher(domain, seed), seed, name="sasrec")
-    blend = study.blend(domain, seed, _COUNTING)
+    blend = study.blend(domain, seed)
     tables["blend"] = study.scores(domain, blend, seed)
     for method in methods:
         model = study.model(domain, method, seed)
@@ -96,7 +102,7 @@ def section(study: Study, domain: Domain, seeds: list[int], methods: Sequence[st
     for seed in seeds:
         for name, found in chain(study, domain, seed, methods).items():
             tables.setdefault(name, []).extend(found)
-    others = ("popularity", *_COUNTING, "sasrec", "blend")
+    others = ("popularity", *COUNTING, "sasrec", "blend")
     best = max(others, key=lambda name: np.mean([t["NDCG@10"].mean() for t in tables[name]]))
     cold = cold_users(study, domain)
     rows = []

@@ -152,7 +152,7 @@ def main() -> None:
 def train(trials: Trials, jobs: int) -> None:
     """All runs of a domain."""
     study, domain = trials.study, trials.domain
-    study.vectors(domain)
+    study.texts(domain)
     for seed in trials.seeds:
         study.teacher(domain, seed)
         if "token" in trials.methods:

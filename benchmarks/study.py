@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ from incatalog.metrics import Interval, bootstrap_intervals
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 METRICS = ("HR@10", "NDCG@10", "OOD@10")
+COUNTING = ("words", "knn", "ease")
 _RESAMPLES = 1000
 # The command that belongs to this interpreter, whatever the search path finds first.
 _INCATALOG = Path(sys.executable).with_name("incatalog")
@@ -37,19 +39,26 @@ class Domain:
     Attributes:
         name: Its name in tables, and of its folder of recipes.
         teacher_epochs: Epochs of its teacher at most.
-        wording: Text that its items' vectors are made of.
+        wording: Text that a sentence encoder reads of its items; empty where words are counted.
+        taught: Teachers beside SASRec whose vectors of items stand beside the text's.
+        lists: The teacher that extends training lists.
         trained: Whether language models are trained on it; else only what counts is compared.
     """
 
     name: str
     teacher_epochs: int
     wording: str
+    taught: tuple[str, ...] = ("knn",)
+    lists: Literal["sasrec", "blend"] = "sasrec"
     trained: bool = True
 
 
 DOMAINS = {
     "movielens": Domain("movielens", teacher_epochs=60, wording="tc"),
-    "office": Domain("office", teacher_epochs=25, wording="td"),
+    # Its titles and descriptions say more by their words than by their sense.
+    "office": Domain(
+        "office", teacher_epochs=25, wording="", taught=("words", "knn"), lists="blend"
+    ),
     "games": Domain("games", teacher_epochs=10, wording="t", trained=False),
 }
 
@@ -108,12 +117,28 @@ class Study:
         out = self.folder / domain.name / "data"
         return self.incatalog(out, "data", "movielens", "--source", recbole_movielens())
 
-    def vectors(self, domain: Domain) -> Path:
-        """The vectors of a domain's items."""
+    def texts(self, domain: Domain) -> Path:
+        """Vectors of the texts of a domain's items, which codes are made of."""
         out = self.folder / domain.name / "vectors"
         command = ("items", "embed", "--data", self.data(domain), "--dataset", domain.name)
-        self.incatalog(out, *command, "--wording", domain.wording)
-        return out / f"{domain.name}.emb-minilm-{domain.wording}.npy"
+        if domain.wording:
+            self.incatalog(out, *command, "--wording", domain.wording)
+            return out / f"{domain.name}.emb-minilm-{domain.wording}.npy"
+        words = ("--teacher", self.counting(domain, "words"), "--svd-dim", 256)
+        self.incatalog(out, *command, "--source", "teacher", *words)
+        return out / f"{domain.name}.emb-teacher.npy"
+
+    def vectors(self, domain: Domain, seed: int) -> Path:
+        """Vectors of a domain's items from texts and from who took what, which are retrieved."""
+        out = self.of(domain, seed) / "vectors"
+        taught = [self.counting(domain, kind) for kind in domain.taught]
+        command: list[object] = ["items", "embed", "--data", self.data(domain)]
+        command += ["--dataset", domain.name, "--teacher", self.teacher(domain, seed), *taught]
+        if domain.wording:
+            self.incatalog(out, *command, "--source", "both", "--wording", domain.wording)
+            return out / f"{domain.name}.emb-minilm-{domain.wording}-teacher.npy"
+        self.incatalog(out, *command, "--source", "teacher", "--svd-dim", 128)
+        return out / f"{domain.name}.emb-teacher.npy"
 
     def teacher(
         self, domain: Domain, seed: int, *, name: str = "teacher", extra: Sequence[object] = ()
@@ -132,9 +157,9 @@ class Study:
             *("teacher", "fit", "--kind", kind, "--data", self.data(domain), "--exclude-seen"),
         )
 
-    def blend(self, domain: Domain, seed: int, kinds: Sequence[str]) -> Path:
+    def blend(self, domain: Domain, seed: int) -> Path:
         """SASRec and counting teachers, weighed on the validation items."""
-        parts = [self.teacher(domain, seed), *(self.counting(domain, kind) for kind in kinds)]
+        parts = [self.teacher(domain, seed), *(self.counting(domain, kind) for kind in COUNTING)]
         return self.incatalog(
             self.of(domain, seed) / "blend",
             *("teacher", "blend", *parts, "--data", self.data(domain), "--exclude-seen"),
@@ -150,7 +175,7 @@ class Study:
 
     def codes(self, domain: Domain, seed: int) -> Path:
         """The codes of a domain's items."""
-        folder, vectors = self.of(domain, seed), self.vectors(domain)
+        folder, vectors = self.of(domain, seed), self.texts(domain)
         quantizer = self.incatalog(
             folder / "quantizer",
             *("items", "quantize", "--vectors", vectors, "--method", "rqkmeans"),
@@ -181,11 +206,12 @@ class Study:
         ]
         command += ["--data", self.data(domain), "--seed", seed]
         if teacher:
-            command += ["--teacher", self.teacher(domain, seed)]
+            lists = self.blend if domain.lists == "blend" else self.teacher
+            command += ["--teacher", lists(domain, seed)]
         if method == "token":
             command += ["--index", self.codes(domain, seed)]
         if method == "ret":
-            command += ["--vectors", self.vectors(domain)]
+            command += ["--vectors", self.vectors(domain, seed)]
         command += mixed_precision()
         return self.incatalog(self.of(domain, seed) / (name or method), *command, *extra)
 
