@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["runs/demo/cgen"])
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--doors", nargs="+", choices=sorted(DOORS), default=list(DOORS))
     options = parser.parse_args()
     catalog = Catalog.load(options.data)
     split = leave_one_out(Histories.load(options.data, catalog))
@@ -63,8 +64,8 @@ def main() -> None:
             if not guided:
                 flags[-1] = "off"
             with Server(Path(model), *flags, own_domain=False) as server:
-                for door, ask in DOORS.items():
-                    asked = Asked(server.port, ask, options.clients)
+                for door in options.doors:
+                    asked = Asked(server.port, DOORS[door], options.clients)
                     found, seconds = asked.all(shown)
                     name = f"{Path(model).name}{', guided' if guided else ''}"
                     row = (name, door, *figures(found, targets, catalog), f"{seconds:.2f}")
