@@ -158,11 +158,12 @@ class Study:
         )
 
     def blend(self, domain: Domain, seed: int) -> Path:
-        """SASRec and counting teachers, weighed on the validation items."""
-        parts = [self.teacher(domain, seed), *(self.counting(domain, kind) for kind in COUNTING)]
+        """SASRec and those counting teachers that help it on the validation items."""
+        parts = ("--sasrec", self.teacher(domain, seed), "--seed", seed)
         return self.incatalog(
             self.of(domain, seed) / "blend",
-            *("teacher", "blend", *parts, "--data", self.data(domain), "--exclude-seen"),
+            *("teacher", "fit", "--kind", "blend", *parts, "--data", self.data(domain)),
+            "--exclude-seen",
         )
 
     def guide(self, domain: Domain, model: Path, teacher: Path, seed: int) -> None:

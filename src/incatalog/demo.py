@@ -21,7 +21,7 @@ from incatalog.evaluation.settings import (
     EvaluateReportSettings,
     GuideFitSettings,
 )
-from incatalog.teacher.settings import TeacherBlendSettings, TeacherFitSettings, TeacherKind
+from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.training.settings import SftSettings
 
 _SHOWN_METRICS = ("HR@10", "NDCG@10", "OOD@10")
@@ -53,7 +53,6 @@ TRAINED: tuple[Method, ...] = ("cgen", "token", "ret")
 METHODS = ("popularity", "sasrec", "blend", *TRAINED)
 # How else a trained model is asked: by a list as a chat writes it, alone and guided by the blend.
 LISTS = {"list": "off", "list, guided": "own"}
-_COUNTING: tuple[TeacherKind, ...] = ("knn", "ease", "words")
 
 BUDGETS = {
     "smoke": Budget(
@@ -90,7 +89,6 @@ def run_demo(settings: DemoSettings) -> Path:
     from incatalog.evaluation.guide_fit import fit_guide
     from incatalog.evaluation.recommend import evaluate_recommend
     from incatalog.evaluation.report import evaluate_report
-    from incatalog.teacher.blending import blend_teachers
     from incatalog.teacher.fit import fit_teacher
     from incatalog.training.sft import train_sft
 
@@ -99,7 +97,7 @@ def run_demo(settings: DemoSettings) -> Path:
     data, teacher, quantizer, codes = (out / n for n in ("data", "teacher", "quantizer", "codes"))
     vectors = out / "vectors" / "movielens.emb-minilm-tc.npy"
     known = out / "vectors-teacher" / "movielens.emb-minilm-tc-teacher.npy"
-    blend, counting = out / "blend", {kind: out / kind for kind in _COUNTING}
+    blend, knn = out / "blend", out / "knn"
     started = time.monotonic()
 
     def stage(number: int, title: str) -> None:
@@ -120,11 +118,12 @@ def run_demo(settings: DemoSettings) -> Path:
             data=data, out=teacher, epochs=budget.teacher_epochs, exclude_seen=True, seed=seed
         )
     )
-    for kind, run in counting.items():
-        fit_teacher(TeacherFitSettings(data=data, out=run, kind=kind, exclude_seen=True))
-    parts = tuple(map(str, (teacher, *counting.values())))
-    blend_teachers(
-        TeacherBlendSettings(runs=parts, data=data, out=blend, exclude_seen=True, seed=seed)
+    # The kNN's vectors find the items of RecLM-ret; the blend fits its parts itself.
+    fit_teacher(TeacherFitSettings(data=data, out=knn, kind="knn", exclude_seen=True))
+    fit_teacher(
+        TeacherFitSettings(
+            data=data, out=blend, kind="blend", sasrec=str(teacher), exclude_seen=True, seed=seed
+        )
     )
     stage(3, "RecLM-cgen: a tiny language model that writes titles of the catalog")
     train("cgen")
@@ -137,7 +136,7 @@ def run_demo(settings: DemoSettings) -> Path:
             dataset="movielens",
             wording="tc",
             source="both",
-            teacher=(str(teacher), str(counting["knn"])),
+            teacher=(str(teacher), str(knn)),
             seed=seed,
         )
     )
