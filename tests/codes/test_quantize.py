@@ -121,6 +121,7 @@ for out in sys.argv[3:]:
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_bits(vectors: Path, tmp_path: Path) -> None:
     options = SMALL | {"epochs": 40, "validate_every": 5, "dropout": 0.2, "batch_norm": True}
     command = [sys.executable, "-c", RUN, json.dumps(options), str(vectors)]

@@ -79,6 +79,7 @@ def test_half_precision_is_close_and_still_float32(config: EmbedSettings, tmp_pa
     np.testing.assert_allclose(half, whole, atol=0.05)
 
 
+@pytest.mark.long
 def test_killed_run_ends_with_the_same_bits(config: EmbedSettings, tmp_path: Path) -> None:
     # Long texts, so that there is time to kill it.
     slow = tmp_path / "slow"

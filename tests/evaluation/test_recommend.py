@@ -349,6 +349,7 @@ def test_results_do_not_depend_on_the_batch_size(tmp_path: Path, data: Path, mod
     assert sum(entry["entries"] for entry in one["calibration"]["bins"]) == 12 * 2
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, data: Path, model: Path
 ) -> None:

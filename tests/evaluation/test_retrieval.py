@@ -118,6 +118,7 @@ def test_ranks_equal_sorting_by_the_state_of_the_text_before_each_item(
     assert (config.out / "summary.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, titles: tuple[str, ...], model: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_packages_the_service_has_no_use_for_are_not_imported() -> None:
     assert said.split() == ["[]", "True"]
 
 
+@pytest.mark.long
 def test_a_service_finds_on_the_disk_what_another_process_has_compiled(tmp_path: Path) -> None:
     said = run(
         """

@@ -95,6 +95,7 @@ def test_catalog_changes_while_it_is_served_and_survives_a_kill(
         assert "i8" in listed(http)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
     running = Server(tmp_path / "log", "--model", model, "--batch", "4")
     answers: list[str] = []

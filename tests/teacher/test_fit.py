@@ -191,6 +191,7 @@ for out in sys.argv[3:]:
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_same_weights(walks: Path, tmp_path: Path) -> None:
     options = json.dumps(SMALL | {"epochs": 30, "patience": 30, "dropout": 0.3})
     command = [sys.executable, "-c", RUN, options, str(walks)]

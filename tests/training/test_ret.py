@@ -295,6 +295,7 @@ def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> Non
         ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tune", ["full", "lora"])
 def test_interrupted_run_ends_with_the_same_bits(
     settings: Settings, tmp_path: Path, tune: Any, monkeypatch: pytest.MonkeyPatch
