@@ -31,7 +31,6 @@ from incatalog.metrics import bootstrap_intervals
 from incatalog.teacher.teacher import load_teacher
 
 _K = 10
-_SHOWN = 50  # newest items of a history that are sent
 _SENTENCE = "Which ten would you recommend to me now?"
 
 
@@ -55,7 +54,7 @@ def main() -> None:
     best = teacher.top_k(histories, _K, exclude_seen=True).tolist()
     alone = [[catalog.item(row).item_id for row in rows if row >= 0] for rows in best]
     table = [("teacher alone", "", *figures(alone, targets, catalog), "")]
-    shown = [[catalog.item(row).item_id for row in rows][-_SHOWN:] for rows in histories]
+    shown = [[catalog.item(row).item_id for row in rows] for rows in histories]
     for model in options.models:
         trained = Path(model).is_dir()
         for guided in (True,) if not trained else (True, False):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -41,7 +40,6 @@ class Domain:
         teacher_epochs: Epochs of its teacher at most.
         wording: Text that a sentence encoder reads of its items; empty where words are counted.
         taught: Teachers beside SASRec whose vectors of items stand beside the text's.
-        lists: The teacher that extends training lists.
         trained: Whether language models are trained on it; else only what counts is compared.
     """
 
@@ -49,16 +47,13 @@ class Domain:
     teacher_epochs: int
     wording: str
     taught: tuple[str, ...] = ("knn",)
-    lists: Literal["sasrec", "blend"] = "sasrec"
     trained: bool = True
 
 
 DOMAINS = {
     "movielens": Domain("movielens", teacher_epochs=60, wording="tc"),
     # Its titles and descriptions say more by their words than by their sense.
-    "office": Domain(
-        "office", teacher_epochs=25, wording="", taught=("words", "knn"), lists="blend"
-    ),
+    "office": Domain("office", teacher_epochs=25, wording="", taught=("words", "knn")),
     "games": Domain("games", teacher_epochs=10, wording="t", trained=False),
 }
 
@@ -207,8 +202,7 @@ class Study:
         ]
         command += ["--data", self.data(domain), "--seed", seed]
         if teacher:
-            lists = self.blend if domain.lists == "blend" else self.teacher
-            command += ["--teacher", lists(domain, seed)]
+            command += ["--teacher", self.blend(domain, seed)]
         if method == "token":
             command += ["--index", self.codes(domain, seed)]
         if method == "ret":

@@ -106,7 +106,8 @@ def run_demo(settings: DemoSettings) -> Path:
         console.rule(heading, align="left")
 
     def train(method: Method, **more: Any) -> None:
-        more |= {"data": data, "teacher": str(teacher), "out": out / method, "seed": seed}
+        # The lists that a model learns to write are the blend's.
+        more |= {"data": data, "teacher": str(blend), "out": out / method, "seed": seed}
         train_sft(sft_settings(budget, method, **more))
 
     source = Path(settings.source) if settings.source else recbole_movielens()
