@@ -33,12 +33,12 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 
 _TRAINED = ("cgen", "token", "ret")
-# How a trained model is asked: the row's name, and the flags.
+# How a trained model is asked: what its row's name ends with, and the flags.
 _ASKED = {
-    "ranking": ("--decode", "beam", "--guide", "off"),
-    "list": ("--decode", "list", "--guide", "off"),
-    "ranking, guided": ("--decode", "beam"),
-    "list, guided": ("--decode", "list"),
+    "": ("--decode", "beam", "--guide", "off"),
+    ", list": ("--decode", "list", "--guide", "off"),
+    ", guided": ("--decode", "beam"),
+    ", guided, list": ("--decode", "list"),
 }
 # An item with fewer trainings is cold.
 _COLD = 5
@@ -91,8 +91,8 @@ def chain(study: Study, domain: Domain, seed: int, methods: Sequence[str]) -> Ta
         for asked, flags in _ASKED.items():
             if "guided" in asked:
                 study.guide(domain, model, blend, seed)
-            name = f"{method}-{asked.replace(', ', '-')}"
-            tables[f"{method}, {asked}"] = study.scores(domain, model, seed, name=name, extra=flags)
+            name = f"{method}{asked.replace(', ', '-')}"
+            tables[f"{method}{asked}"] = study.scores(domain, model, seed, name=name, extra=flags)
     return {name: [table] for name, table in tables.items()}
 
 
@@ -126,8 +126,8 @@ def section(study: Study, domain: Domain, seeds: list[int], methods: Sequence[st
 
 
 _ABOUT = (
-    "Held-out last item of every user, seen items excluded. `ranking` is the order of all items at "
-    "the first place, `list` what a chat writes, each item the best at its place. In brackets 95 % "
+    "Held-out last item of every user, seen items excluded. Methods rank all items at the first "
+    "place; `list` is what a chat writes, each item the best at its place. In brackets 95 % "
     "of the bootstrap over users, each of whom counts with the mean of the seeds; `seeds` gives "
     "the least and the greatest mean of a seed. The language models' minutes come on top of those "
     "of the teacher, which extends their lists."

@@ -51,9 +51,17 @@ HEADLINES = {
         "What do soft targets of a teacher cost in a training step?",
         ("with",), "of without", "of a step without, the teacher's calls apart",
     ),
+    "door": Headline(
+        "What do people get over HTTP, beside the teacher alone?",
+        ("smollm2, guided", "chat"), "NDCG@10", "NDCG@10 of chats with SmolLM2, guided",
+    ),
     "faults": Headline(
         "What is left after kills, full disks and damaged files?",
         ("`train sft`",), "otherwise", "repeats of `train sft` that ended otherwise",
+    ),
+    "guided_streams": Headline(
+        "What does a guide cost a service of 64 streams?",
+        ("guided",), "ratio", "of the answers a second without",
     ),
     "grpo": Headline(
         "Is the policy that is trained the one that is sampled from?",
