@@ -146,7 +146,7 @@ class DemoSettings(Settings):
     source: str = ""
     """MovieLens-100K folder; empty takes the one in the recbole wheel."""
     budget: Literal["smoke", "laptop", "hour"] = "laptop"
-    """Size of the training: smoke (seconds, only shows that it runs), laptop (within ten minutes on
-    two cores) or hour."""
+    """Size of the training: smoke (a minute, only shows that it runs), laptop (a quarter of an hour
+    on two cores) or hour."""
     seed: NonNegative = 0
     """Seed of everything."""
