@@ -22,9 +22,11 @@ from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.problems import ApiError
 from incatalog.serving.schemas import ItemQuestion
 from incatalog.serving.settings import ServeSettings
+from incatalog.teacher_service.client import HttpTeacher
 
 _log = logging.getLogger(__name__)
-# Most of the time of a served teacher is waiting for it.
+# Most of the time of a served teacher is waiting for it. One in this process computes, and several
+# threads of it would only keep each other and the model waiting.
 _THREADS = 8
 _T = TypeVar("_T")
 
@@ -102,10 +104,12 @@ class Guiding:
     def __init__(self, settings: ServeSettings, telemetry: EngineTelemetry) -> None:
         self._settings, self._telemetry = settings, telemetry
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incatalog-guide")
+        self._alone = ThreadPoolExecutor(1, thread_name_prefix="incatalog-teacher")
 
     def close(self) -> None:
         """Lets the threads go; what is being asked is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._alone.shutdown(wait=False, cancel_futures=True)
 
     async def weigh(
         self,
@@ -124,7 +128,9 @@ class Guiding:
         if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
             return Weighed(None, None)
         weigh = partial(model.weights, [history], [excluded], kind, boost)
-        ask = partial(asyncio.get_running_loop().run_in_executor, self._threads, weigh)
+        served = model.guide is not None and isinstance(model.guide.teacher, HttpTeacher)
+        threads = self._threads if served else self._alone
+        ask = partial(asyncio.get_running_loop().run_in_executor, threads, weigh)
         try:
             [weights] = await ask(share)
         except TeacherError as error:
