@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -152,3 +153,17 @@ def count_decisions(
         else:
             prefix.append(token)
     return decisions
+
+
+@torch.no_grad()
+def exhaustive(model: Any, rows: Sequence[Sequence[int]], prompt: Sequence[int]) -> np.ndarray:
+    """Log-probability of every row: all of its tokens scored among what the catalog allows."""
+    found = []
+    for row in rows:
+        logits = model(torch.tensor([[*prompt, SOI, *row]])).logits[0, len(prompt) :].double()
+        total = 0.0
+        for depth, token in enumerate([*row, EOI]):
+            allowed = sorted(choices(rows, row[:depth], set()))
+            total += float(logits[depth, allowed].log_softmax(-1)[allowed.index(token)])
+        found.append(total)
+    return np.array(found)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from worlds import (
     SOI,
     STOP,
     VOCAB,
-    choices,
+    exhaustive,
     make_model,
     prompts,
     spelled_rows,
@@ -39,20 +38,6 @@ seeds = st.integers(0, 3)
 
 def make_beam(model: Any, trie: ItemTrie, **options: Any) -> ItemBeam:
     return ItemBeam(model, trie, soi_token_id=SOI, eoi_token_id=EOI, **options)
-
-
-@torch.no_grad()
-def exhaustive(model: Any, rows: Sequence[Sequence[int]], prompt: Sequence[int]) -> np.ndarray:
-    """Log-probability of every row: all of its tokens scored among what the catalog allows."""
-    found = []
-    for row in rows:
-        logits = model(torch.tensor([[*prompt, SOI, *row]])).logits[0, len(prompt) :].double()
-        total = 0.0
-        for depth, token in enumerate([*row, EOI]):
-            allowed = sorted(choices(rows, row[:depth], set()))
-            total += float(logits[depth, allowed].log_softmax(-1)[allowed.index(token)])
-        found.append(total)
-    return np.array(found)
 
 
 @thorough

@@ -25,7 +25,7 @@ from worlds import (
     SOI,
     STOP,
     VOCAB,
-    choices,
+    exhaustive,
     make_model,
     prompts,
     read,
@@ -45,19 +45,12 @@ def make_engine(model: Any, trie: ItemTrie, **options: Any) -> Engine:
     return Engine(packed, trie, **ids, **options)
 
 
-@torch.no_grad()
 def logprobs_of(
     model: Any, rows: Sequence[Sequence[int]], items: Sequence[int], text: Sequence[int]
 ) -> np.ndarray:
     """Log-probability of every item behind a text, over all its spellings."""
     total = np.full(max(items) + 1, -np.inf)
-    for row, item in zip(rows, items, strict=True):
-        logits = model(torch.tensor([[*text, SOI, *row]])).logits[0, len(text) :].double()
-        found = 0.0
-        for depth, token in enumerate([*row, EOI]):
-            allowed = sorted(choices(rows, row[:depth], set()))
-            found += float(logits[depth, allowed].log_softmax(-1)[allowed.index(token)])
-        total[item] = np.logaddexp(total[item], found)
+    np.logaddexp.at(total, items, exhaustive(model, rows, text))
     return total
 
 

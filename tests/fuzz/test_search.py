@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
@@ -14,21 +13,7 @@ from incatalog.decoding.request import Slot
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.model.head import RetrievalHead
 from incatalog.trie.trie import ItemTrie
-from worlds import EOI, FIRST_WORD, SOI, VOCAB, choices, make_model
-
-
-@torch.no_grad()
-def exhaustive(model: Any, rows: list[list[int]], prompt: list[int]) -> np.ndarray:
-    """Log-probability of every row, each token among those that the catalog allows."""
-    found = []
-    for row in rows:
-        logits = model(torch.tensor([[*prompt, SOI, *row]])).logits[0, len(prompt) :].double()
-        total = 0.0
-        for depth, token in enumerate([*row, EOI]):
-            allowed = sorted(choices(rows, row[:depth], set()))
-            total += float(logits[depth, allowed].log_softmax(-1)[allowed.index(token)])
-        found.append(total)
-    return np.array(found)
+from worlds import EOI, FIRST_WORD, SOI, VOCAB, exhaustive, make_model
 
 
 def draw(random: np.random.Generator) -> tuple[list[list[int]], list[list[int]], list[set[int]]]:

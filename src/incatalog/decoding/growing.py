@@ -57,9 +57,12 @@ class GrowingAnswer:
         random = np.random.default_rng(request.seed)
         self.sampling = Sampling(request.temperature, request.top_p, random)
         self.spans = spans
+        self.searches = not retrieves and request.item_decode == "search"
         self.slot = -1
         if request.grounded:
-            self.slot = spans.join(request.barred, weights=request.weights)
+            # Items that are found as a whole are weighed there, and no token is.
+            own = None if retrieves or self.searches else request.weights
+            self.slot = spans.join(request.barred, weights=own)
         self.wants: Wanted = "text"
         self.finish_reason: FinishReason | None = None
         self.error: IncatalogError | None = None  # why the model failed at it
@@ -72,7 +75,6 @@ class GrowingAnswer:
         self._span: list[int] = []
         self._span_logprob = 0.0
         self._closed_spans = 0
-        self.searches = not retrieves and request.item_decode == "search"
         self.search: BeamSearch | None = None  # of the item to be named next
         self._ahead: list[int] = []  # what opens the span that is searched, until it is fed
         self._next_item: Wanted = "item" if retrieves or self.searches else "span"

@@ -8,15 +8,13 @@ not fed again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Int64
 
 from incatalog.decoding.choices import open_spans
 from incatalog.decoding.events import Event
 from incatalog.decoding.growing import Answers
-from incatalog.decoding.search import BeamSearch, score_prefixes
+from incatalog.decoding.search import score_prefixes
 from incatalog.packed.model import Readout
 from incatalog.trie.trie import ItemTrie
 
@@ -44,22 +42,17 @@ def go_on(
     What was read of a row stands at its own place of the readout, and its other ends at those from
     ``ends[row]`` on. In the next pass all searches feed about so many ``tokens``.
     """
-    rows = [row for row, answer in enumerate(answers) if answer.search is not None]
+    searching = ((row, answer.search) for row, answer in enumerate(answers))
+    searches = {row: search for row, search in searching if search is not None}
     by_trie: dict[ItemTrie, list[int]] = {}
-    for row in rows:
+    for row in searches:
         by_trie.setdefault(answers[row].spans.trie, []).append(row)
     for trie, own in by_trie.items():
         places = [place for row in own for place in (row, *range(ends[row], ends[row + 1]))]
-        score_prefixes(readout, places, _searches(answers, own), trie, eoi)
+        score_prefixes(readout, places, [searches[row] for row in own], trie, eoi)
     events: list[Event] = []
-    for row in rows:
-        [search] = _searches(answers, [row])
-        if search.over or not search.advance(
-            tokens, exact=True, tokens=max(1, tokens // len(rows))
-        ):
+    most = max(1, tokens // max(1, len(searches)))
+    for row, search in searches.items():
+        if search.over or not search.advance(tokens, exact=True, tokens=most):
             events += answers[row].take_search()
     return events
-
-
-def _searches(answers: Answers, rows: Sequence[int]) -> list[BeamSearch]:
-    return [search for row in rows if (search := answers[row].search) is not None]
