@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -87,6 +87,11 @@ class Guide:
         """How much the teacher counts."""
         return self.ranking if kind == "ranking" else self.listing
 
+    @staticmethod
+    def counts(share: float) -> bool:
+        """Whether a share is enough for the teacher to be asked."""
+        return share >= _LEAST_SHARE
+
     def check_catalog(self, catalog: Catalog) -> None:
         """Refuses a catalog that the teacher was not fitted on."""
         own = self.catalog
@@ -146,13 +151,14 @@ class Guide:
         *,
         log_factors: LogWeights | None = None,
         share: float | None = None,
+        said: Sequence[LogWeights | None] | None = None,
     ) -> list[ItemWeights | None]:
         """The weights of the items in an answer to each history; see :func:`item_weights`."""
         share = self.share(kind) if share is None else share
         _check_share("share", share)
-        # A teacher that does not count is not asked.
-        counts = share >= _LEAST_SHARE
-        found = self.log_weights(histories, items) if counts else [None] * len(histories)
+        found: Sequence[LogWeights | None] = [None] * len(histories)
+        if self.counts(share):
+            found = self.log_weights(histories, items) if said is None else said
         return [
             None
             if own is None and log_factors is None
@@ -183,6 +189,7 @@ def item_weights(
     *,
     boost: Mapping[str, float] | None = None,
     share: float | None = None,
+    said: Sequence[LogWeights | None] | None = None,
 ) -> list[ItemWeights | None]:
     """The weights of the items in an answer to each history.
 
@@ -194,6 +201,7 @@ def item_weights(
         kind: What the answers are.
         boost: Factors by item id, beside those of the catalog.
         share: How much the teacher counts, in place of what the guide says.
+        said: What :meth:`Guide.log_weights` gave for each history, where it was asked before.
 
     Returns:
         None for a history after which nothing weighs: the answer is the model's alone.
@@ -205,7 +213,8 @@ def item_weights(
     """
     factors = log_factors(items.catalog, boost or {})
     if guide is not None:
-        return guide.weights(histories, items, excluded, kind, log_factors=factors, share=share)
+        how: Any = {"log_factors": factors, "share": share, "said": said}
+        return guide.weights(histories, items, excluded, kind, **how)
     if share:
         raise ConfigError(f"guide_weight: found {share}, and the model has no guide; leave it out")
     if factors is None:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
-from incatalog.recommender.guide import Guide, Kind
+from incatalog.recommender.guide import Guide, Kind, LogWeights, item_weights
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.recommender import Recommender
 from incatalog.recommender.settings import OFF, OWN
 from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.gathering import Gathering
 from incatalog.serving.problems import ApiError
 from incatalog.serving.schemas import ItemQuestion
 from incatalog.serving.settings import ServeSettings
 from incatalog.teacher_service.client import HttpTeacher
 
 _log = logging.getLogger(__name__)
-# Most of the time of a served teacher is waiting for it. One in this process computes, and several
-# threads of it would only keep each other and the model waiting.
 _THREADS = 8
-_T = TypeVar("_T")
+# Log-probabilities that are asked for at a time; more would take memory and save nothing.
+_MOST_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -98,18 +96,54 @@ class Weighed:
     guided: bool | None  # whether a guide counts; None where the model has none
 
 
+@dataclass(frozen=True, eq=False)
+class _Weighing:
+    """What one answer wants weighed."""
+
+    model: Recommender
+    history: Sequence[int]
+    excluded: ExcludedItems | None
+    kind: Kind
+    boost: Mapping[str, float]
+    share: float | None  # None for the guide's
+
+    @property
+    def guided(self) -> bool:
+        """Whether the teacher is to be asked."""
+        guide, share = self.model.guide, self.share
+        return guide is not None and guide.counts(
+            guide.share(self.kind) if share is None else share
+        )
+
+    def weights(self, said: LogWeights | None) -> ItemWeights | None:
+        """The weights, when the teacher has spoken where it was to be asked."""
+        [found] = item_weights(
+            self.model.guide,
+            [self.history],
+            self.model.items,
+            [self.excluded],
+            self.kind,
+            boost=self.boost,
+            share=self.share,
+            said=[said],
+        )
+        return found
+
+
 class Guiding:
-    """Asks the guides, in threads of their own, once for each request."""
+    """Asks the guides, once for each answer and in threads of their own."""
 
     def __init__(self, settings: ServeSettings, telemetry: EngineTelemetry) -> None:
         self._settings, self._telemetry = settings, telemetry
+        # Most of the time of a served teacher is waiting for it, so several are asked at a time.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incatalog-guide")
-        self._alone = ThreadPoolExecutor(1, thread_name_prefix="incatalog-teacher")
+        self._here: Gathering[_Weighing, ItemWeights | None]
+        self._here = Gathering(_weights, "incatalog-teacher")
 
     def close(self) -> None:
         """Lets the threads go; what is being asked is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._alone.shutdown(wait=False, cancel_futures=True)
+        self._here.close()
 
     async def weigh(
         self,
@@ -127,20 +161,36 @@ class Guiding:
         boost, share = asked.boost, asked.guide_weight
         if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
             return Weighed(None, None)
-        weigh = partial(model.weights, [history], [excluded], kind, boost)
-        served = model.guide is not None and isinstance(model.guide.teacher, HttpTeacher)
-        threads = self._threads if served else self._alone
-        ask = partial(asyncio.get_running_loop().run_in_executor, threads, weigh)
+        weighing = _Weighing(model, history, excluded, kind, boost, share)
         try:
-            [weights] = await ask(share)
+            weights = await self._asked(weighing)
         except TeacherError as error:
             _log.error("the teacher failed: %s", error)
             self._telemetry.teacher_failures.inc()
             if not self._settings.unguided_when_teacher_fails:
                 raise _failed() from error
-            [weights] = await ask(0.0)
+            weights = await self._asked(replace(weighing, share=0.0))
         guided = weights is not None and weights.model < 1
         return Weighed(weights, None if model.guide is None else guided)
+
+    async def _asked(self, weighing: _Weighing) -> ItemWeights | None:
+        model, guided = weighing.model, weighing.guided
+        if guided and model.guide is not None and isinstance(model.guide.teacher, HttpTeacher):
+            loop = asyncio.get_running_loop()
+            [found] = await loop.run_in_executor(self._threads, _weights, [weighing])
+            return found
+        most = max(1, _MOST_NUMBERS // len(model.catalog))
+        return await self._here.ask((model.guide, model.items, guided), weighing, most)
+
+
+def _weights(asked: Sequence[_Weighing]) -> list[ItemWeights | None]:
+    """What weighs the items of answers by one guide, which is asked once for all of them."""
+    first = asked[0]
+    said: Sequence[LogWeights | None] = [None] * len(asked)
+    if first.guided and first.model.guide is not None:
+        histories = [one.history for one in asked]
+        said = first.model.guide.log_weights(histories, first.model.items)
+    return [one.weights(own) for one, own in zip(asked, said, strict=True)]
 
 
 def _failed() -> ApiError:
