@@ -56,7 +56,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="Threads of each training.")
     options = parser.parse_args()
     study = Study(options.out.resolve(), options.threads)
-    domains, seeds = [DOMAINS[name] for name in options.domains], range(options.seeds)
+    domains = [DOMAINS[name] for name in options.domains]
+    seeds = {domain: range(min(options.seeds, domain.seeds)) for domain in domains}
     methods = {domain: options.methods if domain.trained else [] for domain in domains}
     for domain in domains:
         for kind in COUNTING:
@@ -66,13 +67,15 @@ def main() -> None:
         [
             partial(chain, study, domain, seed, methods[domain])
             for domain in domains
-            for seed in seeds
+            for seed in seeds[domain]
         ],
     )
     publish(
         "accuracy",
         "Accuracy of the three methods beside the best recommenders at hand",
-        "\n\n".join(section(study, domain, list(seeds), methods[domain]) for domain in domains)
+        "\n\n".join(
+            section(study, domain, list(seeds[domain]), methods[domain]) for domain in domains
+        )
         + f"\n\n{_ABOUT}",
     )
 
