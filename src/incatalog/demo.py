@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Budget:
     # Users that the weight of a guide is fitted on, and how finely.
     guide_users: int = 200
     refinements: int = 1
+    # What a method has beside the others, or in place of theirs.
+    own: dict[Method, dict[str, Any]] = field(default_factory=dict)
 
 
 TRAINED: tuple[Method, ...] = ("cgen", "token", "ret")
@@ -62,7 +64,8 @@ BUDGETS = {
     ),
     "laptop": Budget(
         teacher_epochs=60, hidden=128, inner=256, layers=2, heads=2, batch_size=32,
-        learning_rate=4e-3, epochs={"cgen": 40, "token": 36, "ret": 22},
+        learning_rate=4e-3, epochs={"cgen": 40, "token": 36, "ret": 26},
+        own={"ret": {"batch_size": 16, "learning_rate": 3e-3, "tiny_dropout": 0.1}},
     ),
     "hour": Budget(
         teacher_epochs=200, hidden=192, inner=512, layers=3, heads=3, batch_size=32,
@@ -211,7 +214,7 @@ def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftSettings
     """Settings that train a language model from scratch on item spans, on a CPU."""
     import torch
 
-    return SftSettings(
+    common = SftSettings(
         model="tiny",
         method=method,
         tiny_hidden=budget.hidden,
@@ -241,6 +244,7 @@ def sft_settings(budget: Budget, method: Method, **settings: Any) -> SftSettings
         attention="eager",
         **settings,
     )
+    return replace(common, **budget.own.get(method, {}))
 
 
 def comparison(rows: Sequence[dict[str, Any]]) -> Table:

@@ -158,6 +158,8 @@ class BeamSearch(PlaceSearch):
         if self._free(np.array([root.lo]), np.array([root.hi]))[0] > 0:
             if root.node < 0:
                 self._add(np.arange(root.lo, root.hi), np.zeros(root.hi - root.lo))
+            elif self._weights is not None and self._weights.model == 0:
+                self._take_heaviest(self._weights.log_weights)
             else:
                 self.expanded = [_Prefix(0.0, root, (), np.empty(0, np.int64))]
         self.over = not self.expanded
@@ -223,6 +225,18 @@ class BeamSearch(PlaceSearch):
         """Removes the most promising open continuations that can matter, and returns them."""
         best, self._open = self._open.split(count, self._bound)
         return best
+
+    def _take_heaviest(self, log_weights: Float64[np.ndarray, " positions"]) -> None:
+        """Finds the items of the greatest weights, which the model has no say in."""
+        spellings, positions = self._trie.spellings, np.arange(self._trie.num_live)
+        if spellings is not None:
+            positions = self._trie.position[spellings.title]
+        weights = log_weights[positions]
+        least, k = -np.inf, self._k
+        if k is not None and k < len(weights):
+            least = np.partition(weights, -k)[-k]
+        heavy = positions[(weights >= least) & (weights > -np.inf)]
+        self._add(heavy.astype(np.int32), np.zeros(len(heavy)))
 
     def branches(self) -> Branches:
         """The tokens of the expanded prefixes, each seeing the prompt and its own past."""
