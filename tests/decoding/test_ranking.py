@@ -372,6 +372,31 @@ def test_weights_are_added_to_the_probability_of_items(
             assert found == sorted(allowed, key=lambda row: (-weights[row], row))[:k]
 
 
+@pytest.mark.parametrize("spelled", [False, True])
+def test_what_weighs_alone_asks_no_model(spelled: bool) -> None:
+    rows = [[4, 5], [4, 6], [7, 5], [7, 8], [9]]
+    trie = ItemTrie.build(rows, items=[0, 1, 0, 2, 3] if spelled else None)
+    broken = make_model.__wrapped__(0)
+    with torch.no_grad():
+        broken.lm_head.weight.fill_(torch.nan)
+    weights = np.array([-3.0, -1.0, -2.0, -1.0] if spelled else [-3.0, -1.0, -2.0, -1.0, -9.0])
+    for base, order in ((None, [1, 3, 2]), (ExcludedItems.build(trie, [1]), [3, 2, 0])):
+        beam = make_beam(broken, trie)
+        slot = Slot([4, 5], base, ItemWeights.build(trie, weights, share=1.0, base=base))
+        [found] = beam.top_items([slot], 3)
+        assert found.rows.tolist() == order
+        assert found.logprobs.tolist() == weights[order].tolist()
+        assert beam.forward_passes == 0
+    half = Slot([4, 5], None, ItemWeights.build(trie, weights, share=0.5))
+    with pytest.raises(BackboneError):
+        make_beam(broken, trie).top_items([half], 3)
+    never = np.full(len(weights), -np.inf)
+    [nothing] = make_beam(broken, trie).top_items(
+        [Slot([4, 5], None, ItemWeights.build(trie, never, share=1.0))], None
+    )
+    assert nothing.rows.tolist() == []
+
+
 @thorough
 @given(token_rows, prompts, seeds, st.floats(-5, 5), st.sampled_from([0.0, 0.4, 0.9]), st.data())
 def test_equal_weights_and_none_find_the_same_bit_by_bit(
