@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from incatalog.cli import COMMANDS, main
 from incatalog.translation import PAGES, published_scripts, translated
 
 _HERE = Path(__file__).resolve().parent
+_MAKER = runpy.run_path(str(_HERE.parent / "docs" / "translation.py"))
 _OURS = json.loads((_HERE / "flags.json").read_text(encoding="utf-8"))
 # Names of the flags, by script, as they were taken from the sources of both systems.
 _THEIRS = json.loads((_HERE / "published_flags.json").read_text(encoding="utf-8"))
@@ -155,3 +158,64 @@ def test_the_table_is_read_only_when_a_flag_is_unknown() -> None:
         "main(['data', 'check', 'nowhere']); assert 'incatalog.translation' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("system", PAGES)
+def test_the_page_is_that_of_the_table(system) -> None:
+    text = (_HERE.parent / PAGES[system]).read_text(encoding="utf-8")
+    assert text == _MAKER["page"](system), "run python docs/translation.py"
+    for script in published_scripts():
+        if script.system == system:
+            assert all(f"| `{one.flag}` |" in text for one in script.flags)
+
+
+def test_every_command_of_the_page_is_run_or_says_why_not() -> None:
+    """The docs suite runs each bash and python block of the page, which lists no other command."""
+    page = (_HERE.parent / PAGES["RecLM-uni"]).read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```(bash|python)\n(.*?)^```", page)
+    steps = _MAKER["table"]()["step"]
+    codes = [step["code"].strip("\n") + "\n" for step in steps if "code" in step]
+    assert [code for _, code in blocks] == codes
+    for step in steps:
+        assert ("code" in step) != bool(step.get("untried"))
+        ran = "with this page" if "code" in step else f"untried: {step['untried']}"
+        [line] = [line for line in page.splitlines() if line.startswith(f"| [{step['section']}]")]
+        assert line.endswith(f"| {ran} |")
+    called = {
+        f"{stage} {verb}"
+        for code in codes
+        for stage, verb in re.findall(r"(?m)^incatalog (\w+) ([\w-]+)", code)
+        if stage != "serve"
+    }
+    assert called <= COMMANDS.keys()
+
+
+def test_sections_are_those_of_both_readmes() -> None:
+    steps = _MAKER["table"]()["step"]
+    uni = {re.match(r"[\d.]*\d", step["section"])[0] for step in steps}
+    assert uni == {
+        *("1", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2", "4.1", "4.2", "4.3", "4.4", "4.5", "4.6"),
+        *("5.1", "5.2", "5.3", "6.1", "6.2", "7", "8"),
+    }
+    cgen = {step["cgen"] for step in steps} - {""}
+    assert cgen == {
+        *("1", "2.1", "2.2", "2.3", "2.4", "3.1", "3.2"),
+        *("4.1", "4.2", "4.3", "5.1", "5.2", "6"),
+    }
+
+
+def test_the_example_of_the_page_is_what_is_said(capsys) -> None:
+    page = (_HERE.parent / PAGES["RecLM-uni"]).read_text(encoding="utf-8")
+    [(typed, said)] = re.findall(r"(?m)^\$ incatalog (.+)\nerror: (.+)$", page)
+    assert _complaint(capsys, *typed.split()) == said
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    for path in PAGES.values():
+        page = _HERE.parent / path
+        text = page.read_text(encoding="utf-8")
+        headings = re.findall(r"(?m)^#+ (.+)$", text)
+        anchors = {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}
+        assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+            assert (page.parent / link).exists(), link
