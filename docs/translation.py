@@ -66,10 +66,10 @@ def flags(system: str) -> str:
     parts = []
     for script in published_scripts():
         if script.system == system:
-            parts += [f"### {', '.join(map(code, script.names))}", ""]
-            lines = [[code(one.flag), here(one), one.note] for one in script.flags]
-            parts += [rows(("theirs", "here", "what to know"), lines), ""]
-    return "\n".join(parts).removesuffix("\n")
+            head = f"### {', '.join(map(code, script.names))}\n"
+            lines = [[code(one.flag), here(one), told(one.note)] for one in script.flags]
+            parts.append(f"{head}\n{rows(('theirs', 'here', 'what to know'), lines)}")
+    return "\n".join(parts)
 
 
 def here(row: Translation) -> str:
@@ -77,9 +77,14 @@ def here(row: Translation) -> str:
     return ", ".join(map(code, row.here)) or "none"
 
 
+def told(note: str) -> str:
+    """A note in which control tokens do not look like tags."""
+    return re.sub(r"<[A-Z]+>", lambda found: code(found[0]), note)
+
+
 def pairs(found: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Rows of files or ports; names stand as code."""
-    return [[name, ours, note] for name, (ours, note) in found.items()]
+    """Rows of files or ports."""
+    return [[code(name), ours, note] for name, (ours, note) in found.items()]
 
 
 def code(text: str) -> str:
