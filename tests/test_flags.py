@@ -108,8 +108,8 @@ def test_printed_configuration_is_read_again(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ([*SFT, "--epoch", "3"], "--epoch: no such flag, did you mean --epochs?"),
-        ([*SFT, "--epoch=3"], "--epoch: no such flag, did you mean --epochs?"),
+        ([*SFT, "--epochos", "3"], "--epochos: no such flag, did you mean --epochs?"),
+        ([*SFT, "--epochos=3"], "--epochos: no such flag, did you mean --epochs?"),
         ([*SFT, "stray"], "stray: unexpected argument"),
         (
             [*SFT, "--epochs", "three"],

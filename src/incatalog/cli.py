@@ -19,6 +19,7 @@ from incatalog.config import DemoSettings
 from incatalog.data.settings import (
     AmazonSettings,
     CheckSettings,
+    MiniOneRecSettings,
     MovieLensSettings,
     TableSettings,
     ToUnirecSettings,
@@ -85,6 +86,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
     "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
+    "data minionerec": Command(MiniOneRecSettings, "incatalog.data.minionerec:prepare_minionerec"),
     "data table": Command(TableSettings, "incatalog.data.tables:prepare_table"),
     "data check": Command(CheckSettings, "incatalog.data.check:check", leading="--data"),
     "data to-unirec": Command(

@@ -173,6 +173,8 @@ def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> s
     types = {setting.name: setting.type for setting in _flags_of(settings)}
     config_flag = _config_flag(flags)
     see = f"see incatalog {name} --help"
+    if published := _published(name, types, flags):
+        return published
     if found := re.match(r"unrecognized arguments: (\S+)", message):
         given = found[1].split("=")[0]
         if not given.startswith("-"):
@@ -202,6 +204,19 @@ def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> s
     if found := re.match(r"argument (--[\w.-]+)\S*: (.+)", message):
         return f"{found[1]}: {found[2]}; {see}"
     return f"{_one_line(message)}; {see}"
+
+
+def _published(name: str, types: Iterable[str], flags: Sequence[str]) -> str:
+    """What to say of flags that are those of a published system; empty if none is."""
+    known = {*map(_flag, types), "--config"}
+    given = [flag.partition("=")[0] for flag in flags if flag.startswith("--")]
+    foreign = [flag for flag in given if flag.replace("--no-", "--", 1) not in known]
+    if not foreign:
+        return ""
+    # A table of hundreds of flags, which nobody else needs.
+    from incatalog.translation import translated
+
+    return translated(name, foreign)
 
 
 def _config_flag(flags: Sequence[str]) -> str:

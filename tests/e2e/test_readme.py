@@ -24,6 +24,8 @@ _PAGES = (
     "docs/your-own-model.md",
     "docs/your-own-data.md",
     "docs/unirec.md",
+    "docs/from-reclm-uni.md",
+    "docs/from-minionerec.md",
     "docs/semantic-ids.md",
     "docs/teacher.md",
     "docs/serving.md",
@@ -43,6 +45,7 @@ def demo_folder(tmp_path_factory, ml100k_source, shared_data):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "shared").mkdir()
     (folder / "shared" / "data").symlink_to(shared_data)
+    (folder / "recipes").symlink_to(_ROOT / "recipes")
     command = ["make", "-C", str(_ROOT), "demo", "BUDGET=smoke", f"OUT={folder / 'runs/demo'}"]
     subprocess.run(command, check=True, timeout=200, stdin=subprocess.DEVNULL)
     return folder

@@ -133,17 +133,18 @@ class LeaveOneOut:
         return Holdout(history[:-1], int(history[-1]))
 
 
-def leave_one_out(histories: Histories) -> LeaveOneOut:
-    """Splits every history by time; refuses one that is too short."""
+def leave_one_out(histories: Histories, least: int = MIN_INTERACTIONS) -> LeaveOneOut:
+    """Splits every history by time; refuses one of fewer than ``least`` items."""
     if not len(histories):
         raise DataError("histories: no users; expected at least one")
-    short = np.flatnonzero(histories.lengths < MIN_INTERACTIONS)
+    short = np.flatnonzero(histories.lengths < least)
     if len(short):
         user = histories.user_ids[short[0]]
         others = f" ({len(short) - 1} more users likewise)" if len(short) > 1 else ""
         found = f"user {user!r} has {histories.lengths[short[0]]} items{others}"
-        expected = f"expected at least {MIN_INTERACTIONS}, to train, to validate and to test with"
-        raise DataError(f"{found}; {expected}: prepare the data with --min-interactions 3")
+        uses = "to train, to validate and to test with" if least > 2 else "to test with"
+        expected = f"expected at least {least}, {uses}"
+        raise DataError(f"{found}; {expected}: prepare the data with --min-interactions {least}")
     return LeaveOneOut(histories)
 
 

@@ -15,10 +15,15 @@ from rich.table import Table
 from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
-from incatalog.data.settings import AmazonSettings, MovieLensSettings, TableSettings
+from incatalog.data.settings import (
+    AmazonSettings,
+    MiniOneRecSettings,
+    MovieLensSettings,
+    TableSettings,
+)
 from incatalog.errors import ArtifactError, ConfigError, DataError
 
-PrepareSettings = AmazonSettings | MovieLensSettings | TableSettings
+PrepareSettings = AmazonSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
 _FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
 

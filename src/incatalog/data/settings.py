@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from incatalog.config import NonNegative, Quote, Settings
 
@@ -78,6 +79,21 @@ class TableSettings(Settings):
     """Keep the k-core of users and items; 0 switches it off."""
     min_interactions: int = 3
     """Keep users with at least this many interactions."""
+
+
+@dataclass(frozen=True)
+class MiniOneRecSettings(Settings):
+    """Prepare the item file and the rows of MiniOneRec."""
+
+    items: Path
+    """Item file (X.item.json)."""
+    rows: tuple[str, ...]
+    """Row files in the order of time: train, valid, test (CSV, or .inter)."""
+    out: Path
+    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    history: Literal["users", "rows"] = "users"
+    """Join the rows of a user to one history, or make each row a history that ends in its target:
+    with test rows, evaluations ask what the published tables ask."""
 
 
 @dataclass(frozen=True)
