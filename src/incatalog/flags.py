@@ -94,7 +94,7 @@ def summary(settings: type) -> str:
 
 
 def _examples(settings: type) -> str | None:
-    """The command lines below "Example:" in a settings class's docstring, for the end of its help."""
+    """The commands below "Example:" in a settings class's docstring, as the end of its help."""
     found = docstring_parser.parse(settings.__doc__ or "").examples
     lines = [line for example in found for line in (example.description or "").splitlines()]
     return "\n".join(["example:", *(f"  {line.strip()}" for line in lines)]) if lines else None

@@ -218,18 +218,20 @@ def _columns(file: _File, line: str) -> tuple[int, list[int]]:
 
 def _movie_rows(file: _File) -> Iterator[tuple[FilePlace, list[str]]]:
     """Yields place and fields, in the order of ``columns``; ml-100k and ml-1m are in Latin-1."""
-    positions: list[int] = []
+    width, positions = 0, list[int]()
     found = False
     text = read_text(file.path, otherwise="" if file.columns else "latin-1")
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
         if file.columns and line == 1:
-            _, positions = _columns(file, content)
+            width, positions = _columns(file, content)
             continue
         place, content = FilePlace(file.path, line), content.rstrip("\r")
         fields = split_fields(place, content, file.separator)
         if positions:
+            if file.separator == "," and len(fields) != width:
+                raise place.error(f"{len(fields)} fields; expected {width} as in the header")
             if len(fields) <= max(positions):
                 raise place.error(f"{len(fields)} fields; expected at least {max(positions) + 1}")
             fields = [fields[position] for position in positions]

@@ -34,6 +34,7 @@ class RatingTable:
         names: How errors call user, item, rating and time.
         header: Whether the first line is none of the ratings.
         wider: Whether a line may have more fields, or fewer behind the columns.
+        block: How many bytes are read at once.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class RatingTable:
     names: tuple[str, str, str, str] = ("user id", "item id", "rating", "timestamp")
     header: bool = False
     wider: bool = False
+    block: int = 1 << 25
 
     def read(
         self, item_codes: Mapping[str, int], found: Interactions, unknown: UnknownItem
@@ -76,7 +78,8 @@ class RatingTable:
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
         """Yields blocks of lines, none of them empty, without the header."""
         empty = True
-        for first, block in text_blocks(self.path, label=f"reading {self.path.name}"):
+        label = f"reading {self.path.name}"
+        for first, block in text_blocks(self.path, label=label, size=self.block):
             if self.header and first == 1:
                 block, first = block.partition(b"\n")[2], 2
             if block.strip():

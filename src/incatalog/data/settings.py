@@ -94,14 +94,18 @@ class MovieLensSettings(Settings):
 
 @dataclass(frozen=True)
 class TableSettings(Settings):
-    """Prepare tables (CSV, Parquet or JSON lines) of interactions and items."""
+    """Prepare tables (CSV, Parquet or JSON lines) of interactions and items.
+
+    Example:
+        incatalog data table --interactions views.csv --items films.csv --out data
+    """
 
     interactions: Path
     """File with one row per interaction."""
     items: Path
     """File with one row per item."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
     user_column: str = "user_id"
     """Column of `interactions` that holds the user id."""
     item_column: str = "item_id"

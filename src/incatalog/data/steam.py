@@ -44,16 +44,12 @@ class _Steam:
     def unusable(self, place: FilePlace, record: Record) -> str:
         if not self.item_id(place, record):
             return "games without an id"
+        _categories(place, record)  # Before the reviews are read.
         return "" if clean_title(_title(place, record)) else "games without a title"
 
     def item(self, place: FilePlace, record: Record) -> Item:
-        named = (
-            plain_text(name)
-            for field in ("genres", "tags")
-            for name in text_parts(place, record, field)
-        )
-        categories = tuple(dict.fromkeys(filter(None, named)))
-        return Item(self.item_id(place, record), _title(place, record), categories=categories)
+        item_id, title = self.item_id(place, record), _title(place, record)
+        return Item(item_id, title, categories=_categories(place, record))
 
     def review(self, place: FilePlace, record: Record) -> tuple[str, str, Any]:
         user = "" if is_missing(record.get("username")) else record["username"]
@@ -84,3 +80,9 @@ def prepare_steam(settings: SteamSettings) -> Path:
 
 def _title(place: FilePlace, record: Record) -> str:
     return plain_field(place, record, "title") or plain_field(place, record, "app_name")
+
+
+def _categories(place: FilePlace, record: Record) -> tuple[str, ...]:
+    """Genres and tags."""
+    named = (name for field in ("genres", "tags") for name in text_parts(place, record, field))
+    return tuple(dict.fromkeys(filter(None, map(plain_text, named))))

@@ -37,6 +37,7 @@ class _Yelp:
         return text_id(place, record, "business_id")
 
     def unusable(self, place: FilePlace, record: Record) -> str:
+        _categories(place, record)  # Before the reviews are read.
         return "" if _name(place, record) else "businesses without a name"
 
     def item(self, place: FilePlace, record: Record) -> Item:
@@ -45,9 +46,7 @@ class _Yelp:
             where = [plain_field(place, record, field) for field in ("address", "city")]
             known = ", ".join(filter(None, where))
             title = f"{title} ({known})" if known else title
-        parts = map(str.strip, plain_field(place, record, "categories").split(","))
-        categories = tuple(dict.fromkeys(filter(None, parts)))
-        return Item(record["business_id"], title, categories=categories)
+        return Item(record["business_id"], title, categories=_categories(place, record))
 
     def review(self, place: FilePlace, record: Record) -> tuple[str, str, Any]:
         user, item = text_id(place, record, "user_id"), text_id(place, record, "business_id")
@@ -78,3 +77,8 @@ def prepare_yelp(settings: YelpSettings) -> Path:
 
 def _name(place: FilePlace, record: Record) -> str:
     return clean_title(plain_field(place, record, "name"))
+
+
+def _categories(place: FilePlace, record: Record) -> tuple[str, ...]:
+    parts = map(str.strip, plain_field(place, record, "categories").split(","))
+    return tuple(dict.fromkeys(filter(None, parts)))
