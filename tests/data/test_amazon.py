@@ -311,9 +311,9 @@ def test_files_of_different_years_are_told_apart(tmp_path) -> None:
         with pytest.raises(DataError) as caught:
             prepare_amazon(raw(tmp_path, reviews, metas))
         assert str(caught.value) == (
-            f"{tmp_path / 'X.jsonl'}: holds Amazon reviews of {first}, but "
-            f"{tmp_path / 'meta_X.jsonl.gz'} metadata of {second}; expected files of one year; "
-            "download the other one's"
+            f"{tmp_path / 'X.jsonl'}: holds reviews of {first}, but "
+            f"{tmp_path / 'meta_X.jsonl.gz'} metadata of {second}; expected Amazon files of one "
+            f"collection: get the metadata of {first} or the reviews of {second}"
         )
     with pytest.raises(
         DataError,

@@ -118,7 +118,11 @@ def test_json_lines_are_read_too(tmp_path) -> None:
         (REVIEWS, ["{u'id': 1.5, u'title': 'x'}"], r"games\.json\.gz:1: field 'id' is 1\.5; exp"),
         (REVIEWS, [GAMES[0].replace("[u'Action', u'Casual']", "u'Action'")],
          r":1: field 'genres' is 'Action'; expected a list of text"),
-        (REVIEWS, [GAMES[2]], r"nothing to recommend; found only games without an id \(1\)"),
+        (REVIEWS, ["{'id': None, 'url': 'x'}"], r"nothing to recommend; found only games without"),
+        (REVIEWS, [GAMES[2]],
+         r"games\.json\.gz: no field 'id' in the first lines; found url, price; expected Steam's "
+         r"games for --meta; is it the file for --reviews\?"),
+        (GAMES, REVIEWS, r"reviews\.json\.gz: no field 'username' in the first lines; found"),
         (REVIEWS[:2], GAMES, r"no user is left after filtering; try a smaller --length than 3"),
     ],
 )  # fmt: skip

@@ -9,7 +9,6 @@ those of RecLM-cgen (arXiv 2505.03336); users are sampled without replacement he
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,22 @@ from typing import Any
 from incatalog.data.amazon_ratings import find_ratings
 from incatalog.data.catalog import Item
 from incatalog.data.cleaning import is_page_code, plain_text
-from incatalog.data.documents import json_lines
 from incatalog.data.fields import FilePlace
 from incatalog.data.reviews import (
     Record,
     check_reviews,
+    first_fields,
     plain_field,
     prepare_reviews,
     text_id,
     text_parts,
     title_problem,
+    wrong_file,
 )
 from incatalog.data.settings import AmazonSettings
 from incatalog.errors import DataError
 
 _LONGEST_CATEGORY = 50
-_FIRST_LINES = 20
-_MOST_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -101,28 +99,24 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
         described = _NEW if ratings.new else _OLD
     items = _vintage(meta, "--meta", "asin")
     if described != items:
-        found = f"{reviews}: holds Amazon reviews of {described.years}, but {meta} metadata of"
-        expected = "expected files of one year; download the other one's"
-        raise DataError(f"{found} {items.years}; {expected}")
+        found = f"holds reviews of {described.years}, but {meta} metadata of {items.years}"
+        expected = "expected Amazon files of one collection"
+        step = f"get the metadata of {described.years} or the reviews of {items.years}"
+        raise DataError.at(reviews, f"{found}; {expected}: {step}")
     read = None if ratings is None else ratings.read
     return prepare_reviews("data amazon", settings, items, read)
 
 
 def _vintage(path: Path, flag: str, field: str) -> _Vintage:
     """Tells the year of a file by who has a field of the first lines."""
-    names: dict[str, None] = {}
-    for _, record in itertools.islice(json_lines(path, literals=True), _FIRST_LINES):
-        # Reviews of 2023 have an `asin` too.
-        for vintage in (_NEW, _OLD):
-            if getattr(vintage, field) in record:
-                return vintage
-        names.update(dict.fromkeys(record))
+    names = first_fields(path)
+    # Reviews of 2023 have an `asin` too.
+    for vintage in (_NEW, _OLD):
+        if getattr(vintage, field) in names:
+            return vintage
     new, old = getattr(_NEW, field), getattr(_OLD, field)
-    found = f"no field {old!r} (2014, 2018) or {new!r} (2023) in the first lines"
-    shown = ", ".join(itertools.islice(names, _MOST_SHOWN)) or "none"
-    other = "--meta" if flag == "--reviews" else "--reviews"
-    hint = f"expected an Amazon file for {flag}; is it the one for {other}?"
-    raise DataError.at(path, f"{found}; found {shown}; {hint}")
+    found = f"no field {old!r} (2014, 2018) or {new!r} (2023)"
+    raise wrong_file(path, flag, "a file of Amazon's", found, names)
 
 
 def _categories(place: FilePlace, record: Record) -> tuple[str, ...]:

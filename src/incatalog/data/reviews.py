@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
 Record = dict[str, Any]
+_FIRST_LINES = 20
+_MOST_SHOWN = 12
 LEFT_OUT = "reviews of items that were left out"
 
 
@@ -120,6 +123,28 @@ def prepare_reviews(
         {path: [name for name in names if name not in form.used] for path, names in fields.items()},
     )
     return write_prepared(prepared, command, settings, {"reviews": reviews, "meta": meta})
+
+
+def first_fields(path: Path) -> dict[str, None]:
+    """Names of the fields in the first lines of a file."""
+    lines = itertools.islice(json_lines(path, literals=True), _FIRST_LINES)
+    return {name: None for _, record in lines for name in record}
+
+
+def require_fields(path: Path, flag: str, what: str, fields: Iterable[str]) -> None:
+    """Refuses a file whose first lines lack a field, such as that of another flag."""
+    names = first_fields(path)
+    for field in fields:
+        if field not in names:
+            raise wrong_file(path, flag, what, f"no field {field!r}", names)
+
+
+def wrong_file(path: Path, flag: str, what: str, found: str, names: Iterable[str]) -> DataError:
+    """The error about a file that has other fields than ``what`` that belongs to a flag."""
+    some = ", ".join(itertools.islice(names, _MOST_SHOWN))
+    other = "--meta" if flag == "--reviews" else "--reviews"
+    hint = f"expected {what} for {flag}; is it the file for {other}?"
+    return DataError.at(path, f"{found} in the first lines; found {some}; {hint}")
 
 
 def text_id(place: FilePlace, record: Record, field: str) -> str:

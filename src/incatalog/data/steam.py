@@ -19,6 +19,7 @@ from incatalog.data.reviews import (
     check_reviews,
     plain_field,
     prepare_reviews,
+    require_fields,
     text_parts,
 )
 from incatalog.data.settings import SteamSettings
@@ -75,6 +76,9 @@ def prepare_steam(settings: SteamSettings) -> Path:
         ArtifactError: Something else in the output folder would be overwritten.
     """
     check_reviews(settings)
+    reviews, meta = Path(settings.reviews), Path(settings.meta)
+    require_fields(reviews, "--reviews", "Steam's reviews", ("username", "product_id", "date"))
+    require_fields(meta, "--meta", "Steam's games", ("id",))
     return prepare_reviews("data steam", settings, _Steam())
 
 

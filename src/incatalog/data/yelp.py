@@ -17,6 +17,7 @@ from incatalog.data.reviews import (
     check_reviews,
     plain_field,
     prepare_reviews,
+    require_fields,
     text_id,
 )
 from incatalog.data.settings import YelpSettings
@@ -70,7 +71,10 @@ def prepare_yelp(settings: YelpSettings) -> Path:
         ArtifactError: Something else in the output folder would be overwritten.
     """
     check_reviews(settings)
-    businesses = json_lines(Path(settings.meta), label="reading names")
+    reviews, meta = Path(settings.reviews), Path(settings.meta)
+    require_fields(reviews, "--reviews", "Yelp's reviews", ("user_id", "business_id", "date"))
+    require_fields(meta, "--meta", "Yelp's businesses", ("business_id", "name", "categories"))
+    businesses = json_lines(meta, label="reading names")
     names = Counter(_name(place, record) for place, record in businesses)
     return prepare_reviews("data yelp", settings, _Yelp(names))
 
