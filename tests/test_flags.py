@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from incatalog.codes.settings import QuantizeSettings
-from incatalog.data.settings import AmazonSettings
+from incatalog.data.settings import AmazonSettings, SteamSettings
 from incatalog.errors import ConfigError
 from incatalog.flags import parse
 from incatalog.recommender.settings import RecommendSettings
@@ -174,3 +174,17 @@ def test_yaml_file_still_wins_over_a_flag_of_several_in_front_of_it(tmp_path: Pa
     assert parse("serve", ServeSettings, front).domain == ("b=y",)
     behind = ["--model", "m", "--config", str(path), "--domain", "a=x"]
     assert parse("serve", ServeSettings, behind).domain == ("a=x",)
+
+
+def test_help_ends_with_commands_that_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, settings in (("amazon", AmazonSettings), ("steam", SteamSettings)):
+        with pytest.raises(SystemExit):
+            parse(f"data {name}", settings, ["--help"])
+        said = capsys.readouterr().out
+        assert said.count(f"incatalog data {name} --reviews ") == 1
+        command = said.rstrip().splitlines()[-1].strip()
+        assert command.startswith(f"incatalog data {name} --reviews ")
+        assert parse(f"data {name}", settings, command.split()[3:]).out == Path("data")
+    with pytest.raises(SystemExit):
+        parse("train sft", SftSettings, ["--help"])
+    assert "example:" not in capsys.readouterr().out

@@ -21,8 +21,10 @@ from incatalog.data.settings import (
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
+    SteamSettings,
     TableSettings,
     ToUnirecSettings,
+    YelpSettings,
 )
 from incatalog.embedding.settings import EmbedSettings
 from incatalog.errors import ConfigError, IncatalogError, MissingExtraError
@@ -87,6 +89,8 @@ COMMANDS: dict[str, Command] = {
     "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
     "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
     "data minionerec": Command(MiniOneRecSettings, "incatalog.data.minionerec:prepare_minionerec"),
+    "data steam": Command(SteamSettings, "incatalog.data.steam:prepare_steam"),
+    "data yelp": Command(YelpSettings, "incatalog.data.yelp:prepare_yelp"),
     "data table": Command(TableSettings, "incatalog.data.tables:prepare_table"),
     "data check": Command(CheckSettings, "incatalog.data.check:check", leading="--data"),
     "data to-unirec": Command(

@@ -53,6 +53,7 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
     parser = _Parser(
         prog=f"incatalog {name}",
         description=summary(settings),
+        epilog=_examples(settings),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
@@ -90,6 +91,13 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
 def summary(settings: type) -> str:
     """First line of a settings class's docstring, which is the help of its command."""
     return docstring_parser.parse(settings.__doc__ or "").short_description or ""
+
+
+def _examples(settings: type) -> str | None:
+    """The commands below "Example:" in a settings class's docstring, as the end of its help."""
+    found = docstring_parser.parse(settings.__doc__ or "").examples
+    lines = [line for example in found for line in (example.description or "").splitlines()]
+    return "\n".join(["example:", *(f"  {line.strip()}" for line in lines)]) if lines else None
 
 
 def field_help(settings: type) -> dict[str, str]:
@@ -146,6 +154,12 @@ class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # A command line is copied from here: it is not broken.
+        if text.startswith("example:"):
+            return text
+        return str(super()._fill_text(text, width, indent))
 
     def _get_help_string(self, action: argparse.Action) -> str:
         return action.help or ""

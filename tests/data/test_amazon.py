@@ -177,7 +177,11 @@ def broken(line: str) -> bytes:
         (REVIEWS, [meta("a", title=7)], r"meta_Shop\.json\.gz:1: field 'title' is 7"),
         (REVIEWS, [meta("a", category="x")], r"meta_Shop\.json\.gz:1: field 'category' is 'x'"),
         (REVIEWS, [*METAS[1:], meta("a", description=3)], r":6: field 'description' is 3"),
-        (REVIEWS, [meta("a", title="")], r"meta_Shop\.json\.gz: no item has both"),
+        (
+            REVIEWS,
+            [meta("a", title="")],
+            r"meta_.*: nothing to recommend; found only items without a title \(1\)",
+        ),
         (REVIEWS[:2], METAS, r"no user is left after filtering; try a smaller --length than 3"),
     ],
 )
@@ -202,6 +206,143 @@ def test_bad_files_are_one_line_and_leave_nothing(tmp_path, reviews, metas, mess
 def test_numbers_out_of_range_name_the_flag(tmp_path, flags, message) -> None:
     with pytest.raises(ConfigError, match=message):
         prepare_amazon(config(tmp_path, REVIEWS, METAS, **flags))
+
+
+# Lines of the files as published; what is not read is cut short.
+REVIEW_2023 = (
+    '{"rating": 5.0, "title": "Such a lovely scent", "text": "This spray is really nice.", '
+    '"images": [], "asin": "B00YQ6X8EO", "parent_asin": "%s", "user_id": "%s", '
+    '"timestamp": %d, "helpful_vote": 0, "verified_purchase": true}'
+)
+META_2023 = [
+    '{"main_category": "All Beauty", "title": "Howard LC0008 Leather Conditioner, 8-Ounce (4-Pack)"'
+    ', "average_rating": 4.8, "rating_number": 10, "features": ["Conditions"], "description": '
+    '["Made by", "<b>Howard</b>"], "price": 25.05, "images": [], "videos": [], "store": "Howard", '
+    '"categories": [], "details": {}, "parent_asin": "B01CUPMQZE", "bought_together": null}',
+    '{"main_category": null, "title": "Pad", "description": [], "price": null, "store": null, '
+    '"categories": ["Video Games", "PC", "Accessories"], "parent_asin": "B07G9GWFSM"}',
+    '{"main_category": "Computers", "title": "Mouse", "description": [], "price": "from 12.99", '
+    '"store": "M", "categories": ["Video Games"], "parent_asin": "B0000000M1", "subtitle": "x"}',
+    '{"main_category": null, "title": "Thing", "description": [], "price": "None", '
+    '"categories": [], "parent_asin": "B0000000T1"}',
+]
+REVIEW_2014 = (
+    '{"reviewerID": "%s", "asin": "%s", "reviewerName": "J", "helpful": [2, 3], '
+    '"reviewText": "I", "overall": 5.0, "summary": "H", "unixReviewTime": %d, '
+    '"reviewTime": "09 13, 2009"}'
+)
+META_2014 = [
+    "{'asin': '0000031852', 'title': \"Girl's Ballet Tutu\", 'price': 3.17, 'imUrl': 'http://x', "
+    "'related': {'also_bought': ['B00JHONN1S']}, 'salesRank': {'Toys & Games': 211836}, 'brand': "
+    "'Coxlures', 'categories': [['Sports & Outdoors', 'Other Sports', 'Dance'], ['Sports & "
+    "Outdoors', 'Fan Shop']], 'description': 'For\\tdance'}",
+    "{'asin': '0000031887', 'title': 'Ball', 'categories': [['Sports & Outdoors']]}",
+    "{'asin': '0000031909', 'title': 'Bat', 'categories': [[]]}",
+    "{'asin': '0000031917', 'title': 'Caf\\xe9 \\U0001f600', 'categories': [['S', 'Bats']]}",
+]
+
+
+def raw(folder: Path, reviews: list[str], metas: list[str], **flags: Any) -> AmazonSettings:
+    """The settings for a plain file of reviews and a packed one of metadata."""
+    (folder / "X.jsonl").write_text("\n".join(reviews) + "\n", encoding="utf-8")
+    (folder / "meta_X.jsonl.gz").write_bytes(gzip.compress("\n".join(metas).encode()))
+    paths = folder / "X.jsonl", folder / "meta_X.jsonl.gz"
+    return AmazonSettings(*paths, folder / "out", **{"length": 3} | flags)
+
+
+def reviews_2023(*rows: tuple[str, str, int]) -> list[str]:
+    return [REVIEW_2023 % (item, user, time) for user, item, time in rows]
+
+
+def test_files_of_2023(tmp_path, capsys) -> None:
+    reviews = reviews_2023(
+        ("AG", "B0000000M1", 1_588_687_728_923),
+        ("AG", "B01CUPMQZE", 1_588_687_728_924),
+        ("AG", "B0000000T1", 1_588_687_728_000),
+        ("AG", "B07G9GWFSM", 1_588_687_728_922),
+        ("AG", "B0000000M1", 1_600_000_000_000),
+        ("AH", "B07G9GWFSM", 1_588_687_728_922),
+    )
+    catalog, histories = load(prepare_amazon(raw(tmp_path, reviews, META_2023)))
+    assert histories == {"AG": ["B07G9GWFSM", "B0000000M1", "B01CUPMQZE"]}
+    assert catalog.titles == ("Howard LC0008 Leather Conditioner, 8-Ounce (4-Pack)", "Pad", "Mouse")
+    assert [item.description for item in catalog.items] == ["Made by Howard", "", ""]
+    assert [item.categories for item in catalog.items] == [
+        ("All Beauty",),
+        ("PC", "PC, Accessories"),
+        ("Video Games",),
+    ]
+    assert skipped(tmp_path / "out") == {
+        "items without a category": 1,
+        "reviews of items that were left out": 1,
+        "repeated reviews of an item by a user": 1,
+        "users with fewer than 3 interactions": 1,
+    }
+    assert "user_id" not in (notice := capsys.readouterr().err)
+    assert "rating, title, text" not in notice
+    assert "price" in notice
+
+
+def test_files_of_2014(tmp_path) -> None:
+    times = {"0000031917": 1_252_800_000, "0000031852": 1_252_886_400, "0000031887": 1_252_972_800}
+    reviews = [REVIEW_2014 % ("A2SUAM1J3GNN3B", item, time) for item, time in times.items()]
+    reviews.append(REVIEW_2014 % ("A2SUAM1J3GNN3B", "0000031909", 1))
+    catalog, histories = load(prepare_amazon(raw(tmp_path, reviews, META_2014)))
+    assert histories == {"A2SUAM1J3GNN3B": list(times)}
+    assert catalog.titles == ("Girl's Ballet Tutu", "Ball", "Café 😀")
+    assert [set(item.categories) for item in catalog.items] == [
+        {"Other Sports", "Other Sports, Dance", "Fan Shop"},
+        {"Sports & Outdoors"},
+        {"Bats"},
+    ]
+    assert catalog.items[0].description == "For dance"
+
+
+def test_files_of_different_years_are_told_apart(tmp_path) -> None:
+    new = reviews_2023(("AG", "B07G9GWFSM", 1_588_687_728_922))
+    old = [REVIEW_2014 % ("A2SUAM1J3GNN3B", "0000031852", 1_252_800_000)]
+    for reviews, metas, first, second in (
+        (new, META_2014, "2023", "2014 or 2018"),
+        (old, META_2023, "2014 or 2018", "2023"),
+        (["user_id,parent_asin,rating,timestamp", "AG,B07G9GWFSM,5.0,1588687728922"],
+         META_2014, "2023", "2014 or 2018"),
+        (["A2SUAM1J3GNN3B,0000031852,5.0,1252800000"], META_2023, "2014 or 2018", "2023"),
+    ):  # fmt: skip
+        with pytest.raises(DataError) as caught:
+            prepare_amazon(raw(tmp_path, reviews, metas))
+        assert str(caught.value) == (
+            f"{tmp_path / 'X.jsonl'}: holds reviews of {first}, but "
+            f"{tmp_path / 'meta_X.jsonl.gz'} metadata of {second}; expected Amazon files of one "
+            f"collection: get the metadata of {first} or the reviews of {second}"
+        )
+    with pytest.raises(
+        DataError,
+        match=r"X\.jsonl: no field 'reviewerID' \(2014, 2018\) or 'user_id"
+        r".*; found main_category, .*; expected .* --reviews; is it .* --meta\?",
+    ):
+        prepare_amazon(raw(tmp_path, META_2023, new))
+    with pytest.raises(DataError, match=r"meta_X\.jsonl\.gz: no field 'asin' .* or 'parent_asin'"):
+        prepare_amazon(raw(tmp_path, new, ['{"name": "x"}']))
+
+
+@pytest.mark.parametrize(
+    ("reviews", "message"),
+    [
+        (['{"user_id": "AG"}'], r":2: no field 'parent_asin'; expected text"),
+        (['{"reviewerID": "A", "asin": "B"}'], r":2: no field 'user_id'; expected text"),
+        (['{"user_id": "AG", "parent_asin": "B07G9GWFSM", "timestamp": "2020-05-05 14:08:48.923"}'],
+         r":2: '2020-05-05 14:08:48.923' in field 'timestamp'; expected whole milliseconds"),
+        (reviews_2023(("AG", "B01CUPMQZE", 1_588_687_728)),
+         r":2: timestamp is 1588687728, but 1588687728922 on line 1; expected times of one kind"),
+        (["{'user_id': 'AG'"], r":2: not a valid Python literal: "),
+        (["{'user_id': __import__('os').system('x')}"], r":2: not a valid Python literal: m"),
+    ],
+)  # fmt: skip
+def test_bad_lines_of_2023(tmp_path, reviews, message) -> None:
+    first = reviews_2023(("AG", "B07G9GWFSM", 1_588_687_728_922))
+    with pytest.raises(DataError, match=rf"X\.jsonl{message}") as caught:
+        prepare_amazon(raw(tmp_path, first + reviews, META_2023))
+    assert "\n" not in str(caught.value)
 
 
 def test_real_gift_cards(shared_data, tmp_path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incatalog.data.documents import entries, json_lines, text_lines
+from incatalog.data.documents import entries, json_lines, text_blocks, text_lines
 from incatalog.data.fields import FilePlace, identifier
 from incatalog.errors import DataError
 
@@ -145,3 +145,32 @@ def test_fields_that_stand_twice_are_named(tmp_path) -> None:
     path.write_text('{"id": "a", "t": 1}\n\n{"id": "b",\n"t": 1, "t": 2}\n\n')
     with pytest.raises(DataError, match=r"x:3: field 't' occurs twice"):
         list(entries(path, ("id",)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_blocks_are_whole_lines_with_their_numbers(tmp_path, packed, size) -> None:
+    text = "\ufeffone\r\n\ntwo\nthree is long\nfour".encode()
+    path = tmp_path / "x"
+    path.write_bytes(gzip.compress(text) if packed else text)
+    found = list(text_blocks(path, size=size))
+    assert b"".join(block for _, block in found) == text.removeprefix("\ufeff".encode())
+    assert all(block.endswith(b"\n") for _, block in found[:-1])
+    lines = 1
+    for first, block in found:
+        assert first == lines
+        lines += block.count(b"\n")
+    assert size > 7 or len(found) > 2
+
+
+def test_lines_may_be_printed_dicts_where_that_is_said(tmp_path) -> None:
+    path = tmp_path / "x"
+    path.write_text("{'a': None}\n{\"a\": null}\n{u'a': True}\n")
+    found = json_lines(path, literals=True)
+    assert [(place.line, record) for place, record in found] == [
+        (1, {"a": None}),
+        (2, {"a": None}),
+        (3, {"a": True}),
+    ]
+    with pytest.raises(DataError, match="x:1: not valid JSON"):
+        list(json_lines(path))

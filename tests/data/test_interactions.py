@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incatalog.data.catalog import Catalog, Item
-from incatalog.data.interactions import SEQUENCES, Histories, k_core, leave_one_out
+from incatalog.data.fields import FilePlace
+from incatalog.data.interactions import (
+    SEQUENCES,
+    Histories,
+    Interactions,
+    k_core,
+    leave_one_out,
+)
+from incatalog.data.times import Times
 from incatalog.errors import CatalogError, ConfigError, DataError
 
 CATALOG = Catalog.from_items([Item(i, i.upper()) for i in "abcde"], "letters")
@@ -168,3 +177,17 @@ def test_a_mark_is_passed_over_and_half_pairs_are_not(tmp_path) -> None:
     (tmp_path / SEQUENCES).write_text('{"u": ["a", NaN]}')
     with pytest.raises(DataError, match=r":1: user 'u' has nan in the history"):
         Histories.load(tmp_path, catalog)
+
+
+def test_rows_at_once_are_those_one_by_one() -> None:
+    rows = [("u", 2, 30), ("v", 1, 10), ("u", 0, 20), ("u", 1, 20)]
+    singly, at_once = Interactions(Times("when")), Interactions(Times("when"))
+    for line, (user, item, time) in enumerate(rows, start=1):
+        singly.add(FilePlace(Path("f"), line), user, item, time)
+    users = np.array([at_once.user(user) for user, _, _ in rows], dtype=np.int32)
+    items = np.array([item for _, item, _ in rows], dtype=np.int32)
+    times, lines = np.array([time for _, _, time in rows]), np.arange(1, 5)
+    for part in (slice(2), slice(2, None)):
+        at_once.add_whole(Path("f"), lines[part], users[part], items[part], times[part])
+    assert at_once.frame().equals(singly.frame())
+    assert at_once.frame().rows() == [(0, 0, 20), (0, 1, 20), (0, 2, 30), (1, 1, 10)]

@@ -31,6 +31,18 @@ ML_1M = {
     "3::Cité (1995)::Drama\n",
 }
 
+# As in the README of ml-latest-small: titles with commas are in quotes, genres are split by bars.
+LATEST = {
+    "ratings.csv": "userId,movieId,rating,timestamp\n"
+    + "".join(f"{u},{i},{r / 2},{t}\n" for u, i, r, t in RATINGS),
+    "movies.csv": "movieId,title,genres\n"
+    "1,Toy Story (1995),Adventure|Animation|Children|Comedy|Fantasy\n"
+    '2,"American President, The (1995)",Comedy|Drama|Romance\n'
+    '3,"""Great"" Cité, La (Babylon 5)",(no genres listed)\n',
+    "tags.csv": "userId,movieId,tag,timestamp\n7,1,funny,1445714994\n",
+    "links.csv": "movieId,imdbId,tmdbId\n1,0114709,862\n",
+}
+
 
 def write(folder: Path, files: dict[str, str], encoding: str = "utf-8") -> Path:
     folder.mkdir(exist_ok=True)
@@ -59,6 +71,16 @@ def write(folder: Path, files: dict[str, str], encoding: str = "utf-8") -> Path:
             "latin-1",
             ("Toy Story (1995)", "M: A (1931)", "Cité (1995)"),
             [("Animation", "Comedy"), ("Crime",), ("Drama",)],
+        ),
+        (
+            LATEST,
+            "utf-8",
+            ("Toy Story (1995)", "American President, The (1995)", '"Great" Cité, La (Babylon 5)'),
+            [
+                ("Adventure", "Animation", "Children", "Comedy", "Fantasy"),
+                ("Comedy", "Drama", "Romance"),
+                (),
+            ],
         ),
     ],
 )
@@ -109,9 +131,31 @@ def test_ratings_can_be_filtered(tmp_path) -> None:
             r"ml\.inter:2: rating is 'good'; expected a number",
         ),
         (RECBOLE | {"ml.inter": INTER + "7\t1\t5\t1\n"}, r"ml\.inter: no user is left"),
-        (ML_100K | {"u.data": "7\t1\t5\n"}, r"u\.data:1: 3 fields; expected user_id, item_id"),
+        (ML_100K | {"u.data": "7\t1\t5\n"}, r"u\.data:1: 3 fields; expected 4 \(user, item"),
         (ML_100K | {"u.item": "1|Toy Story|x\n"}, r"u\.item:1: 3 fields; expected 24"),
         (ML_1M | {"movies.dat": "1::Toy Story\n"}, r"movies\.dat:1: 2 fields; expected 3"),
+        (ML_1M | {"ratings.dat": "7::1::5:1\n"}, r"ratings\.dat:1: 3 fields; expected 4 \(user"),
+        (
+            LATEST | {"ratings.csv": "user,movieId,rating,timestamp\n7,1,5,1\n"},
+            r"ratings\.csv:1: no column 'userId'; found user, movieId, rating, timestamp",
+        ),
+        (
+            LATEST | {"ratings.csv": LATEST["ratings.csv"] + "\n7,1,5\n"},
+            r"ratings\.csv:7: 3 fields; expected 4 as in the header",
+        ),
+        (
+            LATEST | {"ratings.csv": LATEST["ratings.csv"] + "7,9,5,1\n"},
+            r"ratings\.csv:6: movie '9' is not in movies\.csv",
+        ),
+        (LATEST | {"ratings.csv": ""}, r"ratings\.csv:1: no column 'userId'"),
+        (
+            LATEST | {"movies.csv": 'movieId,title,genres\n1,"Toy,Comedy\n'},
+            r"movies\.csv:2: not valid CSV",
+        ),
+        (
+            LATEST | {"movies.csv": "movieId,title,genres\n1,Toy, Story,Comedy\n"},
+            r"movies\.csv:2: 4 fields; expected 3 as in the header",
+        ),
     ],
 )
 def test_bad_files_are_one_line_and_leave_nothing(tmp_path, files, message) -> None:
@@ -143,6 +187,20 @@ def test_real_movielens(ml100k_source, tmp_path) -> None:
     assert catalog.item(catalog.row("267")).title == "unkonwn"
     assert len(catalog.categories) == 18
     assert histories.lengths.min() == 20
+
+
+def test_data_beside_the_raw_files(tmp_path) -> None:
+    source = write(tmp_path, LATEST)
+    assert prepare_movielens(MovieLensSettings(source, source)) == source
+    assert {path.name for path in source.iterdir()} == {
+        *LATEST, "metas.jsonl", "category.jsonl", "sequential.jsonl", "manifest.json"
+    }  # fmt: skip
+    assert (source / "ratings.csv").read_text() == LATEST["ratings.csv"]
+    # Again, over data of its own.
+    out = prepare_movielens(MovieLensSettings(source, source, min_rating=1.5))
+    with pytest.raises(DataError, match="no user is left"):
+        prepare_movielens(MovieLensSettings(source, source, min_rating=2))
+    assert Histories.load(out, Catalog.load(out)).user_ids == ("7",)
 
 
 def test_utf8_is_told_from_the_encoding_of_old(tmp_path) -> None:

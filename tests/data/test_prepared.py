@@ -64,16 +64,46 @@ def test_earlier_data_is_replaced(tmp_path, source) -> None:
 def test_other_files_are_never_replaced(tmp_path, source) -> None:
     with pytest.raises(ArtifactError, match=r"--out .*source\.txt: is a file"):
         write(source, source)
-    with pytest.raises(ArtifactError, match=r"holds source\.txt; expected a new or empty folder"):
-        write(tmp_path, source)
     mine = tmp_path / "mine"
     CATALOG.save(mine)
-    with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
+    foreign = r"would overwrite metas\.jsonl, category\.jsonl, which `incatalog data` did not write"
+    with pytest.raises(ArtifactError, match=foreign):
         write(mine, source)
     write_json(mine / MANIFEST, {"stage": "teacher fit"})
     with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
         write(mine, source)
-    assert (mine / METAS).exists()
+    # A folder of UniRec's files has a category.jsonl too.
+    write_json(mine / MANIFEST, {"stage": "data to-unirec", "files": {"train.pkl": "", METAS: ""}})
+    with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
+        write(mine, source)
+    write_json(mine / MANIFEST, ["no manifest"])
+    with pytest.raises(ArtifactError, match="`incatalog data` did not write"):
+        write(mine, source)
+    assert Catalog.load(mine) == Catalog.from_items(CATALOG.items, "mine")
+
+
+def test_other_files_stay(tmp_path, source) -> None:
+    assert write(tmp_path, source) == tmp_path
+    assert Catalog.load(tmp_path).titles == ("A", "B")
+    other = Catalog.from_items([Item("c", "C")])
+    write(tmp_path, source, Prepared(other, Histories.from_lists(["v"], [[0, 0, 0]]), {}))
+    assert Catalog.load(tmp_path).titles == ("C",)
+    assert read_json(tmp_path / MANIFEST)["results"]["users"] == 1
+    assert source.read_text() == "x"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "source.txt", METAS, CATEGORIES, SEQUENCES, MANIFEST
+    }  # fmt: skip
+    wrong = Prepared(CATALOG, Histories.from_lists(["u"], [[0, 1, 7]]), {})
+    with pytest.raises(CatalogError):
+        write(tmp_path, source, wrong)
+    assert Catalog.load(tmp_path).titles == ("C",)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_what_is_read_is_never_overwritten(tmp_path, source) -> None:
+    out = write(tmp_path / "out", source)
+    with pytest.raises(ArtifactError, match=r"would overwrite .*metas\.jsonl, which is read"):
+        write(out, out / METAS)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path, source) -> None:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,3 +119,31 @@ def test_decimals_are_ordered_as_python_orders_them(numbers: list[Decimal]) -> N
     order = sorted(set(numbers))
     for written in (numbers, [f"{number:f}" for number in numbers]):
         assert ranks(*written) == [order.index(number) for number in numbers]
+
+
+WHOLE = st.lists(st.integers(-(2**62), 2**62 - 1) | st.integers(1, 2 * 10**9), min_size=1)
+
+
+@given(WHOLE, st.integers(0, 20))
+def test_whole_numbers_at_once_are_those_one_by_one(values, cut) -> None:
+    path, cut = Path("f"), min(cut, len(values))
+    singly, at_once = Times("when"), Times("when")
+    for line, value in enumerate(values, start=2):
+        singly.add(FilePlace(path, line), str(value))
+    lines = np.arange(2, len(values) + 2)
+    for part in (slice(None, cut), slice(cut, None)):
+        at_once.add_whole(path, lines[part], np.array(values, dtype=np.int64)[part])
+    outcomes = []
+    for times in (singly, at_once):
+        try:
+            outcomes.append(times.order().tolist())
+        except DataError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_dates_beside_whole_numbers_at_once_are_refused() -> None:
+    times = Times("when")
+    times.add(FilePlace(Path("f"), 2), "2020-01-01")
+    with pytest.raises(DataError, match=r"^f:7: when is '5', but '2020-01-01' on line 2"):
+        times.add_whole(Path("f"), np.array([7]), np.array([5]))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import contextlib
 import gzip
 import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -20,6 +21,7 @@ from rich.progress import Progress
 from incatalog import reading
 from incatalog.artifacts import atomic_path
 from incatalog.data.fields import FilePlace, identifier
+from incatalog.data.literals import PRINTED_DICTS, parse_literal
 from incatalog.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -121,15 +123,21 @@ def unique_entries(
 
 
 def json_lines(
-    path: Path, *, label: str = "", unique: bool = False
+    path: Path, *, label: str = "", unique: bool = False, literals: bool = False
 ) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
-    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name)."""
+    """Streams a file of one JSON object a line, plain or gzip (told by content, not by name).
+
+    With ``literals``, a line may also be a dict as Python prints it.
+    """
     place = None
     for number, content in _lines(path, label):
         if not content.strip():
             continue
         place = FilePlace(path, number)
-        value = reading.parse_json(path, content, line=number, unique=unique)
+        if literals and content.startswith(PRINTED_DICTS):
+            value = parse_literal(place, content)
+        else:
+            value = reading.parse_json(path, content, line=number, unique=unique)
         if not isinstance(value, dict):
             raise place.error(f"expected one JSON object a line, found a {type(value).__name__}")
         yield place, value
@@ -144,6 +152,17 @@ def text_lines(path: Path, *, label: str = "") -> Iterator[str]:
             yield content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise reading.json_fault(path, error, number) from error
+
+
+def text_blocks(path: Path, *, label: str = "", size: int = 1 << 25) -> Iterator[tuple[int, bytes]]:
+    """Streams a file, plain or gzip, as blocks of lines, each with the number of its first one."""
+    with _opened(path, label) as opened:
+        while content := opened.stream.read(size):
+            content += opened.stream.readline()
+            opened.show()
+            start = opened.line + 1
+            opened.line += content.count(b"\n")
+            yield start, content.removeprefix(codecs.BOM_UTF8) if start == 1 else content
 
 
 def require_once(path: Path, columns: Sequence[str]) -> None:
@@ -172,28 +191,43 @@ def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
-    """Yields numbered lines; the progress counts the bytes of the stored file."""
+    """Yields numbered lines."""
+    with _opened(path, label) as opened:
+        for number, content in enumerate(opened.stream, 1):
+            opened.line = number
+            if number % 4096 == 0:
+                opened.show()
+            yield number, content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
+
+
+@dataclass
+class _Opened:
+    """A file that is being read."""
+
+    stream: IO[bytes]
+    show: Callable[[], None]  # Shows the progress.
+    line: int = 0  # How many lines have been read.
+
+
+@contextlib.contextmanager
+def _opened(path: Path, label: str) -> Iterator[_Opened]:
+    """Opens a file, plain or gzip; the progress counts the bytes of the stored file."""
     try:
         raw = path.open("rb")
     except OSError as error:
         raise reading.file_fault(path, error) from error
     console = Console(stderr=True)
     hidden = not label or not console.is_terminal
-    number = 0
     with raw, Progress(console=console, transient=True, disable=hidden) as progress:
         packed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
         task = progress.add_task(label, total=path.stat().st_size)
-        stream = gzip.GzipFile(fileobj=raw) if packed else raw
+        stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        opened = _Opened(stream, lambda: progress.update(task, completed=raw.tell()))
         try:
-            for number, content in enumerate(stream, 1):
-                if number == 1:
-                    content = content.removeprefix(codecs.BOM_UTF8)
-                if number % 4096 == 0:
-                    progress.update(task, completed=raw.tell())
-                yield number, content
+            yield opened
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             cut = isinstance(error, EOFError)
             fault = "ends early (cut off?)" if cut else f"is damaged ({error})"
             message = f"the gzip file {fault}; download it again"
-            raise DataError.at(path, message, line=number + 1) from error
+            raise DataError.at(path, message, line=opened.line + 1) from error

@@ -186,6 +186,20 @@ class Interactions:
         self._users.append(self.user(user_id))
         self._items.append(item)
 
+    def add_whole(
+        self,
+        path: Path,
+        lines: Int64[np.ndarray, " rows"],
+        users: Int32[np.ndarray, " rows"],
+        items: Int32[np.ndarray, " rows"],
+        times: Int64[np.ndarray, " rows"],
+    ) -> None:
+        """Adds rows whose times are whole numbers; users and items are codes."""
+        if self._times is not None:
+            self._times.add_whole(path, lines, times)
+        self._users.frombytes(users.astype(np.intc).tobytes())
+        self._items.frombytes(items.astype(np.intc).tobytes())
+
     def frame(self, **columns: array[float]) -> pl.DataFrame:
         """Columns ``user``, ``item`` (codes), ``time`` and ``columns``, by user and time.
 

@@ -1,4 +1,4 @@
-"""MovieLens: the files of GroupLens (ml-100k, ml-1m) and the ones RecBole ships.
+"""MovieLens: the files of GroupLens (100K to 32M, latest) and the ones RecBole ships.
 
 Source: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS
 5(4), 2015.
@@ -7,9 +7,7 @@ Source: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Con
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +16,11 @@ import polars as pl
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
-from incatalog.data.documents import require_once
+from incatalog.data.documents import require_once, text_lines
 from incatalog.data.fields import FilePlace
 from incatalog.data.interactions import Interactions, keep_active
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
+from incatalog.data.rating_tables import RatingTable, split_fields
 from incatalog.data.settings import MovieLensSettings
 from incatalog.data.times import Times
 from incatalog.errors import DataError
@@ -34,16 +33,50 @@ _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
     "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
 )
-_GROUPLENS = (("u.data", "\t", "u.item", "|"), ("ratings.dat", "::", "movies.dat", "::"))
+_RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 
 
 class _File(NamedTuple):
-    """A file of MovieLens, and what stands between its fields; RecBole's have a header."""
+    """A file of MovieLens."""
 
     path: Path
-    separator: str
-    header: bool
+    separator: str  # What stands between its fields.
+    columns: tuple[str, ...]  # What is read, by the names of its header; without one, none.
     unused: dict[str, None]  # Names of the columns that nothing reads.
+
+
+class _Edition(NamedTuple):
+    """How the files of an edition are called, separated and headed."""
+
+    ratings: str
+    separator: str
+    columns: tuple[str, ...]
+    movies: str
+    movies_separator: str
+    movies_columns: tuple[str, ...]
+
+    def files(self, folder: Path, name: str = "") -> tuple[_File, _File]:
+        """The ratings and the movies in a folder; ``name`` stands for a star."""
+        ratings = folder / self.ratings.replace("*", name)
+        movies = folder / self.movies.replace("*", name)
+        return (
+            _File(ratings, self.separator, self.columns, {}),
+            _File(movies, self.movies_separator, self.movies_columns, {}),
+        )
+
+
+_RECBOLE = _Edition(
+    "*.inter", "\t", _RATING_COLUMNS,
+    "*.item", "\t", ("item_id", "movie_title", "release_year", "class"),
+)  # fmt: skip
+_GROUPLENS = (
+    _Edition("u.data", "\t", (), "u.item", "|", ()),
+    _Edition("ratings.dat", "::", (), "movies.dat", "::", ()),
+    _Edition(
+        "ratings.csv", ",", ("userId", "movieId", "rating", "timestamp"),
+        "movies.csv", ",", ("movieId", "title", "genres"),
+    ),
+)  # fmt: skip
 
 
 def prepare_movielens(settings: MovieLensSettings) -> Path:
@@ -57,13 +90,14 @@ def prepare_movielens(settings: MovieLensSettings) -> Path:
     Raises:
         ConfigError: ``min_interactions`` is below 3.
         DataError: The source is no MovieLens folder, or a line is broken; names file and line.
-        ArtifactError: The output folder holds something else.
+        ArtifactError: Something else in the output folder would be overwritten.
     """
     source, least = Path(settings.source), settings.min_interactions
     check_flags(Path(settings.out), "--min-interactions", least)
     ratings, movies = _find_files(source)
     items = _read_movies(movies)
-    every, found = _read_ratings(ratings, items, movies.path.name)
+    table = _table(ratings)
+    every, found = _read_ratings(table, items, movies.path.name)
     frame = every.filter(pl.col("rating") >= settings.min_rating)
     low = len(every) - len(frame)
     hint = f"--min-interactions {least} --min-rating {settings.min_rating:g}"
@@ -96,30 +130,28 @@ def _find_files(source: Path) -> tuple[_File, _File]:
         raise DataError.at(source, "no such folder; expected a folder of MovieLens files")
     inter = sorted(source.glob("*.inter"))
     if inter:
-        first, second = inter[0], inter[0].with_suffix(".item")
-        return _File(first, "\t", True, {}), _File(second, "\t", True, {})
-    for ratings, between, movies, apart in _GROUPLENS:
-        if (source / ratings).exists():
-            first, second = source / ratings, source / movies
-            return _File(first, between, False, {}), _File(second, apart, False, {})
-    expected = "expected u.data, ratings.dat or *.inter with their items"
-    raise DataError.at(source, f"no MovieLens files; {expected}")
+        return _RECBOLE.files(source, inter[0].stem)
+    for edition in _GROUPLENS:
+        if (source / edition.ratings).exists():
+            return edition.files(source)
+    names = ", ".join(edition.ratings for edition in _GROUPLENS)
+    raise DataError.at(source, f"no MovieLens files; expected {names} or *.inter with their items")
 
 
 def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
     """The item of a line of movies, whose edition is told by its separator.
 
-    Tab (RecBole): id, title, year, genres between spaces; ``::`` (ml-1m): id, title, genre|genre;
-    ``|`` (ml-100k): id, title, date, video date, URL, 19 genre flags.
+    Tab (RecBole): id, title, year, genres between spaces; ``::`` (ml-1m, ml-10m) and comma (later
+    ones): id, title, genre|genre; ``|`` (ml-100k): id, title, date, video date, URL, 19 flags.
     """
     names, year = _GENRES_100K.split("|"), ""
-    expected = {"\t": 4, "::": 3, "|": 5 + len(names)}[separator]
+    expected = {"\t": 4, "::": 3, ",": 3, "|": 5 + len(names)}[separator]
     if len(fields) != expected:
         raise place.error(f"{len(fields)} fields; expected {expected}")
     item_id, title, *rest = fields
     if separator == "\t":
         year, genres = rest[0], rest[1].split()
-    elif separator == "::":
+    elif separator in ("::", ","):
         genres = rest[0].split("|")
     else:
         genres = [name for name, flag in zip(names, rest[3:], strict=True) if flag == "1"]
@@ -135,9 +167,8 @@ def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
 
 
 def _read_movies(file: _File) -> list[Item]:
-    columns = ["item_id", "movie_title", "release_year", "class"]
     items: dict[str, Item] = {}
-    for place, fields in _rows(file, columns):
+    for place, fields in _movie_rows(file):
         item = _movie(place, file.separator, fields)
         if item.item_id in items:
             raise place.error(f"movie {item.item_id!r} occurs twice; expected unique ids")
@@ -145,52 +176,62 @@ def _read_movies(file: _File) -> list[Item]:
     return list(items.values())
 
 
-def _read_ratings(file: _File, items: list[Item], movies: str) -> tuple[pl.DataFrame, Interactions]:
+def _table(file: _File) -> RatingTable:
+    """The ratings, and where their columns stand."""
+    if not file.columns:
+        return RatingTable(file.path, file.separator, (0, 1, 2, 3), 4)
+    header = next(text_lines(file.path), "").removesuffix("\n")
+    width, (user, item, rating, time) = _columns(file, header)
+    wider = file.separator != ","
+    columns = (user, item, rating, time)
+    return RatingTable(file.path, file.separator, columns, width, header=True, wider=wider)
+
+
+def _read_ratings(
+    table: RatingTable, items: list[Item], movies: str
+) -> tuple[pl.DataFrame, Interactions]:
     """The ratings with a column ``rating``, and what they were gathered in."""
     row_of = {item.item_id: row for row, item in enumerate(items)}
-    found, ratings = Interactions(Times("timestamp")), array("d")
-    columns = ["user_id", "item_id", "rating", "timestamp"]
-    for place, fields in _rows(file, columns):
-        if len(fields) != len(columns):
-            raise place.error(f"{len(fields)} fields; expected {', '.join(columns)}")
-        user, item, rating, time = fields
-        if item not in row_of:
-            raise place.error(f"movie {item!r} is not in {movies}")
-        user = place.id("user id", user)
-        try:
-            ratings.append(float(rating))
-        except ValueError:
-            ratings.append(math.nan)
-        if not math.isfinite(ratings[-1]):
-            raise place.error(f"rating is {rating!r}; expected a number")
-        found.add(place, user, row_of[item], time)
+    found = Interactions(Times("timestamp"))
+
+    def unknown(place: FilePlace, item: str) -> None:
+        raise place.error(f"movie {item!r} is not in {movies}")
+
+    ratings = table.read(row_of, found, unknown)
     return found.frame(rating=ratings), found
 
 
-def _rows(file: _File, columns: list[str]) -> Iterator[tuple[FilePlace, list[str]]]:
-    """Yields place and fields.
+def _columns(file: _File, line: str) -> tuple[int, list[int]]:
+    """How many columns a header has, and the places of those that are read.
 
-    RecBole's files begin with a line of ``name:type`` fields: of these, the fields of ``columns``
-    in that order, and ``unused`` takes the names of the others. GroupLens's may be in Latin-1.
+    ``unused`` takes the names of the others. RecBole's headers hold ``name:type`` fields.
     """
-    positions: list[int] = []
+    names = [name.split(":")[0] for name in line.rstrip("\r").split(file.separator)]
+    require_once(file.path, names)
+    missing = [column for column in file.columns if column not in names]
+    if missing:
+        found = ", ".join(names)
+        raise DataError.at(file.path, f"no column {missing[0]!r}; found {found}", line=1)
+    file.unused.update((name, None) for name in names if name not in file.columns)
+    return len(names), [names.index(column) for column in file.columns]
+
+
+def _movie_rows(file: _File) -> Iterator[tuple[FilePlace, list[str]]]:
+    """Yields place and fields, in the order of ``columns``; ml-100k and ml-1m are in Latin-1."""
+    width, positions = 0, list[int]()
     found = False
-    text = read_text(file.path, otherwise="" if file.header else "latin-1")
+    text = read_text(file.path, otherwise="" if file.columns else "latin-1")
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
-        place = FilePlace(file.path, line)
-        fields = content.rstrip("\r").split(file.separator)
-        if file.header and line == 1:
-            names = [field.split(":")[0] for field in fields]
-            require_once(file.path, names)
-            missing = [column for column in columns if column not in names]
-            if missing:
-                raise place.error(f"no column {missing[0]!r}; found {', '.join(names)}")
-            positions = [names.index(column) for column in columns]
-            file.unused.update((name, None) for name in names if name not in columns)
+        if file.columns and line == 1:
+            width, positions = _columns(file, content)
             continue
+        place, content = FilePlace(file.path, line), content.rstrip("\r")
+        fields = split_fields(place, content, file.separator)
         if positions:
+            if file.separator == "," and len(fields) != width:
+                raise place.error(f"{len(fields)} fields; expected {width} as in the header")
             if len(fields) <= max(positions):
                 raise place.error(f"{len(fields)} fields; expected at least {max(positions) + 1}")
             fields = [fields[position] for position in positions]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +14,22 @@ from rich.console import Console
 from rich.table import Table
 
 from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
+from incatalog.checksums import FILES
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
 from incatalog.data.settings import (
-    AmazonSettings,
     MiniOneRecSettings,
     MovieLensSettings,
+    ReviewSettings,
     TableSettings,
 )
 from incatalog.errors import ArtifactError, ConfigError, DataError
+from incatalog.storage import follow_umask, partial_name, writing
 
-PrepareSettings = AmazonSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
+PrepareSettings = ReviewSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
-_FILES = {METAS, CATEGORIES, SEQUENCES, MANIFEST}
+# The manifest is written last.
+_FILES = (METAS, CATEGORIES, SEQUENCES, MANIFEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,33 +51,57 @@ def prepared_files(folder: Path) -> dict[str, str | Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
-def _check_out(out: Path) -> None:
-    """Refuses an output folder that holds anything but earlier prepared data."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ArtifactError(f"--out {out}: is a file; expected a new or empty folder")
-    names = {path.name for path in out.iterdir()}
-    for other in sorted(names - _FILES):
-        expected = "a new or empty folder, or one with data prepared earlier"
-        raise ArtifactError(f"--out {out}: holds {other}; expected {expected}")
+def _check_out(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuses an output folder where anything but earlier prepared data would be overwritten."""
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"--out {out}: is a file; expected a folder, new or not")
+    taken = [name for name in _FILES if (out / name).exists()]
     manifest = None
     with contextlib.suppress(DataError):
         manifest = read_json(out / MANIFEST)
-    stage = manifest.get("stage") if isinstance(manifest, dict) else None
-    if names and not str(stage).startswith("data "):
-        foreign = "data that `incatalog data` did not write"
-        raise ArtifactError(f"--out {out}: holds {foreign}; name another folder")
+    manifest = manifest if isinstance(manifest, dict) else {}
+    ours = str(manifest.get("stage")).startswith("data ")
+    if taken and not (ours and set(manifest.get(FILES, ())) <= set(_FILES)):
+        foreign = f"{', '.join(taken)}, which `incatalog data` did not write"
+        raise ArtifactError(f"--out {out}: would overwrite {foreign}; name another folder")
+    for path in inputs:
+        if path.name in taken and path.resolve().parent == out.resolve():
+            raise ArtifactError(f"--out {out}: would overwrite {path}, which is read; name another")
 
 
-def check_flags(out: Path, flag: str, least: int, core: int = 0) -> None:
+def check_flags(
+    out: Path, flag: str, least: int, core: int = 0, *, inputs: Iterable[Path] = ()
+) -> None:
     """Refuses a negative core, a limit under which users could not be split, and a wrong folder."""
     expected = f"at least {MIN_INTERACTIONS}, one item each to train, to validate and to test with"
     if least < MIN_INTERACTIONS:
         raise ConfigError(f"{flag} {least}: expected {expected}")
     if core < 0:
         raise ConfigError(f"--k-core {core}: expected 0 (off) or more")
-    _check_out(out)
+    _check_out(out, inputs)
+
+
+@contextlib.contextmanager
+def _written_together(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder for the files of ``out``; they appear when the block succeeds.
+
+    Other files of ``out`` stay. Beside such, each file is replaced at one stroke, but all of them
+    are not: whoever is killed between two strokes repeats the command.
+    """
+    if not (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
+        with atomic_folder(out) as partial:
+            yield partial
+        return
+    partial = partial_name(out / "data")
+    with writing(out):
+        partial.mkdir()
+        try:
+            yield partial
+            follow_umask(partial)
+            for name in _FILES:
+                (partial / name).replace(out / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_prepared(
@@ -81,7 +109,7 @@ def write_prepared(
 ) -> Path:
     """Writes all files and a manifest in one stroke, and prints a summary."""
     out = Path(settings.out)
-    _check_out(out)
+    _check_out(out, inputs.values())
     counts = {
         "users": len(prepared.histories),
         "items": len(prepared.catalog),
@@ -89,7 +117,7 @@ def write_prepared(
         "categories": len(prepared.catalog.categories),
     }
     skipped = {reason: count for reason, count in prepared.skipped.items() if count}
-    with atomic_folder(out) as partial:
+    with _written_together(out) as partial:
         run = open_run(partial, stage, settings, inputs=inputs)
         prepared.catalog.save(partial)
         prepared.histories.save(partial, prepared.catalog)

@@ -10,15 +10,15 @@ from incatalog.config import NonNegative, Quote, Settings
 
 
 @dataclass(frozen=True)
-class AmazonSettings(Settings):
-    """Prepare raw Amazon-2018 reviews."""
+class ReviewSettings(Settings):
+    """Prepare reviews and the metadata of what they are about."""
 
     reviews: Path
-    """Review file as downloaded, JSON lines, gzip or plain (X_5.json.gz)."""
+    """Review file as downloaded, one record a line, gzip or plain."""
     meta: Path
-    """Metadata file as downloaded, JSON lines, gzip or plain (meta_X.json.gz)."""
+    """Metadata file as downloaded, one record a line, gzip or plain."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
     length: int = 17
     """Keep users with at least this many interactions, and their first ones only."""
     users: int = 10_000
@@ -31,13 +31,62 @@ class AmazonSettings(Settings):
 
 
 @dataclass(frozen=True)
+class AmazonSettings(ReviewSettings):
+    """Prepare raw Amazon reviews of 2014, 2018 or 2023.
+
+    Example:
+        incatalog data amazon --reviews Video_Games.jsonl.gz --meta meta_Video_Games.jsonl.gz \
+--out data --k-core 5
+    """
+
+    reviews: Path
+    """Reviews as downloaded, gzip or plain: JSON lines (X_5.json.gz, X.jsonl.gz) or ratings in CSV
+    (rating_only/X.csv.gz, last_out_w_his/X.test.csv.gz, ratings_X.csv)."""
+    meta: Path
+    """Metadata as downloaded, gzip or plain, of the same year (meta_X.json.gz, meta_X.jsonl.gz)."""
+
+
+@dataclass(frozen=True)
+class SteamSettings(ReviewSettings):
+    """Prepare raw Steam reviews and games.
+
+    Example:
+        incatalog data steam --reviews steam_reviews.json.gz --meta steam_games.json.gz --out data
+    """
+
+    reviews: Path
+    """Reviews as downloaded, gzip or plain (steam_reviews.json.gz)."""
+    meta: Path
+    """Games as downloaded, gzip or plain (steam_games.json.gz)."""
+
+
+@dataclass(frozen=True)
+class YelpSettings(ReviewSettings):
+    """Prepare the reviews and businesses of the Yelp Open Dataset.
+
+    Example:
+        incatalog data yelp --reviews yelp_academic_dataset_review.json \
+--meta yelp_academic_dataset_business.json --out data --k-core 5
+    """
+
+    reviews: Path
+    """Reviews as downloaded, gzip or plain (yelp_academic_dataset_review.json)."""
+    meta: Path
+    """Businesses as downloaded, gzip or plain (yelp_academic_dataset_business.json)."""
+
+
+@dataclass(frozen=True)
 class MovieLensSettings(Settings):
-    """Prepare MovieLens (ml-100k, ml-1m) or RecBole's .inter/.item files."""
+    """Prepare MovieLens (100K to 32M, latest, latest-small) or RecBole's .inter/.item files.
+
+    Example:
+        incatalog data movielens --source ml-latest-small --out data
+    """
 
     source: Path
     """Folder with the files as published."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
     min_rating: float = 0.0
     """Keep ratings of at least this value; 0 keeps every rating."""
     min_interactions: int = 3
@@ -46,14 +95,18 @@ class MovieLensSettings(Settings):
 
 @dataclass(frozen=True)
 class TableSettings(Settings):
-    """Prepare tables (CSV, Parquet or JSON lines) of interactions and items."""
+    """Prepare tables (CSV, Parquet or JSON lines) of interactions and items.
+
+    Example:
+        incatalog data table --interactions views.csv --items films.csv --out data
+    """
 
     interactions: Path
     """File with one row per interaction."""
     items: Path
     """File with one row per item."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
     user_column: str = "user_id"
     """Column of `interactions` that holds the user id."""
     item_column: str = "item_id"

@@ -43,7 +43,8 @@ def prepare_table(settings: TableSettings) -> Path:
         ArtifactError: The output folder holds something else.
     """
     least, core = settings.min_interactions, settings.k_core
-    check_flags(Path(settings.out), "--min-interactions", least, core)
+    inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
+    check_flags(Path(settings.out), "--min-interactions", least, core, inputs=inputs.values())
     columns = "item_id_column", "title_column", "description_column", "category_column"
     things = _Table(settings, Path(settings.items), *columns, "boost_column")
     actions = "user_column", "item_column", "time_column"
@@ -66,7 +67,6 @@ def prepare_table(settings: TableSettings) -> Path:
         {**found.left_out(frame, least, core), "repeated interactions": repeated},
         {table.path: table.unused for table in (deeds, things)},
     )
-    inputs = {"interactions": deeds.path, "items": things.path}
     return write_prepared(prepared, "data table", settings, inputs)
 
 

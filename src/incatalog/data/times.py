@@ -7,6 +7,7 @@ import itertools
 import re
 from array import array
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 # a date such as 20200103 (_LEAST) and seconds of 1985 (_LEAST_ABOVE) on, there are two units:
 # dates, seconds, milliseconds, microseconds or nanoseconds beside one another.
 _GAP, _LEAST, _LEAST_ABOVE = 40, 10_000_000, 500_000_000
+
+# A number is as long, in binary digits, as so many of these are not above it.
+_POWERS = 2 ** np.arange(63, dtype=np.int64)
 
 _Number = int | float | Decimal
 
@@ -75,6 +79,34 @@ class Times:
             self._whole.append(value)
         else:
             self._others = [*self._whole, value]
+
+    def add_whole(
+        self, path: Path, lines: Int64[np.ndarray, " rows"], times: Int64[np.ndarray, " rows"]
+    ) -> None:
+        """Adds the times of rows that are whole numbers, as :meth:`add` would one by one."""
+        if not len(times):
+            return
+
+        def example(row: int) -> _Example:
+            value = int(times[row])
+            return _Example(value, FilePlace(path, int(lines[row])), str(value))
+
+        first = self._kinds.setdefault("number", example(0))
+        if len(self._kinds) > 1:
+            raise self._mixed(first, self._kinds["date"])
+        large = np.flatnonzero(times >= _LEAST)
+        digits = np.searchsorted(_POWERS, times[large], side="right")
+        for count in np.unique(digits).tolist():
+            rows = large[digits == count]
+            low, high = example(rows[times[rows].argmin()]), example(rows[times[rows].argmax()])
+            least, most = self._ranges.get(count, (low, high))
+            least = low if low.value < least.value else least
+            most = high if high.value > most.value else most
+            self._ranges[count] = (least, most)
+        if self._others is None:
+            self._whole.frombytes(times.tobytes())
+        else:
+            self._others.extend(times.tolist())
 
     def order(self) -> Int64[np.ndarray, " rows"]:
         """A whole number for each row; they are ordered, and equal, as the times are."""
