@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,30 @@ def test_recipe_is_taken_as_it_stands(recipe: Path) -> None:
         assert (list(found) if isinstance(value, list) else found) == value
 
 
+@pytest.mark.parametrize("recipe", sorted(_PUBLISHED.glob("*.yaml")), ids=name)
+def test_a_published_recipe_says_where_it_is_from_and_what_differs(recipe: Path) -> None:
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    head = list(itertools.takewhile(lambda line: line.startswith("# "), lines))
+    text = " ".join(line.removeprefix("# ") for line in head)
+    assert "Source: microsoft/RecAI, " in text
+    source, differs = text.partition("What differs: ")[::2]
+    assert "Source" in source
+    assert len(differs.partition("Give --")[0]) > 60
+    assert "Give --" in differs
+
+
+@pytest.mark.parametrize("method", ["cgen", "ret", "token"])
+def test_published_trainings_share_what_one_script_says_of_all(method: str) -> None:
+    """Whatever is not about a method alone is the same in each of them."""
+    found = yaml.safe_load((_PUBLISHED / f"{method}.yaml").read_text(encoding="utf-8"))
+    expected = {
+        "max_length": 2048, "lora_init": "orthogonal", "adam_eps": 1e-5, "scheduler_power": 2.0,
+        "scheduler_end": 1e-3, "validate_every": 1, "validation_users": 320, "keep_best": True,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert found["learning_rate"] * found["scheduler_end"] == pytest.approx(1e-7)
+
+
 @pytest.mark.parametrize("recipe", _TRAINED, ids=name)
 def test_training_takes_two_steps(recipe: Path, tmp_path: Path, world: World) -> None:
     out = run(recipe, tmp_path / "run", *world.inputs(recipe))
@@ -164,6 +189,8 @@ def test_training_takes_two_steps(recipe: Path, tmp_path: Path, world: World) ->
         out = merge_run(MergeSettings(run=out, out=tmp_path / "merged"))
     recommender = Recommender.from_pretrained(out, device="cpu")
     assert recommender.spec.method == recipe.stem
+    given = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    assert recommender.spec.projection == given.get("projection", "linear")
     found = recommender.recommend(["i0", "i1"], k=3)
     assert len({one.item_id for one in found} & {f"i{row}" for row in range(world.items)}) == 3
 

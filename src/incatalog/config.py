@@ -29,8 +29,11 @@ ItemDecode = Literal["search", "token"]
 EvaluationDecode = Literal["beam", "list", "greedy", "unconstrained"]
 ScopeType = Literal["branching", "open", "every"]
 LossType = Literal["focal-items", "focal", "plain"]
+# From the hidden state to the query of a retrieval: one layer, or two with GELU between.
+Projection = Literal["linear", "mlp"]
+LoraInit = Literal["kaiming", "orthogonal"]
 ParaphrasePlace = Literal["history", "targets", "both"]
-RewardName = Literal["rule", "ndcg", "ranking", "teacher", "diversity", "format"]
+RewardName = Literal["rule", "ndcg", "ranking-aware", "teacher", "diversity", "format"]
 
 
 class Bounds(typing.NamedTuple):
@@ -67,6 +70,7 @@ Resamples = Annotated[int, Bounds(1, 100_000)]
 PositiveFloat = Annotated[float, Bounds(0, open_low=True)]
 NonNegativeFloat = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
+PositiveFraction = Annotated[float, Bounds(0, 1, open_low=True)]
 FractionBelowOne = Annotated[float, Bounds(0, 1, open_high=True)]
 
 

@@ -14,7 +14,7 @@ from incatalog.grpo.rewards import (
     Batch,
     diversity,
     ndcg,
-    ranking,
+    ranking_aware,
     reward_functions,
     rule,
     teacher_gain,
@@ -50,27 +50,27 @@ def test_ndcg_is_that_of_the_evaluation(pairs: list[tuple[list[int], set[int]]])
     assert ndcg(items, right) == pytest.approx(metrics.ndcg(items, right, 5).tolist())
 
 
-def test_ranking_punishes_the_likeliest_wrong_answers_most() -> None:
+def test_the_ranking_aware_reward_punishes_the_likeliest_wrong_answers_most() -> None:
     # Two groups of three. In the first the right answer is the second likeliest: the wrong ones
     # stand at places 1 and 3. In the second nobody is right.
     items = [[1], [2], [3], [1], [2], [3]]
     logprobs = [-3.0, -1.0, -2.0, -1.0, -2.0, -3.0]
     total = 1 + 1 / LOG2_3 + 1 / 2
     expected = [-(1 / 2) / total, -1 / total, 0, 0, 0, 0]
-    assert ranking(items, [{3}] * 3 + [{9}] * 3, logprobs, 3) == pytest.approx(expected)
+    assert ranking_aware(items, [{3}] * 3 + [{9}] * 3, logprobs, 3) == pytest.approx(expected)
 
 
-def test_ranking_gives_equal_answers_one_place() -> None:
+def test_the_ranking_aware_reward_gives_equal_answers_one_place() -> None:
     items = [[1], [1], [2], [3]]
     logprobs = [-1.0, -1.0, -2.0, -3.0]
     total = 1 + 1 / LOG2_3 + 1 / 2 + 1 / math.log2(5)
     expected = [-1 / total, -1 / total, -(1 / LOG2_3) / total, 0]
-    assert ranking(items, [{3}] * 4, logprobs, 4) == pytest.approx(expected)
+    assert ranking_aware(items, [{3}] * 4, logprobs, 4) == pytest.approx(expected)
 
 
-def test_ranking_wants_whole_groups() -> None:
+def test_the_ranking_aware_reward_wants_whole_groups() -> None:
     with pytest.raises(ConfigError, match="3 answers do not make groups of 2"):
-        ranking([[1], [2], [3]], [{1}] * 3, [0.0] * 3, 2)
+        ranking_aware([[1], [2], [3]], [{1}] * 3, [0.0] * 3, 2)
 
 
 def test_teacher_gain_is_the_mean_discount_of_its_ranks() -> None:
@@ -113,7 +113,7 @@ def test_every_name_is_bound_to_its_function() -> None:
     assert {name: reward(batch) for name, reward in functions.items()} == {
         "rule": [1, 1],
         "ndcg": pytest.approx([1 / LOG2_3, 1]),
-        "ranking": [0, 0],
+        "ranking-aware": [0, 0],
         "teacher": pytest.approx([(1 + 1 / LOG2_3) / 2, 1 / 4]),
         "diversity": [1, 1],
         "format": [1, 1],

@@ -198,7 +198,12 @@ def test_sampling_flags_beside_a_model_stop_no_training(
 
 def test_beams_and_the_variants_of_the_loss_run(settings: Settings, tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [
-        {"rollout": "beam", "list_length": 1, "reward": ("rule", "ranking"), "exclude_seen": True},
+        {
+            "rollout": "beam",
+            "list_length": 1,
+            "reward": ("rule", "ranking-aware"),
+            "exclude_seen": True,
+        },
         {"loss": "dapo", "epsilon_high": 0.28, "num_iterations": 2, "temperature": 1.5},
         {"importance": "sequence", "gradient_accumulation": 2, "beta": 0.0},
         {"loss": "dr_grpo", "scale_rewards": "none", "list_length": 0, "reward": ("diversity",)},
@@ -303,6 +308,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"reward": ()}, "--reward: names no reward"),
     ({"reward": ("luck",)}, "--reward luck: no such reward"),
     ({"reward": ("rule", "rule")}, "names one twice"),
+    (
+        {"reward": ("rule", "ranking")},
+        "--reward rule ranking: .* RecLM-uni's is `rule ndcg` .* MiniOneRec's `rule ranking-aware`",
+    ),
     ({"reward_weights": (1.0, 2.0)}, "--reward-weights: 2 of them for 1 rewards"),
     ({"reward_weights": (0.0,)}, "--reward-weights: all are 0"),
     ({"reward": ("teacher",)}, "--reward teacher: nobody to ask"),

@@ -265,6 +265,23 @@ def test_impossible_adapters_name_the_flag(own_tiny_backbone):
         lora(own_tiny_backbone, targets="z_proj")
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_orthogonal_adapters_change_nothing_at_first(titles, rank):
+    plain = tiny(titles)
+    ids = some_ids(plain)
+    expected = logits_of(plain.model, ids)
+    model = lora(plain, r=rank, init="orthogonal").model
+    assert torch.equal(logits_of(model.eval(), ids), expected)
+    found = [(n, p.detach()) for n, p in model.named_parameters() if "lora_" in n]
+    for name, weight in found:
+        if "lora_A" in name:
+            torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(rank))
+        else:
+            assert not weight.any()
+    other = lora(tiny(titles), r=rank, init="orthogonal", seed=4).model.state_dict()
+    assert not any(torch.equal(w, other[n]) for n, w in found if "lora_A" in n)
+
+
 def test_named_targets_get_adapters(own_tiny_backbone):
     wrapped = lora(own_tiny_backbone, targets="q_proj, v_proj")
     adapted = {n.split(".")[-4] for n, _ in wrapped.model.named_parameters() if "lora_A" in n}

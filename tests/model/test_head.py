@@ -53,9 +53,22 @@ def test_same_seed_same_projection() -> None:
     assert not torch.equal(one.projection.weight, other.projection.weight)
 
 
+def test_an_mlp_asks_by_two_layers_with_gelu_between() -> None:
+    head = RetrievalHead.create(8, vectors(6), inner=7)
+    states = torch.randn(3, 8)
+    first, second = head.projection[0], head.projection[2]
+    between = torch.nn.functional.gelu(states @ first.weight.T + first.bias)
+    assert between.shape == (3, 7)
+    projected = between @ second.weight.T + second.bias
+    torch.testing.assert_close(head.query(states), projected / 5**0.5)
+    assert head(states.to(torch.bfloat16)).dtype == torch.float32
+    assert (head.kind, RetrievalHead.create(8, vectors(6)).kind) == ("mlp", "linear")
+
+
+@pytest.mark.parametrize("inner", [0, 7])
 @pytest.mark.parametrize("trained", [False, True])
-def test_saved_head_comes_back(tmp_path: Path, trained: bool) -> None:
-    head = RetrievalHead.create(8, vectors(6), train_vectors=trained, origin="x.npy")
+def test_saved_head_comes_back(tmp_path: Path, trained: bool, inner: int) -> None:
+    head = RetrievalHead.create(8, vectors(6), inner=inner, train_vectors=trained, origin="x.npy")
     assert head.vectors.requires_grad == trained
     head.vectors.data.mul_(2)
     head.save(tmp_path)
@@ -63,6 +76,8 @@ def test_saved_head_comes_back(tmp_path: Path, trained: bool) -> None:
     states = torch.randn(2, 8)
     assert torch.equal(loaded(states), head(states))
     assert loaded.origin == "x.npy"
+    assert (loaded.hidden, loaded.inner, loaded.dim) == (8, inner, 5)
+    assert loaded.with_vectors(vectors(9)).projection is loaded.projection
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 

@@ -50,6 +50,7 @@ WRONG = [
     ({"method": ["cgen"]}, r"method: found \['cgen'\]; expected one of"),
     ({"item_form": 3}, "item_form: found 3; expected one of 'titles', 'codes'"),
     ({"history_form": "auto"}, "history_form: found 'auto'; expected one of 'title', 'span'"),
+    ({"projection": 1}, "projection: found 1; expected one of 'linear', 'mlp'"),
     ({"list_form": {}}, "list_form: found {}; expected one of"),
     ({"wording": 5}, "wording: found 5; expected text"),
     ({"base": ["tiny"]}, r"base: found \['tiny'\]; expected text"),

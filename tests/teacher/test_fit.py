@@ -26,7 +26,13 @@ from incatalog.data.movielens import prepare_movielens
 from incatalog.data.settings import MovieLensSettings
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.teacher import fit
-from incatalog.teacher.fit import fit_teacher, full_softmax_loss, training_windows
+from incatalog.teacher.fit import (
+    fit_teacher,
+    full_softmax_loss,
+    interaction_windows,
+    plateau_rate,
+    training_windows,
+)
 from incatalog.teacher.sasrec import TEACHER_FILE, WEIGHTS_FILE, SasRec
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.teacher.teacher import load_teacher
@@ -251,6 +257,7 @@ def _interrupt(*_: object) -> None:
         ({"learning_rate": 0.0}, "--learning-rate 0.0"),
         ({"seed": -1}, "--seed -1: expected at least 0"),
         ({"max_minutes": -1.0}, "--max-minutes -1.0: expected at least 0"),
+        ({"plateau_factor": 0.0}, "--plateau-factor 0.0: expected more than 0 and at most 1"),
     ],
 )
 def test_values_that_cannot_work_are_named(
@@ -285,6 +292,68 @@ def test_each_item_is_a_target_once(lengths: list[int], max_length: int, seed: i
     assert sorted(pairs) == sorted(expected)
     assert all(1 <= len(w.items) <= max_length for w in windows)
     assert all((np.diff(w.items) == 1).all() for w in windows)
+
+
+@given(lengths=st.lists(st.integers(0, 25), max_size=6), max_length=st.integers(1, 9))
+def test_each_interaction_is_a_sequence_of_its_own(lengths: list[int], max_length: int) -> None:
+    histories = [100 * user + np.arange(length) for user, length in enumerate(lengths)]
+    windows = interaction_windows(histories, max_length)
+    assert [window.targets.tolist() for window in windows] == [
+        [row] for rows in histories for row in rows
+    ]
+    for window in windows:
+        before = int(window.targets[0]) % 100
+        # Nothing is before the first item: -1 has the number of padding.
+        first = int(window.targets[0]) - min(before, max_length)
+        expected = list(range(first, int(window.targets[0]))) or [-1]
+        assert window.items.tolist() == expected
+
+
+def test_interactions_take_a_step_for_each_batch_of_them(
+    walks: Path, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = leave_one_out(Histories.load(walks, catalog))
+    interactions = sum(len(split.train(user)) for user in range(len(split)))
+    labels: list[int] = []
+
+    def counted(*given: torch.Tensor) -> float:
+        assert (given[2][:, :-1] == 0).all()
+        labels.append(int((given[2] != 0).sum()))
+        return full_softmax_loss(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fit, "full_softmax_loss", counted)
+    fit_teacher(small(walks, tmp_path / "run", epochs=1, sequences="interactions", batch_size=64))
+    assert len(labels) == -(-interactions // 64)
+    assert sum(labels) == interactions
+
+
+def test_the_learning_rate_falls_where_validations_stop_to_rise(
+    walks: Path, tmp_path: Path
+) -> None:
+    config = small(walks, tmp_path, learning_rate=0.8, plateau_factor=0.5)
+    scores = [0.1, 0.2, 0.2, 0.3, 0.3, 0.29, 0.3, 0.3, 0.4]
+    rates = [plateau_rate(config, scores[:count]) for count in range(len(scores) + 1)]
+    # One validation that is no better is borne, the second in a row halves the rate.
+    assert rates == pytest.approx([0.8] * 6 + [0.4, 0.4, 0.2, 0.2])
+    assert plateau_rate(dataclasses.replace(config, plateau_factor=1.0), scores) == 0.8
+    config = dataclasses.replace(config, plateau_patience=0)
+    assert plateau_rate(config, scores[:3]) == pytest.approx(0.4)
+
+
+def test_the_history_tells_the_learning_rates(walks: Path, tmp_path: Path) -> None:
+    changes = {"epochs": 8, "plateau_factor": 0.5, "plateau_patience": 0, "warmup_steps": 0}
+    out = fit_teacher(small(walks, tmp_path / "run", learning_rate=0.05, **changes))
+    history = read_json(out / VALIDATION_FILE)["history"]
+    rates = [epoch["learning_rate"] for epoch in history]
+    assert rates[0] == 0.05
+    assert min(rates) < 0.05
+    best, expected = 0.0, 0.05
+    for epoch in history:
+        assert epoch["learning_rate"] == pytest.approx(expected)
+        if epoch["NDCG@10"] <= best * (1 + 1e-4):
+            expected /= 2
+        else:
+            best = epoch["NDCG@10"]
 
 
 def test_blocks_of_logits_add_up(network: SasRec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,66 @@ def test_equals_the_naive_reference(scope: ScopeType, loss: LossType) -> None:
     check_equal(Batch(CATALOG, SAMPLES), scope, loss)
 
 
+def published(
+    batch: Batch, logits: torch.Tensor, scope_mask_type: int, loss_type: int, *, closing: bool
+) -> torch.Tensor:
+    """The loss of RecLM-cgen by its formula: a dense mask of banned tokens, a mean over labels.
+
+    Its mask covers the tokens of a title; with `closing` also the token behind them. Type 1 leaves
+    positions with one continuation out, type 2 those that can only close, type 3 none. Loss 1 is
+    focal where something is banned, loss 2 everywhere, loss 3 nowhere (gamma 2).
+    """
+    ids = torch.from_numpy(batch.ids).long()
+    labelled = torch.from_numpy(batch.labelled)
+    banned = torch.zeros(*ids.shape, VOCAB, dtype=torch.bool)
+    spans = batch.spans
+    columns = (spans.sample, spans.start, spans.end, spans.row)
+    for sample, start, end, row in zip(*columns, strict=True):
+        labelled[sample, start + 1 : end] = True
+        for depth in range(end - start - 2 + closing):
+            prefix = batch.catalog[row][:depth]
+            may = {[*item, EOI][depth] for item in batch.catalog if item[:depth] == prefix}
+            left_out = {1: len(may) < 2, 2: may == {EOI}, 3: False}
+            if not left_out[scope_mask_type]:
+                banned[sample, start + 1 + depth] = True
+                banned[sample, start + 1 + depth, list(may)] = False
+    logits = logits[:, :-1].masked_fill(banned[:, 1:], float("-inf"))
+    surprise = -logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    weight = (1 - (-surprise).exp()) ** 2
+    if loss_type != 2:
+        somewhere = banned[:, 1:].any(-1) & (loss_type == 1)
+        weight = torch.where(somewhere, weight, torch.ones_like(weight))
+    return (surprise * weight)[labelled[:, 1:]].mean()
+
+
+def test_the_published_mask_leaves_the_closing_token_out() -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    logits = torch.randn(*batch.ids.shape, VOCAB, dtype=torch.float64)
+    for loss in (1, 2, 3):
+        # Only the closing token could tell these two types apart.
+        open_, every = (published(batch, logits, kind, loss, closing=False) for kind in (2, 3))
+        assert open_ == every
+        assert every > published(batch, logits, 3, loss, closing=True)
+        assert open_ > published(batch, logits, 2, loss, closing=True)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scope", ["branching", "open", "every"])
+def test_equals_the_published_loss_once_its_mask_covers_the_closing_token(
+    scope: ScopeType, loss: LossType
+) -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    hidden = torch.randn(*batch.ids.shape, HIDDEN, dtype=torch.float64)
+    weight = torch.randn(VOCAB, HIDDEN, dtype=torch.float64)
+    kind = {"branching": 1, "open": 2, "every": 3}[scope]
+    numbers: dict[LossType, int] = {"focal-items": 1, "focal": 2, "plain": 3}
+    expected = published(batch, hidden @ weight.T, kind, numbers[loss], closing=True)
+    found = scoped_cross_entropy(hidden, weight, batch.targets(scope), loss=loss)
+    same = found.item() == pytest.approx(expected.item(), abs=1e-6)
+    # Where it bans nothing inside a span, the published loss is not focal either.
+    assert same == (loss != "focal-items" or scope == "every")
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("states", [1, 3, 8])
 @pytest.mark.parametrize("rows", [1, 5, VOCAB])

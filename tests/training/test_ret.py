@@ -15,16 +15,18 @@ from transformers import AutoModelForCausalLM
 
 from incatalog import Catalog, Item, Recommender
 from incatalog.artifacts import read_json
+from incatalog.config import Projection
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.data.vector_blocks import TeacherBlock, VectorBlocks
-from incatalog.data.vectors import save_vectors
+from incatalog.data.vectors import load_vectors, save_vectors
 from incatalog.dialogue.render import ItemRef, Message, Renderer, Text
-from incatalog.errors import ConfigError, NoItemLeftError, VectorError
+from incatalog.errors import BackboneError, ConfigError, NoItemLeftError, VectorError
 from incatalog.evaluation.reader import AnswerReader
 from incatalog.items.tokens import ItemTokens
 from incatalog.model.backbone import Backbone
 from incatalog.model.head import HEAD_FILE, RetrievalHead
 from incatalog.model.saved import load_model
+from incatalog.model.spec import load_spec
 from incatalog.training.collator import Collator
 from incatalog.training.merge import merge_run
 from incatalog.training.retrieval_loss import Retrieval
@@ -278,10 +280,24 @@ def test_loss_is_language_outside_spans_plus_items_at_their_openings(
     assert not [name for name, _ in model.named_parameters() if "retrieval" in name]
 
 
-def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> None:
-    run = train_sft(settings(tune="lora"))
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+def test_adapter_merges_with_its_head(
+    settings: Settings, tmp_path: Path, projection: Projection
+) -> None:
+    config = settings(tune="lora", projection=projection, projection_inner=6)
+    run = train_sft(config)
     merged = merge_run(MergeSettings(run=run, out=tmp_path / "merged"))
     assert_same_head(run, merged)
+    untrained = RetrievalHead.create(
+        RetrievalHead.load(run).hidden,
+        load_vectors(config.vectors, 50),
+        inner=6 if projection == "mlp" else 0,
+        seed=config.seed,
+    ).state_dict()
+    for name, weight in head_of(merged).items():
+        # Every layer of the projection was trained.
+        assert torch.equal(weight, untrained[name]) != name.startswith("projection"), name
+    assert load_spec(merged).projection == projection
     histories = [["i1", "i5"], ["i7"], []]
     for decode in ("beam", "list"):
         one, other = (
@@ -293,6 +309,15 @@ def test_adapter_merges_with_its_head(settings: Settings, tmp_path: Path) -> Non
         assert [[r.item_id for r in found] for found in one] == [
             [r.item_id for r in found] for found in other
         ]
+
+
+def test_a_head_of_another_training_is_refused(settings: Settings) -> None:
+    run = train_sft(settings(max_steps=1))
+    hidden = RetrievalHead.load(run).hidden
+    RetrievalHead(hidden, 50, DIM, inner=6).save(run)
+    message = r"retrieval\.safetensors: its projection is mlp, and .*incatalog\.json says linear"
+    with pytest.raises(BackboneError, match=message):
+        load_model(run, "cpu", verify=False)
 
 
 @pytest.mark.long
@@ -388,6 +413,10 @@ def test_settings_that_contradict_one_another_are_refused(
         ({"vectors": "nowhere.npy"}, "--vectors nowhere.npy: no such file"),
         ({"method": "cgen"}, "--vectors: --method cgen has no use"),
         ({"method": "cgen", "vectors": "", "only_head": True}, "--only-head"),
+        (
+            {"method": "cgen", "vectors": "", "projection": "mlp"},
+            "--projection mlp: --method cgen finds no items by hidden states",
+        ),
         ({"item_form": "codes"}, "--item-form codes: --method ret writes titles"),
         ({"only_head": True, "train_lm_head": True}, "--only-head: leaves"),
         ({"retrieval_weight": 0.0}, "--retrieval-weight 0.0"),

@@ -332,6 +332,22 @@ def test_two_processes_equal_one_with_the_doubled_batch(
         torch.testing.assert_close(found, expected[name], atol=2e-4, rtol=1e-3)
 
 
+def test_the_polynomial_schedule_has_a_power_and_an_end(settings: Settings) -> None:
+    rate, steps = 0.01, 4
+    config = settings(
+        model="tiny", max_steps=steps, learning_rate=rate, warmup_ratio=0.0, logging_steps=1,
+        scheduler_power=2.0, scheduler_end=0.2, adam_eps=1e6,
+    )  # fmt: skip
+    train_sft(config)
+    expected = [rate * (0.2 + 0.8 * (1 - step / steps) ** 2) for step in range(steps)]
+    assert logged(config.out, "train/learning_rate") == pytest.approx(expected)
+    # With so large an epsilon AdamW hardly moves.
+    untrained = replace(config, out=config.out.with_name("untrained"), learning_rate=1e-12)
+    torch.testing.assert_close(
+        weights(config.out), weights(train_sft(untrained)), atol=1e-3, rtol=0
+    )
+
+
 def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def ndcg(items: Answers, relevant: RowSets) -> list[float]:
     ]
 
 
-def ranking(
+def ranking_aware(
     items: Answers, relevant: RowSets, logprobs: Sequence[float], group: int
 ) -> list[float]:
     """Penalties for wrong answers, higher for those that the model finds likelier (MiniOneRec).
@@ -115,7 +115,9 @@ def reward_functions(
     known: dict[str, Callable[[Batch], list[float]]] = {
         "rule": lambda batch: rule(batch.items, batch.relevant),
         "ndcg": lambda batch: ndcg(batch.items, batch.relevant),
-        "ranking": lambda batch: ranking(batch.items, batch.relevant, batch.logprobs, batch.group),
+        "ranking-aware": lambda batch: ranking_aware(
+            batch.items, batch.relevant, batch.logprobs, batch.group
+        ),
         "teacher": by_teacher,
         "diversity": lambda batch: diversity(batch.items, categories),
         "format": lambda batch: well_formed(batch.items, batch.wanted),

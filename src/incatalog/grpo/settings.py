@@ -27,11 +27,11 @@ class GrpoSettings(TrainerSettings):
     """Folder of a trained model; an adapter has to be merged first."""
     data: Path
     """Folder of prepared data, the catalog of which is the model's own."""
-    reward: tuple[str, ...] = ("rule", "ranking")
+    reward: tuple[str, ...] = ("rule", "ndcg")
     """What an answer is rewarded for, one or more of: rule (it names a right item), ndcg (and how
-    early), ranking (wrong answers lose the more the likelier they are), teacher (the teacher ranks
-    its items high), diversity (of their categories), format (it names as many different items as
-    asked for)."""
+    early), ranking-aware (wrong answers lose the more the likelier they are), teacher (the teacher
+    ranks its items high), diversity (of their categories), format (it names as many different items
+    as asked for)."""
     reward_weights: tuple[float, ...] = ()
     """Factor of each reward, in the same order; 1 each if empty."""
     teacher: str = ""

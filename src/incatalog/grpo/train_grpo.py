@@ -108,6 +108,9 @@ def check_config(settings: GrpoSettings) -> None:
     """Checks what can be checked without loading anything."""
     reward, weights, teacher = settings.reward, settings.reward_weights, settings.teacher
     settings.refuse_first([
+        ("ranking" in reward, f"--reward {' '.join(reward)}",
+         "ranking is two things: RecLM-uni's is `rule ndcg` here, and MiniOneRec's `rule "
+         "ranking-aware`; name the one you mean"),
         *reward_problems(reward, weights, REWARDS),
         (bool(weights) and not any(weights),
          "--reward-weights", "all are 0, so there is nothing to learn"),

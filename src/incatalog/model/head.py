@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from incatalog.artifacts import MANIFEST, atomic_path, read_json
+from incatalog.config import Projection
 from incatalog.data.vector_blocks import VectorBlocks
 from incatalog.data.vectors import LARGEST, check_numbers
 from incatalog.errors import BackboneError, VectorError, first_line
@@ -26,16 +27,19 @@ HEAD_FILE = "retrieval.safetensors"
 
 _EMBED = "incatalog items embed"
 _EMBED_FLAGS = ("encoder", "model", "wording", "max_tokens")
-_TENSORS = ("projection.weight", "projection.bias", "center", "scale", "vectors")
+_TENSORS = ("center", "scale", "vectors")
+# The layers of each projection, first to last, within the module.
+_LAYERS: dict[Projection, tuple[str, ...]] = {"linear": ("",), "mlp": ("0.", "2.")}
 
 
 class RetrievalHead(nn.Module):
     """Projects hidden states onto item vectors (RecLM-ret, arXiv 2505.03336).
 
-    The score of an item is ``query . vector / sqrt(dim)``, the query a linear function of the
-    hidden state that predicts ``<SOI>``. Vectors are centred and scaled to entries of variance 1
-    over the catalog of the training, which trains faster and leaves every ranking as it is: the
-    centre adds the same to all items.
+    The score of an item is ``query . vector / sqrt(dim)``, the query a function of the hidden state
+    that predicts ``<SOI>``: linear, or a perceptron of two layers with GELU between them, as in
+    the published RecLM-ret. Vectors are centred and scaled to entries of variance 1 over the
+    catalog of the training, which trains faster and leaves every ranking as it is: the centre adds
+    the same to all items.
     """
 
     center: Float32[Tensor, " dim"]  # What was taken off the vectors of the training
@@ -47,12 +51,20 @@ class RetrievalHead(nn.Module):
         items: int,
         dim: int,
         *,
+        inner: int = 0,
         origin: str = "",
         blocks: VectorBlocks | None = None,
     ) -> None:
-        """Takes the width of the hidden states, and number and width of the vectors."""
+        """Takes the width of the hidden states, and number and width of the vectors.
+
+        With `inner` the projection is a perceptron with so many numbers between its two layers.
+        """
         super().__init__()
-        self.projection = nn.Linear(hidden, dim)
+        self.hidden, self.inner = hidden, inner
+        self.projection: nn.Module = nn.Linear(hidden, dim)
+        if inner:
+            layers = nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, dim)
+            self.projection = nn.Sequential(*layers)
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self.vectors = nn.Parameter(torch.zeros(items, dim), requires_grad=False)
@@ -64,6 +76,7 @@ class RetrievalHead(nn.Module):
         hidden: int,
         vectors: Float32[np.ndarray, "items dim"],
         *,
+        inner: int = 0,
         train_vectors: bool = False,
         origin: str = "",
         blocks: VectorBlocks | None = None,
@@ -76,7 +89,7 @@ class RetrievalHead(nn.Module):
             raise VectorError(f"item vectors: {vectors.shape[1]} numbers an item; {expected}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            head = cls(hidden, *vectors.shape, origin=origin, blocks=blocks)
+            head = cls(hidden, *vectors.shape, inner=inner, origin=origin, blocks=blocks)
         center = vectors.mean(axis=0, dtype=np.float64)
         scale = math.sqrt(vectors.var(axis=0, dtype=np.float64).mean())
         if not scale > 0:
@@ -117,12 +130,18 @@ class RetrievalHead(nn.Module):
 
     def _sharing(self, vectors: Float32[Tensor, "items dim"]) -> RetrievalHead:
         """The same projection onto other vectors, which are centred and scaled already."""
-        hidden, items = self.projection.in_features, len(vectors)
-        other = RetrievalHead(hidden, items, self.dim, origin=self.origin, blocks=self.blocks)
+        sizes = self.hidden, len(vectors), self.dim
+        origin, blocks = self.origin, self.blocks
+        other = RetrievalHead(*sizes, inner=self.inner, origin=origin, blocks=blocks)
         other.projection = self.projection
         other.center, other.scale = self.center, self.scale
         other.vectors.data = vectors
         return other.train(self.training)
+
+    @property
+    def kind(self) -> Projection:
+        """What the projection is."""
+        return "mlp" if self.inner else "linear"
 
     @property
     def dim(self) -> int:
@@ -141,7 +160,8 @@ class RetrievalHead(nn.Module):
 
     def query(self, states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows dim"]:
         """What the hidden states ask for, scaled so that its product with vectors is the score."""
-        projected: Tensor = self.projection(states.to(self.projection.weight.dtype))
+        dtype = next(self.projection.parameters()).dtype
+        projected: Tensor = self.projection(states.to(dtype))
         return projected / math.sqrt(self.dim)
 
     def scores(
@@ -185,7 +205,10 @@ class RetrievalHead(nn.Module):
             )
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                found: dict[str, Any] = {name: file.get_tensor(name) for name in _TENSORS}
+                names = set(file.keys())
+                layers = _LAYERS["mlp" if "projection.0.weight" in names else "linear"]
+                ends = [f"projection.{one}{of}" for one in layers for of in ("weight", "bias")]
+                found = {name: file.get_tensor(name) for name in (*_TENSORS, *ends)}
                 metadata = file.metadata() or {}
                 # The package was once called reclm.
                 said = metadata["incatalog"] if "incatalog" in metadata else metadata["reclm"]
@@ -194,10 +217,11 @@ class RetrievalHead(nn.Module):
                 # The flag that names the kind of encoder was once called --source.
                 origin = re.sub(rf"^({_EMBED}) --source ", r"\1 --encoder ", origin)
                 blocks = VectorBlocks.from_json(said["blocks"]) if "blocks" in said else None
-            (dim, hidden), items = found["projection.weight"].shape, len(found["vectors"])
+            items, (first, hidden) = len(found["vectors"]), found[ends[0]].shape
+            dim, inner = found[ends[-1]].shape[0], first if len(layers) > 1 else 0
             if blocks is not None and blocks.width != dim:
                 raise ValueError(f"vectors of {dim} numbers in blocks of {blocks.width}")
-            head = cls(hidden, items, dim, origin=origin, blocks=blocks).to(device)
+            head = cls(hidden, items, dim, inner=inner, origin=origin, blocks=blocks).to(device)
             head.load_state_dict(found)
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise BackboneError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import torch
 
+from incatalog.config import LoraInit
 from incatalog.errors import BackboneError, ConfigError, first_line, require
 from incatalog.model.backbone import Backbone
 from incatalog.model.vocabulary import is_tied
@@ -18,6 +21,7 @@ def add_lora(
     alpha: float,
     dropout: float,
     targets: str = "all-linear",
+    init: LoraInit = "kaiming",
     train_embeddings: bool = False,
     train_lm_head: bool = False,
     train_new_rows: bool = True,
@@ -27,7 +31,8 @@ def add_lora(
 
     The rows of control and code tokens are trained too, in the input embedding and in the output
     layer, unless the whole layer is or `train_new_rows` is false. Layers that are tied stay so:
-    training one whole trains the other.
+    training one whole trains the other. The adapters change nothing at first: their B is zero, and
+    their A as `init` says.
     """
     peft = require("peft", extra="train")
     model = backbone.model
@@ -67,6 +72,20 @@ def add_lora(
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed)
             wrapped = peft.get_peft_model(model, config)
+            if init == "orthogonal":
+                _make_orthogonal(wrapped)
     except ValueError as error:
         raise ConfigError(f"--lora-targets {targets}: {first_line(error)}") from error
     return dataclasses.replace(backbone, model=wrapped)
+
+
+def _make_orthogonal(model: Any) -> None:
+    """Draws every A anew, with orthogonal rows of length sqrt(2).
+
+    peft's own "orthogonal" sets B too: there A and B are random, and only their product is zero.
+    """
+    for name, weight in model.named_parameters():
+        if "lora_A" in name:
+            drawn = torch.empty(weight.shape)  # float32 on the CPU: bfloat16 has no QR
+            torch.nn.init.orthogonal_(drawn, gain=math.sqrt(2))
+            weight.data.copy_(drawn)

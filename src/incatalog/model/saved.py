@@ -126,9 +126,14 @@ def load_model(
     if spec.method == "ret":
         head = RetrievalHead.load(folder, target)
         hidden = backbone.model.config.get_text_config().hidden_size
-        if head.projection.in_features != hidden:
+        if head.kind != spec.projection:
             raise BackboneError(
-                f"{folder / HEAD_FILE}: reads {head.projection.in_features} numbers a token, and "
+                f"{folder / HEAD_FILE}: its projection is {head.kind}, and {spec_file(folder)} "
+                f"says {spec.projection}; they are of two trainings; restore them or train again"
+            )
+        if head.hidden != hidden:
+            raise BackboneError(
+                f"{folder / HEAD_FILE}: reads {head.hidden} numbers a token, and "
                 f"the model has {hidden}; it is that of another model; restore it or train again"
             )
         backbone = replace(backbone, head=head)

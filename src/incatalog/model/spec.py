@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from incatalog.artifacts import read_json
-from incatalog.config import HistoryForm, ItemForm, ListForm, Method
+from incatalog.config import HistoryForm, ItemForm, ListForm, Method, Projection
 from incatalog.errors import BackboneError, DataError
 
 SPEC_FILE = "incatalog.json"
@@ -30,6 +30,7 @@ class ModelSpec:
     method: Method = "cgen"  # Method it was trained with
     item_form: ItemForm = "titles"  # How an item is written inside its span
     code_sizes: tuple[int, ...] = ()  # Number of codes at each level; none for titles
+    projection: Projection = "linear"  # What finds items by hidden states, for `ret`
     history_form: HistoryForm = "title"  # How the prompt writes the history
     list_form: ListForm = "numbered"  # How the answer writes its list
     wording: str = "test-single-turn"  # Name of the wording it is asked with

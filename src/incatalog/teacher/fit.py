@@ -41,16 +41,19 @@ from incatalog.teacher.teacher_validation import (
 )
 
 _INPUTS = (METAS, CATEGORIES, SEQUENCES)
-_WARMUP_STEPS = 50
 # Cells of the logits that exist together; a processor's cache holds as many.
 _LOGIT_CELLS = 1 << 22
 
 
+# Stands for no item; its item number is that of padding.
+_NO_ITEM = -1
+
+
 class Window(NamedTuple):
-    """A stretch of a history: the items seen, and the item that follows each of them."""
+    """A stretch of a history: the items seen, and the items to predict behind the last of them."""
 
     items: Int64[np.ndarray, " length"]
-    targets: Int64[np.ndarray, " length"]
+    targets: Int64[np.ndarray, " labels"]
 
 
 def fit_teacher(settings: TeacherFitSettings) -> Path:
@@ -184,6 +187,35 @@ def training_windows(
     return windows
 
 
+def interaction_windows(
+    histories: Sequence[Int64[np.ndarray, " rows"]], max_length: int
+) -> list[Window]:
+    """Makes each item of each history the only target of a window of its own, as UniRec does.
+
+    The window shows the newest `max_length` items before it. Before the first there are none: it is
+    predicted from padding.
+    """
+    nothing = np.array([_NO_ITEM])
+    return [
+        Window(rows[max(0, at - max_length) : at] if at else nothing, rows[at : at + 1])
+        for rows in histories
+        for at in range(len(rows))
+    ]
+
+
+def plateau_rate(settings: TeacherFitSettings, scores: Sequence[float]) -> float:
+    """The learning rate after validations with these scores: lower where they stopped to rise."""
+    if settings.plateau_factor == 1:
+        return settings.learning_rate
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, mode="max", factor=settings.plateau_factor, patience=settings.plateau_patience
+    )
+    for score in scores:
+        schedule.step(score)
+    return float(optimiser.param_groups[0]["lr"])
+
+
 def full_softmax_loss(
     network: SasRec, items: Int64[Tensor, "batch length"], targets: Int64[Tensor, "batch length"]
 ) -> float:
@@ -249,23 +281,28 @@ class SasRecFit(Fit):
     def _train_epoch(self) -> Epoch:
         settings, network = self.settings, self.network
         rng = seed_epoch(settings.seed, self.epoch)
-        windows = training_windows(self.train, settings.max_length, rng)
+        if settings.sequences == "interactions":
+            windows = interaction_windows(self.train, settings.max_length)
+        else:
+            windows = training_windows(self.train, settings.max_length, rng)
+        scores = [epoch[self.goal] for epoch in self.history if self.goal in epoch]
+        rate = plateau_rate(settings, scores)
         order = rng.permutation(len(windows))
         network.train()
         total, labels = 0.0, 0
         for start in range(0, len(order), settings.batch_size):
             batch = [windows[index] for index in order[start : start + settings.batch_size]]
-            warmth = min(1.0, (self.steps + 1) / _WARMUP_STEPS)
-            self._begin_step(settings.learning_rate * warmth)
+            warmth = min(1.0, (self.steps + 1) / max(1, settings.warmup_steps))
+            self._begin_step(rate * warmth)
             self.optimiser.zero_grad()
             items = network.pad([window.items for window in batch])
-            targets = network.pad([window.targets for window in batch])
+            targets = network.pad([window.targets for window in batch], items.shape[1])
             loss = full_softmax_loss(network, items, targets)
             self.optimiser.step()
             count = sum(len(window.targets) for window in batch)
             total, labels = total + loss * count, labels + count
             self.report.show(completed=self.epoch + start / len(order))
-        return {"loss": total / labels}
+        return {"loss": total / labels, "learning_rate": rate}
 
     def _validate(self) -> Epoch:
         teacher = InProcessTeacher(self.network, self.catalog, exact=False)

@@ -152,10 +152,15 @@ class SasRec(nn.Module):
         """Scores (logits) of all items by row."""
         return hidden @ self.item_embedding.weight[1:].T
 
-    def pad(self, histories: Sequence[Int64[np.ndarray, " rows"]]) -> Int64[Tensor, "batch length"]:
-        """Lays histories, oldest first, into one batch; of long ones the newest items."""
+    def pad(
+        self, histories: Sequence[Int64[np.ndarray, " rows"]], width: int = 0
+    ) -> Int64[Tensor, "batch length"]:
+        """Lays histories, oldest first, into one batch, at least so wide.
+
+        Of long histories it holds the newest items.
+        """
         newest = [rows[-self.sizes.max_length :] for rows in histories]
-        batch = np.zeros((len(newest), max(map(len, newest), default=0)), dtype=np.int64)
+        batch = np.zeros((len(newest), max([width, *map(len, newest)])), dtype=np.int64)
         for line, rows in zip(batch, newest, strict=True):
             line[len(line) - len(rows) :] = np.asarray(rows) + 1
         return torch.from_numpy(batch).to(self.item_embedding.weight.device)

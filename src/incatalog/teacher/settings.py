@@ -14,6 +14,7 @@ from incatalog.config import (
     NonNegativeFloat,
     Positive,
     PositiveFloat,
+    PositiveFraction,
     Settings,
 )
 
@@ -57,10 +58,21 @@ class TeacherFitSettings(Settings):
     """Number of attention heads."""
     dropout: FractionBelowOne = 0.3
     """Dropout of embeddings, attention and feed-forward layers."""
+    sequences: Literal["windows", "interactions"] = "windows"
+    """Sequences it trains on: windows (histories are cut into pieces, in which every item is
+    predicted from those before it), or interactions (every item of a history is a sequence of its
+    own, predicted from the newest `max_length` items before it, as in UniRec)."""
     batch_size: Positive = 128
     """Sequences per step."""
     learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of AdamW."""
+    warmup_steps: NonNegative = 50
+    """Steps with rising learning rate."""
+    plateau_factor: PositiveFraction = 1.0
+    """What the learning rate is multiplied by after more than `plateau_patience` validations
+    without a better NDCG@10; 1 leaves it as it is."""
+    plateau_patience: NonNegative = 1
+    """Validations without a better NDCG@10 that leave the learning rate as it is."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of AdamW."""
     epochs: Positive = 100

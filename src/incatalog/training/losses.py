@@ -5,6 +5,10 @@ its branches and to nothing else (RecLM-cgen, arXiv 2505.03336, "scope mask"). T
 builds a mask ``[batch, length, vocab]``; here only the children's rows of the output layer are
 multiplied, and only where there is something to decide. Positions with a single continuation have
 probability one: they count as labels, and add exactly zero.
+
+The published mask ends before the token that closes a span, which is so trained over the whole
+vocabulary. Here it is part of the span, as in decoding. Extended by that token, the published
+losses `plain` and `focal` are these ones in every scope, and `focal-items` is in the scope `every`.
 """
 
 from __future__ import annotations
@@ -90,8 +94,9 @@ def scoped_targets(
     """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
 
     All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
-    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``. With
-    ``soft`` the decisions of each span are trained on what it says.
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``; there 2
+    and 3 are one, as only the closing token could tell them apart. With ``soft`` the decisions of
+    each span are trained on what it says.
     """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
@@ -144,7 +149,8 @@ def scoped_cross_entropy(
     """Mean loss of the labelled positions, in nats: their sum divided by ``num_labels``, if given.
 
     The focal loss (arXiv 1708.02002) weights a position by ``(1 - p) ** gamma``; ``focal-items``
-    does so inside spans only. Without any label it is 0, with zero gradients.
+    does so inside spans only, on all of their positions. The published one leaves out those whose
+    softmax runs over the whole vocabulary. Without any label it is 0, with zero gradients.
     """
     states = hidden.reshape(-1, hidden.shape[-1])
     num_free = len(targets.free_position)

@@ -175,6 +175,7 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         head = RetrievalHead.create(
             config.hidden_size,
             values,
+            inner=settings.projection_inner if settings.projection == "mlp" else 0,
             train_vectors=settings.train_item_vectors,
             origin=vectors_origin(settings.vectors),
             blocks=blocks_of(settings.vectors),
@@ -186,6 +187,7 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
             backbone,
             dropout=settings.lora_dropout,
             **settings.lora(),
+            init=settings.lora_init,
             **settings.named("train_embeddings", "train_lm_head", "seed"),
         )
     backbone.model.requires_grad_(not settings.only_head)

@@ -11,6 +11,7 @@ from incatalog.config import (
     FractionBelowOne,
     HistoryForm,
     ListForm,
+    LoraInit,
     LossType,
     Method,
     NonNegative,
@@ -18,6 +19,7 @@ from incatalog.config import (
     ParaphrasePlace,
     Positive,
     PositiveFloat,
+    Projection,
     ScopeType,
     Settings,
 )
@@ -52,7 +54,7 @@ class TrainerSettings(Settings):
     warmup_ratio: Fraction = 0.05
     """Share of steps with rising learning rate."""
     scheduler: Literal["polynomial", "linear", "cosine", "constant"] = "polynomial"
-    """Learning-rate schedule of transformers; polynomial decays to a tenth."""
+    """Learning-rate schedule of transformers; polynomial decays to a share of the peak."""
     weight_decay: NonNegativeFloat = 0.01
     """Weight decay of AdamW."""
     clip_norm: NonNegativeFloat = 1.0
@@ -159,6 +161,11 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Item vectors (npy) that `ret` finds items by; make them with `incatalog items embed`."""
     retrieval_weight: PositiveFloat = 1.0
     """Factor of the retrieval loss beside the language loss; each is a mean."""
+    projection: Projection = "linear"
+    """What `ret` turns a hidden state into a query with: one layer (linear), or two with GELU
+    between them (mlp), as published."""
+    projection_inner: Positive = 2048
+    """Numbers between the two layers of an mlp."""
     negatives: NonNegative = 0
     """Random items that stand for the catalog in the retrieval loss; 0 takes the exact softmax over
     all items, which catalogs above 100,000 items can do without."""
@@ -180,11 +187,14 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Where the softmax of an item span runs over the catalog's continuations only: branching (only
     nodes with a choice), open (all but the forced closing), or every."""
     loss: LossType = "plain"
-    """Focal loss on item spans, on all labels, or plain cross entropy."""
+    """Focal loss on item spans (all of their positions), on all labels, or plain cross entropy."""
     focal_gamma: NonNegativeFloat = 2.0
     """Exponent of the focal loss."""
     lora_dropout: float = 0.1
     """Dropout on the adapters' input."""
+    lora_init: LoraInit = "kaiming"
+    """How the adapters' matrix A starts, beside B with zeros: uniform after Kaiming, as usual, or
+    orthogonal with gain sqrt(2), as published."""
     train_embeddings: bool = False
     """Train the whole input embedding rather than the new tokens' rows."""
     train_lm_head: bool = False
@@ -210,6 +220,12 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Recompute activations in the backward pass."""
     adam_beta2: FractionBelowOne = 0.999
     """Decay of AdamW's second moment; short trainings want less than 0.999."""
+    adam_eps: PositiveFloat = 1e-8
+    """What AdamW adds to the root of the second moment."""
+    scheduler_power: PositiveFloat = 1.0
+    """Exponent of the polynomial schedule."""
+    scheduler_end: FractionBelowOne = 0.1
+    """Share of the peak learning rate that the polynomial schedule ends with."""
     validate_every: NonNegative = 1
     """Epochs between validations; 0 never validates."""
     validation_users: Positive = 320

@@ -117,6 +117,8 @@ def check_config(settings: SftSettings) -> None:
          "--vectors", f"--method {method} has no use for them; use --method ret"),
         (method != "ret" and (settings.train_item_vectors or settings.only_head),
          "--train-item-vectors, --only-head", "train what --method ret has; add it"),
+        (method != "ret" and settings.projection != "linear", "projection",
+         f"--method {method} finds no items by hidden states; use --method ret"),
         (settings.only_head and quantized, "--only-head",
          "saves the language model whole, which quantized weights cannot be; "
          "use --quantization none"),
@@ -260,13 +262,17 @@ def _arguments(
         return max(1, round(epochs * steps_per_epoch))
 
     validate = every(settings.validate_every) if settings.validate_every else 0
-    polynomial, best = settings.scheduler == "polynomial", settings.keep_best
+    schedule, best = {}, settings.keep_best
+    if settings.scheduler == "polynomial":
+        end = settings.scheduler_end * settings.learning_rate
+        schedule = {"lr_end": end, "power": settings.scheduler_power}
     save = validate if best else settings.checkpoint_every or every(1)
     return TrainingArguments(
         **run.arguments(settings, steps=steps, validate=validate, save=save, keep_best=best),
         **settings.named("gradient_checkpointing", "adam_beta2", "seed"),
         num_train_epochs=1,
-        lr_scheduler_kwargs={"lr_end": settings.learning_rate / 10} if polynomial else {},
+        adam_epsilon=settings.adam_eps,
+        lr_scheduler_kwargs=schedule,
         dataloader_num_workers=settings.workers,
         remove_unused_columns=False,
         prediction_loss_only=True,
@@ -281,7 +287,15 @@ def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
         base = TINY_BASE
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
-    asked = ("method", "list_form", "wording", "max_history", "list_length", "max_length")
+    asked = (
+        "method",
+        "projection",
+        "list_form",
+        "wording",
+        "max_history",
+        "list_length",
+        "max_length",
+    )
     return ModelSpec(
         base=base,
         item_form="titles" if codes is None else "codes",
