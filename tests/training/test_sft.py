@@ -513,6 +513,44 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "--distill: .*use --negatives 0",
     ),
     ({"distill": 1.5}, "--distill 1.5: expected 0 to 1"),
+    (
+        {"scope": "off", "method": "ret", "vectors": __file__},
+        "--scope off: --method ret finds items by their vectors .*leave it out",
+    ),
+    ({"scope": "off", "distill": 0.5}, "--distill: .*--scope off .*use --scope every"),
+    (
+        {"answer_form": "title", "method": "token"},
+        "--answer-form title: --method token .*use --method cgen",
+    ),
+    (
+        {"answer_form": "title", "history_form": "span"},
+        "--answer-form title: .*use --history-form title",
+    ),
+    (
+        {"answer_form": "title", "history_form": "auto", "distill": 0.5},
+        "--answer-form title: --distill .*use --distill 0",
+    ),
+    (
+        {"answer_form": "title", "history_form": "auto", "loss": "focal-items"},
+        "--answer-form title: --loss focal-items .*use --loss plain or focal",
+    ),
+    (
+        {
+            "answer_form": "title",
+            "history_form": "auto",
+            "keep_best": True,
+            "validate_every": 1,
+        },
+        "--answer-form title: --keep-best .*leave it out",
+    ),
+    (
+        {
+            "answer_form": "title",
+            "history_form": "auto",
+            "wording": "test-single-turn-mention",
+        },
+        "--wording test-single-turn-mention: mentions the control tokens",
+    ),
     ({"distill_temperature": 0.0}, "--distill-temperature 0.0: expected more than 0"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),

@@ -90,8 +90,9 @@ def scoped_targets(
     """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
 
     All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
-    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``. With
-    ``soft`` the decisions of each span are trained on what it says.
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``; ``off``
+    is training without a scope mask, where all labels are free tokens. With ``soft``, which needs
+    decisions, those of each span are trained on what it says.
     """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
@@ -107,6 +108,9 @@ def scoped_targets(
     num_labels = int(np.count_nonzero(free)) + int((spans.end - spans.start - 1).sum())
 
     full = free.reshape(-1)
+    if scope == "off":
+        assert soft is None
+        return _laid_out(num_labels, input_ids, full | inside.reshape(-1), inside, _NO_BLOCKS)
     if scope == "branching":
         full = full | inside.reshape(-1)
         full[position + 1] = False
