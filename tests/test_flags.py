@@ -122,7 +122,7 @@ def test_printed_configuration_is_read_again(
         ),
         (
             [*SFT, "--scope", "all"],
-            "--scope: expected one of branching, open, every, got 'all'",
+            "--scope: expected one of branching, open, every, off, got 'all'",
         ),
         ([*SFT, "--bf16=3"], "--bf16: ignored explicit argument '3'"),
         ([*SFT, "--seed"], "--seed: expected one argument"),
