@@ -251,8 +251,8 @@ def _settings(model: Path, data: Path) -> EvaluateRecommendSettings:
         ("plain", {"exclude_seen": True}, "--exclude-seen: .*leave it out"),
         ("plain", {"index": "x"}, "--index x: .* writes titles; leave it out"),
         ("plain", {"guide_weight": 0.5}, "--guide-weight: nothing can be guided"),
-        ("plain", {"decode": "list", "max_new_tokens": 9}, "--max-new-tokens 9: is about answers"),
-        ("popularity", {"max_new_tokens": 9}, "--max-new-tokens 9: is about answers in plain"),
+        ("plain", {"decode": "list", "max_new_tokens": 9}, "--max-new-tokens 9: is about unconstr"),
+        ("popularity", {"max_new_tokens": 9}, "--max-new-tokens 9: is about unconstrained"),
         ("popularity", {"decode": "unconstrained"}, "--decode unconstrained: .*no language model"),
     ],
 )

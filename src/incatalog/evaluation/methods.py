@@ -171,7 +171,8 @@ def _language_model(settings: EvaluateRecommendSettings, catalog: Catalog, devic
         trained = recommender.spec.trained
         choice = GuideChoice(settings.guide, settings.guide_weight, trained=trained)
         recommender = recommender.with_guide(choice.load(settings.model, catalog, device))
-    answer, guide = ask_model(recommender, settings, decode), recommender.guide
+    answer = ask_model(recommender, settings, decode, settings.max_new_tokens)
+    guide = recommender.guide
     if guide is None:
         return Scored(name, answer, decode=decode)
     return Scored(f"{name}, guided", answer, guide.share(_kind(settings)), decode)
@@ -269,9 +270,12 @@ def _ask_teacher(
 
 
 def ask_model(
-    recommender: Recommender, settings: HeldOutSettings, decode: EvaluationDecode
+    recommender: Recommender,
+    settings: HeldOutSettings,
+    decode: EvaluationDecode,
+    max_new_tokens: int | None = None,
 ) -> Answering:
-    """How a language model answers, with its guide if it has one."""
+    """How a language model answers, with its guide if it has one; bounded where unconstrained."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     titles = recommender.catalog.titles_t
 
@@ -282,7 +286,10 @@ def ask_model(
         if decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
             free: Any = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}
-            asked = [replace(request, **free) for request in asked]
+            asked = [
+                replace(one, max_new_tokens=max_new_tokens or one.max_new_tokens, **free)
+                for one in asked
+            ]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
             for done in recommender.engine.complete(asked)

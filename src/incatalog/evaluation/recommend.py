@@ -89,14 +89,14 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
             "--exclude-seen: nothing can be excluded with --decode unconstrained; "
             "leave one of them out"
         )
-    if settings.max_new_tokens is not None and not text:
-        raise ConfigError(
-            f"--max-new-tokens {settings.max_new_tokens}: is about answers in plain text, which "
-            f"{settings.model} does not give; leave it out"
-        )
     if free and not (plain or is_language_model(settings.model)):
         raise ConfigError(
             f"--decode unconstrained: {settings.model} is no language model; leave it out"
+        )
+    if settings.max_new_tokens is not None and not free:
+        raise ConfigError(
+            f"--max-new-tokens {settings.max_new_tokens}: is about unconstrained answers, and those "
+            f"of {settings.model} are none; leave it out"
         )
     _check_guide(settings)
     run = EvaluationRun(

@@ -69,7 +69,7 @@ class EvaluateRecommendSettings(HeldOutSettings):
     the catalog, to show what grounding buys. If not given, beam; unconstrained for models that name
     items in plain text, untrained or trained without control tokens."""
     max_new_tokens: Positive | None = None
-    """Tokens of an answer in plain text at most; if not given, as many as k of the longest titles
+    """Tokens of an unconstrained answer at most; if not given, as many as k of the longest titles
     take."""
     guide: str = "own"
     """Teacher that guides a language model: a run folder, the URL of a served one, own (the guide
