@@ -361,9 +361,8 @@ CLAIMS = (
 
 def per_user(tables: Tables, metric: str) -> dict[str, float]:
     """The mean of a metric over the seeds by user, where it is defined."""
-    every = pl.concat(
-        [table.select("user_id", pl.col(metric).cast(pl.Float64)) for table in tables]
-    )
+    column = pl.col(metric).cast(pl.Float64)
+    every = pl.concat([table.select("user_id", column) for table in tables])
     known = every.filter(pl.col(metric).is_not_nan() & pl.col(metric).is_not_null())
     return dict(known.group_by("user_id").agg(pl.col(metric).mean()).sort("user_id").iter_rows())
 
