@@ -258,9 +258,8 @@ class Ablation:
         what = row.what if row is not None else _BASELINES_ARE[name]
         minutes = ""
         if row is not None:
-            minutes = (
-                f"{self.study.minutes(self.domain, f'ablation-{row.training}', self.seeds):.1f}"
-            )
+            trained = f"ablation-{row.training}"
+            minutes = f"{self.study.minutes(self.domain, trained, self.seeds):.1f}"
         return [what, *(cell(tables[name], metric) for metric in _METRICS), base, paired, minutes]
 
     def _talks(self, talks: Mapping[str, Tables]) -> str:
@@ -348,8 +347,15 @@ CLAIMS = (
         (FULL,),
         "no-constraint",
     ),
-    Claim("the scope mask makes cgen more accurate", "NDCG@10", ("no-scope",), FULL),
-    Claim("control tokens make it more accurate", "NDCG@10", ("no-control",), "shown-titles"),
+    Claim(
+        "the scope mask makes cgen more accurate (what it is for)", "NDCG@10", ("no-scope",), FULL
+    ),
+    Claim(
+        "control tokens make it more accurate (what they are for, beside the constraint)",
+        "NDCG@10",
+        ("no-control",),
+        "shown-titles",
+    ),
     Claim(
         "turns of general conversations keep control tokens out of general answers (README)",
         "NoControl",
@@ -399,19 +405,20 @@ def signed(found: Interval) -> str:
 
 
 _ABOUT = """\
-Held-out last item of every user; items of the history stay allowed, as published, since nothing can
-be excluded from free text. Answers are greedy lists of ten, as published, but for `searched`.
-`OOD@10` is counted before any repair, over the answers that name anything; `RightCount@10` is the
-share that names exactly ten. In brackets 95 % of the bootstrap over users, each of whom counts with
-the mean of the seeds; differences are paired, user by user, over those that both rows have. Minutes
-are those of one processor core for the training. All models are tiny Llamas of one size, trained from
-scratch by a share of their recipe's epochs, so figures are below those of accuracy.md; a tenth of the
-samples has a turn of a general conversation before or after. "Control tokens" are taken away where
-the history is shown as plain titles without loss on it, since spans in the history are control
-tokens too; both rows stand in the table. Free text is read line by line, titles compared exactly
-after case, white space and quotes are made alike (docs/evaluation.md). The paper is on models of 8
-billion parameters: a tiny model's figures say nothing of theirs in size, and `open` is what
-intervals around 0 are called."""
+Held-out last item of every user; items of the history stay allowed, as published, since nothing
+can be excluded from free text. Answers are greedy lists of ten, as published, but for
+`searched`. `OOD@10` is counted before any repair, over the answers that name anything;
+`RightCount@10` is the share that names exactly ten. In brackets 95 % of the bootstrap over
+users, each of whom counts with the mean of the seeds; differences are paired, user by user,
+over those that both rows have. Minutes are those of one processor core for the training. All
+models are tiny Llamas of one size, trained from scratch by a share of their recipe's epochs, so
+figures are below those of accuracy.md; a tenth of the samples has a turn of a general
+conversation before or after. "Control tokens" are taken away where the history is shown as
+plain titles without loss on it, since spans in the history are control tokens too; both rows
+stand in the table. Free text is read line by line, titles compared exactly after case, white
+space and quotes are made alike (docs/evaluation.md). The paper is on models of 8 billion
+parameters: a tiny model's figures say nothing of theirs in size, and `open` is what intervals
+around 0 are called."""
 
 
 if __name__ == "__main__":

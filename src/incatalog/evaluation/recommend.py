@@ -95,8 +95,8 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         )
     if settings.max_new_tokens is not None and not free:
         raise ConfigError(
-            f"--max-new-tokens {settings.max_new_tokens}: is about unconstrained answers, and those "
-            f"of {settings.model} are none; leave it out"
+            f"--max-new-tokens {settings.max_new_tokens}: is about unconstrained answers, which "
+            f"{settings.model} does not give; leave it out"
         )
     _check_guide(settings)
     run = EvaluationRun(
