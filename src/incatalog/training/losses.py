@@ -90,9 +90,10 @@ def scoped_targets(
     """Sorts the labels of a batch into free tokens and decisions at nodes of the trie.
 
     All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
-    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``; ``off``
-    is training without a scope mask, where all labels are free tokens. With ``soft``, which needs
-    decisions, those of each span are trained on what it says.
+    published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``, but their
+    mask never covers the closing token, so there 2 and 3 are one. ``off`` is training without a
+    scope mask, where all labels are free tokens. With ``soft``, which needs decisions, those of
+    each span are trained on what it says.
     """
     length = input_ids.shape[1]
     decisions = trie.decisions_of(spans.row)
