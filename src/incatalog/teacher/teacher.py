@@ -18,6 +18,7 @@ from incatalog.fitting import UNREADABLE
 from incatalog.teacher.blend import BlendTeacher
 from incatalog.teacher.counted import CountedTeacher
 from incatalog.teacher.ease import Ease
+from incatalog.teacher.gru4rec import NETWORKS
 from incatalog.teacher.knn import ItemKnn
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.row_lists import MaybeRowLists, RowLists, Rows
@@ -133,7 +134,7 @@ class Teacher(Protocol):
 
 
 class InProcessTeacher(ScoringTeacher):
-    """A SASRec network asked directly.
+    """A network, SASRec or GRU4Rec, asked directly.
 
     The other questions of a batch change how float32 products are summed, and with it the order of
     items whose scores are nearly equal. So scores are computed in float64 and rounded to float32:
@@ -163,6 +164,7 @@ class InProcessTeacher(ScoringTeacher):
                 f"teacher: the network knows {network.sizes.num_items} items; "
                 f"the catalog {catalog.name!r} has {len(catalog)}; fit a teacher on this catalog"
             )
+        self.kind = network.kind
         self._network = network.eval()
         # Apple's GPUs have no float64.
         if exact and self.device.type != "mps":
@@ -216,11 +218,11 @@ def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> 
             f"{folder}: the teacher was fitted on another catalog than {catalog.name!r} "
             "(items, order or titles differ); pass the data it was fitted on, or fit a new one"
         )
-    if kind == InProcessTeacher.kind:
-        network, _ = load_network(folder, device)
+    if kind in NETWORKS:
+        network, _ = load_network(folder, device, NETWORKS)
         return InProcessTeacher(network, catalog, temperature=temperature)
     if kind not in _KINDS:
-        known = ", ".join((InProcessTeacher.kind, *_KINDS))
+        known = ", ".join((*NETWORKS, *_KINDS))
         raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
     tensors, options = read_tensors(folder, description), description["options"]
     try:
