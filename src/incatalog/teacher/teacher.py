@@ -134,7 +134,7 @@ class Teacher(Protocol):
 
 
 class InProcessTeacher(ScoringTeacher):
-    """A network, SASRec or GRU4Rec, asked directly.
+    """A SASRec network asked directly.
 
     The other questions of a batch change how float32 products are summed, and with it the order of
     items whose scores are nearly equal. So scores are computed in float64 and rounded to float32:
@@ -164,7 +164,6 @@ class InProcessTeacher(ScoringTeacher):
                 f"teacher: the network knows {network.sizes.num_items} items; "
                 f"the catalog {catalog.name!r} has {len(catalog)}; fit a teacher on this catalog"
             )
-        self.kind = network.kind
         self._network = network.eval()
         # Apple's GPUs have no float64.
         if exact and self.device.type != "mps":
@@ -198,6 +197,15 @@ class InProcessTeacher(ScoringTeacher):
         return self._network.item_scores(self._network.last_hidden(items)).float()
 
 
+class RecurrentTeacher(InProcessTeacher):
+    """A GRU4Rec network asked directly."""
+
+    kind = "gru4rec"
+
+
+_NETWORKS = {one.kind: one for one in (InProcessTeacher, RecurrentTeacher)}
+
+
 def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> ScoringTeacher:
     """Loads the teacher of any kind that a run folder holds.
 
@@ -220,7 +228,7 @@ def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> 
         )
     if kind in NETWORKS:
         network, _ = load_network(folder, device, NETWORKS)
-        return InProcessTeacher(network, catalog, temperature=temperature)
+        return _NETWORKS[kind](network, catalog, temperature=temperature)
     if kind not in _KINDS:
         known = ", ".join((*NETWORKS, *_KINDS))
         raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
