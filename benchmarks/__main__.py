@@ -17,6 +17,7 @@ _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses", "fault_world"}
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
+    "ablation",
     "grpo_training",
     "amazon",
     "accuracy",

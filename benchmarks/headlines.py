@@ -19,6 +19,10 @@ class Headline(NamedTuple):
 
 
 HEADLINES = {
+    "ablation": Headline(
+        "What does each part of the published method buy?",
+        ("without the constraint",), "OOD@10", "outside the catalog without the constraint",
+    ),
     "accuracy": Headline(
         "How accurate are the three methods beside their teacher?",
         ("cgen",), "HR@10", "HR@10 of cgen, MovieLens-100K",

@@ -39,6 +39,15 @@ def test_switches_have_two_forms() -> None:
     assert on.exclude_seen is True
 
 
+def test_a_bare_off_in_yaml_is_the_word(tmp_path: Path) -> None:
+    file = tmp_path / "sft.yaml"
+    for written, expected in (("off", "off"), ("'off'", "off"), ("open", "open")):
+        file.write_text(f"scope: {written}\n")
+        assert parse("train sft", SftSettings, ["--config", str(file), *SFT]).scope == expected
+    file.write_text("scope: on\n")
+    assert refused(["--config", str(file), *SFT]).startswith("--scope: expected one of branching,")
+
+
 def test_flags_of_several_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = ["--vectors", "v.npy", "--out", "o"]
     several = parse(
@@ -122,7 +131,7 @@ def test_printed_configuration_is_read_again(
         ),
         (
             [*SFT, "--scope", "all"],
-            "--scope: expected one of branching, open, every, got 'all'",
+            "--scope: expected one of branching, open, every, off, got 'all'",
         ),
         ([*SFT, "--bf16=3"], "--bf16: ignored explicit argument '3'"),
         ([*SFT, "--seed"], "--seed: expected one argument"),

@@ -20,6 +20,7 @@ from incatalog.errors import ConfigError
 Method = Literal["cgen", "token", "ret"]
 ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
+AnswerForm = Literal["span", "title"]
 ListForm = Literal["numbered", "plain"]
 Decode = Literal["beam", "list", "greedy"]
 EmptyHistory = Literal["popularity", "nothing"]
@@ -27,7 +28,7 @@ Quote = Literal["double", "none"]
 # How an item is written into its span: found by exact search, or token by token.
 ItemDecode = Literal["search", "token"]
 EvaluationDecode = Literal["beam", "list", "greedy", "unconstrained"]
-ScopeType = Literal["branching", "open", "every"]
+ScopeType = Literal["branching", "open", "every", "off"]
 LossType = Literal["focal-items", "focal", "plain"]
 # From the hidden state to the query of a retrieval: one layer, or two with GELU between.
 Projection = Literal["linear", "mlp"]

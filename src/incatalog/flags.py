@@ -141,9 +141,12 @@ def _gathered(settings: type, flags: Sequence[str]) -> list[str]:
 
 
 class _Parser(ArgumentParser):  # type: ignore[misc]
-    """Takes one value where a YAML file may give several."""
+    """Takes one value where a YAML file may give several, and a bare ``off`` as the word."""
 
     def _check_value_key(self, action: argparse.Action, value: Any, *args: Any, **kw: Any) -> Any:
+        if value is False and "off" in typing.get_args(getattr(action, "_typehint", None)):
+            # To YAML it means false.
+            value = "off"
         if action.nargs == "+" and not isinstance(value, list):
             value = [] if value is None else [value]
         return super()._check_value_key(action, value, *args, **kw)

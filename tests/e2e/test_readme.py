@@ -33,6 +33,7 @@ _PAGES = (
     "docs/retrieval.md",
     "docs/grpo.md",
     "docs/evaluation.md",
+    "docs/losses.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make demo` runs below, in small.

@@ -131,5 +131,5 @@ def test_another_catalog_and_an_unknown_kind_are_named(catalog: Catalog, tmp_pat
         load_teacher(tmp_path, swapped)
     path = tmp_path / TEACHER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "gru"}))
-    with pytest.raises(TeacherError, match="kind 'gru'; expected one of sasrec, knn"):
+    with pytest.raises(TeacherError, match="kind 'gru'; expected one of sasrec, gru4rec, knn"):
         load_teacher(tmp_path, catalog)

@@ -79,7 +79,7 @@ def naive(
                 continue
             labels += 1
             allowed = list(range(VOCAB))
-            if (s, t) in span_of:
+            if (s, t) in span_of and scope != "off":
                 depth, row = span_of[s, t]
                 prefix = batch.catalog[row][:depth]
                 found = {[*item, EOI][depth] for item in batch.catalog if item[:depth] == prefix}
@@ -328,12 +328,37 @@ def test_scopes_differ_only_in_positions_with_one_continuation() -> None:
     assert batch.targets("open").free_token.tolist() == [SOI, EOI]
     assert batch.targets("branching").free_token.tolist() == [SOI, 9, 11, EOI]
     assert batch.targets("branching").free_in_span.tolist() == [False, True, True, True]
+    assert batch.targets("off").free_token.tolist() == [SOI, 8, 9, 10, 11, EOI]
+    assert batch.targets("off").block_shape == ()
     assert {batch.targets(scope).num_labels for scope in SCOPES} == {6}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_a_scope_it_is_the_cross_entropy_of_the_whole_vocabulary(loss: LossType) -> None:
+    batch = Batch(CATALOG, SAMPLES)
+    # A span of what is only read carries no labels but its own.
+    batch.labelled[1, 1:4] = False
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(*batch.ids.shape, HIDDEN, generator=generator)
+    weight = torch.randn(VOCAB, HIDDEN, generator=generator)
+    inside = np.zeros_like(batch.labelled)
+    for sample, start, end in zip(
+        batch.spans.sample, batch.spans.start, batch.spans.end, strict=True
+    ):
+        inside[sample, start + 1 : end] = True
+    labelled = torch.from_numpy(batch.labelled | inside)[:, 1:]
+    logits, ids = hidden[:, :-1] @ weight.T, torch.from_numpy(batch.ids).long()[:, 1:]
+    each = torch.nn.functional.cross_entropy(logits[labelled], ids[labelled], reduction="none")
+    weighs = torch.from_numpy(inside)[:, 1:][labelled] | (loss == "focal")
+    weights = (1 - (-each).exp()) ** 2
+    expected = torch.where(weighs, each * weights, each) if loss != "plain" else each
+    found = scoped_cross_entropy(hidden, weight, batch.targets("off"), loss=loss)
+    torch.testing.assert_close(found, expected.mean())
 
 
 def test_closing_is_a_decision_where_a_longer_title_goes_on() -> None:
     batch = Batch([[1], [1, 2]], [[0, (0,)]])
-    for scope in SCOPES:
+    for scope in set(SCOPES) - {"off"}:
         targets = batch.targets(scope)
         assert targets.block_shape == ((1, 1, 2),)
         assert targets.child_token.tolist() == [2, EOI]

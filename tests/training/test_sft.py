@@ -21,17 +21,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 
 from damage import cut, edit_json, flip_bit
 from incatalog.artifacts import read_json
+from incatalog.config import Method
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.errors import ArtifactError, ConfigError, DataError, IncatalogError
-from incatalog.items.aliases import ALIASES
+from incatalog.items.aliases import ALIASES, Aliases
 from incatalog.model.saved import load_model
+from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import load_teacher
 from incatalog.training.callbacks import BestKept
+from incatalog.training.materials import build_backbone, read_materials, with_item_form
 from incatalog.training.merge import merge_run
 from incatalog.training.settings import MergeSettings, SftSettings
-from incatalog.training.sft import check_config, train_sft
+from incatalog.training.sft import build_trainer, check_config, model_spec, train_sft
+from incatalog.training.trainer import plain_forward
+from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import ranking_validation, validation_prompts
 from serving import Process, served
 
@@ -112,6 +117,35 @@ def test_tiny_model_learns_from_scratch(settings: Settings, capsys: Any) -> None
     assert (config.out / "model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ArtifactError, match="epochs"):
         train_sft(replace(config, epochs=4))
+
+
+@pytest.mark.parametrize("method", ["cgen", "token"])
+def test_training_without_a_scope_is_that_of_transformers(
+    settings: Settings, index: Path, method: Method
+) -> None:
+    config = with_item_form(settings(scope="off", method=method, index=str(index)))
+    check_config(config)
+    inputs = read_materials(config, on_cpu=True)
+    backbone, codes = build_backbone(config, inputs, "cpu"), inputs.semantic_ids
+    spec = model_spec(config, codes)
+    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, codes)
+    model = TrainedModel(backbone, spec, items, codes, config.index_folder)
+    run = TrainingRun("train sft", config)
+    trainer = build_trainer(config, run, inputs, model, Aliases())
+    samples = [trainer.train_dataset[number] for number in range(4)]
+    batch = trainer.data_collator(samples)
+    found = trainer.compute_loss(backbone.model.eval(), batch)
+    plain_forward(backbone.model)
+    labels = batch["input_ids"].clone()
+    for row, sample in zip(labels, samples, strict=True):
+        rendered = sample.rendered
+        wanted = torch.zeros(len(row), dtype=torch.bool)
+        wanted[: len(rendered.loss_mask)] = torch.from_numpy(rendered.loss_mask)
+        row[~wanted] = -100
+        assert sample.trained.any()
+    expected = backbone.model(batch["input_ids"], labels=labels).loss
+    torch.testing.assert_close(found, expected)
+    assert found > 0
 
 
 def test_weights_that_rank_best_are_kept(settings: Settings) -> None:
@@ -529,6 +563,44 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "--distill: .*use --negatives 0",
     ),
     ({"distill": 1.5}, "--distill 1.5: expected 0 to 1"),
+    (
+        {"scope": "off", "method": "ret", "vectors": __file__},
+        "--scope off: --method ret finds items by their vectors .*leave it out",
+    ),
+    ({"scope": "off", "distill": 0.5}, "--distill: .*--scope off .*use --scope every"),
+    (
+        {"answer_form": "title", "method": "token"},
+        "--answer-form title: --method token .*use --method cgen",
+    ),
+    (
+        {"answer_form": "title", "history_form": "span"},
+        "--answer-form title: .*use --history-form title",
+    ),
+    (
+        {"answer_form": "title", "history_form": "auto", "distill": 0.5},
+        "--answer-form title: --distill .*use --distill 0",
+    ),
+    (
+        {"answer_form": "title", "history_form": "auto", "loss": "focal-items"},
+        "--answer-form title: --loss focal-items .*use --loss plain or focal",
+    ),
+    (
+        {
+            "answer_form": "title",
+            "history_form": "auto",
+            "keep_best": True,
+            "validate_every": 1,
+        },
+        "--answer-form title: --keep-best .*leave it out",
+    ),
+    (
+        {
+            "answer_form": "title",
+            "history_form": "auto",
+            "wording": "test-single-turn-mention",
+        },
+        "--wording test-single-turn-mention: mentions the control tokens",
+    ),
     ({"distill_temperature": 0.0}, "--distill-temperature 0.0: expected more than 0"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),

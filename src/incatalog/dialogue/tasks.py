@@ -9,7 +9,7 @@ import string
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from incatalog.config import HistoryForm, ListForm
+from incatalog.config import AnswerForm, HistoryForm, ListForm
 from incatalog.data.conversations import Conversation
 from incatalog.dialogue.render import ControlToken, ItemRef, Message, Part, Renderer, Text
 from incatalog.dialogue.templates import AlignmentWording, Wording
@@ -30,11 +30,12 @@ def recommend_messages(
     history_form: HistoryForm = "title",
     list_form: ListForm = "numbered",
     candidates: Sequence[int] | None = None,
+    answer_form: AnswerForm = "span",
 ) -> tuple[Message, ...]:
     """A request for recommendations; with the rows of an answer also that answer, best first.
 
     Items of the history (oldest first) and of the candidates stand in the request as quoted titles
-    or as item spans, as `history_form` says.
+    or as item spans, as `history_form` says; those of the answer as spans or as plain titles.
     """
     if wording.offers_candidates != (candidates is not None):
         how = "needs" if wording.offers_candidates else "takes no"
@@ -51,7 +52,8 @@ def recommend_messages(
         messages += (Message("user", (Text(asked),)), Message("assistant", (Text(answered),)))
     messages.append(Message("user", _filled(wording.instruction, fields)))
     if answer_rows is not None:
-        messages.append(Message("assistant", list_parts(answer_rows, list_form)))
+        plain = titles if answer_form == "title" else None
+        messages.append(Message("assistant", list_parts(answer_rows, list_form, plain)))
     return tuple(messages)
 
 
@@ -65,13 +67,19 @@ def alignment_messages(
     return Message("user", asked), Message("assistant", answered)
 
 
-def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
-    """An answer with one item a line, ``1. `` in front where lines are numbered."""
+def list_parts(
+    rows: Sequence[int], list_form: ListForm, titles: Sequence[str] | None = None
+) -> tuple[Part, ...]:
+    """An answer with one item a line, ``1. `` in front where lines are numbered.
+
+    Items are written as their spans, or as plain text where ``titles`` are given.
+    """
     parts: list[Part] = []
     for position, row in enumerate(rows):
         before = "\n" if position else ""
         before += f"{position + 1}. " if list_form == "numbered" else ""
-        parts += (Text(before), ItemRef(row)) if before else (ItemRef(row),)
+        item = ItemRef(row) if titles is None else Text(titles[row])
+        parts += (Text(before), item) if before else (item,)
     return tuple(parts)
 
 

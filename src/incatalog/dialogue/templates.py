@@ -1,6 +1,6 @@
 """Wordings of recommendation requests, as data.
 
-They are those published with RecLM-cgen (arXiv 2505.03336), from
+All but one are those published with RecLM-cgen (arXiv 2505.03336), from
 ``RecLM-cgen/train_utils/template.py`` of https://github.com/microsoft/RecAI, (c) Microsoft
 Corporation, MIT licence. Not a letter of them is changed, a missing space included, so that results
 compare.
@@ -89,6 +89,15 @@ TEST_WORDINGS = (
 )
 
 
+# Our own, for chat models that were never trained on any of those above.
+PLAIN_WORDING = Wording(
+    "plain-titles",
+    "Someone took these items in this order: {history}. Recommend {item_count} other items that "
+    "this person would take next. Answer with a numbered list alone: on each line the title of one "
+    "item and nothing else.",
+)
+
+
 @dataclass(frozen=True)
 class AlignmentWording:
     """One way to practise what the codes of an item mean.
@@ -129,7 +138,8 @@ def wordings(
 
 def wording_named(name: str) -> Wording:
     """The wording with a name."""
-    named = {wording.name: wording for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS)}
+    stock = (*TRAIN_WORDINGS, *TEST_WORDINGS, PLAIN_WORDING)
+    named = {wording.name: wording for wording in stock}
     if name in named:
         return named[name]
     raise ConfigError(f"no wording is named {name!r}; expected one of {', '.join(named)}")

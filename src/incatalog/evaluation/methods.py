@@ -14,10 +14,18 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout, LeaveOneOut
 from incatalog.data.vectors import load_vectors
 from incatalog.errors import ConfigError
+from incatalog.evaluation.plain_text import (
+    PACKAGED,
+    TitleReader,
+    is_plain_model,
+    load_plain,
+    text_requests,
+    writes_plain_text,
+)
 from incatalog.evaluation.reader import AnswerReader, Named
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
-from incatalog.model.spec import load_spec, spec_file
+from incatalog.model.spec import spec_file
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
@@ -32,10 +40,13 @@ if TYPE_CHECKING:
     from incatalog.teacher.teacher import Teacher
 
 POPULARITY = "popularity"
+# How the summary calls an answer in plain text.
+FREE_TEXT = "free text"
 
 # What the answers of a model depend on.
 _DESCRIPTIONS = ("incatalog.json", "reclm.json", "teacher.json")
 _MODEL_FILES = ("*.safetensors", *_DESCRIPTIONS, ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
+_PLAIN_FILES = ("*.safetensors", "config.json", "tokenizer*.json", "chat_template*")
 
 Answering = Callable[[Sequence[Holdout]], list[tuple[Named, ...]]]
 """Answers a batch of users by their histories; it does not look at the targets."""
@@ -47,11 +58,31 @@ class Scored(NamedTuple):
     name: str  # in the summary
     answer: Answering
     guide_weight: float | None = None  # how much a guide counts; None without one
+    decode: str | None = None  # how a language model answers, in the summary
 
 
 def is_language_model(model: str) -> bool:
     """Whether the flag names the folder of a trained model."""
     return model != POPULARITY and spec_file(model).exists()
+
+
+def with_decode(settings: EvaluateRecommendSettings) -> EvaluateRecommendSettings:
+    """The settings with how the model answers, in plain text where it can do nothing else.
+
+    Raises:
+        ConfigError: It was trained to name items in plain text, and another way is asked for.
+    """
+    model, decode = settings.model, settings.decode
+    titles = writes_plain_text(model)
+    if decode is None:
+        text = titles or is_plain_model(model)
+        return replace(settings, decode="unconstrained" if text else "beam")
+    if titles and decode != "unconstrained":
+        raise ConfigError(
+            f"--decode {decode}: {model} was trained without control tokens and writes plain text; "
+            "leave it out"
+        )
+    return settings
 
 
 def check_language_model(
@@ -68,16 +99,22 @@ def model_files(model: str) -> dict[str, Path]:
     if model == POPULARITY or is_url(model):
         return {}
     folder = Path(model)
+    if is_plain_model(model):
+        from incatalog.model.pretrained import source_of
+
+        folder = Path(source_of(model))
+        files = sorted(file for pattern in _PLAIN_FILES for file in folder.glob(pattern))
+        return {f"model/{file.name}": file for file in files}
     if not folder.is_dir():
         raise ConfigError(
             f"--model {model}: no such folder; expected a trained model, a teacher run, the URL "
-            f"of a served teacher, or the word {POPULARITY}"
+            f"of a served teacher, or one of the words {POPULARITY} and {PACKAGED}"
         )
     if not is_language_model(model):
         if not _is_teacher(folder / MANIFEST):
             raise ConfigError(
-                f"--model {model}: neither a trained model (incatalog.json) nor a run of "
-                "`incatalog teacher fit`, `blend` or `import-unirec`"
+                f"--model {model}: neither a trained model (incatalog.json), a plain chat model "
+                "(config.json), nor a run of `incatalog teacher fit`, `blend` or `import-unirec`"
             )
         return {f"model/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
@@ -111,20 +148,41 @@ def load_method(
 
         popularity = Popularity.from_histories(map(split.train, range(len(split))), catalog)
         return Scored(POPULARITY, _ask_teacher(popularity, catalog, settings))
-    if is_language_model(settings.model):
-        from incatalog.recommender.guide_folder import GuideChoice
-
-        recommender = load_recommender(settings, catalog, device, settings.index)
-        trained = load_spec(settings.model).trained
-        if settings.decode != "unconstrained":
-            choice = GuideChoice(settings.guide, settings.guide_weight, trained=trained)
-            recommender = recommender.with_guide(choice.load(settings.model, catalog, device))
-        answer, guide = ask_model(recommender, settings, settings.decode), recommender.guide
-        if guide is None:
-            return Scored(recommender.spec.method, answer)
-        return Scored(f"{recommender.spec.method}, guided", answer, guide.share(_kind(settings)))
+    if is_language_model(settings.model) or is_plain_model(settings.model):
+        return _language_model(settings, catalog, device)
     teacher = open_teacher(settings.model, catalog, device)
     return Scored(teacher.kind, _ask_teacher(teacher, catalog, settings))
+
+
+def _language_model(settings: EvaluateRecommendSettings, catalog: Catalog, device: str) -> Scored:
+    from incatalog.recommender.guide_folder import GuideChoice
+
+    decode, plain = settings.decode or "beam", is_plain_model(settings.model)
+    if plain or writes_plain_text(settings.model):
+        _check_own_catalog(settings)
+        recommender = load_plain(settings, catalog, device)
+        name = "untrained" if plain else "plain titles"
+        if decode == "unconstrained":
+            return Scored(name, _ask_in_text(recommender, settings), decode=FREE_TEXT)
+    else:
+        recommender = load_recommender(settings, catalog, device, settings.index)
+        name = recommender.spec.method
+    if decode != "unconstrained":
+        trained = recommender.spec.trained
+        choice = GuideChoice(settings.guide, settings.guide_weight, trained=trained)
+        recommender = recommender.with_guide(choice.load(settings.model, catalog, device))
+    answer = ask_model(recommender, settings, decode, settings.max_new_tokens)
+    guide = recommender.guide
+    if guide is None:
+        return Scored(name, answer, decode=decode)
+    return Scored(f"{name}, guided", answer, guide.share(_kind(settings)), decode)
+
+
+def _check_own_catalog(settings: EvaluateRecommendSettings) -> None:
+    """Refuses files of another catalog's items where a model writes titles alone."""
+    for flag, given in (("--vectors", settings.vectors), ("--index", settings.index)):
+        if given:
+            raise ConfigError(f"{flag} {given}: {settings.model} writes titles; leave it out")
 
 
 def load_recommender(
@@ -212,9 +270,12 @@ def _ask_teacher(
 
 
 def ask_model(
-    recommender: Recommender, settings: HeldOutSettings, decode: EvaluationDecode
+    recommender: Recommender,
+    settings: HeldOutSettings,
+    decode: EvaluationDecode,
+    max_new_tokens: int | None = None,
 ) -> Answering:
-    """How a language model answers, with its guide if it has one."""
+    """How a language model answers, with its guide if it has one; bounded where unconstrained."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
     titles = recommender.catalog.titles_t
 
@@ -225,7 +286,10 @@ def ask_model(
         if decode == "unconstrained":
             # Without the constraint the model also decides how many items it writes.
             free: Any = {"grounded": False, "scaffold": None, "max_items": None, "weights": None}
-            asked = [replace(request, **free) for request in asked]
+            asked = [
+                replace(one, max_new_tokens=max_new_tokens or one.max_new_tokens, **free)
+                for one in asked
+            ]
         return [
             reader.read(done.token_ids, truncated=done.finish_reason == "length")
             for done in recommender.engine.complete(asked)
@@ -237,6 +301,21 @@ def ask_model(
         return [tuple(Named(titles[row], row, math.exp(p)) for row, p in own) for own in pairs]
 
     return rank if decode == "beam" else write
+
+
+def _ask_in_text(recommender: Recommender, settings: EvaluateRecommendSettings) -> Answering:
+    """How a model answers in plain text, which is read as it is."""
+    reader = TitleReader(recommender.items, recommender.spec.list_form)
+
+    def answer(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
+        asked = list_requests(recommender, holdouts, settings)
+        written = text_requests(recommender, asked, settings.max_new_tokens)
+        return [
+            reader.read(done.token_ids, truncated=done.finish_reason == "length")
+            for done in recommender.engine.complete(list(written))
+        ]
+
+    return answer
 
 
 def _kind(settings: EvaluateRecommendSettings) -> Kind:

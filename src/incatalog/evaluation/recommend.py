@@ -15,7 +15,13 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
-from incatalog.evaluation.methods import guide_files, is_language_model, load_method
+from incatalog.evaluation.methods import (
+    guide_files,
+    is_language_model,
+    load_method,
+    with_decode,
+)
+from incatalog.evaluation.plain_text import is_plain_model, writes_plain_text
 from incatalog.evaluation.reader import Named, entries, id_of
 from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
@@ -49,6 +55,10 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     Where an answer leaves a metric undefined (it names nothing, the target has no category), its
     user does not count; a metric that is left with no user is not in the summary.
 
+    A model that names items in plain text, trained without control tokens (``plain titles``) or
+    never trained (``untrained``), is read by `incatalog.evaluation.plain_text.TitleReader`;
+    ``decode`` is then ``free text``.
+
     A language model with a guide (``--guide``) is called ``cgen, guided``, or as its method is, and
     ``guide_weight`` says how much the guide counted. The teacher sees the whole history.
 
@@ -66,15 +76,27 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         TeacherError: The teacher was fitted on another catalog.
         BackboneError: The model is incomplete or damaged.
     """
-    free = settings.decode == "unconstrained"
+    settings = with_decode(settings)
+    free, plain = settings.decode == "unconstrained", is_plain_model(settings.model)
+    text = free and (plain or writes_plain_text(settings.model))
+    if text and settings.exclude_seen:
+        raise ConfigError(
+            f"--exclude-seen: nothing can be excluded from plain text, which {settings.model} "
+            "writes; leave it out"
+        )
     if free and settings.exclude_seen:
         raise ConfigError(
             "--exclude-seen: nothing can be excluded with --decode unconstrained; "
             "leave one of them out"
         )
-    if free and not is_language_model(settings.model):
+    if free and not (plain or is_language_model(settings.model)):
         raise ConfigError(
             f"--decode unconstrained: {settings.model} is no language model; leave it out"
+        )
+    if settings.max_new_tokens is not None and not free:
+        raise ConfigError(
+            f"--max-new-tokens {settings.max_new_tokens}: is about unconstrained answers, which "
+            f"{settings.model} does not give; leave it out"
         )
     _check_guide(settings)
     run = EvaluationRun(
@@ -94,7 +116,7 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
     catalog, holdouts, counts = run.catalog, run.holdouts, run.users_with_item
     scores = score(answers, holdouts, catalog, settings.k, counts, len(run.split))
     guided = {} if scored.guide_weight is None else {"guide_weight": scored.guide_weight}
-    asked = {"decode": settings.decode} if is_language_model(settings.model) else {}
+    asked = {} if scored.decode is None else {"decode": scored.decode}
     results: dict[str, Any] = asked | guided | {"metrics": run.intervals(scores)}
     rows = [entries(answer) for answer in answers]
     results["coverage"] = metrics.coverage(rows, len(catalog), settings.k)
@@ -129,8 +151,9 @@ def _check_guide(settings: EvaluateRecommendSettings) -> None:
     named = settings.guide not in (OWN, OFF) or settings.guide_weight is not None
     if not named:
         return
+    language = is_language_model(settings.model) or is_plain_model(settings.model)
     for cannot, why in (
-        (not is_language_model(settings.model), f"{settings.model} is no language model"),
+        (not language, f"{settings.model} is no language model"),
         (settings.decode == "unconstrained", "nothing can be guided with --decode unconstrained"),
     ):
         if cannot:

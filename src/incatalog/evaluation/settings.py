@@ -58,15 +58,19 @@ class EvaluateRecommendSettings(HeldOutSettings):
     """Score recommendations on the held-out items."""
 
     model: str
-    """Folder of a trained model or of a teacher run, the URL of a served teacher, or the word
-    popularity."""
+    """Folder of a trained model or of a teacher run, the URL of a served teacher, the word
+    popularity, or a plain chat model that was never trained: a Hugging Face folder or smollm2."""
     index: str = ""
     """Folder of the index files of another domain's data, for a model that writes codes; the data
     folder if empty."""
-    decode: EvaluationDecode = "beam"
+    decode: EvaluationDecode | None = None
     """How a language model answers: beam ranks the items it would write first, list has it write a
     list of items, each searched as a whole, greedy the same token by token, unconstrained without
-    the catalog, to show what grounding buys."""
+    the catalog, to show what grounding buys. If not given, beam; unconstrained for models that name
+    items in plain text, untrained or trained without control tokens."""
+    max_new_tokens: Positive | None = None
+    """Tokens of an unconstrained answer at most; if not given, as many as k of the longest titles
+    take."""
     guide: str = "own"
     """Teacher that guides a language model: a run folder, the URL of a served one, own (the guide
     in the model's folder, if one lies there) or off."""

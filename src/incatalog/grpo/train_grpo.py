@@ -27,7 +27,7 @@ from incatalog.grpo.settings import GrpoSettings
 from incatalog.items.aliases import ALIASES, Aliases
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import check_writable, load_model
-from incatalog.model.spec import load_spec, spec_file
+from incatalog.model.spec import load_spec, require_spans, spec_file
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher_service.client import is_url
@@ -130,7 +130,7 @@ def check_config(settings: GrpoSettings) -> None:
          f"not a multiple of --num-iterations {settings.num_iterations}, between which no answers "
          "are sampled"),
     ])  # fmt: skip
-    load_spec(settings.model)
+    require_spans(settings.model, load_spec(settings.model))
     if (settings.model / "adapter_config.json").exists():
         raise ConfigError(
             f"--model {settings.model}: is an adapter; merge it first with `incatalog train merge`"

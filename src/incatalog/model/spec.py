@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from incatalog.artifacts import read_json
-from incatalog.config import HistoryForm, ItemForm, ListForm, Method, Projection
+from incatalog.config import AnswerForm, HistoryForm, ItemForm, ListForm, Method, Projection
 from incatalog.errors import BackboneError, DataError
 
 SPEC_FILE = "incatalog.json"
@@ -32,6 +32,7 @@ class ModelSpec:
     code_sizes: tuple[int, ...] = ()  # Number of codes at each level; none for titles
     projection: Projection = "linear"  # What finds items by hidden states, for `ret`
     history_form: HistoryForm = "title"  # How the prompt writes the history
+    answer_form: AnswerForm = "span"  # How the answer writes items; see `require_spans`
     list_form: ListForm = "numbered"  # How the answer writes its list
     wording: str = "test-single-turn"  # Name of the wording it is asked with
     max_history: int = 10  # Newest items of a history the prompt shows
@@ -105,6 +106,20 @@ def _expected(value: Any, kind: Any, least: int | None) -> str | None:
         return None if numbers else "a list of numbers above 0"
     texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
     return None if texts else "texts by their names"
+
+
+def require_spans(folder: str | Path, spec: ModelSpec) -> None:
+    """Refuses a model that writes items as plain titles, where they are to be held to a catalog.
+
+    Raises:
+        BackboneError: It was trained so, as a baseline.
+    """
+    if spec.answer_form == "title":
+        raise BackboneError(
+            f"{folder}: was trained without control tokens (--answer-form title), so nothing holds "
+            "its titles to the catalog; it is a baseline for `incatalog evaluate recommend` alone; "
+            "train one with --answer-form span"
+        )
 
 
 def described(spec: ModelSpec) -> str:

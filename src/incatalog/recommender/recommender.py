@@ -25,7 +25,7 @@ from incatalog.errors import BackboneError, ConfigError, VectorError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import load_model
-from incatalog.model.spec import ModelSpec, load_spec, spec_file
+from incatalog.model.spec import ModelSpec, load_spec, require_spans, spec_file
 from incatalog.packed.model import PackedModel
 from incatalog.recommender.answer import Recommendation, recommendations
 from incatalog.recommender.guide import Guide, Kind
@@ -145,13 +145,14 @@ class Recommender(Talking):
 
         Raises:
             ArtifactError: A file is not the one that was written.
-            BackboneError: The model is incomplete or damaged.
+            BackboneError: The model is incomplete or damaged, or writes plain titles.
             DataError: The catalog is incomplete or damaged.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
         catalog, spec = Catalog.load(folder), load_spec(folder)
+        require_spans(folder, spec)
         try:
             wording_named(spec.wording)
         except ConfigError as error:

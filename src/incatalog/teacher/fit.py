@@ -1,4 +1,4 @@
-"""`incatalog teacher fit`: trains SASRec with full softmax, resumable to the bit, or counts."""
+"""`incatalog teacher fit`: trains a network with full softmax, resumable to the bit, or counts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from incatalog.fitting import Epoch, Fit, below, remove_checkpoint, seed_epoch
 from incatalog.teacher.blending import BlendJoin
 from incatalog.teacher.ease import check_items
 from incatalog.teacher.fit_counting import MOST_INVERTED_AGAIN, fit_counting
+from incatalog.teacher.gru4rec import NETWORKS
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
 from incatalog.teacher.teacher import InProcessTeacher
@@ -61,7 +62,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
 
     Each history gives all its items but the last two for training, and the last but one for
     validation: choices, weights and temperatures are those that are best there. An interrupted
-    SASRec goes on from the checkpoint of its last epoch and ends with the weights of an
+    network goes on from the checkpoint of its last epoch and ends with the weights of an
     uninterrupted one (on CPU with as many threads, to the bit); of an interrupted blend the parts
     that were finished are kept.
 
@@ -75,7 +76,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
     """
     hidden, heads = settings.hidden, settings.heads
-    if hidden % heads:
+    if settings.kind != "gru4rec" and hidden % heads:
         raise ConfigError(f"--hidden {hidden}: expected a multiple of --heads ({heads})")
     device = resolve_device(settings.device)
     if settings.sasrec and read_description(settings.sasrec)["kind"] != "sasrec":
@@ -89,7 +90,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     if settings.kind == "ease":
         check_items(len(catalog), settings.max_items)
     inputs = {name: settings.data / name for name in _INPUTS if (settings.data / name).exists()}
-    if settings.kind == "sasrec":
+    if settings.kind in NETWORKS:
         inputs.pop(CATEGORIES, None)  # A network does not read them.
     if settings.vectors:
         inputs["vectors"] = Path(settings.vectors)
@@ -98,7 +99,7 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
     free = ["max_minutes", *settings.unread()]
     run = open_run(settings.out, "teacher fit", settings, inputs=inputs, free_fields=free)
     if not run.finished:
-        if settings.kind == "sasrec":
+        if settings.kind in NETWORKS:
             summary = _fit_sasrec(settings, catalog, split, device)
         elif settings.kind == "blend":
             summary = _fit_blend(settings, catalog, split)
@@ -240,7 +241,7 @@ def full_softmax_loss(
 
 
 class SasRecFit(Fit):
-    """SASRec in training; keeps its best weights in memory."""
+    """SASRec, or GRU4Rec in its place, in training; keeps its best weights in memory."""
 
     job = "teacher"
     goal = "NDCG@10"
@@ -258,7 +259,7 @@ class SasRecFit(Fit):
         torch.manual_seed(settings.seed)
         s, items = settings, len(catalog)
         sizes = SasRecSizes(items, s.max_length, s.hidden, s.inner, s.layers, s.heads, s.dropout)
-        super().__init__(settings, SasRec(sizes), device)
+        super().__init__(settings, NETWORKS[s.kind](sizes), device)
         self.patience, self.max_minutes = settings.patience, settings.max_minutes
         self.catalog, self.split = catalog, split
         self.train = [split.train(user).astype(np.int64) for user in range(len(split))]
@@ -269,7 +270,7 @@ class SasRecFit(Fit):
         if best is not None:
             self.network.load_state_dict(below("best.", self.extra))
         figures = best or self._validate()
-        return validation_header(self.split, self.settings.exclude_seen, "sasrec") | {
+        return validation_header(self.split, self.settings.exclude_seen, self.settings.kind) | {
             "epochs": self.epoch,
             "best_epoch": None if best is None else best["epoch"],
             "stopped_by": reason,

@@ -8,9 +8,10 @@ to the bit, and layers and positions are laid out as in UniRec (post-norm blocks
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,7 +37,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 Hidden = Float[Tensor, "batch length hidden"]
 Mask = Bool[Tensor, "batch 1 length key"]
-_KIND = "sasrec"
 _INIT_STD = 0.02
 
 
@@ -111,6 +111,8 @@ class SasRec(nn.Module):
     the last position of the window, however long the history is.
     """
 
+    kind: ClassVar[str] = "sasrec"
+
     def __init__(self, sizes: SasRecSizes) -> None:
         """Draws weights from torch's global generator."""
         super().__init__()
@@ -125,7 +127,7 @@ class SasRec(nn.Module):
         self.position_embedding = nn.Embedding(sizes.max_length, sizes.hidden)
         self.norm = nn.LayerNorm(sizes.hidden, eps=sizes.norm_eps)
         self.blocks = nn.ModuleList(_Block(sizes) for _ in range(sizes.layers))
-        self.apply(_initialise)
+        self.apply(initialise)
         with torch.no_grad():
             self.item_embedding.weight[0].zero_()
 
@@ -166,7 +168,8 @@ class SasRec(nn.Module):
         return torch.from_numpy(batch).to(self.item_embedding.weight.device)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Draws the weights of a linear layer or an embedding."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=_INIT_STD)
     if isinstance(module, nn.Linear):
@@ -181,7 +184,7 @@ def save_network(
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
     sizes = dataclasses.asdict(network.sizes)
     description = {
-        "kind": _KIND,
+        "kind": network.kind,
         "sizes": sizes,
         "temperature": temperature,
         "catalog_fingerprint": catalog_fingerprint,
@@ -190,8 +193,11 @@ def save_network(
     write_json(folder / TEACHER_FILE, description)
 
 
-def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]:
-    """Reads a network, in evaluation mode, and the fingerprint of its catalog."""
+def load_network(
+    folder: str | Path, device: str = "auto", kinds: Mapping[str, type[SasRec]] | None = None
+) -> tuple[SasRec, str]:
+    """Reads a network of one of the kinds, in evaluation mode, and its catalog's fingerprint."""
+    kinds = kinds or {SasRec.kind: SasRec}
     folder = Path(folder)
     target = resolve_device(device)
     if not (folder / TEACHER_FILE).exists():
@@ -201,9 +207,10 @@ def load_network(folder: str | Path, device: str = "auto") -> tuple[SasRec, str]
     try:
         description = read_json(folder / TEACHER_FILE)
         kind = description["kind"]
-        if kind != _KIND:
-            raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected {_KIND!r}")
-        network = SasRec(SasRecSizes(**description["sizes"]))
+        if kind not in kinds:
+            expected = " or ".join(map(repr, kinds))
+            raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected {expected}")
+        network = kinds[kind](SasRecSizes(**description["sizes"]))
         network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         fingerprint = str(description["catalog_fingerprint"])
     except DataError as error:

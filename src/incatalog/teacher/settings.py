@@ -18,7 +18,7 @@ from incatalog.config import (
     Settings,
 )
 
-TeacherKind = Literal["sasrec", "knn", "ease", "words", "popularity", "blend"]
+TeacherKind = Literal["sasrec", "gru4rec", "knn", "ease", "words", "popularity", "blend"]
 WORDINGS = ("t", "td", "tc", "tdc")
 # The settings of each kind that counts, and of a blend alone.
 _COUNTING = {
@@ -43,9 +43,10 @@ class TeacherFitSettings(Settings):
     out: Path
     """Run folder."""
     kind: TeacherKind = "sasrec"
-    """sasrec: a network; knn: items that followed one another; ease: ridge regression in closed
-    form (arXiv 1905.03375); words: likeness of texts; popularity; blend: sasrec, knn, ease (up to
-    6,000 items) and words, those of them that help on the validation items."""
+    """sasrec: a network that attends; gru4rec: a recurrent one (arXiv 1511.06939); knn: items that
+    followed one another; ease: ridge regression in closed form (arXiv 1905.03375); words: likeness
+    of texts; popularity; blend: sasrec, knn, ease (up to 6,000 items) and words, those of them that
+    help on the validation items."""
     max_length: Positive = 50
     """Newest items of a history the network sees."""
     hidden: Positive = 64
@@ -120,8 +121,9 @@ class TeacherFitSettings(Settings):
         counting = {"device", *(name for names in _COUNTING.values() for name in names)}
         if self.kind == "blend":
             return []
-        if self.kind == "sasrec":
-            return sorted(counting - {"device"})
+        if self.kind in ("sasrec", "gru4rec"):
+            unused = {"heads", "inner"} if self.kind == "gru4rec" else set()
+            return sorted(counting - {"device"} | unused)
         every = {field.name for field in dataclasses.fields(self)}
         return sorted(
             every - {"data", "out", "kind", "exclude_seen", "seed", *_COUNTING[self.kind]}

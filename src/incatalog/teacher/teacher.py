@@ -18,6 +18,7 @@ from incatalog.fitting import UNREADABLE
 from incatalog.teacher.blend import BlendTeacher
 from incatalog.teacher.counted import CountedTeacher
 from incatalog.teacher.ease import Ease
+from incatalog.teacher.gru4rec import NETWORKS
 from incatalog.teacher.knn import ItemKnn
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.row_lists import MaybeRowLists, RowLists, Rows
@@ -196,6 +197,15 @@ class InProcessTeacher(ScoringTeacher):
         return self._network.item_scores(self._network.last_hidden(items)).float()
 
 
+class RecurrentTeacher(InProcessTeacher):
+    """A GRU4Rec network asked directly."""
+
+    kind = "gru4rec"
+
+
+_NETWORKS = {one.kind: one for one in (InProcessTeacher, RecurrentTeacher)}
+
+
 def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> ScoringTeacher:
     """Loads the teacher of any kind that a run folder holds.
 
@@ -216,11 +226,11 @@ def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> 
             f"{folder}: the teacher was fitted on another catalog than {catalog.name!r} "
             "(items, order or titles differ); pass the data it was fitted on, or fit a new one"
         )
-    if kind == InProcessTeacher.kind:
-        network, _ = load_network(folder, device)
-        return InProcessTeacher(network, catalog, temperature=temperature)
+    if kind in NETWORKS:
+        network, _ = load_network(folder, device, NETWORKS)
+        return _NETWORKS[kind](network, catalog, temperature=temperature)
     if kind not in _KINDS:
-        known = ", ".join((InProcessTeacher.kind, *_KINDS))
+        known = ", ".join((*NETWORKS, *_KINDS))
         raise TeacherError(f"{folder / TEACHER_FILE}: kind {kind!r}; expected one of {known}")
     tensors, options = read_tensors(folder, description), description["options"]
     try:

@@ -130,7 +130,7 @@ class TeacherInfo(Form):
     teacher: str
     """Fingerprint of all that its answers depend on."""
     kind: str
-    """What it is: `sasrec`, `knn`, `ease`, `words`, `popularity` or `blend`."""
+    """What it is: `sasrec`, `gru4rec`, `knn`, `ease`, `words`, `popularity` or `blend`."""
     temperature: float
     """What scores are divided by before the softmax that makes them probabilities."""
     window: int

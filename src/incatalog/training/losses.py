@@ -95,7 +95,8 @@ def scoped_targets(
 
     All tokens inside ``spans`` are labels; those that open one are where ``labelled`` says so. The
     published types are 1 for the scope ``branching``, 2 for ``open`` and 3 for ``every``; there 2
-    and 3 are one, as only the closing token could tell them apart. With ``soft`` the decisions of
+    and 3 are one, as only the closing token could tell them apart. ``off`` is training without a
+    scope mask, where all labels are free tokens. With ``soft``, which needs decisions, those of
     each span are trained on what it says.
     """
     length = input_ids.shape[1]
@@ -112,6 +113,9 @@ def scoped_targets(
     num_labels = int(np.count_nonzero(free)) + int((spans.end - spans.start - 1).sum())
 
     full = free.reshape(-1)
+    if scope == "off":
+        assert soft is None
+        return _laid_out(num_labels, input_ids, full | inside.reshape(-1), inside, _NO_BLOCKS)
     if scope == "branching":
         full = full | inside.reshape(-1)
         full[position + 1] = False

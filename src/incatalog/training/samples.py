@@ -88,13 +88,17 @@ class SampleSource:
         self._num_items = len(titles)
         names, form = (*titles, *aliases.texts), settings.shown_history
         self._messages = partial(
-            recommend_messages, titles=names, history_form=form, list_form=settings.list_form
+            recommend_messages,
+            titles=names,
+            history_form=form,
+            list_form=settings.list_form,
+            answer_form=settings.answer_form,
         )
         lengths = np.array([len(split.train(user)) for user in range(len(split))], dtype=np.int64)
         self.users = np.flatnonzero(lengths >= 2)
         if not len(self.users):
             raise DataError(TOO_SHORT)
-        mention = settings.mention_control_tokens
+        mention = settings.mention_control_tokens and settings.answer_form == "span"
         self._wordings = wordings("train", mention_control_tokens=mention, candidates=False)
         plain = len(self._wordings)
         if settings.candidate_ratio > 0:

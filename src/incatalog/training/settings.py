@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from incatalog.config import (
+    AnswerForm,
     Fraction,
     FractionBelowOne,
     HistoryForm,
@@ -87,6 +88,10 @@ class SampleSettings(Settings):
     history_form: Literal["auto", "title", "span"] = "auto"
     """Write history items as quoted titles or as item spans; auto takes spans for codes and titles
     otherwise."""
+    answer_form: AnswerForm = "span"
+    """Write the items of answers as spans between the control tokens, or as plain titles, which
+    nothing holds to the catalog: a baseline, to show what the control tokens buy; only for `cgen`,
+    with wordings that do not mention them."""
     list_form: ListForm = "numbered"
     """Write answers as numbered lines or as plain lines."""
     mention_control_tokens: bool = True
@@ -185,7 +190,8 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Wording the trained model is asked with, one of those for tests."""
     scope: ScopeType = "every"
     """Where the softmax of an item span runs over the catalog's continuations only: branching (only
-    nodes with a choice), open (all but the forced closing), or every."""
+    nodes with a choice), open (all but the forced closing), every, or off (nowhere: plain cross
+    entropy over the whole vocabulary, to show what the scope buys)."""
     loss: LossType = "plain"
     """Focal loss on item spans (all of their positions), on all labels, or plain cross entropy."""
     focal_gamma: NonNegativeFloat = 2.0

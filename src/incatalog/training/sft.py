@@ -137,6 +137,12 @@ def check_config(settings: SftSettings) -> None:
          "teacher", "no such folder; fit one with `incatalog teacher fit`"),
         (settings.distill > 0 and not teacher, "--distill",
          "learns from a teacher; add --teacher RUN, or URL"),
+        (settings.scope == "off" and method == "ret", "scope",
+         "--method ret finds items by their vectors and is trained on no token of theirs; leave "
+         "it out"),
+        (settings.scope == "off" and settings.distill > 0, "--distill",
+         "trains on distributions over the catalog's continuations, of which --scope off knows "
+         "none; use --scope every"),
         (settings.distill > 0 and settings.loss != "plain", "--distill",
          f"trains on distributions, and --loss {settings.loss} weighs the probability of one right "
          "item; use --loss plain"),
@@ -164,7 +170,28 @@ def check_config(settings: SftSettings) -> None:
         (wording_named(settings.wording).offers_candidates,
          "wording", "offers candidates, which nobody gives it"),
     ])  # fmt: skip
+    if settings.answer_form == "title":
+        _check_plain_titles(settings)
     trains_on_cpu(settings.device)
+
+
+def _check_plain_titles(settings: SftSettings) -> None:
+    """Refuses what needs item spans in the answers."""
+    told = "--answer-form title"
+    settings.refuse_first([
+        (settings.method != "cgen", told,
+         f"--method {settings.method} writes no titles of its own; use --method cgen"),
+        (settings.history_form == "span", told,
+         "the model would read control tokens that it never writes; use --history-form title"),
+        (settings.distill > 0, told,
+         "--distill trains the choices inside item spans, and there are none; use --distill 0"),
+        (settings.loss == "focal-items", told,
+         "--loss focal-items weighs item spans, and there are none; use --loss plain or focal"),
+        (settings.keep_best, told,
+         "--keep-best ranks items by what stands in their spans; leave it out"),
+        (wording_named(settings.wording).mentions_control_tokens, "wording",
+         "mentions the control tokens, which --answer-form title does without"),
+    ])  # fmt: skip
 
 
 def build_trainer(
@@ -288,11 +315,7 @@ def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
     asked = (
-        "method",
-        "projection",
-        "list_form",
-        "wording",
-        "max_history",
+        *("method", "projection", "answer_form", "list_form", "wording", "max_history"),
         "list_length",
         "max_length",
     )
