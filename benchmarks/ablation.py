@@ -11,6 +11,7 @@ python -m benchmarks.ablation [--domains movielens] [--seeds 3] [--rows full no-
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -394,6 +395,8 @@ def _interval(values: Sequence[float]) -> Interval:
 def cell(tables: Tables, metric: str) -> str:
     """A metric with its interval."""
     found = interval(tables, metric)
+    if math.isnan(found.value):
+        return "–"
     if found.low == found.high:
         return f"{found.value:g}"
     return f"{found.value:.4f} ({found.low:.4f}–{found.high:.4f})"
@@ -401,6 +404,8 @@ def cell(tables: Tables, metric: str) -> str:
 
 def signed(found: Interval) -> str:
     """A difference with its interval."""
+    if math.isnan(found.value):
+        return "–"
     return f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
