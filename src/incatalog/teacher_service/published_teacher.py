@@ -69,7 +69,7 @@ class PublishedTeacher(ServedTeacher):
     @property
     def temperature(self) -> float:
         """What it lacks; see `Teacher.temperature`."""
-        self._refuse("the temperature of its scores")
+        self._refuse("temperature")
 
     def scores(
         self,
