@@ -67,9 +67,11 @@ def _incatalog(*arguments: object) -> None:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    start = time.monotonic()
+    start, before = time.monotonic(), os.times()
     yield
-    sys.stderr.write(f"{what}: {time.monotonic() - start:.0f} s\n")
+    after = os.times()
+    used = sum(after[2:4]) - sum(before[2:4])
+    sys.stderr.write(f"{what}: {time.monotonic() - start:.0f} s, {used:.0f} s of CPU time\n")
 
 
 @pytest.mark.unirec

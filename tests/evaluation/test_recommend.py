@@ -267,7 +267,7 @@ def test_a_published_teacher_server_scores_as_the_folder(
     with published(scores_of(load_teacher(folder, catalog, "cpu")), catalog) as server:
         capsys.readouterr()
         summary, users = run(tmp_path / "served", server.url, data)
-        assert capsys.readouterr().err.count("a published teacher server: best items") == 1
+        assert capsys.readouterr().err.count("a published teacher server: the order") == 1
     expected, same_users = run(tmp_path / "local", folder, data)
     assert summary == expected | {"method": "published"}
     assert users.equals(same_users)

@@ -161,21 +161,20 @@ def test_answers_are_those_of_the_teacher_in_this_process(
         np.testing.assert_array_equal(ranks, others)
 
 
-def test_a_plain_question_is_asked_as_the_published_client_asks(
+def test_a_question_is_what_the_published_server_reads(
     local: InProcessTeacher, catalog: Catalog
 ) -> None:
     with published(scores_of(local), catalog) as server:
         teacher = open_served(server.url, catalog)
-        teacher.top_k([[3, 4]], 5)
-        # Two older items are seen too, but are not shown: so many more are asked for.
-        teacher.top_k([list(range(12))], 5)
+        teacher.top_k([[3, 4], list(range(12))], 5, exclude_seen=False, categories=["+few", None])
         teacher.close()
     (_, _), (kind, plain), (_, longer) = server.asked
-    assert kind == "inference"
-    common = {"users": ["[PAD]"], "immediately": 1}
-    assert plain == {"item_lists": [["i3", "i4"]], "item_lengths": [2], "k": 5, **common}
-    shown = [f"i{row}" for row in range(2, 12)]
-    assert longer == {"item_lists": [shown], "item_lengths": [10], "k": 7, **common}
+    assert kind == "ranking"
+    every = [[f"i{row}" for row in range(24)]]
+    common = {"users": ["[PAD]"], "candidate_item_lists": every, "immediately": 1}
+    assert plain == {"item_lists": [["i3", "i4"]], "item_lengths": [2], **common}
+    newest = [f"i{row}" for row in range(2, 12)]
+    assert longer == {"item_lists": [newest], "item_lengths": [10], **common}
 
 
 def test_a_server_that_does_not_know_all_items_answers_with_those_it_knows(
@@ -190,12 +189,21 @@ def test_a_server_that_does_not_know_all_items_answers_with_those_it_knows(
         assert "20 of 24 items" in teacher.described
         for options in ({}, {"categories": ["+few", "-odd"]}, {"exclude_seen": False}):
             found = teacher.top_k(histories, 24, **options)
-            out = {"excluded": [unknown] * 2}
+            out: dict[str, Any] = {"excluded": [unknown] * 2}
             np.testing.assert_array_equal(found, local.top_k(histories, 24, **options | out))
-        with pytest.raises(TeacherError, match=r"ranking: expected one list of 2 entries"):
+        asked = [known[:9].tolist(), known[9:].tolist()]
+        out["exclude_seen"] = True
+        for ranks, expected in zip(
+            teacher.ranking(histories, asked, exclude_seen=True),
+            local.ranking(histories, asked, **out),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ranks, expected)
+        said = rf"item 'i{unknown[0]}', which the published teacher server does not know"
+        with pytest.raises(TeacherError, match=f"candidates: {said}"):
             teacher.ranking([histories[0]], [[unknown[0], known[1]]])
-        with pytest.raises(TeacherError, match=rf"inference: 500 'i{unknown[0]}'"):
-            teacher.top_k([[unknown[0]]], 3)
+        with pytest.raises(TeacherError, match=f"history 1: {said}"):
+            teacher.top_k([histories[0], [unknown[0]]], 3)
         teacher.close()
 
 
@@ -271,17 +279,19 @@ def test_other_items_are_an_error_that_counts_them(
 
     foreign = [Item(item_id=f"x{row}", title=f"Other {row}") for row in range(3)]
     with published(scores_of(local), catalog) as server:
-        known = r"it knows 20 of the 20 of 'part', and 2\d items at least"
+        known = "it has 24, and 20 of the 20 of 'part'; start it with the same data"
         with pytest.raises(TeacherError, match=f"{server.url}: a published .*other items: {known}"):
             open_served(server.url, part(catalog.items[:20]))
-        with pytest.raises(TeacherError, match="it knows 0 of the 3 of 'part'; start it with"):
+        with pytest.raises(TeacherError, match="it has 24, and 0 of the 3 of 'part'"):
             open_served(server.url, part(foreign))
         with pytest.raises(TeacherError, match=r"an item is called \[PAD\]"):
             open_served(server.url, part([Item(item_id="[PAD]", title="Padding")]))
 
 
 NOT_FOUND = (404, {}, b'{"description": "Not Found"}')
-ALL = (200, {}, json.dumps({"ranking": [list(range(24))]}).encode())
+# Padding stands between the items and has the last rank.
+FIRST = [24, *(rank for row in range(24) for rank in (row, 24))]
+ALL = (200, {}, json.dumps({"ranking": [FIRST]}).encode())
 HTML = b"<!DOCTYPE html><html><title>Welcome</title>"
 
 
@@ -289,9 +299,10 @@ HTML = b"<!DOCTYPE html><html><title>Welcome</title>"
     ("answer", "said"),
     [
         ((404, {}, HTML), "ranking: 404 <!DOCTYPE html><html>"),
-        ((200, {}, HTML), "ranking: expected one list in `ranking`, got '<!DOCTYPE html>"),
-        ((200, {}, b'{"ranking": []}'), "ranking: expected one list in `ranking`"),
-        ((200, {}, b'{"ranking": [[0, 1.5]]}'), "ranking: expected whole numbers, got [0, 1.5]"),
+        ((200, {}, HTML), "expected one list of ranks in `ranking`, got '<!DOCTYPE html>"),
+        ((200, {}, b'{"ranking": []}'), "expected one list of ranks in `ranking`, got"),
+        ((200, {}, b'{"ranking": [[0, 1.5]]}'), "expected one list of ranks in `ranking`, got"),
+        ((200, {}, b'{"ranking": [[0, -1]]}'), "expected one list of ranks in `ranking`, got"),
         ((500, {}, b'{"message": "boom"}'), "ranking: 500 boom"),
     ],
 )
@@ -305,16 +316,30 @@ def test_who_is_neither_is_named(
     assert said in told
 
 
+@pytest.mark.parametrize("ranks", [[], [0] * 49, list(range(24)), FIRST[1:], [*FIRST, 3, 24]])
+def test_ranks_of_padding_that_are_not_last_are_no_published_server(
+    catalog: Catalog, ranks: list[int]
+) -> None:
+    answer = (200, {}, json.dumps({"ranking": [ranks]}).encode())
+    said = "no published server: its ranks of 49 candidates are"
+    with scripted(NOT_FOUND, answer) as server, pytest.raises(TeacherError, match=said):
+        open_served(server.url, catalog)
+
+
+ORDER = list(range(24))
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({"inference": [["i1"]]}, "inference: expected one list of 2 entries in `inference`"),
-        ({"inference": [["i1", "i2", "i3"]]}, "inference: expected one list of 2 entries"),
-        ({"inference": ["i1", "i2"]}, "inference: expected one list of 2 entries"),
-        ({"ranking": [[1, 2]]}, "inference: expected one list of 2 entries"),
-        ({"inference": [["i1", "x"]]}, "answered with item 'x', which is not in the catalog"),
-        ({"inference": [["i1", ["i2"]]]}, "which is not in the catalog 'walks'"),
-        ({"inference": [["i1", "i1"]]}, "inference: names an item twice"),
+        ({"ranking": [ORDER[:-1]]}, "ranking: expected the ranks 0 to 23, each once, got [0, 1, 2"),
+        ({"ranking": [[*ORDER, 24]]}, "ranking: expected the ranks 0 to 23, each once"),
+        ({"ranking": [[*ORDER[:-1], 24]]}, "ranking: expected the ranks 0 to 23, each once"),
+        ({"ranking": [[*ORDER[:-1], 0]]}, "ranking: expected the ranks 0 to 23, each once"),
+        ({"ranking": [[*ORDER[:-1], "i3"]]}, "ranking: expected one list of ranks"),
+        ({"ranking": ORDER}, "ranking: expected one list of ranks"),
+        ({"inference": [ORDER]}, "ranking: expected one list of ranks"),
+        ("<html>", "ranking: expected one list of ranks in `ranking`, got '\"<html>\"'"),
     ],
 )
 def test_garbage_is_no_answer(catalog: Catalog, answer: Any, said: str) -> None:
@@ -322,15 +347,7 @@ def test_garbage_is_no_answer(catalog: Catalog, answer: Any, said: str) -> None:
         teacher = open_served(server.url, catalog, tries=1)
         with pytest.raises(TeacherError, match=re.escape(said)) as raised:
             teacher.top_k([[5]], 2)
-        assert server.url in str(raised.value)
-        teacher.close()
-
-
-def test_a_rank_beyond_the_catalog_is_no_answer(catalog: Catalog) -> None:
-    with scripted(NOT_FOUND, ALL, (200, {}, b'{"ranking": [[24]]}')) as server:
-        teacher = open_served(server.url, catalog, tries=1)
-        with pytest.raises(TeacherError, match=r"ranking: expected whole numbers below 24, got"):
-            teacher.ranking([[5]], [[2]])
+        assert str(raised.value).startswith(f"{server.url}/ranking: ")
         teacher.close()
 
 
@@ -347,12 +364,16 @@ def test_a_server_that_is_late_is_asked_again_and_then_an_error(catalog: Catalog
             PublishedTeacher(late, catalog)
 
 
-def test_ties_of_the_servers_rounding_change_no_set_of_items(catalog: Catalog) -> None:
-    # One item has nearly all, so that some others differ by less than float32 keeps beside one.
-    scores = np.linspace(0, 0.001, 24, dtype=np.float32)
+def test_rounding_of_the_servers_inference_changes_nothing(catalog: Catalog) -> None:
+    # One item has nearly all, so that what float32 keeps beside one does not tell others apart.
+    scores = np.random.default_rng(0).permutation(24).astype(np.float32) / 1000
     scores[7] = 14.0
-    answered = Published(lambda _: scores, catalog, range(24)).answer
-    asked = {"users": ["u1"], "item_lists": [["i0"]], "k": 23}
-    (found,) = answered("inference", asked)
-    assert found[0] == "i7"
-    assert sorted(found[1:]) == sorted(f"i{row}" for row in range(1, 24) if row != 7)
+    order = np.argsort(-scores)
+    asked = {"users": ["u1"], "item_lists": [[f"i{order[1]}"]], "k": 22, "immediately": 1}
+    best = np.delete(order, 1)[:22]
+    (found,) = Published(lambda _: scores, catalog, range(24)).answer("inference", asked)
+    assert found != [f"i{row}" for row in best]
+    with published(lambda _: scores, catalog) as server:
+        teacher = open_served(server.url, catalog)
+        np.testing.assert_array_equal(teacher.top_k([[order[1]]], 22), [best])
+        teacher.close()

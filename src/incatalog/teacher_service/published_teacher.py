@@ -1,8 +1,9 @@
 """The client of the teacher server that RecLM-cgen publishes, which someone already runs.
 
-That server answers one history a request, pads it to ten items, knows best items and ranks only,
-and fills up with items that do not fit where too few are left. What it can leave out itself is the
-history it is shown; every other rule is turned into candidates, or asked a little further for.
+That server answers one history a request, pads it to ten items, and has best items and ranks. Its
+`/inference` adds one to float32 probabilities, so that items nearly alike change places, and fills
+up with items that do not fit; its `/ranking` does neither. So each history is asked for the ranks
+of all items, and every rule is applied here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -29,41 +30,37 @@ PUBLISHED = "published"
 PUBLISHED_WINDOW = 10
 """Items of a history that the published server is made for; with more it fails."""
 
-# A user that every server's map has. The answer does not depend on the user.
-_USER = "[PAD]"
-_FILLER = "[PAD]"
+# A user and an item that every server has; the answer does not depend on the user.
+_PADDING = "[PAD]"
 # Best items by which one server is told from another; further down scores may be nearly alike.
 _TOLD_APART_BY = 20
 _LACKS = "scores, probabilities, histories to leave out"
 
 
 class PublishedTeacher(ServedTeacher):
-    """Asks a published teacher server for best items and ranks.
+    """Asks a published teacher server for the order of all items.
 
-    At the start it ranks the whole catalog once, which shows whether the server has these very
-    items, and by its best ones which teacher this is. Of a history longer than
-    `PUBLISHED_WINDOW` the newest items are sent; all of it counts as seen. `scores`,
-    `log_probabilities` and `temperature` are what it lacks: they raise `TeacherError`.
+    At the start it finds which items of the catalog the server knows, and tells this teacher from
+    others by the best of them. Of a history longer than `PUBLISHED_WINDOW` the newest items are
+    sent; all of it counts as seen. `scores`, `log_probabilities` and `temperature` are what it
+    lacks: they raise `TeacherError`. Items it does not know are never answered.
     """
 
     kind = PUBLISHED
 
     def __init__(self, sender: Sender, catalog: Catalog) -> None:
         super().__init__(sender, catalog)
-        if _FILLER in self._row_of:
-            why = f"an item is called {_FILLER}, which is padding for a published server"
-            raise TeacherError(
-                f"{self.url}: {why}; serve the teacher with `incatalog teacher serve`"
-            )
-        ranks = self._whole_ranking()
-        self._known = len(ranks)
-        best = np.argsort(ranks)[:_TOLD_APART_BY]
-        # The places among the known items: which ones are unknown is not said.
-        self.fingerprint = hashlib.sha256(best.astype("<i8").tobytes()).hexdigest()
-        knows = f"{self._known:,} of {len(catalog):,} items"
+        if _PADDING in self._row_of:
+            why = f"an item is called {_PADDING}, which is padding for a published server"
+            then = "serve the teacher with `incatalog teacher serve`"
+            raise TeacherError(f"{self.url}: {why}; {then}")
+        self._known, best = self._first_order()
+        self._known_ids = [self._ids[row] for row in self._known.tolist()]
+        told = [self._ids[row] for row in best[:_TOLD_APART_BY].tolist()]
+        self.fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         self.described = (
-            f"a published teacher server: best items and ranks of {knows}, a history a request, "
-            f"its newest {PUBLISHED_WINDOW} items; it lacks {_LACKS}"
+            f"a published teacher server: the order of {len(best):,} of {len(catalog):,} items, "
+            f"one history a request, its newest {PUBLISHED_WINDOW} items; it lacks {_LACKS}"
         )
 
     @property
@@ -97,22 +94,19 @@ class PublishedTeacher(ServedTeacher):
         categories: Sequence[str | None] | None = None,
         exclude_seen: bool = True,
     ) -> Int64[np.ndarray, "batch k"]:
-        """Best rows after each history; see `Teacher.top_k`.
-
-        The server adds one to the probabilities of what may be answered, in float32, so that the
-        order of items whose probabilities differ by less than 1.2e-7 is chance.
-        """
+        """Best rows after each history; see `Teacher.top_k`."""
         if k < 1:
             raise TeacherError(f"k: found {k}; expected at least 1")
         batch = len(histories)
-        asked = _Rules(self._catalog, histories, excluded, categories, exclude_seen, self.url)
+        rules = _Rules(self._catalog, histories, excluded, categories, exclude_seen, self.url)
         only = ragged("candidates", candidates or [None] * batch, batch, self.num_items)
         result = np.full((batch, k), -1, dtype=np.int64)
         for index in range(batch):
-            fits = ~asked.left_out(index)
+            fits = ~rules.left_out(index)
             if candidates is not None and candidates[index] is not None:
                 fits &= np.isin(np.arange(self.num_items), only.at(index))
-            found = self._best(asked.histories[index], fits, k)
+            order = self._order(index, rules.histories[index])
+            found = order[fits[order]][:k]
             result[index, : len(found)] = found
         return result
 
@@ -127,95 +121,82 @@ class PublishedTeacher(ServedTeacher):
     ) -> list[Int64[np.ndarray, " candidates"]]:
         """Ranks of candidates in the order of the whole catalog; see `Teacher.ranking`."""
         batch = len(histories)
-        asked = _Rules(self._catalog, histories, excluded, categories, exclude_seen, self.url)
+        rules = _Rules(self._catalog, histories, excluded, categories, exclude_seen, self.url)
         lists = ragged("candidates", candidates, batch, self.num_items)
+        self._require_known("candidates", lists.flat)
         result = []
         for index in range(batch):
-            rows, out = lists.at(index), asked.left_out(index)
-            ranks = np.full(len(rows), -1, dtype=np.int64)
-            if (inside := np.flatnonzero(~out[rows])).size:
-                without = np.flatnonzero(out)
-                places = self._places(asked.histories[index], [*rows[inside], *without])
-                # The server ranks all items; those that are left out take no place here.
-                before = np.searchsorted(np.sort(places[inside.size :]), places[: inside.size])
-                ranks[inside] = places[: inside.size] - before + 1
-            result.append(ranks)
+            order = self._order(index, rules.histories[index])
+            order = order[~rules.left_out(index)[order]]
+            ranks = np.full(self.num_items, -1, dtype=np.int64)
+            ranks[order] = np.arange(1, len(order) + 1)
+            result.append(ranks[lists.at(index)])
         return result
 
-    def _best(self, history: Rows, fits: Bool[np.ndarray, " items"], k: int) -> list[int]:
-        """The best rows that fit, `k` at most."""
-        seen = history[-PUBLISHED_WINDOW:]
-        others = fits.copy()
-        others[seen] = False
-        # What else does not fit is asked further for, where it is little; the server leaves out
-        # what it is shown itself, and would do so where that may be answered.
-        beside = self.num_items - int(others.sum()) - len(np.unique(seen))
-        fields: dict[str, Any] = {}
-        count = k + beside
-        if fits[seen].any() or beside > max(len(history), k):
-            count, rows = k, np.flatnonzero(fits)
-            fields["candidate_item_lists"] = [[self._ids[row] for row in rows.tolist()]]
-            most = min(len(rows), self._known)
-        else:
-            most = self._known - len(np.unique(seen))
-        if not fits.any() or most < 1:
-            return []
-        count = min(count, most)
-        answer = self._ask("inference", history, fields | {"k": count}, count)
-        found = self._rows([item for item in answer if item != _FILLER], count)
-        if len(set(found)) < len(found):
-            raise TeacherError(f"{self.url}/inference: names an item twice: {answer!r:.80}")
-        return [row for row in found if fits[row]][:k]
+    def _order(self, index: int, history: Rows) -> Rows:
+        """All rows that the server knows, the best first."""
+        shown_rows = history[-PUBLISHED_WINDOW:]
+        self._require_known(f"history {index}", shown_rows)
+        ranks = self._ranks([self._ids[row] for row in shown_rows.tolist()], self._known_ids)
+        if not np.array_equal(np.sort(ranks), np.arange(len(self._known))):
+            why = f"expected the ranks 0 to {len(self._known) - 1}, each once, got"
+            raise TeacherError(f"{self.url}/ranking: {why} {ranks.tolist()!r:.80}")
+        return self._known[np.argsort(ranks)]
 
-    def _places(self, history: Rows, rows: Sequence[int]) -> Int64[np.ndarray, " rows"]:
-        """How many items stand before each of some rows."""
-        fields = {"candidate_item_lists": [[self._ids[row] for row in rows]]}
-        return self._read_ranks(self._ask("ranking", history, fields, len(rows)), self._known)
+    def _first_order(self) -> tuple[Rows, Rows]:
+        """The rows that the server knows, ascending, and the same from the best after no history.
 
-    def _whole_ranking(self) -> Int64[np.ndarray, " known"]:
-        """How many items stand before each item that the server knows, after no history.
+        It leaves out unknown candidates without a word. With padding, the last item of every order,
+        between the candidates it can be seen which ones.
 
         Raises:
             TeacherError: No published server answers there, or one with other items.
         """
-        fields = {"candidate_item_lists": [self._ids]}
+        between = [_PADDING, *(name for item_id in self._ids for name in (item_id, _PADDING))]
         try:
-            answer = self._ask("ranking", np.zeros(0, dtype=np.int64), fields, None)
-            ranks = self._read_ranks(answer, None)
+            ranks = self._ranks([], between)
         except TeacherError as error:
             neither = "no `incatalog teacher serve` (it has no /teacher), and no published server"
             raise TeacherError(f"{self.url}: {neither}: {error}") from error
-        if not len(ranks) or not np.array_equal(np.sort(ranks), np.arange(len(ranks))):
-            most = f", and {int(ranks.max()) + 1} items at least" if len(ranks) else ""
+        items = int(ranks.max(initial=0))
+        marks = np.flatnonzero(ranks == items)
+        known = np.flatnonzero(np.diff(marks) == 2)
+        found = ranks[marks[known] + 1]
+        if len(marks) != self.num_items + 1 or len(ranks) != len(marks) + len(known):
+            why = f"no published server: its ranks of {len(between)} candidates are"
+            raise TeacherError(f"{self.url}/ranking: {why} {ranks.tolist()!r:.80}")
+        if not len(known) or not np.array_equal(np.sort(found), np.arange(items)):
             raise TeacherError(
-                f"{self.url}: a published teacher server with other items: it knows {len(ranks)} "
-                f"of the {self.num_items} of {self._catalog.name!r}{most}; start it with this data"
+                f"{self.url}: a published teacher server with other items: it has {items}, and "
+                f"{len(known)} of the {self.num_items} of {self._catalog.name!r}; start it with "
+                "the same data"
             )
-        return ranks
+        return known, known[np.argsort(found)]
 
-    def _read_ranks(self, answer: Sequence[Any], known: int | None) -> Int64[np.ndarray, " rows"]:
-        whole = all(type(rank) is int and 0 <= rank < (known or rank + 1) for rank in answer)
-        if not whole:
-            most = "" if known is None else f" below {known}"
-            why = f"expected whole numbers{most}, got {answer!r:.80}"
-            raise TeacherError(f"{self.url}/ranking: {why}")
-        return np.array(answer, dtype=np.int64)
-
-    def _ask(
-        self, kind: str, history: Rows, fields: dict[str, Any], count: int | None
-    ) -> list[Any]:
-        """The answer to one history: a list, of `count` entries where that is known."""
-        items = [self._ids[row] for row in history[-PUBLISHED_WINDOW:].tolist()]
-        body = {"users": [_USER], "item_lists": [items], "item_lengths": [len(items)]}
-        content = json.dumps(body | fields | {"immediately": 1}, separators=(",", ":")).encode()
-        response = self._sender.send("POST", kind, content)
-        found = field_of(response, kind)
+    def _ranks(self, history: list[str], candidates: list[str]) -> Int64[np.ndarray, " ranks"]:
+        """How many items stand before each candidate that the server knows."""
+        body = {
+            "users": [_PADDING],
+            "item_lists": [history],
+            "item_lengths": [len(history)],
+            "candidate_item_lists": [candidates],
+            "immediately": 1,
+        }
+        content = json.dumps(body, separators=(",", ":")).encode()
+        response = self._sender.send("POST", "ranking", content)
+        found = field_of(response, "ranking")
         good = isinstance(found, list) and len(found) == 1 and isinstance(found[0], list)
-        if not good or (count is not None and len(found[0]) != count):
-            most = "" if count is None else f" of {count} entries"
-            why = f"expected one list{most} in `{kind}`, got {shown(response)!r}"
-            raise TeacherError(f"{self.url}/{kind}: {why}")
-        return list(found[0])
+        if not good or not all(type(rank) is int and 0 <= rank < 1 << 40 for rank in found[0]):
+            why = f"expected one list of ranks in `ranking`, got {shown(response)!r}"
+            raise TeacherError(f"{self.url}/ranking: {why}")
+        return np.array(found[0], dtype=np.int64)
+
+    def _require_known(self, name: str, rows: Rows) -> None:
+        unknown = np.setdiff1d(rows, self._known)
+        if unknown.size:
+            item = self._ids[int(unknown[0])]
+            why = "which the published teacher server does not know; start it with the same data"
+            raise TeacherError(f"{self.url}: {name}: item {item!r}, {why}")
 
     def _refuse(self, ability: str) -> NoReturn:
         raise TeacherError(f"{self.url}: a published teacher server has no {ability}; {_INSTEAD}")
