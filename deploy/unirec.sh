@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# UniRec on Python 3.11 and newer: FOLDER gets a copy of CHECKOUT that runs there (FOLDER/UniRec), and
-# an environment for it (FOLDER/venv). The checkout stays as it is.
+# UniRec on Python 3.11: FOLDER gets a copy of CHECKOUT that runs there (FOLDER/UniRec), and an
+# environment for it (FOLDER/venv). The checkout stays as it is.
 set -euo pipefail
 
 if [[ $# != 2 || ! -f "$1/unirec/facility/trainer.py" ]]; then
@@ -13,10 +13,10 @@ constraints="$(cd "$(dirname "$0")/.." && pwd)/constraints.txt"
 rm -rf "$folder"
 mkdir -p "$folder/UniRec"
 tar --directory "$checkout" --exclude ./.git --create . | tar --directory "$folder/UniRec" --extract
-# PyTorch 1.13 has no wheels for Python 3.11, and PyTorch 2.7 took `verbose` out of its schedulers.
+# Its limit is far below the torch of constraints.txt, whose schedulers know no `verbose`.
 sed -i.bak 's/"torch>=\([0-9.]*\),<=[0-9.]*"/"torch>=\1"/' "$folder/UniRec/setup.py"
 sed -i.bak 's/ verbose=False,//' "$folder/UniRec/unirec/facility/trainer.py"
-# RecLM-cgen trains the published sizes; UniRec has no flags for some of them.
+# The sizes that RecLM-cgen trains; UniRec has no flags for some of them.
 cat > "$folder/UniRec/unirec/config/model/SASRec.yaml" <<'YAML'
 n_layers: 2
 n_heads: 2
@@ -26,7 +26,7 @@ attn_dropout_prob: 0.5
 hidden_act: gelu
 layer_norm_eps: 1e-12
 YAML
-# Newer releases of these two fail where UniRec reads and writes its tables.
+# It was seen to run with these; it was written for older ones than the newest.
 {
     grep '^torch==' "$constraints"
     echo 'pyarrow<20'
