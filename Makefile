@@ -8,7 +8,7 @@ OUT ?= runs/demo
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-long test-docs test-fuzz test-slow test-swift lint bench docs clean
+.PHONY: setup demo test test-long test-docs test-fuzz test-slow test-swift test-unirec lint bench docs clean
 
 setup: $(SETUP)
 
@@ -50,6 +50,16 @@ test-swift: setup .venv-swift/.setup-done
 	.venv-swift/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'ms-swift>=4' 'transformers>=5.10,<5.20' 'trl<1' 'peft<0.21' msgspec jaxtyping 'jsonargparse[signatures]' polars rich httpx sentence-transformers
 	@touch $@
 
+# UniRec is in no package registry: UNIREC names a checkout of it, which stays as it is.
+UNIREC ?=
+UNIREC_FOLDER ?= .venv-unirec
+test-unirec: setup $(if $(UNIREC),$(UNIREC_FOLDER)/.setup-done)
+	INCATALOG_UNIREC=$(if $(UNIREC),$(UNIREC_FOLDER)) $(BIN)/python -m pytest -m unirec -s tests/e2e/test_unirec.py
+
+$(UNIREC_FOLDER)/.setup-done: deploy/unirec.sh constraints.txt
+	PYTHON=$(PYTHON) deploy/unirec.sh $(UNIREC) $(UNIREC_FOLDER)
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +73,4 @@ docs: setup
 	$(BIN)/python docs/figures.py $(OUT)
 
 clean:
-	rm -rf .venv .venv-swift runs build dist
+	rm -rf .venv .venv-swift .venv-unirec runs build dist

@@ -24,6 +24,7 @@ from incatalog.evaluation.reader import Named
 from incatalog.evaluation.recommend import evaluate_recommend, score
 from incatalog.evaluation.run import sample_users
 from incatalog.evaluation.settings import EvaluateRecommendSettings
+from published_server import published, scores_of
 from serving import served
 
 if TYPE_CHECKING:
@@ -249,6 +250,26 @@ def test_served_teacher_scores_as_its_folder(tmp_path: Path, data: Path) -> None
         summary, users = run(tmp_path / "served", url, data)
     expected, same_users = run(tmp_path / "local", folder, data)
     assert summary == expected
+    assert users.equals(same_users)
+
+
+def test_a_published_teacher_server_scores_as_the_folder(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from incatalog.teacher.fit import fit_teacher
+    from incatalog.teacher.settings import TeacherFitSettings
+    from incatalog.teacher.teacher import load_teacher
+
+    folder, catalog = tmp_path / "teacher", Catalog.load(data)
+    fit_teacher(
+        TeacherFitSettings(data=data, out=folder, epochs=1, hidden=8, inner=8, device="cpu")
+    )
+    with published(scores_of(load_teacher(folder, catalog, "cpu")), catalog) as server:
+        capsys.readouterr()
+        summary, users = run(tmp_path / "served", server.url, data)
+        assert capsys.readouterr().err.count("a published teacher server: the order") == 1
+    expected, same_users = run(tmp_path / "local", folder, data)
+    assert summary == expected | {"method": "published"}
     assert users.equals(same_users)
 
 

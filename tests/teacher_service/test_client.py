@@ -5,12 +5,8 @@ import multiprocessing
 import pickle
 import re
 import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,7 @@ from incatalog.errors import CatalogError, TeacherError
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
-from serving import served
+from serving import scripted, served
 
 rows = st.integers(0, 23)
 
@@ -208,43 +204,6 @@ def test_a_teacher_that_changes_under_way_is_an_error(
     ):
         remote.top_k([[1]], 3)
     remote.close()
-
-
-class _Scripted(BaseHTTPRequestHandler):
-    """Answers with one status after the other, as set on the server."""
-
-    protocol_version = "HTTP/1.1"
-    server: Any
-
-    def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.server.asked.append(time.monotonic())
-        status, headers, body = self.server.script.pop(0)
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def scripted(*script: tuple[int, dict[str, str], bytes]) -> Iterator[Any]:
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Scripted)
-    server.script, server.asked = list(script), []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_what_fails_in_passing_is_asked_again_after_growing_waits(catalog: Catalog) -> None:

@@ -20,8 +20,9 @@ from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ItemTokens
 from incatalog.model.backbone import Backbone, base_model, output_rows
 from incatalog.teacher.popularity import Popularity
-from incatalog.teacher.teacher import load_teacher
-from incatalog.teacher_service.client import HttpTeacher
+from incatalog.teacher.sasrec import SasRec, SasRecSizes
+from incatalog.teacher.teacher import InProcessTeacher, load_teacher
+from incatalog.teacher_service.client import HttpTeacher, open_served
 from incatalog.training.collator import Collator
 from incatalog.training.dataset import SftDataset, ValidationDataset
 from incatalog.training.distillation import Asked, Distiller
@@ -29,6 +30,7 @@ from incatalog.training.general_chat import GeneralChat
 from incatalog.training.losses import scoped_cross_entropy
 from incatalog.training.samples import Sample, SampleSource
 from incatalog.training.settings import SftSettings
+from published_server import published, scores_of
 from serving import served
 from soft_spans import TableTeacher
 
@@ -220,6 +222,32 @@ def test_batches_of_a_served_teacher_are_those_of_one_in_this_process(
                 for source in sources
             ]
             assert all(same(*pair) for pair in zip(mine, theirs, strict=True))
+
+
+def test_batches_of_a_published_server_are_those_of_our_service(
+    workshop: Workshop, data: Path
+) -> None:
+    catalog = Catalog.load(data)
+    # Its window is ten items, so that both see the same of a whole history.
+    sizes = SasRecSizes(len(catalog), 10, hidden=16, inner=16, layers=1, heads=1, dropout=0.0)
+    torch.manual_seed(2)
+    network = SasRec(sizes)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    local = InProcessTeacher(network, catalog)
+    options = {"chat": True, "multi_round_ratio": 0.5, "candidate_ratio": 0.5}
+    with served(local, catalog) as url, published(scores_of(local), catalog) as server:
+        ours, theirs = open_served(url, catalog), open_served(server.url, catalog)
+        for sees in ("window", "history"):
+            mine, others = [
+                everything(workshop.source(teacher=each, teacher_sees=sees, **options))
+                for each in (ours, theirs)
+            ]
+            assert all(same(*pair) for pair in zip(mine, others, strict=True))
+        assert len(server.asked) > 60
+        # The lists come from the server: those of another teacher are others.
+        changed = everything(workshop.source(teacher=CountingTeacher(catalog), **options))
+        assert not all(same(*pair) for pair in zip(mine, changed, strict=True))
 
 
 def test_epochs_visit_every_sample_once(workshop: Workshop) -> None:

@@ -38,6 +38,7 @@ from incatalog.training.sft import build_trainer, check_config, model_spec, trai
 from incatalog.training.trainer import plain_forward
 from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import ranking_validation, validation_prompts
+from published_server import published, scores_of
 from serving import Process, served
 
 Settings = Callable[..., SftSettings]
@@ -673,6 +674,27 @@ def test_a_served_teacher_gives_the_same_samples(
     changed = served(local, catalog, fingerprint="another", port=process.port)
     with changed as url, pytest.raises(ArtifactError, match=r"other settings .contents of teacher"):
         train_sft(settings(out=tmp_path / "served", teacher=url))
+
+
+def test_a_published_server_teaches_and_is_named_once(
+    settings: Settings, data: Path, teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = Catalog.load(data)
+    scoring = scores_of(load_teacher(teacher, catalog, "cpu"))
+    with published(scoring, catalog) as server:
+        train_sft(settings(teacher=server.url, max_steps=2))
+        told = [line for line in capsys.readouterr().err.splitlines() if server.url in line]
+        assert [line.split(": ")[:2] for line in told] == [
+            [f"--teacher {server.url}", "a published teacher server"]
+        ]
+        needs = rf"--distill 0.5: needs log-probabilities .* at {server.url} does not have"
+        with pytest.raises(ConfigError, match=needs):
+            train_sft(settings(teacher=server.url, distill=0.5, out=settings().out / "never"))
+        assert not (settings().out / "never").exists()
+        port = server.server_port
+    changed = published(lambda rows: -scoring(rows), catalog, port=port)
+    with changed, pytest.raises(ArtifactError, match=r"other settings .contents of teacher"):
+        train_sft(settings(teacher=server.url, max_steps=2))
 
 
 def test_nobody_at_the_teachers_address(

@@ -37,6 +37,7 @@ from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import HttpTeacher, open_teacher
+from incatalog.teacher_service.published_teacher import require_probabilities
 
 _K = 10
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -109,6 +110,7 @@ def fit_guide(settings: GuideFitSettings) -> Path:
             "titles differ); give the data it was trained on"
         )
     teacher = open_teacher(settings.teacher, catalog, settings.device)
+    require_probabilities(teacher, f"--teacher {settings.teacher}")
     empty = empty_of(teacher, settings.guide_empty)
     same = settings.named("data", "exclude_seen", "batch_size", "device", "verify")
     held_out = HeldOutSettings(str(model), out=model, split="valid", k=_K, **same)

@@ -28,7 +28,7 @@ from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import model_files
 from incatalog.evaluation.settings import HeldOutSettings
-from incatalog.teacher_service.client import HttpTeacher, is_url
+from incatalog.teacher_service.client import is_url, open_served
 
 _T = TypeVar("_T")
 
@@ -76,7 +76,8 @@ class EvaluationRun:
             raise ConfigError(f"--k: found {settings.k}; expected at most {most}, as {has}")
         named = {"model": settings.model, **(teachers or {})}
         served = {name: url for name, url in named.items() if is_url(url)}
-        known = {name: HttpTeacher(url, self.catalog).fingerprint for name, url in served.items()}
+        found = {name: open_served(url, self.catalog) for name, url in served.items()}
+        known = {name: teacher.fingerprint for name, teacher in found.items()}
         free = ("batch_size", "verify")
         self._run = open_run(
             settings.out, stage, settings, inputs=files, identities=known, free_fields=free
@@ -84,6 +85,9 @@ class EvaluationRun:
         if self.shards.is_main:
             self.shards.wait()
         self._console = self.shards.console()
+        for name, teacher in found.items():
+            told = f"--{name} {served[name]}: {teacher.described}"
+            self._console.print(told, soft_wrap=True, highlight=False)
         self.device = self.shards.device(settings.device)
         self.finished = self._run.finished
         if self.finished:

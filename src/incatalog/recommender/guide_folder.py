@@ -16,7 +16,8 @@ from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
 from incatalog.recommender.guide import USUAL_SHARE, Guide
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher_folder import copy_teacher
-from incatalog.teacher_service.client import HttpTeacher, is_url
+from incatalog.teacher_service.client import is_url, open_served
+from incatalog.teacher_service.published_teacher import require_probabilities
 
 if TYPE_CHECKING:
     from incatalog.teacher.teacher import Teacher
@@ -73,9 +74,10 @@ class GuideChoice:
 
     def _opened(self, location: str, catalog: Catalog, device: str) -> Teacher:
         if is_url(location):
-            if self.patience is None:
-                return HttpTeacher(location, catalog)
-            return HttpTeacher(location, catalog, timeout=self.patience, tries=_SERVING_TRIES)
+            hasty: dict[str, Any] = {"timeout": self.patience, "tries": _SERVING_TRIES}
+            teacher = open_served(location, catalog, **({} if self.patience is None else hasty))
+            require_probabilities(teacher, f"--guide {location}")
+            return teacher
         if not Path(location).is_dir():
             expected = "the run folder of a teacher, the URL of a served one, or off"
             raise ConfigError(f"--guide {location}: no such folder; expected {expected}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,9 +11,11 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from incatalog.data.catalog import Catalog
-from incatalog.errors import TeacherError, require
-from incatalog.teacher.row_lists import MaybeRowLists, RowLists, check_length, ragged
+from incatalog.errors import TeacherError
+from incatalog.teacher.row_lists import MaybeRowLists, RowLists, check_length
 from incatalog.teacher.selection import ScoringTeacher, split_category
+from incatalog.teacher_service.published_teacher import PublishedTeacher
+from incatalog.teacher_service.served_teacher import Sender, ServedTeacher, field_of, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -24,15 +24,12 @@ TEACHER_HEADER = "incatalog-teacher"
 """Header of every answer: the fingerprint of catalog and weights it comes from."""
 
 _BATCH_ROWS = 256
-_KEEP_ALIVE = 30.0  # less than the time after which the server closes an idle connection
-_LONGEST_WAIT = 30.0
 _INFO = {
     *("teacher", "kind", "temperature", "counts", "empty_histories"),
     *("max_k", "max_rows", "max_scores", "max_body"),
 }
-_JSON = {"Content-Type": "application/json"}
-# What passes by itself: a timeout, a full queue, a server that restarts behind a proxy.
-_PASSING = {408, 429, 502, 503, 504}
+# How a server says that it has no such endpoint.
+_NO_ENDPOINT = {404, 405}
 
 
 class BestItems(NamedTuple):
@@ -43,13 +40,12 @@ class BestItems(NamedTuple):
     rest: Float64[np.ndarray, " batch"]  # logarithm of what all other items have together
 
 
-class HttpTeacher:
+class HttpTeacher(ServedTeacher):
     """Asks `incatalog teacher serve`; answers are those of the same teacher in this process.
 
     The service says who it is at the start and with every answer: a teacher of another catalog, or
-    one that changes during a training, is an error. What fails for a moment is sent again, up to
-    ``tries`` times, after waits that double from ``backoff`` seconds or as long as ``Retry-After``
-    says; questions change nothing there. A forked process opens its own connections.
+    one that changes during a training, is an error. What fails for a moment is sent again, as
+    `Sender` does; questions change nothing there.
     """
 
     def __init__(
@@ -62,13 +58,7 @@ class HttpTeacher:
         tries: int = 6,
         backoff: float = 0.25,
     ) -> None:
-        require("httpx", extra="serve")
-        self.url = url.rstrip("/")
-        self._catalog = catalog
-        self._ids = [item.item_id for item in catalog.items]
-        self._row_of = {item_id: row for row, item_id in enumerate(self._ids)}
-        self._timeout, self._tries, self._backoff = timeout, max(1, tries), backoff
-        self._clients: dict[int, httpx.Client] = {}
+        super().__init__(Sender(url, timeout=timeout, tries=tries, backoff=backoff), catalog)
         info = self._info()
         self.fingerprint, self.kind = str(info["teacher"]), str(info["kind"])
         self.temperature = float(info["temperature"])
@@ -76,20 +66,7 @@ class HttpTeacher:
         self._batch_rows = min(batch_rows, info["max_rows"])
         self._max_k, self._max_body = int(info["max_k"]), int(info["max_body"])
         self._score_rows = min(self._batch_rows, info["max_scores"] // len(catalog))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the connections, which belong to their process."""
-        return self.__dict__ | {"_clients": {}}
-
-    @property
-    def num_items(self) -> int:
-        """Items of the catalog."""
-        return len(self._catalog)
-
-    def close(self) -> None:
-        """Closes the connections of this process; a later question opens new ones."""
-        if client := self._clients.pop(os.getpid(), None):
-            client.close()
+        self.described = f"`incatalog teacher serve`, a {self.kind}"
 
     def top_k(
         self,
@@ -216,9 +193,13 @@ class HttpTeacher:
     ) -> dict[str, list[Any]]:
         """What every question holds, one entry for each history; checked before it is sent."""
         batch = len(histories)
-        columns: dict[str, list[Any]] = {"item_lists": self._lists("history", histories, batch)}
+        columns: dict[str, list[Any]] = {
+            "item_lists": self._written(
+                "history", histories, batch, may_be_empty=self._empty_histories
+            )
+        }
         if excluded is not None:
-            columns["excluded_item_lists"] = self._lists("excluded", excluded, batch)
+            columns["excluded_item_lists"] = self._written("excluded", excluded, batch)
         if categories is not None:
             check_length("categories", len(categories), batch)
             for category in dict.fromkeys(categories):
@@ -226,25 +207,8 @@ class HttpTeacher:
                     self._catalog.category_rows(split_category(category)[1])
             columns["target_category"] = list(categories)
         if candidates is not None:
-            columns["candidate_item_lists"] = self._lists("candidates", candidates, batch)
+            columns["candidate_item_lists"] = self._written("candidates", candidates, batch)
         return columns
-
-    def _lists(self, name: str, lists: MaybeRowLists, batch: int) -> list[list[str] | None]:
-        needed = self.url if name == "history" and not self._empty_histories else ""
-        rows, ids = ragged(name, lists, batch, self.num_items, needed_by=needed), self._ids
-        return [
-            None if given is None else [ids[row] for row in rows.at(index).tolist()]
-            for index, given in enumerate(lists)
-        ]
-
-    def _rows(self, items: Sequence[str], k: int) -> list[int]:
-        if len(items) > k:
-            raise TeacherError(f"{self.url}: asked for {k} items, answered with {len(items)}")
-        try:
-            return [self._row_of[item] for item in items]
-        except (KeyError, TypeError) as error:
-            why = f"which is not in the catalog {self._catalog.name!r}"
-            raise TeacherError(f"{self.url}: answered with item {error}, {why}") from None
 
     def _answers(
         self, kind: str, columns: dict[str, list[Any]], common: dict[str, Any]
@@ -269,22 +233,22 @@ class HttpTeacher:
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
         response = self._post(kind.replace("_", "-"), content)
-        found = _field(response, kind)
+        found = field_of(response, kind)
         if not isinstance(found, list) or len(found) != count:
-            got = f"{response.text[:80]!r}; is it a `incatalog teacher serve`?"
+            got = f"{shown(response)!r}; is it a `incatalog teacher serve`?"
             raise TeacherError(f"{self.url}/{kind}: expected {count} lists in `{kind}`, got {got}")
         return found
 
     def _info(self) -> dict[str, Any]:
         """Who answers there; refuses one with another catalog."""
-        response = self._send("GET", "teacher", None)
+        response = self._sender.send("GET", "teacher")
         try:
             info = dict(response.json())
             found, items, name = info["catalog"], info["items"], info["name"]
             if missing := _INFO - info.keys():
                 raise KeyError(min(missing))
         except (ValueError, KeyError, TypeError):
-            why, got = "not a `incatalog teacher serve` of this version", response.text[:80]
+            why, got = "not a `incatalog teacher serve` of this version", shown(response)
             raise TeacherError(f"{self.url}: {why}; it answers {got!r}") from None
         catalog = self._catalog
         if found != catalog.fingerprint:
@@ -296,64 +260,11 @@ class HttpTeacher:
         return info
 
     def _post(self, kind: str, content: bytes) -> httpx.Response:
-        response = self._send("POST", kind, content)
+        response = self._sender.send("POST", kind, content)
         if response.headers.get(TEACHER_HEADER) != self.fingerprint:
             then = "serve the earlier one again, or start a new run"
             raise TeacherError(f"{self.url}: another teacher answers than at the start; {then}")
         return response
-
-    def _send(self, method: str, path: str, content: bytes | None) -> httpx.Response:
-        """One request, sent again while it fails for a moment."""
-        import httpx
-
-        url, wait, said = f"{self.url}/{path}", self._backoff, ""
-        for attempt in range(self._tries):
-            if attempt:
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
-            try:
-                response = self._client().request(method, url, content=content, headers=_JSON)
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise TeacherError(f"{url}: not an address ({error})") from error
-            except httpx.TransportError as error:
-                said = str(error) or type(error).__name__
-                continue
-            if response.status_code == 200:
-                return response
-            said = f"{response.status_code} {_field(response, 'detail', response.text[:80])}"
-            if response.status_code not in _PASSING:
-                raise TeacherError(f"{url}: {said}")
-            wait = max(wait, _retry_after(response))
-        then = "is `incatalog teacher serve` running there?"
-        raise TeacherError(f"{url}: no answer after {self._tries} tries ({said}); {then}")
-
-    def _client(self) -> httpx.Client:
-        """The connections of this process; a forked one must not use those of its parent."""
-        import httpx
-
-        client = self._clients.get(os.getpid())
-        if client is None:
-            limits = httpx.Limits(keepalive_expiry=_KEEP_ALIVE)
-            # A proxy from the environment would rarely find a service in the same network.
-            client = httpx.Client(timeout=self._timeout, trust_env=False, limits=limits)
-            self._clients[os.getpid()] = client
-        return client
-
-
-def _field(response: httpx.Response, name: str, otherwise: Any = None) -> Any:
-    try:
-        return response.json()[name]
-    except (ValueError, KeyError, TypeError):
-        return otherwise
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds the server asks to wait; 0 where it does not say in seconds."""
-    try:
-        seconds = float(response.headers.get("Retry-After", "0"))
-    except ValueError:
-        return 0.0
-    return min(seconds, _LONGEST_WAIT) if math.isfinite(seconds) and seconds > 0 else 0.0
 
 
 def is_url(location: str) -> bool:
@@ -361,12 +272,31 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
+def open_served(url: str, catalog: Catalog, **sending: Any) -> HttpTeacher | PublishedTeacher:
+    """The teacher at an address: our service, or the published server where it has no `/teacher`.
+
+    Args:
+        url: The address.
+        catalog: The catalog it was fitted on.
+        sending: Options of `Sender`.
+
+    Raises:
+        TeacherError: Nobody answers, someone else does, or a teacher of another catalog.
+    """
+    sender = Sender(url, **sending)
+    found = sender.send("GET", "teacher", also=_NO_ENDPOINT).status_code
+    if found == 200:
+        sender.close()
+        return HttpTeacher(url, catalog, **sending)
+    return PublishedTeacher(sender, catalog)
+
+
 def open_teacher(
     location: str, catalog: Catalog, device: str = "auto"
-) -> ScoringTeacher | HttpTeacher:
-    """The teacher of a run folder, or of the service at a URL, which has a device of its own."""
+) -> ScoringTeacher | HttpTeacher | PublishedTeacher:
+    """The teacher of a run folder, or of the server at a URL, which has a device of its own."""
     if is_url(location):
-        return HttpTeacher(location, catalog)
+        return open_served(location, catalog)
     from incatalog.teacher.teacher import load_teacher
 
     return load_teacher(location, catalog, device)

@@ -26,7 +26,9 @@ from incatalog.model.saved import save_backbone
 from incatalog.model.tiny import TinyConfig
 from incatalog.model.vocabulary import SPREAD, UNTRAINED_SPREAD
 from incatalog.teacher.teacher import Teacher
-from incatalog.teacher_service.client import HttpTeacher, is_url, open_teacher
+from incatalog.teacher_service.client import is_url, open_teacher
+from incatalog.teacher_service.published_teacher import require_probabilities
+from incatalog.teacher_service.served_teacher import ServedTeacher
 from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
 
@@ -99,17 +101,20 @@ def teacher_files(location: str) -> dict[str, str | Path]:
 
 def teacher_identity(teacher: Teacher | None) -> Mapping[str, str]:
     """What stands for the contents of a teacher that is served."""
-    return {"teacher": teacher.fingerprint} if isinstance(teacher, HttpTeacher) else {}
+    return {"teacher": teacher.fingerprint} if isinstance(teacher, ServedTeacher) else {}
 
 
 def read_teacher(location: str, catalog: Catalog, device: str) -> Teacher | None:
-    """The teacher that ``--teacher`` names, if it names one."""
+    """The teacher that ``--teacher`` names, if it names one; says who answers at an address."""
     if not location:
         return None
     try:
-        return open_teacher(location, catalog, device)
+        teacher = open_teacher(location, catalog, device)
     except TeacherError as error:
         raise ConfigError(f"--teacher: {error}") from error
+    if isinstance(teacher, ServedTeacher):
+        main_console().print(f"--teacher {location}: {teacher.described}")
+    return teacher
 
 
 def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
@@ -119,6 +124,8 @@ def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     # Workers are forked, and CUDA does not survive that.
     device = "cpu" if on_cpu or settings.workers else "auto"
     teacher = read_teacher(settings.teacher, catalog, device)
+    if teacher is not None and settings.distill > 0:
+        require_probabilities(teacher, f"--distill {settings.distill:g}")
     conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
     if settings.item_form == "codes":

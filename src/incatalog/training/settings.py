@@ -180,8 +180,8 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Train the retrieval head (and vectors) alone; the language model stays as it is and is saved
     whole."""
     teacher: str = ""
-    """Run folder of a fitted teacher that extends the lists, or the URL of one that is served;
-    empty trains on the single next item."""
+    """Run folder of a fitted teacher that extends the lists, or the URL of one that is served by
+    `incatalog teacher serve` or a published server; empty trains on the single next item."""
     chat: Path | None = None
     """General conversations in ShareGPT format; needed by --chat-ratio, --multi-round-ratio."""
     paraphrases: Path | None = None
