@@ -66,11 +66,12 @@ def alignment_messages(
 
 
 def list_parts(rows: Sequence[int], list_form: ListForm) -> tuple[Part, ...]:
-    """An answer with one item a line, ``1. `` in front where lines are numbered."""
+    """An answer with one item a line, ``1. `` in front unless lines are plain."""
     parts: list[Part] = []
     for position, row in enumerate(rows):
         before = "\n" if position else ""
-        before += f"{position + 1}. " if list_form == "numbered" else ""
+        before += " " if position and list_form == "indented" else ""
+        before += f"{position + 1}. " if list_form != "plain" else ""
         parts += (Text(before), ItemRef(row)) if before else (ItemRef(row),)
     return tuple(parts)
 

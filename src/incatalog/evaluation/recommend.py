@@ -15,7 +15,12 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
-from incatalog.evaluation.methods import guide_files, is_language_model, load_method
+from incatalog.evaluation.methods import (
+    check_asked,
+    guide_files,
+    is_language_model,
+    load_method,
+)
 from incatalog.evaluation.reader import Named, entries, id_of
 from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
@@ -76,6 +81,7 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         raise ConfigError(
             f"--decode unconstrained: {settings.model} is no language model; leave it out"
         )
+    check_asked(settings)
     _check_guide(settings)
     run = EvaluationRun(
         RECOMMEND,
