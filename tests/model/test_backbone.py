@@ -477,6 +477,6 @@ def test_control_tokens_may_have_other_names(titles, tiny_backbone, tmp_path):
     )
     tiny_one = create_tiny(titles, TinyConfig(vocab_size=400, hidden=32, inner=32), names)
     assert tiny_one.control == names
+    eos = tiny_backbone.tokenizer.eos_token
     with pytest.raises(TokenizerError, match="is its eos token; name a token"):
-        eos = tiny_backbone.tokenizer.eos_token
         load_backbone(tmp_path / "a", device="cpu", control=ControlNames("<SOI>", eos))
