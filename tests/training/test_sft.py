@@ -557,6 +557,18 @@ def test_bad_settings_name_the_flag_before_anything_loads(
     assert not settings().out.exists()
 
 
+def test_a_model_with_other_control_tokens_is_gone_on_with_by_those(
+    settings: Settings, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    described = {"base": "x", "tokenizer_fingerprint": "y", "soi_token": "[item]"}
+    (model / "incatalog.json").write_text(json.dumps(described))
+    message = r"--soi-token <SOI>, --eoi-token <EOI>: .*trained with \[item\] and <EOI>; give those"
+    with pytest.raises(ConfigError, match=message):
+        check_config(settings(model=str(model)))
+    check_config(settings(model=str(model), soi_token="[item]"))
+
+
 def test_teacher_of_another_catalog_is_refused(settings: Settings, tmp_path: Path) -> None:
     config = settings(model="no/such-model")
     catalog = Catalog.load(config.data)

@@ -17,7 +17,7 @@ from incatalog.dialogue.render import Renderer
 from incatalog.dialogue.templates import asking_wording
 from incatalog.items.aliases import Aliases
 from incatalog.model.saved import check_writable
-from incatalog.model.spec import ModelSpec
+from incatalog.model.spec import ModelSpec, load_spec, spec_file
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher_service.client import is_url
@@ -166,6 +166,13 @@ def check_config(settings: SftSettings) -> None:
         *control_token_problems(settings.soi_token, settings.eoi_token),
     ])  # fmt: skip
     asking_wording(settings.wording)
+    # To go on with other tokens would add these, untrained, beside those that it knows.
+    if Path(model).is_dir() and spec_file(model).exists():
+        own, given = load_spec(model).control, (settings.soi_token, settings.eoi_token)
+        settings.refuse_first([
+            (own != given, f"--soi-token {given[0]}, --eoi-token {given[1]}",
+             f"{model} was trained with {own.soi} and {own.eoi}; give those"),
+        ])  # fmt: skip
     trains_on_cpu(settings.device)
 
 
