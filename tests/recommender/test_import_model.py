@@ -220,6 +220,10 @@ def test_a_run_that_was_killed_is_no_model_and_goes_on(
     Recommender.from_pretrained(out, device="cpu")
     with pytest.raises(ArtifactError, match=r"other settings \(list_form\)"):
         import_model(replace(settings, list_form="numbered"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(ArtifactError, match=r"holds files but no manifest.json"):
+        import_model(replace(settings, out=tmp_path / "other"))
 
 
 def _without_template(folder: Path) -> None:
@@ -304,7 +308,7 @@ def test_what_cannot_be_imported_is_named(
     with pytest.raises(IncatalogError, match=message) as raised:
         import_model(replace(settings, **changes))
     assert "\n" not in str(raised.value)
-    assert not (tmp_path / "imported" / "incatalog.json").exists()
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_title_that_the_vocabulary_cannot_spell_is_named(

@@ -545,4 +545,6 @@ def test_the_service_asks_in_other_words(tmp_path: Path, model: Path) -> None:
         found = http.post("/v1/recommendations", json={"history": ["i3"], "k": 4}).json()
     ranked = expected.recommend(["i3"], k=4)
     assert [item["id"] for item in found["items"]] == [one.item_id for one in ranked]
-    assert [item["score"] for item in found["items"]] == [one.score for one in ranked]
+    # The service multiplies the rows of its prompts in other company.
+    scores = [item["score"] for item in found["items"]]
+    assert scores == pytest.approx([one.score for one in ranked], rel=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -86,10 +87,12 @@ def import_model(settings: ModelImportSettings) -> Path:
         codes.require_unique()
         files |= index_files(settings.index_folder)
     files |= {f"model/{path.name}": path for path in _model_files(settings.model)}
-    run = open_run(settings.out, "model import", settings, inputs=files, free_fields=("device",))
-    if run.finished:
-        return settings.out
-    spec_file(settings.out).unlink(missing_ok=True)
+    out, free = settings.out, ("device",)
+    opened = partial(open_run, out, "model import", settings, inputs=files, free_fields=free)
+    # A new folder is made when all is well, so that other flags may follow those that are refused.
+    new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not new and opened().finished:
+        return out
     backbone, codes, marked = _load(settings, codes)
     spec = _spec(settings, codes)
     items = ModelItems.of(
@@ -100,10 +103,12 @@ def import_model(settings: ModelImportSettings) -> Path:
     )
     # What its layers or its template cannot do shows here, and not when somebody asks.
     recommender.recommend([catalog.items[0].item_id], k=1, exclude_seen=False)
+    run = opened()
+    spec_file(out).unlink(missing_ok=True)
     _write(settings, recommender, codes, marked=marked)
     run.finish()
     _report(settings, catalog, recommender)
-    return settings.out
+    return out
 
 
 def _check(settings: ModelImportSettings) -> None:
@@ -149,7 +154,7 @@ def _load(
     control, known = ControlNames(settings.soi_token, settings.eoi_token), tokenizer.get_vocab()
     for flag, token in (("--soi-token", control.soi), ("--eoi-token", control.eoi)):
         if token not in known:
-            near = difflib.get_close_matches(token, tokenizer.get_added_vocab(), n=2)
+            near = difflib.get_close_matches(token, tokenizer.get_added_vocab(), 2, 0.7)
             alike = f" (near: {', '.join(near)})" if near else ""
             raise TokenizerError(
                 f"{flag} {token}: not in the vocabulary of {folder}{alike}; name the token that "
@@ -197,8 +202,8 @@ def _write(
 ) -> None:
     out, tokenizer, catalog = settings.out, recommender.backbone.tokenizer, recommender.catalog
     for file in _model_files(settings.model):
-        with atomic_path(out / file.relative_to(settings.model)) as partial:
-            shutil.copyfile(file, partial)
+        with atomic_path(out / file.relative_to(settings.model)) as unfinished:
+            shutil.copyfile(file, unfinished)
     if marked:
         with writing(out):
             tokenizer.save_pretrained(out)
