@@ -39,7 +39,7 @@ from incatalog.evaluation.settings import (
 )
 from incatalog.flags import near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
-from incatalog.recommender.settings import RecommendSettings
+from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
     RewriteDataSettings,
@@ -116,6 +116,9 @@ COMMANDS: dict[str, Command] = {
         GrpoSettings, "incatalog.grpo.train_grpo:train_grpo", extra="grpo", needs=_REWARDED
     ),
     "train merge": Command(MergeSettings, "incatalog.training.merge:merge_run"),
+    "model import": Command(
+        ModelImportSettings, "incatalog.recommender.import_model:import_model", leading="--model"
+    ),
     "rewrite data": Command(
         RewriteDataSettings, "incatalog.rewrite.rewrite_data:make_rewrite_data"
     ),

@@ -21,7 +21,7 @@ Method = Literal["cgen", "token", "ret"]
 ItemForm = Literal["titles", "codes"]
 HistoryForm = Literal["title", "span"]
 AnswerForm = Literal["span", "title"]
-ListForm = Literal["numbered", "plain"]
+ListForm = Literal["numbered", "plain", "indented"]
 Decode = Literal["beam", "list", "greedy"]
 EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
@@ -125,6 +125,16 @@ def reward_problems(
          f"--reward {' '.join(names)}", "names one twice; weigh it by --reward-weights"),
         (bool(weights) and len(weights) != len(names),
          "--reward-weights", f"{len(weights)} of them for {len(names)} rewards"),
+    ]  # fmt: skip
+
+
+def control_token_problems(soi: str, eoi: str) -> list[tuple[bool, str, str]]:
+    """What can be wrong with the names of the control tokens, for `Settings.refuse_first`."""
+    flags = (("--soi-token", soi), ("--eoi-token", eoi))
+    return [
+        *((not name or name != name.strip(), f"{flag} {name!r}",
+           "expected the text of a token, without white space around it") for flag, name in flags),
+        (soi == eoi, f"--eoi-token {eoi}", "is that of --soi-token too; expected two tokens"),
     ]  # fmt: skip
 
 

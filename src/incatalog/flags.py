@@ -24,6 +24,7 @@ _METAVARS = {
     float: "X",
     float | None: "X",
     str: "TEXT",
+    str | None: "TEXT",
     Path: "PATH",
     Path | None: "PATH",
 }
@@ -210,7 +211,7 @@ def _explain(message: str, name: str, settings: type, flags: Sequence[str]) -> s
     if found := re.match(pattern, message):
         annotation = types.get(found[1])
         # Flags are always text, so only an unquoted value in a YAML file can fail to be that.
-        text = annotation is str or _member(annotation) is str
+        text = annotation in (str, str | None) or _member(annotation) is str
         hint = "; in YAML, put it in quotes" if text else ""
         got = found[2].strip()
         return f"{_flag(found[1])}: expected {_type_name(annotation)}, got {got!r}{hint}"
@@ -261,6 +262,7 @@ def _type_name(annotation: Any) -> str:
         float | None: "a number",
         bool: "true or false",
         str: "text",
+        str | None: "text",
     }
     if (member := _member(annotation)) is not None:
         return f"{names[member].removeprefix('a ')}s"

@@ -287,7 +287,11 @@ def test_an_option_that_bans_what_items_need_is_named(
 @pytest.mark.parametrize(
     ("options", "error", "named"),
     [
-        ({"suppress_tokens": [EOI]}, ConfigError, "suppress_tokens: bans <EOI>"),
+        (
+            {"suppress_tokens": [EOI]},
+            ConfigError,
+            f"suppress_tokens: bans token {EOI}, which closes",
+        ),
         ({"min_new_tokens": 5, "eos_token_id": EOI}, BlockedError, "min_new_tokens"),
         ({"do_sample": True, "temperature": 1e-40}, ConfigError, "temperature: found 1e-40"),
         ({"do_sample": True, "temperature": torch.inf}, ConfigError, "temperature: found inf"),

@@ -145,7 +145,7 @@ def test_a_request_without_items_left_ends_at_its_first_step() -> None:
 
 def test_grounding_of_another_kind_is_refused() -> None:
     engine = make_engine(make_model(0), ItemTrie.build([[FIRST_WORD]]))
-    with pytest.raises(TokenizerError, match="<EOI>"):
+    with pytest.raises(TokenizerError, match=f"closing token {EOI}"):
         engine.session().add(Request([8], grounding=Grounding(ItemTrie.build([[EOI]]))))
     retrieved = Grounding(ItemTrie.build([[FIRST_WORD]]), retriever=object())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="either all retrieved or all written"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from incatalog.dialogue.render import ControlToken, ItemRef, Message, Renderer, Text
 from incatalog.errors import CatalogError, DataError, TokenizerError
-from incatalog.items.tokens import ItemTokens
+from incatalog.items.tokens import ControlNames, ItemTokens
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 WITH_SYSTEM = ("chatml", "gpt2", "llama2", "llama3", "sentencepiece")
@@ -428,3 +428,63 @@ def test_unusable_tokenizers_are_named(
             Renderer(tokenizer, items)
     with pytest.raises(TokenizerError):
         Renderer(chat_tokenizers["llama3"], items)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_conversation_without_a_system_message_gets_the_renderers(
+    renderers: dict[str, Renderer],
+    chat_tokenizers: dict[str, Any],
+    titles: tuple[str, ...],
+    family: str,
+) -> None:
+    plain_renderer, tokenizer = renderers[family], chat_tokenizers[family]
+    items = ItemTokens.from_titles(titles, tokenizer)
+    said = "Be brief, <SOI>."
+    renderer = Renderer(tokenizer, items, said)
+    system, own = Message("system", (Text(said),)), Message("system", (Text("Be long."),))
+    answer = Message("assistant", (ItemRef(3),))
+    for turns in ([user("A")], [user("A"), answer, user("B")]):
+        expected = plain_renderer.prompt([system, *turns])
+        assert renderer.prompt(turns).tolist() == expected.tolist()
+        assert expected.tolist() != plain_renderer.prompt(turns).tolist()
+        told = renderer.prompt([own, *turns]).tolist()
+        assert told == plain_renderer.prompt([own, *turns]).tolist()
+    rendered = renderer.conversation([user("A"), answer])
+    expected_whole = plain_renderer.conversation([system, user("A"), answer])
+    assert rendered.spans == expected_whole.spans
+    assert rendered.loss_mask.tolist() == expected_whole.loss_mask.tolist()
+    with_other_items = renderer.with_items(ItemTokens.from_titles(titles[:9], tokenizer))
+    assert with_other_items.prompt([user("A")]).tolist() == renderer.prompt([user("A")]).tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_control_tokens_go_by_the_names_of_the_model(
+    chat_tokenizers: dict[str, Any], titles: tuple[str, ...], family: str
+) -> None:
+    tokenizer = copy.deepcopy(chat_tokenizers[family])
+    control = ControlNames("[item]", "</item>")
+    tokenizer.add_tokens(list(control), special_tokens=True)
+    items = ItemTokens.from_titles(titles, tokenizer, control)
+    ids = tokenizer.convert_tokens_to_ids(list(control))
+    assert (items.soi_token_id, items.eoi_token_id) == tuple(ids)
+    assert items.control(tokenizer) == control
+    renderer = Renderer(tokenizer, items)
+    parts = (ControlToken("<SOI>"), Text(" and "), ControlToken("<EOI>"), Text(" [item]"))
+    rendered = renderer.conversation([user(*parts), assistant(ItemRef(4))])
+    [span] = rendered.spans
+    own = rendered.input_ids.tolist()
+    assert own[span.start : span.end] == items.span(4)
+    # Those of the wording, and those of the item; the text in the message is none.
+    assert [token for token in own if token in ids] == [*ids, *ids]
+    ours = tokenizer.convert_tokens_to_ids(["<SOI>", "<EOI>"])
+    assert not set(ours) & set(own)
+
+
+def test_a_template_that_writes_a_control_token_is_refused(
+    chat_tokenizers: dict[str, Any], titles: tuple[str, ...]
+) -> None:
+    control = ControlNames("<|im_start|>", "<EOI>")
+    tokenizer = chat_tokenizers["chatml"]
+    items = ItemTokens.from_titles(titles, tokenizer, control)
+    with pytest.raises(TokenizerError, match=r"its chat template writes <\|im_start\|>, which"):
+        Renderer(tokenizer, items)

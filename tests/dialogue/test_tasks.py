@@ -13,6 +13,7 @@ from incatalog.dialogue.tasks import (
     fit_history,
     fit_turns,
     general_messages,
+    list_parts,
     num_tokens,
     recommend_messages,
     with_exchange,
@@ -157,3 +158,8 @@ def test_alignment_asks_for_an_item_by_its_text_or_for_its_title() -> None:
     asked, answered = alignment_messages(AlignmentWording("w", "{item}?", "{title}!"), 2, "", "C")
     assert said(asked) == "#2?"
     assert said(answered) == "C!"
+
+
+def test_indented_lists_are_those_of_the_published_code() -> None:
+    parts = list_parts([2, 0, 1], "indented")
+    assert said(Message("assistant", parts)) == "1. #2\n 2. #0\n 3. #1"

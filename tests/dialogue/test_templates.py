@@ -8,6 +8,7 @@ from incatalog.dialogue.templates import (
     ALIGNMENT_WORDINGS,
     TEST_WORDINGS,
     TRAIN_WORDINGS,
+    asking_wording,
     wording_named,
     wordings,
 )
@@ -64,3 +65,14 @@ def test_alignment_wordings_show_one_side_and_ask_for_the_other() -> None:
         assert wording.shows_text == (shown == "text")
     assert set(sides.values()) == {2}
     assert len({wording.name for wording in ALIGNMENT_WORDINGS}) == len(ALIGNMENT_WORDINGS)
+
+
+def test_wordings_to_ask_with_offer_no_candidates() -> None:
+    for wording in (*TRAIN_WORDINGS, *TEST_WORDINGS):
+        if wording.offers_candidates:
+            with pytest.raises(ConfigError, match=f"--wording {wording.name}: offers candidates"):
+                asking_wording(wording.name)
+        else:
+            assert asking_wording(wording.name) == wording
+    with pytest.raises(ConfigError, match="--wording: no wording is named 'polite'; expected one"):
+        asking_wording("polite")

@@ -288,3 +288,23 @@ def test_settings_that_cannot_work_are_named(
     with pytest.raises(ConfigError) as raised:
         evaluate_chat(settings(Path("nowhere"), data, questions, tmp_path / "out", **others))
     assert str(raised.value).startswith(message)
+
+
+def test_a_system_message_stands_before_all_rounds(
+    tmp_path: Path, data: Path, questions: Path, model: Path
+) -> None:
+    from incatalog.evaluation.methods import load_recommender
+
+    catalog, asked = Catalog.load(data), {"system": "You know films.", "wording": "test-two-turns"}
+    config = settings(model, data, questions, tmp_path / "out", **asked)
+    recommender = load_recommender(config, catalog, "cpu")
+    split = leave_one_out(Histories.load(data, catalog))
+    [one] = plan_rounds([split.test(0)], config)
+    messages = first_rounds(recommender, one, config)
+    assert [message.role for message in messages] == ["user", "assistant"] * 2 + ["user"]
+    text = recommender.backbone.tokenizer.decode(recommender.renderer.prompt(messages))
+    assert text.count("You know films.") == 1
+    assert text.index("You know films.") < text.index(one.example.question)
+    assert "Ok, I will consider user's preference." in text
+    with pytest.raises(ConfigError, match="--wording: no wording is named 'polite'"):
+        evaluate_chat(dataclasses.replace(config, wording="polite"))

@@ -500,6 +500,10 @@ def test_finished_run_is_kept_and_other_settings_are_refused(tmp_path: Path, dat
         ({"users": -1}, "--users -1: expected at least 0"),
         ({"model": "nowhere"}, "--model nowhere: no such folder; expected a trained model"),
         ({"decode": "unconstrained"}, "--decode unconstrained: popularity is no language"),
+        ({"wording": "polite"}, "--wording: no wording is named 'polite'"),
+        ({"wording": "test-select"}, "--wording test-select: offers candidates"),
+        ({"wording": "test-two-turns"}, "--wording test-two-turns: popularity is no language"),
+        ({"system": "Be kind."}, "--system Be kind.: popularity is no language model; leave"),
         ({"decode": "unconstrained", "exclude_seen": True}, "--exclude-seen: nothing can be"),
     ],
 )
@@ -524,3 +528,19 @@ def test_a_user_with_two_items_is_named(tmp_path: Path, titles: tuple[str, ...])
     with pytest.raises(DataError, match="'short'"):
         run(tmp_path / "out", "popularity", folder)
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_model_is_asked_in_the_words_of_the_settings(
+    tmp_path: Path, data: Path, model: Path
+) -> None:
+    spec = read_json(model / "incatalog.json")
+    other = shutil.copytree(model, tmp_path / "other")
+    words = {"wording": "test-two-turns-mention", "system": "You know films."}
+    write_json(other / "incatalog.json", {**spec, **words})
+    _, found = run(tmp_path / "found", model, data, **words)
+    _, expected = run(tmp_path / "expected", other, data)
+    _, without = run(tmp_path / "without", other, data, wording=spec["wording"], system="")
+    _, usual = run(tmp_path / "usual", model, data)
+    assert found["probability"].to_list() == expected["probability"].to_list()
+    assert without["probability"].to_list() == usual["probability"].to_list()
+    assert found["probability"].to_list() != usual["probability"].to_list()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from incatalog.data.catalog import Catalog, Item
 from incatalog.errors import DataError, TokenizerError
 from incatalog.items.titles import canonical_spellings, canonical_titles, new_titles
-from incatalog.items.tokens import EOI, SOI, ItemTokens, control_token_ids
+from incatalog.items.tokens import EOI, SOI, ControlNames, ItemTokens, control_token_ids
 
 FAMILIES = ("chatml", "gpt2", "llama2", "llama3", "gemma", "sentencepiece")
 
@@ -314,3 +315,16 @@ def test_a_tokenizer_that_keeps_no_text_is_refused_by_name() -> None:
     tokenizer = _spaced(pre_tokenizers.Sequence(parts), decoders.ByteLevel())
     with pytest.raises(TokenizerError, match=r"^tokenizer: 'one two \(3\)' comes back from it"):
         canonical_titles(Catalog.from_items([Item("a", "Alien (1979)")], "films"), tokenizer)
+
+
+def test_only_the_control_tokens_of_the_model_are_broken_up(chatml: Any) -> None:
+    tokenizer = copy.deepcopy(chatml)
+    control = ControlNames("[item]", "[/item]")
+    tokenizer.add_tokens(list(control), special_tokens=True)
+    catalog = Catalog.from_items([Item("i0", "The [item] of Rome"), Item("i1", "A [/item]")])
+    found = canonical_titles(catalog, tokenizer, control)
+    assert found == ("The [ item] of Rome", "A [ /item]")
+    assert len(ItemTokens.from_titles(found, tokenizer, control)) == 2
+    assert new_titles([Item("i2", "[item]s")], found, tokenizer, control) == ["[ item]s"]
+    with pytest.raises(TokenizerError, match=r"has no special token \[span\]"):
+        canonical_titles(catalog, tokenizer, ControlNames("[span]", "[/item]"))

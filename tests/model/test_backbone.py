@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 
 from incatalog.devices import resolve_device
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, TokenizerError
+from incatalog.items.tokens import ControlNames
 from incatalog.model.backbone import base_model, create_tiny, load_backbone, output_rows
 from incatalog.model.head import RetrievalHead
 from incatalog.model.lora import add_lora
@@ -469,3 +470,30 @@ def test_a_head_of_another_width_is_refused(own_tiny_backbone, tmp_path):
         else:
             with pytest.raises(BackboneError, match=r"retrieval\.safetensors: reads 16 numbers a"):
                 load_model(tmp_path, "cpu")
+
+
+def test_control_tokens_may_have_other_names(titles, tiny_backbone, tmp_path):
+    save_backbone(tmp_path / "a", tiny_backbone)
+    names = ControlNames("<SOI>", "[end]")
+    backbone = load_backbone(tmp_path / "a", device="cpu", control=names)
+    # One is there already, with its row; the other is added.
+    assert backbone.soi_token_id == tiny_backbone.soi_token_id
+    assert backbone.eoi_token_id == len(tiny_backbone.tokenizer)
+    assert backbone.control == names
+    save_model(tmp_path / "b", backbone, ModelSpec(base="tiny"))
+    loaded, spec = load_model(tmp_path / "b", "cpu")
+    assert spec.control == loaded.control == names
+    adapted = lora(load_backbone(tmp_path / "a", device="cpu", control=names))
+    train(adapted)
+    save_model(tmp_path / "c", adapted, ModelSpec(base=str(tmp_path / "a")))
+    again, spec = load_model(tmp_path / "c", "cpu")
+    assert again.control == names
+    ids = some_ids(backbone)
+    assert torch.allclose(
+        logits_of(again.model, ids), logits_of(adapted.model, ids), rtol=1e-4, atol=1e-5
+    )
+    tiny_one = create_tiny(titles, TinyConfig(vocab_size=400, hidden=32, inner=32), names)
+    assert tiny_one.control == names
+    eos = tiny_backbone.tokenizer.eos_token
+    with pytest.raises(TokenizerError, match="is its eos token; name a token"):
+        load_backbone(tmp_path / "a", device="cpu", control=ControlNames("<SOI>", eos))

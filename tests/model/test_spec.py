@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ WRONG = [
     ({"projection": 1}, "projection: found 1; expected one of 'linear', 'mlp'"),
     ({"list_form": {}}, "list_form: found {}; expected one of"),
     ({"wording": 5}, "wording: found 5; expected text"),
+    ({"system": None}, "system: found None; expected text"),
+    ({"soi_token": 3}, "soi_token: found 3; expected text"),
+    ({"soi_token": "<EOI>"}, "eoi_token: found '<EOI>', which is soi_token too"),
     ({"base": ["tiny"]}, r"base: found \['tiny'\]; expected text"),
     ({"tokenizer_fingerprint": 1}, "tokenizer_fingerprint: found 1; expected text"),
     ({"max_history": "10"}, "max_history: found '10'; expected a whole number"),
@@ -178,3 +182,14 @@ def test_a_model_that_was_never_trained_says_so(
     said = capsys.readouterr().err
     assert said.startswith("warning: smollm2 was never trained on a catalog")
     assert "train it first: incatalog train sft --model smollm2 --data" in said
+
+
+def test_a_model_may_be_asked_in_other_words(tmp_path: Path) -> None:
+    spec = load_spec(written(tmp_path, wording="test-as-trained", system="Be kind."))
+    assert spec.asked() == spec
+    other = spec.asked("test-two-turns", "")
+    assert (other.wording, other.system) == ("test-two-turns", "")
+    assert spec.asked(system="Be brief.") == dataclasses.replace(spec, system="Be brief.")
+    assert spec.control == ("<SOI>", "<EOI>")
+    named = load_spec(written(tmp_path, soi_token="[item]", eoi_token="[/item]"))
+    assert named.control == ("[item]", "[/item]")

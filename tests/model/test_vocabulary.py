@@ -10,15 +10,19 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from incatalog.errors import TokenizerError
+from incatalog.items.tokens import special_token_ids
 from incatalog.model.backbone import Backbone, add_codes, create_tiny, load_backbone
 from incatalog.model.saved import save_backbone
 from incatalog.model.tiny import TinyConfig
 from incatalog.model.vocabulary import (
     UNTRAINED_SPREAD,
     add_code_tokens,
+    check_control_names,
     check_own_ids,
+    code_sizes_of,
     code_token_ids,
     is_tied,
+    mark_special,
 )
 
 
@@ -87,15 +91,16 @@ def test_tokens_already_in_the_vocabulary_are_refused(titles: Any, special: bool
     assert len(backbone.tokenizer) == size
 
 
-def test_ids_are_found_again_and_missing_ones_named(chat_tokenizers: Any) -> None:
+def test_ids_are_found_again_and_missing_ones_left_out(chat_tokenizers: Any) -> None:
     for stock in chat_tokenizers.values():
         tokenizer = copy.deepcopy(stock)
         first = len(tokenizer)
         tokenizer.add_tokens(["<a_0>", "<b_0>", "<b_1>"], special_tokens=True)
         assert code_token_ids(tokenizer, (1, 2)) == (first, first + 1, first + 2)
         assert code_token_ids(tokenizer, ()) == ()
-        with pytest.raises(TokenizerError, match="has no code token <b_2>"):
-            code_token_ids(tokenizer, (1, 3))
+        # A vocabulary made elsewhere may lack codes that no item has.
+        assert code_token_ids(tokenizer, (1, 3)) == (first, first + 1, first + 2)
+        assert code_token_ids(stock, (1, 3)) == ()
 
 
 # Ids that no token has
@@ -211,3 +216,40 @@ def test_a_model_whose_control_tokens_are_words_is_refused(tmp_path: Path) -> No
     ).save_pretrained(tmp_path)
     with pytest.raises(TokenizerError, match="are both token"):
         load_backbone(tmp_path, device="cpu")
+
+
+def test_sizes_of_codes_are_those_of_the_vocabulary(chat_tokenizers: Any) -> None:
+    tokenizer = copy.deepcopy(chat_tokenizers["chatml"])
+    tokenizer.add_tokens(["<a_3>", "<b_0>", "<b_11>", "<c_9>", "<a_99999999>", "<A_7>"])
+    assert code_sizes_of(tokenizer, (2, 2)) == (4, 12)
+    assert code_sizes_of(tokenizer, (9, 2, 1)) == (9, 12, 10)
+    assert code_sizes_of(tokenizer, ()) == ()
+
+
+def test_added_tokens_become_special_with_the_ids_they_have(chat_tokenizers: Any) -> None:
+    for stock in chat_tokenizers.values():
+        tokenizer = copy.deepcopy(stock)
+        tokenizer.add_tokens(["[x]", "[y]"])
+        ids, size = tokenizer.convert_tokens_to_ids(["[x]", "[y]"]), len(tokenizer)
+        assert mark_special(tokenizer, ["[x]"])
+        assert not mark_special(tokenizer, ["[x]"])
+        assert tokenizer.convert_tokens_to_ids(["[x]", "[y]"]) == ids
+        assert len(tokenizer) == size
+        special = special_token_ids(tokenizer)
+        assert special["[x]"] == ids[0]
+        assert "[y]" not in special
+        with pytest.raises(TokenizerError, match=r"\[z\] is no token that was added"):
+            mark_special(tokenizer, ["[z]"])
+
+
+def test_control_tokens_stand_for_nothing_else(chat_tokenizers: Any) -> None:
+    tokenizer = copy.deepcopy(chat_tokenizers["llama3"])
+    tokenizer.add_tokens(["[plain]"])
+    check_control_names(tokenizer, ["<SOI>", "[new]"])
+    for name, message in (
+        ("[plain]", r"has no special token \[plain\], but a plain one; name"),
+        (tokenizer.eos_token, "is its eos token; name a token"),
+        (tokenizer.bos_token, "is its bos token"),
+    ):
+        with pytest.raises(TokenizerError, match=message):
+            check_control_names(tokenizer, ["<SOI>", name])

@@ -18,7 +18,7 @@ def make_renderer(tokenizer: Any, titles: tuple[str, ...]) -> Renderer:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("form", ["numbered", "plain"])
+@pytest.mark.parametrize("form", ["numbered", "plain", "indented"])
 @pytest.mark.parametrize("k", [1, 3, 12])
 def test_the_scaffold_is_what_stands_between_items(
     chat_tokenizers: dict[str, Any], titles: tuple[str, ...], family: str, form: Any, k: int

@@ -453,3 +453,40 @@ def test_disabled_item_is_not_recommended_until_it_is_back(recommender: Recommen
         assert len(found) == len(recommender.catalog) - 2
     assert without.recommend([best.item_id], k=1)
     assert without.with_disabled([]).recommend(["i3"], k=1) == [best]
+
+
+def test_other_words_and_another_system_message(recommender: Recommender, tmp_path: Path) -> None:
+    spec = replace(recommender.spec, system="You know films.")
+    save_model(tmp_path, recommender.backbone, spec)
+    recommender.catalog.save(tmp_path)
+    tokenizer, history = recommender.backbone.tokenizer, [3, 4]
+
+    def prompt(**asked: Any) -> str:
+        loaded = Recommender.from_pretrained(tmp_path, device="cpu", **asked)
+        requests = [loaded.list_request(history, 5), loaded.chat_request(
+            [{"role": "user", "content": "Hello"}], history=history, k=5
+        )]  # fmt: skip
+        texts = [tokenizer.decode(request.prompt_ids) for request in requests]
+        told = loaded.spec.system
+        assert all(("You know films." in text) == (told == "You know films.") for text in texts)
+        assert all(text.count("Be brief.") == (told == "Be brief.") for text in texts)
+        assert "Hello" in texts[1]
+        return texts[0]
+
+    as_trained, mention = prompt(), prompt(wording="test-two-turns-mention")
+    assert "<SOI>" not in as_trained
+    assert mention.count("<SOI>") == mention.count("<EOI>") == 2
+    assert "Ok, I will consider user's preference." in mention
+    assert "You know films." in mention
+    assert prompt(system="Be brief.") == as_trained.replace("You know films.", "Be brief.")
+    alone = prompt(system="")
+    plain = recommender.list_request(history, 5).prompt_ids
+    assert alone == tokenizer.decode(plain)
+    loaded = Recommender.from_pretrained(tmp_path, device="cpu", system="")
+    own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    expected = loaded.chat_request(own).prompt_ids
+    assert Recommender.from_pretrained(tmp_path, device="cpu").chat_request(own).prompt_ids == (
+        expected
+    )
+    with pytest.raises(ConfigError, match="--wording test-select: offers candidates"):
+        Recommender.from_pretrained(tmp_path, wording="test-select")

@@ -23,6 +23,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from chatting import Server
+from incatalog import Recommender
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import save_backbone
@@ -418,6 +419,7 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"batch": 0}, ConfigError, "--batch 0: expected at least 1"),
         ({"timeout": 0.0}, ConfigError, "--timeout"),
         ({"name": "a/b"}, ConfigError, "without a slash"),
+        ({"wording": "polite"}, ConfigError, "--wording: no wording is named 'polite'"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
         ({"state": "s", "sessions": "./s"}, ConfigError, "is the file of --state"),
         ({"keys": "keys.json"}, ConfigError, "not a readable JSON file"),
@@ -521,3 +523,28 @@ def test_whatever_the_schema_allows_or_not_is_no_server_error(
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_no_server_error_at_length(attacked: Server, mode: GenerationMode) -> None:
     assert attack(attacked, mode, 300)[400] > 300
+
+
+@pytest.mark.long
+def test_the_service_asks_in_other_words(tmp_path: Path, model: Path) -> None:
+    words = {"wording": "test-two-turns-mention", "system": "You know films."}
+    flags = ("--wording", words["wording"], "--system", words["system"])
+    expected = Recommender.from_pretrained(model, device="cpu", **words)
+    body = {"model": "incatalog/films", "messages": said("Hi"), "history": ["i3"], "k": 3}
+    own = [{"role": "system", "content": "Be brief."}, *said("Hi")]
+    with (
+        Server(tmp_path / "log", "--model", model, *flags) as running,
+        httpx.Client(base_url=running.url, timeout=60) as http,
+    ):
+        for messages in (said("Hi"), own):
+            reply = http.post("/v1/chat/completions", json=body | {"messages": messages})
+            request = expected.chat_request(
+                messages, history=expected.catalog.rows(["i3"]).tolist(), k=3
+            )
+            assert reply.json()["usage"]["prompt_tokens"] == len(request.prompt_ids)
+        found = http.post("/v1/recommendations", json={"history": ["i3"], "k": 4}).json()
+    ranked = expected.recommend(["i3"], k=4)
+    assert [item["id"] for item in found["items"]] == [one.item_id for one in ranked]
+    # The service multiplies the rows of its prompts in other company.
+    scores = [item["score"] for item in found["items"]]
+    assert scores == pytest.approx([one.score for one in ranked], rel=1e-5)

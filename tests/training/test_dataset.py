@@ -759,3 +759,42 @@ def test_distilled_batches_have_finite_losses_with_other_names_too(spelled: Spel
         weight, bias = output_rows(backbone.model)
         loss = scoped_cross_entropy(states, weight, batch["targets"], bias=bias)
         assert loss.isfinite()
+
+
+@pytest.mark.parametrize(("least", "most"), [(9, 9), (7, 8), (2, 6)])
+def test_candidate_lists_have_the_length_that_is_set(
+    workshop: Workshop, least: int, most: int
+) -> None:
+    teacher = CountingTeacher(workshop.catalog)
+    source = workshop.source(
+        teacher=teacher, candidate_ratio=1.0, min_candidates=least, max_candidates=most
+    )
+    sizes = set()
+    for sample in everything(source):
+        answer, shown = answer_of(sample), history_of(sample)
+        _, behind = workshop.text(sample).split("The candidate items are: ")
+        # Two of those that mention the tokens do so once more.
+        offered = behind.count("<SOI>") - 2 * behind.count("enclosed by") - len(answer)
+        sizes.add(offered)
+        assert max(least, len(answer)) <= offered <= most
+        assert len(shown) > offered
+    assert sizes == set(range(least, most + 1))
+
+
+def test_every_sample_begins_with_the_system_message(workshop: Workshop) -> None:
+    """Recommendations and general conversations alike, and validation samples too."""
+    said = "You know films."
+    plain = workshop.source(chat=True, chat_ratio=0.5, multi_round_ratio=0.5)
+    workshop.renderer = Renderer(workshop.backbone.tokenizer, workshop.tokens, said)
+    source = workshop.source(chat=True, chat_ratio=0.5, multi_round_ratio=0.5)
+    pairs = list(zip(everything(plain), everything(source), strict=True))
+    pairs += zip(*(one.validation_samples([3, 4]) for one in (plain, source)), strict=True)
+    for before, sample in pairs:
+        text = workshop.text(sample)
+        assert text.count(said) == 1
+        assert text.replace(said, "", 1) != text
+        assert said not in workshop.text(before)
+        assert text.index(said) < 40
+        ids, mask = before.rendered.input_ids, before.rendered.loss_mask
+        own, trained = sample.rendered.input_ids, sample.rendered.loss_mask
+        assert ids[mask].tolist() == own[trained].tolist()

@@ -604,6 +604,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"distill_temperature": 0.0}, "--distill-temperature 0.0: expected more than 0"),
     ({"candidate_ratio": 1.0, "max_candidates": 2}, "--max-candidates 2.*--list-length 3"),
+    (
+        {"candidate_ratio": 1.0, "max_candidates": 5, "min_candidates": 6},
+        "--min-candidates 6: longer than --max-candidates 5",
+    ),
+    ({"min_candidates": -1}, "--min-candidates -1: expected at least 0"),
+    ({"soi_token": ""}, "--soi-token '': expected the text of a token"),
+    ({"eoi_token": " x"}, "--eoi-token ' x': expected the text of a token"),
+    ({"eoi_token": "<SOI>"}, "--eoi-token <SOI>: is that of --soi-token too; expected two tokens"),
+    ({"wording": "polite"}, "--wording: no wording is named 'polite'"),
+    ({"wording": "train-select"}, "--wording train-select: offers candidates"),
     ({"quantization": "4bit", "tune": "lora"}, "--quantization 4bit: needs a CUDA device"),
     ({"history_dropout": 1.5}, "--history-dropout 1.5: expected 0 to 1"),
     ({"tiny_dropout": 0.1}, "--tiny-dropout 0.1: no/such-model is not made here; use --model tiny"),
@@ -634,6 +644,18 @@ def test_bad_settings_name_the_flag_before_anything_loads(
     with pytest.raises(ConfigError, match=message):
         train_sft(settings(model="no/such-model", **changes))
     assert not settings().out.exists()
+
+
+def test_a_model_with_other_control_tokens_is_gone_on_with_by_those(
+    settings: Settings, tiny_folder: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_folder, tmp_path / "model")
+    described = {"base": "x", "tokenizer_fingerprint": "y", "soi_token": "[item]"}
+    (model / "incatalog.json").write_text(json.dumps(described))
+    message = r"--soi-token <SOI>, --eoi-token <EOI>: .*trained with \[item\] and <EOI>; give those"
+    with pytest.raises(ConfigError, match=message):
+        check_config(settings(model=str(model)))
+    check_config(settings(model=str(model), soi_token="[item]"))
 
 
 def test_teacher_of_another_catalog_is_refused(settings: Settings, tmp_path: Path) -> None:

@@ -142,6 +142,12 @@ def is_code_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
+def code_of(text: str) -> tuple[int, int] | None:
+    """Level and code of a code token; None for any other text."""
+    found = _TOKEN.fullmatch(text)
+    return None if found is None else (string.ascii_lowercase.index(found[1]), int(found[2]))
+
+
 def code_names(sizes: Sequence[int]) -> tuple[str, ...]:
     """All code tokens of codebooks of some sizes, level by level in ascending order."""
     levels = enumerate(sizes)

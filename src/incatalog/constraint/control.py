@@ -25,10 +25,14 @@ def check_control_tokens(
     control = ControlTokens(soi, eoi, frozenset(stop))
     if soi == eoi or {soi, eoi} & control.stop:
         raise TokenizerError(
-            f"control tokens: found <SOI> {soi}, <EOI> {eoi} and stop tokens {sorted(stop)}; "
-            "expected them to be different"
+            f"control tokens: found {soi} to open spans, {eoi} to close them and stop tokens "
+            f"{sorted(stop)}; expected them to be different"
         )
-    for name, token in (("<SOI>", soi), ("<EOI>", eoi), *(("stop token", t) for t in stop)):
+    for name, token in (
+        ("opening token", soi),
+        ("closing token", eoi),
+        *(("stop token", t) for t in stop),
+    ):
         if trie.contains_token(token):
             raise TokenizerError(
                 f"{name} {token}: found it in the tokens of an item; "

@@ -275,7 +275,7 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 span.accept(token)
             except TrieError as error:
                 raise SpanError(
-                    f"prompt {number}: the span that <SOI> opens at token {opened} leads to no "
+                    f"prompt {number}: the span that token {opened} opens leads to no "
                     f"item from token {place} on ({error}); write a title as the items spell it, "
                     "close the span or leave it out"
                 ) from error
@@ -291,11 +291,11 @@ class ItemConstrainedLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             if text.span.inside:
                 inside.append(number)
             elif token == self._eoi:
-                found[number] = replace(text, fault=f"<EOI> {token} closes no span")
+                found[number] = replace(text, fault=f"token {token} closes no span")
             elif token == self._soi and self._may_begin(text.span):
                 opening.append(number)
             elif token == self._soi:
-                fault = f"<SOI> {token} opens a span where no item may follow"
+                fault = f"token {token} opens a span where no item may follow"
                 found[number] = replace(text, fault=fault)
         for number in (*inside, *opening):
             found[number] = _Text(texts[number].span.fork())

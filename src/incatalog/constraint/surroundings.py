@@ -146,8 +146,8 @@ class Surroundings:
                 banned = torch.as_tensor(processor.suppress_tokens).flatten().tolist()
                 if eoi_token_id in banned:
                     raise ConfigError(
-                        f"suppress_tokens: bans <EOI> {eoi_token_id}, so that no item could end; "
-                        "leave it out"
+                        f"suppress_tokens: bans token {eoi_token_id}, which closes item spans, so "
+                        "that no item could end; leave it out"
                     )
 
     def culprits(

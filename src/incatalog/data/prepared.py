@@ -42,6 +42,11 @@ class Prepared:
     unused: Mapping[Path, Collection[str]] = field(default_factory=dict)  # Columns, by file.
 
 
+def catalog_files(folder: Path) -> dict[str, str | Path]:
+    """The files of a catalog, as inputs of a run."""
+    return {name: folder / name for name in (METAS, CATEGORIES) if (folder / name).is_file()}
+
+
 def prepared_files(folder: Path) -> dict[str, str | Path]:
     """The files of prepared data, as inputs of a run; what else lies in the folder is none."""
     for name in (METAS, SEQUENCES):

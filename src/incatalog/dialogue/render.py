@@ -43,7 +43,7 @@ class ItemRef:
 
 @dataclass(frozen=True, slots=True)
 class ControlToken:
-    """A control token that a wording talks about; it opens or closes no span."""
+    """A control token that a wording talks about, by our name; it opens or closes no span."""
 
     token: Literal["<SOI>", "<EOI>"]
 
@@ -101,15 +101,32 @@ class Renderer:
     has no place for a system message, its text stands before the first user message.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, item_tokens: ItemTokens) -> None:
-        """Takes a fast tokenizer with a chat template, and items that were written with it."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, item_tokens: ItemTokens, system: str = ""
+    ) -> None:
+        """Takes a fast tokenizer with a chat template, and items that were written with it.
+
+        Conversations that do not begin with a system message get one that says `system`, if it says
+        anything.
+        """
         item_tokens.check_tokenizer(tokenizer)
         self._tokenizer = tokenizer
         self._guard = GuardedTokenizer(tokenizer)
         self._items = item_tokens
-        self._control = {token: self._guard.name(token) for token in (SOI, EOI)}
+        named = zip((SOI, EOI), item_tokens.control(tokenizer), strict=True)
+        self._control = {ours: self._guard.name(own) for ours, own in named}
+        self._system = (Message("system", (Text(system),)),) if system else ()
         self._marks = {SOI: Mark(item_tokens.soi_token_id), EOI: Mark(item_tokens.eoi_token_id)}
         self._takes_system = takes_system(tokenizer)
+        exchange = Outline("user"), Outline("assistant")
+        around = make_skeleton(tokenizer, self._guard, exchange, generation_prompt=False).marks
+        own = {mark.token for mark in self._marks.values()}
+        if used := own & {mark.token for marks in around for mark in marks}:
+            [token, *_] = tokenizer.convert_ids_to_tokens(sorted(used))
+            raise TokenizerError(
+                f"tokenizer: its chat template writes {token}, which is a control token; name "
+                "another one"
+            )
         self._skeletons: _Skeletons = RecentlyUsed(_SKELETONS_KEPT)
         self._long_skeletons: _Skeletons = RecentlyUsed(_LONG_KEPT)
 
@@ -158,9 +175,11 @@ class Renderer:
         return self._with_items(token_ids, mask, positions, marks)
 
     def _placed(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Moves a system message into the first user message where the template has no place."""
+        """With a system message, in the first user message where the template has no place."""
         if not messages:
             raise DataError("the conversation has no messages; expected at least one")
+        if messages[0].role != "system":
+            messages = (*self._system, *messages)
         if self._takes_system or messages[0].role != "system":
             return messages
         if len(messages) == 1 or messages[1].role != "user":

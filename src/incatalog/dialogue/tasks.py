@@ -70,14 +70,15 @@ def alignment_messages(
 def list_parts(
     rows: Sequence[int], list_form: ListForm, titles: Sequence[str] | None = None
 ) -> tuple[Part, ...]:
-    """An answer with one item a line, ``1. `` in front where lines are numbered.
+    """An answer with one item a line, ``1. `` in front unless lines are plain.
 
     Items are written as their spans, or as plain text where ``titles`` are given.
     """
     parts: list[Part] = []
     for position, row in enumerate(rows):
         before = "\n" if position else ""
-        before += f"{position + 1}. " if list_form == "numbered" else ""
+        before += " " if position and list_form == "indented" else ""
+        before += f"{position + 1}. " if list_form != "plain" else ""
         item = ItemRef(row) if titles is None else Text(titles[row])
         parts += (Text(before), item) if before else (item,)
     return tuple(parts)

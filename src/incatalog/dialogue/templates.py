@@ -38,7 +38,7 @@ class Wording:
     """One way to ask for recommendations.
 
     The instruction has the fields ``{history}``, ``{item_count}`` and possibly ``{candidates}``;
-    ``<SOI>`` and ``<EOI>`` stand for the control tokens.
+    ``<SOI>`` and ``<EOI>`` stand for the control tokens, whatever a model calls them.
     """
 
     name: str  # as run records have it
@@ -134,6 +134,21 @@ def wordings(
     stock = TRAIN_WORDINGS if stage == "train" else TEST_WORDINGS
     found = (wording for wording in stock if wording.offers_candidates == candidates)
     return tuple(one for one in found if mention_control_tokens or not one.mentions_control_tokens)
+
+
+def asking_wording(name: str) -> Wording:
+    """The wording that ``--wording`` names, to ask a model with.
+
+    Raises:
+        ConfigError: There is none, or it offers candidates.
+    """
+    try:
+        found = wording_named(name)
+    except ConfigError as error:
+        raise ConfigError(f"--wording: {error}") from error
+    if found.offers_candidates:
+        raise ConfigError(f"--wording {name}: offers candidates, which nobody gives it")
+    return found
 
 
 def wording_named(name: str) -> Wording:

@@ -15,7 +15,7 @@ from incatalog.data.documents import write_lines
 from incatalog.errors import ConfigError, require
 from incatalog.evaluation.finished import CHAT, CONVERSATIONS, USERS
 from incatalog.evaluation.freetext import TitleFinder
-from incatalog.evaluation.methods import check_language_model, load_recommender
+from incatalog.evaluation.methods import check_asked, check_language_model, load_recommender
 from incatalog.evaluation.perplexity import perplexities
 from incatalog.evaluation.reader import AnswerReader, Named, id_of
 from incatalog.evaluation.recommend import score
@@ -59,6 +59,7 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
     if settings.exclude_seen and not settings.grounded:
         raise ConfigError("--exclude-seen: nothing can be excluded with --no-grounded")
     check_language_model(settings.model)
+    check_asked(settings)
     require("rapidfuzz", extra="evaluate")
     inputs = {name: getattr(settings, name) for name in ("questions", "examples", "chat")}
     if settings.before and Path(settings.before).is_dir():

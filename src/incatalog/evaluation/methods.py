@@ -13,6 +13,7 @@ from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout, LeaveOneOut
 from incatalog.data.vectors import load_vectors
+from incatalog.dialogue.templates import asking_wording
 from incatalog.errors import ConfigError
 from incatalog.evaluation.plain_text import (
     PACKAGED,
@@ -92,6 +93,16 @@ def check_language_model(
     if not is_language_model(model):
         found = "no language model (incatalog.json)"
         raise ConfigError(f"--model {model}: {found}; expected {wanted}")
+
+
+def check_asked(settings: HeldOutSettings) -> None:
+    """Refuses a wording that there is not, and words for what is asked in none."""
+    if settings.wording is not None:
+        asking_wording(settings.wording)
+    for flag, value in (("--wording", settings.wording), ("--system", settings.system)):
+        if value is not None and not is_language_model(settings.model):
+            why = f"{settings.model} is no language model; leave it out"
+            raise ConfigError(f"{flag} {value}: {why}")
 
 
 def model_files(model: str) -> dict[str, Path]:
@@ -196,7 +207,7 @@ def load_recommender(
 
     model, vectors = settings.model, settings.vectors
     recommender = Recommender.from_pretrained(
-        model, device=device, verify=settings.verify, guide=None
+        model, device=device, guide=None, **settings.named("verify", "wording", "system")
     )
     own = recommender.catalog.fingerprint == catalog.fingerprint
     if vectors and (own or recommender.backbone.head is None):

@@ -63,9 +63,13 @@ def perplexities(
     found = {}
     for name in ("after", "before") if settings.before else ("after",):
         if name == "before":
-            backbone = load_backbone(settings.before, device=run.device, verify=settings.verify)
-            items = ItemTokens.from_titles(recommender.catalog.titles, backbone.tokenizer)
-            renderer = Renderer(backbone.tokenizer, items)
+            control, verify = backbone.control, settings.verify
+            backbone = load_backbone(
+                settings.before, device=run.device, verify=verify, control=control
+            )
+            titles = recommender.catalog.titles
+            items = ItemTokens.from_titles(titles, backbone.tokenizer, control)
+            renderer = Renderer(backbone.tokenizer, items, recommender.spec.system)
         what = f"perplexity {name}"
         losses = run.in_batches(conversations, measure, what, f"perplexity-{name}")
         if not run.shards.is_main:

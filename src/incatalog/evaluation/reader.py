@@ -53,14 +53,15 @@ class AnswerReader:
         self._tokenizer, self._titles, self._list_form = tokenizer, titles, list_form
         spans = [tokens.tolist() for tokens in item_tokens.rows()]
         self._row_of_tokens = {tuple(tokens): row for row, tokens in enumerate(spans)}
-        spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
+        self._control = item_tokens.control(tokenizer)
+        spelled = encode_titles(aliases.texts, tokenizer, self._control) if aliases else []
         for row, own in zip(aliases.rows, spelled, strict=True):
             self._row_of_tokens.setdefault(tuple(own), row)
         special = special_token_ids(tokenizer)
         # A code outside a span names something too; other special tokens are silent.
         codes = {number for token, number in special.items() if is_code_token(token)}
         self._silent = {*tokenizer.all_special_ids, *special.values()} - codes
-        written = decode_rows(spans, tokenizer) if codes else []
+        written = decode_rows(spans, tokenizer, self._control) if codes else []
         named = zip(aliases.rows, aliases.texts, strict=True)
         self._row_of_title: dict[str, int] = {}
         for titled in (enumerate(titles), enumerate(catalog.titles), named, enumerate(written)):
@@ -113,7 +114,7 @@ class AnswerReader:
         row = self._row_of_tokens.get(tuple(tokens))
         if row is not None:
             return Named(self._titles[row], row)
-        [text] = decode_rows([tokens], self._tokenizer)
+        [text] = decode_rows([tokens], self._tokenizer, self._control)
         return Named(text, self._row_of_title.get(text))
 
     def _decode(self, tokens: Sequence[int]) -> str:

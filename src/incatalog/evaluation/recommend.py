@@ -16,6 +16,7 @@ from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError
 from incatalog.evaluation.finished import RECOMMEND, USERS
 from incatalog.evaluation.methods import (
+    check_asked,
     guide_files,
     is_language_model,
     load_method,
@@ -98,6 +99,7 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
             f"--max-new-tokens {settings.max_new_tokens}: is about unconstrained answers, which "
             f"{settings.model} does not give; leave it out"
         )
+    check_asked(settings)
     _check_guide(settings)
     run = EvaluationRun(
         RECOMMEND,

@@ -18,7 +18,12 @@ from incatalog.artifacts import atomic_path
 from incatalog.constraint.excluded import free_rows
 from incatalog.data.interactions import Holdout
 from incatalog.errors import ConfigError, require
-from incatalog.evaluation.methods import check_language_model, list_requests, load_recommender
+from incatalog.evaluation.methods import (
+    check_asked,
+    check_language_model,
+    list_requests,
+    load_recommender,
+)
 from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
@@ -69,6 +74,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         MissingExtraError: matplotlib is not installed.
     """
     check_language_model(settings.model, _WANTED)
+    check_asked(settings)
     require("matplotlib", extra="plot")
     run = EvaluationRun("evaluate retrieval", settings, lambda summary: [places_table(summary)])
     if run.finished:

@@ -38,6 +38,11 @@ class HeldOutSettings(Settings):
     """Users to score at most, sampled by `seed`; 0 scores all."""
     max_history: NonNegative = 0
     """Newest items of a history the model sees; 0 for as many as in its training."""
+    wording: str | None = None
+    """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
+    them); the model's own if not given."""
+    system: str | None = None
+    """What a system message says in front, an empty one for none; the model's own if not given."""
     exclude_seen: bool = False
     """Never recommend items of the user's history."""
     batch_size: Positive = 64

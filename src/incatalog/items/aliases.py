@@ -14,6 +14,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.documents import json_lines, write_lines
 from incatalog.errors import DataError
 from incatalog.items.titles import canonical_spellings
+from incatalog.items.tokens import OUR_NAMES, ControlNames
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -94,7 +95,10 @@ class Paraphrases(NamedTuple):
 
 
 def load_paraphrases(
-    path: str | Path, catalog: Catalog, tokenizer: PreTrainedTokenizerFast
+    path: str | Path,
+    catalog: Catalog,
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlNames = OUR_NAMES,
 ) -> Paraphrases:
     """Reads the paraphrases of `incatalog rewrite apply` in the form a model writes.
 
@@ -103,7 +107,7 @@ def load_paraphrases(
     """
     pairs = sorted(_pairs(Path(path), catalog, _PARAPHRASES), key=itemgetter(0))
     items = [catalog.item(row) for row, _ in pairs]
-    texts = canonical_spellings(items, [text for _, text in pairs], tokenizer)
+    texts = canonical_spellings(items, [text for _, text in pairs], tokenizer, control)
     taken = set(catalog.titles_taken)
     kept: list[tuple[int, str]] = []
     repeated = 0

@@ -12,6 +12,8 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.errors import DataError, TokenizerError
 from incatalog.items.tokens import (
+    OUR_NAMES,
+    ControlNames,
     control_token_ids,
     decode_rows,
     encode_titles,
@@ -28,7 +30,9 @@ _PLAIN = "one two (3)"
 _MOST_TRIES = 1000
 
 
-def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
+def canonical_titles(
+    catalog: Catalog, tokenizer: PreTrainedTokenizerFast, control: ControlNames = OUR_NAMES
+) -> tuple[str, ...]:
     """A title for every item row, fit to stand in a span.
 
     Titles are cleaned (HTML entities, white space, unprintable characters, Unicode composition;
@@ -36,7 +40,7 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
     of several items with one title the first keeps it, the others get a category that tells them
     apart, or else a number, after it.
     """
-    speller = _Speller(tokenizer)
+    speller = _Speller(tokenizer, control)
     items = catalog.items
     titles = speller.stable(items, [item.title for item in items])
     for _ in range(_ROUNDS):
@@ -51,21 +55,27 @@ def canonical_titles(catalog: Catalog, tokenizer: PreTrainedTokenizerFast) -> tu
 
 
 def canonical_spellings(
-    items: Sequence[Item], texts: Sequence[str], tokenizer: PreTrainedTokenizerFast
+    items: Sequence[Item],
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlNames = OUR_NAMES,
 ) -> list[str | None]:
     """Other names of items, cleaned and stable as :func:`canonical_titles` are, but not unique.
 
     None stands for one that is empty once cleaned or that the tokenizer cannot spell.
     """
-    settled, refused = _Speller(tokenizer).settle(items, texts)
+    settled, refused = _Speller(tokenizer, control).settle(items, texts)
     return [None if row in refused else text for row, text in enumerate(settled)]
 
 
 def new_titles(
-    items: Sequence[Item], taken: Collection[str], tokenizer: PreTrainedTokenizerFast
+    items: Sequence[Item],
+    taken: Collection[str],
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlNames = OUR_NAMES,
 ) -> list[str]:
     """Titles of items that join a catalog, as :func:`canonical_titles`; none is in ``taken``."""
-    speller = _Speller(tokenizer)
+    speller = _Speller(tokenizer, control)
     found: dict[str, None] = {}
     # The next number of each title, as thousands of items may share one.
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
@@ -93,14 +103,14 @@ def _same_title(item: Item, title: str) -> DataError:
 class _Speller:
     """Makes titles that a tokenizer can spell."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        control_token_ids(tokenizer)
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, control: ControlNames) -> None:
+        control_token_ids(tokenizer, control)
+        self._tokenizer, self._control = tokenizer, control
         # Special tokens, and the added tokens that look like markup.
         plain = [one.content for one in tokenizer.added_tokens_decoder.values() if not one.special]
         markers = {text for text in plain if len(text) > 1 and text[0] in "<["}
         longest_first = map(re.escape, sorted(markers, key=len, reverse=True))
-        special = special_token_pattern(tokenizer).pattern
+        special = special_token_pattern(tokenizer, control).pattern
         self._markup = re.compile("|".join([special, *longest_first]))
         # Ids for text without a token of its own; most tokenizers have none.
         model = tokenizer.backend_tokenizer.model
@@ -133,8 +143,7 @@ class _Speller:
             pending = [row for row in pending if row not in refused]
             if not pending:
                 return settled, refused
-            encoded = encode_titles([settled[row] for row in pending], self._tokenizer)
-            decoded = decode_rows(encoded, self._tokenizer)
+            encoded, decoded = self._both([settled[row] for row in pending])
             rows, pending = pending, []
             for row, tokens, text in zip(rows, encoded, decoded, strict=True):
                 if self._unknown.intersection(tokens):
@@ -150,6 +159,11 @@ class _Speller:
             refuse(row, f"changes each time it is tokenised and decoded; {hint}")
         return settled, refused
 
+    def _both(self, texts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """The tokens of titles, and what they decode to."""
+        encoded = encode_titles(texts, self._tokenizer, self._control)
+        return encoded, decode_rows(encoded, self._tokenizer, self._control)
+
     def _clean(self, title: str) -> str:
         """One title without entities, odd white space or the text of a special token."""
         title = clean_title(title)
@@ -162,7 +176,7 @@ class _Speller:
         """Refuses a tokenizer that changes even the plainest text each time."""
         text = _PLAIN
         for _ in range(_ROUNDS):
-            [found] = decode_rows(encode_titles([text], self._tokenizer), self._tokenizer)
+            _, [found] = self._both([text])
             if found == text:
                 return
             text = " ".join(found.split())

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 SOI = "<SOI>"  # Opens an item span.
 EOI = "<EOI>"  # Closes an item span.
+
+
+class ControlNames(NamedTuple):
+    """What the two control tokens are called in a vocabulary."""
+
+    soi: str = SOI
+    eoi: str = EOI
+
+
+OUR_NAMES = ControlNames()
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBES = (
@@ -39,8 +49,8 @@ class ItemTokens:
     Attributes:
         flat: Token rows of all items, one after the other.
         offsets: Where each row starts; one more entry marks the end.
-        soi_token_id: Id of ``<SOI>``.
-        eoi_token_id: Id of ``<EOI>``.
+        soi_token_id: Id of the token that opens a span, ``<SOI>`` unless it has another name.
+        eoi_token_id: Id of the token that closes it.
         tokenizer_fingerprint: See :func:`tokenizer_fingerprint`.
     """
 
@@ -55,7 +65,12 @@ class ItemTokens:
         self.offsets.flags.writeable = False
 
     @classmethod
-    def from_titles(cls, titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> ItemTokens:
+    def from_titles(
+        cls,
+        titles: Sequence[str],
+        tokenizer: PreTrainedTokenizerFast,
+        control: ControlNames = OUR_NAMES,
+    ) -> ItemTokens:
         """Tokenises titles as they stand right after ``<SOI>``.
 
         The text of a title is plain text: a special token written in it is spelled out, or the
@@ -63,7 +78,8 @@ class ItemTokens:
 
         Args:
             titles: One title an item row, best from `canonical_titles`.
-            tokenizer: A fast tokenizer that has ``<SOI>`` and ``<EOI>``.
+            tokenizer: A fast tokenizer that has the control tokens.
+            control: What they are called in it.
 
         Raises:
             CatalogError: There is no title.
@@ -72,9 +88,9 @@ class ItemTokens:
         """
         if not len(titles):
             raise CatalogError("titles: the catalog is empty; expected at least one item")
-        soi, eoi = control_token_ids(tokenizer)
-        rows = encode_titles(titles, tokenizer)
-        decoded = decode_rows(rows, tokenizer)
+        soi, eoi = control_token_ids(tokenizer, control)
+        rows = encode_titles(titles, tokenizer, control)
+        decoded = decode_rows(rows, tokenizer, control)
         for row, (title, text, tokens) in enumerate(zip(titles, decoded, rows, strict=True)):
             if not tokens:
                 raise _refused(row, title, "has no token")
@@ -94,13 +110,17 @@ class ItemTokens:
 
     @classmethod
     def from_codes(
-        cls, semantic_ids: SemanticIds, tokenizer: PreTrainedTokenizerFast
+        cls,
+        semantic_ids: SemanticIds,
+        tokenizer: PreTrainedTokenizerFast,
+        control: ControlNames = OUR_NAMES,
     ) -> ItemTokens:
         """Takes the code tokens of each item, ``<a_137><b_180>…``.
 
         Args:
             semantic_ids: Codes of each item row.
-            tokenizer: A fast tokenizer that has ``<SOI>``, ``<EOI>`` and the code tokens.
+            tokenizer: A fast tokenizer that has the control tokens and the code tokens.
+            control: What the control tokens are called in it.
 
         Raises:
             SemanticIdError: Two items have the same codes.
@@ -108,7 +128,7 @@ class ItemTokens:
                 special; names the item row.
         """
         semantic_ids.require_unique()
-        soi, eoi = control_token_ids(tokenizer)
+        soi, eoi = control_token_ids(tokenizer, control)
         special = special_token_ids(tokenizer)
         rows = np.empty_like(semantic_ids.codes, dtype=np.int32)
         for level, size in enumerate(semantic_ids.sizes):
@@ -165,15 +185,22 @@ class ItemTokens:
 
     def decode(self, row: int, tokenizer: PreTrainedTokenizerFast) -> str:
         """Text of an item row: its title, or its code tokens."""
-        return decode_rows([self.row(row).tolist()], tokenizer)[0]
+        return decode_rows([self.row(row).tolist()], tokenizer, self.control(tokenizer))[0]
+
+    def control(self, tokenizer: PreTrainedTokenizerFast) -> ControlNames:
+        """What the control tokens are called in the tokenizer that these tokens were made with."""
+        ids = [self.soi_token_id, self.eoi_token_id]
+        return ControlNames(*tokenizer.convert_ids_to_tokens(ids))
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
         """Makes sure that these tokens were made with ``tokenizer``; else a TokenizerError."""
-        control, own = control_token_ids(tokenizer), (self.soi_token_id, self.eoi_token_id)
-        fault = f"{SOI} and {EOI} are {control}; the item tokens were made with {own}"
-        if control == own:
-            if tokenizer_fingerprint(tokenizer) == self.tokenizer_fingerprint:
-                return
+        own = (self.soi_token_id, self.eoi_token_id)
+        known = special_token_ids(tokenizer)
+        if not set(own).issubset(known.values()):
+            fault = f"the item tokens were made with the control tokens {own}, which it has not"
+        elif tokenizer_fingerprint(tokenizer) == self.tokenizer_fingerprint:
+            return
+        else:
             reason = "its vocabulary or its rules differ"
             fault = f"not the one the item tokens were made with ({reason})"
         raise TokenizerError(f"tokenizer: {fault}; make them again for this tokenizer")
@@ -187,18 +214,20 @@ def _refused(row: int, title: str, problem: str) -> TokenizerError:
     return TokenizerError(f"item row {row}: title {title!r} {problem}")
 
 
-def control_token_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
-    """Ids of ``<SOI>`` and ``<EOI>``."""
+def control_token_ids(
+    tokenizer: PreTrainedTokenizerFast, control: ControlNames = OUR_NAMES
+) -> tuple[int, int]:
+    """Ids of the tokens that open and close item spans."""
     if not getattr(tokenizer, "is_fast", False):
         found = type(tokenizer).__name__
         raise TokenizerError(f"tokenizer: found {found}; expected a fast one of transformers")
     special = special_token_ids(tokenizer)
-    for token in (SOI, EOI):
+    for token in control:
         if token not in special:
             loader = "incatalog.model.backbone.load_backbone, which adds the control tokens"
             hint = f"load the model through {loader}"
             raise TokenizerError(f"tokenizer: has no special token {token}; {hint}")
-    return special[SOI], special[EOI]
+    return special[control.soi], special[control.eoi]
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
@@ -216,24 +245,28 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return digest.hexdigest()
 
 
-def special_token_pattern(tokenizer: PreTrainedTokenizerFast) -> re.Pattern[str]:
+def special_token_pattern(
+    tokenizer: PreTrainedTokenizerFast, control: ControlNames = OUR_NAMES
+) -> re.Pattern[str]:
     """Matches every special token of the tokenizer where its text is spelled out."""
-    texts = special_token_ids(tokenizer).keys() | {SOI, EOI}
+    texts = special_token_ids(tokenizer).keys() | {*control}
     return re.compile("|".join(map(re.escape, sorted(texts - {""}, key=len, reverse=True))))
 
 
-def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+def encode_titles(
+    titles: Sequence[str], tokenizer: PreTrainedTokenizerFast, control: ControlNames = OUR_NAMES
+) -> list[list[int]]:
     """Tokens of each title as it stands right after ``<SOI>``, special tokens spelled out."""
-    soi, _ = control_token_ids(tokenizer)
-    special = special_token_pattern(tokenizer)
+    soi, _ = control_token_ids(tokenizer, control)
+    special = special_token_pattern(tokenizer, control)
     spelled = {}
     for row, title in enumerate(titles):
         if _SURROGATE.search(title):
             raise _refused(row, title, "is not Unicode text; use canonical_titles")
         if special.search(title):
             spelled[row] = title
-    opened = [SOI + ("a" if row in spelled else title) for row, title in enumerate(titles)]
-    first, *rows = _encode([f"{SOI}a", *opened], tokenizer)
+    plain = ("a" if row in spelled else title for row, title in enumerate(titles))
+    first, *rows = _encode([control.soi + text for text in ("a", *plain)], tokenizer)
     rows = [row[1:] for row in rows]
     if spelled:
         # Tokenizers of the SentencePiece family mark the first word of a text, some of them only
@@ -243,7 +276,8 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
         backend.encode_special_tokens = True
         alone, *own = backend.encode_batch(["a", *spelled.values()], add_special_tokens=False)
         if first != [soi, *alone.ids]:
-            row, lacking = next(iter(spelled)), "this tokenizer cannot spell out after <SOI>"
+            row = next(iter(spelled))
+            lacking = f"this tokenizer cannot spell out after {control.soi}"
             held = f"holds the text of a special token, which {lacking}"
             raise _refused(row, titles[row], f"{held}; use canonical_titles")
         for row, encoding in zip(spelled, own, strict=True):
@@ -251,12 +285,16 @@ def encode_titles(titles: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> 
     return rows
 
 
-def decode_rows(rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def decode_rows(
+    rows: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlNames = OUR_NAMES,
+) -> list[str]:
     """Text of each row of token ids as it stands right after ``<SOI>``, special tokens included.
 
     A space that the tokenizer itself puts before the first word is not part of the text.
     """
-    [probe] = _encode([f"{SOI}a"], tokenizer)
+    [probe] = _encode([f"{control.soi}a"], tokenizer)
     first, *decoded = tokenizer.backend_tokenizer.decode_batch(
         [probe[1:], *map(list, rows)], skip_special_tokens=False
     )

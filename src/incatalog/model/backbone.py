@@ -16,11 +16,17 @@ from transformers import PreTrainedTokenizerFast
 from incatalog.checksums import verify_checksums
 from incatalog.devices import resolve_device
 from incatalog.errors import BackboneError
-from incatalog.items.tokens import EOI, SOI, control_token_ids
+from incatalog.items.tokens import OUR_NAMES, ControlNames, control_token_ids
 from incatalog.model.head import RetrievalHead
 from incatalog.model.pretrained import load_pretrained, loading, source_of
 from incatalog.model.tiny import TinyConfig, create_tiny_model, train_tokenizer
-from incatalog.model.vocabulary import SPREAD, add_code_tokens, add_special_tokens, check_own_ids
+from incatalog.model.vocabulary import (
+    SPREAD,
+    add_code_tokens,
+    add_special_tokens,
+    check_control_names,
+    check_own_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,24 @@ class Backbone:
     head: RetrievalHead | None = None  # Finds items by hidden states
 
     @property
+    def control(self) -> ControlNames:
+        """What the control tokens are called in the vocabulary."""
+        ids = [self.soi_token_id, self.eoi_token_id]
+        return ControlNames(*self.tokenizer.convert_ids_to_tokens(ids))
+
+    @property
     def new_token_ids(self) -> list[int]:
         """Ids of the control and code tokens."""
         return [self.soi_token_id, self.eoi_token_id, *self.code_token_ids]
 
 
-def create_tiny(texts: Sequence[str], sizes: TinyConfig | None = None) -> Backbone:
+def create_tiny(
+    texts: Sequence[str], sizes: TinyConfig | None = None, control: ControlNames = OUR_NAMES
+) -> Backbone:
     """Creates an untrained Llama with a byte-level BPE trained on `texts`."""
     sizes = sizes or TinyConfig()
     tokenizer = train_tokenizer(texts, sizes.vocab_size)
-    return _with_control_tokens(create_tiny_model(tokenizer, sizes), tokenizer)
+    return _with_control_tokens(create_tiny_model(tokenizer, sizes), tokenizer, control)
 
 
 def load_backbone(
@@ -55,6 +69,7 @@ def load_backbone(
     dtype: torch.dtype | None = None,
     device: str = "auto",
     verify: bool = True,
+    control: ControlNames = OUR_NAMES,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks."""
     target, source, dtype = resolve_device(device), source_of(name_or_path), dtype or torch.float32
@@ -63,7 +78,7 @@ def load_backbone(
     model, tokenizer = load_pretrained(
         name_or_path, target, attention=attention, quantization=quantization, dtype=dtype
     )
-    return checked(_with_control_tokens(model, tokenizer), str(name_or_path))
+    return checked(_with_control_tokens(model, tokenizer, control), str(name_or_path))
 
 
 def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) -> Backbone:
@@ -89,11 +104,14 @@ def output_rows(model: nn.Module) -> tuple[Float[Tensor, "vocab hidden"], Tensor
     return head.weight, getattr(head, "bias", None)
 
 
-def _with_control_tokens(model: Any, tokenizer: PreTrainedTokenizerFast) -> Backbone:
+def _with_control_tokens(
+    model: Any, tokenizer: PreTrainedTokenizerFast, control: ControlNames
+) -> Backbone:
+    check_control_names(tokenizer, control)
     known = tokenizer.get_vocab()
-    if missing := [token for token in (SOI, EOI) if token not in known]:
+    if missing := [token for token in control if token not in known]:
         add_special_tokens(model, tokenizer, missing)
-    return Backbone(model, tokenizer, *control_token_ids(tokenizer))
+    return Backbone(model, tokenizer, *control_token_ids(tokenizer, control))
 
 
 def unwrapped(model: Any) -> Any:
@@ -107,7 +125,8 @@ def checked(backbone: Backbone, name: str) -> Backbone:
     """The backbone, if its special tokens are its own and its embeddings reach them."""
     model, tokens = backbone.model, max(backbone.tokenizer.get_vocab().values()) + 1
     check_own_ids(backbone.tokenizer, backbone.new_token_ids)
-    rows = model.get_input_embeddings().weight.shape[0]
+    layers = model.get_input_embeddings(), unwrapped(model).get_output_embeddings()
+    rows = min(layer.weight.shape[0] for layer in layers)
     if rows < tokens:
         raise BackboneError(
             f"{name}: {rows} embedding rows for {tokens} tokens; model and tokenizer do not belong "

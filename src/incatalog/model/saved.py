@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.artifacts import read_json, versions, write_json
 from incatalog.checksums import verify_checksums
-from incatalog.codes.semantic_ids import code_names
 from incatalog.devices import resolve_device
 from incatalog.errors import BackboneError, TokenizerError, first_line, require
 from incatalog.items.tokens import control_token_ids, tokenizer_fingerprint
@@ -70,9 +70,16 @@ def save_model(folder: str | Path, backbone: Backbone, spec: ModelSpec) -> None:
         base = base if base.startswith((".", "/")) else f"./{base}"
     elif Path(base).is_dir():
         base = str(Path(base).resolve())
-    own = tokenizer_fingerprint(backbone.tokenizer)
-    spec = replace(spec, base=base, tokenizer_fingerprint=own, versions=versions())
-    write_json(folder / SPEC_FILE, asdict(spec))
+    soi, eoi = backbone.control
+    save_spec(folder, replace(spec, base=base, soi_token=soi, eoi_token=eoi), backbone.tokenizer)
+
+
+def save_spec(folder: Path, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Writes `incatalog.json`, of a model with this tokenizer."""
+    own = tokenizer_fingerprint(tokenizer)
+    write_json(
+        folder / SPEC_FILE, asdict(replace(spec, tokenizer_fingerprint=own, versions=versions()))
+    )
 
 
 def load_model(
@@ -99,11 +106,15 @@ def load_model(
         # A base inside the folder is among the files of the folder.
         verify = verify and not Path(source).resolve().is_relative_to(folder.resolve())
         backbone = load_backbone(
-            source, attention=attention, dtype=dtype, device=device, verify=verify
+            source,
+            attention=attention,
+            dtype=dtype,
+            device=device,
+            verify=verify,
+            control=spec.control,
         )
-        sizes, vocabulary = spec.code_sizes, backbone.tokenizer.get_vocab()
-        if sizes and code_names(sizes)[0] in vocabulary:
-            codes = code_token_ids(backbone.tokenizer, sizes)
+        sizes = spec.code_sizes
+        if codes := code_token_ids(backbone.tokenizer, sizes):
             backbone = replace(backbone, code_token_ids=codes)
         elif sizes:
             backbone = add_codes(backbone, sizes)
@@ -113,7 +124,7 @@ def load_model(
         )
         # Never added here: a trained row that got lost must not come back untrained.
         codes = code_token_ids(tokenizer, spec.code_sizes)
-        found = Backbone(model, tokenizer, *control_token_ids(tokenizer), codes)
+        found = Backbone(model, tokenizer, *control_token_ids(tokenizer, spec.control), codes)
         backbone = checked(found, str(folder))
     if tokenizer_fingerprint(backbone.tokenizer) != spec.tokenizer_fingerprint:
         raise TokenizerError(

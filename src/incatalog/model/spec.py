@@ -5,13 +5,14 @@ from __future__ import annotations
 import reprlib
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from incatalog.artifacts import read_json
 from incatalog.config import AnswerForm, HistoryForm, ItemForm, ListForm, Method, Projection
 from incatalog.errors import BackboneError, DataError
+from incatalog.items.tokens import EOI, SOI, ControlNames
 
 SPEC_FILE = "incatalog.json"
 # Folders written before the package was renamed.
@@ -35,13 +36,32 @@ class ModelSpec:
     answer_form: AnswerForm = "span"  # How the answer writes items; see `require_spans`
     list_form: ListForm = "numbered"  # How the answer writes its list
     wording: str = "test-single-turn"  # Name of the wording it is asked with
+    system: str = ""  # What its system message says where a conversation brings none
     max_history: int = 10  # Newest items of a history the prompt shows
     list_length: int = 10  # Items in an answer at most, as trained
     max_length: int = 1024  # Tokens of a conversation at most, as trained
     aliases: int = 0  # Spellings of items besides their titles that it writes; they lie beside it
+    soi_token: str = SOI  # What the token that opens an item span is called in its vocabulary
+    eoi_token: str = EOI  # And the one that closes it
     trained: bool = True  # On a catalog; others name titles in plain text
     tokenizer_fingerprint: str = ""  # Filled in by `save_model`, checked by `load_model`
     versions: dict[str, str] = field(default_factory=dict)  # Filled in by `save_model`
+
+    @property
+    def control(self) -> ControlNames:
+        """What the control tokens are called in its vocabulary."""
+        return ControlNames(self.soi_token, self.eoi_token)
+
+    def asked(self, wording: str | None = None, system: str | None = None) -> ModelSpec:
+        """The same model, to be asked in other words or with another system message.
+
+        None leaves either as it is; an empty system message is none.
+        """
+        return replace(
+            self,
+            wording=self.wording if wording is None else wording,
+            system=self.system if system is None else system,
+        )
 
 
 def spec_file(folder: str | Path) -> Path:
@@ -83,6 +103,8 @@ def _wrong_field(found: Mapping[str, Any]) -> str | None:
             return f"{name}: no such field in this version of incatalog"
         if expected := _expected(value, kinds[name], _LEAST.get(name)):
             return f"{name}: found {reprlib.repr(value)}; expected {expected}"
+    if found.get("soi_token", SOI) == found.get("eoi_token", EOI):
+        return f"eoi_token: found {found.get('eoi_token', EOI)!r}, which is soi_token too"
     codes = found.get("item_form") == "codes"
     if codes and found.get("method") != "token":
         return f"item_form: found 'codes' beside method {found.get('method')!r}; expected 'token'"

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from incatalog.codes.semantic_ids import code_names
+from incatalog.codes.semantic_ids import code_names, code_of
 from incatalog.errors import TokenizerError
 from incatalog.items.tokens import special_token_ids
 
@@ -49,12 +49,53 @@ def add_code_tokens(
     return tuple(add_special_tokens(model, tokenizer, names, spread))
 
 
+def check_control_names(tokenizer: PreTrainedTokenizerFast, control: Sequence[str]) -> None:
+    """Makes sure that the control tokens, where the vocabulary has them, stand for nothing else."""
+    known, special = tokenizer.get_vocab(), special_token_ids(tokenizer)
+    taken = {
+        getattr(tokenizer, f"{role}_token"): role for role in ("bos", "eos", "pad", "unk", "sep")
+    }
+    hint = "name a token that the vocabulary lacks, or a special one without a use"
+    for name in control:
+        if name in taken:
+            raise TokenizerError(f"tokenizer: {name} is its {taken[name]} token; {hint}")
+        if name in known and name not in special:
+            raise TokenizerError(f"tokenizer: has no special token {name}, but a plain one; {hint}")
+
+
+def mark_special(tokenizer: PreTrainedTokenizerFast, names: Sequence[str]) -> bool:
+    """Makes added tokens special ones, with the ids they have; whether there was one to change.
+
+    Raises:
+        TokenizerError: A name is no added token, so that text with it may become several tokens.
+    """
+    added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
+    for name in names:
+        if name not in added:
+            raise TokenizerError(
+                f"tokenizer: {name} is no token that was added to its vocabulary, so it may be "
+                "split; add it by tokenizer.add_tokens before the model is trained"
+            )
+    plain = [name for name in names if name not in special_token_ids(tokenizer)]
+    if plain:
+        tokenizer.add_tokens(plain, special_tokens=True)
+    return bool(plain)
+
+
+def code_sizes_of(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The number of codes at each level, where the vocabulary may have more than some items use."""
+    highest = [size - 1 for size in sizes]
+    for name in tokenizer.get_vocab():
+        found = code_of(name)
+        if found is not None and found[0] < len(highest):
+            highest[found[0]] = max(highest[found[0]], found[1])
+    return tuple(code + 1 for code in highest)
+
+
 def code_token_ids(tokenizer: PreTrainedTokenizerFast, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Ids of the code tokens of semantic IDs, level by level."""
-    special, names = special_token_ids(tokenizer), code_names(sizes)
-    if missing := [name for name in names if name not in special]:
-        raise TokenizerError(f"tokenizer: has no code token {missing[0]}; train the model again")
-    return tuple(special[name] for name in names)
+    """Ids of the code tokens of semantic IDs, level by level; a code may have no token."""
+    special = special_token_ids(tokenizer)
+    return tuple(special[name] for name in code_names(sizes) if name in special)
 
 
 def check_own_ids(tokenizer: PreTrainedTokenizerFast, ids: Collection[int]) -> None:

@@ -48,7 +48,7 @@ def recommend(settings: RecommendSettings) -> None:
         device=settings.device,
         verify=settings.verify,
         guide=settings.guide,
-        guide_weight=settings.guide_weight,
+        **settings.named("guide_weight", "wording", "system"),
     )
     warning = untrained_warning(recommender.spec)
     if warning is not None:

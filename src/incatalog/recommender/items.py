@@ -27,7 +27,7 @@ from incatalog.errors import (
 )
 from incatalog.items.aliases import Aliases
 from incatalog.items.titles import canonical_titles, new_titles
-from incatalog.items.tokens import ItemTokens, encode_titles
+from incatalog.items.tokens import OUR_NAMES, ControlNames, ItemTokens, encode_titles
 from incatalog.recent import RecentlyUsed
 
 # Users choose which sets of categories there are, so the number of rules is bounded.
@@ -59,13 +59,14 @@ class ModelItems:
         catalog: Catalog,
         semantic_ids: SemanticIds | None = None,
         aliases: Aliases | None = None,
+        control: ControlNames = OUR_NAMES,
     ) -> ModelItems:
         """Writes the items of a catalog; how they are retrieved is added by the recommender."""
-        catalog = catalog.with_titles_t(canonical_titles(catalog, tokenizer))
+        catalog = catalog.with_titles_t(canonical_titles(catalog, tokenizer, control))
         if item_form == "titles":
-            tokens = ItemTokens.from_titles(catalog.titles_t, tokenizer)
+            tokens = ItemTokens.from_titles(catalog.titles_t, tokenizer, control)
         else:
-            tokens = ItemTokens.from_codes(_codes_of(catalog, semantic_ids), tokenizer)
+            tokens = ItemTokens.from_codes(_codes_of(catalog, semantic_ids), tokenizer, control)
         made = cls(catalog, tokenizer, item_form, tokens, Aliases(), Grounding(tokens.trie()))
         return made.with_aliases(aliases) if aliases else made
 
@@ -83,7 +84,8 @@ class ModelItems:
 
     def spelled(self, aliases: Aliases) -> ItemTokens:
         """Tokens of the items, followed by those of these other names."""
-        return self.tokens.joined(ItemTokens.from_titles(aliases.texts, self.tokenizer))
+        named = ItemTokens.from_titles(aliases.texts, self.tokenizer, self.control)
+        return self.tokens.joined(named)
 
     def with_changes(
         self,
@@ -99,7 +101,7 @@ class ModelItems:
         aliases = self.aliases.without(gone)
         taken = self.catalog.titles_taken.difference(self.catalog.titles_t[row] for row in gone)
         taken = taken.union(aliases.texts) if aliases else taken
-        titles = new_titles(items, taken, self.tokenizer)
+        titles = new_titles(items, taken, self.tokenizer, self.control)
         added = self._tokens_of(items, titles, gone, semantic_ids)
         named = [replace(item, title_t=t) for item, t in zip(items, titles, strict=True)]
         catalog, rows = self.catalog.with_changes(named, removed)
@@ -169,6 +171,11 @@ class ModelItems:
             raise ConfigError(f"k: found {k}; expected at least 1")
         return min(k, self.catalog.num_live)
 
+    @property
+    def control(self) -> ControlNames:
+        """What the control tokens are called in the vocabulary."""
+        return self.tokens.control(self.tokenizer)
+
     @cached_property
     def longest_span(self) -> int:
         """Tokens of an item span at most, the two control tokens included."""
@@ -178,7 +185,7 @@ class ModelItems:
         """Tokens of an item's title in a span, after which the text behind an item is decoded."""
         if self.item_form == "titles":
             return self.tokens.span(row)
-        [title] = encode_titles([self.catalog.titles_t[row]], self.tokenizer)
+        [title] = encode_titles([self.catalog.titles_t[row]], self.tokenizer, self.control)
         return [self.tokens.soi_token_id, *title, self.tokens.eoi_token_id]
 
     def no_item_left(self) -> NoItemLeftError:
@@ -198,12 +205,12 @@ class ModelItems:
         if not items:
             return []
         if self.item_form == "titles":
-            return encode_titles(titles, self.tokenizer)
+            return encode_titles(titles, self.tokenizer, self.control)
         if semantic_ids is None or len(semantic_ids) != len(items):
             found = f"the model writes items as codes, and item {items[0].item_id!r} comes without"
             hint = "give the codes of every new item"
             raise SemanticIdError(f"catalog {self.catalog.name}: {found}; {hint}")
-        coded = ItemTokens.from_codes(semantic_ids, self.tokenizer)
+        coded = ItemTokens.from_codes(semantic_ids, self.tokenizer, self.control)
         tokens = [row.tolist() for row in coded.rows()]
         for item, own in zip(items, tokens, strict=True):
             # A prefix that no item has is an error of the trie.

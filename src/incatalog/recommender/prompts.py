@@ -43,7 +43,7 @@ class Prompts:
     def __init__(self, backbone: Backbone, spec: ModelSpec, items: ModelItems) -> None:
         self._backbone, self._spec, self._items = backbone, spec, items
         self._scaffolds: RecentlyUsed[int, _List] = RecentlyUsed(_SCAFFOLDS_KEPT)
-        self.renderer = Renderer(backbone.tokenizer, items.tokens)
+        self.renderer = Renderer(backbone.tokenizer, items.tokens, spec.system)
 
     def with_items(self, items: ModelItems) -> Prompts:
         """The same for other items, which were written with the same tokenizer."""

@@ -20,7 +20,7 @@ from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
 from incatalog.decoding.request import Grounding
 from incatalog.decoding.retriever import ItemRetriever
-from incatalog.dialogue.templates import wording_named
+from incatalog.dialogue.templates import asking_wording, wording_named
 from incatalog.errors import BackboneError, ConfigError, VectorError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
@@ -84,7 +84,7 @@ class Recommender(Talking):
         items = catalog
         if isinstance(items, Catalog):
             written = backbone.tokenizer, spec.item_form
-            items = ModelItems.of(*written, items, semantic_ids, aliases)
+            items = ModelItems.of(*written, items, semantic_ids, aliases, backbone.control)
         if packed is not None and packed.model is not backbone.model:
             raise ConfigError("packed: is another model than the backbone's; pack that one")
         if backbone.head is not None:
@@ -130,6 +130,8 @@ class Recommender(Talking):
         verify: bool = True,
         guide: str | Path | None = OWN,
         guide_weight: float | None = None,
+        wording: str | None = None,
+        system: str | None = None,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -142,10 +144,13 @@ class Recommender(Talking):
             guide: The guide that lies in the folder, if one does (``own``); the run folder or URL
                 of a teacher; None for the model alone.
             guide_weight: How much the guide counts, from 0 to 1, in place of what was fitted.
+            wording: Name of the wording to ask with, in place of the model's own.
+            system: What the system message says, in place of the model's own; empty for none.
 
         Raises:
             ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged, or writes plain titles.
+            ConfigError: No wording has that name, or it offers candidates.
             DataError: The catalog is incomplete or damaged.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
@@ -157,6 +162,8 @@ class Recommender(Talking):
             wording_named(spec.wording)
         except ConfigError as error:
             raise BackboneError(f"{spec_file(folder)}: wording: {error}") from error
+        if wording is not None:
+            asking_wording(wording)
         codes = load_semantic_ids(folder, catalog) if spec.item_form == "codes" else None
         named = OFF if guide is None else str(guide)
         chosen = GuideChoice(named, guide_weight, trained=spec.trained)
@@ -164,6 +171,7 @@ class Recommender(Talking):
         backbone, spec = load_model(folder, device, verify=verify)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
+        spec = spec.asked(wording, system)
         return cls(backbone, spec, catalog, codes, aliases, packed, loaded)
 
     def with_guide(self, guide: Guide | None) -> Recommender:

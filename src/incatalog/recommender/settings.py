@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from incatalog.config import Decode, Fraction, Positive, Settings
+from incatalog.config import Decode, Fraction, ListForm, Positive, Settings
 
 # In place of a teacher: the guide that lies in the model's folder, if one does; none.
 OWN: Final = "own"
@@ -34,6 +34,11 @@ class RecommendSettings(Settings):
     decode: Decode = "beam"
     """Rank the items the model would write first (beam), or have it write a list of items, each
     searched as a whole (list) or written token by token (greedy)."""
+    wording: str | None = None
+    """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
+    them); the model's own if not given."""
+    system: str | None = None
+    """What a system message says in front, an empty one for none; the model's own if not given."""
     guide: str = OWN
     """Teacher that guides the model: a run folder, the URL of a served one, own (the guide in the
     model's folder, if one lies there) or off."""
@@ -47,3 +52,47 @@ class RecommendSettings(Settings):
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
+
+
+@dataclass(frozen=True)
+class ModelImportSettings(Settings):
+    """Take a chat model that was trained on a catalog elsewhere; then all commands know it."""
+
+    model: Path
+    """Merged Hugging Face folder, whose vocabulary has the control tokens."""
+    data: Path
+    """Folder of prepared data; its catalog is that of the model."""
+    out: Path
+    """Folder for the model as all commands take it: a copy, with the catalog beside it."""
+    method: Literal["cgen", "token"] = "cgen"
+    """How an item is written inside its span: `cgen` by its title, `token` by its codes."""
+    index: str = ""
+    """For `token`, folder of `{dataset}.index.json` and `{dataset}.item2id`; the data folder if
+    empty."""
+    soi_token: str = "<SOI>"
+    """Token that opens an item span in its vocabulary."""
+    eoi_token: str = "<EOI>"
+    """Token that closes it."""
+    wording: str = "test-single-turn"
+    """Name of the wording the model is asked with."""
+    system: str = ""
+    """What the system message said in its training."""
+    history_form: Literal["auto", "title", "span"] = "auto"
+    """How its prompts wrote history items, as quoted titles or as item spans; auto takes spans for
+    codes and titles otherwise."""
+    list_form: ListForm = "numbered"
+    """How its answers wrote lists: numbered lines, plain lines, or numbered lines that begin with a
+    space from the second on (`indented`, as RecLM-cgen does)."""
+    max_history: Positive = 10
+    """Newest items of a history its prompts showed."""
+    list_length: Positive = 10
+    """Items in an answer at most."""
+    max_length: Positive = 1024
+    """Tokens of a conversation at most; older history items are cut to fit."""
+    device: str = "auto"
+    """Device to check the model on; auto takes CUDA where there is one."""
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the index files of codes lie."""
+        return Path(self.index) if self.index else self.data

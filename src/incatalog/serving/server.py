@@ -95,7 +95,8 @@ def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
     if spec_file(model).exists():
-        return Recommender.from_pretrained(model, device=device, verify=verify, guide=None)
+        words = settings.named("wording", "system")
+        return Recommender.from_pretrained(model, device=device, verify=verify, guide=None, **words)
     if not named:
         why = "a plain chat model has no catalog; name one: --domain NAME=FOLDER"
         raise ConfigError(f"--model {model}: {why}")
@@ -104,13 +105,15 @@ def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender
     name, folder = next(iter(named.items()))
     backbone = load_backbone(model, device=device, verify=verify)
     backbone.model.eval()
-    spec = ModelSpec(base=str(model), trained=False)
+    spec = ModelSpec(base=str(model), trained=False).asked(settings.wording, settings.system)
     packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:
     """The folders of the domains, if the settings can work."""
+    from incatalog.dialogue.templates import asking_wording
+
     if not settings.name or "/" in settings.name:
         raise ConfigError(f"--name: found {settings.name!r}; expected a name without a slash")
     for proxy in settings.trusted_proxy:
@@ -120,6 +123,8 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             # A name would not do: any client can claim to have it.
             why = f"an address or a network, such as 10.0.0.5 or 10.0.0.0/24 ({error})"
             raise ConfigError(f"--trusted-proxy {proxy}: expected {why}") from None
+    if settings.wording is not None:
+        asking_wording(settings.wording)
     if settings.keys is None and not _is_this_machine(settings.host):
         why = "others could reach the service without a key; give --keys FILE"
         raise ConfigError(f"--host {settings.host}: {why}")

@@ -33,6 +33,12 @@ class ServeSettings(Settings):
     unguided_when_teacher_fails: bool = False
     """Let the model answer alone where the teacher fails, which the answer says; by default that is
     an error (503)."""
+    wording: str | None = None
+    """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
+    them); the model's own if not given."""
+    system: str | None = None
+    """What a system message says in front of conversations that bring none, an empty one for none;
+    the model's own if not given."""
     name: str = "incatalog"
     """Name of the model in requests."""
     host: str = "127.0.0.1"

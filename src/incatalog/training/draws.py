@@ -138,7 +138,8 @@ class Chance:
     def candidates(self, answer: list[int], *key: int) -> list[int]:
         """The answer among random other items, in random order."""
         rng = self._stream(CANDIDATES, *key)
-        size = int(rng.integers(len(answer), self.settings.max_candidates + 1))
+        least = max(len(answer), self.settings.min_candidates)
+        size = int(rng.integers(least, self.settings.max_candidates + 1))
         found = dict.fromkeys(answer)
         while (missing := min(size, self.num_items) - len(found)) > 0:
             found.update(dict.fromkeys(rng.integers(self.num_items, size=missing).tolist()))

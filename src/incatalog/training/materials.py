@@ -19,6 +19,7 @@ from incatalog.data.vectors import load_vectors
 from incatalog.dialogue.templates import TRAIN_WORDINGS
 from incatalog.errors import ConfigError, TeacherError
 from incatalog.items.aliases import Aliases, load_paraphrases, paraphrase_texts
+from incatalog.items.tokens import ControlNames
 from incatalog.model.backbone import Backbone, add_codes, create_tiny, load_backbone
 from incatalog.model.head import RetrievalHead, vectors_origin
 from incatalog.model.lora import add_lora
@@ -140,7 +141,8 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
     """The paraphrases to train on, as this model writes them."""
     if settings.paraphrases is None:
         return Aliases()
-    found = load_paraphrases(settings.paraphrases, catalog, backbone.tokenizer)
+    tokenizer, control = backbone.tokenizer, backbone.control
+    found = load_paraphrases(settings.paraphrases, catalog, tokenizer, control)
     main_console().print(
         f"{settings.paraphrases}: {len(found.aliases)} paraphrases of {len(found.aliases.of_row)} "
         f"of {len(catalog)} items; left out are {found.repeated} that are a title or an earlier "
@@ -151,22 +153,25 @@ def read_aliases(settings: SftSettings, backbone: Backbone, catalog: Catalog) ->
 
 def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Backbone:
     """The backbone with control tokens, codes and adapters that is trained."""
+    control = ControlNames(settings.soi_token, settings.eoi_token)
     if settings.model == "tiny":
         widths = settings.tiny_vocab, settings.tiny_hidden, settings.tiny_inner
         blocks = settings.tiny_layers, settings.tiny_heads, settings.tiny_dropout
         sizes = TinyConfig(*widths, *blocks, settings.max_length, seed=settings.seed)
         # What the tokenizer learns its words from.
-        prompts = [*(wording.instruction for wording in TRAIN_WORDINGS), _FRAME] * _PROMPT_REPEATS
+        said = (settings.system,) if settings.system else ()
+        asked = (wording.instruction for wording in TRAIN_WORDINGS)
+        prompts = [*asked, _FRAME, *said] * _PROMPT_REPEATS
         turns = [turn.text for conversation in inputs.conversations for turn in conversation]
         texts = [*inputs.catalog.titles, *inputs.paraphrases, *prompts, *turns]
-        backbone = create_tiny(texts, sizes)
+        backbone = create_tiny(texts, sizes, control)
         backbone.model.set_attn_implementation(settings.attention)
         if settings.adapts and PartialState().is_main_process:
             save_backbone(settings.out / TINY_BASE, backbone)
     else:
         attention, bits = settings.attention, settings.quantization
         backbone = load_backbone(
-            settings.model, attention=attention, quantization=bits, device=device
+            settings.model, attention=attention, quantization=bits, device=device, control=control
         )
     config = backbone.model.config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)

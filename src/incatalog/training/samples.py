@@ -127,7 +127,8 @@ class SampleSource:
         sizes = np.diff(item_tokens.offsets) + _AROUND_ITEM
         self._average_size = float(sizes.mean())
         self._size_until = np.concatenate([[0], np.cumsum(sizes[split.histories.rows])])
-        offered = range(min(settings.max_candidates // 2, self._num_items))
+        usual = (settings.min_candidates + settings.max_candidates) // 2
+        offered = range(min(usual, self._num_items))
         bare = [
             self._messages(one, (), 1, [], candidates=offered if one.offers_candidates else None)
             for one in self._wordings

@@ -93,9 +93,13 @@ class SampleSettings(Settings):
     nothing holds to the catalog: a baseline, to show what the control tokens buy; only for `cgen`,
     with wordings that do not mention them."""
     list_form: ListForm = "numbered"
-    """Write answers as numbered lines or as plain lines."""
+    """Write answers as numbered lines, as plain lines, or as numbered lines that begin with a space
+    from the second on (`indented`, as RecLM-cgen does)."""
     mention_control_tokens: bool = True
-    """Also train on the wordings that mention <SOI> and <EOI>."""
+    """Also train on the wordings that mention the control tokens."""
+    system: str = ""
+    """What a system message says in front of every conversation, in training and from then on
+    whenever the model is asked; conversations with a system message of their own keep that."""
     max_history: Positive = 10
     """Newest items of a history the prompt shows."""
     window: Literal["random", "full", "every-prefix"] = "random"
@@ -121,6 +125,9 @@ class SampleSettings(Settings):
     left."""
     candidate_ratio: Fraction = 0.0
     """Share of samples that offer a candidate list in the prompt."""
+    min_candidates: NonNegative = 0
+    """Length of a candidate list at least; the same as --max-candidates for one length alone. No
+    list is shorter than its answer."""
     max_candidates: int = 20
     """Length of a candidate list at most."""
     chat_ratio: NonNegativeFloat = 0.0
@@ -188,6 +195,11 @@ class SftSettings(SampleSettings, TrainerSettings):
     """File of `incatalog rewrite apply` with other names of items to train on."""
     wording: str = "test-single-turn"
     """Wording the trained model is asked with, one of those for tests."""
+    soi_token: str = "<SOI>"
+    """Token that opens an item span: one the vocabulary lacks, or has as a special token that
+    stands for nothing else, such as `<|reserved_special_token_0|>`."""
+    eoi_token: str = "<EOI>"
+    """Token that closes an item span, likewise."""
     scope: ScopeType = "every"
     """Where the softmax of an item span runs over the catalog's continuations only: branching (only
     nodes with a choice), open (all but the forced closing), every, or off (nowhere: plain cross

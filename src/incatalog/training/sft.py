@@ -11,12 +11,13 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from incatalog.codes.semantic_ids import SemanticIds
+from incatalog.config import control_token_problems
 from incatalog.devices import trains_on_cpu
 from incatalog.dialogue.render import Renderer
-from incatalog.dialogue.templates import wording_named
+from incatalog.dialogue.templates import asking_wording
 from incatalog.items.aliases import Aliases
 from incatalog.model.saved import check_writable
-from incatalog.model.spec import ModelSpec
+from incatalog.model.spec import ModelSpec, load_spec, spec_file
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher_service.client import is_url
@@ -77,7 +78,8 @@ def train_sft(settings: SftSettings) -> Path:
     backbone = build_backbone(settings, inputs, run.device)
     check_writable(backbone)
     spec, codes = model_spec(settings, inputs.semantic_ids), inputs.semantic_ids
-    items = ModelItems.of(backbone.tokenizer, spec.item_form, inputs.catalog, codes)
+    written = backbone.tokenizer, spec.item_form, inputs.catalog, codes
+    items = ModelItems.of(*written, control=backbone.control)
     aliases = read_aliases(settings, backbone, items.catalog)
     if aliases and settings.paraphrases_in != "history":
         items = items.with_aliases(aliases)
@@ -152,6 +154,8 @@ def check_config(settings: SftSettings) -> None:
         (settings.candidate_ratio > 0 and settings.max_candidates < settings.list_length,
          "max_candidates", f"shorter than --list-length {settings.list_length}; a candidate list "
          "holds the whole answer"),
+        (settings.candidate_ratio > 0 and settings.min_candidates > settings.max_candidates,
+         "min_candidates", f"longer than --max-candidates {settings.max_candidates}"),
         (settings.tiny_dropout > 0 and model != "tiny", "tiny_dropout",
          f"{model} is not made here; use --model tiny, or --lora-dropout"),
         (best and not settings.validate_every,
@@ -167,11 +171,18 @@ def check_config(settings: SftSettings) -> None:
          "quantization", "quantized weights cannot be trained; use --tune lora"),
         (quantized and model == "tiny",
          "quantization", "a tiny model starts from scratch; use --quantization none"),
-        (wording_named(settings.wording).offers_candidates,
-         "wording", "offers candidates, which nobody gives it"),
+        *control_token_problems(settings.soi_token, settings.eoi_token),
     ])  # fmt: skip
     if settings.answer_form == "title":
         _check_plain_titles(settings)
+    asking_wording(settings.wording)
+    # To go on with other tokens would add these, untrained, beside those that it knows.
+    if Path(model).is_dir() and spec_file(model).exists():
+        own, given = load_spec(model).control, (settings.soi_token, settings.eoi_token)
+        settings.refuse_first([
+            (own != given, f"--soi-token {given[0]}, --eoi-token {given[1]}",
+             f"{model} was trained with {own.soi} and {own.eoi}; give those"),
+        ])  # fmt: skip
     trains_on_cpu(settings.device)
 
 
@@ -189,7 +200,7 @@ def _check_plain_titles(settings: SftSettings) -> None:
          "--loss focal-items weighs item spans, and there are none; use --loss plain or focal"),
         (settings.keep_best, told,
          "--keep-best ranks items by what stands in their spans; leave it out"),
-        (wording_named(settings.wording).mentions_control_tokens, "wording",
+        (asking_wording(settings.wording).mentions_control_tokens, "wording",
          "mentions the control tokens, which --answer-form title does without"),
     ])  # fmt: skip
 
@@ -204,7 +215,8 @@ def build_trainer(
     """The trainer of a run, with all its samples; aliases may stand in prompts alone."""
     backbone, items, split = model.backbone, model.items, inputs.split
     titles, named = items.catalog.titles_t, aliases and model.spec.item_form == "titles"
-    renderer = Renderer(backbone.tokenizer, items.spelled(aliases) if named else items.tokens)
+    spelled = items.spelled(aliases) if named else items.tokens
+    renderer = Renderer(backbone.tokenizer, spelled, settings.system)
     console, most = main_console(), settings.max_length
     chat = alignment = None
     if settings.chat is not None and (settings.chat_ratio or settings.multi_round_ratio):
@@ -314,15 +326,13 @@ def model_spec(settings: SftSettings, codes: SemanticIds | None) -> ModelSpec:
         base = TINY_BASE
     elif Path(settings.model).is_dir():
         base = os.path.relpath(settings.model, settings.out)
-    asked = (
-        *("method", "projection", "answer_form", "list_form", "wording", "max_history"),
-        "list_length",
-        "max_length",
-    )
+    same = ("method", "projection", "answer_form", "list_form", "wording", "system")
+    tokens = ("soi_token", "eoi_token")
+    sizes = ("max_history", "list_length", "max_length")
     return ModelSpec(
         base=base,
         item_form="titles" if codes is None else "codes",
         code_sizes=() if codes is None else codes.sizes,
         history_form=settings.shown_history,
-        **settings.named(*asked),
+        **settings.named(*same, *tokens, *sizes),
     )
