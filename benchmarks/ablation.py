@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--domains", nargs="+", choices=sorted(_OTHER), default=list(_OTHER))
     parser.add_argument("--rows", nargs="+", choices=_ALL, default=list(_ALL))
     parser.add_argument("--seeds", type=int, default=1, help="Trainings of each model.")
-    parser.add_argument("--share", type=float, default=0.5, help="Share of the recipes' epochs.")
+    parser.add_argument("--share", type=float, default=0.4, help="Share of the recipes' epochs.")
     parser.add_argument("--steps", type=int, default=0, help="Steps at most; 0 for no limit.")
     parser.add_argument("--users", type=int, default=0, help="Users of a row; 0 for all.")
     parser.add_argument("--other-users", type=int, default=300, help="Users of the other domain.")
@@ -234,7 +234,8 @@ class Ablation:
         runs = [self.run(seed) for seed in self.seeds]
         tables = {name: [run[name] for run in runs] for name in runs[0]}
         users = max((len(own[0]) for own in tables.values()), default=0)
-        parts = [f"## {self.domain.name}: {users} users, {len(runs)} seeds"]
+        share = f"{self.options.share:g} of the recipes' epochs"
+        parts = [f"## {self.domain.name}: {users} users, {len(runs)} seeds, {share}"]
         header = ("", *_METRICS, "NDCG@10 less that of", "", "minutes")
         lines = []
         for name in (*ROWS, *BASELINES):
