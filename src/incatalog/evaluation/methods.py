@@ -12,6 +12,7 @@ from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout, LeaveOneOut
+from incatalog.data.model_catalog import data_catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.errors import ConfigError
 from incatalog.evaluation.reader import AnswerReader, Named
@@ -82,6 +83,16 @@ def model_files(model: str) -> dict[str, Path]:
         return {f"model/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     return {f"model/{file.name}": file for file in files}
+
+
+def asked_catalog(settings: HeldOutSettings) -> Catalog:
+    """The items that are asked for, called as the model that is asked knows them."""
+    if is_language_model(settings.model):
+        return data_catalog(settings.data, settings.model, settings.title_field)
+    if settings.title_field:
+        why = f"{settings.model} is no language model and reads no names of items; leave it out"
+        raise ConfigError(f"--title-field {settings.title_field}: {why}")
+    return Catalog.load(settings.data)
 
 
 def guide_files(settings: EvaluateRecommendSettings) -> dict[str, Path]:
@@ -216,7 +227,7 @@ def ask_model(
 ) -> Answering:
     """How a language model answers, with its guide if it has one."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
-    titles = recommender.catalog.titles_t
+    titles = recommender.catalog.titles
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)

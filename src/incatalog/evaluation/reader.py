@@ -24,7 +24,7 @@ _QUOTES = "'\"`*“”‘’«» \t"
 class Named(NamedTuple):
     """One thing an answer names, in order."""
 
-    text: str  # As written; the title of an item that is written as codes.
+    text: str  # The title of an item that stands in a span; anything else as written.
     row: int | None  # None if no item of the catalog is called that.
     probability: float | None = None  # That it comes next, where a ranking says so.
 
@@ -35,7 +35,8 @@ class AnswerReader:
     An answer names what stands in its item spans, and what a line of a list without a span says: a
     line with a number or a bullet, and, where the model writes plain lists, every line that does
     not end with a colon. A name is an item of the catalog if it equals its title, an alias or its
-    codes; on lines outside spans quotes around it do not count.
+    codes; on lines outside spans quotes around it do not count. Items in spans are told by their
+    titles, whatever the model knows them by.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class AnswerReader:
         list_form: ListForm,
         aliases: Aliases | None = None,
     ) -> None:
-        """Takes the title of each row as it stands in a span, and its tokens."""
+        """Takes what stands in a span for each row, and its tokens."""
         aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
-        self._tokenizer, self._titles, self._list_form = tokenizer, titles, list_form
+        self._tokenizer, self._titles, self._list_form = tokenizer, catalog.titles, list_form
         spans = [tokens.tolist() for tokens in item_tokens.rows()]
         self._row_of_tokens = {tuple(tokens): row for row, tokens in enumerate(spans)}
         spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
