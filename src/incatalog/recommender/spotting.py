@@ -57,7 +57,7 @@ class Titles:
             start = piece.start()
             for length in self._lengths.get(piece[0], ()):
                 end = start + length
-                row = self._row_of.get(text[start:end])
+                row = self._row_of.get(text[start:end]) if end <= len(text) else None
                 if row is not None and _ends_a_word(text, end):
                     found.append((-length, start, row))
         kept: list[Spotted] = []
