@@ -15,7 +15,7 @@ from incatalog.data.interactions import Holdout, LeaveOneOut
 from incatalog.data.model_catalog import data_catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.errors import ConfigError
-from incatalog.evaluation.reader import AnswerReader, Named
+from incatalog.evaluation.reader import AnswerReader, Named, told_titles
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import load_spec, spec_file
@@ -227,7 +227,7 @@ def ask_model(
 ) -> Answering:
     """How a language model answers, with its guide if it has one."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
-    titles = recommender.catalog.titles
+    titles = told_titles(recommender.catalog, recommender.catalog.titles_t)
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)

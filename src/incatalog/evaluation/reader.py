@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from incatalog.codes.semantic_ids import is_code_token
 from incatalog.config import ListForm
+from incatalog.data.naming import TITLE
 from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ItemTokens, decode_rows, encode_titles, special_token_ids
 
@@ -51,7 +52,8 @@ class AnswerReader:
         """Takes what stands in a span for each row, and its tokens."""
         aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
-        self._tokenizer, self._titles, self._list_form = tokenizer, catalog.titles, list_form
+        self._tokenizer, self._list_form = tokenizer, list_form
+        self._titles = told_titles(catalog, titles)
         spans = [tokens.tolist() for tokens in item_tokens.rows()]
         self._row_of_tokens = {tuple(tokens): row for row, tokens in enumerate(spans)}
         spelled = encode_titles(aliases.texts, tokenizer) if aliases else []
@@ -133,6 +135,14 @@ class AnswerReader:
         bare = name.strip(_QUOTES)
         row = self._row_of_title.get(name, self._row_of_title.get(bare))
         return [Named(bare or name, row)]
+
+
+def told_titles(catalog: Catalog, written: Sequence[str]) -> Sequence[str]:
+    """How items are told of: by titles as the model writes them, which are unique, or as published.
+
+    People know the latter where the model knows items by another field.
+    """
+    return written if catalog.title_field == TITLE else catalog.titles
 
 
 def id_of(catalog: Catalog, row: int | None) -> str | None:
