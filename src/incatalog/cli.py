@@ -42,6 +42,7 @@ from incatalog.grpo.settings import GrpoSettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
+    RewriteCatalogSettings,
     RewriteDataSettings,
     RewriteTrainSettings,
 )
@@ -129,6 +130,9 @@ COMMANDS: dict[str, Command] = {
         needs=_REWARDED,
     ),
     "rewrite apply": Command(RewriteApplySettings, "incatalog.rewrite.apply_rewrite:apply_rewrite"),
+    "rewrite catalog": Command(
+        RewriteCatalogSettings, "incatalog.rewrite.rewrite_catalog:rewrite_catalog"
+    ),
     "evaluate recommend": Command(
         EvaluateRecommendSettings, "incatalog.evaluation.recommend:evaluate_recommend"
     ),

@@ -12,7 +12,8 @@ from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
-from incatalog.recommender.mentions import Titles, conversation_items
+from incatalog.recommender.mentions import conversation_items
+from incatalog.recommender.spotting import Titles
 
 
 def written(

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,23 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, unique_entries, write_document
 from incatalog.data.fields import first_repeated, id_problem, identifier, shown
+from incatalog.data.naming import (
+    TITLE,
+    TITLE_FIELDS,
+    field_text,
+    name_of,
+    remember_field,
+    remembered_field,
+    title_of,
+)
 from incatalog.errors import CatalogError, DataError
 
 METAS = "metas.jsonl"
 CATEGORIES = "category.jsonl"
 
 ID_FIELDS = ("item_id", "id", "asin", "parent_asin")
-TITLE_FIELDS = ("title", "title_t", "name", "item_title", "movie_title")
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,12 @@ class Item:
 
     Attributes:
         item_id: Name of the item outside; inside, an item is its row in the catalog.
-        title: Title as published.
+        title: Title as published, which people see.
         description: Text about the item; empty if there is none.
         categories: Names of the categories the item belongs to.
         title_t: The title made unique and stable under tokenize and decode, where known.
         boost: What the shop multiplies the item's weight in answers by, more than 0.
+        name: What a model knows the item by, where the catalog says that it is not the title.
     """
 
     item_id: str
@@ -45,6 +53,12 @@ class Item:
     categories: tuple[str, ...] = ()
     title_t: str | None = None
     boost: float = 1.0
+    name: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What a model knows the item by."""
+        return self.title if self.name is None else self.name
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,17 @@ class Catalog:
         items: The items.
         name: Name of the domain, for example ``"movies"``.
         vacant: Rows of items that were removed; only :meth:`item` still knows them.
+        title_field: The field of ``metas.jsonl`` by which a model knows the items.
 
     Raises:
-        CatalogError: There is no item, or two items have one id.
+        CatalogError: There is no item, two items have one id, or one lacks the name that the title
+            field gives it.
     """
 
     items: tuple[Item, ...]
     name: str
     vacant: frozenset[int] = frozenset()
+    title_field: str = TITLE
 
     def __post_init__(self) -> None:
         if not self.num_live:
@@ -70,17 +87,29 @@ class Catalog:
         if len(self._row_of) < self.num_live:
             twice = first_repeated(item.item_id for item in self.live_items)
             raise self._error(f"item id {twice!r} occurs twice; expected unique ids")
+        self._check_names(self.live_items)
 
     def _error(self, message: str) -> CatalogError:
         return CatalogError(f"catalog {self.name}: {message}")
 
-    @classmethod
-    def from_items(cls, items: Iterable[Item], name: str = "items") -> Catalog:
-        """Builds a catalog of ``items`` in their order; see the class for errors."""
-        return cls(tuple(items), name)
+    def _check_names(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if (item.name is None) != (self.title_field == TITLE):
+                has = "no name" if item.name is None else f"the name {item.name!r}"
+                known = f"the model knows the items of this catalog by their {self.title_field}"
+                raise self._error(f"item {item.item_id!r} has {has}; {known}")
 
     @classmethod
-    def load(cls, folder: str | Path, name: str | None = None) -> Catalog:
+    def from_items(
+        cls, items: Iterable[Item], name: str = "items", title_field: str = TITLE
+    ) -> Catalog:
+        """Builds a catalog of ``items`` in their order; see the class for errors."""
+        return cls(tuple(items), name, title_field=title_field)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, name: str | None = None, title_field: str | None = None
+    ) -> Catalog:
         """Reads ``metas.jsonl`` and, where there is one, ``category.jsonl``.
 
         ``metas.jsonl`` is one JSON document or one object a line. The title comes from the first
@@ -90,14 +119,23 @@ class Catalog:
         Args:
             folder: Folder of prepared data or of a trained model.
             name: Name of the catalog; the folder's name when omitted.
+            title_field: Field by which a model knows the items, any that holds text; by default
+                that of the model whose folder it is, or the title.
 
         Raises:
+            CatalogError: The folder is that of a model that knows its items by another field.
             DataError: A file is missing, empty or broken, an id occurs twice, an item has no
-                title, a category names an unknown item; names file and line.
+                title, or no text in ``title_field``, a category names an unknown item; names file
+                and line.
         """
         folder = Path(folder)
-        path = folder / METAS
-        found = {entry.key: parse_item(entry) for entry in unique_entries(path, ID_FIELDS, "item")}
+        path, own = folder / METAS, remembered_field(folder)
+        title_field = title_field or own
+        if own not in (TITLE, title_field):
+            trained = f"the model there knows its items by their {own}, not by their {title_field}"
+            raise CatalogError(f"{folder}: {trained}; name that title field, or leave it out")
+        items = unique_entries(path, ID_FIELDS, "item")
+        found = {entry.key: parse_item(entry, title_field) for entry in items}
         if not found:
             raise DataError.at(path, "holds no items; expected at least one")
         path, categories = folder / CATEGORIES, defaultdict[str, list[str]](list)
@@ -109,13 +147,18 @@ class Catalog:
                 categories[member].append(entry.key)
         for item_id, names in categories.items():
             found[item_id] = replace(found[item_id], categories=tuple(names))
-        return cls(tuple(found.values()), name or folder.resolve().name)
+        return cls(tuple(found.values()), name or folder.resolve().name, title_field=title_field)
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line."""
-        folder = Path(folder)
-        write_document(folder / METAS, {item.item_id: _meta(item) for item in self.live_items})
+        """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line.
+
+        A title field other than ``title`` is noted beside them in ``catalog.json``.
+        """
+        folder, field = Path(folder), self.title_field
+        metas = {item.item_id: _meta(item, field) for item in self.live_items}
+        write_document(folder / METAS, metas)
         write_document(folder / CATEGORIES, self.members())
+        remember_field(folder, field)
 
     def __len__(self) -> int:
         """Number of rows, vacant ones included."""
@@ -144,8 +187,10 @@ class Catalog:
             The catalog, and the rows of the new items, ascending: vacant ones first.
 
         Raises:
-            CatalogError: A removed item is not there, a new one's id is taken, or none is left.
+            CatalogError: A removed item is not there, a new one's id is taken, it lacks the name
+                that the title field gives it, or none is left.
         """
+        self._check_names(items)
         gone = {self.row(item_id) for item_id in removed}
         row_of = self._row_of.copy()
         for item_id in set(removed):
@@ -168,6 +213,7 @@ class Catalog:
             items=tuple(changed),
             name=self.name,
             vacant=self.vacant.difference(rows) | gone,
+            title_field=self.title_field,
             _row_of=row_of,
             titles_taken=taken,
             log_boosts=self._boosts_with(rows, items, len(changed)),
@@ -193,8 +239,8 @@ class Catalog:
 
     @cached_property
     def titles_t(self) -> tuple[str, ...]:
-        """Titles in the form the model writes, by row; as published where it is not known."""
-        return tuple(item.title_t or item.title for item in self.items)
+        """Names in the form the model writes, by row; as given where it is not known."""
+        return tuple(item.title_t or item.called for item in self.items)
 
     def item(self, row: int) -> Item:
         """The item at ``row``; a row that is not there is a CatalogError."""
@@ -222,6 +268,11 @@ class Catalog:
     def titles(self) -> tuple[str, ...]:
         """Titles as published, by row."""
         return tuple(item.title for item in self.items)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What a model knows the items by, by row: their titles unless another field is named."""
+        return tuple(item.called for item in self.items)
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -253,7 +304,17 @@ class Catalog:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids and titles in their order."""
+        """SHA-256 over ids and titles in their order, and over a title field and what it holds."""
+        if self.title_field == TITLE:
+            return self.items_fingerprint
+        digest = hashlib.sha256(json.dumps([self.items_fingerprint, self.title_field]).encode())
+        for item in self.live_items:
+            digest.update(json.dumps(item.name).encode() + b"\n")
+        return digest.hexdigest()
+
+    @cached_property
+    def items_fingerprint(self) -> str:
+        """SHA-256 over ids and titles in their order, whatever a model knows the items by."""
         digest = hashlib.sha256()
         for item in self.live_items:
             digest.update(json.dumps([item.item_id, item.title]).encode() + b"\n")
@@ -272,7 +333,7 @@ class Catalog:
             raise self._error(f"{counts}; expected one for every row")
         pairs = zip(self.items, titles, strict=True)
         items = (replace(item, title_t=title) for item, title in pairs)
-        return Catalog(tuple(items), self.name, self.vacant)
+        return Catalog(tuple(items), self.name, self.vacant, self.title_field)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -290,15 +351,7 @@ class Catalog:
         return found
 
 
-def title_of(entry: Entry) -> str | None:
-    """The text that names an item of ``metas.jsonl``; None if no field does."""
-    if not isinstance(entry.value, Mapping):
-        return None
-    titles = (_text(entry, field) for field in TITLE_FIELDS)
-    return next((title for title in titles if clean_title(title)), None)
-
-
-def parse_item(entry: Entry) -> Item:
+def parse_item(entry: Entry, title_field: str = TITLE) -> Item:
     """The item of one entry of ``metas.jsonl``, without its categories."""
     item_id = entry.key
     problem = id_problem(item_id)
@@ -309,15 +362,10 @@ def parse_item(entry: Entry) -> Item:
     if title is None:
         fields = ", ".join(TITLE_FIELDS)
         raise entry.error(f"item {item_id!r} has no title; expected text in one of {fields}")
-    title_t = _text(entry, "title_t")
-    description = _text(entry, "description", several=True)
+    name, title_t = name_of(entry, title_field), field_text(entry, "title_t")
+    description = field_text(entry, "description", several=True)
     boost = entry.factor(f"boost of item {entry.key!r}", entry.value.get("boost"))
-    return Item(item_id, title, description, title_t=title_t or None, boost=boost)
-
-
-def _text(entry: Entry, field: str, *, several: bool = False) -> str:
-    value = entry.value.get(field)
-    return entry.text(f"{field} of item {entry.key!r}", value, several=several)
+    return Item(item_id, title, description, title_t=title_t or None, boost=boost, name=name)
 
 
 def category_members(entry: Entry) -> list[str | None]:
@@ -328,10 +376,12 @@ def category_members(entry: Entry) -> list[str | None]:
     return [identifier(value) for value in entry.value]
 
 
-def _meta(item: Item) -> dict[str, str | float]:
-    boost = None if item.boost == 1 else item.boost
+def _meta(item: Item, title_field: str) -> dict[str, str | float]:
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
-    return {field: value for field, value in (meta | {"boost": boost}).items() if value is not None}
+    known = meta | {"boost": None if item.boost == 1 else item.boost}
+    # As given, so that the catalog stays the same when it is read again.
+    known |= {} if item.name is None else {title_field: item.name}
+    return {field: value for field, value in known.items() if value is not None}
 
 
 def _near(name: str, names: Iterable[str]) -> str:

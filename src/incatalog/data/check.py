@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +15,12 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from incatalog.data.catalog import (
-    CATEGORIES,
-    ID_FIELDS,
-    METAS,
-    category_members,
-    parse_item,
-    title_of,
-)
+from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, category_members, parse_item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, entries
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
+from incatalog.data.model_catalog import unused_names
+from incatalog.data.naming import name_of, title_of
 from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
@@ -95,8 +91,10 @@ def check(settings: CheckSettings) -> CheckReport:
     """Reads a folder of prepared data and prints what it holds.
 
     Problems are gathered rather than raised, so that one call shows them all: repeated ids, items
-    without title, unknown ids in histories and categories, users with fewer than three items.
-    The report's ``trainable`` decides the exit code of ``incatalog data check``.
+    without title or without a name in the title field, unknown ids in histories and categories,
+    users with fewer than three items. The report's ``trainable`` decides the exit code of
+    ``incatalog data check``. Titles that are shared are those by which a model would know the
+    items.
 
     Raises:
         DataError: A file is missing, empty or not JSON; names file and line.
@@ -105,26 +103,28 @@ def check(settings: CheckSettings) -> CheckReport:
     if not folder.is_dir():
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
     found = _Findings()
-    titles = _check_items(folder / METAS, found)
-    categories = _check_categories(folder / CATEGORIES, titles, found)
-    lengths, used, repeats = _check_histories(folder / SEQUENCES, titles, found)
-    occurrences = Counter(clean_title(title) for title in titles.values() if title)
+    items = _check_items(folder / METAS, found, settings.title_field)
+    categories = _check_categories(folder / CATEGORIES, items.keys(), found)
+    lengths, used, repeats = _check_histories(folder / SEQUENCES, items.keys(), found)
+    occurrences = Counter(clean_title(item.called) for item in items.values() if item)
     report = CheckReport(
         folder=folder,
         users=len(lengths),
-        items=len(titles),
+        items=len(items),
         interactions=sum(lengths),
         shortest=min(lengths, default=0),
         median=float(np.median(lengths)) if lengths else 0.0,
         longest=max(lengths, default=0),
         categories=len(categories),
         duplicate_titles=sum(count for count in occurrences.values() if count > 1),
-        without_category=len(titles.keys() - set().union(*categories.values())),
-        without_interactions=len(titles.keys() - used),
+        without_category=len(items.keys() - set().union(*categories.values())),
+        without_interactions=len(items.keys() - used),
         repeats=repeats,
         problems=tuple(found.values()),
     )
     Console().print(report)
+    if notice := unused_names(filter(None, items.values()), settings.title_field):
+        sys.stderr.write(f"{notice}\n")
     return report
 
 
@@ -142,22 +142,27 @@ def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings)
         found.add(f"no {noun} at all", path)
 
 
-def _check_items(path: Path, found: _Findings) -> dict[str, str]:
-    """The title of every item, empty where it has none."""
-    titles: dict[str, str] = {}
+def _check_items(path: Path, found: _Findings, title_field: str) -> dict[str, Item | None]:
+    """Every item by its id; None where it cannot be used."""
+    items: dict[str, Item | None] = {}
     for entry in _unique(path, ID_FIELDS, "item", found):
-        titles[entry.key] = ""
+        items[entry.key] = None
         try:
             if title_of(entry) is None:
                 found.add("items without title", entry.error(f"item {entry.key!r}"))
-            else:
-                titles[entry.key] = parse_item(entry).title
+                continue
+            item = items[entry.key] = parse_item(entry)
         except DataError as error:
             found.add("items with an unusable field", error)
-    return titles
+            continue
+        try:
+            items[entry.key] = replace(item, name=name_of(entry, title_field))
+        except DataError as error:
+            found.add(f"items without a name in {title_field}", error)
+    return items
 
 
-def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> dict[str, set[str]]:
+def _check_categories(path: Path, items: Collection[str], found: _Findings) -> dict[str, set[str]]:
     """The known items of every category."""
     categories: dict[str, set[str]] = {}
     for entry in _unique(path, (), "category", found) if path.exists() else ():
@@ -168,15 +173,15 @@ def _check_categories(path: Path, titles: dict[str, str], found: _Findings) -> d
             found.add("categories that are no list of item ids", error)
             continue
         for member in members:
-            if member not in titles:
+            if member not in items:
                 example = entry.error(f"{member!r} in category {entry.key!r}")
                 found.add("unknown items in categories", example)
-        categories[entry.key] = titles.keys() & members
+        categories[entry.key] = {member for member in members if member and member in items}
     return categories
 
 
 def _check_histories(
-    path: Path, titles: dict[str, str], found: _Findings
+    path: Path, items: Collection[str], found: _Findings
 ) -> tuple[list[int], set[str], int]:
     """The length of every history, the items used, and the number of repeats."""
     lengths: list[int] = []
@@ -190,7 +195,7 @@ def _check_histories(
             continue
         user = f"user {entry.key!r}"
         for item_id in history:
-            if item_id not in titles:
+            if item_id not in items:
                 found.add("unknown items in histories", entry.error(f"{item_id!r} of {user}"))
         if len(history) < MIN_INTERACTIONS:
             what = f"users with fewer than {MIN_INTERACTIONS} items"

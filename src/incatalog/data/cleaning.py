@@ -57,6 +57,11 @@ def clean_title(title: str) -> str:
     return " ".join(title.split())
 
 
+def title_key(title: str) -> str:
+    """What titles have in common that differ only in capitals and white space."""
+    return " ".join(title.casefold().split())
+
+
 def unescape(text: str) -> str:
     """Resolves HTML entities that end in a semicolon.
 

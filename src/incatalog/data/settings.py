@@ -155,6 +155,8 @@ class CheckSettings(Settings):
 
     data: Path
     """Folder with metas.jsonl, category.jsonl and sequential.jsonl."""
+    title_field: str = "title"
+    """Text field of metas.jsonl by which a model is to know the items."""
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,10 @@ def count_mentions(mentions: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str,
 def _mentions(
     spoken: Sequence[Mapping[str, Any]], recommender: Recommender, settings: EvaluateChatSettings
 ) -> list[list[dict[str, Any]]]:
-    """Titles and aliases in the free text of each round 1."""
+    """Titles, and other names that the model knows, in the free text of each round 1."""
     own, catalog = Catalog.load(settings.model), recommender.catalog
-    learnt = own.titles if own.fingerprint != catalog.fingerprint else ()
-    names = [*catalog.titles, *recommender.aliases.texts]
+    learnt = (*own.titles, *own.names) if own.fingerprint != catalog.fingerprint else ()
+    names = [*dict.fromkeys((*catalog.titles, *catalog.names, *recommender.aliases.texts))]
     finder = TitleFinder(names, learnt, settings.likeness)
     texts = ("\n".join(p[0] for p in said["round_1"] if len(p) == 1) for said in spoken)
     return [[mention._asdict() for mention in finder.find(text)] for text in texts]

@@ -16,6 +16,7 @@ from incatalog import metrics
 from incatalog.artifacts import fingerprint
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, Holdout, leave_one_out
+from incatalog.data.model_catalog import model_catalog
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import DataError
 from incatalog.evaluation.methods import (
@@ -103,8 +104,9 @@ def fit_guide(settings: GuideFitSettings) -> Path:
     model, console = settings.model, Console(stderr=True, soft_wrap=True, highlight=False)
     check_language_model(str(model))
     files = prepared_files(settings.data)
-    catalog = Catalog.load(settings.data)
-    if Catalog.load(model).fingerprint != catalog.fingerprint:
+    own = model_catalog(model, settings.title_field)
+    catalog = Catalog.load(settings.data, title_field=own.title_field)
+    if own.fingerprint != catalog.fingerprint:
         raise DataError(
             f"--data {settings.data}: is another catalog than that of {model} (items, order or "
             "titles differ); give the data it was trained on"

@@ -12,6 +12,7 @@ from incatalog.artifacts import MANIFEST, read_json
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, load_semantic_ids
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Holdout, LeaveOneOut
+from incatalog.data.model_catalog import data_catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.dialogue.templates import asking_wording
 from incatalog.errors import ConfigError
@@ -23,7 +24,7 @@ from incatalog.evaluation.plain_text import (
     text_requests,
     writes_plain_text,
 )
-from incatalog.evaluation.reader import AnswerReader, Named
+from incatalog.evaluation.reader import AnswerReader, Named, told_titles
 from incatalog.evaluation.settings import EvaluateRecommendSettings, HeldOutSettings
 from incatalog.items.aliases import ALIASES
 from incatalog.model.spec import spec_file
@@ -130,6 +131,16 @@ def model_files(model: str) -> dict[str, Path]:
         return {f"model/{path.as_posix()}": folder / path for path in teacher_paths(folder)}
     files = sorted(file for pattern in _MODEL_FILES for file in folder.glob(pattern))
     return {f"model/{file.name}": file for file in files}
+
+
+def asked_catalog(settings: HeldOutSettings) -> Catalog:
+    """The items that are asked for, called as the model that is asked knows them."""
+    if is_language_model(settings.model):
+        return data_catalog(settings.data, settings.model, settings.title_field)
+    if settings.title_field:
+        why = f"{settings.model} is no language model and reads no names of items; leave it out"
+        raise ConfigError(f"--title-field {settings.title_field}: {why}")
+    return Catalog.load(settings.data)
 
 
 def guide_files(settings: EvaluateRecommendSettings) -> dict[str, Path]:
@@ -288,7 +299,7 @@ def ask_model(
 ) -> Answering:
     """How a language model answers, with its guide if it has one; bounded where unconstrained."""
     reader = AnswerReader.of(recommender.items, recommender.spec.list_form)
-    titles = recommender.catalog.titles_t
+    titles = told_titles(recommender.catalog, recommender.catalog.titles_t)
 
     def write(holdouts: Sequence[Holdout]) -> list[tuple[Named, ...]]:
         asked = list_requests(recommender, holdouts, settings)

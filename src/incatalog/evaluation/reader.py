@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from incatalog.codes.semantic_ids import is_code_token
 from incatalog.config import ListForm
+from incatalog.data.naming import TITLE
 from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ItemTokens, decode_rows, encode_titles, special_token_ids
 
@@ -24,7 +25,7 @@ _QUOTES = "'\"`*“”‘’«» \t"
 class Named(NamedTuple):
     """One thing an answer names, in order."""
 
-    text: str  # As written; the title of an item that is written as codes.
+    text: str  # The title of an item that stands in a span; anything else as written.
     row: int | None  # None if no item of the catalog is called that.
     probability: float | None = None  # That it comes next, where a ranking says so.
 
@@ -35,7 +36,8 @@ class AnswerReader:
     An answer names what stands in its item spans, and what a line of a list without a span says: a
     line with a number or a bullet, and, where the model writes plain lists, every line that does
     not end with a colon. A name is an item of the catalog if it equals its title, an alias or its
-    codes; on lines outside spans quotes around it do not count.
+    codes; on lines outside spans quotes around it do not count. Items in spans are told by their
+    titles, whatever the model knows them by.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class AnswerReader:
         list_form: ListForm,
         aliases: Aliases | None = None,
     ) -> None:
-        """Takes the title of each row as it stands in a span, and its tokens."""
+        """Takes what stands in a span for each row, and its tokens."""
         aliases = aliases or Aliases()
         self._soi, self._eoi = item_tokens.soi_token_id, item_tokens.eoi_token_id
-        self._tokenizer, self._titles, self._list_form = tokenizer, titles, list_form
+        self._tokenizer, self._list_form = tokenizer, list_form
+        self._titles = told_titles(catalog, titles)
         spans = [tokens.tolist() for tokens in item_tokens.rows()]
         self._row_of_tokens = {tuple(tokens): row for row, tokens in enumerate(spans)}
         self._control = item_tokens.control(tokenizer)
@@ -133,6 +136,14 @@ class AnswerReader:
         bare = name.strip(_QUOTES)
         row = self._row_of_title.get(name, self._row_of_title.get(bare))
         return [Named(bare or name, row)]
+
+
+def told_titles(catalog: Catalog, written: Sequence[str]) -> Sequence[str]:
+    """How items are told of: by titles as the model writes them, which are unique, or as published.
+
+    People know the latter where the model knows items by another field.
+    """
+    return written if catalog.title_field == TITLE else catalog.titles
 
 
 def id_of(catalog: Catalog, row: int | None) -> str | None:

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from incatalog import metrics
 from incatalog.artifacts import atomic_path, open_run, read_json, write_json
-from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import (
     MIN_INTERACTIONS,
     Histories,
@@ -26,7 +25,7 @@ from incatalog.data.prepared import prepared_files
 from incatalog.errors import ConfigError
 from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
-from incatalog.evaluation.methods import model_files
+from incatalog.evaluation.methods import asked_catalog, model_files
 from incatalog.evaluation.settings import HeldOutSettings
 from incatalog.teacher_service.client import is_url, open_served
 
@@ -68,7 +67,7 @@ class EvaluationRun:
         files = {**own, "vectors": vectors, **(inputs or {})}
         if not self.shards.is_main:
             self.shards.wait()
-        self.catalog = Catalog.load(settings.data)
+        self.catalog = asked_catalog(settings)
         live = self.catalog.num_live
         most = max(live, _ALWAYS)
         if settings.k > most:

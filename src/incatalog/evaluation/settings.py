@@ -28,6 +28,9 @@ class HeldOutSettings(Settings):
     """Folder of prepared data; another domain's data for a cross-domain run."""
     out: Path
     """Run folder for summary.json and users.parquet."""
+    title_field: str = ""
+    """Field of metas.jsonl by which the model knows the items of `data`: that of its training,
+    which it remembers; only another domain's data may have another one."""
     vectors: str = ""
     """Item vectors (npy) of another domain's data, for a model that retrieves."""
     split: Literal["valid", "test"] = "test"
@@ -94,6 +97,9 @@ class GuideFitSettings(Settings):
     """Run folder of a teacher, which is copied, or the URL of a served one, which is kept."""
     data: Path
     """Folder of the prepared data that both were made with; only validation items are looked at."""
+    title_field: str = ""
+    """Field by which the model knows the items; the one of its training, which it remembers, and
+    another one is refused."""
     users: Positive = 300
     """Users to fit on at most, sampled by `seed`."""
     refinements: NonNegative = 2

@@ -67,6 +67,9 @@ class GrpoSettings(TrainerSettings):
     """Divide advantages by the deviation in the group, in the batch, or not."""
     num_iterations: Positive = 1
     """Passes over the answers before new ones are sampled."""
+    title_field: str = ""
+    """Field by which the model knows the items; the one of its training, which it remembers, and
+    another one is refused."""
     lora_alpha: float = 32.0
     batch_size: Positive = 64
     """Answers per process and batch."""

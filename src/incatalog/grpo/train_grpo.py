@@ -17,6 +17,7 @@ from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.config import reward_problems
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.data.model_catalog import model_catalog
 from incatalog.data.prepared import prepared_files
 from incatalog.devices import trains_on_cpu
 from incatalog.errors import ConfigError, require
@@ -157,8 +158,8 @@ def num_steps(settings: GrpoSettings, processes: int) -> int:
 
 
 def _read(settings: GrpoSettings) -> tuple[Catalog, LeaveOneOut]:
-    catalog = Catalog.load(settings.data)
-    own = Catalog.load(settings.model)
+    own = model_catalog(settings.model, settings.title_field)
+    catalog = Catalog.load(settings.data, title_field=own.title_field)
     if [item.item_id for item in own.items] != [item.item_id for item in catalog.items]:
         raise ConfigError(
             f"--data {settings.data}: not the catalog that {settings.model} was trained on (items "

@@ -125,7 +125,12 @@ def load_paraphrases(
 
 def paraphrase_texts(path: str | Path, catalog: Catalog) -> tuple[str, ...]:
     """The paraphrases of a file as they stand in it, from which a tokenizer may learn."""
-    return tuple(text for _, text in _pairs(Path(path), catalog, _PARAPHRASES))
+    return tuple(text for _, text in paraphrase_pairs(path, catalog))
+
+
+def paraphrase_pairs(path: str | Path, catalog: Catalog) -> list[tuple[int, str]]:
+    """Item row and paraphrase of each as they stand in a file, those of an item in their order."""
+    return _pairs(Path(path), catalog, _PARAPHRASES)
 
 
 def _pairs(path: Path, catalog: Catalog, field: str) -> list[tuple[int, str]]:
@@ -146,9 +151,10 @@ def _pairs(path: Path, catalog: Catalog, field: str) -> list[tuple[int, str]]:
         if not catalog.has(item_id):
             raise place.error(f"{item} is not in the catalog; {_AGAIN}")
         row = catalog.row(item_id)
-        title = catalog.item(row).title
-        if field == _PARAPHRASES and value.get("title", title) != title:
+        own = catalog.item(row)
+        # They may be those of the title or of what a model knows the item by.
+        if field == _PARAPHRASES and value.get("title", own.title) not in (own.title, own.called):
             named = f"{item} is called {value['title']!r}"
-            raise place.error(f"{named}; in the catalog it is {title!r}; {_AGAIN}")
+            raise place.error(f"{named}; in the catalog it is {own.called!r}; {_AGAIN}")
         found += ((row, text) for text in texts)
     return found

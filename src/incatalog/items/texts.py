@@ -26,7 +26,7 @@ def text_wording_named(name: str) -> tuple[str, ...]:
 def item_text(item: Item, wording: tuple[str, ...]) -> str:
     """Text of one item, without markup; never empty, as every item has a title."""
     values = {
-        "title": plain_text(item.title) or item.title,
+        "title": plain_text(item.called) or item.called,
         "description": plain_text(item.description),
         "categories": ", ".join(item.categories),
     }

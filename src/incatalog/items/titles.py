@@ -35,22 +35,22 @@ def canonical_titles(
 ) -> tuple[str, ...]:
     """A title for every item row, fit to stand in a span.
 
-    Titles are cleaned (HTML entities, white space, unprintable characters, Unicode composition;
-    the text of a special token is broken by a space), stable under tokenize→decode, and unique:
-    of several items with one title the first keeps it, the others get a category that tells them
-    apart, or else a number, after it.
+    It is made from what a model is to know the item by (`Item.called`). Titles are cleaned (HTML
+    entities, white space, unprintable characters, Unicode composition; the text of a special token
+    is broken by a space), stable under tokenize→decode, and unique: of several items with one title
+    the first keeps it, the others get a category that tells them apart, or else a number, after it.
     """
     speller = _Speller(tokenizer, control)
     items = catalog.items
-    titles = speller.stable(items, [item.title for item in items])
+    titles = speller.stable(items, [item.called for item in items])
     for _ in range(_ROUNDS):
-        proposed = _told_apart(items, titles)
+        proposed = told_apart(items, titles)
         if not proposed:
             return tuple(titles)
         stable = speller.stable([items[row] for row in proposed], list(proposed.values()))
         for row, title in zip(proposed, stable, strict=True):
             titles[row] = title
-    row = next(iter(_told_apart(items, titles)))
+    row = next(iter(told_apart(items, titles)))
     raise _same_title(items[row], titles[row])
 
 
@@ -79,7 +79,7 @@ def new_titles(
     found: dict[str, None] = {}
     # The next number of each title, as thousands of items may share one.
     numbers: dict[str, Iterator[int]] = defaultdict(lambda: itertools.count(2))
-    titles = speller.stable(items, [item.title for item in items])
+    titles = speller.stable(items, [item.called for item in items])
     for item, title in zip(items, titles, strict=True):
         endings = itertools.chain(item.categories, map(str, numbers[title]))
         proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
@@ -185,7 +185,7 @@ class _Speller:
         raise TokenizerError(f"tokenizer: {changed}; {hint}")
 
 
-def _told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
+def told_apart(items: Sequence[Item], titles: Sequence[str]) -> dict[int, str]:
     """A new title for each item row but the first of those that share one."""
     sharing: dict[str, list[int]] = defaultdict(list)
     for row, title in enumerate(titles):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from incatalog.data.catalog import Catalog
+from incatalog.data.model_catalog import model_catalog
 from incatalog.errors import CatalogError, ConfigError
 from incatalog.names import names, quoted_name
 from incatalog.recommender.settings import RecommendSettings
@@ -26,7 +26,7 @@ def recommend(settings: RecommendSettings) -> None:
     if not settings.model.is_dir():
         raise ConfigError(f"--model: no such folder: {settings.model}")
     # Before the weights are loaded: a mistyped id should not cost that time.
-    catalog = Catalog.load(settings.model)
+    catalog = model_catalog(settings.model, settings.title_field)
     titles = {item.item_id: item.title for item in catalog.items}
     history = names("--history", settings.history, titles)
     exclude = names("--exclude", settings.exclude, titles)
@@ -48,7 +48,7 @@ def recommend(settings: RecommendSettings) -> None:
         device=settings.device,
         verify=settings.verify,
         guide=settings.guide,
-        **settings.named("guide_weight", "wording", "system"),
+        **settings.named("guide_weight", "wording", "system", "title_field"),
     )
     warning = untrained_warning(recommender.spec)
     if warning is not None:

@@ -95,7 +95,7 @@ class Guide:
     def check_catalog(self, catalog: Catalog) -> None:
         """Refuses a catalog that the teacher was not fitted on."""
         own = self.catalog
-        if catalog is not own and catalog.fingerprint != own.fingerprint:
+        if catalog is not own and catalog.items_fingerprint != own.items_fingerprint:
             raise TeacherError(
                 f"guide: the teacher was fitted on the catalog {own.name!r} of {len(own)} items, "
                 f"another one than {catalog.name!r} of {len(catalog)} (items, order or titles "

@@ -24,6 +24,7 @@ from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.recent import RecentlyUsed
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.spotting import as_known
 
 _log = logging.getLogger(__name__)
 _CUT = "the prompt exceeds the model's %d tokens: the oldest %d of %d history items were left out"
@@ -122,10 +123,13 @@ class Prompts:
 
         The newest items of the history (oldest first) follow the last message, in the words the
         model was trained with. With `k` the answer is a list, without the model writes as it likes,
-        and with `items` false it writes text alone. The rest is as in `Request`.
+        and with `items` false it writes text alone. Titles in the messages are put as the model
+        knows the items (`as_known`) unless `items` is false. The rest is as in `Request`.
         """
         k = None if k is None else self._items.at_most(k)
         turns = list(map(as_message, messages))
+        if items:
+            turns = [as_known(turn, self._items) for turn in turns]
         if turns and turns[-1].role == "user" and (history or k is not None):
             turns[-1:] = self._with_history(turns[-1], history, k)
         prompt = self.renderer.prompt(turns).tolist()

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
+from incatalog.data.model_catalog import model_catalog
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
@@ -55,9 +56,9 @@ class Recommender(Talking):
 
     Attributes:
         backbone, spec, guide: As given.
-        items: The items as the model writes them, with ``catalog`` (each item has the title the
-            model writes as its ``title_t``), ``item_tokens``, ``aliases``, ``grounding``,
-            ``disabled`` and ``excluded`` of this value.
+        items: The items as the model writes them, with ``catalog`` (each item has what the model
+            writes as its ``title_t``; answers show its ``title``), ``item_tokens``, ``aliases``,
+            ``grounding``, ``disabled`` and ``excluded`` of this value.
         prompts: Makes requests of histories and conversations, with its ``renderer``,
             ``list_request``, ``slot`` and ``chat_request``.
         engine: Generates answers, also for the same model on other catalogs.
@@ -132,6 +133,7 @@ class Recommender(Talking):
         guide_weight: float | None = None,
         wording: str | None = None,
         system: str | None = None,
+        title_field: str = "",
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -146,17 +148,19 @@ class Recommender(Talking):
             guide_weight: How much the guide counts, from 0 to 1, in place of what was fitted.
             wording: Name of the wording to ask with, in place of the model's own.
             system: What the system message says, in place of the model's own; empty for none.
+            title_field: The field by which the model knows its items, where that is to be held.
 
         Raises:
             ArtifactError: A file is not the one that was written.
             BackboneError: The model is incomplete or damaged, or writes plain titles.
-            ConfigError: No wording has that name, or it offers candidates.
+            ConfigError: No wording has that name, or it offers candidates; or the model was trained
+                with another title field.
             DataError: The catalog is incomplete or damaged.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
-        catalog, spec = Catalog.load(folder), load_spec(folder)
+        catalog, spec = model_catalog(folder, title_field), load_spec(folder)
         require_spans(folder, spec)
         try:
             wording_named(spec.wording)

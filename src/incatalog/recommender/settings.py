@@ -45,6 +45,9 @@ class RecommendSettings(Settings):
     guide_weight: Fraction | None = None
     """How much the guide counts, from 0 (the model alone) to 1 (the guide alone); as fitted if not
     given, 0.7 (1 for an untrained model) where nothing was fitted."""
+    title_field: str = ""
+    """Field by which the model knows the items; the one of its training, which it remembers, and
+    another one is refused."""
     format: Literal["table", "json"] = "table"
     """Print a table or JSON."""
     device: str = "auto"

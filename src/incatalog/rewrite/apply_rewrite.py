@@ -12,6 +12,7 @@ from transformers import set_seed
 from incatalog.artifacts import open_run
 from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.cleaning import title_key
 from incatalog.data.documents import json_lines, write_lines
 from incatalog.errors import DataError
 from incatalog.journal import Journal
@@ -29,6 +30,9 @@ _UNFINISHED = "unfinished.jsonl"
 def apply_rewrite(settings: RewriteApplySettings) -> Path:
     """Samples rewrites of every title and keeps those that are titles of their own.
 
+    With rewards the best come first, by the mean of all; without, they stay in the order in which
+    they were sampled.
+
     Killed and started again with the same configuration, it continues after the last batch.
 
     Returns:
@@ -42,7 +46,7 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
         ArtifactError: The run folder holds something else.
     """
     _check(settings)
-    catalog = Catalog.load(settings.data)
+    catalog = Catalog.load(settings.data, title_field=settings.title_field)
     path, scorers = settings.rows / ROWS_FILE, settings.scorers
     rows = _single_rows(path, catalog)
     inputs = {"catalog": settings.data / METAS, "rows": path, "scorers": scorers}
@@ -54,8 +58,8 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     scoring = None if scorers is None else RewriteScoring.load(scorers, settings.device)
     unfinished = Journal(run.folder / _UNFINISHED)
     done = [line for batch in unfinished.records() for line in batch]
-    taken = {_key(title) for title in catalog.titles}
-    taken |= {_key(text) for line in done for text in line["paraphrases"]}
+    taken = {title_key(title) for title in (*catalog.titles, *catalog.names)}
+    taken |= {title_key(text) for line in done for text in line["paraphrases"]}
     for start in range(len(done), len(rows), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         set_seed(settings.seed + start)
@@ -64,7 +68,7 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
         for item, row, texts in zip(catalog.items[part], rows[part], sampled, strict=True):
             kept = _kept(settings, scoring, row, texts, taken)
             # A paraphrase of one item is taken for all others.
-            taken |= set(map(_key, kept))
+            taken |= set(map(title_key, kept))
             lines.append({"item_id": item.item_id, "title": row["title"], "paraphrases": kept})
         unfinished.append(lines)
         done += lines
@@ -93,16 +97,16 @@ def _single_rows(path: Path, catalog: Catalog) -> list[dict[str, Any]]:
     """The row of each item, in the order of the catalog."""
     verify_checksums(path.parent, (path.name,))
     # Several items of one title have a row each.
-    found: dict[str, list[dict[str, Any]]] = {title: [] for title in catalog.titles}
+    found: dict[str, list[dict[str, Any]]] = {title: [] for title in catalog.names}
     for _, line in json_lines(path):
         if line.get("kind") == "single":
             found.setdefault(line["title"], []).append(line)
     rows = []
     for item in catalog.items:
-        if not found[item.title]:
+        if not found[item.called]:
             missing = f"has no row for item {item.item_id!r}; make it anew for this catalog"
             raise DataError.at(path, missing)
-        rows.append(found[item.title].pop(0))
+        rows.append(found[item.called].pop(0))
     return rows
 
 
@@ -142,21 +146,21 @@ def _kept(
     texts: Sequence[str],
     taken: set[str],
 ) -> list[str]:
-    """The rewrites that differ from all titles and from one another, and are good enough."""
+    """The rewrites that differ from all titles and are good enough, the best first."""
     own: dict[str, str] = {}
     for rewrite in map(rewrite_of, texts):
-        key = _key(rewrite)
+        key = title_key(rewrite)
         if rewrite and "\n" not in rewrite and key not in taken:
             own.setdefault(key, rewrite)
-    kept = list(own.values())
+    kept = dict.fromkeys(own.values(), 0.0)
     for name in settings.reward:
         if kept and scoring is not None:
-            columns = {column: [value] * len(kept) for column, value in row.items()}
-            rewards = scoring.rewards(name, kept, columns)  # type: ignore[arg-type]
-            pairs = zip(kept, rewards, strict=True)
-            kept = [text for text, good in pairs if good is not None and good >= settings.least]
-    return kept
-
-
-def _key(title: str) -> str:
-    return " ".join(title.casefold().split())
+            scored = list(kept)
+            columns = {column: [value] * len(scored) for column, value in row.items()}
+            rewards = scoring.rewards(name, scored, columns)  # type: ignore[arg-type]
+            kept = {
+                text: kept[text] + good
+                for text, good in zip(scored, rewards, strict=True)
+                if good is not None and good >= settings.least
+            }
+    return sorted(kept, key=lambda text: -kept[text])

@@ -45,7 +45,7 @@ def make_rewrite_data(settings: RewriteDataSettings) -> Path:
         ArtifactError: ``out`` holds something else.
     """
     inputs = {**prepared_files(settings.data), "vectors": settings.vectors}
-    catalog = Catalog.load(settings.data)
+    catalog = Catalog.load(settings.data, title_field=settings.title_field)
     if len(catalog) <= _NEIGHBOURS:
         raise ConfigError(
             f"--data {settings.data}: {len(catalog)} items; expected more than {_NEIGHBOURS}, as "
@@ -82,13 +82,13 @@ def _singles(
     split: LeaveOneOut,
     vectors: Float[np.ndarray, "items dim"],
 ) -> Iterator[Row]:
-    titles, instruction = catalog.titles, wording_named(_WORDING).instruction
+    titles, instruction = catalog.names, wording_named(_WORDING).instruction
     near = nearest(vectors, _NEIGHBOURS).tolist()
     before = _histories_before(settings, catalog, split)
     for item, neighbours, history in zip(catalog.items, near, before, strict=True):
         shown = _HISTORY_SEPARATOR.join(f'"{titles[row]}"' for row in history)
         yield SingleRow(
-            item.title,
+            item.called,
             item.description,
             item.categories[0] if item.categories else "",
             tuple(titles[row] for row in neighbours[:_DISTRACTORS]),
@@ -106,7 +106,7 @@ def _groups(settings: RewriteDataSettings, catalog: Catalog, split: LeaveOneOut)
         if len(train) > 1:
             place = int(random.integers(1, len(train)))
             history = train[max(0, place - settings.max_history) : place]
-            titles = tuple(catalog.titles[row] for row in history)
+            titles = tuple(catalog.names[row] for row in history)
             yield GroupRow(titles, train[place], catalog.name)
 
 

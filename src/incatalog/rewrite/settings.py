@@ -28,6 +28,8 @@ class RewriteDataSettings(Settings):
     """A npy file with a vector of each item, best of titles (`--wording t`)."""
     out: Path
     """Run folder for `rewrite.jsonl`."""
+    title_field: str = "title"
+    """Text field of metas.jsonl that is to be rewritten."""
     groups: NonNegative = 5000
     """Users whose histories are rewritten as a whole, at most."""
     max_history: Positive = 10
@@ -92,6 +94,8 @@ class RewriteApplySettings(Settings):
     """Folder of `incatalog rewrite train`, or any chat model."""
     out: Path
     """Run folder for `paraphrases.jsonl`."""
+    title_field: str = "title"
+    """Text field of metas.jsonl that is rewritten, the one of the rows."""
     per_item: Annotated[int, Bounds(1, 1000)] = 4
     """Rewrites that are sampled for each title."""
     scorers: Path | None = None
@@ -110,3 +114,19 @@ class RewriteApplySettings(Settings):
     """Device to run on; auto takes CUDA where there is one."""
     seed: NonNegative = 0
     """Seed of the samples."""
+
+
+@dataclass(frozen=True)
+class RewriteCatalogSettings(Settings):
+    """Write prepared data whose items are named by their paraphrases."""
+
+    paraphrases: Path
+    """File of `incatalog rewrite apply` for the data; of each item the first that can be used
+    counts."""
+    data: Path
+    """Folder of prepared data."""
+    out: Path
+    """Run folder for the same data, where `title_t` of each item is its new name."""
+    title_field: str = "title"
+    """Text field of metas.jsonl that was rewritten; an item without a usable paraphrase keeps
+    it."""

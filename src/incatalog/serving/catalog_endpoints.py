@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 
 from incatalog.data.catalog import Catalog, Item
+from incatalog.data.cleaning import clean_title
+from incatalog.data.naming import TITLE
 from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
 from incatalog.serving.store import NewItem
 
 _MOST_LISTED = 1000
+_LONGEST_NAME = 80  # of a field, in a message
 _ITEMS = "/v1/catalogs/{domain}/items"
 _ITEM = _ITEMS + "/{item_id:path}"
 
@@ -70,7 +73,9 @@ class CatalogEndpoints:
         async def add(domain: str, body: forms.NewCatalogItems, request: Request) -> forms.Changed:
             """Adds items, or puts them in the place of those with their ids."""
             changing = self._to_change(request, domain)
-            return _changed(domain, await changing.put([_new_item(one) for one in body.items]))
+            field = changing.version.catalog.title_field
+            items = [_new_item(one, place, field) for place, one in enumerate(body.items)]
+            return _changed(domain, await changing.put(items))
 
         @app.post(_ITEMS + "/remove", responses=PROBLEMS)
         async def remove_several(
@@ -110,11 +115,25 @@ class CatalogEndpoints:
         return domain
 
 
-def _new_item(new: forms.NewCatalogItem) -> NewItem:
+def _new_item(new: forms.NewCatalogItem, place: int, title_field: str) -> NewItem:
+    """An item of a body, with what the model knows it by, where that is not its title."""
+    others = new.model_extra or {}
+    for other in others:
+        if other != title_field:
+            name = f"items.{place}.{other[:_LONGEST_NAME]}"
+            raise ApiError(400, f"{name}: no such field; see /docs", param=name, code="form")
+    known = None
+    if title_field != TITLE:
+        known = others.get(title_field, getattr(new, title_field, None))
+        if not isinstance(known, str) or not clean_title(known):
+            name = f"items.{place}.{title_field}"
+            why = "expected text, as the model knows the items of this catalog by it"
+            raise ApiError(400, f"{name}: {why}", param=name, code="form")
     return NewItem(
-        Item(new.id, new.title, new.description, _categories(new), boost=new.boost),
+        Item(new.id, new.title, new.description, _categories(new), boost=new.boost, name=known),
         None if new.codes is None else tuple(new.codes),
         None if new.vector is None else tuple(new.vector),
+        title_field,
     )
 
 
@@ -134,11 +153,13 @@ def _info(domain: Domain) -> forms.CatalogInfo:
         items=version.catalog.num_live,
         categories=list(version.catalog.categories),
         guided=version.recommender.guide is not None,
+        title_field=version.catalog.title_field,
     )
 
 
 def _item(version: Version, row: int) -> forms.CatalogItem:
-    item = version.catalog.item(row)
+    item, field = version.catalog.item(row), version.catalog.title_field
+    known: Any = {} if field in forms.CatalogItem.model_fields else {field: item.name}
     return forms.CatalogItem(
         id=item.item_id,
         title=item.title,
@@ -146,6 +167,7 @@ def _item(version: Version, row: int) -> forms.CatalogItem:
         description=item.description,
         boost=item.boost,
         enabled=row not in version.recommender.disabled,
+        **known,
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.data.catalog import Catalog
+from incatalog.data.model_catalog import check_field
+from incatalog.data.naming import TITLE
 from incatalog.data.vectors import check_numbers, load_vectors
 from incatalog.errors import (
     ArtifactError,
@@ -176,6 +178,13 @@ def _changed(
     recommender: Recommender, removed: Sequence[str], added: Sequence[NewItem]
 ) -> Recommender:
     """The recommender on a changed catalog, with codes and vectors as its method needs them."""
+    field = recommender.catalog.title_field
+    for new in added:
+        if new.title_field != field:
+            why = (
+                f"was added to be known by its {new.title_field}, and the catalog's are by {field}"
+            )
+            raise CatalogError(f"item {new.item.item_id!r} {why}")
     codes = vectors = None
     sizes, head = recommender.spec.code_sizes, recommender.backbone.head
     if added and recommender.spec.item_form == "codes":
@@ -203,11 +212,15 @@ def load_domains(
     named: Mapping[str, Path],
     store: CatalogStore,
     guide: Callable[[str, Catalog], Guide | None] = lambda *_: None,
+    title_fields: Mapping[str, str] | None = None,
 ) -> dict[str, Domain]:
     """The domains of a service by name, from a folder each, or the model's own catalog alone.
 
-    Each is guided by what `guide` says for its name and catalog.
+    Each is guided by what `guide` says for its name and catalog. Its title field is that of the
+    model's training, unless `title_fields` has another one for its name.
     """
+    known, trained = recommender.catalog, recommender.spec.trained
+    usual = known.title_field if trained else TITLE
     if not named:
         name = own_name(recommender.catalog)
         guided = recommender.with_guide(guide(name, recommender.catalog))
@@ -217,8 +230,11 @@ def load_domains(
         if not _NAME.fullmatch(name):
             why = "expected a name of letters, digits, dots, dashes, underscores"
             raise ConfigError(f"--domain {name}: {why}")
-        catalog = Catalog.load(folder, name)
-        if catalog.fingerprint == recommender.catalog.fingerprint:
+        field = (title_fields or {}).get(name, usual)
+        catalog = Catalog.load(folder, name, field)
+        if trained:
+            check_field(catalog, known, f"the model (domain {name})")
+        if catalog.fingerprint == known.fingerprint:
             own = recommender.with_metadata(catalog)
         else:
             codes = vectors = None

@@ -76,7 +76,8 @@ def _parts(message: ChatMessage, catalog: Catalog) -> Iterator[Part]:
         if named.start < at or not catalog.has(named.id):
             continue
         row = catalog.row(named.id)
-        if text[named.start : named.end] != catalog.item(row).title:
+        item = catalog.item(row)
+        if text[named.start : named.end] not in (item.title, item.called):
             continue
         if named.start > at:
             yield Text(text[at : named.start])

@@ -302,6 +302,8 @@ class CatalogInfo(Form):
     categories: list[str]
     guided: bool
     """Whether a teacher guides the answers."""
+    title_field: str
+    """Field by which the model knows the items; people are shown `title`."""
 
 
 class Catalogs(Form):
@@ -321,6 +323,9 @@ class CatalogItem(Form):
     """What its weight is multiplied by."""
     enabled: bool
 
+    # The field by which the model knows it, as in NewCatalogItem.
+    model_config = ConfigDict(extra="allow")
+
 
 class CatalogPage(Form):
     """Some items of a catalog."""
@@ -333,7 +338,13 @@ class CatalogPage(Form):
 
 
 class NewCatalogItem(_Strict):
-    """An item to add, or to put in place of the one with its id."""
+    """An item to add, or to put in place of the one with its id.
+
+    Where the `title_field` of the catalog is another one than `title`, the item has that field too.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]]
 
     id: Annotated[Id, AfterValidator(_nameable)]
     title: str = Field(min_length=1, max_length=2000)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -41,6 +42,7 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
+    fields = _title_fields(settings, named)
     keys = None if settings.keys is None else Keys.load(settings.keys)
     with ExitStack() as stack:
         listener = stack.enter_context(bound(settings.host, settings.port))
@@ -53,11 +55,11 @@ def serve(settings: ServeSettings) -> None:
         if settings.sessions is not None:
             sessions = stack.enter_context(closing(SessionStore(settings.sessions)))
         with compiled_elsewhere():
-            recommender = _recommender(settings, named)
+            recommender = _recommender(settings, named, fields)
             names = list(named) or [own_name(recommender.catalog)]
             own = recommender.catalog.fingerprint
             guides = GuideChoices(settings, names, recommender.spec.trained, own)
-            domains = load_domains(recommender, named, store, guides.load)
+            domains = load_domains(recommender, named, store, guides.load, fields)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
@@ -85,7 +87,9 @@ def serve(settings: ServeSettings) -> None:
     console.print(f"incatalog: stopped; {accepted} requests accepted, {answered} answered")
 
 
-def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender:
+def _recommender(
+    settings: ServeSettings, named: dict[str, Path], fields: dict[str, str]
+) -> Recommender:
     """The model with its catalog; a plain chat model takes the first domain's."""
     from incatalog.data.catalog import Catalog
     from incatalog.model.backbone import load_backbone
@@ -95,8 +99,10 @@ def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
     if spec_file(model).exists():
-        words = settings.named("wording", "system")
-        return Recommender.from_pretrained(model, device=device, verify=verify, guide=None, **words)
+        how: Any = {"device": device, "verify": verify, "guide": None}
+        how |= settings.named("wording", "system")
+        how["title_field"] = "" if named else fields.get("", "")
+        return Recommender.from_pretrained(model, **how)
     if not named:
         why = "a plain chat model has no catalog; name one: --domain NAME=FOLDER"
         raise ConfigError(f"--model {model}: {why}")
@@ -107,7 +113,8 @@ def _recommender(settings: ServeSettings, named: dict[str, Path]) -> Recommender
     backbone.model.eval()
     spec = ModelSpec(base=str(model), trained=False).asked(settings.wording, settings.system)
     packed = PackedModel(backbone.model, frozen=True)
-    return Recommender(backbone, spec, Catalog.load(folder, name), packed=packed)
+    catalog = Catalog.load(folder, name, fields.get(name))
+    return Recommender(backbone, spec, catalog, packed=packed)
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:
@@ -143,6 +150,21 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             raise ConfigError(f"--domain {name}: no such folder: {folder}")
         named[name] = Path(folder)
     return named
+
+
+def _title_fields(settings: ServeSettings, named: Collection[str]) -> dict[str, str]:
+    """The title field of each domain for which one is given; of the model's own under no name."""
+    found: dict[str, str] = {}
+    for value in settings.title_field:
+        name, equals, field = value.partition("=")
+        if equals and name not in named:
+            known = f"with one of the domains {', '.join(named)}" if named else "with --domain"
+            raise ConfigError(f"--title-field {value}: expected FIELD, or NAME=FIELD {known}")
+        for own in (name,) if equals else named or ("",):
+            if own in found:
+                raise ConfigError(f"--title-field {value}: given twice{own and ' for '}{own}")
+            found[own] = field if equals else value
+    return found
 
 
 def _is_this_machine(host: str) -> bool:

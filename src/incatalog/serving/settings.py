@@ -16,6 +16,10 @@ class ServeSettings(Settings):
     """Folder of a trained model, or a plain chat model."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given."""
+    title_field: tuple[str, ...] = ()
+    """Field of metas.jsonl by which the model knows the items; for one of several catalogs as
+    NAME=FIELD. That of the model's training if not given, which it remembers; only catalogs other
+    than its own may have another one."""
     guide: tuple[str, ...] = ()
     """Teacher that guides the answers: a run folder, the URL of a served one, or off; with several
     catalogs as NAME=TEACHER, the flag once for each. By default the guide in the model's folder, if

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from incatalog.data.catalog import Item
+from incatalog.data.naming import TITLE
 from incatalog.serving.database import Database, row_fault
 
 _TABLES = """
@@ -40,6 +41,7 @@ class NewItem:
     item: Item
     codes: tuple[int, ...] | None = None  # where the model writes codes
     vector: tuple[float, ...] | None = None  # where the model retrieves
+    title_field: str = TITLE  # the field that gave the item its name
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def load_teacher(folder: str | Path, catalog: Catalog, device: str = "auto") -> 
     folder = Path(folder)
     description = read_description(folder)
     kind, temperature = description["kind"], description["temperature"]
-    if description.get("catalog_fingerprint") != catalog.fingerprint:
+    if description.get("catalog_fingerprint") != catalog.items_fingerprint:
         raise TeacherError(
             f"{folder}: the teacher was fitted on another catalog than {catalog.name!r} "
             "(items, order or titles differ); pass the data it was fitted on, or fit a new one"

@@ -34,7 +34,7 @@ def save_teacher(folder: str | Path, teacher: CountedTeacher, catalog: Catalog) 
         "kind": teacher.kind,
         "options": teacher.options(),
         "temperature": teacher.temperature,
-        "catalog_fingerprint": catalog.fingerprint,
+        "catalog_fingerprint": catalog.items_fingerprint,
     }
     tensors = {name: np.ascontiguousarray(values) for name, values in teacher.tensors().items()}
     with atomic_path(folder / WEIGHTS_FILE) as partial:

@@ -228,7 +228,7 @@ class HttpTeacher(ServedTeacher):
 
     def _body(self, fields: dict[str, Any]) -> bytes:
         # No other question of this process would join, so it does not wait for one.
-        body = fields | {"immediately": 1, "catalog": self._catalog.fingerprint}
+        body = fields | {"immediately": 1, "catalog": self._catalog.items_fingerprint}
         return json.dumps(body, separators=(",", ":")).encode()
 
     def _entries(self, kind: str, content: bytes, count: int) -> list[Any]:
@@ -251,7 +251,7 @@ class HttpTeacher(ServedTeacher):
             why, got = "not a `incatalog teacher serve` of this version", shown(response)
             raise TeacherError(f"{self.url}: {why}; it answers {got!r}") from None
         catalog = self._catalog
-        if found != catalog.fingerprint:
+        if found != catalog.items_fingerprint:
             raise TeacherError(
                 f"{self.url}: serves the catalog {name!r} of {items} items, another one than "
                 f"{catalog.name!r} of {len(catalog)} (items, order or titles differ); "

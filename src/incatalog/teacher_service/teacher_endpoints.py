@@ -68,7 +68,7 @@ class TeacherService:
         self._info = forms.TeacherInfo(
             name=catalog.name,
             items=len(catalog),
-            catalog=catalog.fingerprint,
+            catalog=catalog.items_fingerprint,
             teacher=fingerprint,
             kind=teacher.kind,
             temperature=teacher.temperature,

@@ -13,6 +13,8 @@ from incatalog.config import ItemForm
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Conversation, load_conversations
 from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.data.model_catalog import unused_names
+from incatalog.data.naming import remembered_field
 from incatalog.data.prepared import prepared_files
 from incatalog.data.vector_blocks import blocks_of
 from incatalog.data.vectors import load_vectors
@@ -120,7 +122,10 @@ def read_teacher(location: str, catalog: Catalog, device: str) -> Teacher | None
 
 def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     """Reads catalog, histories, teacher and general conversations."""
-    catalog = Catalog.load(settings.data)
+    field = settings.title_field or remembered_field(settings.model)
+    catalog = Catalog.load(settings.data, title_field=field)
+    if notice := unused_names(catalog.items, field):
+        main_console().print(notice, style="yellow", soft_wrap=True)
     split = leave_one_out(Histories.load(settings.data, catalog))
     # Workers are forked, and CUDA does not survive that.
     device = "cpu" if on_cpu or settings.workers else "auto"
@@ -163,7 +168,7 @@ def build_backbone(settings: SftSettings, inputs: Materials, device: str) -> Bac
         asked = (wording.instruction for wording in TRAIN_WORDINGS)
         prompts = [*asked, _FRAME, *said] * _PROMPT_REPEATS
         turns = [turn.text for conversation in inputs.conversations for turn in conversation]
-        texts = [*inputs.catalog.titles, *inputs.paraphrases, *prompts, *turns]
+        texts = [*inputs.catalog.names, *inputs.paraphrases, *prompts, *turns]
         backbone = create_tiny(texts, sizes, control)
         backbone.model.set_attn_implementation(settings.attention)
         if settings.adapts and PartialState().is_main_process:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from incatalog.artifacts import atomic_path, open_run
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID
+from incatalog.data.catalog import CATEGORIES, METAS
+from incatalog.data.naming import CATALOG_FILE
 from incatalog.errors import ArtifactError, BackboneError
 from incatalog.items.aliases import ALIASES
 from incatalog.model.saved import _ADAPTER_FILE, _ADAPTER_WEIGHTS, load_model, save_model
 from incatalog.model.spec import load_spec, spec_file
 from incatalog.training.settings import MergeSettings
 
-_CATALOG_FILES = ("metas.jsonl", "category.jsonl", ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
+_ITEMS_OF_MODEL = (METAS, CATEGORIES, CATALOG_FILE, ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
 
 
 def merge_run(settings: MergeSettings) -> Path:
@@ -38,7 +40,7 @@ def merge_run(settings: MergeSettings) -> Path:
     if run.finished:
         return settings.out
     backbone, spec = load_model(settings.run, "cpu", verify=settings.verify)
-    for pattern in _CATALOG_FILES:
+    for pattern in _ITEMS_OF_MODEL:
         for file in settings.run.glob(pattern):
             with atomic_path(settings.out / file.name) as partial:
                 shutil.copyfile(file, partial)

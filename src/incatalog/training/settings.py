@@ -36,6 +36,9 @@ class TrainerSettings(Settings):
     """Folder of prepared data."""
     out: Path
     """Run folder; checkpoints and the final model or adapter go here."""
+    title_field: str = ""
+    """Text field of metas.jsonl by which the model knows the items (people are shown `title`); that
+    of `model` where it was trained on a catalog, `title` for others."""
     tune: Literal["lora", "full"] = "lora"
     """Train LoRA adapters or all weights."""
     lora_r: Positive = 16
