@@ -137,8 +137,8 @@ def test_checked_data_decides_the_exit_code(tmp_path: Path) -> None:
 
 
 def test_bad_flags_end_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(capsys, "train", "sft", "--model", "tiny", "--epoch", "3")
-    assert message.startswith("--epoch: no such flag, did you mean --epochs?")
+    message = refused(capsys, "train", "sft", "--model", "tiny", "--epoks", "3")
+    assert message.startswith("--epoks: no such flag, did you mean --epochs?")
 
 
 @pytest.mark.parametrize(
