@@ -21,6 +21,7 @@ from incatalog.model.spec import load_spec, spec_file
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
+from incatalog.teacher_service.published_teacher import require_known_items
 
 if TYPE_CHECKING:
     from incatalog.config import EvaluationDecode
@@ -124,6 +125,7 @@ def load_method(
             return Scored(recommender.spec.method, answer)
         return Scored(f"{recommender.spec.method}, guided", answer, guide.share(_kind(settings)))
     teacher = open_teacher(settings.model, catalog, device)
+    require_known_items(teacher, f"--model {settings.model}", split.histories.rows)
     return Scored(teacher.kind, _ask_teacher(teacher, catalog, settings))
 
 
