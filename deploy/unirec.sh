@@ -10,8 +10,15 @@ fi
 checkout=$1 folder=$2
 constraints="$(cd "$(dirname "$0")/.." && pwd)/constraints.txt"
 
+# Nothing is removed but what an earlier, perhaps interrupted, run of this script has made.
+mark="$folder/.made-by-unirec-sh"
+if [[ -e "$folder" && ! -e "$mark" ]]; then
+    echo "$folder: is there already, and not made by $0; name a new folder" >&2
+    exit 2
+fi
 rm -rf "$folder"
 mkdir -p "$folder/UniRec"
+touch "$mark"
 tar --directory "$checkout" --exclude ./.git --create . | tar --directory "$folder/UniRec" --extract
 # Its limit is far below the torch of constraints.txt, whose schedulers know no `verbose`.
 sed -i.bak 's/"torch>=\([0-9.]*\),<=[0-9.]*"/"torch>=\1"/' "$folder/UniRec/setup.py"

@@ -74,6 +74,21 @@ def _told(what: str) -> Iterator[None]:
     sys.stderr.write(f"{what}: {time.monotonic() - start:.0f} s, {used:.0f} s of CPU time\n")
 
 
+def test_the_script_leaves_folders_alone_that_it_has_not_made(tmp_path: Path) -> None:
+    script, checkout = Path(__file__).parents[2] / "deploy/unirec.sh", tmp_path / "UniRec"
+    trainer, mine = checkout / "unirec/facility/trainer.py", tmp_path / "mine"
+    for file in (trainer, mine / "thesis.txt"):
+        file.parent.mkdir(parents=True)
+        file.write_text("precious")
+    for where in (mine, checkout):
+        run = subprocess.run([script, checkout, where], capture_output=True, text=True, timeout=20)
+        assert run.returncode == 2
+        assert f"{where}: is there already, and not made by" in run.stderr
+    wrong = subprocess.run([script, mine, tmp_path / "new"], capture_output=True, text=True)
+    assert wrong.stderr.startswith(f"usage: {script} CHECKOUT FOLDER")
+    assert (mine / "thesis.txt").read_text() == trainer.read_text() == "precious"
+
+
 @pytest.mark.unirec
 @pytest.mark.timeout(7200)
 def test_what_unirec_trains_on_our_export_ranks_here_as_it_does_there(

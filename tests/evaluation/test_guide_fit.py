@@ -27,6 +27,7 @@ from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
+from published_server import published, scores_of
 from serving import served
 
 USERS = 12
@@ -212,6 +213,19 @@ def test_a_served_teacher_is_kept_as_its_address(
         assert summary["guide_weight"] == 0.5
     with pytest.raises(TeacherError, match=url):
         GuideChoice(patience=0.5).load(model, catalog)
+
+
+def test_a_published_server_cannot_guide(
+    tmp_path: Path, model: Path, teacher: Path, data: Path
+) -> None:
+    catalog = Catalog.load(data)
+    with published(scores_of(load_teacher(teacher, catalog, "cpu")), catalog) as server:
+        needs = rf"{server.url}: needs log-probabilities of all items, which the published"
+        with pytest.raises(ConfigError, match=f"--teacher {needs}"):
+            fit_guide(settings(model, server.url, data, users=3))
+        with pytest.raises(ConfigError, match=f"--guide {needs}"):
+            evaluated(tmp_path / "out", model, data, guide=server.url)
+    assert not (model / "guide.json").exists()
 
 
 def test_what_does_not_fit_is_refused(

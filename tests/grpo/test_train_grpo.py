@@ -34,6 +34,7 @@ from incatalog.training.merge import merge_run
 from incatalog.training.settings import MergeSettings, SftSettings
 from incatalog.training.sft import train_sft
 from incatalog.training.validation import Prompt
+from published_server import published
 
 pytest.importorskip("trl", reason="GRPO needs trl: pip install 'incatalog[grpo]'")
 
@@ -351,6 +352,11 @@ def test_named_errors_before_anything_is_loaded(
         train_grpo(settings(num_generations=3))
     with pytest.raises(ConfigError, match="--max-samples 1: fewer than the 2 prompts of a step"):
         train_grpo(settings(max_samples=1))
+    catalog = Catalog.load(settings().data)
+    with published(lambda _: np.arange(len(catalog)), catalog, [3, 1, 2]) as server:
+        unknown = rf"--reward teacher: may ask about item .* server at {server.url} does not know"
+        with pytest.raises(ConfigError, match=unknown):
+            train_grpo(settings(reward=("teacher",), teacher=server.url))
     other = tmp_path / "other"
     Catalog.from_items([Item("x", "X"), Item("y", "Y")], "other").save(other)
     (other / "sequential.jsonl").write_text('{"u": ["x", "y", "x", "y"]}', encoding="utf-8")

@@ -23,7 +23,7 @@ from incatalog.teacher.sasrec import SasRec, SasRecSizes
 from incatalog.teacher.settings import ImportUnirecSettings
 from incatalog.teacher.teacher import InProcessTeacher
 from incatalog.teacher_service.client import HttpTeacher, open_served, open_teacher
-from incatalog.teacher_service.published_teacher import PublishedTeacher
+from incatalog.teacher_service.published_teacher import PublishedTeacher, require_known_items
 from incatalog.teacher_service.served_teacher import Sender
 from published_server import Published, published, scores_of
 from serving import Client, scripted, served
@@ -204,6 +204,10 @@ def test_a_server_that_does_not_know_all_items_answers_with_those_it_knows(
             teacher.ranking([histories[0]], [[unknown[0], known[1]]])
         with pytest.raises(TeacherError, match=f"history 1: {said}"):
             teacher.top_k([histories[0], [unknown[0]]], 3)
+        require_known_items(teacher, "--teacher", known)
+        told = rf"--reward teacher: may ask about item 'i{unknown[0]}' and 3 more, which the pub"
+        with pytest.raises(ConfigError, match=told):
+            require_known_items(teacher, "--reward teacher", np.arange(24))
         teacher.close()
 
 

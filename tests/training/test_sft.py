@@ -714,6 +714,10 @@ def test_a_published_server_teaches_and_is_named_once(
             train_sft(settings(teacher=server.url, distill=0.5, out=settings().out / "never"))
         assert not (settings().out / "never").exists()
         port = server.server_port
+    with published(scoring, catalog, range(len(catalog) - 2)) as fewer:
+        unknown = rf"--teacher {fewer.url}: may ask about item 'i\d+' and 1 more, which .* not know"
+        with pytest.raises(ConfigError, match=unknown):
+            train_sft(settings(teacher=fewer.url, out=settings().out / "never"))
     changed = published(lambda rows: -scoring(rows), catalog, port=port)
     with changed, pytest.raises(ArtifactError, match=r"other settings .contents of teacher"):
         train_sft(settings(teacher=server.url, max_steps=2))

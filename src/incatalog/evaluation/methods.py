@@ -31,6 +31,7 @@ from incatalog.model.spec import spec_file
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import is_url, open_teacher
+from incatalog.teacher_service.published_teacher import require_known_items
 
 if TYPE_CHECKING:
     from incatalog.config import EvaluationDecode
@@ -173,6 +174,7 @@ def load_method(
     if is_language_model(settings.model) or is_plain_model(settings.model):
         return _language_model(settings, catalog, device)
     teacher = open_teacher(settings.model, catalog, device)
+    require_known_items(teacher, f"--model {settings.model}", split.histories.rows)
     return Scored(teacher.kind, _ask_teacher(teacher, catalog, settings))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -32,6 +33,7 @@ from incatalog.model.spec import load_spec, require_spans, spec_file
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher_service.client import is_url
+from incatalog.teacher_service.published_teacher import require_known_items
 from incatalog.training.callbacks import RewardReport, main_console
 from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.materials import read_teacher, teacher_files, teacher_identity
@@ -74,6 +76,9 @@ def train_grpo(settings: GrpoSettings) -> Path:
     check_groups(settings, PartialState(cpu=on_cpu).num_processes)
     catalog, split = _read(settings)
     teacher = read_teacher(settings.teacher, catalog, "cpu" if on_cpu else "auto")
+    if teacher is not None:
+        # The model may name any item.
+        require_known_items(teacher, "--reward teacher", np.arange(len(catalog)))
     identity = teacher_identity(teacher)
     weights = (*settings.model.glob("*.safetensors"), *settings.model.glob(ALIASES))
     files = sorted([*weights, spec_file(settings.model)])

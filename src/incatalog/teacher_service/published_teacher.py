@@ -99,7 +99,12 @@ class PublishedTeacher(ServedTeacher):
             raise TeacherError(f"k: found {k}; expected at least 1")
         batch = len(histories)
         rules = _Rules(self._catalog, histories, excluded, categories, exclude_seen, self.url)
-        only = ragged("candidates", candidates or [None] * batch, batch, self.num_items)
+        only = ragged(
+            "candidates",
+            [None] * batch if candidates is None else candidates,
+            batch,
+            self.num_items,
+        )
         result = np.full((batch, k), -1, dtype=np.int64)
         for index in range(batch):
             fits = ~rules.left_out(index)
@@ -191,12 +196,14 @@ class PublishedTeacher(ServedTeacher):
             raise TeacherError(f"{self.url}/ranking: {why}")
         return np.array(found[0], dtype=np.int64)
 
+    def unknown_among(self, rows: Rows) -> list[str]:
+        """Items among some rows that the server does not know, each once."""
+        return [self._ids[row] for row in np.setdiff1d(rows, self._known).tolist()]
+
     def _require_known(self, name: str, rows: Rows) -> None:
-        unknown = np.setdiff1d(rows, self._known)
-        if unknown.size:
-            item = self._ids[int(unknown[0])]
+        if unknown := self.unknown_among(rows):
             why = "which the published teacher server does not know; start it with the same data"
-            raise TeacherError(f"{self.url}: {name}: item {item!r}, {why}")
+            raise TeacherError(f"{self.url}: {name}: item {unknown[0]!r}, {why}")
 
     def _refuse(self, ability: str) -> NoReturn:
         raise TeacherError(f"{self.url}: a published teacher server has no {ability}; {_INSTEAD}")
@@ -221,6 +228,24 @@ def require_probabilities(teacher: Teacher, flag: str) -> None:
     if isinstance(teacher, PublishedTeacher):
         why = "needs log-probabilities of all items, which the published teacher server at"
         raise ConfigError(f"{flag}: {why} {teacher.url} does not have; {_INSTEAD}")
+
+
+def require_known_items(teacher: Teacher, flag: str, rows: Rows) -> None:
+    """Refuses a teacher that does not know an item it may be asked about.
+
+    Args:
+        teacher: The teacher that was opened.
+        flag: The flag and its value, as they are typed.
+        rows: Items it may be asked about; may repeat.
+
+    Raises:
+        ConfigError: It is a published server, and was fitted on fewer items; names the flag and an
+            item.
+    """
+    if isinstance(teacher, PublishedTeacher) and (unknown := teacher.unknown_among(rows)):
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        asks = f"may ask about item {unknown[0]!r}{more}, which the published teacher server at"
+        raise ConfigError(f"{flag}: {asks} {teacher.url} does not know; {_INSTEAD}")
 
 
 class _Rules:

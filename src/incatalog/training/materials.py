@@ -30,7 +30,10 @@ from incatalog.model.tiny import TinyConfig
 from incatalog.model.vocabulary import SPREAD, UNTRAINED_SPREAD
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher_service.client import is_url, open_teacher
-from incatalog.teacher_service.published_teacher import require_probabilities
+from incatalog.teacher_service.published_teacher import (
+    require_known_items,
+    require_probabilities,
+)
 from incatalog.teacher_service.served_teacher import ServedTeacher
 from incatalog.training.callbacks import main_console
 from incatalog.training.settings import SftSettings
@@ -130,8 +133,10 @@ def read_materials(settings: SftSettings, *, on_cpu: bool) -> Materials:
     # Workers are forked, and CUDA does not survive that.
     device = "cpu" if on_cpu or settings.workers else "auto"
     teacher = read_teacher(settings.teacher, catalog, device)
-    if teacher is not None and settings.distill > 0:
-        require_probabilities(teacher, f"--distill {settings.distill:g}")
+    if teacher is not None:
+        require_known_items(teacher, f"--teacher {settings.teacher}", split.histories.rows)
+        if settings.distill > 0:
+            require_probabilities(teacher, f"--distill {settings.distill:g}")
     conversations = () if settings.chat is None else load_conversations(settings.chat)
     semantic_ids = None
     if settings.item_form == "codes":
