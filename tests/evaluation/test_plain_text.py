@@ -289,5 +289,5 @@ def test_a_checkpoint_of_a_training_is_no_plain_model(
     folder = tmp_path / "checkpoint-4"
     shutil.copytree(plain, folder)
     (folder / "trainer_state.json").write_text("{}")
-    with pytest.raises(ConfigError, match="neither a trained model .* nor a run of"):
+    with pytest.raises(ConfigError, match=r"neither a trained model .* nor a run of"):
         evaluated(tmp_path / "out", folder, data)
