@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -280,3 +281,13 @@ def test_nothing_else_takes_a_model_without_control_tokens(
         Recommender.from_pretrained(folder, "cpu")
     with pytest.raises(BackboneError, match=refused):
         train_grpo(GrpoSettings(model=folder, data=data, out=tmp_path / "grpo", device="cpu"))
+
+
+def test_a_checkpoint_of_a_training_is_no_plain_model(
+    plain: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoint-4"
+    shutil.copytree(plain, folder)
+    (folder / "trainer_state.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"neither a trained model .* nor a run of"):
+        evaluated(tmp_path / "out", folder, data)

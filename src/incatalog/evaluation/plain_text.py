@@ -38,7 +38,9 @@ _AROUND = "'\"`*_“”‘’«».,; \t"
 def is_plain_model(model: str) -> bool:
     """Whether the flag names a chat model as Hugging Face has it, which no training here made."""
     folder = Path(model)
-    is_folder = (folder / "config.json").exists() and not spec_file(folder).exists()
+    # A checkpoint lies inside a run, and is no model to be asked yet.
+    others = spec_file(folder), folder / "trainer_state.json"
+    is_folder = (folder / "config.json").exists() and not any(path.exists() for path in others)
     return model == PACKAGED or is_folder
 
 
