@@ -274,7 +274,7 @@ def _with_an_unknown_token(folder: Path) -> None:
         (_with_another_shape, {}, "has the shape .*; expected"),
         (_with_an_unknown_token, {}, "embedding rows for .* tokens; model and tokenizer"),
         (None, {"soi_token": "<item>"}, "--soi-token <item>: not in the vocabulary of .*name the"),
-        (None, {"eoi_token": "<EOI]"}, r"--eoi-token <EOI\]: not in the .*\(near: <EOI>, <SOI>\)"),
+        (None, {"eoi_token": "<EOI]"}, r"--eoi-token <EOI\]: not in the .*\(near: <EOI>\)"),
         (None, {"eoi_token": "e"}, "e is no token that was added to its vocabulary"),
         (None, {"eoi_token": "<SOI>"}, "--eoi-token <SOI>: is that of --soi-token too"),
         (None, {"soi_token": " "}, "--soi-token ' ': expected the text of a token"),
