@@ -181,9 +181,7 @@ def _changed(
     field = recommender.catalog.title_field
     for new in added:
         if new.title_field != field:
-            why = (
-                f"was added to be known by its {new.title_field}, and the catalog's are by {field}"
-            )
+            why = f"was added to be known by its {new.title_field}, the others by their {field}"
             raise CatalogError(f"item {new.item.item_id!r} {why}")
     codes = vectors = None
     sizes, head = recommender.spec.code_sizes, recommender.backbone.head
