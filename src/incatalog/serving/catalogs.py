@@ -13,7 +13,6 @@ import numpy as np
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.data.catalog import Catalog
 from incatalog.data.model_catalog import check_field
-from incatalog.data.naming import TITLE
 from incatalog.data.vectors import check_numbers, load_vectors
 from incatalog.errors import (
     ArtifactError,
@@ -218,7 +217,7 @@ def load_domains(
     model's training, unless `title_fields` has another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained
-    usual = known.title_field if trained else TITLE
+    usual = known.title_field if trained else None
     if not named:
         name = own_name(recommender.catalog)
         guided = recommender.with_guide(guide(name, recommender.catalog))
