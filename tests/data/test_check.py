@@ -168,3 +168,27 @@ def test_what_can_be_trained_on_is_what_training_loads(
         except IncatalogError:
             loaded = False
     assert trainable == loaded
+
+
+def test_a_title_field_is_checked_and_one_that_is_not_used_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metas = {
+        "a": {"title": "Same", "title_t": "One"},
+        "b": {"title": "Same", "title_t": "Two", "n": 3},
+        "c": {"title": "Else", "title_t": "Two"},
+    }
+    (tmp_path / "metas.jsonl").write_text(json.dumps(metas))
+    (tmp_path / "sequential.jsonl").write_text('{"u": ["a", "b", "c"]}')
+    report = check(CheckSettings(tmp_path))
+    assert (report.trainable, report.duplicate_titles) == (True, 2)
+    notice = capsys.readouterr().err
+    assert notice.count("\n") == 1
+    assert "notice: 3 of 3 items have a title_t that differs" in notice
+    report = check(CheckSettings(tmp_path, "title_t"))
+    assert (report.trainable, report.duplicate_titles) == (True, 2)
+    assert capsys.readouterr().err == ""
+    [problem] = check(CheckSettings(tmp_path, "n")).problems
+    assert (problem.what, problem.count) == ("items without a name in n", 3)
+    assert "metas.jsonl:1: item 'a' has no field 'n'" in problem.examples[0]
+    assert "n of item 'b' is 3; expected text" in problem.examples[1]

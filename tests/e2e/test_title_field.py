@@ -128,6 +128,8 @@ def test_the_model_remembers_and_holds_its_field(
         error = capsys.readouterr().err
         assert error.startswith("error: --title-field title: ")
         assert "by their 'title_t'" in error
+    again = SftSettings(model=str(merged), data=data, out=out, device="cpu")
+    assert read_materials(again, on_cpu=True).catalog.fingerprint == catalog.fingerprint
     further = GrpoSettings(model=merged, data=data, out=out)
     assert _read(further)[0].fingerprint == catalog.fingerprint
     with pytest.raises(ConfigError, match=r"--title-field title: .* by their 'title_t'"):

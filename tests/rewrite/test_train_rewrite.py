@@ -29,11 +29,16 @@ from incatalog.errors import ConfigError, DataError, MissingExtraError
 from incatalog.journal import Journal
 from incatalog.model.backbone import Backbone
 from incatalog.model.saved import save_backbone
+from incatalog.rewrite.apply_rewrite import _kept, _single_rows
 from incatalog.rewrite.rewrite_data import ROWS_FILE, make_rewrite_data, nearest
 from incatalog.rewrite.rewrite_rewards import REWRITE_REWARDS, GroupRow, SingleRow
 from incatalog.rewrite.rows import record, rewrite_of, row_of
 from incatalog.rewrite.scoring import RewriteScoring
-from incatalog.rewrite.settings import RewriteDataSettings, RewriteTrainSettings
+from incatalog.rewrite.settings import (
+    RewriteApplySettings,
+    RewriteDataSettings,
+    RewriteTrainSettings,
+)
 from incatalog.rewrite.train_rewrite import row_order, train_rewrite
 
 
@@ -414,3 +419,36 @@ def test_paraphrases_have_to_reach_the_rewards(
     assert main(["rewrite", "apply", "--data", str(data), "--rows", str(rows), "--model", "x",
                  "--out", str(tmp_path / "x"), "--per-item", "1000000000"]) == 2  # fmt: skip
     assert "--per-item 1000000000: expected 1 to 1000" in capsys.readouterr().err
+
+
+def test_another_field_is_rewritten_and_the_best_rewrites_come_first(
+    tmp_path: Path, data: Path, vectors: Path, scorers: Path
+) -> None:
+    metas = read_json(data / "metas.jsonl")
+    named = {key: {**item, "short": f"S {key}"} for key, item in metas.items()}
+    other = tmp_path / "data"
+    other.mkdir()
+    (other / "metas.jsonl").write_text(json.dumps(named))
+    shutil.copy(data / "sequential.jsonl", other)
+    settings = RewriteDataSettings(other, vectors, tmp_path / "rows", groups=3, title_field="short")
+    found = lines(make_rewrite_data(settings))
+    assert {line["title"] for line in found if line["kind"] == "single"} == {
+        f"S i{row}" for row in range(30)
+    }
+    assert all(title.startswith("S i") for line in found for title in line["titles"])
+    assert _single_rows(tmp_path / "rows" / ROWS_FILE, Catalog.load(other, title_field="short"))
+
+    flags = {"data": other, "rows": tmp_path, "model": "m", "out": tmp_path, "least": 0.0}
+    applied, row = RewriteApplySettings(**flags), {"title": "S i0"}
+    texts = ["four words of text", "one", "two words", "taken", "ONE"]
+    in_order = ["four words of text", "one", "two words"]
+    assert _kept(applied, None, row, texts, {"taken"}) == in_order
+    # Shorter is better, whatever came first.
+    shortest = dataclasses.replace(applied, reward=("length",))
+    scoring, columns = RewriteScoring.load(scorers, "cpu"), _columns(tmp_path / "rows")
+    best = ["one", "two words", "four words of text"]
+    assert _kept(shortest, scoring, columns, texts, {"taken"}) == best
+
+
+def _columns(rows: Path) -> dict[str, Any]:
+    return next(line for line in lines(rows) if line["kind"] == "single")

@@ -4,15 +4,26 @@ import asyncio
 import random
 import shutil
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from incatalog import Catalog, Item, Recommender
-from incatalog.errors import ArtifactError, CatalogError, DataError, SemanticIdError, VectorError
+from incatalog.errors import (
+    ArtifactError,
+    CatalogError,
+    ConfigError,
+    DataError,
+    SemanticIdError,
+    VectorError,
+)
 from incatalog.items.aliases import Aliases
 from incatalog.serving.catalogs import Domain, load_domains
+from incatalog.serving.server import _title_fields
+from incatalog.serving.settings import ServeSettings
 from incatalog.serving.store import CatalogStore, NewItem
 
 
@@ -245,7 +256,79 @@ def test_domains_need_what_the_method_needs(
     found = load_domains(recommender, {"films": books.parent / "books"}, store)
     assert found["films"].version.catalog.num_live == 4
     assert set(load_domains(recommender, {}, store)) == {recommender.catalog.name}
-    from incatalog.errors import ConfigError
-
     with pytest.raises(ConfigError, match="found 0 npy files"):
         load_domains(retrieving, {"books": books}, store)
+
+
+def by_names(items: list[Item], names: list[str]) -> Catalog:
+    pairs = zip(items, names, strict=True)
+    named = [replace(item, name=name) for item, name in pairs]
+    return Catalog.from_items(named, "films", title_field="short")
+
+
+def test_domains_are_named_as_the_model_was_trained_or_as_is_said(
+    tmp_path: Path, recommender: Recommender, books: Path
+) -> None:
+    known = by_names(list(recommender.catalog.items), [f"Short {n}" for n in range(40)])
+    model = Recommender(recommender.backbone, recommender.spec, known)
+    store = CatalogStore(tmp_path / "s")
+    # As prepared data has it: no note of a field.
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder, catalog in (
+        (own, known),
+        (other, by_names([Item("x", "X"), Item("y", "Y")], list("xy"))),
+    ):
+        folder.mkdir()
+        catalog.save(folder)
+        (folder / "catalog.json").unlink()
+    found = load_domains(model, {"films": own, "letters": other}, store)
+    # The very items of the model, or it would have been built anew.
+    assert found["films"].version.recommender.grounding is model.grounding
+    assert found["letters"].version.catalog.names == ("x", "y")
+    with pytest.raises(DataError, match="no field 'short'"):
+        load_domains(model, {"books": books}, store)
+    named = {"books": books, "letters": other}
+    found = load_domains(model, named, store, title_fields={"books": "title", "letters": "title"})
+    assert found["books"].version.catalog.title_field == "title"
+    assert found["letters"].version.catalog.names == ("X", "Y")
+    with pytest.raises(ConfigError, match=r"--title-field title: .*films.* by their 'short'"):
+        load_domains(model, {"films": own}, store, title_fields={"films": "title"})
+
+
+def test_changes_made_under_another_title_field_are_refused(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    known = by_names(list(recommender.catalog.items), [f"Short {n}" for n in range(40)])
+    model, path = Recommender(recommender.backbone, recommender.spec, known), tmp_path / "s"
+    with closing(CatalogStore(path)) as store:
+        domain = Domain("films", model, store)
+        named = NewItem(Item("n", "New [DVD]", name="New"), title_field="short")
+        asyncio.run(domain.put([named]))
+        catalog = domain.version.catalog
+        assert catalog.titles_t[catalog.row("n")] == "New"
+        with pytest.raises(CatalogError, match="known by its title, the others by their short"):
+            asyncio.run(domain.put([new("m", "No name")]))
+    with closing(CatalogStore(path)) as store:
+        assert Domain("films", model, store).version.catalog.has("n")
+        with pytest.raises(ArtifactError, match="do not fit its catalog: item 'n' was added"):
+            Domain("films", recommender, store)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ((), {}),
+        (("short",), {"a": "short", "b": "short"}),
+        (("a=short",), {"a": "short"}),
+        (("a=short", "b=title"), {"a": "short", "b": "title"}),
+        (("c=short",), "expected FIELD, or NAME=FIELD with one of the domains a, b"),
+        (("a=short", "title"), "given twice for a"),
+    ],
+)
+def test_title_fields_of_several_domains(given: tuple[str, ...], found: Any) -> None:
+    settings = ServeSettings(Path("m"), title_field=given)
+    if isinstance(found, dict):
+        assert _title_fields(settings, ("a", "b")) == found
+    else:
+        with pytest.raises(ConfigError, match=found):
+            _title_fields(settings, ("a", "b"))

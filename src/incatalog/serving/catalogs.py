@@ -13,7 +13,6 @@ import numpy as np
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.data.catalog import Catalog
 from incatalog.data.model_catalog import check_field
-from incatalog.data.naming import TITLE
 from incatalog.data.vectors import check_numbers, load_vectors
 from incatalog.errors import (
     ArtifactError,
@@ -181,9 +180,7 @@ def _changed(
     field = recommender.catalog.title_field
     for new in added:
         if new.title_field != field:
-            why = (
-                f"was added to be known by its {new.title_field}, and the catalog's are by {field}"
-            )
+            why = f"was added to be known by its {new.title_field}, the others by their {field}"
             raise CatalogError(f"item {new.item.item_id!r} {why}")
     codes = vectors = None
     sizes, head = recommender.spec.code_sizes, recommender.backbone.head
@@ -220,7 +217,7 @@ def load_domains(
     model's training, unless `title_fields` has another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained
-    usual = known.title_field if trained else TITLE
+    usual = known.title_field if trained else None
     if not named:
         name = own_name(recommender.catalog)
         guided = recommender.with_guide(guide(name, recommender.catalog))

@@ -313,7 +313,9 @@ class Catalogs(Form):
 
 
 class CatalogItem(Form):
-    """An item of a catalog."""
+    """An item of a catalog, with the `title_field` of the catalog where that is not `title`."""
+
+    model_config = ConfigDict(extra="allow")
 
     id: str
     title: str
@@ -322,9 +324,6 @@ class CatalogItem(Form):
     boost: float
     """What its weight is multiplied by."""
     enabled: bool
-
-    # The field by which the model knows it, as in NewCatalogItem.
-    model_config = ConfigDict(extra="allow")
 
 
 class CatalogPage(Form):
