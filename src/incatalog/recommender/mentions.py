@@ -46,7 +46,8 @@ class Titles:
             for length in self._lengths.get(piece[0], ()):
                 end = start + length
                 row = self._row_of.get(text[start:end])
-                if row is not None and _ends_a_word(text, end):
+                # At the end of the text a shorter title would count as one of this length.
+                if row is not None and end <= len(text) and _ends_a_word(text, end):
                     found.append((-length, start, row))
         kept: list[tuple[int, int]] = []
         taken = bytearray(len(text))
