@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from incatalog import Catalog, Item, Recommender
@@ -79,6 +79,7 @@ def test_aliases_and_changes(tiny_backbone: Backbone, titles: tuple[str, ...]) -
     assert conversation_items(said, items) == [7, 2]
 
 
+@example(["of", " ", "Glass"])
 @given(st.lists(st.sampled_from(["Sea", "of", "Glass", "x", " ", ",", "Sea of", "1"]), max_size=12))
 def test_found_is_what_stands_there(small: ModelItems, pieces: list[str]) -> None:
     """Brute force: at every place, the longest titles first."""
