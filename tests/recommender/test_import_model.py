@@ -19,7 +19,7 @@ from incatalog import Catalog, Recommender
 from incatalog.artifacts import read_json
 from incatalog.cli import main
 from incatalog.codes.semantic_ids import SemanticIds
-from incatalog.errors import ArtifactError, BackboneError, ConfigError, IncatalogError
+from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError, IncatalogError
 from incatalog.evaluation.recommend import evaluate_recommend
 from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.model.spec import load_spec
@@ -123,6 +123,28 @@ def test_an_imported_model_answers_as_the_one_it_was(
     ]
     assert said[0] == said[1]
     assert scores(before, data, tmp_path / "a") == scores(after, data, tmp_path / "b")
+
+
+def test_an_imported_model_knows_items_by_the_field_it_was_trained_on(
+    trained: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(data, named)
+    metas = read_json(named / "metas.jsonl")
+    for number, fields in enumerate(metas.values()):
+        fields["title_t"] = f"Number {number}"
+    (named / "metas.jsonl").write_text(json.dumps(metas), encoding="utf-8")
+    merged = foreign(trained("cgen"), tmp_path / "merged")
+    asked = settings_for("cgen", merged, tmp_path / "imported", named, named)
+    after = import_model(replace(asked, title_field="title_t"))
+    recommender = Recommender.from_pretrained(after, "cpu")
+    assert recommender.catalog.title_field == "title_t"
+    assert recommender.catalog.names[3] == "Number 3"
+    own = Catalog.load(data).titles
+    found = recommender.recommend(["i3"], k=4)
+    assert all(one.title == own[recommender.catalog.row(one.item_id)] for one in found)
+    with pytest.raises(DataError, match="nothing_t"):
+        import_model(replace(asked, out=tmp_path / "other", title_field="nothing_t"))
 
 
 @pytest.mark.long

@@ -80,7 +80,7 @@ def import_model(settings: ModelImportSettings) -> Path:
         ArtifactError: ``settings.out`` holds something else.
     """
     _check(settings)
-    catalog = Catalog.load(settings.data)
+    catalog = Catalog.load(settings.data, title_field=settings.title_field or None)
     codes, files = None, catalog_files(settings.data)
     if settings.method == "token":
         codes = load_semantic_ids(settings.index_folder, catalog)

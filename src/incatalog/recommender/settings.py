@@ -67,6 +67,8 @@ class ModelImportSettings(Settings):
     """Folder of prepared data; its catalog is that of the model."""
     out: Path
     """Folder for the model as all commands take it: a copy, with the catalog beside it."""
+    title_field: str = ""
+    """Text field of metas.jsonl by which the model knows the items; `title` if empty."""
     method: Literal["cgen", "token"] = "cgen"
     """How an item is written inside its span: `cgen` by its title, `token` by its codes."""
     index: str = ""
