@@ -65,7 +65,8 @@ BUDGETS = {
     "laptop": Budget(
         teacher_epochs=60, hidden=128, inner=256, layers=2, heads=2, batch_size=32,
         learning_rate=4e-3, epochs={"cgen": 40, "token": 36, "ret": 26},
-        own={"ret": {"batch_size": 16, "learning_rate": 3e-3, "tiny_dropout": 0.1}},
+        own={"ret": {"batch_size": 16, "learning_rate": 3e-3, "tiny_dropout": 0.1,
+                     "unseen_only": True}},
     ),
     "hour": Budget(
         teacher_epochs=200, hidden=192, inner=512, layers=3, heads=3, batch_size=32,

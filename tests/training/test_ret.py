@@ -265,6 +265,11 @@ def test_loss_is_language_outside_spans_plus_items_at_their_openings(
     before = torch.stack([output.hidden_states[-1][place] for place in states])
     items = functional.cross_entropy(head(before), torch.tensor(rows))
     torch.testing.assert_close(loss(both), text + 0.7 * items)
+    unseen = replace(collator, unseen_only=True)(samples)
+    scores = head(before)
+    scores[0, 4] = scores[1, [4, 7]] = -torch.inf
+    items = functional.cross_entropy(scores, torch.tensor(rows))
+    torch.testing.assert_close(loss(unseen), text + 0.7 * items)
     assert both["num_spans"] == 2
     assert general["num_spans"] == 0
     text = functional.cross_entropy(
@@ -421,6 +426,13 @@ def test_settings_that_contradict_one_another_are_refused(
         ({"only_head": True, "train_lm_head": True}, "--only-head: leaves"),
         ({"retrieval_weight": 0.0}, "--retrieval-weight 0.0"),
         ({"negatives": -1}, "--negatives -1"),
+        ({"method": "cgen", "vectors": "", "unseen_only": True}, "--unseen-only: is about the sof"),
+        ({"unseen_only": True, "negatives": 4}, "--unseen-only: .*use --negatives 0"),
+        ({"unseen_only": True, "candidate_ratio": 0.5}, "--unseen-only: .*use --candidate-ratio 0"),
+        (
+            {"unseen_only": True, "distill": 0.5, "teacher": __file__},
+            "--unseen-only: --distill expects nothing|--teacher",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             check_config(settings(**changes))

@@ -14,6 +14,7 @@ from incatalog.training.retrieval_loss import (
     retrieval_cross_entropy,
     retrieval_targets,
     sampled_scores,
+    seen_before,
 )
 from incatalog.training.soft_targets import SpanTargets
 
@@ -66,6 +67,25 @@ def test_mean_is_over_spans_or_over_those_of_the_whole_step() -> None:
     )
     shared = retrieval_cross_entropy(hidden, head, targets, num_spans=torch.tensor(12))
     assert shared.item() == pytest.approx(each.sum().item() / 12)
+
+
+def test_what_was_seen_has_no_part_of_the_softmax() -> None:
+    span, row = seen_before([4, 2, 4, 7, 2], [False, True, True, True, True])
+    assert span.tolist() == [0, 1, 2, 2, 3, 3]
+    assert row.tolist() == [4, 2, 2, 4, 4, 7]
+    assert [len(part) for part in seen_before([3], [True])] == [0, 0]
+    head, hidden = by_hand(), torch.randn(1, 3, 2)
+    # The second span cannot name the first item, the third none of the others.
+    barred = torch.tensor([1, 2, 2]), torch.tensor([0, 1, 2])
+    rows = torch.tensor([2, 1, 0])
+    targets = ItemTargets(torch.tensor([0, 1, 2]), rows, None, *barred)
+    scores = torch.nn.functional.linear(hidden[0] / math.sqrt(2), head.vectors.data)
+    scores[barred] = -math.inf
+    expected = -(scores - scores.logsumexp(1, keepdim=True))[torch.arange(3), rows].mean()
+    loss = retrieval_cross_entropy(hidden, head, targets)
+    assert loss.item() == pytest.approx(expected.item())
+    loss.backward()
+    assert torch.isfinite(head.vectors.grad).all()
 
 
 @pytest.mark.parametrize("negatives", [0, 2])

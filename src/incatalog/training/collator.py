@@ -12,7 +12,7 @@ import torch
 
 from incatalog.config import ScopeType
 from incatalog.training.losses import LabelledSpans, scoped_targets
-from incatalog.training.retrieval_loss import retrieval_targets
+from incatalog.training.retrieval_loss import Barred, retrieval_targets, seen_before
 from incatalog.training.samples import Sample
 from incatalog.training.soft_targets import ItemPaths, SpanTargets
 from incatalog.trie.trie import ItemTrie
@@ -28,6 +28,7 @@ class Collator:
     pad_token_id: int
     scope: ScopeType
     retrieves: bool = False  # Items are found and not written, so their tokens carry no loss
+    unseen_only: bool = False  # What stands before an item has no part of its softmax
     alias_ratio: float = 0.0  # How often an item with other names in the trie has one of those
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -47,7 +48,8 @@ class Collator:
         soft = _joined(samples)
         if self.retrieves:
             among = None if soft is None else (self.trie.num_items, soft)
-            targets, batch["items"] = retrieval_targets(input_ids, labelled, columns, among)
+            barred = self._barred(samples) if self.unseen_only else None
+            targets, batch["items"] = retrieval_targets(input_ids, labelled, columns, among, barred)
         else:
             targets = scoped_targets(
                 self.trie,
@@ -64,6 +66,18 @@ class Collator:
             "num_spans": torch.tensor(len(spans) if self.retrieves else 0),
             "cut": torch.tensor(sum(sample.cut for sample in samples)),
         }
+
+    def _barred(self, samples: Sequence[Sample]) -> Barred:
+        """What stands before each trained span of a batch."""
+        found, spans = [], 0
+        for sample in samples:
+            rows = [row for _, _, row in sample.rendered.spans]
+            span, row = seen_before(rows, sample.trained.tolist())
+            # Spans of other texts are no items.
+            known = row < self.trie.num_items
+            found.append((span[known] + spans, row[known]))
+            spans += int(sample.trained.sum())
+        return Barred(*map(np.concatenate, zip(*found, strict=True)))
 
     @cached_property
     def paths(self) -> ItemPaths:

@@ -7,7 +7,9 @@ carry no loss: decoding puts them in, and the model never chooses among them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,9 +42,32 @@ class ItemTargets(Movable):
     position: Int64[Tensor, " spans"]  # In the flattened batch, of the state before the span
     row: Int64[Tensor, " spans"]  # Item row
     soft: SoftChoices | None = None  # What else it could name
+    # Items that a span cannot name, and which span that is; each span's own is not among them.
+    barred_span: Int64[Tensor, " barred"] | None = None
+    barred_row: Int64[Tensor, " barred"] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
+
+
+class Barred(NamedTuple):
+    """Items that spans of a batch cannot name."""
+
+    span: Int64[np.ndarray, " barred"]
+    row: Int64[np.ndarray, " barred"]
+
+
+def seen_before(rows: Sequence[int], trained: Sequence[bool]) -> Barred:
+    """The items of a sample that stand before each trained span, without the span's own.
+
+    Spans are numbered among the trained ones.
+    """
+    pairs = [
+        (span, row)
+        for span, place in enumerate(np.flatnonzero(np.asarray(trained, dtype=bool)).tolist())
+        for row in set(rows[:place]) - {rows[place]}
+    ]
+    return Barred(*np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T)
 
 
 def retrieval_targets(
@@ -50,10 +75,12 @@ def retrieval_targets(
     labelled: Bool[np.ndarray, "batch length"],
     spans: LabelledSpans,
     soft: tuple[int, SpanTargets] | None = None,
+    barred: Barred | None = None,
 ) -> tuple[ScopedTargets, ItemTargets]:
     """Sorts the labels of a batch into language and items.
 
-    With ``soft``, the number of items and what each span could name, that is trained on.
+    With ``soft``, the number of items and what each span could name, that is trained on. Items that
+    are ``barred`` from a span have no part of its softmax.
     """
     if (spans.start < 1).any():
         sample = int(spans.sample[np.argmin(spans.start)])
@@ -63,7 +90,9 @@ def retrieval_targets(
         )
     position = spans.sample * input_ids.shape[1] + spans.start - 1
     choices = None if soft is None else item_choices(soft[1], soft[0])
-    items = ItemTargets(torch.from_numpy(position), torch.from_numpy(spans.row), choices)
+    rows = torch.from_numpy(spans.row)
+    never = () if barred is None else (torch.from_numpy(barred.span), torch.from_numpy(barred.row))
+    items = ItemTargets(torch.from_numpy(position), rows, choices, *never)
     return free_targets(input_ids, labelled, spans), items
 
 
@@ -93,6 +122,9 @@ def retrieval_cross_entropy(
         scores, right = sampled_scores(query, head, targets.row, drawn)
     else:
         scores, right = head.scores(query), targets.row
+        if targets.barred_span is not None and targets.barred_row is not None:
+            never = scores.new_tensor(-math.inf)
+            scores = scores.index_put((targets.barred_span, targets.barred_row), never)
     total = functional.cross_entropy(scores, right, reduction="sum")
     return averaged(total, count)
 

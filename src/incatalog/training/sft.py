@@ -151,6 +151,15 @@ def check_config(settings: SftSettings) -> None:
         (settings.distill > 0 and settings.negatives > 0, "--distill",
          "trains on a distribution over all items, and --negatives scores some of them; use "
          "--negatives 0"),
+        (settings.unseen_only and method != "ret", "--unseen-only",
+         f"is about the softmax over all items, which --method {method} has none of; leave it out"),
+        (settings.unseen_only and settings.negatives > 0, "--unseen-only",
+         "takes items out of the softmax over all, of which --negatives scores some; use "
+         "--negatives 0"),
+        (settings.unseen_only and settings.candidate_ratio > 0, "--unseen-only",
+         "candidates stand before the answer, which chooses from them; use --candidate-ratio 0"),
+        (settings.unseen_only and settings.distill > 0, "--unseen-only",
+         "--distill expects nothing of what was seen already; leave one of them out"),
         (settings.candidate_ratio > 0 and settings.max_candidates < settings.list_length,
          "max_candidates", f"shorter than --list-length {settings.list_length}; a candidate list "
          "holds the whole answer"),
@@ -286,6 +295,7 @@ def build_trainer(
             pad_token_id=eoi if pad is None else pad,
             scope=settings.scope,
             retrieves=retrieval is not None,
+            unseen_only=settings.unseen_only,
             alias_ratio=settings.paraphrase_ratio,
         ),
         callbacks=callbacks,
