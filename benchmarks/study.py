@@ -42,6 +42,7 @@ class Domain:
         taught: Teachers beside SASRec whose vectors of items stand beside the text's.
         trained: Whether language models are trained on it; else only what counts is compared.
         seeds: Seeds at most.
+        sasrec_lists: Methods that learn to write SASRec's lists; others learn the blend's.
     """
 
     name: str
@@ -50,10 +51,11 @@ class Domain:
     taught: tuple[str, ...] = ("knn",)
     trained: bool = True
     seeds: int = 3
+    sasrec_lists: tuple[str, ...] = ()
 
 
 DOMAINS = {
-    "movielens": Domain("movielens", teacher_epochs=60, wording="tc"),
+    "movielens": Domain("movielens", teacher_epochs=60, wording="tc", sasrec_lists=("ret",)),
     # Its titles and descriptions say more by their words than by their sense.
     "office": Domain("office", teacher_epochs=25, wording="", taught=("words", "knn")),
     "games": Domain("games", teacher_epochs=10, wording="t", trained=False, seeds=1),
@@ -204,7 +206,9 @@ class Study:
         ]
         command += ["--data", self.data(domain), "--seed", seed]
         if teacher:
-            command += ["--teacher", self.blend(domain, seed)]
+            sasrec = method in domain.sasrec_lists
+            lists = self.teacher(domain, seed) if sasrec else self.blend(domain, seed)
+            command += ["--teacher", lists]
         if method == "token":
             command += ["--index", self.codes(domain, seed)]
         if method == "ret":

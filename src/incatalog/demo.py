@@ -110,8 +110,10 @@ def run_demo(settings: DemoSettings) -> Path:
         console.rule(heading, align="left")
 
     def train(method: Method, **more: Any) -> None:
-        # The lists that a model learns to write are the blend's.
-        more |= {"data": data, "teacher": str(blend), "out": out / method, "seed": seed}
+        # The lists that a model learns to write are the blend's; of RecLM-ret, whose vectors know
+        # what SASRec learned, they are SASRec's.
+        lists = str(teacher if method == "ret" else blend)
+        more |= {"data": data, "teacher": lists, "out": out / method, "seed": seed}
         train_sft(sft_settings(budget, method, **more))
 
     source = Path(settings.source) if settings.source else recbole_movielens()

@@ -522,12 +522,14 @@ def test_a_folder_that_is_no_model_is_named(tmp_path: Path, data: Path) -> None:
         run(tmp_path / "out", data, data)
 
 
-def test_a_user_with_two_items_is_named(tmp_path: Path, titles: tuple[str, ...]) -> None:
+def test_a_user_with_too_few_items_is_named(tmp_path: Path, titles: tuple[str, ...]) -> None:
+    """The test takes the last item after one before it, the validation the one before the last."""
     folder = make_data(tmp_path / "data", titles)
-    (folder / "sequential.jsonl").write_text(json.dumps({"short": ["i1", "i2"]}))
-    with pytest.raises(DataError, match="'short'"):
-        run(tmp_path / "out", "popularity", folder)
-    assert not (tmp_path / "out" / "summary.json").exists()
+    for split, items in (("test", ["i1"]), ("valid", ["i1", "i2"])):
+        (folder / "sequential.jsonl").write_text(json.dumps({"short": items}))
+        with pytest.raises(DataError, match="'short'"):
+            run(tmp_path / split, "popularity", folder, split=split)
+        assert not (tmp_path / split / "summary.json").exists()
 
 
 def test_a_model_is_asked_in_the_words_of_the_settings(

@@ -396,8 +396,8 @@ def test_lists_of_a_chat_model_that_was_never_trained_are_those_of_the_teacher(
     tmp_path: Path, model: Path, tiny_backbone: Backbone, teacher: Path
 ) -> None:
     save_backbone(tmp_path, tiny_backbone)
-    settings = ServeSettings(tmp_path, (f"films={model}",), (str(teacher),), device="cpu")
-    plain = _recommender(settings, {"films": model})
+    settings = ServeSettings(tmp_path, (f"films={model}",), guide=(str(teacher),), device="cpu")
+    plain = _recommender(settings, {"films": model}, {})
     assert plain.spec.trained is False
     own = plain.catalog.fingerprint
     guides = GuideChoices(settings, ["films"], plain.spec.trained, own)
