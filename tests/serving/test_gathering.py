@@ -70,6 +70,28 @@ def test_what_waits_is_answered_together_by_kind_and_so_many_at_a_time() -> None
         assert squares.asked == [[0], [1, 3, 4], [2, 5], [6]]
 
 
+def test_those_that_come_soon_after_another_wait_for_company() -> None:
+    squares = Squares()
+    gathering = Gathering(squares, "squares", pause=0.2)
+
+    async def ask() -> tuple[list[int], float]:
+        loop = asyncio.get_running_loop()
+        assert await gathering.ask("plain", 2, 8) == 4
+        began = loop.time()
+
+        async def later(number: int) -> int:
+            await asyncio.sleep(0.02 * number)
+            return await gathering.ask("plain", number, 8)
+
+        return list(await asyncio.gather(*map(later, (1, 3, 5)))), loop.time() - began
+
+    found, seconds = asyncio.run(ask())
+    assert found == [1, 9, 25]
+    assert squares.asked == [[2], [1, 3, 5]]
+    assert seconds > 0.15
+    gathering.close()
+
+
 def test_a_question_that_fails_spoils_no_other() -> None:
     with squaring() as (squares, gathering):
         asked = [gathering.ask("plain", number, 8) for number in (2, 13, 5)]

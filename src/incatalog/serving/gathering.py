@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,12 +27,16 @@ class Gathering(Generic[_Asked, _Said]):
     """One thread that answers questions of one kind together.
 
     What computes does so faster for many at a time, and several threads of it would only keep each
-    other and the model waiting. A question alone is answered at once; nothing waits for company.
+    other and the model waiting. A question alone is answered at once; those that come soon after
+    another wait until ``pause`` seconds have passed since, and so find company in a crowd.
     """
 
-    def __init__(self, answer: Callable[[Sequence[_Asked]], Sequence[_Said]], name: str) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[_Asked]], Sequence[_Said]], name: str, pause: float = 0.0
+    ) -> None:
         """Takes what answers questions of one kind, in their order, in the thread of that name."""
-        self._answer = answer
+        self._answer, self._pause = answer, pause
+        self._began = -math.inf  # when the last questions were answered
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[_Waiting[_Asked, _Said]] = []
         self._busy = False
@@ -51,8 +56,18 @@ class Gathering(Generic[_Asked, _Said]):
         said: asyncio.Future[_Said] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(kind, most, asked, said))
         if not self._busy:
-            self._next()
+            self._busy = True
+            self._soon()
         return await said
+
+    def _soon(self) -> None:
+        """Goes on when the pause is over."""
+        loop = asyncio.get_running_loop()
+        left = self._began + self._pause - loop.time()
+        if left > 0:
+            loop.call_later(left, self._next)
+        else:
+            self._next()
 
     def _next(self) -> None:
         """Answers what has waited longest, and what is of its kind."""
@@ -66,6 +81,7 @@ class Gathering(Generic[_Asked, _Said]):
         taken = set(map(id, together))
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         loop = asyncio.get_running_loop()
+        self._began = loop.time()
         done = loop.run_in_executor(self._thread, self._answers, [one.asked for one in together])
         done.add_done_callback(lambda answers: self._tell(together, answers))
 
@@ -96,4 +112,4 @@ class Gathering(Generic[_Asked, _Said]):
             else:
                 one.said.set_result(found)
         if not stopped:
-            self._next()
+            self._soon()

@@ -25,6 +25,9 @@ from incatalog.teacher_service.client import HttpTeacher
 
 _log = logging.getLogger(__name__)
 _THREADS = 8
+# Seconds between two times that a teacher of this process is asked. A crowd waits longer for the
+# model, and a teacher needs half of the time for each of four histories that it needs for one.
+_PAUSE = 0.03
 # Log-probabilities that are asked for at a time; more would take memory and save nothing.
 _MOST_NUMBERS = 1 << 22
 
@@ -138,7 +141,7 @@ class Guiding:
         # Most of the time of a served teacher is waiting for it, so several are asked at a time.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incatalog-guide")
         self._here: Gathering[_Weighing, ItemWeights | None]
-        self._here = Gathering(_weights, "incatalog-teacher")
+        self._here = Gathering(_weights, "incatalog-teacher", _PAUSE)
 
     def close(self) -> None:
         """Lets the threads go; what is being asked is not waited for."""
