@@ -316,10 +316,10 @@ def test_interactions_take_a_step_for_each_batch_of_them(
     interactions = sum(len(split.train(user)) for user in range(len(split)))
     labels: list[int] = []
 
-    def counted(*given: torch.Tensor) -> float:
+    def counted(*given: torch.Tensor, **how: bool) -> float:
         assert (given[2][:, :-1] == 0).all()
         labels.append(int((given[2] != 0).sum()))
-        return full_softmax_loss(*given)  # type: ignore[arg-type]
+        return full_softmax_loss(*given, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit, "full_softmax_loss", counted)
     fit_teacher(small(walks, tmp_path / "run", epochs=1, sequences="interactions", batch_size=64))
@@ -370,6 +370,33 @@ def test_blocks_of_logits_add_up(network: SasRec, monkeypatch: pytest.MonkeyPatc
         assert full_softmax_loss(network, items, targets) == pytest.approx(expected.item())
         for parameter, gradient in zip(network.parameters(), wanted, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_what_was_seen_has_no_part_of_the_softmax(
+    network: SasRec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The third history takes its first item again: what is to be predicted is never left out.
+    histories = [[1, 2, 3, 4], [4, 5], [7, 9, 7]]
+    items = network.pad([np.array(rows[:-1]) for rows in histories])
+    targets = network.pad([np.array(rows[1:]) for rows in histories])
+    scores = network.item_scores(network(items))
+    terms = []
+    for line, rows in enumerate(histories):
+        first = items.shape[1] - len(rows) + 1
+        for place, wanted in enumerate(rows[1:]):
+            own = scores[line, first + place].clone()
+            own[sorted(set(rows[: place + 1]) - {wanted})] = -torch.inf
+            terms.append(own.logsumexp(0) - own[wanted])
+    expected = torch.stack(terms).mean()
+    wanted = torch.autograd.grad(expected, list(network.parameters()), allow_unused=True)
+    for cells in (1, 1 << 24):
+        monkeypatch.setattr(fit, "_LOGIT_CELLS", cells)
+        network.zero_grad()
+        found = full_softmax_loss(network, items, targets, unseen_only=True)
+        assert found == pytest.approx(expected.item())
+        for parameter, gradient in zip(network.parameters(), wanted, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-4)
+    assert full_softmax_loss(network, items, targets) > expected.item()
 
 
 @pytest.mark.slow

@@ -218,12 +218,17 @@ def plateau_rate(settings: TeacherFitSettings, scores: Sequence[float]) -> float
 
 
 def full_softmax_loss(
-    network: SasRec, items: Int64[Tensor, "batch length"], targets: Int64[Tensor, "batch length"]
+    network: SasRec,
+    items: Int64[Tensor, "batch length"],
+    targets: Int64[Tensor, "batch length"],
+    *,
+    unseen_only: bool = False,
 ) -> float:
     """Mean cross entropy over all items at every labelled position; adds up the gradients.
 
     Items and targets are item numbers (row + 1), padded with 0 on the left. Logits exist for a
-    block of positions at a time, which bounds memory on large catalogs.
+    block of positions at a time, which bounds memory on large catalogs. With ``unseen_only`` what
+    stands in the window up to a position has no part of its softmax, but for the target.
     """
     labelled = targets != 0
     hidden: Float[Tensor, "labels hidden"] = network(items)[labelled]
@@ -231,8 +236,16 @@ def full_softmax_loss(
     cut = hidden.detach().requires_grad_()
     size = max(1, _LOGIT_CELLS // network.sizes.num_items)
     total = 0.0
-    for part, labels in zip(torch.split(cut, size), torch.split(wanted, size), strict=True):
+    places = torch.split(labelled.nonzero(), size)
+    for part, labels, at in zip(
+        torch.split(cut, size), torch.split(wanted, size), places, strict=True
+    ):
         logits = network.item_scores(part)
+        if unseen_only:
+            shown = items[at[:, 0]] - 1
+            before = torch.arange(items.shape[1], device=items.device) <= at[:, 1:]
+            label, place = ((shown >= 0) & (shown != labels[:, None]) & before).nonzero().T
+            logits = logits.index_put((label, shown[label, place]), logits.new_tensor(-torch.inf))
         loss = functional.cross_entropy(logits, labels, reduction="sum") / len(wanted)
         torch.autograd.backward(loss)
         total += loss.item()
@@ -298,7 +311,8 @@ class SasRecFit(Fit):
             self.optimiser.zero_grad()
             items = network.pad([window.items for window in batch])
             targets = network.pad([window.targets for window in batch], items.shape[1])
-            loss = full_softmax_loss(network, items, targets)
+            only = settings.unseen_only
+            loss = full_softmax_loss(network, items, targets, unseen_only=only)
             self.optimiser.step()
             count = sum(len(window.targets) for window in batch)
             total, labels = total + loss * count, labels + count

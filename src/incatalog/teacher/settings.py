@@ -57,6 +57,10 @@ class TeacherFitSettings(Settings):
     """Number of blocks."""
     heads: Positive = 1
     """Number of attention heads."""
+    unseen_only: bool = False
+    """Leave the items that a history shows out of the softmax behind it, for answers that leave out
+    what was seen (as is usual): it learns more of the rest, and nothing of who takes an item twice.
+    For sasrec and gru4rec."""
     dropout: FractionBelowOne = 0.3
     """Dropout of embeddings, attention and feed-forward layers."""
     sequences: Literal["windows", "interactions"] = "windows"

@@ -185,8 +185,9 @@ class SftSettings(SampleSettings, TrainerSettings):
     """Random items that stand for the catalog in the retrieval loss; 0 takes the exact softmax over
     all items, which catalogs above 100,000 items can do without."""
     unseen_only: bool = False
-    """Leave the items that stand before a span out of its softmax in the retrieval loss, as answers
-    leave out what was seen; for data in which nobody takes an item twice."""
+    """Leave the items that stand before a span out of its softmax in the retrieval loss, for
+    answers that leave out what was seen (as is usual): it learns more of the rest, and nothing of
+    who takes an item twice."""
     train_item_vectors: bool = False
     """Also train the item vectors."""
     only_head: bool = False
