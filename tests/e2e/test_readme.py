@@ -61,7 +61,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
 
 
+# Some pages are a whole pipeline, each command a process of its own.
 @pytest.mark.docs
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", _PAGES)
 def test_every_block_of_the_page_runs(page, demo_folder, tmp_path):
     shutil.copytree(demo_folder, tmp_path / "work", symlinks=True)
