@@ -85,8 +85,9 @@ def main() -> None:
         markdown(header, table)
         + "\n\nHeld-out last item of each, seen items excluded. In brackets 95 % of the bootstrap "
         f"over users. Seconds with {options.clients} clients at a time. Where a guide weighs alone "
-        "(a weight of 1, as for models that were never trained), no pass of the model decides "
-        "about a list, and a list without words around it takes none at all.",
+        "(a weight of 1, as for models that were never trained), no pass of a model of "
+        "titles or codes decides about a list, and a list without words around it takes none "
+        "at all.",
     )
 
 

@@ -138,7 +138,7 @@ class Guiding:
 
     def __init__(self, settings: ServeSettings, telemetry: EngineTelemetry) -> None:
         self._settings, self._telemetry = settings, telemetry
-        # Most of the time of a served teacher is waiting for it, so several are asked at a time.
+        # Most of the time of a served teacher is waiting, so several are asked at a time.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incatalog-guide")
         self._here: Gathering[_Weighing, ItemWeights | None]
         self._here = Gathering(_weights, "incatalog-teacher", _PAUSE)
@@ -177,13 +177,14 @@ class Guiding:
         return Weighed(weights, None if model.guide is None else guided)
 
     async def _asked(self, weighing: _Weighing) -> ItemWeights | None:
-        model, guided = weighing.model, weighing.guided
-        if guided and model.guide is not None and isinstance(model.guide.teacher, HttpTeacher):
-            loop = asyncio.get_running_loop()
-            [found] = await loop.run_in_executor(self._threads, _weights, [weighing])
-            return found
-        most = max(1, _MOST_NUMBERS // len(model.catalog))
-        return await self._here.ask((model.guide, model.items, guided), weighing, most)
+        model, guide = weighing.model, weighing.model.guide
+        if weighing.guided and guide is not None and not isinstance(guide.teacher, HttpTeacher):
+            most = max(1, _MOST_NUMBERS // len(model.catalog))
+            return await self._here.ask((guide, model.items), weighing, most)
+        # Who is served elsewhere is waited for, and boosts alone gain nothing by company.
+        loop = asyncio.get_running_loop()
+        [found] = await loop.run_in_executor(self._threads, _weights, [weighing])
+        return found
 
 
 def _weights(asked: Sequence[_Weighing]) -> list[ItemWeights | None]:

@@ -112,6 +112,8 @@ def retrieval_cross_entropy(
     states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets.position)
     query = head.query(states)
     count = len(targets) if num_spans is None else num_spans
+    # Barred items are taken out of the plain softmax over all items alone.
+    assert targets.barred_row is None or (targets.soft is None and not negatives)
     if (soft := targets.soft) is not None:
         # Its sum is over all items; some drawn ones do not say what the others are to have.
         assert not negatives
