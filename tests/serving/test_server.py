@@ -25,8 +25,6 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 from chatting import Server
 from incatalog import Recommender
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError
-from incatalog.model.backbone import Backbone
-from incatalog.model.saved import save_backbone
 from incatalog.serving.server import serve
 from incatalog.serving.settings import ServeSettings
 
@@ -444,10 +442,9 @@ def test_settings_that_cannot_work_are_one_clear_error(
 
 
 def test_a_model_that_was_never_trained_says_so(
-    tmp_path: Path, model: Path, books: Path, tiny_backbone: Backbone
+    tmp_path: Path, model: Path, books: Path, plain_chat_model: Path
 ) -> None:
-    save_backbone(tmp_path / "bare", tiny_backbone)
-    bare = tmp_path / "bare"
+    bare = plain_chat_model
     for folder, trained in ((bare, False), (model, True)):
         log = tmp_path / f"log-{trained}"
         with Server(log, "--model", folder, "--domain", f"books={books}") as running:

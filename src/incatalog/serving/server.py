@@ -92,7 +92,7 @@ def _recommender(
 ) -> Recommender:
     """The model with its catalog; a plain chat model takes the first domain's."""
     from incatalog.data.catalog import Catalog
-    from incatalog.model.backbone import load_backbone
+    from incatalog.model.backbone import load_plain_backbone
     from incatalog.model.spec import ModelSpec, spec_file
     from incatalog.packed.model import PackedModel
     from incatalog.recommender.recommender import Recommender
@@ -109,8 +109,7 @@ def _recommender(
     if not model.is_dir() and str(model) != "smollm2":
         raise BackboneError(f"--model {model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_backbone(model, device=device, verify=verify)
-    backbone.model.eval()
+    backbone = load_plain_backbone(model, device, verify=verify)
     spec = ModelSpec(base=str(model), trained=False).asked(settings.wording, settings.system)
     packed = PackedModel(backbone.model, frozen=True)
     catalog = Catalog.load(folder, name, fields.get(name))

@@ -126,7 +126,7 @@ class WordsTeacher(CountedTeacher):
 
     def _likeness(self, items: Sequence[int]) -> list[Float32[np.ndarray, " items"]]:
         """The cosine of each of some items with all."""
-        found = self.described[list(items)] @ self._by_word
+        found: Any = self.described[list(items)] @ self._by_word
         # A row that is kept must not keep the others of its block.
         rows = found.toarray() if sparse.issparse(found) else found
         return [row.astype(np.float32) for row in rows]
