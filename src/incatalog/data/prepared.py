@@ -17,6 +17,7 @@ from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
 from incatalog.checksums import FILES
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
+from incatalog.data.naming import CATALOG_FILE
 from incatalog.data.settings import (
     MiniOneRecSettings,
     MovieLensSettings,
@@ -29,7 +30,7 @@ from incatalog.storage import follow_umask, partial_name, writing
 PrepareSettings = ReviewSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
 # The manifest is written last.
-_FILES = (METAS, CATEGORIES, SEQUENCES, MANIFEST)
+_FILES = (METAS, CATEGORIES, SEQUENCES, CATALOG_FILE, MANIFEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,10 @@ def _written_together(out: Path) -> Iterator[Path]:
             yield partial
             follow_umask(partial)
             for name in _FILES:
-                (partial / name).replace(out / name)
+                if (partial / name).exists():
+                    (partial / name).replace(out / name)
+                else:
+                    (out / name).unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
