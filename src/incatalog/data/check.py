@@ -111,7 +111,7 @@ def examined(settings: CheckSettings) -> CheckReport:
     return _examined(settings)[0]
 
 
-def _examined(settings: CheckSettings) -> tuple[CheckReport, str]:
+def _examined(settings: CheckSettings) -> tuple[CheckReport, str | None]:
     """The report, and what there is to say of names that are not used."""
     folder = Path(settings.data)
     if not folder.is_dir():

@@ -20,7 +20,9 @@ _ITEM = (
     r"(?:item|product|produkt|produit|producto|article|artikel|articulo|movie|film|book|track|"
     r"song|game|listing|variant|material|ware|business|parent)"
 )
-_SELDOM_USERS = r"\b(?:city|zip|postal|postcode|country|address|phone|group|type|note|segment|age)\b"
+_SELDOM_USERS = (
+    r"\b(?:city|zip|postal|postcode|country|address|phone|group|type|note|segment|age)\b"
+)
 _TIME = r"(?:date|time|timestamp|datetime|datum|zeit|zeitpunkt|zeitstempel|heure|fecha|hora|day)"
 _ORDERED = (
     r"(?:order(?:ed)?|purchased?|created|creation|bestell|bestellt|kauf|gekauft|rechnungs|invoice|"
@@ -45,7 +47,7 @@ _PATTERNS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
          rf"^{_USER}", NEVER),
         (rf"^(?:line ?)?{_ITEM}{_ID}?$|^{_ID} {_ITEM}$|^(?:parent )?(?:sku|asin|isbn|ean|gtin|upc)"
          rf"(?:{_ID})?$|^stock ?code$", CERTAIN),
-        (rf"\b(?:sku|asin|isbn|ean|gtin)\b|^(?:handle|reference|referencia|ref)$", LIKELY),
+        (r"\b(?:sku|asin|isbn|ean|gtin)\b|^(?:handle|reference|referencia|ref)$", LIKELY),
         (rf"\b{_ITEM}\b|^{_ITEM}", LIKELY),
         (rf"^{_ID}$", POSSIBLE),
     ),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from incatalog.data.category_cells import SHARED, category_separator, is_category
 from incatalog.data.column_names import CERTAIN, LIKELY, NEVER, POSSIBLE, says
 from incatalog.data.id_forms import OVERLOOKS, Agreement, agreement
 from incatalog.data.settings import TableSettings
@@ -25,13 +26,11 @@ _MANY_ROWS, _SOME_ROWS = 0.5, 0.05
 # How much a name counts beside the share of rows that agree.
 _NAME_WEIGHT = 0.1
 _CLEARLY = 0.1
-_CATEGORY_REPEATS = 0.5
-_LONGEST_CATEGORY = 60
-_SPLITS = ("|", ">", ";", ",", "/")
 # The name of ids of items in prepared data.
 _PLAIN = "item_id"
 # Numbers that are seconds or milliseconds from 2000 to 2036.
 _SECONDS = (946_684_800, 2_085_978_496)
+_NUMBER = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]*\s*")
 _LETTERS = re.compile(r"[^\W\d_]{2}")
 
 
@@ -97,7 +96,7 @@ class _Search:
 
 
 def guess_columns(settings: TableSettings) -> TableGuess:
-    """Finds out what the settings do not say: columns, separators, encodings, forms of ids and times.
+    """Finds out what the settings do not say: which column holds what, and how it is written.
 
     What is given is taken as it is. Of the items' columns it is the ids that both files have which
     decides, of the others the name and then the cells.
@@ -107,7 +106,7 @@ def guess_columns(settings: TableSettings) -> TableGuess:
         ConfigError: The ending of a file is unknown.
     """
     quote, separator, encoding = settings.quote, settings.separator, settings.encoding
-    how = {"quote": quote, "separator": separator, "encoding": encoding}
+    how: dict[str, Any] = {"quote": quote, "separator": separator, "encoding": encoding}
     orders = sample_table(settings.interactions, **how)
     products = sample_table(settings.items, **how)
     search = _Search(orders.columns, products.columns, settings)
@@ -117,7 +116,7 @@ def guess_columns(settings: TableSettings) -> TableGuess:
     _user(search, times)
     _texts(search)
     kept = tuple(_known_attributes(search))
-    guessed = {one.setting: one.column for one in search.found.values() if one.sure}
+    guessed: dict[str, Any] = {one.setting: one.column for one in search.found.values() if one.sure}
     form = settings.id_form or (agreed.form if agreed else "exact")
     pattern = settings.time_format
     notes = []
@@ -130,16 +129,18 @@ def guess_columns(settings: TableSettings) -> TableGuess:
         if told and told.other:
             why = f"days could also be {told.other}"
             choices = (told.pattern, told.other)
-            search.note(
-                ColumnGuess("time_format", "form of times", ORDERS, pattern, why, False, True, choices)
-            )
+            about = ("time_format", "form of times", ORDERS, pattern, why)
+            search.note(ColumnGuess(*about, sure=False, needed=True, choices=choices))
     if settings.id_form is None and form != "exact":
         notes.append(f"ids are matched although they differ in {OVERLOOKS[form]}")
     if settings.category_separator is None:
         name = guessed.get("category_column") or settings.category_column
-        split = _separator(products.columns[name]) if name in products.columns else ""
+        split = category_separator(products.columns[name]) if name in products.columns else ""
         guessed["category_separator"] = split
         notes += [f"categories in one cell are separated by {split}"] if split else []
+    names = (*_ITEM_SETTINGS, "time_column")
+    # What is not there is none.
+    guessed = dict.fromkeys((n for n in names if getattr(settings, n) is None), "") | guessed
     filled = replace(settings, **guessed, id_form=form, time_format=pattern)
     return TableGuess(filled, orders, products, tuple(search.found.values()), tuple(notes), kept)
 
@@ -178,7 +179,7 @@ def _items(search: _Search) -> Agreement | None:
     sure = certain or (agreed.rows >= _MANY_ROWS and not few and (named >= LIKELY or not close))
     # Where ids under names that mean nothing else do not agree, the reader says which.
     sure = sure or name == other == _PLAIN
-    why = f"{agreed.rows:.0%} of rows name an id of the other file"
+    why = f"{agreed.rows:.0%} of rows agree"
     choices = list(dict.fromkeys(pair[3] for pair in pairs))[:5]
     others = list(dict.fromkeys(pair[4] for pair in pairs))[:5]
     _note_items(search, name, other, why, sure, choices, others)
@@ -200,9 +201,7 @@ def _note_items(
     )
     for setting, what, table, column, among in places:
         if search.given(setting) is None:
-            search.note(
-                ColumnGuess(setting, what, table, column, why, sure, True, tuple(among))
-            )
+            search.note(ColumnGuess(setting, what, table, column, why, sure, True, tuple(among)))
 
 
 def _holds_ids(column: SampleColumn, named: int) -> bool:
@@ -237,7 +236,7 @@ def _time(search: _Search, times: Mapping[str, TimeFormat | None]) -> None:
         if told is not None and (weight >= POSSIBLE or dates):
             named.append((weight + dates, name))
     if not named:
-        # A name that means nothing else, and cells that are no times: the reader says which.
+        # Where cells under a name that means nothing else are no times, the reader says which.
         exact = "timestamp" if "timestamp" in search.orders else ""
         why = "none is found: the order of the file counts"
         search.note(ColumnGuess("time_column", "time", ORDERS, exact, why))
@@ -262,7 +261,7 @@ def _epochs(column: SampleColumn) -> bool:
 
 def _dated(column: SampleColumn) -> bool:
     """Whether times are dates of ISO 8601, and no numbers, which prices are too."""
-    return column.moments or not any(cell.strip().replace(".", "", 1).lstrip("+-").isdigit() for cell in column.counts)
+    return column.moments or not any(map(_NUMBER.fullmatch, column.counts))
 
 
 def _user(search: _Search, times: Mapping[str, TimeFormat | None]) -> None:
@@ -284,7 +283,7 @@ def _user(search: _Search, times: Mapping[str, TimeFormat | None]) -> None:
     if named:
         named.sort(key=lambda one: (-one[0], -one[1]))
         best = named[0][2]
-        search.note(ColumnGuess("user_column", "customer", ORDERS, best, "its name", True, True))
+        search.note(ColumnGuess("user_column", "customer", ORDERS, best, "its name", needed=True))
         return
     choices = tuple(one[2] for one in sorted(likely, reverse=True))
     best, sure = (choices[0] if choices else ""), False
@@ -311,7 +310,7 @@ def _texts(search: _Search) -> None:
             shared = setting == "title_column" and weight == CERTAIN
             if weight < POSSIBLE or (name in taken and not shared):
                 continue
-            if role != "category" or _is_category(column):
+            if role != "category" or is_category(column):
                 found.append((weight, column.filled, name))
         found.sort(key=lambda one: (-one[0], -one[1]))
         if found:
@@ -326,7 +325,7 @@ def _title_by_cells(search: _Search, taken: Collection[str]) -> None:
     """The one column of texts that differ and are of the length of a title."""
     found = []
     for name, column in search.products.items():
-        if name in taken or column.lists or column.unlike < _CATEGORY_REPEATS:
+        if name in taken or column.lists or column.unlike < SHARED:
             continue
         lengths = list(map(len, column.counts))
         words = sum(bool(_LETTERS.search(text)) for text in column.counts)
@@ -347,7 +346,7 @@ def _category_by_cells(search: _Search, taken: Collection[str]) -> None:
         for name, column in search.products.items()
         if name not in taken
         and not any(says(role, name) for role in ("price", "stock", "item_id", "time"))
-        and _is_category(column)
+        and is_category(column)
         and len(column.counts) >= 3
         and len(column.counts) <= column.filled / 5
         and all(_LETTERS.search(text) for text in column.counts)
@@ -356,44 +355,6 @@ def _category_by_cells(search: _Search, taken: Collection[str]) -> None:
     if only:
         why = "its few texts repeat"
         search.note(ColumnGuess("category_column", "category", PRODUCTS, only, why))
-
-
-def _is_category(column: SampleColumn) -> bool:
-    """Whether texts are names that products share."""
-    if column.lists:
-        return True
-    separator = _separator(column)
-    parts = [part for text in column.counts for part in _split(text, separator)]
-    short = statistics.median(map(len, parts)) <= _LONGEST_CATEGORY if parts else False
-    few = len(column.cells) < 20
-    return short and (few or len(set(parts)) <= max(2, _CATEGORY_REPEATS * column.filled))
-
-
-def _separator(column: SampleColumn) -> str:
-    """What separates several categories of a cell; empty for one a cell.
-
-    What is split must make fewer names: a comma within a name does not.
-    """
-    if column.lists:
-        return ""
-    texts = list(column.counts)
-    for split in _SPLITS:
-        several = [text for text in texts if split in text]
-        parts = {part for text in texts for part in _split(text, split)}
-        if len(several) < 2:
-            continue
-        alone = set(texts) - set(several)
-        used = Counter(part for text in several for part in _split(text, split))
-        # Names come again, in other cells or by themselves.
-        again = sum(count > 1 or part in alone for part, count in used.items()) / len(used)
-        if split in "|>" or (len(parts) < len(texts) and again >= _CATEGORY_REPEATS):
-            return split
-    return ""
-
-
-def _split(text: str, separator: str) -> list[str]:
-    parts = text.split(separator) if separator else [text]
-    return [part.strip() for part in parts if part.strip()]
 
 
 def _known_attributes(search: _Search) -> list[ColumnGuess]:

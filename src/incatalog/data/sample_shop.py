@@ -136,7 +136,7 @@ def write_sample(settings: SampleSettings) -> Path:
 
 
 def _shop(random: np.random.Generator) -> _Shop:
-    products, kinds = [], []
+    products, kinds = list[dict[str, str]](), list[int]()
     for number, (kind, things) in enumerate(_KINDS.items()):
         for thing, (cost, use) in things.items():
             brands = random.choice(len(_BRANDS), len(_MANNERS), replace=False)
@@ -182,7 +182,9 @@ def _orders(shop: _Shop, customers: int, random: np.random.Generator) -> list[li
         for _, _, product in lines:
             quantity = 1 + int(random.random() < 0.1)
             sku = shop.products[product]["sku"]
-            found.append([str(number), f"C{customer:05d}", sku, str(quantity), f"{time:%Y-%m-%d %H:%M}"])
+            found.append(
+                [str(number), f"C{customer:05d}", sku, str(quantity), f"{time:%Y-%m-%d %H:%M}"]
+            )
     return found
 
 

@@ -113,15 +113,16 @@ class ColumnSettings(Settings):
     category_column: str | None = None
     """Column of the products that holds the category; empty for none."""
     boost_column: str | None = None
-    """Column of the products that holds what the shop multiplies an item's weight by; empty for none."""
+    """Column of the products that holds what the shop multiplies an item's weight by; empty for
+    none."""
     category_separator: str | None = None
     """Splits several categories in one cell; empty for one category."""
     time_format: str | None = None
     """How times are written, such as %d.%m.%Y; empty for numbers and ISO 8601."""
     id_form: IdForm | None = None
-    """What ids of the two files may differ in: exact (nothing), trimmed (spaces around them), folded
-    (case too) or number (zeros in front and .0 behind too). The first of them in which the files
-    agree best if not given."""
+    """What ids of the two files may differ in: exact (nothing), trimmed (spaces around them),
+    folded (case too) or number (zeros in front and .0 behind too). The first of them in which the
+    files agree best if not given."""
     separator: str | None = None
     """What separates the cells of CSV; found out if not given."""
     encoding: str | None = None

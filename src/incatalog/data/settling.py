@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.prompt import Prompt
 from rich.table import Table
 
-from incatalog.data.guessing import ORDERS, ColumnGuess, TableGuess, guess_columns
+from incatalog.data.guessing import ORDERS, PRODUCTS, ColumnGuess, TableGuess, guess_columns
 from incatalog.data.settings import TableSettings
 from incatalog.errors import ConfigError, DataError
 
-_LONGEST_EXAMPLE = 32
+_LONGEST_EXAMPLE = 20
 
 
 def settled(settings: TableSettings, *, always_show: bool = False) -> TableSettings:
@@ -40,9 +42,10 @@ def settled(settings: TableSettings, *, always_show: bool = False) -> TableSetti
         if not (sys.stdin.isatty() and console.is_terminal):
             raise DataError(_left_open(guess))
         for one in guess.open:
-            filled = replace(filled, **{one.setting: _asked(one, guess, console)})
+            answer: dict[str, Any] = {one.setting: _asked(one, guess, console)}
+            filled = replace(filled, **answer)
         # The form of ids and the like follow from the columns.
-        answered = {one.setting: getattr(filled, one.setting) for one in guess.open}
+        answered: dict[str, Any] = {one.setting: getattr(filled, one.setting) for one in guess.open}
         filled = guess_columns(replace(settings, **answered)).settings
     return filled
 
@@ -52,17 +55,21 @@ def shown_guess(guess: TableGuess) -> Table:
     table = Table(title="Columns, as guessed", title_justify="left", caption_justify="left")
     for name in ("what", "column", "two values", "why"):
         table.add_column(name, overflow="fold")
-    for one in (*guess.columns, *guess.kept):
-        sample = guess.sample(one.table)
-        column = sample.columns.get(one.column)
-        values = ", ".join(map(_short, column.examples())) if column else ""
-        place = f"{one.column} ({sample.path.name})" if one.column else "none"
-        what, why = one.what, one.why
-        if not one.setting:
-            what, why = f"{one.what} (kept)", one.why
-        table.add_row(what, place, values, why, style="" if one.sure else "yellow")
+    for part in (ORDERS, PRODUCTS):
+        table.add_row(f"[bold]{escape(guess.sample(part).path.name)}[/bold]")
+        for one in (*guess.columns, *guess.kept):
+            if one.table == part:
+                table.add_row(*map(escape, _row(guess, one)), style="" if one.sure else "yellow")
+        table.add_section()
     table.caption = "\n".join(f"{note[:1].upper()}{note[1:]}." for note in guess.notes) or None
     return table
+
+
+def _row(guess: TableGuess, one: ColumnGuess) -> tuple[str, str, str, str]:
+    column = guess.sample(one.table).columns.get(one.column)
+    values = ", ".join(map(_short, column.examples())) if column else ""
+    what = one.what if one.setting else f"{one.what} (kept)"
+    return what, one.column or "none", values, one.why
 
 
 def _short(text: str) -> str:
@@ -86,7 +93,7 @@ def _check_given(settings: TableSettings, guess: TableGuess) -> None:
     for setting in ("user_column", "item_column", "time_column"):
         _check_column(setting, getattr(settings, setting), guess, ORDERS)
     for setting in ("item_id_column", "title_column", "description_column", "category_column"):
-        _check_column(setting, getattr(settings, setting), guess, "products")
+        _check_column(setting, getattr(settings, setting), guess, PRODUCTS)
 
 
 def _check_column(setting: str, name: str | None, guess: TableGuess, table: str) -> None:

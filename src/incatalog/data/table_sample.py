@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 import polars.exceptions
@@ -55,6 +55,14 @@ def ending_of(path: Path) -> str:
     return ending
 
 
+class CsvFormat(NamedTuple):
+    """How a file of CSV is written."""
+
+    separator: str
+    encoding: str
+    letters: bool  # whether double quotes are letters
+
+
 @dataclass(frozen=True, eq=False)
 class SampleColumn:
     """Some cells of a column as text; an empty cell is an empty text."""
@@ -90,11 +98,9 @@ class SampleColumn:
 
 @dataclass(frozen=True, eq=False)
 class TableSample:
-    """How a table is written, and its first rows."""
+    """The first rows of a table, column by column."""
 
     path: Path
-    separator: str  # Empty for what is no CSV.
-    encoding: str
     columns: dict[str, SampleColumn]
 
 
@@ -115,36 +121,46 @@ def sample_table(
     """
     ending = ending_of(path)
     if ending in PARQUET:
-        return TableSample(path, "", UTF_8, _parquet(path))
+        return TableSample(path, _parquet(path))
     if ending in JSON_LINES:
-        return TableSample(path, "", UTF_8, _json(path))
-    encoding = encoding or text_encoding(path)
-    if separator is None:
-        lines = list(itertools.islice(text_lines(path, encoding=encoding), _ROWS_TO_TELL))
-        separator = _separator(lines, SEPARATORS[ending], quote)
-    rows = list[list[str]]()
+        return TableSample(path, _json(path))
+    form = csv_format(path, quote=quote, separator=separator, encoding=encoding)
+    rows: list[list[str]] = []
     try:
-        for _, cells in itertools.islice(csv_rows(path, separator, quote, encoding), _MOST_ROWS):
+        for _, cells in itertools.islice(csv_rows(path, form), _MOST_ROWS):
             rows.append(cells)
     except DataError:
         # Whoever reads all of it tells of it, unless there is nothing to tell columns by.
         if len(rows) < 2:
             raise
-    header, *cells = rows
-    columns = zip(*cells, strict=True)
+    header = rows[0]
+    columns = zip(*rows[1:], strict=True)
     named = zip(header, columns, strict=True)
-    return TableSample(path, separator, encoding, {n: _column(n, one) for n, one in named})
+    return TableSample(path, {name: _column(name, column) for name, column in named})
 
 
-def csv_rows(
-    path: Path, separator: str, quote: str, encoding: str
-) -> Iterator[tuple[FilePlace, list[str]]]:
+def csv_format(
+    path: Path, *, quote: str, separator: str | None = None, encoding: str | None = None
+) -> CsvFormat:
+    """How a file of CSV is written; what is not given is found out.
+
+    Raises:
+        DataError: The file is no text in that encoding.
+    """
+    encoding = encoding or _text_encoding(path)
+    if separator is None:
+        lines = list(itertools.islice(text_lines(path, encoding=encoding), _ROWS_TO_TELL))
+        separator = _separator(lines, SEPARATORS[ending_of(path)], quote)
+    return CsvFormat(separator, encoding, letters=quote == "none")
+
+
+def csv_rows(path: Path, form: CsvFormat) -> Iterator[tuple[FilePlace, list[str]]]:
     """Reads CSV row by row, the header first; all rows have as many cells as it has.
 
     Raises:
         DataError: The file is no CSV, or holds no rows; names file and line.
     """
-    letters = quote == "none"
+    separator, encoding, letters = form
     lines = text_lines(path, label=f"reading {path.name}", encoding=encoding)
     quotes: Any = {"quoting": csv.QUOTE_NONE} if letters else {}
     reader = csv.reader(lines, delimiter=separator, strict=True, **quotes)
@@ -175,7 +191,7 @@ def csv_rows(
         raise DataError.at(path, "holds a header but no rows")
 
 
-def text_encoding(path: Path) -> str:
+def _text_encoding(path: Path) -> str:
     """The encoding of a text: UTF-8 or UTF-16, else what Windows writes in western Europe."""
     decoder = codecs.getincrementaldecoder(UTF_8)()
     western = True
@@ -203,11 +219,10 @@ def _is_windows(block: bytes) -> bool:
 
 def _separator(lines: Sequence[str], usual: str, quote: str) -> str:
     """What separates the cells of some lines: it gives every row the same number, more than one."""
-
     quotes: Any = {"quoting": csv.QUOTE_NONE} if quote == "none" else {}
 
     def agreement(separator: str) -> tuple[float, int, bool]:
-        rows = list[list[str]]()
+        rows: list[list[str]] = []
         with contextlib.suppress(csv.Error):
             rows.extend(filter(None, csv.reader(lines, delimiter=separator, strict=True, **quotes)))
         width = len(rows[0]) if rows else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64
@@ -22,7 +22,8 @@ from incatalog.teacher.teacher import load_teacher
 _K = 10
 _RESAMPLES = 1000
 _MOST_USERS = 2000
-POPULARITY, BLEND = "popularity", "blend"
+POPULARITY: Final = "popularity"
+BLEND: Final = "blend"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ class Quality:
         """What the table says, in plain words."""
         blend, popular = self.rows[BLEND][0].value, self.rows[POPULARITY][0].value
         told = (
-            f"For {_share(blend)} of the users, what they took next is among the ten items that the "
-            f"blend would have named; among the ten most popular ones it is for {_share(popular)}."
+            f"For {_share(blend)} of the users, what they took next is among the ten items that "
+            "the blend would have named; among the ten most popular ones it is for "
+            f"{_share(popular)}."
         )
         if not self.better:
             told += (

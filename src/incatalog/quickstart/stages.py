@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from rich.console import Console
@@ -17,9 +17,10 @@ from incatalog.artifacts import MANIFEST, atomic_path, fingerprint, read_json
 from incatalog.errors import ArtifactError
 from incatalog.quickstart.quality import BLEND, Quality, measured
 from incatalog.reading import read_text
-from incatalog.teacher.settings import TeacherFitSettings
+from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
 
-DATA, KNN = "data", "knn"
+DATA: Final = "data"
+KNN: Final = "knn"
 SERVICE_FILE, QUALITY_FILE = "serve.yaml", "quality.json"
 # Fewer choices than `teacher fit` looks through: they bring little, and take most of the time.
 _QUICK: dict[str, Any] = {
@@ -93,7 +94,7 @@ class Stages:
         from incatalog.teacher.fit import fit_teacher
 
         data = self.out / DATA
-        kinds: dict[str, Any] = {KNN: {}, BLEND: {"max_minutes": minutes}}
+        kinds: dict[TeacherKind, dict[str, Any]] = {KNN: {}, BLEND: {"max_minutes": minutes}}
         for kind, own in kinds.items():
             settings = TeacherFitSettings(
                 data=data, out=self.out / kind, kind=kind, seed=seed, **_QUICK, **own

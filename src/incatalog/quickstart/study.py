@@ -32,7 +32,7 @@ _SHOWN_ITEMS = 5
 
 @dataclass(frozen=True)
 class Budget:
-    """What a study may use: the sizes of the tiny language model and the length of its trainings."""
+    """What a study may use: the sizes of the tiny language model, the length of its training."""
 
     teacher_epochs: int
     hidden: int
