@@ -96,9 +96,7 @@ COMMANDS: dict[str, Command] = {
         extra="serve",
         needs=_SERVICE,
     ),
-    "sample": Command(
-        SampleSettings, "incatalog.data.sample_shop:write_sample", leading="--out"
-    ),
+    "sample": Command(SampleSettings, "incatalog.data.sample_shop:write_sample", leading="--out"),
     "demo": Command(
         DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
     ),

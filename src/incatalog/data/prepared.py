@@ -41,6 +41,7 @@ class Prepared:
     histories: Histories
     skipped: Mapping[str, int]  # How many were left out, by reason.
     unused: Mapping[Path, Collection[str]] = field(default_factory=dict)  # Columns, by file.
+    told: Collection[str] = ()  # Lines about what was read; notices among them.
 
 
 def catalog_files(folder: Path) -> dict[str, str | Path]:
@@ -141,6 +142,11 @@ def write_prepared(
     console = Console()
     console.print(table)
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    for line in prepared.told:
+        if line.startswith("notice: "):
+            sys.stderr.write(f"{line}\n")
+        else:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     _print_unused(prepared.unused)
     return out
 
