@@ -150,6 +150,9 @@ class TableSettings(ColumnSettings):
     """Keep the k-core of users and items; 0 switches it off."""
     min_interactions: int = 3
     """Keep users with at least this many interactions."""
+    unknown_items: Literal["ignore", "error"] = "ignore"
+    """Leave out and count interactions with items that the table of items has not, such as products
+    that are on sale no longer (ignore), or stop at the first (error)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import polars.exceptions
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once
-from incatalog.data.fields import FilePlace
+from incatalog.data.fields import FilePlace, is_missing
 from incatalog.data.id_forms import FORMS
 from incatalog.data.interactions import Interactions, keep_active, renumber
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
@@ -23,6 +24,7 @@ from incatalog.data.times import Times
 from incatalog.errors import DataError
 
 _PARQUET_ROWS = 1 << 16
+_MOST_NAMED = 3  # Unknown items that are named.
 
 
 def prepare_table(settings: TableSettings) -> Path:
@@ -39,8 +41,8 @@ def prepare_table(settings: TableSettings) -> Path:
         ConfigError: A number is out of range, or an ending is unknown.
         DataError: A file is missing, empty or broken, lacks a column or has it twice, has columns
             that are not given and cannot be told (all of them are named), holds what is no text, id
-            or time, repeats an item, or names an unknown one, or times are of several kinds; names
-            file and line (the row, for Parquet).
+            or time, repeats an item, names an unknown one where that is an error, or times are of
+            several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
     least, core = settings.min_interactions, settings.k_core
@@ -66,7 +68,11 @@ def prepare_table(settings: TableSettings) -> Path:
     prepared = Prepared(
         Catalog.from_items(items, Path(settings.out).resolve().name),
         found.histories(frame),
-        {**found.left_out(frame, least, core), "repeated interactions": repeated},
+        {
+            **deeds.left_out,
+            **found.left_out(frame, least, core),
+            "repeated interactions": repeated,
+        },
         {table.path: table.unused for table in (deeds, things)},
     )
     return write_prepared(prepared, "data table", settings, inputs)
@@ -109,8 +115,13 @@ def _read_interactions(table: _Table, settings: TableSettings, items: list[Item]
     row_of = {item.item_id: row for row, item in enumerate(items)}
     time = table.name("time_column")
     found = Interactions(Times(time, settings.time_format or "") if time else None)
+    unknown = Counter[str]()
     for place, cells in table.rows():
         user, item = cells["user_column"], cells["item_column"]
+        # Guests have no account, and shipping is no product.
+        if empty := [what for what, cell in (("user", user), ("item", item)) if _is_empty(cell)]:
+            table.left_out[f"rows without {' and '.join(empty)}"] += 1
+            continue
         # Most rows name a user and an item that have been looked at.
         if not isinstance(user, str) or user not in found.user_codes:
             user = place.id(table.name("user_column"), user)
@@ -119,10 +130,22 @@ def _read_interactions(table: _Table, settings: TableSettings, items: list[Item]
             if (row := known.get(plain(item))) is not None:
                 row_of[item] = row
         if item not in row_of:
-            message = f"item {item!r} is not in {settings.items}; add it there or remove the row"
-            raise place.error(message)
+            if settings.unknown_items == "error":
+                what = f"item {item!r} is not in {settings.items}"
+                raise place.error(f"{what}; add it there or remove the row")
+            unknown[item] += 1
+            continue
         found.add(place, user, row_of[item], cells.get("time_column"))
+    if unknown:
+        some = ", ".join([*list(unknown)[:_MOST_NAMED], *["…"][: len(unknown) > _MOST_NAMED]])
+        table.left_out[f"rows of {len(unknown)} items that are not in the catalog ({some})"] = (
+            unknown.total()
+        )
     return found
+
+
+def _is_empty(cell: Any) -> bool:
+    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
 
 
 class _Table:
@@ -134,6 +157,7 @@ class _Table:
         columns = {name: getattr(settings, name) for name in names}
         self._columns: dict[str, str] = {name: column for name, column in columns.items() if column}
         self._settings = settings
+        self.left_out = Counter[str]()  # Rows that say nothing, by why.
 
     def name(self, setting: str) -> str:
         """The column that a setting names; empty for none."""
