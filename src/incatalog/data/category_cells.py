@@ -36,7 +36,7 @@ def category_separator(column: SampleColumn) -> str:
     for split in _SPLITS:
         several = [text for text in texts if split in text]
         parts = {part for text in texts for part in _split(text, split)}
-        if len(several) < 2:
+        if len(several) < (1 if split == "|" else 2):
             continue
         alone = set(texts) - set(several)
         used = Counter(part for text in several for part in _split(text, split))

@@ -156,8 +156,8 @@ class TableSettings(ColumnSettings):
     min_interactions: int = 3
     """Keep users with at least this many interactions."""
     unknown_items: Literal["ignore", "error"] = "ignore"
-    """Leave out interactions with items that the file of items has not, and say how many, or take
-    the first one for an error."""
+    """Leave out and count interactions with items that the table of items has not, such as products
+    that are on sale no longer (ignore), or stop at the first (error)."""
 
 
 @dataclass(frozen=True)

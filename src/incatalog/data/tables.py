@@ -17,7 +17,7 @@ from incatalog.data.attributes import RESERVED
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import json_lines, require_once
-from incatalog.data.fields import FilePlace
+from incatalog.data.fields import FilePlace, is_missing
 from incatalog.data.formats import is_currency
 from incatalog.data.id_forms import FORMS
 from incatalog.data.interactions import Interactions, keep_active, renumber
@@ -38,7 +38,7 @@ _OF_ITEMS = (
     "boost_column",
     "boost_until_column",
 )
-_FIRST_UNKNOWN = 5
+_MOST_NAMED = 3  # Unknown items that are named.
 # Names of columns whose numbers are amounts of money, for `--currency`.
 _PRICE = re.compile(
     r"(?i)(?<![a-z])(?:price|cost|amount|msrp|preis|prix|precio|prezzo|prijs|pris)(?![a-z])"
@@ -60,8 +60,8 @@ def prepare_table(settings: TableSettings) -> Path:
         ConfigError: A number is out of range, or an ending is unknown.
         DataError: A file is missing, empty or broken, lacks a column or has it twice, has columns
             that are not given and cannot be told (all of them are named), holds what is no text, id
-            or time, repeats an item, or names an unknown one, or times are of several kinds; names
-            file and line (the row, for Parquet).
+            or time, repeats an item, names an unknown one where that is an error, or times are of
+            several kinds; names file and line (the row, for Parquet).
         ArtifactError: The output folder holds something else.
     """
     least, core = settings.min_interactions, settings.k_core
@@ -73,8 +73,7 @@ def prepare_table(settings: TableSettings) -> Path:
     deeds = _Table(settings, Path(settings.interactions), *actions)
     table = _read_items(things, settings)
     items = table.items
-    unknown = Counter[str]()
-    found = _read_interactions(deeds, settings, items, unknown)
+    found = _read_interactions(deeds, settings, items)
     every = frame = found.frame()
     if deeds.name("time_column"):
         frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
@@ -88,14 +87,16 @@ def prepare_table(settings: TableSettings) -> Path:
     catalog = Catalog(
         tuple(items), Path(settings.out).resolve().name, formats=tuple(table.formats.items())
     )
-    skipped = {**found.left_out(frame, least, core), "repeated interactions": repeated}
-    skipped[f"interactions with items that {things.path.name} has not"] = unknown.total()
     prepared = Prepared(
         catalog,
         found.histories(frame),
-        skipped,
+        {
+            **deeds.left_out,
+            **found.left_out(frame, least, core),
+            "repeated interactions": repeated,
+        },
         {one.path: one.unused for one in (deeds, things)},
-        (_told_columns(deeds, things, table), *_told_unknown(unknown, things.path)),
+        (_told_columns(deeds, things, table),),
     )
     return write_prepared(prepared, "data table", settings, inputs)
 
@@ -160,17 +161,6 @@ def _told_columns(deeds: _Table, things: _Table, table: ItemTable) -> str:
     return f"columns used: {used}" + (f"; kept as attributes: {kept}" if kept else "")
 
 
-def _told_unknown(unknown: Counter[str], items: Path) -> list[str]:
-    """Which items of the interactions are not in the table of items."""
-    if not unknown:
-        return []
-    first = ", ".join(map(repr, itertools.islice(unknown, _FIRST_UNKNOWN)))
-    more = f" and {len(unknown) - _FIRST_UNKNOWN:,} more" if len(unknown) > _FIRST_UNKNOWN else ""
-    what = f"{unknown.total():,} interactions name items that {items.name} has not"
-    hint = "--unknown-items error refuses them"
-    return [f"notice: {what}, and were left out: {first}{more}; {hint}"]
-
-
 def _bare_items(table: _Table, settings: ColumnSettings) -> list[Item]:
     items: dict[str, Item] = {}
     trimmed = settings.id_form != "exact"
@@ -205,17 +195,19 @@ def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _read_interactions(
-    table: _Table, settings: TableSettings, items: list[Item], unknown: Counter[str]
-) -> Interactions:
-    """What users did with the items; counts what names other ones, by id."""
+def _read_interactions(table: _Table, settings: TableSettings, items: list[Item]) -> Interactions:
     plain = FORMS[settings.id_form or "exact"]
     known = {plain(item.item_id): row for row, item in enumerate(items)}
     row_of = {item.item_id: row for row, item in enumerate(items)}
     time = table.name("time_column")
     found = Interactions(Times(time, settings.time_format or "") if time else None)
+    unknown = Counter[str]()
     for place, cells in table.rows():
         user, item = cells["user_column"], cells["item_column"]
+        # Guests have no account, and shipping is no product.
+        if empty := [what for what, cell in (("user", user), ("item", item)) if _is_empty(cell)]:
+            table.left_out[f"rows without {' and '.join(empty)}"] += 1
+            continue
         # Most rows name a user and an item that have been looked at.
         if not isinstance(user, str) or user not in found.user_codes:
             user = place.id(table.name("user_column"), user)
@@ -223,19 +215,27 @@ def _read_interactions(
             item = place.id(table.name("item_column"), item)
             if item not in unknown and (row := known.get(plain(item))) is not None:
                 row_of[item] = row
-        if item in row_of:
-            found.add(place, user, row_of[item], cells.get("time_column"))
-        elif settings.unknown_items == "error":
-            message = f"item {item!r} is not in {settings.items}; add it there or remove the row"
-            raise place.error(message)
-        else:
-            found.user(user)
+        if item not in row_of:
+            if settings.unknown_items == "error":
+                what = f"item {item!r} is not in {settings.items}"
+                raise place.error(f"{what}; add it there or remove the row")
             unknown[item] += 1
+            continue
+        found.add(place, user, row_of[item], cells.get("time_column"))
     if unknown and not len(found):
-        first = ", ".join(map(repr, itertools.islice(unknown, _FIRST_UNKNOWN)))
-        what = f"none of its items is in {settings.items}; found {first}"
+        some = ", ".join(map(repr, itertools.islice(unknown, _MOST_NAMED)))
+        what = f"none of its items is in {settings.items}; found {some}"
         raise DataError.at(table.path, f"{what}; name the columns that hold the same ids")
+    if unknown:
+        some = ", ".join([*list(unknown)[:_MOST_NAMED], *["…"][: len(unknown) > _MOST_NAMED]])
+        table.left_out[f"rows of {len(unknown)} items that are not in the catalog ({some})"] = (
+            unknown.total()
+        )
     return found
+
+
+def _is_empty(cell: Any) -> bool:
+    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
 
 
 class _Table:
@@ -252,6 +252,7 @@ class _Table:
         columns = {name: getattr(settings, name) for name in names}
         self._columns: dict[str, str] = {name: column for name, column in columns.items() if column}
         self._settings = settings
+        self.left_out = Counter[str]()  # Rows that say nothing, by why.
 
     def name(self, setting: str) -> str:
         """The column that a setting names; empty for none."""
