@@ -8,7 +8,7 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import plain_text
 
 # What stands further down a description says little of the item, and takes time.
-_MOST_LETTERS = 300
+_MOST_LETTERS = 120
 # An attribute that says more is another description, or a link.
 _MOST_ATTRIBUTE_LETTERS = 60
 

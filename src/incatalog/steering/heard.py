@@ -96,6 +96,7 @@ class Listener:
         truths = [one for one in said if isinstance(one.condition.value, bool)]
         taken += [(one.start, one.end) for one in said if one not in truths]
         count = amount(blanked(lower, taken))
+        taken += pointing.others
         if count is not None:
             taken.append((count.start, count.end))
         moved = trends(blanked(lower, taken), self.measured)

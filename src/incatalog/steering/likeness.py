@@ -55,7 +55,7 @@ class Memory(Container[str]):
             vectors = self.sentences.items(new, self._console)
             if start + len(new) > len(self._vectors):
                 room = np.empty((max(start + len(new), 5 * start // 4), vectors.shape[1]), "f4")
-                room[:start] = self._vectors[:start]
+                room[:start] = self._vectors[:start].reshape(start, vectors.shape[1])
                 self._vectors = room
             self._vectors[start : start + len(new)] = vectors
         for place, text in enumerate(new, start):

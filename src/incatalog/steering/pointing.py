@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rapidfuzz import fuzz, process
@@ -77,33 +77,40 @@ class TitleKeys:
     """Titles as people write them: without the year, with the article in front, in any case."""
 
     full: dict[str, tuple[int, ...]]
-    short: dict[str, tuple[int, ...]]
-    _choices: dict[str, str] = field(init=False, repr=False, default_factory=dict)
+    # What is tried one after the other where a title is expected: as it is written, in another
+    # number ("Alien" for "Aliens"), and what stands before a colon.
+    short: tuple[dict[str, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleKeys:
         """Reads the titles of all items."""
         live = (row for row in range(len(catalog)) if row not in catalog.vacant)
-        return cls({}, {}).with_titles((row, catalog.titles[row]) for row in live)
+        return cls({}, ({}, {}, {})).with_titles((row, catalog.titles[row]) for row in live)
 
     def with_titles(self, titles: Iterable[tuple[int, str]]) -> TitleKeys:
         """The same with further titles; rows may hold other items now."""
-        full, short = dict(self.full), dict(self.short)
-        for row, title in titles:
-            words = words_of(title)
-            if key := key_of(words[:_MOST_TITLE_WORDS]):
-                full[key] = (*full.get(key, ()), row)
+        new = list(titles)
+        if not new:
+            return self
+        full, (plain, stemmed, parts) = dict(self.full), map(dict, self.short)
+        for row, title in new:
+            _add(full, _plain(words_of(title)), row)
             for name in _shorter(title):
-                key = key_of(words_of(name)[:_MOST_TITLE_WORDS])
-                if key and row not in short.get(key, ()):
-                    short[key] = (*short.get(key, ()), row)
-        return TitleKeys(full, short)
+                words = words_of(name)
+                _add(plain, _plain(words), row)
+                _add(stemmed, key_of(words), row)
+                if ":" in name:
+                    _add(parts, _plain(words_of(name.split(":")[0])), row)
+        return TitleKeys(full, (plain, stemmed, parts))
 
     def spotted(self, text: str) -> list[Pointed]:
         """Whole titles in a text, in its order; the longest at each place."""
-        words, found, at = words_of(text), [], 0
+        words, at = words_of(text), 0
+        found: list[Pointed] = []
         while at < len(words):
-            hit = self._longest(words, at, self.full)
+            # Titles of one word are everywhere.
+            hits = [(self.full, _plain, 1), (self.short[0], _plain, 2)]
+            hit = next(filter(None, (_longest(words, at, *how) for how in hits)), None)
             if hit is not None:
                 found.append(hit[0])
             at = at + 1 if hit is None else hit[1]
@@ -114,9 +121,11 @@ class TitleKeys:
         rest = _REST.search(text, start)
         words = words_of(text[start : rest.start() if rest else len(text)])
         words = [word._replace(start=word.start + start, end=word.end + start) for word in words]
+        plain, stemmed, parts = self.short
         for at, word in enumerate(words):
-            for titles in (self.full, self.short):
-                hit = self._longest(words, at, titles)
+            for titles, key in ((self.full, _plain), (plain, _plain), (stemmed, key_of),
+                                (parts, _plain)):  # fmt: skip
+                hit = _longest(words, at, titles, key, 1)
                 if hit is not None and (hit[1] - at > 1 or word.stem not in GRAMMAR):
                     return hit[0]
             # "the movie Alien": words that say nothing may stand before.
@@ -126,24 +135,12 @@ class TitleKeys:
             return None
         return self._misspelt(words)
 
-    def _longest(
-        self, words: Sequence[Word], at: int, titles: dict[str, tuple[int, ...]]
-    ) -> tuple[Pointed, int] | None:
-        for size in range(min(_MOST_TITLE_WORDS, len(words) - at), 0, -1):
-            rows = titles.get(key_of(words[at : at + size]))
-            if rows:
-                end = at + size
-                return Pointed(rows, words[at].start, words[end - 1].end), end
-        return None
-
     def _misspelt(self, words: Sequence[Word]) -> Pointed | None:
-        key = key_of(words)
+        key, titles = _plain(words), self.short[0]
         if len(key) < 6:
             return None
-        found = process.extractOne(key, self.short.keys(), scorer=fuzz.ratio, score_cutoff=_NEAR)
-        if found is None:
-            return None
-        return Pointed(self.short[found[0]], words[0].start, words[-1].end)
+        found = process.extractOne(key, titles.keys(), scorer=fuzz.ratio, score_cutoff=_NEAR)
+        return None if found is None else Pointed(titles[found[0]], words[0].start, words[-1].end)
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,8 @@ class Pointing:
 
     about: tuple[int, ...] = ()  # more like these
     without: frozenset[int] = frozenset()  # none of these
-    spans: tuple[tuple[int, int], ...] = ()  # where it says so
+    spans: tuple[tuple[int, int], ...] = ()  # where it names them
+    others: tuple[tuple[int, int], ...] = ()  # where it asks for other ones
 
 
 def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) -> Pointing:
@@ -162,6 +160,7 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
     about: list[int] = []
     without: set[int] = set()
     spans: list[tuple[int, int]] = []
+    others: list[tuple[int, int]] = []
 
     def target(start: int) -> Pointed | None:
         place = _PLACE.match(lower, start)
@@ -176,17 +175,17 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
 
     for match in _OTHERS.finditer(lower):
         without.update(row for rows in shown for row in rows)
-        spans.append(match.span())
+        others.append(match.span())
     for pattern, wanted in ((_DISLIKED, False), (_LIKED, True), (_LIKE, True)):
         for match in pattern.finditer(lower):
-            if any(start < match.end() <= end for start, end in spans):
+            if any(start < match.end() <= end for start, end in (*spans, *others)):
                 continue
             for found in _targets(lower, match.end(), target):
                 if wanted:
                     about += found.rows
                 without.update(found.rows)
                 spans.append((match.start(), found.end))
-    return Pointing(tuple(dict.fromkeys(about)), frozenset(without), tuple(spans))
+    return Pointing(tuple(dict.fromkeys(about)), frozenset(without), tuple(spans), tuple(others))
 
 
 def _targets(
@@ -219,4 +218,30 @@ def _shorter(title: str) -> list[str]:
     names = [plain]
     if match := _ARTICLE_BEHIND.match(plain):
         names = [f"{match[2]} {match[1]}", match[1]]
-    return [*names, *(name.split(":")[0] for name in names if ":" in name)]
+    return names
+
+
+def _plain(words: Sequence[Word]) -> str:
+    return "".join(word.text.casefold() for word in words)
+
+
+def _add(titles: dict[str, tuple[int, ...]], key: str, row: int) -> None:
+    rows = titles.get(key, ())
+    if key and row not in rows:
+        titles[key] = (*rows, row)
+
+
+def _longest(
+    words: Sequence[Word],
+    at: int,
+    titles: dict[str, tuple[int, ...]],
+    key: Callable[[Sequence[Word]], str],
+    least: int,
+) -> tuple[Pointed, int] | None:
+    """The longest title that begins at a word, of at least so many words; and where it ends."""
+    for size in range(min(_MOST_TITLE_WORDS, len(words) - at), least - 1, -1):
+        rows = titles.get(key(words[at : at + size]))
+        if rows:
+            end = at + size
+            return Pointed(rows, words[at].start, words[end - 1].end), end
+    return None

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from incatalog.data.catalog import Catalog
 from incatalog.dialogue.render import ItemRef, Message, Text
-from incatalog.steering.balance import Balance
+from incatalog.model.pretrained import cache_folder
+from incatalog.steering.balance import WORDS, Balance
 from incatalog.steering.bounds import Measured
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
@@ -25,8 +26,8 @@ from incatalog.steering.stems import in_lower_case, stems
 from incatalog.steering.trends import trend_weights
 from incatalog.steering.wish import Filter, LogWeights, Wish
 
-WORDS = "words"
 OFF = "off"
+CACHE = "steering"
 # What a message counts for each turn that came after it; less where a new wish began since.
 _FADING, _PASSED = 0.5, 0.2
 # Older messages are not read: their wishes have faded, and reading takes time.
@@ -88,7 +89,26 @@ class Steering:
             Measured.of(catalog),
             likeness.memory,
         )
-        return cls(catalog, listener, likeness, balance or Balance())
+        usual = Balance.usual(WORDS if sentences is None else "")
+        return cls(catalog, listener, likeness, balance or usual)
+
+    @classmethod
+    def chosen(
+        cls, catalog: Catalog, encoder: str, teacher: Path | None = None
+    ) -> Steering | None:
+        """The steering that a flag names; None for ``off``.
+
+        Vectors of items are kept in the cache of this user.
+
+        Args:
+            catalog: The items.
+            encoder: As for :meth:`of`, or ``off``.
+            teacher: Run folder of the teacher beside which it counts, as fitted there.
+        """
+        if encoder == OFF:
+            return None
+        balance = Balance.beside(teacher, encoder)
+        return cls.of(catalog, None, encoder, balance, cache_folder() / CACHE)
 
     def with_catalog(self, catalog: Catalog) -> Steering:
         """The same for a changed catalog; only items that are new or changed are read."""
@@ -102,10 +122,14 @@ class Steering:
             {row: described(item) for row, item in new.items()}, len(catalog)
         )
         known = self.listener
+        titles = known.titles
+        if any(row < len(before) and item.title != before[row].title for row, item in new.items()):
+            # A row that holds another item now would be found by its old title.
+            titles = TitleKeys.of(catalog)
         listener = Listener(
             catalog,
             known.lexicon.with_items(new.values()),
-            known.titles.with_titles((row, item.title) for row, item in new.items()),
+            titles.with_titles((row, item.title) for row, item in new.items()),
             known.measured.with_items(new.values()),
             likeness.memory,
         )
@@ -147,7 +171,8 @@ class Steering:
         if known is not None:
             return known
         heard = self.listener.hear(text) if heard is None else heard
-        if heard.filters or heard.pointing.about or heard.pointing.without:
+        point = heard.pointing
+        if heard.filters or heard.trends or heard.k or point.about or point.without:
             return True
         sentences = self.likeness.memory.sentences
         if sentences is None:
