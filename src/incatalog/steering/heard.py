@@ -24,7 +24,7 @@ from incatalog.steering.wish import Filter
 _OR = re.compile(r"\s*(?:,|/|\bor\b|\beither\b|,\s*or)\s*(?:(?:a|an|some|the|maybe)\s+)?")
 _AND = re.compile(r"\s*(?:,?\s*and|&|\+|as well as)\s*(?:(?:a|an|some|the)\s+)?")
 # So few items fulfil two categories at once that one of them is meant.
-_FEW = 5
+_FEW = 2
 # A message that begins so goes on with what was asked for before.
 _GOES_ON = re.compile(
     r"^\W*(?:and|but|or|only|just|also|rather|more|less|not|no|without|from|under|over|in|with|for|"

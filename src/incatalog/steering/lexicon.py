@@ -140,7 +140,8 @@ class Lexicon:
                 for length in range(len(key) - allowed, len(key) + allowed + 1)
                 for other in self._starting(key[0], length)
             ]
-            near = [pair for pair in near if pair[0] <= allowed]
+            # A name as it is written was refused before.
+            near = [pair for pair in near if 0 < pair[0] <= allowed]
             if near:
                 return NamedValues(at, at + size, self.by_key[min(near)[1]])
         return None

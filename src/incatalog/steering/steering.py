@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
 from rich.console import Console
 
 from incatalog.data.catalog import Catalog
@@ -18,8 +18,9 @@ from incatalog.steering.bounds import Measured
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
 from incatalog.steering.intent import says_whether, sounds_like_request
+from incatalog.steering.kinds import Kinds
 from incatalog.steering.lexicon import Lexicon
-from incatalog.steering.likeness import Likeness
+from incatalog.steering.likeness import Alike, Likeness
 from incatalog.steering.pointing import TitleKeys
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import in_lower_case, stems
@@ -43,7 +44,7 @@ class Steering:
         catalog: The items.
         listener: Reads single messages.
         likeness: Compares texts with items.
-        balance: How much words and vectors count, and both beside a teacher.
+        balance: How much words, vectors and categories count beside a teacher.
     """
 
     catalog: Catalog
@@ -136,7 +137,7 @@ class Steering:
         return replace(self, catalog=catalog, listener=listener, likeness=likeness)
 
     def with_balance(self, balance: Balance) -> Steering:
-        """The same, where words and vectors count as given."""
+        """The same, where words, vectors and categories count as given."""
         return replace(self, balance=balance)
 
     def read(self, messages: Sequence[Message], *, off: Collection[str] = ()) -> Wish:
@@ -239,7 +240,7 @@ class Steering:
 
     def _alike(
         self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
-    ) -> Float64[np.ndarray, " items"]:
+    ) -> Alike:
         """Log-weights of likeness to texts that count differently."""
         sentences, balance = self.likeness.memory.sentences, self.balance
         by_words = self.likeness.by_words(words)
@@ -248,10 +249,19 @@ class Steering:
         vectors = sentences.questions([text[:_MOST_LETTERS] for text, _ in texts])
         joined = sum(count * own for own, (_, count) in zip(vectors, texts, strict=True))
         length = float(np.linalg.norm(joined))
-        by_vectors = self.likeness.by_vectors(joined / length if length else joined)
-        return balance.strength * (
+        vector = joined / length if length else joined
+        by_vectors = self.likeness.by_vectors(vector)
+        found: Alike = balance.strength * (
             (1 - balance.words) * by_vectors + balance.words * by_words
         )
+        if balance.kinds and self.kinds is not None:
+            found = found + balance.kinds * self.kinds.log_meant(vector)
+        return found
+
+    @cached_property
+    def kinds(self) -> Kinds | None:
+        """What finds the categories that are meant; None where there are none to choose from."""
+        return Kinds.of(self.catalog, self.likeness)
 
 
 def _weights_of(turns: Sequence[Heard]) -> list[float]:
