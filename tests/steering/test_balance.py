@@ -29,7 +29,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, text: str) -> None:
 
 def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     for wrong in ({"strength": -1}, {"words": 1.5}, {"kinds": 1e9}):
-        with pytest.raises(ConfigError, match="steering .*expected 0 to"):
+        with pytest.raises(ConfigError, match=r"steering .*expected 0 to"):
             Balance(**wrong)
     known = {"encoders": {"minilm": {"strength": 1, "words": 2, "kinds": 1}}}
     (tmp_path / STEERING_FILE).write_text(json.dumps(known))

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from shelves import FILMS, OFFICE
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.steering.bounds import Measured
 from incatalog.steering.wish import Filter
+from shelves import FILMS, OFFICE
 
 
 def said(catalog: Catalog, text: str) -> list[str]:

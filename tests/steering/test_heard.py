@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from shelves import FILMS, OFFICE
 
 from incatalog.steering.steering import Steering
+from shelves import FILMS, OFFICE
 
 FILM = Steering.of(FILMS, encoder="words").listener
 DESK = Steering.of(OFFICE, encoder="words").listener

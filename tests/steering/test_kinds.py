@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-from shelves import FILMS, LetterEncoder
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.steering.described_items import all_described
 from incatalog.steering.kinds import Kinds
 from incatalog.steering.likeness import Likeness
 from incatalog.steering.sentences import Sentences
+from shelves import FILMS, LetterEncoder
 
 
 def test_an_item_is_meant_as_much_as_its_categories_together() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from shelves import FILMS, OFFICE
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.steering.lexicon import Lexicon
 from incatalog.steering.stems import words_of
+from shelves import FILMS, OFFICE
 
 FILM_WORDS = Lexicon.of(FILMS)
 OFFICE_WORDS = Lexicon.of(OFFICE)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-from shelves import LetterEncoder
 from sklearn.feature_extraction.text import CountVectorizer
 
 from incatalog.steering.likeness import Likeness
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import stems
+from shelves import LetterEncoder
 
 TEXTS = ("red pens", "blue pens, blue paper", "a paper shredder", "pens")
 
@@ -47,7 +47,8 @@ def test_versions_share_what_is_read() -> None:
     before = Likeness.of(TEXTS, Sentences(encoder, "letters"))
     old = before.by_words([("pen", 1.0)])
     after = before.with_texts({1: "green ink", 4: "pens for boards"}, 5)
-    assert encoder.read[-2:] == ["green ink", "pens for boards"] and len(encoder.read) == 6
+    assert encoder.read[-2:] == ["green ink", "pens for boards"]
+    assert len(encoder.read) == 6
     changed = (TEXTS[0], "green ink", *TEXTS[2:], "pens for boards")
     fresh = Likeness.of(changed, Sentences(LetterEncoder(), "letters"))
     np.testing.assert_allclose(after.all_vectors(), fresh.all_vectors())

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from shelves import FILMS
 
 from incatalog.steering.pointing import TitleKeys, read_pointing
+from shelves import FILMS
 
 TITLES = TitleKeys.of(FILMS)
 SHOWN = [[5, 6], [7, 0, 3]]

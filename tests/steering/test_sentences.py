@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shelves import LetterEncoder
 
 from incatalog.errors import ConfigError, VectorError
 from incatalog.steering.sentences import Sentences
+from shelves import LetterEncoder
 
 TEXTS = ["alien", "toy story", "fargo", "alien"]
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shelves import FILMS, OFFICE, LetterEncoder, answer, user
 
 from incatalog.data.catalog import Item
 from incatalog.data.where import Where
@@ -15,6 +14,7 @@ from incatalog.steering.balance import Balance
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.steering import Steering
 from incatalog.steering.wish import Wish
+from shelves import FILMS, OFFICE, LetterEncoder, answer, user
 
 FILM = Steering.of(FILMS, encoder="words")
 
@@ -52,8 +52,10 @@ def test_filters_of_several_turns(turns: tuple[str, ...], expected: list[str]) -
 
 def test_a_filter_that_is_taken_off_weighs_instead() -> None:
     on, off = FILM.read([user("horror")]), FILM.read([user("horror")], off=["category=Horror"])
-    assert [one.id for one in on.filters] == ["category=Horror"] and on.log_weights is None
-    assert off.filters == () and "Horror" in FILMS.item(int(off.log_weights.argmax())).categories
+    assert [one.id for one in on.filters] == ["category=Horror"]
+    assert on.log_weights is None
+    assert off.filters == ()
+    assert "Horror" in FILMS.item(int(off.log_weights.argmax())).categories
     assert filters("horror under 10 euros", off=("price<=10",)) == ["category=Horror"]
 
 
@@ -88,7 +90,8 @@ def test_items_that_are_pointed_at() -> None:
 def test_what_is_not_wanted_falls() -> None:
     wish = FILM.read([user("no toys")])
     assert wish.log_weights is not None
-    assert wish.log_weights.argmin() == 0 and wish.filters == ()
+    assert wish.log_weights.argmin() == 0
+    assert wish.filters == ()
 
 
 def test_trends_follow_the_fields() -> None:
@@ -100,10 +103,15 @@ def test_trends_follow_the_fields() -> None:
     assert best(turned) == "Godfather, The (1972)"
 
 
-@pytest.mark.parametrize("text", ["hello", "thanks", "why did you pick that?", "", "zebra xylophone"])
+@pytest.mark.parametrize(
+    "text", ["hello", "thanks", "why did you pick that?", "", "zebra xylophone"]
+)
 def test_what_says_nothing_of_items_changes_nothing(text: str) -> None:
     wish = FILM.read([user(text)])
-    assert wish.log_weights is None and not wish.filters and not wish.about and not wish.without
+    assert wish.log_weights is None
+    assert not wish.filters
+    assert not wish.about
+    assert not wish.without
 
 
 def test_no_user_no_wish() -> None:
@@ -156,13 +164,11 @@ def test_vectors_words_and_kinds_are_added_up() -> None:
     np.testing.assert_allclose(parts["all"], expected - expected.max(), atol=1e-5)
 
 
-SAID = st.lists(
-    st.sampled_from(
-        "not no horror Alien 20 euros under between and like the second one from 1990s in stock, . "
-        "comedies or HP more else five ? ! '\" #2 10-20 €".split(" ")
-    ),
-    max_size=12,
-).map(" ".join)
+PIECES = (
+    "not no horror Alien 20 euros under between and like the second one from 1990s in stock, . "
+    "comedies or HP more else five ? ! '\" #2 10-20 €"
+)
+SAID = st.lists(st.sampled_from(PIECES.split(" ")), max_size=12).map(" ".join)
 
 
 @settings(max_examples=150, deadline=None)
@@ -175,7 +181,8 @@ def test_anything_may_be_said(texts: list[str]) -> None:
         assert rows.shape == (len(catalog),)
         assert len({one.id for one in wish.filters}) == len(wish.filters)
         if wish.log_weights is not None:
-            assert np.isfinite(wish.log_weights).all() and wish.log_weights.max() == 0
+            assert np.isfinite(wish.log_weights).all()
+            assert wish.log_weights.max() == 0
         assert all(0 <= row < len(catalog) for row in (*wish.about, *wish.without))
         assert wish.k is None or 1 <= wish.k <= 100
         off = steering.read(turns, off=[one.id for one in wish.filters])

@@ -21,6 +21,8 @@ from incatalog.steering.likeness import Likeness
 _TEMPERATURE = 0.035
 # What a category has at least, so that none is out of reach.
 _LEAST = 0.02
+# The part of the items that a category has at least, and that all of these have together.
+_SMALLEST, _HELD = 0.005, 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +34,21 @@ class Kinds:
 
     @classmethod
     def of(cls, catalog: Catalog, likeness: Likeness) -> Kinds | None:
-        """The categories; None where there are fewer than two, or no vectors."""
-        names = catalog.categories
-        if len(names) < 2 or likeness.memory.sentences is None:
+        """The categories that sort the catalog; None where they do not, or without vectors.
+
+        Small ones, such as most brands of a shop, are as like a text as single items are. What is
+        left has to hold most items.
+        """
+        if likeness.memory.sentences is None:
             return None
-        rows = [catalog.category_rows(name) for name in names]
+        every = map(catalog.category_rows, catalog.categories)
+        rows = [own for own in every if len(own) >= _SMALLEST * catalog.num_live]
+        held = np.unique(np.concatenate(rows)).size if rows else 0
+        if len(rows) < 2 or held < _HELD * catalog.num_live:
+            return None
         ends = np.cumsum([0, *map(len, rows)])
         columns = np.concatenate(rows)
-        shape = len(names), len(catalog)
+        shape = len(rows), len(catalog)
         members = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
         centres = unit_rows(members @ likeness.all_vectors())
         return cls(centres.astype(np.float32), members)

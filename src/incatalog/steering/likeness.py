@@ -125,7 +125,8 @@ class Likeness:
 
     def all_vectors(self) -> Float32[np.ndarray, "items hidden"]:
         """The vectors of all items."""
-        return self.memory.vectors(int(self.places.max()) + 1)[self.places]
+        found: np.ndarray = self.memory.vectors(int(self.places.max()) + 1)[self.places]
+        return found
 
     def by_words(self, words: Sequence[tuple[str, float]]) -> Alike:
         """Cosine of words, with what each counts, and each item; rare words count more."""
