@@ -31,10 +31,13 @@ def test_words_alone_tell_most_of_them() -> None:
     assert right(Steering.of(OFFICE, encoder="words"), SEEN) >= 0.9
 
 
+ASKED = "Thanks. Is there anything like it?"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", False), ("   ", False), ("thanks!!", False), ("Thanks. Is there anything like it?", True),
+        ("", False), ("   ", False), ("thanks!!", False), (ASKED, True),
         ("What is 2+2? And recommend me a film.", True), ("zebra", None), ("🎬", None),
     ],
 )  # fmt: skip
