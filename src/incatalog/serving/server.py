@@ -39,6 +39,7 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.serving.guiding import GuideChoices
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
+    from incatalog.serving.steering_choices import SteeringChoices
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
@@ -59,7 +60,9 @@ def serve(settings: ServeSettings) -> None:
             names = list(named) or [own_name(recommender.catalog)]
             own = recommender.catalog.fingerprint
             guides = GuideChoices(settings, names, recommender.spec.trained, own)
-            domains = load_domains(recommender, named, store, guides.load, fields)
+            steerings = SteeringChoices(settings.encoder, guides)
+            how = guides.load, fields, steerings.load
+            domains = load_domains(recommender, named, store, *how)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())

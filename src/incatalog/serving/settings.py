@@ -37,6 +37,9 @@ class ServeSettings(Settings):
     unguided_when_teacher_fails: bool = False
     """Let the model answer alone where the teacher fails, which the answer says; by default that is
     an error (503)."""
+    encoder: str = "words"
+    """What compares messages with items, so that what is said steers: `minilm` (sentence vectors),
+    `words`, the folder of a sentence-transformers model, or off (docs/steering.md)."""
     wording: str | None = None
     """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
     them); the model's own if not given."""
