@@ -1,0 +1,264 @@
+"""Makes the plan of an answer: reads the conversation, and asks the engine for what it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from incatalog.assistant.facts import Named
+from incatalog.assistant.invented import names_in
+from incatalog.assistant.known_names import known_names
+from incatalog.assistant.plan import (
+    Act,
+    act_of,
+    asked_about,
+    asked_count,
+    last_items,
+    said_by,
+)
+from incatalog.assistant.planning import Enquiry, Plan
+from incatalog.assistant.shortening import last_turn, shortened
+from incatalog.assistant.voices import TALK_TOKENS, Voice, in_plain_text, talk_messages
+from incatalog.assistant.wishes import Understood, WishReader
+from incatalog.decoding.request import Request
+from incatalog.dialogue.render import Message
+from incatalog.errors import CatalogError, ContextLengthError
+from incatalog.recommender.mentions import conversation_items
+from incatalog.recommender.recommender import Recommender
+
+# Items of a list, where nobody says how many.
+USUAL_COUNT = 5
+# Where a trained model's answer is not bounded.
+_USUAL_TOKENS = 512
+# Part of the context that is kept free for the answer where a conversation is shortened.
+_ANSWERS_SHARE = 4
+_DISLIKES = re.compile(
+    r"\b(?:hate[ds]?|dislike[ds]?|boring|bored|awful|terrible|worst|bad|not|never|no|without|"
+    r"except|unlike|don['’]?t|didn['’]?t|can['’]?t|isn['’]?t|wasn['’]?t)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[.!?;,\n]|\bbut\b|\band\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class PlanMaker:
+    """Plans the answers of one model on one catalog.
+
+    Attributes:
+        recommender: The model on its catalog.
+        reader: What reads wishes, or None.
+        voice: Who speaks of items, where a question does not say.
+    """
+
+    recommender: Recommender
+    reader: WishReader | None
+    voice: Voice
+
+    def plan(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
+        """How a turn is answered, in the domain of the catalog."""
+        model, trained = self.recommender, self.recommender.spec.trained
+        own, unknown = self._history(asked)
+        wish = None
+        if self.reader is not None and asked.steer:
+            wish = self.reader.read(asked.messages, off=asked.filters_off)
+        act, count, about = self._act(asked, wish)
+        history, shown = self._seen(asked, own, about if act == "recommend" else ())
+        excluded = self._excluded(asked, wish, [*history, *shown])
+        how: dict[str, Any] = {
+            "excluded": excluded,
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "seed": asked.seed,
+            "item_decode": asked.item_decode,
+        }
+
+        def request(messages: Sequence[Message]) -> Request | None:
+            if act == "own":
+                most = asked.max_new_tokens or _USUAL_TOKENS
+                return model.chat_request(
+                    messages, history=own, k=count or None, max_new_tokens=most, **how
+                )
+            if act == "recommend":
+                plain = [in_plain_text(message, model.catalog) for message in messages]
+                most = asked.max_new_tokens or _EVERYTHING
+                return model.chat_request(
+                    plain, history=history, k=count, max_new_tokens=most, **how
+                )
+            if act == "talk":
+                told = talk_messages(messages, model.catalog)
+                most = min(TALK_TOKENS, asked.max_new_tokens or TALK_TOKENS)
+                talking = how | {"excluded": None, "max_new_tokens": most}
+                return model.chat_request(told, items=False, **talking)
+            return None
+
+        places = self._places(asked, request, within)
+        messages = [asked.messages[place] for place in places]
+        return Plan(
+            act=act,
+            request=request(messages),
+            messages=messages,
+            places=places,
+            history=history,
+            mentioned=frozenset(history).difference(own),
+            excluded=excluded,
+            count=count,
+            about=about,
+            named=_named(asked, wish),
+            wish=wish,
+            filters=() if wish is None else wish.filters,
+            unknown=unknown,
+            voice=asked.voice or self.voice,
+            limit=None if trained else asked.max_new_tokens,
+        )
+
+    def plain(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
+        """How a turn is answered that names no item."""
+
+        def request(messages: Sequence[Message]) -> Request:
+            return self.recommender.chat_request(
+                messages,
+                items=False,
+                max_new_tokens=asked.max_new_tokens or _USUAL_TOKENS,
+                temperature=asked.temperature,
+                top_p=asked.top_p,
+                seed=asked.seed,
+            )
+
+        places = self._places(asked, request, within)
+        messages = [asked.messages[place] for place in places]
+        return Plan(
+            act="own",
+            request=request(messages),
+            messages=messages,
+            places=places,
+            history=(),
+            mentioned=frozenset(),
+            excluded=None,
+            count=0,
+            about=(),
+            named=Named(),
+            wish=None,
+            filters=(),
+            unknown=(),
+            voice=self.voice,
+            limit=None,
+        )
+
+    def _history(self, asked: Enquiry) -> tuple[list[int], list[str]]:
+        """Rows of the history, and its ids that the catalog has not."""
+        catalog = self.recommender.catalog
+        unknown = [item_id for item_id in asked.history if not catalog.has(item_id)]
+        if unknown and asked.unknown == "error":
+            why = f"history: catalog {catalog.name}: no item with id {unknown[0]!r}"
+            raise CatalogError(f"{why}; leave it out, or let unknown ids be ignored")
+        known = [item_id for item_id in asked.history if catalog.has(item_id)]
+        return catalog.rows(known).tolist(), unknown
+
+    def _act(self, asked: Enquiry, wish: Understood | None) -> tuple[Act | Any, int, Sequence[int]]:
+        """What the answer does, how many items it lists, and what the message is about."""
+        items, trained = self.recommender.items, self.recommender.spec.trained
+        if trained and asked.k is None:
+            return "own", 0, ()
+        text = said_by(asked.messages[-1])
+        before = last_items(asked.messages[:-1])
+        about: Sequence[int] = asked_about(text, before, known_names(items))
+        about = about or (() if wish is None else wish.about)
+        count = asked.k if isinstance(asked.k, int) else None
+        if count is None:
+            act = act_of(
+                text,
+                about,
+                categories=items.catalog.categories,
+                recommends=None if wish is None else wish.recommends,
+            )
+            if act != "recommend":
+                return ("own" if trained else act), 0, about
+            said = (None if wish is None else wish.k) or asked_count(text)
+            count = said or USUAL_COUNT
+        return ("own" if trained else "recommend"), items.at_most(count), about
+
+    def _seen(
+        self, asked: Enquiry, own: Sequence[int], about: Sequence[int]
+    ) -> tuple[list[int], list[int]]:
+        """What the guide sees as the history, and the items that answers have shown."""
+        model = self.recommender
+        if model.spec.trained:
+            # What the conversation names is the history, where none is given and a guide asks.
+            if own or model.guide is None or asked.guide_weight == 0:
+                return list(own), []
+            return conversation_items(asked.messages, model.items), []
+        gone = model.catalog.vacant
+        named = [row for row in self._liked(asked.messages) if row not in own and row not in gone]
+        # Of several places the last counts.
+        history = [*own, *list(dict.fromkeys(reversed([*named, *about])))[::-1]]
+        history = list(dict.fromkeys(history))
+        shown = [row for message in asked.messages for row in last_items([message])]
+        return history, shown
+
+    def _liked(self, messages: Sequence[Message]) -> list[int]:
+        """Rows of the items that the user names, but for those that are spoken ill of."""
+        known = known_names(self.recommender.items)
+        rows: list[int] = []
+        for message in messages:
+            if message.role != "user":
+                continue
+            text = said_by(message)
+            for name in names_in(text, known):
+                *_, clause = _CLAUSE.split(text[: name.start])
+                if name.row is not None and not _DISLIKES.search(clause):
+                    rows.append(name.row)
+        return rows
+
+    def _excluded(self, asked: Enquiry, wish: Understood | None, seen: Sequence[int]) -> Any:
+        barred = list(seen) if asked.exclude_seen else []
+        barred += () if wish is None else wish.without
+        return self.recommender.excluded(asked.exclude, asked.categories, barred, bool(barred))
+
+    def _places(
+        self,
+        asked: Enquiry,
+        request: Callable[[Sequence[Message]], Request | None],
+        within: Callable[[Sequence[int]], bool] | None,
+    ) -> list[int]:
+        """The messages that stay, where all are too many for the model or its service."""
+        messages = asked.messages
+        roles = [message.role for message in messages]
+        start = last_turn(roles)
+        behind = list(range(start, len(messages)))
+        context = self.recommender.prompts.context_length
+        room = asked.max_new_tokens or _USUAL_TOKENS
+
+        def fits(places: Sequence[int]) -> bool:
+            whole = [*places, *behind]
+            if within is not None and not within(whole):
+                return False
+            try:
+                found = request([messages[place] for place in whole])
+            except ContextLengthError:
+                return False
+            if context is None or found is None:
+                return True
+            # The answer needs room too.
+            return len(found.prompt_ids) + min(room, context // _ANSWERS_SHARE) <= context
+
+        return [*shortened(roles[:start], fits), *behind]
+
+
+# More tokens than any answer has: the frame and its items end it.
+_EVERYTHING = 1 << 20
+
+
+def _named(asked: Enquiry, wish: Understood | None) -> Named:
+    """What a request named: the categories it is held to, and what was understood."""
+    kinds = list(asked.categories)
+    others: list[str] = []
+    for chip in () if wish is None else wish.filters:
+        condition = chip.condition
+        if condition.field == "category" and condition.op in ("eq", "in"):
+            values = condition.value if condition.op == "in" else (condition.value,)
+            kinds += map(str, values)
+        else:
+            others.append(chip.label)
+    return Named(tuple(dict.fromkeys(kinds)), tuple(others))
