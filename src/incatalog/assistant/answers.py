@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from incatalog.assistant import frames
 from incatalog.assistant.facts import Facts
 from incatalog.assistant.known_names import known_names
-from incatalog.assistant.plan import said_by
+from incatalog.assistant.plan import asks_why, said_by
 from incatalog.assistant.planning import Plan
 from incatalog.assistant.prose import CheckedProse
 from incatalog.assistant.script import Ask, Ending, Lines, Said, Script
-from incatalog.assistant.voices import SENTENCE_TOKENS, item_question, own_sentence
+from incatalog.assistant.voices import SENTENCE_TOKENS, TALK_SENTENCES, item_question, own_sentence
 from incatalog.decoding.events import Finished
 from incatalog.decoding.request import Request
 from incatalog.recommender.answer import Recommendation
@@ -146,7 +146,8 @@ class Answering:
 
     def _talk(self, request: Request, ending: Ending) -> Lines:
         """What the model says, sentence by sentence, but for those that name what is no item."""
-        prose = CheckedProse(known_names(self.recommender.items))
+        most = TALK_SENTENCES[self.plan.voice]
+        prose = CheckedProse(known_names(self.recommender.items), most)
         text, said = self.recommender.answer_text(), False
         yield Ask([request])
         while True:
@@ -155,8 +156,8 @@ class Answering:
                 for sentence in prose.add(str(piece)):
                     said = True
                     yield sentence
-            if isinstance(event, Finished):
-                whole = event.reason != "length"
+            if isinstance(event, Finished) or prose.over:
+                whole = isinstance(event, Finished) and event.reason != "length"
                 break
         for sentence in prose.end(whole=whole):
             said = True
@@ -177,7 +178,10 @@ class Answering:
             )
         for place, row in enumerate(plan.about if not helps else ()):
             before = "\n" if place else ""
-            yield before + self._explained(row)
+            more = (
+                "" if asks_why(said_by(plan.messages[-1])) else " The catalog says no more of it."
+            )
+            yield before + self._explained(row) + more
 
     def _explained(self, row: int) -> str:
         """All that is known of an item, and why it may fit."""

@@ -175,6 +175,8 @@ class Assistant:
             with contextlib.closing(self.recommender.engine.generate(requests)) as events:
                 for event in in_order(events, len(requests)):
                     yield from script.feed(event)
+                    if script.over:
+                        break
 
 
 class Transcript:

@@ -43,7 +43,8 @@ _WISH = re.compile(
     r"i want|i need|in the mood|something|anything|somewhat|more like|similar to|else|another|"
     r"others?|any (?:good|other)|best|which (?:one|ones|film|films|movie|movies|should)|"
     r"what (?:should|to|could|shall|would you)|good (?:film|movie|book|game|gift)s?|list of|"
-    r"top \d+|ideas?|pick|picks|gift|for (?:my|me|a|the)|tonight|watch|buy|read next|surprise)\b",
+    r"top \d+|ideas?|pick|picks|gift|for (?:my|me|a|the)|tonight|bored|"
+    r"watch|buy|read next|surprise)\b",
     re.IGNORECASE,
 )
 _FACT = re.compile(
@@ -74,6 +75,11 @@ _COUNT = re.compile(
 def said_by(message: Message) -> str:
     """What a message says, without the items in it."""
     return "".join(part.text for part in message.parts if isinstance(part, Text))
+
+
+def asks_why(text: str) -> bool:
+    """Whether a message asks for reasons."""
+    return bool(_WHY.search(text)) and not re.match(r"\W*(?:can|could) you", text, re.IGNORECASE)
 
 
 def asked_count(text: str) -> int | None:
@@ -133,8 +139,7 @@ def act_of(
     if _HELP.search(text):
         return "help"
     wishes = bool(_WISH.search(text))
-    asks_why = bool(_WHY.search(text)) and not re.match(r"\W*(?:can|could) you", text, re.I)
-    if asks_why and not (wishes and not about):
+    if asks_why(text) and not (wishes and not about):
         return "explain" if about or not _FACT.match(text) else "talk"
     if about and _ABOUT.search(text) and not (wishes and recommends is not False):
         return "explain"

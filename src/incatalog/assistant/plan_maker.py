@@ -22,16 +22,16 @@ from incatalog.assistant.planning import Enquiry, Plan
 from incatalog.assistant.shortening import last_turn, shortened
 from incatalog.assistant.voices import TALK_TOKENS, Voice, in_plain_text, talk_messages
 from incatalog.assistant.wishes import Understood, WishReader
+from incatalog.constraint.excluded import ExcludedItems
+from incatalog.data.where import Where
 from incatalog.decoding.request import Request
 from incatalog.dialogue.render import Message
-from incatalog.errors import CatalogError, ContextLengthError
+from incatalog.errors import CatalogError, ContextLengthError, DataError
 from incatalog.recommender.mentions import conversation_items
 from incatalog.recommender.recommender import Recommender
 
 # Items of a list, where nobody says how many.
 USUAL_COUNT = 5
-# Where a trained model's answer is not bounded.
-_USUAL_TOKENS = 512
 # Part of the context that is kept free for the answer where a conversation is shortened.
 _ANSWERS_SHARE = 4
 _DISLIKES = re.compile(
@@ -39,6 +39,7 @@ _DISLIKES = re.compile(
     r"except|unlike|don['’]?t|didn['’]?t|can['’]?t|isn['’]?t|wasn['’]?t)\b",
     re.IGNORECASE,
 )
+_LIKENESS = re.compile(r"\b(?:like|similar|more of|such as|close to)\b", re.IGNORECASE)
 _CLAUSE = re.compile(r"[.!?;,\n]|\bbut\b|\band\b", re.IGNORECASE)
 
 
@@ -59,13 +60,15 @@ class PlanMaker:
     def plan(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
         """How a turn is answered, in the domain of the catalog."""
         model, trained = self.recommender, self.recommender.spec.trained
+        _check_last(asked.messages)
         own, unknown = self._history(asked)
         wish = None
         if self.reader is not None and asked.steer:
             wish = self.reader.read(asked.messages, off=asked.filters_off)
         act, count, about = self._act(asked, wish)
-        history, shown = self._seen(asked, own, about if act == "recommend" else ())
-        excluded = self._excluded(asked, wish, [*history, *shown])
+        pointed = self._pointed(asked, about) if act == "recommend" else []
+        history, shown = self._seen(asked, own, pointed)
+        excluded, nothing_fits = self._excluded(asked, wish, [*history, *shown])
         how: dict[str, Any] = {
             "excluded": excluded,
             "temperature": asked.temperature,
@@ -76,11 +79,11 @@ class PlanMaker:
 
         def request(messages: Sequence[Message]) -> Request | None:
             if act == "own":
-                most = asked.max_new_tokens or _USUAL_TOKENS
+                most = asked.max_new_tokens or asked.usual_tokens
                 return model.chat_request(
                     messages, history=own, k=count or None, max_new_tokens=most, **how
                 )
-            if act == "recommend":
+            if act == "recommend" and not nothing_fits:
                 plain = [in_plain_text(message, model.catalog) for message in messages]
                 most = asked.max_new_tokens or _EVERYTHING
                 return model.chat_request(
@@ -88,7 +91,8 @@ class PlanMaker:
                 )
             if act == "talk":
                 told = talk_messages(messages, model.catalog)
-                most = min(TALK_TOKENS, asked.max_new_tokens or TALK_TOKENS)
+                usual = TALK_TOKENS[asked.voice or self.voice]
+                most = min(usual, asked.max_new_tokens or usual)
                 talking = how | {"excluded": None, "max_new_tokens": most}
                 return model.chat_request(told, items=False, **talking)
             return None
@@ -111,6 +115,7 @@ class PlanMaker:
             unknown=unknown,
             voice=asked.voice or self.voice,
             limit=None if trained else asked.max_new_tokens,
+            nothing_fits=nothing_fits and act == "recommend",
         )
 
     def plain(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
@@ -120,7 +125,7 @@ class PlanMaker:
             return self.recommender.chat_request(
                 messages,
                 items=False,
-                max_new_tokens=asked.max_new_tokens or _USUAL_TOKENS,
+                max_new_tokens=asked.max_new_tokens or asked.usual_tokens,
                 temperature=asked.temperature,
                 top_p=asked.top_p,
                 seed=asked.seed,
@@ -176,7 +181,7 @@ class PlanMaker:
             if act != "recommend":
                 return ("own" if trained else act), 0, about
             said = (None if wish is None else wish.k) or asked_count(text)
-            count = said or USUAL_COUNT
+            count = min(said or USUAL_COUNT, asked.most_items)
         return ("own" if trained else "recommend"), items.at_most(count), about
 
     def _seen(
@@ -197,6 +202,11 @@ class PlanMaker:
         shown = [row for message in asked.messages for row in last_items([message])]
         return history, shown
 
+    def _pointed(self, asked: Enquiry, about: Sequence[int]) -> list[int]:
+        """Rows of the items that a message asks for more like."""
+        text = said_by(asked.messages[-1])
+        return list(about) if _LIKENESS.search(text) and not _DISLIKES.search(text) else []
+
     def _liked(self, messages: Sequence[Message]) -> list[int]:
         """Rows of the items that the user names, but for those that are spoken ill of."""
         known = known_names(self.recommender.items)
@@ -211,10 +221,24 @@ class PlanMaker:
                     rows.append(name.row)
         return rows
 
-    def _excluded(self, asked: Enquiry, wish: Understood | None, seen: Sequence[int]) -> Any:
+    def _excluded(
+        self, asked: Enquiry, wish: Understood | None, seen: Sequence[int]
+    ) -> tuple[ExcludedItems, bool]:
+        """What may not be named, and whether it is the filters that leave nothing."""
         barred = list(seen) if asked.exclude_seen else []
         barred += () if wish is None else wish.without
-        return self.recommender.excluded(asked.exclude, asked.categories, barred, bool(barred))
+        items = self.recommender.items
+        rules = asked.exclude, asked.categories, barred, bool(barred)
+        filters = () if wish is None else wish.filters
+        where = asked.where.joined(Where(tuple(chip.condition for chip in filters)))
+        excluded = items.excluded(*rules, where)
+
+        def leaves(some: ExcludedItems) -> bool:
+            return bool((items.grounding.trie.live_rows & ~some.rows).any())
+
+        if not filters or leaves(excluded):
+            return excluded, False
+        return excluded, leaves(items.excluded(*rules, asked.where))
 
     def _places(
         self,
@@ -228,7 +252,7 @@ class PlanMaker:
         start = last_turn(roles)
         behind = list(range(start, len(messages)))
         context = self.recommender.prompts.context_length
-        room = asked.max_new_tokens or _USUAL_TOKENS
+        room = asked.max_new_tokens or asked.usual_tokens
 
         def fits(places: Sequence[int]) -> bool:
             whole = [*places, *behind]
@@ -244,6 +268,15 @@ class PlanMaker:
             return len(found.prompt_ids) + min(room, context // _ANSWERS_SHARE) <= context
 
         return [*shortened(roles[:start], fits), *behind]
+
+
+def _check_last(messages: Sequence[Message]) -> None:
+    """Refuses a conversation that does not end with what a user says."""
+    if not messages:
+        raise DataError("messages: found none; expected at least one")
+    if messages[-1].role != "user":
+        last = f"the last message is from the {messages[-1].role}"
+        raise DataError(f"{last}; expected one from the user")
 
 
 # More tokens than any answer has: the frame and its items end it.

@@ -12,6 +12,7 @@ from incatalog.assistant.voices import Voice
 from incatalog.assistant.wishes import Chip, Understood
 from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.request import Request
 from incatalog.dialogue.render import Message
 
@@ -30,6 +31,7 @@ class Enquiry:
         k: How many items to list.
         exclude: Ids of items that are not to be named.
         categories: Items of these alone; all if empty.
+        where: Conditions that every item fulfils.
         exclude_seen: Whether items of the history and of earlier answers are not named again.
         boost: Factors of items by id.
         guide_weight: How much the guide counts; None for its own.
@@ -37,7 +39,9 @@ class Enquiry:
         steer: Whether what is said steers.
         filters_off: Ids of filters that are taken off.
         voice: Who speaks of items; None for the assistant's own.
-        max_new_tokens: Tokens of the answer at most; None for as many as it takes.
+        max_new_tokens: Tokens of the answer at most; None for as many as a list takes.
+        usual_tokens: Tokens of what a model writes freely, where ``max_new_tokens`` does not say.
+        most_items: Items of a list at most, however many the conversation asks for.
         temperature, top_p, seed, item_decode: As in :class:`~incatalog.decoding.request.Request`.
     """
 
@@ -46,6 +50,7 @@ class Enquiry:
     k: Count = None
     exclude: Sequence[str] = ()
     categories: Sequence[str] = ()
+    where: Where = EVERYTHING
     exclude_seen: bool = True
     boost: Mapping[str, float] = field(default_factory=dict)
     guide_weight: float | None = None
@@ -54,6 +59,8 @@ class Enquiry:
     filters_off: Sequence[str] = ()
     voice: Voice | None = None
     max_new_tokens: int | None = None
+    usual_tokens: int = 512
+    most_items: int = 100
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -80,6 +87,7 @@ class Plan:
         filters: The filters that hold.
         unknown: Ids of the history that the catalog has not.
         voice: Who speaks of items.
+        limit: Tokens of the answer at most, where the frame has to keep to a limit.
         nothing_fits: Whether the filters leave no item.
     """
 

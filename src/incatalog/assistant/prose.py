@@ -19,14 +19,18 @@ _LETTER = re.compile(r"[^\W\d_]")
 class CheckedProse:
     """Lets whole sentences through, but for those that name what is no item.
 
-    A sentence that announces others ("Here are some:") waits for the next, and goes with it.
+    A sentence that announces others ("Here are some:") waits for the next, and goes with it. What
+    was said already is not said again, and ends the text, as it does where there are enough.
 
     Attributes:
         invented: Names that are no items, so far.
+        over: Whether no more is let through.
     """
 
-    def __init__(self, known: KnownNames) -> None:
+    def __init__(self, known: KnownNames, most: int) -> None:
         self._known, self._buffer = known, SentenceBuffer()
+        self._left, self._before = most, set[str]()
+        self.over = False
         self._announced = ""
         self._said = False
         self.invented = 0
@@ -44,6 +48,11 @@ class CheckedProse:
         self._announced = ""
 
     def _checked(self, sentence: str) -> Iterator[str]:
+        plain = " ".join(sentence.casefold().split())
+        self.over = self.over or plain in self._before or self._left == 0
+        if self.over:
+            return
+        self._before.add(plain)
         named = names_in(sentence, self._known)
         unknown = sum(name.row is None for name in named)
         if unknown:
@@ -59,4 +68,5 @@ class CheckedProse:
             text = text.lstrip()
             self._said = bool(_LETTER.search(text))
         if text:
+            self._left -= 1
             yield text

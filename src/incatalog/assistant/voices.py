@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from incatalog.assistant.facts import Facts
@@ -21,7 +21,9 @@ VoiceChoice = Literal["facts", "model", "auto"]
 # Smaller models tell of items what is not so.
 _ENOUGH_PARAMETERS = 1_000_000_000
 SENTENCE_TOKENS = 30
-TALK_TOKENS = 120
+# Small models say little of use, and repeat themselves.
+TALK_TOKENS: Mapping[Voice, int] = {"facts": 80, "model": 400}
+TALK_SENTENCES: Mapping[Voice, int] = {"facts": 3, "model": 12}
 _MOST_SHOWN = 400  # letters of an item's text, and of a request
 
 
