@@ -16,13 +16,13 @@ from incatalog.assistant.plan_maker import PlanMaker
 from incatalog.assistant.planning import Enquiry, Plan
 from incatalog.assistant.script import Said, Script, in_order
 from incatalog.assistant.voices import Voice, VoiceChoice, voice_of
-from incatalog.assistant.wishes import Chip, WishReader
 from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.events import FinishReason
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.prompts import ChatMessage, as_message, weighed_request
 from incatalog.recommender.recommender import Recommender
+from incatalog.steering.wish import Filter
 
 Within = Callable[[Sequence[int]], bool]
 """Whether messages, given by their places, are as many as may be looked at."""
@@ -48,7 +48,7 @@ class AssistantAnswer:
     items: tuple[Recommendation, ...]
     message: Message
     finish_reason: FinishReason
-    filters: tuple[Chip, ...]
+    filters: tuple[Filter, ...]
     unknown: tuple[str, ...]
     left_out: int
     invented: int
@@ -65,23 +65,19 @@ class Assistant:
     and the model talks otherwise, but names nothing that is no item.
 
     Attributes:
-        recommender: The model on its catalog, with its guide.
-        reader: What reads wishes out of the conversation; None for the assistant's own few rules,
-            which weigh no items.
+        recommender: The model on its catalog, with its guide, and with the steering that reads what
+            is said; without one, a few rules tell whether items are asked for, and weigh none.
         voice: Who speaks of items, where a question does not say.
     """
 
     recommender: Recommender
-    reader: WishReader | None = None
     voice: Voice = "facts"
     _facts: Facts | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls, recommender: Recommender, reader: WishReader | None = None, voice: VoiceChoice = "auto"
-    ) -> Assistant:
+    def of(cls, recommender: Recommender, voice: VoiceChoice = "auto") -> Assistant:
         """The assistant of a recommender; ``auto`` is ``facts`` below a billion parameters."""
-        return cls(recommender, reader, voice_of(voice, recommender.backbone))
+        return cls(recommender, voice_of(voice, recommender.backbone))
 
     def answer(
         self, messages: Sequence[ChatMessage], *, history: Sequence[str] = (), **asked: Any
@@ -128,11 +124,11 @@ class Assistant:
 
     def plan(self, asked: Enquiry, within: Within | None = None) -> Plan:
         """How a turn is answered; ``within`` bounds the messages that are looked at."""
-        return PlanMaker(self.recommender, self.reader, self.voice).plan(asked, within)
+        return PlanMaker(self.recommender, self.voice).plan(asked, within)
 
     def plain(self, asked: Enquiry, within: Within | None = None) -> Plan:
         """How a turn is answered that names no item: as the model would by itself."""
-        return PlanMaker(self.recommender, None, self.voice).plain(asked, within)
+        return PlanMaker(self.recommender, self.voice).plain(asked, within)
 
     def script(self, plan: Plan, weights: ItemWeights | None = None) -> Script:
         """The answer to a plan, whose items are weighed by what :meth:`weights` says."""
@@ -165,7 +161,12 @@ class Assistant:
         weights = None
         if plan.names_items:
             [weights] = self.recommender.weights(
-                [plan.history], [plan.excluded], "list", enquiry.boost, enquiry.guide_weight
+                [plan.history],
+                [plan.excluded],
+                "list",
+                enquiry.boost,
+                enquiry.guide_weight,
+                None if plan.wish is None else plan.wish.log_weights,
             )
         return plan, self.script(plan, weights)
 

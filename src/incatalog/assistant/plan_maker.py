@@ -21,14 +21,13 @@ from incatalog.assistant.plan import (
 from incatalog.assistant.planning import Enquiry, Plan
 from incatalog.assistant.shortening import last_turn, shortened
 from incatalog.assistant.voices import TALK_TOKENS, Voice, in_plain_text, talk_messages
-from incatalog.assistant.wishes import Understood, WishReader
 from incatalog.constraint.excluded import ExcludedItems
-from incatalog.data.where import Where
 from incatalog.decoding.request import Request
 from incatalog.dialogue.render import Message
 from incatalog.errors import CatalogError, ContextLengthError, DataError
 from incatalog.recommender.mentions import conversation_items
 from incatalog.recommender.recommender import Recommender
+from incatalog.steering.wish import Wish
 
 # Items of a list, where nobody says how many.
 USUAL_COUNT = 5
@@ -49,12 +48,10 @@ class PlanMaker:
 
     Attributes:
         recommender: The model on its catalog.
-        reader: What reads wishes, or None.
         voice: Who speaks of items, where a question does not say.
     """
 
     recommender: Recommender
-    reader: WishReader | None
     voice: Voice
 
     def plan(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
@@ -63,8 +60,8 @@ class PlanMaker:
         _check_last(asked.messages)
         own, unknown = self._history(asked)
         wish = None
-        if self.reader is not None and asked.steer:
-            wish = self.reader.read(asked.messages, off=asked.filters_off)
+        if model.steering is not None and asked.steer:
+            wish = model.steering.read(asked.messages, off=asked.filters_off)
         act, count, about = self._act(asked, wish)
         pointed = self._pointed(asked, about) if act == "recommend" else []
         history, shown = self._seen(asked, own, pointed)
@@ -161,7 +158,7 @@ class PlanMaker:
         known = [item_id for item_id in asked.history if catalog.has(item_id)]
         return catalog.rows(known).tolist(), unknown
 
-    def _act(self, asked: Enquiry, wish: Understood | None) -> tuple[Act | Any, int, Sequence[int]]:
+    def _act(self, asked: Enquiry, wish: Wish | None) -> tuple[Act | Any, int, Sequence[int]]:
         """What the answer does, how many items it lists, and what the message is about."""
         items, trained = self.recommender.items, self.recommender.spec.trained
         if trained and asked.k is None:
@@ -222,7 +219,7 @@ class PlanMaker:
         return rows
 
     def _excluded(
-        self, asked: Enquiry, wish: Understood | None, seen: Sequence[int]
+        self, asked: Enquiry, wish: Wish | None, seen: Sequence[int]
     ) -> tuple[ExcludedItems, bool]:
         """What may not be named, and whether it is the filters that leave nothing."""
         barred = list(seen) if asked.exclude_seen else []
@@ -230,7 +227,7 @@ class PlanMaker:
         items = self.recommender.items
         rules = asked.exclude, asked.categories, barred, bool(barred)
         filters = () if wish is None else wish.filters
-        where = asked.where.joined(Where(tuple(chip.condition for chip in filters)))
+        where = asked.where if wish is None else asked.where.joined(wish.where)
         excluded = items.excluded(*rules, where)
 
         def leaves(some: ExcludedItems) -> bool:
@@ -283,7 +280,7 @@ def _check_last(messages: Sequence[Message]) -> None:
 _EVERYTHING = 1 << 20
 
 
-def _named(asked: Enquiry, wish: Understood | None) -> Named:
+def _named(asked: Enquiry, wish: Wish | None) -> Named:
     """What a request named: the categories it is held to, and what was understood."""
     kinds = list(asked.categories)
     others: list[str] = []

@@ -9,12 +9,12 @@ from typing import Literal
 from incatalog.assistant.facts import Named
 from incatalog.assistant.plan import Act
 from incatalog.assistant.voices import Voice
-from incatalog.assistant.wishes import Chip, Understood
 from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.request import Request
 from incatalog.dialogue.render import Message
+from incatalog.steering.wish import Filter, Wish
 
 Count = int | Literal["auto"] | None
 """How many items an answer lists. None is the model's own choice where it was trained on the
@@ -101,8 +101,8 @@ class Plan:
     count: int
     about: Sequence[int]
     named: Named
-    wish: Understood | None
-    filters: Sequence[Chip]
+    wish: Wish | None
+    filters: Sequence[Filter]
     unknown: Sequence[str]
     voice: Voice
     limit: int | None

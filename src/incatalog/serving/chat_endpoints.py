@@ -68,7 +68,7 @@ class Conversations:
     def __post_init__(self) -> None:
         self._limits = Limits(self.settings, self.domains)
         self._voice = voice_of(self.settings.voice, self.plain.backbone)
-        self._plain = Assistant(self.plain, None, self._voice)
+        self._plain = Assistant(self.plain, self._voice)
         # One for each version of a catalog.
         self._assistants: WeakKeyDictionary[Recommender, Assistant] = WeakKeyDictionary()
         self._turns = Turns(self.sessions)
@@ -191,7 +191,9 @@ class Conversations:
         """What weighs the items of an answer, and whether a guide counts."""
         if not plan.names_items:
             return None, None if model.guide is None else False
-        weighed = await self.guiding.weigh(model, body, plan.history, plan.excluded, "list")
+        steer = None if plan.wish is None else plan.wish.log_weights
+        how: Any = {"kind": "list", "steer": steer}
+        weighed = await self.guiding.weigh(model, body, plan.history, plan.excluded, **how)
         return weighed.weights, weighed.guided
 
     def _planned(
@@ -225,7 +227,7 @@ class Conversations:
         """The assistant of a catalog's version, made once."""
         found = self._assistants.get(model)
         if found is None:
-            found = self._assistants[model] = Assistant(model, None, self._voice)
+            found = self._assistants[model] = Assistant(model, self._voice)
         return found
 
     def _give_up(self, asked: ChatAnswer) -> None:

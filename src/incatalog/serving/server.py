@@ -42,6 +42,7 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.serving.popular_guide import popular_guide
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
+    from incatalog.serving.steering_choices import SteeringChoices
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
@@ -62,6 +63,7 @@ def serve(settings: ServeSettings) -> None:
             names = list(named) or [own_name(recommender.catalog)]
             own = recommender.catalog.fingerprint
             guides = GuideChoices(settings, names, recommender.spec.trained, own)
+            steerings = SteeringChoices(settings.encoder, guides)
 
             def guide(name: str, catalog: Catalog) -> Guide | None:
                 found = guides.load(name, catalog)
@@ -69,7 +71,8 @@ def serve(settings: ServeSettings) -> None:
                     return popular_guide(name, named[name], catalog)
                 return found
 
-            domains = load_domains(recommender, named, store, guide, fields)
+            how = guide, fields, steerings.load
+            domains = load_domains(recommender, named, store, *how)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())

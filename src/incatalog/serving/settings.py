@@ -42,6 +42,9 @@ class ServeSettings(Settings):
     """Who speaks of the items that a model names which was never trained on the catalog: sentences
     made of what is known (facts), or the model in its own words; auto takes the facts for models
     below a billion parameters."""
+    encoder: str = "words"
+    """What compares messages with items, so that what is said steers: `minilm` (sentence vectors),
+    `words`, the folder of a sentence-transformers model, or off (docs/steering.md)."""
     wording: str | None = None
     """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
     them); the model's own if not given."""
