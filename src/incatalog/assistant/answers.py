@@ -48,7 +48,7 @@ class Answering:
             assert request is not None
             lines = self._talk(request, ending)
         else:
-            lines = self._told(act == "help")
+            lines = self._told()
         return Script(self._within(lines, ending), ending)
 
     def _within(self, lines: Lines, ending: Ending) -> Lines:
@@ -97,9 +97,8 @@ class Answering:
     def _list(self, request: Request | None, ending: Ending) -> Lines:
         """A list in its frame, each item followed by what is said of it."""
         plan = self.plan
-        labels = [*plan.named.categories, *plan.named.others]
         if request is None:
-            yield frames.nothing_fits(labels)
+            yield frames.nothing_fits(plan.named)
             return
         text = self.recommender.answer_text()
         found: list[Recommendation] = []
@@ -112,7 +111,7 @@ class Answering:
                 break
         liked = [self._title(row) for row in plan.history]
         seed = len(plan.messages), said_by(plan.messages[-1])
-        first = frames.opening(len(found), labels, liked, popular=self.popular, seed=seed)
+        first = frames.opening(len(found), plan.named, liked, popular=self.popular, seed=seed)
         yield f"{first}\n\n"
         if plan.voice == "model":
             yield from self._in_own_words(found, ending)
@@ -166,17 +165,19 @@ class Answering:
         if not said:
             yield frames.redirect_line(self.recommender.catalog)
 
-    def _told(self, helps: bool) -> Lines:
-        """Facts alone: what can be asked, or what is known of some items."""
+    def _told(self) -> Lines:
+        """Without the model: courtesies, what can be asked, or what is known of some items."""
         catalog, plan = self.recommender.catalog, self.plan
-        if helps:
+        if plan.act == "greet":
+            yield frames.small_talk(said_by(plan.messages[-1]), catalog)
+        elif plan.act == "help":
             yield frames.help_line(catalog)
         elif not plan.about:
             yield (
                 "I have not recommended anything yet that I could explain. Name an item of the "
                 "catalog, or ask for some."
             )
-        for place, row in enumerate(plan.about if not helps else ()):
+        for place, row in enumerate(plan.about if plan.act == "explain" else ()):
             before = "\n" if place else ""
             more = (
                 "" if asks_why(said_by(plan.messages[-1])) else " The catalog says no more of it."

@@ -23,10 +23,24 @@ _BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "publisher", "d
 
 @dataclass(frozen=True)
 class Named:
-    """What a request named: the categories, and what else an item fulfils, in words."""
+    """What a request named.
+
+    Attributes:
+        categories: The categories it asks for.
+        others: What else an item fulfils, in words, such as "price at most 20".
+        unwanted: What it does not want, in words.
+        words: Other words by which it was understood.
+    """
 
     categories: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()  # such as "price at most 20"
+    others: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What was asked for, category or not."""
+        return (*self.categories, *self.others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +80,17 @@ class Facts:
         liked, shared = self.alike(row, history)
         wanted = f"{listed(fulfilled)}, as you asked" if fulfilled else ""
         if liked is None:
-            told = wanted or listed(own[:_MOST_SHARED])
-            details = self.details(row)
-            parts = [part for part in (told, *details) if part]
+            others = [name for name in own if name not in named][:_MOST_SHARED]
+            if wanted and others:
+                told = both_in(others)
+                way = f"{told} too; {wanted}" if place % 2 else f"{wanted}, and {told} too"
+                return _sentence(way)
+            parts = [part for part in (wanted or listed(others), *self.details(row)) if part]
             return _sentence(", ".join(parts)) if parts else None
         title, did = self.catalog.item(liked).title, "mentioned" if liked in mentioned else "liked"
         rest = [name for name in shared if name not in named]
         if wanted and rest:
-            return _sentence(f"{wanted}, and {_both(rest)} like {title}, which you {did}")
+            return _sentence(f"{wanted}, and {both_in(rest)} like {title}, which you {did}")
         if wanted:
             return _sentence(f"{wanted}, like {title}")
         if not rest:
@@ -118,6 +135,9 @@ class Facts:
         year = fields.get("year")
         if isinstance(year, int) and not isinstance(year, bool) and str(year) not in item.title:
             found.append(f"from {year}")
+        price = fields.get("price")
+        if isinstance(price, int | float) and not isinstance(price, bool):
+            found.append(f"price {price:,.2f}")
         return found
 
     def alike(self, row: int, history: Sequence[int]) -> tuple[int | None, list[str]]:
@@ -203,7 +223,8 @@ def _in(names: Collection[str]) -> str:
     return "" if all(" " not in name.strip() for name in names) else "in "
 
 
-def _both(names: Sequence[str]) -> str:
+def both_in(names: Sequence[str]) -> str:
+    """Categories, with what has to stand before them."""
     return f"{_in(names)}{listed(names)}"
 
 

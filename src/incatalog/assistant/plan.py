@@ -10,14 +10,18 @@ from incatalog.assistant.invented import names_in
 from incatalog.assistant.known_names import KnownNames
 from incatalog.dialogue.render import ItemRef, Message, Text
 
-Act = Literal["recommend", "explain", "help", "talk"]
-"""What an answer does: name items; say what is known of some; say what can be asked; talk."""
+Act = Literal["recommend", "explain", "help", "greet", "talk"]
+"""What an answer does: name items; say what is known of some; say what can be asked; answer a
+greeting, thanks and the like; talk."""
 
+_COURTESY = (
+    r"(?:hi|hello|hey|good (?:morning|evening|afternoon|day|night)|greetings|howdy|yo|thanks?|"
+    r"thank you|thx|cheers|ok(?:ay)?|cool|great|nice|perfect|wonderful|awesome|bye|goodbye|see you|"
+    r"how are you|what(?:'s| is) up|nice to meet you|sure|lovely|got it|never mind|sorry|please)"
+)
 _GREETING = re.compile(
-    r"\W*(?:hi|hello|hey|good (?:morning|evening|afternoon|day)|greetings|howdy|yo|thanks?|"
-    r"thank you|thx|cheers|ok(?:ay)?|cool|great|nice|perfect|wonderful|awesome|bye|goodbye|"
-    r"good night|see you|how are you|who are you|what(?:'s| is) up|nice to meet you|sure|"
-    r"lovely|got it|never mind|sorry|please)\b",
+    rf"\W*(?:{_COURTESY}(?:\W+|$)(?:(?:there|so|very|much|a lot|for that|for the help|doing|today|"
+    r"again|later|everyone|all|friend|to you|work|job|that's|that|is|it|was|helpful)\b\W*)*)+",
     re.IGNORECASE,
 )
 _HELP = re.compile(
@@ -63,11 +67,12 @@ _SPACED = re.compile(r"[^\w-]+")
 _ALL = re.compile(r"\b(?:these|those|them|they|all|your (?:list|picks|choices))\b", re.IGNORECASE)
 _ONE = re.compile(r"\b(?:it|this|that|one|him|her)\b", re.IGNORECASE)
 _NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_A_NUMBER = rf"(\d{{1,3}}|{'|'.join(_NUMBERS[1:])})"
 _COUNT = re.compile(
-    rf"\b(?:top |best |list of |give me |show me |recommend |suggest |name )?"
-    rf"(\d{{1,3}}|{'|'.join(_NUMBERS[1:])})\s+(?:\w+\s+){{0,2}}?"
-    r"(?:films?|movies?|books?|items?|things?|titles?|ones|products?|games?|ideas|picks|"
-    r"suggestions|recommendations|more|others?|of them)\b",
+    rf"\b{_A_NUMBER}\s+(?:[\w'-]+\s+){{0,2}}?(?:films?|movies?|books?|items?|things?|titles?|ones|"
+    r"products?|games?|ideas|picks|suggestions|recommendations|more|others?|of them)\b"
+    rf"|(?:^\W*|\b(?:give me|show me|find me|recommend|suggest|want|need|name|list|like)\s+)"
+    rf"{_A_NUMBER}\s+(?:[\w'-]+\s+){{0,2}}?[\w'-]{{3,}}s\b(?! (?:and|old))",
     re.IGNORECASE,
 )
 
@@ -87,7 +92,7 @@ def asked_count(text: str) -> int | None:
     found = _COUNT.search(text)
     if found is None:
         return None
-    word = found[1].casefold()
+    word = (found[1] or found[2]).casefold()
     count = int(word) if word.isdigit() else _NUMBERS.index(word) + 1
     return count if 1 <= count <= 100 else None
 
@@ -143,14 +148,20 @@ def act_of(
         return "explain" if about or not _FACT.match(text) else "talk"
     if about and _ABOUT.search(text) and not (wishes and recommends is not False):
         return "explain"
+    if _GREETING.fullmatch(text):
+        return "greet"
     if recommends is not None:
         return "recommend" if recommends else "talk"
     if wishes:
         return "recommend"
     lower = f" {_SPACED.sub(' ', text.casefold())} "
-    if any(f" {name.casefold()} " in lower or f" {name.casefold()}s " in lower
-           for name in categories):  # fmt: skip
+    if any(f" {form} " in lower for name in categories for form in _forms(name.casefold())):
         return "recommend"
-    if about and not _FACT.match(text) and not _GREETING.match(text):
+    if about and not _FACT.match(text):
         return "recommend"  # "I liked Alien (1979)."
     return "talk"
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """A category's name, alone and in the plural."""
+    return name, f"{name}s", f"{name.removesuffix('y')}ies"

@@ -175,6 +175,8 @@ class PlanMaker:
                 categories=items.catalog.categories,
                 recommends=None if wish is None else wish.recommends,
             )
+            if act == "greet" and (asked.voice or self.voice) == "model":
+                act = "talk"
             if act != "recommend":
                 return ("own" if trained else act), 0, about
             said = (None if wish is None else wish.k) or asked_count(text)
@@ -282,13 +284,15 @@ _EVERYTHING = 1 << 20
 
 def _named(asked: Enquiry, wish: Wish | None) -> Named:
     """What a request named: the categories it is held to, and what was understood."""
-    kinds = list(asked.categories)
-    others: list[str] = []
-    for chip in () if wish is None else wish.filters:
-        condition = chip.condition
-        if condition.field == "category" and condition.op in ("eq", "in"):
-            values = condition.value if condition.op == "in" else (condition.value,)
-            kinds += map(str, values)
+    kinds, others, unwanted = list(asked.categories), list[str](), list[str]()
+    for one in () if wish is None else wish.filters:
+        condition = one.condition
+        if condition.op in ("ne", "not_in"):
+            unwanted.append(one.label.removeprefix("not "))
+        elif condition.field == "category" and condition.op in ("eq", "in"):
+            value = condition.value
+            kinds += map(str, value if isinstance(value, tuple) else (value,))
         else:
-            others.append(chip.label)
-    return Named(tuple(dict.fromkeys(kinds)), tuple(others))
+            others.append(one.label)
+    words = () if wish is None or wish.log_weights is None else wish.words
+    return Named(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), tuple(words))
