@@ -32,6 +32,7 @@ _JOINING = _words(
     of the and a an in on to for from with at by de la le du des der die das von vs n &
     """
 )
+_ARTICLES = ("the", "a", "an")
 # Between words of one name.
 _BETWEEN = re.compile(r"[ \t]+|:[ \t]+|[ \t]*&[ \t]*")
 _SENTENCE_START = re.compile(r"(?:^|[.!?…:;\n][\"'”’)*_]*\s+|^\s*|[\n]\s*)[\"'“‘(*_\-–•\d.)\s]*$")
@@ -109,7 +110,7 @@ def _places(text: str, known: KnownNames) -> Iterator[tuple[int, int]]:
         if _is_name(marked[2].rstrip(":"), known):
             yield marked.span(2)
     for dated in _DATED.finditer(text):
-        start = _run_before(text, dated.start())
+        start = _run_before(text, dated.start(), dated.end(), known)
         if start is not None:
             yield start, dated.end()
     for line in _LIST_LINE.finditer(text):
@@ -146,20 +147,28 @@ def _usual(word: str, known: KnownNames) -> bool:
     return len(parts) > 1 and all(part in known.words or part in _CAPITAL for part in parts)
 
 
-def _run_before(text: str, end: int) -> int | None:
-    """Where the words with capitals begin that stand directly in front of a place."""
-    start = None
-    at = len(text[:end].rstrip())
+def _run_before(text: str, at: int, end: int, known: KnownNames) -> int | None:
+    """Where the words with capitals begin that stand directly in front of a year.
+
+    The longest name of an item counts; what begins a sentence ("Try Heat") is no part of another.
+    """
+    starts: list[tuple[int, str]] = []
+    at = len(text[:at].rstrip())
     for word in reversed(list(_WORD.finditer(text, 0, at))):
         between = text[word.end() : at]
         if not re.fullmatch(r"[\s,:&!?.'’\-]*", between) or "\n" in between:
             break
         if word[0][0].isupper() or word[0][0].isdigit():
-            start = word.start()
+            starts.append((word.start(), word[0].casefold()))
         elif word[0].casefold() not in _JOINING:
             break
         at = word.start()
-    return start
+    for start, _ in reversed(starts):
+        if known.row(text[start:end]) is not None:
+            return start
+    while len(starts) > 1 and starts[-1][1] in _STARTING and starts[-1][1] not in _ARTICLES:
+        starts.pop()
+    return starts[-1][0] if starts else None
 
 
 def _runs(text: str, known: KnownNames) -> Iterator[tuple[int, int]]:
@@ -200,7 +209,7 @@ def _run(text: str, run: list[re.Match[str]], known: KnownNames) -> Iterator[tup
     if first and run[0][0].casefold().replace("’", "'") in _STARTING:
         named = [word for word in run[1:] if word[0][0].isupper()]
         # The article belongs to the name.
-        if not (run[0][0].casefold() in ("the", "a", "an") and named):
+        if not (run[0][0].casefold() in _ARTICLES and named):
             run = run[1:]
             while run and run[0][0].casefold() in _JOINING:
                 run = run[1:]
