@@ -83,8 +83,7 @@ class Facts:
             others = [name for name in own if name not in named][:_MOST_SHARED]
             if wanted and others:
                 told = both_in(others)
-                way = f"{told} too; {wanted}" if place % 2 else f"{wanted}, and {told} too"
-                return _sentence(way)
+                return _sentence(f"{wanted}, {f'with {told}' if place % 2 else f'and {told} too'}")
             parts = [part for part in (wanted or listed(others), *self.details(row)) if part]
             return _sentence(", ".join(parts)) if parts else None
         title, did = self.catalog.item(liked).title, "mentioned" if liked in mentioned else "liked"
@@ -106,12 +105,11 @@ class Facts:
     def known(self, row: int) -> str:
         """What the catalog says of an item, in a sentence or two."""
         item, own = self.catalog.item(row), self.kinds(row)
-        parts = [f"{item.title} is {_in(own)}{listed(own)}"] if own else []
-        parts += self.details(row)
-        if not parts:
-            return f"The catalog has {item.title}, and says no more of it."
-        told = parts[0] if own else f"{item.title}: {parts[0]}"
-        return _sentence(", ".join([told, *parts[1:]])) + self._described(item)
+        parts = [part for part in (listed(own), *self.details(row)) if part]
+        described = self._described(item)
+        if not parts and not described:
+            return f"{item.title} is in the catalog. The catalog says no more of it."
+        return f"{item.title}{': ' if parts else ''}{', '.join(parts)}.{described}"
 
     def kinds(self, row: int) -> tuple[str, ...]:
         """The categories of an item that say something, in the catalog's order."""

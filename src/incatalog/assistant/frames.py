@@ -11,7 +11,7 @@ from incatalog.data.catalog import Catalog
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _MOST_NAMED = 2
 # Behind what is known of an item, where something else was asked.
-NO_MORE = " The catalog says no more of it."
+NO_MORE = "The catalog says no more of it."
 
 
 def opening(
