@@ -78,10 +78,9 @@ def test_prose_without_names_has_none(known: KnownNames, text: str) -> None:
 @given(
     st.sampled_from(range(7)), st.text("abc .,!?\n", max_size=30), st.text("xyz .,", max_size=30)
 )
-def test_a_quoted_title_is_its_item_wherever_it_stands(row: int, before: str, after: str) -> None:
-    known = KnownNames.__new__(KnownNames)
-    known._rows = {"star wars 1977": 0}
-    known.words = frozenset()
+def test_a_quoted_title_is_its_item_wherever_it_stands(
+    known: KnownNames, before: str, after: str
+) -> None:
     title = FILMS[0][0]
     text = f'{before} "{title}" {after}'
     found = [one for one in names_in(text, known) if one.row == 0]
