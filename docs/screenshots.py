@@ -1,6 +1,6 @@
 """Pictures of the page and of the report, as a real browser shows them.
 
-    python docs/screenshots.py [DEMO]     (DEMO: a finished `make demo`, runs/demo by default)
+    python docs/screenshots.py [DEMO]     (DEMO: a finished `make study`, runs/study by default)
 
 Needs Debian's chromium and the packages of the `dev` extra.
 """
@@ -55,7 +55,7 @@ def converse(page: Any, *, phone: bool) -> None:
 
 def main() -> None:
     """Takes all pictures."""
-    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
+    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/study")
     process, url = served(demo)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
