@@ -52,7 +52,7 @@ def test_what_is_known_of_an_item(films: Catalog) -> None:
         [Item("p", "Pen", "Pen. It writes in blue and in black ink. More.", ("Writing & Ink",),
               attributes={"brand": "Inky", "price": 2.5})]
     )  # fmt: skip
-    expected = "Pen: Writing & Ink, by Inky, price 2.50. It writes in blue and in black ink."
+    expected = "Pen: Writing & Ink, by Inky, price 2.5. It writes in blue and in black ink."
     assert Facts(shop).known(0) == expected
 
 

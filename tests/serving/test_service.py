@@ -330,7 +330,7 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"messages": [{"role": "user", "content": 7}]}, 400, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "x" * 90_000}]}, 400, "tokens"),
         ({"messages": said("Hi") * 201}, 400, "expected 200 at most"),
-        ({"history": ["i999"], "domain": "films", "unknown": "error"}, 400, "no item with id 'i999'"),
+        ({"history": ["i9"], "domain": "books", "unknown": "error"}, 400, "no item with id 'i9'"),
         ({"k": "many", "domain": "films"}, 400, "k: "),
         ({"k": 1.5, "domain": "films"}, 400, "k: "),
         ({"voice": "loud", "domain": "films"}, 400, "voice: "),

@@ -123,8 +123,7 @@ class Facts:
     def details(self, row: int) -> list[str]:
         """What the other fields of an item say, such as its brand, its price and its year."""
         item = self.catalog.item(row)
-        fields = _fields(item)
-        found = []
+        fields, found = item.attributes, list[str]()
         for name in _BRANDS:
             value = fields.get(name)
             if isinstance(value, str) and value and value.casefold() not in item.title.casefold():
@@ -133,9 +132,9 @@ class Facts:
         year = fields.get("year")
         if isinstance(year, int) and not isinstance(year, bool) and str(year) not in item.title:
             found.append(f"from {year}")
-        price = fields.get("price")
-        if isinstance(price, int | float) and not isinstance(price, bool):
-            found.append(f"price {price:,.2f}")
+        price = next((one for one in self.catalog.shown(item) if one["name"] == "price"), None)
+        if price is not None:
+            found.append(f"{price['label'].lower()} {price['shown']}")
         return found
 
     def alike(self, row: int, history: Sequence[int]) -> tuple[int | None, list[str]]:
@@ -174,7 +173,7 @@ class Facts:
         return f" {first}" if 20 <= len(first) <= 240 and first[-1] in ".!?" else ""
 
     def _brand(self, row: int) -> str | None:
-        fields = _fields(self.catalog.item(row))
+        fields = self.catalog.item(row).attributes
         value = next((fields[name] for name in _BRANDS if fields.get(name)), None)
         return value if isinstance(value, str) else None
 
@@ -203,10 +202,6 @@ class Facts:
 def chosen(texts: Sequence[str], *about: object) -> str:
     """One of several texts, always the same for the same things."""
     return texts[zlib.crc32(repr(about).encode()) % len(texts)]
-
-
-def _fields(item: Item) -> Mapping[str, object]:
-    return getattr(item, "attributes", {})
 
 
 def listed(names: Sequence[str], joining: str = "and") -> str:

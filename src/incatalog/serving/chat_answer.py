@@ -14,6 +14,7 @@ from incatalog.data.conversations import Role
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
@@ -140,15 +141,17 @@ class Writer:
 
 def answer_item(catalog: Catalog, found: Recommendation, start: int | None = None) -> AnswerItem:
     """An item as the client gets it, with its place if it stands in a text."""
+    item = catalog.item(catalog.row(found.item_id))
     return AnswerItem(
         id=found.item_id,
         title=found.title,
-        categories=list(catalog.item(catalog.row(found.item_id)).categories),
+        categories=list(item.categories),
         rank=found.rank,
         score=found.score,
         start=start,
         end=None if start is None else start + len(found.title),
         reason=found.reason,
+        attributes=[Attribute(**one) for one in catalog.shown(item)],
     )
 
 

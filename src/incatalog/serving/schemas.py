@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from incatalog.data.where import OPS, Where
 from incatalog.errors import ConfigError
+from incatalog.serving.attribute_form import Attribute
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -272,6 +273,7 @@ class AnswerItem(Form):
     end: int | None = None
     reason: str | None = None
     """Why it is named, in words, made of what is known; null where nothing is."""
+    attributes: list[Attribute] = Field([])
 
 
 class AnswerFilter(Form):
