@@ -17,6 +17,7 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.naming import TITLE
 from incatalog.serving import catalog_schemas as forms
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
 from incatalog.serving.store import NewItem
@@ -221,7 +222,7 @@ def _item(version: Version, row: int) -> forms.CatalogItem:
         description=item.description,
         boost=item.boost,
         boost_until=item.boost_until,
-        attributes=[forms.Attribute(**one) for one in version.catalog.shown(item)],
+        attributes=[Attribute(**one) for one in version.catalog.shown(item)],
         enabled=row not in version.recommender.disabled,
         **known,
     )

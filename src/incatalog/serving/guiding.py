@@ -66,6 +66,10 @@ class GuideChoices:
             patience=settings.guide_timeout,
         )
 
+    def is_off(self, name: str) -> bool:
+        """Whether a domain is to have no guide."""
+        return self._named("--guide", self.settings.guide).get(name) == OFF
+
     def _named(self, flag: str, values: Sequence[str]) -> dict[str, str]:
         """What a flag says of each domain."""
         found: dict[str, str] = {}

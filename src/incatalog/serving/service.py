@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
 from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
@@ -48,7 +49,7 @@ class ChatService:
         sessions: SessionStore | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
-        self._trained = recommender.spec.trained
+        self._spec, self._trained = recommender.spec, recommender.spec.trained
         self.telemetry = EngineTelemetry(trace=settings.trace)
         self.worker = Worker(
             recommender.engine,
@@ -82,9 +83,11 @@ class ChatService:
             """The names that requests may give: the model alone, and with each domain."""
             name, trained = self._settings.name, self._trained
             own = [
-                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
+                Model(id=f"{name}/{each}", domain=each, trained=trained, about=self._about(domain))
+                for each, domain in self._domains.items()
             ]
-            return Models(data=[Model(id=name, trained=trained), *own])
+            plain = "plain chat, which names no item of a catalog"
+            return Models(data=[Model(id=name, trained=trained, about=plain), *own])
 
         add_states(
             app,
@@ -106,6 +109,10 @@ class ChatService:
 
         app.mount("/page", StaticFiles(directory=_PAGE))
         return app
+
+    def _about(self, domain: Domain) -> str:
+        guided = domain.version.recommender.guide is not None
+        return about(self._spec, guided=guided)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
