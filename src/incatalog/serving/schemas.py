@@ -284,6 +284,8 @@ class Model(Form):
     owned_by: str = "incatalog"
     domain: str | None = None
     trained: bool = True
+    parameters: int | None = None
+    """Of its network, in all."""
 
 
 class Models(Form):
