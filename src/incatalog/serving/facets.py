@@ -83,7 +83,8 @@ def facets(recommender: Recommender) -> list[Facet]:
             found.append(_named(field, "switch", len(values)))
         elif (choice := _choice(field, values)) is not None:
             found.append(choice)
-    return found[:_MOST_FIELDS]
+    # What people ask for most stands first.
+    return sorted(found[:_MOST_FIELDS], key=lambda one: "price" not in one.field.lower())
 
 
 def _columns(recommender: Recommender) -> dict[str, list[Value]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from incatalog.serving.schemas import CatalogItem
+from pydantic import Field
+
+from incatalog.serving.catalog_schemas import CatalogItem
 from incatalog.web.bodies import Form
 
 
@@ -61,7 +63,7 @@ class Facet(Form):
     """Whether all its numbers are whole ones."""
     sign: str = ""
     """What its numbers are shown with, such as a currency."""
-    choices: list[FacetChoice] = []
+    choices: list[FacetChoice] = Field([])
     """Its values, those of the most items first."""
 
 

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -89,7 +90,7 @@ class TitleSearch:
     def _worths(self, words: Sequence[str]) -> list[Float64[np.ndarray, " titles"]]:
         """What each title is worth to each word, and to two of them that belong together."""
         found = [self._index.worth(word) for word in words]
-        for place, (first, second) in enumerate(zip(words, words[1:], strict=False)):
+        for place, (first, second) in enumerate(pairwise(words)):
             pair = self._index.worth(first + second, within=False)
             for own in (found[place], found[place + 1]):
                 np.maximum(own, pair, out=own)
@@ -155,8 +156,7 @@ class _WordIndex:
         words = [word for length in lengths for word in self._of_length.get(length, ())]
         if not words:
             return []
-        how = {"scorer": OSA.distance, "score_cutoff": most, "dtype": np.uint8}
-        slips = cdist([typed], words, **how)[0]
+        slips = cdist([typed], words, scorer=OSA.distance, score_cutoff=most, dtype=np.uint8)[0]
         return [
             ([words[place] for place in np.flatnonzero(slips == number)], number)
             for number in range(most, 0, -1)

@@ -21,6 +21,7 @@ const NO_BEGIN = { suggestions: [], popular: [], order: "catalog" };
 const service = {
   model: "incatalog",
   about: {},
+  abouts: new Map(),
   catalogs: [],
   settings: { title: "incatalog", images: [], max_messages: 200, max_characters: 100_000, max_history: 1000 },
 };
@@ -41,11 +42,11 @@ function aboutModel(catalog) {
   const { trained, parameters } = service.about;
   if (!catalog) return `A chat model${size(parameters)}.`;
   if (!trained) {
-    const chosen = catalog.guided ? "a guide that knows what people chose picks the items" : "it was never shown its items";
+    const chosen = catalog.guided ? "a guide picks the items" : "it does not know the items";
     return `A chat model${size(parameters)}, not trained on this catalog: ${chosen}.`;
   }
   const guided = catalog.guided ? ", with a guide" : "";
-  if (isTiny()) return `A tiny model${size(parameters)}, trained on this catalog${guided}: it writes lists, and cannot converse.`;
+  if (isTiny()) return `A tiny model${size(parameters)}, trained on this catalog${guided}: lists, no talk.`;
   return `A model${size(parameters)}, trained on this catalog${guided}.`;
 }
 
@@ -58,6 +59,7 @@ async function begun() {
     const [models, catalogs] = await Promise.all([api.models(), api.catalogs()]);
     service.about = models.data[0];
     service.model = models.data[0].id;
+    service.abouts = new Map(models.data.map((one) => [one.domain ?? "", one.about]));
     service.catalogs = catalogs;
   } catch (error) {
     if (error.status === 401) {
@@ -75,6 +77,8 @@ async function begun() {
   const chat = isTiny() && choices.length ? [] : [make("option", { value: "", text: "Just chat" })];
   at("domain").replaceChildren(...choices, ...chat);
   at("domain").disabled = false;
+  // Where there is nothing to choose, it only takes room.
+  at("domain-field").hidden = at("domain").options.length < 2;
   const known = memory.last.get();
   const wanted = [...at("domain").options].some((one) => one.value === known) ? known : at("domain").options[0].value;
   await choose(wanted);
@@ -92,7 +96,7 @@ async function choose(domain) {
   at("no-items").hidden = Boolean(domain);
   at("promise").hidden = !domain;
   at("about").textContent = aboutModel(catalog);
-  at("about").title = aboutModel(catalog);
+  at("about").title = service.abouts.get(domain) ?? aboutModel(catalog);
   begin = NO_BEGIN;
   hideFilters();
   welcome.show(catalog, begin, aboutModel(catalog));

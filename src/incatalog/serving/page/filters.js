@@ -6,6 +6,7 @@ import * as profiles from "./profile.js";
 const { profile } = profiles;
 const FEW = 10;
 const MORE = 40;
+const OPEN = 2;
 
 let facets = { categories: [], fields: [] };
 // How many values of each field are shown, and what they are narrowed by.
@@ -146,8 +147,8 @@ function drawFilters() {
   if (categories.length) {
     parts.push(section("Categories", pills("Categories", categories, profile.categories, profiles.toggleCategory), "categories", true));
   }
-  for (const facet of fields) {
-    const open = facet.field in profile.where || fields.length <= 3;
+  for (const [place, facet] of fields.entries()) {
+    const open = facet.field in profile.where || place < OPEN;
     parts.push(section(facet.label, KINDS[facet.kind](facet), `facet-${facet.field}`, open));
   }
   at("filters").replaceChildren(...parts);

@@ -56,7 +56,7 @@ export class Welcome {
     const left = ENOUGH - picks.size;
     const so = picks.size ? (left > 0 ? `${count(left)} more to go, or ask at once.` : "That is enough to begin with.") : "";
     at("starters-note").textContent = so;
-    const ask = button(`Recommend by my ${picks.size === 1 ? "pick" : `${count(picks.size)} picks`}`, () => this.submit(ASK, LIST), {
+    const ask = button(`Recommend from my ${picks.size === 1 ? "pick" : `${count(picks.size)} picks`}`, () => this.submit(ASK, LIST), {
       kind: "primary",
     });
     at("starters-ask").replaceChildren(...(picks.size ? [ask] : []));
