@@ -27,7 +27,8 @@ export class AnswerView {
   wait(what) {
     const began = Date.now();
     const seconds = make("span", { "aria-hidden": "true" });
-    this.waiting = make("p", { class: "waiting", hidden: true }, make("span", { class: "dots" }), document.createTextNode(what), seconds);
+    const told = make("span", { text: what });
+    this.waiting = make("p", { class: "waiting", hidden: true }, make("span", { class: "dots" }), told, seconds);
     this.node.setAttribute("aria-busy", "true");
     this.body.before(this.waiting);
     this.timer = setInterval(() => {
@@ -48,7 +49,13 @@ export class AnswerView {
     const { parts, mentions, opinions, extra } = this.turn;
     const blocks = blocksOf(growing ? parts : linked(parts, mentions ?? []), { growing });
     if (extra?.length) blocks.push({ kind: "cards", cards: extra.map((item) => ({ item, said: "" })) });
-    if (blocks.length) this.waiting?.remove();
+    // What can be seen says more than words; that there is more to come it does not say.
+    if (growing && blocks.length && this.waiting.previousElementSibling !== this.body) {
+      clearInterval(this.timer);
+      this.waiting.hidden = false;
+      this.waiting.replaceChildren(make("span", { class: "dots" }));
+      this.body.after(this.waiting);
+    }
     blocks.forEach((block, place) => {
       const before = this.body.children[place];
       const kind = block.kind === "text" ? "P" : "UL";

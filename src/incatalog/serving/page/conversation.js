@@ -36,7 +36,8 @@ export class Conversation {
     this.views.forEach((view) => this.finish(view));
     this.whenEmpty(!talk.turns.length);
     if (talk.turns.at(-1)?.role === "user") this.interrupted();
-    this.toEnd();
+    if (talk.turns.length) this.toEnd();
+    else at("scroller").scrollTop = 0;
   }
 
   leave() {

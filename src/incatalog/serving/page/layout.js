@@ -4,7 +4,8 @@
 
 // What may stand before an item of a list: a number, a dash, or nothing.
 const SCAFFOLD = /^\s*(?:(?:\d{1,3}|[a-z])[.):]|[-–—*•])?\s*[*_"“]*$/i;
-// What stands between a title and what is said of it.
+// What stands between titles of one line, and between a title and what is said of it.
+const BETWEEN = /^(?:[\s*_"”.,;:&()\[\]–—-]|and|or)*$/;
 const JOINT = /^[\s*_"”.,;:)\]–—-]+/;
 
 // Splits the parts of an answer, `{text}` or `{item}`, into lines of parts.
@@ -43,7 +44,9 @@ export function blocksOf(parts, { growing = false } = {}) {
   for (const line of lines) {
     const first = line.findIndex((part) => part.item);
     if (first >= 0 && SCAFFOLD.test(words(line.slice(0, first)))) {
-      const said = words(line.slice(first + 1)).replace(JOINT, "").trim();
+      const rest = line.slice(first + 1);
+      const between = rest.map((part) => part.text ?? "").join("");
+      const said = BETWEEN.test(between) ? "" : words(rest).replace(JOINT, "").trim();
       for (const part of line.filter((one) => one.item)) {
         listed = { item: part.item, said: part === line[first] ? said : "" };
         if (!shown.has(part.item.id)) open("cards", { cards: [] }).cards.push(listed);
