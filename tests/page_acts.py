@@ -36,6 +36,13 @@ def choose_length(page: Any, length: str) -> None:
     page.locator(f'input[name="length"][value="{length}"]').check(force=True)
 
 
+def find(page: Any, text: str) -> Any:
+    """The titles that are found for what is typed."""
+    page.fill("#search", text)
+    page.wait_for_selector(f"#found[data-typed={json.dumps(text)}] [role=option]")
+    return page.locator("#found [role=option]")
+
+
 def titles(answer: Any) -> list[str]:
     """What stands on the cards of an answer."""
     found: list[str] = answer.locator(".card h2").all_inner_texts()

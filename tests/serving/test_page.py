@@ -18,7 +18,7 @@ from incatalog.model.backbone import create_tiny
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
 from incatalog.model.tiny import TinyConfig
-from page_acts import CHAT, choose_length, ready, say, titles, violations
+from page_acts import CHAT, choose_length, find, ready, say, titles, violations
 
 PAGE = Path(__file__).parents[2] / "src" / "incatalog" / "serving" / "page"
 # Tokens of an answer that no one stops.
@@ -41,13 +41,6 @@ def watched(browser: Any, server: Server) -> Iterator[Watched]:
     page.close()
     assert page.complaints == []
     assert page.foreign == []
-
-
-def find(page: Any, text: str) -> Any:
-    """The titles that are found for what is typed."""
-    page.fill("#search", text)
-    page.wait_for_selector("#found [role=option]")
-    return page.locator("#found [role=option]")
 
 
 def test_conversation_with_picks_streams_cards(watched: Watched) -> None:

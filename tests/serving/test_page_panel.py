@@ -9,7 +9,7 @@ import pytest
 from browser import Watched, chromium
 from chatting import Server
 from incatalog import Catalog, Item
-from page_acts import answer_with, choose_length, ready, say, streamed, titles, violations
+from page_acts import answer_with, choose_length, find, ready, say, streamed, titles, violations
 
 BRANDS = ("Acme", "Nordlicht")
 PRICES = [float(number) for number in range(1, 31)]
@@ -141,8 +141,7 @@ def test_search_forgives_and_its_note_goes_away(films: Watched) -> None:
     page.keyboard.press("Tab")
     assert note.is_hidden()
     # By keyboard alone.
-    page.fill("#search", "harbuor")
-    page.wait_for_selector("#found [role=option]")
+    find(page, "harbuor")
     page.keyboard.press("ArrowDown")
     active = page.locator("#search").get_attribute("aria-activedescendant")
     assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"

@@ -130,7 +130,7 @@ def test_service_answers_the_page(server: Server) -> None:
 @pytest.mark.parametrize("origin", ["http://a.example", "https://a.example/x", "https://a; b", "*"])
 def test_only_origins_of_images_are_taken(origin: str, tmp_path: Any) -> None:
     settings = ServeSettings(model=tmp_path, allow_image=(origin,))
-    with pytest.raises(ConfigError, match="--allow-image .*expected an origin"):
+    with pytest.raises(ConfigError, match=r"--allow-image .*: expected an origin"):
         serve(settings)
 
 

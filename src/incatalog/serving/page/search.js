@@ -41,6 +41,9 @@ export function watchSearch(popular) {
     if (active < 0) input.removeAttribute("aria-activedescendant");
   }
 
+  // Whether the list is that of what was typed, and not of what stood there before.
+  const isAnswered = () => input.value.trim() !== "" && list.dataset.typed === input.value.trim();
+
   function take(place) {
     if (!found[place]) return;
     const item = found[place];
@@ -52,7 +55,8 @@ export function watchSearch(popular) {
     input.focus();
   }
 
-  function show(items, said) {
+  function show(items, text, said) {
+    list.dataset.typed = text;
     found = items.filter((item) => !profile.picks.has(item.id));
     list.replaceChildren(
       ...found.map((item, place) =>
@@ -75,7 +79,7 @@ export function watchSearch(popular) {
     list.hidden = !found.length;
     input.setAttribute("aria-expanded", String(Boolean(found.length)));
     activate(-1);
-    if (found.length) tell(said);
+    if (found.length) tell(said());
   }
 
   async function look() {
@@ -84,7 +88,7 @@ export function watchSearch(popular) {
     explain("");
     if (!text) {
       const items = popular();
-      show(items, `${several(items.length, "title")} to begin with`);
+      show(items, "", () => `${several(found.length, "title")} to begin with`);
       return;
     }
     let page;
@@ -98,7 +102,7 @@ export function watchSearch(popular) {
     }
     // What was typed in the meantime has been asked for already.
     if (number !== asked || input !== document.activeElement) return;
-    show(page.items, `${found.length} of ${several(page.total, "title")}`);
+    show(page.items, text, () => `${found.length} of ${several(page.total, "title")}`);
     if (!page.items.length) explain(`Nothing here is called anything like “${text}”.`);
     else if (!found.length) explain("That is among your picks already.");
   }
@@ -119,7 +123,7 @@ export function watchSearch(popular) {
     if (event.key === "ArrowDown" && list.hidden) look();
     else if (event.key === "ArrowDown") activate((active + 1) % size);
     else if (event.key === "ArrowUp" && !list.hidden) activate((active + size - 1) % size);
-    else if (event.key === "Enter" && !list.hidden && (active >= 0 || input.value.trim())) take(Math.max(active, 0));
+    else if (event.key === "Enter" && !list.hidden && (active >= 0 || isAnswered())) take(Math.max(active, 0));
     else if (event.key === "Escape") close();
     else return;
     event.preventDefault();
