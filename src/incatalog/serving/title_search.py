@@ -91,7 +91,9 @@ class TitleSearch:
         """What each title is worth to each word, and to two of them that belong together."""
         found = [self._index.worth(word) for word in words]
         for place, (first, second) in enumerate(pairwise(words)):
-            pair = self._index.worth(first + second, within=False)
+            # As many slips as the shorter one has letters would make the other one of both.
+            most = min(len(first), len(second)) - 1
+            pair = self._index.worth(first + second, whole=True, most=most)
             for own in (found[place], found[place + 1]):
                 np.maximum(own, pair, out=own)
         return found
@@ -123,18 +125,23 @@ class _WordIndex:
         """Whether a title begins with some letters, its spaces left out."""
         return self._text.startswith(whole, int(self._closed_starts[title]))
 
-    def worth(self, typed: str, *, within: bool = True) -> Float64[np.ndarray, " titles"]:
-        """What each title is worth to a word that was typed, and perhaps only begun."""
+    def worth(
+        self, typed: str, *, whole: bool = False, most: int = 2
+    ) -> Float64[np.ndarray, " titles"]:
+        """What each title is worth to a word that was typed, with `most` slips at most.
+
+        Unless it is `whole` it may only be the beginning of a word, or stand within one.
+        """
         worth = np.zeros(self._size)
-        if within and len(typed) >= _SHORTEST_WITHIN:
+        if not whole and len(typed) >= _SHORTEST_WITHIN:
             places = [found.start() for found in re.finditer(re.escape(typed), self._text)]
             worth[np.searchsorted(self._closed_starts, places, side="right") - 1] = _WITHIN
-        for words, slips in self._slipped(typed):
+        for words, slips in self._slipped(typed, most):
             for word in words:
                 place = bisect_left(self._words, word)
                 self._give(worth, place, place + 1, _NEAR - _A_SLIP * (slips - 1))
         first, past = bisect_left(self._words, typed), bisect_right(self._words, typed)
-        if within:
+        if not whole:
             last = bisect_left(self._words, typed + chr(0x10FFFF))
             self._give(worth, first, last, _BEGINS)
         self._give(worth, first, past, _SAME)
@@ -147,11 +154,11 @@ class _WordIndex:
         titles = self._holders[self._starts[first] : self._starts[past]]
         worth[titles] = np.maximum(worth[titles], value)
 
-    def _slipped(self, typed: str) -> list[tuple[list[str], int]]:
+    def _slipped(self, typed: str, most: int) -> list[tuple[list[str], int]]:
         """Words that become what was typed by a slip or two, the most slips first."""
         if len(typed) < _SHORTEST_SLIPPED or typed.isdigit():
             return []
-        most = 1 if len(typed) < _SHORTEST_WITH_TWO else 2
+        most = min(most, 1 if len(typed) < _SHORTEST_WITH_TWO else 2)
         lengths = range(len(typed) - most, len(typed) + most + 1)
         words = [word for length in lengths for word in self._of_length.get(length, ())]
         if not words:
