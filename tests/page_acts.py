@@ -14,7 +14,8 @@ CHAT = "**/v1/chat/completions"
 def ready(page: Any) -> None:
     """Waits until the page knows its service."""
     page.wait_for_selector("#domain:not([disabled])", state="attached")
-    page.wait_for_selector("#starters button, .answer, .problem, #suggestions button")
+    begun = ("#starters button", ".answer", ".problem", "#suggestions button")
+    page.wait_for_selector(", ".join(f"{one}:visible" for one in begun))
 
 
 def say(page: Any, text: str) -> Any:

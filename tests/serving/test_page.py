@@ -151,7 +151,7 @@ def test_domain_has_conversations_of_its_own(watched: Watched) -> None:
 def test_waiting_says_what_happens_and_stop_leaves_what_was_said(watched: Watched) -> None:
     page = watched.page
     held: list[Any] = []
-    page.route(CHAT, held.append)
+    page.route(CHAT, lambda route: held.append(route))
     page.fill("#message", "Hello")
     page.keyboard.press("Enter")
     page.get_by_text("Choosing from 40 titles").wait_for()

@@ -124,7 +124,7 @@ def test_question_whose_answer_was_not_finished_can_be_asked_again(watched: Watc
     page = watched.page
     choose_length(page, "5")
     held: list[Any] = []
-    page.route("**/v1/chat/completions", held.append)
+    page.route("**/v1/chat/completions", lambda route: held.append(route))
     page.fill("#message", "Hello")
     page.keyboard.press("Enter")
     page.wait_for_selector(".waiting", state="attached")

@@ -116,6 +116,8 @@ def test_filters_hold_are_counted_and_can_be_cleared(watched: Watched) -> None:
     # What takes a refused item's place obeys too; here nothing is left.
     page.get_by_role("button", name="Not for me").first.click()
     page.get_by_text("Nothing else fits.").wait_for()
+    assert all("400" in one for one in watched.complaints)
+    watched.complaints.clear()
     page.click("#clear-filters")
     assert page.get_by_label("Price to").input_value() == ""
     with page.expect_request("**/v1/chat/completions") as asked:
@@ -232,7 +234,7 @@ def test_cards_show_what_is_known(watched: Watched) -> None:
     answer_with(page, [streamed(*pieces, {"text": "", "mentions": [mention]})])
     answer = say(page, "Hello")
     first, second = answer.locator(".card").all()
-    assert first.locator(".price").inner_text() == "€12.50"
+    assert first.locator(".price dd").inner_text() == "€12.50"
     assert "Pages" in first.locator(".facts").inner_text()
     assert first.locator(".why").all_inner_texts() == ["It costs less than 20."]
     assert first.locator("h2 a").get_attribute("href") == "https://shop.example/1"

@@ -125,7 +125,7 @@ def _choice(field: str, values: list[Value]) -> Facet | None:
 
 
 def _named(field: str, kind: Literal["number", "choice", "switch"], items: int) -> Facet:
-    return Facet(field=field, label=label_of(field), kind=kind, items=items)
+    return Facet(field=field, label=label_of(field), kind=kind, items=items, choices=[])
 
 
 def label_of(field: str) -> str:

@@ -103,7 +103,7 @@ export class AnswerView {
     const chip = ({ id, label }, on) => {
       const text = label || id;
       if (!toggle) return make("span", { class: on ? "filter" : "filter off", text });
-      return button(on ? `${text} ×` : `+ ${text}`, () => toggle({ id, label: text }, !on), {
+      return button(on ? `${text} ×` : `+ ${text}`, () => toggle({ id, label: text }, on), {
         kind: on ? "filter" : "filter off",
         label: on ? `Take off: ${text}` : `Put back: ${text}`,
       });

@@ -116,7 +116,9 @@ function drawn(item, said, opinions, acts, draw) {
 }
 
 function card(item, said, opinion, opinions, acts, draw) {
-  const why = item.reason || said || shared(item);
+  // What it shared when it was shown: a reason does not change with later picks.
+  item.shared ??= shared(item);
+  const why = item.reason || said || item.shared;
   const link = linkOf(item);
   const title = make("h2", { dir: "auto" });
   title.append(
