@@ -1,6 +1,6 @@
 """Pictures of the page and of the report, as a real browser shows them.
 
-    python docs/screenshots.py [DEMO] [OUT]   (a finished `make study`, runs/demo by default;
+    python docs/screenshots.py [DEMO] [OUT]   (a finished `make study`, runs/study by default;
                                                docs/images by default)
 
 The conversations are those of SmolLM2, guided by the demo's blend; the tiny model of the demo has
@@ -121,7 +121,7 @@ def edges(browser: Any, url: str, images: Path) -> None:
 
 def main() -> None:
     """Takes all pictures."""
-    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
+    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/study")
     images = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent / "images"
     domain = ("--domain", f"movies={demo / 'data'}", "--title", "Film club")
     with sync_playwright() as playwright:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
-from incatalog.config import DemoSettings
 from incatalog.data.settings import (
     AmazonSettings,
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
+    SampleSettings,
     SteamSettings,
     TableSettings,
     ToUnirecSettings,
@@ -39,6 +39,7 @@ from incatalog.evaluation.settings import (
 )
 from incatalog.flags import near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
+from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
@@ -61,6 +62,7 @@ _USER_ERROR = 2
 _INTERRUPTED = 130
 _NO_READER = 141
 _TRAINING = ("accelerate", "peft", "tensorboard")
+_SERVICE = ("fastapi", "httpx", "prometheus_client", "uvicorn")
 _REWARDED = (*_TRAINING, "datasets", "trl")
 
 
@@ -74,7 +76,7 @@ class Command:
     settings: type
     # "module:function"
     function: str
-    # The flag whose value may stand alone right behind the command.
+    # The flags whose values may stand alone right behind the command, in order.
     leading: str = ""
     # Optional dependencies, and which of their modules must be there before it begins.
     extra: str = ""
@@ -87,6 +89,17 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        QuickstartSettings,
+        "incatalog.quickstart.quickstart:run_quickstart",
+        leading="--orders --products",
+        extra="serve",
+        needs=_SERVICE,
+    ),
+    "sample": Command(SampleSettings, "incatalog.data.sample_shop:write_sample", leading="--out"),
+    "demo": Command(
+        DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
+    ),
     "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
     "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
     "data minionerec": Command(MiniOneRecSettings, "incatalog.data.minionerec:prepare_minionerec"),
@@ -154,9 +167,9 @@ COMMANDS: dict[str, Command] = {
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
-    "demo": Command(
-        DemoSettings,
-        "incatalog.demo:run_demo",
+    "study": Command(
+        StudySettings,
+        "incatalog.quickstart.study:run_study",
         extra="train,items,evaluate",
         needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
     ),
@@ -234,8 +247,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _call(name: str, command: Command, flags: list[str]) -> int:
-    if command.leading and flags and not flags[0].startswith("-"):
-        flags = [command.leading, *flags]
+    flags = _with_leading(command.leading.split(), flags)
     settings = parse(name, command.settings, flags)
     for needed in command.needs:
         if importlib.util.find_spec(needed) is None:
@@ -254,6 +266,16 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
             raise
         raise _missing(error.name, command) from error
     return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+
+
+def _with_leading(leading: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Puts each leading flag in front of its value, as far as values stand alone."""
+    named: list[str] = []
+    for place, flag in enumerate(leading):
+        if place == len(flags) or flags[place].startswith("-"):
+            break
+        named += [flag, flags[place]]
+    return [*named, *flags[len(named) // 2 :]]
 
 
 def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:
