@@ -66,6 +66,10 @@ def test_questions_name_what_the_catalog_has(recommender: Recommender) -> None:
         "Something like Paper",
         "What would you recommend?",
     ]
+    priced = Catalog.from_items(PENS, formats=(("price", "EUR"),))
+    euros = recommender.with_catalog(priced, None, None, guide=None)
+    assert questions(euros, [])[1] == "Pens under €10"
+    assert facets(euros)[0].currency == "EUR"
     years = [
         Item(f"i{n}", f"Film {n}", categories=("Drama",), attributes={"year": year})
         for n, year in enumerate((1931, 1984, 1989, 1999))

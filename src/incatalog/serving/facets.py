@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from incatalog.data.attributes import Value
+from incatalog.data.formats import label, value_shown
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.page_schemas import Facet, FacetChoice
 
@@ -31,7 +33,7 @@ class NumberFacet:
 
     field: str
     values: Float64[np.ndarray, " items"]
-    sign: str = ""  # what they are shown with, such as a currency
+    currency: str = ""  # that they are amounts of
 
     @property
     def whole(self) -> bool:
@@ -48,7 +50,12 @@ class NumberFacet:
     @property
     def is_price(self) -> bool:
         """Whether they are prices."""
-        return bool(self.sign) or "price" in self.field.lower()
+        return bool(self.currency) or "price" in self.field.lower()
+
+    def shown(self, value: float) -> str:
+        """A number as people read it; of an amount without cents only what is whole."""
+        text = value_shown(int(value) if value.is_integer() else value, self.currency)
+        return re.sub(r"\.00(?!\d)", "", text)
 
 
 def category_sizes(recommender: Recommender) -> list[tuple[str, int]]:
@@ -62,13 +69,13 @@ def category_sizes(recommender: Recommender) -> list[tuple[str, int]]:
 
 def number_facets(recommender: Recommender) -> list[NumberFacet]:
     """The fields that hold numbers, those of the most items first."""
-    found = []
+    found, currencies = [], dict(recommender.catalog.formats)
     for field, values in _columns(recommender).items():
         numbers = [one for one in values if isinstance(one, int | float)]
         if len(numbers) == len(values) and not any(isinstance(one, bool) for one in values):
             ascending = np.sort(np.array(numbers, dtype=np.float64))
             if ascending[0] < ascending[-1]:
-                found.append(NumberFacet(field, ascending))
+                found.append(NumberFacet(field, ascending, currencies.get(field, "")))
     return found
 
 
@@ -84,7 +91,9 @@ def facets(recommender: Recommender) -> list[Facet]:
         elif (choice := _choice(field, values)) is not None:
             found.append(choice)
     # What people ask for most stands first.
-    return sorted(found[:_MOST_FIELDS], key=lambda one: "price" not in one.field.lower())
+    return sorted(
+        found[:_MOST_FIELDS], key=lambda one: not (one.currency or "price" in one.field.lower())
+    )
 
 
 def _columns(recommender: Recommender) -> dict[str, list[Value]]:
@@ -104,7 +113,7 @@ def _columns(recommender: Recommender) -> dict[str, list[Value]]:
 
 def _number(facet: NumberFacet) -> Facet:
     least, most = float(facet.values[0]), float(facet.values[-1])
-    known = {"least": least, "most": most, "whole": facet.whole, "sign": facet.sign}
+    known = {"least": least, "most": most, "whole": facet.whole, "currency": facet.currency}
     return _named(facet.field, "number", len(facet.values)).model_copy(update=known)
 
 
@@ -125,10 +134,4 @@ def _choice(field: str, values: list[Value]) -> Facet | None:
 
 
 def _named(field: str, kind: Literal["number", "choice", "switch"], items: int) -> Facet:
-    return Facet(field=field, label=label_of(field), kind=kind, items=items, choices=[])
-
-
-def label_of(field: str) -> str:
-    """What a field is called before people: `in_stock` is "In stock"."""
-    words = " ".join(field.replace("_", " ").replace("-", " ").split())
-    return words[:1].upper() + words[1:]
+    return Facet(field=field, label=label(field), kind=kind, items=items, choices=[])

@@ -61,8 +61,8 @@ class Facet(Form):
     most: float | None = None
     whole: bool = False
     """Whether all its numbers are whole ones."""
-    sign: str = ""
-    """What its numbers are shown with, such as a currency."""
+    currency: str = ""
+    """Code of the currency that its numbers are amounts of."""
     choices: list[FacetChoice] = Field([])
     """Its values, those of the most items first."""
 

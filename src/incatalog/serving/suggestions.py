@@ -95,8 +95,8 @@ def _limit(facet: NumberFacet) -> str:
     if middle <= 0:
         return ""
     power = 10.0 ** np.floor(np.log10(middle))
-    most = next(step * power for step in (1, 2, 5, 10) if step * power >= middle)
-    return f"under {facet.sign}{most:g}"
+    most: float = next(step * power for step in (1, 2, 5, 10) if step * power >= middle)
+    return f"under {facet.shown(most)}"
 
 
 def _rows(recommender: Recommender) -> Int64[np.ndarray, " live"]:

@@ -112,7 +112,7 @@ function range(facet) {
   };
   const from = limit("gte", "from", facet.least);
   const to = limit("lte", "to", facet.most);
-  const sign = facet.sign && make("span", { class: "hint", text: facet.sign });
+  const sign = facet.currency && make("span", { class: "hint", text: facet.currency });
   return make("div", { class: "range" }, sign, from, make("span", { class: "hint", text: "to" }), to);
 }
 
