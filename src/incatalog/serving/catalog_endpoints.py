@@ -18,6 +18,7 @@ from incatalog.data.naming import TITLE
 from incatalog.serving import catalog_schemas as forms
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
+from incatalog.serving.schemas import Attribute
 from incatalog.serving.store import NewItem
 from incatalog.serving.title_search import TitleSearch
 
@@ -229,7 +230,7 @@ def catalog_item(version: Version, row: int) -> forms.CatalogItem:
         description=item.description,
         boost=item.boost,
         boost_until=item.boost_until,
-        attributes=[forms.Attribute(**one) for one in version.catalog.shown(item)],
+        attributes=[Attribute(**one) for one in version.catalog.shown(item)],
         enabled=row not in version.recommender.disabled,
         **known,
     )

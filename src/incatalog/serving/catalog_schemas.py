@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from incatalog.data.attributes import checked_attributes
 from incatalog.data.fields import DAY_EXPECTED, id_problem
 from incatalog.errors import CatalogError
-from incatalog.serving.schemas import Factor, Id, Ids, Names, StrictForm
+from incatalog.serving.schemas import Attribute, Factor, Id, Ids, Names, StrictForm
 from incatalog.web.bodies import Form
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -81,15 +81,6 @@ class Catalogs(Form):
     """All catalogs."""
 
     catalogs: list[CatalogInfo]
-
-
-class Attribute(Form):
-    """What is known of an item, with a name for people and the value in words."""
-
-    name: str
-    label: str
-    value: bool | int | float | str | list[str]
-    shown: str
 
 
 class CatalogItem(Form):

@@ -24,6 +24,7 @@ from incatalog.errors import (
 )
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.recommender import Recommender
+from incatalog.steering.steering import Steering
 from incatalog.serving.store import CatalogStore, NewItem, Stored
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -326,10 +327,12 @@ def load_domains(
     store: CatalogStore,
     guide: Callable[[str, Catalog], Guide | None] = lambda *_: None,
     title_fields: Mapping[str, str] | None = None,
+    steering: Callable[[str, Catalog], Steering | None] = lambda *_: None,
 ) -> dict[str, Domain]:
     """The domains of a service by name, from a folder each, or the model's own catalog alone.
 
-    Each is guided by what `guide` says for its name and catalog. Its title field is that of the
+    Each is guided by what `guide` says for its name and catalog, and steered by what `steering` says
+    for them. Its title field is that of the
     model's training, unless `title_fields` has another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained
@@ -337,6 +340,7 @@ def load_domains(
     if not named:
         name = own_name(recommender.catalog)
         guided = recommender.with_guide(guide(name, recommender.catalog))
+        guided = guided.with_steering(steering(name, recommender.catalog))
         return {name: Domain(name, guided, store)}
     domains = {}
     for name, folder in named.items():
@@ -361,7 +365,8 @@ def load_domains(
                     raise ConfigError(f"--domain {name}: {files}; {why}")
                 vectors = load_vectors(found[0], len(catalog))
             own = recommender.with_catalog(catalog, codes, vectors, guide=None)
-        domains[name] = Domain(name, own.with_guide(guide(name, catalog)), store)
+        guided = own.with_guide(guide(name, catalog)).with_steering(steering(name, catalog))
+        domains[name] = Domain(name, guided, store)
     return domains
 
 

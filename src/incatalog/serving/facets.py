@@ -91,9 +91,8 @@ def facets(recommender: Recommender) -> list[Facet]:
         elif (choice := _choice(field, values)) is not None:
             found.append(choice)
     # What people ask for most stands first.
-    return sorted(
-        found[:_MOST_FIELDS], key=lambda one: not (one.currency or "price" in one.field.lower())
-    )
+    prices = {one.field for one in numbers.values() if one.is_price}
+    return sorted(found[:_MOST_FIELDS], key=lambda one: one.field not in prices)
 
 
 def _columns(recommender: Recommender) -> dict[str, list[Value]]:

@@ -18,6 +18,8 @@ from incatalog.serving.settings import ServeSettings
 from incatalog.web.listener import bound, serve_app
 
 if TYPE_CHECKING:
+    from incatalog.data.catalog import Catalog
+    from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
 
 _ORIGIN = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?")
@@ -36,12 +38,14 @@ def serve(settings: ServeSettings) -> None:
         require(package, extra="serve")
     give_memory_back()
     import_lean()
-    from incatalog.model.spec import described, untrained_warning
+    from incatalog.model.spec import about, described
     from incatalog.serving.access import Keys
     from incatalog.serving.catalogs import load_domains, own_name
     from incatalog.serving.guiding import GuideChoices
+    from incatalog.serving.popular_guide import popular_guide
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
+    from incatalog.serving.steering_choices import SteeringChoices
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
@@ -62,7 +66,16 @@ def serve(settings: ServeSettings) -> None:
             names = list(named) or [own_name(recommender.catalog)]
             own = recommender.catalog.fingerprint
             guides = GuideChoices(settings, names, recommender.spec.trained, own)
-            domains = load_domains(recommender, named, store, guides.load, fields)
+            steerings = SteeringChoices(settings.encoder, guides)
+
+            def guide(name: str, catalog: Catalog) -> Guide | None:
+                found = guides.load(name, catalog)
+                if found is None and not recommender.spec.trained and not guides.is_off(name):
+                    return popular_guide(name, named[name], catalog)
+                return found
+
+            how = guide, fields, steerings.load
+            domains = load_domains(recommender, named, store, *how)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
@@ -77,8 +90,10 @@ def serve(settings: ServeSettings) -> None:
                     without = f"without history: {guide.empty}"
                     told = f"items of {domain.name} are guided, weight {shares}, {without}"
                     console.print(f"incatalog: {told}", markup=False)
-            if warning := untrained_warning(recommender.spec):
-                console.print(f"incatalog: {warning}", style="yellow", markup=False)
+            for domain in () if recommender.spec.trained else domains.values():
+                guided = domain.version.recommender.guide is not None
+                told = about(recommender.spec, guided=guided)
+                console.print(f"incatalog: {domain.name}: {told}", style="yellow", markup=False)
             if settings.state is None:
                 note = "changes of catalogs end with this process; --state keeps them"
                 console.print(f"incatalog: {note}")

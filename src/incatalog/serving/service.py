@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
 from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
@@ -45,7 +47,7 @@ class ChatService:
         sessions: SessionStore | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
-        self._trained = recommender.spec.trained
+        self._spec, self._trained = recommender.spec, recommender.spec.trained
         self._parameters = sum(one.numel() for one in recommender.backbone.model.parameters())
         self.telemetry = EngineTelemetry(trace=settings.trace)
         self.worker = Worker(
@@ -79,12 +81,14 @@ class ChatService:
         @app.get("/v1/models", responses=PROBLEMS)
         async def models() -> Models:
             """The names that requests may give: the model alone, and with each domain."""
-            name, trained, size = self._settings.name, self._trained, self._parameters
+            name = self._settings.name
+            known: Any = {"trained": self._trained, "parameters": self._parameters}
             own = [
-                Model(id=f"{name}/{each}", domain=each, trained=trained, parameters=size)
-                for each in self._domains
+                Model(id=f"{name}/{each}", domain=each, about=self._about(domain), **known)
+                for each, domain in self._domains.items()
             ]
-            return Models(data=[Model(id=name, trained=trained, parameters=size), *own])
+            plain = "plain chat, which names no item of a catalog"
+            return Models(data=[Model(id=name, about=plain, **known), *own])
 
         add_states(
             app,
@@ -97,6 +101,10 @@ class ChatService:
         )
 
         return app
+
+    def _about(self, domain: Domain) -> str:
+        guided = domain.version.recommender.guide is not None
+        return about(self._spec, guided=guided)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from incatalog.config import EmptyHistory, NonNegative, Port, Positive, PositiveFloat, Settings
 
@@ -37,6 +38,13 @@ class ServeSettings(Settings):
     unguided_when_teacher_fails: bool = False
     """Let the model answer alone where the teacher fails, which the answer says; by default that is
     an error (503)."""
+    voice: Literal["facts", "model", "auto"] = "auto"
+    """Who speaks of the items that a model names which was never trained on the catalog: sentences
+    made of what is known (facts), or the model in its own words; auto takes the facts for models
+    below a billion parameters."""
+    encoder: str = "words"
+    """What compares messages with items, so that what is said steers: `minilm` (sentence vectors),
+    `words`, the folder of a sentence-transformers model, or off (docs/steering.md)."""
     wording: str | None = None
     """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
     them); the model's own if not given."""
