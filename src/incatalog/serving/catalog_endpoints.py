@@ -16,9 +16,9 @@ from incatalog.data.catalog import Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.naming import TITLE
 from incatalog.serving import catalog_schemas as forms
+from incatalog.serving.attribute_schemas import Attribute
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
-from incatalog.serving.schemas import Attribute
 from incatalog.serving.store import NewItem
 from incatalog.serving.title_search import TitleSearch
 

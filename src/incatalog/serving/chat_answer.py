@@ -14,7 +14,8 @@ from incatalog.data.conversations import Role
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
-from incatalog.serving.schemas import AnswerItem, Attribute, ChatMessage, ChatRequest, ItemQuestion
+from incatalog.serving.attribute_schemas import Attribute
+from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
 _MOST_SEED = 1 << 63

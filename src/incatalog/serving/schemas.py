@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from incatalog.data.where import OPS, Where
 from incatalog.errors import ConfigError
+from incatalog.serving.attribute_schemas import Attribute
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -256,15 +257,6 @@ class RecommendationRequest(ItemQuestion):
     decode: Literal["beam", "list", "greedy"] = "beam"
     """`beam`: by the exact probability of the first place; `list`: written, each item the best one
     at its place; `greedy`: written token by token."""
-
-
-class Attribute(Form):
-    """What is known of an item, with a name for people and the value in words."""
-
-    name: str
-    label: str
-    value: bool | int | float | str | list[str]
-    shown: str
 
 
 class AnswerItem(Form):

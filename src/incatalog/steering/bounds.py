@@ -221,9 +221,7 @@ class Measured:
 
 _ENDS = (("gte", "low"), ("lte", "high"))
 # Numbers with these behind them measure people and time, and no item.
-_NO_MEASURE = frozenset(
-    ("year", "kid", "child", "person", "month", "week", "day", "time", "percent")
-)
+_NO_MEASURE = frozenset(("year", "kid", "child", "person", "month", "week", "day", "time", "percent"))
 
 
 def _words(name: str) -> str:

@@ -218,3 +218,4 @@ def _left(part: str, named: Sequence[NamedValues], truths: Sequence[Said], offse
     if not left or (named and len(left) < 2):
         return ""
     return " ".join(word.text for word in left)
+

@@ -122,9 +122,7 @@ def says_whether(lower: str) -> bool | None:
 def _sentence(text: str) -> bool | None:
     if _POLITE.fullmatch(text):
         return False
-    bare = re.sub(
-        r"^(?:(?:please|well|so|ok(?:ay)?|and|but|hi|hey|hello|thanks)[\s,!]+)+", "", text
-    )
+    bare = re.sub(r"^(?:(?:please|well|so|ok(?:ay)?|and|but|hi|hey|hello|thanks)[\s,!]+)+", "", text)
     if _ABOUT_THESE.search(text) or _TALK_ANYWHERE.search(text) or _TALK.match(bare):
         # "Thanks. Is there anything like it?" asks all the same.
         return bool(re.search(r"\b(?:something|anything) (?:like|similar|else)\b", text))

@@ -90,7 +90,9 @@ class Lexicon:
                     if isinstance(text, str):
                         yield FieldValue(name, text)
 
-    def find(self, words: Sequence[Word], known: Container[str] | None = None) -> list[NamedValues]:
+    def find(
+        self, words: Sequence[Word], known: Container[str] | None = None
+    ) -> list[NamedValues]:
         """The values that some words name, in their order; the longest name at each place.
 
         Args:

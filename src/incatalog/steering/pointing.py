@@ -188,7 +188,9 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
     return Pointing(tuple(dict.fromkeys(about)), frozenset(without), tuple(spans), tuple(others))
 
 
-def _targets(lower: str, start: int, target: Callable[[int], Pointed | None]) -> list[Pointed]:
+def _targets(
+    lower: str, start: int, target: Callable[[int], Pointed | None]
+) -> list[Pointed]:
     """What is named from a place on: "the first and the third", "Alien or Aliens"."""
     found = []
     while (hit := target(start)) is not None:

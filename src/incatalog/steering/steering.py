@@ -93,7 +93,9 @@ class Steering:
         return cls(catalog, listener, likeness, balance or usual)
 
     @classmethod
-    def chosen(cls, catalog: Catalog, encoder: str, teacher: Path | None = None) -> Steering | None:
+    def chosen(
+        cls, catalog: Catalog, encoder: str, teacher: Path | None = None
+    ) -> Steering | None:
         """The steering that a flag names; None for ``off``.
 
         Vectors of items are kept in the cache of this user.
@@ -217,9 +219,7 @@ class Steering:
     ) -> LogWeights | None:
         found = np.zeros(len(self.catalog))
         counts = _weights_of(turns)
-        asked = [
-            (turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)
-        ]
+        asked = [(turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)]
         wanted = [(turn, count, text) for turn, count, text in asked if text]
         unwanted = [(text, count) for turn, count, _ in asked for text in turn.unwanted]
         if wanted:
@@ -249,7 +249,9 @@ class Steering:
         joined = sum(count * own for own, (_, count) in zip(vectors, texts, strict=True))
         length = float(np.linalg.norm(joined))
         by_vectors = self.likeness.by_vectors(joined / length if length else joined)
-        return balance.strength * ((1 - balance.words) * by_vectors + balance.words * by_words)
+        return balance.strength * (
+            (1 - balance.words) * by_vectors + balance.words * by_words
+        )
 
 
 def _weights_of(turns: Sequence[Heard]) -> list[float]:
