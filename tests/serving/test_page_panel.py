@@ -181,7 +181,8 @@ def test_filters_that_were_understood_can_be_taken_off(watched: Watched) -> None
         {"text": "\n"},
     )
     without = streamed({"text": "", "filters": [acme]}, {"text": "Nothing."})
-    asked = answer_with(page, [with_filters, without, with_filters])
+    talk = streamed({"text": "You are welcome."})
+    asked = answer_with(page, [with_filters, without, with_filters, talk])
     say(page, "Acme under 20")
     chips = page.locator(".understood .filter")
     assert chips.all_inner_texts() == ["under 20 ×", "Acme ×"]
@@ -198,6 +199,10 @@ def test_filters_that_were_understood_can_be_taken_off(watched: Watched) -> None
     page.get_by_role("button", name="Put back: under 20").click()
     page.get_by_role("button", name="Take off: under 20").wait_for()
     assert "filters_off" not in asked[2]
+    # Talk that names nothing has nothing to filter.
+    assert say(page, "Thank you").locator(".filter:visible").count() == 0
+    # Those above can be read, and no longer be changed.
+    assert page.locator("button.filter").count() == 0
     assert violations(page) == []
 
 
@@ -251,6 +256,15 @@ def test_cards_show_what_is_known(watched: Watched) -> None:
     answer.get_by_role("button", name="Show Gel pen 3").click()
     answer.locator(".card h2", has_text="Gel pen 3").wait_for()
     watched.foreign[:] = [one for one in watched.foreign if "img.example" not in one]
+
+
+def test_reason_is_what_an_item_shares_with_the_picks_where_none_is_given(watched: Watched) -> None:
+    page = watched.page
+    page.locator("#starters button", has_text="Gel pen 0").click()
+    item = {"id": "p3", "title": "Gel pen 3", "categories": ["Paper"], "rank": 1, "score": 0.5}
+    answer_with(page, [streamed({"text": "Gel pen 3", "items": [item]}, {"text": ""})])
+    answer = say(page, "Hello")
+    assert answer.locator(".why").inner_text() == "Paper, like Gel pen 0"
 
 
 def test_what_the_service_left_out_is_said(watched: Watched) -> None:

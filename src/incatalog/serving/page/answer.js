@@ -96,8 +96,9 @@ export class AnswerView {
 
   // What was understood of the request. Only in the last answer it can be changed.
   drawFilters() {
-    const { filters = [], off = [] } = this.turn;
-    this.chips.hidden = !filters.length && !off.length;
+    const { filters = [], off = [], parts } = this.turn;
+    // Talk that names nothing has nothing to filter.
+    this.chips.hidden = !filters.length && !(off.length && parts.some((part) => part.item));
     if (this.chips.hidden) return;
     const toggle = this.acts.toggleFilter();
     const chip = ({ id, label }, on) => {
@@ -109,7 +110,7 @@ export class AnswerView {
       });
     };
     this.chips.replaceChildren(
-      make("span", { class: "hint", text: "Understood:" }),
+      make("span", { class: "hint", text: filters.length ? "Understood:" : "Taken off:" }),
       ...filters.map((one) => chip(one, true)),
       ...off.map((one) => chip(one, false)),
     );
