@@ -373,6 +373,8 @@ class Model(Form):
     trained: bool = True
     about: str = ""
     """What the model is, in a sentence."""
+    parameters: int | None = None
+    """Of its network, in all."""
 
 
 class Models(Form):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tempfile
 from collections.abc import Collection
 from contextlib import ExitStack, closing
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
 
+_ORIGIN = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?")
+
 
 def serve(settings: ServeSettings) -> None:
     """Serves until SIGTERM or SIGINT, then answers what it has accepted and returns.
@@ -29,9 +32,9 @@ def serve(settings: ServeSettings) -> None:
         ConfigError: A setting cannot work, or the port is taken.
         DataError: A catalog is missing or broken.
         BackboneError: The model is.
-        MissingExtraError: FastAPI, uvicorn or the Prometheus client is not installed.
+        MissingExtraError: FastAPI, uvicorn, rapidfuzz or the Prometheus client is not installed.
     """
-    for package in ("fastapi", "prometheus_client", "uvicorn"):
+    for package in ("fastapi", "prometheus_client", "rapidfuzz", "uvicorn"):
         require(package, extra="serve")
     give_memory_back()
     import_lean()
@@ -144,6 +147,11 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             # A name would not do: any client can claim to have it.
             why = f"an address or a network, such as 10.0.0.5 or 10.0.0.0/24 ({error})"
             raise ConfigError(f"--trusted-proxy {proxy}: expected {why}") from None
+    for origin in settings.allow_image:
+        # A space or a semicolon would add rules to the page's policy.
+        if not _ORIGIN.fullmatch(origin):
+            why = "expected an origin such as https://images.example.com, without a path"
+            raise ConfigError(f"--allow-image {origin}: {why}")
     if settings.wording is not None:
         asking_wording(settings.wording)
     if settings.keys is None and not _is_this_machine(settings.host):

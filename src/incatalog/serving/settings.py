@@ -53,6 +53,11 @@ class ServeSettings(Settings):
     the model's own if not given."""
     name: str = "incatalog"
     """Name of the model in requests."""
+    title: str = "incatalog"
+    """Heading of the web page."""
+    allow_image: tuple[str, ...] = ()
+    """Web origins that the page may show items' images from, such as https://images.example.com,
+    the flag once for each; by default only its own, so that a visit asks nothing elsewhere."""
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own needs --keys."""
     port: Port = 8000
