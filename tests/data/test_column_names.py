@@ -28,7 +28,10 @@ def test_names_are_words_without_accents(name: str, expected: str) -> None:
         ("item", "item_id sku SKU Artikelnummer ArtikelNr product_id StockCode asin parent_asin"),
         ("item", "produit id_article movieId Lineitem_sku"),
         ("item_id", "item_id sku Variant_SKU product_id ArtikelNr"),
-        ("time", "timestamp Created_at Order_Date Bestelldatum Kaufdatum date_commande InvoiceDate"),
+        (
+            "time",
+            "timestamp Created_at Order_Date Bestelldatum Kaufdatum date_commande InvoiceDate",
+        ),
         ("time", "unixReviewTime ordered_at purchase-date date_created_gmt Bestellt_am"),
         ("title", "title Title Name Bezeichnung Produktname Nom_du_produit Nombre libellé Titel"),
         ("category", "category Categories Kategorie catégorie categoría genre genres"),

@@ -34,7 +34,9 @@ def test_a_format_is_found_and_read(pattern: str, tmp_path) -> None:
         times.add(FilePlace(tmp_path / "t.csv", 9), "soon")
 
 
-@pytest.mark.parametrize("texts", [["1700000000", "1700000001"], ["2023-01-05", "2023-02-05T10:00Z"]])
+@pytest.mark.parametrize(
+    "texts", [["1700000000", "1700000001"], ["2023-01-05", "2023-02-05T10:00Z"]]
+)
 def test_numbers_and_iso_need_none(texts: list[str]) -> None:
     assert time_format(texts) == ("", "")
 
