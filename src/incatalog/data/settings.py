@@ -115,6 +115,11 @@ class ColumnSettings(Settings):
     boost_column: str | None = None
     """Column of the products that holds what the shop multiplies an item's weight by; empty for
     none."""
+    boost_until_column: str | None = None
+    """Column of the products that holds the last day (ISO date) of the boost; empty for none."""
+    currency: tuple[str, ...] = ()
+    """Currency of the numbers in columns called price, cost and the like, such as EUR, or of one
+    column as COLUMN=EUR; cells with a sign (€12.50) need none."""
     category_separator: str | None = None
     """Splits several categories in one cell; empty for one category."""
     time_format: str | None = None

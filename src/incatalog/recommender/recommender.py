@@ -257,6 +257,13 @@ class Recommender(Talking):
         """
         return self._with_items(self.items.with_changes(items, removed, semantic_ids, vectors))
 
+    def with_updated(self, items: Sequence[Item]) -> Recommender:
+        """The same items, some of which have other categories, texts, boosts or attributes.
+
+        An item that is not there, or is called otherwise, is a CatalogError.
+        """
+        return self._with_items(self.items.with_updated(items))
+
     def with_metadata(self, catalog: Catalog) -> Recommender:
         """The same items under another catalog's name, categories and descriptions.
 

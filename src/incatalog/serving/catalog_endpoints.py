@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.types import Scope
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
@@ -77,6 +81,26 @@ class CatalogEndpoints:
             items = [_new_item(one, place, field) for place, one in enumerate(body.items)]
             return _changed(domain, await changing.put(items))
 
+        schema = forms.Feed.model_json_schema(ref_template="#/components/schemas/{model}")
+        # The form of an item is described with the endpoint that adds some.
+        schema.pop("$defs")
+        content = {"required": True, "content": {"application/json": {"schema": schema}}}
+
+        @app.put(_ITEMS, responses=PROBLEMS, openapi_extra={"requestBody": content})
+        async def feed(domain: str, request: Request) -> forms.FeedChanged:
+            """Makes the catalog one of exactly these items, as one version.
+
+            Items that stay the same cost nothing, and those of which only texts, categories,
+            boosts or attributes differ hardly anything.
+            """
+            changing = self._to_change(request, domain)
+            body = await request.body()
+            field = changing.version.catalog.title_field
+            # A feed takes longer to read than any other body.
+            items, disable = await asyncio.to_thread(_feed, body, field)
+            version, counts = await changing.feed(items, disable=disable)
+            return forms.FeedChanged(domain=domain, version=version.number, **asdict(counts))
+
         @app.post(_ITEMS + "/remove", responses=PROBLEMS)
         async def remove_several(
             domain: str, body: forms.Removal, request: Request
@@ -115,6 +139,27 @@ class CatalogEndpoints:
         return domain
 
 
+def is_feed(scope: Scope) -> bool:
+    """Whether a request brings all items of a catalog."""
+    path: str = scope["path"]
+    return (
+        bool(scope["method"] == "PUT")
+        and path.startswith("/v1/catalogs/")
+        and path.endswith("/items")
+    )
+
+
+def _feed(body: bytes, title_field: str) -> tuple[list[NewItem], bool]:
+    """The items of a feed, and whether what is missing is to be disabled."""
+    try:
+        found = forms.Feed.model_validate_json(body)
+    except ValidationError as error:
+        faults = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(faults) from error
+    items = [_new_item(one, place, title_field) for place, one in enumerate(found.items)]
+    return items, found.missing == "disable"
+
+
 def _new_item(new: forms.NewCatalogItem, place: int, title_field: str) -> NewItem:
     """An item of a body, with what the model knows it by, where that is not its title."""
     others = new.model_extra or {}
@@ -138,6 +183,7 @@ def _new_item(new: forms.NewCatalogItem, place: int, title_field: str) -> NewIte
             boost=new.boost,
             name=known,
             attributes=new.attributes,
+            boost_until=new.boost_until,
         ),
         None if new.codes is None else tuple(new.codes),
         None if new.vector is None else tuple(new.vector),
@@ -174,6 +220,8 @@ def _item(version: Version, row: int) -> forms.CatalogItem:
         categories=list(item.categories),
         description=item.description,
         boost=item.boost,
+        boost_until=item.boost_until,
+        attributes=[forms.Attribute(**one) for one in version.catalog.shown(item)],
         enabled=row not in version.recommender.disabled,
         **known,
     )

@@ -15,7 +15,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
-from incatalog.serving.catalog_endpoints import CatalogEndpoints
+from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
 from incatalog.serving.engine_telemetry import EngineTelemetry
@@ -139,13 +139,14 @@ class ChatService:
             max_bytes=settings.max_body,
             timeout=settings.timeout,
             refusal=lambda status, message: ApiError(status, message, param="body").body(),
+            larger=lambda scope: settings.max_feed if is_feed(scope) else None,
         )
         app.add_middleware(Gate, keys=self._keys, rate=settings.rate, telemetry=self.telemetry)
         if settings.allow_origin:
             app.add_middleware(
                 CORSMiddleware,
                 allow_origins=list(settings.allow_origin),
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["Authorization", "Content-Type"],
             )
         # A name that points here from elsewhere would let a foreign page ask in this one's name.

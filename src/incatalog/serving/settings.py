@@ -85,6 +85,8 @@ class ServeSettings(Settings):
     """Items that may be asked for."""
     max_body: Positive = 1_048_576
     """Bytes of a request at most."""
+    max_feed: Positive = 134_217_728
+    """Bytes of a whole feed of items at most (PUT of a catalog's items)."""
     timeout: PositiveFloat = 120.0
     """Seconds until an answer is given up (504), or a body that does not arrive (408)."""
     trace: bool = False
