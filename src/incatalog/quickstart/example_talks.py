@@ -29,7 +29,7 @@ class ServiceFailedError(IncatalogError):
 
 
 @dataclass(frozen=True)
-class Turn:
+class UserTurn:
     """What a user says."""
 
     text: str
@@ -37,11 +37,11 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ExampleTalk:
     """What a user of whom a history is known says, turn by turn."""
 
     about: str  # the user, for people
-    turns: tuple[Turn, ...]
+    turns: tuple[UserTurn, ...]
     history: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)  # other fields of the requests
 
@@ -103,7 +103,7 @@ def asked(address: str, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def held(address: str, model: str, conversation: Conversation) -> list[dict[str, Any]]:
+def held(address: str, model: str, conversation: ExampleTalk) -> list[dict[str, Any]]:
     """The answers to the turns of a conversation, each after those before it."""
     messages: list[dict[str, Any]] = []
     answers = []
@@ -124,7 +124,7 @@ def held(address: str, model: str, conversation: Conversation) -> list[dict[str,
 
 
 def print_conversation(
-    console: Console, conversation: Conversation, answers: Sequence[dict[str, Any]]
+    console: Console, conversation: ExampleTalk, answers: Sequence[dict[str, Any]]
 ) -> None:
     """Prints a conversation; items of the catalog are marked."""
     console.print(f"\n[dim]{conversation.about}[/dim]", highlight=False)
