@@ -233,10 +233,14 @@ def _run(arguments: list[str]) -> int:
     return _call(name, verbs[name], arguments[2:])
 
 
+def with_leading(command: Command, flags: Sequence[str]) -> list[str]:
+    """The flags with the name of the one whose value may stand alone right behind the command."""
+    alone = command.leading and flags and not flags[0].startswith("-")
+    return [command.leading, *flags] if alone else list(flags)
+
+
 def _call(name: str, command: Command, flags: list[str]) -> int:
-    if command.leading and flags and not flags[0].startswith("-"):
-        flags = [command.leading, *flags]
-    settings = parse(name, command.settings, flags)
+    settings = parse(name, command.settings, with_leading(command, flags))
     for needed in command.needs:
         if importlib.util.find_spec(needed) is None:
             raise _missing(needed, command)

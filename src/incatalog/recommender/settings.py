@@ -16,7 +16,15 @@ GUIDE_FILE = "guide.json"
 
 @dataclass(frozen=True)
 class RecommendSettings(Settings):
-    """Recommend items that follow a history."""
+    """Recommend items that follow a history.
+
+    Example:
+        incatalog recommend --model runs/tiny --history "Toy Story" "Alien (1979)"
+        incatalog recommend --model smollm2 --data data --guide runs/teacher --history 1,50 \
+--format csv
+        incatalog recommend --model runs/teacher --history-file users.jsonl --format json \
+--out lists.json
+    """
 
     model: Path
     """Folder of a trained model."""
@@ -59,7 +67,11 @@ class RecommendSettings(Settings):
 
 @dataclass(frozen=True)
 class ModelImportSettings(Settings):
-    """Take a chat model that was trained on a catalog elsewhere; then all commands know it."""
+    """Take a chat model that was trained on a catalog elsewhere; then all commands know it.
+
+    Example:
+        incatalog model import FOLDER --data data --out runs/imported
+    """
 
     model: Path
     """Merged Hugging Face folder, whose vocabulary has the control tokens."""

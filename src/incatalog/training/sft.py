@@ -45,8 +45,9 @@ from incatalog.training.trainer import ScopedTrainer, plain_forward
 from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
-# Settings that cannot change the weights, so a run may be resumed with others.
-_FREE = ("workers", "logging_steps", "checkpoint_every")
+# Settings that cannot change the weights, so a run may be resumed with others. What a preset says
+# stands in the others.
+_FREE = ("workers", "logging_steps", "checkpoint_every", "preset")
 
 
 def train_sft(settings: SftSettings) -> Path:
