@@ -180,6 +180,13 @@ def test_recommend_prints_a_table(
     assert "notice" not in captured.err
 
 
+def test_recommend_obeys_conditions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(model), "--history", "m1", "--k", "2", "--format", "json"]
+    where = ["--where", "id=m2,m3,m4", "--where", "id!=m3", "category=drama"]
+    assert main(["recommend", *flags, *where, "--device", "cpu"]) == 0
+    assert {one["item_id"] for one in json.loads(capsys.readouterr().out)} == {"m2"}
+
+
 def test_recommend_more_than_there_is_gives_all_with_a_notice(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +208,16 @@ def test_recommend_more_than_there_is_gives_all_with_a_notice(
         (["--history", "zzz"], "--history: no item 'zzz' in the model's catalog of 8 items"),
         (["--history", "m1", "--exclude", "9"], "--exclude: no item '9'"),
         (["--history", "m1", "--categories", "Dramas"], "--categories: "),
+        (["--history", "m1", "--where", "prize<3"], "--where: catalog model0: no field 'prize'; e"),
+        (
+            ["--history", "m1", "--where", "id<3"],
+            "--where: id: lt: found 3, and items of model",
+        ),
+        (["--history", "m1", "--where", "<3"], "--where '<3': no condition; expected one such as"),
+        (
+            ["--history", "m1", "--where", "id=x"],
+            "--where: no item of 8 fulfils id=x; ask for less",
+        ),
         (["--history", "m1", "--k", "0"], "--k 0: expected at least 1"),
         (["--history", "m1", "--exclude", "m0,m2,m3", "--categories", "Drama"], "no item left"),
     ],

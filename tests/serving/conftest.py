@@ -23,7 +23,13 @@ GENRES = ("Drama", "Comedy", "Crime")
 
 def items(titles: tuple[str, ...]) -> list[Item]:
     return [
-        Item(f"i{row}", title, f"About {title}", (GENRES[row % 3],))
+        Item(
+            f"i{row}",
+            title,
+            f"About {title}",
+            (GENRES[row % 3],),
+            attributes={"price": row / 2, "studio": "AB"[row % 2], "in_stock": row % 5 > 0},
+        )
         for row, title in enumerate(titles)
     ]
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 
+from incatalog.data.attributes import (
+    NO_ATTRIBUTES,
+    Attributes,
+    Value,
+    checked_attributes,
+    read_attributes,
+)
+from incatalog.data.catalog_columns import FIELDS, CatalogColumns
 from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import first_repeated, id_problem, identifier, shown
+from incatalog.data.fields import first_repeated, id_problem, identifier, near_names, shown
 from incatalog.data.naming import (
     TITLE,
     TITLE_FIELDS,
@@ -45,6 +53,7 @@ class Item:
         title_t: The title made unique and stable under tokenize and decode, where known.
         boost: What the shop multiplies the item's weight in answers by, more than 0.
         name: What a model knows the item by, where the catalog says that it is not the title.
+        attributes: What else is known of the item, by name; not part of its fingerprint.
     """
 
     item_id: str
@@ -54,15 +63,28 @@ class Item:
     title_t: str | None = None
     boost: float = 1.0
     name: str | None = None
+    attributes: Mapping[str, Value] = field(default=NO_ATTRIBUTES, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attributes, Attributes):
+            checked = checked_attributes(self.item_id, self.attributes)
+            object.__setattr__(self, "attributes", checked)
 
     @property
     def called(self) -> str:
         """What a model knows the item by."""
         return self.title if self.name is None else self.name
 
+    def value(self, name: str) -> Value | None:
+        """The value of an attribute, or of one of `FIELDS`; None where the item has none."""
+        if name not in FIELDS:
+            return self.attributes.get(name)
+        own: dict[str, Value] = {"category": self.categories, "title": self.title}
+        return own.get(name, self.item_id)
+
 
 @dataclass(frozen=True)
-class Catalog:
+class Catalog(CatalogColumns):
     """Items in a fixed order; the position of an item is its row.
 
     Attributes:
@@ -216,21 +238,9 @@ class Catalog:
             title_field=self.title_field,
             _row_of=row_of,
             titles_taken=taken,
-            log_boosts=self._boosts_with(rows, items, len(changed)),
+            **self.columns_with(rows, items, len(changed)),
         )
         return catalog, rows
-
-    def _boosts_with(
-        self, rows: Sequence[int], items: Sequence[Item], total: int
-    ) -> Float64[np.ndarray, " items"] | None:
-        """The logarithms of the boosts where some rows hold new items."""
-        before = self.log_boosts
-        if before is None and all(item.boost == 1 for item in items):
-            return None
-        boosts = np.zeros(total)
-        boosts[: len(self.items)] = 0.0 if before is None else before
-        boosts[list(rows)] = np.log([item.boost for item in items])
-        return boosts
 
     @cached_property
     def titles_taken(self) -> frozenset[str]:
@@ -253,7 +263,7 @@ class Catalog:
         try:
             return self._row_of[item_id]
         except KeyError:
-            near = _near(item_id, self._row_of)
+            near = near_names(item_id, self._row_of)
             raise self._error(f"no item with id {item_id!r}{near}") from None
 
     def has(self, item_id: str) -> bool:
@@ -284,7 +294,7 @@ class Catalog:
         try:
             return self._category_rows[name]
         except KeyError:
-            near = _near(name, self._category_rows)
+            near = near_names(name, self._category_rows)
             raise self._error(f"no category {name!r}{near}") from None
 
     def members(self) -> dict[str, list[str]]:
@@ -320,12 +330,6 @@ class Catalog:
             digest.update(json.dumps([item.item_id, item.title]).encode() + b"\n")
         return digest.hexdigest()
 
-    @cached_property
-    def log_boosts(self) -> Float64[np.ndarray, " items"] | None:
-        """Logarithms of the items' boosts, by row; None where no item has one."""
-        boosts = np.array([item.boost for item in self.items])
-        return None if (boosts == 1).all() else np.log(boosts)
-
     def with_titles_t(self, titles: Sequence[str]) -> Catalog:
         """The same with ``titles`` as ``title_t``; another number of them is a CatalogError."""
         if len(titles) != len(self.items):
@@ -333,7 +337,7 @@ class Catalog:
             raise self._error(f"{counts}; expected one for every row")
         pairs = zip(self.items, titles, strict=True)
         items = (replace(item, title_t=title) for item, title in pairs)
-        return Catalog(tuple(items), self.name, self.vacant, self.title_field)
+        return replace(self, items=tuple(items))
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -365,7 +369,11 @@ def parse_item(entry: Entry, title_field: str = TITLE) -> Item:
     name, title_t = name_of(entry, title_field), field_text(entry, "title_t")
     description = field_text(entry, "description", several=True)
     boost = entry.factor(f"boost of item {entry.key!r}", entry.value.get("boost"))
-    return Item(item_id, title, description, title_t=title_t or None, boost=boost, name=name)
+    used = {one for one in ID_FIELDS if identifier(entry.value.get(one)) == item_id}
+    used |= {title_field, *(one for one in TITLE_FIELDS if entry.value.get(one) == title)}
+    attributes = read_attributes(entry, f"item {item_id!r}", entry.value, used)
+    known: Any = {"title_t": title_t or None, "boost": boost, "name": name}
+    return Item(item_id, title, description, attributes=attributes, **known)
 
 
 def category_members(entry: Entry) -> list[str | None]:
@@ -376,14 +384,10 @@ def category_members(entry: Entry) -> list[str | None]:
     return [identifier(value) for value in entry.value]
 
 
-def _meta(item: Item, title_field: str) -> dict[str, str | float]:
+def _meta(item: Item, title_field: str) -> dict[str, Value]:
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
-    known = meta | {"boost": None if item.boost == 1 else item.boost}
+    known: dict[str, Value | None] = {**meta, "boost": None if item.boost == 1 else item.boost}
+    known |= item.attributes
     # As given, so that the catalog stays the same when it is read again.
     known |= {} if item.name is None else {title_field: item.name}
     return {field: value for field, value in known.items() if value is not None}
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3)
-    return f"; near: {', '.join(map(repr, near))}" if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -122,6 +123,12 @@ def first_repeated(ids: Iterable[str]) -> str | None:
             return one
         seen.add(one)
     return None
+
+
+def near_names(name: str, names: Iterable[str]) -> str:
+    """What a mistyped name may have meant, as the end of a message; empty if nothing is alike."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; near: {', '.join(map(repr, near))}" if near else ""
 
 
 def shown(value: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from incatalog.data.model_catalog import model_catalog
+from incatalog.data.where import Where
 from incatalog.errors import CatalogError, ConfigError
 from incatalog.names import names, quoted_name
 from incatalog.recommender.settings import RecommendSettings
@@ -39,6 +40,9 @@ def recommend(settings: RecommendSettings) -> None:
         except CatalogError as error:
             hint = quoted_name("--categories", category, catalog.categories)
             raise ConfigError(f"--categories: {error}{hint}") from error
+    where = Where.from_flags(settings.where)
+    if not where.rows(catalog, "--where").any():
+        raise ConfigError(f"--where: no item of {len(catalog)} fulfils {where}; ask for less")
 
     from incatalog.model.spec import untrained_warning
     from incatalog.recommender.recommender import Recommender
@@ -60,6 +64,7 @@ def recommend(settings: RecommendSettings) -> None:
         categories=categories,
         exclude_seen=settings.exclude_seen,
         decode=settings.decode,
+        where=where,
     )
     if len(found) < settings.k:
         few = f"only {len(found)} items are left to recommend"

@@ -16,6 +16,7 @@ from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.model_catalog import model_catalog
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
@@ -281,6 +282,7 @@ class Recommender(Talking):
         decode: Decode = "beam",
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> list[Recommendation]:
         """Recommends items that follow a history.
 
@@ -295,17 +297,19 @@ class Recommender(Talking):
                 its place; ``greedy`` has it write that list token by token.
             boost: Factors of items by id, more than 0, beside those of the catalog.
             guide_weight: How much the guide counts, in place of what it says itself.
+            where: Conditions that every item fulfils, such as
+                ``Where.parse({"price": {"lte": 20}})``.
 
         Returns:
             ``k`` different items, best first; fewer only where the catalog has no more to offer.
 
         Raises:
-            CatalogError: An item or category is not in the catalog.
+            CatalogError: An item, category or field is not in the catalog.
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
         how: Any = {"exclude_seen": exclude_seen, "decode": decode, "boost": boost}
-        how["guide_weight"] = guide_weight
+        how |= {"guide_weight": guide_weight, "where": where}
         [found] = self.recommend_batch([history_item_ids], k, exclude, categories, **how)
         if not found:
             raise self.items.no_item_left()
@@ -322,6 +326,7 @@ class Recommender(Talking):
         batch_size: int = 64,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
@@ -331,7 +336,8 @@ class Recommender(Talking):
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
-        excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
+        rules = exclude, categories
+        excluded = [self.excluded(*rules, row, exclude_seen, where) for row in rows]
         kind: Kind = "ranking" if decode == "beam" else "list"
         found: list[list[Recommendation]] = []
         for start in range(0, len(rows), batch_size):

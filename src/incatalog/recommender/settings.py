@@ -37,6 +37,10 @@ class RecommendSettings(Settings):
     """Item ids never to recommend, separated by commas."""
     categories: tuple[str, ...] = ()
     """Recommend from these categories only, separated by commas."""
+    where: tuple[str, ...] = ()
+    """Conditions that items fulfil, all of them, such as 'price<=20', brand=A,B (one of them),
+    'brand!=A', title~moon (contains) or in_stock (is true); the flag once for each, or several
+    behind it."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
     decode: Decode = "beam"

@@ -8,6 +8,7 @@ from typing import Any
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.request import Request
 from incatalog.recommender.answer import Answer, AnswerText, Recommendation
@@ -53,6 +54,7 @@ class Talking:
         seed: int = 0,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> Answer:
         """Answers the last message of a conversation.
 
@@ -72,15 +74,17 @@ class Talking:
             seed: Seed of the samples.
             boost: As in :meth:`recommend`.
             guide_weight: Likewise.
+            where: Likewise.
 
         Raises:
-            CatalogError: An item or category is not in the catalog.
+            CatalogError: An item, category or field is not in the catalog.
             DataError: A message is malformed.
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        rules["where"] = where
         text = self.answer_text()
         request = self._turn(messages, history, guide_weight, how, **rules)
         for _ in self._read(request, text):
@@ -99,6 +103,7 @@ class Talking:
         seed: int = 0,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> Iterator[str | Recommendation]:
         """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles.
 
@@ -107,6 +112,7 @@ class Talking:
         """
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        rules["where"] = where
         request = self._turn(messages, history, guide_weight, how, **rules)
         return self._read(request, self.answer_text())
 
@@ -120,12 +126,13 @@ class Talking:
         exclude: Sequence[str],
         categories: Sequence[str],
         boost: Mapping[str, float] | None,
+        where: Where,
     ) -> Request:
         rows = seen = self.items.catalog.rows(history).tolist()
         # Without a guide nobody asks what the conversation names.
         if not rows and self.guide is not None and guide_weight != 0:
             seen = conversation_items(messages, self.items)
-        excluded = self.items.excluded(exclude, categories, seen, True)
+        excluded = self.items.excluded(exclude, categories, seen, True, where)
         [weights] = self.weights([seen], [excluded], "list", boost, guide_weight)
         told: Any = {"history": rows, "excluded": excluded, "weights": weights}
         return self.prompts.chat_request(messages, **told, **how)

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Query, Request
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.naming import TITLE
-from incatalog.serving import schemas as forms
+from incatalog.serving import catalog_schemas as forms
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
 from incatalog.serving.store import NewItem
@@ -130,7 +130,15 @@ def _new_item(new: forms.NewCatalogItem, place: int, title_field: str) -> NewIte
             why = "expected text, as the model knows the items of this catalog by it"
             raise ApiError(400, f"{name}: {why}", param=name, code="form")
     return NewItem(
-        Item(new.id, new.title, new.description, _categories(new), boost=new.boost, name=known),
+        Item(
+            new.id,
+            new.title,
+            new.description,
+            _categories(new),
+            boost=new.boost,
+            name=known,
+            attributes=new.attributes,
+        ),
         None if new.codes is None else tuple(new.codes),
         None if new.vector is None else tuple(new.vector),
         title_field,

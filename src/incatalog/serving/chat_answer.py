@@ -40,7 +40,8 @@ def chat_request(
         check_items(asked, catalog)
         history = catalog.rows(asked.history).tolist()
         seen = history if asked.exclude_seen else []
-        excluded = recommender.excluded(asked.exclude, asked.categories, seen, bool(seen))
+        rules = asked.exclude, asked.categories, seen, bool(seen)
+        excluded = recommender.excluded(*rules, asked.conditions)
     seed = int.from_bytes(os.urandom(7), "little") if asked.seed is None else asked.seed
     return recommender.chat_request(
         [_message(message, catalog if items else None) for message in asked.messages],

@@ -121,7 +121,9 @@ class Conversations:
             model, catalog = version.recommender, version.catalog
             check_items(body, catalog)
             history = catalog.rows(body.history).tolist()
-            excluded = model.excluded(body.exclude, body.categories, history, body.exclude_seen)
+            rules = body.exclude, body.categories, history, body.exclude_seen, body.conditions
+            # A field that was not asked about before is looked up for all items.
+            excluded = await asyncio.to_thread(model.excluded, *rules)
             finding = self._found(model, body, history, excluded)
             async with asyncio.timeout(self.settings.timeout):
                 found, guided = await _unless_gone(request, finding)
@@ -180,7 +182,8 @@ class Conversations:
         model = self.plain if version is None else version.recommender
         read = partial(self._read, body, kept, model, items=version is not None)
         characters = body.characters + sum(len(message.text) for message in kept)
-        body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
+        long = characters > _LONG or bool(body.where)
+        body, asked, left_out = await asyncio.to_thread(read) if long else read()
         guided = None
         if version is not None:
             seconds = self.settings.timeout
@@ -197,8 +200,8 @@ class Conversations:
         if model.guide is not None and body.guide_weight != 0 and not history:
             # What the conversation names is the history.
             history = await asyncio.to_thread(named_items, body, model)
-            seen = body.exclude, body.categories, history, body.exclude_seen
-            excluded = model.excluded(*seen)
+            seen = body.exclude, body.categories, history, body.exclude_seen, body.conditions
+            excluded = await asyncio.to_thread(model.excluded, *seen)
         weighed = await self.guiding.weigh(model, body, history, excluded, "list")
         return weighed_request(asked, excluded, weighed.weights), weighed.guided
 

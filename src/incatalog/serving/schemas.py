@@ -7,27 +7,48 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from incatalog.data.fields import id_problem
+from incatalog.data.where import OPS, Where
+from incatalog.errors import ConfigError
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
-_FIRST = Field(fail_fast=True)
-Ids = Annotated[list[Id], _FIRST]
-Names = Annotated[list[Annotated[str, Field(max_length=512)]], _FIRST]
+FIRST = Field(fail_fast=True)
+Ids = Annotated[list[Id], FIRST]
+Names = Annotated[list[Annotated[str, Field(max_length=512)]], FIRST]
 # The numbers that `factor_problem` lets pass.
 Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
 Boosts = dict[Id, Factor]
 
 
-def _nameable(item_id: str) -> str:
-    """Refuses an id that no path could name, so that its item could never be removed."""
-    if problem := id_problem(item_id):
-        raise PydanticCustomError("id", problem)
-    return item_id
+def _conditions(given: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what are no conditions; whether the catalog has the fields is another question."""
+    try:
+        Where.parse(given)
+    except ConfigError as error:
+        why = str(error).removeprefix("where: ")
+        raise PydanticCustomError("where", "{why}", {"why": why}) from error
+    return given
+
+
+_SCALAR = {"type": ["boolean", "number", "string"]}
+_SCALARS = {"type": "array", "items": _SCALAR, "minItems": 1}
+_COMPARISONS = {
+    "type": "object",
+    "properties": {op: _SCALARS if op in ("in", "not_in") else _SCALAR for op in OPS},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+Conditions = Annotated[
+    dict[str, Any],
+    AfterValidator(_conditions),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _SCALARS, _COMPARISONS]}}
+    ),
+]
 
 
 # Names of the two forms a value may have; an error is then about the form that was sent.
@@ -35,7 +56,6 @@ TEXT, LIST = "[text]", "[list]"
 # A value that says that a field is not used.
 _Empty = Annotated[list[Any], Field(max_length=0)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _form(value: Any) -> str | None:
@@ -52,11 +72,13 @@ _Stop = Annotated[
 ]
 
 
-class _Strict(Form):
+class StrictForm(Form):
+    """A body of which every field is known, and of its type."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class TextPart(_Strict):
+class TextPart(StrictForm):
     """A part of a message; only text is understood."""
 
     type: Literal["text"]
@@ -64,7 +86,7 @@ class TextPart(_Strict):
     prompt_cache_breakpoint: Any = None
 
 
-class NamedItem(_Strict):
+class NamedItem(StrictForm):
     """An item that an earlier answer named, so that the model sees it as one."""
 
     model_config = ConfigDict(extra="ignore")
@@ -76,16 +98,16 @@ class NamedItem(_Strict):
     """Where it ends."""
 
 
-class ChatMessage(_Strict):
+class ChatMessage(StrictForm):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], _FIRST, Tag(LIST)],
+        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], FIRST, Tag(LIST)],
         _one_of_two("a list of parts"),
     ]
     name: str | None = None
-    items: Annotated[list[NamedItem], _FIRST] | None = None
+    items: Annotated[list[NamedItem], FIRST] | None = None
     """The `items` of an answer, sent back with it. Not in OpenAI's API."""
     refusal: str | None = None
     annotations: list[Any] | None = None
@@ -102,14 +124,14 @@ class ChatMessage(_Strict):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Strict):
+class StreamOptions(StrictForm):
     """What a stream tells besides the answer."""
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class ItemQuestion(_Strict):
+class ItemQuestion(StrictForm):
     """What recommendations are about; none of it is in OpenAI's API."""
 
     domain: str | None = Field(None, max_length=64)
@@ -120,12 +142,21 @@ class ItemQuestion(_Strict):
     """Ids of items that must not be recommended."""
     categories: Names = Field([])
     """Recommend from these only; all if empty."""
+    where: Conditions = Field({})
+    """Conditions that every item fulfils: a value, a list of values (one of them), or an object of
+    `eq`, `ne`, `in`, `not_in`, `lt`, `lte`, `gt`, `gte`, `contains`, by attribute (also `category`,
+    `title`, `id`): `{"price": {"lte": 20}, "brand": ["A", "B"], "in_stock": true}`."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
     boost: Boosts = Field({})
     """Factors of items by id: what their weight is multiplied by, beside what the catalog says."""
     guide_weight: float | None = Field(None, ge=0, le=1)
     """How much the guide counts, from 0 (the model alone) to 1; null: as the service is set."""
+
+    @property
+    def conditions(self) -> Where:
+        """What `where` says."""
+        return Where.parse(self.where)
 
 
 class ChatRequest(ItemQuestion):
@@ -291,95 +322,6 @@ class Models(Form):
 
     object: Literal["list"] = "list"
     data: list[Model]
-
-
-class CatalogInfo(Form):
-    """A catalog as it stands."""
-
-    domain: str
-    version: int
-    items: int
-    categories: list[str]
-    guided: bool
-    """Whether a teacher guides the answers."""
-    title_field: str
-    """Field by which the model knows the items; people are shown `title`."""
-
-
-class Catalogs(Form):
-    """All catalogs."""
-
-    catalogs: list[CatalogInfo]
-
-
-class CatalogItem(Form):
-    """An item of a catalog, with the `title_field` of the catalog where that is not `title`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    title: str
-    categories: list[str]
-    description: str
-    boost: float
-    """What its weight is multiplied by."""
-    enabled: bool
-
-
-class CatalogPage(Form):
-    """Some items of a catalog."""
-
-    domain: str
-    version: int
-    total: int
-    """Items that match."""
-    items: list[CatalogItem]
-
-
-class NewCatalogItem(_Strict):
-    """An item to add, or to put in place of the one with its id.
-
-    Where the `title_field` of the catalog is another one than `title`, the item has that field too.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]]
-
-    id: Annotated[Id, AfterValidator(_nameable)]
-    title: str = Field(min_length=1, max_length=2000)
-    description: str = Field("", max_length=20_000)
-    categories: Names = Field([], max_length=100)
-    boost: Factor = 1.0
-    """What its weight is multiplied by."""
-    codes: Annotated[list[int], Field(max_length=26)] | None = None
-    """Its semantic ID, for a model that writes codes."""
-    vector: Annotated[list[_Finite], Field(max_length=65_536, fail_fast=True)] | None = None
-    """Its vector, for a model that retrieves."""
-
-
-class NewCatalogItems(_Strict):
-    """Items to add at once: all of them, or none if one does not fit."""
-
-    items: Annotated[list[NewCatalogItem], Field(min_length=1, max_length=10_000, fail_fast=True)]
-
-
-class ItemSwitch(_Strict):
-    """Whether an item may be recommended."""
-
-    enabled: bool
-
-
-class Removal(_Strict):
-    """Items to remove at once: all of them, or none if one is not there."""
-
-    ids: Annotated[Ids, Field(min_length=1, max_length=10_000)]
-
-
-class Changed(Form):
-    """The version of the catalog from which on a change holds."""
-
-    domain: str
-    version: int
 
 
 class ErrorBody(Form):

@@ -55,7 +55,7 @@ class Stored:
     @property
     def text(self) -> str | None:
         """The item of its row."""
-        return None if self.new is None else json.dumps(asdict(self.new))
+        return None if self.new is None else json.dumps(asdict(self.new), default=dict)
 
 
 class CatalogStore(Database):
