@@ -54,6 +54,7 @@ from incatalog.teacher.settings import (
     TeacherFitSettings,
 )
 from incatalog.teacher_service.settings import TeacherServeSettings
+from incatalog.terminal.settings import ChatSettings
 from incatalog.training.settings import MergeSettings, SftSettings
 
 _UNTRAINABLE = 1
@@ -153,6 +154,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
+    "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "demo": Command(
         DemoSettings,

@@ -23,6 +23,7 @@ HistoryForm = Literal["title", "span"]
 AnswerForm = Literal["span", "title"]
 ListForm = Literal["numbered", "plain", "indented"]
 Decode = Literal["beam", "list", "greedy"]
+ListFormat = Literal["auto", "table", "json", "csv"]
 EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
 # How an item is written into its span: found by exact search, or token by token.
@@ -36,6 +37,8 @@ LoraInit = Literal["kaiming", "orthogonal"]
 ParaphrasePlace = Literal["history", "targets", "both"]
 # Headings of `--help`, each with the names of the settings below it, between spaces.
 Headings = Mapping[str, str]
+# What makes a folder that of a trained model; the second since before the package was renamed.
+SPEC_FILES = ("incatalog.json", "reclm.json")
 RewardName = Literal["rule", "ndcg", "ranking-aware", "teacher", "diversity", "format"]
 
 

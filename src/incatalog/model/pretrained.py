@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Collection, Iterator, Mapping
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def quiet_libraries() -> Iterator[None]:
     hub = hub_logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
+    hub_logging.set_verbosity(ERROR)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from incatalog.config import Method
+from incatalog.config import SPEC_FILES, Method
 from incatalog.errors import DataError
 from incatalog.reading import parse_json, read_text
 
@@ -148,7 +148,7 @@ def preset_settings(
 
 def _parameters(folder: Path) -> float | None:
     """About how many parameters a chat model in a folder has; None where nobody can say."""
-    trained = any((folder / name).exists() for name in ("incatalog.json", "reclm.json"))
+    trained = any((folder / name).exists() for name in SPEC_FILES)
     if trained or not (folder / "config.json").is_file():
         return None
     path = folder / "config.json"
