@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.config import DemoSettings
@@ -37,7 +38,7 @@ from incatalog.evaluation.settings import (
     EvaluateRetrievalSettings,
     GuideFitSettings,
 )
-from incatalog.flags import near, parse, summary
+from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
@@ -259,7 +260,20 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
         if isinstance(error, MissingExtraError) or not error.name:
             raise
         raise _missing(error.name, command) from error
-    return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+    if not getattr(result, "trainable", True):
+        return _UNTRAINABLE
+    if QUIET not in flags and os.environ.get("RANK", "0") == "0":
+        _tell_ending(name, settings)
+    return 0
+
+
+def _tell_ending(name: str, settings: Any) -> None:
+    """Says what was written, how good it is and what comes next; one process of several does."""
+    from incatalog.ending import ending
+
+    sys.stdout.flush()
+    for line in ending(name, settings).lines():
+        sys.stderr.write(f"{line}\n")
 
 
 def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:

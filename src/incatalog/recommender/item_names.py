@@ -33,11 +33,10 @@ class ItemNames(Collection[str]):
         self._whole: defaultdict[str, list[int]] = defaultdict(list)
         self._short: defaultdict[str, list[int]] = defaultdict(list)
         for row in live:
-            title = _folded(catalog.titles[row])
+            title, *shorter = typed_forms(catalog.titles[row])
             self._whole[title].append(row)
-            for form in {_YEAR.sub("", title), _in_front(_YEAR.sub("", title)), _in_front(title)}:
-                if form and form != title:
-                    self._short[form].append(row)
+            for form in shorter:
+                self._short[form].append(row)
         self._live = live
 
     def rows(self, name: str) -> list[int]:
@@ -119,6 +118,15 @@ class ItemNames(Collection[str]):
     @cached_property
     def _titles(self) -> dict[int, str]:
         return {row: _YEAR.sub("", self._catalog.titles[row]) for row in self._live}
+
+
+def typed_forms(title: str) -> list[str]:
+    """A title as people may type it, in small letters: whole first, then without year or comma."""
+    whole = _folded(title)
+    short = _YEAR.sub("", whole)
+    moved, year = _in_front(short), whole[len(short) :]
+    forms = dict.fromkeys([whole, short, moved, moved + year, _in_front(whole)])
+    return [form for form in forms if form]
 
 
 def _folded(text: str) -> str:

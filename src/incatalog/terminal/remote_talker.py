@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rapidfuzz import fuzz, utils
 
 from incatalog.data.where import Where
 from incatalog.errors import CatalogError, ConfigError, ServiceError, require
+from incatalog.recommender.item_names import typed_forms
 from incatalog.terminal.talker import Asked, Found, Piece, ShownItem, Turn
 
 if TYPE_CHECKING:
     import httpx
 
 _CONNECT_SECONDS = 5.0
-_SHOWN = 3
+_SHOWN, _ASKED = 3, 50
 _CERTAIN = 100.0
 _SHOWN_CHARACTERS = 200
 
@@ -80,10 +82,15 @@ class RemoteTalker:
 
     def find(self, domain: str, name: str) -> list[Found]:
         """Items that a name may have meant."""
-        asked = {"search": name, "limit": str(_SHOWN)}
-        items = self._get(f"v1/catalogs/{domain}/items", asked).get("items", [])
+        place = f"v1/catalogs/{quote(domain, safe='')}/items"
+        own = self._get(f"{place}/{quote(name, safe='')}", missing={}) if name else {}
+        if "title" in own:
+            return [Found(str(own["id"]), str(own["title"]), _CERTAIN)]
+        # Both names of the field: services before search forgave misspelling had the second.
+        asked = {"search": name, "query": name, "limit": str(_ASKED)}
+        items = self._get(place, asked).get("items", [])
         found = [Found(str(i["id"]), str(i["title"]), _likeness(name, i)) for i in items]
-        return sorted(found, key=lambda one: -one.likeness)
+        return sorted(found, key=lambda one: -one.likeness)[:_SHOWN]
 
     def check(self, domain: str, where: Where) -> None:
         """Leaves it to the service, which answers a question with what is wrong."""
@@ -103,7 +110,13 @@ class RemoteTalker:
         if text:
             yield text
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def _get(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        missing: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What lies at a path; ``missing``, where that is given and nothing does."""
         httpx = require("httpx", extra="serve")
         try:
             response = self._client.get(f"{self._url}/{path}", params=params)
@@ -113,6 +126,8 @@ class RemoteTalker:
             ) from error
         except httpx.TransportError as error:
             raise self._gone(error) from error
+        if response.status_code == 404 and missing is not None:
+            return missing
         if response.status_code != 200:
             raise self._refused(response)
         try:
@@ -157,7 +172,7 @@ def _item(found: Mapping[str, Any]) -> ShownItem:
 
 
 def _likeness(name: str, item: Mapping[str, Any]) -> float:
-    if name == item["id"] or name.casefold() == str(item["title"]).casefold():
+    if name == item["id"] or typed_forms(name)[0] in typed_forms(str(item["title"])):
         return _CERTAIN
     found = fuzz.WRatio(name, str(item["title"]), processor=utils.default_process)
     return min(found, _CERTAIN - 1)

@@ -13,7 +13,7 @@ from incatalog.terminal.screen import Screen
 from incatalog.terminal.talker import Asked, Piece, ShownItem, Talker, Turn
 
 # Likeness from which the nearest item is taken for the one that was meant.
-_MEANT = 85.0
+_MEANT = 75.0
 _QUOTES = "\"'"
 
 
@@ -81,7 +81,7 @@ class ChatSession:
             shown = exact or found
             told = ", ".join(f"{one.item_id} ({one.title})" for one in shown)
             what = f"is the title of {len(exact)} items" if exact else "is no item"
-            hint = f": {told}; /history add with one of these ids" if told else ""
+            hint = f"; near: {told}; /history add with one of these ids" if told else ""
             raise ConfigError(f"/history add {name}: {what}{hint}")
         one = certain[0]
         history = (*(i for i in self._asked.history if i != one.item_id), one.item_id)

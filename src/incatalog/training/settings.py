@@ -339,6 +339,11 @@ class SftSettings(SampleSettings, TrainerSettings):
         return Path(self.index) if self.index else self.data
 
     @property
+    def ranked_unseen(self) -> bool:
+        """Whether the trained model is ranked with seen items left out, as it will be asked."""
+        return self.exclude_seen or not self.keep_best
+
+    @property
     def adapts(self) -> bool:
         """Whether the result is an adapter."""
         return self.tune == "lora" and not self.only_head
