@@ -41,9 +41,8 @@ def file_fault(path: str | Path, error: OSError) -> DataError:
         return DataError.at(path, "is a folder; expected a file")
     if isinstance(error, NotADirectoryError):
         folder = Path(path).parent
-        hint = (
-            "; make one of tables with `incatalog data table`" if folder.suffix in _TABLES else ""
-        )
+        table = folder.suffix in _TABLES
+        hint = "; `incatalog data table` makes one of tables" if table else ""
         return DataError.at(folder, f"is a file; expected a folder{hint}")
     return DataError.at(path, f"cannot be read ({error.strerror})")
 

@@ -16,7 +16,7 @@ from incatalog.names import names, quoted_name
 _YEAR = re.compile(r"\s*[(\[]\d{4}(?:[-–/]\d{2,4})?[)\]]\s*$")
 _ARTICLE = re.compile(r"^(.+), (the|a|an|der|die|das|le|la|les|l'|el|los|il)$")
 # Likeness, from 0 to 100, below which nobody meant that.
-_LEAST = 50.0
+_LEAST, _LEAST_ID = 50.0, 40.0
 _SHOWN = 3
 
 
@@ -61,7 +61,7 @@ class ItemNames(Collection[str]):
             score_cutoff=_LEAST,
         )
         ids = {row: self._catalog.item(row).item_id for row in self._live}
-        found += process.extract(name, ids, scorer=fuzz.ratio, limit=most, score_cutoff=_LEAST)
+        found += process.extract(name, ids, scorer=fuzz.ratio, limit=most, score_cutoff=_LEAST_ID)
         best: dict[int, float] = {}
         for _, likeness, row in found:
             best[row] = max(likeness, best.get(row, 0.0))
