@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.settings import (
@@ -37,7 +38,7 @@ from incatalog.evaluation.settings import (
     EvaluateRetrievalSettings,
     GuideFitSettings,
 )
-from incatalog.flags import near, parse, summary
+from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
@@ -56,6 +57,7 @@ from incatalog.teacher.settings import (
     TeacherFitSettings,
 )
 from incatalog.teacher_service.settings import TeacherServeSettings
+from incatalog.terminal.settings import ChatSettings
 from incatalog.training.settings import MergeSettings, SftSettings
 
 _UNTRAINABLE = 1
@@ -170,6 +172,7 @@ COMMANDS: dict[str, Command] = {
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
+    "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "study": Command(
         StudySettings,
@@ -250,9 +253,18 @@ def _run(arguments: list[str]) -> int:
     return _call(name, verbs[name], arguments[2:])
 
 
+def with_leading(command: Command, flags: Sequence[str]) -> list[str]:
+    """The flags with the names of those whose values may stand alone right behind the command."""
+    named: list[str] = []
+    for place, flag in enumerate(command.leading.split()):
+        if place == len(flags) or flags[place].startswith("-"):
+            break
+        named += [flag, flags[place]]
+    return [*named, *flags[len(named) // 2 :]]
+
+
 def _call(name: str, command: Command, flags: list[str]) -> int:
-    flags = _with_leading(command.leading.split(), flags)
-    settings = parse(name, command.settings, flags)
+    settings = parse(name, command.settings, with_leading(command, flags))
     for needed in command.needs:
         if importlib.util.find_spec(needed) is None:
             raise _missing(needed, command)
@@ -269,17 +281,20 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
         if isinstance(error, MissingExtraError) or not error.name:
             raise
         raise _missing(error.name, command) from error
-    return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+    if not getattr(result, "trainable", True):
+        return _UNTRAINABLE
+    if QUIET not in flags and os.environ.get("RANK", "0") == "0":
+        _tell_ending(name, settings)
+    return 0
 
 
-def _with_leading(leading: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Puts each leading flag in front of its value, as far as values stand alone."""
-    named: list[str] = []
-    for place, flag in enumerate(leading):
-        if place == len(flags) or flags[place].startswith("-"):
-            break
-        named += [flag, flags[place]]
-    return [*named, *flags[len(named) // 2 :]]
+def _tell_ending(name: str, settings: Any) -> None:
+    """Says what was written, how good it is and what comes next; one process of several does."""
+    from incatalog.ending import ending
+
+    sys.stdout.flush()
+    for line in ending(name, settings).lines():
+        sys.stderr.write(f"{line}\n")
 
 
 def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:

@@ -34,6 +34,7 @@ _PAGES = (
     "docs/grpo.md",
     "docs/evaluation.md",
     "docs/losses.md",
+    "docs/terminal.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make study` runs below, in small, and the demo in test_demo.py.

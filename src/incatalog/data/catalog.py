@@ -269,7 +269,11 @@ class Catalog(CatalogColumns):
         """The row of an item; an id that no item has is a CatalogError."""
         try:
             return self._row_of[item_id]
-        except KeyError:
+        except (KeyError, TypeError):
+            given: Any = item_id
+            if not isinstance(given, str):
+                found = f"item id {item_id!r} is a {type(item_id).__name__}"
+                raise self._error(f"{found}; ids are texts: give {str(item_id)!r}") from None
             near = near_names(item_id, self._row_of)
             raise self._error(f"no item with id {item_id!r}{near}") from None
 
@@ -279,6 +283,9 @@ class Catalog(CatalogColumns):
 
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
         """The rows of several items, in their order."""
+        if isinstance(item_ids, str):
+            hint = f"expected several: give [{item_ids!r}]"
+            raise self._error(f"item ids are the text {item_ids!r}; {hint}")
         return np.fromiter((self.row(item_id) for item_id in item_ids), dtype=np.int64)
 
     @cached_property

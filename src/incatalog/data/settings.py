@@ -162,7 +162,12 @@ class TableSettings(ColumnSettings):
 
 @dataclass(frozen=True)
 class MiniOneRecSettings(Settings):
-    """Prepare the item file and the rows of MiniOneRec."""
+    """Prepare the item file and the rows of MiniOneRec.
+
+    Example:
+        incatalog data minionerec --items Office.item.json --rows train.csv valid.csv test.csv \
+--out data
+    """
 
     items: Path
     """Item file (X.item.json)."""
@@ -193,7 +198,11 @@ class SampleShopSettings(Settings):
 
 @dataclass(frozen=True)
 class CheckSettings(Settings):
-    """Report on prepared data and say whether it can be trained on."""
+    """Report on prepared data and say whether it can be trained on.
+
+    Example:
+        incatalog data check data
+    """
 
     data: Path
     """Folder with metas.jsonl, category.jsonl and sequential.jsonl."""
@@ -203,7 +212,11 @@ class CheckSettings(Settings):
 
 @dataclass(frozen=True)
 class ToUnirecSettings(Settings):
-    """Write prepared data as the files UniRec trains on."""
+    """Write prepared data as the files UniRec trains on.
+
+    Example:
+        incatalog data to-unirec data --out unirec/shop
+    """
 
     data: Path
     """Folder of prepared data."""

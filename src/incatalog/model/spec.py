@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from incatalog.artifacts import read_json
-from incatalog.config import AnswerForm, HistoryForm, ItemForm, ListForm, Method, Projection
+from incatalog.config import (
+    SPEC_FILES,
+    AnswerForm,
+    HistoryForm,
+    ItemForm,
+    ListForm,
+    Method,
+    Projection,
+)
 from incatalog.errors import BackboneError, DataError
 from incatalog.items.tokens import EOI, SOI, ControlNames
 
-SPEC_FILE = "incatalog.json"
-# Folders written before the package was renamed.
-_FORMER_SPEC_FILE = "reclm.json"
+SPEC_FILE, _FORMER_SPEC_FILE = SPEC_FILES
 
 _REQUIRED = ("base", "tokenizer_fingerprint")
 _LEAST = {"max_history": 1, "list_length": 1, "max_length": 1, "aliases": 0}

@@ -194,6 +194,8 @@ class ModelItems:
 
     def at_most(self, k: int) -> int:
         """How many items can be recommended where ``k`` are asked for."""
+        if not isinstance(k, int | np.integer):
+            raise ConfigError(f"k: found {k!r}; expected a whole number")
         if k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1")
         return min(k, self.catalog.num_live)

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from incatalog.config import EmptyHistory, NonNegative, Port, Positive, PositiveFloat, Settings
+from incatalog.config import (
+    EmptyHistory,
+    Headings,
+    NonNegative,
+    Port,
+    Positive,
+    PositiveFloat,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
 class ServeSettings(Settings):
-    """Chat and recommend over HTTP: an OpenAI-compatible service and its web page."""
+    """Chat and recommend over HTTP: an OpenAI-compatible service and its web page.
+
+    Example:
+        incatalog serve --model runs/tiny
+        incatalog serve --model smollm2 --domain shop=data --guide runs/teacher
+    """
+
+    headings: ClassVar[Headings] = {
+        "model and catalogs": "model domain title_field wording system name device verify",
+        "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
+        "address": "host port allow_origin allow_host trusted_proxy keys",
+        "what is kept": "state sessions",
+        "limits": (
+            "rate batch queue max_tokens max_messages max_characters max_history max_k max_body "
+            "timeout"
+        ),
+        "observation": "trace",
+    }
 
     model: Path
     """Folder of a trained model, or a plain chat model."""

@@ -1,0 +1,158 @@
+"""`incatalog chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from incatalog.data.catalog import Catalog
+from incatalog.errors import ConfigError
+from incatalog.names import names
+from incatalog.reading import read_text
+from incatalog.recommender.opening import catalog_of, model_kind, open_domains
+from incatalog.recommender.settings import OWN
+from incatalog.terminal.screen import Screen
+from incatalog.terminal.session import ChatSession
+from incatalog.terminal.settings import ChatSettings
+
+if TYPE_CHECKING:
+    from incatalog.terminal.talker import Talker
+
+_PROMPT = "> "
+_LEAVE = "Ctrl-C again leaves, and so does /quit"
+
+
+def chat(settings: ChatSettings) -> None:
+    """Talks until the input ends, or until one leaves.
+
+    Each line is a question or a command. Where input or output is no terminal, nothing but answers
+    is written to standard output: no prompts, no colours.
+
+    Raises:
+        ConfigError: A setting cannot work.
+        DataError: A catalog is missing or broken.
+        ServiceError: Nobody answers at the address.
+    """
+    settings.refuse_first([
+        (bool(settings.model) == bool(settings.url), "--model, --url",
+         "expected one of them: a model's folder or smollm2, or the address of a service"),
+        (bool(settings.url) and len(settings.domain) > 1, "--domain",
+         "with --url, expected the name of one catalog to begin with"),
+        (bool(settings.model) and settings.key_file is not None, "key_file",
+         "is the key of a service; leave it out, or give --url"),
+        *((bool(settings.url) and given, flag, "is the service's own business; leave it out")
+          for flag, given in (
+              ("--guide", bool(settings.guide)),
+              ("--guide-weight", settings.guide_weight is not None),
+              ("--wording", settings.wording is not None),
+              ("--system", settings.system is not None))),
+    ])  # fmt: skip
+    screen = Screen()
+    talker = _remote(settings) if settings.url else _local(settings)
+    session = ChatSession(talker, screen)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    where = f", about {session.domain}" if session.domain else ""
+    hint = "; /help lists the commands" if interactive else ""
+    screen.note(f"{talker.described}{where}{hint}")
+    for name in names("--history", settings.history, ()):
+        session.take(name)
+    for line in _typed(screen) if interactive else sys.stdin:
+        try:
+            if not session.line(line):
+                break
+        except KeyboardInterrupt:
+            screen.note("stopped")
+
+
+def _typed(screen: Screen) -> Iterator[str]:
+    """Lines that someone types, who can edit them and go back to earlier ones."""
+    with contextlib.suppress(ImportError):
+        # Python's own line editor; what it knows of earlier lines stays in this process.
+        import readline  # noqa: F401
+    warned = False
+    while True:
+        try:
+            yield input(_PROMPT)
+            warned = False
+        except EOFError:
+            screen.line("")
+            return
+        except KeyboardInterrupt:
+            screen.line("")
+            if warned:
+                return
+            warned = True
+            screen.note(_LEAVE)
+
+
+def _remote(settings: ChatSettings) -> Talker:
+    from incatalog.terminal.remote_talker import RemoteTalker
+
+    key = "" if settings.key_file is None else read_text(settings.key_file).strip()
+    domain = settings.domain[0] if settings.domain else ""
+    how: dict[str, Any] = {"max_tokens": settings.max_tokens, "seed": settings.seed}
+    how["temperature"] = settings.temperature
+    return RemoteTalker(settings.url, domain, key, **how)
+
+
+def _local(settings: ChatSettings) -> Talker:
+    kind = model_kind(settings.model)
+    if kind == "teacher":
+        why = "is a teacher, which holds no conversations; give it as --guide of a chat model"
+        raise ConfigError(f"--model {settings.model}: {why}")
+    folders = _folders(settings.domain)
+    if not folders and kind == "chat":
+        why = "a chat model that was never trained has no catalog; add --domain NAME=FOLDER"
+        raise ConfigError(f"--model {settings.model}: {why}")
+    field = settings.title_field or None
+    catalogs = {
+        name: Catalog.load(folder, name, field if kind == "chat" else None)
+        for name, folder in folders.items()
+    }
+    if not catalogs:
+        own = catalog_of(settings.model, kind, None, settings.title_field)
+        catalogs = {own.name: own}
+    guides = _by_domain("--guide", settings.guide, list(catalogs))
+    asked = settings.named("guide_weight", "device", "verify", "wording", "system")
+    recommenders = open_domains(
+        settings.model, kind, catalogs, folders, {n: guides.get(n, OWN) for n in catalogs}, **asked
+    )
+
+    from incatalog.terminal.local_talker import LocalTalker
+
+    how = settings.named("temperature", "seed")
+    return LocalTalker(recommenders, max_new_tokens=settings.max_tokens, **how)
+
+
+def _folders(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """The folders of the catalogs that `--domain` names."""
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, folder = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")
+        if name in found:
+            raise ConfigError(f"--domain {name}: given twice")
+        if not Path(folder).is_dir():
+            raise ConfigError(f"--domain {name}: no such folder: {folder}")
+        found[name] = Path(folder)
+    return found
+
+
+def _by_domain(flag: str, values: tuple[str, ...], domains: list[str]) -> dict[str, str]:
+    """What a flag says of each catalog; a value alone is that of the only one."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or name not in domains:
+            if len(domains) > 1:
+                expected = f"expected NAME=… with one of {', '.join(domains)}"
+                raise ConfigError(f"{flag} {value}: {expected}")
+            [name], rest = domains, value
+        if name in found:
+            raise ConfigError(f"{flag} {value}: given twice for {name}")
+        found[name] = rest
+    return found

@@ -1,0 +1,110 @@
+"""A model of this process that answers in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from incatalog.data.catalog import Catalog
+from incatalog.data.where import Where
+from incatalog.dialogue.render import ItemRef, Message, Part, Text
+from incatalog.errors import ConfigError
+from incatalog.model.spec import described
+from incatalog.recommender.answer import Recommendation
+from incatalog.recommender.item_names import ItemNames
+from incatalog.recommender.recommender import Recommender
+from incatalog.terminal.talker import Asked, Found, Piece, ShownItem, Turn
+
+_CERTAIN = 100.0
+
+
+class LocalTalker:
+    """Answers with recommenders of one model, by the names of their catalogs."""
+
+    def __init__(self, recommenders: Mapping[str, Recommender], **how: Any) -> None:
+        """Takes at least one recommender, and options of :meth:`Recommender.stream`."""
+        self._recommenders, self._how = dict(recommenders), how
+        self._names: dict[str, ItemNames] = {}
+
+    @property
+    def described(self) -> str:
+        """The model, the device and the guides."""
+        first = next(iter(self._recommenders.values()))
+        guided = [name for name, one in self._recommenders.items() if one.guide is not None]
+        by = f", {', '.join(guided)} guided by a teacher" if guided else ""
+        return f"{described(first.spec)} on {first.engine.model.device}{by}"
+
+    @property
+    def domains(self) -> Sequence[str]:
+        """Names of the catalogs."""
+        return tuple(self._recommenders)
+
+    def stream(self, asked: Asked) -> Iterator[Piece]:
+        """The answer, in pieces."""
+        if asked.domain is None:
+            yield from self._plain(asked)
+            return
+        recommender = self._recommenders[asked.domain]
+        messages = [_message(turn, recommender.catalog) for turn in asked.turns]
+        with contextlib.closing(
+            answering(recommender).stream(
+                messages, history=asked.history, where=asked.where, **self._how
+            )
+        ) as pieces:
+            for piece in pieces:
+                shown = isinstance(piece, Recommendation)
+                yield shown_item(piece, recommender.catalog) if shown else piece
+
+    def find(self, domain: str, name: str) -> list[Found]:
+        """Items that a name may have meant."""
+        if domain not in self._names:
+            self._names[domain] = ItemNames(self._recommenders[domain].catalog)
+        names, catalog = self._names[domain], self._recommenders[domain].catalog
+        exact = [(row, _CERTAIN) for row in names.rows(name)]
+        found = exact or names.alike(name)
+        items = [(catalog.item(row), likeness) for row, likeness in found]
+        return [Found(item.item_id, item.title, likeness) for item, likeness in items]
+
+    def check(self, domain: str, where: Where) -> None:
+        """Refuses conditions that no item fulfils."""
+        catalog = self._recommenders[domain].catalog
+        if not where.rows(catalog, "/filter").any():
+            why = f"no item of {catalog.num_live} fulfils {where}"
+            raise ConfigError(f"/filter: {why}; ask for less, or take one off: /filter off N")
+
+    def _plain(self, asked: Asked) -> Iterator[Piece]:
+        """What the model says without any catalog."""
+        recommender = next(iter(self._recommenders.values()))
+        messages = [Message(turn.role, (Text(turn.text),)) for turn in asked.turns]
+        request = recommender.prompts.chat_request(messages, items=False, **self._how)
+        text = recommender.answer_text()
+        with contextlib.closing(recommender.engine.generate([request])) as events:
+            for event in events:
+                yield from (str(piece) for piece in text.feed(event))
+
+
+def answering(recommender: Recommender) -> Any:
+    """What answers conversations with a model on its catalog."""
+    return recommender
+
+
+def shown_item(one: Recommendation, catalog: Catalog) -> ShownItem:
+    """An item of an answer with what the catalog says of it."""
+    item = catalog.item(catalog.row(one.item_id))
+    facts = [("categories", ", ".join(item.categories))] if item.categories else []
+    for name, value in item.attributes.items():
+        facts.append((name, ", ".join(value) if isinstance(value, tuple) else str(value)))
+    reason = getattr(one, "reason", None)
+    return ShownItem(one.item_id, one.title, one.score, reason, tuple(facts))
+
+
+def _message(turn: Turn, catalog: Catalog) -> Message:
+    """A turn as the model reads it; an item that has left the catalog is its title."""
+    parts: list[Part] = []
+    for piece in turn.pieces:
+        if isinstance(piece, ShownItem) and catalog.has(piece.item_id):
+            parts.append(ItemRef(catalog.row(piece.item_id)))
+        else:
+            parts.append(Text(piece if isinstance(piece, str) else piece.title))
+    return Message(turn.role, tuple(parts))
