@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import html
 import io
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +24,6 @@ _VARIABLES = {TEXT: "--text", DIM: "--dim", LINE: "--line", GROUND: "--surface"}
 }
 _MARKERS = {"triangle": "^", "square": "s", "disc": "o", "ring": "o", "diamond": "D", "cross": "X"}
 _LONGEST_NAME = 28
-_SHARES = {1e-4: "0.01 %", 1e-3: "0.1 %", 1e-2: "1 %", 1e-1: "10 %", 1.0: "100 %"}
 _STYLE = {
     # Names of elements would differ from one report to the next.
     "svg.hashsalt": "incatalog",
@@ -53,16 +54,17 @@ class Facet(NamedTuple):
     intervals: Sequence[Mapping[str, float] | None]
 
 
-def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], prefix: str) -> str:
-    """A row for each run: its value as a mark, its interval as a line, its figure in print.
+def highest(facets: Sequence[Facet]) -> float:
+    """The upper end of the scale for some facets."""
+    return max((one["high"] for facet in facets for one in facet.intervals if one), default=0) or 1
 
-    Args:
-        runs: From the top down.
-        facets: Panels, side by side on one scale.
-        prefix: Begins the ids of the SVG's elements, which must be unique on a page.
+
+def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], most: float) -> str:
+    """Facets side by side on a scale from 0 to `most`: a row for each run, from the top down.
+
+    A run is a mark at its value, a line over its interval, and the value in figures.
     """
     places = range(len(runs))
-    most = max((one["high"] for facet in facets for one in facet.intervals if one), default=1.0)
     with _figure(1.0 + 3.1 * len(facets), 0.62 + 0.27 * len(runs)) as figure:
         panels = figure.subplots(1, len(facets), sharey=True, squeeze=False)[0]
         for axes, facet in zip(panels, facets, strict=True):
@@ -71,20 +73,36 @@ def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], prefix: str
                     _mark(axes, place, run, found)
             axes.set_title(facet.title, fontsize=9.5, loc="left", parse_math=False)
             axes.set_yticks(places, [_short(label_of(run)) for run in runs], parse_math=False)
-            axes.set(ylim=(len(runs) - 0.5, -0.5), xlim=(0, 1.04 * most or 1.0))
+            axes.set(ylim=(len(runs) - 0.5, -0.5), xlim=(0, 1.04 * most))
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.locator_params(axis="x", nbins=5)
-        return _svg(figure, prefix, ". ".join(_described(runs, facet) for facet in facets))
+        said = ". ".join(_described(runs, facet) for facet in facets)
+        return _svg(figure, said)
 
 
-def calibration_figure(runs: Sequence[FinishedRun], prefix: str) -> str:
+def segment_facets(runs: Sequence[FinishedRun], metric: str, by: str) -> list[Facet]:
+    """A metric of each kind of user, cut by ``target`` or ``history``."""
+    found = [
+        {one["segment"]: one for one in run.summary["segments"] if one["by"] == by} for run in runs
+    ]
+    facets = []
+    for segment in dict.fromkeys(name for own in found for name in own):
+        users = max(own[segment]["users"] for own in found if segment in own)
+        kind = f"{segment} item" if by == "target" else f"history of {segment}"
+        intervals = [own[segment]["metrics"].get(metric) if segment in own else None
+                     for own in found]  # fmt: skip
+        facets.append(Facet(f"{metric}, {kind} ({users:,} users)", intervals))
+    return facets
+
+
+def calibration_figure(runs: Sequence[FinishedRun]) -> str:
     """Probability of items against how often they were the held-out one."""
     with _figure(4.2, 3.6) as figure:
         axes = figure.subplots()
-        axes.plot([1e-4, 1], [1e-4, 1], color=DIM, linewidth=1, linestyle=":")
+        axes.plot([1e-6, 1], [1e-6, 1], color=DIM, linewidth=1, linestyle=":")
         for run, line in zip(runs, itertools.cycle(("-", "--", "-.", ":")), strict=False):
             bins = [entry for entry in run.summary["calibration"]["bins"] if entry["hits"] > 0]
             axes.plot(
@@ -92,9 +110,12 @@ def calibration_figure(runs: Sequence[FinishedRun], prefix: str) -> str:
                 color=look_of(run).light, marker=_MARKERS[shape_of(run)], markersize=5,
                 linestyle=line, label=_short(label_of(run)),
             )  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1))
+        seen = [one for run in runs for one in run.summary["calibration"]["bins"] if one["hits"]]
+        least = min((min(one["probability"], one["hits"]) for one in seen), default=1e-4)
+        low = 10 ** math.floor(math.log10(max(least, 1e-6)))
+        axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1))
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(*zip(*_SHARES.items(), strict=True))
+            axis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
             axis.set_ticks([], minor=True)
         axes.set_xlabel("mean probability of the items")
         axes.set_ylabel("share that was the held-out item")
@@ -102,7 +123,7 @@ def calibration_figure(runs: Sequence[FinishedRun], prefix: str) -> str:
         for text in axes.legend(frameon=False).get_texts():
             text.set_parse_math(False)
         off = [f"{label_of(run)} {run.summary['calibration']['ECE']:.4f}" for run in runs]
-        return _svg(figure, prefix, f"Mean distance from the diagonal: {'; '.join(off)}")
+        return _svg(figure, f"Mean distance from the diagonal: {'; '.join(off)}")
 
 
 def _described(runs: Sequence[FinishedRun], facet: Facet) -> str:
@@ -146,17 +167,18 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         yield figure_module.Figure(figsize=(width, height), layout="constrained")
 
 
-def _svg(figure: Any, prefix: str, label: str) -> str:
+def _svg(figure: Any, label: str) -> str:
     """An element for a page: without what a document begins with, sizes and colours of its own."""
     written = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(written, format="svg", metadata=nothing)
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
-    # A style here would be that of the whole page.
+    # A style here would be that of the whole page, and so would ids.
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{own}-", svg)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var({name}, {colour})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

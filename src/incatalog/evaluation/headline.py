@@ -216,13 +216,13 @@ def _added(
     if not teachers:
         return f"No teacher is among the runs to hold {label_of(best)} against; it adds {talk}."
     alone = (guides or teachers)[0]
-    aside = " (the guide decides alone)" if best.summary.get("guide_weight") == 1 else ""
+    aside = ", as the guide decides alone" if best.summary.get("guide_weight") == 1 else ""
     if guided and models:
         first = label_of(models[0])
-        aside += f", without a guide the best, {first}, {_beside(standing, models[0], alone)}"
+        aside += f"; without a guide the best, {first}, {_beside(standing, models[0], alone)}"
     base = [run for run in standing.runs if look_of(run).family == "base"]
     if base and not standing.gap(best, base[0]).is_ahead:
-        aside += f", and popularity, the base line, is no worse than {label_of(best)}"
+        aside += f"; popularity, the base line, is no worse than {label_of(best)}"
     gap = standing.gap(best, alone)
     if gap.is_ahead:
         added = f"{gap} of {standing.metric} to {label_of(alone)} alone"
