@@ -138,12 +138,15 @@ def _described(runs: Sequence[FinishedRun], facet: Facet) -> str:
 
 def _mark(axes: Any, place: int, run: FinishedRun, found: Mapping[str, float]) -> None:
     colour, shape = look_of(run).light, shape_of(run)
-    axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=2)
+    axes.plot(
+        [found["low"], found["high"]], [place, place], color=colour, linewidth=2, clip_on=False
+    )
     # A ring is a disc whose middle is the page.
     face = GROUND if shape == "ring" else colour
     axes.plot(
         [found["value"]], [place], marker=_MARKERS[shape], markersize=6.5, color=colour,
         markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.6, linestyle="none",
+        clip_on=False,
     )  # fmt: skip
     axes.text(
         1.02, place, number(found["value"]), transform=axes.get_yaxis_transform(), va="center",

@@ -106,7 +106,7 @@ def metrics_table(runs: Sequence[FinishedRun], k: int) -> ReportTable:
         ReportColumn("coverage", "coverage", variety): coverage,
         ReportColumn("novelty", "Novelty", variety): metric("Novelty"),
         ReportColumn("similarity", "Similarity", variety): metric("Similarity"),
-        ReportColumn("ECE", "ECE", "Own odds", "low"): error,
+        ReportColumn("ECE", "ECE", "Odds", "low"): error,
     }
     return _of_runs("All figures", in_order(runs, f"NDCG@{k}"), read)
 
