@@ -181,7 +181,7 @@ def _svg(figure: Any, label: str) -> str:
     svg = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     own = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{own}-", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>figure-{own}-", svg)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var({name}, {colour})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
