@@ -14,6 +14,7 @@ import pytest
 
 from browser import Watched, chromium
 from incatalog.demo import METHODS
+from incatalog.evaluation.looks import LOOKS
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = sorted((_ROOT / "docs").glob("*.md"))
@@ -140,11 +141,11 @@ _PROMISES = (
 def test_the_demo_ends_with_a_report_that_a_browser_opens(demo_folder):
     page = demo_folder / "runs" / "demo" / "report" / "report.html"
     text = page.read_text(encoding="utf-8")
-    assert all(f"<td>{method}</td>" in text for method in METHODS)
+    assert all(f"<bdi>{LOOKS[method].label}</bdi></th>" in text for method in METHODS)
     with chromium() as browser:
         watched = Watched(browser, page.resolve().as_uri())
         watched.page.wait_for_load_state("networkidle")
-        assert watched.page.locator("mark.item, mark.hit").count() > 0
+        assert watched.page.locator("article.card li").count() > 0
         assert (watched.complaints, watched.foreign) == ([], [])
         watched.close()
 
