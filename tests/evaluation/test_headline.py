@@ -130,6 +130,7 @@ def test_what_is_free_of_the_catalog_is_counted(tmp_path: Path) -> None:
         scored_run(tmp_path / "c", "cgen", ALWAYS, outside=1, decode="beam"),
         chats=[chat_run(tmp_path / "chat")],
     )
+    assert "each of 40 users of shop; " in said.compared  # The four talked and were not ranked for.
     assert said.language_model == (
         "No teacher is among the runs to hold cgen against; it adds conversation (4 with cgen, "
         "98 % of the lists have exactly 3 items, 100 % of the next answers are plain text), and "

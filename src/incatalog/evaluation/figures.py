@@ -75,7 +75,7 @@ def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], most: float
             axes.set_yticks(places, [_short(label_of(run)) for run in runs], parse_math=False)
             axes.set(ylim=(len(runs) - 0.5, -0.5), xlim=(0, 1.04 * most))
             axes.spines[["top", "right", "left"]].set_visible(False)
-            axes.tick_params(axis="y", length=0)
+            axes.tick_params(axis="y", length=0, pad=7)
             axes.grid(axis="x", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.locator_params(axis="x", nbins=5)

@@ -130,8 +130,8 @@ def _compared(runs: Sequence[FinishedRun], chats: Sequence[FinishedRun], items: 
             kinds.append(f"the {noun}{'s' if len(labels) > 1 else ''} {_all_of(labels)}")
     *first, last = kinds
     who = f"{', '.join(first)}{',' if first[1:] else ''} and {last}" if first else last
-    users = _all_of(f"{n:,}" for n in sorted({int(run.summary["users"]) for run in asked}))
-    data = _all_of(dict.fromkeys(_config(run, "data") for run in asked))
+    users = _all_of(f"{n:,}" for n in sorted({int(run.summary["users"]) for run in runs or chats}))
+    data = _all_of(dict.fromkeys(_config(run, "data") for run in runs or chats))
     whom = f"{users} users of {data}{f' ({items:,} items)' if items else ''}"
     if not runs:
         return f"T{who[1:]} held conversations with {whom}."
