@@ -145,7 +145,9 @@ def test_runs_that_cannot_be_compared_have_no_winner(tmp_path: Path) -> None:
     said = headline([one, two], [], "NDCG@3")
     assert "7 and 40 users of shop and other; " in said.compared
     assert said.compared.endswith("what a user had seen was left out in some runs.")
-    assert said.winner == "Nobody wins, as the runs were not scored on the same users and items."
+    assert said.winner == (
+        "Nobody wins, as the runs differ in users, held-out items or the length of answers."
+    )
     assert said.language_model.endswith("what it adds to accuracy was not measured.")
     alone = told(one)
     assert alone.winner.startswith("Nobody wins, as SASRec is alone: it has NDCG@3 1.000 (95 %")

@@ -374,6 +374,21 @@ def test_a_broken_constraint_shows_in_the_report(
     assert "none of the" not in page.text
 
 
+def test_runs_that_cannot_be_compared_are_reported_without_a_winner(tmp_path: Path) -> None:
+    runs = [
+        scored_run(tmp_path / f"{method}-{number}", method, places, k=k)
+        for number, (method, places, k) in enumerate(
+            [("sasrec", [1, 1], 3), ("knn", [1, 1], 2), ("ease", [1], 2)]
+        )
+    ]
+    for which, why in (([0, 1], "sasrec-0: has no NDCG@2;"), ([1, 2], "scored on other users")):
+        out = tmp_path / str(which)
+        chosen = tuple(str(runs[one].folder) for one in which)
+        page = Page(evaluate_report(EvaluateReportSettings(chosen, out)).read_text())
+        assert f"{why} " in page.text
+        assert "Nobody wins, as the runs differ" in page.text
+
+
 def test_what_is_no_finished_run_is_refused(tmp_path: Path, runs: list[str]) -> None:
     with pytest.raises(ConfigError, match="none given"):
         evaluate_report(EvaluateReportSettings((), tmp_path / "out"))

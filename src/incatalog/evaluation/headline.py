@@ -113,7 +113,7 @@ def headline(
         items: Size of the catalog, where it is known.
     """
     standing = Standing(runs, pairs, metric)
-    comparable = len(standing.runs) == 1 or standing.comparisons > 0
+    comparable = bool(standing.runs) and (len(runs) == 1 or standing.comparisons > 0)
     return Headline(
         _compared(runs, chats, items),
         _winner(standing) if comparable else _no_winner(runs),
@@ -176,7 +176,7 @@ def _winner(standing: Standing) -> str:
 def _no_winner(runs: Sequence[FinishedRun]) -> str:
     if not runs:
         return "Nobody wins, as nothing was ranked."
-    return "Nobody wins, as the runs were not scored on the same users and items."
+    return "Nobody wins, as the runs differ in users, held-out items or the length of answers."
 
 
 def _share(best: FinishedRun, runs: Sequence[FinishedRun]) -> str:

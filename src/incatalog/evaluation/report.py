@@ -158,6 +158,10 @@ def _pairs(
         check_same_users(runs)
     except DataError as error:
         return [], str(error)
+    for run in runs:
+        if missing := [name for name in names if name not in run.users.columns]:
+            others = f"other runs have answers of another length (--k {run.k} here)"
+            return [], f"{run.folder}: has no {missing[0]}; {others}; repeat some with one --k"
     return compare_runs(runs, names, settings.resamples, settings.seed)["pairs"], ""
 
 
