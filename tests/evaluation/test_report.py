@@ -280,6 +280,9 @@ def test_light_and_dark_are_accessible_and_a_method_has_one_colour(
     # On paper it is light, without what can only be clicked.
     page.emulate_media(media="print", color_scheme=scheme)
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 29, 27)"
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
+    widths = page.locator(".lists > div").evaluate_all("all => all.map(one => one.clientWidth)")
+    assert max(widths) - min(widths) <= 1
     assert not page.locator("nav").is_visible()
     assert page.locator(".headline").is_visible()
     watched.close()
