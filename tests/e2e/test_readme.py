@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from browser import Watched, chromium
+from incatalog.evaluation.looks import LOOKS
 from incatalog.quickstart.study import METHODS
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -141,11 +142,11 @@ _PROMISES = (
 def test_the_study_ends_with_a_report_that_a_browser_opens(study_folder):
     page = study_folder / "runs" / "study" / "report" / "report.html"
     text = page.read_text(encoding="utf-8")
-    assert all(f"<td>{method}</td>" in text for method in METHODS)
+    assert all(f"<bdi>{LOOKS[method].label}</bdi></th>" in text for method in METHODS)
     with chromium() as browser:
         watched = Watched(browser, page.resolve().as_uri())
         watched.page.wait_for_load_state("networkidle")
-        assert watched.page.locator("mark.item, mark.hit").count() > 0
+        assert watched.page.locator("article.card li").count() > 0
         assert (watched.complaints, watched.foreign) == ([], [])
         watched.close()
 
