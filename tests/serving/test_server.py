@@ -466,18 +466,17 @@ def test_a_model_that_was_never_trained_says_so(
 
 
 def test_a_model_that_was_never_trained_needs_a_guide_or_histories(
-    tmp_path: Path, books: Path, tiny_backbone: Backbone
+    tmp_path: Path, books: Path, plain_chat_model: Path
 ) -> None:
-    save_backbone(tmp_path / "bare", tiny_backbone)
     data = tmp_path / "data"
     shutil.copytree(books, data)
-    how: Any = {"model": tmp_path / "bare", "domain": (f"books={data}",), "port": 0}
+    how: Any = {"model": plain_chat_model, "domain": (f"books={data}",), "port": 0}
     with pytest.raises(ConfigError, match=r"--domain books: .*`incatalog teacher fit --data"):
         serve(ServeSettings(**how))
     # The last two items of a history are not counted.
     taken = {"u1": ["b/2", "b/1", "b/0"], "u2": ["b/2", "b/3", "b/0"]}
     (data / "sequential.jsonl").write_text(json.dumps(taken))
-    flags = ("--model", tmp_path / "bare", "--domain", f"books={data}")
+    flags = ("--model", plain_chat_model, "--domain", f"books={data}")
     with Server(tmp_path / "log", *flags) as running:
         assert "items come from the guide; the model only talks" in running.said
         body = {"model": "incatalog/books", "messages": [{"role": "user", "content": "Books?"}]}
