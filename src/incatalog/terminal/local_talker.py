@@ -14,7 +14,7 @@ from incatalog.model.spec import described
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.item_names import ItemNames
 from incatalog.recommender.recommender import Recommender
-from incatalog.terminal.talker import Asked, Found, Piece, ShownItem, Turn
+from incatalog.terminal.talker import Continued, Found, Piece, ShownItem, SpokenTurn
 
 _CERTAIN = 100.0
 
@@ -40,7 +40,7 @@ class LocalTalker:
         """Names of the catalogs."""
         return tuple(self._recommenders)
 
-    def stream(self, asked: Asked) -> Iterator[Piece]:
+    def stream(self, asked: Continued) -> Iterator[Piece]:
         """The answer, in pieces."""
         if asked.domain is None:
             yield from self._plain(asked)
@@ -73,7 +73,7 @@ class LocalTalker:
             why = f"no item of {catalog.num_live} fulfils {where}"
             raise ConfigError(f"/filter: {why}; ask for less, or take one off: /filter off N")
 
-    def _plain(self, asked: Asked) -> Iterator[Piece]:
+    def _plain(self, asked: Continued) -> Iterator[Piece]:
         """What the model says without any catalog."""
         recommender = next(iter(self._recommenders.values()))
         messages = [Message(turn.role, (Text(turn.text),)) for turn in asked.turns]
@@ -99,7 +99,7 @@ def shown_item(one: Recommendation, catalog: Catalog) -> ShownItem:
     return ShownItem(one.item_id, one.title, one.score, reason, tuple(facts))
 
 
-def _message(turn: Turn, catalog: Catalog) -> Message:
+def _message(turn: SpokenTurn, catalog: Catalog) -> Message:
     """A turn as the model reads it; an item that has left the catalog is its title."""
     parts: list[Part] = []
     for piece in turn.pieces:
