@@ -29,6 +29,7 @@ _LONG = {
     "half_sent",
     "rankings",
     "door",
+    "assistant",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

@@ -35,6 +35,10 @@ HEADLINES = {
         "How long does an answer of ten items take?",
         ("office", "cgen", "8", "engine"), "against generate", "of the time of `generate`, batch 8",
     ),
+    "assistant": Headline(
+        "Does a chat model that was never trained recommend, and name nothing but items?",
+        ("names outside spans that are no items",), "found", "names that are no items",
+    ),
     "beam": Headline(
         "How long does the search for the best items of one place take?",
         ("50",), "in all, ms", "ms, width 50, a million items",

@@ -211,6 +211,19 @@ def tiny_backbone(titles: tuple[str, ...]) -> Backbone:
     return create_tiny([*titles, *CHAT], sizes)
 
 
+@pytest.fixture(scope="session")
+def plain_chat_model(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
+    """The folder of the same model as Hugging Face would have it, without control tokens."""
+    from incatalog.model.tiny import TinyConfig, create_tiny_model, train_tokenizer
+
+    sizes = TinyConfig(vocab_size=512, hidden=32, inner=64, layers=2, heads=4, seed=0)
+    tokenizer = train_tokenizer([*titles, *CHAT], sizes.vocab_size)
+    folder = tmp_path_factory.mktemp("plain-chat-model")
+    create_tiny_model(tokenizer, sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def own_tiny_backbone(tiny_backbone: Backbone) -> Backbone:
     """A copy of `tiny_backbone` that a test may train, wrap or resize."""

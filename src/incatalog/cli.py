@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
-from incatalog.config import DemoSettings
 from incatalog.data.settings import (
     AmazonSettings,
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
+    SampleShopSettings,
     SteamSettings,
     TableSettings,
     ToUnirecSettings,
@@ -40,6 +40,7 @@ from incatalog.evaluation.settings import (
 )
 from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
+from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
@@ -48,6 +49,7 @@ from incatalog.rewrite.settings import (
     RewriteTrainSettings,
 )
 from incatalog.serving.settings import ServeSettings
+from incatalog.steering.settings import SteeringFitSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
     ImportUnirecSettings,
@@ -63,6 +65,7 @@ _USER_ERROR = 2
 _INTERRUPTED = 130
 _NO_READER = 141
 _TRAINING = ("accelerate", "peft", "tensorboard")
+_SERVICE = ("fastapi", "httpx", "prometheus_client", "uvicorn")
 _REWARDED = (*_TRAINING, "datasets", "trl")
 
 
@@ -76,7 +79,7 @@ class Command:
     settings: type
     # "module:function"
     function: str
-    # The flag whose value may stand alone right behind the command.
+    # The flags whose values may stand alone right behind the command, in order.
     leading: str = ""
     # Optional dependencies, and which of their modules must be there before it begins.
     extra: str = ""
@@ -89,6 +92,19 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        QuickstartSettings,
+        "incatalog.quickstart.quickstart:run_quickstart",
+        leading="--orders --products",
+        extra="serve",
+        needs=_SERVICE,
+    ),
+    "sample": Command(
+        SampleShopSettings, "incatalog.data.sample_shop:write_sample", leading="--out"
+    ),
+    "demo": Command(
+        DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
+    ),
     "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
     "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
     "data minionerec": Command(MiniOneRecSettings, "incatalog.data.minionerec:prepare_minionerec"),
@@ -154,12 +170,13 @@ COMMANDS: dict[str, Command] = {
         EvaluateReportSettings, "incatalog.evaluation.report:evaluate_report", leading="--runs"
     ),
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
+    "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
-    "demo": Command(
-        DemoSettings,
-        "incatalog.demo:run_demo",
+    "study": Command(
+        StudySettings,
+        "incatalog.quickstart.study:run_study",
         extra="train,items,evaluate",
         needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
     ),
@@ -237,9 +254,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def with_leading(command: Command, flags: Sequence[str]) -> list[str]:
-    """The flags with the name of the one whose value may stand alone right behind the command."""
-    alone = command.leading and flags and not flags[0].startswith("-")
-    return [command.leading, *flags] if alone else list(flags)
+    """The flags with the names of those whose values may stand alone right behind the command."""
+    named: list[str] = []
+    for place, flag in enumerate(command.leading.split()):
+        if place == len(flags) or flags[place].startswith("-"):
+            break
+        named += [flag, flags[place]]
+    return [*named, *flags[len(named) // 2 :]]
 
 
 def _call(name: str, command: Command, flags: list[str]) -> int:

@@ -12,7 +12,6 @@ import math
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from incatalog.errors import ConfigError
@@ -26,6 +25,8 @@ Decode = Literal["beam", "list", "greedy"]
 ListFormat = Literal["auto", "table", "json", "csv"]
 EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
+# What two ids may differ in and be one.
+IdForm = Literal["exact", "trimmed", "folded", "number"]
 # How an item is written into its span: found by exact search, or token by token.
 ItemDecode = Literal["search", "token"]
 EvaluationDecode = Literal["beam", "list", "greedy", "unconstrained"]
@@ -170,22 +171,3 @@ def _bounds(settings: Any) -> dict[str, Bounds]:
                 if isinstance(extra, Bounds):
                     found[field.name] = extra
     return found
-
-
-@dataclass(frozen=True)
-class DemoSettings(Settings):
-    """Data, teacher, training and evaluation in one go, on MovieLens-100K.
-
-    Example:
-        incatalog demo --budget smoke --out runs/demo
-    """
-
-    out: Path = Path("runs/demo")
-    """Folder for data, teacher, model and summary."""
-    source: str = ""
-    """MovieLens-100K folder; empty takes the one in the recbole wheel."""
-    budget: Literal["smoke", "laptop", "hour"] = "laptop"
-    """Size of the training: smoke (a minute, only shows that it runs), laptop (a quarter of an hour
-    on two cores) or hour."""
-    seed: NonNegative = 0
-    """Seed of everything."""

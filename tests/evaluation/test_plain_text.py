@@ -22,7 +22,7 @@ from incatalog.evaluation.settings import EvaluateRecommendSettings
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.grpo.train_grpo import train_grpo
 from incatalog.items.aliases import Aliases
-from incatalog.model.saved import load_model, save_backbone, save_model
+from incatalog.model.saved import load_model, save_model
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.recommender import Recommender
@@ -131,11 +131,9 @@ def data(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> P
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone) -> Path:
+def plain(plain_chat_model: Path) -> Path:
     """A chat model as Hugging Face has it."""
-    folder = tmp_path_factory.mktemp("plain")
-    save_backbone(folder, tiny_backbone)
-    return folder
+    return plain_chat_model
 
 
 @pytest.fixture(scope="module")

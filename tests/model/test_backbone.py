@@ -14,7 +14,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 from incatalog.devices import resolve_device
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, TokenizerError
 from incatalog.items.tokens import ControlNames
-from incatalog.model.backbone import base_model, create_tiny, load_backbone, output_rows
+from incatalog.model.backbone import (
+    base_model,
+    create_tiny,
+    load_backbone,
+    load_plain_backbone,
+    output_rows,
+)
 from incatalog.model.head import RetrievalHead
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import load_model, save_backbone, save_model
@@ -73,6 +79,13 @@ def test_a_saved_backbone_loads_with_the_same_logits(tiny_backbone, tmp_path):
     assert torch.equal(logits_of(loaded.model, ids), logits_of(tiny_backbone.model, ids))
     assert loaded.tokenizer.get_vocab() == tiny_backbone.tokenizer.get_vocab()
     assert loaded.tokenizer.chat_template == tiny_backbone.tokenizer.chat_template
+
+
+def test_a_model_that_knows_the_control_tokens_is_not_asked_as_plain(tiny_backbone, tmp_path):
+    tiny_backbone.model.save_pretrained(tmp_path)
+    tiny_backbone.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="trained on a catalog elsewhere; `incatalog model imp"):
+        load_plain_backbone(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -16,8 +16,6 @@ import torch
 from chatting import Server
 from incatalog import Catalog, Recommender
 from incatalog.errors import ConfigError, TeacherError
-from incatalog.model.backbone import Backbone
-from incatalog.model.saved import save_backbone
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.guide_folder import GuideChoice, save_guide
 from incatalog.serving.catalogs import load_domains
@@ -393,10 +391,11 @@ def test_without_history_a_teacher_that_counts_says_popularity(tmp_path: Path, m
 
 
 def test_lists_of_a_chat_model_that_was_never_trained_are_those_of_the_teacher(
-    tmp_path: Path, model: Path, tiny_backbone: Backbone, teacher: Path
+    tmp_path: Path, model: Path, plain_chat_model: Path, teacher: Path
 ) -> None:
-    save_backbone(tmp_path, tiny_backbone)
-    settings = ServeSettings(tmp_path, (f"films={model}",), guide=(str(teacher),), device="cpu")
+    settings = ServeSettings(
+        plain_chat_model, (f"films={model}",), guide=(str(teacher),), device="cpu"
+    )
     plain = _recommender(settings, {"films": model}, {})
     assert plain.spec.trained is False
     own = plain.catalog.fingerprint

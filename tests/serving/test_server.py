@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import socket
 import threading
 import time
@@ -25,8 +26,6 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 from chatting import Server
 from incatalog import Recommender
 from incatalog.errors import ArtifactError, BackboneError, ConfigError, DataError
-from incatalog.model.backbone import Backbone
-from incatalog.model.saved import save_backbone
 from incatalog.serving.server import serve
 from incatalog.serving.settings import ServeSettings
 
@@ -444,15 +443,17 @@ def test_settings_that_cannot_work_are_one_clear_error(
 
 
 def test_a_model_that_was_never_trained_says_so(
-    tmp_path: Path, model: Path, books: Path, tiny_backbone: Backbone
+    tmp_path: Path, model: Path, books: Path, plain_chat_model: Path
 ) -> None:
-    save_backbone(tmp_path / "bare", tiny_backbone)
-    bare = tmp_path / "bare"
+    bare = plain_chat_model
     for folder, trained in ((bare, False), (model, True)):
         log = tmp_path / f"log-{trained}"
-        with Server(log, "--model", folder, "--domain", f"books={books}") as running:
+        flags = ("--domain", f"books={books}", "--guide", "off")
+        with Server(log, "--model", folder, *flags) as running:
             names = httpx.get(f"{running.url}/v1/models").json()["data"]
             assert [name["trained"] for name in names] == [trained] * len(names)
+            assert ("never trained on this catalog" in names[1]["about"]) is not trained
+            assert "names no item" in names[0]["about"]
             health = httpx.get(f"{running.url}/healthz").json()
             assert health == {"status": "ok", "trained": trained}
             while "--state keeps them" not in running.said:
@@ -460,9 +461,29 @@ def test_a_model_that_was_never_trained_says_so(
             said = running.said
         assert ("incatalog: untrained chat model on http" in said) is not trained
         assert ("incatalog: cgen model on http" in said) is trained
-        warned = f"{bare} was never trained on a catalog" in said
+        warned = f"books: {bare} was never trained on this catalog: items are its own guess" in said
         assert warned is not trained
-        assert (f"train it first: incatalog train sft --model {bare}" in said) is not trained
+
+
+def test_a_model_that_was_never_trained_needs_a_guide_or_histories(
+    tmp_path: Path, books: Path, tiny_backbone: Backbone
+) -> None:
+    save_backbone(tmp_path / "bare", tiny_backbone)
+    data = tmp_path / "data"
+    shutil.copytree(books, data)
+    how: Any = {"model": tmp_path / "bare", "domain": (f"books={data}",), "port": 0}
+    with pytest.raises(ConfigError, match=r"--domain books: .*`incatalog teacher fit --data"):
+        serve(ServeSettings(**how))
+    # The last two items of a history are not counted.
+    taken = {"u1": ["b/2", "b/1", "b/0"], "u2": ["b/2", "b/3", "b/0"]}
+    (data / "sequential.jsonl").write_text(json.dumps(taken))
+    flags = ("--model", tmp_path / "bare", "--domain", f"books={data}")
+    with Server(tmp_path / "log", *flags) as running:
+        assert "items come from the guide; the model only talks" in running.said
+        body = {"model": "incatalog/books", "messages": [{"role": "user", "content": "Books?"}]}
+        answer = httpx.post(f"{running.url}/v1/chat/completions", json=body | {"k": 1}).json()
+    assert [item["id"] for item in answer["items"]] == ["b/2"]
+    assert answer["guided"] is True
 
 
 def test_model_without_a_catalog_and_a_broken_catalog(tmp_path: Path, model: Path) -> None:

@@ -13,7 +13,7 @@ Value = bool | int | float | str | tuple[str, ...]
 """What an attribute holds; a date is the ISO text of it."""
 
 # What an item has anyway: no attribute can be called that.
-RESERVED = frozenset({"id", "title", "title_t", "description", "category", "boost"})
+RESERVED = frozenset({"id", "title", "title_t", "description", "category", "boost", "boost_until"})
 _MOST_INT = 1 << 63  # columns of numbers have 64 bits
 
 

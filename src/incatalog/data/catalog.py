@@ -29,8 +29,9 @@ from incatalog.data.naming import (
     TITLE_FIELDS,
     field_text,
     name_of,
-    remember_field,
+    remember_catalog,
     remembered_field,
+    remembered_formats,
     title_of,
 )
 from incatalog.errors import CatalogError, DataError
@@ -52,6 +53,7 @@ class Item:
         categories: Names of the categories the item belongs to.
         title_t: The title made unique and stable under tokenize and decode, where known.
         boost: What the shop multiplies the item's weight in answers by, more than 0.
+        boost_until: Last day (ISO date) on which the boost counts; None for ever.
         name: What a model knows the item by, where the catalog says that it is not the title.
         attributes: What else is known of the item, by name; not part of its fingerprint.
     """
@@ -64,6 +66,7 @@ class Item:
     boost: float = 1.0
     name: str | None = None
     attributes: Mapping[str, Value] = field(default=NO_ATTRIBUTES, hash=False)
+    boost_until: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.attributes, Attributes):
@@ -92,6 +95,7 @@ class Catalog(CatalogColumns):
         name: Name of the domain, for example ``"movies"``.
         vacant: Rows of items that were removed; only :meth:`item` still knows them.
         title_field: The field of ``metas.jsonl`` by which a model knows the items.
+        formats: Attributes that are prices, with their currencies such as ``EUR``.
 
     Raises:
         CatalogError: There is no item, two items have one id, or one lacks the name that the title
@@ -102,6 +106,7 @@ class Catalog(CatalogColumns):
     name: str
     vacant: frozenset[int] = frozenset()
     title_field: str = TITLE
+    formats: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.num_live:
@@ -167,20 +172,21 @@ class Catalog(CatalogColumns):
                     named = f"category {entry.key!r} names item {member!r}"
                     raise entry.error(f"{named}, unknown to {METAS}")
                 categories[member].append(entry.key)
-        for item_id, names in categories.items():
-            found[item_id] = replace(found[item_id], categories=tuple(names))
-        return cls(tuple(found.values()), name or folder.resolve().name, title_field=title_field)
+        for one, names in categories.items():
+            found[one] = replace(found[one], categories=tuple(names))
+        name, formats = name or folder.resolve().name, remembered_formats(folder)
+        return cls(tuple(found.values()), name, title_field=title_field, formats=formats)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line.
 
-        A title field other than ``title`` is noted beside them in ``catalog.json``.
+        A title field other than ``title``, and formats, are noted beside them in ``catalog.json``.
         """
         folder, field = Path(folder), self.title_field
         metas = {item.item_id: _meta(item, field) for item in self.live_items}
         write_document(folder / METAS, metas)
         write_document(folder / CATEGORIES, self.members())
-        remember_field(folder, field)
+        remember_catalog(folder, field, self.formats)
 
     def __len__(self) -> int:
         """Number of rows, vacant ones included."""
@@ -236,6 +242,7 @@ class Catalog(CatalogColumns):
             name=self.name,
             vacant=self.vacant.difference(rows) | gone,
             title_field=self.title_field,
+            formats=self.formats,
             _row_of=row_of,
             titles_taken=taken,
             **self.columns_with(rows, items, len(changed)),
@@ -379,7 +386,8 @@ def parse_item(entry: Entry, title_field: str = TITLE) -> Item:
     used = {one for one in ID_FIELDS if identifier(entry.value.get(one)) == item_id}
     used |= {title_field, *(one for one in TITLE_FIELDS if entry.value.get(one) == title)}
     attributes = read_attributes(entry, f"item {item_id!r}", entry.value, used)
-    known: Any = {"title_t": title_t or None, "boost": boost, "name": name}
+    until = entry.day(f"boost_until of item {item_id!r}", entry.value.get("boost_until"))
+    known: Any = {"title_t": title_t or None, "boost": boost, "name": name, "boost_until": until}
     return Item(item_id, title, description, attributes=attributes, **known)
 
 
@@ -394,7 +402,6 @@ def category_members(entry: Entry) -> list[str | None]:
 def _meta(item: Item, title_field: str) -> dict[str, Value]:
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
     known: dict[str, Value | None] = {**meta, "boost": None if item.boost == 1 else item.boost}
-    known |= item.attributes
-    # As given, so that the catalog stays the same when it is read again.
+    known |= {**item.attributes, "boost_until": item.boost_until}
     known |= {} if item.name is None else {title_field: item.name}
     return {field: value for field, value in known.items() if value is not None}

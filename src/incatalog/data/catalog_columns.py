@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from incatalog.data.attributes import Value
 from incatalog.data.columns import Column
 from incatalog.data.fields import near_names
+from incatalog.data.formats import ShownAttribute, attribute_shown
 from incatalog.errors import CatalogError
 
 # What a question about the items may be about beside their attributes.
 FIELDS = ("category", "title", "id")
+# What a catalog has made of its items beside their ids and names.
+_OF_METADATA = {"categories", "_category_rows", "attribute_names", "_boosts", "_columns"}
+_FOR_EVER = datetime.date.max.toordinal()
+Logs = Float64[np.ndarray, " items"]
+Boosts = tuple[Logs, Int64[np.ndarray, " items"] | None]
 
 
 class FieldedItem(Protocol):
@@ -26,8 +33,16 @@ class FieldedItem(Protocol):
         """What is known of it beside its title."""
 
     @property
+    def item_id(self) -> str:
+        """Its name outside."""
+
+    @property
     def boost(self) -> float:
         """What its weight is multiplied by."""
+
+    @property
+    def boost_until(self) -> str | None:
+        """Last day on which it is."""
 
     def value(self, name: str) -> Value | None:
         """The value of an attribute, or of one of `FIELDS`."""
@@ -38,10 +53,15 @@ class CatalogColumns:
 
     name: str
     items: Sequence[FieldedItem]
+    formats: tuple[tuple[str, str], ...]
 
     @property
     def live_items(self) -> Iterator[FieldedItem]:
         """The items that were not removed."""
+        raise NotImplementedError
+
+    def row(self, item_id: str) -> int:
+        """The row of an item."""
         raise NotImplementedError
 
     @cached_property
@@ -72,11 +92,49 @@ class CatalogColumns:
             at = f"{place}: " if place else ""
             raise CatalogError(f"{at}catalog {self.name}: no field {name[:80]!r}{near}")
 
-    @cached_property
+    def shown(self, item: FieldedItem) -> list[ShownAttribute]:
+        """The attributes of an item with their labels, prices with their currencies."""
+        currency = dict(self.formats)
+        pairs = item.attributes.items()
+        return [attribute_shown(name, value, currency.get(name, "")) for name, value in pairs]
+
+    @property
     def log_boosts(self) -> Float64[np.ndarray, " items"] | None:
-        """Logarithms of the items' boosts, by row; None where no item has one."""
-        boosts = np.array([item.boost for item in self.items])
-        return None if (boosts == 1).all() else np.log(boosts)
+        """Logarithms of the items' boosts today, by row; None where no item has one."""
+        return self.log_boosts_on(datetime.date.today())
+
+    def log_boosts_on(self, day: datetime.date) -> Float64[np.ndarray, " items"] | None:
+        """Logarithms of the items' boosts on some day, by row; None where no item ever has one."""
+        if self._boosts is None:
+            return None
+        boosts, until = self._boosts
+        return boosts if until is None else np.where(until >= day.toordinal(), boosts, 0.0)
+
+    @cached_property
+    def _boosts(self) -> Boosts | None:
+        """Logarithms of the boosts, and the last days on which they count where some end."""
+        if all(item.boost == 1 for item in self.items):
+            return None
+        until = np.array(list(map(_last_day, self.items)))
+        boosts: Logs = np.log([item.boost for item in self.items])
+        return boosts, None if (until == _FOR_EVER).all() else until
+
+    def with_updated(self, items: Sequence[FieldedItem]) -> Self:
+        """The catalog where some items know something else of themselves, in the same rows.
+
+        Their ids, titles and names are those that they have.
+        """
+        pairs = sorted(((self.row(item.item_id), item) for item in items), key=lambda pair: pair[0])
+        rows, new = [row for row, _ in pairs], [item for _, item in pairs]
+        changed = list(self.items)
+        for row, item in pairs:
+            changed[row] = item
+        # Made without the checks, which are a pass over all items: what they look at stays.
+        catalog = object.__new__(type(self))
+        kept = {name: one for name, one in self.__dict__.items() if name not in _OF_METADATA}
+        catalog.__dict__.update(kept | self.columns_with(rows, new, len(changed)))
+        catalog.__dict__["items"] = tuple(changed)
+        return catalog
 
     def columns_with(
         self, rows: Sequence[int], items: Sequence[FieldedItem], total: int
@@ -89,21 +147,27 @@ class CatalogColumns:
         }
         return {
             "attribute_names": tuple(names),
-            "log_boosts": self._boosts_with(rows, items, total),
+            "_boosts": self._boosts_with(rows, items, total),
             "_columns": columns,
         }
 
     def _boosts_with(
         self, rows: Sequence[int], items: Sequence[FieldedItem], total: int
-    ) -> Float64[np.ndarray, " items"] | None:
-        before = self.log_boosts
-        if before is None and all(item.boost == 1 for item in items):
+    ) -> Boosts | None:
+        if self._boosts is None and all(item.boost == 1 for item in items):
             return None
-        boosts = np.zeros(total)
-        boosts[: len(self.items)] = 0.0 if before is None else before
+        before, ends = self._boosts or (np.zeros(len(self.items)), None)
+        boosts, until = np.zeros(total), np.full(total, _FOR_EVER)
+        boosts[: len(before)], until[: len(before)] = before, _FOR_EVER if ends is None else ends
         boosts[list(rows)] = np.log([item.boost for item in items])
-        return boosts
+        until[list(rows)] = list(map(_last_day, items))
+        return boosts, None if (until == _FOR_EVER).all() else until
 
     @cached_property
     def _columns(self) -> dict[str, Column]:
         return {}
+
+
+def _last_day(item: FieldedItem) -> int:
+    ends = item.boost_until
+    return _FOR_EVER if ends is None else datetime.date.fromisoformat(ends).toordinal()

@@ -99,6 +99,20 @@ def check(settings: CheckSettings) -> CheckReport:
     Raises:
         DataError: A file is missing, empty or not JSON; names file and line.
     """
+    report, notice = _examined(settings)
+    Console().print(report)
+    if notice:
+        sys.stderr.write(f"{notice}\n")
+    return report
+
+
+def examined(settings: CheckSettings) -> CheckReport:
+    """What `check` finds, without a word."""
+    return _examined(settings)[0]
+
+
+def _examined(settings: CheckSettings) -> tuple[CheckReport, str | None]:
+    """The report, and what there is to say of names that are not used."""
     folder = Path(settings.data)
     if not folder.is_dir():
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
@@ -122,10 +136,7 @@ def check(settings: CheckSettings) -> CheckReport:
         repeats=repeats,
         problems=tuple(found.values()),
     )
-    Console().print(report)
-    if notice := unused_names(filter(None, items.values()), settings.title_field):
-        sys.stderr.write(f"{notice}\n")
-    return report
+    return report, unused_names(filter(None, items.values()), settings.title_field)
 
 
 def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings) -> Iterator[Entry]:

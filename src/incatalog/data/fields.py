@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import math
 import re
@@ -18,6 +19,7 @@ _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_SHOWN = 60
 # A factor beyond them is a mistake; zero would be an exclusion, which has a field of its own.
 _LEAST_FACTOR, _MOST_FACTOR = 1e-9, 1e9
+DAY_EXPECTED = "expected a day such as 2026-01-31"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,16 @@ class FilePlace:
         if problem := factor_problem(found):
             raise self.error(f"{name} is {shown(value)}; {problem}")
         return found
+
+    def day(self, name: str, value: Any) -> str | None:
+        """The day in a field, as an ISO date; None for a missing value or an empty cell."""
+        if is_missing(value) or value == "":
+            return None
+        text = value.isoformat() if isinstance(value, datetime.date) else value
+        try:
+            return datetime.date.fromisoformat(text[:10]).isoformat()
+        except (TypeError, ValueError):
+            raise self.error(f"{name} is {shown(value)}; {DAY_EXPECTED}") from None
 
     def id(self, name: str, value: Any) -> str:
         """The id in a field; refuses one that a command or an address could not name."""

@@ -52,15 +52,14 @@ def writes_plain_text(model: str) -> bool:
 def load_plain(settings: EvaluateRecommendSettings, catalog: Catalog, device: str) -> Recommender:
     """Loads a model of either kind, without a guide, on a catalog."""
     from incatalog.items.aliases import Aliases
-    from incatalog.model.backbone import load_backbone
+    from incatalog.model.backbone import load_plain_backbone
     from incatalog.model.saved import load_model
     from incatalog.packed.model import PackedModel
     from incatalog.recommender.recommender import Recommender
 
     model, aliases = settings.model, None
     if is_plain_model(model):
-        backbone = load_backbone(model, device=device, verify=settings.verify)
-        backbone.model.eval()
+        backbone = load_plain_backbone(model, device, verify=settings.verify)
         spec = _plain_spec(model, backbone.model)
     else:
         backbone, spec = load_model(model, device, verify=settings.verify)

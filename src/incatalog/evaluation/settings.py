@@ -293,7 +293,7 @@ class EvaluateReportSettings(Settings):
     title: str = "Evaluation"
     """Heading of the page."""
     examples: NonNegative = 2
-    """Conversations or lists shown of each run."""
+    """Users whose lists are shown, and conversations shown of each run."""
     resamples: Resamples = 2000
     """Resamples and permutations of the tests between runs."""
     seed: NonNegative = 0

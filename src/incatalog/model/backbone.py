@@ -81,6 +81,28 @@ def load_backbone(
     return checked(_with_control_tokens(model, tokenizer, control), str(name_or_path))
 
 
+def load_plain_backbone(name_or_path: str | Path, device: str, *, verify: bool = True) -> Backbone:
+    """Loads a chat model that was never trained on a catalog, to be asked as it is.
+
+    Raises:
+        BackboneError: It knows the control tokens, so that it was trained elsewhere, and would be
+            asked in a way that it was not trained for.
+    """
+    target, source = resolve_device(device), source_of(name_or_path)
+    if verify and Path(source).is_dir():
+        verify_checksums(source)
+    model, tokenizer = load_pretrained(
+        name_or_path, target, attention="sdpa", quantization="none", dtype=torch.float32
+    )
+    if set(OUR_NAMES) <= tokenizer.get_vocab().keys():
+        knows = f"its vocabulary has {' and '.join(OUR_NAMES)}, so it was trained on a catalog"
+        hint = "`incatalog model import` takes such a model, after which every command knows it"
+        raise BackboneError(f"{name_or_path}: {knows} elsewhere; {hint}")
+    backbone = checked(_with_control_tokens(model, tokenizer, OUR_NAMES), str(name_or_path))
+    backbone.model.eval()
+    return backbone
+
+
 def add_codes(backbone: Backbone, sizes: Sequence[int], spread: float = SPREAD) -> Backbone:
     """Adds the code tokens of semantic IDs to model and tokenizer, with rows to be trained."""
     new = add_code_tokens(backbone.model, backbone.tokenizer, sizes, spread)

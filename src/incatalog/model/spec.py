@@ -155,6 +155,14 @@ def described(spec: ModelSpec) -> str:
     return f"{spec.method} model" if spec.trained else "untrained chat model"
 
 
+def about(spec: ModelSpec, *, guided: bool) -> str:
+    """What a model is and is not, in a sentence."""
+    if spec.trained:
+        return f"{described(spec)}, trained on a catalog; it names the items itself"
+    items = "items come from the guide" if guided else "items are its own guess"
+    return f"{spec.base} was never trained on this catalog: {items}; the model only talks"
+
+
 def untrained_warning(spec: ModelSpec) -> str | None:
     """What to tell those who ask a model that was never trained on a catalog."""
     told = (

@@ -190,6 +190,7 @@ def item_weights(
     boost: Mapping[str, float] | None = None,
     share: float | None = None,
     said: Sequence[LogWeights | None] | None = None,
+    steer: LogWeights | None = None,
 ) -> list[ItemWeights | None]:
     """The weights of the items in an answer to each history.
 
@@ -202,6 +203,8 @@ def item_weights(
         boost: Factors by item id, beside those of the catalog.
         share: How much the teacher counts, in place of what the guide says.
         said: What :meth:`Guide.log_weights` gave for each history, where it was asked before.
+        steer: What was said of the items, in all answers: log-weights by item row, which count in
+            full beside model and guide.
 
     Returns:
         None for a history after which nothing weighs: the answer is the model's alone.
@@ -212,6 +215,8 @@ def item_weights(
         TeacherError: The teacher fails, or its answer is none.
     """
     factors = log_factors(items.catalog, boost or {})
+    if steer is not None:
+        factors = steer if factors is None else factors + steer
     if guide is not None:
         how: Any = {"log_factors": factors, "share": share, "said": said}
         return guide.weights(histories, items, excluded, kind, **how)

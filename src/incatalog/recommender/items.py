@@ -125,6 +125,26 @@ class ModelItems:
             disabled=self.disabled.difference(gone),
         )
 
+    def with_updated(self, items: Sequence[Item]) -> ModelItems:
+        """The same items, some of which have other categories, texts, boosts or attributes.
+
+        Nothing that the model writes changes, so no index is touched.
+
+        Raises:
+            CatalogError: One of them is not there, or is called otherwise.
+        """
+        if not items:
+            return self
+        known = [self.catalog.item(self.catalog.row(item.item_id)) for item in items]
+        for old, new in zip(known, items, strict=True):
+            if (old.title, old.called) != (new.title, new.called):
+                found = f"item {new.item_id!r} is called {new.called!r}, before {old.called!r}"
+                expected = "expected the same name; remove it and add it for another"
+                raise CatalogError(f"catalog {self.catalog.name}: {found}; {expected}")
+        pairs = zip(known, items, strict=True)
+        named = [replace(new, title_t=old.title_t) for old, new in pairs]
+        return replace(self, catalog=self.catalog.with_updated(named))
+
     def with_metadata(self, catalog: Catalog) -> ModelItems:
         """The same items under another catalog's name, categories and descriptions."""
         if catalog.fingerprint != self.catalog.fingerprint:

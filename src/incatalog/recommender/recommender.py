@@ -36,6 +36,7 @@ from incatalog.recommender.items import ModelItems
 from incatalog.recommender.prompts import Prompts
 from incatalog.recommender.settings import OFF, OWN
 from incatalog.recommender.talking import Talking
+from incatalog.steering.steering import Steering
 
 
 class Recommender(Talking):
@@ -54,9 +55,10 @@ class Recommender(Talking):
             Answers and later prompts still show titles.
         packed: The same model as the engine feeds it, where there is one already.
         guide: A teacher of this catalog that counts in every answer; None for the model alone.
+        steering: What reads conversations about this catalog; None where nothing said steers.
 
     Attributes:
-        backbone, spec, guide: As given.
+        backbone, spec, guide, steering: As given.
         items: The items as the model writes them, with ``catalog`` (each item has what the model
             writes as its ``title_t``; answers show its ``title``), ``item_tokens``, ``aliases``,
             ``grounding``, ``disabled`` and ``excluded`` of this value.
@@ -82,6 +84,7 @@ class Recommender(Talking):
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
         guide: Guide | None = None,
+        steering: Steering | None = None,
     ) -> None:
         items = catalog
         if isinstance(items, Catalog):
@@ -95,6 +98,7 @@ class Recommender(Talking):
         if guide is not None:
             guide.check_catalog(items.catalog)
         self.backbone, self.spec, self.guide = backbone, spec, guide
+        self.steering = None if steering is None else steering.with_catalog(items.catalog)
         self._take(items, Prompts(backbone, spec, items))
         self.engine = Engine(
             backbone.model if packed is None else packed,
@@ -120,6 +124,8 @@ class Recommender(Talking):
         if items.grounding is not self.grounding:
             changed.__dict__.pop("beam", None)
         changed._take(items, self.prompts.with_items(items))
+        if self.steering is not None:
+            changed.steering = self.steering.with_catalog(items.catalog)
         return changed
 
     @classmethod
@@ -135,6 +141,7 @@ class Recommender(Talking):
         wording: str | None = None,
         system: str | None = None,
         title_field: str = "",
+        encoder: str = OFF,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -150,6 +157,8 @@ class Recommender(Talking):
             wording: Name of the wording to ask with, in place of the model's own.
             system: What the system message says, in place of the model's own; empty for none.
             title_field: The field by which the model knows its items, where that is to be held.
+            encoder: What compares messages with items, so that what is said steers: ``minilm``,
+                ``words``, the folder of a sentence-transformers model, or ``off``.
 
         Raises:
             ArtifactError: A file is not the one that was written.
@@ -177,7 +186,8 @@ class Recommender(Talking):
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
         spec = spec.asked(wording, system)
-        return cls(backbone, spec, catalog, codes, aliases, packed, loaded)
+        steering = Steering.chosen(catalog, encoder, chosen.folder(folder))
+        return cls(backbone, spec, catalog, codes, aliases, packed, loaded, steering)
 
     def with_guide(self, guide: Guide | None) -> Recommender:
         """The same recommender with another guide, or with none.
@@ -188,6 +198,12 @@ class Recommender(Talking):
             guide.check_catalog(self.catalog)
         changed = copy.copy(self)
         changed.guide = guide
+        return changed
+
+    def with_steering(self, steering: Steering | None) -> Recommender:
+        """The same recommender, where what is said steers so, or not at all."""
+        changed = copy.copy(self)
+        changed.steering = None if steering is None else steering.with_catalog(self.catalog)
         return changed
 
     def with_catalog(
@@ -256,6 +272,13 @@ class Recommender(Talking):
             SemanticIdError: The model writes codes, and none are given or those of another item.
         """
         return self._with_items(self.items.with_changes(items, removed, semantic_ids, vectors))
+
+    def with_updated(self, items: Sequence[Item]) -> Recommender:
+        """The same items, some of which have other categories, texts, boosts or attributes.
+
+        An item that is not there, or is called otherwise, is a CatalogError.
+        """
+        return self._with_items(self.items.with_updated(items))
 
     def with_metadata(self, catalog: Catalog) -> Recommender:
         """The same items under another catalog's name, categories and descriptions.

@@ -5,14 +5,16 @@ The text of a class and the one below a field are what `/docs` says about them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from incatalog.data.attributes import checked_attributes
-from incatalog.data.fields import id_problem
+from incatalog.data.fields import DAY_EXPECTED, id_problem
 from incatalog.errors import CatalogError
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.schemas import Factor, Id, Ids, Names, StrictForm
 from incatalog.web.bodies import Form
 
@@ -33,6 +35,14 @@ def _attributes(given: dict[str, Any]) -> dict[str, Any]:
             limits = f"{_LONGEST_NAME} characters of a name and {_LONGEST_TEXT} of a text"
             raise PydanticCustomError("attributes", "{why}", {"why": f"expected {limits} at most"})
     return dict(found)
+
+
+def _day(text: str) -> str:
+    """Refuses what is no day."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise PydanticCustomError("day", DAY_EXPECTED) from None
 
 
 _VALUE = {
@@ -85,6 +95,10 @@ class CatalogItem(Form):
     description: str
     boost: float
     """What its weight is multiplied by."""
+    boost_until: str | None
+    """Last day on which it is; null for ever."""
+    attributes: list[Attribute]
+    """What else is known of it."""
     enabled: bool
 
 
@@ -113,6 +127,8 @@ class NewCatalogItem(StrictForm):
     categories: Names = Field([], max_length=100)
     boost: Factor = 1.0
     """What its weight is multiplied by."""
+    boost_until: Annotated[str, AfterValidator(_day)] | None = None
+    """Last day on which it is, such as 2026-01-31; null for ever."""
     attributes: Given = Field({}, max_length=1000)
     """What else is known of it: true or false, numbers, texts and lists of texts by name."""
     codes: Annotated[list[int], Field(max_length=26)] | None = None
@@ -125,6 +141,26 @@ class NewCatalogItems(StrictForm):
     """Items to add at once: all of them, or none if one does not fit."""
 
     items: Annotated[list[NewCatalogItem], Field(min_length=1, max_length=10_000, fail_fast=True)]
+
+
+class Feed(StrictForm):
+    """All items of a catalog: what it has beside them goes, as one version."""
+
+    items: Annotated[list[NewCatalogItem], Field(min_length=1, fail_fast=True)]
+    missing: Literal["remove", "disable"] = "remove"
+    """What happens to items that are not among them; disabled ones come back with a later feed."""
+
+
+class FeedChanged(Form):
+    """What a feed has changed, in items, and the version from which on that holds."""
+
+    domain: str
+    version: int
+    added: int
+    changed: int
+    removed: int
+    """Removed, or disabled where that was asked for."""
+    unchanged: int
 
 
 class ItemSwitch(StrictForm):

@@ -43,6 +43,10 @@ class GuideChoices:
 
     def load(self, name: str, catalog: Catalog) -> Guide | None:
         """The guide of a domain; None where its answers are the model's alone."""
+        return self.choice(name, catalog).load(self.settings.model, catalog, self.settings.device)
+
+    def choice(self, name: str, catalog: Catalog) -> GuideChoice:
+        """Which guide a domain has."""
         settings = self.settings
         teacher = self._named("--guide", settings.guide).get(name)
         shares = self._named("--guide-weight", settings.guide_weight)
@@ -54,14 +58,17 @@ class GuideChoices:
             if share is not None and not own:
                 why = f"domain {name} has no guide; name one with --guide"
                 raise ConfigError(f"--guide-weight {share:g}: {why}")
-        choice = GuideChoice(
+        return GuideChoice(
             teacher,
             share,
             settings.guide_empty,
             trained=self.trained,
             patience=settings.guide_timeout,
         )
-        return choice.load(settings.model, catalog, settings.device)
+
+    def is_off(self, name: str) -> bool:
+        """Whether a domain is to have no guide."""
+        return self._named("--guide", self.settings.guide).get(name) == OFF
 
     def _named(self, flag: str, values: Sequence[str]) -> dict[str, str]:
         """What a flag says of each domain."""
@@ -109,6 +116,7 @@ class _Weighing:
     kind: Kind
     boost: Mapping[str, float]
     share: float | None  # None for the guide's
+    steer: LogWeights | None  # what was said of the items
 
     @property
     def guided(self) -> bool:
@@ -129,6 +137,7 @@ class _Weighing:
             boost=self.boost,
             share=self.share,
             said=[said],
+            steer=self.steer,
         )
         return found
 
@@ -155,16 +164,20 @@ class Guiding:
         history: Sequence[int],
         excluded: ExcludedItems | None,
         kind: Kind,
+        steer: LogWeights | None = None,
     ) -> Weighed:
         """What weighs the items of an answer after a history (item rows).
+
+        What was said of the items (``steer``, by row) counts beside guide and model.
 
         A teacher that fails is an ApiError (503), or makes the answer one of the model alone,
         where the operator has chosen that.
         """
         boost, share = asked.boost, asked.guide_weight
-        if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
+        plain = model.guide is None and model.catalog.log_boosts is None and steer is None
+        if plain and not (boost or share):
             return Weighed(None, None)
-        weighing = _Weighing(model, history, excluded, kind, boost, share)
+        weighing = _Weighing(model, history, excluded, kind, boost, share, steer)
         try:
             weights = await self._asked(weighing)
         except TeacherError as error:

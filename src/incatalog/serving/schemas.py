@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from incatalog.data.where import OPS, Where
 from incatalog.errors import ConfigError
+from incatalog.serving.attribute_form import Attribute
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -52,7 +53,7 @@ Conditions = Annotated[
 
 
 # Names of the two forms a value may have; an error is then about the form that was sent.
-TEXT, LIST = "[text]", "[list]"
+TEXT, LIST, NUMBER = "[text]", "[list]", "[number]"
 # A value that says that a field is not used.
 _Empty = Annotated[list[Any], Field(max_length=0)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
@@ -70,6 +71,17 @@ _Stop = Annotated[
     Annotated[str, Tag(TEXT)] | Annotated[list[str], Field(max_length=4), Tag(LIST)],
     _one_of_two("a list of texts"),
 ]
+
+
+def _counted(value: Any) -> str | None:
+    return TEXT if isinstance(value, str) else NUMBER
+
+
+_Count = Annotated[
+    Annotated[Literal["auto"], Tag(TEXT)] | Annotated[int, Field(ge=1), Tag(NUMBER)],
+    Discriminator(_counted, "two_forms", "Expected a number or auto"),
+]
+_FEW = Field(max_length=1000)
 
 
 class StrictForm(Form):
@@ -152,6 +164,9 @@ class ItemQuestion(StrictForm):
     """Factors of items by id: what their weight is multiplied by, beside what the catalog says."""
     guide_weight: float | None = Field(None, ge=0, le=1)
     """How much the guide counts, from 0 (the model alone) to 1; null: as the service is set."""
+    unknown: Literal["ignore", "error"] = "ignore"
+    """What is done about ids of the history that the catalog has not: they are left out and listed
+    in the answer, or they are an error."""
 
     @property
     def conditions(self) -> Where:
@@ -165,8 +180,17 @@ class ChatRequest(ItemQuestion):
     model: str = Field(max_length=256)
     """`NAME`, or `NAME/DOMAIN` to name the domain."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    k: int | None = Field(None, ge=1)
-    """Answer with a list of this many items; null: the model's choice."""
+    k: _Count | None = None
+    """Answer with a list of this many items; `auto`: with as many as the conversation asks for, if
+    it asks for any; null: `auto` of a model that was never trained on the catalog, and the model's
+    own choice of one that was."""
+    steer: bool = True
+    """Whether what is said steers which items are named."""
+    filters_off: Annotated[list[Annotated[str, Field(max_length=2000)]], FIRST, _FEW] = Field([])
+    """Ids of `filters` of earlier answers that are not to hold, whatever the conversation says."""
+    voice: Literal["facts", "model"] | None = None
+    """Who speaks of the items, of a model that was never trained: sentences made of what is known,
+    or the model; null: as the service is set."""
     item_decode: Literal["search", "token"] = "search"
     """`search`: each item is the best of all at its place (at a temperature, drawn with its exact
     probability, whatever `top_p` is); `token`: items are written token by token."""
@@ -247,6 +271,27 @@ class AnswerItem(Form):
     """Probability the model gave it at its place; guided, the exponential of its score."""
     start: int | None = None
     end: int | None = None
+    reason: str | None = None
+    """Why it is named, in words, made of what is known; null where nothing is."""
+    attributes: list[Attribute] = Field([])
+
+
+class AnswerFilter(Form):
+    """What was understood as a condition that every item fulfils; `filters_off` takes it off."""
+
+    id: str
+    field: str
+    op: str
+    value: Any
+    label: str
+
+
+class Mention(Form):
+    """Where a text names an item besides its `items`, in characters."""
+
+    id: str
+    start: int
+    end: int
 
 
 class AnswerMessage(Form):
@@ -292,7 +337,16 @@ class ChatCompletion(Form):
     guided: bool | None = None
     """Whether a guide counted in the choice of the items; null where the catalog has none."""
     left_out: int = 0
-    """Oldest messages of the session that were left out, as they were too many."""
+    """Oldest messages that were left out, as they were too many."""
+    filters: list[AnswerFilter] = Field([])
+    """What was understood as conditions."""
+    unknown: list[str] = Field([])
+    """Ids of the history that the catalog has not; they were left out."""
+    invented: int = 0
+    """Names that looked like items and were none. A model that was never trained on the catalog is
+    not let say them."""
+    mentions: list[Mention] = Field([])
+    """Where the text names items besides `items`."""
 
 
 class Recommendations(Form):
@@ -304,6 +358,8 @@ class Recommendations(Form):
     guided: bool | None = None
     """Whether a guide counted in the choice of the items; null where the catalog has none."""
     items: list[AnswerItem]
+    unknown: list[str] = Field([])
+    """Ids of the history that the catalog has not; they were left out."""
 
 
 class Model(Form):
@@ -315,6 +371,10 @@ class Model(Form):
     owned_by: str = "incatalog"
     domain: str | None = None
     trained: bool = True
+    about: str = ""
+    """What the model is, in a sentence."""
+    parameters: int | None = None
+    """Of its network, in all."""
 
 
 class Models(Form):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from incatalog.config import (
     EmptyHistory,
@@ -63,6 +63,13 @@ class ServeSettings(Settings):
     unguided_when_teacher_fails: bool = False
     """Let the model answer alone where the teacher fails, which the answer says; by default that is
     an error (503)."""
+    voice: Literal["facts", "model", "auto"] = "auto"
+    """Who speaks of the items that a model names which was never trained on the catalog: sentences
+    made of what is known (facts), or the model in its own words; auto takes the facts for models
+    below a billion parameters."""
+    encoder: str = "words"
+    """What compares messages with items, so that what is said steers: `minilm` (sentence vectors),
+    `words`, the folder of a sentence-transformers model, or off (docs/steering.md)."""
     wording: str | None = None
     """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
     them); the model's own if not given."""
@@ -71,6 +78,11 @@ class ServeSettings(Settings):
     the model's own if not given."""
     name: str = "incatalog"
     """Name of the model in requests."""
+    title: str = "incatalog"
+    """Heading of the web page."""
+    allow_image: tuple[str, ...] = ()
+    """Web origins that the page may show items' images from, such as https://images.example.com,
+    the flag once for each; by default only its own, so that a visit asks nothing elsewhere."""
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own needs --keys."""
     port: Port = 8000
@@ -111,6 +123,8 @@ class ServeSettings(Settings):
     """Items that may be asked for."""
     max_body: Positive = 1_048_576
     """Bytes of a request at most."""
+    max_feed: Positive = 134_217_728
+    """Bytes of a whole feed of items at most (PUT of a catalog's items)."""
     timeout: PositiveFloat = 120.0
     """Seconds until an answer is given up (504), or a body that does not arrive (408)."""
     trace: bool = False

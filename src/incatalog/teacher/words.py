@@ -7,22 +7,26 @@ recency^age times the cosine of i and j; an item says nothing of itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from scipy import sparse
 
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import plain_text
 from incatalog.data.vectors import unit_rows
 from incatalog.errors import DataError
+from incatalog.recent import RecentlyUsed
 from incatalog.teacher.counted import Block, CountedTeacher, Counts, Lists, newest_weights
 
 Described: TypeAlias = "sparse.csr_array | np.ndarray"
 # Letters of a description that are read; what comes later says little.
 _MOST_LETTERS = 2000
+# Numbers of likenesses that are kept between questions: 64 MiB. Most ask for the same items.
+_MOST_KEPT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class WordsTeacher(CountedTeacher):
             # Products with the transposed in this layout need no search.
             self._by_word, squares = sparse.csr_array(described.T), described.multiply(described)
         self._squares: Counts = np.asarray(squares.sum(axis=1)).reshape(-1)
+        self._kept_rows = max(options.newest, _MOST_KEPT // len(catalog))
+        self._rows: RecentlyUsed[int, Float32[np.ndarray, " items"]]
+        self._rows = RecentlyUsed(self._kept_rows)
 
     @classmethod
     def from_catalog(
@@ -103,11 +110,26 @@ class WordsTeacher(CountedTeacher):
         lines, items, weights = newest_weights(
             histories, self._options.newest, self._options.recency
         )
-        asked = sparse.csr_array((weights, (lines, items)), shape=(len(histories), self.num_items))
-        found = asked @ self.described @ self._by_word
-        scores: np.ndarray = found.toarray() if sparse.issparse(found) else found
+        scores = np.zeros((len(histories), self.num_items))
+        bounds = np.searchsorted(lines, np.arange(len(histories) + 1))
+        # So many histories at a time as have their rows in memory together.
+        several = max(1, self._kept_rows // self._options.newest)
+        for start in range(0, len(histories), several):
+            block = range(start, min(start + several, len(histories)))
+            asked = items[bounds[block[0]] : bounds[block[-1] + 1]].tolist()
+            rows = self._rows.get_all(asked, self._likeness)
+            for line in block:
+                for place in range(bounds[line], bounds[line + 1]):
+                    scores[line] += weights[place] * rows[int(items[place])]
         np.subtract.at(scores, (lines, items), weights * self._squares[items])
         return scores
+
+    def _likeness(self, items: Sequence[int]) -> list[Float32[np.ndarray, " items"]]:
+        """The cosine of each of some items with all."""
+        found: Any = self.described[list(items)] @ self._by_word
+        # A row that is kept must not keep the others of its block.
+        rows = found.toarray() if sparse.issparse(found) else found
+        return [row.astype(np.float32) for row in rows]
 
 
 def text_vectors(catalog: Catalog, wording: str) -> sparse.csr_array:
