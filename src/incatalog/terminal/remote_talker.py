@@ -86,8 +86,7 @@ class RemoteTalker:
         own = self._get(f"{place}/{quote(name, safe='')}", missing={}) if name else {}
         if "title" in own:
             return [Found(str(own["id"]), str(own["title"]), _CERTAIN)]
-        # Both names of the field: services before search forgave misspelling had the second.
-        asked = {"search": name, "query": name, "limit": str(_ASKED)}
+        asked = {"search": name, "limit": str(_ASKED)}
         items = self._get(place, asked).get("items", [])
         found = [Found(str(i["id"]), str(i["title"]), _likeness(name, i)) for i in items]
         return sorted(found, key=lambda one: -one.likeness)[:_SHOWN]
