@@ -185,6 +185,12 @@ def _guided(settings: Any) -> Closing:
     return Closing(f"{settings.model}", next=["chat", "--model", settings.model])
 
 
+def _steered(settings: Any) -> Closing:
+    """A teacher with what `steering fit` has told."""
+    chat = ["chat", "--model", "smollm2", "--domain", f"items={settings.data}"]
+    return Closing(f"{settings.teacher}", next=[*chat, "--guide", settings.teacher])
+
+
 def _embedded(settings: Any) -> Closing:
     file = settings.out / str(_results(settings.out)["file"])
     codebooks = settings.out.with_name("codebooks")
@@ -264,4 +270,5 @@ _ENDINGS: dict[str, Callable[[Any], Closing]] = {
     "evaluate compare": _written,
     "evaluate report": _written,
     "guide fit": _guided,
+    "steering fit": _steered,
 }
