@@ -12,7 +12,7 @@ import pytest
 from incatalog.cli import COMMANDS, main, with_leading
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Histories
-from incatalog.ending import _ENDINGS, Ending, compared, popularity
+from incatalog.ending import _ENDINGS, Closing, compared, popularity
 from incatalog.flags import parse
 
 
@@ -76,9 +76,9 @@ def test_no_better_than_popularity_is_a_warning() -> None:
 
 
 def test_lines_of_an_ending() -> None:
-    ending = Ending("runs/x", next=["chat", "--model", Path("a b")])
+    ending = Closing("runs/x", next=["chat", "--model", Path("a b")])
     assert ending.lines() == ["wrote: runs/x", "next: incatalog chat --model 'a b'"]
-    assert Ending().lines() == []
+    assert Closing().lines() == []
 
 
 def test_teachers_and_evaluations_end_with_figures(

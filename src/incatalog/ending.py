@@ -18,7 +18,7 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Ending:
+class Closing:
     """The last lines of a command."""
 
     wrote: str = ""
@@ -38,10 +38,10 @@ class Ending:
         return [f"{what}: {text}" for what, text in told.items() if text]
 
 
-def ending(command: str, settings: Any) -> Ending:
+def ending(command: str, settings: Any) -> Closing:
     """What to say at the end of a command; nothing of one that has said it all."""
     found = _ENDINGS.get(command)
-    return Ending() if found is None else found(settings)
+    return Closing() if found is None else found(settings)
 
 
 def compared(what: str, found: Figures, popular: Figures, rule: str) -> tuple[str, str]:
@@ -95,28 +95,28 @@ def _rule(users: int, *, exclude_seen: bool) -> str:
     return f"{users:,} users, {seen}"
 
 
-def _prepared(settings: Any) -> Ending:
-    return Ending(f"{settings.out}", next=["data", "check", settings.out])
+def _prepared(settings: Any) -> Closing:
+    return Closing(f"{settings.out}", next=["data", "check", settings.out])
 
 
-def _checked(settings: Any) -> Ending:
+def _checked(settings: Any) -> Closing:
     data = settings.data
-    return Ending(next=[*["teacher", "fit", "--kind", "blend", "--exclude-seen", "--data"], data,
+    return Closing(next=[*["teacher", "fit", "--kind", "blend", "--exclude-seen", "--data"], data,
                         "--out", "runs/blend"])  # fmt: skip
 
 
-def _teacher(settings: Any) -> Ending:
+def _teacher(settings: Any) -> Closing:
     """A teacher with its validation beside popularity."""
     if getattr(settings, "kind", "") == "popularity":
-        return Ending(f"{settings.out}")
+        return Closing(f"{settings.out}")
     popular, users = popularity(settings.data, "valid", None, exclude_seen=settings.exclude_seen)
     rule = _rule(users, exclude_seen=settings.exclude_seen)
     quality, warning = compared("validation", _results(settings.out), popular, rule)
     chat = ["chat", "--model", "smollm2", "--domain", f"items={settings.data}"]
-    return Ending(f"{settings.out}", quality, warning, [*chat, "--guide", settings.out])
+    return Closing(f"{settings.out}", quality, warning, [*chat, "--guide", settings.out])
 
 
-def _trained(settings: Any) -> Ending:
+def _trained(settings: Any) -> Closing:
     """A trained model with its validation beside popularity."""
     from incatalog.data.catalog import Catalog
     from incatalog.data.interactions import Histories, leave_one_out
@@ -136,10 +136,10 @@ def _trained(settings: Any) -> Ending:
     merged = ["train", "merge", "--run", out, "--out", f"{out}-merged"]
     evaluated = ["evaluate", "recommend", "--model", out, "--data", data, "--exclude-seen"]
     after = merged if settings.adapts else [*evaluated, "--out", f"{out}-evaluation"]
-    return Ending(f"{out}", quality, warning, after)
+    return Closing(f"{out}", quality, warning, after)
 
 
-def _rewarded(settings: Any) -> Ending:
+def _rewarded(settings: Any) -> Closing:
     """A model trained by reinforcement, beside the one that it started from."""
     found, out = _results(settings.out), settings.out
     quality = warning = ""
@@ -149,10 +149,10 @@ def _rewarded(settings: Any) -> Ending:
         warning = "" if best > start else "it is no better than the model it started from"
     merged = ["train", "merge", "--run", out, "--out", f"{out}-merged"]
     after = merged if settings.tune == "lora" else ["chat", "--model", out]
-    return Ending(f"{out}", quality, warning, after)
+    return Closing(f"{out}", quality, warning, after)
 
 
-def _scored(settings: Any) -> Ending:
+def _scored(settings: Any) -> Closing:
     """Metrics on held-out items, beside those of popularity on the same users."""
     import polars as pl
 
@@ -162,7 +162,7 @@ def _scored(settings: Any) -> Ending:
     found, out = _results(settings.out), settings.out
     after = ["evaluate", "report", "--runs", out, "--out", f"{out}-report"]
     if _HR not in found or settings.model == "popularity":
-        return Ending(f"{out}", next=after)
+        return Closing(f"{out}", next=after)
     scored = set(pl.read_parquet(out / "users.parquet")["user_id"].to_list())
     ids = Histories.load(settings.data, Catalog.load(settings.data)).user_ids
     users = [place for place, user in enumerate(ids) if user in scored]
@@ -171,75 +171,81 @@ def _scored(settings: Any) -> Ending:
     )
     rule = _rule(count, exclude_seen=settings.exclude_seen)
     quality, warning = compared(settings.split, found, popular, rule)
-    return Ending(f"{out}", quality, warning, after)
+    return Closing(f"{out}", quality, warning, after)
 
 
-def _reported(settings: Any) -> Ending:
+def _reported(settings: Any) -> Closing:
     """An evaluation that has printed its figures."""
-    return Ending(f"{settings.out}", next=["evaluate", "report", "--runs", settings.out, "--out",
+    return Closing(f"{settings.out}", next=["evaluate", "report", "--runs", settings.out, "--out",
                                            f"{settings.out}-report"])  # fmt: skip
 
 
-def _guided(settings: Any) -> Ending:
+def _guided(settings: Any) -> Closing:
     """A model with a guide, whose weights `guide fit` has told."""
-    return Ending(f"{settings.model}", next=["chat", "--model", settings.model])
+    return Closing(f"{settings.model}", next=["chat", "--model", settings.model])
 
 
-def _embedded(settings: Any) -> Ending:
+def _steered(settings: Any) -> Closing:
+    """A teacher with what `steering fit` has told."""
+    chat = ["chat", "--model", "smollm2", "--domain", f"items={settings.data}"]
+    return Closing(f"{settings.teacher}", next=[*chat, "--guide", settings.teacher])
+
+
+def _embedded(settings: Any) -> Closing:
     file = settings.out / str(_results(settings.out)["file"])
     codebooks = settings.out.with_name("codebooks")
-    return Ending(f"{file}", next=["items", "quantize", "--vectors", file, "--out", codebooks])
+    return Closing(f"{file}", next=["items", "quantize", "--vectors", file, "--out", codebooks])
 
 
-def _quantized(settings: Any) -> Ending:
+def _quantized(settings: Any) -> Closing:
     out = settings.out
     words: list[Any] = ["items", "assign", "--data", "DATA", "--model", out]
-    return Ending(f"{out}", next=[*words, "--vectors", settings.vectors,
+    return Closing(f"{out}", next=[*words, "--vectors", settings.vectors,
                                   "--out", out.with_name("codes")])  # fmt: skip
 
 
-def _assigned(settings: Any) -> Ending:
+def _assigned(settings: Any) -> Closing:
     words: list[Any] = ["train", "sft", "--model", "tiny", "--method", "token"]
     words += ["--data", settings.data, "--index", settings.out]
-    return Ending(f"{settings.out}", next=[*words, "--out", settings.out.with_name("token")])
+    return Closing(f"{settings.out}", next=[*words, "--out", settings.out.with_name("token")])
 
 
-def _asked(settings: Any) -> Ending:
+def _asked(settings: Any) -> Closing:
     """A model that can be asked."""
-    return Ending(f"{settings.out}", next=["chat", "--model", settings.out])
+    return Closing(f"{settings.out}", next=["chat", "--model", settings.out])
 
 
-def _rows(settings: Any) -> Ending:
+def _rows(settings: Any) -> Closing:
     words: list[Any] = ["rewrite", "train", "--data", settings.out, "--model", "smollm2"]
     rewriter = settings.out.with_name("rewriter")
-    return Ending(f"{settings.out}", next=[*words, "--scorers", "SCORERS.yaml", "--out", rewriter])
+    return Closing(f"{settings.out}", next=[*words, "--scorers", "SCORERS.yaml", "--out", rewriter])
 
 
-def _rewriter(settings: Any) -> Ending:
+def _rewriter(settings: Any) -> Closing:
     words: list[Any] = ["rewrite", "apply", "--data", "DATA", "--rows", settings.data]
     names = settings.out.with_name("names")
-    return Ending(f"{settings.out}", next=[*words, "--model", settings.out, "--out", names])
+    return Closing(f"{settings.out}", next=[*words, "--model", settings.out, "--out", names])
 
 
-def _paraphrased(settings: Any) -> Ending:
+def _paraphrased(settings: Any) -> Closing:
     file, renamed = settings.out / "paraphrases.jsonl", settings.out.with_name("renamed")
     words: list[Any] = ["rewrite", "catalog", "--paraphrases", file, "--data", settings.data]
-    return Ending(f"{file}", next=[*words, "--out", renamed])
+    return Closing(f"{file}", next=[*words, "--out", renamed])
 
 
-def _renamed(settings: Any) -> Ending:
+def _renamed(settings: Any) -> Closing:
     words: list[Any] = ["train", "sft", "--model", "tiny", "--title-field", "title_t"]
     named = settings.out.with_name("renamed-tiny")
-    return Ending(f"{settings.out}", next=[*words, "--data", settings.out, "--out", named])
+    return Closing(f"{settings.out}", next=[*words, "--data", settings.out, "--out", named])
 
 
-def _written(settings: Any) -> Ending:
+def _written(settings: Any) -> Closing:
     """Something that is read by others, or the end of the way."""
-    return Ending(f"{settings.out}" if settings.out is not None else "")
+    return Closing(f"{settings.out}" if settings.out is not None else "")
 
 
 _DATA = ("amazon", "movielens", "minionerec", "steam", "yelp", "table")
-_ENDINGS: dict[str, Callable[[Any], Ending]] = {
+_ENDINGS: dict[str, Callable[[Any], Closing]] = {
     **{f"data {source}": _prepared for source in _DATA},
     "data check": _checked,
     "data to-unirec": _written,
@@ -264,4 +270,5 @@ _ENDINGS: dict[str, Callable[[Any], Ending]] = {
     "evaluate compare": _written,
     "evaluate report": _written,
     "guide fit": _guided,
+    "steering fit": _steered,
 }

@@ -86,7 +86,7 @@ def test_a_conversation_in_a_terminal(model: Path) -> None:
     assert "stopped" in terminal.wait_for("stopped")
     terminal.wait_for("> ")
     terminal.type("/why 2\n")
-    assert "price: " in terminal.wait_for("score: ")
+    assert "Price: " in terminal.wait_for("score: ")
     terminal.wait_for("> ")
     # What was said before it was stopped has been said, and at the prompt Ctrl-C leaves twice.
     terminal.type("\x03")

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from incatalog import Catalog, Recommender
+from incatalog.assistant.assistant import Assistant
 from incatalog.errors import ConfigError, ServiceError
 from incatalog.serving.catalogs import load_domains
 from incatalog.serving.service import ChatService
@@ -87,7 +88,7 @@ def server(
 @pytest.fixture
 def local(recommender: Recommender, books: Path) -> Talker:
     other = recommender.with_catalog(Catalog.load(books))
-    return LocalTalker({"films": recommender, "books": other}, max_new_tokens=60)
+    return LocalTalker({"films": recommender, "books": other}, max_tokens=60)
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -130,8 +131,7 @@ def test_the_history_takes_titles_as_people_type_them(talk: Talk) -> None:
     assert talk.say("/history clear") == "history is empty\n"
 
 
-def test_the_history_forgives_misspelling(local: Talker) -> None:
-    talk = Talk(local)
+def test_the_history_forgives_misspelling(talk: Talk) -> None:
     assert talk.say("/history add Robot Circsu Reloaded").startswith("added Robot Circus: Reloaded")
     assert talk.say("/history add señor molinna") == "added Señor Molina (1995) [i14]\n"
 
@@ -208,14 +208,15 @@ def test_turns_keep_their_items(recommender: Recommender) -> None:
     """What an answer named is an item for the model in the next turn too."""
     from incatalog.dialogue.render import ItemRef, Message, Text
 
-    talk = Talk(LocalTalker({"films": recommender}, max_new_tokens=60))
+    talk = Talk(LocalTalker({"films": recommender}, max_tokens=60))
     first = [{"role": "user", "content": "Films, please."}]
-    answer = recommender.chat(first, max_new_tokens=60)
+    assistant = Assistant.of(recommender)
+    answer = assistant.answer(first, usual_tokens=60)
     said = _MARK.sub("", talk.say("Films, please."))
     assert said.replace(" ", "").strip() == answer.text.replace(" ", "").strip()
     assert any(isinstance(part, ItemRef) for part in answer.message.parts)
     turns = [*first, answer.message, Message("user", (Text("More?"),))]
-    expected = recommender.chat(turns, max_new_tokens=60)
+    expected = assistant.answer(turns, usual_tokens=60)
     again = _MARK.findall(talk.say("More?"))
     assert [item for _, item in again] == [one.item_id for one in expected.items]
 

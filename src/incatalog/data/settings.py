@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from incatalog.config import Bounds, IdForm, NonNegative, Quote, Settings
+from incatalog.config import Bounds, Headings, IdForm, NonNegative, Quote, Settings
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,15 @@ class MovieLensSettings(Settings):
 class ColumnSettings(Settings):
     """How two tables are written, and which columns hold what."""
 
+    headings: ClassVar[Headings] = {
+        "columns of interactions": "user_column item_column time_column time_format",
+        "columns of items": (
+            "item_id_column title_column description_column category_column category_separator "
+            "boost_column boost_until_column currency"
+        ),
+        "form of the files": "id_form separator encoding quote",
+    }
+
     user_column: str | None = None
     """Column of the orders (or other interactions) that holds the user id; guessed if not given, as
     all columns are."""
@@ -144,6 +153,13 @@ class TableSettings(ColumnSettings):
     Example:
         incatalog data table --interactions views.csv --items films.csv --out data
     """
+
+    headings: ClassVar[Headings] = {
+        "files": "interactions items out",
+        "columns of interactions": "",
+        "columns of items": "",
+        "what is kept": "k_core min_interactions unknown_items",
+    }
 
     interactions: Path
     """File with one row per interaction."""

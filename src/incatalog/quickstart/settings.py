@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from incatalog.config import NonNegative, Port, PositiveFloat, Settings
+from incatalog.config import Headings, NonNegative, Port, PositiveFloat, Settings
 from incatalog.data.settings import ColumnSettings
 
 
@@ -17,6 +17,11 @@ class QuickstartSettings(ColumnSettings):
     Example:
         incatalog quickstart orders.csv products.csv --out runs/shop
     """
+
+    headings: ClassVar[Headings] = {
+        "files": "orders products out",
+        "model and service": "model minutes serve port seed",
+    }
 
     orders: Path
     """File with one row per product that a customer ordered: CSV, Parquet or JSON lines."""

@@ -14,7 +14,10 @@ from incatalog.errors import ConfigError, DataError
 from incatalog.recommender.settings import OFF, OWN
 
 if TYPE_CHECKING:
+    from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
+    from incatalog.steering.sentences import Sentences
+    from incatalog.steering.steering import Steering
 
 ModelKind = Literal["trained", "chat", "teacher"]
 _PACKAGED = "smollm2"
@@ -89,7 +92,7 @@ def open_recommender(
         ConfigError: A setting cannot work.
         TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
     """
-    from incatalog.model.backbone import load_backbone
+    from incatalog.model.backbone import load_plain_backbone
     from incatalog.model.spec import ModelSpec
     from incatalog.packed.model import PackedModel
     from incatalog.recommender.guide_folder import GuideChoice
@@ -101,8 +104,7 @@ def open_recommender(
         return Recommender.from_pretrained(model, device, verify=verify, **asked)
     # Before the weights are loaded: a mistyped guide should not cost that time.
     chosen = GuideChoice(guide, guide_weight, trained=False).load(model, catalog, device)
-    backbone = load_backbone(model, device=device, verify=verify)
-    backbone.model.eval()
+    backbone = load_plain_backbone(model, device, verify=verify)
     spec = ModelSpec(base=model, trained=False).asked(**asked)
     packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, catalog, packed=packed, guide=chosen)
@@ -131,10 +133,13 @@ def open_domains(
     guides: Mapping[str, str],
     *,
     guide_weight: float | None = None,
+    encoder: str = "words",
     device: str = "auto",
     **asked: Any,
 ) -> dict[str, Recommender]:
-    """A model on each of some catalogs; its weights are loaded once.
+    """A model on each of some catalogs, guided and steered; its weights are loaded once.
+
+    A chat model without a guide is guided by what is popular in the data.
 
     Args:
         model: What ``--model`` names.
@@ -143,6 +148,7 @@ def open_domains(
         folders: Folders of the catalogs, where codes and vectors of their items lie too.
         guides: The guide of each: a teacher, or one of the words of :class:`GuideChoice`.
         guide_weight: How much they count; None for as fitted.
+        encoder: What reads what is said: minilm, words, off, or a folder.
         device: Where model and guides run.
         asked: Options of :func:`open_recommender`.
 
@@ -150,20 +156,46 @@ def open_domains(
         IncatalogError: As :func:`open_recommender` does, or a catalog lacks what the model needs.
     """
     from incatalog.recommender.guide_folder import GuideChoice
+    from incatalog.recommender.popular_guide import popular_guide
+    from incatalog.steering.balance import Balance
+    from incatalog.steering.steering import Steering
 
     trained = kind == "trained"
-    chosen = {}
+    chosen: dict[str, tuple[Guide | None, Steering | None]] = {}
+    sentences = _encoder(encoder)
     for name, catalog in catalogs.items():
         own = trained and catalog.fingerprint == model_catalog(model).fingerprint
         teacher = OFF if guides[name] == OWN and not own else guides[name]
         choice = GuideChoice(teacher, guide_weight, trained=trained)
-        chosen[name] = choice.load(model, catalog, device)
+        guide = choice.load(model, catalog, device)
+        if guide is None and not trained and guides[name] != OFF:
+            # Its own opinion of titles is worth nothing.
+            guide = popular_guide(name, folders[name], catalog)
+        steering = None
+        if sentences is not None:
+            balance = Balance.beside(choice.folder(model), encoder)
+            steering = Steering.of(catalog, encoder=sentences, balance=balance)
+        chosen[name] = guide, steering
     first = next(iter(catalogs.values()))
     base = open_recommender(model, kind, first, guide=OFF, device=device, **asked)
-    return {
-        name: _moved(base, catalog, folders.get(name)).with_guide(chosen[name])
-        for name, catalog in catalogs.items()
-    }
+    found = {}
+    for name, catalog in catalogs.items():
+        guide, steering = chosen[name]
+        moved = _moved(base, catalog, folders.get(name))
+        found[name] = moved.with_guide(guide).with_steering(steering)
+    return found
+
+
+def _encoder(name: str) -> str | Sentences | None:
+    """What reads what is said; None where nothing does."""
+    from incatalog.model.pretrained import cache_folder
+    from incatalog.steering.balance import WORDS
+    from incatalog.steering.sentences import Sentences
+    from incatalog.steering.steering import CACHE
+
+    if name == OFF:
+        return None
+    return WORDS if name == WORDS else Sentences.load(name, cache_folder() / CACHE)
 
 
 def _moved(recommender: Recommender, catalog: Catalog, folder: Path | None) -> Recommender:

@@ -39,10 +39,10 @@ def serve(settings: ServeSettings) -> None:
     give_memory_back()
     import_lean()
     from incatalog.model.spec import about, described
+    from incatalog.recommender.popular_guide import popular_guide
     from incatalog.serving.access import Keys
     from incatalog.serving.catalogs import load_domains, own_name
     from incatalog.serving.guiding import GuideChoices
-    from incatalog.serving.popular_guide import popular_guide
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
     from incatalog.serving.steering_choices import SteeringChoices

@@ -29,10 +29,12 @@ class ServeSettings(Settings):
     headings: ClassVar[Headings] = {
         "model and catalogs": "model domain title_field wording system name device verify",
         "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
+        "what is said": "voice encoder",
+        "page": "title allow_image",
         "address": "host port allow_origin allow_host trusted_proxy keys",
         "what is kept": "state sessions",
         "limits": (
-            "rate batch queue max_tokens max_messages max_characters max_history max_k max_body "
+            "rate max_feed batch queue max_tokens max_messages max_characters max_history max_k max_body "
             "timeout"
         ),
         "observation": "trace",

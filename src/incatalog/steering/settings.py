@@ -10,7 +10,11 @@ from incatalog.config import NonNegative, Positive, Settings
 
 @dataclass(frozen=True)
 class SteeringFitSettings(Settings):
-    """Fit how much what is said counts beside a teacher, and keep it in the teacher's folder."""
+    """Fit how much what is said counts beside a teacher, and keep it in the teacher's folder.
+
+    Example:
+        incatalog steering fit --data data --teacher runs/blend
+    """
 
     data: Path
     """Folder of the prepared data that the teacher was fitted on; only validation items are looked

@@ -46,6 +46,7 @@ def chat(settings: ChatSettings) -> None:
         *((bool(settings.url) and given, flag, "is the service's own business; leave it out")
           for flag, given in (
               ("--guide", bool(settings.guide)),
+              ("--encoder", settings.encoder != "words"),
               ("--guide-weight", settings.guide_weight is not None),
               ("--wording", settings.wording is not None),
               ("--system", settings.system is not None))),
@@ -95,6 +96,8 @@ def _remote(settings: ChatSettings) -> Talker:
     domain = settings.domain[0] if settings.domain else ""
     how: dict[str, Any] = {"max_tokens": settings.max_tokens, "seed": settings.seed}
     how["temperature"] = settings.temperature
+    if settings.voice != "auto":
+        how["voice"] = settings.voice
     return RemoteTalker(settings.url, domain, key, **how)
 
 
@@ -116,15 +119,14 @@ def _local(settings: ChatSettings) -> Talker:
         own = catalog_of(settings.model, kind, None, settings.title_field)
         catalogs = {own.name: own}
     guides = _by_domain("--guide", settings.guide, list(catalogs))
-    asked = settings.named("guide_weight", "device", "verify", "wording", "system")
+    asked = settings.named("guide_weight", "encoder", "device", "verify", "wording", "system")
     recommenders = open_domains(
         settings.model, kind, catalogs, folders, {n: guides.get(n, OWN) for n in catalogs}, **asked
     )
 
     from incatalog.terminal.local_talker import LocalTalker
 
-    how = settings.named("temperature", "seed")
-    return LocalTalker(recommenders, max_new_tokens=settings.max_tokens, **how)
+    return LocalTalker(recommenders, **settings.named("max_tokens", "voice", "temperature", "seed"))
 
 
 def _folders(pairs: tuple[str, ...]) -> dict[str, Path]:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from incatalog.assistant.assistant import Assistant
+from incatalog.assistant.voices import VoiceChoice
 from incatalog.data.catalog import Catalog
 from incatalog.data.where import Where
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
@@ -14,7 +16,7 @@ from incatalog.model.spec import described
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.item_names import ItemNames
 from incatalog.recommender.recommender import Recommender
-from incatalog.terminal.talker import Asked, Found, Piece, ShownItem, Turn
+from incatalog.terminal.talker import Continued, Found, Piece, ShownItem, SpokenTurn
 
 _CERTAIN = 100.0
 
@@ -22,9 +24,20 @@ _CERTAIN = 100.0
 class LocalTalker:
     """Answers with recommenders of one model, by the names of their catalogs."""
 
-    def __init__(self, recommenders: Mapping[str, Recommender], **how: Any) -> None:
-        """Takes at least one recommender, and options of :meth:`Recommender.stream`."""
-        self._recommenders, self._how = dict(recommenders), how
+    def __init__(
+        self,
+        recommenders: Mapping[str, Recommender],
+        *,
+        max_tokens: int = 512,
+        voice: VoiceChoice = "auto",
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Takes at least one recommender, and how answers are written."""
+        self._recommenders = dict(recommenders)
+        self._assistants = {n: Assistant.of(one, voice) for n, one in recommenders.items()}
+        self._max_tokens = max_tokens
+        self._sampling = {"temperature": temperature, "seed": seed}
         self._names: dict[str, ItemNames] = {}
 
     @property
@@ -40,21 +53,18 @@ class LocalTalker:
         """Names of the catalogs."""
         return tuple(self._recommenders)
 
-    def stream(self, asked: Asked) -> Iterator[Piece]:
+    def stream(self, asked: Continued) -> Iterator[Piece]:
         """The answer, in pieces."""
         if asked.domain is None:
             yield from self._plain(asked)
             return
-        recommender = self._recommenders[asked.domain]
-        messages = [_message(turn, recommender.catalog) for turn in asked.turns]
-        with contextlib.closing(
-            answering(recommender).stream(
-                messages, history=asked.history, where=asked.where, **self._how
-            )
-        ) as pieces:
+        catalog = self._recommenders[asked.domain].catalog
+        messages = [_message(turn, catalog) for turn in asked.turns]
+        how: Any = {"where": asked.where, "usual_tokens": self._max_tokens, **self._sampling}
+        pieces = self._assistants[asked.domain].stream(messages, history=asked.history, **how)
+        with contextlib.closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
-                shown = isinstance(piece, Recommendation)
-                yield shown_item(piece, recommender.catalog) if shown else piece
+                yield piece if isinstance(piece, str) else shown_item(piece, catalog)
 
     def find(self, domain: str, name: str) -> list[Found]:
         """Items that a name may have meant."""
@@ -73,33 +83,27 @@ class LocalTalker:
             why = f"no item of {catalog.num_live} fulfils {where}"
             raise ConfigError(f"/filter: {why}; ask for less, or take one off: /filter off N")
 
-    def _plain(self, asked: Asked) -> Iterator[Piece]:
+    def _plain(self, asked: Continued) -> Iterator[Piece]:
         """What the model says without any catalog."""
         recommender = next(iter(self._recommenders.values()))
         messages = [Message(turn.role, (Text(turn.text),)) for turn in asked.turns]
-        request = recommender.prompts.chat_request(messages, items=False, **self._how)
+        how: Any = {"max_new_tokens": self._max_tokens, **self._sampling}
+        request = recommender.prompts.chat_request(messages, items=False, **how)
         text = recommender.answer_text()
         with contextlib.closing(recommender.engine.generate([request])) as events:
             for event in events:
                 yield from (str(piece) for piece in text.feed(event))
 
 
-def answering(recommender: Recommender) -> Any:
-    """What answers conversations with a model on its catalog."""
-    return recommender
-
-
 def shown_item(one: Recommendation, catalog: Catalog) -> ShownItem:
     """An item of an answer with what the catalog says of it."""
     item = catalog.item(catalog.row(one.item_id))
     facts = [("categories", ", ".join(item.categories))] if item.categories else []
-    for name, value in item.attributes.items():
-        facts.append((name, ", ".join(value) if isinstance(value, tuple) else str(value)))
-    reason = getattr(one, "reason", None)
-    return ShownItem(one.item_id, one.title, one.score, reason, tuple(facts))
+    facts += [(known["label"], known["shown"]) for known in catalog.shown(item)]
+    return ShownItem(one.item_id, one.title, one.score, one.reason, tuple(facts))
 
 
-def _message(turn: Turn, catalog: Catalog) -> Message:
+def _message(turn: SpokenTurn, catalog: Catalog) -> Message:
     """A turn as the model reads it; an item that has left the catalog is its title."""
     parts: list[Part] = []
     for piece in turn.pieces:

@@ -12,7 +12,7 @@ from rapidfuzz import fuzz, utils
 from incatalog.data.where import Where
 from incatalog.errors import CatalogError, ConfigError, ServiceError, require
 from incatalog.recommender.item_names import typed_forms
-from incatalog.terminal.talker import Asked, Found, Piece, ShownItem, Turn
+from incatalog.terminal.talker import Continued, Found, Piece, ShownItem, SpokenTurn
 
 if TYPE_CHECKING:
     import httpx
@@ -58,7 +58,7 @@ class RemoteTalker:
         """Names of the catalogs."""
         return self._domains
 
-    def stream(self, asked: Asked) -> Iterator[Piece]:
+    def stream(self, asked: Continued) -> Iterator[Piece]:
         """The answer, in pieces."""
         body: dict[str, Any] = {"model": self._model, "stream": True, **self._how}
         body["messages"] = list(map(_message, asked.turns))
@@ -86,8 +86,7 @@ class RemoteTalker:
         own = self._get(f"{place}/{quote(name, safe='')}", missing={}) if name else {}
         if "title" in own:
             return [Found(str(own["id"]), str(own["title"]), _CERTAIN)]
-        # Both names of the field: services before search forgave misspelling had the second.
-        asked = {"search": name, "query": name, "limit": str(_ASKED)}
+        asked = {"search": name, "limit": str(_ASKED)}
         items = self._get(place, asked).get("items", [])
         found = [Found(str(i["id"]), str(i["title"]), _likeness(name, i)) for i in items]
         return sorted(found, key=lambda one: -one.likeness)[:_SHOWN]
@@ -178,7 +177,7 @@ def _likeness(name: str, item: Mapping[str, Any]) -> float:
     return min(found, _CERTAIN - 1)
 
 
-def _message(turn: Turn) -> dict[str, Any]:
+def _message(turn: SpokenTurn) -> dict[str, Any]:
     """A turn as a request has it, with the places of its items."""
     text, items = "", []
     for piece in turn.pieces:

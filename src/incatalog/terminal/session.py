@@ -10,7 +10,7 @@ from incatalog.data.where import Where
 from incatalog.errors import ConfigError, IncatalogError
 from incatalog.flags import near
 from incatalog.terminal.screen import Screen
-from incatalog.terminal.talker import Asked, Piece, ShownItem, Talker, Turn
+from incatalog.terminal.talker import Continued, Piece, ShownItem, SpokenTurn, Talker
 
 # Likeness from which the nearest item is taken for the one that was meant.
 _MEANT = 75.0
@@ -44,7 +44,7 @@ class ChatSession:
     def __init__(self, talker: Talker, screen: Screen) -> None:
         self._talker, self._screen = talker, screen
         first = talker.domains[0] if talker.domains else None
-        self._asked = Asked((), first)
+        self._asked = Continued((), first)
         self._filters: list[str] = []
         self._titles: dict[str, str] = {}  # of the history, by id
 
@@ -96,7 +96,7 @@ class ChatSession:
         return self._asked.domain
 
     def _answer(self, text: str) -> None:
-        said = Turn("user", (text,))
+        said = SpokenTurn("user", (text,))
         asked = replace(self._asked, turns=(*self._asked.turns, said))
         pieces: list[Piece] = []
         try:
@@ -116,7 +116,9 @@ class ChatSession:
             self._screen.end()
         if pieces:
             # What was said before it was stopped has been said.
-            self._asked = replace(asked, turns=(*asked.turns, Turn("assistant", tuple(pieces))))
+            self._asked = replace(
+                asked, turns=(*asked.turns, SpokenTurn("assistant", tuple(pieces)))
+            )
 
     def _command(self, text: str) -> bool:
         name, _, rest = text[1:].partition(" ")
@@ -150,7 +152,7 @@ class ChatSession:
             )
         if rest != "off" and rest != self._asked.domain:
             # Ids and fields are those of a catalog.
-            self._asked, self._filters = Asked(self._asked.turns, rest), []
+            self._asked, self._filters = Continued(self._asked.turns, rest), []
         elif rest == "off":
             self._asked = replace(self._asked, domain=None)
         self._screen.line(f"catalog: {rest}")

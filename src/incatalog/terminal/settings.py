@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from incatalog.config import Headings, NonNegative, NonNegativeFloat, Positive, Settings
 
@@ -22,7 +22,7 @@ class ChatSettings(Settings):
     headings: ClassVar[Headings] = {
         "who answers": "model url key_file device verify",
         "catalogs": "domain guide guide_weight title_field",
-        "answers": "history max_tokens temperature seed wording system",
+        "answers": "history voice encoder max_tokens temperature seed wording system",
     }
 
     model: str = ""
@@ -45,8 +45,14 @@ class ChatSettings(Settings):
     not given."""
     history: tuple[str, ...] = ()
     """Items to begin with, by id or title, oldest first, separated by commas."""
+    voice: Literal["facts", "model", "auto"] = "auto"
+    """Who speaks of items where the model was never trained: sentences made of what is known
+    (facts), or the model itself; auto takes facts below a billion parameters."""
+    encoder: str = "words"
+    """What reads what is said, so that it steers the items: minilm, words, off, or the folder of a
+    sentence-transformers model (docs/steering.md)."""
     max_tokens: Positive = 512
-    """Tokens of an answer at most."""
+    """Tokens of what the model writes freely at most."""
     temperature: NonNegativeFloat = 0.0
     """Divides the scores before sampling; 0 always takes the best."""
     seed: NonNegative = 0

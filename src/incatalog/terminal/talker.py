@@ -25,7 +25,7 @@ Piece = str | ShownItem
 
 
 @dataclass(frozen=True)
-class Turn:
+class SpokenTurn:
     """What was said by one side."""
 
     role: Literal["user", "assistant"]
@@ -43,10 +43,10 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Continued:
     """A conversation to be continued, and what its items have to be."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[SpokenTurn, ...]
     domain: str | None  # None for a conversation without items
     history: tuple[str, ...] = ()  # ids, oldest first
     where: Where = EVERYTHING
@@ -72,7 +72,7 @@ class Talker(Protocol):
     def domains(self) -> Sequence[str]:
         """Names of the catalogs; the first is the one to begin with."""
 
-    def stream(self, asked: Asked) -> Iterator[Piece]:
+    def stream(self, asked: Continued) -> Iterator[Piece]:
         """The answer, in pieces; closed, it is given up."""
 
     def find(self, domain: str, name: str) -> list[Found]:
