@@ -47,7 +47,7 @@ from incatalog.rewrite.settings import (
     RewriteDataSettings,
     RewriteTrainSettings,
 )
-from incatalog.serving.settings import ServeSettings
+from incatalog.serving.settings import CatalogSyncSettings, ServeSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
     ImportUnirecSettings,
@@ -167,6 +167,13 @@ COMMANDS: dict[str, Command] = {
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
+    "catalog sync": Command(
+        CatalogSyncSettings,
+        "incatalog.serving.catalog_sync:sync_catalog",
+        leading="--items",
+        extra="serve",
+        needs=("httpx",),
+    ),
     "study": Command(
         StudySettings,
         "incatalog.quickstart.study:run_study",

@@ -126,7 +126,7 @@ class Talking:
         exclude: Sequence[str],
         categories: Sequence[str],
         boost: Mapping[str, float] | None,
-        where: Where,
+        where: Where = EVERYTHING,
     ) -> Request:
         rows = seen = self.items.catalog.rows(history).tolist()
         # Without a guide nobody asks what the conversation names.
