@@ -20,7 +20,7 @@ from incatalog.data.settings import (
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
-    SampleSettings,
+    SampleShopSettings,
     SteamSettings,
     TableSettings,
     ToUnirecSettings,
@@ -96,7 +96,9 @@ COMMANDS: dict[str, Command] = {
         extra="serve",
         needs=_SERVICE,
     ),
-    "sample": Command(SampleSettings, "incatalog.data.sample_shop:write_sample", leading="--out"),
+    "sample": Command(
+        SampleShopSettings, "incatalog.data.sample_shop:write_sample", leading="--out"
+    ),
     "demo": Command(
         DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
     ),
