@@ -83,7 +83,7 @@ class Catalogs(Form):
     catalogs: list[CatalogInfo]
 
 
-class Attribute(Form):
+class CatalogAttribute(Form):
     """What is known of an item, with a name for people and the value in words."""
 
     name: str
@@ -105,7 +105,7 @@ class CatalogItem(Form):
     """What its weight is multiplied by."""
     boost_until: str | None
     """Last day on which it is; null for ever."""
-    attributes: list[Attribute]
+    attributes: list[CatalogAttribute]
     """What else is known of it."""
     enabled: bool
 
