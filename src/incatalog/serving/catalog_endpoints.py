@@ -221,7 +221,7 @@ def _item(version: Version, row: int) -> forms.CatalogItem:
         description=item.description,
         boost=item.boost,
         boost_until=item.boost_until,
-        attributes=[forms.CatalogAttribute(**one) for one in version.catalog.shown(item)],
+        attributes=[forms.Attribute(**one) for one in version.catalog.shown(item)],
         enabled=row not in version.recommender.disabled,
         **known,
     )

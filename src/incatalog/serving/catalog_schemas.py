@@ -83,7 +83,7 @@ class Catalogs(Form):
     catalogs: list[CatalogInfo]
 
 
-class CatalogAttribute(Form):
+class Attribute(Form):
     """What is known of an item, with a name for people and the value in words."""
 
     name: str
@@ -105,7 +105,7 @@ class CatalogItem(Form):
     """What its weight is multiplied by."""
     boost_until: str | None
     """Last day on which it is; null for ever."""
-    attributes: list[CatalogAttribute]
+    attributes: list[Attribute]
     """What else is known of it."""
     enabled: bool
 
