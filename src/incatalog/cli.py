@@ -48,7 +48,7 @@ from incatalog.rewrite.settings import (
     RewriteDataSettings,
     RewriteTrainSettings,
 )
-from incatalog.serving.settings import ServeSettings
+from incatalog.serving.settings import CatalogSyncSettings, ServeSettings
 from incatalog.steering.settings import SteeringFitSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
@@ -174,6 +174,13 @@ COMMANDS: dict[str, Command] = {
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
+    "catalog sync": Command(
+        CatalogSyncSettings,
+        "incatalog.serving.catalog_sync:sync_catalog",
+        leading="--items",
+        extra="serve",
+        needs=("httpx",),
+    ),
     "study": Command(
         StudySettings,
         "incatalog.quickstart.study:run_study",

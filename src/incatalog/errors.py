@@ -78,7 +78,7 @@ class TeacherError(IncatalogError):
 
 
 class ServiceError(IncatalogError):
-    """A running service does not answer, or refuses."""
+    """A running service does not answer, or refuses a request."""
 
 
 class ScorerError(IncatalogError):

@@ -36,7 +36,7 @@ CONVERSATIONS = (
     ),
     ExampleTalk(
         "someone of whom nothing is known",
-        (UserTurn("I loved Alien (1979) and The Terminator (1984). What is next?", k=3),),
+        (UserTurn("I loved Alien (1979) and Blade Runner (1982). What is next?", k=3),),
     ),
 )
 

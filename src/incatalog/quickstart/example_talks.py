@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from incatalog.errors import IncatalogError
@@ -128,11 +129,12 @@ def print_conversation(
 ) -> None:
     """Prints a conversation; items of the catalog are marked."""
     console.print(f"\n[dim]{conversation.about}[/dim]", highlight=False)
+    said = Table.grid(padding=(0, 2))
     for turn, answer in zip(conversation.turns, answers, strict=True):
-        console.print(Text.assemble(("you        ", "bold"), turn.text))
+        said.add_row(Text("you", "bold"), Text(turn.text))
         told = Text(answer["choices"][0]["message"]["content"])
         for item in answer["items"]:
             if item.get("start") is not None:
                 told.stylize("bold cyan", item["start"], item["end"])
-        console.print(Text.assemble(("assistant  ", "bold green")), end="")
-        console.print(told)
+        said.add_row(Text("assistant", "bold green"), told)
+    console.print(said)
