@@ -22,8 +22,8 @@ from incatalog.steering.stems import words_of
 from incatalog.teacher.teacher import load_teacher
 
 _K = 10
-_STRENGTHS = (0.0, 2.5, 5.0, 10.0, 20.0)
-_WORDS = (0.0, 0.25, 0.5)
+_STRENGTHS = (0.0, 3.0, 6.0, 10.0, 20.0)
+_WORDS = (0.0, 0.2, 0.5)
 _KINDS = (0.0, 1.0, 2.0)
 # Words of a request that is made from an item's text.
 _WORDS_A_REQUEST = 2

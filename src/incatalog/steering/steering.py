@@ -35,7 +35,9 @@ _FADING, _PASSED = 0.5, 0.2
 _MOST_TURNS = 12
 _MOST_LETTERS = 2000
 # Items that count as fitting best, or a hundredth of a large catalog; measured.
-_FITTING = 50
+_FITTING, _SLOPE = 50, 0.15
+# What a likeness of 1 to an item that is pointed at adds to a log-weight.
+_ABOUT = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +58,16 @@ class Parts:
 
 
 def fitting(likeness: Alike) -> Alike:
-    """Likeness up to that of the items that fit best, which are all as good.
+    """Likeness, flattened among the items that fit best.
 
-    What is said chooses what fits; which of that a user likes best, the teacher knows.
+    What is said chooses what fits; which of that a user likes best, the teacher knows better. What
+    the teacher knows nothing of is still in the order of its likeness.
     """
     best = max(_FITTING, len(likeness) // 100)
     if len(likeness) <= best:
         return likeness
-    found: Alike = np.minimum(likeness, np.partition(likeness, -best)[-best])
+    enough = np.partition(likeness, -best)[-best]
+    found: Alike = np.where(likeness > enough, enough + _SLOPE * (likeness - enough), likeness)
     return found
 
 
@@ -261,7 +265,7 @@ class Steering:
         for text, _ in unwanted:
             found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
         if about:
-            found += self.balance.strength * fitting(self.likeness.to_items(about))
+            found += _ABOUT * fitting(self.likeness.to_items(about))
         trending = {one.what: one.way for turn in turns for one in turn.trends}
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
