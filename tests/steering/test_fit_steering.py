@@ -29,7 +29,7 @@ def test_the_best_balance_is_the_one_that_finds_the_items() -> None:
     found = try_balances(steering, holdouts, ["hamlet", "falcon"], log_p)
     assert set(found) == {
         Balance(0.0, 0.0, 0.0),
-        *(Balance(s, 1.0, 0.0) for s in (0, 3, 6, 10, 20)),
+        *(Balance(s, 1.0, 0.0) for s in (0, 2.5, 5, 10, 20)),
     }
     assert found[Balance(0.0, 0.0, 0.0)] == pytest.approx((1 / np.log2(11) + 1 / np.log2(10)) / 2)
     # Each is first once its word is worth more than five.

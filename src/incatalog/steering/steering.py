@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from incatalog.data.catalog import Catalog
+from incatalog.data.catalog import Catalog, Item
 from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.model.pretrained import cache_folder
 from incatalog.steering.balance import WORDS, Balance
@@ -150,7 +150,7 @@ class Steering:
         new = {
             row: item
             for row, item in enumerate(catalog.items)
-            if (row >= len(before) or item is not before[row]) and row not in catalog.vacant
+            if row not in catalog.vacant and not (row < len(before) and _same(item, before[row]))
         }
         likeness = self.likeness.with_texts(
             {row: described(item) for row, item in new.items()}, len(catalog)
@@ -300,6 +300,14 @@ class Steering:
     def kinds(self) -> Kinds | None:
         """What finds the categories that are meant; None where there are none to choose from."""
         return Kinds.of(self.catalog, self.likeness)
+
+
+def _same(item: Item, other: Item) -> bool:
+    """Whether two items read alike; a model's spelling of the title does not matter."""
+    return item is other or all(
+        getattr(item, name) == getattr(other, name)
+        for name in ("title", "categories", "description", "attributes")
+    )
 
 
 def _weights_of(turns: Sequence[Heard]) -> list[float]:
