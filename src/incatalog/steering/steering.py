@@ -14,7 +14,7 @@ from incatalog.data.catalog import Catalog, Item
 from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.model.pretrained import cache_folder
 from incatalog.steering.balance import WORDS, Balance
-from incatalog.steering.bounds import Measured
+from incatalog.steering.bounds import MeasuredFields
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
 from incatalog.steering.intent import says_whether, sounds_like_request
@@ -122,7 +122,7 @@ class Steering:
             catalog,
             Lexicon.of(catalog),
             TitleKeys.of(catalog),
-            Measured.of(catalog),
+            MeasuredFields.of(catalog),
             likeness.memory,
         )
         usual = Balance.usual(WORDS if sentences is None else "")
