@@ -15,7 +15,7 @@ from incatalog.data.interactions import Histories, Holdout, leave_one_out
 from incatalog.errors import ConfigError, DataError
 from incatalog.locks import lock_folder
 from incatalog.model.pretrained import cache_folder
-from incatalog.steering.balance import STEERING_FILE, Balance
+from incatalog.steering.balance import STEERING_FILE, WORDS, Balance
 from incatalog.steering.settings import SteeringFitSettings
 from incatalog.steering.steering import CACHE, OFF, Steering
 from incatalog.steering.stems import words_of
@@ -77,7 +77,7 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
         lock.release()
     told = f"strength {best.strength:g}, words {best.words:g}, kinds {best.kinds:g}"
     console.print(f"steering: {told}; NDCG@{_K} {tried[best]:.4f} on {len(asked)} requests")
-    console.print(f"without what is said {alone:.4f}; as usual {tried.get(usual, np.nan):.4f}")
+    console.print(f"without what is said {alone:.4f}; as usual {tried[usual]:.4f}")
     path = settings.teacher / STEERING_FILE
     console.print(f"written to {path}")
     return path
@@ -98,14 +98,15 @@ def request_for(catalog: Catalog, steering: Steering, row: int, random: np.rando
 def try_balances(
     steering: Steering, holdouts: Sequence[Holdout], texts: Sequence[str], log_p: Scores
 ) -> dict[Balance, float]:
-    """Mean NDCG@10 at every point of a grid; without vectors there are fewer."""
+    """Mean NDCG@10 at every point of a grid, fewer without vectors, and of what is usual."""
     parts = [steering.parts(text) for text in texts]
     plain = steering.likeness.memory.sentences is None
     shares = (1.0,) if plain else _WORDS
     kinds = (0.0,) if plain or steering.kinds is None else _KINDS
     grid = [Balance(*values) for values in itertools.product(_STRENGTHS, shares, kinds)]
+    usual = Balance.usual(WORDS if plain else "")
     found: dict[Balance, float] = {}
-    for balance in dict.fromkeys([Balance(0.0, 0.0, 0.0), *grid]):
+    for balance in dict.fromkeys([Balance(0.0, 0.0, 0.0), *grid, usual]):
         gains = [
             _gain(line + part.weighed(balance), one.target)
             for line, part, one in zip(log_p, parts, holdouts, strict=True)
