@@ -135,6 +135,10 @@ HEADLINES = {
         "What does the teacher's service bear?",
         ("requests a second",), "value", "requests a second from 64 clients",
     ),
+    "steering": Headline(
+        "Do people get what they ask for?",
+        ("all films",), "meant", "of five films are what a phrase means without naming it",
+    ),
     "trie": Headline(
         "What does the prefix tree cost?",
         ("1,000,000 x 4 random codes", "ItemTrie"), "build, ms", "ms to build, a million items",

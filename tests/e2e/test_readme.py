@@ -29,6 +29,7 @@ _PAGES = (
     "docs/semantic-ids.md",
     "docs/teacher.md",
     "docs/serving.md",
+    "docs/steering.md",
     "docs/rewrite.md",
     "docs/retrieval.md",
     "docs/grpo.md",

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from incatalog.data.catalog import Catalog, Item
-from incatalog.steering.bounds import Measured
+from incatalog.steering.bounds import MeasuredFields
 from incatalog.steering.wish import Filter
 from shelves import FILMS, OFFICE
 
 
 def said(catalog: Catalog, text: str) -> list[str]:
-    found = Measured.of(catalog).read(text)
+    found = MeasuredFields.of(catalog).read(text)
     return sorted(Filter.of(one.condition, "").id for one in found)
 
 
@@ -72,7 +72,7 @@ def test_a_catalog_without_numbers_has_no_limits() -> None:
 
 
 def test_new_items_bring_new_fields() -> None:
-    before = Measured.of(FILMS)
+    before = MeasuredFields.of(FILMS)
     assert before.with_items([Item("x", "X", attributes={"year": 1999})]) is before
     after = before.with_items([Item("x", "X", attributes={"minutes": 90})])
     found = [one.condition for one in after.read("at most 90 minutes")]

@@ -150,6 +150,14 @@ def test_a_changed_catalog_is_as_if_read_anew() -> None:
     assert after.with_catalog(away).read([user("more like Heat")]).about == ()
 
 
+def test_what_a_model_calls_the_items_changes_nothing() -> None:
+    called = FILMS.with_titles_t([f"{title} X" for title in FILMS.titles])
+    after = FILM.with_catalog(called)
+    assert after.catalog is called
+    assert after.listener.lexicon is FILM.listener.lexicon
+    assert after.listener.titles is FILM.listener.titles
+
+
 def test_vectors_words_and_kinds_are_added_up() -> None:
     encoder = Sentences(LetterEncoder(), "letters")
     text = "a story about a falcon"

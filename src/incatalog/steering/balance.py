@@ -28,7 +28,7 @@ class Balance:
         ConfigError: A value is out of range.
     """
 
-    strength: float = 15.0
+    strength: float = 5.0
     words: float = 0.2
     kinds: float = 2.0
 

@@ -84,7 +84,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredFields:
     """Fields of a catalog that hold numbers, dates and truths."""
 
     kinds: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -95,11 +95,11 @@ class Measured:
     dated: bool = False  # whether the years stand in dates
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Measured:
+    def of(cls, catalog: Catalog) -> MeasuredFields:
         """Looks at what the items' attributes hold."""
         return cls().with_items(catalog.live_items)
 
-    def with_items(self, items: Iterable[Item]) -> Measured:
+    def with_items(self, items: Iterable[Item]) -> MeasuredFields:
         """The same with the attributes of further items."""
         found: dict[str, set[str]] = {name: set(kinds) for name, kinds in self.kinds.items()}
         for item in items:
@@ -113,7 +113,7 @@ class Measured:
         dates = tuple(name for name, own in kinds.items() if own == {"date"})
         year = _called(_YEAR, numbers) or _called(_YEAR, dates)
         price = _called(_PRICE, numbers)
-        return Measured(kinds, numbers, truths, price, year, year in dates)
+        return MeasuredFields(kinds, numbers, truths, price, year, year in dates)
 
     def read(self, text: str) -> list[Said]:
         """The limits that a text in lower case says of these fields."""

@@ -15,7 +15,7 @@ from incatalog.data.interactions import Histories, Holdout, leave_one_out
 from incatalog.errors import ConfigError, DataError
 from incatalog.locks import lock_folder
 from incatalog.model.pretrained import cache_folder
-from incatalog.steering.balance import STEERING_FILE, Balance
+from incatalog.steering.balance import STEERING_FILE, WORDS, Balance
 from incatalog.steering.settings import SteeringFitSettings
 from incatalog.steering.steering import CACHE, OFF, Steering
 from incatalog.steering.stems import words_of
@@ -23,10 +23,8 @@ from incatalog.teacher.teacher import load_teacher
 
 _K = 10
 _STRENGTHS = (0.0, 2.5, 5.0, 10.0, 20.0)
-_WORDS = (0.0, 0.25, 0.5)
+_WORDS = (0.0, 0.2, 0.5)
 _KINDS = (0.0, 1.0, 2.0)
-# Words of a request that is made from an item's text.
-_WORDS_A_REQUEST = 2
 
 Scores = Float64[np.ndarray, " items"]
 
@@ -34,10 +32,10 @@ Scores = Float64[np.ndarray, " items"]
 def fit_steering(settings: SteeringFitSettings) -> Path:
     """Finds how much likeness by vectors, by words and to categories should count.
 
-    Users are asked for their *validation* items with requests that are made from these: half name
-    one of the item's categories, half two words of its text that other items have too. Names of
-    categories do not become filters here, as they would in a conversation. The best mean NDCG@10
-    counts, and of equal ones the least steering. Test items are not looked at.
+    Users are asked for their *validation* items with requests that are made from these: one of the
+    item's categories, or, where categories do not sort the catalog, a word of its text that many
+    items have. Names of categories do not become filters here, as they would in a conversation. The
+    best mean NDCG@10 counts, and of equal ones the least steering. Test items are not looked at.
 
     Returns:
         The file that is written, `steering.json` in the teacher's run folder.
@@ -79,39 +77,36 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
         lock.release()
     told = f"strength {best.strength:g}, words {best.words:g}, kinds {best.kinds:g}"
     console.print(f"steering: {told}; NDCG@{_K} {tried[best]:.4f} on {len(asked)} requests")
-    console.print(f"without what is said {alone:.4f}; as usual {tried.get(usual, np.nan):.4f}")
+    console.print(f"without what is said {alone:.4f}; as usual {tried[usual]:.4f}")
     path = settings.teacher / STEERING_FILE
     console.print(f"written to {path}")
     return path
 
 
 def request_for(catalog: Catalog, steering: Steering, row: int, random: np.random.Generator) -> str:
-    """A request that an item fulfils; empty where nothing is known of it.
-
-    One of its categories, or words of its text that other items have too.
-    """
-    item, memory = catalog.item(row), steering.likeness.memory
-    text = memory.texts[int(steering.likeness.places[row])]
-    words = {word.stem: word.text.lower() for word in words_of(text) if word.says}
-    shared = [told for own, told in words.items() if memory.rarity(own) < _rarest(len(memory))]
-    by_category = bool(item.categories) and (not shared or random.random() < 0.5)
-    if by_category:
+    """A request that an item and many others fulfil; empty where nothing such is known of it."""
+    item, likeness = catalog.item(row), steering.likeness
+    sorts = steering.kinds is not None or likeness.memory.sentences is None
+    if item.categories and sorts:
         return f"I would like {random.choice(item.categories).lower()}"
-    chosen = random.permutation(len(shared))[:_WORDS_A_REQUEST]
-    return " ".join(shared[at] for at in np.sort(chosen))
+    text, least = likeness.memory.texts[int(likeness.places[row])], max(3, len(catalog) // 100)
+    words = {word.stem: word.text.lower() for word in words_of(text) if word.says}
+    many = [told for own, told in words.items() if likeness.memory.count(own) >= least]
+    return str(random.choice(many)) if many else ""
 
 
 def try_balances(
     steering: Steering, holdouts: Sequence[Holdout], texts: Sequence[str], log_p: Scores
 ) -> dict[Balance, float]:
-    """Mean NDCG@10 at every point of a grid; without vectors there are fewer."""
+    """Mean NDCG@10 at every point of a grid, fewer without vectors, and of what is usual."""
     parts = [steering.parts(text) for text in texts]
     plain = steering.likeness.memory.sentences is None
     shares = (1.0,) if plain else _WORDS
     kinds = (0.0,) if plain or steering.kinds is None else _KINDS
     grid = [Balance(*values) for values in itertools.product(_STRENGTHS, shares, kinds)]
+    usual = Balance.usual(WORDS if plain else "")
     found: dict[Balance, float] = {}
-    for balance in dict.fromkeys([Balance(0.0, 0.0, 0.0), *grid]):
+    for balance in dict.fromkeys([Balance(0.0, 0.0, 0.0), *grid, usual]):
         gains = [
             _gain(line + part.weighed(balance), one.target)
             for line, part, one in zip(log_p, parts, holdouts, strict=True)
@@ -125,8 +120,3 @@ def _gain(scores: Scores, target: int) -> float:
     own = scores[target]
     place = int((scores > own).sum() + (scores[:target] == own).sum())
     return 1 / float(np.log2(2 + place)) if place < _K and np.isfinite(own) else 0.0
-
-
-def _rarest(total: int) -> float:
-    """How rare a word is that three items share."""
-    return float(np.log(max(total, 2) / 3) / np.log(max(total, 2))) + 1e-9

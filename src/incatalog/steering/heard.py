@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from incatalog.data.catalog import Catalog
 from incatalog.data.where import Condition, Where
 from incatalog.steering.amounts import amount
-from incatalog.steering.bounds import Measured, Said
+from incatalog.steering.bounds import MeasuredFields, Said
 from incatalog.steering.labels import label
 from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues
 from incatalog.steering.likeness import Memory
@@ -79,7 +79,7 @@ class Listener:
     catalog: Catalog
     lexicon: Lexicon
     titles: TitleKeys
-    measured: Measured
+    measured: MeasuredFields
     memory: Memory
 
     def hear(self, text: str, shown: Sequence[Sequence[int]] = ()) -> Heard:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from incatalog.data.where import Condition
-from incatalog.steering.bounds import Measured
+from incatalog.steering.bounds import MeasuredFields
 
 
-def label(condition: Condition, measured: Measured) -> str:
+def label(condition: Condition, measured: MeasuredFields) -> str:
     """A condition in words: "Horror", "not Horror", "price up to 20", "from 1990"."""
     values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     field, op = condition.field, condition.op

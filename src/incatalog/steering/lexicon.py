@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from rapidfuzz.distance import OSA
 
@@ -16,6 +16,8 @@ CATEGORY = "category"
 _MOST_WORDS = 5
 # A field whose values are mostly longer is a description, and one value a title.
 _MEDIAN_WORDS = 4
+# So much more often a word stands in texts than it is a value of the item.
+_EVERYDAY = 1.5
 _LINKS = ("http", "www.", "/", "data:")
 # Names of fields that tell one item from all others, or that a machine reads.
 _MACHINE = frozenset(("id", "asin", "sku", "ean", "gtin", "upc", "url", "link", "image", "img"))
@@ -36,6 +38,13 @@ _SAME = (
     ("cell phone", "mobile phone", "smartphone"),
 )
 _OWNERS = frozenset(("my", "your", "his", "her", "our", "their", "a", "an", "the"))
+
+
+class Known(Protocol):
+    """The words of all items' texts."""
+
+    def count(self, word: str) -> int:
+        """How many texts have a stem."""
 
 
 class FieldValue(NamedTuple):
@@ -59,27 +68,32 @@ class Lexicon:
 
     by_key: dict[str, tuple[FieldValue, ...]]
     fields: frozenset[str]  # whose texts are values, and not descriptions
+    sizes: Mapping[FieldValue, int]  # items that have each value
     _near: dict[tuple[str, int], list[str]] = field(init=False, repr=False, default_factory=dict)
 
     @classmethod
     def of(cls, catalog: Catalog) -> Lexicon:
         """Reads categories and all text attributes whose values are short."""
         items = list(catalog.live_items)
-        return cls({}, frozenset((CATEGORY, *_value_fields(items)))).with_items(items)
+        return cls({}, frozenset((CATEGORY, *_value_fields(items))), {}).with_items(items)
 
     def with_items(self, items: Iterable[Item]) -> Lexicon:
         """The same with the values of further items."""
         found: defaultdict[str, dict[FieldValue, None]] = defaultdict(dict)
-        for value in dict.fromkeys(value for item in items for value in self._values(item)):
+        new = Counter(value for item in items for value in self._values(item))
+        for value in new:
             for key in _keys(value.text):
                 found[key][value] = None
-        if all(set(new) <= set(self.by_key.get(key, ())) for key, new in found.items()):
+        if not new:
             return self
+        sizes = dict(self.sizes)
+        for value, count in new.items():
+            sizes[value] = sizes.get(value, 0) + count
         joined = {
-            key: tuple(dict.fromkeys((*self.by_key.get(key, ()), *new)))
-            for key, new in found.items()
+            key: tuple(dict.fromkeys((*self.by_key.get(key, ()), *own)))
+            for key, own in found.items()
         }
-        return Lexicon(self.by_key | joined, self.fields)
+        return Lexicon(self.by_key | joined, self.fields, sizes)
 
     def _values(self, item: Item) -> Iterable[FieldValue]:
         for name in item.categories:
@@ -90,18 +104,18 @@ class Lexicon:
                     if isinstance(text, str):
                         yield FieldValue(name, text)
 
-    def find(self, words: Sequence[Word], known: Container[str] | None = None) -> list[NamedValues]:
+    def find(self, words: Sequence[Word], known: Known | None = None) -> list[NamedValues]:
         """The values that some words name, in their order; the longest name at each place.
 
         Args:
             words: Words of a text.
-            known: Stems that are words of the catalog; another one may be a value misspelt. None
-                forgives nothing.
+            known: How many items have each stem in their texts; one that none has may be a value
+                misspelt. None forgives nothing.
         """
         found: list[NamedValues] = []
         at = 0
         while at < len(words):
-            named = self._at(words, at) or self._misspelt(words, at, known)
+            named = self._at(words, at, known) or self._misspelt(words, at, known)
             if named is None:
                 at += 1
             else:
@@ -109,26 +123,38 @@ class Lexicon:
                 at = named.end
         return found
 
-    def _at(self, words: Sequence[Word], at: int) -> NamedValues | None:
+    def _at(self, words: Sequence[Word], at: int, known: Known | None) -> NamedValues | None:
         for size in range(min(_MOST_WORDS, len(words) - at), 0, -1):
             part = words[at : at + size]
             values = self.by_key.get(key_of(part))
             if values is None:
                 continue
-            kept = tuple(value for value in values if _meant(value, part, words[:at]))
+            kept = tuple(
+                value
+                for value in values
+                if _meant(value, part, words[:at])
+                and not (size == 1 and self._everyday(value, part[0], known))
+            )
             if kept:
                 return NamedValues(at, at + size, kept)
         return None
 
-    def _misspelt(
-        self, words: Sequence[Word], at: int, known: Container[str] | None
-    ) -> NamedValues | None:
+    def _everyday(self, value: FieldValue, word: Word, known: Known | None) -> bool:
+        """Whether most items that have a word in their texts do not have it as a value.
+
+        Staples are more often staples than of that brand, unless they are written like it.
+        """
+        if known is None or word.text == value.text:
+            return False
+        return known.count(word.stem) > _EVERYDAY * self.sizes[value]
+
+    def _misspelt(self, words: Sequence[Word], at: int, known: Known | None) -> NamedValues | None:
         if known is None:
             return None
         for size in (2, 1):
             part = words[at : at + size]
             key = key_of(part)
-            if len(part) < size or len(key) < 5 or all(w.stem in known for w in part):
+            if len(part) < size or len(key) < 5 or all(known.count(w.stem) for w in part):
                 continue
             if any(word.stem in GRAMMAR or word.stem in GOODS for word in part):
                 continue

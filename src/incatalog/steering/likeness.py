@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from incatalog.steering.stems import stems
 Alike = Float64[np.ndarray, " items"]
 
 
-class Memory(Container[str]):
+class Memory:
     """Texts of items with their vectors and words; only grows."""
 
     def __init__(self, sentences: Sentences | None, console: Console | None = None) -> None:
@@ -65,13 +65,13 @@ class Memory(Container[str]):
         self.texts += new
         self.place_of.update((text, place) for place, text in enumerate(new, start))
 
-    def __contains__(self, word: object) -> bool:
-        """Whether a stem stands in some text."""
-        return word in self._postings
+    def count(self, word: str) -> int:
+        """How many texts have a stem."""
+        return len(self._postings.get(word, ()))
 
     def rarity(self, word: str) -> float:
         """Inverse document frequency of a word, from 0 (in every text) to 1 (in one)."""
-        count = len(self._postings.get(word, ()))
+        count = self.count(word)
         total = max(len(self), 2)
         return float(np.log(total / count) / np.log(total)) if count else 1.0
 

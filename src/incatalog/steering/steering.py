@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from incatalog.data.catalog import Catalog
+from incatalog.data.catalog import Catalog, Item
 from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.model.pretrained import cache_folder
 from incatalog.steering.balance import WORDS, Balance
-from incatalog.steering.bounds import Measured
+from incatalog.steering.bounds import MeasuredFields
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
 from incatalog.steering.intent import says_whether, sounds_like_request
@@ -35,7 +35,9 @@ _FADING, _PASSED = 0.5, 0.2
 _MOST_TURNS = 12
 _MOST_LETTERS = 2000
 # Items that count as fitting best, or a hundredth of a large catalog; measured.
-_FITTING = 50
+_FITTING, _SLOPE = 50, 0.15
+# What a likeness of 1 to an item that is pointed at adds to a log-weight.
+_ABOUT = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +58,16 @@ class Parts:
 
 
 def fitting(likeness: Alike) -> Alike:
-    """Likeness up to that of the items that fit best, which are all as good.
+    """Likeness, flattened among the items that fit best.
 
-    What is said chooses what fits; which of that a user likes best, the teacher knows.
+    What is said chooses what fits; which of that a user likes best, the teacher knows better. What
+    the teacher knows nothing of is still in the order of its likeness.
     """
     best = max(_FITTING, len(likeness) // 100)
     if len(likeness) <= best:
         return likeness
-    found: Alike = np.minimum(likeness, np.partition(likeness, -best)[-best])
+    enough = np.partition(likeness, -best)[-best]
+    found: Alike = np.where(likeness > enough, enough + _SLOPE * (likeness - enough), likeness)
     return found
 
 
@@ -118,7 +122,7 @@ class Steering:
             catalog,
             Lexicon.of(catalog),
             TitleKeys.of(catalog),
-            Measured.of(catalog),
+            MeasuredFields.of(catalog),
             likeness.memory,
         )
         usual = Balance.usual(WORDS if sentences is None else "")
@@ -146,7 +150,7 @@ class Steering:
         new = {
             row: item
             for row, item in enumerate(catalog.items)
-            if (row >= len(before) or item is not before[row]) and row not in catalog.vacant
+            if row not in catalog.vacant and not (row < len(before) and _same(item, before[row]))
         }
         likeness = self.likeness.with_texts(
             {row: described(item) for row, item in new.items()}, len(catalog)
@@ -261,7 +265,7 @@ class Steering:
         for text, _ in unwanted:
             found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
         if about:
-            found += self.balance.strength * fitting(self.likeness.to_items(about))
+            found += _ABOUT * fitting(self.likeness.to_items(about))
         trending = {one.what: one.way for turn in turns for one in turn.trends}
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
@@ -296,6 +300,14 @@ class Steering:
     def kinds(self) -> Kinds | None:
         """What finds the categories that are meant; None where there are none to choose from."""
         return Kinds.of(self.catalog, self.likeness)
+
+
+def _same(item: Item, other: Item) -> bool:
+    """Whether two items read alike; a model's spelling of the title does not matter."""
+    return item is other or all(
+        getattr(item, name) == getattr(other, name)
+        for name in ("title", "categories", "description", "attributes")
+    )
 
 
 def _weights_of(turns: Sequence[Heard]) -> list[float]:

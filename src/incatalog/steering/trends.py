@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from incatalog.data.catalog import Catalog
-from incatalog.steering.bounds import Measured
+from incatalog.steering.bounds import MeasuredFields
 
 # From the least to the greatest value: what a word such as "cheap" changes log-weights by.
 _REACH = 3.0
@@ -39,7 +39,7 @@ class Trend(NamedTuple):
     end: int
 
 
-def trends(lower: str, measured: Measured) -> tuple[Trend, ...]:
+def trends(lower: str, measured: MeasuredFields) -> tuple[Trend, ...]:
     """The trends in a text in lower case that the catalog can follow."""
     return tuple(
         Trend(what, way, *match.span())
@@ -50,14 +50,14 @@ def trends(lower: str, measured: Measured) -> tuple[Trend, ...]:
     )
 
 
-def _field(what: str, measured: Measured) -> str | None:
+def _field(what: str, measured: MeasuredFields) -> str | None:
     if what == "price":
         return measured.price
     return None if measured.dated else measured.year
 
 
 def trend_weights(
-    catalog: Catalog, measured: Measured, wanted: Mapping[str, int]
+    catalog: Catalog, measured: MeasuredFields, wanted: Mapping[str, int]
 ) -> Float64[np.ndarray, " items"] | None:
     """Log-weights that rise or fall with the rank of the items' prices and years."""
     found: Float64[np.ndarray, " items"] | None = None
