@@ -1,9 +1,10 @@
 """Is the policy that is trained the one that is sampled from, and what does a rollout cost?
 
 The study's models answer prompts of training interactions through the engine. The log-probability
-of each answer is taken as `incatalog train grpo` takes it and, as the published script does, over the
-whole vocabulary; both are compared with what the engine says. The same prompts are then answered by
-transformers' `generate` with `ItemConstrainedLogitsProcessor`, the way of TRL's own trainer.
+of each answer is taken as `incatalog train grpo` takes it and, as the published script does, over
+the whole vocabulary; both are compared with what the engine says. The same prompts are then
+answered by transformers' `generate` with `ItemConstrainedLogitsProcessor`, the way of TRL's own
+trainer.
 
     python -m benchmarks.grpo [--study runs/study] [--prompts 4] [--group 16] [--rounds 3]
 """

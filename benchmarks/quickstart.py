@@ -26,7 +26,7 @@ from benchmarks.shop_files import shop_files
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.metrics import bootstrap_intervals, hit_rate
-from incatalog.quickstart.conversations import asked, service
+from incatalog.quickstart.example_talks import asked, service
 from incatalog.teacher.popularity import Popularity
 from incatalog.teacher.teacher import load_teacher
 

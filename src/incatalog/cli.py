@@ -20,7 +20,7 @@ from incatalog.data.settings import (
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
-    SampleSettings,
+    SampleShopSettings,
     SteamSettings,
     TableSettings,
     ToUnirecSettings,
@@ -47,7 +47,7 @@ from incatalog.rewrite.settings import (
     RewriteDataSettings,
     RewriteTrainSettings,
 )
-from incatalog.serving.settings import ServeSettings
+from incatalog.serving.settings import CatalogSyncSettings, ServeSettings
 from incatalog.steering.settings import SteeringFitSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
@@ -97,7 +97,9 @@ COMMANDS: dict[str, Command] = {
         extra="serve",
         needs=_SERVICE,
     ),
-    "sample": Command(SampleSettings, "incatalog.data.sample_shop:write_sample", leading="--out"),
+    "sample": Command(
+        SampleShopSettings, "incatalog.data.sample_shop:write_sample", leading="--out"
+    ),
     "demo": Command(
         DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
     ),
@@ -169,6 +171,13 @@ COMMANDS: dict[str, Command] = {
     "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
+    "catalog sync": Command(
+        CatalogSyncSettings,
+        "incatalog.serving.catalog_sync:sync_catalog",
+        leading="--items",
+        extra="serve",
+        needs=("httpx",),
+    ),
     "study": Command(
         StudySettings,
         "incatalog.quickstart.study:run_study",

@@ -138,7 +138,7 @@ def test_parquet_types(tmp_path) -> None:
         ("user_id,item_id,timestamp\n", ITEMS, r"clicks\.csv: holds a header but no rows"),
         (
             CLICKS,
-            "title,note\nA,x\nB,y\n",
+            "title,note\nFirst,x\nSecond,y\n",
             r"columns that cannot be told: --item-column for the product in clicks\.csv.*; "
             r"--item-id-column for the product id in items\.csv.* clicks\.csv has user_id, ",
         ),

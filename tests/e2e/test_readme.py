@@ -37,7 +37,7 @@ _PAGES = (
     "docs/losses.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# CI itself is `make test`; `make study` runs below, in small, and the demo with a moment's training.
+# CI itself is `make test`; `make study` runs below, in small, and the demo in test_demo.py.
 _RUN_ELSEWHERE = ("make test", "make demo", "make study")
 
 

@@ -123,3 +123,18 @@ def test_many_different_conditions_take_no_more_room(items: ModelItems) -> None:
         priced.excluded(where=Where.parse({"title": {"contains": f"x{number}"}}))
     assert len(priced._rules) <= 16
     assert len(priced.catalog._columns) == 2
+
+
+def test_items_that_know_something_else_keep_their_index(items: ModelItems) -> None:
+    old = items.catalog.items[3]
+    new = replace(old, title_t=None, description="New.", attributes={"price": 2})
+    updated = items.with_updated([new])
+    assert updated.grounding is items.grounding
+    assert updated.tokens is items.tokens
+    assert updated.catalog.items[3] == replace(new, title_t=old.title_t)
+    assert allowed(updated, where=Where.parse({"price": 2})) == [3]
+    assert items.with_updated([]) is items
+    for wrong, message in ((replace(old, title="Other"), "is called 'Other', before"),
+                           (replace(old, item_id="zz"), "no item with id 'zz'")):  # fmt: skip
+        with pytest.raises(CatalogError, match=message):
+            items.with_updated([wrong])

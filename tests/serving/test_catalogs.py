@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from incatalog import Catalog, Item, Recommender
 from incatalog.data.where import Where
@@ -448,3 +451,67 @@ def test_a_feed_that_cannot_be_leaves_everything(
     again = Domain("codes", coded, CatalogStore(tmp_path / "codes.sqlite"))
     assert again.version.catalog.item(5).attributes["price"] == 1
     assert again.version.recommender.grounding is coded.grounding
+
+
+PRICES = st.none() | st.integers(0, 6)
+QUESTIONS = st.sampled_from(
+    [
+        ({"price": {"lte": 3}}, lambda known: known.get("price", 9) <= 3),
+        (
+            {"price": {"gt": 1, "ne": 4}},
+            lambda known: known.get("price", 0) > 1 and known["price"] != 4,
+        ),
+        ({"studio": "b"}, lambda known: known.get("studio") == "B"),
+        ({"studio": {"ne": "B"}}, lambda known: known.get("studio") != "B"),
+        ({"price": [0, 5], "in_stock": True}, lambda known: known.get("price") in (0, 5)),
+    ]
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_answer_breaks_its_conditions_in_the_version_it_saw(
+    recommender: Recommender, data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = CatalogStore(Path(folder) / "state.sqlite")
+        domain = Domain("films", recommender, store)
+        started = []
+        for step in range(5):
+            known = {one.item.item_id: one for one in known_items(domain.version.recommender)}
+            for one in data.draw(st.sets(st.sampled_from(sorted(known)), max_size=6)):
+                own = {"studio": data.draw(st.sampled_from("AB")), "in_stock": True}
+                price = data.draw(PRICES)
+                own |= {} if price is None else {"price": price}
+                known[one] = replace(known[one], item=replace(known[one].item, attributes=own))
+            if data.draw(st.booleans()):
+                known[f"n{step}"] = new(f"n{step}", f"Harbour of {step} Moons", "Drama")
+            for one in data.draw(st.sets(st.sampled_from(sorted(known)), max_size=3)):
+                del known[one]
+            asyncio.run(domain.feed(list(known.values()), disable=data.draw(st.booleans())))
+            asked, holds = data.draw(QUESTIONS)
+            version, where = domain.version, Where.parse(asked)
+            allowed = {
+                item.item_id
+                for row, item in enumerate(version.catalog.items)
+                if row not in version.catalog.vacant
+                and row not in version.recommender.disabled
+                and holds(item.attributes)
+                and ("in_stock" not in asked or item.attributes.get("in_stock"))
+            }
+            excluded = version.recommender.excluded(where=where).rows
+            rows = set(np.flatnonzero(~excluded).tolist()) - version.catalog.vacant
+            assert {version.catalog.item(row).item_id for row in rows} == allowed
+            if allowed:
+                found = version.recommender.recommend([], 5, where=where)
+                assert {one.item_id for one in found} <= allowed
+                assert len(found) == min(5, len(allowed))
+                said = [{"role": "user", "content": "Hello"}]
+                how: Any = {"max_new_tokens": 30, "where": where}
+                started.append((version.recommender.stream(said, **how), allowed))
+                # Answers that have begun go on while the catalog changes under them.
+                next(started[-1][0])
+        for stream, allowed in started:
+            items = {one.item_id for one in stream if not isinstance(one, str)}
+            assert items <= allowed
+        store.close()

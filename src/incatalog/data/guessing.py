@@ -206,7 +206,7 @@ def _note_items(
 
 def _holds_ids(column: SampleColumn, named: int) -> bool:
     """Whether each cell can be the id of a product."""
-    if named == NEVER or not column.counts or column.lists:
+    if not column.counts or column.lists:
         return False
     rows = len(column.cells)
     filled = column.filled / rows

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64
 from rich.console import Console
 
 from incatalog.artifacts import atomic_path
-from incatalog.data.settings import SampleSettings
+from incatalog.data.settings import SampleShopSettings
 from incatalog.errors import ArtifactError
 
 ORDERS_FILE: Final = "orders.csv"
@@ -102,7 +102,7 @@ class _Shop:
     goes_with: Int64[np.ndarray, " products"]
 
 
-def write_sample(settings: SampleSettings) -> Path:
+def write_sample(settings: SampleShopSettings) -> Path:
     """Writes ``orders.csv`` and ``products.csv`` of an invented shop.
 
     Customers like a few kinds of product, popular ones more than others, and what they buy goes

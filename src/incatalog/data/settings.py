@@ -176,7 +176,7 @@ class MiniOneRecSettings(Settings):
 
 
 @dataclass(frozen=True)
-class SampleSettings(Settings):
+class SampleShopSettings(Settings):
     """Write orders.csv and products.csv of a small invented shop, to try everything with.
 
     Example:

@@ -8,14 +8,14 @@ from rich.console import Console
 
 from incatalog.artifacts import write_json
 from incatalog.data.settings import MovieLensSettings
-from incatalog.quickstart.conversations import (
-    Conversation,
-    Turn,
+from incatalog.quickstart.blend_quality import BLEND
+from incatalog.quickstart.example_talks import (
+    ExampleTalk,
+    UserTurn,
     held,
     print_conversation,
     service,
 )
-from incatalog.quickstart.quality import BLEND
 from incatalog.quickstart.quickstart import check_port, serve_or_say
 from incatalog.quickstart.settings import DemoSettings
 from incatalog.quickstart.stages import DATA, SERVICE_FILE, Stages
@@ -24,19 +24,19 @@ _DOMAIN = "movies"
 # Star Wars, The Empire Strikes Back, Raiders of the Lost Ark; Toy Story, Aladdin, Babe.
 _SPACE, _FAMILY = ("50", "172", "174"), ("1", "95", "8")
 CONVERSATIONS = (
-    Conversation(
+    ExampleTalk(
         "someone who liked Star Wars, The Empire Strikes Back and Raiders of the Lost Ark",
-        (Turn("What should I watch tonight?", k=3),),
+        (UserTurn("What should I watch tonight?", k=3),),
         _SPACE,
     ),
-    Conversation(
+    ExampleTalk(
         "someone who liked Toy Story, Aladdin and Babe",
-        (Turn("Something funny for the whole family, please.", k=3),),
+        (UserTurn("Something funny for the whole family, please.", k=3),),
         _FAMILY,
     ),
-    Conversation(
+    ExampleTalk(
         "someone of whom nothing is known",
-        (Turn("I loved Alien (1979) and The Terminator (1984). What is next?", k=3),),
+        (UserTurn("I loved Alien (1979) and Blade Runner (1982). What is next?", k=3),),
     ),
 )
 

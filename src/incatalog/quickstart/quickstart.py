@@ -9,7 +9,7 @@ from rich.console import Console
 
 from incatalog.data.settings import CheckSettings, ColumnSettings, TableSettings
 from incatalog.errors import DataError
-from incatalog.quickstart.quality import BLEND
+from incatalog.quickstart.blend_quality import BLEND
 from incatalog.quickstart.settings import QuickstartSettings
 from incatalog.quickstart.stages import DATA, SERVICE_FILE, Stages
 

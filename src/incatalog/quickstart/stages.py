@@ -15,7 +15,7 @@ from rich.console import Console
 
 from incatalog.artifacts import MANIFEST, atomic_path, fingerprint, read_json
 from incatalog.errors import ArtifactError
-from incatalog.quickstart.quality import BLEND, Quality, measured
+from incatalog.quickstart.blend_quality import BLEND, Quality, measured
 from incatalog.reading import read_text
 from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
 

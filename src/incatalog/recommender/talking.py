@@ -145,8 +145,8 @@ class Talking:
         exclude: Sequence[str],
         categories: Sequence[str],
         boost: Mapping[str, float] | None,
-        where: Where,
-        steer: bool,
+        where: Where = EVERYTHING,
+        steer: bool = True,
     ) -> Request:
         rows = seen = self.items.catalog.rows(history).tolist()
         # Without a guide nobody asks what the conversation names.

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from incatalog.config import EmptyHistory, NonNegative, Port, Positive, PositiveFloat, Settings
+from incatalog.config import (
+    EmptyHistory,
+    NonNegative,
+    Port,
+    Positive,
+    PositiveFloat,
+    Quote,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
@@ -99,3 +107,43 @@ class ServeSettings(Settings):
     """Seconds until an answer is given up (504), or a body that does not arrive (408)."""
     trace: bool = False
     """Tell OpenTelemetry about requests, with what its own environment variables say."""
+
+
+@dataclass(frozen=True)
+class CatalogSyncSettings(Settings):
+    """Make the catalog of a running service one of exactly the items of a table, as one version.
+
+    Example:
+        incatalog catalog sync products.csv --url http://127.0.0.1:8000 --data runs/shop/data
+    """
+
+    items: Path
+    """File with one row per item, as `incatalog data table` reads it; columns that no flag names
+    become attributes."""
+    url: str
+    """Address of the service; the environment variable INCATALOG_API_KEY may hold its key."""
+    domain: str = ""
+    """Name of the catalog; may be left out if there is one."""
+    missing: Literal["remove", "disable"] = "remove"
+    """What happens to items of the catalog that the table has not; disabled ones come back with a
+    later table that has them."""
+    data: Path | None = None
+    """Folder of prepared data whose columns the table has too; without it, columns are those of the
+    flags."""
+    item_id_column: str | None = None
+    """Column that holds the item id; `item_id` if nothing says otherwise."""
+    title_column: str | None = None
+    """Column that holds the title; `title` if nothing says otherwise."""
+    description_column: str | None = None
+    """Column that holds the description; none if nothing says otherwise."""
+    category_column: str | None = None
+    """Column that holds the category; none if nothing says otherwise."""
+    category_separator: str | None = None
+    """Splits several categories in one cell."""
+    boost_column: str | None = None
+    """Column that holds what the shop multiplies an item's weight by."""
+    boost_until_column: str | None = None
+    """Column that holds the last day (ISO date) of the boost."""
+    quote: Quote = "double"
+    """Whether double quotes hold the cells of CSV and TSV together (double) or are letters like any
+    other (none)."""

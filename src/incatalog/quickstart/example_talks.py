@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from incatalog.errors import IncatalogError
@@ -29,7 +30,7 @@ class ServiceFailedError(IncatalogError):
 
 
 @dataclass(frozen=True)
-class Turn:
+class UserTurn:
     """What a user says."""
 
     text: str
@@ -37,11 +38,11 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ExampleTalk:
     """What a user of whom a history is known says, turn by turn."""
 
     about: str  # the user, for people
-    turns: tuple[Turn, ...]
+    turns: tuple[UserTurn, ...]
     history: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)  # other fields of the requests
 
@@ -103,7 +104,7 @@ def asked(address: str, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def held(address: str, model: str, conversation: Conversation) -> list[dict[str, Any]]:
+def held(address: str, model: str, conversation: ExampleTalk) -> list[dict[str, Any]]:
     """The answers to the turns of a conversation, each after those before it."""
     messages: list[dict[str, Any]] = []
     answers = []
@@ -124,15 +125,16 @@ def held(address: str, model: str, conversation: Conversation) -> list[dict[str,
 
 
 def print_conversation(
-    console: Console, conversation: Conversation, answers: Sequence[dict[str, Any]]
+    console: Console, conversation: ExampleTalk, answers: Sequence[dict[str, Any]]
 ) -> None:
     """Prints a conversation; items of the catalog are marked."""
     console.print(f"\n[dim]{conversation.about}[/dim]", highlight=False)
+    said = Table.grid(padding=(0, 2))
     for turn, answer in zip(conversation.turns, answers, strict=True):
-        console.print(Text.assemble(("you        ", "bold"), turn.text))
+        said.add_row(Text("you", "bold"), Text(turn.text))
         told = Text(answer["choices"][0]["message"]["content"])
         for item in answer["items"]:
             if item.get("start") is not None:
                 told.stylize("bold cyan", item["start"], item["end"])
-        console.print(Text.assemble(("assistant  ", "bold green")), end="")
-        console.print(told)
+        said.add_row(Text("assistant", "bold green"), told)
+    console.print(said)
