@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from incatalog import Catalog, Item
-from incatalog.assistant.facts import Facts, Named, chosen, listed
+from incatalog.assistant.facts import AskedFor, Facts, chosen, listed
 
 
 def test_names_are_listed() -> None:
@@ -29,7 +29,7 @@ def test_reasons_are_made_of_what_is_known(films: Catalog) -> None:
     assert facts.reason(4, [0]) == liked
     assert facts.reason(4, [0], place=1) == "Like Star Wars (1977), it is Action and Sci-Fi."
     assert facts.reason(4, [0], mentioned={0}) == liked.replace("liked", "mentioned")
-    horror = Named(("Horror",))
+    horror = AskedFor(("Horror",))
     assert facts.reason(1, [], horror) == "Horror, as you asked, and Sci-Fi too."
     assert facts.reason(1, [], horror, 1) == "Horror, as you asked, with Sci-Fi."
     told = "Horror, as you asked, and Sci-Fi like Star Wars (1977), which you liked."

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from incatalog.evaluation.figures import (
-    Facet,
+    Panel,
     calibration_figure,
     dot_figure,
     highest,
@@ -35,7 +35,7 @@ def runs_in(folder: Path) -> list[FinishedRun]:
 
 def test_a_figure_has_names_values_and_words(tmp_path: Path) -> None:
     first, second = runs_in(tmp_path)
-    facet = Facet("HR & $more$", [HALF, None])
+    facet = Panel("HR & $more$", [HALF, None])
     svg = dot_figure([first, second], [facet], highest([facet]))
     root = ElementTree.fromstring(svg)
     texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
@@ -73,6 +73,6 @@ def test_calibration_has_a_line_in_the_colour_of_its_method(tmp_path: Path) -> N
 
 def test_a_long_name_leaves_room_for_the_figure(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "x", "a very long name of a teacher made elsewhere", [1])
-    svg = dot_figure([run], [Facet("HR@3", [run.summary["metrics"]["HR@3"]])], 1.0)
+    svg = dot_figure([run], [Panel("HR@3", [run.summary["metrics"]["HR@3"]])], 1.0)
     texts = ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter(f"{SVG}text")]
     assert "a very long n…made elsewhere" in [text.strip() for text in texts]

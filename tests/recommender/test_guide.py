@@ -28,7 +28,7 @@ from incatalog.recommender.command import recommend
 from incatalog.recommender.guide import Guide, item_weights
 from incatalog.recommender.guide_folder import GuideChoice, own_guide_files, save_guide
 from incatalog.recommender.items import ModelItems
-from incatalog.recommender.likeness import NEAREST, Likeness
+from incatalog.recommender.neighbours import NEAREST, Likeness
 from incatalog.recommender.settings import RecommendSettings
 from incatalog.teacher.sasrec import WEIGHTS_FILE, SasRec, SasRecSizes, save_network
 from incatalog.teacher.selection import ScoringTeacher

@@ -68,7 +68,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def recommender(model: Path) -> Recommender:
     """The same model in this process: what the service has to say."""
-    return Recommender.from_pretrained(model, device="cpu")
+    return Recommender.from_pretrained(model, device="cpu", encoder="words")
 
 
 @pytest.fixture(scope="session")

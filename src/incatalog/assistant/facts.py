@@ -22,7 +22,7 @@ _BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "publisher", "d
 
 
 @dataclass(frozen=True)
-class Named:
+class AskedFor:
     """What a request named.
 
     Attributes:
@@ -58,7 +58,7 @@ class Facts:
         self,
         row: int,
         history: Sequence[int] = (),
-        asked: Named | None = None,
+        asked: AskedFor | None = None,
         place: int = 0,
         *,
         mentioned: Collection[int] = (),
@@ -73,7 +73,7 @@ class Facts:
             mentioned: The rows of the history that the conversation named, and that are not known
                 to be liked.
         """
-        asked = asked or Named()
+        asked = asked or AskedFor()
         own = self.kinds(row)
         named = [name for name in own if name in asked.categories]
         fulfilled = [*named, *asked.others]

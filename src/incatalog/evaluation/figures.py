@@ -42,7 +42,7 @@ _STYLE = {
 }
 
 
-class Facet(NamedTuple):
+class Panel(NamedTuple):
     """One panel: a value of each run.
 
     Attributes:
@@ -54,12 +54,12 @@ class Facet(NamedTuple):
     intervals: Sequence[Mapping[str, float] | None]
 
 
-def highest(facets: Sequence[Facet]) -> float:
+def highest(facets: Sequence[Panel]) -> float:
     """The upper end of the scale for some facets."""
     return max((one["high"] for facet in facets for one in facet.intervals if one), default=0) or 1
 
 
-def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], most: float) -> str:
+def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Panel], most: float) -> str:
     """Facets side by side on a scale from 0 to `most`: a row for each run, from the top down.
 
     A run is a mark at its value, a line over its interval, and the value in figures.
@@ -83,7 +83,7 @@ def dot_figure(runs: Sequence[FinishedRun], facets: Sequence[Facet], most: float
         return _svg(figure, said)
 
 
-def segment_facets(runs: Sequence[FinishedRun], metric: str, by: str) -> list[Facet]:
+def segment_facets(runs: Sequence[FinishedRun], metric: str, by: str) -> list[Panel]:
     """A metric of each kind of user, cut by ``target`` or ``history``."""
     found = [
         {one["segment"]: one for one in run.summary["segments"] if one["by"] == by} for run in runs
@@ -94,7 +94,7 @@ def segment_facets(runs: Sequence[FinishedRun], metric: str, by: str) -> list[Fa
         kind = f"{segment} item" if by == "target" else f"history of {segment}"
         intervals = [own[segment]["metrics"].get(metric) if segment in own else None
                      for own in found]  # fmt: skip
-        facets.append(Facet(f"{metric}, {kind} ({users:,} users)", intervals))
+        facets.append(Panel(f"{metric}, {kind} ({users:,} users)", intervals))
     return facets
 
 
@@ -126,7 +126,7 @@ def calibration_figure(runs: Sequence[FinishedRun]) -> str:
         return _svg(figure, f"Mean distance from the diagonal: {'; '.join(off)}")
 
 
-def _described(runs: Sequence[FinishedRun], facet: Facet) -> str:
+def _described(runs: Sequence[FinishedRun], facet: Panel) -> str:
     """What a panel shows, in words."""
     said = [
         f"{label_of(run)} {number(one['value'])} ({number(one['low'])} to {number(one['high'])})"

@@ -16,7 +16,7 @@ from incatalog.errors import ConfigError, DataError, require
 from incatalog.evaluation.compare import compare_runs
 from incatalog.evaluation.example_cards import conversations, example_cards, prepared_data
 from incatalog.evaluation.figures import (
-    Facet,
+    Panel,
     calibration_figure,
     dot_figure,
     highest,
@@ -184,7 +184,7 @@ def _figures(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, lis
     """The figures about recommendations, by where they stand."""
     found: dict[str, list[str]] = {}
     if runs:
-        facets = [Facet(name, [r.summary["metrics"].get(name) for r in runs]) for name in names]
+        facets = [Panel(name, [r.summary["metrics"].get(name) for r in runs]) for name in names]
         found["accuracy"] = [dot_figure(runs, [one], highest([one])) for one in facets]
     cut = [run for run in runs if "segments" in run.summary]
     for by in ("target", "history") if cut else ():

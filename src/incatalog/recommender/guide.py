@@ -27,7 +27,7 @@ from incatalog.teacher.row_lists import RowLists
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from incatalog.recommender.likeness import Likeness
+    from incatalog.recommender.neighbours import Neighbours
     from incatalog.teacher.teacher import Teacher
 
 Kind = Literal["ranking", "list"]
@@ -59,7 +59,7 @@ class Guide:
     The teacher knows the catalog it was fitted on. Where items were added, removed or replaced
     since, they are matched by their ids: an item that takes the id of another counts as that one;
     an item the teacher does not know has the mean of the probabilities of the known items that are
-    nearest to it by words and categories (:mod:`~incatalog.recommender.likeness`), or the lowest
+    nearest to it by words and categories (:mod:`~incatalog.recommender.neighbours`), or the lowest
     that any item has after the same history, if no word is common; a removed one vanishes; a
     history is shown to it without the items it does not know.
 
@@ -203,11 +203,11 @@ class Guide:
         return _Rows(to_teacher, known, new, alike)
 
     @cached_property
-    def _likeness(self) -> Likeness:
+    def _likeness(self) -> Neighbours:
         # Its packages take memory that a service whose catalog stays has no use for.
-        from incatalog.recommender.likeness import Likeness
+        from incatalog.recommender.neighbours import Neighbours
 
-        return Likeness.of(self.catalog)
+        return Neighbours.of(self.catalog)
 
 
 def item_weights(

@@ -117,6 +117,8 @@ class Writer:
 
     def _say(self, text: str) -> list[Piece]:
         """Text, as far as it cannot be the beginning of a stop text."""
+        if self.finish_reason is not None:
+            return []
         self._held += text
         found = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if found:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from incatalog.assistant.assistant import Assistant
 from incatalog.assistant.planning import Plan
+from incatalog.assistant.shortening import last_turn
 from incatalog.assistant.voices import voice_of
 from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
@@ -212,6 +213,9 @@ class Conversations:
                 return False
             return True
 
+        # What is said last is looked at whatever its length; the rest only as far as it fits.
+        roles = [message.role for message in whole.messages]
+        self._limits.check_conversation(left(range(last_turn(roles), len(roles))))
         if version is None:
             assistant = self._plain
             plan = assistant.plain(enquiry(whole, None, self.settings), within)
@@ -219,9 +223,7 @@ class Conversations:
             assistant = self._assistant(version.recommender)
             check_items(body, version.catalog)
             plan = assistant.plan(enquiry(whole, version.catalog, self.settings), within)
-        body = left(plan.places)
-        self._limits.check_conversation(body)
-        return assistant, body, plan
+        return assistant, left(plan.places), plan
 
     def _assistant(self, model: Recommender) -> Assistant:
         """The assistant of a catalog's version, made once."""

@@ -286,7 +286,7 @@ class AnswerFilter(Form):
     label: str
 
 
-class Mention(Form):
+class ItemMention(Form):
     """Where a text names an item besides its `items`, in characters."""
 
     id: str
@@ -345,7 +345,7 @@ class ChatCompletion(Form):
     invented: int = 0
     """Names that looked like items and were none. A model that was never trained on the catalog is
     not let say them."""
-    mentions: list[Mention] = Field([])
+    mentions: list[ItemMention] = Field([])
     """Where the text names items besides `items`."""
 
 

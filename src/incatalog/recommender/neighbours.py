@@ -24,14 +24,14 @@ _CATEGORY = "category: "
 
 
 @dataclass(frozen=True, eq=False)
-class Likeness:
+class Neighbours:
     """The words and categories of known items, by which others are compared with them."""
 
     vectorizer: TfidfVectorizer
     known: sparse.csr_array  # [items, words], rows of unit length
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Likeness:
+    def of(cls, catalog: Catalog) -> Neighbours:
         """Reads titles, descriptions, categories and texts among the attributes."""
         from scipy import sparse
         from sklearn.feature_extraction.text import TfidfVectorizer
