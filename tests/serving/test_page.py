@@ -233,7 +233,9 @@ def test_items_come_and_go(browser: Any, tmp_path: Path, model: Path) -> None:
         # One catalog and no plain talk: there is nothing to choose.
         assert page.locator("#domain-field").is_hidden()
         items = f"{running.url}/v1/catalogs/films/items"
-        new = [{"id": f"new-{n}", "title": f"Brand New {n}", "categories": ["Fresh"]} for n in (1, 2)]
+        new = [
+            {"id": f"new-{n}", "title": f"Brand New {n}", "categories": ["Fresh"]} for n in (1, 2)
+        ]
         httpx.post(items, json={"items": new}).raise_for_status()
         page.reload()
         page.wait_for_selector('#categories input[value="Fresh"]', state="attached")
