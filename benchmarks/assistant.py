@@ -114,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     catalog = Catalog.load(options.data)
     flags = ["--domain", f"items={options.data}", "--guide", str(options.teacher)]
-    flags += ["--encoder", options.encoder]
+    flags += ["--encoder", options.encoder, "--timeout", "900"]
     with Server(Path(options.model), *flags, own_domain=False) as server:
         lists = ranked(options, catalog, server.port)
         found = talked(options, catalog, server.port)

@@ -48,6 +48,7 @@ from incatalog.rewrite.settings import (
     RewriteTrainSettings,
 )
 from incatalog.serving.settings import ServeSettings
+from incatalog.steering.settings import SteeringFitSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
     ImportUnirecSettings,
@@ -165,6 +166,7 @@ COMMANDS: dict[str, Command] = {
         EvaluateReportSettings, "incatalog.evaluation.report:evaluate_report", leading="--runs"
     ),
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
+    "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "study": Command(

@@ -65,7 +65,7 @@ def test_an_answer_is_explained_by_what_is_known(assistant: Assistant) -> None:
     answer = assistant.answer([asked], history=["f0"], k=3)
     talk = [asked, answer.message]
     why = assistant.answer([*talk, user("Why the first one?")], history=["f0"])
-    known = "Alien (1979) is Horror and Sci-Fi, from 1971."
+    known = "Alien (1979): Horror and Sci-Fi, from 1971."
     assert why.text == f"{known} Because you liked Star Wars (1977): both are Sci-Fi."
     assert why.items == ()
     assert [one.row for one in why.mentions] == [1, 0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from incatalog import Catalog, Item
-from incatalog.assistant.facts import Facts, Named, chosen, listed
+from incatalog.assistant.facts import AskedFor, Facts, chosen, listed
 
 
 def test_names_are_listed() -> None:
@@ -29,8 +29,9 @@ def test_reasons_are_made_of_what_is_known(films: Catalog) -> None:
     assert facts.reason(4, [0]) == liked
     assert facts.reason(4, [0], place=1) == "Like Star Wars (1977), it is Action and Sci-Fi."
     assert facts.reason(4, [0], mentioned={0}) == liked.replace("liked", "mentioned")
-    horror = Named(("Horror",))
+    horror = AskedFor(("Horror",))
     assert facts.reason(1, [], horror) == "Horror, as you asked, and Sci-Fi too."
+    assert facts.reason(1, [], horror, 1) == "Horror, as you asked, with Sci-Fi."
     told = "Horror, as you asked, and Sci-Fi like Star Wars (1977), which you liked."
     assert facts.reason(1, [0], horror) == told
     # A category that the item has not is not claimed.
@@ -41,17 +42,17 @@ def test_reasons_are_made_of_what_is_known(films: Catalog) -> None:
 def test_nothing_is_said_where_nothing_is_known() -> None:
     bare = Catalog.from_items([Item("a", "A thing"), Item("b", "Another")])
     assert Facts(bare).reason(0, [1]) is None
-    assert Facts(bare).known(0) == "The catalog has A thing, and says no more of it."
+    assert Facts(bare).known(0) == ("A thing is in the catalog. The catalog says no more of it.")
 
 
 def test_what_is_known_of_an_item(films: Catalog) -> None:
     facts = Facts(films)
-    assert facts.known(3) == "Heat (1995) is Crime and Action, from 1973."
+    assert facts.known(3) == "Heat (1995): Crime and Action, from 1973."
     shop = Catalog.from_items(
         [Item("p", "Pen", "Pen. It writes in blue and in black ink. More.", ("Writing & Ink",),
               attributes={"brand": "Inky", "price": 2.5})]
     )  # fmt: skip
-    expected = "Pen is in Writing & Ink, by Inky, price 2.50. It writes in blue and in black ink."
+    expected = "Pen: Writing & Ink, by Inky, price 2.5. It writes in blue and in black ink."
     assert Facts(shop).known(0) == expected
 
 

@@ -41,6 +41,8 @@ def test_what_an_answer_does(text: str, act: str) -> None:
         ("Who directed it?", False, "explain"),
         ("More like the second one", True, "recommend"),
         ("Is it scary?", False, "explain"),
+        ("Suitable for children?", False, "explain"),
+        ("I saw that yesterday.", False, "talk"),
     ],
 )
 def test_questions_about_items_are_explained(text: str, recommends: bool, act: str) -> None:

@@ -177,23 +177,23 @@ class Answering:
                 "I have not recommended anything yet that I could explain. Name an item of the "
                 "catalog, or ask for some."
             )
+        why = asks_why(said_by(plan.messages[-1]))
         for place, row in enumerate(plan.about if plan.act == "explain" else ()):
-            before = "\n" if place else ""
-            more = (
-                "" if asks_why(said_by(plan.messages[-1])) else " The catalog says no more of it."
-            )
-            yield before + self._explained(row) + more
+            told = self.facts.known(row)
+            yield ("\n" if place else "") + told
+            if why and (reason := self._reason_alone(row)):
+                yield f" {reason}"
+            elif not why and not told.endswith(frames.NO_MORE):
+                yield f" {frames.NO_MORE}"
 
-    def _explained(self, row: int) -> str:
-        """All that is known of an item, and why it may fit."""
+    def _reason_alone(self, row: int) -> str | None:
+        """Why an item may fit, where that is more than what is known of it anyway."""
         plan = self.plan
-        told = self.facts.known(row)
         history = [one for one in plan.history if one != row]
         liked, _ = self.facts.alike(row, history)
-        reason = self.facts.reason(
-            row, history, plan.named, mentioned=plan.mentioned
-        ) if liked is not None or plan.named.categories else None  # fmt: skip
-        return f"{told} {reason}" if reason else told
+        if liked is None and not plan.named.labels:
+            return None
+        return self.facts.reason(row, history, plan.named, mentioned=plan.mentioned)
 
     def _entry(self, one: Recommendation, place: int) -> Iterator[Said]:
         yield f"{place + 1}. "

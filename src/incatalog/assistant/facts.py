@@ -22,7 +22,7 @@ _BRANDS = ("brand", "manufacturer", "maker", "author", "artist", "publisher", "d
 
 
 @dataclass(frozen=True)
-class Named:
+class AskedFor:
     """What a request named.
 
     Attributes:
@@ -58,7 +58,7 @@ class Facts:
         self,
         row: int,
         history: Sequence[int] = (),
-        asked: Named | None = None,
+        asked: AskedFor | None = None,
         place: int = 0,
         *,
         mentioned: Collection[int] = (),
@@ -73,7 +73,7 @@ class Facts:
             mentioned: The rows of the history that the conversation named, and that are not known
                 to be liked.
         """
-        asked = asked or Named()
+        asked = asked or AskedFor()
         own = self.kinds(row)
         named = [name for name in own if name in asked.categories]
         fulfilled = [*named, *asked.others]
@@ -83,8 +83,7 @@ class Facts:
             others = [name for name in own if name not in named][:_MOST_SHARED]
             if wanted and others:
                 told = both_in(others)
-                way = f"{told} too; {wanted}" if place % 2 else f"{wanted}, and {told} too"
-                return _sentence(way)
+                return _sentence(f"{wanted}, {f'with {told}' if place % 2 else f'and {told} too'}")
             parts = [part for part in (wanted or listed(others), *self.details(row)) if part]
             return _sentence(", ".join(parts)) if parts else None
         title, did = self.catalog.item(liked).title, "mentioned" if liked in mentioned else "liked"
@@ -106,12 +105,11 @@ class Facts:
     def known(self, row: int) -> str:
         """What the catalog says of an item, in a sentence or two."""
         item, own = self.catalog.item(row), self.kinds(row)
-        parts = [f"{item.title} is {_in(own)}{listed(own)}"] if own else []
-        parts += self.details(row)
-        if not parts:
-            return f"The catalog has {item.title}, and says no more of it."
-        told = parts[0] if own else f"{item.title}: {parts[0]}"
-        return _sentence(", ".join([told, *parts[1:]])) + self._described(item)
+        parts = [part for part in (listed(own), *self.details(row)) if part]
+        described = self._described(item)
+        if not parts and not described:
+            return f"{item.title} is in the catalog. The catalog says no more of it."
+        return f"{item.title}{': ' if parts else ''}{', '.join(parts)}.{described}"
 
     def kinds(self, row: int) -> tuple[str, ...]:
         """The categories of an item that say something, in the catalog's order."""
@@ -125,8 +123,7 @@ class Facts:
     def details(self, row: int) -> list[str]:
         """What the other fields of an item say, such as its brand, its price and its year."""
         item = self.catalog.item(row)
-        fields = _fields(item)
-        found = []
+        fields, found = item.attributes, list[str]()
         for name in _BRANDS:
             value = fields.get(name)
             if isinstance(value, str) and value and value.casefold() not in item.title.casefold():
@@ -135,9 +132,9 @@ class Facts:
         year = fields.get("year")
         if isinstance(year, int) and not isinstance(year, bool) and str(year) not in item.title:
             found.append(f"from {year}")
-        price = fields.get("price")
-        if isinstance(price, int | float) and not isinstance(price, bool):
-            found.append(f"price {price:,.2f}")
+        price = next((one for one in self.catalog.shown(item) if one["name"] == "price"), None)
+        if price is not None:
+            found.append(f"{price['label'].lower()} {price['shown']}")
         return found
 
     def alike(self, row: int, history: Sequence[int]) -> tuple[int | None, list[str]]:
@@ -176,7 +173,7 @@ class Facts:
         return f" {first}" if 20 <= len(first) <= 240 and first[-1] in ".!?" else ""
 
     def _brand(self, row: int) -> str | None:
-        fields = _fields(self.catalog.item(row))
+        fields = self.catalog.item(row).attributes
         value = next((fields[name] for name in _BRANDS if fields.get(name)), None)
         return value if isinstance(value, str) else None
 
@@ -205,10 +202,6 @@ class Facts:
 def chosen(texts: Sequence[str], *about: object) -> str:
     """One of several texts, always the same for the same things."""
     return texts[zlib.crc32(repr(about).encode()) % len(texts)]
-
-
-def _fields(item: Item) -> Mapping[str, object]:
-    return getattr(item, "attributes", {})
 
 
 def listed(names: Sequence[str], joining: str = "and") -> str:

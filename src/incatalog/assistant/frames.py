@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from incatalog.assistant.facts import Named, chosen, listed
+from incatalog.assistant.facts import AskedFor, chosen, listed
 from incatalog.data.catalog import Catalog
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _MOST_NAMED = 2
 # Behind what is known of an item, where something else was asked.
-NO_MORE = " The catalog says no more of it."
+NO_MORE = "The catalog says no more of it."
 
 
 def opening(
-    count: int, named: Named, liked: Sequence[str], *, popular: bool, seed: object = 0
+    count: int, named: AskedFor, liked: Sequence[str], *, popular: bool, seed: object = 0
 ) -> str:
     """The line before a list, made of what was understood.
 
@@ -71,7 +71,7 @@ def closing(count: int, wanted: int, *, liked: bool, seed: object = 0) -> str:
     return chosen(ways, seed)
 
 
-def nothing_fits(named: Named) -> str:
+def nothing_fits(named: AskedFor) -> str:
     """What is said where no item fulfils what was asked."""
     asked = listed([*named.labels, *(f"not {one}" for one in named.unwanted)])
     what = f"is {asked}" if asked else "fulfils that"

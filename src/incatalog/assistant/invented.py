@@ -102,6 +102,7 @@ def names_in(text: str, known: KnownNames) -> list[Name]:
 
 
 def _places(text: str, known: KnownNames) -> Iterator[tuple[int, int]]:
+    yield from known.written_out(text)
     for quoted in _QUOTED.finditer(text):
         group = 1 if quoted[1] is not None else 2
         if _is_name(quoted[group], known):

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from incatalog.decoding.request import Grounding
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.spotting import titles_of
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _IN_BRACKETS = re.compile(r"\s*[(\[][^()\[\]]*[)\]]\s*$")
@@ -38,6 +39,7 @@ class KnownNames:
                         self._rows.setdefault(form, int(row))
         self._rows.pop("", None)
         self.words = frozenset(_catalog_words(items))
+        self._titles = titles_of(items)
 
     def row(self, name: str) -> int | None:
         """The item that a name is that of."""
@@ -45,6 +47,12 @@ class KnownNames:
             if (row := self._rows.get(form)) is not None:
                 return row
         return None
+
+    def written_out(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where a text has titles as the catalog writes them, those of one word left out."""
+        for start, end, _ in self._titles.places(text):
+            if len(_WORD.findall(text[start:end])) > 1:
+                yield start, end
 
 
 def _whole(name: str) -> Iterator[str]:

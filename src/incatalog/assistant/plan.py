@@ -146,7 +146,8 @@ def act_of(
     wishes = bool(_WISH.search(text))
     if asks_why(text) and not (wishes and not about):
         return "explain" if about or not _FACT.match(text) else "talk"
-    if about and _ABOUT.search(text) and not (wishes and recommends is not False):
+    asks = bool(_ABOUT.search(text)) or text.rstrip().endswith("?")
+    if about and asks and not (recommends if recommends is not None else wishes):
         return "explain"
     if _GREETING.fullmatch(text):
         return "greet"

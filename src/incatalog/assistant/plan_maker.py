@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from incatalog.assistant.facts import Named
+from incatalog.assistant.facts import AskedFor
 from incatalog.assistant.invented import names_in
 from incatalog.assistant.known_names import known_names
 from incatalog.assistant.plan import (
@@ -140,7 +140,7 @@ class PlanMaker:
             excluded=None,
             count=0,
             about=(),
-            named=Named(),
+            named=AskedFor(),
             wish=None,
             filters=(),
             unknown=(),
@@ -282,7 +282,7 @@ def _check_last(messages: Sequence[Message]) -> None:
 _EVERYTHING = 1 << 20
 
 
-def _named(asked: Enquiry, wish: Wish | None) -> Named:
+def _named(asked: Enquiry, wish: Wish | None) -> AskedFor:
     """What a request named: the categories it is held to, and what was understood."""
     kinds, others, unwanted = list(asked.categories), list[str](), list[str]()
     for one in () if wish is None else wish.filters:
@@ -295,4 +295,4 @@ def _named(asked: Enquiry, wish: Wish | None) -> Named:
         else:
             others.append(one.label)
     words = () if wish is None or wish.log_weights is None else wish.words
-    return Named(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), tuple(words))
+    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), tuple(words))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from incatalog.assistant.facts import Named
+from incatalog.assistant.facts import AskedFor
 from incatalog.assistant.plan import Act
 from incatalog.assistant.voices import Voice
 from incatalog.config import ItemDecode
@@ -100,7 +100,7 @@ class Plan:
     excluded: ExcludedItems | None
     count: int
     about: Sequence[int]
-    named: Named
+    named: AskedFor
     wish: Wish | None
     filters: Sequence[Filter]
     unknown: Sequence[str]

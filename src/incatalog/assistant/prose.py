@@ -13,6 +13,12 @@ _ANNOUNCES = re.compile(
     r":\s*$|\b(?:here are|here is|here's|the following|some examples|such as these)\b",
     re.IGNORECASE,
 )
+# What small models say of themselves is neither asked for nor so.
+_OF_ITSELF = re.compile(
+    r"\b(?:as an ai|language model|(?:helpful|virtual|digital|ai) assistant|any (?:kind of )?task|"
+    r"trained (?:by|on)|i(?:'m| am) (?:here|designed|programmed) to|my (?:creators?|training))\b",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -20,7 +26,8 @@ class CheckedProse:
     """Lets whole sentences through, but for those that name what is no item.
 
     A sentence that announces others ("Here are some:") waits for the next, and goes with it. What
-    was said already is not said again, and ends the text, as it does where there are enough.
+    was said already is not said again, and ends the text, as it does where there are enough. What a
+    model says of itself is left out too.
 
     Attributes:
         invented: Names that are no items, so far.
@@ -53,6 +60,8 @@ class CheckedProse:
         if self.over:
             return
         self._before.add(plain)
+        if _OF_ITSELF.search(sentence):
+            return
         named = names_in(sentence, self._known)
         unknown = sum(name.row is None for name in named)
         if unknown:

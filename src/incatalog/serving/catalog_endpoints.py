@@ -16,7 +16,7 @@ from incatalog.data.catalog import Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.naming import TITLE
 from incatalog.serving import catalog_schemas as forms
-from incatalog.serving.attribute_schemas import Attribute
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
 from incatalog.serving.store import NewItem

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from incatalog.data.attributes import checked_attributes
 from incatalog.data.fields import DAY_EXPECTED, id_problem
 from incatalog.errors import CatalogError
-from incatalog.serving.attribute_schemas import Attribute
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.schemas import Factor, Id, Ids, Names, StrictForm
 from incatalog.web.bodies import Form
 

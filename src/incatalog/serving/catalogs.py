@@ -24,8 +24,8 @@ from incatalog.errors import (
 )
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.recommender import Recommender
-from incatalog.steering.steering import Steering
 from incatalog.serving.store import CatalogStore, NewItem, Stored
+from incatalog.steering.steering import Steering
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -331,8 +331,8 @@ def load_domains(
 ) -> dict[str, Domain]:
     """The domains of a service by name, from a folder each, or the model's own catalog alone.
 
-    Each is guided by what `guide` says for its name and catalog, and steered by what `steering` says
-    for them. Its title field is that of the
+    Each is guided by what `guide` says for its name and catalog, and steered by what `steering`
+    says for them. Its title field is that of the
     model's training, unless `title_fields` has another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained

@@ -14,7 +14,7 @@ from incatalog.data.conversations import Role
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
-from incatalog.serving.attribute_schemas import Attribute
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
@@ -117,6 +117,8 @@ class Writer:
 
     def _say(self, text: str) -> list[Piece]:
         """Text, as far as it cannot be the beginning of a stop text."""
+        if self.finish_reason is not None:
+            return []
         self._held += text
         found = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
         if found:

@@ -33,7 +33,7 @@ class ChatAnswer:
     owner: str  # of the session it is a turn of
     left_out: int  # messages that were too many
     streams: list[Stream] = field(default_factory=list)
-    mentions: list[forms.Mention] = field(default_factory=list)
+    mentions: list[forms.ItemMention] = field(default_factory=list)
     invented: int = 0
     answer_id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -73,7 +73,7 @@ class ChatAnswer:
                 self.invented += sum(name.row is None for name in named)
             catalog = self.version.catalog
             self.mentions = [
-                forms.Mention(id=catalog.item(name.row).item_id, start=name.start, end=name.end)
+                forms.ItemMention(id=catalog.item(name.row).item_id, start=name.start, end=name.end)
                 for name in named
                 if name.row is not None
             ]

@@ -174,9 +174,9 @@ class Guiding:
         where the operator has chosen that.
         """
         boost, share = asked.boost, asked.guide_weight
-        if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
-            if steer is None:
-                return Weighed(None, None)
+        plain = model.guide is None and model.catalog.log_boosts is None and steer is None
+        if plain and not (boost or share):
+            return Weighed(None, None)
         weighing = _Weighing(model, history, excluded, kind, boost, share, steer)
         try:
             weights = await self._asked(weighing)

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from incatalog.data.where import OPS, Where
 from incatalog.errors import ConfigError
-from incatalog.serving.attribute_schemas import Attribute
+from incatalog.serving.attribute_form import Attribute
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -286,7 +286,7 @@ class AnswerFilter(Form):
     label: str
 
 
-class Mention(Form):
+class ItemMention(Form):
     """Where a text names an item besides its `items`, in characters."""
 
     id: str
@@ -345,7 +345,7 @@ class ChatCompletion(Form):
     invented: int = 0
     """Names that looked like items and were none. A model that was never trained on the catalog is
     not let say them."""
-    mentions: list[Mention] = Field([])
+    mentions: list[ItemMention] = Field([])
     """Where the text names items besides `items`."""
 
 

@@ -17,7 +17,9 @@ _NOUN = (
     r"songs?|albums?|shows?|series|suggestions?|recommendations?|options?|ideas?|picks?|choices?|"
     r"examples?|ones|others?|more|alternatives?|of (?:them|these|those))"
 )
-_BEHIND = re.compile(rf"\b{_COUNT}(?: of the| of| or so)?(?:\s+(?!or\b|of\b)[\w'’-]+){{0,3}}?\s+{_NOUN}\b")
+_BEHIND = re.compile(
+    rf"\b{_COUNT}(?: of the| of| or so)?(?:\s+(?!or\b|of\b)[\w'’-]+){{0,3}}?\s+{_NOUN}\b"
+)
 _LIST = re.compile(
     rf"\b(?:(?:list|set|selection|choice|handful)\s+of|top|best|give me(?: just| only)?|"
     rf"show me(?: just| only)?|recommend(?: me)?(?: just| only)?|suggest(?: me)?|name(?: me)?|"
@@ -30,7 +32,9 @@ _OTHER = re.compile(
     r"months?|years?|stars?|pages?|kids?|child(?:ren)?|people|persons?|players?|friends?|percent|"
     r"inch(?:es)?|cm|mm|pack|sheets?|gb|mb|watts?)\b|s\b|['’]s\b)"
 )
-_PLACE = re.compile(r"(?:\b(?:number|no\.?|part|of|and|under|over|than|to|between|most|least)|#)\s*$")
+_PLACE = re.compile(
+    r"(?:\b(?:number|no\.?|part|of|and|under|over|than|to|between|most|least)|#)\s*$"
+)
 
 
 class Amount(NamedTuple):

@@ -22,24 +22,28 @@ class Balance:
     Attributes:
         strength: What a likeness of 1 adds to an item's log-weight.
         words: The part of likeness by words, from 0 to 1; the rest is that of vectors.
+        kinds: What the logarithm of how much a category is meant is multiplied by.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    strength: float = 20.0
-    words: float = 0.25
+    strength: float = 15.0
+    words: float = 0.2
+    kinds: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.words <= 1:
             raise ConfigError(f"steering words: found {self.words}; expected 0 to 1")
         if not 0 <= self.strength <= 1000:
             raise ConfigError(f"steering strength: found {self.strength}; expected 0 to 1000")
+        if not 0 <= self.kinds <= 100:
+            raise ConfigError(f"steering kinds: found {self.kinds}; expected 0 to 100")
 
     @classmethod
     def usual(cls, encoder: str) -> Self:
         """What was measured well without fitting; see docs/steering.md."""
-        return cls(10.0, 1.0) if encoder == WORDS else cls()
+        return cls(10.0, 1.0, 0.0) if encoder == WORDS else cls()
 
     @classmethod
     def beside(cls, teacher: Path | None, encoder: str) -> Self:
@@ -54,7 +58,9 @@ class Balance:
         try:
             found = read_json(path)
             own = found["encoders"].get(_name(encoder))
-            return cls.usual(encoder) if own is None else cls(own["strength"], own["words"])
+            if own is None:
+                return cls.usual(encoder)
+            return cls(own["strength"], own["words"], own["kinds"])
         except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path}: is damaged ({error}); {_AGAIN}") from error
 

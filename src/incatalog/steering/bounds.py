@@ -21,7 +21,7 @@ _STOCK = ("stock", "quantity", "inventory", "stock quantity", "on hand", "stock 
 _MEASURES = {
     "minute": ("minute", "runtime", "duration", "length"), "min": ("runtime", "duration"),
     "hour": ("hour",), "star": ("star", "rating"), "page": ("page", "page count"),
-    "people": ("player", "person"), "player": ("player",),
+    "player": ("player",),
 }  # fmt: skip
 
 _N = NUMBER
@@ -181,7 +181,7 @@ class Measured:
         for match in _ABOUT.finditer(text):
             if self.price is not None:
                 value = number(match["at"])
-                low, high = round(0.75 * value, 2), round(1.25 * value, 2)
+                low, high = (_rounded(part * value) for part in (0.75, 1.25))
                 yield [
                     Said(Condition(self.price, "gte", low), *match.span()),
                     Said(Condition(self.price, "lte", high), *match.span()),
@@ -193,11 +193,11 @@ class Measured:
         if re.search(MONEY, match[0]):
             return self.price, end
         if unit is not None:
+            if stem(unit) in _NO_MEASURE:
+                return None, end
             named = (stem(unit), *_MEASURES.get(stem(unit), ()))
             if known := _called(named, self.numbers):
                 return known, end
-            if stem(unit) in _NO_MEASURE:
-                return None, end
             end = match.end("unit") - len(unit)
         before = match.string[: match.start()].split()[-3:]
         for word in reversed(before):
@@ -219,9 +219,16 @@ class Measured:
                 yield [Said(Condition(name, "eq", True), *match.span())]
 
 
+def _rounded(value: float) -> int | float:
+    cents = round(value, 2)
+    return int(cents) if cents == int(cents) else cents
+
+
 _ENDS = (("gte", "low"), ("lte", "high"))
 # Numbers with these behind them measure people and time, and no item.
-_NO_MEASURE = frozenset(("year", "kid", "child", "person", "month", "week", "day", "time", "percent"))
+_NO_MEASURE = frozenset(
+    ("year", "kid", "child", "person", "month", "week", "day", "time", "percent")
+)
 
 
 def _words(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.where import Condition, Where
@@ -24,7 +24,7 @@ from incatalog.steering.wish import Filter
 _OR = re.compile(r"\s*(?:,|/|\bor\b|\beither\b|,\s*or)\s*(?:(?:a|an|some|the|maybe)\s+)?")
 _AND = re.compile(r"\s*(?:,?\s*and|&|\+|as well as)\s*(?:(?:a|an|some|the)\s+)?")
 # So few items fulfil two categories at once that one of them is meant.
-_FEW = 5
+_FEW = 2
 # A message that begins so goes on with what was asked for before.
 _GOES_ON = re.compile(
     r"^\W*(?:and|but|or|only|just|also|rather|more|less|not|no|without|from|under|over|in|with|for|"
@@ -59,7 +59,7 @@ class Heard:
     words: tuple[str, ...] = ()
     shown_words: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
-    pointing: Pointing = Pointing()
+    pointing: Pointing = field(default_factory=Pointing)
     trends: tuple[Trend, ...] = ()
     anew: bool = True
     k: int | None = None
@@ -114,7 +114,8 @@ class Listener:
         named = self.lexicon.find(words, self.memory)
         conditions += self._conditions(wanted, named)
         inside = {at for one in named for at in range(one.start, one.end)}
-        spans = [(one.start, one.end) for one in (*truths, *moved)]
+        spans = [(one.start, one.end) for one in truths]
+        spans += [(one.start, one.end) for one in moved]
         telling = [
             (at in inside, word)
             for at, word in enumerate(words)
@@ -126,8 +127,7 @@ class Listener:
         plain = " ".join(wanted.split()) if telling else ""
         return Heard(
             filters=tuple(
-                Filter.of(one, label(one, self.catalog, self.measured))
-                for one in dict.fromkeys(conditions)
+                Filter.of(one, label(one, self.measured)) for one in dict.fromkeys(conditions)
             ),
             wanted=plain if beyond else "",
             named=plain,
@@ -136,7 +136,7 @@ class Listener:
             unwanted=tuple(unwanted),
             pointing=pointing,
             trends=tuple(one for one in moved if not _within(one, refused)),
-            anew=bool(telling) and not _GOES_ON.search(lower) or bool(_INSTEAD.search(lower)),
+            anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
         )
 
@@ -161,15 +161,15 @@ class Listener:
         by_field: dict[str, list[Condition]] = {}
         for one in made:
             by_field.setdefault(one.field, []).append(one)
-        for field, own in by_field.items():
+        for name, own in by_field.items():
             if len(own) > 1:
                 both = Where(tuple(own)).rows(self.catalog).sum()
-                if field != CATEGORY or both < _FEW:
+                if name != CATEGORY or both < _FEW:
                     texts = [one.value for one in own]
                     values = dict.fromkeys(
                         v for text in texts for v in (text if isinstance(text, tuple) else (text,))
                     )
-                    yield Condition(field, "in", tuple(sorted(map(str, values))))
+                    yield Condition(name, "in", tuple(sorted(map(str, values))))
                     continue
             yield from own
 
@@ -218,4 +218,3 @@ def _left(part: str, named: Sequence[NamedValues], truths: Sequence[Said], offse
     if not left or (named and len(left) < 2):
         return ""
     return " ".join(word.text for word in left)
-

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 
-from incatalog.data.catalog import Catalog
 from incatalog.data.where import Condition
 from incatalog.steering.bounds import Measured
-from incatalog.steering.lexicon import CATEGORY
 
 
-def label(condition: Condition, catalog: Catalog, measured: Measured) -> str:
+def label(condition: Condition, measured: Measured) -> str:
     """A condition in words: "Horror", "not Horror", "price up to 20", "from 1990"."""
     values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
     field, op = condition.field, condition.op
     name = re.sub(r"[\W_]+", " ", field).strip()
     if isinstance(values[0], bool):
         return name if (op == "eq") == values[0] else f"not {name}"
-    told = " or ".join(_shown(catalog, field, one) for one in values)
+    told = " or ".join(str(one) for one in values)
     if field == measured.year:
         words = {"eq": "", "gte": "from ", "lte": "until ", "gt": "after ", "lt": "before "}
         return f"{words.get(op, '')}{told}"
@@ -27,8 +25,4 @@ def label(condition: Condition, catalog: Catalog, measured: Measured) -> str:
         words = {"lte": "up to", "gte": "from", "lt": "below", "gt": "above"}
         return f"{name} {words[op]} {told}"
     negative = "not " if op in ("ne", "not_in") else ""
-    return f"{negative}{told}" if field == CATEGORY else f"{negative}{told}"
-
-
-def _shown(catalog: Catalog, field: str, value: object) -> str:
-    return str(value)
+    return f"{negative}{told}"

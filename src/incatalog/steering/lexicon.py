@@ -90,9 +90,7 @@ class Lexicon:
                     if isinstance(text, str):
                         yield FieldValue(name, text)
 
-    def find(
-        self, words: Sequence[Word], known: Container[str] | None = None
-    ) -> list[NamedValues]:
+    def find(self, words: Sequence[Word], known: Container[str] | None = None) -> list[NamedValues]:
         """The values that some words name, in their order; the longest name at each place.
 
         Args:
@@ -140,7 +138,8 @@ class Lexicon:
                 for length in range(len(key) - allowed, len(key) + allowed + 1)
                 for other in self._starting(key[0], length)
             ]
-            near = [pair for pair in near if pair[0] <= allowed]
+            # A name as it is written was refused before.
+            near = [pair for pair in near if 0 < pair[0] <= allowed]
             if near:
                 return NamedValues(at, at + size, self.by_key[min(near)[1]])
         return None
@@ -199,7 +198,7 @@ def _value_fields(items: Sequence[Item]) -> list[str]:
                     values[name][text] += 1
     found = []
     for name, own in sizes.items():
-        parts = set(stem(part) for part in name.replace("-", "_").split("_"))
+        parts = {stem(part) for part in name.replace("-", "_").split("_")}
         total = sum(values[name].values())
         # Numbers and dates are compared, not named; what no two items share is a name of one.
         named = sum(count for text, count in values[name].items() if _nameable(text))

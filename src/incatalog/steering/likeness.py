@@ -123,6 +123,11 @@ class Likeness:
         found: Alike = (self.memory.vectors(count) @ vector)[self.places].astype(np.float64)
         return found
 
+    def all_vectors(self) -> Float32[np.ndarray, "items hidden"]:
+        """The vectors of all items."""
+        found: np.ndarray = self.memory.vectors(int(self.places.max()) + 1)[self.places]
+        return found
+
     def by_words(self, words: Sequence[tuple[str, float]]) -> Alike:
         """Cosine of words, with what each counts, and each item; rare words count more."""
         memory = self.memory

@@ -20,7 +20,8 @@ _ORDINALS = {
 _SMALL = "|".join(word for word, value in UNITS_AND_TENS.items() if 1 <= value <= 10)
 _PLACE = re.compile(
     rf"\b(?:the\s+)?(?P<ordinal>{'|'.join(_ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th))\b"
-    r"(?:\s+(?:one|film|movie|item|product|title|book|game|pick|suggestion|of (?:them|these|those)))?"
+    r"(?:\s+(?:one|film|movie|item|product|title|book|game|pick|suggestion|of (?:them|"
+    r"these|those)))?"
     rf"|(?:\bnumber\s+|\bno\.\s*|#)(?P<number>\d{{1,2}}|{_SMALL})\b"
 )
 _LIKE = re.compile(
@@ -38,7 +39,8 @@ _DISLIKED = re.compile(
     r"\b(?:(?:i|we)\s+(?:do not|don['’]?t|did not|didn['’]?t|never)\s+(?:really\s+)?"
     r"(?:like|love|enjoy|want)|(?:i|we)\s+(?:hate|hated|dislike|disliked)|"
     r"(?:i|we)(?:['’]ve| have)?\s+(?:already\s+)?(?:seen|watched|own|owned|have|had|bought|know|"
-    r"read|played)|not|but not|except|without|leave out|skip|anything but|no more)\s+(?:already\s+)?"
+    r"read|played)|not|but not|except|without|leave out|skip|anything but|"
+    r"no more)\s+(?:already\s+)?"
 )
 _OTHERS = re.compile(
     r"\b(?:no more of (?:these|those|them|that|this)|none of (?:these|those|them)|"
@@ -188,9 +190,7 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
     return Pointing(tuple(dict.fromkeys(about)), frozenset(without), tuple(spans), tuple(others))
 
 
-def _targets(
-    lower: str, start: int, target: Callable[[int], Pointed | None]
-) -> list[Pointed]:
+def _targets(lower: str, start: int, target: Callable[[int], Pointed | None]) -> list[Pointed]:
     """What is named from a place on: "the first and the third", "Alien or Aliens"."""
     found = []
     while (hit := target(start)) is not None:

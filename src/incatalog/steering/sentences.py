@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ class Sentences:
                     keys = [key.tobytes() for key in shard["keys"]]
                     places = [at for at, key in enumerate(keys) if key in wanted]
                     vectors = shard["vectors"] if places else None
-            except (OSError, ValueError, KeyError, EOFError):
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile):
                 continue
             if vectors is not None and len(vectors) == len(keys):
                 found.update((keys[at], vectors[at]) for at in places)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
 from rich.console import Console
 
 from incatalog.data.catalog import Catalog
@@ -18,8 +18,9 @@ from incatalog.steering.bounds import Measured
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
 from incatalog.steering.intent import says_whether, sounds_like_request
+from incatalog.steering.kinds import Kinds
 from incatalog.steering.lexicon import Lexicon
-from incatalog.steering.likeness import Likeness
+from incatalog.steering.likeness import Alike, Likeness
 from incatalog.steering.pointing import TitleKeys
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import in_lower_case, stems
@@ -33,6 +34,37 @@ _FADING, _PASSED = 0.5, 0.2
 # Older messages are not read: their wishes have faded, and reading takes time.
 _MOST_TURNS = 12
 _MOST_LETTERS = 2000
+# Items that count as fitting best, or a hundredth of a large catalog; measured.
+_FITTING = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """How well items fit a text: by words, by vectors, and by the categories that are meant."""
+
+    words: Alike
+    vectors: Alike | None = None  # None without an encoder
+    kinds: Alike | None = None  # logarithms; None where there are none to choose from
+
+    def weighed(self, balance: Balance) -> Alike:
+        """The log-weights of the items."""
+        if self.vectors is None:
+            return balance.strength * fitting(self.words)
+        mixed = (1 - balance.words) * self.vectors + balance.words * self.words
+        found = balance.strength * fitting(mixed)
+        return found if self.kinds is None else found + balance.kinds * self.kinds
+
+
+def fitting(likeness: Alike) -> Alike:
+    """Likeness up to that of the items that fit best, which are all as good.
+
+    What is said chooses what fits; which of that a user likes best, the teacher knows.
+    """
+    best = max(_FITTING, len(likeness) // 100)
+    if len(likeness) <= best:
+        return likeness
+    found: Alike = np.minimum(likeness, np.partition(likeness, -best)[-best])
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +75,7 @@ class Steering:
         catalog: The items.
         listener: Reads single messages.
         likeness: Compares texts with items.
-        balance: How much words and vectors count, and both beside a teacher.
+        balance: How much words, vectors and categories count beside a teacher.
     """
 
     catalog: Catalog
@@ -93,9 +125,7 @@ class Steering:
         return cls(catalog, listener, likeness, balance or usual)
 
     @classmethod
-    def chosen(
-        cls, catalog: Catalog, encoder: str, teacher: Path | None = None
-    ) -> Steering | None:
+    def chosen(cls, catalog: Catalog, encoder: str, teacher: Path | None = None) -> Steering | None:
         """The steering that a flag names; None for ``off``.
 
         Vectors of items are kept in the cache of this user.
@@ -136,7 +166,7 @@ class Steering:
         return replace(self, catalog=catalog, listener=listener, likeness=likeness)
 
     def with_balance(self, balance: Balance) -> Steering:
-        """The same, where words and vectors count as given."""
+        """The same, where words, vectors and categories count as given."""
         return replace(self, balance=balance)
 
     def read(self, messages: Sequence[Message], *, off: Collection[str] = ()) -> Wish:
@@ -219,7 +249,9 @@ class Steering:
     ) -> LogWeights | None:
         found = np.zeros(len(self.catalog))
         counts = _weights_of(turns)
-        asked = [(turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)]
+        asked = [
+            (turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)
+        ]
         wanted = [(turn, count, text) for turn, count, text in asked if text]
         unwanted = [(text, count) for turn, count, _ in asked for text in turn.unwanted]
         if wanted:
@@ -229,7 +261,7 @@ class Steering:
         for text, _ in unwanted:
             found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
         if about:
-            found += self.balance.strength * self.likeness.to_items(about)
+            found += self.balance.strength * fitting(self.likeness.to_items(about))
         trending = {one.what: one.way for turn in turns for one in turn.trends}
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
@@ -237,21 +269,33 @@ class Steering:
         # Words that no item knows say nothing of any.
         return found - found.max() if np.ptp(found) > 0 else None
 
+    def parts(self, text: str) -> Parts:
+        """What a text alone says of the items, before it is known what counts how much."""
+        return self._parts([(text, 1.0)], [(word, 1.0) for word in stems(text)])
+
     def _alike(
         self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
-    ) -> Float64[np.ndarray, " items"]:
+    ) -> Alike:
         """Log-weights of likeness to texts that count differently."""
-        sentences, balance = self.likeness.memory.sentences, self.balance
-        by_words = self.likeness.by_words(words)
+        return self._parts(texts, words).weighed(self.balance)
+
+    def _parts(
+        self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
+    ) -> Parts:
+        by_words, sentences = self.likeness.by_words(words), self.likeness.memory.sentences
         if sentences is None:
-            return balance.strength * by_words
+            return Parts(by_words)
         vectors = sentences.questions([text[:_MOST_LETTERS] for text, _ in texts])
-        joined = sum(count * own for own, (_, count) in zip(vectors, texts, strict=True))
-        length = float(np.linalg.norm(joined))
-        by_vectors = self.likeness.by_vectors(joined / length if length else joined)
-        return balance.strength * (
-            (1 - balance.words) * by_vectors + balance.words * by_words
-        )
+        counts = np.array([count for _, count in texts], dtype=np.float32)
+        joined = counts @ np.stack(vectors)
+        vector = joined / max(float(np.linalg.norm(joined)), 1e-9)
+        kinds = None if self.kinds is None else self.kinds.log_meant(vector)
+        return Parts(by_words, self.likeness.by_vectors(vector), kinds)
+
+    @cached_property
+    def kinds(self) -> Kinds | None:
+        """What finds the categories that are meant; None where there are none to choose from."""
+        return Kinds.of(self.catalog, self.likeness)
 
 
 def _weights_of(turns: Sequence[Heard]) -> list[float]:

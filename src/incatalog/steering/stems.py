@@ -36,12 +36,12 @@ yours yourself recommend recommendation recommendations recommended find pick pi
 options idea ideas mood fancy love loved loves enjoy enjoyed hello hi hey list lists top item items
 today tonight tomorrow evening weekend bit actually anyway hmm oh well dont doesnt didnt isnt im id
 ive youre thats lets
-""".split()
+"""
 # What shops and film services call what they have: so common that it chooses nothing.
 _GOODS = """
 film films movie movies picture pictures flick flicks video videos title titles product products
 article articles stuff buy watch watching read play purchase order
-""".split()
+"""
 
 
 def stem(word: str) -> str:
@@ -65,8 +65,8 @@ def in_lower_case(text: str) -> str:
     return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
 
 
-GRAMMAR = frozenset(map(stem, _GRAMMAR)) | frozenset(_GRAMMAR)
-GOODS = frozenset(map(stem, _GOODS))
+GRAMMAR = frozenset(map(stem, _GRAMMAR.split())) | frozenset(_GRAMMAR.split())
+GOODS = frozenset(map(stem, _GOODS.split()))
 
 
 class Word(NamedTuple):

@@ -1,4 +1,4 @@
-"""How an attribute of an item is sent."""
+"""An attribute of an item, as answers and catalogs tell it."""
 
 from __future__ import annotations
 
