@@ -3,8 +3,8 @@
     python docs/screenshots.py [DEMO] [OUT]   (a finished `make study`, runs/study by default;
                                                docs/images by default)
 
-The conversations are those of SmolLM2, guided by the demo's blend; the tiny model of the demo has
-the first screen and the error. Needs Debian's chromium and the packages of the `dev` extra.
+The page is that of SmolLM2, guided by the study's blend. Needs Debian's chromium and the packages
+of the `dev` extra.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 PICKS = ("star wars", "empire strikes", "raiders of the lost")
-QUESTIONS = ("Something for a rainy evening", "From the 1980s, please", "Not so sad", "And funny?")
+QUESTIONS = (
+    "Why the first one?",
+    "More like the second one",
+    "Rather something scary",
+    "Thank you!",
+)
 WIDE, PHONE = {"width": 1180, "height": 820}, {"width": 390, "height": 780}
 # Answers of a chat model on two busy cores take their time.
 PATIENCE = 300_000
@@ -91,7 +96,7 @@ def conversation(browser: Any, url: str, images: Path) -> None:
     ):
         with opened(browser, url, size, scheme) as page:
             pick(page, phone=size is PHONE)
-            ask(page, "What should I watch tonight?")
+            ask(page, "A comedy for tonight, please")
             page.locator("#scroller").evaluate("node => node.scrollTo(0, 0)")
             page.screenshot(path=images / f"{name}.png")
             if name != "page-light":
@@ -127,9 +132,8 @@ def main() -> None:
     with sync_playwright() as playwright:
         program = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        with served("--model", str(demo / "cgen"), *domain) as url:
-            edges(browser, url, images)
         with served("--model", "smollm2", *domain, "--guide", str(demo / "blend")) as url:
+            edges(browser, url, images)
             conversation(browser, url, images)
         report = demo / "report" / "report.html"
         if report.exists():

@@ -66,7 +66,7 @@ def test_questions_name_what_the_catalog_has(recommender: Recommender) -> None:
         "Something like Paper",
         "What would you recommend?",
     ]
-    priced = Catalog.from_items(PENS, formats=(("price", "EUR"),))
+    priced = Catalog(tuple(PENS), "items", formats=(("price", "EUR"),))
     euros = recommender.with_catalog(priced, None, None, guide=None)
     assert questions(euros, [])[1] == "Pens under €10"
     assert facets(euros)[0].currency == "EUR"

@@ -167,7 +167,7 @@ class Catalog(CatalogColumns):
             raise DataError.at(path, "holds no items; expected at least one")
         path, categories = folder / CATEGORIES, defaultdict[str, list[str]](list)
         for entry in unique_entries(path, (), "category", hint="") if path.exists() else ():
-            for member in dict.fromkeys(category_members(entry)):
+            for member in dict.fromkeys(entry.ids("category")):
                 if member is None or member not in found:
                     named = f"category {entry.key!r} names item {member!r}"
                     raise entry.error(f"{named}, unknown to {METAS}")
@@ -389,14 +389,6 @@ def parse_item(entry: Entry, title_field: str = TITLE) -> Item:
     until = entry.day(f"boost_until of item {item_id!r}", entry.value.get("boost_until"))
     known: Any = {"title_t": title_t or None, "boost": boost, "name": name, "boost_until": until}
     return Item(item_id, title, description, attributes=attributes, **known)
-
-
-def category_members(entry: Entry) -> list[str | None]:
-    """The item ids of one entry of ``category.jsonl``; None stands for a value that is no id."""
-    entry.unicode(f"category {entry.key!r}", entry.key)
-    if not isinstance(entry.value, list):
-        raise entry.error(f"category {entry.key!r}: expected a list of item ids")
-    return [identifier(value) for value in entry.value]
 
 
 def _meta(item: Item, title_field: str) -> dict[str, Value]:

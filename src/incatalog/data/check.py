@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, category_members, parse_item
+from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, parse_item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, entries
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
@@ -179,7 +179,7 @@ def _check_categories(path: Path, items: Collection[str], found: _Findings) -> d
     for entry in _unique(path, (), "category", found) if path.exists() else ():
         categories[entry.key] = set()
         try:
-            members = category_members(entry)
+            members = entry.ids("category")
         except DataError as error:
             found.add("categories that are no list of item ids", error)
             continue

@@ -36,6 +36,13 @@ class Entry(FilePlace):
     key: str
     value: Any
 
+    def ids(self, what: str) -> list[str | None]:
+        """The item ids that it lists, where ``what`` it is; None stands for one that is no id."""
+        self.unicode(f"{what} {self.key!r}", self.key)
+        if not isinstance(self.value, list):
+            raise self.error(f"{what} {self.key!r}: expected a list of item ids")
+        return [identifier(value) for value in self.value]
+
 
 def read_text(path: str | Path) -> str:
     """Reads a UTF-8 file that is not empty, with or without byte order mark."""

@@ -18,7 +18,7 @@ function linesOf(parts) {
     }
     part.text.split("\n").forEach((text, place) => {
       if (place) lines.push([]);
-      if (text) lines.at(-1).push({ text });
+      if (text) lines.at(-1).push({ ...part, text });
     });
   }
   return lines;
