@@ -34,8 +34,8 @@ class ServeSettings(Settings):
         "address": "host port allow_origin allow_host trusted_proxy keys",
         "what is kept": "state sessions",
         "limits": (
-            "rate max_feed batch queue max_tokens max_messages max_characters max_history max_k max_body "
-            "timeout"
+            "rate batch queue max_tokens max_messages max_characters max_history max_k max_body "
+            "max_feed timeout"
         ),
         "observation": "trace",
     }
