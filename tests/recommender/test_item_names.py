@@ -92,3 +92,13 @@ def test_removed_items_are_not_named() -> None:
     names = ItemNames(catalog)
     assert [names.item_id(row) for row in names.rows("Sabrina")] == ["21"]
     assert names.rows("20") == []
+
+
+def test_ids_of_another_type_are_refused_with_a_sentence(names: ItemNames) -> None:
+    catalog = Catalog.from_items([Item(*pair) for pair in FILMS.items()])
+    with pytest.raises(CatalogError, match="no item with id 7, which is of type int; expected a"):
+        catalog.rows([7])  # type: ignore[list-item]
+    with pytest.raises(CatalogError, match=r"no item with id \['7'\], which is of type list"):
+        catalog.row(["7"])  # type: ignore[arg-type]
+    with pytest.raises(CatalogError, match=r"item ids are the text '1,7'; give \['1,7'\]"):
+        catalog.rows("1,7")

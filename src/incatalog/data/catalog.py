@@ -23,7 +23,7 @@ from incatalog.data.attributes import (
 )
 from incatalog.data.catalog_columns import FIELDS, CatalogColumns
 from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import first_repeated, id_problem, identifier, near_names, shown
+from incatalog.data.fields import first_repeated, id_problem, identifier, shown, unknown
 from incatalog.data.naming import (
     TITLE,
     TITLE_FIELDS,
@@ -270,12 +270,7 @@ class Catalog(CatalogColumns):
         try:
             return self._row_of[item_id]
         except (KeyError, TypeError):
-            given: Any = item_id
-            if not isinstance(given, str):
-                found = f"item id {item_id!r} is a {type(item_id).__name__}"
-                raise self._error(f"{found}; ids are texts: give {str(item_id)!r}") from None
-            near = near_names(item_id, self._row_of)
-            raise self._error(f"no item with id {item_id!r}{near}") from None
+            raise self._error(unknown("item with id", item_id, self._row_of)) from None
 
     def has(self, item_id: str) -> bool:
         """Whether there is an item of this id."""
@@ -284,8 +279,7 @@ class Catalog(CatalogColumns):
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
         """The rows of several items, in their order."""
         if isinstance(item_ids, str):
-            hint = f"expected several: give [{item_ids!r}]"
-            raise self._error(f"item ids are the text {item_ids!r}; {hint}")
+            raise self._error(f"item ids are the text {item_ids!r}; give [{item_ids!r}]")
         return np.fromiter((self.row(item_id) for item_id in item_ids), dtype=np.int64)
 
     @cached_property
@@ -308,8 +302,7 @@ class Catalog(CatalogColumns):
         try:
             return self._category_rows[name]
         except KeyError:
-            near = near_names(name, self._category_rows)
-            raise self._error(f"no category {name!r}{near}") from None
+            raise self._error(unknown("category", name, self._category_rows)) from None
 
     def members(self) -> dict[str, list[str]]:
         """Item ids of every category."""

@@ -153,3 +153,11 @@ def shown(value: Any) -> str:
     text = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
     plain = isinstance(value, str | int | float | None)
     return text if plain else f"{text} ({type(value).__name__})"
+
+
+def unknown(noun: str, name: object, known: Iterable[str]) -> str:
+    """What to say of a name that nothing of a kind has."""
+    if not isinstance(name, str):
+        kind = type(name).__name__
+        return f"no {noun} {name!r}, which is of type {kind}; expected a text: give {str(name)!r}"
+    return f"no {noun} {name!r}{near_names(name, known)}"
