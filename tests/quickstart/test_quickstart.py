@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
 from incatalog.flags import parse
 from incatalog.quickstart.blend_quality import Quality
-from incatalog.quickstart.example_talks import ExampleTalk, UserTurn, held, service
+from incatalog.quickstart.example_talks import ExampleTalk, UserTurn, asked, held, service
 from incatalog.serving.settings import ServeSettings
 from incatalog.teacher.teacher import load_teacher
 
@@ -120,6 +121,31 @@ def test_its_service_answers_with_items_of_the_catalog(made: Path) -> None:
     row = catalog.row("HI-0032")
     best = load_teacher(made / "blend", catalog, "cpu").top_k([[row]], 3)[0]
     assert ids == [catalog.item(int(one)).item_id for one in best]
+
+
+def test_without_no_serve_it_goes_on_as_the_service(
+    shop: Path, made: Path, chat_model: Path, tmp_path: Path
+) -> None:
+    command = [one for one in quickstart(shop, made, chat_model) if one != "--no-serve"]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "incatalog.cli", *command, "--port", "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+        try:
+            found, until = None, time.monotonic() + 200
+            while found is None and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.2)
+                found = re.search(r"http://127\.0\.0\.1:\d+", (tmp_path / "log").read_text())
+            assert found is not None, (tmp_path / "log").read_text()
+            message = {"role": "user", "content": "Hello"}
+            body = {"model": "incatalog/outdoor", "messages": [message], "k": 2}
+            assert len(asked(found[0], body)["items"]) == 2
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -71,13 +73,12 @@ def serve_or_say(stages: Stages, path: Path, port: int, *, serving: bool) -> Non
         where = f"http://127.0.0.1:{port}" if port else "the address that it prints"
         stages.say(f"next: incatalog serve --config {path}   (the page is then at {where})")
         return
-    from incatalog.flags import parse
-    from incatalog.serving.server import serve
-    from incatalog.serving.settings import ServeSettings
-
     if port:
         stages.say(f"loading the model; the page is at http://127.0.0.1:{port}   (Ctrl+C ends it)")
-    serve(parse("serve", ServeSettings, ["--config", str(path), "--port", str(port)]))
+    sys.stdout.flush()
+    flags = ["--config", str(path), "--port", str(port)]
+    # In the place of this process, which holds what fitting took of memory.
+    os.execv(sys.executable, [sys.executable, "-m", "incatalog.cli", "serve", *flags])
 
 
 def _prepare(stages: Stages, table: TableSettings) -> None:
