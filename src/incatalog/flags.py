@@ -87,7 +87,7 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
     for heading, members in grouped(settings).items():
         group_of |= dict.fromkeys(members, parser.add_argument_group(heading))
     for setting in _flags_of(settings):
-        text = setting.help.replace("%", "%%")
+        text = setting.help
         if setting.required:
             text += " (required)"
         elif setting.default not in ("", None):
@@ -218,7 +218,8 @@ class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
             return text
         return str(super()._fill_text(text, width, indent))
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _expand_help(self, action: argparse.Action) -> str:
+        # It holds no templates; a percent sign in it is one.
         return action.help or ""
 
 
