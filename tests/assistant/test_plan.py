@@ -25,6 +25,7 @@ CATEGORIES = ("Comedy", "Sci-Fi")
         ("What can you do?", "help"),
         ("help", "help"),
         ("Why?", "explain"),
+        ("Why did you pick the first one?", "explain"),
         ("What is 12 times 7?", "talk"),
         ("Tell me a joke", "talk"),
         ("Who was the first president?", "talk"),

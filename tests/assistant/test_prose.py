@@ -21,6 +21,7 @@ def said(known: KnownNames, text: str, *, whole: bool = True, most: int = 9) -> 
         ("Here are some:\n1. Inception\n2. Avatar\nEnjoy!", "Enjoy!", 2),
         ("Here are some:\n1. Heat\n2. Avatar", "Here are some:\n1. Heat", 1),
         ("Inception is a film.", "", 1),
+        ("Avatar is a film. It is blue. The story is long. Do you?", "Do you?", 1),
         ("As an AI language model, I can help. Yes.", "Yes.", 0),
         ("It is fun. It is fun. It is fun.", "It is fun.", 0),
     ],

@@ -64,6 +64,7 @@ _ORDINALS = {
 }  # fmt: skip
 _ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\b|(?:\bnumber|\bno\.?|#)\s*(\d+)", re.IGNORECASE)
 _SPACED = re.compile(r"[^\w-]+")
+_OF_YOU = re.compile(r"\b(?:did|do|have|would) you\b", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:these|those|them|they|all|your (?:list|picks|choices))\b", re.IGNORECASE)
 _ONE = re.compile(r"\b(?:it|this|that|one|him|her)\b", re.IGNORECASE)
 _NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -144,7 +145,7 @@ def act_of(
     if _HELP.search(text):
         return "help"
     wishes = bool(_WISH.search(text))
-    if asks_why(text) and not (wishes and not about):
+    if asks_why(text) and (about or not wishes or _OF_YOU.search(text)):
         return "explain" if about or not _FACT.match(text) else "talk"
     asks = bool(_ABOUT.search(text)) or text.rstrip().endswith("?")
     if about and asks and not (recommends if recommends is not None else wishes):

@@ -19,15 +19,22 @@ _OF_ITSELF = re.compile(
     r"trained (?:by|on)|i(?:'m| am) (?:here|designed|programmed) to|my (?:creators?|training))\b",
     re.IGNORECASE,
 )
+# What goes on about something that was left out.
+_GOES_ON = re.compile(
+    r"\W*(?:it|it['’]s|its|he|she|they|his|her|their|this|that|these|those|both|"
+    r"the (?:film|movie|story|plot|book|game|series|show|product|protagonist|cast))\b",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"[^\W\d_]")
 
 
 class CheckedProse:
     """Lets whole sentences through, but for those that name what is no item.
 
-    A sentence that announces others ("Here are some:") waits for the next, and goes with it. What
-    was said already is not said again, and ends the text, as it does where there are enough. What a
-    model says of itself is left out too.
+    A sentence that announces others ("Here are some:") waits for the next, and goes with it; one
+    that goes on about what was left out ("It is …") is left out too, and so is what a model says of
+    itself. What was said already is not said again, and ends the text, as it does where there is
+    enough.
 
     Attributes:
         invented: Names that are no items, so far.
@@ -39,7 +46,7 @@ class CheckedProse:
         self._left, self._before = most, set[str]()
         self.over = False
         self._announced = ""
-        self._said = False
+        self._said = self._dropped = False
         self.invented = 0
 
     def add(self, text: str) -> Iterator[str]:
@@ -66,8 +73,11 @@ class CheckedProse:
         unknown = sum(name.row is None for name in named)
         if unknown:
             self.invented += unknown
-            self._announced = ""
+            self._announced, self._dropped = "", True
             return
+        if self._dropped and _GOES_ON.match(sentence):
+            return
+        self._dropped = False
         text = self._announced + sentence
         if _ANNOUNCES.search(sentence):
             self._announced = text
