@@ -20,7 +20,7 @@ import numpy as np
 from incatalog.cli import main as command
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories
-from incatalog.recommender import likeness
+from incatalog.recommender import neighbours
 from incatalog.recommender.guide import Guide
 from incatalog.recommender.items import ModelItems
 from incatalog.teacher.teacher import load_teacher
@@ -87,7 +87,7 @@ def measured(data: Path, out: Path, kind: str, seed: int) -> dict[str, list[bool
     guide = Guide(load_teacher(out / "hidden" / f"{kind}-{seed}", smaller, "cpu"), smaller)
     items: ModelItems = _Items(catalog)  # type: ignore[assignment]
     found = np.stack([line for line in guide.log_weights(before, items) if line is not None])
-    nearest = likeness.NEAREST
+    nearest = neighbours.NEAREST
     answers = {f"the guide, {nearest} nearest": hits(found, before, chosen)}
     rows = np.flatnonzero(hidden)
     known = np.flatnonzero(~hidden)
@@ -95,14 +95,14 @@ def measured(data: Path, out: Path, kind: str, seed: int) -> dict[str, list[bool
     lowest[:, rows] = found[:, known].min(axis=1, keepdims=True)
     answers["lowest"] = hits(lowest, before, chosen)
     for count in _COUNTS:
-        likeness.NEAREST = count
+        neighbours.NEAREST = count
         shares = guide._likeness.shares([catalog.items[row] for row in rows])
         other = found.copy()
         other[:, rows] = (shares @ found[:, known].T).T
         answers[f"mean of the logarithms of {count}"] = hits(other, before, chosen)
         other[:, rows] = np.log((shares @ np.exp(found[:, known]).T).T + 1e-30)
         answers[f"mean of {count}"] = hits(other, before, chosen)
-    likeness.NEAREST = nearest
+    neighbours.NEAREST = nearest
     whole = Guide(load_teacher(out / "all" / f"{kind}-{seed}", catalog, "cpu"), catalog)
     seen = np.stack([line for line in whole.log_weights(before, items) if line is not None])
     answers["fitted with them"] = hits(seen, before, chosen)

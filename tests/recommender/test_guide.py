@@ -28,7 +28,7 @@ from incatalog.recommender.command import recommend
 from incatalog.recommender.guide import Guide, item_weights
 from incatalog.recommender.guide_folder import GuideChoice, own_guide_files, save_guide
 from incatalog.recommender.items import ModelItems
-from incatalog.recommender.neighbours import NEAREST, Likeness
+from incatalog.recommender.neighbours import NEAREST, Neighbours
 from incatalog.recommender.settings import RecommendSettings
 from incatalog.teacher.sasrec import WEIGHTS_FILE, SasRec, SasRecSizes, save_network
 from incatalog.teacher.selection import ScoringTeacher
@@ -599,7 +599,7 @@ def test_likeness_is_the_cosine_of_words(seed: int, words: int) -> None:
         return Item(f"{seed}-{row}", " ".join(letter * 3 for letter in own))
 
     known = Catalog.from_items(map(item, range(9)))
-    likeness = Likeness.of(known)
+    likeness = Neighbours.of(known)
     asked = [item(row) for row in range(9, 12)]
     shares = likeness.shares(asked).toarray()
     for line, one in zip(shares, asked, strict=True):

@@ -337,7 +337,9 @@ def test_control_tokens_and_templates_in_any_field_stay_text(
             assert reply.json()["choices"][0]["message"]["content"] == expected.text
             known = set(recommender.catalog.titles)
             assert {item["title"] for item in reply.json()["items"]} <= known
-        for field in ("history", "exclude", "categories"):
+        body = {"model": "incatalog/films", "messages": said(), "history": [CONTROL]}
+        assert http.post("/v1/chat/completions", json=body).json()["unknown"] == [CONTROL]
+        for field in ("exclude", "categories"):
             body = {"model": "incatalog/films", "messages": said(), field: [CONTROL]}
             assert http.post("/v1/chat/completions", json=body).status_code == 400
         for field in ("session", "user"):

@@ -11,8 +11,6 @@ import pytest
 
 from chatting import Server
 from incatalog import Catalog, Item
-from incatalog.model.backbone import Backbone
-from incatalog.model.saved import save_backbone
 
 PATH = "/v1/chat/completions"
 TITLES = ("Star Wars (1977)", "Alien (1979)", "Heat (1995)", "Airplane! (1980)", "Clue (1985)")
@@ -21,12 +19,11 @@ KINDS = (("Action", "Sci-Fi"), ("Horror", "Sci-Fi"), ("Crime",), ("Comedy",), ("
 
 @pytest.fixture(scope="module")
 def http(
-    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone
+    tmp_path_factory: pytest.TempPathFactory, plain_chat_model: Path
 ) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("untrained")
-    data, model = folder / "data", folder / "model"
+    data, model = folder / "data", plain_chat_model
     data.mkdir()
-    save_backbone(model, tiny_backbone)
     Catalog.from_items(
         Item(f"f{row}", title, categories=kinds, attributes={"price": 10.0 + row})
         for row, (title, kinds) in enumerate(zip(TITLES, KINDS, strict=True))

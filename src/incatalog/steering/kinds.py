@@ -8,14 +8,17 @@ as all its categories together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from scipy import sparse
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.vectors import unit_rows
 from incatalog.steering.likeness import Likeness
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Differences of cosines that are worth a factor of e; measured (docs/steering.md).
 _TEMPERATURE = 0.035
@@ -47,6 +50,9 @@ class Kinds:
         if len(rows) < 2 or held < _HELD * catalog.num_live:
             return None
         ends = np.cumsum([0, *map(len, rows)])
+        # The service loads sooner, and smaller, where nothing asks for it.
+        from scipy import sparse
+
         columns = np.concatenate(rows)
         shape = len(rows), len(catalog)
         members = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
