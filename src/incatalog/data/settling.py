@@ -42,12 +42,12 @@ def settled(settings: TableSettings, *, always_show: bool = False) -> TableSetti
         if not (sys.stdin.isatty() and console.is_terminal):
             raise DataError(_left_open(guess))
         try:
-            answers = {one.setting: _asked(one, guess, console) for one in guess.open}
+            answered: dict[str, Any] = {
+                one.setting: _asked(one, guess, console) for one in guess.open
+            }
         except EOFError as error:  # nobody is at the terminal
             raise DataError(_left_open(guess)) from error
-        filled = replace(filled, **answers)
         # The form of ids and the like follow from the columns.
-        answered: dict[str, Any] = {one.setting: getattr(filled, one.setting) for one in guess.open}
         filled = guess_columns(replace(settings, **answered)).settings
     return filled
 

