@@ -103,8 +103,8 @@ _FOLLOWING = (
 def main() -> None:
     """Asks, and writes ``results/assistant.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/demo/data"))
-    parser.add_argument("--teacher", type=Path, default=Path("runs/demo/blend"))
+    parser.add_argument("--data", type=Path, default=Path("runs/study/data"))
+    parser.add_argument("--teacher", type=Path, default=Path("runs/study/blend"))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--encoder", default="words")
     parser.add_argument("--users", type=int, default=200)

@@ -6,7 +6,7 @@ the history before it? Beside what the guide does (the mean of the probabilities
 are nearest by words and categories) stand the lowest log-probability of all, and the teacher
 that was fitted with them.
 
-    python -m benchmarks.new_items --data runs/demo/data --out runs/new-items
+    python -m benchmarks.new_items --data runs/study/data --out runs/new-items
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ what is said and without. Then users whose next item fits a request: NDCG@10 of 
 The items are those that a guide with the weight 1 names, whatever the model is (docs/guide.md).
 With `--served`, a service of the model is asked in chats over HTTP as well.
 
-    python -m benchmarks.steering --teacher runs/demo/blend --office-teacher RUN --served smollm2
+    python -m benchmarks.steering --teacher runs/study/blend --office-teacher RUN --served smollm2
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class World:
 def main() -> None:
     """Asks everything, and writes ``results/steering.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/demo/data"))
+    parser.add_argument("--data", type=Path, default=Path("runs/study/data"))
     parser.add_argument("--teacher", type=Path, required=True, help="Run folder of a teacher.")
     parser.add_argument("--office-teacher", type=Path, help="The same of shared/data/office.")
     parser.add_argument("--encoder", default="minilm")
