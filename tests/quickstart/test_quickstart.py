@@ -24,6 +24,8 @@ from incatalog.quickstart.example_talks import ExampleTalk, UserTurn, asked, hel
 from incatalog.serving.settings import ServeSettings
 from incatalog.teacher.teacher import load_teacher
 
+pytestmark = pytest.mark.long
+
 _CUSTOMERS = 60
 
 

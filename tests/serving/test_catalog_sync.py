@@ -15,6 +15,8 @@ from incatalog.cli import main
 from incatalog.data.settings import TableSettings
 from incatalog.data.tables import prepare_table
 
+pytestmark = pytest.mark.long
+
 HEADER = "sku;label;kind;price;in_stock\n"
 TABLE = HEADER + (
     "p1;Paper Boats;Toy|Paper;€ 2,50;yes\n"

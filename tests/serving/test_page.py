@@ -20,6 +20,8 @@ from incatalog.model.spec import ModelSpec
 from incatalog.model.tiny import TinyConfig
 from page_acts import CHAT, choose_length, find, ready, say, titles, violations
 
+pytestmark = pytest.mark.long
+
 PAGE = Path(__file__).parents[2] / "src" / "incatalog" / "serving" / "page"
 # Tokens of an answer that no one stops.
 LONGEST = 900

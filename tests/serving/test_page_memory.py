@@ -9,6 +9,8 @@ from browser import Watched, chromium
 from chatting import Server
 from page_acts import choose_length, ready, say, titles
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:

@@ -11,6 +11,8 @@ from chatting import Server
 from incatalog import Catalog, Item
 from page_acts import answer_with, choose_length, find, ready, say, streamed, titles, violations
 
+pytestmark = pytest.mark.long
+
 BRANDS = ("Acme", "Nordlicht")
 PRICES = [float(number) for number in range(1, 31)]
 

@@ -15,6 +15,8 @@ import pytest
 
 from incatalog.cli import main
 
+pytestmark = pytest.mark.long
+
 _COMMAND = [sys.executable, "-m", "incatalog.cli", "chat"]
 _PATIENCE = 120.0
 

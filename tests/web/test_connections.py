@@ -20,6 +20,8 @@ import asyncio, sys
 from incatalog.web.bodies import BodyLimit
 from incatalog.web.listener import bound, serve_app
 
+pytestmark = pytest.mark.long
+
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
