@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 # A service of three endpoints behind the same door as both services.
 SERVICE = """
 import asyncio, sys
 from incatalog.web.bodies import BodyLimit
 from incatalog.web.listener import bound, serve_app
-
-pytestmark = pytest.mark.long
 
 async def app(scope, receive, send):
     if scope["type"] != "http":
