@@ -71,7 +71,9 @@ def test_catalog_changes_while_it_is_served_and_survives_a_kill(
         body: dict[str, Any] = {"domain": "films", "k": 3, "history": ["i8", "new/1"]}
         assert http.post("/v1/recommendations", json=body).status_code == 200
         gone = http.post("/v1/recommendations", json=body | {"history": ["i7"]})
-        assert gone.status_code == 400
+        assert gone.json()["unknown"] == ["i7"]
+        strict = body | {"history": ["i7"], "unknown": "error"}
+        assert http.post("/v1/recommendations", json=strict).status_code == 400
         assert http.delete("/v1/catalogs/films/items/i7").status_code == 404
         # All of several, or none.
         several = {"ids": ["i10", "nothing"]}
