@@ -130,12 +130,24 @@ def _streams_five_items(said, folder):
 
 
 _ANSWER = re.compile(r'\{"(?:id":"chatcmpl|object":"list","domain)')
+
+
 # What a block says that it prints, by something that stands in it.
+def _names_three_products(said, folder):
+    metas = json.loads((folder / "runs" / "shop" / "data" / "metas.jsonl").read_text("utf-8"))
+    [answer] = [json.loads(line) for line in said.splitlines() if line.startswith('{"id"')]
+    items = answer["items"]
+    assert len({item["id"] for item in items}) == 3, said
+    assert all(metas[item["id"]]["title"] == item["title"] for item in items), said
+    assert all(item["reason"] for item in items), said
+
+
 _PROMISES = (
     ("My favourite is<SOI>", _holds_a_title),
     ('categories=["Sci-Fi"]', _ranks_five_of_the_genre),
     ("/v1/recommendations", _answers_with_items),
     ("Five movies, please.", _streams_five_items),
+    ('"incatalog/shop"', _names_three_products),
 )
 
 
