@@ -135,7 +135,7 @@ _ANSWER = re.compile(r'\{"(?:id":"chatcmpl|object":"list","domain)')
 # What a block says that it prints, by something that stands in it.
 def _names_three_products(said, folder):
     metas = json.loads((folder / "runs" / "shop" / "data" / "metas.jsonl").read_text("utf-8"))
-    [answer] = [json.loads(line) for line in said.splitlines() if line.startswith('{"id"')]
+    answer, _ = json.JSONDecoder().raw_decode(said, said.index('{"id"'))
     items = answer["items"]
     assert len({item["id"] for item in items}) == 3, said
     assert all(metas[item["id"]]["title"] == item["title"] for item in items), said
