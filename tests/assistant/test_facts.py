@@ -45,6 +45,18 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     assert Facts(bare).known(0) == ("A thing is in the catalog. The catalog says no more of it.")
 
 
+def test_a_brand_or_a_word_is_said_to_be_shared_where_it_is() -> None:
+    brand = {"brand": "Acme"}
+    items = [
+        Item("a", "Anvil", attributes=brand),
+        Item("b", "Rocket", attributes=brand),
+        Item("c", "Rocket skates", attributes={"brand": "Other"}),
+    ]
+    facts = Facts(Catalog.from_items(items))
+    assert facts.reason(1, [0]) == "Because you liked Anvil, which is by Acme too."
+    assert facts.reason(2, [1]) == "Because you liked Rocket, whose name it shares in part."
+
+
 def test_what_is_known_of_an_item(films: Catalog) -> None:
     facts = Facts(films)
     assert facts.known(3) == "Heat (1995): Crime and Action, from 1973."

@@ -93,6 +93,9 @@ class Facts:
         if wanted:
             return _sentence(f"{wanted}, like {title}")
         if not rest:
+            brand = self._brand(row)
+            if brand is not None and brand == self._brand(liked):
+                return f"Because you {did} {title}, which is by {brand} too."
             return f"Because you {did} {title}, whose name it shares in part."
         ways = (
             f"Because you {did} {title}: both are {_in(rest)}{listed(rest)}.",
