@@ -160,3 +160,11 @@ def test_what_cannot_be_answered_says_why(assistant: Assistant) -> None:
         assistant.answer([{"role": "assistant", "content": "help"}])
     with pytest.raises(NoItemLeftError, match="no item left"):
         assistant.answer([user("a film")], exclude=[f"f{row}" for row in range(8)], k=1)
+
+
+def test_words_of_a_title_that_was_named_are_no_wish(untrained: Recommender) -> None:
+    asked = "I loved Star Trek: First Contact (1996). Recommend me two, please."
+    answer = Assistant.of(untrained).answer([{"role": "user", "content": asked}])
+    assert len(answer.items) == 2
+    assert "in mind" not in answer.text
+    assert answer.text.startswith(("After Star Trek", "Going by what you liked"))

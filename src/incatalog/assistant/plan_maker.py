@@ -106,7 +106,7 @@ class PlanMaker:
             excluded=excluded,
             count=count,
             about=about,
-            named=_named(asked, wish),
+            named=_named(asked, wish, [model.catalog.titles[row] for row in history]),
             wish=wish,
             filters=() if wish is None else wish.filters,
             unknown=unknown,
@@ -282,8 +282,12 @@ def _check_last(messages: Sequence[Message]) -> None:
 _EVERYTHING = 1 << 20
 
 
-def _named(asked: Enquiry, wish: Wish | None) -> AskedFor:
-    """What a request named: the categories it is held to, and what was understood."""
+def _named(asked: Enquiry, wish: Wish | None, titles: Sequence[str]) -> AskedFor:
+    """What a request named: the categories it is held to, and what was understood.
+
+    Words of the titles of what the user took or named are the names of these, not a wish.
+    """
+    taken = {word.casefold() for title in titles for word in re.findall(r"\w+", title)}
     kinds, others, unwanted = list(asked.categories), list[str](), list[str]()
     for one in () if wish is None else wish.filters:
         condition = one.condition
@@ -295,4 +299,5 @@ def _named(asked: Enquiry, wish: Wish | None) -> AskedFor:
         else:
             others.append(one.label)
     words = () if wish is None or wish.log_weights is None else wish.words
-    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), tuple(words))
+    words = tuple(word for word in words if word.casefold() not in taken)
+    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), words)
