@@ -162,9 +162,15 @@ def test_what_cannot_be_answered_says_why(assistant: Assistant) -> None:
         assistant.answer([user("a film")], exclude=[f"f{row}" for row in range(8)], k=1)
 
 
-def test_words_of_a_title_that_was_named_are_no_wish(untrained: Recommender) -> None:
-    asked = "I loved Star Trek: First Contact (1996). Recommend me two, please."
-    answer = Assistant.of(untrained).answer([{"role": "user", "content": asked}])
-    assert len(answer.items) == 2
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "I loved Star Trek: First Contact (1996). Recommend me two, please.",
+        "I loved Alien (1979) and Young Frankenstein (1974). What is next?",
+        "I liked Airplane! and Star Wars, what next?",
+    ],
+)
+def test_words_of_a_title_that_was_named_are_no_wish(assistant: Assistant, asked: str) -> None:
+    answer = assistant.answer([user(asked)])
+    assert answer.items
     assert "in mind" not in answer.text
-    assert answer.text.startswith(("After Star Trek", "Going by what you liked"))
