@@ -85,7 +85,7 @@ def test_every_block_of_the_page_runs(page, study_folder, tmp_path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=500,
         )
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stdout}\n{done.stderr}"
         for sign, promise in _PROMISES:
