@@ -96,7 +96,7 @@ def measured(data: Path, out: Path, kind: str, seed: int) -> dict[str, list[bool
     answers["lowest"] = hits(lowest, before, chosen)
     for count in _COUNTS:
         neighbours.NEAREST = count
-        shares = guide._likeness.shares([catalog.items[row] for row in rows])
+        shares = guide._neighbours.shares([catalog.items[row] for row in rows])
         other = found.copy()
         other[:, rows] = (shares @ found[:, known].T).T
         answers[f"mean of the logarithms of {count}"] = hits(other, before, chosen)

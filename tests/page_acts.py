@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from browser import Watched
+
 CHAT = "**/v1/chat/completions"
+
+
+@contextlib.contextmanager
+def watching(browser: Any, url: str) -> Iterator[Watched]:
+    """The page of a service, which must not complain, and must not ask elsewhere."""
+    page = Watched(browser, url)
+    ready(page.page)
+    yield page
+    page.close()
+    assert page.complaints == []
+    assert page.foreign == []
 
 
 def ready(page: Any) -> None:

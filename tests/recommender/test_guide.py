@@ -573,7 +573,7 @@ def test_a_new_item_has_the_mean_of_those_that_are_like_it(catalog: Catalog) -> 
     assert likely.min() <= np.exp(found[rows[0]]) <= likely.max()
     # Nothing in common with anything: as before, nothing speaks for it.
     assert found[rows[1]] == found[:50].min()
-    nearest = guide._likeness.shares([new[2]]).toarray()[0]
+    nearest = guide._neighbours.shares([new[2]]).toarray()[0]
     assert nearest.argmax() == 0
     assert nearest.sum() == pytest.approx(1)
     assert np.exp(found[rows[2]]) == pytest.approx(nearest @ np.exp(line))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from browser import Watched, chromium
+from browser import Watched
 from chatting import HOSTILE, Server
 from incatalog import Catalog, Item
 from incatalog.model.backbone import create_tiny
@@ -26,23 +26,6 @@ PAGE = Path(__file__).parents[2] / "src" / "incatalog" / "serving" / "page"
 # Tokens of an answer that no one stops.
 LONGEST = 900
 MOST_LINES = 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def watched(browser: Any, server: Server) -> Iterator[Watched]:
-    """The page, which must not complain, and must not ask elsewhere."""
-    page = Watched(browser, server.url)
-    ready(page.page)
-    yield page
-    page.close()
-    assert page.complaints == []
-    assert page.foreign == []
 
 
 def test_conversation_with_picks_streams_cards(watched: Watched) -> None:

@@ -1,31 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from browser import Watched, chromium
-from chatting import Server
+from browser import Watched
 from page_acts import choose_length, ready, say, titles
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def watched(browser: Any, server: Server) -> Iterator[Watched]:
-    page = Watched(browser, server.url)
-    ready(page.page)
-    yield page
-    page.close()
-    assert page.complaints == []
-    assert page.foreign == []
 
 
 def again(page: Any) -> None:

@@ -6,21 +6,25 @@ from typing import Any
 
 import pytest
 
-from browser import Watched, chromium
+from browser import Watched
 from chatting import Server
 from incatalog import Catalog, Item
-from page_acts import answer_with, choose_length, find, ready, say, streamed, titles, violations
+from page_acts import (
+    answer_with,
+    choose_length,
+    find,
+    ready,
+    say,
+    streamed,
+    titles,
+    violations,
+    watching,
+)
 
 pytestmark = pytest.mark.long
 
 BRANDS = ("Acme", "Nordlicht")
 PRICES = [float(number) for number in range(1, 31)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +49,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[Serv
 
 @pytest.fixture
 def watched(browser: Any, shop: Server) -> Iterator[Watched]:
-    page = Watched(browser, shop.url)
-    ready(page.page)
-    yield page
-    page.close()
-    assert page.complaints == []
-    assert page.foreign == []
+    with watching(browser, shop.url) as page:
+        yield page
 
 
 @pytest.fixture

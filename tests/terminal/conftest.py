@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from incatalog import Catalog, Item, Recommender
 from incatalog.model.backbone import Backbone
@@ -15,19 +12,12 @@ from incatalog.model.spec import ModelSpec
 
 @pytest.fixture(scope="session")
 def model(
-    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
+    tmp_path_factory: pytest.TempPathFactory, talkative_backbone: Backbone, titles: tuple[str, ...]
 ) -> Path:
     """A random model that likes to open item spans, with forty films."""
     folder = tmp_path_factory.mktemp("talking") / "films"
     folder.mkdir()
-    talkative = copy.deepcopy(tiny_backbone)
-    network: Any = talkative.model
-    torch.manual_seed(1)
-    with torch.no_grad():
-        weight = torch.randn_like(network.get_output_embeddings().weight)
-        network.lm_head.weight = torch.nn.Parameter(weight)
-        network.lm_head.weight[talkative.soi_token_id] *= 4
-    save_model(folder, talkative, ModelSpec(base="tiny", list_form="plain"))
+    save_model(folder, talkative_backbone, ModelSpec(base="tiny", list_form="plain"))
     Catalog.from_items(
         Item(
             f"i{row}",

@@ -199,11 +199,11 @@ class Guide:
         new = np.array([row for row in np.flatnonzero(to_teacher < 0) if row not in vacant], int)
         alike = None
         if len(new):
-            alike = self._likeness.shares([catalog.items[row] for row in new.tolist()])
+            alike = self._neighbours.shares([catalog.items[row] for row in new.tolist()])
         return _Rows(to_teacher, known, new, alike)
 
     @cached_property
-    def _likeness(self) -> Neighbours:
+    def _neighbours(self) -> Neighbours:
         # Its packages take memory that a service whose catalog stays has no use for.
         from incatalog.recommender.neighbours import Neighbours
 

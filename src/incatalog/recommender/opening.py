@@ -92,22 +92,42 @@ def open_recommender(
         ConfigError: A setting cannot work.
         TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
     """
-    from incatalog.model.backbone import load_plain_backbone
-    from incatalog.model.spec import ModelSpec
-    from incatalog.packed.model import PackedModel
     from incatalog.recommender.guide_folder import GuideChoice
     from incatalog.recommender.recommender import Recommender
 
-    asked: dict[str, Any] = {"wording": wording, "system": system}
+    asked: dict[str, Any] = {"verify": verify, "wording": wording, "system": system}
     if kind == "trained":
         asked |= {"guide": guide, "guide_weight": guide_weight, "title_field": title_field}
-        return Recommender.from_pretrained(model, device, verify=verify, **asked)
+        return Recommender.from_pretrained(model, device, **asked)
     # Before the weights are loaded: a mistyped guide should not cost that time.
     chosen = GuideChoice(guide, guide_weight, trained=False).load(model, catalog, device)
+    return plain_recommender(model, catalog, chosen, device=device, **asked)
+
+
+def plain_recommender(
+    model: str,
+    catalog: Catalog,
+    guide: Guide | None = None,
+    *,
+    device: str = "auto",
+    verify: bool = True,
+    wording: str | None = None,
+    system: str | None = None,
+) -> Recommender:
+    """Loads a chat model that was never trained on a catalog, to name the items of one.
+
+    Raises:
+        BackboneError: The model is incomplete or damaged, or was trained on a catalog elsewhere.
+    """
+    from incatalog.model.backbone import load_plain_backbone
+    from incatalog.model.spec import ModelSpec
+    from incatalog.packed.model import PackedModel
+    from incatalog.recommender.recommender import Recommender
+
     backbone = load_plain_backbone(model, device, verify=verify)
-    spec = ModelSpec(base=model, trained=False).asked(**asked)
+    spec = ModelSpec(base=model, trained=False).asked(wording, system)
     packed = PackedModel(backbone.model, frozen=True)
-    return Recommender(backbone, spec, catalog, packed=packed, guide=chosen)
+    return Recommender(backbone, spec, catalog, packed=packed, guide=guide)
 
 
 def _fitted_on(teacher: str) -> Path:
@@ -162,7 +182,7 @@ def open_domains(
 
     trained = kind == "trained"
     chosen: dict[str, tuple[Guide | None, Steering | None]] = {}
-    sentences = _encoder(encoder)
+    sentences = loaded_encoder(encoder)
     for name, catalog in catalogs.items():
         own = trained and catalog.fingerprint == model_catalog(model).fingerprint
         teacher = OFF if guides[name] == OWN and not own else guides[name]
@@ -181,13 +201,13 @@ def open_domains(
     found = {}
     for name, catalog in catalogs.items():
         guide, steering = chosen[name]
-        moved = _moved(base, catalog, folders.get(name))
+        moved = base if name not in folders else moved_to(base, catalog, folders[name])
         found[name] = moved.with_guide(guide).with_steering(steering)
     return found
 
 
-def _encoder(name: str) -> str | Sentences | None:
-    """What reads what is said; None where nothing does."""
+def loaded_encoder(name: str) -> str | Sentences | None:
+    """What reads what is said, as :meth:`Steering.of` takes it; None where nothing does."""
     from incatalog.model.pretrained import cache_folder
     from incatalog.steering.balance import WORDS
     from incatalog.steering.sentences import Sentences
@@ -198,13 +218,16 @@ def _encoder(name: str) -> str | Sentences | None:
     return WORDS if name == WORDS else Sentences.load(name, cache_folder() / CACHE)
 
 
-def _moved(recommender: Recommender, catalog: Catalog, folder: Path | None) -> Recommender:
-    """The same model on another catalog, with codes or vectors of that folder as it needs them."""
+def moved_to(recommender: Recommender, catalog: Catalog, folder: Path) -> Recommender:
+    """The same model on another catalog, with codes or vectors of that folder as it needs them.
+
+    Raises:
+        ConfigError: It needs vectors, and the folder holds none or several files of them.
+        IncatalogError: What lies there does not fit the catalog.
+    """
     from incatalog.codes.semantic_ids import load_semantic_ids
     from incatalog.data.vectors import load_vectors
 
-    if folder is None or catalog is recommender.catalog:
-        return recommender
     if catalog.fingerprint == recommender.catalog.fingerprint:
         return recommender.with_metadata(catalog)
     codes = vectors = None
@@ -214,6 +237,7 @@ def _moved(recommender: Recommender, catalog: Catalog, folder: Path | None) -> R
         found = sorted(folder.glob("*.npy"))
         if len(found) != 1:
             why = f"expected one with the items' vectors; {head.how_to_embed()}"
-            raise ConfigError(f"--domain {catalog.name}: found {len(found)} npy files; {why}")
+            files = f"found {len(found)} npy files in {folder}"
+            raise ConfigError(f"--domain {catalog.name}: {files}; {why}")
         vectors = load_vectors(found[0], len(catalog))
     return recommender.with_catalog(catalog, codes, vectors, guide=None)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
+from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.data.catalog import Catalog
 from incatalog.data.model_catalog import check_field
-from incatalog.data.vectors import check_numbers, load_vectors
+from incatalog.data.vectors import check_numbers
 from incatalog.errors import (
     ArtifactError,
     CatalogError,
@@ -23,6 +23,7 @@ from incatalog.errors import (
     VectorError,
 )
 from incatalog.recommender.guide import Guide
+from incatalog.recommender.opening import moved_to
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.store import CatalogStore, NewItem, Stored
 from incatalog.steering.steering import Steering
@@ -332,8 +333,8 @@ def load_domains(
     """The domains of a service by name, from a folder each, or the model's own catalog alone.
 
     Each is guided by what `guide` says for its name and catalog, and steered by what `steering`
-    says for them. Its title field is that of the
-    model's training, unless `title_fields` has another one for its name.
+    says for them. Its title field is that of the model's training, unless `title_fields` has
+    another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained
     usual = known.title_field if trained else None
@@ -351,20 +352,7 @@ def load_domains(
         catalog = Catalog.load(folder, name, field)
         if trained:
             check_field(catalog, known, f"the model (domain {name})")
-        if catalog.fingerprint == known.fingerprint:
-            own = recommender.with_metadata(catalog)
-        else:
-            codes = vectors = None
-            if recommender.spec.item_form == "codes":
-                codes = load_semantic_ids(folder, catalog)
-            if (head := recommender.backbone.head) is not None:
-                found = sorted(folder.glob("*.npy"))
-                if len(found) != 1:
-                    why = f"expected one with the items' vectors; {head.how_to_embed()}"
-                    files = f"found {len(found)} npy files in {folder}"
-                    raise ConfigError(f"--domain {name}: {files}; {why}")
-                vectors = load_vectors(found[0], len(catalog))
-            own = recommender.with_catalog(catalog, codes, vectors, guide=None)
+        own = moved_to(recommender, catalog, folder)
         guided = own.with_guide(guide(name, catalog)).with_steering(steering(name, catalog))
         domains[name] = Domain(name, guided, store)
     return domains

@@ -12,6 +12,7 @@ from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
+from incatalog.recommender.domain_flags import by_domain
 from incatalog.recommender.guide import Guide, Kind, LogWeights, item_weights
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.recommender import Recommender
@@ -48,8 +49,8 @@ class GuideChoices:
     def choice(self, name: str, catalog: Catalog) -> GuideChoice:
         """Which guide a domain has."""
         settings = self.settings
-        teacher = self._named("--guide", settings.guide).get(name)
-        shares = self._named("--guide-weight", settings.guide_weight)
+        teacher = by_domain("--guide", settings.guide, self.domains).get(name)
+        shares = by_domain("--guide-weight", settings.guide_weight, self.domains)
         share = _share(shares[name]) if name in shares else None
         if teacher is None:
             # What lies in the model's folder is for the catalog that lies there.
@@ -68,24 +69,7 @@ class GuideChoices:
 
     def is_off(self, name: str) -> bool:
         """Whether a domain is to have no guide."""
-        return self._named("--guide", self.settings.guide).get(name) == OFF
-
-    def _named(self, flag: str, values: Sequence[str]) -> dict[str, str]:
-        """What a flag says of each domain."""
-        found: dict[str, str] = {}
-        for value in values:
-            name, equals, rest = value.partition("=")
-            if not equals or name not in self.domains:
-                # The address of a teacher may have an equals sign too.
-                if len(self.domains) > 1:
-                    known = ", ".join(self.domains)
-                    why = f"expected NAME=… with one of the domains {known}"
-                    raise ConfigError(f"{flag} {value}: {why}")
-                [name], rest = self.domains, value
-            if name in found:
-                raise ConfigError(f"{flag} {value}: given twice for domain {name}")
-            found[name] = rest
-        return found
+        return by_domain("--guide", self.settings.guide, self.domains).get(name) == OFF
 
 
 def _share(text: str) -> float:

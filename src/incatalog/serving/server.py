@@ -110,9 +110,8 @@ def _recommender(
 ) -> Recommender:
     """The model with its catalog; a plain chat model takes the first domain's."""
     from incatalog.data.catalog import Catalog
-    from incatalog.model.backbone import load_plain_backbone
-    from incatalog.model.spec import ModelSpec, spec_file
-    from incatalog.packed.model import PackedModel
+    from incatalog.model.spec import spec_file
+    from incatalog.recommender.opening import plain_recommender
     from incatalog.recommender.recommender import Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
@@ -127,16 +126,15 @@ def _recommender(
     if not model.is_dir() and str(model) != "smollm2":
         raise BackboneError(f"--model {model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_plain_backbone(model, device, verify=verify)
-    spec = ModelSpec(base=str(model), trained=False).asked(settings.wording, settings.system)
-    packed = PackedModel(backbone.model, frozen=True)
     catalog = Catalog.load(folder, name, fields.get(name))
-    return Recommender(backbone, spec, catalog, packed=packed)
+    asked = settings.named("device", "verify", "wording", "system")
+    return plain_recommender(str(model), catalog, **asked)
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:
     """The folders of the domains, if the settings can work."""
     from incatalog.dialogue.templates import asking_wording
+    from incatalog.recommender.domain_flags import domain_folders
 
     if not settings.name or "/" in settings.name:
         raise ConfigError(f"--name: found {settings.name!r}; expected a name without a slash")
@@ -161,17 +159,7 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if state is not None and sessions is not None and state.resolve() == sessions.resolve():
         why = "is the file of --state; give each a file of its own"
         raise ConfigError(f"--sessions {sessions}: {why}")
-    named: dict[str, Path] = {}
-    for pair in settings.domain:
-        name, equals, folder = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")
-        if name in named:
-            raise ConfigError(f"--domain {name}: given twice")
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--domain {name}: no such folder: {folder}")
-        named[name] = Path(folder)
-    return named
+    return domain_folders(settings.domain)
 
 
 def _title_fields(settings: ServeSettings, named: Collection[str]) -> dict[str, str]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from incatalog.data.catalog import Catalog
-from incatalog.model.pretrained import cache_folder
+from incatalog.recommender.opening import loaded_encoder
 from incatalog.serving.guiding import GuideChoices
-from incatalog.steering.balance import WORDS, Balance
+from incatalog.steering.balance import Balance
 from incatalog.steering.sentences import Sentences
-from incatalog.steering.steering import CACHE, OFF, Steering
+from incatalog.steering.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,13 @@ class SteeringChoices:
 
     def load(self, name: str, catalog: Catalog) -> Steering | None:
         """The steering of a domain, as fitted beside its guide; None where it is off."""
-        if self.encoder == OFF:
+        encoder = self._loaded
+        if encoder is None:
             return None
         teacher = self.guides.choice(name, catalog).folder(self.guides.settings.model)
         balance = Balance.beside(teacher, self.encoder)
-        return Steering.of(catalog, encoder=self._loaded, balance=balance)
+        return Steering.of(catalog, encoder=encoder, balance=balance)
 
     @cached_property
-    def _loaded(self) -> str | Sentences:
-        if self.encoder == WORDS:
-            return WORDS
-        return Sentences.load(self.encoder, cache_folder() / CACHE)
+    def _loaded(self) -> str | Sentences | None:
+        return loaded_encoder(self.encoder)

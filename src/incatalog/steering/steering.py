@@ -257,12 +257,12 @@ class Steering:
             (turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)
         ]
         wanted = [(turn, count, text) for turn, count, text in asked if text]
-        unwanted = [(text, count) for turn, count, _ in asked for text in turn.unwanted]
+        unwanted = [text for turn in turns for text in turn.unwanted]
         if wanted:
             words = [(word, count) for turn, count, _ in wanted for word in turn.words]
             texts = [(text, count) for _, count, text in wanted]
             found += self._alike(texts, words)
-        for text, _ in unwanted:
+        for text in unwanted:
             found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
         if about:
             found += _ABOUT * fitting(self.likeness.to_items(about))

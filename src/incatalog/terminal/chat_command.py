@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
 from incatalog.names import names
 from incatalog.reading import read_text
+from incatalog.recommender.domain_flags import by_domain, domain_folders
 from incatalog.recommender.opening import catalog_of, model_kind, open_domains
 from incatalog.recommender.settings import OWN
 from incatalog.terminal.screen import Screen
@@ -106,7 +106,7 @@ def _local(settings: ChatSettings) -> Talker:
     if kind == "teacher":
         why = "is a teacher, which holds no conversations; give it as --guide of a chat model"
         raise ConfigError(f"--model {settings.model}: {why}")
-    folders = _folders(settings.domain)
+    folders = domain_folders(settings.domain)
     if not folders and kind == "chat":
         why = "a chat model that was never trained has no catalog; add --domain NAME=FOLDER"
         raise ConfigError(f"--model {settings.model}: {why}")
@@ -118,7 +118,7 @@ def _local(settings: ChatSettings) -> Talker:
     if not catalogs:
         own = catalog_of(settings.model, kind, None, settings.title_field)
         catalogs = {own.name: own}
-    guides = _by_domain("--guide", settings.guide, list(catalogs))
+    guides = by_domain("--guide", settings.guide, list(catalogs))
     asked = settings.named("guide_weight", "encoder", "device", "verify", "wording", "system")
     recommenders = open_domains(
         settings.model, kind, catalogs, folders, {n: guides.get(n, OWN) for n in catalogs}, **asked
@@ -127,34 +127,3 @@ def _local(settings: ChatSettings) -> Talker:
     from incatalog.terminal.local_talker import LocalTalker
 
     return LocalTalker(recommenders, **settings.named("max_tokens", "voice", "temperature", "seed"))
-
-
-def _folders(pairs: tuple[str, ...]) -> dict[str, Path]:
-    """The folders of the catalogs that `--domain` names."""
-    found: dict[str, Path] = {}
-    for pair in pairs:
-        name, equals, folder = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")
-        if name in found:
-            raise ConfigError(f"--domain {name}: given twice")
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--domain {name}: no such folder: {folder}")
-        found[name] = Path(folder)
-    return found
-
-
-def _by_domain(flag: str, values: tuple[str, ...], domains: list[str]) -> dict[str, str]:
-    """What a flag says of each catalog; a value alone is that of the only one."""
-    found: dict[str, str] = {}
-    for value in values:
-        name, equals, rest = value.partition("=")
-        if not equals or name not in domains:
-            if len(domains) > 1:
-                expected = f"expected NAME=… with one of {', '.join(domains)}"
-                raise ConfigError(f"{flag} {value}: {expected}")
-            [name], rest = domains, value
-        if name in found:
-            raise ConfigError(f"{flag} {value}: given twice for {name}")
-        found[name] = rest
-    return found
