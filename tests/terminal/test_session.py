@@ -18,6 +18,7 @@ import uvicorn
 from incatalog import Catalog, Recommender
 from incatalog.assistant.assistant import Assistant
 from incatalog.errors import ConfigError, ServiceError
+from incatalog.quickstart.example_talks import asked
 from incatalog.serving.catalogs import load_domains
 from incatalog.serving.service import ChatService
 from incatalog.serving.settings import ServeSettings
@@ -229,6 +230,18 @@ def test_a_service_that_is_not_there_is_one_line(server: Server) -> None:
     with pytest.raises(ConfigError, match=r"--domain toys: .* has films, books"):
         RemoteTalker(server.url, "toys")
     assert RemoteTalker(server.url, "books").domains == ("books", "films")
+
+
+def test_proxies_are_not_asked_for_a_service(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert RemoteTalker(server.url).domains
+    body = {"model": "incatalog", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+    assert asked(server.url, body)["choices"]
 
 
 def test_what_a_service_refuses_is_one_line_and_the_conversation_goes_on(server: Server) -> None:

@@ -95,7 +95,8 @@ def asked(address: str, body: dict[str, Any]) -> dict[str, Any]:
     """
     url = f"{address}/v1/chat/completions"
     try:
-        answer = httpx.post(url, json=body, timeout=_SECONDS_TO_ANSWER)
+        # No proxy of the environment finds a service of this machine.
+        answer = httpx.post(url, json=body, timeout=_SECONDS_TO_ANSWER, trust_env=False)
     except httpx.HTTPError as error:
         raise ServiceFailedError(f"{url}: {error}; start it again") from error
     if answer.status_code != httpx.codes.OK:

@@ -37,7 +37,9 @@ class RemoteTalker:
         self._url, self._how = url.rstrip("/"), how
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        self._client: httpx.Client = httpx.Client(headers=headers, timeout=timeout)
+        # A proxy from the environment would rarely find a service in the same network.
+        how_asked: Any = {"headers": headers, "timeout": timeout, "trust_env": False}
+        self._client: httpx.Client = httpx.Client(**how_asked)
         models = self._get("v1/models").get("data")
         if not isinstance(models, list) or not models or "id" not in models[0]:
             raise self._strange("v1/models")
