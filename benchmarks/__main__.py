@@ -32,6 +32,7 @@ _LONG = {
     "door",
     "assistant",
     "steering",
+    "quickstart",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

@@ -107,6 +107,10 @@ HEADLINES = {
         "How good and how fast are the quantizers?",
         ("RQ-VAE, nearest codes",), "against ResidualVQ", "of the time of ResidualVQ",
     ),
+    "quickstart": Headline(
+        "How long from two files to the first answer, and how good are the answers?",
+        ("chat over HTTP",), "HR@10", "HR@10 of chats about a shop of two files",
+    ),
     "ranking": Headline(
         "Is it better to rank items or to write a list?",
         ("--decode beam",), "HR@10", "HR@10 of ranking",
