@@ -13,9 +13,9 @@ Contenders, one after the other in each round, on the same prompts:
   and lists do. It writes other items, so its ratio is that of the times of a token.
 
 The row with most decisions sets the least number of passes; the benchmark checks that there is at
-most one more for each item. Codes are random, four of 256 for each item: the time to write them does
-not depend on what they mean. The time to search does: to a model that was not trained on them they
-are equally likely, nothing can be left out, and what is measured is the most a search can cost.
+most one more for each item. Codes are random, four of 256 for each item: the time to write them
+does not depend on what they mean. The time to search does: to a model that was not trained on them
+they are equally likely, nothing can be left out, and what is measured is the most it can cost.
 """
 
 from __future__ import annotations

@@ -74,6 +74,19 @@ def test_an_answer_is_explained_by_what_is_known(assistant: Assistant) -> None:
     assert "not recommended anything" in assistant.answer([user("Why?")]).text
 
 
+def test_answers_that_come_back_as_text_are_known(assistant: Assistant) -> None:
+    """Clients of OpenAI's format keep the text of an answer, and no items."""
+    asked = user("What should I watch?")
+    answer = assistant.answer([asked], history=["f0"], k=3)
+    told = {"role": "assistant", "content": answer.text}
+    for say in ("Why the second one?", "I have seen the first two.", "Something else, please."):
+        as_text = assistant.answer([asked, told, user(say)], history=["f0"], k="auto")
+        as_items = assistant.answer([asked, answer.message, user(say)], history=["f0"], k="auto")
+        assert (as_text.text, as_text.items) == (as_items.text, as_items.items)
+    assert as_text.items
+    assert not set(ids(as_text)) & set(ids(answer))
+
+
 def test_what_is_said_becomes_filters_that_can_be_taken_off(assistant: Assistant) -> None:
     answer = assistant.answer([user("a comedy please")])
     assert ids(answer) == ["f5", "f6"]

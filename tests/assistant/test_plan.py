@@ -72,6 +72,7 @@ def test_how_many_are_asked_for(text: str, count: int | None) -> None:
         ("Why the first one?", [5]),
         ("and number 3?", [1]),
         ("the last one", [1]),
+        ("why the first two?", [5, 0]),
         ("compare the 1st and the second", [5, 0]),
         ("why these?", [5, 0, 1]),
         ("tell me more about it", [5]),

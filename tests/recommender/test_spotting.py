@@ -8,7 +8,7 @@ from incatalog.model.backbone import Backbone
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.mentions import conversation_items
-from incatalog.recommender.spotting import Titles, as_known
+from incatalog.recommender.spotting import Titles, as_known, with_listed_items
 
 SHOWN = ("Night Train [VHS, 1959]", "Zebra", "Lamp", "Harbour Guide, 2nd ed.")
 KNOWN = ("Night Train", "Lamp", "Zebra Lamp", "The Harbour Guide")
@@ -91,3 +91,28 @@ def test_models_read_and_write_names_and_people_see_titles(tiny_backbone: Backbo
     answer = added.chat([{"role": "user", "content": "?"}], max_new_tokens=1)
     assert answer.text in ("", *SHOWN) or not answer.items
     assert first.title in {*SHOWN, "Moon [DVD]"}
+
+
+def test_lists_that_clients_send_back_as_text_are_lists_of_items(items: ModelItems) -> None:
+    text = "Two of them:\n\n1. Zebra – like Lamp, which you liked\n2. Harbour Guide, 2nd ed.\n\nBye"
+    found = with_listed_items(Message("assistant", (Text(text),)), items)
+    assert found.parts == (
+        Text("Two of them:\n\n1. "),
+        ItemRef(1),
+        Text(" – like Lamp, which you liked\n2. "),
+        ItemRef(3),
+        Text("\n\nBye"),
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("user", (Text("1. Zebra"),)),
+        Message("assistant", (Text("Zebra and Lamp"),)),
+        Message("assistant", (Text("1. Zebrafish"),)),
+        Message("assistant", (Text("1. "), ItemRef(2), Text("\n2. Zebra"))),
+    ],
+)
+def test_other_messages_stay_as_they_are(items: ModelItems, message: Message) -> None:
+    assert with_listed_items(message, items) == message

@@ -30,6 +30,8 @@ SHOWN = [[5, 6], [7, 0, 3]]
         ("I didn't like the first one", [], {7}),
         ("I have already seen Psycho", [], {5}),
         ("not the 2nd", [], {0}),
+        ("I have seen the first two", [], {7, 0}),
+        ("more like the last two", [0, 3], {0, 3}),
         ("no more of these", [], {5, 6, 7, 0, 3}),
         ("something else", [], {5, 6, 7, 0, 3}),
         ("show me others", [], {5, 6, 7, 0, 3}),
@@ -48,6 +50,11 @@ def test_items_that_are_pointed_at(text: str, about: list[int], without: set[int
 def test_without_an_answer_nothing_is_pointed_at_by_its_place() -> None:
     assert read_pointing("like the second one", TITLES, []).about == ()
     assert read_pointing("more like these", TITLES, [[]]).about == ()
+
+
+def test_both_are_the_two_of_a_short_list() -> None:
+    assert read_pointing("I have seen both of them", TITLES, [[7, 0]]).without == {7, 0}
+    assert read_pointing("I have seen both of them", TITLES, [[7, 0, 3]]).without == set()
 
 
 def test_whole_titles_are_spotted_in_answers() -> None:

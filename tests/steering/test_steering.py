@@ -87,6 +87,13 @@ def test_items_that_are_pointed_at() -> None:
     assert FILM.read([user("a film"), told, user("like the first one")]).about == (3,)
 
 
+def test_reasons_beside_the_items_of_a_list_are_not_of_the_list() -> None:
+    text = "1. Fargo (1996) – like Star Wars (1977)\n2. Maltese Falcon, The (1941) – like Hamlet"
+    told = Message("assistant", (replace(user(text).parts[0]),))
+    wish = FILM.read([user("a film"), told, user("I have seen the first two")])
+    assert wish.without == {7, 8}
+
+
 def test_what_is_not_wanted_falls() -> None:
     wish = FILM.read([user("no toys")])
     assert wish.log_weights is not None

@@ -9,6 +9,7 @@ from typing import Literal
 from incatalog.assistant.invented import names_in
 from incatalog.assistant.known_names import KnownNames
 from incatalog.dialogue.render import ItemRef, Message, Text
+from incatalog.steering.places import placed
 
 Act = Literal["recommend", "explain", "help", "greet", "talk"]
 """What an answer does: name items; say what is known of some; say what can be asked; answer a
@@ -57,12 +58,6 @@ _FACT = re.compile(
     r"define|sing|count|spell)\b",
     re.IGNORECASE,
 )
-_ORDINALS = {
-    "first": 0, "1st": 0, "second": 1, "2nd": 1, "third": 2, "3rd": 2, "fourth": 3, "4th": 3,
-    "fifth": 4, "5th": 4, "sixth": 5, "6th": 5, "seventh": 6, "eighth": 7, "ninth": 8, "tenth": 9,
-    "last": -1,
-}  # fmt: skip
-_ORDINAL = re.compile(rf"\b({'|'.join(_ORDINALS)})\b|(?:\bnumber|\bno\.?|#)\s*(\d+)", re.IGNORECASE)
 _SPACED = re.compile(r"[^\w-]+")
 _OF_YOU = re.compile(r"\b(?:did|do|have|would) you\b", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:these|those|them|they|all|your (?:list|picks|choices))\b", re.IGNORECASE)
@@ -119,13 +114,8 @@ def asked_about(text: str, before: Sequence[int], known: KnownNames) -> list[int
     named = [name.row for name in names_in(text, known) if name.row is not None]
     if named:
         return list(dict.fromkeys(named))
-    pointed = []
-    for found in _ORDINAL.finditer(text):
-        place = _ORDINALS[found[1].casefold()] if found[1] else int(found[2]) - 1
-        if before and -len(before) <= place < len(before):
-            pointed.append(before[place])
-    if pointed:
-        return list(dict.fromkeys(pointed))
+    if pointed := placed(text.lower(), before):
+        return list(pointed)
     if _ALL.search(text):
         return list(before)
     return list(before[:1]) if _ONE.search(text) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from incatalog.assistant.facts import AskedFor
@@ -27,6 +27,7 @@ from incatalog.dialogue.render import Message
 from incatalog.errors import CatalogError, ContextLengthError, DataError
 from incatalog.recommender.mentions import conversation_items
 from incatalog.recommender.recommender import Recommender
+from incatalog.recommender.spotting import with_listed_items
 from incatalog.steering.wish import Wish
 
 # Items of a list, where nobody says how many.
@@ -58,6 +59,8 @@ class PlanMaker:
         """How a turn is answered, in the domain of the catalog."""
         model, trained = self.recommender, self.recommender.spec.trained
         _check_last(asked.messages)
+        listed = [with_listed_items(message, model.items) for message in asked.messages]
+        asked = replace(asked, messages=listed)
         own, unknown = self._history(asked)
         wish = None
         if model.steering is not None and asked.steer:

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 from incatalog.data.naming import TITLE
 from incatalog.decoding.request import Grounding
-from incatalog.dialogue.render import Message, Part, Text
+from incatalog.dialogue.list_lines import list_starts
+from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.recommender.items import ModelItems
 
 _PIECE = re.compile(r"\w+|\S")
@@ -93,6 +94,31 @@ def as_known(message: Message, items: ModelItems) -> Message:
     known = (Text(_known(p.text, items)) if isinstance(p, Text) else p for p in message.parts)
     parts: tuple[Part, ...] = tuple(known)
     return message if parts == message.parts else Message(message.role, parts)
+
+
+def with_listed_items(message: Message, items: ModelItems) -> Message:
+    """An earlier answer with the titles of its lists as items.
+
+    Clients send back what they were answered as plain text. Titles in the middle of a line, such as
+    those in a reason, stay text.
+    """
+    if message.role != "assistant" or any(isinstance(part, ItemRef) for part in message.parts):
+        return message
+    text = "".join(part.text for part in message.parts if isinstance(part, Text))
+    starts = list_starts(text)
+    if not starts or len(message.parts) > 1:
+        return message
+    parts: list[Part] = []
+    at = 0
+    for start, end, row in titles_of(items).places(text):
+        if start in starts:
+            parts += [Text(text[at:start]), ItemRef(row)]
+            at = end
+    if not parts:
+        return message
+    if at < len(text):
+        parts.append(Text(text[at:]))
+    return Message(message.role, tuple(part for part in parts if part != Text("")))
 
 
 def _known(text: str, items: ModelItems) -> str:

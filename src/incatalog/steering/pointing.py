@@ -10,20 +10,9 @@ from typing import NamedTuple
 from rapidfuzz import fuzz, process
 
 from incatalog.data.catalog import Catalog
-from incatalog.steering.numbers_said import UNITS_AND_TENS
+from incatalog.steering.places import PLACE, rows_of
 from incatalog.steering.stems import GRAMMAR, Word, in_lower_case, key_of, words_of
 
-_ORDINALS = {
-    "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
-    "eighth": 8, "ninth": 9, "tenth": 10, "last": -1,
-}  # fmt: skip
-_SMALL = "|".join(word for word, value in UNITS_AND_TENS.items() if 1 <= value <= 10)
-_PLACE = re.compile(
-    rf"\b(?:the\s+)?(?P<ordinal>{'|'.join(_ORDINALS)}|\d{{1,2}}(?:st|nd|rd|th))\b"
-    r"(?:\s+(?:one|film|movie|item|product|title|book|game|pick|suggestion|of (?:them|"
-    r"these|those)))?"
-    rf"|(?:\bnumber\s+|\bno\.\s*|#)(?P<number>\d{{1,2}}|{_SMALL})\b"
-)
 _LIKE = re.compile(
     r"\b(?:(?:more|something|anything|things?|stuff|others?|ones?|just|similar|exactly|films?|"
     r"movies?|products?|items?|another|one|much|rather|and|,|again)\s+(?:\w+\s+)?)?"
@@ -57,6 +46,7 @@ _THESE = re.compile(
     r"(?:all (?:of )?)?(?:this|that|these|those|them|it)(?:\s+(?:one|ones|film|films|movie|movies|"
     r"item|items))?\b(?=\s*(?:$|[.,!?;]|but|and|please|too|so|with|from|under))"
 )
+_BOTH = re.compile(r"both(?: of (?:them|these|those)| films| movies| items)?\b")
 # A title stands at the end, or before something that goes on; as far as this it is looked for.
 _REST = re.compile(r"[.!?;\n]|\b(?:but|please|only|which|that|because)\b")
 _JOINED = re.compile(r"\s*(?:,\s*(?:and|or)?|and|or|&)\s+")
@@ -165,12 +155,13 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
     others: list[tuple[int, int]] = []
 
     def target(start: int) -> Pointed | None:
-        place = _PLACE.match(lower, start)
+        place = PLACE.match(lower, start)
         if place is not None:
-            rows = _of_place(place, newest)
+            rows = rows_of(place, newest)
             if rows:
                 return Pointed(rows, *place.span())
-        these = _THESE.match(lower, start)
+        both = _BOTH.match(lower, start) if len(newest) == 2 else None
+        these = both or _THESE.match(lower, start)
         if these is not None and newest:
             return Pointed(tuple(newest), *these.span())
         return titles.named(text, start)
@@ -200,14 +191,6 @@ def _targets(lower: str, start: int, target: Callable[[int], Pointed | None]) ->
             break
         start = more.end()
     return found
-
-
-def _of_place(match: re.Match[str], shown: Sequence[int]) -> tuple[int, ...]:
-    said = match["ordinal"] or match["number"]
-    digits = re.match(r"\d+", said)
-    place = int(digits[0]) if digits else _ORDINALS.get(said) or UNITS_AND_TENS[said]
-    place = len(shown) if place == -1 else place
-    return (shown[place - 1],) if 1 <= place <= len(shown) else ()
 
 
 def _shorter(title: str) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from incatalog.data.catalog import Catalog, Item
+from incatalog.dialogue.list_lines import list_starts
 from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.model.pretrained import cache_folder
 from incatalog.steering.balance import WORDS, Balance
@@ -228,13 +229,14 @@ class Steering:
         return turns
 
     def _named(self, message: Message) -> list[int]:
-        """Rows of the items that an answer names, in its order."""
-        rows: list[int] = []
-        for part in message.parts:
-            if isinstance(part, ItemRef):
-                rows.append(part.row)
-            elif isinstance(part, Text):
-                rows += [hit.rows[0] for hit in self.listener.titles.spotted(part.text)]
+        """Rows of the items that an answer lists, in its order; else of those that it names."""
+        rows = [part.row for part in message.parts if isinstance(part, ItemRef)]
+        if not rows:
+            text = _text(message)
+            hits, starts = self.listener.titles.spotted(text), list_starts(text)
+            # Reasons beside the items of a list name others.
+            listed = [hit for hit in hits if hit.start in starts]
+            rows = [hit.rows[0] for hit in listed or hits]
         gone = self.catalog.vacant
         return [row for row in dict.fromkeys(rows) if row not in gone]
 
