@@ -91,3 +91,10 @@ def test_the_items_of_the_newest_answer_that_has_some() -> None:
     asked = Message("user", (Text("?"),))
     assert last_items([asked, said(3, 4), asked, said(1), asked, said()]) == [1]
     assert last_items([asked]) == []
+
+
+def test_it_is_what_the_user_pointed_at(untrained: Recommender) -> None:
+    known = KnownNames(untrained.items)
+    assert asked_about("Who plays in it?", [5, 0], known, [3]) == [3]
+    assert asked_about("Who plays in the second one?", [5, 0], known, [3]) == [0]
+    assert asked_about("Who plays in it?", [5, 0], known) == [5]

@@ -22,6 +22,9 @@ from incatalog.steering.places import placed
         ("the fifth", []),
         ("at first sight", [4]),
         ("two films", []),
+        ("what is the difference between 1 and 3?", [4, 2]),
+        ("compare 2 with 9", [7]),
+        ("between 1 and 2 euros", []),
     ],
 )
 def test_places_of_a_list(text: str, rows: list[int]) -> None:

@@ -103,13 +103,16 @@ def last_items(messages: Sequence[Message]) -> list[int]:
     return []
 
 
-def asked_about(text: str, before: Sequence[int], known: KnownNames) -> list[int]:
+def asked_about(
+    text: str, before: Sequence[int], known: KnownNames, recent: Sequence[int] = ()
+) -> list[int]:
     """Rows of the items that a question is about: those it names, or points to in an answer.
 
     Args:
         text: The question.
         before: The items of the answer before it.
         known: The names of the catalog.
+        recent: The items that the user pointed at before, which "it" means then.
     """
     named = [name.row for name in names_in(text, known) if name.row is not None]
     if named:
@@ -118,7 +121,7 @@ def asked_about(text: str, before: Sequence[int], known: KnownNames) -> list[int
         return list(pointed)
     if _ALL.search(text):
         return list(before)
-    return list(before[:1]) if _ONE.search(text) else []
+    return list(recent or before[:1]) if _ONE.search(text) else []
 
 
 def act_of(

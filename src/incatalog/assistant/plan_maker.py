@@ -168,8 +168,8 @@ class PlanMaker:
             return "own", 0, ()
         text = said_by(asked.messages[-1])
         before = last_items(asked.messages[:-1])
-        about: Sequence[int] = asked_about(text, before, known_names(items))
-        about = about or (() if wish is None else wish.about)
+        recent = () if wish is None else wish.about
+        about = asked_about(text, before, known_names(items), recent) or recent
         count = asked.k if isinstance(asked.k, int) else None
         if count is None:
             act = act_of(

@@ -25,6 +25,11 @@ PLACE = re.compile(
     rf"|(?:\bnumbers?\s+|\bno\.\s*|#)(?P<number>\d{{1,2}}|{_SMALL})\b"
 )
 """What names a place, or several from one side, in a text in lower case."""
+# "what is the difference between 1 and 2"; elsewhere a bare number may be anything.
+_PAIR = re.compile(
+    r"\b(?:difference between|compare|why|explain)\s+(?P<first>\d{1,2})\s*"
+    r"(?:,|and|or|vs\.?|with|to)\s*(?P<second>\d{1,2})\b"
+)
 
 
 def rows_of(match: re.Match[str], shown: Sequence[int]) -> tuple[int, ...]:
@@ -44,5 +49,7 @@ def rows_of(match: re.Match[str], shown: Sequence[int]) -> tuple[int, ...]:
 
 def placed(lower: str, shown: Sequence[int]) -> tuple[int, ...]:
     """The rows of a list that a text in lower case points at by their places, in its order."""
-    rows = (row for match in PLACE.finditer(lower) for row in rows_of(match, shown))
+    rows = [row for match in PLACE.finditer(lower) for row in rows_of(match, shown)]
+    for pair in _PAIR.finditer(lower):
+        rows += [shown[int(said) - 1] for said in pair.groups() if 0 < int(said) <= len(shown)]
     return tuple(dict.fromkeys(rows))
