@@ -28,7 +28,7 @@ from benchmarks.serving import JSON, Server
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
-from incatalog.evaluation.run import sample_users
+from incatalog.teacher.held_out import sample_users
 from incatalog.teacher.teacher import load_teacher
 
 _K = 10

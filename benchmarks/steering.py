@@ -18,7 +18,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,14 @@ from jaxtyping import Bool, Float64
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.where import Where
 from incatalog.dialogue.render import Message, Text
-from incatalog.evaluation.run import sample_users
 from incatalog.metrics import bootstrap_intervals
 from incatalog.model.pretrained import cache_folder
 from incatalog.steering.balance import Balance
 from incatalog.steering.steering import Steering
 from incatalog.steering.wish import Wish
+from incatalog.teacher.held_out import sample_users
 from incatalog.teacher.teacher import load_teacher
 
 _ASKED, _K = 5, 10
@@ -53,6 +54,7 @@ class World:
     log_p: Float64[np.ndarray, "users items"]
     steering: Steering
     asked: Mapping[str, Meant]
+    allowed: dict[Where, Bool[np.ndarray, " items"]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -91,7 +93,9 @@ class World:
         if wish.log_weights is not None:
             scores += wish.log_weights
         if wish.filters:
-            scores[~wish.where.rows(self.catalog)] = -np.inf
+            if wish.where not in self.allowed:
+                self.allowed[wish.where] = wish.where.rows(self.catalog)
+            scores[~self.allowed[wish.where]] = -np.inf
         rows = np.argsort(-scores, kind="stable")[:k]
         return [row for row in rows.tolist() if np.isfinite(scores[row])]
 

@@ -9,12 +9,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from incatalog.artifacts import MANIFEST, read_json
 
 _HR, _NDCG = "HR@10", "NDCG@10"
 Figures = Mapping[str, float]
+# Users whom popularity is ranked for at most: more tell nothing that the figures show.
+_MOST_USERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,34 @@ class Closing:
         return [f"{what}: {text}" for what, text in told.items() if text]
 
 
+class Popular(NamedTuple):
+    """What popularity reaches."""
+
+    figures: Figures
+    users: int
+    rule: str  # on whom, and how
+
+
 def ending(command: str, settings: Any) -> Closing:
     """What to say at the end of a command; nothing of one that has said it all."""
     found = _ENDINGS.get(command)
     return Closing() if found is None else found(settings)
 
 
-def compared(what: str, found: Figures, popular: Figures, rule: str) -> tuple[str, str]:
+def compared(what: str, found: Figures, popular: Popular) -> tuple[str, str]:
     """A line with figures beside those of popularity, and a warning where they are no better."""
     own = ", ".join(f"{name} {found[name]:.3f}" for name in (_HR, _NDCG))
-    other = ", ".join(f"{popular[name]:.3f}" for name in (_HR, _NDCG))
-    quality = f"{what}: {own} (popularity: {other}; {rule})"
-    if found[_NDCG] > popular[_NDCG]:
+    other = ", ".join(f"{popular.figures[name]:.3f}" for name in (_HR, _NDCG))
+    quality = f"{what}: {own} (popularity: {other}; {popular.rule})"
+    if found[_NDCG] > popular.figures[_NDCG]:
         return quality, ""
     return quality, "it is no better than popularity, which recommends the same to everybody"
 
 
 def popularity(
     data: Path, split_name: str, users: Sequence[int] | None, *, exclude_seen: bool
-) -> tuple[dict[str, float], int]:
-    """HR and NDCG at 10 of popularity on the held-out items of some users, and how many they are.
+) -> Popular:
+    """How good popularity is on the held-out items of some users; of very many, some by chance.
 
     Args:
         data: Folder of prepared data.
@@ -65,34 +75,26 @@ def popularity(
         users: Places of the users in the data; None for all.
         exclude_seen: Whether items of the history are left out.
     """
-    import numpy as np
-
     from incatalog.data.catalog import Catalog
     from incatalog.data.interactions import MIN_INTERACTIONS, Histories, leave_one_out
-    from incatalog.metrics import of_ranks
-    from incatalog.teacher.popularity import Popularity
+    from incatalog.teacher.held_out import found_among_ten, popularity_of, sample_users
 
     catalog = Catalog.load(data)
     least = MIN_INTERACTIONS if split_name == "valid" else 2
     split = leave_one_out(Histories.load(data, catalog), least)
-    trained = (split.train(user) for user in range(len(split)))
-    teacher = Popularity.from_histories(trained, catalog)
-    chosen = range(len(split)) if users is None else users
-    held_out = [getattr(split, split_name)(user) for user in chosen]
-    histories, targets = [one.history for one in held_out], [[one.target] for one in held_out]
-    ranks = np.concatenate(teacher.ranking(histories, targets, exclude_seen=exclude_seen))
-    hits, gains = of_ranks(ranks, 10)
-    return {_HR: float(hits.mean()), _NDCG: float(gains[hits].sum() / len(ranks))}, len(ranks)
+    every = range(len(split)) if users is None else users
+    held_out = getattr(split, split_name)
+    asked = [held_out(every[place]) for place in sample_users(len(every), _MOST_USERS, 0)]
+    hits, gains = found_among_ten(popularity_of(split, catalog), asked, exclude_seen=exclude_seen)
+    figures = {_HR: float(hits.mean()), _NDCG: float(gains.mean())}
+    seen = "seen items left out" if exclude_seen else "seen items not left out"
+    many = "" if len(asked) == len(every) else f" of {len(every):,}"
+    return Popular(figures, len(asked), f"{len(asked):,}{many} users, {seen}")
 
 
 def _results(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(out / MANIFEST)["results"]
     return found
-
-
-def _rule(users: int, *, exclude_seen: bool) -> str:
-    seen = "seen items left out" if exclude_seen else "seen items not left out"
-    return f"{users:,} users, {seen}"
 
 
 def _prepared(settings: Any) -> Closing:
@@ -109,9 +111,8 @@ def _teacher(settings: Any) -> Closing:
     """A teacher with its validation beside popularity."""
     if getattr(settings, "kind", "") == "popularity":
         return Closing(f"{settings.out}")
-    popular, users = popularity(settings.data, "valid", None, exclude_seen=settings.exclude_seen)
-    rule = _rule(users, exclude_seen=settings.exclude_seen)
-    quality, warning = compared("validation", _results(settings.out), popular, rule)
+    popular = popularity(settings.data, "valid", None, exclude_seen=settings.exclude_seen)
+    quality, warning = compared("validation", _results(settings.out), popular)
     chat = ["chat", "--model", "smollm2", "--domain", f"items={settings.data}"]
     return Closing(f"{settings.out}", quality, warning, [*chat, "--guide", settings.out])
 
@@ -128,9 +129,8 @@ def _trained(settings: Any) -> Closing:
         split = leave_one_out(Histories.load(data, Catalog.load(data)))
         users = validation_users(split, settings.validation_users, settings.seed)
         unseen = settings.ranked_unseen
-        popular, count = popularity(data, "valid", users, exclude_seen=unseen)
-        rule = _rule(count, exclude_seen=unseen)
-        quality, warning = compared("validation", found, popular, rule)
+        popular = popularity(data, "valid", users, exclude_seen=unseen)
+        quality, warning = compared("validation", found, popular)
         if warning:
             warning += "; train longer, or take a --preset that fits the model"
     merged = ["train", "merge", "--run", out, "--out", f"{out}-merged"]
@@ -166,11 +166,8 @@ def _scored(settings: Any) -> Closing:
     scored = set(pl.read_parquet(out / "users.parquet")["user_id"].to_list())
     ids = Histories.load(settings.data, Catalog.load(settings.data)).user_ids
     users = [place for place, user in enumerate(ids) if user in scored]
-    popular, count = popularity(
-        settings.data, settings.split, users, exclude_seen=settings.exclude_seen
-    )
-    rule = _rule(count, exclude_seen=settings.exclude_seen)
-    quality, warning = compared(settings.split, found, popular, rule)
+    popular = popularity(settings.data, settings.split, users, exclude_seen=settings.exclude_seen)
+    quality, warning = compared(settings.split, found, popular)
     return Closing(f"{out}", quality, warning, after)
 
 

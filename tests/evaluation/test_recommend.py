@@ -22,8 +22,8 @@ from incatalog.data.interactions import Histories, Holdout
 from incatalog.errors import ArtifactError, ConfigError, DataError
 from incatalog.evaluation.reader import Named
 from incatalog.evaluation.recommend import evaluate_recommend, score
-from incatalog.evaluation.run import sample_users
 from incatalog.evaluation.settings import EvaluateRecommendSettings
+from incatalog.teacher.held_out import sample_users
 from published_server import published, scores_of
 from serving import served
 

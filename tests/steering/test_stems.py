@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from incatalog.steering.stems import in_lower_case, key_of, stem, words_of
+from incatalog.data.word_forms import stem
+from incatalog.steering.stems import in_lower_case, key_of, words_of
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ class Answering:
 
     def _list(self, request: Request | None, ending: Ending) -> Lines:
         """A list in its frame, each item followed by what is said of it."""
-        plan = self.plan
+        plan, lacking = self.plan, self.plan.named.lacking
+        if lacking:
+            yield f"{frames.lacking_line(lacking)} "
         if request is None:
             yield frames.nothing_fits(plan.named)
             return

@@ -119,8 +119,14 @@ class Assistant:
         self, messages: Sequence[ChatMessage], *, history: Sequence[str] = (), **asked: Any
     ) -> Iterator[Said]:
         """Answers as :meth:`answer` does, in pieces: text, and items in place of their titles."""
-        _, script = self._begun(messages, history, asked)
-        return self._played(script)
+        return self.planned_stream(messages, history=history, **asked)[1]
+
+    def planned_stream(
+        self, messages: Sequence[ChatMessage], *, history: Sequence[str] = (), **asked: Any
+    ) -> tuple[Plan, Iterator[Said]]:
+        """The plan of an answer, with what was understood, and the answer in pieces."""
+        plan, script = self._begun(messages, history, asked)
+        return plan, self._played(script)
 
     def plan(self, asked: Enquiry, within: Within | None = None) -> Plan:
         """How a turn is answered; ``within`` bounds the messages that are looked at."""

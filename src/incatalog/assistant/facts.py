@@ -30,12 +30,14 @@ class AskedFor:
         others: What else an item fulfils, in words, such as "price at most 20".
         unwanted: What it does not want, in words.
         words: Other words by which it was understood.
+        lacking: What it limits and no item has, such as "prices".
     """
 
     categories: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:

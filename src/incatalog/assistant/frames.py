@@ -56,6 +56,11 @@ def opening(
     return f"Going by what you said, {these} {comes} closest:"
 
 
+def lacking_line(lacking: Sequence[str]) -> str:
+    """What is said where a limit is of something that the catalog does not know."""
+    return f"The catalog has no {listed(list(lacking), 'or')}, so I could not go by them."
+
+
 def closing(count: int, wanted: int, *, liked: bool, seed: object = 0) -> str:
     """The line behind a list."""
     if count < wanted:

@@ -28,6 +28,7 @@ from incatalog.errors import CatalogError, ContextLengthError, DataError
 from incatalog.recommender.mentions import conversation_items
 from incatalog.recommender.recommender import Recommender
 from incatalog.recommender.spotting import with_listed_items
+from incatalog.steering.labels import phrases
 from incatalog.steering.wish import Wish
 
 # Items of a list, where nobody says how many.
@@ -292,15 +293,16 @@ def _named(asked: Enquiry, wish: Wish | None, titles: Sequence[str]) -> AskedFor
     """
     taken = {word.casefold() for title in titles for word in re.findall(r"\w+", title)}
     kinds, others, unwanted = list(asked.categories), list[str](), list[str]()
-    for one in () if wish is None else wish.filters:
-        condition = one.condition
+    for label, filters in () if wish is None else phrases(wish.filters):
+        condition = filters[0].condition
         if condition.op in ("ne", "not_in"):
-            unwanted.append(one.label.removeprefix("not "))
+            unwanted.append(label.removeprefix("not "))
         elif condition.field == "category" and condition.op in ("eq", "in"):
             value = condition.value
             kinds += map(str, value if isinstance(value, tuple) else (value,))
         else:
-            others.append(one.label)
+            others.append(label)
     words = () if wish is None or wish.log_weights is None else wish.words
     words = tuple(word for word in words if word.casefold() not in taken)
-    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), words)
+    lacking = () if wish is None else wish.lacking
+    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), words, lacking)

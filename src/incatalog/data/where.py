@@ -16,9 +16,10 @@ from incatalog.data.attributes import Value, value_problem
 from incatalog.data.catalog import Catalog
 from incatalog.data.columns import Column, is_date
 from incatalog.data.fields import shown
+from incatalog.data.word_forms import has_words
 from incatalog.errors import ConfigError
 
-Op = Literal["eq", "ne", "in", "not_in", "lt", "lte", "gt", "gte", "contains"]
+Op = Literal["eq", "ne", "in", "not_in", "lt", "lte", "gt", "gte", "contains", "words"]
 OPS: tuple[str, ...] = get_args(Op)
 Mask = Bool[np.ndarray, " items"]
 
@@ -32,8 +33,10 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 # Longer signs first: `<` is the beginning of `<=`.
 _SIGNS = {"<=": "lte", ">=": "gte", "!=": "ne", "==": "eq", "<": "lt", ">": "gt"}
-_SIGNS |= {"=": "eq", "~": "contains"}
-_FLAG = re.compile(r"(?s)([^<>=!~]+)(<=|>=|!=|==|<|>|=|~)(.*)")
+_SIGNS |= {"=": "eq", "~~": "words", "~": "contains"}
+_FLAG = re.compile(r"(?s)([^<>=!~]+)(<=|>=|!=|==|~~|<|>|=|~)(.*)")
+# What takes several values.
+_LISTS = ("in", "not_in", "words")
 _TRUTHS = {"true": True, "false": False}
 
 
@@ -53,15 +56,17 @@ class Condition:
 
     A number given as text is that number where items have numbers, a number is its text where they
     have texts, true and false are 1 and 0, and capitals do not count, except in ids. Of an item
-    with a list, one entry has to be it. ``contains`` looks for a part of a text. ``lt`` and the
-    like order numbers, and dates as far as they are written out: 2020 stands for the whole year.
+    with a list, one entry has to be it. ``contains`` looks for a part of a text, ``words`` for all
+    words of a text, each in the singular or plural and at any place. ``lt`` and the like order
+    numbers, and dates as far as they are written out: 2020 stands for the whole year.
 
     An item that lacks the field fulfils ``ne`` and ``not_in`` only.
 
     Attributes:
         field: Name of an attribute, or ``category``, ``title`` or ``id``.
         op: How it is compared.
-        value: What with; several for ``in`` and ``not_in``.
+        value: What with; several for ``in`` and ``not_in``, and perhaps for ``words``, of which one
+            has to be it.
     """
 
     field: str
@@ -83,6 +88,10 @@ class Condition:
             return column.with_texts(lambda text: part in text)
         values = self.value if isinstance(self.value, tuple) else (self.value,)
         found = np.zeros(len(column.numbers), dtype=np.bool_)
+        if self.op == "words":
+            for value in values:
+                found |= column.with_texts(has_words(column.key(_text(value))))
+            return found
         for value in values:
             found |= column.with_text(_text(value))
             number = _number(value)
@@ -167,8 +176,8 @@ class Where:
         """Conditions as flags give them.
 
         ``price<=20`` (also ``<``, ``>``, ``>=``), ``brand=A,B`` (one of them), ``brand!=A``,
-        ``title~word`` (contains), ``in_stock`` (is true). A value with a comma in it stands in
-        double quotes.
+        ``title~part`` (contains), ``title~~gel pens`` (has these words), ``in_stock`` (is true). A
+        value with a comma in it stands in double quotes.
 
         Raises:
             ConfigError: One of them is no condition.
@@ -183,11 +192,11 @@ class Where:
                 raise ConfigError(f"{place} {text!r}: no condition; {expected}")
             own = f"{place}: {field[:80]}"
             values: Any = rest.strip()
-            if op in ("eq", "ne"):
+            if op in ("eq", "ne", "words"):
                 parts = _parts(values, own)
-                op = ("in" if op == "eq" else "not_in") if len(parts) > 1 else op
+                op = {"eq": "in", "ne": "not_in"}.get(op, op) if len(parts) > 1 else op
                 values = parts if len(parts) > 1 else parts[0]
-            found.append(_condition(field, op, _typed(values), own))
+            found.append(_condition(field, op, values if op == "words" else _typed(values), own))
         return cls(tuple(found))
 
     def joined(self, other: Where) -> Where:
@@ -235,26 +244,29 @@ def _condition(field: str, op: str, value: Any, place: str) -> Condition:
     """One condition, checked, in the simplest form that means the same."""
     if op not in OPS:
         raise ConfigError(f"{place}: no condition {op[:80]!r}; expected one of {', '.join(OPS)}")
-    if op not in ("in", "not_in"):
-        return Condition(field, op, _checked(value, place))  # type: ignore[arg-type]
+    if op not in _LISTS or (op == "words" and not isinstance(value, list | tuple)):
+        return Condition(field, op, _checked(value, place, op))  # type: ignore[arg-type]
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"{place}: {op}: found {shown(value)}; expected a list of values")
     if len(value) > MOST_VALUES:
         many = f"found {len(value)} values; expected {MOST_VALUES} at most"
         raise ConfigError(f"{place}: {op}: {many}")
-    kept = sorted({_checked(one, place) for one in value}, key=_order)
+    kept = sorted({_checked(one, place, op) for one in value}, key=_order)
     if len(kept) == 1:
-        return Condition(field, "eq" if op == "in" else "ne", kept[0])
-    return Condition(field, "in" if op == "in" else "not_in", tuple(kept))
+        op, kept_value = {"in": "eq", "not_in": "ne"}.get(op, op), kept[0]
+        return Condition(field, op, kept_value)  # type: ignore[arg-type]
+    return Condition(field, op, tuple(kept))  # type: ignore[arg-type]
 
 
-def _checked(value: Any, place: str) -> Value:
+def _checked(value: Any, place: str, op: str) -> Value:
     if isinstance(value, tuple | list) or (problem := value_problem(value)):
         problem = "expected true or false, a number or a text"
         raise ConfigError(f"{place}: found {shown(value)}; {problem}")
     if isinstance(value, str) and not 0 < len(value) <= _LONGEST_VALUE:
         expected = f"expected 1 to {_LONGEST_VALUE}"
         raise ConfigError(f"{place}: found a text of {len(value)} characters; {expected}")
+    if op == "words" and not any(letter.isalnum() for letter in _text(value)):
+        raise ConfigError(f"{place}: {op}: found {shown(value)}; expected a text with words")
     found: Value = value
     return found
 

@@ -26,7 +26,6 @@ from incatalog.evaluation.methods import (
     model_files,
 )
 from incatalog.evaluation.reader import entries
-from incatalog.evaluation.run import sample_users
 from incatalog.evaluation.settings import GuideFitSettings, HeldOutSettings
 from incatalog.journal import Journal
 from incatalog.locks import lock_folder
@@ -35,6 +34,7 @@ from incatalog.progress import with_progress
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import empty_of, save_guide
 from incatalog.recommender.recommender import Recommender
+from incatalog.teacher.held_out import sample_users
 from incatalog.teacher.teacher import Teacher
 from incatalog.teacher.teacher_folder import teacher_paths
 from incatalog.teacher_service.client import HttpTeacher, open_teacher

@@ -27,6 +27,7 @@ from incatalog.evaluation.batchlog import BatchLog, Shards, Work, in_batches
 from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import asked_catalog, model_files
 from incatalog.evaluation.settings import HeldOutSettings
+from incatalog.teacher.held_out import sample_users
 from incatalog.teacher_service.client import is_url, open_served
 
 _T = TypeVar("_T")
@@ -153,11 +154,3 @@ class EvaluationRun:
     def _print(self, summary: Mapping[str, Any]) -> None:
         for table in self._show(summary):
             self._console.print(table)
-
-
-def sample_users(count: int, wanted: int, seed: int) -> list[int]:
-    """Which users to score, ascending: all if `wanted` is 0 or more than there are."""
-    if not 0 < wanted < count:
-        return list(range(count))
-    drawn = np.random.default_rng(seed).choice(count, size=wanted, replace=False)
-    return sorted(drawn.tolist())

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float64
 from rich.table import Table
 
 from incatalog.artifacts import read_json, write_json
 from incatalog.data.catalog import Catalog
-from incatalog.data.interactions import Histories, Holdout, leave_one_out
-from incatalog.metrics import Interval, bootstrap_intervals, of_ranks
-from incatalog.teacher.popularity import Popularity
+from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.metrics import Interval, bootstrap_intervals
+from incatalog.teacher.held_out import found_among_ten, popularity_of, sample_users
 from incatalog.teacher.selection import ScoringTeacher
 from incatalog.teacher.teacher import load_teacher
 
-_K = 10
 _RESAMPLES = 1000
 _MOST_USERS = 2000
 POPULARITY: Final = "popularity"
@@ -102,31 +100,23 @@ def measured(data: Path, teachers: Mapping[str, Path], seed: int) -> Quality:
     """
     catalog = Catalog.load(data)
     split = leave_one_out(Histories.load(data, catalog))
-    users = np.arange(len(split))
-    if len(users) > _MOST_USERS:
-        drawn = np.random.default_rng(seed).choice(len(users), _MOST_USERS, replace=False)
-        users = np.sort(drawn)
-    trained = [split.train(user) for user in range(len(split))]
-    scored: dict[str, ScoringTeacher] = {POPULARITY: Popularity.from_histories(trained, catalog)}
+    users = sample_users(len(split), _MOST_USERS, seed)
+    scored: dict[str, ScoringTeacher] = {POPULARITY: popularity_of(split, catalog)}
     scored |= {name: load_teacher(folder, catalog, "cpu") for name, folder in teachers.items()}
-    tests = [split.test(int(user)) for user in users]
-    columns = [column for teacher in scored.values() for column in _figures(teacher, tests)]
+    tests = [split.test(user) for user in users]
+    columns = [
+        column
+        for teacher in scored.values()
+        for column in found_among_ten(teacher, tests, exclude_seen=True)
+    ]
     found = bootstrap_intervals(np.stack(columns, axis=1), _RESAMPLES, seed)
     rows = {name: (found[2 * at], found[2 * at + 1]) for at, name in enumerate(scored)}
-    valid = [split.valid(int(user)) for user in users]
-    gains = [_figures(scored[name], valid)[1] for name in (BLEND, POPULARITY)]
+    valid = [split.valid(user) for user in users]
+    gains = [
+        found_among_ten(scored[name], valid, exclude_seen=True)[1] for name in (BLEND, POPULARITY)
+    ]
     [lead] = bootstrap_intervals((gains[0] - gains[1])[:, None], _RESAMPLES, seed)
     return Quality(len(users), len(split), rows, lead)
-
-
-def _figures(
-    teacher: ScoringTeacher, asked: Sequence[Holdout]
-) -> tuple[Float64[np.ndarray, " users"], Float64[np.ndarray, " users"]]:
-    """Hits and gains among ten items of each user."""
-    histories, targets = [one.history for one in asked], [[one.target] for one in asked]
-    ranks = np.concatenate(teacher.ranking(histories, targets, exclude_seen=True))
-    hits, gains = of_ranks(ranks, _K)
-    return hits.astype(np.float64), gains
 
 
 def _share(value: float) -> str:

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,14 +56,34 @@ class Stages:
         """Prints a line."""
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def kept(self, folder: str, settings: Any, inputs: Mapping[str, Path]) -> bool:
-        """Whether a folder of this run holds what these settings make of these inputs."""
+    def kept(
+        self,
+        folder: str,
+        settings: Any,
+        inputs: Mapping[str, Path],
+        *,
+        free: Collection[str] = (),
+        status: str = "finished",
+    ) -> bool:
+        """Whether a folder of this run holds what these settings make of these inputs.
+
+        Args:
+            folder: Name of the folder.
+            settings: Settings of the stage.
+            inputs: Files that it reads, by the names in its manifest.
+            free: Settings that may differ.
+            status: What the stage has come to; empty for anything.
+        """
         found = self._manifest(folder)
-        if found is None or found.get("status") != "finished":
+        if found is None or (status and found.get("status") != status):
             return False
         given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+        before = dict(found.get("config") or {})
+        for name in free:
+            given.pop(name, None)
+            before.pop(name, None)
         data = {name: fingerprint([path]) for name, path in inputs.items()}
-        return bool(found.get("config") == given and found.get("data") == data)
+        return bool(before == given and found.get("data") == data)
 
     def drop(self, folder: str, stage: str) -> None:
         """Removes what an earlier run of a stage left in a folder.
@@ -100,7 +120,10 @@ class Stages:
             settings = TeacherFitSettings(
                 data=data, out=self.out / kind, kind=kind, seed=seed, **_QUICK, **own
             )
-            if self._other(kind, settings, prepared_files(data)):
+            # One that was interrupted goes on, and may take longer than it was to.
+            free = ("out", "max_minutes")
+            same = self.kept(kind, settings, prepared_files(data), free=free, status="")
+            if not same and self._manifest(kind) is not None:
                 self.say(f"data or settings are not those of {self.out / kind}: fitted anew")
                 self.drop(kind, "teacher fit")
                 (self.out / QUALITY_FILE).unlink(missing_ok=True)
@@ -123,18 +146,6 @@ class Stages:
             lacking = str(error)
         self.say(f"messages are compared with products by words; by their sense with: {lacking}")
         return "words"
-
-    def _other(self, kind: str, settings: Any, files: Mapping[str, Any]) -> bool:
-        """Whether a folder holds a fit of other data, or with other settings."""
-        found = self._manifest(kind)
-        if found is None:
-            return False
-        given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-        free = {"out", "max_minutes"}
-        before = {k: v for k, v in found.get("config", {}).items() if k not in free}
-        now = {k: v for k, v in given.items() if k not in free}
-        data = {name: fingerprint([path]) for name, path in files.items()}
-        return bool(before != now or found.get("data") != data)
 
     def describe_service(self, name: str, model: str, port: int, **more: Any) -> Path:
         """Writes ``serve.yaml``, unless one is there that serves the same.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from starlette.types import Scope
 from incatalog.data.catalog import Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.naming import TITLE
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.serving import catalog_schemas as forms
 from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.catalogs import Domain, Version
@@ -23,6 +25,7 @@ from incatalog.serving.store import NewItem
 from incatalog.serving.title_search import TitleSearch
 
 _MOST_LISTED = 1000
+_LONGEST_WHERE = 8000
 _LONGEST_NAME = 80  # of a field, in a message
 _ITEMS = "/v1/catalogs/{domain}/items"
 _ITEM = _ITEMS + "/{item_id:path}"
@@ -54,19 +57,25 @@ class CatalogEndpoints:
             query: Annotated[str, Query(max_length=200)] = "",
             search: Annotated[str, Query(max_length=200)] = "",
             category: Annotated[str, Query(max_length=512)] = "",
+            where: Annotated[str, Query(max_length=_LONGEST_WHERE)] = "",
             limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = 20,
             offset: Annotated[int, Query(ge=0, le=1 << 31)] = 0,
         ) -> forms.CatalogPage:
             """Items of a catalog; with `query` those whose titles hold its words.
 
-            `search` forgives: a word may be misspelled, or only begun; the best come first.
+            `search` forgives: a word may be misspelled, or only begun; the best come first. `where`
+            has the conditions of a request as JSON; only items that fulfil them are counted.
             """
             found = find_domain(self._domains, domain)
             version = found.version
             if query and search:
                 why = "search: cannot stand beside query; give one of them"
                 raise ApiError(400, why, param="search", code="form")
+            asked = _conditions(where)
             rows = await asyncio.to_thread(self._search, found, version, query, search)
+            if asked:
+                allowed = await asyncio.to_thread(asked.rows, version.catalog)
+                rows = [row for row in rows if allowed[row]]
             if category:
                 members = set(version.catalog.category_rows(category).tolist())
                 rows = [row for row in rows if row in members]
@@ -197,6 +206,17 @@ def _new_item(new: forms.NewCatalogItem, place: int, title_field: str) -> NewIte
         None if new.vector is None else tuple(new.vector),
         title_field,
     )
+
+
+def _conditions(given: str) -> Where:
+    """The conditions of a query."""
+    if not given:
+        return EVERYTHING
+    try:
+        return Where.parse(json.loads(given))
+    except (ValueError, RecursionError):
+        why = 'where: found no JSON; expected an object such as {"price": {"lte": 20}}'
+        raise ApiError(400, why, param="where", code="form") from None
 
 
 def _categories(new: forms.NewCatalogItem) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from incatalog.data.settings import ColumnSettings
 from incatalog.data.tables import read_item_table
 from incatalog.errors import ConfigError, ServiceError, require
 from incatalog.serving.settings import CatalogSyncSettings
+from incatalog.web.service_key import HOW_TO_GIVE, service_key
 
 if TYPE_CHECKING:
     import httpx
 
-KEY_VARIABLE = "INCATALOG_API_KEY"
 _TIMEOUT = 600.0
 _OF_ITEMS = (
     "item_id_column",
@@ -54,8 +53,8 @@ def sync_catalog(settings: CatalogSyncSettings) -> None:
         raise ConfigError(
             f"--url {settings.url}: expected an address such as http://127.0.0.1:8000"
         )
+    key = service_key(settings.key_file)
     table = read_item_table(settings.items, _columns(settings))
-    key = os.environ.get(KEY_VARIABLE, "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     base = settings.url.rstrip("/")
     try:
@@ -137,7 +136,7 @@ def _asked(
         said = reply.text[:200] or reply.reason_phrase
     hint = ""
     if reply.status_code in (401, 403):
-        hint = f"; set {KEY_VARIABLE} to a key that may change catalogs"
+        hint = f"; {HOW_TO_GIVE}: one that may change catalogs"
     if reply.status_code == 413:
         hint = "; start the service with a larger --max-feed"
     raise ServiceError(f"{method} {url}: {reply.status_code} {said}{hint}")

@@ -17,6 +17,7 @@ from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Version
 from incatalog.serving.chat_answer import Piece, Writer
 from incatalog.serving.worker import Stream, count_tokens
+from incatalog.steering.labels import phrases
 
 
 @dataclass(eq=False)
@@ -100,9 +101,16 @@ class ChatAnswer:
                 op=chip.condition.op,
                 value=chip.condition.value,
                 label=chip.label,
+                phrase=label,
             )
-            for chip in self.plan.filters
+            for label, chips in phrases(self.plan.filters)
+            for chip in chips
         ]
+
+    @property
+    def lacking(self) -> list[str]:
+        """What was limited and no item has."""
+        return [] if self.plan.wish is None else list(self.plan.wish.lacking)
 
 
 def completion(asked: ChatAnswer) -> forms.ChatCompletion:
@@ -122,6 +130,7 @@ def completion(asked: ChatAnswer) -> forms.ChatCompletion:
         guided=asked.guided,
         left_out=asked.left_out,
         filters=asked.filters,
+        lacking=asked.lacking,
         unknown=list(asked.plan.unknown),
         invented=asked.invented,
         mentions=asked.mentions,
@@ -132,7 +141,8 @@ def first_chunk(asked: ChatAnswer) -> dict[str, Any]:
     """The first chunk of a stream: what was understood."""
     told = _chunk(asked, {"role": "assistant", "content": ""})
     filters = [one.model_dump() for one in asked.filters]
-    return told | {"filters": filters, "unknown": list(asked.plan.unknown)}
+    understood = {"filters": filters, "lacking": asked.lacking}
+    return told | understood | {"unknown": list(asked.plan.unknown)}
 
 
 def piece_chunk(asked: ChatAnswer, piece: Piece) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from incatalog.data.where import OPS, Where
-from incatalog.errors import ConfigError
+from incatalog.data.where import Where
 from incatalog.serving.attribute_form import Attribute
+from incatalog.serving.condition_form import Conditions
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -25,37 +25,22 @@ Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
 Boosts = dict[Id, Factor]
 
 
-def _conditions(given: dict[str, Any]) -> dict[str, Any]:
-    """Refuses what are no conditions; whether the catalog has the fields is another question."""
-    try:
-        Where.parse(given)
-    except ConfigError as error:
-        why = str(error).removeprefix("where: ")
-        raise PydanticCustomError("where", "{why}", {"why": why}) from error
+# Names of the two forms a value may have; an error is then about the form that was sent.
+TEXT, LIST, NUMBER = "[text]", "[list]", "[number]"
+
+
+def _without_tools(given: list[Any]) -> list[Any]:
+    if given:
+        found = f"found {len(given)}; expected none, as answers are text and items"
+        why = f"{found}: leave the field out, and call tools in your own code"
+        raise PydanticCustomError("tools", "{why}", {"why": why})
     return given
 
 
-_SCALAR = {"type": ["boolean", "number", "string"]}
-_SCALARS = {"type": "array", "items": _SCALAR, "minItems": 1}
-_COMPARISONS = {
-    "type": "object",
-    "properties": {op: _SCALARS if op in ("in", "not_in") else _SCALAR for op in OPS},
-    "additionalProperties": False,
-    "minProperties": 1,
-}
-Conditions = Annotated[
-    dict[str, Any],
-    AfterValidator(_conditions),
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _SCALARS, _COMPARISONS]}}
-    ),
-]
-
-
-# Names of the two forms a value may have; an error is then about the form that was sent.
-TEXT, LIST, NUMBER = "[text]", "[list]", "[number]"
 # A value that says that a field is not used.
-_Empty = Annotated[list[Any], Field(max_length=0)]
+_Empty = Annotated[
+    list[Any], AfterValidator(_without_tools), WithJsonSchema({"type": "array", "maxItems": 0})
+]
 _Zero = Annotated[float, Field(ge=0, le=0)]
 
 
@@ -156,8 +141,9 @@ class ItemQuestion(StrictForm):
     """Recommend from these only; all if empty."""
     where: Conditions = Field({})
     """Conditions that every item fulfils: a value, a list of values (one of them), or an object of
-    `eq`, `ne`, `in`, `not_in`, `lt`, `lte`, `gt`, `gte`, `contains`, by attribute (also `category`,
-    `title`, `id`): `{"price": {"lte": 20}, "brand": ["A", "B"], "in_stock": true}`."""
+    `eq`, `ne`, `in`, `not_in`, `lt`, `lte`, `gt`, `gte`, `contains` (a part of a text), `words`
+    (all of them in a text), by attribute (also `category`, `title`, `id`):
+    `{"price": {"lte": 20}, "brand": ["A", "B"], "in_stock": true}`."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
     boost: Boosts = Field({})
@@ -284,6 +270,8 @@ class AnswerFilter(Form):
     op: str
     value: Any
     label: str
+    phrase: str = ""
+    """Its label, or what it is called together with the other end of its range."""
 
 
 class ItemMention(Form):
@@ -340,6 +328,8 @@ class ChatCompletion(Form):
     """Oldest messages that were left out, as they were too many."""
     filters: list[AnswerFilter] = Field([])
     """What was understood as conditions."""
+    lacking: list[str] = Field([])
+    """What the last message limits and no item of the catalog has, such as `prices`."""
     unknown: list[str] = Field([])
     """Ids of the history that the catalog has not; they were left out."""
     invented: int = 0

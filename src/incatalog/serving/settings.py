@@ -146,7 +146,10 @@ class CatalogSyncSettings(Settings):
     """File with one row per item, as `incatalog data table` reads it; columns that no flag names
     become attributes."""
     url: str
-    """Address of the service; the environment variable INCATALOG_API_KEY may hold its key."""
+    """Address of the service."""
+    key_file: Path | None = None
+    """File that holds the key of a service that wants one; else INCATALOG_API_KEY of the
+    environment."""
     domain: str = ""
     """Name of the catalog; may be left out if there is one."""
     missing: Literal["remove", "disable"] = "remove"

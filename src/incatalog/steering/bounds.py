@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.columns import is_date
 from incatalog.data.where import Condition, Op
+from incatalog.data.word_forms import stem
 from incatalog.steering.numbers_said import DECADES, MONEY, NUMBER, decade, is_year, number
-from incatalog.steering.stems import stem
 
-_PRICE = ("price", "cost", "amount", "preis", "prix")
-_YEAR = ("year", "release year", "released", "release date", "published", "publication date",
+PRICE = ("price", "cost", "amount", "preis", "prix")
+YEAR = ("year", "release year", "released", "release date", "published", "publication date",
          "publication year", "date", "premiere")  # fmt: skip
-_IN_STOCK = ("in stock", "instock", "available", "availability", "is available")
-_STOCK = ("stock", "quantity", "inventory", "stock quantity", "on hand", "stock level")
+IN_STOCK = ("in stock", "instock", "available", "availability", "is available")
+STOCK = ("stock", "quantity", "inventory", "stock quantity", "on hand", "stock level")
 # What a unit behind a number is a measure of.
 _MEASURES = {
     "minute": ("minute", "runtime", "duration", "length"), "min": ("runtime", "duration"),
@@ -111,8 +111,8 @@ class MeasuredFields:
         truths = tuple(name for name, own in kinds.items() if own == {"truth"})
         numbers = tuple(name for name, own in kinds.items() if "number" in own)
         dates = tuple(name for name, own in kinds.items() if own == {"date"})
-        year = _called(_YEAR, numbers) or _called(_YEAR, dates)
-        price = _called(_PRICE, numbers)
+        year = called(YEAR, numbers) or called(YEAR, dates)
+        price = called(PRICE, numbers)
         return MeasuredFields(kinds, numbers, truths, price, year, year in dates)
 
     def read(self, text: str) -> list[Said]:
@@ -196,12 +196,12 @@ class MeasuredFields:
             if stem(unit) in _NO_MEASURE:
                 return None, end
             named = (stem(unit), *_MEASURES.get(stem(unit), ()))
-            if known := _called(named, self.numbers):
+            if known := called(named, self.numbers):
                 return known, end
             end = match.end("unit") - len(unit)
         before = match.string[: match.start()].split()[-3:]
         for word in reversed(before):
-            if known := _called((stem(word),), self.numbers):
+            if known := called((stem(word),), self.numbers):
                 return known, end
         values = [number(match[name]) for name in ("low", "high") if match.groupdict().get(name)]
         if self.price is None or not bare or (self.year and all(map(is_year, values))):
@@ -209,14 +209,19 @@ class MeasuredFields:
         return self.price, end
 
     def _truths(self, text: str) -> Iterator[list[Said]]:
-        for match in _AVAILABLE.finditer(text):
-            if name := _called(_IN_STOCK, self.truths):
-                yield [Said(Condition(name, "eq", True), *match.span())]
-            elif name := _called(_STOCK, self.numbers):
-                yield [Said(Condition(name, "gt", 0), *match.span())]
+        for span in says_stock(text):
+            if name := called(IN_STOCK, self.truths):
+                yield [Said(Condition(name, "eq", True), *span)]
+            elif name := called(STOCK, self.numbers):
+                yield [Said(Condition(name, "gt", 0), *span)]
         for name in self.truths:
             for match in re.finditer(rf"\b{re.escape(_words(name))}\b", text):
                 yield [Said(Condition(name, "eq", True), *match.span())]
+
+
+def says_stock(text: str) -> list[tuple[int, int]]:
+    """Where a text in lower case wants what can be had now."""
+    return [match.span() for match in _AVAILABLE.finditer(text)]
 
 
 def _rounded(value: float) -> int | float:
@@ -235,7 +240,7 @@ def _words(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name).strip().lower()
 
 
-def _called(names: tuple[str, ...], fields: tuple[str, ...]) -> str | None:
+def called(names: tuple[str, ...], fields: tuple[str, ...]) -> str | None:
     """The field of one of these names; first the one that is called so, then one with the word."""
     told = {one: _words(one) for one in fields}
     for name in names:

@@ -10,13 +10,16 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.where import Condition, Where
 from incatalog.steering.amounts import amount
 from incatalog.steering.bounds import MeasuredFields, Said
-from incatalog.steering.labels import label
+from incatalog.steering.kind_phrases import NamedKinds, named_kinds
+from incatalog.steering.labels import labelled
+from incatalog.steering.lacking import lacked
 from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues
 from incatalog.steering.likeness import Memory
 from incatalog.steering.negation import blanked, denied
 from incatalog.steering.numbers_said import UNITS_AND_TENS
 from incatalog.steering.pointing import Pointing, TitleKeys, read_pointing
 from incatalog.steering.stems import in_lower_case, words_of
+from incatalog.steering.title_kinds import TitleKinds
 from incatalog.steering.trends import Trend, trends
 from incatalog.steering.wish import Filter
 
@@ -51,6 +54,7 @@ class Heard:
         trends: Which way prices and years are to go.
         anew: Whether it begins a wish of its own.
         k: How many items it asks for.
+        lacking: What it limits and the catalog knows nothing of, such as "prices".
     """
 
     filters: tuple[Filter, ...] = ()
@@ -63,6 +67,7 @@ class Heard:
     trends: tuple[Trend, ...] = ()
     anew: bool = True
     k: int | None = None
+    lacking: tuple[str, ...] = ()
 
     @property
     def steers(self) -> bool:
@@ -80,6 +85,7 @@ class Listener:
     lexicon: Lexicon
     titles: TitleKeys
     measured: MeasuredFields
+    kinds: TitleKinds
     memory: Memory
 
     def hear(self, text: str, shown: Sequence[Sequence[int]] = ()) -> Heard:
@@ -95,6 +101,8 @@ class Listener:
         said = self.measured.read(blanked(lower, taken))
         truths = [one for one in said if isinstance(one.condition.value, bool)]
         taken += [(one.start, one.end) for one in said if one not in truths]
+        missing = lacked(blanked(lower, taken), self.measured)
+        taken += [(one.start, one.end) for one in missing]
         count = amount(blanked(lower, taken))
         taken += pointing.others
         if count is not None:
@@ -114,6 +122,10 @@ class Listener:
         named = self.lexicon.find(words, self.memory)
         conditions += self._conditions(wanted, named)
         inside = {at for one in named for at in range(one.start, one.end)}
+        filters = [labelled(one, self.measured) for one in dict.fromkeys(conditions)]
+        if kinds := named_kinds(wanted, words, inside, self.kinds.kinds):
+            filters.append(_of_kinds(kinds))
+            inside |= kinds.places
         spans = [(one.start, one.end) for one in truths]
         spans += [(one.start, one.end) for one in moved]
         telling = [
@@ -126,9 +138,7 @@ class Listener:
         beyond = any(not own for own, _ in telling)
         plain = " ".join(wanted.split()) if telling else ""
         return Heard(
-            filters=tuple(
-                Filter.of(one, label(one, self.measured)) for one in dict.fromkeys(conditions)
-            ),
+            filters=tuple(filters),
             wanted=plain if beyond else "",
             named=plain,
             words=tuple(word.stem for _, word in telling),
@@ -138,6 +148,7 @@ class Listener:
             trends=tuple(one for one in moved if not _within(one, refused)),
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
+            lacking=tuple(dict.fromkeys(one.what for one in missing)),
         )
 
     def _conditions(self, text: str, named: Sequence[NamedValues]) -> list[Condition]:
@@ -172,6 +183,13 @@ class Listener:
                     yield Condition(name, "in", tuple(sorted(map(str, values))))
                     continue
             yield from own
+
+
+def _of_kinds(kinds: NamedKinds) -> Filter:
+    """A filter of items whose titles say that they are of some kinds."""
+    values = kinds.values
+    value = values[0] if len(values) == 1 else values
+    return Filter.of(Condition("title", "words", value), kinds.label)
 
 
 def _fields(named: Iterable[NamedValues]) -> list[dict[str, list[str]]]:

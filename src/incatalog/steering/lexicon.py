@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 from rapidfuzz.distance import OSA
 
 from incatalog.data.catalog import Catalog, Item
-from incatalog.steering.stems import GOODS, GRAMMAR, Word, key_of, stem, words_of
+from incatalog.data.word_forms import stem
+from incatalog.steering.stems import GOODS, GRAMMAR, Word, key_of, words_of
 
 CATEGORY = "category"
 _MOST_WORDS = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,16 @@ from incatalog.steering.bounds import MeasuredFields
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
 from incatalog.steering.intent import says_whether, sounds_like_request
+from incatalog.steering.kept_filters import kept_filters
 from incatalog.steering.kinds import Kinds
 from incatalog.steering.lexicon import Lexicon
 from incatalog.steering.likeness import Alike, Likeness
 from incatalog.steering.pointing import TitleKeys
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import in_lower_case, stems
+from incatalog.steering.title_kinds import TitleKinds
 from incatalog.steering.trends import trend_weights
-from incatalog.steering.wish import Filter, LogWeights, Wish
+from incatalog.steering.wish import LogWeights, Wish
 
 OFF = "off"
 CACHE = "steering"
@@ -124,6 +126,7 @@ class Steering:
             Lexicon.of(catalog),
             TitleKeys.of(catalog),
             MeasuredFields.of(catalog),
+            TitleKinds.of(catalog),
             likeness.memory,
         )
         usual = Balance.usual(WORDS if sentences is None else "")
@@ -166,6 +169,7 @@ class Steering:
             known.lexicon.with_items(new.values()),
             titles.with_titles((row, item.title) for row, item in new.items()),
             known.measured.with_items(new.values()),
+            known.kinds.with_titles(item.title for item in new.values()),
             likeness.memory,
         )
         return replace(self, catalog=catalog, listener=listener, likeness=likeness)
@@ -188,7 +192,7 @@ class Steering:
         if not turns:
             return Wish()
         newest = turns[-1]
-        filters = tuple(one for one in _kept_filters(turns) if one.id not in off)
+        filters = tuple(one for one in kept_filters(turns) if one.id not in off)
         about, without = self._pointed(turns)
         return Wish(
             self._log_weights(turns, about, frozenset(off)),
@@ -198,6 +202,7 @@ class Steering:
             newest.k,
             self.recommends(_last_text(messages), newest),
             tuple(dict.fromkeys(word for turn in reversed(turns) for word in turn.shown_words)),
+            newest.lacking,
         )
 
     def recommends(self, text: str, heard: Heard | None = None) -> bool:
@@ -207,7 +212,8 @@ class Steering:
             return known
         heard = self.listener.hear(text) if heard is None else heard
         point = heard.pointing
-        if heard.filters or heard.trends or heard.k or point.about or point.without:
+        limited = heard.filters or heard.trends or heard.lacking
+        if limited or heard.k or point.about or point.without:
             return True
         sentences = self.likeness.memory.sentences
         if sentences is None:
@@ -326,47 +332,6 @@ def _weights_of(turns: Sequence[Heard]) -> list[float]:
 def _wanted(turn: Heard, off: frozenset[str]) -> str:
     """What items are compared with; the names of filters, too, where one was taken off."""
     return turn.named if any(one.id in off for one in turn.filters) else turn.wanted
-
-
-def _kept_filters(turns: Sequence[Heard]) -> Iterable[Filter]:
-    """The filters that hold after all turns.
-
-    A new limit of a field takes the place of the old one in that direction, and a new wish that of
-    the kinds that were asked for; what is not wanted stays so until it is asked for.
-    """
-    kept: dict[str, Filter] = {}
-    for turn in turns:
-        named = {(one.condition.field, _direction(one)) for one in turn.filters}
-        for filter_id, one in list(kept.items()):
-            field, way = one.condition.field, _direction(one)
-            replaced = (field, way) in named and way != "not"
-            replaced |= way == "is" and any(own == field for own, other in named if other != "not")
-            passed = turn.anew and way == "is" and not isinstance(one.condition.value, bool | int)
-            opposite = any(_opposite(one, new) for new in turn.filters)
-            if replaced or passed or opposite:
-                del kept[filter_id]
-        kept.update((one.id, one) for one in turn.filters)
-    return kept.values()
-
-
-def _direction(one: Filter) -> str:
-    op = one.condition.op
-    if op in ("ne", "not_in"):
-        return "not"
-    return {"lt": "up to", "lte": "up to", "gt": "from", "gte": "from"}.get(op, "is")
-
-
-def _opposite(one: Filter, other: Filter) -> bool:
-    """Whether two filters name one value, and one of them excludes it."""
-    first, second = one.condition, other.condition
-    if first.field != second.field or (_direction(one) == "not") == (_direction(other) == "not"):
-        return False
-    return bool(_values(one) & _values(other))
-
-
-def _values(one: Filter) -> set[object]:
-    value = one.condition.value
-    return set(value) if isinstance(value, tuple) else {value}
 
 
 def _text(message: Message) -> str:

@@ -1,22 +1,14 @@
-"""Words of a text, and the form in which two of them are compared."""
+"""Words of a text, those that say something, and how they are compared."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)*")
-# What the usual rules would get wrong.
-_IRREGULAR = {
-    "children": "child", "men": "man", "women": "woman", "people": "person", "movies": "movie",
-    "series": "series", "news": "news", "feet": "foot", "teeth": "tooth", "mice": "mouse",
-    "wolves": "wolf", "knives": "knife", "lives": "life", "wives": "wife", "shelves": "shelf",
-    "ties": "tie", "pies": "pie", "zombies": "zombie", "cookies": "cookie", "selfies": "selfie",
-}  # fmt: skip
-_KEPT = ("ss", "us", "is", "as", "os")
+from incatalog.data.word_forms import stem
 
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)*")
 # Words that say how something is asked for and nothing of what it is.
 _GRAMMAR = """
 a about above after again all almost already also always am an and any anybody anyone anything are
@@ -42,22 +34,6 @@ _GOODS = """
 film films movie movies picture pictures flick flicks video videos title titles product products
 article articles stuff buy watch watching read play purchase order
 """
-
-
-def stem(word: str) -> str:
-    """A word in lower case without accents, and in the singular as far as its letters say."""
-    word = unicodedata.normalize("NFKD", word.casefold())
-    word = "".join(letter for letter in word if not unicodedata.combining(letter))
-    word = re.sub(r"['’]s?$", "", word).replace("'", "").replace("’", "")
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if len(word) < 4 or not word.endswith("s") or word.endswith(_KEPT):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith(("sses", "shes", "ches", "xes", "zzes")):
-        return word[:-2]
-    return word[:-1]
 
 
 def in_lower_case(text: str) -> str:

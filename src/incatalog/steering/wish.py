@@ -11,7 +11,8 @@ from incatalog.data.where import Condition, Where
 
 LogWeights = Float64[np.ndarray, " items"]
 
-_SIGNS = {"eq": "=", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "contains": "~"}
+_SIGNS = {"eq": "=", "ne": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_SIGNS |= {"contains": "~", "words": "~~"}
 
 
 @dataclass(frozen=True)
@@ -22,19 +23,21 @@ class Filter:
         id: Stable text of the condition, such as ``price<=20`` or ``category=Horror``.
         condition: What the items have to fulfil.
         label: What people read.
+        name: What the label calls the field of a limit; empty where it does not name it.
     """
 
     id: str
     condition: Condition
     label: str
+    name: str = ""
 
     @classmethod
-    def of(cls, condition: Condition, label: str) -> Filter:
+    def of(cls, condition: Condition, label: str, name: str = "") -> Filter:
         """Makes the id of a condition."""
         values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
         sign = {"in": "=", "not_in": "!="}.get(condition.op) or _SIGNS[condition.op]
         told = ",".join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)
-        return cls(f"{condition.field}{sign}{told}", condition, label)
+        return cls(f"{condition.field}{sign}{told}", condition, label, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ class Wish:
         k: How many items are asked for, if that was said.
         recommends: Whether an answer should name items.
         words: What was asked for, in words that say something.
+        lacking: What the last message limits and no item of the catalog has, such as "prices".
     """
 
     log_weights: LogWeights | None = None
@@ -59,6 +63,7 @@ class Wish:
     k: int | None = None
     recommends: bool = False
     words: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     where: Where = field(init=False)
 
     def __post_init__(self) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
 from incatalog.names import names
-from incatalog.reading import read_text
 from incatalog.recommender.domain_flags import by_domain, domain_folders
 from incatalog.recommender.opening import catalog_of, model_kind, open_domains
 from incatalog.recommender.settings import OWN
 from incatalog.terminal.screen import Screen
 from incatalog.terminal.session import ChatSession
 from incatalog.terminal.settings import ChatSettings
+from incatalog.web.service_key import service_key
 
 if TYPE_CHECKING:
     from incatalog.terminal.talker import Talker
@@ -92,13 +92,12 @@ def _typed(screen: Screen) -> Iterator[str]:
 def _remote(settings: ChatSettings) -> Talker:
     from incatalog.terminal.remote_talker import RemoteTalker
 
-    key = "" if settings.key_file is None else read_text(settings.key_file).strip()
     domain = settings.domain[0] if settings.domain else ""
     how: dict[str, Any] = {"max_tokens": settings.max_tokens, "seed": settings.seed}
     how["temperature"] = settings.temperature
     if settings.voice != "auto":
         how["voice"] = settings.voice
-    return RemoteTalker(settings.url, domain, key, **how)
+    return RemoteTalker(settings.url, domain, service_key(settings.key_file), **how)
 
 
 def _local(settings: ChatSettings) -> Talker:

@@ -11,12 +11,21 @@ from incatalog.assistant.voices import VoiceChoice
 from incatalog.data.catalog import Catalog
 from incatalog.data.where import Where
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
-from incatalog.errors import ConfigError
 from incatalog.model.spec import described
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.item_names import ItemNames
 from incatalog.recommender.recommender import Recommender
-from incatalog.terminal.talker import Continued, Found, Piece, ShownItem, SpokenTurn
+from incatalog.steering.labels import phrases
+from incatalog.terminal.talker import (
+    Continued,
+    Found,
+    Piece,
+    ShownItem,
+    SpokenTurn,
+    Understood,
+    UnderstoodFilter,
+    refusal,
+)
 
 _CERTAIN = 100.0
 
@@ -53,15 +62,24 @@ class LocalTalker:
         """Names of the catalogs."""
         return tuple(self._recommenders)
 
-    def stream(self, asked: Continued) -> Iterator[Piece]:
-        """The answer, in pieces."""
+    def stream(self, asked: Continued) -> Iterator[Piece | Understood]:
+        """What was understood, and the answer in pieces."""
         if asked.domain is None:
             yield from self._plain(asked)
             return
         catalog = self._recommenders[asked.domain].catalog
         messages = [_message(turn, catalog) for turn in asked.turns]
         how: Any = {"where": asked.where, "usual_tokens": self._max_tokens, **self._sampling}
-        pieces = self._assistants[asked.domain].stream(messages, history=asked.history, **how)
+        how |= {"history": asked.history, "filters_off": asked.filters_off}
+        plan, pieces = self._assistants[asked.domain].planned_stream(messages, **how)
+        lacking = () if plan.wish is None else plan.wish.lacking
+        yield Understood(
+            tuple(
+                UnderstoodFilter(label, tuple(one.id for one in filters))
+                for label, filters in phrases(plan.filters)
+            ),
+            lacking,
+        )
         with contextlib.closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 yield piece if isinstance(piece, str) else shown_item(piece, catalog)
@@ -80,8 +98,7 @@ class LocalTalker:
         """Refuses conditions that no item fulfils."""
         catalog = self._recommenders[domain].catalog
         if not where.rows(catalog, "/filter").any():
-            why = f"no item of {catalog.num_live} fulfils {where}"
-            raise ConfigError(f"/filter: {why}; ask for less, or take one off: /filter off N")
+            raise refusal(where, catalog.num_live)
 
     def _plain(self, asked: Continued) -> Iterator[Piece]:
         """What the model says without any catalog."""

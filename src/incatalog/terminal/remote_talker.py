@@ -12,7 +12,17 @@ from rapidfuzz import fuzz, utils
 from incatalog.data.where import Where
 from incatalog.errors import CatalogError, ConfigError, ServiceError, require
 from incatalog.recommender.item_names import typed_forms
-from incatalog.terminal.talker import Continued, Found, Piece, ShownItem, SpokenTurn
+from incatalog.terminal.talker import (
+    Continued,
+    Found,
+    Piece,
+    ShownItem,
+    SpokenTurn,
+    Understood,
+    UnderstoodFilter,
+    refusal,
+)
+from incatalog.web.service_key import HOW_TO_GIVE
 
 if TYPE_CHECKING:
     import httpx
@@ -60,14 +70,16 @@ class RemoteTalker:
         """Names of the catalogs."""
         return self._domains
 
-    def stream(self, asked: Continued) -> Iterator[Piece]:
-        """The answer, in pieces."""
+    def stream(self, asked: Continued) -> Iterator[Piece | Understood]:
+        """What was understood, and the answer in pieces."""
         body: dict[str, Any] = {"model": self._model, "stream": True, **self._how}
         body["messages"] = list(map(_message, asked.turns))
         if asked.domain is not None:
             body |= {"domain": asked.domain, "history": list(asked.history)}
         if asked.domain is not None and asked.where:
             body["where"] = asked.where.as_mapping()
+        if asked.domain is not None and asked.filters_off:
+            body["filters_off"] = list(asked.filters_off)
         httpx = require("httpx", extra="serve")
         try:
             with self._client.stream(
@@ -94,11 +106,20 @@ class RemoteTalker:
         return sorted(found, key=lambda one: -one.likeness)[:_SHOWN]
 
     def check(self, domain: str, where: Where) -> None:
-        """Leaves it to the service, which answers a question with what is wrong."""
+        """Asks the service how many items fulfil the conditions, and refuses those that none does.
 
-    def _pieces(self, chunk: Mapping[str, Any]) -> Iterator[Piece]:
+        The service refuses a field that no item has.
+        """
+        place = f"v1/catalogs/{quote(domain, safe='')}/items"
+        told = json.dumps(where.as_mapping())
+        if self._get(place, {"where": told, "limit": "1"}).get("total") == 0:
+            raise refusal(where, int(self._get(f"v1/catalogs/{quote(domain, safe='')}")["items"]))
+
+    def _pieces(self, chunk: Mapping[str, Any]) -> Iterator[Piece | Understood]:
         if "error" in chunk:
             raise ServiceError(f"{self._url}: {_one_line(chunk['error'])}")
+        if "filters" in chunk:
+            yield _understood(chunk)
         choices = chunk.get("choices") or [{}]
         text = (choices[0].get("delta") or {}).get("content") or ""
         items = chunk.get("items") or []
@@ -153,8 +174,17 @@ class RemoteTalker:
             said = _one_line(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             said = response.text[:_SHOWN_CHARACTERS]
-        hint = "; give its key with --key-file" if response.status_code == 401 else ""
+        hint = f"; {HOW_TO_GIVE}" if response.status_code == 401 else ""
         return ServiceError(f"{self._url}: {response.status_code} {said}{hint}")
+
+
+def _understood(chunk: Mapping[str, Any]) -> Understood:
+    """What the first chunk of an answer says was understood."""
+    ids: dict[str, list[str]] = {}
+    for one in chunk["filters"]:
+        ids.setdefault(str(one.get("phrase") or one["label"]), []).append(str(one["id"]))
+    filters = tuple(UnderstoodFilter(label, tuple(own)) for label, own in ids.items())
+    return Understood(filters, tuple(map(str, chunk.get("lacking", ()))))
 
 
 def _one_line(error: Any) -> str:

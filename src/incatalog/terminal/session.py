@@ -10,7 +10,14 @@ from incatalog.data.where import Where
 from incatalog.errors import ConfigError, IncatalogError
 from incatalog.flags import near
 from incatalog.terminal.screen import Screen
-from incatalog.terminal.talker import Continued, Piece, ShownItem, SpokenTurn, Talker
+from incatalog.terminal.talker import (
+    Continued,
+    Piece,
+    ShownItem,
+    SpokenTurn,
+    Talker,
+    Understood,
+)
 
 # Likeness from which the nearest item is taken for the one that was meant.
 _MEANT = 75.0
@@ -31,6 +38,8 @@ COMMANDS = {
         "/history [add TITLE | remove N | clear]", "what you took: items by title or id"
     ),
     "filter": _Command('/filter ["price<=20" | off [N]]', "what items have to be"),
+    "off": _Command("/off [ID]", "take off what was understood of your words; the answer is anew"),
+    "on": _Command("/on ID", "let it hold again"),
     "why": _Command("/why N", "what is known of item N of the last answer"),
     "new": _Command("/new", "a new conversation; history and filters stay"),
     "help": _Command("/help", "this list"),
@@ -46,6 +55,7 @@ class ChatSession:
         first = talker.domains[0] if talker.domains else None
         self._asked = Continued((), first)
         self._filters: list[str] = []
+        self._understood = Understood()
         self._titles: dict[str, str] = {}  # of the history, by id
 
     @property
@@ -102,6 +112,10 @@ class ChatSession:
         try:
             with contextlib.closing(self._talker.stream(asked)) as stream:  # type: ignore[type-var]
                 for piece in stream:
+                    if isinstance(piece, Understood):
+                        self._understood = piece
+                        self._tell_understood()
+                        continue
                     pieces.append(piece)
                     number = sum(isinstance(one, ShownItem) for one in pieces)
                     self._screen.piece(piece, number)
@@ -120,6 +134,17 @@ class ChatSession:
                 asked, turns=(*asked.turns, SpokenTurn("assistant", tuple(pieces)))
             )
 
+    def _tell_understood(self) -> None:
+        """Says what was understood, and how it is taken off."""
+        told = []
+        if self._understood.filters:
+            filters = (f"{one.label} [{' '.join(one.ids)}]" for one in self._understood.filters)
+            told.append(f"understood: {', '.join(filters)}; /off ID takes one off")
+        if self._understood.lacking:
+            told.append(f"not known here: {', '.join(self._understood.lacking)}")
+        if told:
+            self._screen.note("; ".join(told))
+
     def _command(self, text: str) -> bool:
         name, _, rest = text[1:].partition(" ")
         if name in ("quit", "exit"):
@@ -136,7 +161,7 @@ class ChatSession:
             self._screen.line(f"{one.usage:<{width}}{one.help}")
 
     def _do_new(self, _rest: str) -> None:
-        self._asked = replace(self._asked, turns=())
+        self._asked, self._understood = replace(self._asked, turns=(), filters_off=()), Understood()
         self._screen.line("new conversation")
 
     def _do_domain(self, rest: str) -> None:
@@ -199,6 +224,40 @@ class ChatSession:
     def _filter_by(self, filters: list[str]) -> None:
         where = Where.from_flags(filters, "/filter")
         self._filters, self._asked = filters, replace(self._asked, where=where)
+
+    def _do_off(self, rest: str) -> None:
+        filters, off = self._understood.filters, self._asked.filters_off
+        if not rest:
+            held = [f"{' '.join(one.ids)}: {one.label}" for one in filters]
+            taken = [f"{one}: taken off; /on {one} lets it hold again" for one in off]
+            self._screen.line("\n".join([*held, *taken]) or "no filter was understood")
+            return
+        ids = {one: (one,) for two in filters for one in two.ids}
+        ids |= {" ".join(two.ids): two.ids for two in filters}
+        ids |= {two.label.casefold(): two.ids for two in filters}
+        known = ids.get(rest) or ids.get(rest.casefold())
+        if known is None:
+            expected = ", ".join(one for two in filters for one in two.ids)
+            hint = f"; expected one of {expected}" if filters else "; none was understood"
+            raise ConfigError(
+                f"/off {rest}: no such filter{near(rest, ids) if filters else ''}{hint}"
+            )
+        self._hold_without((*off, *known))
+
+    def _do_on(self, rest: str) -> None:
+        off = self._asked.filters_off
+        if rest not in off:
+            hint = f"expected one of {', '.join(off)}" if off else "none is taken off"
+            raise ConfigError(f"/on {rest}: is not taken off; {hint}")
+        self._hold_without(tuple(one for one in off if one != rest))
+
+    def _hold_without(self, off: tuple[str, ...]) -> None:
+        """Takes filters off, and answers the last question anew."""
+        self._asked = replace(self._asked, filters_off=off)
+        match self._asked.turns:
+            case [*before, SpokenTurn("user") as said, SpokenTurn("assistant")]:
+                self._asked = replace(self._asked, turns=tuple(before))
+                self._answer(said.text)
 
     def _do_why(self, rest: str) -> None:
         said = next((turn for turn in reversed(self._asked.turns) if turn.items), None)

@@ -30,7 +30,8 @@ class ChatSettings(Settings):
     url: str = ""
     """Address of a running `incatalog serve`, in place of a model."""
     key_file: Path | None = None
-    """File that holds the key of a service that wants one."""
+    """File that holds the key of a service that wants one; else INCATALOG_API_KEY of the
+    environment."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given. With --url
     the name of the one to begin with."""

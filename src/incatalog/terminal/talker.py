@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from incatalog.data.where import EVERYTHING, Where
+from incatalog.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,22 @@ class ShownItem:
 
 Piece = str | ShownItem
 """A part of an answer: text, or an item in place of its title."""
+
+
+@dataclass(frozen=True)
+class UnderstoodFilter:
+    """What was understood of a question as a condition on the items."""
+
+    label: str  # of both ends of a range together
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What was understood of a question; it comes before the answer."""
+
+    filters: tuple[UnderstoodFilter, ...] = ()
+    lacking: tuple[str, ...] = ()  # what it limits and no item has
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class Continued:
     domain: str | None  # None for a conversation without items
     history: tuple[str, ...] = ()  # ids, oldest first
     where: Where = EVERYTHING
+    filters_off: tuple[str, ...] = ()  # ids of what was understood and is not to hold
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,17 @@ class Talker(Protocol):
     def domains(self) -> Sequence[str]:
         """Names of the catalogs; the first is the one to begin with."""
 
-    def stream(self, asked: Continued) -> Iterator[Piece]:
-        """The answer, in pieces; closed, it is given up."""
+    def stream(self, asked: Continued) -> Iterator[Piece | Understood]:
+        """What was understood, and the answer in pieces; closed, it is given up."""
 
     def find(self, domain: str, name: str) -> list[Found]:
         """Items that a name may have meant, best first."""
 
     def check(self, domain: str, where: Where) -> None:
         """Refuses conditions that no item of a catalog fulfils, as an IncatalogError."""
+
+
+def refusal(where: Where, count: int) -> ConfigError:
+    """What is said of conditions that none of so many items fulfils."""
+    why = f"no item of {count} fulfils {where}"
+    return ConfigError(f"/filter: {why}; ask for less, or take one off: /filter off N")

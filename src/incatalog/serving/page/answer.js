@@ -101,18 +101,17 @@ export class AnswerView {
     this.chips.hidden = !filters.length && !(off.length && parts.some((part) => part.item));
     if (this.chips.hidden) return;
     const toggle = this.acts.toggleFilter();
-    const chip = ({ id, label }, on) => {
-      const text = label || id;
+    const chip = (some, text, on) => {
       if (!toggle) return make("span", { class: on ? "filter" : "filter off", text });
-      return button(on ? `${text} ×` : `+ ${text}`, () => toggle({ id, label: text }, on), {
+      return button(on ? `${text} ×` : `+ ${text}`, () => toggle(some, text, on), {
         kind: on ? "filter" : "filter off",
         label: on ? `Take off: ${text}` : `Put back: ${text}`,
       });
     };
     this.chips.replaceChildren(
       make("span", { class: "hint", text: filters.length ? "Understood:" : "Taken off:" }),
-      ...filters.map((one) => chip(one, true)),
-      ...off.map((one) => chip(one, false)),
+      ...phrases(filters).map(([text, some]) => chip(some, text, true)),
+      ...off.map((one) => chip([one], one.label, false)),
     );
   }
 
@@ -146,6 +145,16 @@ export class AnswerView {
     this.foot.replaceChildren(make("div", { class: "problem", role: "alert" }, make("p", { text: problem.message, dir: "auto" }), retry));
     if (problem.wait) countDown(retry, problem.wait);
   }
+}
+
+// The two ends of a range are one chip. Taken off, each can be put back by itself.
+function phrases(filters) {
+  const found = new Map();
+  for (const { id, label, phrase } of filters) {
+    const text = phrase || label || id;
+    found.set(text, [...(found.get(text) ?? []), { id, label: label || id }]);
+  }
+  return [...found];
 }
 
 function countDown(retry, seconds) {

@@ -230,7 +230,7 @@ export class Conversation {
       another: () => this.another(turn),
       update: () => (isLast() ? again : null),
       retry: () => (isLast() ? again : null),
-      toggleFilter: () => (isLast() ? (filter, off) => this.toggleFilter(filter, off) : null),
+      toggleFilter: () => (isLast() ? (...which) => this.toggleFilters(...which) : null),
       show: (id) => this.showItem(turn, id),
     };
   }
@@ -243,10 +243,11 @@ export class Conversation {
     this.ask();
   }
 
-  toggleFilter(filter, off) {
-    const others = this.talk.off.filter((one) => one.id !== filter.id);
-    this.talk.off = off ? [...others, filter] : others;
-    tell(off ? `${filter.label} taken off` : `${filter.label} put back`);
+  toggleFilters(filters, text, off) {
+    const ids = new Set(filters.map((one) => one.id));
+    const others = this.talk.off.filter((one) => !ids.has(one.id));
+    this.talk.off = off ? [...others, ...filters] : others;
+    tell(off ? `${text} taken off` : `${text} put back`);
     this.retry();
   }
 

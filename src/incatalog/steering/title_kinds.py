@@ -1,0 +1,114 @@
+"""Kinds of products that titles tell: "Avery Address Labels, White, 30 a Sheet" is a label.
+
+A title of a product is a noun phrase with details behind it, and the noun at the head of the phrase
+says what it is. A word is a kind of a catalog where many titles have it there, and it seldom stands
+anywhere else: "printer" is often only what a label is for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from incatalog.data.catalog import Catalog
+from incatalog.steering.stems import GOODS, GRAMMAR, words_of
+
+# Where the noun phrase ends, and details begin.
+_DETAILS = re.compile(
+    r"[,()\[\]|;:/!\"]|\s[-–—]+(?=\s)|\s(?:for|with|w|in|by|from|to|that|fits?|compatible|works?|"
+    r"includes?|including|as|on|at|of|made|plus|featuring)(?=[\s/])",
+    re.IGNORECASE,
+)
+_MARKS = re.compile(r"\((?:r|tm|c)\)|[®™©]", re.IGNORECASE)
+_PACKED = re.compile(
+    r"^\W*(?:\w+[- ])?(?:pack|set|box|case|lot|pair|bundle|carton|\d+)s? of (?:\d+)?\W*",
+    re.IGNORECASE,
+)
+# Nouns that say how much there is, or nothing of what it is; in no shop a kind of its own.
+_SAYS_NOTHING = """
+pack packet set box case lot pair bundle carton count ct pk pc piece unit each dozen roll kit bag
+item thing product machine device tool system model version edition series style type kind size
+color colour supply accessory solution assortment collection combo value refurbished gift present
+new inch ft foot mm cm oz lb gram
+"""
+GENERIC = frozenset(_SAYS_NOTHING.split())
+# Titles that have a kind at their heads, at least: a number, and a part of the catalog.
+_LEAST, _LEAST_PART = 4, 0.001
+# The part of a kind's titles that have it at the head or just before.
+_AT_HEAD = 0.35
+# The part of the catalog that has kinds; names of films or songs have no nouns in common.
+_HELD = 0.4
+_TAIL = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TitleKinds:
+    """The words of a catalog's titles; it grows with new items and forgets none.
+
+    Attributes:
+        heads: How many titles have a stem as their head.
+        tails: How many have it as their head, or just before.
+        seen: How many have it at all.
+        total: How many titles there are.
+    """
+
+    heads: Mapping[str, int] = field(default_factory=dict)
+    tails: Mapping[str, int] = field(default_factory=dict)
+    seen: Mapping[str, int] = field(default_factory=dict)
+    total: int = 0
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> TitleKinds:
+        """Reads all titles."""
+        return cls().with_titles(item.title for item in catalog.live_items)
+
+    def with_titles(self, titles: Iterable[str]) -> TitleKinds:
+        """The same with further titles."""
+        heads, tails, seen, count = Counter[str](), Counter[str](), Counter[str](), 0
+        for title in titles:
+            tail = tail_of(title)
+            heads.update(tail[-1:])
+            tails.update(set(tail))
+            seen.update({word.stem for word in words_of(title)})
+            count += 1
+        if not count:
+            return self
+        old = Counter(self.heads), Counter(self.tails), Counter(self.seen)
+        return TitleKinds(old[0] + heads, old[1] + tails, old[2] + seen, self.total + count)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Stems that are kinds; none where most titles have none."""
+        least = max(_LEAST, _LEAST_PART * self.total)
+        found = {
+            word
+            for word, count in self.heads.items()
+            if count >= least and self.tails[word] >= _AT_HEAD * self.seen[word] and _is_noun(word)
+        }
+        held = sum(self.heads[word] for word in found)
+        return frozenset(found) if held >= _HELD * self.total else frozenset()
+
+
+def tail_of(title: str) -> tuple[str, ...]:
+    """The stems of the last words of the noun phrase that a title begins with, its head last."""
+    title = _PACKED.sub("", _MARKS.sub(" ", title))
+    for part in _DETAILS.split(title):
+        words = [word.stem for word in words_of(part)]
+        while words and not _is_noun(words[-1]):
+            words.pop()
+        if words:
+            return tuple(words[-_TAIL:])
+    return ()
+
+
+def _is_noun(word: str) -> bool:
+    return (
+        len(word) > 2
+        and word.isalpha()
+        and word not in GENERIC
+        and word not in GRAMMAR
+        and word not in GOODS
+    )
