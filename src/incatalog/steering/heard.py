@@ -15,6 +15,7 @@ from incatalog.steering.labels import labelled
 from incatalog.steering.lacking import lacked
 from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues
 from incatalog.steering.likeness import Memory
+from incatalog.steering.meant_limits import as_meant
 from incatalog.steering.negation import blanked, denied
 from incatalog.steering.numbers_said import UNITS_AND_TENS
 from incatalog.steering.pointing import Pointing, TitleKeys, read_pointing
@@ -98,9 +99,10 @@ class Listener:
         lower = in_lower_case(text)
         pointing = read_pointing(text, self.titles, shown)
         taken = list(pointing.spans)
-        said = self.measured.read(blanked(lower, taken))
+        rest = blanked(lower, taken)
+        said, limited = as_meant(self.measured.read(rest), rest, denied(rest), self.measured)
         truths = [one for one in said if isinstance(one.condition.value, bool)]
-        taken += [(one.start, one.end) for one in said if one not in truths]
+        taken += limited
         missing = lacked(blanked(lower, taken), self.measured)
         taken += [(one.start, one.end) for one in missing]
         count = amount(blanked(lower, taken))

@@ -30,6 +30,8 @@ def labelled(condition: Condition, measured: MeasuredFields) -> Filter:
     if isinstance(values[0], bool):
         return Filter.of(condition, name if (op == "eq") == values[0] else f"not {name}")
     told = " or ".join(str(one) for one in values)
+    if field == measured.year and op == "not_in":
+        return Filter.of(condition, f"not from {values[0]} to {values[-1]}")
     if field == measured.year:
         return Filter.of(condition, f"{_YEARS.get(op, '')} {told}".lstrip())
     if op == "gt" and values == (0,):

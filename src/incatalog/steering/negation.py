@@ -10,7 +10,9 @@ _NEGATOR = re.compile(
     r"am tired of|are tired of)|i['’]m tired of|tired of|instead of|rather than|anything but|"
     r"everything but|but no|but not|and no|and not|nothing(?: that is| too| with)?|no more|"
     r"not(?: too| so| very| really| a| an| any| another)*|no|without(?: any)?|except(?: for)?|"
-    r"excluding|exclude|avoid|skip|leave out|less|non|never|isn['’]?t|aren['’]?t|"
+    r"excluding|exclude|avoid|skip|leave out|less|non|never|none|isn['’]?t|aren['’]?t|"
+    r"(?:should|must|may|can|could|does|do|will)(?: not|n['’]?t) (?:be|cost|have|exceed|afford|spend|"
+    r"pay)|can['’]?t (?:afford|spend|pay)|won['’]?t (?:spend|pay)|"
     r"don['’]?t (?:show|give|recommend|suggest)(?: me| us)?(?: any)?)[\s-]+"
 )
 # Here the word denies nothing.

@@ -32,7 +32,8 @@ ive youre thats lets
 # What shops and film services call what they have: so common that it chooses nothing.
 _GOODS = """
 film films movie movies picture pictures flick flicks video videos title titles product products
-article articles stuff buy watch watching read play purchase order
+article articles stuff buy watch watching read play purchase order spend spending pay paying cost
+costs costing afford exceed surprise
 """
 
 
