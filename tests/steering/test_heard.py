@@ -99,3 +99,22 @@ def test_trends() -> None:
 )  # fmt: skip
 def test_whether_a_message_begins_a_new_wish(text: str, anew: bool) -> None:
     assert FILM.hear(text).anew is anew
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("more like the second, but older", ["year<1979"]),
+        ("something cheaper than the first one", ["price<25"]),
+        ("like Alien but newer and cheaper", ["price<14", "year>1979"]),
+        ("more expensive than Alien", ["price>14"]),
+        ("older than the first two", ["year<1972"]),
+        ("something older than Alien", ["year<1979"]),
+        ("older than my father", []),
+        ("older than 1970", ["year<=1969"]),
+        ("like Alien, old", []),
+        ("something cheaper", []),
+    ],
+)
+def test_more_or_less_than_an_item(text: str, filters: list[str]) -> None:
+    assert [one.id for one in FILM.hear(text, [[3, 1, 9]]).filters] == filters

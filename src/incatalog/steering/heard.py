@@ -21,7 +21,7 @@ from incatalog.steering.numbers_said import UNITS_AND_TENS
 from incatalog.steering.pointing import Pointing, TitleKeys, read_pointing
 from incatalog.steering.stems import in_lower_case, words_of
 from incatalog.steering.title_kinds import TitleKinds
-from incatalog.steering.trends import Trend, trends
+from incatalog.steering.trends import Trend, beside, trends
 from incatalog.steering.wish import Filter
 
 # "comedies and thrillers" are two kinds of films, "an action and adventure film" is one.
@@ -112,6 +112,9 @@ class Listener:
         moved = trends(blanked(lower, taken), self.measured)
         refused = denied(blanked(lower, taken))
         conditions, unwanted = [_flipped(one, refused) for one in said], []
+        going = [one for one in moved if not _within(one, refused)]
+        limits = [beside(one, pointing.compared, self.catalog, self.measured) for one in going]
+        conditions += [one for one in limits if one is not None]
         for _, start, end in refused:
             part = blanked(text, taken)[start:end]
             named = self.lexicon.find(words_of(part), self.memory)
@@ -147,7 +150,7 @@ class Listener:
             shown_words=tuple(word.text.lower() for _, word in telling),
             unwanted=tuple(unwanted),
             pointing=pointing,
-            trends=tuple(one for one in moved if not _within(one, refused)),
+            trends=tuple(one for one, limit in zip(going, limits, strict=True) if limit is None),
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),

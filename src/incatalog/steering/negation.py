@@ -11,8 +11,8 @@ _NEGATOR = re.compile(
     r"everything but|but no|but not|and no|and not|nothing(?: that is| too| with)?|no more|"
     r"not(?: too| so| very| really| a| an| any| another)*|no|without(?: any)?|except(?: for)?|"
     r"excluding|exclude|avoid|skip|leave out|less|non|never|none|isn['’]?t|aren['’]?t|"
-    r"(?:should|must|may|can|could|does|do|will)(?: not|n['’]?t) (?:be|cost|have|exceed|afford|spend|"
-    r"pay)|can['’]?t (?:afford|spend|pay)|won['’]?t (?:spend|pay)|"
+    r"(?:should|must|may|can|could|does|do|will)(?: not|n['’]?t) (?:be|cost|have|exceed|afford|"
+    r"spend|pay)|can['’]?t (?:afford|spend|pay)|won['’]?t (?:spend|pay)|"
     r"don['’]?t (?:show|give|recommend|suggest)(?: me| us)?(?: any)?)[\s-]+"
 )
 # Here the word denies nothing.

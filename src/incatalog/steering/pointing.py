@@ -31,6 +31,7 @@ _DISLIKED = re.compile(
     r"read|played)|not|but not|except|without|leave out|skip|anything but|"
     r"no more)\s+(?:already\s+)?"
 )
+_THAN = re.compile(r"\s+than\s+")
 _OTHERS = re.compile(
     r"\b(?:no more of (?:these|those|them|that|this)|none of (?:these|those|them)|"
     r"not (?:these|those|any of (?:these|those|them))|(?:some|any)thing (?:else|different)|"
@@ -143,6 +144,12 @@ class Pointing:
     without: frozenset[int] = frozenset()  # none of these
     spans: tuple[tuple[int, int], ...] = ()  # where it names them
     others: tuple[tuple[int, int], ...] = ()  # where it asks for other ones
+    than: tuple[Pointed, ...] = ()  # what others are compared with, from the word before "than" on
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Rows beside which "older" or "cheaper" is meant."""
+        return tuple(row for one in self.than for row in one.rows) or self.about
 
 
 def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) -> Pointing:
@@ -178,7 +185,14 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
                     about += found.rows
                 without.update(found.rows)
                 spans.append((match.start(), found.end))
-    return Pointing(tuple(dict.fromkeys(about)), frozenset(without), tuple(spans), tuple(others))
+    than = []
+    for match in _THAN.finditer(lower):
+        for found in _targets(lower, match.end(), target):
+            than.append(found._replace(start=match.start()))
+            spans.append((match.start(), found.end))
+    return Pointing(
+        tuple(dict.fromkeys(about)), frozenset(without), tuple(spans), tuple(others), tuple(than)
+    )
 
 
 def _targets(lower: str, start: int, target: Callable[[int], Pointed | None]) -> list[Pointed]:

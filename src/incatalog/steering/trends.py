@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from incatalog.data.catalog import Catalog
+from incatalog.data.where import Condition
 from incatalog.steering.bounds import MeasuredFields
 
 # From the least to the greatest value: what a word such as "cheap" changes log-weights by.
@@ -22,32 +23,61 @@ _TRENDS = {
                     r"high[- ]end|pric(?:ey|ier)|exclusive)\b"), 1),
     ),
     "year": (
-        (re.compile(r"\b(?:old(?:er|est)?|classics?|vintage|retro|early)\b(?!\s+(?:than|enough))"
+        (re.compile(r"\b(?:old(?:er|est)?|classics?|vintage|retro|early)\b(?!\s+enough)"
                     r"(?<!years old)(?<!year old)"), -1),
         (re.compile(r"\b(?:new(?:er|est)?|recent|latest|modern|up[- ]to[- ]date|current)\b"
-                    r"(?!\s+(?:than|to me|for me|year|york))"), 1),
+                    r"(?!\s+(?:to me|for me|year|york))"), 1),
     ),
 }  # fmt: skip
 
 
+_THAN = re.compile(r"\s+than\b")
+_COMPARED = re.compile(r"(?:more|less) |er$")
+
+
 class Trend(NamedTuple):
-    """Which way price or year is to go, and where a text says it."""
+    """Which way price or year is to go, and where a text says it.
+
+    Compared says whether it is more or less than something ("older", not "old").
+    """
 
     what: str
     way: int
     start: int
     end: int
+    compared: bool
 
 
 def trends(lower: str, measured: MeasuredFields) -> tuple[Trend, ...]:
-    """The trends in a text in lower case that the catalog can follow."""
-    return tuple(
-        Trend(what, way, *match.span())
-        for what, patterns in _TRENDS.items()
-        if _field(what, measured) is not None
-        for pattern, way in patterns
-        for match in pattern.finditer(lower)
-    )
+    """The trends in a text in lower case that the catalog can follow; "older than" is none."""
+    found = []
+    for what, patterns in _TRENDS.items():
+        if _field(what, measured) is None:
+            continue
+        for pattern, way in patterns:
+            for match in pattern.finditer(lower):
+                if _THAN.match(lower, match.end()):
+                    continue
+                before = lower[max(match.start() - 5, 0) : match.start()]
+                compared = bool(_COMPARED.search(match[0]) or _COMPARED.match(before))
+                found.append(Trend(what, way, *match.span(), compared))
+    return tuple(found)
+
+
+def beside(
+    trend: Trend, rows: Sequence[int], catalog: Catalog, measured: MeasuredFields
+) -> Condition | None:
+    """The limit that "older" or "cheaper" sets beside some items; None if they have no value."""
+    name = _field(trend.what, measured)
+    if name is None or not trend.compared:
+        return None
+    numbers = catalog.attribute(name).numbers[list(rows)]
+    known = numbers[~np.isnan(numbers)]
+    if not len(known):
+        return None
+    value = float(known.min() if trend.way < 0 else known.max())
+    whole = int(value) if value == int(value) else value
+    return Condition(name, "lt" if trend.way < 0 else "gt", whole)
 
 
 def _field(what: str, measured: MeasuredFields) -> str | None:
