@@ -12,9 +12,7 @@ from incatalog.steering.stems import words_of
 
 # Words that may stand between a denial and the limit that it denies.
 _CARRIERS = frozenset(
-    """
-priced price prices made released published produced shot dated sold starting running lasting long
-""".split()
+    ["priced", "price", "prices", "made", "released", "published", "produced", "shot", "dated", "sold", "starting", "running", "lasting", "long"]
 )
 _MOST_YEARS = 200
 
