@@ -11,9 +11,10 @@ from incatalog.steering.bounds import MeasuredFields, Said
 from incatalog.steering.stems import words_of
 
 # Words that may stand between a denial and the limit that it denies.
-_CARRIERS = frozenset(
-    ["priced", "price", "prices", "made", "released", "published", "produced", "shot", "dated", "sold", "starting", "running", "lasting", "long"]
-)
+_CARRIERS = {
+    "priced", "price", "prices", "made", "released", "published", "produced", "shot", "dated",
+    "sold", "starting", "running", "lasting", "long",
+}  # fmt: skip
 _MOST_YEARS = 200
 
 
