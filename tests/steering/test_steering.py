@@ -50,6 +50,13 @@ def test_filters_of_several_turns(turns: tuple[str, ...], expected: list[str]) -
     assert filters(*between) == expected
 
 
+def test_a_limit_beside_an_item_ends_with_a_new_wish() -> None:
+    older = "horror like Alien, but older"
+    assert filters(older) == ["year<1979", "category=Horror"]
+    assert filters(older, "and in stock") == ["year<1979", "category=Horror", "in_stock=true"]
+    assert filters(older, "a comedy") == ["category=Comedy"]
+
+
 def test_a_filter_that_is_taken_off_weighs_instead() -> None:
     on, off = FILM.read([user("horror")]), FILM.read([user("horror")], off=["category=Horror"])
     assert [one.id for one in on.filters] == ["category=Horror"]

@@ -12,7 +12,8 @@ def kept_filters(turns: Sequence[Heard]) -> Iterable[Filter]:
     """The filters that hold after all turns.
 
     A new limit of a field takes the place of the old one in that direction, and a new wish that of
-    the kinds that were asked for; what is not wanted stays so until it is asked for.
+    the kinds that were asked for and of limits beside single items; what is not wanted stays so
+    until it is asked for.
     """
     kept: dict[str, Filter] = {}
     for turn in turns:
@@ -21,7 +22,8 @@ def kept_filters(turns: Sequence[Heard]) -> Iterable[Filter]:
             field, way = one.condition.field, _direction(one)
             replaced = (field, way) in named and way != "not"
             replaced |= way == "is" and any(own == field for own, other in named if other != "not")
-            passed = turn.anew and way == "is" and not isinstance(one.condition.value, bool | int)
+            told_kind = way == "is" and not isinstance(one.condition.value, bool | int)
+            passed = turn.anew and (told_kind or _beside_an_item(one))
             opposite = any(_opposite(one, new) for new in turn.filters)
             if replaced or passed or opposite:
                 del kept[filter_id]
@@ -34,6 +36,11 @@ def _direction(one: Filter) -> str:
     if op in ("ne", "not_in"):
         return "not"
     return {"lt": "up to", "lte": "up to", "gt": "from", "gte": "from"}.get(op, "is")
+
+
+def _beside_an_item(one: Filter) -> bool:
+    """Whether it is a limit such as "older than Alien": others take the value itself in."""
+    return one.condition.op in ("lt", "gt") and one.condition.value != 0
 
 
 def _opposite(one: Filter, other: Filter) -> bool:
