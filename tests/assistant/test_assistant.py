@@ -87,6 +87,23 @@ def test_answers_that_come_back_as_text_are_known(assistant: Assistant) -> None:
     assert not set(ids(as_text)) & set(ids(answer))
 
 
+def test_whether_the_catalog_has_something(assistant: Assistant) -> None:
+    yes = assistant.answer([user("Do you have Alien?")])
+    assert yes.text == "Yes: Alien (1979): Horror and Sci-Fi, from 1971."
+    assert (yes.items, [one.row for one in yes.mentions]) == ((), [1])
+    no = assistant.answer([user("Is The Matrix in there?")], k="auto")
+    assert no.text.startswith("No title in the catalog is like that. ")
+    assert no.items
+    assert "Matrix" not in no.text
+
+
+def test_half_a_sentence_goes_on_from_the_wish_before_it(assistant: Assistant) -> None:
+    asked = user("a film")
+    answer = assistant.answer([asked], k=2)
+    assert assistant.answer([asked, answer.message, user("with aliens in space")]).items
+    assert assistant.answer([user("with aliens in space")]).filters == ()
+
+
 def test_what_is_said_becomes_filters_that_can_be_taken_off(assistant: Assistant) -> None:
     answer = assistant.answer([user("a comedy please")])
     assert ids(answer) == ["f5", "f6"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asked_messages import HELD_OUT, SEEN
-from incatalog.steering.intent import says_whether
+from incatalog.steering.intent import goes_on, says_whether
 from incatalog.steering.steering import Steering
 from shelves import OFFICE
 
@@ -43,3 +43,15 @@ ASKED = "Thanks. Is there anything like it?"
 )  # fmt: skip
 def test_what_the_words_say(text: str, expected: bool | None) -> None:
     assert says_whether(text.lower()) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("with robots", True), ("but newer, please", True), ("maybe set in space", True),
+        ("robots", False), ("for whom?", False),
+        ("and then i went home and slept until ten", False),
+    ],
+)  # fmt: skip
+def test_half_sentences(text: str, expected: bool) -> None:
+    assert goes_on(text) is expected

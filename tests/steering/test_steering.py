@@ -50,6 +50,24 @@ def test_filters_of_several_turns(turns: tuple[str, ...], expected: list[str]) -
     assert filters(*between) == expected
 
 
+def test_what_was_asked_of_an_answer_is_no_wish() -> None:
+    turns = [user("toys"), answer(3, 5), user("who directed the first horror film?"), answer()]
+    wish = FILM.read([*turns, user("more like these")])
+    assert (wish.words, wish.filters) == (("toys",), ())
+
+
+def test_only_words_of_the_newest_wish_are_said_again() -> None:
+    turns = [user("toys"), answer(3), user("falcons"), answer(5)]
+    assert FILM.read([*turns, user("and something black")]).words == ("black", "falcons")
+
+
+@pytest.mark.parametrize("who", ["I have", "They have", "My kids", "she has already"])
+def test_what_people_have_seen_is_not_named(who: str) -> None:
+    wish = FILM.read([user("horror"), answer(5, 1), user(f"{who} seen the first one")])
+    assert wish.without == {5}
+    assert [one.id for one in wish.filters] == ["category=Horror"]
+
+
 def test_a_limit_beside_an_item_ends_with_a_new_wish() -> None:
     older = "horror like Alien, but older"
     assert filters(older) == ["year<1979", "category=Horror"]
@@ -82,7 +100,7 @@ def test_newer_turns_count_more() -> None:
     assert (best(alone), best(both)) == ("Toy Story (1995)", "Maltese Falcon, The (1941)")
     toy, falcon = both.log_weights[0], both.log_weights[8]
     assert falcon > toy > both.log_weights[9]
-    assert both.words == ("falcon", "story", "toys")
+    assert both.words == ("falcon",)
 
 
 def test_items_that_are_pointed_at() -> None:

@@ -97,6 +97,8 @@ class Answering:
     def _list(self, request: Request | None, ending: Ending) -> Lines:
         """A list in its frame, each item followed by what is said of it."""
         plan, lacking = self.plan, self.plan.named.lacking
+        if plan.named.missing:
+            yield f"{frames.MISSING} "
         if lacking:
             yield f"{frames.lacking_line(lacking)} "
         if request is None:
@@ -180,13 +182,18 @@ class Answering:
                 "catalog, or ask for some."
             )
         why = asks_why(said_by(plan.messages[-1]))
-        for place, row in enumerate(plan.about if plan.act == "explain" else ()):
+        rows = plan.about if plan.act == "explain" else ()
+        if plan.having is not None:
+            yield "Yes: " if len(rows) == 1 else "Yes:\n"
+        for place, row in enumerate(rows):
             told = self.facts.known(row)
             yield ("\n" if place else "") + told
             if why and (reason := self._reason_alone(row)):
                 yield f" {reason}"
-            elif not why and not told.endswith(frames.NO_MORE):
+            elif not (why or plan.having or len(rows) > 1 or told.endswith(frames.NO_MORE)):
                 yield f" {frames.NO_MORE}"
+        if len(rows) > 1 and not (why or plan.having):
+            yield f"\n{frames.NO_MORE_OF_THEM}"
 
     def _reason_alone(self, row: int) -> str | None:
         """Why an item may fit, where that is more than what is known of it anyway."""

@@ -31,6 +31,7 @@ class AskedFor:
         unwanted: What it does not want, in words.
         words: Other words by which it was understood.
         lacking: What it limits and no item has, such as "prices".
+        missing: Whether it asked for an item by a name that none has.
     """
 
     categories: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class AskedFor:
     unwanted: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    missing: bool = False
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _MOST_NAMED = 2
 # Behind what is known of an item, where something else was asked.
 NO_MORE = "The catalog says no more of it."
+NO_MORE_OF_THEM = "The catalog says no more of them."
+MISSING = "No title in the catalog is like that."
 
 
 def opening(

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from incatalog.assistant.facts import AskedFor
+from incatalog.assistant.having import Having, having
 from incatalog.assistant.invented import names_in
 from incatalog.assistant.known_names import known_names
 from incatalog.assistant.plan import (
@@ -66,7 +69,8 @@ class PlanMaker:
         wish = None
         if model.steering is not None and asked.steer:
             wish = model.steering.read(asked.messages, off=asked.filters_off)
-        act, count, about = self._act(asked, wish)
+        found = None if trained else self._having(asked, wish)
+        act, count, about = self._act(asked, wish, found)
         pointed = self._pointed(asked, about) if act == "recommend" else []
         history, shown = self._seen(asked, own, pointed)
         excluded, nothing_fits = self._excluded(asked, wish, [*history, *shown])
@@ -110,13 +114,17 @@ class PlanMaker:
             excluded=excluded,
             count=count,
             about=about,
-            named=_named(asked, wish, [model.catalog.titles[row] for row in history]),
+            named=replace(
+                _named(asked, wish, [model.catalog.titles[row] for row in history]),
+                missing=found is not None and found.missing,
+            ),
             wish=wish,
             filters=() if wish is None else wish.filters,
             unknown=unknown,
             voice=asked.voice or self.voice,
             limit=None if trained else asked.max_new_tokens,
             nothing_fits=nothing_fits and act == "recommend",
+            having=found if act == "explain" else None,
         )
 
     def plain(self, asked: Enquiry, within: Callable[[Sequence[int]], bool] | None) -> Plan:
@@ -162,7 +170,20 @@ class PlanMaker:
         known = [item_id for item_id in asked.history if catalog.has(item_id)]
         return catalog.rows(known).tolist(), unknown
 
-    def _act(self, asked: Enquiry, wish: Wish | None) -> tuple[Act | Any, int, Sequence[int]]:
+    def _having(self, asked: Enquiry, wish: Wish | None) -> Having | None:
+        """What the catalog has of a name that the message asks for."""
+        items = self.recommender.items
+        return having(
+            said_by(asked.messages[-1]),
+            items.catalog,
+            np.flatnonzero(items.grounding.trie.live_rows).tolist(),
+            known_names(items),
+            understood=wish is not None and bool(wish.filters),
+        )
+
+    def _act(
+        self, asked: Enquiry, wish: Wish | None, found: Having | None
+    ) -> tuple[Act | Any, int, Sequence[int]]:
         """What the answer does, how many items it lists, and what the message is about."""
         items, trained = self.recommender.items, self.recommender.spec.trained
         if trained and asked.k is None:
@@ -172,12 +193,14 @@ class PlanMaker:
         recent = () if wish is None else wish.about
         about = asked_about(text, before, known_names(items), recent) or recent
         count = asked.k if isinstance(asked.k, int) else None
+        if count is None and found is not None and found.rows:
+            return "explain", 0, found.rows
         if count is None:
             act = act_of(
                 text,
                 about,
                 categories=items.catalog.categories,
-                recommends=None if wish is None else wish.recommends,
+                recommends=_recommends(wish, found),
             )
             if act == "greet" and (asked.voice or self.voice) == "model":
                 act = "talk"
@@ -271,6 +294,13 @@ class PlanMaker:
             return len(found.prompt_ids) + min(room, context // _ANSWERS_SHARE) <= context
 
         return [*shortened(roles[:start], fits), *behind]
+
+
+def _recommends(wish: Wish | None, found: Having | None) -> bool | None:
+    """Whether the answer names items; of what the catalog has not, those nearest to it."""
+    if found is not None and found.missing:
+        return True
+    return None if wish is None else wish.recommends
 
 
 def _check_last(messages: Sequence[Message]) -> None:

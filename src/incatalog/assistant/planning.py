@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from incatalog.assistant.facts import AskedFor
+from incatalog.assistant.having import Having
 from incatalog.assistant.plan import Act
 from incatalog.assistant.voices import Voice
 from incatalog.config import ItemDecode
@@ -89,6 +90,7 @@ class Plan:
         voice: Who speaks of items.
         limit: Tokens of the answer at most, where the frame has to keep to a limit.
         nothing_fits: Whether the filters leave no item.
+        having: What the catalog has of a name that was asked for; None where none was.
     """
 
     act: Act | Literal["own"]
@@ -107,6 +109,7 @@ class Plan:
     voice: Voice
     limit: int | None
     nothing_fits: bool = False
+    having: Having | None = None
 
     @property
     def names_items(self) -> bool:

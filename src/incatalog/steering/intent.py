@@ -87,6 +87,12 @@ _ASKS = re.compile(
 )
 _ABOUT_THESE = re.compile(r"\b(?:of|between|among) (?:these|those|them|the two)\b.*\?\s*$")
 
+# Half a sentence that changes the wish before it: "with robots", "but newer".
+_GOES_ON = re.compile(
+    r"(?:ok(?:ay)?[\s,]+)?(?:and|but|or|maybe|perhaps|rather|preferably|with|without|about|set in|in|"
+    r"from|for|not|no|less|more|too|by|like|on|only|just|under|over)\b"
+)
+_MOST_WORDS = 8
 # What people say; a message that no rule knows counts as those it is most like.
 REQUESTS = (
     "a film for tonight", "light entertainment for a rainy afternoon", "scary stories please",
@@ -139,6 +145,13 @@ def _sentence(text: str) -> bool | None:
         # "Thanks. Is there anything like it?" asks all the same.
         return bool(re.search(r"\b(?:something|anything) (?:like|similar|else)\b", text))
     return True if _ASKS.search(text) else None
+
+
+def goes_on(lower: str) -> bool:
+    """Whether a message in lower case is half a sentence that goes on from the wish before it."""
+    text = lower.strip()
+    short = len(text.split()) <= _MOST_WORDS and not text.endswith("?")
+    return short and bool(_GOES_ON.match(text))
 
 
 def sounds_like_request(text: str, vectors: Vectors) -> bool:

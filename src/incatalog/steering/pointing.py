@@ -24,12 +24,14 @@ _LIKED = re.compile(
     r"(?:liked?|loved?|enjoyed?|adored?)|(?:my|a|our) favou?rites? (?:is|was|are)|"
     r"fans? of|because of|more of|based on)\s+"
 )
+_OTHER_PEOPLE = r"(?:they|he|she|everyone|everybody|(?:my|our|the) \w+)(?:['’](?:ve|s)| have| has)?"
 _DISLIKED = re.compile(
     r"\b(?:(?:i|we)\s+(?:do not|don['’]?t|did not|didn['’]?t|never)\s+(?:really\s+)?"
     r"(?:like|love|enjoy|want)|(?:i|we)\s+(?:hate|hated|dislike|disliked)|"
     r"(?:i|we)(?:['’]ve| have)?\s+(?:already\s+)?(?:seen|watched|own|owned|have|had|bought|know|"
-    r"read|played)|not|but not|except|without|leave out|skip|anything but|"
-    r"no more)\s+(?:already\s+)?"
+    rf"read|played)|{_OTHER_PEOPLE}\s+(?:already\s+)?(?:seen|watched|owned?|owns|bought|knows?|"
+    r"read|played)|not|but not|except|without|leave out|skip|anything but|no more)\s+"
+    r"(?:already\s+)?"
 )
 _THAN = re.compile(r"\s+than\s+")
 _OTHERS = re.compile(

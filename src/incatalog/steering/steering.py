@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from incatalog.steering.balance import WORDS, Balance
 from incatalog.steering.bounds import MeasuredFields
 from incatalog.steering.described_items import all_described, described
 from incatalog.steering.heard import Heard, Listener
-from incatalog.steering.intent import says_whether, sounds_like_request
+from incatalog.steering.intent import goes_on, says_whether, sounds_like_request
 from incatalog.steering.kept_filters import kept_filters
 from incatalog.steering.kinds import Kinds
 from incatalog.steering.lexicon import Lexicon
@@ -200,14 +200,22 @@ class Steering:
             without,
             about,
             newest.k,
-            self.recommends(_last_text(messages), newest),
-            tuple(dict.fromkeys(word for turn in reversed(turns) for word in turn.shown_words)),
+            self.recommends(_last_text(messages), newest, follows=_follows(messages)),
+            tuple(dict.fromkeys(_said_of_this(turns))),
             newest.lacking,
         )
 
-    def recommends(self, text: str, heard: Heard | None = None) -> bool:
-        """Whether an answer to a message should name items."""
+    def recommends(self, text: str, heard: Heard | None = None, *, follows: bool = False) -> bool:
+        """Whether an answer to a message should name items.
+
+        Args:
+            text: The message.
+            heard: What it says, if that is known.
+            follows: Whether there was an answer before it, which it may go on from.
+        """
         known = says_whether(in_lower_case(text))
+        if known is None and follows and goes_on(in_lower_case(text)):
+            known = True
         if known is not None:
             return known
         heard = self.listener.hear(text) if heard is None else heard
@@ -231,7 +239,11 @@ class Steering:
             elif message.role == "user":
                 users -= 1
                 if users < _MOST_TURNS:
-                    turns.append(self.listener.hear(_text(message), shown))
+                    text = _text(message)
+                    heard = self.listener.hear(text, shown)
+                    # What was asked of an answer, or told, is no wish that goes on.
+                    passed = users > 0 and says_whether(in_lower_case(text)) is False
+                    turns.append(Heard(pointing=heard.pointing, anew=False) if passed else heard)
         return turns
 
     def _named(self, message: Message) -> list[int]:
@@ -332,6 +344,18 @@ def _weights_of(turns: Sequence[Heard]) -> list[float]:
 def _wanted(turn: Heard, off: frozenset[str]) -> str:
     """What items are compared with; the names of filters, too, where one was taken off."""
     return turn.named if any(one.id in off for one in turn.filters) else turn.wanted
+
+
+def _said_of_this(turns: Sequence[Heard]) -> Iterator[str]:
+    """Words of the newest wish and of what was added to it, the newest first."""
+    for turn in reversed(turns):
+        yield from turn.shown_words
+        if turn.anew:
+            return
+
+
+def _follows(messages: Sequence[Message]) -> bool:
+    return any(message.role == "assistant" for message in messages)
 
 
 def _text(message: Message) -> str:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from incatalog import Recommender
+from incatalog.assistant.having import Having, having, name_asked_for
+from incatalog.assistant.known_names import KnownNames
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Do you have The Matrix?", "The Matrix"),
+        ("do you sell laser printers in stock?", "laser printers"),
+        ("Is the movie Alien in there?", "Alien"),
+        ("hi, is “Alien” available?", "Alien"),
+        ("Have you got Heat, please?", "Heat,"),
+        ("do you have something scary?", None),
+        ("do you have a comedy?", None),
+        ("do you have any idea?", None),
+        ("is it available?", None),
+        ("is Alien any good?", None),
+        ("who directed Alien?", None),
+    ],
+)
+def test_the_name_in_a_question(text: str, name: str | None) -> None:
+    assert name_asked_for(text) == name
+
+
+def test_what_the_catalog_has(untrained: Recommender) -> None:
+    items = untrained.items
+    known, rows = KnownNames(items), list(range(len(items.catalog)))
+
+    def found(text: str, understood: bool = False, rows: list[int] = rows) -> Having | None:
+        return having(text, items.catalog, rows, known, understood=understood)
+
+    titles = {title: row for row, title in enumerate(items.catalog.titles)}
+    alien = titles["Alien (1979)"]
+    assert found("Do you have alien?") == Having((alien,))
+    assert found("Do you have alien?", rows=[0]) == Having(missing=True)
+    assert found("Do you have Wars?") == Having((titles["Star Wars (1977)"],))
+    assert found("Do you have Wars?", understood=True) is None
+    assert found("Do you have The Matrix?") == Having(missing=True)
+    # A title has one of the words.
+    assert found("Do you have Star Dust?") == Having()
+    assert found("Who directed Alien?") is None
