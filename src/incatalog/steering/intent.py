@@ -89,8 +89,8 @@ _ABOUT_THESE = re.compile(r"\b(?:of|between|among) (?:these|those|them|the two)\
 
 # Half a sentence that changes the wish before it: "with robots", "but newer".
 _GOES_ON = re.compile(
-    r"(?:ok(?:ay)?[\s,]+)?(?:and|but|or|maybe|perhaps|rather|preferably|with|without|about|set in|in|"
-    r"from|for|not|no|less|more|too|by|like|on|only|just|under|over)\b"
+    r"(?:ok(?:ay)?[\s,]+)?(?:and|but|or|maybe|perhaps|rather|preferably|with|without|about|in|"
+    r"set in|from|for|not|no|less|more|too|by|like|on|only|just|under|over)\b"
 )
 _MOST_WORDS = 8
 # What people say; a message that no rule knows counts as those it is most like.
