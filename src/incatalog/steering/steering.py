@@ -168,7 +168,7 @@ class Steering:
             known.lexicon.with_items(new.values()),
             titles.with_titles((row, item.title) for row, item in new.items()),
             known.measured.with_items(new.values()),
-            known.kinds.with_titles(item.title for item in new.values()),
+            known.kinds.with_items(new.values()),
             likeness.memory,
         )
         return replace(self, catalog=catalog, listener=listener, likeness=likeness)
@@ -305,7 +305,7 @@ class Steering:
     @cached_property
     def kinds(self) -> Kinds | None:
         """What finds the categories that are meant; None where there are none to choose from."""
-        return Kinds.of(self.catalog, self.likeness)
+        return Kinds.of(self.catalog, self.likeness, self.listener.kinds)
 
 
 def _same(item: Item, other: Item) -> bool:
