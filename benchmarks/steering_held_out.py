@@ -1,4 +1,4 @@
-"""Requests for office products that were written after the rules, and looked at only for the report.
+"""Requests for office products that were written after the rules, and not tried before the report.
 
 The ten kinds of `steering_requests` in other words, and ten other kinds.
 """

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incatalog.data.word_forms import has_words, plural
@@ -39,6 +39,7 @@ def test_plurals(word: str, expected: str) -> None:
     assert plural(word) == expected
 
 
+@settings(deadline=None)
 @given(st.text("abcdehinosxyz", min_size=3, max_size=9))
 def test_a_plural_is_found_by_its_singular(word: str) -> None:
     assert has_words(word)(f"the {plural(word)} here")

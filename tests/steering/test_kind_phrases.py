@@ -5,9 +5,7 @@ import pytest
 from incatalog.steering.kind_phrases import named_kinds
 from incatalog.steering.stems import words_of
 
-KINDS = frozenset(
-    ("pen", "pencil", "shredder", "label", "printer", "paper", "ink", "folder", "box")
-)
+KINDS = frozenset(("pen", "pencil", "shredder", "label", "printer", "paper", "ink", "folder"))
 
 
 def named(text: str) -> tuple[tuple[str, ...], str] | None:

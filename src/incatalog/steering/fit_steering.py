@@ -34,8 +34,9 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
 
     Users are asked for their *validation* items with requests that are made from these: one of the
     item's categories, or, where categories do not sort the catalog, what its title says it is, or a
-    word of its text that many items have. Names of categories do not become filters here, as they would in a conversation. The
-    best mean NDCG@10 counts, and of equal ones the least steering. Test items are not looked at.
+    word of its text that many items have. Names of categories do not become filters here, as they
+    would in a conversation. The best mean NDCG@10 counts, and of equal ones the least steering.
+    Test items are not looked at.
 
     Returns:
         The file that is written, `steering.json` in the teacher's run folder.

@@ -2,13 +2,13 @@
 
 A category is the mean of its items' vectors, which have the names of categories in their texts. Of
 all categories, the text means each with the softmax of how alike they are; an item is meant as much
-as all its categories together. Where categories do not sort a catalog, the nouns at the heads of its
-titles do.
+as all its categories together. Where categories do not sort a catalog, the nouns at the heads of
+its titles do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,11 @@ from incatalog.steering.title_kinds import TitleKinds
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Differences of cosines that are worth a factor of e; measured (docs/steering.md). Kinds that titles
-# tell are many and of all sizes: what most of the catalog is, is meant more often.
+# Differences of cosines that are worth a factor of e; measured (docs/steering.md). Kinds that are
+# told by titles are many and of all sizes: what most of the catalog is, is meant more often.
 _TEMPERATURE, _OF_TITLES = 0.035, 0.05
+# "to put letters in" sounds like letters, and not like what is bought to put them in.
+_ASKING = "I want to buy a product. "
 # What a category has at least, so that none is out of reach.
 _LEAST = 0.02
 # The part of the items that a category has at least, and that all of these have together.
@@ -43,6 +45,7 @@ class Kinds:
         named: What a person would call the categories of an item, by its row.
         log_sizes: Logarithms of what each counts before anything is said.
         temperature: Differences of cosines that are worth a factor of e.
+        asking: What is put before a text, so that it sounds like a request for one.
     """
 
     centres: Float32[np.ndarray, "categories hidden"]
@@ -50,9 +53,16 @@ class Kinds:
     named: Callable[[int], Sequence[str]]
     log_sizes: Float64[np.ndarray, " categories"]
     temperature: float
+    asking: str = ""
 
     @classmethod
-    def of(cls, catalog: Catalog, likeness: Likeness, titles: TitleKinds) -> Kinds | None:
+    def of(
+        cls,
+        catalog: Catalog,
+        likeness: Likeness,
+        titles: TitleKinds,
+        of_titles: Mapping[str, Int64[np.ndarray, " rows"]],
+    ) -> Kinds | None:
         """What sorts the catalog; None where nothing does, or without vectors.
 
         Small categories, such as most brands of a shop, are as like a text as single items are.
@@ -72,7 +82,7 @@ class Kinds:
 
         named, by_size, temperature = by_category, False, _TEMPERATURE
         if len(rows) < 2 or held < _HELD * catalog.num_live:
-            rows, named = _by_titles(catalog, titles), by_title
+            rows, named = list(of_titles.values()), by_title
             by_size, temperature = True, _OF_TITLES
         if len(rows) < 2:
             return None
@@ -85,7 +95,8 @@ class Kinds:
         members = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
         centres = unit_rows(members @ likeness.all_vectors())
         sizes = np.log(np.diff(ends)) if by_size else np.zeros(len(rows))
-        return cls(centres.astype(np.float32), members, named, sizes, temperature)
+        asking = _ASKING if by_size else ""
+        return cls(centres.astype(np.float32), members, named, sizes, temperature, asking)
 
     def log_meant(self, vector: Float32[np.ndarray, " hidden"]) -> Float64[np.ndarray, " items"]:
         """Logarithm of how much a text means each item's categories."""
@@ -94,13 +105,3 @@ class Kinds:
         meant = np.minimum(self.members.T @ (odds / odds.sum()), 1.0)
         found: Float64[np.ndarray, " items"] = np.log(meant + _LEAST)
         return found
-
-
-def _by_titles(catalog: Catalog, titles: TitleKinds) -> list[Int64[np.ndarray, " rows"]]:
-    """The rows of each kind that titles tell."""
-    found: dict[str, list[int]] = {}
-    for row, item in enumerate(catalog.items):
-        if row not in catalog.vacant:
-            for kind in titles.of_title(item.title):
-                found.setdefault(kind, []).append(row)
-    return [np.array(own, dtype=np.int64) for own in found.values()]

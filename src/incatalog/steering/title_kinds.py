@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html import unescape
 
+import numpy as np
+from jaxtyping import Int64
+
 from incatalog.data.catalog import Catalog, Item
 from incatalog.steering.stems import GOODS, GRAMMAR, words_of
 
@@ -43,6 +46,8 @@ _AT_HEAD = 0.35
 # The part of the catalog that has kinds; names of films or songs have no nouns in common.
 _HELD = 0.4
 _TAIL = 2
+# A word that is the head of fewer of the noun phrases that end with it is a part of names.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +104,19 @@ class TitleKinds:
     def of_title(self, title: str) -> tuple[str, ...]:
         """The kinds of an item with this title."""
         return tuple(word for word in self.tails_of.get(title, ()) if word in self.kinds)
+
+    def rows(self, catalog: Catalog) -> dict[str, Int64[np.ndarray, " rows"]]:
+        """The items of each kind."""
+        found: dict[str, list[int]] = {}
+        for row, item in enumerate(catalog.items):
+            if row not in catalog.vacant:
+                for kind in self.of_title(item.title):
+                    found.setdefault(kind, []).append(row)
+        return {kind: np.array(rows, dtype=np.int64) for kind, rows in found.items()}
+
+    def is_part(self, kind: str) -> bool:
+        """Whether a kind mostly stands before another noun: "ink cartridge", "gel ink pen"."""
+        return self.heads[kind] < _MOSTLY * self.tails[kind]
 
 
 def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
