@@ -75,9 +75,10 @@ class World:
         targets = [one.target for one in held_out]
         return cls(name, catalog, histories, targets, log_p, steering, asked)
 
-    def members(self, kind: str) -> Bool[np.ndarray, " items"]:
-        """The items that are meant."""
-        pattern = self.asked[kind].titles
+    def members(self, kind: str, *, named: bool = False) -> Bool[np.ndarray, " items"]:
+        """The items that are meant, or named."""
+        meant = self.asked[kind]
+        pattern = (named and meant.named) or meant.titles
         if not pattern:
             return self.catalog.allowed_rows([kind])
         found = re.compile(pattern, re.IGNORECASE)
@@ -141,14 +142,14 @@ def in_kind(world: World, count: int) -> tuple[dict[str, tuple[str, ...]], tuple
     cells: dict[str, tuple[str, ...]] = {}
     found = []
     for kind, meant in world.asked.items():
-        inside = world.members(kind)
+        inside, by_name = world.members(kind), world.members(kind, named=True)
 
-        def share(wish: Wish, inside: Bool[np.ndarray, " items"] = inside) -> float:
+        def share(wish: Wish, inside: Bool[np.ndarray, " items"]) -> float:
             return float(np.mean([inside[world.best(u, wish, _ASKED)].mean() for u in users]))
 
-        named = [share(world.wish(phrase)) for phrase in meant.naming]
-        other = [share(world.wish(phrase)) for phrase in meant.meaning]
-        line = (float(np.mean(named)), float(np.mean(other)), share(_NONE))
+        named = [share(world.wish(phrase), by_name) for phrase in meant.naming]
+        other = [share(world.wish(phrase), inside) for phrase in meant.meaning]
+        line = (float(np.mean(named)), float(np.mean(other)), share(_NONE, inside))
         found.append(line)
         cells[kind] = tuple(f"{one:.2f}" for one in line)
         weak = {p: round(s, 2) for p, s in zip(meant.meaning, other, strict=True) if s < 0.4}
@@ -161,12 +162,15 @@ def next_items(world: World) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...
     cells: dict[str, tuple[str, ...]] = {}
     every: list[tuple[float, float]] = []
     for kind, meant in world.asked.items():
-        inside = world.members(kind)
+        inside, by_name = world.members(kind), world.members(kind, named=True)
         users = [user for user, row in enumerate(world.targets) if inside[row]][:100]
         phrases = [p for pair in zip(meant.naming, meant.meaning, strict=True) for p in pair]
         wishes = [world.wish(phrase) for phrase in phrases]
         own = []
         for place, user in enumerate(users):
+            # Every second phrase names the kind.
+            if place % 2 == 0 and not by_name[world.targets[user]]:
+                continue
             steered = _ndcg(world, user, wishes[place % len(wishes)])
             own.append((steered, _ndcg(world, user, _NONE)))
         every += own
@@ -218,8 +222,8 @@ def served(world: World, options: argparse.Namespace) -> str:
         for name, steer in (("steered", True), ("not steered", False)):
             shares: dict[str, list[float]] = {"named": [], "meant": []}
             for number, (kind, meant) in enumerate(world.asked.items()):
-                inside = world.members(kind)
                 for way, phrases in (("named", meant.naming), ("meant", meant.meaning)):
+                    inside = world.members(kind, named=way == "named")
                     phrase = phrases[number % len(phrases)]
                     history = world.histories[number]
                     body = {

@@ -15,6 +15,7 @@ class Meant(NamedTuple):
     naming: tuple[str, ...]
     meaning: tuple[str, ...]
     titles: str = ""  # a regular expression of the titles meant, where no category says it
+    named: str = ""  # the same of what is named, where that is less: no pens for a whiteboard
 
 
 GENRES = {
@@ -147,7 +148,9 @@ KINDS = {
          "Which ink do you have?"),
         ("my printer is empty", "refills for my inkjet", "something so that I can print in colour "
          "again", "my printer prints only faint pages", "supplies for an HP Officejet"),
-        r"\bink\b|toner",
+        # A pen has its ink in the title.
+        r"^(?!.*(?:\bpens?\b|pencil|marker|ball ?point|roller ?ball|highlighter|\bnibs?\b))"
+        r".*(?:\bink\b|toner)",
     ),
     "pens": Meant(
         ("pens", "I need a pen", "ballpoint pens, please", "good gel pens", "a box of pens"),
@@ -183,7 +186,7 @@ KINDS = {
         ("to join sheets at the corner with metal", "a heavy duty machine for staples",
          "something that fastens twenty pages together", "Swingline for the desk",
          "to tack pages together"),
-        r"stapler|staples\b",
+        r"stapler|staples\b", r"stapler",
     ),
     "binders": Meant(
         ("binders", "a ring binder", "three ring binders", "white binders, please",
@@ -214,5 +217,6 @@ KINDS = {
          "for brainstorming with my team on the wall", "a magnetic surface for notes",
          "an eraser and colours for the board"),
         r"dry.?erase|white ?board|\bboards?\b|expo\b",
+        r"^(?!.*\b(?:markers?|erasers?|cleaner)\b).*(?:dry.?erase|white ?board|\bboards?\b)",
     ),
 }  # fmt: skip

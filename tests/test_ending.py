@@ -12,7 +12,7 @@ import pytest
 from incatalog.cli import COMMANDS, main, with_leading
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Histories
-from incatalog.ending import _ENDINGS, Closing, compared, popularity
+from incatalog.ending import _ENDINGS, _MOST_USERS, Closing, Popular, compared, popularity
 from incatalog.flags import parse
 
 
@@ -55,24 +55,38 @@ def test_popularity_is_that_of_a_count_by_hand(tmp_path: Path) -> None:
     lists = [[0, 1, 3], [0, 2, 3], [1, 0, 3]]
     catalog.save(tmp_path)
     Histories.from_lists(["a", "b", "c"], lists).save(tmp_path, catalog)
-    found, users = popularity(tmp_path, "valid", None, exclude_seen=False)
+    found, users, rule = popularity(tmp_path, "valid", None, exclude_seen=False)
     # Order 0, 1, 2, 3: their ranks are 2, 3 and 1.
-    assert users == 3
+    assert (users, rule) == (3, "3 users, seen items not left out")
     assert found["HR@10"] == 1
     assert found["NDCG@10"] == pytest.approx((1 / np.log2(3) + 1 / 2 + 1) / 3)
     # Without what they have seen, the second of 1, 2, 3 is first or second.
-    found, users = popularity(tmp_path, "valid", [0, 1], exclude_seen=True)
-    assert users == 2
+    found, users, rule = popularity(tmp_path, "valid", [0, 1], exclude_seen=True)
+    assert (users, rule) == (2, "2 users, seen items left out")
     assert found["NDCG@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_of_very_many_users_some_are_drawn(tmp_path: Path) -> None:
+    catalog = Catalog.from_items([Item(str(n), f"Film {n}") for n in range(3)])
+    catalog.save(tmp_path)
+    # Whoever it is, the validation item is the one that all trainings hold.
+    many = _MOST_USERS + 7
+    Histories.from_lists(map(str, range(many)), [[1, 1, 0]] * many).save(tmp_path, catalog)
+    found = popularity(tmp_path, "valid", None, exclude_seen=False)
+    assert found.users == _MOST_USERS
+    assert found.rule == "10,000 of 10,007 users, seen items not left out"
+    assert found.figures["NDCG@10"] == 1
 
 
 def test_no_better_than_popularity_is_a_warning() -> None:
     better, worse = {"HR@10": 0.2, "NDCG@10": 0.1}, {"HR@10": 0.3, "NDCG@10": 0.05}
-    quality, warning = compared("validation", better, worse, "9 users")
+    quality, warning = compared("validation", better, Popular(worse, 9, "9 users"))
     assert quality == ("validation: HR@10 0.200, NDCG@10 0.100 (popularity: 0.300, 0.050; 9 users)")
     assert warning == ""
     for popular in (better, {"HR@10": 0.1, "NDCG@10": 0.2}):
-        assert compared("test", better, popular, "")[1].startswith("it is no better than")
+        assert compared("test", better, Popular(popular, 9, ""))[1].startswith(
+            "it is no better than"
+        )
 
 
 def test_lines_of_an_ending() -> None:
@@ -89,7 +103,7 @@ def test_teachers_and_evaluations_end_with_figures(
     assert main(["teacher", "fit", *flags]) == 0
     found = told(capsys)
     own = json.loads((knn / "manifest.json").read_text())["results"]
-    popular, _ = popularity(data, "valid", None, exclude_seen=True)
+    popular = popularity(data, "valid", None, exclude_seen=True).figures
     assert found["wrote"] == str(knn)
     assert found["quality"] == (
         f"validation: HR@10 {own['HR@10']:.3f}, NDCG@10 {own['NDCG@10']:.3f} (popularity: "

@@ -66,8 +66,13 @@ def found(where: Any) -> str:
         ({"category": {"ne": "food"}}, "ad"),
         ({"title": {"contains": "tree"}}, "a"),
         ({"title": {"contains": "T"}}, "abAd"),
+        ({"title": {"words": "trees APPLE"}}, "a"),
+        ({"title": {"words": ["trees", "beet"]}}, "ab"),
+        ({"title": {"words": "tar"}}, ""),
+        ({"tags": {"words": "y"}}, "b"),
         ({"id": "a"}, "a"),
         ({"id": ["a", "A"]}, "aA"),
+        ({"id": {"words": "A"}}, "A"),
         ({"price": {"lte": 20}, "brand": ["Field"]}, "b"),
     ],
 )
@@ -95,6 +100,8 @@ def test_rows_of_removed_items_fulfil_nothing() -> None:
         (["in_stock"], {"in_stock": True}),
         (["in_stock=false"], {"in_stock": False}),
         (["title~a, b"], {"title": {"contains": "a, b"}}),
+        (["title~~gel pens"], {"title": {"words": "gel pens"}}),
+        (["title~~2, pens"], {"title": {"words": ["pens", "2"]}}),
         (["sku=0012"], {"sku": "0012"}),
         (["name of it==x=y"], {"name of it": "x=y"}),
         ([], {}),
@@ -166,6 +173,7 @@ def test_what_is_no_flag_is_refused(flag: str) -> None:
         ({"since": {"gt": "May"}}, ConfigError, r"^where: since: gt: found 'May', and items of "
          r"shop have dates there; compare it with a date such as"),
         ({"since": {"gt": 5}}, ConfigError, r"compare it with a date"),
+        ({"title": {"words": "--"}}, ConfigError, r"words: found '--'; expected a text with words"),
     ],
 )  # fmt: skip
 def test_what_a_catalog_cannot_be_asked_is_refused(
@@ -199,6 +207,9 @@ def fulfils(own: dict[str, Any], field: str, op: str, value: Any) -> bool:
     entries = [one.lower() for one in (held if isinstance(held, tuple) else [str(held)])]
     if op == "contains":
         return isinstance(held, str | tuple) and any(value.lower() in one for one in entries)
+    if op == "words":
+        # All texts here are a word, and none is the plural of another.
+        return isinstance(held, str | tuple) and value.lower() in entries
     wanted = value if op in ("in", "not_in") else [value]
     if isinstance(held, str | tuple):
         hit = any(str(one).lower() in entries for one in wanted)
@@ -211,7 +222,9 @@ def fulfils(own: dict[str, Any], field: str, op: str, value: Any) -> bool:
 def questions(draw: st.DrawFn) -> tuple[str, str, Any]:
     field = draw(st.sampled_from("ntl") | st.just("flag"))
     ops = [op for op in OPS if (op in ("lt", "lte", "gt", "gte")) <= (field in ("n", "flag"))]
-    op = draw(st.sampled_from([op for op in ops if (op == "contains") <= (field in "tl")]))
+    op = draw(
+        st.sampled_from([op for op in ops if (op in ("contains", "words")) <= (field in "tl")])
+    )
     value = numbers if field in ("n", "flag") else texts
     several = op in ("in", "not_in")
     return field, op, draw(st.lists(value, min_size=1, max_size=3) if several else value)

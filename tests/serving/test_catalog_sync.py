@@ -149,6 +149,10 @@ def test_keys_are_asked_for(
         own = ("--data", str(shop / "data"))
         refused = synced(server, shop / "products.csv", *own)
         assert "401" in refused
-        assert "set INCATALOG_API_KEY to a key that may change catalogs" in refused
+        hint = "give its key with --key-file, or in INCATALOG_API_KEY: one that may change"
+        assert hint in refused
+        (tmp_path / "key").write_text("secret\n")
+        given = ("--key-file", str(tmp_path / "key"))
+        assert "3 unchanged" in synced(server, shop / "products.csv", *own, *given)
         monkeypatch.setenv("INCATALOG_API_KEY", "secret")
         assert "3 unchanged" in synced(server, shop / "products.csv", *own)

@@ -174,6 +174,7 @@ def test_filters_that_were_understood_can_be_taken_off(watched: Watched) -> None
     page = watched.page
     choose_length(page, "5")
     cheap = {"id": "price<=20", "field": "price", "op": "lte", "value": 20, "label": "under 20"}
+    dear = {"id": "price>=9", "field": "price", "op": "gte", "value": 9, "label": "from 9"}
     acme = {"id": "brand=Acme", "field": "brand", "op": "eq", "value": "Acme", "label": "Acme"}
     item = {"id": "p1", "title": "Gel pen 1", "categories": ["Pens"], "rank": 1, "score": 0.5}
     with_filters = streamed(
@@ -184,7 +185,11 @@ def test_filters_that_were_understood_can_be_taken_off(watched: Watched) -> None
     )
     without = streamed({"text": "", "filters": [acme]}, {"text": "Nothing."})
     talk = streamed({"text": "You are welcome."})
-    asked = answer_with(page, [with_filters, without, with_filters, talk])
+    both = {"phrase": "between 9 and 20"}
+    within = streamed({"text": "", "filters": [dear | both, cheap | both]}, {"text": "None."})
+    shown = {"text": "Gel pen 1", "items": [item | {"start": 0, "end": 9}]}
+    free = streamed({"text": "", "filters": []}, shown)
+    asked = answer_with(page, [with_filters, without, with_filters, talk, within, free])
     say(page, "Acme under 20")
     chips = page.locator(".understood .filter")
     assert chips.all_inner_texts() == ["under 20 ×", "Acme ×"]
@@ -205,6 +210,14 @@ def test_filters_that_were_understood_can_be_taken_off(watched: Watched) -> None
     assert say(page, "Thank you").locator(".filter:visible").count() == 0
     # Those above can be read, and no longer be changed.
     assert page.locator("button.filter").count() == 0
+    # Both ends of a range are one chip; taken off, each can be put back.
+    say(page, "between 9 and 20")
+    last = page.locator(".answer").last.locator(".understood .filter")
+    assert last.all_inner_texts() == ["between 9 and 20 ×"]
+    page.get_by_role("button", name="Take off: between 9 and 20").click()
+    page.get_by_role("button", name="Put back: from 9").wait_for()
+    assert last.all_inner_texts() == ["+ from 9", "+ under 20"]
+    assert asked[5]["filters_off"] == ["price>=9", "price<=20"]
     assert violations(page) == []
 
 

@@ -342,7 +342,8 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"k": 101, "domain": "films"}, 400, "100 at most"),
         ({"max_tokens": 100_000}, 400, "512 at most"),
         ({"n": 2}, 400, "n: "),
-        ({"tools": [{"type": "function"}]}, 400, "tools"),
+        ({"tools": [{"type": "function"}]}, 400, "tools: found 1; expected none, as answers are "
+         "text and items: leave the field out, and call tools in your own code"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"top_p": 0}, 400, "top_p"),

@@ -23,6 +23,7 @@ from incatalog.serving.catalogs import load_domains
 from incatalog.serving.service import ChatService
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.store import CatalogStore
+from incatalog.steering.steering import Steering
 from incatalog.terminal.local_talker import LocalTalker
 from incatalog.terminal.remote_talker import RemoteTalker
 from incatalog.terminal.screen import Screen
@@ -43,6 +44,11 @@ class Talk:
         assert self.session.line(line) is goes_on
         assert self._err.getvalue() == ""
         return self._take(self._out)
+
+    def answered(self, line: str) -> tuple[str, str]:
+        """What stands beside an answer, and the answer."""
+        assert self.session.line(line)
+        return self._take(self._err), self._take(self._out)
 
     def refused(self, line: str) -> str:
         assert self.session.line(line)
@@ -72,17 +78,23 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, recommender: Recommender, model: Path, books: Path
 ) -> Iterator[Server]:
     state = tmp_path_factory.mktemp("service") / "state.sqlite"
+    with serving(recommender, model, books, state) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(recommender: Recommender, model: Path, books: Path, state: Path) -> Iterator[Server]:
     with contextlib.closing(CatalogStore(state)) as store:
         domains = load_domains(recommender, {"films": model, "books": books}, store)
         app = ChatService(recommender, domains, ServeSettings(model)).app()
         listener = socket.create_server(("127.0.0.1", 0))
-        serving = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=serving.run, kwargs={"sockets": [listener]})
+        running = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not serving.started:
+        while not running.started:
             time.sleep(0.01)
         yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        serving.should_exit = True
+        running.should_exit = True
         thread.join()
 
 
@@ -159,11 +171,60 @@ def test_no_answer_names_what_was_taken_or_a_filter_forbids(
     assert "no condition" in talk.refused("/filter price<=")
 
 
-def test_filters_that_cannot_hold_are_refused_at_once(local: Talker) -> None:
-    talk = Talk(local)
+def test_filters_that_cannot_hold_are_refused_at_once(talk: Talk) -> None:
     assert "no field 'prise'" in talk.refused("/filter prise<=4")
     assert "no item of 40 fulfils price>1000" in talk.refused("/filter price>1000")
     assert talk.say("/filter") == "no filters\n"
+
+
+@pytest.fixture(params=["local", "remote"])
+def steered(
+    request: pytest.FixtureRequest,
+    recommender: Recommender,
+    model: Path,
+    books: Path,
+    tmp_path: Path,
+) -> Iterator[Talk]:
+    """A conversation with somebody who understands filters."""
+    hearing = recommender.with_steering(Steering.of(recommender.catalog, encoder="words"))
+    if request.param == "local":
+        yield Talk(LocalTalker({"films": hearing}, max_tokens=60))
+        return
+    with serving(hearing, model, books, tmp_path / "state.sqlite") as server:
+        yield Talk(RemoteTalker(server.url, "films", max_tokens=60))
+
+
+def test_what_was_understood_can_be_taken_off(steered: Talk, recommender: Recommender) -> None:
+    catalog = recommender.catalog
+
+    def kinds(said: str) -> set[str]:
+        rows = [catalog.row(item) for _, item in _MARK.findall(said)]
+        return {name for row in rows for name in catalog.item(row).categories}
+
+    assert steered.say("/off") == "no filter was understood\n"
+    note, said = steered.answered("Crime between 2 and 9 euros, at least 90 minutes, please.")
+    assert note == (
+        "understood: price between 2 and 9 [price>=2 price<=9], Crime [category=Crime]; /off ID "
+        "takes one off; not known here: running times\n"
+    )
+    assert kinds(said) == {"Crime"}
+    told = steered.refused("/off category=Drama")
+    assert told.startswith("/off category=Drama: no such filter, did you mean category=Crime?; exp")
+    note, said = steered.answered("/off category=Crime")
+    assert note.startswith("understood: price between 2 and 9 [price>=2 price<=9]; /off ID")
+    assert kinds(said) == {"Crime", "Drama"}
+    assert steered.say("/off") == (
+        "price>=2 price<=9: price between 2 and 9\n"
+        "category=Crime: taken off; /on category=Crime lets it hold again\n"
+    )
+    assert "not known here" in steered.answered("/off Price between 2 and 9")[0]
+    note, _ = steered.answered("/on price>=2")
+    assert note.startswith("understood: price from 2 [price>=2]; ")
+    assert steered.refused("/on price>=7").startswith(
+        "/on price>=7: is not taken off; expected one"
+    )
+    steered.say("/new")
+    assert "price between 2 and 9" in steered.answered("Crime between 2 and 9 euros")[0]
 
 
 def test_catalogs_are_changed_and_switched_off(talk: Talk) -> None:
@@ -246,7 +307,5 @@ def test_proxies_are_not_asked_for_a_service(
 
 def test_what_a_service_refuses_is_one_line_and_the_conversation_goes_on(server: Server) -> None:
     talk = Talk(RemoteTalker(server.url, max_tokens=60))
-    talk.say("/filter prise<=4")
-    assert "no field 'prise'" in talk.refused("Films?")
-    talk.say("/filter off")
+    assert "tokens" in talk.refused("x" * 90_000)
     assert _MARK.findall(talk.say("Films?"))

@@ -55,8 +55,11 @@ def has_words(text: str) -> Callable[[str], bool]:
 
 def _pattern(word: str) -> str:
     one = stem(word)
-    forms = {word, one, plural(one)}
-    forms |= {form for form in (f"{one}s", f"{one}es") if stem(form) == one}
+    forms = {word}
+    # An id in capitals is no noun.
+    if word == word.casefold():
+        forms |= {one, plural(one)}
+        forms |= {form for form in (f"{one}s", f"{one}es") if stem(form) == one}
     told = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
     return rf"(?<![^\W_])(?:{told})(?![^\W_])"
 

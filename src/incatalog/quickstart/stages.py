@@ -60,7 +60,7 @@ class Stages:
         self,
         folder: str,
         settings: Any,
-        inputs: Mapping[str, Path],
+        inputs: Mapping[str, str | Path],
         *,
         free: Collection[str] = (),
         status: str = "finished",

@@ -33,9 +33,10 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
     """Finds how much likeness by vectors, by words and to categories should count.
 
     Users are asked for their *validation* items with requests that are made from these: one of the
-    item's categories, or, where categories do not sort the catalog, a word of its text that many
-    items have. Names of categories do not become filters here, as they would in a conversation. The
-    best mean NDCG@10 counts, and of equal ones the least steering. Test items are not looked at.
+    item's categories, or, where categories do not sort the catalog, what its title says it is, or a
+    word of its text that many items have. Names of categories do not become filters here, as they
+    would in a conversation. The best mean NDCG@10 counts, and of equal ones the least steering.
+    Test items are not looked at.
 
     Returns:
         The file that is written, `steering.json` in the teacher's run folder.
@@ -85,10 +86,11 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
 
 def request_for(catalog: Catalog, steering: Steering, row: int, random: np.random.Generator) -> str:
     """A request that an item and many others fulfil; empty where nothing such is known of it."""
-    item, likeness = catalog.item(row), steering.likeness
-    sorts = steering.kinds is not None or likeness.memory.sentences is None
-    if item.categories and sorts:
-        return f"I would like {random.choice(item.categories).lower()}"
+    likeness, plain = steering.likeness, steering.likeness.memory.sentences is None
+    kinds = steering.kinds
+    names = kinds.named(row) if kinds is not None else catalog.item(row).categories if plain else ()
+    if names:
+        return f"I would like {random.choice(names).lower()}"
     text, least = likeness.memory.texts[int(likeness.places[row])], max(3, len(catalog) // 100)
     words = {word.stem: word.text.lower() for word in words_of(text) if word.says}
     many = [told for own, told in words.items() if likeness.memory.count(own) >= least]

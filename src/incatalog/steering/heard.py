@@ -56,6 +56,7 @@ class Heard:
         anew: Whether it begins a wish of its own.
         k: How many items it asks for.
         lacking: What it limits and the catalog knows nothing of, such as "prices".
+        kinds: The kinds, told by titles, that it asks for by name.
     """
 
     filters: tuple[Filter, ...] = ()
@@ -69,6 +70,7 @@ class Heard:
     anew: bool = True
     k: int | None = None
     lacking: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def steers(self) -> bool:
@@ -130,7 +132,8 @@ class Listener:
         filters = [labelled(one, self.measured) for one in dict.fromkeys(conditions)]
         if kinds := named_kinds(wanted, words, inside, self.kinds.kinds):
             filters.append(_of_kinds(kinds))
-            inside |= kinds.places
+            # A part of many names, such as "ink", does not say by itself what is wanted.
+            inside |= {at for at in kinds.places if not self.kinds.is_part(words[at].stem)}
         spans = [(one.start, one.end) for one in truths]
         spans += [(one.start, one.end) for one in moved]
         telling = [
@@ -154,6 +157,7 @@ class Listener:
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),
+            kinds=() if kinds is None else kinds.values,
         )
 
     def _conditions(self, text: str, named: Sequence[NamedValues]) -> list[Condition]:

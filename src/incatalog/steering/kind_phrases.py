@@ -23,7 +23,8 @@ _OPENER = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?;:\n()]|\s[-–—]\s")
-_CLAUSE = re.compile(r"[,&/+]|\b(?:and|or|but|plus|as well as)\b", re.IGNORECASE)
+_COMMA = re.compile(r"[,&/+]")
+_JOINING = frozenset(("and", "or", "but", "plus"))
 # Before what is wanted, these make of it what something is for, whose it is, or what it is like.
 _BEFORE_OTHERS = """
 to for with in into from of by on at onto over under about after before against between behind
@@ -32,6 +33,7 @@ my mine our his her their something anything nothing everything someone anyone t
 it its they he she is are was were does did like
 """
 _ELSE = frozenset(_BEFORE_OTHERS.split())
+_ASKING = frozenset(("which", "what"))
 _BEFORE_NOUNS = "a an the some any my your his her our their me us it them"
 _ARTICLES = frozenset(_BEFORE_NOUNS.split())
 _ONE = frozenset(("a", "an", "one", "another"))
@@ -73,20 +75,20 @@ def _noun_phrases(text: str, words: Sequence[Word]) -> Iterator[list[int]]:
     plain = _OPENER.sub(lambda match: " " * len(match[0]), text)
     known = [at for at, word in enumerate(words) if plain[word.start : word.end].strip()]
     for sentence in _parts(plain, known, words, _SENTENCE):
-        for clause in _parts(plain, sentence, words, _CLAUSE):
+        for clause in _clauses(plain, sentence, words):
             run: list[int] = []
             for at in clause:
                 if words[at].says:
                     run.append(at)
-                elif run or words[at].text.lower() in _ELSE:
+                elif run or words[at].text.lower() in _ELSE - _ASKING:
                     break
             after = clause[clause.index(run[-1]) + 1 :] if run else []
-            # "print the tape": what an article follows is no noun.
+            # What an article follows is a verb: "print the tape", "labels that fit my printer".
             verb = bool(after) and words[after[0]].text.lower() in _ARTICLES
-            if run and not verb:
-                yield run
+            if noun := run[: len(run) - verb]:
+                yield noun
             # What comes after "for" and the like goes on: "a box for pens and pencils".
-            if verb or any(words[at].text.lower() in _ELSE for at in clause):
+            if verb or any(words[at].text.lower() in _ELSE - _ASKING for at in clause):
                 break
 
 
@@ -102,6 +104,19 @@ def _parts(
         part.append(at)
     if part:
         yield part
+
+
+def _clauses(text: str, inside: Sequence[int], words: Sequence[Word]) -> Iterator[list[int]]:
+    """The words of a sentence, parted at commas and at words that join, which are left out."""
+    for part in _parts(text, inside, words, _COMMA):
+        clause: list[int] = []
+        for at in part:
+            if words[at].text.lower() in _JOINING:
+                yield clause
+                clause = []
+            else:
+                clause.append(at)
+        yield clause
 
 
 def _told(text: str, words: Sequence[Word], run: Sequence[int], head: int) -> str:

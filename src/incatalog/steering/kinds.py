@@ -2,26 +2,33 @@
 
 A category is the mean of its items' vectors, which have the names of categories in their texts. Of
 all categories, the text means each with the softmax of how alike they are; an item is meant as much
-as all its categories together.
+as all its categories together. Where categories do not sort a catalog, the nouns at the heads of
+its titles do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.vectors import unit_rows
+from incatalog.data.word_forms import plural
 from incatalog.steering.likeness import Likeness
+from incatalog.steering.title_kinds import TitleKinds
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Differences of cosines that are worth a factor of e; measured (docs/steering.md).
-_TEMPERATURE = 0.035
+# Differences of cosines that are worth a factor of e; measured (docs/steering.md). Kinds that are
+# told by titles are many and of all sizes: what most of the catalog is, is meant more often.
+_TEMPERATURE, _OF_TITLES = 0.035, 0.05
+# "to put letters in" sounds like letters, and not like what is bought to put them in.
+_ASKING = "I want to buy a product. "
 # What a category has at least, so that none is out of reach.
 _LEAST = 0.02
 # The part of the items that a category has at least, and that all of these have together.
@@ -30,24 +37,54 @@ _SMALLEST, _HELD = 0.005, 0.6
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """The categories of one version of a catalog as vectors."""
+    """The categories of one version of a catalog as vectors.
+
+    Attributes:
+        centres: The mean vector of each.
+        members: Which items each has.
+        named: What a person would call the categories of an item, by its row.
+        log_sizes: Logarithms of what each counts before anything is said.
+        temperature: Differences of cosines that are worth a factor of e.
+        asking: What is put before a text, so that it sounds like a request for one.
+    """
 
     centres: Float32[np.ndarray, "categories hidden"]
     members: sparse.csr_array  # categories by items
+    named: Callable[[int], Sequence[str]]
+    log_sizes: Float64[np.ndarray, " categories"]
+    temperature: float
+    asking: str = ""
 
     @classmethod
-    def of(cls, catalog: Catalog, likeness: Likeness) -> Kinds | None:
-        """The categories that sort the catalog; None where they do not, or without vectors.
+    def of(
+        cls,
+        catalog: Catalog,
+        likeness: Likeness,
+        titles: TitleKinds,
+        of_titles: Mapping[str, Int64[np.ndarray, " rows"]],
+    ) -> Kinds | None:
+        """What sorts the catalog; None where nothing does, or without vectors.
 
-        Small ones, such as most brands of a shop, are as like a text as single items are. What is
-        left has to hold most items.
+        Small categories, such as most brands of a shop, are as like a text as single items are.
+        What is left has to hold most items.
         """
         if likeness.memory.sentences is None:
             return None
         every = map(catalog.category_rows, catalog.categories)
         rows = [own for own in every if len(own) >= _SMALLEST * catalog.num_live]
         held = np.unique(np.concatenate(rows)).size if rows else 0
+
+        def by_category(row: int) -> Sequence[str]:
+            return catalog.item(row).categories
+
+        def by_title(row: int) -> Sequence[str]:
+            return tuple(map(plural, titles.of_title(catalog.item(row).title)))
+
+        named, by_size, temperature = by_category, False, _TEMPERATURE
         if len(rows) < 2 or held < _HELD * catalog.num_live:
+            rows, named = list(of_titles.values()), by_title
+            by_size, temperature = True, _OF_TITLES
+        if len(rows) < 2:
             return None
         ends = np.cumsum([0, *map(len, rows)])
         # The service loads sooner, and smaller, where nothing asks for it.
@@ -57,11 +94,13 @@ class Kinds:
         shape = len(rows), len(catalog)
         members = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
         centres = unit_rows(members @ likeness.all_vectors())
-        return cls(centres.astype(np.float32), members)
+        sizes = np.log(np.diff(ends)) if by_size else np.zeros(len(rows))
+        asking = _ASKING if by_size else ""
+        return cls(centres.astype(np.float32), members, named, sizes, temperature, asking)
 
     def log_meant(self, vector: Float32[np.ndarray, " hidden"]) -> Float64[np.ndarray, " items"]:
         """Logarithm of how much a text means each item's categories."""
-        scores = (self.centres @ vector).astype(np.float64) / _TEMPERATURE
+        scores = (self.centres @ vector).astype(np.float64) / self.temperature + self.log_sizes
         odds = np.exp(scores - scores.max())
         meant = np.minimum(self.members.T @ (odds / odds.sum()), 1.0)
         found: Float64[np.ndarray, " items"] = np.log(meant + _LEAST)

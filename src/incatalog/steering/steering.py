@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 from rich.console import Console
 
 from incatalog.data.catalog import Catalog, Item
+from incatalog.data.vectors import unit_rows
 from incatalog.dialogue.list_lines import list_starts
 from incatalog.dialogue.render import ItemRef, Message, Text
 from incatalog.model.pretrained import cache_folder
@@ -41,6 +43,8 @@ _MOST_LETTERS = 2000
 _FITTING, _SLOPE = 50, 0.15
 # What a likeness of 1 to an item that is pointed at adds to a log-weight.
 _ABOUT = 20.0
+# What an item loses whose title only mentions a kind that was named: markers for whiteboards.
+_MENTIONED = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +173,7 @@ class Steering:
             known.lexicon.with_items(new.values()),
             titles.with_titles((row, item.title) for row, item in new.items()),
             known.measured.with_items(new.values()),
-            known.kinds.with_titles(item.title for item in new.values()),
+            known.kinds.with_items(new.values()),
             likeness.memory,
         )
         return replace(self, catalog=catalog, listener=listener, likeness=likeness)
@@ -287,6 +291,11 @@ class Steering:
         if about:
             found += _ABOUT * fitting(self.likeness.to_items(about))
         trending = {one.what: one.way for turn in turns for one in turn.trends}
+        named = [turn for turn in turns if turn.kinds or turn.anew][-1:]
+        if named and (kinds := named[0].kinds):
+            rows = [self.rows_of_kinds[kind] for kind in kinds if kind in self.rows_of_kinds]
+            found -= _MENTIONED
+            found[np.concatenate(rows)] += _MENTIONED
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
             found += moved
@@ -309,17 +318,24 @@ class Steering:
         by_words, sentences = self.likeness.by_words(words), self.likeness.memory.sentences
         if sentences is None:
             return Parts(by_words)
-        vectors = sentences.questions([text[:_MOST_LETTERS] for text, _ in texts])
         counts = np.array([count for _, count in texts], dtype=np.float32)
-        joined = counts @ np.stack(vectors)
-        vector = joined / max(float(np.linalg.norm(joined)), 1e-9)
-        kinds = None if self.kinds is None else self.kinds.log_meant(vector)
-        return Parts(by_words, self.likeness.by_vectors(vector), kinds)
+        # Both ways to say it are read in one pass.
+        asking = dict.fromkeys(("", "" if self.kinds is None else self.kinds.asking))
+        said = [f"{how}{text[:_MOST_LETTERS]}" for how in asking for text, _ in texts]
+        vectors = np.stack(sentences.questions(said)).reshape(len(asking), len(texts), -1)
+        units = unit_rows(np.stack([counts @ own for own in vectors])).astype(np.float32)
+        kinds = None if self.kinds is None else self.kinds.log_meant(units[-1])
+        return Parts(by_words, self.likeness.by_vectors(units[0]), kinds)
 
     @cached_property
     def kinds(self) -> Kinds | None:
         """What finds the categories that are meant; None where there are none to choose from."""
-        return Kinds.of(self.catalog, self.likeness)
+        return Kinds.of(self.catalog, self.likeness, self.listener.kinds, self.rows_of_kinds)
+
+    @cached_property
+    def rows_of_kinds(self) -> dict[str, Int64[np.ndarray, " rows"]]:
+        """The items of each kind that titles tell."""
+        return self.listener.kinds.rows(self.catalog)
 
 
 def _same(item: Item, other: Item) -> bool:

@@ -12,8 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import unescape
 
-from incatalog.data.catalog import Catalog
+import numpy as np
+from jaxtyping import Int64
+
+from incatalog.data.catalog import Catalog, Item
 from incatalog.steering.stems import GOODS, GRAMMAR, words_of
 
 # Where the noun phrase ends, and details begin.
@@ -42,6 +46,8 @@ _AT_HEAD = 0.35
 # The part of the catalog that has kinds; names of films or songs have no nouns in common.
 _HELD = 0.4
 _TAIL = 2
+# A word that is the head of fewer of the noun phrases that end with it is a part of names.
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +59,26 @@ class TitleKinds:
         tails: How many have it as their head, or just before.
         seen: How many have it at all.
         total: How many titles there are.
+        tails_of: The last words of each title's noun phrase, which all versions share.
     """
 
     heads: Mapping[str, int] = field(default_factory=dict)
     tails: Mapping[str, int] = field(default_factory=dict)
     seen: Mapping[str, int] = field(default_factory=dict)
     total: int = 0
+    tails_of: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleKinds:
         """Reads all titles."""
-        return cls().with_titles(item.title for item in catalog.live_items)
+        return cls().with_items(catalog.live_items)
 
-    def with_titles(self, titles: Iterable[str]) -> TitleKinds:
-        """The same with further titles."""
+    def with_items(self, items: Iterable[Item]) -> TitleKinds:
+        """The same with the titles of further items."""
         heads, tails, seen, count = Counter[str](), Counter[str](), Counter[str](), 0
-        for title in titles:
-            tail = tail_of(title)
+        for item in items:
+            title = item.title
+            tail = self.tails_of[title] = tail_of(title, item.categories)
             heads.update(tail[-1:])
             tails.update(set(tail))
             seen.update({word.stem for word in words_of(title)})
@@ -77,7 +86,8 @@ class TitleKinds:
         if not count:
             return self
         old = Counter(self.heads), Counter(self.tails), Counter(self.seen)
-        return TitleKinds(old[0] + heads, old[1] + tails, old[2] + seen, self.total + count)
+        counts = old[0] + heads, old[1] + tails, old[2] + seen
+        return TitleKinds(*counts, self.total + count, self.tails_of)
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -91,10 +101,35 @@ class TitleKinds:
         held = sum(self.heads[word] for word in found)
         return frozenset(found) if held >= _HELD * self.total else frozenset()
 
+    def of_title(self, title: str) -> tuple[str, ...]:
+        """The kinds of an item with this title."""
+        return tuple(word for word in self.tails_of.get(title, ()) if word in self.kinds)
 
-def tail_of(title: str) -> tuple[str, ...]:
-    """The stems of the last words of the noun phrase that a title begins with, its head last."""
-    title = _PACKED.sub("", _MARKS.sub(" ", title))
+    def rows(self, catalog: Catalog) -> dict[str, Int64[np.ndarray, " rows"]]:
+        """The items of each kind."""
+        found: dict[str, list[int]] = {}
+        for row, item in enumerate(catalog.items):
+            if row not in catalog.vacant:
+                for kind in self.of_title(item.title):
+                    found.setdefault(kind, []).append(row)
+        return {kind: np.array(rows, dtype=np.int64) for kind, rows in found.items()}
+
+    def is_part(self, kind: str) -> bool:
+        """Whether a kind mostly stands before another noun: "ink cartridge", "gel ink pen"."""
+        return self.heads[kind] < _MOSTLY * self.tails[kind]
+
+
+def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
+    """The stems of the last words of the noun phrase that a title begins with, its head last.
+
+    Args:
+        title: The title.
+        names: Brands and the like; one that the title begins with is no part of the phrase.
+    """
+    for name in names:
+        if title.casefold().startswith(f"{name.casefold()} "):
+            title = title[len(name) :]
+    title = _PACKED.sub("", _MARKS.sub(" ", unescape(title)))
     for part in _DETAILS.split(title):
         words = [word.stem for word in words_of(part)]
         while words and not _is_noun(words[-1]):

@@ -232,7 +232,7 @@ class ChatSession:
             taken = [f"{one}: taken off; /on {one} lets it hold again" for one in off]
             self._screen.line("\n".join([*held, *taken]) or "no filter was understood")
             return
-        ids = {one: (one,) for two in filters for one in two.ids}
+        ids: dict[str, tuple[str, ...]] = {one: (one,) for two in filters for one in two.ids}
         ids |= {" ".join(two.ids): two.ids for two in filters}
         ids |= {two.label.casefold(): two.ids for two in filters}
         known = ids.get(rest) or ids.get(rest.casefold())
