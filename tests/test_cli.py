@@ -463,6 +463,7 @@ def test_a_package_that_is_missed_on_the_way_is_one_line_too(tmp_path: Path) -> 
     assert done.stderr == "error: jaxtyping is not installed; run: pip install 'incatalog'\n"
 
 
+@pytest.mark.long
 def test_output_that_cannot_be_written_is_one_line(model: Path) -> None:
     for arguments in (["--version"], ["recommend", "--model", str(model), "--history", "m1"]):
         with Path("/dev/full").open("wb") as full:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 def test_every_benchmark_finds_all_it_imports():
     found = sorted((_ROOT / "benchmarks").glob("*.py"))
     names = [f"benchmarks.{path.stem}" for path in found if not path.stem.startswith("__")]

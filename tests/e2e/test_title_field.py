@@ -224,6 +224,7 @@ def server(folder: Path, merged: Path) -> Iterator[Server]:
         assert running.wait() == 0
 
 
+@pytest.mark.long
 def test_people_are_served_titles(server: Server, recommender: Recommender) -> None:
     catalog = recommender.catalog
     asked = {"role": "user", "content": f"Like {catalog.titles[4]}"}

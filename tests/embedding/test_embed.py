@@ -155,6 +155,7 @@ def test_a_flipped_bit_of_a_vector_is_named(config: EmbedSettings) -> None:
         load_vectors(path)
 
 
+@pytest.mark.long
 def test_a_disk_without_room_for_all_vectors_is_one_line(small_disk: Path, tmp_path: Path) -> None:
     save_vectors(tmp_path / "000000.npy", np.ones((1000, 64), dtype=np.float32))
     program = (

@@ -59,6 +59,7 @@ def test_what_threads_have_freed_is_given_back() -> None:
     assert float(said) < 25
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn, to be left out"
 )

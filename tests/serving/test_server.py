@@ -141,6 +141,7 @@ def test_nothing_is_lost_on_sigterm(tmp_path: Path, model: Path) -> None:
     assert "incatalog: stopped; 12 requests accepted, 12 answered" in running.said
 
 
+@pytest.mark.long
 def test_half_sent_requests_do_not_stop_the_service(tmp_path: Path, model: Path) -> None:
     body = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
     with (
@@ -190,6 +191,7 @@ def as_user(server: Server, name: str) -> httpx.Client:
     return httpx.Client(base_url=server.url, headers=headers, timeout=30)
 
 
+@pytest.mark.long
 def test_keys_open_the_service_to_those_who_have_one(guarded: Server) -> None:
     anonymous = httpx.Client(base_url=guarded.url)
     assert anonymous.get("/healthz").status_code == 200
@@ -244,6 +246,7 @@ def statuses(url: str, count: int, **headers: str) -> list[int]:
         return [http.get("/v1/models").status_code for _ in range(count)]
 
 
+@pytest.mark.long
 def test_rate_of_an_address_cannot_be_dodged(tmp_path: Path, model: Path) -> None:
     with Server(tmp_path / "log", "--model", model, "--rate", "3") as running:
         found = [
@@ -252,6 +255,7 @@ def test_rate_of_an_address_cannot_be_dodged(tmp_path: Path, model: Path) -> Non
         assert found == [200] * 3 + [429] * 2
 
 
+@pytest.mark.long
 def test_proxy_that_is_named_tells_whose_request_it_is(tmp_path: Path, model: Path) -> None:
     flags = ("--rate", "2", "--trusted-proxy", "10.1.0.0/16", "--trusted-proxy", "127.0.0.1")
     with Server(tmp_path / "log", "--model", model, *flags) as running:
@@ -263,6 +267,7 @@ def test_proxy_that_is_named_tells_whose_request_it_is(tmp_path: Path, model: Pa
             assert statuses(running.url, 1, **{"X-Forwarded-For": said}) == [429]
 
 
+@pytest.mark.long
 def test_wrong_keys_are_limited_and_right_ones_pass(tmp_path: Path, model: Path) -> None:
     digest = hashlib.sha256(b"sesame").hexdigest()
     (tmp_path / "keys.json").write_text(json.dumps({"a": {"sha256": digest}}))
@@ -400,6 +405,7 @@ def test_hostile_bodies_are_refused(server: Server) -> None:
         assert http.get("/healthz").status_code == 200
 
 
+@pytest.mark.long
 def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -446,6 +452,7 @@ def test_settings_that_cannot_work_are_one_clear_error(
         serve(ServeSettings(**{"model": model, "port": 0, **changes}))
 
 
+@pytest.mark.long
 def test_a_model_that_was_never_trained_says_so(
     tmp_path: Path, model: Path, books: Path, plain_chat_model: Path
 ) -> None:
@@ -469,6 +476,7 @@ def test_a_model_that_was_never_trained_says_so(
         assert warned is not trained
 
 
+@pytest.mark.long
 def test_a_model_that_was_never_trained_needs_a_guide_or_histories(
     tmp_path: Path, books: Path, plain_chat_model: Path
 ) -> None:
@@ -534,6 +542,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[
     assert "Traceback" not in running.said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_whatever_the_schema_allows_or_not_is_no_server_error(
     attacked: Server, mode: GenerationMode

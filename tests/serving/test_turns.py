@@ -45,6 +45,7 @@ def kept(http: httpx.Client, session: str) -> list[str]:
     return [message["content"] for message in found if message["role"] == "user"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stream", [False, True])
 def test_turns_that_overlap_are_kept_or_refused(http: httpx.Client, stream: bool) -> None:
     session = f"overlap-{stream}"

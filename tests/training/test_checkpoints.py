@@ -120,6 +120,7 @@ def console() -> tuple[Console, io.StringIO]:
     return Console(file=written, width=500), written
 
 
+@pytest.mark.long
 def test_every_file_of_a_checkpoint_is_checked(run: Path) -> None:
     checkpoint = run / "checkpoints" / "checkpoint-4"
     names = files(checkpoint)
