@@ -1,8 +1,9 @@
 """Do people get what they ask for? Requests for genres and kinds, steered and not.
 
 Ten phrasings for each of MovieLens' 18 genres and of ten kinds of office products; five of the ten
-name what they mean. Asked for 60 users each: how many of the five best items are of the genre, with
-what is said and without. Then users whose next item fits a request: NDCG@10 of that item.
+name what they mean. Others for twenty kinds are held out. Asked for 60 users each: how many of the
+five best items are of the genre, with what is said and without. Then users whose next item fits a
+request: NDCG@10 of that item.
 
 The items are those that a guide with the weight 1 names, whatever the model is (docs/guide.md).
 With `--served`, a service of the model is asked in chats over HTTP as well.
@@ -18,12 +19,13 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from benchmarks.report import markdown, publish, shared_data
 from benchmarks.serving import JSON, Server
+from benchmarks.steering_held_out import HELD_OUT
 from benchmarks.steering_requests import GENRES, KINDS, Meant
 from jaxtyping import Bool, Float64
 
@@ -112,9 +114,12 @@ def main() -> None:
     parser.add_argument("--served", help="A model to serve and to ask over HTTP, such as smollm2.")
     options = parser.parse_args()
     worlds = [World.load("films", options.data, options.teacher, options.encoder, GENRES)]
+    sources = [(options.data, options.teacher)]
     if options.office_teacher:
         office = shared_data() / "office", options.office_teacher
-        worlds.append(World.load("office", *office, options.encoder, KINDS))
+        own = World.load("office", *office, options.encoder, KINDS)
+        worlds += [own, replace(own, name="office, held out", asked=HELD_OUT)]
+        sources.append(office)
     parts = []
     for world in worlds:
         shares, total = in_kind(world, options.users)
@@ -125,15 +130,18 @@ def main() -> None:
         parts.append(markdown(header, rows))
     parts.append(_TOLD.format(users=options.users) + cost(worlds[0]))
     if options.served:
-        parts.append(served(worlds[0], options))
+        rows = [row for one in zip(worlds, sources, strict=False) for row in served(*one, options)]
+        heading = "One phrasing of each kind, a user each, as chats of a running service:"
+        parts.append(f"{heading}\n\n{markdown(('asked', 'named', 'meant'), rows)}")
     publish("steering", "Do people get what they ask for?", "\n\n".join(parts))
 
 
 _TOLD = """Share of the five best items that are what was asked for, mean over {users} users and
-five phrasings that name it (named) or do not (meant). NDCG@10 of up to 100 users whose held-out
-item is what is asked for; phrasings take turns, five of ten name it. In brackets 95 % of the
+phrasings that name it (named) or do not (meant). NDCG@10 of up to 100 users whose held-out
+item is what is asked for; phrasings take turns, every second one names it. In brackets 95 % of the
 bootstrap over users. What counts as an office product of a kind is a rule about titles, which knows
-no synonyms. """
+no synonyms. "Held out" are twenty kinds with three phrasings of each way, written after the rules
+of the steering; they were looked at once, when its usual strength was chosen. """
 
 
 def in_kind(world: World, count: int) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
@@ -212,9 +220,12 @@ def cost(world: World) -> str:
     return f"{told}, and the encoder {1000 * np.median(encoding):.1f} ms more."
 
 
-def served(world: World, options: argparse.Namespace) -> str:
+def served(
+    world: World, source: tuple[Path, Path], options: argparse.Namespace
+) -> list[tuple[str, ...]]:
     """The same shares from chats with a service, for a sample."""
-    flags = ["--domain", f"items={options.data}", "--guide", str(options.teacher)]
+    data, teacher = source
+    flags = ["--domain", f"items={data}", "--guide", str(teacher)]
     flags += ["--encoder", options.encoder]
     rows = []
     with Server(Path(options.served), *flags, own_domain=False) as server:
@@ -238,9 +249,8 @@ def served(world: World, options: argparse.Namespace) -> str:
                     of_kind = [bool(inside[world.catalog.row(one)]) for one in found]
                     shares[way].append(float(np.mean(of_kind)) if of_kind else 0.0)
             cells = (f"{np.mean(own):.3f}" for own in shares.values())
-            rows.append((f"{options.served} over HTTP, {name}", *cells))
-    heading = "One phrasing of each kind, a user each, as chats of a running service:"
-    return f"{heading}\n\n{markdown(('asked', 'named', 'meant'), rows)}"
+            rows.append((f"{world.name}: {options.served} over HTTP, {name}", *cells))
+    return rows
 
 
 def _answer(connection: http.client.HTTPConnection, body: Mapping[str, object]) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Requests for office products that were written after the rules, and not tried before the report.
+"""Requests for office products that were written after the rules of the steering.
 
 The ten kinds of `steering_requests` in other words, and ten other kinds.
 """

@@ -48,6 +48,18 @@ OFFICE = Catalog.from_items(
     "office",
 )
 
+STATIONERY = Catalog.from_items(
+    [
+        Item(f"s{row}", title, categories=(brand,))
+        for row, (title, brand) in enumerate(
+            (f"{brand} {what}, {place}", brand)
+            for place, brand in enumerate(("Acme", "Nordlicht", "Tilde", "Quill", "Oak"))
+            for what in ("Gel Pens", "Electric Stapler", "Marker for Whiteboards", "Desk Phone")
+        )
+    ],
+    "stationery",
+)
+
 
 def user(text: str) -> Message:
     return Message("user", (Text(text),))

@@ -123,6 +123,26 @@ def test_what_is_said_becomes_filters_that_can_be_taken_off(assistant: Assistant
     assert len(assistant.answer([user("a comedy please")], steer=False).items) == 5
 
 
+def test_a_limit_that_the_catalog_knows_nothing_of_is_said(assistant: Assistant) -> None:
+    answer = assistant.answer([user("two films under 20 euros please")])
+    said = "The catalog has no prices, so I could not go by them. "
+    assert answer.text.startswith(said)
+    assert (len(answer.items), answer.filters) == (2, ())
+    both = assistant.answer([user("a comedy under 20 euros, rated at least 4 stars")])
+    assert both.text.startswith("The catalog has no prices or ratings, so I could not go by them.")
+    assert ids(both) == ["f5", "f6"]
+
+
+def test_both_ends_of_a_range_are_told_as_one(assistant: Assistant) -> None:
+    answer = assistant.answer([user("films from 1971 to 1973 please")])
+    assert ids(answer) == ["f1", "f2", "f3"]
+    assert [one.id for one in answer.filters] == ["year>=1971", "year<=1973"]
+    assert "from 1971 to 1973" in answer.text.splitlines()[0].casefold()
+    assert "from 1971 and" not in answer.text
+    one = assistant.answer([user("films from 1971 to 1973 please")], filters_off=["year>=1971"])
+    assert ids(one)[0] == "f0"
+
+
 def test_nothing_that_was_shown_or_is_known_comes_again(assistant: Assistant) -> None:
     asked = user("two films please")
     first = assistant.answer([asked])

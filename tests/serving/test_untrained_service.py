@@ -99,6 +99,38 @@ def test_filters_are_taken_off_and_what_fits_none_is_said(http: httpx.Client) ->
     assert [one["label"] for one in none["filters"]] == ["Comedy"]
 
 
+def test_ranges_and_limits_of_nothing_are_told(http: httpx.Client) -> None:
+    answer = ask(http, user("a film between 11 and 13 euros, at most 90 minutes"))
+    assert [(one["id"], one["label"], one["phrase"]) for one in answer["filters"]] == [
+        ("price>=11", "price from 11", "price between 11 and 13"),
+        ("price<=13", "price up to 13", "price between 11 and 13"),
+    ]
+    assert answer["lacking"] == ["running times"]
+    said = answer["choices"][0]["message"]["content"]
+    assert said.startswith("The catalog has no running times, so I could not go by them. ")
+    assert {item["id"] for item in answer["items"]} == {"f1", "f2", "f3"}
+    body = {"model": "incatalog/films", "messages": [user("at most 90 minutes")], "stream": True}
+    first = http.post(PATH, json=body).text.splitlines()[0]
+    assert json.loads(first.removeprefix("data: "))["lacking"] == ["running times"]
+
+
+def test_items_that_fulfil_conditions_are_counted(http: httpx.Client) -> None:
+    def asked(where: str) -> httpx.Response:
+        return http.get("/v1/catalogs/films/items", params={"where": where})
+
+    page = asked('{"price": {"lte": 12}, "title": {"words": "alien"}}').json()
+    assert (page["total"], [one["id"] for one in page["items"]]) == (1, ["f1"])
+    for wrong, message in (
+        ('{"prise": 1}', "where: catalog films: no field 'prise'; near: 'price'"),
+        ("price", "where: found no JSON; expected an object such as"),
+        ("[" * 5000, "where: found no JSON; expected an object such as"),
+        ("[]", "where: found []; expected an object such as"),
+    ):
+        refused = asked(wrong)
+        assert refused.status_code == 400
+        assert message in refused.json()["error"]["message"]
+
+
 def test_a_conversation_goes_on_and_slides(http: httpx.Client) -> None:
     first = ask(http, user("two films please"))
     said = first["choices"][0]["message"]

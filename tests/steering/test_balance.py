@@ -10,14 +10,15 @@ from incatalog.steering.balance import STEERING_FILE, Balance
 
 
 def test_what_was_fitted_lies_beside_the_teacher(tmp_path: Path) -> None:
-    assert Balance.beside(None, "minilm") == Balance.beside(tmp_path, "minilm") == Balance()
-    assert Balance.beside(tmp_path, "words") == Balance.usual("words") != Balance()
+    assert Balance.beside(None, "minilm") is Balance.beside(tmp_path, "minilm") is None
+    usual = {Balance(), Balance.usual("words"), Balance.usual("minilm", by_titles=True)}
+    assert len(usual) == 3
     fitted = Balance(12.0, 0.5, 1.0)
     fitted.save(tmp_path, "minilm", {"users": 3})
     Balance(3.0, 1.0, 0.0).save(tmp_path, "words", {})
     assert Balance.beside(tmp_path, "minilm") == fitted
     assert Balance.beside(tmp_path, "words") == Balance(3.0, 1.0, 0.0)
-    assert Balance.beside(tmp_path, "other") == Balance()
+    assert Balance.beside(tmp_path, "other") is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"encoders": {"minilm": {"strength": 1}}}'])

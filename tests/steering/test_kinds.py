@@ -14,7 +14,7 @@ from shelves import FILMS, LetterEncoder
 def test_an_item_is_meant_as_much_as_its_categories_together() -> None:
     sentences = Sentences(LetterEncoder(), "letters")
     likeness = Likeness.of(all_described(FILMS), sentences)
-    kinds = Kinds.of(FILMS, likeness, TitleKinds.of(FILMS), {})
+    kinds = Kinds.of(FILMS, likeness, TitleKinds.of(FILMS))
     assert kinds is not None
     [vector] = sentences.questions(["horror"])
     found = np.exp(kinds.log_meant(vector)) - 0.02
@@ -31,7 +31,5 @@ def test_an_item_is_meant_as_much_as_its_categories_together() -> None:
 def test_where_there_is_nothing_to_choose_from() -> None:
     plain = Catalog.from_items([Item("1", "A", categories=("X",)), Item("2", "B")])
     read = Likeness.of(all_described(plain), Sentences(LetterEncoder(), "letters"))
-    assert Kinds.of(plain, read, TitleKinds.of(plain), {}) is None
-    assert (
-        Kinds.of(FILMS, Likeness.of(all_described(FILMS), None), TitleKinds.of(FILMS), {}) is None
-    )
+    assert Kinds.of(plain, read, TitleKinds.of(plain)) is None
+    assert Kinds.of(FILMS, Likeness.of(all_described(FILMS), None), TitleKinds.of(FILMS)) is None

@@ -14,7 +14,7 @@ from incatalog.steering.balance import Balance
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.steering import Steering
 from incatalog.steering.wish import Wish
-from shelves import FILMS, OFFICE, LetterEncoder, answer, user
+from shelves import FILMS, OFFICE, STATIONERY, LetterEncoder, answer, user
 
 FILM = Steering.of(FILMS, encoder="words")
 
@@ -92,6 +92,50 @@ def test_where_of_a_wish_holds_all_filters() -> None:
     assert wish.where == expected
     rows = wish.where.rows(FILMS)
     assert [FILMS.titles[row] for row in rows.nonzero()[0]] == ["Toy Story (1995)", "Psycho (1960)"]
+
+
+SHOP = Steering.of(STATIONERY, encoder="words")
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        (("a stapler",), ["title~~stapler"]),
+        (("gel pens by Quill",), ["category=Quill", "title~~pen"]),
+        (("a pen or a marker",), ["title~~marker,pen"]),
+        (("pens", "a stapler"), ["title~~stapler"]),
+        (("pens", "only red ones"), ["title~~pen"]),
+        (("pens", "something for my desk"), []),
+        (("a new telephone",), ["title~~phone"]),
+        (("something for whiteboards",), []),
+    ],
+)
+def test_kinds_that_titles_tell(turns: tuple[str, ...], expected: list[str]) -> None:
+    assert [one.id for one in SHOP.read([user(turn) for turn in turns]).filters] == expected
+
+
+def test_a_kind_is_found_in_titles_and_can_be_taken_off() -> None:
+    wish = SHOP.read([user("an electric stapler")])
+    [only] = wish.filters
+    assert (only.label, only.condition.op) == ("staplers", "words")
+    found = [STATIONERY.titles[row] for row in np.flatnonzero(wish.where.rows(STATIONERY))]
+    assert len(found) == 5
+    assert all("Stapler" in title for title in found)
+    off = SHOP.read([user("an electric stapler")], off=[only.id])
+    assert off.filters == ()
+    assert off.log_weights is not None
+    assert "Stapler" in STATIONERY.titles[int(off.log_weights.argmax())]
+
+
+def test_kinds_that_titles_tell_are_meant_where_none_is_named() -> None:
+    read = Steering.of(STATIONERY, encoder=Sentences(LetterEncoder(), "letters"))
+    assert read.kinds is not None
+    assert read.kinds.by_titles
+    assert read.balance == Balance.usual("", by_titles=True)
+    assert read.kinds.named(STATIONERY.row("s1")) == ("staplers",)
+    assert read.parts("to write").kinds is not None
+    categories = Steering.of(FILMS, encoder=Sentences(LetterEncoder(), "letters"))
+    assert categories.balance == Balance()
 
 
 def test_newer_turns_count_more() -> None:

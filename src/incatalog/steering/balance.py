@@ -41,25 +41,32 @@ class Balance:
             raise ConfigError(f"steering kinds: found {self.kinds}; expected 0 to 100")
 
     @classmethod
-    def usual(cls, encoder: str) -> Self:
-        """What was measured well without fitting; see docs/steering.md."""
-        return cls(10.0, 1.0, 0.0) if encoder == WORDS else cls()
+    def usual(cls, encoder: str, *, by_titles: bool = False) -> Self:
+        """What was measured well without fitting; see docs/steering.md.
+
+        Args:
+            encoder: Makes the vectors, or ``words``.
+            by_titles: Whether titles tell the kinds: they are many, and a wrong one costs more.
+        """
+        if encoder == WORDS:
+            return cls(10.0, 1.0, 0.0)
+        return cls(2.5, 0.2, 0.6) if by_titles else cls()
 
     @classmethod
-    def beside(cls, teacher: Path | None, encoder: str) -> Self:
-        """What was fitted for a teacher and an encoder, and lies in its run folder; or the usual.
+    def beside(cls, teacher: Path | None, encoder: str) -> Self | None:
+        """What was fitted for a teacher and an encoder, and lies in its run folder; None for none.
 
         Raises:
             ArtifactError: The file is damaged.
         """
         path = None if teacher is None else teacher / STEERING_FILE
         if path is None or not path.exists():
-            return cls.usual(encoder)
+            return None
         try:
             found = read_json(path)
             own = found["encoders"].get(_name(encoder))
             if own is None:
-                return cls.usual(encoder)
+                return None
             return cls(own["strength"], own["words"], own["kinds"])
         except (DataError, ConfigError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path}: is damaged ({error}); {_AGAIN}") from error

@@ -15,7 +15,7 @@ from incatalog.data.interactions import Histories, Holdout, leave_one_out
 from incatalog.errors import ConfigError, DataError
 from incatalog.locks import lock_folder
 from incatalog.model.pretrained import cache_folder
-from incatalog.steering.balance import STEERING_FILE, WORDS, Balance
+from incatalog.steering.balance import STEERING_FILE, Balance
 from incatalog.steering.settings import SteeringFitSettings
 from incatalog.steering.steering import CACHE, OFF, Steering
 from incatalog.steering.stems import words_of
@@ -24,7 +24,7 @@ from incatalog.teacher.teacher import load_teacher
 _K = 10
 _STRENGTHS = (0.0, 2.5, 5.0, 10.0, 20.0)
 _WORDS = (0.0, 0.2, 0.5)
-_KINDS = (0.0, 1.0, 2.0)
+_KINDS = (0.0, 0.5, 1.0, 2.0)
 
 Scores = Float64[np.ndarray, " items"]
 
@@ -70,7 +70,7 @@ def fit_steering(settings: SteeringFitSettings) -> Path:
     tried = try_balances(steering, [one for one, _ in asked], [text for _, text in asked], log_p)
     best = min(tried, key=lambda one: (-round(tried[one], 6), one.strength + one.kinds, one.words))
     alone = tried[Balance(0.0, 0.0, 0.0)]
-    usual = Balance.usual(settings.encoder)
+    usual = steering.balance
     about = {"users": len(asked), "seed": settings.seed, f"NDCG@{_K}": round(tried[best], 6)}
     lock = lock_folder(settings.teacher)
     best.save(settings.teacher, settings.encoder, about | {"unsteered": round(alone, 6)})
@@ -106,7 +106,7 @@ def try_balances(
     shares = (1.0,) if plain else _WORDS
     kinds = (0.0,) if plain or steering.kinds is None else _KINDS
     grid = [Balance(*values) for values in itertools.product(_STRENGTHS, shares, kinds)]
-    usual = Balance.usual(WORDS if plain else "")
+    usual = steering.balance
     found: dict[Balance, float] = {}
     for balance in dict.fromkeys([Balance(0.0, 0.0, 0.0), *grid, usual]):
         gains = [

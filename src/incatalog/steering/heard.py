@@ -13,7 +13,7 @@ from incatalog.steering.bounds import MeasuredFields, Said
 from incatalog.steering.kind_phrases import NamedKinds, named_kinds
 from incatalog.steering.labels import labelled
 from incatalog.steering.lacking import lacked
-from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues
+from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues, other_names
 from incatalog.steering.likeness import Memory
 from incatalog.steering.meant_limits import as_meant
 from incatalog.steering.negation import blanked, denied
@@ -56,7 +56,6 @@ class Heard:
         anew: Whether it begins a wish of its own.
         k: How many items it asks for.
         lacking: What it limits and the catalog knows nothing of, such as "prices".
-        kinds: The kinds, told by titles, that it asks for by name.
     """
 
     filters: tuple[Filter, ...] = ()
@@ -70,7 +69,6 @@ class Heard:
     anew: bool = True
     k: int | None = None
     lacking: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
 
     @property
     def steers(self) -> bool:
@@ -131,9 +129,8 @@ class Listener:
         inside = {at for one in named for at in range(one.start, one.end)}
         filters = [labelled(one, self.measured) for one in dict.fromkeys(conditions)]
         if kinds := named_kinds(wanted, words, inside, self.kinds.kinds):
+            kinds = self._with_other_names(kinds)
             filters.append(_of_kinds(kinds))
-            # A part of many names, such as "ink", does not say by itself what is wanted.
-            inside |= {at for at in kinds.places if not self.kinds.is_part(words[at].stem)}
         spans = [(one.start, one.end) for one in truths]
         spans += [(one.start, one.end) for one in moved]
         telling = [
@@ -157,8 +154,13 @@ class Listener:
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),
-            kinds=() if kinds is None else kinds.values,
         )
+
+    def _with_other_names(self, kinds: NamedKinds) -> NamedKinds:
+        """The kinds by all names that titles have for them."""
+        seen = self.kinds.seen
+        names = {other for one in kinds.values for other in other_names(one)}
+        return kinds._replace(values=tuple(sorted(one for one in names if seen.get(one))))
 
     def _conditions(self, text: str, named: Sequence[NamedValues]) -> list[Condition]:
         """Conditions of values that a text names: any of a list, or all of what stands together."""

@@ -8,12 +8,12 @@ its titles do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.vectors import unit_rows
@@ -24,9 +24,8 @@ from incatalog.steering.title_kinds import TitleKinds
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Differences of cosines that are worth a factor of e; measured (docs/steering.md). Kinds that are
-# told by titles are many and of all sizes: what most of the catalog is, is meant more often.
-_TEMPERATURE, _OF_TITLES = 0.035, 0.05
+# Differences of cosines that are worth a factor of e; measured (docs/steering.md).
+_TEMPERATURE = 0.035
 # "to put letters in" sounds like letters, and not like what is bought to put them in.
 _ASKING = "I want to buy a product. "
 # What a category has at least, so that none is out of reach.
@@ -43,26 +42,19 @@ class Kinds:
         centres: The mean vector of each.
         members: Which items each has.
         named: What a person would call the categories of an item, by its row.
-        log_sizes: Logarithms of what each counts before anything is said.
-        temperature: Differences of cosines that are worth a factor of e.
-        asking: What is put before a text, so that it sounds like a request for one.
+        log_sizes: Logarithms of what each counts before anything is said. Kinds that are told by
+            titles are of all sizes, and what most of the catalog is, is meant more often.
+        by_titles: Whether it is titles that tell them.
     """
 
     centres: Float32[np.ndarray, "categories hidden"]
     members: sparse.csr_array  # categories by items
     named: Callable[[int], Sequence[str]]
     log_sizes: Float64[np.ndarray, " categories"]
-    temperature: float
-    asking: str = ""
+    by_titles: bool = False
 
     @classmethod
-    def of(
-        cls,
-        catalog: Catalog,
-        likeness: Likeness,
-        titles: TitleKinds,
-        of_titles: Mapping[str, Int64[np.ndarray, " rows"]],
-    ) -> Kinds | None:
+    def of(cls, catalog: Catalog, likeness: Likeness, titles: TitleKinds) -> Kinds | None:
         """What sorts the catalog; None where nothing does, or without vectors.
 
         Small categories, such as most brands of a shop, are as like a text as single items are.
@@ -80,10 +72,10 @@ class Kinds:
         def by_title(row: int) -> Sequence[str]:
             return tuple(map(plural, titles.of_title(catalog.item(row).title)))
 
-        named, by_size, temperature = by_category, False, _TEMPERATURE
+        named, by_titles = by_category, False
         if len(rows) < 2 or held < _HELD * catalog.num_live:
-            rows, named = list(of_titles.values()), by_title
-            by_size, temperature = True, _OF_TITLES
+            rows, named = list(titles.rows(catalog).values()), by_title
+            by_titles = True
         if len(rows) < 2:
             return None
         ends = np.cumsum([0, *map(len, rows)])
@@ -94,13 +86,17 @@ class Kinds:
         shape = len(rows), len(catalog)
         members = sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=shape)
         centres = unit_rows(members @ likeness.all_vectors())
-        sizes = np.log(np.diff(ends)) if by_size else np.zeros(len(rows))
-        asking = _ASKING if by_size else ""
-        return cls(centres.astype(np.float32), members, named, sizes, temperature, asking)
+        sizes = np.log(np.diff(ends)) if by_titles else np.zeros(len(rows))
+        return cls(centres.astype(np.float32), members, named, sizes, by_titles)
+
+    @property
+    def asking(self) -> str:
+        """What is put before a text, so that it sounds like a request for one."""
+        return _ASKING if self.by_titles else ""
 
     def log_meant(self, vector: Float32[np.ndarray, " hidden"]) -> Float64[np.ndarray, " items"]:
         """Logarithm of how much a text means each item's categories."""
-        scores = (self.centres @ vector).astype(np.float64) / self.temperature + self.log_sizes
+        scores = (self.centres @ vector).astype(np.float64) / _TEMPERATURE + self.log_sizes
         odds = np.exp(scores - scores.max())
         meant = np.minimum(self.members.T @ (odds / odds.sum()), 1.0)
         found: Float64[np.ndarray, " items"] = np.log(meant + _LEAST)

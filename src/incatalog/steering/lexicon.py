@@ -34,6 +34,7 @@ _SAME = (
     ("science", "scientific"),
     ("history", "historical"),
     ("television", "tv"),
+    ("telephone", "phone"),
     ("cook", "cooking", "cookery"),
     ("laptop", "notebook computer"),
     ("cell phone", "mobile phone", "smartphone"),
@@ -246,3 +247,8 @@ def _grouped() -> dict[str, set[str]]:
 
 
 _OTHER_NAMES = _grouped()
+
+
+def other_names(name: str) -> set[str]:
+    """A name of one word, and the others of its group."""
+    return {name} | _OTHER_NAMES.get(name, set())

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 from rich.console import Console
 
 from incatalog.data.catalog import Catalog, Item
@@ -30,7 +29,7 @@ from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import in_lower_case, stems
 from incatalog.steering.title_kinds import TitleKinds
 from incatalog.steering.trends import trend_weights
-from incatalog.steering.wish import LogWeights, Wish
+from incatalog.steering.wish import Filter, LogWeights, Wish
 
 OFF = "off"
 CACHE = "steering"
@@ -43,8 +42,6 @@ _MOST_LETTERS = 2000
 _FITTING, _SLOPE = 50, 0.15
 # What a likeness of 1 to an item that is pointed at adds to a log-weight.
 _ABOUT = 20.0
-# What an item loses whose title only mentions a kind that was named: markers for whiteboards.
-_MENTIONED = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +120,8 @@ class Steering:
         sentences = encoder if isinstance(encoder, Sentences) else None
         if isinstance(encoder, str) and encoder != WORDS:
             sentences = Sentences.load(encoder, cache)
-        found = all_described(catalog) if texts is None else texts
-        likeness = Likeness.of(found, sentences, console)
+        read = all_described(catalog) if texts is None else texts
+        likeness = Likeness.of(read, sentences, console)
         listener = Listener(
             catalog,
             Lexicon.of(catalog),
@@ -134,7 +131,10 @@ class Steering:
             likeness.memory,
         )
         usual = Balance.usual(WORDS if sentences is None else "")
-        return cls(catalog, listener, likeness, balance or usual)
+        found = cls(catalog, listener, likeness, balance or usual)
+        if balance is None and found.kinds is not None and found.kinds.by_titles:
+            return found.with_balance(Balance.usual("", by_titles=True))
+        return found
 
     @classmethod
     def chosen(cls, catalog: Catalog, encoder: str, teacher: Path | None = None) -> Steering | None:
@@ -199,7 +199,7 @@ class Steering:
         filters = tuple(one for one in kept_filters(turns) if one.id not in off)
         about, without = self._pointed(turns)
         return Wish(
-            self._log_weights(turns, about, frozenset(off)),
+            self._log_weights(turns, about, frozenset(off), filters),
             filters,
             without,
             about,
@@ -273,7 +273,11 @@ class Steering:
         return tuple(row for row in about if row not in gone), without - gone
 
     def _log_weights(
-        self, turns: Sequence[Heard], about: Sequence[int], off: frozenset[str]
+        self,
+        turns: Sequence[Heard],
+        about: Sequence[int],
+        off: frozenset[str],
+        filters: Sequence[Filter],
     ) -> LogWeights | None:
         found = np.zeros(len(self.catalog))
         counts = _weights_of(turns)
@@ -285,17 +289,16 @@ class Steering:
         if wanted:
             words = [(word, count) for turn, count, _ in wanted for word in turn.words]
             texts = [(text, count) for _, count, text in wanted]
-            found += self._alike(texts, words)
+            parts = self._parts(texts, words)
+            if any(one.condition.op == "words" for one in filters):
+                # Kinds that were named need not be guessed.
+                parts = replace(parts, kinds=None)
+            found += parts.weighed(self.balance)
         for text in unwanted:
-            found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
+            found -= self.parts(text).weighed(self.balance)
         if about:
             found += _ABOUT * fitting(self.likeness.to_items(about))
         trending = {one.what: one.way for turn in turns for one in turn.trends}
-        named = [turn for turn in turns if turn.kinds or turn.anew][-1:]
-        if named and (kinds := named[0].kinds):
-            rows = [self.rows_of_kinds[kind] for kind in kinds if kind in self.rows_of_kinds]
-            found -= _MENTIONED
-            found[np.concatenate(rows)] += _MENTIONED
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
             found += moved
@@ -305,12 +308,6 @@ class Steering:
     def parts(self, text: str) -> Parts:
         """What a text alone says of the items, before it is known what counts how much."""
         return self._parts([(text, 1.0)], [(word, 1.0) for word in stems(text)])
-
-    def _alike(
-        self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
-    ) -> Alike:
-        """Log-weights of likeness to texts that count differently."""
-        return self._parts(texts, words).weighed(self.balance)
 
     def _parts(
         self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
@@ -330,12 +327,7 @@ class Steering:
     @cached_property
     def kinds(self) -> Kinds | None:
         """What finds the categories that are meant; None where there are none to choose from."""
-        return Kinds.of(self.catalog, self.likeness, self.listener.kinds, self.rows_of_kinds)
-
-    @cached_property
-    def rows_of_kinds(self) -> dict[str, Int64[np.ndarray, " rows"]]:
-        """The items of each kind that titles tell."""
-        return self.listener.kinds.rows(self.catalog)
+        return Kinds.of(self.catalog, self.likeness, self.listener.kinds)
 
 
 def _same(item: Item, other: Item) -> bool:

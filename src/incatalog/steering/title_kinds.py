@@ -46,8 +46,6 @@ _AT_HEAD = 0.35
 # The part of the catalog that has kinds; names of films or songs have no nouns in common.
 _HELD = 0.4
 _TAIL = 2
-# A word that is the head of fewer of the noun phrases that end with it is a part of names.
-_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +111,6 @@ class TitleKinds:
                 for kind in self.of_title(item.title):
                     found.setdefault(kind, []).append(row)
         return {kind: np.array(rows, dtype=np.int64) for kind, rows in found.items()}
-
-    def is_part(self, kind: str) -> bool:
-        """Whether a kind mostly stands before another noun: "ink cartridge", "gel ink pen"."""
-        return self.heads[kind] < _MOSTLY * self.tails[kind]
 
 
 def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
