@@ -293,6 +293,7 @@ def test_domains_are_named_as_the_model_was_trained_or_as_is_said(
     with pytest.raises(DataError, match="no field 'short'"):
         load_domains(model, {"books": books}, store)
     named = {"books": books, "letters": other}
+    store = CatalogStore(tmp_path / "t")
     found = load_domains(model, named, store, title_fields={"books": "title", "letters": "title"})
     assert found["books"].version.catalog.title_field == "title"
     assert found["letters"].version.catalog.names == ("X", "Y")
