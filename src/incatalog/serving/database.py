@@ -42,6 +42,7 @@ class Database(ABC):
     """
 
     read_whole = True  # whether every row is looked at when it is opened
+    clock = ""  # an expression: seconds since 1970 by the one clock that all services read
 
     def __init__(self, place: str) -> None:
         self.place = place  # as errors name it, without a password
@@ -110,13 +111,14 @@ def check_address(flag: str, address: str) -> None:
         raise ConfigError(f"{flag} {address}: expected {what}")
 
 
-def opened(address: str | Path, tables: str, timeout: float) -> Database:
+def opened(address: str | Path, tables: str, timeout: float, *, durable: bool = True) -> Database:
     """The database at an address, with its tables, which are made if they are missing.
 
     Args:
         address: Path of a SQLite file, or the URL of a Postgres database.
         tables: Statements that make them; `{serial}` stands for a number that grows by itself.
         timeout: Seconds to wait for a connection, and for an answer.
+        durable: Whether what is committed is on a disk; without, a power cut may take it.
     """
     if is_url(address):
         from incatalog.errors import require
@@ -124,10 +126,10 @@ def opened(address: str | Path, tables: str, timeout: float) -> Database:
         require("psycopg", extra="postgres")
         from incatalog.serving.postgres import PostgresDatabase
 
-        return PostgresDatabase(str(address), tables, timeout)
+        return PostgresDatabase(str(address), tables, timeout, durable=durable)
     from incatalog.serving.sqlite_file import SqliteFile
 
-    return SqliteFile(Path(address), tables, timeout)
+    return SqliteFile(Path(address), tables, timeout, durable=durable)
 
 
 def check_format(place: str, found: Any) -> None:

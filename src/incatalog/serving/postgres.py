@@ -31,7 +31,9 @@ class PostgresDatabase(Database):
 
     read_whole = False  # there may be very many conversations of very many users
 
-    def __init__(self, address: str, tables: str, timeout: float) -> None:
+    clock = "extract(epoch from clock_timestamp())::double precision"
+
+    def __init__(self, address: str, tables: str, timeout: float, *, durable: bool = True) -> None:
         try:
             known = conninfo_to_dict(address)
         except psycopg.Error as error:
@@ -41,7 +43,7 @@ class PostgresDatabase(Database):
         host, name = known.get("host") or "localhost", known.get("dbname") or ""
         port = f":{known['port']}" if known.get("port") else ""
         super().__init__(f"postgresql://{host}{port}/{name}")
-        self._address, self._timeout = address, timeout
+        self._address, self._timeout, self._durable = address, timeout, durable
         self._connection: psycopg.Connection[Any] | None = None
         self._listener: psycopg.Connection[Any] | None = None
         self._listening = threading.Lock()
@@ -93,7 +95,7 @@ class PostgresDatabase(Database):
         ending = False
         try:
             yield _Commands(connection)
-            if writes:
+            if writes and self._durable:
                 connection.execute("SELECT pg_notify(%s, '')", (_CHANNEL,))
             ending = writes
             connection.execute("COMMIT")
@@ -163,7 +165,9 @@ class PostgresDatabase(Database):
             for name, value in (*waits, ("idle_in_transaction_session_timeout", 60_000)):
                 connection.execute(f"SET {name} TO {value}")
             found = connection.execute("SHOW synchronous_commit").fetchone()
-            if found is not None and found[0] == "off":
+            if not self._durable:
+                connection.execute("SET synchronous_commit TO off")
+            elif found is not None and found[0] == "off":
                 # What is confirmed has to be on a disk.
                 connection.execute("SET synchronous_commit TO on")
         except psycopg.Error:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
 
+# Seconds that a request waits to be counted with those of other services.
+_RATE_TIMEOUT = 1.0
 _ORIGIN = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?")
 
 
@@ -45,6 +47,7 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.serving.catalogs import load_domains, own_name
     from incatalog.serving.follower import Follower
     from incatalog.serving.guiding import GuideChoices
+    from incatalog.serving.rates import SharedRates
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
     from incatalog.serving.steering_choices import SteeringChoices
@@ -63,6 +66,9 @@ def serve(settings: ServeSettings) -> None:
         sessions = None
         if settings.sessions is not None:
             sessions = stack.enter_context(closing(SessionStore(settings.sessions, patience)))
+        rates = None
+        if settings.state is not None and (settings.rate or keys is not None):
+            rates = stack.enter_context(closing(SharedRates(settings.state, _RATE_TIMEOUT)))
         with compiled_elsewhere():
             recommender = _recommender(settings, named, fields)
             names = list(named) or [own_name(recommender.catalog)]
@@ -79,7 +85,8 @@ def serve(settings: ServeSettings) -> None:
             how = guide, fields, steerings.load
             domains = load_domains(recommender, named, store, *how)
         follower = None if settings.state is None else Follower(store, domains)
-        service = ChatService(recommender, domains, settings, keys, sessions, follower)
+        kept = sessions, follower, rates
+        service = ChatService(recommender, domains, settings, keys, *kept)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
 

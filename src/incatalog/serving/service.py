@@ -24,6 +24,7 @@ from incatalog.serving.guiding import Guiding
 from incatalog.serving.model_forms import Model, Models
 from incatalog.serving.page_endpoints import PageEndpoints
 from incatalog.serving.problems import PROBLEMS, ApiError, add_problems
+from incatalog.serving.rates import SharedRates
 from incatalog.serving.schemas import ErrorAnswer
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
@@ -38,7 +39,8 @@ class ChatService:
     """A model, its catalogs, its thread and its counters, as an ASGI application.
 
     Without `keys` anyone may ask; without `sessions` no conversation is kept; without a `follower`
-    the catalogs hear of other services only when they are changed here.
+    the catalogs hear of other services only when they are changed here, and without `rates` each
+    service counts the requests of a client for itself.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ChatService:
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
         follower: Follower | None = None,
+        rates: SharedRates | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._spec, self._trained = recommender.spec, recommender.spec.trained
@@ -60,7 +63,7 @@ class ChatService:
             max_queue=settings.queue,
             observe=self.telemetry.passed,
         )
-        self._follower = follower
+        self._follower, self._rates = follower, rates
         self._measure()
         self._guiding = Guiding(settings, self.telemetry)
         self._conversations = Conversations(
@@ -163,6 +166,7 @@ class ChatService:
             rate=settings.rate,
             telemetry=self.telemetry,
             images=settings.allow_image,
+            shared=self._rates,
         )
         if settings.allow_origin:
             app.add_middleware(

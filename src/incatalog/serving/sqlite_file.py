@@ -26,7 +26,9 @@ class SqliteFile(Database):
     Its log needs memory that processes share, so it cannot lie on a disk of the network.
     """
 
-    def __init__(self, path: Path, tables: str, timeout: float) -> None:
+    clock = "((julianday('now') - 2440587.5) * 86400.0)"
+
+    def __init__(self, path: Path, tables: str, timeout: float, *, durable: bool = True) -> None:
         super().__init__(str(path))
         with contextlib.ExitStack() as closing, self._told("not a usable SQLite file"):
             closing.callback(os.close, _shared(path))
@@ -38,9 +40,13 @@ class SqliteFile(Database):
                     if each.is_file() and each.stat().st_mode & _OTHERS:
                         each.chmod(_PRIVATE)
             self._connection = sqlite3.connect(
-                path, check_same_thread=False, timeout=max(timeout, _BUSY), isolation_level=None
+                path,
+                check_same_thread=False,
+                timeout=max(timeout, _BUSY) if durable else timeout,
+                isolation_level=None,
             )
             closing.callback(self._connection.close)
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
             self._prepare(tables)
             self._closing = closing.pop_all()
 
@@ -70,7 +76,6 @@ class SqliteFile(Database):
 
     def _prepare(self, tables: str) -> None:
         _patiently(self._connection, "PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
         with self._began(writes=True) as made:
             made.run(_FORMAT_TABLE)
             found = made.rows("SELECT version FROM format")
