@@ -7,6 +7,7 @@ seconds would otherwise spend its life importing.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -140,6 +141,19 @@ class Postgres:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Has all its processes stand still during the block."""
+        assert self._process is not None
+        pids = [self._process.pid, *_children(self._process.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def close(self) -> None:
         """Ends it and deletes what it has kept."""
         if self._process is not None and self._process.poll() is None:
@@ -157,11 +171,15 @@ class Postgres:
         )
 
 
-def has_postgres() -> bool:
-    """Whether Debian's package is installed."""
-    with contextlib.suppress(FileNotFoundError):
-        return bool(_programs())
-    return False
+def postgres_lacks() -> str:
+    """What is not installed of what a Postgres and its clients need; empty if nothing."""
+    if importlib.util.find_spec("psycopg") is None:
+        return "no psycopg: pip install 'psycopg[binary]'"
+    try:
+        _programs()
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
 
 
 def _programs() -> Path:
@@ -177,6 +195,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    return [int(one) for one in listed.split()]
 
 
 def title(item: str, revision: int) -> str:

@@ -59,8 +59,8 @@ def main() -> None:
     question = "Do services that share a state keep what they confirm, whichever is killed?"
     about = (
         f"{_SERVICES} services, {options.changes:,} changes wanted, `kill -9` of one every "
-        f"{options.kill_every:g} s or so. 6 threads change items of their own, 3 ask for all items, "
-        "4 hold conversations, two and two the same ones; each asks any service.\n\n"
+        f"{options.kill_every:g} s or so. 6 threads change items of their own, 3 ask for all "
+        "items, 4 hold conversations, two and two the same ones; each asks any service.\n\n"
     )
     publish("replicas", question, about + table(outcomes) + "".join(f"\n{one}" for one in said))
     if any(one.wrong or len(set(one.fingerprints)) != 1 for one in outcomes.values()):

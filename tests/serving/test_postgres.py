@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+from benchmarks.replica_world import Postgres, postgres, postgres_lacks
 
-from benchmarks.replica_world import Postgres, has_postgres, postgres
 from chatting import Server
 from incatalog import Item, Recommender
 from incatalog.errors import ArtifactError, ConfigError, StateError
@@ -29,8 +29,8 @@ CHANGE = [Stored("x", NewItem(Item("x", "New")))]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    if not has_postgres():
-        pytest.skip("no Postgres: apt-get install postgresql")
+    if lacking := postgres_lacks():
+        pytest.skip(lacking)
     with postgres() as running:
         yield running
 
@@ -115,6 +115,18 @@ def test_a_change_while_postgres_is_started_anew_is_made_once(
         back.start()
         assert asyncio.run(domain.remove(["i5"])).number == 1
         back.join()
+
+
+def test_a_server_that_hangs_is_given_up(server: Postgres) -> None:
+    with closing(CatalogStore(server.url, timeout=0.5)) as store:
+        store.begin("hanging", "base")
+        with server.hanging():
+            began = time.monotonic()
+            with pytest.raises(StateError):
+                store.heads()
+            # Once the old connection is given up, no new one is made.
+            assert time.monotonic() - began < 30
+        assert store.head("hanging").number == 0
 
 
 def test_a_service_without_its_postgres_confirms_nothing_and_recovers(

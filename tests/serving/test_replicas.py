@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from benchmarks.replica_load import Outcome, under_load
-from benchmarks.replica_world import has_postgres, make_model, postgres
+from benchmarks.replica_world import make_model, postgres, postgres_lacks
+
 from incatalog import Item, Recommender
 from incatalog.errors import ArtifactError, CatalogError, OutcomeError, StateError
 from incatalog.serving import store as store_file
@@ -233,7 +233,7 @@ def test_what_three_services_confirm_holds_whichever_is_killed(tmp_path: Path, k
         state = str(tmp_path / "state.sqlite")
         held(under_load(tmp_path, tmp_path / "model", state, 200, 5.0), 200)
         return
-    if not has_postgres():
-        pytest.skip("no Postgres: apt-get install postgresql")
+    if lacking := postgres_lacks():
+        pytest.skip(lacking)
     with postgres() as server:
         held(under_load(tmp_path, tmp_path / "model", server.url, 200, 5.0), 200)

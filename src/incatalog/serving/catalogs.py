@@ -147,7 +147,8 @@ class Domain:
                 lost += 1
             except StateError as error:
                 unknown |= isinstance(error, OutcomeError)
-                if self.fault is not None or time.monotonic() >= end:
+                only_looks = all(change is None for change in changes)
+                if only_looks or self.fault is not None or time.monotonic() >= end:
                     raise (OutcomeError(str(error)) if unknown else error) from error
                 time.sleep(_PAUSE)
 

@@ -52,8 +52,9 @@ class Follower:
                 self._look()
                 self._reached = time.monotonic()
                 self._say("")
-            except IncatalogError as error:
-                self._say(str(error))
+            except Exception as error:
+                # Whatever it was: a service that followed no longer would not know.
+                self._say(str(error) if isinstance(error, IncatalogError) else repr(error))
                 self._closing.wait(_EVERY)
             self._store.wait(_EVERY)
 

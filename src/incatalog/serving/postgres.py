@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,8 @@ from incatalog.serving.database import FORMAT, Database, Row, Values, check_form
 _SCHEMA = "incatalog"
 _CHANNEL = "incatalog"
 _LOCK = 0x1CA7A109  # services that start at once make the tables one after the other
+# Times the patience of the service that a query may take, and a change: a feed is long.
+_LOOK, _CHANGE = 2, 12
 _READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -82,6 +86,31 @@ class PostgresDatabase(Database):
 
     @contextlib.contextmanager
     def _began(self, *, writes: bool) -> Iterator[_Commands]:
+        longest = _LOOK if not writes else _CHANGE if self._durable else 1
+        with self._bounded(longest):
+            yield from self._transaction(writes=writes)
+
+    @contextlib.contextmanager
+    def _bounded(self, times: int) -> Iterator[None]:
+        """Breaks the connection where the block takes longer: a server that hangs says nothing."""
+
+        def cut() -> None:
+            if (connection := self._connection) is not None:
+                with (
+                    contextlib.suppress(psycopg.Error, OSError),
+                    socket.socket(fileno=os.dup(connection.fileno())) as line,
+                ):
+                    line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(times * self._timeout, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _transaction(self, *, writes: bool) -> Iterator[_Commands]:
         # The server may have been started anew since: then the first word on the old line fails.
         for begins in ("again", "once"):
             try:
@@ -161,8 +190,9 @@ class PostgresDatabase(Database):
                     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_SCHEMA}")
             connection.execute(f"SET search_path TO {_SCHEMA}")
             # Long enough for a feed; a service that hangs amid a change frees the others.
-            waits = ("lock_timeout", milliseconds), ("statement_timeout", 12 * milliseconds)
-            for name, value in (*waits, ("idle_in_transaction_session_timeout", 60_000)):
+            waits = ("lock_timeout", milliseconds), ("statement_timeout", _CHANGE * milliseconds)
+            idle = "idle_in_transaction_session_timeout", _CHANGE * milliseconds
+            for name, value in (*waits, idle):
                 connection.execute(f"SET {name} TO {value}")
             found = connection.execute("SHOW synchronous_commit").fetchone()
             if not self._durable:
@@ -192,14 +222,14 @@ class _Commands:
         self._connection = connection
 
     def run(self, statement: str, values: Values = ()) -> int:
-        return self._connection.execute(_asked(statement), values).rowcount
+        return int(self._connection.execute(_asked(statement), values).rowcount)
 
     def run_all(self, statement: str, rows: Iterable[Values]) -> None:
         with self._connection.cursor() as cursor:
             cursor.executemany(_asked(statement), rows)
 
     def rows(self, query: str, values: Values = ()) -> list[Row]:
-        return self._connection.execute(_asked(query), values).fetchall()
+        return list(self._connection.execute(_asked(query), values).fetchall())
 
 
 def _asked(statement: str) -> bytes:

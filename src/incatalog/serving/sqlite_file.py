@@ -46,7 +46,8 @@ class SqliteFile(Database):
                 isolation_level=None,
             )
             closing.callback(self._connection.close)
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+            # With less than NORMAL a power cut could damage what others have made durable.
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._prepare(tables)
             self._closing = closing.pop_all()
 
