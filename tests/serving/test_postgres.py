@@ -129,6 +129,17 @@ def test_a_server_that_hangs_is_given_up(server: Postgres) -> None:
         assert store.head("hanging").number == 0
 
 
+def overtaken(slow: httpx.Client, fast: httpx.Client, asked: dict[str, Any]) -> tuple[str, bool]:
+    """A stream during which another service answers a turn of the same session."""
+    long = asked | {"stream": True, "max_tokens": 400}
+    with slow.stream("POST", "/v1/chat/completions", json=long) as reply:
+        assert reply.status_code == 200
+        lines = reply.iter_lines()
+        next(lines)
+        done = fast.post("/v1/chat/completions", json=asked)
+        return "".join(lines), done.status_code == 200
+
+
 def test_a_service_without_its_postgres_confirms_nothing_and_recovers(
     server: Postgres, tmp_path: Path, model: Path
 ) -> None:
@@ -157,6 +168,13 @@ def test_a_service_without_its_postgres_confirms_nothing_and_recovers(
         ahead = elsewhere.post("/v1/recommendations", json={"catalog_version": {"at_least": 9}})
         assert (ahead.status_code, ahead.json()["error"]["code"]) == (409, "version_ahead")
         assert http.post("/v1/chat/completions", json=asked).status_code == 200
+        # Of two turns at once the later one is told, though it was answered to its end.
+        for _ in range(20):
+            told, other_kept = overtaken(elsewhere, http, asked | {"session": "t"})
+            if other_kept and "session_changed" in told:
+                break
+        assert "session_changed" in told
+        assert told.endswith("data: [DONE]")
         server.kill()
         for reply in (
             change(http, 1),
