@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -143,13 +143,17 @@ def followed(recommender: Recommender, changes: Iterable[Stored]) -> Recommender
 
 
 def fingerprint(recommender: Recommender) -> str:
-    """SHA-256 over all that is known of the items, whatever their order."""
+    """SHA-256 over all that is known of the items, whatever their order.
+
+    States keep it: with another one, none of them could be gone on with.
+    """
     catalog, digest = recommender.catalog, hashlib.sha256(recommender.catalog.title_field.encode())
     rows = ((item.item_id, row) for row, item in enumerate(catalog.items))
     for _, row in sorted(one for one in rows if one[1] not in catalog.vacant):
-        item = replace(catalog.item(row), title_t=None)
-        known = asdict(item) | {"categories": sorted(item.categories)}
-        line = json.dumps([known, row in recommender.disabled], default=dict, sort_keys=True)
+        item = catalog.item(row)
+        texts = item.item_id, item.title, item.name, item.description, sorted(item.categories)
+        known = *texts, item.boost, item.boost_until, dict(item.attributes)
+        line = json.dumps([known, row in recommender.disabled], sort_keys=True)
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
