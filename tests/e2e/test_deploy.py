@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from incatalog.flags import parse
-from incatalog.serving.database import check_address, is_url
+from incatalog.serving.address import check_address, is_url
 from incatalog.serving.settings import ServeSettings
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -424,7 +424,7 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"name": "a/b"}, ConfigError, "without a slash"),
         ({"wording": "polite"}, ConfigError, "--wording: no wording is named 'polite'"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
-        ({"state": "mysql://h/d"}, ConfigError, "--state mysql://h/d: expected the path"),
+        ({"state": "mysql://h/d"}, ConfigError, "--state mysql://…: expected the path"),
         ({"sessions": ""}, ConfigError, "--sessions : expected the path of a SQLite file"),
         ({"keys": "keys.json"}, ConfigError, "not a readable JSON file"),
         ({"trusted_proxy": ("*",)}, ConfigError, r"--trusted-proxy \*: expected an address"),

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from incatalog.errors import ArtifactError, ConfigError
+from incatalog.errors import ArtifactError
 from incatalog.web.app import first_fault
 
 FORMAT = 2
 Row = tuple[Any, ...]
 Values = Sequence[Any]
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_POSTGRES = ("postgresql", "postgres")
 
 
 class Transaction(Protocol):
@@ -96,40 +91,6 @@ class Database(ABC):
         """The error about a row that no service wrote."""
         then = "delete the row, or put the state back from a copy"
         return ArtifactError(f"{self.place}: table {table}, row {row}: {why}; {then}")
-
-
-def is_url(address: str | Path) -> bool:
-    """Whether an address is a URL and no file."""
-    return _SCHEME.match(str(address)) is not None
-
-
-def check_address(flag: str, address: str) -> None:
-    """A ConfigError for an address of a database that is of no known kind."""
-    found = _SCHEME.match(address)
-    if not address or (found is not None and found[1].lower() not in _POSTGRES):
-        what = "the path of a SQLite file, or postgresql://USER@HOST/DATABASE"
-        raise ConfigError(f"{flag} {address}: expected {what}")
-
-
-def opened(address: str | Path, tables: str, timeout: float, *, durable: bool = True) -> Database:
-    """The database at an address, with its tables, which are made if they are missing.
-
-    Args:
-        address: Path of a SQLite file, or the URL of a Postgres database.
-        tables: Statements that make them; `{serial}` stands for a number that grows by itself.
-        timeout: Seconds to wait for a connection, and for an answer.
-        durable: Whether what is committed is on a disk; without, a power cut may take it.
-    """
-    if is_url(address):
-        from incatalog.errors import require
-
-        require("psycopg", extra="postgres")
-        from incatalog.serving.postgres import PostgresDatabase
-
-        return PostgresDatabase(str(address), tables, timeout, durable=durable)
-    from incatalog.serving.sqlite_file import SqliteFile
-
-    return SqliteFile(Path(address), tables, timeout, durable=durable)
 
 
 def check_format(place: str, found: Any) -> None:

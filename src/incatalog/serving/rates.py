@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from incatalog.serving.database import opened
+from incatalog.serving.address import opened
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS rates (who TEXT PRIMARY KEY, until DOUBLE PRECISION NOT NULL);

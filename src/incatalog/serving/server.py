@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from incatalog.errors import BackboneError, ConfigError, require
-from incatalog.serving.database import check_address
+from incatalog.serving.address import check_address
 from incatalog.serving.memory import compiled_elsewhere, give_memory_back, import_lean
 from incatalog.serving.settings import ServeSettings
 from incatalog.web.listener import bound, serve_app

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from incatalog.errors import OutcomeError
-from incatalog.serving.database import opened, row_fault
+from incatalog.serving.address import opened
+from incatalog.serving.database import row_fault
 from incatalog.serving.schemas import ChatMessage
 from incatalog.serving.store import TIMEOUT
 

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from incatalog.data.catalog import Item
 from incatalog.data.naming import TITLE
 from incatalog.errors import ArtifactError
-from incatalog.serving.database import Row, opened, row_fault
+from incatalog.serving.address import opened
+from incatalog.serving.database import Row, row_fault
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS versions (
