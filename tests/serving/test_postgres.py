@@ -97,7 +97,7 @@ def test_addresses_that_cannot_work_are_one_line_without_the_password(server: Po
     for address, kind, message in (
         (nowhere, StateError, "postgresql://127.0.0.1:1/shop: cannot be reached"),
         (server.url.replace("/postgres", "/none"), StateError, '"none" does not exist'),
-        ("postgresql://shop:secret@:::/shop", ConfigError, "the address of Postgres is malformed"),
+        ("postgresql://shop:secret@[::/shop", ConfigError, "the address of Postgres is malformed"),
     ):
         with pytest.raises(kind, match=message) as error:
             CatalogStore(address)
