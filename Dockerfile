@@ -8,7 +8,7 @@ WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
-    && pip install --no-cache-dir --constraint constraints.txt '.[serve]' \
+    && pip install --no-cache-dir --constraint constraints.txt '.[serve,postgres]' \
     && useradd --create-home --uid 10001 incatalog \
     && mkdir /state && chown incatalog /state
 USER incatalog

@@ -119,6 +119,10 @@ HEADLINES = {
         "What helps the methods against their teacher?",
         ("ret", "trained vectors"), "less the method as it was", "NDCG@10 by trained vectors",
     ),
+    "replicas": Headline(
+        "Do services that share a state keep what they confirm, whichever is killed?",
+        ("what was confirmed and does not hold",), "postgres", "confirmed things lost",
+    ),
     "retrieval": Headline(
         "How long does an answer of ten retrieved items take?",
         ("smollm2", "office", "retrieval"), "against generate", "of `generate`'s time, batch 8",

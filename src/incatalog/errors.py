@@ -81,6 +81,14 @@ class ServiceError(IncatalogError):
     """A running service does not answer, or refuses a request."""
 
 
+class StateError(IncatalogError):
+    """What services keep cannot be reached just now; nothing was changed by who asked."""
+
+
+class OutcomeError(StateError):
+    """The connection broke while a change was being kept: it may hold, and may not."""
+
+
 class ScorerError(IncatalogError):
     """A scorer of rewritten titles cannot answer; a reward is never made up in its place."""
 

@@ -30,6 +30,7 @@ _PAGES = (
     "docs/semantic-ids.md",
     "docs/teacher.md",
     "docs/serving.md",
+    "docs/replicas.md",
     "docs/steering.md",
     "docs/rewrite.md",
     "docs/retrieval.md",

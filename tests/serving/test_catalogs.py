@@ -74,7 +74,7 @@ def test_versions_are_immutable_and_changes_that_arrive_together_make_one(
     assert ids(domain) == {f"i{row}" for row in range(40)} | {"a"} | {f"b{n}" for n in range(10)}
     assert before.number == 0
     assert len(before.catalog) == 40
-    assert store.version("films") == domain.version.number
+    assert store.head("films").number == domain.version.number
 
 
 def test_restart_finds_what_was_saved(tmp_path: Path, recommender: Recommender) -> None:
@@ -200,8 +200,8 @@ def test_domains_that_change_side_by_side_are_all_saved(
     store.close()
     again = CatalogStore(tmp_path / "s")
     for domain in domains:
-        assert again.version(domain.name) == 8
-        assert len(list(again.changes(domain.name))) == 8
+        assert again.head(domain.name).number == 8
+        assert len(again.whole(domain.name).changes) == 8
 
 
 def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     CatalogStore(other).close()
     with sqlite3.connect(other) as database:
         database.execute("UPDATE format SET version = 99")
-    with pytest.raises(ArtifactError, match="found format 99; expected 1"):
+    with pytest.raises(ArtifactError, match="found format 99; expected 2"):
         CatalogStore(other)
 
 
@@ -258,8 +258,8 @@ def test_domains_need_what_the_method_needs(
     tmp_path: Path, recommender: Recommender, retrieving: Recommender, books: Path
 ) -> None:
     store = CatalogStore(tmp_path / "s")
-    found = load_domains(recommender, {"films": books.parent / "books"}, store)
-    assert found["films"].version.catalog.num_live == 4
+    found = load_domains(recommender, {"shelf": books.parent / "books"}, store)
+    assert found["shelf"].version.catalog.num_live == 4
     assert set(load_domains(recommender, {}, store)) == {recommender.catalog.name}
     with pytest.raises(ConfigError, match="found 0 npy files"):
         load_domains(retrieving, {"books": books}, store)
@@ -293,6 +293,7 @@ def test_domains_are_named_as_the_model_was_trained_or_as_is_said(
     with pytest.raises(DataError, match="no field 'short'"):
         load_domains(model, {"books": books}, store)
     named = {"books": books, "letters": other}
+    store = CatalogStore(tmp_path / "t")
     found = load_domains(model, named, store, title_fields={"books": "title", "letters": "title"})
     assert found["books"].version.catalog.title_field == "title"
     assert found["letters"].version.catalog.names == ("X", "Y")
@@ -315,7 +316,7 @@ def test_changes_made_under_another_title_field_are_refused(
             asyncio.run(domain.put([new("m", "No name")]))
     with closing(CatalogStore(path)) as store:
         assert Domain("films", model, store).version.catalog.has("n")
-        with pytest.raises(ArtifactError, match="do not fit its catalog: item 'n' was added"):
+        with pytest.raises(ArtifactError, match="'films' was begun with other items than its"):
             Domain("films", recommender, store)
 
 
@@ -370,7 +371,7 @@ def test_a_feed_makes_one_version_of_what_differs(tmp_path: Path, recommender: R
     assert feed(domain, now) == counts
     assert domain.version.number == 1
     store.close()
-    for one in (domain, Domain("films", recommender, CatalogStore(store.path))):
+    for one in (domain, Domain("films", recommender, CatalogStore(store.place))):
         assert one.version.number == 1
         assert ids(one) == {item.item.item_id for item in now}
         catalog = one.version.catalog
@@ -410,7 +411,7 @@ def test_what_a_feed_lacks_can_be_disabled_until_it_is_back(
     assert len(ids(domain)) == 40
     assert feed(domain, items[2:], disable=True) == {"unchanged": 38}
     store.close()
-    store = CatalogStore(store.path)
+    store = CatalogStore(store.place)
     again = Domain("films", recommender, store)
     assert feed(again, items[2:], disable=True) == {"unchanged": 38}
     # Back they come, and what the operator has switched off stays off.
@@ -419,7 +420,7 @@ def test_what_a_feed_lacks_can_be_disabled_until_it_is_back(
     assert feed(again, items, disable=True) == {"changed": 1, "unchanged": 39}
     assert off(again) == {"i9"}
     store.close()
-    again = Domain("films", recommender, CatalogStore(store.path))
+    again = Domain("films", recommender, CatalogStore(store.place))
     assert off(again) == {"i9"}
     assert feed(again, items[:5]) == {"removed": 35, "unchanged": 5}
     assert off(again) == set()

@@ -430,7 +430,8 @@ def test_slow_client_is_given_up(tmp_path: Path, model: Path) -> None:
         ({"name": "a/b"}, ConfigError, "without a slash"),
         ({"wording": "polite"}, ConfigError, "--wording: no wording is named 'polite'"),
         ({"state": "folder"}, ArtifactError, "not a usable SQLite file"),
-        ({"state": "s", "sessions": "./s"}, ConfigError, "is the file of --state"),
+        ({"state": "mysql://h/d"}, ConfigError, "--state mysql://…: expected the path"),
+        ({"sessions": ""}, ConfigError, "--sessions : expected the path of a SQLite file"),
         ({"keys": "keys.json"}, ConfigError, "not a readable JSON file"),
         ({"trusted_proxy": ("*",)}, ConfigError, r"--trusted-proxy \*: expected an address"),
         ({"trusted_proxy": ("::1", "lb.example")}, ConfigError, "--trusted-proxy lb.example"),
@@ -447,7 +448,9 @@ def test_settings_that_cannot_work_are_one_clear_error(
     elif "domain" in changes:
         changes = {"domain": tuple(d.replace("=.", f"={model}") for d in changes["domain"])}
     elif "state" in changes or "keys" in changes:
-        changes = {name: tmp_path / value for name, value in changes.items()}
+        [(name, value)] = changes.items()
+        if "://" not in value:
+            changes = {name: tmp_path / value if name == "keys" else str(tmp_path / value)}
     with pytest.raises(error, match=message):
         serve(ServeSettings(**{"model": model, "port": 0, **changes}))
 

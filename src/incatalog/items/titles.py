@@ -82,7 +82,11 @@ def new_titles(
     titles = speller.stable(items, [item.called for item in items])
     for item, title in zip(items, titles, strict=True):
         endings = itertools.chain(item.categories, map(str, numbers[title]))
-        proposed = itertools.chain([title], (f"{title} ({ending})" for ending in endings))
+        # What it was called before, among these items or those of another process.
+        known = item.title_t is not None and item.title_t.startswith(title)
+        before = [str(item.title_t)] if known else []
+        several = (f"{title} ({ending})" for ending in endings)
+        proposed = itertools.chain(before, [title], several)
         unused = (text for text in proposed if text not in taken and text not in found)
         for text in itertools.islice(unused, _MOST_TRIES):
             [stable] = speller.stable([item], [text])

@@ -79,14 +79,13 @@ class RateLimit:
         self, rate: int, clock: Callable[[], float] = time.monotonic, what: str = "requests"
     ) -> None:
         self._rate = rate
-        self._what = what  # what is counted, in words
+        self.what = what  # what is counted, in words
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, who: str, rate: int | None = None) -> None:
         """Counts a request; an ApiError (429) if there were too many says when to come back."""
-        limit = self._rate if rate is None else rate
-        if not limit:
+        if not (limit := self.limit(rate)):
             return
         now = self._clock()
         left, since = self._buckets.pop(who, (float(limit), now))
@@ -95,10 +94,18 @@ class RateLimit:
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)
         if left < 1:
-            wait = str(math.ceil((1 - left) * _SECONDS / limit))
-            message = f"more than {limit} {self._what} a minute; ask again in {wait} s"
-            headers = {"Retry-After": wait}
-            raise ApiError(429, message, code="rate_limit_exceeded", headers=headers)
+            raise self.refusal(limit, (1 - left) * _SECONDS / limit)
+
+    def limit(self, rate: int | None) -> int:
+        """Requests a minute of one that may have a rate of its own; 0 for any number."""
+        return self._rate if rate is None else rate
+
+    def refusal(self, limit: int, seconds: float) -> ApiError:
+        """The error (429) that says when to come back."""
+        wait = str(math.ceil(seconds))
+        message = f"more than {limit} {self.what} a minute; ask again in {wait} s"
+        headers = {"Retry-After": wait}
+        return ApiError(429, message, code="rate_limit_exceeded", headers=headers)
 
 
 def address_of(scope: Scope) -> str:

@@ -20,10 +20,13 @@ from incatalog.data.where import EVERYTHING, Where
 from incatalog.serving import catalog_schemas as forms
 from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.catalogs import Domain, Version
+from incatalog.serving.newest import version_from
 from incatalog.serving.problems import PROBLEMS, ApiError, find_domain
+from incatalog.serving.seen_version import NEWEST
 from incatalog.serving.store import NewItem
 from incatalog.serving.title_search import TitleSearch
 
+AtLeast = Annotated[int | None, Query(ge=0, le=NEWEST)]
 _MOST_LISTED = 1000
 _LONGEST_WHERE = 8000
 _LONGEST_NAME = 80  # of a field, in a message
@@ -34,8 +37,8 @@ _ITEM = _ITEMS + "/{item_id:path}"
 class CatalogEndpoints:
     """Lists, searches and changes catalogs."""
 
-    def __init__(self, domains: Mapping[str, Domain]) -> None:
-        self._domains = domains
+    def __init__(self, domains: Mapping[str, Domain], seconds: float) -> None:
+        self._domains, self._seconds = domains, seconds
         self._searches: dict[str, TitleSearch] = {}
 
     def add_to(self, app: FastAPI) -> None:
@@ -44,12 +47,17 @@ class CatalogEndpoints:
         @app.get("/v1/catalogs", responses=PROBLEMS)
         async def catalogs() -> forms.Catalogs:
             """All catalogs."""
-            return forms.Catalogs(catalogs=[_info(domain) for domain in self._domains.values()])
+            return forms.Catalogs(catalogs=[_info(d, d.version) for d in self._domains.values()])
 
         @app.get("/v1/catalogs/{domain}", responses=PROBLEMS)
-        async def catalog(domain: str) -> forms.CatalogInfo:
-            """A catalog as it stands."""
-            return _info(find_domain(self._domains, domain))
+        async def catalog(domain: str, at_least: AtLeast = None) -> forms.CatalogInfo:
+            """A catalog as it stands, with the fingerprint of all that is known of its items.
+
+            `at_least` waits for a version that the client has seen.
+            """
+            found = find_domain(self._domains, domain)
+            version = await version_from(found, at_least, self._seconds)
+            return await asyncio.to_thread(_info, found, version, whole=True)
 
         @app.get(_ITEMS, responses=PROBLEMS)
         async def items(
@@ -60,6 +68,7 @@ class CatalogEndpoints:
             where: Annotated[str, Query(max_length=_LONGEST_WHERE)] = "",
             limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = 20,
             offset: Annotated[int, Query(ge=0, le=1 << 31)] = 0,
+            at_least: AtLeast = None,
         ) -> forms.CatalogPage:
             """Items of a catalog; with `query` those whose titles hold its words.
 
@@ -67,7 +76,7 @@ class CatalogEndpoints:
             has the conditions of a request as JSON; only items that fulfil them are counted.
             """
             found = find_domain(self._domains, domain)
-            version = found.version
+            version = await version_from(found, at_least, self._seconds)
             if query and search:
                 why = "search: cannot stand beside query; give one of them"
                 raise ApiError(400, why, param="search", code="form")
@@ -84,16 +93,17 @@ class CatalogEndpoints:
             return forms.CatalogPage(domain=domain, version=number, total=total, items=shown)
 
         @app.get(_ITEM, responses=PROBLEMS)
-        async def item(domain: str, item_id: str) -> forms.CatalogItem:
+        async def item(domain: str, item_id: str, at_least: AtLeast = None) -> forms.CatalogItem:
             """One item."""
-            version = find_domain(self._domains, domain).version
+            found = find_domain(self._domains, domain)
+            version = await version_from(found, at_least, self._seconds)
             _check_item(version, item_id)
             return catalog_item(version, version.catalog.row(item_id))
 
         @app.post(_ITEMS, responses=PROBLEMS)
         async def add(domain: str, body: forms.NewCatalogItems, request: Request) -> forms.Changed:
             """Adds items, or puts them in the place of those with their ids."""
-            changing = self._to_change(request, domain)
+            changing = await self._to_change(request, domain)
             field = changing.version.catalog.title_field
             items = [_new_item(one, place, field) for place, one in enumerate(body.items)]
             return _changed(domain, await changing.put(items))
@@ -110,7 +120,7 @@ class CatalogEndpoints:
             Items that stay the same cost nothing, and those of which only texts, categories,
             boosts or attributes differ hardly anything.
             """
-            changing = self._to_change(request, domain)
+            changing = await self._to_change(request, domain)
             body = await request.body()
             field = changing.version.catalog.title_field
             # A feed takes longer to read than any other body.
@@ -123,13 +133,13 @@ class CatalogEndpoints:
             domain: str, body: forms.Removal, request: Request
         ) -> forms.Changed:
             """Removes several items at once."""
-            changing = self._to_change(request, domain, *body.ids)
+            changing = await self._to_change(request, domain, *body.ids)
             return _changed(domain, await changing.remove(body.ids))
 
         @app.delete(_ITEM, responses=PROBLEMS)
         async def remove(domain: str, item_id: str, request: Request) -> forms.Changed:
             """Removes an item."""
-            changing = self._to_change(request, domain, item_id)
+            changing = await self._to_change(request, domain, item_id)
             return _changed(domain, await changing.remove([item_id]))
 
         @app.patch(_ITEM, responses=PROBLEMS)
@@ -137,7 +147,7 @@ class CatalogEndpoints:
             domain: str, item_id: str, body: forms.ItemSwitch, request: Request
         ) -> forms.Changed:
             """Allows an item to be recommended, or forbids it."""
-            changing = self._to_change(request, domain, item_id)
+            changing = await self._to_change(request, domain, item_id)
             return _changed(domain, await changing.enable(item_id, enabled=body.enabled))
 
     def _search(self, domain: Domain, version: Version, query: str, search: str) -> list[int]:
@@ -146,11 +156,14 @@ class CatalogEndpoints:
             known = self._searches[domain.name] = TitleSearch(version.catalog)
         return known.near(search) if search else known.rows(query)
 
-    def _to_change(self, request: Request, name: str, *item_ids: str) -> Domain:
+    async def _to_change(self, request: Request, name: str, *item_ids: str) -> Domain:
         """A domain that may be changed by who asks, and that has the items."""
         if not request.state.key.admin:
             raise ApiError(403, "this key may not change catalogs", code="not_admin")
         domain = find_domain(self._domains, name)
+        if not all(map(domain.version.catalog.has, item_ids)):
+            # Another service may have added it.
+            await domain.catch_up()
         for item_id in item_ids:
             _check_item(domain.version, item_id)
         return domain
@@ -227,8 +240,7 @@ def _changed(domain: str, version: Version) -> forms.Changed:
     return forms.Changed(domain=domain, version=version.number)
 
 
-def _info(domain: Domain) -> forms.CatalogInfo:
-    version = domain.version
+def _info(domain: Domain, version: Version, *, whole: bool = False) -> forms.CatalogInfo:
     return forms.CatalogInfo(
         domain=domain.name,
         version=version.number,
@@ -236,6 +248,7 @@ def _info(domain: Domain) -> forms.CatalogInfo:
         categories=list(version.catalog.categories),
         guided=version.recommender.guide is not None,
         title_field=version.catalog.title_field,
+        fingerprint=version.fingerprint if whole else None,
     )
 
 

@@ -76,6 +76,9 @@ class CatalogInfo(Form):
     """Whether a teacher guides the answers."""
     title_field: str
     """Field by which the model knows the items; people are shown `title`."""
+    fingerprint: str | None = None
+    """SHA-256 over all that is known of the items, equal wherever this version is served; only of
+    one catalog alone."""
 
 
 class Catalogs(Form):

@@ -107,7 +107,7 @@ class Conversations:
                 domain = next(iter(self.domains.values()))
             else:
                 domain = find_domain(self.domains, body.domain or "")
-            version = domain.version
+            version = await self._limits.version_of(domain, body)
             model, catalog = version.recommender, version.catalog
             unknown = check_items(body, catalog)
             history = catalog.rows(filter(catalog.has, body.history)).tolist()
@@ -168,7 +168,7 @@ class Conversations:
     async def _asked(self, body: forms.ChatRequest, kept: _Messages, owner: str) -> ChatAnswer:
         """Plans the answer to a conversation, with what is kept of it."""
         started, messages = time.perf_counter(), len(body.messages)
-        version = self._limits.version(body)
+        version = await self._limits.version(body)
         self._limits.check_bounds(body)
         planned = partial(self._planned, body, kept, version)
         characters = body.characters + sum(len(message.text) for message in kept)

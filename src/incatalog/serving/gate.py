@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import secrets
 import sys
 from collections.abc import Sequence
@@ -12,11 +14,14 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from incatalog.errors import IncatalogError
 from incatalog.serving.access import Key, Keys, RateLimit, address_of
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.problems import ApiError
+from incatalog.serving.rates import SharedRates
 from incatalog.web.telemetry import Measured
 
+_log = logging.getLogger(__name__)
 # Paths that are answered without a key.
 _OPEN = frozenset(("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"))
 _OPEN_BELOW = "/page/"
@@ -30,7 +35,9 @@ _POLICY = (
 class Gate(Measured):
     """Lets requests in that may ask, and counts and logs all; without `keys` anyone may ask.
 
-    The page may load images from the origins `images`, and nothing else from anywhere else.
+    The page may load images from the origins `images`, and nothing else from anywhere else. Where
+    requests are counted with other services, and these counts cannot be reached, this service
+    counts for itself.
     """
 
     def __init__(
@@ -40,12 +47,14 @@ class Gate(Measured):
         rate: int,
         telemetry: EngineTelemetry,
         images: Sequence[str] = (),
+        shared: SharedRates | None = None,
     ) -> None:
         super().__init__(app, telemetry, (), ())
         self._keys = keys
         self._policy = _POLICY.format(images="".join(f" {origin}" for origin in images))
         self._limit = RateLimit(rate)
         self._wrong = RateLimit(_WRONG_KEYS, what="requests without a valid API key")
+        self._shared = shared
         self._span = telemetry.span
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +62,7 @@ class Gate(Measured):
         state["request_id"] = secrets.token_hex(8)
         state["key"] = Key("anyone", admin=self._keys is None)
         try:
-            self._check(scope)
+            await self._check(scope)
         except ApiError as refusal:
             await refusal.response()(scope, receive, send)
         else:
@@ -86,7 +95,20 @@ class Gate(Measured):
         }
         sys.stderr.write(json.dumps(line) + "\n")
 
-    def _check(self, scope: Scope) -> None:
+    async def _take(self, bucket: RateLimit, who: str, rate: int | None = None) -> None:
+        """Counts a request; an ApiError (429) if there were too many."""
+        if self._shared is not None and (limit := bucket.limit(rate)):
+            try:
+                wait = await asyncio.to_thread(self._shared.take, f"{bucket.what} {who}", limit)
+            except IncatalogError as error:
+                _log.warning("requests are counted by this service alone: %s", error)
+            else:
+                if wait:
+                    raise bucket.refusal(limit, wait)
+                return
+        bucket.take(who, rate)
+
+    async def _check(self, scope: Scope) -> None:
         """Notes whose key a request has; refuses one without a valid key, or one too many."""
         if scope["path"] in _OPEN or scope["path"].startswith(_OPEN_BELOW):
             return
@@ -99,8 +121,8 @@ class Gate(Measured):
                 key = self._keys.holder(Headers(scope=scope).get("authorization"))
             except ApiError:
                 # Only wrong keys are counted, so that they do not lock out right ones beside them.
-                self._wrong.take(who)
+                await self._take(self._wrong, who)
                 raise
             scope["state"]["key"] = key
             who, rate = f"key {key.name}", key.rate
-        self._limit.take(who, rate)
+        await self._take(self._limit, who, rate)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from incatalog.serving.catalogs import Domain, Version
+from incatalog.serving.newest import version_from
 from incatalog.serving.problems import ApiError, find_domain
 from incatalog.serving.schemas import ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
@@ -21,6 +22,7 @@ _NEEDING_ITEMS = (
     "boost",
     "guide_weight",
     "filters_off",
+    "catalog_version",
 )
 
 
@@ -31,8 +33,18 @@ class Limits:
     settings: ServeSettings
     domains: Mapping[str, Domain]
 
-    def version(self, body: ChatRequest) -> Version | None:
+    async def version(self, body: ChatRequest) -> Version | None:
         """The catalog version that a conversation sees; None for plain text."""
+        domain = self._domain(body)
+        return None if domain is None else await self.version_of(domain, body)
+
+    async def version_of(self, domain: Domain, body: ItemQuestion) -> Version:
+        """The version of a domain that a request sees: the newest, or one that it waits for."""
+        seen = body.catalog_version
+        number = None if seen is None else seen.at_least
+        return await version_from(domain, number, self.settings.state_timeout)
+
+    def _domain(self, body: ChatRequest) -> Domain | None:
         name, _, of_model = body.model.partition("/")
         if name != self.settings.name:
             why = f"model: no model {body.model!r}; see /v1/models"
@@ -40,9 +52,9 @@ class Limits:
         if of_model and body.domain not in (None, of_model):
             raise ApiError(400, "domain: the model's name says another", param="domain")
         if of_model:
-            return find_domain(self.domains, of_model, "model").version
+            return find_domain(self.domains, of_model, "model")
         if body.domain is not None:
-            return find_domain(self.domains, body.domain).version
+            return find_domain(self.domains, body.domain)
         for field in _NEEDING_ITEMS:
             if getattr(body, field) and getattr(body, field) != "auto":
                 why = f"{field}: needs a domain to recommend from"

@@ -72,6 +72,15 @@ def api_error(error: BaseException) -> ApiError:
         param_of = param if param.isidentifier() else None
         code = "context_length_exceeded" if isinstance(error, errors.ContextLengthError) else None
         return ApiError(400, str(error), param=param_of, code=code)
+    if isinstance(error, errors.StateError):
+        # The client is not told where the state is.
+        _log.warning("%s", error)
+        why, code = "what the service keeps cannot be reached; nothing was changed", "unavailable"
+        if isinstance(error, errors.OutcomeError):
+            why = "the connection broke while this was being kept: it may hold, and may not"
+            code = "unknown"
+        headers = {"Retry-After": "1"}
+        return ApiError(503, f"{why}; ask again", code=f"state_{code}", headers=headers)
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "the service failed; its log tells more", code="internal")
 
@@ -115,10 +124,10 @@ _ABOUT = {
     401: "No valid API key.",
     403: "The key may not do this.",
     404: "There is no such model, catalog, item or session.",
-    409: "A turn of the session is still being answered.",
+    409: "Another turn of the session came first, or the version asked for is not there.",
     413: "The body is too large.",
     429: "Too many requests; see `Retry-After`.",
-    503: "The teacher that guides the answers failed.",
+    503: "The teacher that guides the answers failed, or what the service keeps is out of reach.",
     504: "The answer took too long.",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from incatalog.data.where import Where
 from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.condition_form import Conditions
+from incatalog.serving.seen_version import SeenVersion
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
@@ -153,6 +154,9 @@ class ItemQuestion(StrictForm):
     unknown: Literal["ignore", "error"] = "ignore"
     """What is done about ids of the history that the catalog has not: they are left out and listed
     in the answer, or they are an error."""
+
+    catalog_version: SeenVersion | None = None
+    """Which version of the catalog the client has seen: `{"at_least": 12}` waits for it."""
 
     @property
     def conditions(self) -> Where:
@@ -350,28 +354,6 @@ class Recommendations(Form):
     items: list[AnswerItem]
     unknown: list[str] = Field([])
     """Ids of the history that the catalog has not; they were left out."""
-
-
-class Model(Form):
-    """A name that requests may give; whether its model was trained on a catalog."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = "incatalog"
-    domain: str | None = None
-    trained: bool = True
-    about: str = ""
-    """What the model is, in a sentence."""
-    parameters: int | None = None
-    """Of its network, in all."""
-
-
-class Models(Form):
-    """All names that requests may give."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
 
 
 class ErrorBody(Form):

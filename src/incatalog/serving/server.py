@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from incatalog.errors import BackboneError, ConfigError, require
+from incatalog.serving.address import check_address
 from incatalog.serving.memory import compiled_elsewhere, give_memory_back, import_lean
 from incatalog.serving.settings import ServeSettings
 from incatalog.web.listener import bound, serve_app
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
 
+# Seconds that a request waits to be counted with those of other services.
+_RATE_TIMEOUT = 1.0
 _ORIGIN = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?")
 
 
@@ -42,7 +45,9 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.recommender.popular_guide import popular_guide
     from incatalog.serving.access import Keys
     from incatalog.serving.catalogs import load_domains, own_name
+    from incatalog.serving.follower import Follower
     from incatalog.serving.guiding import GuideChoices
+    from incatalog.serving.rates import SharedRates
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
     from incatalog.serving.steering_choices import SteeringChoices
@@ -53,14 +58,17 @@ def serve(settings: ServeSettings) -> None:
     keys = None if settings.keys is None else Keys.load(settings.keys)
     with ExitStack() as stack:
         listener = stack.enter_context(bound(settings.host, settings.port))
-        state = settings.state
+        state, patience = settings.state, settings.state_timeout
         if state is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="incatalog-"))
-            state = Path(folder) / "catalogs.sqlite"
-        store = stack.enter_context(closing(CatalogStore(state)))
+            state = str(Path(folder) / "catalogs.sqlite")
+        store = stack.enter_context(closing(CatalogStore(state, patience)))
         sessions = None
         if settings.sessions is not None:
-            sessions = stack.enter_context(closing(SessionStore(settings.sessions)))
+            sessions = stack.enter_context(closing(SessionStore(settings.sessions, patience)))
+        rates = None
+        if settings.state is not None and (settings.rate or keys is not None):
+            rates = stack.enter_context(closing(SharedRates(settings.state, _RATE_TIMEOUT)))
         with compiled_elsewhere():
             recommender = _recommender(settings, named, fields)
             names = list(named) or [own_name(recommender.catalog)]
@@ -76,7 +84,9 @@ def serve(settings: ServeSettings) -> None:
 
             how = guide, fields, steerings.load
             domains = load_domains(recommender, named, store, *how)
-        service = ChatService(recommender, domains, settings, keys, sessions)
+        follower = None if settings.state is None else Follower(store, domains)
+        kept = sessions, follower, rates
+        service = ChatService(recommender, domains, settings, keys, *kept)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
 
@@ -155,10 +165,9 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if settings.keys is None and not _is_this_machine(settings.host):
         why = "others could reach the service without a key; give --keys FILE"
         raise ConfigError(f"--host {settings.host}: {why}")
-    state, sessions = settings.state, settings.sessions
-    if state is not None and sessions is not None and state.resolve() == sessions.resolve():
-        why = "is the file of --state; give each a file of its own"
-        raise ConfigError(f"--sessions {sessions}: {why}")
+    for flag in ("state", "sessions"):
+        if (address := getattr(settings, flag)) is not None:
+            check_address(f"--{flag}", address)
     return domain_folders(settings.domain)
 
 

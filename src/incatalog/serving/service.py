@@ -18,11 +18,14 @@ from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
 from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.follower import Follower
 from incatalog.serving.gate import Gate
 from incatalog.serving.guiding import Guiding
+from incatalog.serving.model_forms import Model, Models
 from incatalog.serving.page_endpoints import PageEndpoints
 from incatalog.serving.problems import PROBLEMS, ApiError, add_problems
-from incatalog.serving.schemas import ErrorAnswer, Model, Models
+from incatalog.serving.rates import SharedRates
+from incatalog.serving.schemas import ErrorAnswer
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.worker import Worker
@@ -35,7 +38,9 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 class ChatService:
     """A model, its catalogs, its thread and its counters, as an ASGI application.
 
-    Without `keys` anyone may ask; without `sessions` no conversation is kept.
+    Without `keys` anyone may ask; without `sessions` no conversation is kept; without a `follower`
+    the catalogs hear of other services only when they are changed here, and without `rates` each
+    service counts the requests of a client for itself.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class ChatService:
         settings: ServeSettings,
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
+        follower: Follower | None = None,
+        rates: SharedRates | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._spec, self._trained = recommender.spec, recommender.spec.trained
@@ -56,6 +63,7 @@ class ChatService:
             max_queue=settings.queue,
             observe=self.telemetry.passed,
         )
+        self._follower, self._rates = follower, rates
         self._measure()
         self._guiding = Guiding(settings, self.telemetry)
         self._conversations = Conversations(
@@ -75,7 +83,7 @@ class ChatService:
         self._add_layers(app)
         add_problems(app)
         self._conversations.add_to(app)
-        CatalogEndpoints(self._domains).add_to(app)
+        CatalogEndpoints(self._domains, self._settings.state_timeout).add_to(app)
         PageEndpoints(self._domains, self._settings).add_to(app)
 
         @app.get("/v1/models", responses=PROBLEMS)
@@ -93,7 +101,7 @@ class ChatService:
         add_states(
             app,
             self.telemetry,
-            lambda: self.worker.has_room,
+            self._is_ready,
             ErrorAnswer,
             lambda status, message: ApiError(status, message).body(),
             "The process is alive; whether its model was trained on a catalog.",
@@ -102,6 +110,11 @@ class ChatService:
 
         return app
 
+    def _is_ready(self) -> bool:
+        """Whether a request would be answered, with the versions that other services have."""
+        faults = [domain.fault for domain in self._domains.values()]
+        return self.worker.has_room and not any(faults)
+
     def _about(self, domain: Domain) -> str:
         guided = domain.version.recommender.guide is not None
         return about(self._spec, guided=guided)
@@ -109,9 +122,13 @@ class ChatService:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         self.worker.start()
+        if self._follower is not None:
+            self._follower.start()
         try:
             yield
         finally:
+            if self._follower is not None:
+                await asyncio.to_thread(self._follower.close)
             await asyncio.to_thread(self.worker.close)
             self._guiding.close()
 
@@ -120,6 +137,9 @@ class ChatService:
         gauge = self.telemetry.gauge
         gauge("active_answers", "Answers that grow.").set_function(lambda: self.worker.active)
         gauge("queued_requests", "Requests that wait.").set_function(lambda: self.worker.queued)
+        if (follower := self._follower) is not None:
+            since = gauge("state_silence_seconds", "Since the newest versions were known.")
+            since.set_function(lambda: follower.silence)
         versions = gauge("catalog_version", "Version of each catalog.", "domain")
         items = gauge("catalog_items", "Items of each catalog.", "domain")
 
@@ -146,6 +166,7 @@ class ChatService:
             rate=settings.rate,
             telemetry=self.telemetry,
             images=settings.allow_image,
+            shared=self._rates,
         )
         if settings.allow_origin:
             app.add_middleware(

@@ -33,7 +33,7 @@ class ServeSettings(Settings):
         "what is said": "voice encoder",
         "page": "title allow_image",
         "address": "host port allow_origin allow_host trusted_proxy keys",
-        "what is kept": "state sessions",
+        "what is kept": "state sessions state_timeout",
         "limits": (
             "rate batch queue max_tokens max_messages max_characters max_history max_k max_body "
             "max_feed timeout"
@@ -95,10 +95,16 @@ class ServeSettings(Settings):
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
-    state: Path | None = None
-    """SQLite file that keeps changes of the catalogs; without one they end with the process."""
-    sessions: Path | None = None
-    """SQLite file that keeps conversations, for requests that name one; none are kept without."""
+    state: str | None = None
+    """Where changes of the catalogs are kept, which several services may share: a SQLite file on
+    one machine, postgresql://USER@HOST/DATABASE on several (docs/replicas.md); without it they end
+    with the process."""
+    sessions: str | None = None
+    """Where conversations are kept, for requests that name one: an address as that of --state, or
+    the same; none are kept without."""
+    state_timeout: PositiveFloat = 5.0
+    """Seconds to wait for what is kept: for a connection, for an answer of the database, and for a
+    version that a request names."""
     keys: Path | None = None
     """JSON file of the API keys' hashes; without one no key is needed."""
     rate: NonNegative = 0

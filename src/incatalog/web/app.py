@@ -63,7 +63,8 @@ def add_states(
         """A request would be accepted."""
         if has_room():
             return JSONResponse({"status": "ready"})
-        return JSONResponse(refusal(503, "the queue is full, or the service is closing"), 503)
+        why = "the queue is full, the service is closing, or its catalogs fell behind for good"
+        return JSONResponse(refusal(503, why), 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
