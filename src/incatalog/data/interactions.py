@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from incatalog.config import DataFormat
 from incatalog.data.catalog import METAS, Catalog
@@ -255,10 +255,18 @@ class Interactions:
 
         Rows with equal times stand as in the file.
         """
-        times = np.zeros(len(self._users)) if self._times is None else self._times.order()
-        arrays = {"user": self._users, "item": self._items, "time": times, **columns}
-        frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
-        return frame.sort("user", "time", maintain_order=True)
+        users = np.asarray(self._users)
+        times = np.zeros(len(users)) if self._times is None else self._times.order()
+        arrays = {"user": users, "item": self._items, "time": times, **columns}
+        # Sorting in polars takes several times the memory of the rows.
+        order = (
+            np.argsort(users, kind="stable")
+            if self._times is None
+            else (np.lexsort((times, users)))
+        )
+        return pl.DataFrame(
+            [pl.Series(name, np.asarray(values)[order]) for name, values in arrays.items()]
+        )
 
     def left_out(self, frame: pl.DataFrame, least: int, core: int) -> dict[str, int]:
         """How many users :func:`keep_active` has left out of a frame, by why."""
@@ -311,7 +319,32 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
         raise ConfigError(f"--k-core {k}: expected 1 or more")
     user_k = k if user_k is None else user_k
     while True:
-        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
-        if len(kept) == len(frame):
-            return kept
-        frame = kept
+        kept = _often(frame["user"], user_k) & _often(frame["item"], k)
+        if kept.all():
+            return frame
+        frame = frame.filter(pl.Series(kept))
+
+
+def _often(codes: pl.Series, least: int) -> Bool[np.ndarray, " rows"]:
+    """Which of some codes occur so often."""
+    numbers = codes.to_numpy()
+    found: np.ndarray = (np.bincount(numbers) >= least)[numbers]
+    return found
+
+
+def without_repeats(frame: pl.DataFrame) -> pl.DataFrame:
+    """The first of rows that have user, item and time in common, of those of :meth:`frame`."""
+    users, items, times = (frame[name].to_numpy() for name in ("user", "item", "time"))
+    follows = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    if not follows.any():
+        return frame
+    # Only rows of one user and time can be alike, and these stand together.
+    groups = np.cumsum(np.concatenate([[True], ~follows]), dtype=np.int32)
+    together = np.flatnonzero(
+        np.concatenate([follows, [False]]) | np.concatenate([[False], follows])
+    )
+    order = together[np.lexsort((items[together], groups[together]))]
+    alike = (groups[order][1:] == groups[order][:-1]) & (items[order][1:] == items[order][:-1])
+    kept = np.ones(len(users), dtype=np.bool_)
+    kept[order[1:][alike]] = False
+    return frame.filter(pl.Series(kept))

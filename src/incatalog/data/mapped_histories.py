@@ -23,6 +23,7 @@ from incatalog.errors import ArtifactError, DataError, StorageError
 # A folder that belongs to the reader; its name keeps it out of manifests.
 MAPS = ".histories"
 _OF = "of"  # What the arrays were made from.
+_USERS = 1 << 13  # whose histories are in memory at once
 _ARRAYS = {"letters": np.uint8, "ends": np.int64, "offsets": np.int64, "rows": np.int32}
 
 _Make = Callable[[str, int], np.ndarray]
@@ -125,13 +126,13 @@ def write_histories(
     schema: Any = {"user_id": pl.String, "history": pl.List(pl.String)}
 
     def parts(columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
-        for start in range(0, len(user_ids), BATCH):
-            own = offsets[start : start + BATCH + 1]
+        for start in range(0, len(user_ids), _USERS):
+            own = offsets[start : start + _USERS + 1]
             users = np.arange(len(own) - 1)
             taken = np.repeat(users, np.diff(own))
             flat = pl.DataFrame({"user": taken, "history": names.gather(rows[own[0] : own[-1]])})
             lists = flat.group_by("user", maintain_order=True).agg("history")
-            keys = pl.Series(user_ids[start : start + BATCH], dtype=pl.String)
+            keys = pl.Series(user_ids[start : start + _USERS], dtype=pl.String)
             frame = pl.DataFrame({"user": users, "user_id": keys})
             # A user may have no items.
             frame = frame.join(lists, on="user", how="left", maintain_order="left")
@@ -201,7 +202,7 @@ def _read(path: Path, user: str, items: str, ids: Sequence[str], make: _Make) ->
     ends[0] = offsets[0] = 0
     known = pl.DataFrame({"id": ids, "row": np.arange(len(ids), dtype=np.int32)})
     at = filled = spelled = 0
-    for frame in parquet_batches(path, [user, items]):
+    for frame in parquet_batches(path, [user, items], _USERS):
         names = frame[user]
         joined = "".join(names).encode()
         lengths = names.str.len_bytes().to_numpy().astype(np.int64)

@@ -53,15 +53,17 @@ def parquet_fault(path: Path, error: Exception) -> DataError:
     return DataError.at(path, f"not a readable Parquet file: {reason}")
 
 
-def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Yields some columns of a file, part by part in the order of its rows.
+def parquet_batches(
+    path: Path, columns: Sequence[str], size: int = BATCH
+) -> Iterator[pl.DataFrame]:
+    """Yields some columns of a file, so many rows at once, in their order.
 
     Raises:
         DataError: The file cannot be read.
     """
     try:
         lazy = pl.scan_parquet(path).select(columns)
-        yield from lazy.collect_batches(chunk_size=BATCH, maintain_order=True)
+        yield from lazy.collect_batches(chunk_size=size, maintain_order=True)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise parquet_fault(path, error) from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from incatalog.data.attributes import RESERVED
 from incatalog.data.csv_blocks import csv_blocks
@@ -116,10 +117,15 @@ class TableFile:
         columns = parquet_columns(self.path)
         self._match(FilePlace(self.path), columns)
         wanted = [*self._columns.values(), *self.kept]
+        texts = {self.name("time_column"), *self.kept}
+        fine = [name for name in wanted if getattr(columns[name], "time_unit", "") == "ns"]
+        # In columns of ids and texts times are refused, as Python shows them.
+        coarse = [pl.col(name).dt.cast_time_unit("us") for name in fine if name not in texts]
         row = 1
         for frame in parquet_batches(self.path, list(dict.fromkeys(wanted))):
             lines = np.arange(row, row + len(frame))
             row += len(frame)
+            frame = frame.with_columns(coarse)
             yield TableBlock(self.path, lines, [frame[name] for name in wanted])
         if row == 1:
             raise DataError.at(self.path, "holds no rows")

@@ -11,7 +11,7 @@ from typing import Any
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.formats import is_currency
-from incatalog.data.interactions import keep_active, renumber
+from incatalog.data.interactions import keep_active, renumber, without_repeats
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import ColumnSettings, TableSettings
 from incatalog.data.settling import settled
@@ -65,8 +65,9 @@ def prepare_table(settings: TableSettings) -> Path:
     found = read_interactions(deeds, settings, items)
     every = frame = found.frame()
     if deeds.name("time_column"):
-        frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
+        frame = without_repeats(every)
     repeated = len(every) - len(frame)
+    del every
     hint = f"{least} and --k-core {core}" if core else str(least)
     hint = f"try less than --min-interactions {hint}"
     frame = keep_active(deeds.path, frame, least, hint, core)

@@ -111,7 +111,7 @@ class Times:
         cell: Callable[[int], Any],
     ) -> None:
         def example(row: int) -> _Example:
-            return _Example(int(times[row]), FilePlace(path, int(lines[row])), cell(row))
+            return _Example(int(times[row]), FilePlace(path, int(lines[row])), cell(int(row)))
 
         self._kinds.setdefault(kind, example(0))
         large = np.flatnonzero(times >= _LEAST) if kind == "number" else np.empty(0, dtype=np.int64)
@@ -135,7 +135,7 @@ class Times:
             if above.value >= _LEAST_ABOVE and above.value >= below.value * _GAP:
                 raise self._mixed(above, below)
         if self._others is None:
-            return np.array(self._whole, dtype=np.int64)
+            return np.asarray(self._whole, dtype=np.int64)
         rank = {value: number for number, value in enumerate(sorted(set(self._others)))}
         return np.fromiter((rank[value] for value in self._others), np.int64, len(self._others))
 
