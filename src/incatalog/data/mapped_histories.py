@@ -80,9 +80,16 @@ def map_histories(path: Path, user: str, items: str, ids: Sequence[str]) -> Mapp
 
     Returns:
         None where only reading entry by entry can tell what is wrong.
+
+    Raises:
+        DataError: The file cannot be read.
+        ArtifactError: A file lies where the arrays belong.
     """
     own = {"sequences": _digest(path), "items": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
     folder = path.with_name(MAPS)
+    if folder.exists() and not folder.is_dir():
+        what = "is a file; expected a folder, which is made for histories: rename the file"
+        raise ArtifactError(f"{folder}: {what}")
     found = _opened(folder, own)
     if found is not None:
         return found
@@ -208,7 +215,9 @@ def _read(path: Path, user: str, items: str, ids: Sequence[str], make: _Make) ->
         lengths = names.str.len_bytes().to_numpy().astype(np.int64)
         counts = frame[items].list.len().to_numpy().astype(np.int64)
         # Lists without items would count as one.
-        taken = frame.filter(pl.col(items).list.len() > 0).select(id=pl.col(items).explode())
+        taken = frame.filter(pl.col(items).list.len() > 0).select(
+            id=pl.col(items).explode(empty_as_null=True)
+        )
         found = taken.join(known, on="id", how="left", maintain_order="left")["row"]
         if found.null_count():
             return False

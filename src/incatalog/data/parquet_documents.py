@@ -141,7 +141,12 @@ def write_parquet(path: Path, value: Mapping[str, Any]) -> None:
             if identifier(record.get(key, own)) != own:
                 what = f"entry {own!r} has a field {key!r} that is {shown(record[key])}"
                 raise DataError.at(path, f"{what}; expected none, or the same: rename the field")
-        names = dict.fromkeys(name for record in value.values() for name in record if name != key)
+        names = {
+            name: None
+            for record in value.values()
+            for name, field in record.items()
+            if name != key and field is not None
+        }
         columns += [_column(name, [one.get(name) for one in value.values()]) for name in names]
     with atomic_path(path) as partial:
         pl.DataFrame(columns).write_parquet(partial, row_group_size=BATCH)
