@@ -33,6 +33,8 @@ _LONG = {
     "assistant",
     "steering",
     "quickstart",
+    "prepare",
+    "growth",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 
