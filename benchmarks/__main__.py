@@ -34,6 +34,8 @@ _LONG = {
     "steering",
     "quickstart",
     "replicas",
+    "prepare",
+    "growth",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

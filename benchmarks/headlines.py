@@ -71,6 +71,10 @@ HEADLINES = {
         "What does a guide cost a service of 64 streams?",
         ("guided",), "ratio", "of the answers a second without",
     ),
+    "growth": Headline(
+        "How much memory does a catalog take?",
+        ("tree of semantic IDs", "10,000,000"), "measured, GB", "GB for the tree of ten million IDs",
+    ),
     "grpo": Headline(
         "Is the policy that is trained the one that is sampled from?",
         ("cgen",), "scoped - engine, largest", "nats between the two at most",
@@ -98,6 +102,10 @@ HEADLINES = {
     "paraphrases": Headline(
         "What do paraphrases of titles add to cgen?",
         ("both",), "NDCG@10 less that without", "NDCG@10 less that without",
+    ),
+    "prepare": Headline(
+        "What does preparing ten million interactions cost?",
+        ("Parquet to Parquet",), "peak memory, MB", "MB at the peak, from Parquet to Parquet",
     ),
     "products": Headline(
         "What do laid-out copies of the weights gain?",

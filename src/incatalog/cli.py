@@ -19,6 +19,7 @@ from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.settings import (
     AmazonSettings,
     CheckSettings,
+    ConvertSettings,
     MiniOneRecSettings,
     MovieLensSettings,
     SampleShopSettings,
@@ -111,6 +112,9 @@ COMMANDS: dict[str, Command] = {
     "data steam": Command(SteamSettings, "incatalog.data.steam:prepare_steam"),
     "data yelp": Command(YelpSettings, "incatalog.data.yelp:prepare_yelp"),
     "data table": Command(TableSettings, "incatalog.data.tables:prepare_table"),
+    "data convert": Command(
+        ConvertSettings, "incatalog.data.convert:convert_data", leading="--data"
+    ),
     "data check": Command(CheckSettings, "incatalog.data.check:check", leading="--data"),
     "data to-unirec": Command(
         ToUnirecSettings, "incatalog.data.export_unirec:to_unirec", leading="--data"

@@ -25,6 +25,8 @@ Decode = Literal["beam", "list", "greedy"]
 ListFormat = Literal["auto", "table", "json", "csv"]
 EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
+# How prepared data is written.
+DataFormat = Literal["json", "parquet"]
 # What two ids may differ in and be one.
 IdForm = Literal["exact", "trimmed", "folded", "number"]
 # How an item is written into its span: found by exact search, or token by token.

@@ -241,7 +241,7 @@ def _written(settings: Any) -> Closing:
     return Closing(f"{settings.out}" if settings.out is not None else "")
 
 
-_DATA = ("amazon", "movielens", "minionerec", "steam", "yelp", "table")
+_DATA = ("amazon", "movielens", "minionerec", "steam", "yelp", "table", "convert")
 _ENDINGS: dict[str, Callable[[Any], Closing]] = {
     **{f"data {source}": _prepared for source in _DATA},
     "data check": _checked,

@@ -17,6 +17,7 @@ from incatalog.data.interactions import (
     Interactions,
     k_core,
     leave_one_out,
+    without_repeats,
 )
 from incatalog.data.times import Times
 from incatalog.errors import CatalogError, ConfigError, DataError
@@ -191,3 +192,17 @@ def test_rows_at_once_are_those_one_by_one() -> None:
         at_once.add_whole(Path("f"), lines[part], users[part], items[part], times[part])
     assert at_once.frame().equals(singly.frame())
     assert at_once.frame().rows() == [(0, 0, 20), (0, 1, 20), (0, 2, 30), (1, 1, 10)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))))
+def test_the_first_of_repeated_rows_stays(rows) -> None:
+    found = Interactions(Times("when"))
+    for line, (user, item, time) in enumerate(rows):
+        found.add(FilePlace(Path("f"), line), f"{user}", item, time)
+    every = found.frame()
+    ordered = sorted(
+        enumerate(rows), key=lambda row: (found.user(f"{row[1][0]}"), row[1][2], row[0])
+    )
+    expected = [(found.user(f"{user}"), item, time) for _, (user, item, time) in ordered]
+    assert every.rows() == expected
+    assert without_repeats(every).rows() == list(dict.fromkeys(expected))

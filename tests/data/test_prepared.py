@@ -16,6 +16,7 @@ from incatalog.errors import ArtifactError, CatalogError
 class Settings:
     out: Path
     seed: int = 3
+    format: str = "json"
 
 
 CATALOG = Catalog.from_items([Item("a", "A", categories=("x",)), Item("b", "B")])

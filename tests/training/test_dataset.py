@@ -13,7 +13,9 @@ import torch
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import load_conversations
+from incatalog.data.convert import convert_data
 from incatalog.data.interactions import Histories, leave_one_out
+from incatalog.data.settings import ConvertSettings
 from incatalog.dialogue.render import Renderer
 from incatalog.errors import ConfigError, DataError
 from incatalog.items.aliases import Aliases
@@ -798,3 +800,22 @@ def test_every_sample_begins_with_the_system_message(workshop: Workshop) -> None
         ids, mask = before.rendered.input_ids, before.rendered.loss_mask
         own, trained = sample.rendered.input_ids, sample.rendered.loss_mask
         assert ids[mask].tolist() == own[trained].tolist()
+
+
+def test_samples_of_parquet_are_those_of_json(workshop, data, tmp_path) -> None:
+    folder = convert_data(ConvertSettings(data, tmp_path / "parquet"))
+    found = []
+    for one in (data, folder):
+        catalog = Catalog.load(one, "items")
+        histories = Histories.load(one, catalog)
+        shop = Workshop(workshop.backbone, catalog, histories, workshop.chat_file)
+        source = shop.source(paraphrases_in="targets")
+        dataset = SftDataset(source, 2 * source.per_epoch, 4, seed=3)
+        found.append(dataset.__getitems__(range(len(dataset))))
+        held_out = ValidationDataset(source, 20, seed=3)
+        found[-1] += held_out.__getitems__(range(len(held_out)))
+    assert found[0]
+    for own, other in zip(*found, strict=True):
+        assert own.rendered.input_ids.tolist() == other.rendered.input_ids.tolist()
+        assert own.rendered.spans == other.rendered.spans
+        assert (own.trained.tolist(), own.cut) == (other.trained.tolist(), other.cut)

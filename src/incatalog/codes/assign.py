@@ -20,6 +20,7 @@ from incatalog.codes.quantizer import QUANTIZER_FILE, Quantizer, load_quantizer
 from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
 from incatalog.codes.settings import AssignSettings
 from incatalog.data.catalog import METAS, Catalog
+from incatalog.data.parquet_documents import document
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError
@@ -71,7 +72,8 @@ def assign_items(settings: AssignSettings) -> Path:
         repair = f"repair them: incatalog items assign {flags} --repair"
         source.ids.require_unique(str(settings.index), repair)
     resolved, final = _resolve(settings, source)
-    inputs = {METAS: settings.data / METAS, "vectors": settings.vectors, "index": settings.index}
+    metas = document(settings.data, METAS)
+    inputs = {metas.name: metas, "vectors": settings.vectors, "index": settings.index}
     inputs["model"] = Path(settings.model) / QUANTIZER_FILE if settings.model else None
     known = {name: path for name, path in inputs.items() if path is not None}
     run = open_run(settings.out, "items assign", settings, inputs=known)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from incatalog.config import DataFormat
 from incatalog.data.attributes import (
     NO_ATTRIBUTES,
     Attributes,
@@ -22,8 +23,8 @@ from incatalog.data.attributes import (
     read_attributes,
 )
 from incatalog.data.catalog_columns import FIELDS, CatalogColumns
-from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import first_repeated, id_problem, identifier, shown, unknown
+from incatalog.data.documents import unique_entries, write_document
+from incatalog.data.fields import Entry, first_repeated, id_problem, identifier, shown, unknown
 from incatalog.data.naming import (
     TITLE,
     TITLE_FIELDS,
@@ -34,6 +35,7 @@ from incatalog.data.naming import (
     remembered_formats,
     title_of,
 )
+from incatalog.data.parquet_documents import document, in_format
 from incatalog.errors import CatalogError, DataError
 
 METAS = "metas.jsonl"
@@ -137,7 +139,7 @@ class Catalog(CatalogColumns):
     def load(
         cls, folder: str | Path, name: str | None = None, title_field: str | None = None
     ) -> Catalog:
-        """Reads ``metas.jsonl`` and, where there is one, ``category.jsonl``.
+        """Reads ``metas.jsonl`` and, where there is one, ``category.jsonl``, or both in Parquet.
 
         ``metas.jsonl`` is one JSON document or one object a line. The title comes from the first
         of the fields ``title``, ``title_t``, ``name``, ``item_title``, ``movie_title`` that holds
@@ -156,7 +158,7 @@ class Catalog(CatalogColumns):
                 and line.
         """
         folder = Path(folder)
-        path, own = folder / METAS, remembered_field(folder)
+        path, own = document(folder, METAS), remembered_field(folder)
         title_field = title_field or own
         if own not in (TITLE, title_field):
             trained = f"the model there knows its items by their {own}, not by their {title_field}"
@@ -165,27 +167,28 @@ class Catalog(CatalogColumns):
         found = {entry.key: parse_item(entry, title_field) for entry in items}
         if not found:
             raise DataError.at(path, "holds no items; expected at least one")
-        path, categories = folder / CATEGORIES, defaultdict[str, list[str]](list)
+        metas, path = path.name, document(folder, CATEGORIES)
+        categories = defaultdict[str, list[str]](list)
         for entry in unique_entries(path, (), "category", hint="") if path.exists() else ():
             for member in dict.fromkeys(entry.ids("category")):
                 if member is None or member not in found:
                     named = f"category {entry.key!r} names item {member!r}"
-                    raise entry.error(f"{named}, unknown to {METAS}")
+                    raise entry.error(f"{named}, unknown to {metas}")
                 categories[member].append(entry.key)
         for one, names in categories.items():
             found[one] = replace(found[one], categories=tuple(names))
         name, formats = name or folder.resolve().name, remembered_formats(folder)
         return cls(tuple(found.values()), name, title_field=title_field, formats=formats)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line.
+    def save(self, folder: str | Path, form: DataFormat = "json") -> None:
+        """Writes ``metas.jsonl`` and ``category.jsonl``, or Parquet, each atomically.
 
         A title field other than ``title``, and formats, are noted beside them in ``catalog.json``.
         """
         folder, field = Path(folder), self.title_field
         metas = {item.item_id: _meta(item, field) for item in self.live_items}
-        write_document(folder / METAS, metas)
-        write_document(folder / CATEGORIES, self.members())
+        write_document(folder / in_format(METAS, form), metas)
+        write_document(folder / in_format(CATEGORIES, form), self.members())
         remember_catalog(folder, field, self.formats)
 
     def __len__(self) -> int:

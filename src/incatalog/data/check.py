@@ -17,10 +17,12 @@ from rich.text import Text
 
 from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, parse_item
 from incatalog.data.cleaning import clean_title
-from incatalog.data.documents import Entry, entries
+from incatalog.data.documents import entries
+from incatalog.data.fields import Entry
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
 from incatalog.data.model_catalog import unused_names
 from incatalog.data.naming import name_of, title_of
+from incatalog.data.parquet_documents import document
 from incatalog.data.settings import CheckSettings
 from incatalog.errors import DataError
 
@@ -117,9 +119,9 @@ def _examined(settings: CheckSettings) -> tuple[CheckReport, str | None]:
     if not folder.is_dir():
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
     found = _Findings()
-    items = _check_items(folder / METAS, found, settings.title_field)
-    categories = _check_categories(folder / CATEGORIES, items.keys(), found)
-    lengths, used, repeats = _check_histories(folder / SEQUENCES, items.keys(), found)
+    items = _check_items(document(folder, METAS), found, settings.title_field)
+    categories = _check_categories(document(folder, CATEGORIES), items.keys(), found)
+    lengths, used, repeats = _check_histories(document(folder, SEQUENCES), items.keys(), found)
     occurrences = Counter(clean_title(item.called) for item in items.values() if item)
     report = CheckReport(
         folder=folder,

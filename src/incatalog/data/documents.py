@@ -1,4 +1,4 @@
-"""Readers of JSON: every entry comes with its line."""
+"""Documents of entries, and JSON lines: everything that is read comes with its line."""
 
 from __future__ import annotations
 
@@ -21,27 +21,13 @@ from rich.progress import Progress
 
 from incatalog import reading
 from incatalog.artifacts import atomic_path
-from incatalog.data.fields import FilePlace, identifier
+from incatalog.data.fields import Entry, FilePlace, identifier
 from incatalog.data.literals import PRINTED_DICTS, parse_literal
+from incatalog.data.parquet_documents import PARQUET, parquet_entries, write_parquet
 from incatalog.errors import DataError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry(FilePlace):
-    """One ``key: value`` of a JSON file, and where the key stands."""
-
-    key: str
-    value: Any
-
-    def ids(self, what: str) -> list[str | None]:
-        """The item ids that it lists, where ``what`` it is; None stands for one that is no id."""
-        self.unicode(f"{what} {self.key!r}", self.key)
-        if not isinstance(self.value, list):
-            raise self.error(f"{what} {self.key!r}: expected a list of item ids")
-        return [identifier(value) for value in self.value]
 
 
 def read_text(path: str | Path) -> str:
@@ -53,11 +39,14 @@ def read_text(path: str | Path) -> str:
 
 
 def entries(path: Path, id_fields: tuple[str, ...]) -> Iterator[Entry]:
-    """Reads a JSON file that maps keys to values, in any of its usual shapes; keys may repeat.
+    """Reads a file that maps keys to values, in any of its usual shapes; keys may repeat.
 
-    The shapes are one object over the whole file (pretty-printed or not), one ``{key: value}``
-    object a line, and one record a line that holds its key in one of ``id_fields``.
+    The shapes are one JSON object over the whole file (pretty-printed or not), one ``{key: value}``
+    object a line, one record a line that holds its key in one of ``id_fields``, and Parquet.
     """
+    if path.suffix == PARQUET:
+        yield from parquet_entries(path, id_fields)
+        return
     text = read_text(path)
     breaks = [index for index, letter in enumerate(text) if letter == "\n"]
     decoder = json.JSONDecoder(object_pairs_hook=reading.once)
@@ -185,7 +174,10 @@ def require_once(path: Path, columns: Sequence[str]) -> None:
 
 
 def write_document(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes one JSON object with one entry a line, atomically."""
+    """Writes one JSON object with one entry a line, or Parquet where it ends so, atomically."""
+    if path.suffix == PARQUET:
+        write_parquet(path, value)
+        return
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as stream:
         stream.write("{")
         for number, (key, entry) in enumerate(value.items()):

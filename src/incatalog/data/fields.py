@@ -99,6 +99,21 @@ class FilePlace:
         return text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(FilePlace):
+    """One ``key: value`` of a JSON file, and where the key stands."""
+
+    key: str
+    value: Any
+
+    def ids(self, what: str) -> list[str | None]:
+        """The item ids that it lists, where ``what`` it is; None stands for one that is no id."""
+        self.unicode(f"{what} {self.key!r}", self.key)
+        if not isinstance(self.value, list):
+            raise self.error(f"{what} {self.key!r}: expected a list of item ids")
+        return [identifier(value) for value in self.value]
+
+
 def is_missing(value: Any) -> bool:
     """Whether a value stands for none: null, or NaN as data frames write it."""
     if isinstance(value, float | Decimal):

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 
+from incatalog.config import DataFormat
 from incatalog.data.catalog import METAS, Catalog
-from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import FilePlace, first_repeated, identifier, shown
+from incatalog.data.documents import unique_entries, write_document
+from incatalog.data.fields import Entry, FilePlace, first_repeated, identifier, shown
+from incatalog.data.mapped_histories import UserIds, map_histories, write_histories
+from incatalog.data.parquet_documents import (
+    PARQUET,
+    document,
+    in_format,
+    key_column,
+    parquet_columns,
+)
 from incatalog.data.times import Times
 from incatalog.errors import ConfigError, DataError
 
@@ -22,14 +31,14 @@ SEQUENCES = "sequential.jsonl"
 MIN_INTERACTIONS = 3  # One item each to train on, to validate with and to test with.
 
 USER_FIELDS = ("user_id", "user", "reviewerID")
-_LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
+LIST_FIELDS = ("items", "item_ids", "item_seq", "history", "sequence")
 
 
 @dataclass(frozen=True, eq=False)
 class Histories:
     """The items of every user, oldest first, side by side in one array."""
 
-    user_ids: tuple[str, ...]
+    user_ids: Sequence[str]
     offsets: Int64[np.ndarray, " users+1"]
     rows: Int32[np.ndarray, " interactions"]
 
@@ -41,7 +50,8 @@ class Histories:
             raise DataError("histories: offsets do not ascend from 0 to the number of rows")
         if len(self.rows) and self.rows.min() < 0:
             raise DataError("histories: an item row is negative")
-        if len(set(self.user_ids)) < len(self.user_ids):
+        mapped = isinstance(self.user_ids, UserIds)  # They were looked at when they were stored.
+        if not mapped and len(set(self.user_ids)) < len(self.user_ids):
             twice = first_repeated(self.user_ids)
             raise DataError(f"histories: user {twice!r} occurs twice; expected unique ids")
 
@@ -57,8 +67,20 @@ class Histories:
 
     @classmethod
     def load(cls, folder: str | Path, catalog: Catalog) -> Histories:
-        """Reads ``sequential.jsonl``: one JSON document or one object a line."""
-        path = Path(folder) / SEQUENCES
+        """Reads ``sequential.jsonl``: one JSON document or one object a line.
+
+        What is in Parquet is not held in memory, but mapped from files beside it, which are made
+        once.
+        """
+        path = document(folder, SEQUENCES)
+        if path.suffix == PARQUET:
+            columns = parquet_columns(path)
+            user = key_column(path, columns, USER_FIELDS)
+            items = key_column(path, columns, LIST_FIELDS)
+            found = map_histories(path, user, items, [item.item_id for item in catalog.items])
+            if found is not None:
+                return cls(*found)
+            # Reading entry by entry says what is wrong, and where.
         row_of = {item.item_id: row for row, item in enumerate(catalog.items)}
         lists: dict[str, list[int]] = {}
         for entry in unique_entries(path, USER_FIELDS, "user"):
@@ -66,20 +88,24 @@ class Histories:
             for item_id in item_ids(entry):
                 if item_id not in row_of:
                     named = f"user {entry.key!r} has item {item_id!r}"
-                    raise entry.error(f"{named}, unknown to {METAS}")
+                    raise entry.error(f"{named}, unknown to {document(folder, METAS).name}")
                 history.append(row_of[item_id])
         if not lists:
             raise DataError.at(path, "holds no users; expected at least one")
         return cls.from_lists(tuple(lists), lists.values())
 
-    def save(self, folder: str | Path, catalog: Catalog) -> None:
-        """Writes ``sequential.jsonl`` atomically, one user a line."""
+    def save(self, folder: str | Path, catalog: Catalog, form: DataFormat = "json") -> None:
+        """Writes ``sequential.jsonl`` or ``sequential.parquet`` atomically, one user a line."""
         if len(self.rows):
             catalog.item(int(self.rows.max()))
         ids = [item.item_id for item in catalog.items]
+        path = Path(folder) / in_format(SEQUENCES, form)
+        if path.suffix == PARQUET:
+            write_histories(path, self.user_ids, ids, self.offsets, self.rows)
+            return
         histories = (self.history(user).tolist() for user in range(len(self)))
         lists = ([ids[row] for row in rows] for rows in histories)
-        write_document(Path(folder) / SEQUENCES, dict(zip(self.user_ids, lists, strict=True)))
+        write_document(path, dict(zip(self.user_ids, lists, strict=True)))
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -114,7 +140,7 @@ class LeaveOneOut:
         return len(self.histories)
 
     @property
-    def user_ids(self) -> tuple[str, ...]:
+    def user_ids(self) -> Sequence[str]:
         """Names of the users."""
         return self.histories.user_ids
 
@@ -154,7 +180,7 @@ def item_ids(entry: Entry) -> list[str]:
     entry.unicode(user, entry.key)
     value = entry.value
     if isinstance(value, dict):
-        value = next((value[field] for field in _LIST_FIELDS if field in value), None)
+        value = next((value[field] for field in LIST_FIELDS if field in value), None)
     if not isinstance(value, list):
         raise entry.error(f"{user}: expected a list of item ids, oldest first")
     found = list(map(identifier, value))
@@ -200,6 +226,26 @@ class Interactions:
         self._users.frombytes(users.astype(np.intc).tobytes())
         self._items.frombytes(items.astype(np.intc).tobytes())
 
+    def add_cells(
+        self,
+        path: Path,
+        lines: Int64[np.ndarray, " rows"],
+        users: pl.Series,
+        items: Int32[np.ndarray, " rows"],
+        times: pl.Series | None = None,
+    ) -> bool:
+        """Adds rows; users are ids, items are codes, times are cells.
+
+        Returns:
+            False, and nothing is added, where :meth:`add` has to look at each time.
+        """
+        known = times is None or self._times is None or self._times.add_cells(path, lines, times)
+        if not known:
+            return False
+        self._users.frombytes(coded(users, self.user).astype(np.intc).tobytes())
+        self._items.frombytes(items.astype(np.intc).tobytes())
+        return True
+
     def __len__(self) -> int:
         """Rows so far."""
         return len(self._users)
@@ -209,10 +255,18 @@ class Interactions:
 
         Rows with equal times stand as in the file.
         """
-        times = np.zeros(len(self._users)) if self._times is None else self._times.order()
-        arrays = {"user": self._users, "item": self._items, "time": times, **columns}
-        frame = pl.DataFrame({name: np.asarray(values) for name, values in arrays.items()})
-        return frame.sort("user", "time", maintain_order=True)
+        users = np.asarray(self._users)
+        times = np.zeros(len(users)) if self._times is None else self._times.order()
+        arrays = {"user": users, "item": self._items, "time": times, **columns}
+        # Sorting in polars takes several times the memory of the rows.
+        order = (
+            np.argsort(users, kind="stable")
+            if self._times is None
+            else (np.lexsort((times, users)))
+        )
+        return pl.DataFrame(
+            [pl.Series(name, np.asarray(values)[order]) for name, values in arrays.items()]
+        )
 
     def left_out(self, frame: pl.DataFrame, least: int, core: int) -> dict[str, int]:
         """How many users :func:`keep_active` has left out of a frame, by why."""
@@ -221,11 +275,20 @@ class Interactions:
         return {reason: len(self.user_codes) - frame["user"].n_unique()}
 
     def histories(self, frame: pl.DataFrame) -> Histories:
-        """The items of the users of a frame, in its order."""
+        """The items of the users of a frame, in which the rows of a user stand together."""
         user_ids = list(self.user_codes)
-        grouped = frame.group_by("user", maintain_order=True).agg("item")
-        names = [user_ids[user] for user in grouped["user"].to_list()]
-        return Histories.from_lists(names, [items.to_numpy() for items in grouped["item"]])
+        users = frame["user"].to_numpy()
+        starts = np.flatnonzero(np.diff(users, prepend=-1))
+        names = tuple(user_ids[user] for user in users[starts].tolist())
+        offsets = np.append(starts, len(users)).astype(np.int64)
+        return Histories(names, offsets, frame["item"].cast(pl.Int32).to_numpy())
+
+
+def coded(names: pl.Series, code: Callable[[str], int]) -> Int32[np.ndarray, " rows"]:
+    """The codes of names, asked for once each in the order in which they first occur."""
+    every = names.unique(maintain_order=True)
+    codes = pl.Series([code(name) for name in every], dtype=pl.Int32)
+    return names.replace_strict(every, codes, return_dtype=pl.Int32).to_numpy()
 
 
 def keep_active(
@@ -256,7 +319,32 @@ def k_core(frame: pl.DataFrame, k: int, *, user_k: int | None = None) -> pl.Data
         raise ConfigError(f"--k-core {k}: expected 1 or more")
     user_k = k if user_k is None else user_k
     while True:
-        kept = frame.filter((pl.len().over("user") >= user_k) & (pl.len().over("item") >= k))
-        if len(kept) == len(frame):
-            return kept
-        frame = kept
+        kept = _often(frame["user"], user_k) & _often(frame["item"], k)
+        if kept.all():
+            return frame
+        frame = frame.filter(pl.Series(kept))
+
+
+def _often(codes: pl.Series, least: int) -> Bool[np.ndarray, " rows"]:
+    """Which of some codes occur so often."""
+    numbers = codes.to_numpy()
+    found: np.ndarray = (np.bincount(numbers) >= least)[numbers]
+    return found
+
+
+def without_repeats(frame: pl.DataFrame) -> pl.DataFrame:
+    """The first of rows that have user, item and time in common, of those of :meth:`frame`."""
+    users, items, times = (frame[name].to_numpy() for name in ("user", "item", "time"))
+    follows = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    if not follows.any():
+        return frame
+    # Only rows of one user and time can be alike, and these stand together.
+    groups = np.cumsum(np.concatenate([[True], ~follows]), dtype=np.int32)
+    together = np.flatnonzero(
+        np.concatenate([follows, [False]]) | np.concatenate([[False], follows])
+    )
+    order = together[np.lexsort((items[together], groups[together]))]
+    alike = (groups[order][1:] == groups[order][:-1]) & (items[order][1:] == items[order][:-1])
+    kept = np.ones(len(users), dtype=np.bool_)
+    kept[order[1:][alike]] = False
+    return frame.filter(pl.Series(kept))

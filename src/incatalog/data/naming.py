@@ -7,7 +7,7 @@ from pathlib import Path
 
 from incatalog.artifacts import read_json, write_json
 from incatalog.data.cleaning import clean_title
-from incatalog.data.documents import Entry
+from incatalog.data.fields import Entry
 from incatalog.data.formats import is_currency
 from incatalog.errors import CatalogError
 

@@ -9,15 +9,19 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
 from incatalog.checksums import FILES
+from incatalog.config import DataFormat
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
+from incatalog.data.mapped_histories import MAPS
 from incatalog.data.naming import CATALOG_FILE
+from incatalog.data.parquet_documents import document, in_format
 from incatalog.data.settings import (
     MiniOneRecSettings,
     MovieLensSettings,
@@ -29,8 +33,13 @@ from incatalog.storage import follow_umask, partial_name, writing
 
 PrepareSettings = ReviewSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
+_DOCUMENTS = (METAS, CATEGORIES, SEQUENCES)
 # The manifest is written last.
-_FILES = (METAS, CATEGORIES, SEQUENCES, CATALOG_FILE, MANIFEST)
+_FILES = (
+    *(in_format(name, form) for form in get_args(DataFormat) for name in _DOCUMENTS),
+    CATALOG_FILE,
+    MANIFEST,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +55,23 @@ class Prepared:
 
 def catalog_files(folder: Path) -> dict[str, str | Path]:
     """The files of a catalog, as inputs of a run."""
-    return {name: folder / name for name in (METAS, CATEGORIES) if (folder / name).is_file()}
+    return _present(folder, (METAS, CATEGORIES))
 
 
 def prepared_files(folder: Path) -> dict[str, str | Path]:
     """The files of prepared data, as inputs of a run; what else lies in the folder is none."""
     for name in (METAS, SEQUENCES):
-        if not (folder / name).is_file():
-            raise DataError.at(folder / name, "no such file; expected a folder of prepared data")
-    names = (METAS, CATEGORIES, SEQUENCES)
-    return {name: folder / name for name in names if (folder / name).is_file()}
+        if not (path := document(folder, name)).is_file():
+            raise DataError.at(path, "no such file; expected a folder of prepared data")
+    return _present(folder, _DOCUMENTS)
 
 
-def _check_out(out: Path, inputs: Iterable[Path]) -> None:
+def _present(folder: Path, names: Iterable[str]) -> dict[str, str | Path]:
+    paths = (document(folder, name) for name in names)
+    return {path.name: path for path in paths if path.is_file()}
+
+
+def check_out(out: Path, inputs: Iterable[Path]) -> None:
     """Refuses an output folder where anything but earlier prepared data would be overwritten."""
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"--out {out}: is a file; expected a folder, new or not")
@@ -85,17 +98,17 @@ def check_flags(
         raise ConfigError(f"{flag} {least}: expected {expected}")
     if core < 0:
         raise ConfigError(f"--k-core {core}: expected 0 (off) or more")
-    _check_out(out, inputs)
+    check_out(out, inputs)
 
 
 @contextlib.contextmanager
-def _written_together(out: Path) -> Iterator[Path]:
+def written_together(out: Path) -> Iterator[Path]:
     """Yields a temporary folder for the files of ``out``; they appear when the block succeeds.
 
     Other files of ``out`` stay. Beside such, each file is replaced at one stroke, but all of them
     are not: whoever is killed between two strokes repeats the command.
     """
-    if not (out.is_dir() and any(path.name not in _FILES for path in out.iterdir())):
+    if not (out.is_dir() and any(path.name not in (*_FILES, MAPS) for path in out.iterdir())):
         with atomic_folder(out) as partial:
             yield partial
         return
@@ -110,6 +123,7 @@ def _written_together(out: Path) -> Iterator[Path]:
                     (partial / name).replace(out / name)
                 else:
                     (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / MAPS, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -119,7 +133,7 @@ def write_prepared(
 ) -> Path:
     """Writes all files and a manifest in one stroke, and prints a summary."""
     out = Path(settings.out)
-    _check_out(out, inputs.values())
+    check_out(out, inputs.values())
     counts = {
         "users": len(prepared.histories),
         "items": len(prepared.catalog),
@@ -127,11 +141,13 @@ def write_prepared(
         "categories": len(prepared.catalog.categories),
     }
     skipped = {reason: count for reason, count in prepared.skipped.items() if count}
-    with _written_together(out) as partial:
+    with written_together(out) as partial:
         run = open_run(partial, stage, settings, inputs=inputs)
-        prepared.catalog.save(partial)
-        prepared.histories.save(partial, prepared.catalog)
+        prepared.catalog.save(partial, settings.format)
+        prepared.histories.save(partial, prepared.catalog, settings.format)
         run.finish(**counts, skipped=skipped)
+    if settings.format == "parquet":
+        Histories.load(out, prepared.catalog)  # Makes the arrays that are mapped.
     table = Table()
     table.add_column("prepared data")
     table.add_column("count", justify="right")

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import polars.exceptions
-from jaxtyping import Int32
 
 from incatalog.data.documents import text_blocks
 from incatalog.data.fields import FilePlace, id_problem
-from incatalog.data.interactions import Interactions
+from incatalog.data.interactions import Interactions, coded
 from incatalog.errors import DataError
 
 UnknownItem = Callable[[FilePlace, str], None]
@@ -150,8 +149,8 @@ class RatingTable:
         unknown: UnknownItem,
         ratings: array[float],
     ) -> None:
-        users = _coded(frame["user"], found.user)
-        items = _coded(frame["item"], lambda name: item_codes.get(name, -1))
+        users = coded(frame["user"], found.user)
+        items = coded(frame["item"], lambda name: item_codes.get(name, -1))
         known = items >= 0
         for row in np.flatnonzero(~known).tolist():
             unknown(FilePlace(self.path, first + row), frame["item"][row])
@@ -198,10 +197,3 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _coded(names: pl.Series, code: Callable[[str], int]) -> Int32[np.ndarray, " rows"]:
-    """The codes of names, asked for once each in the order in which they first occur."""
-    every = names.unique(maintain_order=True)
-    codes = pl.Series([code(name) for name in every], dtype=pl.Int32)
-    return names.replace_strict(every, codes, return_dtype=pl.Int32).to_numpy()

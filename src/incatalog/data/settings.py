@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from incatalog.config import Bounds, Headings, IdForm, NonNegative, Quote, Settings
+from incatalog.config import Bounds, DataFormat, Headings, IdForm, NonNegative, Quote, Settings
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ReviewSettings(Settings):
     meta: Path
     """Metadata file as downloaded, one record a line, gzip or plain."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
+    """Folder for the prepared data; other files in it stay."""
     length: int = 17
     """Keep users with at least this many interactions, and their first ones only."""
     users: int = 10_000
@@ -28,6 +28,8 @@ class ReviewSettings(Settings):
     0 switches it off."""
     seed: NonNegative = 0
     """Seed of the sample."""
+    format: DataFormat = "json"
+    """How the data is written: json, or parquet for histories larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ class MovieLensSettings(Settings):
     source: Path
     """Folder with the files as published."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
+    """Folder for the prepared data; other files in it stay."""
     min_rating: float = 0.0
     """Keep ratings of at least this value; 0 keeps every rating."""
     min_interactions: int = 3
     """Keep users with at least this many interactions."""
+    format: DataFormat = "json"
+    """How the data is written: json, or parquet for histories larger than memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,7 @@ class TableSettings(ColumnSettings):
         "files": "interactions items out",
         "columns of interactions": "",
         "columns of items": "",
-        "what is kept": "k_core min_interactions unknown_items",
+        "what is kept": "k_core min_interactions unknown_items format",
     }
 
     interactions: Path
@@ -166,7 +170,7 @@ class TableSettings(ColumnSettings):
     items: Path
     """File with one row per item."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
+    """Folder for the prepared data; other files in it stay."""
     k_core: int = 0
     """Keep the k-core of users and items; 0 switches it off."""
     min_interactions: int = 3
@@ -174,6 +178,8 @@ class TableSettings(ColumnSettings):
     unknown_items: Literal["ignore", "error"] = "ignore"
     """Leave out and count interactions with items that the table of items has not, such as products
     that are on sale no longer (ignore), or stop at the first (error)."""
+    format: DataFormat = "json"
+    """How the data is written: json, or parquet for histories larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +196,12 @@ class MiniOneRecSettings(Settings):
     rows: tuple[str, ...]
     """Row files in the order of time: train, valid, test (CSV, or .inter)."""
     out: Path
-    """Folder for metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder for the prepared data."""
     history: Literal["users", "rows"] = "users"
     """Join the rows of a user to one history, or make each row a history that ends in its target:
     with test rows, evaluations ask what the published tables ask."""
+    format: DataFormat = "json"
+    """How the data is written: json, or parquet for histories larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +229,25 @@ class CheckSettings(Settings):
     """
 
     data: Path
-    """Folder with metas.jsonl, category.jsonl and sequential.jsonl."""
+    """Folder of prepared data."""
     title_field: str = "title"
     """Text field of metas.jsonl by which a model is to know the items."""
+
+
+@dataclass(frozen=True)
+class ConvertSettings(Settings):
+    """Write prepared data in the other format: Parquet or JSON.
+
+    Example:
+        incatalog data convert data --out data-parquet
+    """
+
+    data: Path
+    """Folder of prepared data, in either format."""
+    out: Path
+    """Folder for the same data; other files in it stay."""
+    format: DataFormat = "parquet"
+    """How it is written."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import polars.exceptions
 
 from incatalog.data.documents import json_lines, text_blocks, text_lines
 from incatalog.data.fields import FilePlace, is_missing
+from incatalog.data.parquet_documents import parquet_fault
 from incatalog.errors import ConfigError, DataError
 
 UTF_8: Final = "utf-8"
@@ -243,8 +244,7 @@ def _parquet(path: Path) -> dict[str, SampleColumn]:
     try:
         frame = pl.scan_parquet(path).head(_MOST_ROWS).collect()
     except (polars.exceptions.PolarsError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError.at(path, f"not a readable Parquet file: {reason}") from error
+        raise parquet_fault(path, error) from error
     found = {}
     for series in frame:
         if series.dtype.is_temporal():

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import polars.exceptions
-
-from incatalog.data.attributes import RESERVED
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.cleaning import clean_title
-from incatalog.data.documents import json_lines, require_once
-from incatalog.data.fields import FilePlace, is_missing
 from incatalog.data.formats import is_currency
-from incatalog.data.id_forms import FORMS
-from incatalog.data.interactions import Interactions, keep_active, renumber
+from incatalog.data.interactions import keep_active, renumber, without_repeats
 from incatalog.data.prepared import Prepared, check_flags, write_prepared
 from incatalog.data.settings import ColumnSettings, TableSettings
 from incatalog.data.settling import settled
-from incatalog.data.table_sample import JSON_LINES, SEPARATORS, csv_format, csv_rows, ending_of
-from incatalog.data.times import Times
+from incatalog.data.table_file import TableFile
+from incatalog.data.table_interactions import read_interactions
 from incatalog.data.typed_columns import item_attributes, typed_column
-from incatalog.errors import ConfigError, DataError
+from incatalog.errors import ConfigError
 
-_PARQUET_ROWS = 1 << 16
 _OF_ITEMS = (
     "item_id_column",
     "title_column",
@@ -38,7 +28,6 @@ _OF_ITEMS = (
     "boost_column",
     "boost_until_column",
 )
-_MOST_NAMED = 3  # Unknown items that are named.
 # Names of columns whose numbers are amounts of money, for `--currency`.
 _PRICE = re.compile(
     r"(?i)(?<![a-z])(?:price|cost|amount|msrp|preis|prix|precio|prezzo|prijs|pris)(?![a-z])"
@@ -68,16 +57,17 @@ def prepare_table(settings: TableSettings) -> Path:
     inputs = {"interactions": Path(settings.interactions), "items": Path(settings.items)}
     check_flags(Path(settings.out), "--min-interactions", least, core, inputs=inputs.values())
     settings = settled(settings)
-    things = _Table(settings, Path(settings.items), *_OF_ITEMS, keep=True)
+    things = TableFile(settings, Path(settings.items), *_OF_ITEMS, keep=True)
     actions = "user_column", "item_column", "time_column"
-    deeds = _Table(settings, Path(settings.interactions), *actions)
+    deeds = TableFile(settings, Path(settings.interactions), *actions)
     table = _read_items(things, settings)
     items = table.items
-    found = _read_interactions(deeds, settings, items)
+    found = read_interactions(deeds, settings, items)
     every = frame = found.frame()
     if deeds.name("time_column"):
-        frame = every.unique(["user", "item", "time"], keep="first", maintain_order=True)
+        frame = without_repeats(every)
     repeated = len(every) - len(frame)
+    del every
     hint = f"{least} and --k-core {core}" if core else str(least)
     hint = f"try less than --min-interactions {hint}"
     frame = keep_active(deeds.path, frame, least, hint, core)
@@ -117,11 +107,11 @@ def read_item_table(path: Path, settings: ColumnSettings) -> ItemTable:
         ConfigError: The ending of the file is unknown, or a currency is none.
         DataError: As :func:`prepare_table`.
     """
-    table = _Table(settings, path, *_OF_ITEMS, keep=True)
+    table = TableFile(settings, path, *_OF_ITEMS, keep=True)
     return _read_items(table, settings)
 
 
-def _read_items(table: _Table, settings: ColumnSettings) -> ItemTable:
+def _read_items(table: TableFile, settings: ColumnSettings) -> ItemTable:
     items = _bare_items(table, settings)
     columns = {name: typed_column(cells) for name, cells in table.kept.items()}
     for name in [name for name, column in columns.items() if column.empty]:
@@ -154,14 +144,14 @@ def _currencies(given: Sequence[str], kinds: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def _told_columns(deeds: _Table, things: _Table, table: ItemTable) -> str:
+def _told_columns(deeds: TableFile, things: TableFile, table: ItemTable) -> str:
     """Which columns were used, and which kept."""
     used = "; ".join(f"{', '.join(one.used)} of {one.path.name}" for one in (deeds, things))
     kept = ", ".join(f"{name} ({kind})" for name, kind in table.kinds.items())
     return f"columns used: {used}" + (f"; kept as attributes: {kept}" if kept else "")
 
 
-def _bare_items(table: _Table, settings: ColumnSettings) -> list[Item]:
+def _bare_items(table: TableFile, settings: ColumnSettings) -> list[Item]:
     items: dict[str, Item] = {}
     trimmed = settings.id_form != "exact"
     for place, cells in table.rows():
@@ -193,145 +183,3 @@ def _bare_items(table: _Table, settings: ColumnSettings) -> list[Item]:
 
 def _joined(text: str) -> str:
     return " ".join(text.split())
-
-
-def _read_interactions(table: _Table, settings: TableSettings, items: list[Item]) -> Interactions:
-    plain = FORMS[settings.id_form or "exact"]
-    known = {plain(item.item_id): row for row, item in enumerate(items)}
-    row_of = {item.item_id: row for row, item in enumerate(items)}
-    time = table.name("time_column")
-    found = Interactions(Times(time, settings.time_format or "") if time else None)
-    unknown = Counter[str]()
-    for place, cells in table.rows():
-        user, item = cells["user_column"], cells["item_column"]
-        # Guests have no account, and shipping is no product.
-        if empty := [what for what, cell in (("user", user), ("item", item)) if _is_empty(cell)]:
-            table.left_out[f"rows without {' and '.join(empty)}"] += 1
-            continue
-        # Most rows name a user and an item that have been looked at.
-        if not isinstance(user, str) or user not in found.user_codes:
-            user = place.id(table.name("user_column"), user)
-        if not isinstance(item, str) or item not in row_of:
-            item = place.id(table.name("item_column"), item)
-            if item not in unknown and (row := known.get(plain(item))) is not None:
-                row_of[item] = row
-        if item not in row_of:
-            if settings.unknown_items == "error":
-                what = f"item {item!r} is not in {settings.items}"
-                raise place.error(f"{what}; add it there or remove the row")
-            unknown[item] += 1
-            continue
-        found.add(place, user, row_of[item], cells.get("time_column"))
-    if unknown and not len(found):
-        some = ", ".join(map(repr, itertools.islice(unknown, _MOST_NAMED)))
-        what = f"none of its items is in {settings.items}; found {some}"
-        raise DataError.at(table.path, f"{what}; name the columns that hold the same ids")
-    if unknown:
-        some = ", ".join([*list(unknown)[:_MOST_NAMED], *["…"][: len(unknown) > _MOST_NAMED]])
-        table.left_out[f"rows of {len(unknown)} items that are not in the catalog ({some})"] = (
-            unknown.total()
-        )
-    return found
-
-
-def _is_empty(cell: Any) -> bool:
-    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
-
-
-class _Table:
-    """A file of rows, of which the columns that some settings name are read, or all."""
-
-    def __init__(
-        self, settings: ColumnSettings, path: Path, *names: str, keep: bool = False
-    ) -> None:
-        self.path = path
-        self.unused: dict[str, None] = {}  # Names of the columns that nothing reads.
-        # The cells of the other columns, with `keep`; whole when all rows have been read.
-        self.kept: dict[str, list[Any]] = {}
-        self._keeps = keep
-        columns = {name: getattr(settings, name) for name in names}
-        self._columns: dict[str, str] = {name: column for name, column in columns.items() if column}
-        self._settings = settings
-        self.left_out = Counter[str]()  # Rows that say nothing, by why.
-
-    def name(self, setting: str) -> str:
-        """The column that a setting names; empty for none."""
-        return self._columns.get(setting, "")
-
-    @property
-    def used(self) -> list[str]:
-        """The columns that settings name."""
-        return list(dict.fromkeys(self._columns.values()))
-
-    def rows(self) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
-        """Yields the place and the cells by setting; an empty setting has none."""
-        path = self.path
-        ending = ending_of(path)
-        if ending in SEPARATORS:
-            yield from self._csv_rows()
-        elif ending in JSON_LINES:
-            lines = json_lines(path, label=f"reading {path.name}", unique=True)
-            for number, (place, record) in enumerate(lines):
-                self._match(place, record)
-                self._keep_record(place, record, number)
-                yield place, {name: record[column] for name, column in self._columns.items()}
-        else:
-            yield from self._parquet_rows()
-
-    def _match(self, place: FilePlace, found: Collection[str]) -> None:
-        """Refuses a table that lacks a column; notes the columns that nothing reads."""
-        for name, column in self._columns.items():
-            if column not in found:
-                flag = "--" + name.replace("_", "-")
-                raise place.error(f"no column {column!r} ({flag}); found {', '.join(found)}")
-        others = [name for name in found if name not in self._columns.values()]
-        kept = [name for name in others if self._keeps and name and name not in RESERVED]
-        self.unused.update((name, None) for name in others if name not in kept)
-        for name in kept:
-            self.kept.setdefault(name, [])
-
-    def _keep_record(self, place: FilePlace, record: Mapping[str, Any], number: int) -> None:
-        """Keeps the cells of a row, of which there are so many before it; some may be missing."""
-        for name, cells in self.kept.items():
-            cells += [None] * (number - len(cells))
-            cell = record.get(name)
-            cells.append(place.unicode(name, cell) if isinstance(cell, str) else cell)
-
-    def _csv_rows(self) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
-        known = self._settings.named("quote", "separator", "encoding")
-        rows = csv_rows(self.path, csv_format(self.path, **known))
-        place, header = next(rows)
-        self._match(place, header)
-        require_once(self.path, header)
-        places = {name: header.index(column) for name, column in self._columns.items()}
-        kept = [(header.index(name), column.append) for name, column in self.kept.items()]
-        for place, cells in rows:
-            for index, keep in kept:
-                keep(cells[index])
-            yield place, {name: cells[index] for name, index in places.items()}
-
-    def _parquet_rows(self) -> Iterator[tuple[FilePlace, dict[str, Any]]]:
-        path = self.path
-        try:
-            lazy = pl.scan_parquet(path)
-            schema = lazy.collect_schema()
-            self._match(FilePlace(path), schema.names())
-            total = int(lazy.select(pl.len()).collect().item())
-            # Python's own times end at the microsecond.
-            time = self._columns.get("time_column", "")
-            fine = [time] if getattr(schema.get(time), "time_unit", "") == "ns" else []
-            fine += [one for one in self.kept if getattr(schema[one], "time_unit", "") == "ns"]
-            lazy = lazy.select([*self.used, *self.kept])
-            lazy = lazy.with_columns(pl.col(name).dt.to_string("iso") for name in fine)
-            for start in range(0, total, _PARQUET_ROWS):
-                part = lazy.slice(start, _PARQUET_ROWS).collect()
-                cells = [part[column].to_list() for column in self._columns.values()]
-                for name, column in self.kept.items():
-                    column += part[name].to_list()
-                for row, values in enumerate(zip(*cells, strict=True), start + 1):
-                    yield FilePlace(path, row), dict(zip(self._columns, values, strict=True))
-        except (polars.exceptions.PolarsError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError.at(path, f"not a readable Parquet file: {reason}") from error
-        if not total:
-            raise DataError.at(path, "holds no rows")

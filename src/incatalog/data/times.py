@@ -5,27 +5,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import re
 from array import array
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Int64
 
 from incatalog.data.fields import FilePlace, shown
+from incatalog.data.time_values import Number, plain_times, time_value
 from incatalog.errors import DataError
 
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,40}\s*")
-_DECIMAL = re.compile(
-    r"\s*[+-]?(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*"
-)
-# Python keeps six decimals of a second and drops the others.
-_NANOSECONDS = re.compile(r"(.*[.,][0-9]{6})([0-9]{1,3})(?![0-9])(.*)", re.DOTALL)
-_TOO_FINE = re.compile(r"[.,][0-9]{10}")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 # Times of one unit leave no large gap. Where the next larger number is _GAP times a number, from
 # a date such as 20200103 (_LEAST) and seconds of 1985 (_LEAST_ABOVE) on, there are two units:
 # dates, seconds, milliseconds, microseconds or nanoseconds beside one another.
@@ -34,13 +27,11 @@ _GAP, _LEAST, _LEAST_ABOVE = 40, 10_000_000, 500_000_000
 # A number is as long, in binary digits, as so many of these are not above it.
 _POWERS = 2 ** np.arange(63, dtype=np.int64)
 
-_Number = int | float | Decimal
-
 
 class _Example(NamedTuple):
     """A time, its place, and the cell as written."""
 
-    value: _Number
+    value: Number
     place: FilePlace
     cell: Any
 
@@ -53,7 +44,7 @@ class Times:
         self._column, self._pattern = column, pattern
         self._whole = array("q")
         # Takes over from `_whole` once a time is no whole number of 64 bits.
-        self._others: list[_Number] | None = None
+        self._others: list[Number] | None = None
         self._kinds: dict[str, _Example] = {}
         # Smallest and largest number of each number of binary digits.
         self._ranges: dict[int, tuple[_Example, _Example]] = {}
@@ -61,7 +52,7 @@ class Times:
     def add(self, place: FilePlace, cell: Any) -> None:
         """Adds the time of a row: a number, or an ISO 8601 date or time, but not both."""
         read = self._read(cell) if self._pattern and isinstance(cell, str) else cell
-        kind, value = _time(read)
+        kind, value = time_value(read)
         if value is None:
             found = f"{self._column} is {_shown(cell)}"
             expected = self._pattern or "a number or an ISO 8601 time"
@@ -90,15 +81,40 @@ class Times:
         """Adds the times of rows that are whole numbers, as :meth:`add` would one by one."""
         if not len(times):
             return
+        if "date" in self._kinds:
+            raise self._mixed(
+                _Example(int(times[0]), FilePlace(path, int(lines[0])), str(times[0])),
+                self._kinds["date"],
+            )
+        self._extend(path, lines, "number", times, lambda row: str(times[row]))
 
+    def add_cells(self, path: Path, lines: Int64[np.ndarray, " rows"], cells: pl.Series) -> bool:
+        """Adds the times of rows at once, as :meth:`add` would one by one.
+
+        Returns:
+            False, and nothing is added, where only :meth:`add` can tell what they are.
+        """
+        if not len(cells):
+            return True
+        found = plain_times(cells, self._read if self._pattern else None)
+        if found is None or self._kinds.keys() - {found.kind}:
+            return False
+        self._extend(path, lines, found.kind, found.values, found.cell)
+        return True
+
+    def _extend(
+        self,
+        path: Path,
+        lines: Int64[np.ndarray, " rows"],
+        kind: str,
+        times: Int64[np.ndarray, " rows"],
+        cell: Callable[[int], Any],
+    ) -> None:
         def example(row: int) -> _Example:
-            value = int(times[row])
-            return _Example(value, FilePlace(path, int(lines[row])), str(value))
+            return _Example(int(times[row]), FilePlace(path, int(lines[row])), cell(int(row)))
 
-        first = self._kinds.setdefault("number", example(0))
-        if len(self._kinds) > 1:
-            raise self._mixed(first, self._kinds["date"])
-        large = np.flatnonzero(times >= _LEAST)
+        self._kinds.setdefault(kind, example(0))
+        large = np.flatnonzero(times >= _LEAST) if kind == "number" else np.empty(0, dtype=np.int64)
         digits = np.searchsorted(_POWERS, times[large], side="right")
         for count in np.unique(digits).tolist():
             rows = large[digits == count]
@@ -119,7 +135,7 @@ class Times:
             if above.value >= _LEAST_ABOVE and above.value >= below.value * _GAP:
                 raise self._mixed(above, below)
         if self._others is None:
-            return np.array(self._whole, dtype=np.int64)
+            return np.asarray(self._whole, dtype=np.int64)
         rank = {value: number for number, value in enumerate(sorted(set(self._others)))}
         return np.fromiter((rank[value] for value in self._others), np.int64, len(self._others))
 
@@ -138,47 +154,7 @@ class Times:
 
 def is_time(text: str) -> bool:
     """Whether a text is a number or an ISO 8601 time."""
-    return _time(text)[1] is not None
-
-
-def _time(cell: Any) -> tuple[str, _Number | None]:
-    """Kind and value of a time; no value if it is none."""
-    if isinstance(cell, str):
-        if _WHOLE.fullmatch(cell):
-            return "number", int(cell)
-        if _DECIMAL.fullmatch(cell):
-            return "number", _whole(Decimal(cell.strip()))
-        return "date", _nanoseconds(cell.strip())
-    if isinstance(cell, datetime.date):
-        return "date", _since_epoch(cell)
-    if isinstance(cell, bool) or not isinstance(cell, _Number):
-        return "number", None
-    finite = isinstance(cell, int) or Decimal(cell).is_finite()
-    return "number", _whole(cell) if finite else None
-
-
-def _whole(number: _Number) -> _Number:
-    return int(number) if number == int(number) else number
-
-
-def _nanoseconds(text: str) -> int | None:
-    """Nanoseconds since 1970 of an ISO 8601 date or time."""
-    finer = _NANOSECONDS.fullmatch(text)
-    if not finer and _TOO_FINE.search(text):
-        return None
-    rest = int(finer[2].ljust(3, "0")) if finer else 0
-    try:
-        moment = datetime.datetime.fromisoformat(finer[1] + finer[3] if finer else text)
-    except ValueError:
-        return None
-    return _since_epoch(moment) + rest
-
-
-def _since_epoch(moment: datetime.date) -> int:
-    if not isinstance(moment, datetime.datetime):
-        moment = datetime.datetime.combine(moment, datetime.time())
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    return (aware - _EPOCH) // _MICROSECOND * 1000
+    return time_value(text)[1] is not None
 
 
 def _shown(cell: Any) -> str:

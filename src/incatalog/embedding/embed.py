@@ -15,6 +15,7 @@ from rich.console import Console
 from incatalog.artifacts import open_run
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import SEQUENCES, Histories, leave_one_out
+from incatalog.data.parquet_documents import document
 from incatalog.data.vector_blocks import TextBlock, VectorBlocks, center_and_scale
 from incatalog.data.vectors import load_vectors, vectors_name, writing_vectors
 from incatalog.devices import resolve_device
@@ -149,12 +150,11 @@ def _inputs(
     settings: EmbedSettings, made: EmbedSettings, liked: Liked | None
 ) -> dict[str, Path | None]:
     """Inputs whose contents decide whether a run may be resumed."""
-    files = {METAS: settings.data / METAS}
-    if made.source != "teacher" and "c" in made.wording:
-        files[CATEGORIES] = settings.data / CATEGORIES
-    if settings.teacher:
-        files[SEQUENCES] = settings.data / SEQUENCES
-    found = {name: path for name, path in files.items() if path.is_file()}
+    names = [METAS]
+    names += [CATEGORIES] if made.source != "teacher" and "c" in made.wording else []
+    names += [SEQUENCES] if settings.teacher else []
+    files = (document(settings.data, name) for name in names)
+    found = {path.name: path for path in files if path.is_file()}
     read = {f"teacher {run}": Path(run) / WEIGHTS_FILE for run in settings.teacher}
     if liked is not None:
         read |= {"like": liked.file, f"like {METAS}": liked.folder / METAS}

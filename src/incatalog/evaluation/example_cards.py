@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from incatalog.artifacts import fingerprint
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.interactions import SEQUENCES, Histories
+from incatalog.data.parquet_documents import document
 from incatalog.evaluation.finished import CONVERSATIONS, FinishedRun, read_lines
 from incatalog.evaluation.looks import label_of
 
@@ -65,7 +66,8 @@ def prepared_data(run: FinishedRun) -> PreparedData | None:
     """The data of a run, if it is still where and what it was."""
     folder, known = Path(str(run.manifest["config"].get("data"))), run.manifest.get("data", {})
     for name in (METAS, SEQUENCES):
-        if not (folder / name).exists() or fingerprint([folder / name]) != known.get(name):
+        path = document(folder, name)
+        if not path.exists() or fingerprint([path]) != known.get(path.name):
             return None
     catalog = Catalog.load(folder)
     return PreparedData(catalog, Histories.load(folder, catalog))

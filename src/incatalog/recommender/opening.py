@@ -10,6 +10,7 @@ from incatalog.artifacts import MANIFEST, read_json
 from incatalog.config import SPEC_FILES
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.model_catalog import model_catalog
+from incatalog.data.parquet_documents import document
 from incatalog.errors import ConfigError, DataError
 from incatalog.recommender.settings import OFF, OWN
 
@@ -139,7 +140,7 @@ def _fitted_on(teacher: str) -> Path:
             found = read_json(path)["config"]["data"]
         except (DataError, KeyError, TypeError):
             found = None
-    if isinstance(found, str) and (Path(found) / METAS).exists():
+    if isinstance(found, str) and document(found, METAS).exists():
         return Path(found)
     why = "a teacher's run holds no catalog; add --data with the folder it was fitted on"
     raise ConfigError(f"--model {teacher}: {why}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import SEQUENCES, Histories, leave_one_out
+from incatalog.data.parquet_documents import document
 from incatalog.errors import ConfigError
 from incatalog.recommender.guide import Guide
 
@@ -17,7 +18,7 @@ def popular_guide(name: str, folder: Path, catalog: Catalog) -> Guide:
         ConfigError: There are none.
         DataError: They are damaged.
     """
-    if not (folder / SEQUENCES).exists():
+    if not document(folder, SEQUENCES).exists():
         why = f"a chat model that was never trained names no item by itself, and {folder} has"
         fit = f"`incatalog teacher fit --data {folder} --out RUN`, then --guide {name}=RUN"
         raise ConfigError(

@@ -14,6 +14,7 @@ from incatalog.checksums import verify_checksums
 from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.cleaning import title_key
 from incatalog.data.documents import json_lines, write_lines
+from incatalog.data.parquet_documents import document
 from incatalog.errors import DataError
 from incatalog.journal import Journal
 from incatalog.model.backbone import Backbone, load_backbone
@@ -49,7 +50,7 @@ def apply_rewrite(settings: RewriteApplySettings) -> Path:
     catalog = Catalog.load(settings.data, title_field=settings.title_field)
     path, scorers = settings.rows / ROWS_FILE, settings.scorers
     rows = _single_rows(path, catalog)
-    inputs = {"catalog": settings.data / METAS, "rows": path, "scorers": scorers}
+    inputs = {"catalog": document(settings.data, METAS), "rows": path, "scorers": scorers}
     run = open_run(settings.out, "rewrite apply", settings, inputs=inputs)
     if run.finished:
         return run.folder

@@ -15,6 +15,7 @@ from incatalog.data.catalog import ID_FIELDS, METAS, Catalog
 from incatalog.data.cleaning import clean_title, title_key
 from incatalog.data.documents import unique_entries, write_document
 from incatalog.data.naming import CATALOG_FILE
+from incatalog.data.parquet_documents import document
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ArtifactError, DataError
 from incatalog.items.aliases import paraphrase_pairs
@@ -54,11 +55,12 @@ def rewrite_catalog(settings: RewriteCatalogSettings) -> Path:
     run = open_run(settings.out, "rewrite catalog", settings, inputs=inputs)
     if not run.finished:
         of_id = {item.item_id: name for item, name in zip(catalog.items, names, strict=True)}
-        write_document(run.folder / METAS, _metas(settings.data / METAS, of_id))
+        metas = document(settings.data, METAS)
+        write_document(run.folder / metas.name, _metas(metas, of_id))
         # The currencies of prices stand beside them.
         others = files | {CATALOG_FILE: settings.data / CATALOG_FILE}
         for name, source in others.items():
-            if name != METAS and Path(source).is_file():
+            if name != metas.name and Path(source).is_file():
                 with atomic_path(run.folder / name) as partial:
                     shutil.copyfile(source, partial)
         run.finish(items=len(names), renamed=renamed)

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from incatalog.artifacts import open_run, write_json
-from incatalog.data.catalog import CATEGORIES, METAS, Catalog
-from incatalog.data.interactions import SEQUENCES, Histories, LeaveOneOut, leave_one_out
+from incatalog.data.catalog import CATEGORIES, Catalog
+from incatalog.data.interactions import Histories, LeaveOneOut, leave_one_out
+from incatalog.data.parquet_documents import document
+from incatalog.data.prepared import prepared_files
 from incatalog.devices import resolve_device
 from incatalog.errors import ConfigError, DataError
 from incatalog.fitting import Epoch, Fit, below, remove_checkpoint, seed_epoch
@@ -41,7 +43,6 @@ from incatalog.teacher.teacher_validation import (
     validation_metrics,
 )
 
-_INPUTS = (METAS, CATEGORIES, SEQUENCES)
 # Cells of the logits that exist together; a processor's cache holds as many.
 _LOGIT_CELLS = 1 << 22
 
@@ -89,9 +90,9 @@ def fit_teacher(settings: TeacherFitSettings) -> Path:
         raise DataError.at(settings.data, short)
     if settings.kind == "ease":
         check_items(len(catalog), settings.max_items)
-    inputs = {name: settings.data / name for name in _INPUTS if (settings.data / name).exists()}
+    inputs: dict[str, str | Path] = prepared_files(settings.data)
     if settings.kind in NETWORKS:
-        inputs.pop(CATEGORIES, None)  # A network does not read them.
+        inputs.pop(document(settings.data, CATEGORIES).name, None)  # A network does not read them.
     if settings.vectors:
         inputs["vectors"] = Path(settings.vectors)
     if settings.sasrec:
