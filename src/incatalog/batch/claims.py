@@ -113,7 +113,9 @@ class Claim:
 
     @property
     def is_held(self) -> bool:
-        """Whether no other process has taken over."""
+        """Whether it is not released, and no other process has taken over."""
+        if self._file < 0:
+            return False
         try:
             return os.path.samestat(os.fstat(self._file), self._path.stat())
         except FileNotFoundError:
@@ -126,6 +128,7 @@ class Claim:
         if self.is_held:
             self._path.unlink(missing_ok=True)
         os.close(self._file)
+        self._file = -1
 
     def _live(self, seconds: float) -> None:
         while not self._over.wait(seconds):
