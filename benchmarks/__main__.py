@@ -18,6 +18,7 @@ _SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses",
 _SHARED |= {"steering_requests", "replica_load", "replica_world"}
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
+    "batch_lists",
     "ablation",
     "grpo_training",
     "amazon",

@@ -44,7 +44,17 @@ def is_a_command(line: str) -> None:
 
 def test_every_long_command_has_an_ending() -> None:
     quick = {"recommend", "chat", "serve", "teacher serve", "demo"}
-    stages = ("data ", "teacher ", "items ", "train ", "model ", "rewrite ", "evaluate ", "guide ")
+    stages = (
+        "batch",
+        "data ",
+        "teacher ",
+        "items ",
+        "train ",
+        "model ",
+        "rewrite ",
+        "evaluate ",
+        "guide ",
+    )
     long = {name for name in COMMANDS if name.startswith(stages)} - quick
     assert long <= _ENDINGS.keys() <= COMMANDS.keys()
 

@@ -88,10 +88,10 @@ def test_one_value_of_several_may_stand_alone_in_yaml(tmp_path: Path) -> None:
     for text, history in (("a,b", ("a,b",)), ("[a, 'b, c']", ("a", "b, c")), ("", ())):
         file.write_text(f"model: m\nhistory: {text}\n")
         settings = parse("recommend", RecommendSettings, ["--config", str(file)])
-        assert settings == RecommendSettings("m", history)
+        assert settings == RecommendSettings("m", history=history)
     flags = ["--model", "m", "--history", "a", "--k", "3", "--history=b, c", "--history", "d", "e"]
     settings = parse("recommend", RecommendSettings, flags)
-    assert settings == RecommendSettings("m", ("a", "b, c", "d", "e"), k=3)
+    assert settings == RecommendSettings("m", history=("a", "b, c", "d", "e"), k=3)
     file.write_text("model: m\nhistory: [a, 7]\n")
     with pytest.raises(
         ConfigError, match=r"--history: expected texts, got '7'; in YAML, put it in"

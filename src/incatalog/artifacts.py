@@ -165,19 +165,11 @@ def open_run(
     of ``processes`` where that is given.
     """
     folder = Path(folder)
-    given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
     files = (inputs or {}).items()
     data = {name: fingerprint([path]) for name, path in files if path is not None}
-    data |= identities or {}
-    wanted = {
-        "stage": stage,
-        "config": given,
-        "data": data,
-        "seed": given.get("seed"),
-        "versions": versions(),
-        **({} if processes is None else {"processes": processes}),
-        "status": "running",
-    }
+    wanted = _begun(stage, settings, data | dict(identities or {}))
+    if processes is not None:
+        wanted["processes"] = processes
     found = _manifest(folder)
     lock = None
     if found is None or found.get("status") != "finished":
@@ -198,6 +190,62 @@ def open_run(
     if finished and lock is not None:
         lock.release()
     return Run(folder, resumed=True, finished=finished, lock=None if finished else lock)
+
+
+def open_shared_run(
+    folder: str | Path,
+    stage: str,
+    settings: Any,
+    *,
+    identities: Mapping[str, str],
+    free_fields: Iterable[str] = (),
+) -> Run:
+    """Opens a run folder that any number of processes write into at the same time.
+
+    Whoever comes first writes the manifest; the others go on only with the same settings but those
+    of ``free_fields`` and the same ``identities`` of the inputs. That no two of them get in each
+    other's way is up to them.
+    """
+    folder, wanted = Path(folder), _begun(stage, settings, identities)
+    try:
+        found = _manifest(folder)
+    except ArtifactError:
+        # Another process may have written it between two looks at the folder.
+        if not (folder / MANIFEST).exists():
+            raise
+        found = _manifest(folder)
+    resumed = found is not None
+    if found is None:
+        _write_first(folder / MANIFEST, wanted)
+        found = _manifest(folder) or wanted
+    _check_same(folder, found, wanted, free_fields)
+    return Run(folder, resumed=resumed, finished=found.get("status") == "finished")
+
+
+def _begun(stage: str, settings: Any, data: Mapping[str, str]) -> dict[str, Any]:
+    """The manifest of a run that begins."""
+    given = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+    return {
+        "stage": stage,
+        "config": given,
+        "data": dict(data),
+        "seed": given.get("seed"),
+        "versions": versions(),
+        "status": "running",
+    }
+
+
+def _write_first(path: Path, value: Any) -> None:
+    """Writes JSON unless the file is there: of several writers one wins, and none is half read."""
+    partial = partial_name(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", "utf-8")
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(partial)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from incatalog.batch.settings import BatchSettings
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
 from incatalog.data.settings import (
     AmazonSettings,
@@ -176,6 +177,12 @@ COMMANDS: dict[str, Command] = {
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
     "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
+    "batch": Command(
+        BatchSettings,
+        "incatalog.batch.batch_command:make_lists",
+        extra="batch",
+        needs=("pyarrow",),
+    ),
     "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
     "catalog sync": Command(

@@ -236,6 +236,17 @@ def _renamed(settings: Any) -> Closing:
     return Closing(f"{settings.out}", next=[*words, "--data", settings.out, "--out", named])
 
 
+def _listed(settings: Any) -> Closing:
+    """Lists for everybody, and how to find out how good they are."""
+    found = _results(settings.out)
+    wrote = f"{settings.out}/shards: lists for {found['users']:,} users, {found['shards']:,} files"
+    data = "DATA" if settings.data is None else settings.data
+    words: list[Any] = ["evaluate", "recommend", "--model", settings.model, "--data", data]
+    words += ["--exclude-seen"] if settings.exclude_seen else []
+    words += [] if settings.guide == "own" else ["--guide", settings.guide]
+    return Closing(wrote, next=[*words, "--out", f"{settings.out}-evaluation"])
+
+
 def _written(settings: Any) -> Closing:
     """Something that is read by others, or the end of the way."""
     return Closing(f"{settings.out}" if settings.out is not None else "")
@@ -266,6 +277,7 @@ _ENDINGS: dict[str, Callable[[Any], Closing]] = {
     "evaluate general": _written,
     "evaluate compare": _written,
     "evaluate report": _written,
+    "batch": _listed,
     "guide fit": _guided,
     "steering fit": _steered,
 }

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from incatalog.artifacts import atomic_path
 from incatalog.data.catalog import Catalog
-from incatalog.data.where import Where
-from incatalog.errors import CatalogError, ConfigError, NoItemLeftError
-from incatalog.names import names, quoted_name
+from incatalog.errors import NoItemLeftError
+from incatalog.recommender.asking import asked_rules, open_asked, refuse_model_flags
 from incatalog.recommender.history_file import UserHistory, read_histories
 from incatalog.recommender.item_names import ItemNames
-from incatalog.recommender.opening import ModelKind, catalog_of, model_kind, open_recommender
-from incatalog.recommender.settings import OFF, OWN, RecommendSettings
+from incatalog.recommender.opening import ModelKind, catalog_of, model_kind
+from incatalog.recommender.settings import RecommendSettings
 
 if TYPE_CHECKING:
     from incatalog.recommender.answer import Recommendation
@@ -27,7 +26,7 @@ def recommend(settings: RecommendSettings) -> None:
 
     Raises:
         CatalogError: A flag names no item of the model's catalog, or several.
-        ConfigError: A flag names no model or category, or what does not go together.
+        ConfigError: A flag names no model or category, or flags do not go together.
         DataError: The file of histories is missing or broken.
     """
     kind = model_kind(settings.model)
@@ -36,21 +35,10 @@ def recommend(settings: RecommendSettings) -> None:
     catalog = catalog_of(settings.model, kind, settings.data, settings.title_field)
     items = ItemNames(catalog)
     users = _users(settings, items)
-    exclude = items.listed("--exclude", settings.exclude)
-    categories = names("--categories", settings.categories, catalog.categories)
-    for category in categories:
-        try:
-            catalog.category_rows(category)
-        except CatalogError as error:
-            hint = quoted_name("--categories", category, catalog.categories)
-            raise ConfigError(f"--categories: {error}{hint}") from error
-    where = Where.from_flags(settings.where)
-    if not where.rows(catalog, "--where").any():
-        raise ConfigError(f"--where: no item of {len(catalog)} fulfils {where}; ask for less")
+    rules = asked_rules(settings, catalog, items)
 
     from incatalog.recommender.list_tables import UserList, chosen_format, write_lists
 
-    rules: dict[str, Any] = {"exclude": exclude, "categories": categories, "where": where}
     histories = [user.item_ids for user in users]
     asked = _by_teacher if kind == "teacher" else _by_model
     found = asked(settings, kind, catalog, histories, rules)
@@ -76,15 +64,8 @@ def _check_flags(settings: RecommendSettings, kind: ModelKind) -> None:
     settings.refuse_first([
         (bool(settings.history) and settings.history_file is not None, "--history, --history-file",
          "each says whose list is wanted; leave one out"),
-        *((kind == "teacher" and given, flag,
-           f"{settings.model} is a teacher and is asked by itself; leave it out")
-          for flag, given in (
-              ("--guide", settings.guide not in (OWN, OFF)),
-              ("--guide-weight", settings.guide_weight is not None),
-              ("--wording", settings.wording is not None),
-              ("--system", settings.system is not None),
-              ("--decode", settings.decode != "beam"))),
     ])  # fmt: skip
+    refuse_model_flags(settings, kind)
 
 
 def _users(settings: RecommendSettings, items: ItemNames) -> list[UserHistory]:
@@ -108,14 +89,7 @@ def _by_model(
     histories: Sequence[Sequence[str]],
     rules: dict[str, Any],
 ) -> list[list[Recommendation]]:
-    from incatalog.model.spec import untrained_warning
-
-    asked = settings.named("guide", "guide_weight", "device", "verify", "wording", "system")
-    field = settings.title_field
-    recommender = open_recommender(settings.model, kind, catalog, **asked, title_field=field)
-    warning = untrained_warning(recommender.spec)
-    if warning is not None and recommender.guide is None:
-        sys.stderr.write(f"{warning}\n")
+    recommender = open_asked(settings, kind, catalog)
     how = settings.named("k", "exclude_seen", "decode")
     return recommender.recommend_batch(histories, **how, **rules)
 

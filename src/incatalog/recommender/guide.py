@@ -157,7 +157,7 @@ class Guide:
         excluded: Sequence[ExcludedItems | None],
         kind: Kind,
         *,
-        log_factors: LogWeights | None = None,
+        log_factors: Sequence[LogWeights | None],
         share: float | None = None,
         said: Sequence[LogWeights | None] | None = None,
     ) -> list[ItemWeights | None]:
@@ -169,15 +169,15 @@ class Guide:
             found = self.log_weights(histories, items) if said is None else said
         return [
             None
-            if own is None and log_factors is None
+            if own is None and factors is None
             else ItemWeights.build(
                 items.grounding.trie,
                 own,
                 share=share if own is not None else 0.0,
-                log_factors=log_factors,
+                log_factors=factors,
                 base=base,
             )
-            for own, base in zip(found, excluded, strict=True)
+            for own, factors, base in zip(found, log_factors, excluded, strict=True)
         ]
 
     def _rows_of(self, items: ModelItems) -> _Rows:
@@ -218,6 +218,7 @@ def item_weights(
     kind: Kind,
     *,
     boost: Mapping[str, float] | None = None,
+    boosts: Sequence[Mapping[str, float]] | None = None,
     share: float | None = None,
     said: Sequence[LogWeights | None] | None = None,
     steer: LogWeights | None = None,
@@ -231,6 +232,7 @@ def item_weights(
         excluded: For each history the items that must not be named.
         kind: What the answers are.
         boost: Factors by item id, beside those of the catalog.
+        boosts: Further ones for each history.
         share: How much the teacher counts, in place of what the guide says.
         said: What :meth:`Guide.log_weights` gave for each history, where it was asked before.
         steer: What was said of the items, in all answers: log-weights by item row, which count in
@@ -244,18 +246,22 @@ def item_weights(
         ConfigError: A factor or the share is out of range, or there is a share and no guide.
         TeacherError: The teacher fails, or its answer is none.
     """
-    factors = log_factors(items.catalog, boost or {})
+    shared = log_factors(items.catalog, boost or {})
     if steer is not None:
-        factors = steer if factors is None else factors + steer
+        shared = steer if shared is None else shared + steer
+    factors = [shared] * len(histories)
+    if boosts is not None:
+        factors = [multiplied(items.catalog, shared, own) for own in boosts]
     if guide is not None:
         how: Any = {"log_factors": factors, "share": share, "said": said}
         return guide.weights(histories, items, excluded, kind, **how)
     if share:
         raise ConfigError(f"guide_weight: found {share}, and the model has no guide; leave it out")
-    if factors is None:
-        return [None] * len(histories)
     trie = items.grounding.trie
-    return [ItemWeights.build(trie, log_factors=factors, base=base) for base in excluded]
+    return [
+        None if own is None else ItemWeights.build(trie, log_factors=own, base=base)
+        for own, base in zip(factors, excluded, strict=True)
+    ]
 
 
 def log_factors(catalog: Catalog, boost: Mapping[str, float]) -> LogWeights | None:
@@ -263,10 +269,16 @@ def log_factors(catalog: Catalog, boost: Mapping[str, float]) -> LogWeights | No
 
     None where that is 1 for all.
     """
-    found = catalog.log_boosts
+    return multiplied(catalog, catalog.log_boosts, boost)
+
+
+def multiplied(
+    catalog: Catalog, factors: LogWeights | None, boost: Mapping[str, float]
+) -> LogWeights | None:
+    """Logarithms of factors, by item row, times those given by id; None where all are 1."""
     if not boost:
-        return found
-    found = np.zeros(len(catalog)) if found is None else found.copy()
+        return factors
+    found = np.zeros(len(catalog)) if factors is None else factors.copy()
     for item_id, factor in boost.items():
         if problem := factor_problem(factor):
             raise ConfigError(f"boost: found {factor} for item {item_id!r}; {problem}")

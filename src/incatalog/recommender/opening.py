@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from incatalog.steering.steering import Steering
 
 ModelKind = Literal["trained", "chat", "teacher"]
-_PACKAGED = "smollm2"
+PACKAGED = "smollm2"
 _TEACHER_FILE = "teacher.json"
 
 
@@ -32,9 +32,9 @@ def model_kind(model: str) -> ModelKind:
         ConfigError: There is none of them.
     """
     folder = Path(model)
-    if model == _PACKAGED:
+    if model == PACKAGED:
         return "chat"
-    wanted = f"a trained model, a chat model, a teacher's run folder, or {_PACKAGED}"
+    wanted = f"a trained model, a chat model, a teacher's run folder, or {PACKAGED}"
     if not folder.is_dir():
         raise ConfigError(f"--model: no such folder: {model}; expected {wanted}")
     if any((folder / name).exists() for name in SPEC_FILES):

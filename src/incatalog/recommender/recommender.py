@@ -350,22 +350,35 @@ class Recommender(Talking):
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
         where: Where = EVERYTHING,
+        excludes: Sequence[Sequence[str]] | None = None,
+        boosts: Sequence[Mapping[str, float]] | None = None,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
-        A history that leaves no item to recommend gets an empty list and does not stop the others.
+        ``excludes`` and ``boosts`` are what each history excludes and boosts beside those of all. A
+        history that leaves no item to recommend gets an empty list and does not stop the others.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
+        for name, own in (("excludes", excludes), ("boosts", boosts)):
+            if own is not None and len(own) != len(histories):
+                raise ConfigError(f"{name}: found {len(own)}; expected one for each history")
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
-        rules = exclude, categories
-        excluded = [self.excluded(*rules, row, exclude_seen, where) for row in rows]
+        barring = [exclude] * len(rows)
+        if excludes is not None:
+            barring = [[*exclude, *own] for own in excludes]
+        excluded = [
+            self.excluded(without, categories, row, exclude_seen, where)
+            for row, without in zip(rows, barring, strict=True)
+        ]
         kind: Kind = "ranking" if decode == "beam" else "list"
         found: list[list[Recommendation]] = []
         for start in range(0, len(rows), batch_size):
-            own, barred = rows[start : start + batch_size], excluded[start : start + batch_size]
-            weights = self.weights(own, barred, kind, boost, guide_weight)
+            part = slice(start, start + batch_size)
+            own, barred = rows[part], excluded[part]
+            factors = None if boosts is None else boosts[part]
+            weights = self.weights(own, barred, kind, boost, guide_weight, boosts=factors)
             asked = zip(own, barred, weights, strict=True)
             if decode == "beam":
                 slots = [self.slot(row, k, without, weights=w) for row, without, w in asked]

@@ -23,33 +23,18 @@ GUIDE_FILE = "guide.json"
 
 
 @dataclass(frozen=True)
-class RecommendSettings(Settings):
-    """Recommend items that follow a history.
-
-    Example:
-        incatalog recommend --model runs/tiny --history "Toy Story" "Alien (1979)"
-        incatalog recommend --model smollm2 --data data --guide runs/teacher --history 1,50 \
---format csv
-        incatalog recommend --model runs/teacher --history-file users.jsonl --format json \
---out lists.json
-    """
+class AskedSettings(Settings):
+    """Which model is asked for lists, and how."""
 
     headings: ClassVar[Headings] = {
-        "whose list": "history history_file exclude_seen",
+        "whose list": "exclude_seen",
         "which items": "k exclude categories where",
         "model": "model data title_field decode wording system guide guide_weight device verify",
-        "output": "format out",
     }
 
     model: str
     """Folder of a trained model, of a chat model (with --data) or of a teacher's run, or
     smollm2."""
-    history: tuple[str, ...] = ()
-    """Items by id or title, oldest first, separated by commas; one that holds a comma stands in
-    double quotes."""
-    history_file: Path | None = None
-    """JSON lines with a user and items each: {"user": "7", "history": ["id or title"]}, or a
-    sequential.jsonl."""
     data: Path | None = None
     """Folder of prepared data for a model that has no catalog of its own; that of a teacher's
     fitting if not given."""
@@ -82,15 +67,42 @@ class RecommendSettings(Settings):
     title_field: str = ""
     """Field by which the model knows the items; the one of its training, which it remembers, and
     another one is refused."""
-    format: ListFormat = "auto"
-    """Table, JSON or CSV; auto goes by the ending of --out, and is a table otherwise."""
-    out: Path | None = None
-    """File to write instead of printing."""
     device: str = "auto"
     """Device to run on; auto takes CUDA where there is one."""
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
+
+
+@dataclass(frozen=True)
+class RecommendSettings(AskedSettings):
+    """Recommend items that follow a history.
+
+    Example:
+        incatalog recommend --model runs/tiny --history "Toy Story" "Alien (1979)"
+        incatalog recommend --model smollm2 --data data --guide runs/teacher --history 1,50 \
+--format csv
+        incatalog recommend --model runs/teacher --history-file users.jsonl --format json \
+--out lists.json
+    """
+
+    headings: ClassVar[Headings] = {
+        "whose list": "history history_file",
+        "which items": "",
+        "model": "",
+        "output": "format out",
+    }
+
+    history: tuple[str, ...] = ()
+    """Items by id or title, oldest first, separated by commas; one that holds a comma stands in
+    double quotes."""
+    history_file: Path | None = None
+    """JSON lines with a user and items each: {"user": "7", "history": ["id or title"]}, or a
+    sequential.jsonl."""
+    format: ListFormat = "auto"
+    """Table, JSON or CSV; auto goes by the ending of --out, and is a table otherwise."""
+    out: Path | None = None
+    """File to write instead of printing."""
 
 
 @dataclass(frozen=True)

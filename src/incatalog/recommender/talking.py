@@ -49,12 +49,13 @@ class Talking:
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
         steer: LogWeights | None = None,
+        boosts: Sequence[Mapping[str, float]] | None = None,
     ) -> list[ItemWeights | None]:
         """The weights of the items after each history (item rows): guide, boosts, exclusions.
 
         None where the model decides alone; see :func:`~incatalog.recommender.guide.item_weights`.
         """
-        how: Any = {"boost": boost, "share": guide_weight, "steer": steer}
+        how: Any = {"boost": boost, "boosts": boosts, "share": guide_weight, "steer": steer}
         return item_weights(self.guide, histories, self.items, excluded, kind, **how)
 
     def chat(
