@@ -1,0 +1,1 @@
+"""The constraint inside vLLM: what holds its answers to the catalog, and who asks it."""
