@@ -1,7 +1,7 @@
 # The service on a CPU. Models and catalogs are mounted, not built in:
 #   docker build --tag incatalog .
 #   docker run --publish 127.0.0.1:8000:8000 --volume $PWD/runs:/runs:ro incatalog \
-#       --model /runs/demo/cgen --keys /runs/keys.json
+#       --model /runs/study/cgen --keys /runs/keys.json
 FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 WORKDIR /app

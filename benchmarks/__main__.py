@@ -15,6 +15,7 @@ from benchmarks.report import RESULTS
 
 _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses", "fault_world"}
+_SHARED.add("steering_requests")
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
     "ablation",
@@ -29,6 +30,9 @@ _LONG = {
     "half_sent",
     "rankings",
     "door",
+    "assistant",
+    "steering",
+    "quickstart",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

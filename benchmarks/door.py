@@ -5,7 +5,7 @@ HTTP for ten items after each user's history: as a ranking, as a list, and in a 
 the page does). The teacher alone stands beside them. SmolLM2 was never trained here: what it
 lists comes from the guide, and the model only talks around it.
 
-    python -m benchmarks.door --teacher RUN --models runs/demo/cgen smollm2
+    python -m benchmarks.door --teacher RUN --models runs/study/cgen smollm2
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SENTENCE = "Which ten would you recommend to me now?"
 def main() -> None:
     """Asks everywhere, and writes ``results/door.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/demo/data"))
+    parser.add_argument("--data", type=Path, default=Path("runs/study/data"))
     parser.add_argument("--teacher", type=Path, required=True, help="Run folder of a teacher.")
-    parser.add_argument("--models", nargs="+", default=["runs/demo/cgen"])
+    parser.add_argument("--models", nargs="+", default=["runs/study/cgen"])
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--doors", nargs="+", choices=sorted(DOORS), default=list(DOORS))

@@ -1,11 +1,12 @@
 """Is the policy that is trained the one that is sampled from, and what does a rollout cost?
 
-The demo's models answer prompts of training interactions through the engine. The log-probability of
-each answer is taken as `incatalog train grpo` takes it and, as the published script does, over the
-whole vocabulary; both are compared with what the engine says. The same prompts are then answered by
-transformers' `generate` with `ItemConstrainedLogitsProcessor`, the way of TRL's own trainer.
+The study's models answer prompts of training interactions through the engine. The log-probability
+of each answer is taken as `incatalog train grpo` takes it and, as the published script does, over
+the whole vocabulary; both are compared with what the engine says. The same prompts are then
+answered by transformers' `generate` with `ItemConstrainedLogitsProcessor`, the way of TRL's own
+trainer.
 
-    python -m benchmarks.grpo [--demo runs/demo] [--prompts 4] [--group 16] [--rounds 3]
+    python -m benchmarks.grpo [--study runs/study] [--prompts 4] [--group 16] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ PAD = 0
 def main() -> None:
     """Measures both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--study", type=Path, default=Path("runs/study"))
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--group", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if not (options.demo / "summary.json").is_file():
-        sys.exit(f"--demo {options.demo}: no finished demo there; run `make demo` first")
-    catalog = Catalog.load(options.demo / "data")
-    split = leave_one_out(Histories.load(options.demo / "data", catalog))
+    if not (options.study / "summary.json").is_file():
+        sys.exit(f"--study {options.study}: no finished study there; run `make study` first")
+    catalog = Catalog.load(options.study / "data")
+    split = leave_one_out(Histories.load(options.study / "data", catalog))
     prompts = make_prompts(split, options.prompts, next_items=1, new_only=True, seed=0)
     repeated = [prompt for prompt in prompts for _ in range(options.group)]
     seeds = answer_seeds(0, 0, 0, len(repeated))
     gaps, times = [], []
     for method in METHODS:
-        recommender = Recommender.from_pretrained(options.demo / method, "cpu")
+        recommender = Recommender.from_pretrained(options.study / method, "cpu")
         sampler = EngineSampler(
             recommender,
             list_length=10,

@@ -1,10 +1,10 @@
-"""Does GRPO improve the demo's model?
+"""Does GRPO improve the study's model?
 
 Each seed draws its own prompts, answers and validation users. A checkpoint is chosen by the
 validation items of half of the users; what is reported are the validation items of the other half,
 and once, at the end, the test items of all.
 
-    python -m benchmarks.grpo_training [--demo runs/demo] [--out runs/grpo-training] [--seeds 3]
+    python -m benchmarks.grpo_training [--study runs/study] [--out runs/grpo-training] [--seeds 3]
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ LISTS = 4
 def main() -> None:
     """Trains with several seeds and scores the models before and after."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--study", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=Path("runs/grpo-training"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    demo, out = options.demo, options.out
-    if not (demo / "summary.json").is_file():
-        sys.exit(f"--demo {demo}: no finished demo there; run `make demo` first")
-    data = demo / "data"
+    study, out = options.study, options.out
+    if not (study / "summary.json").is_file():
+        sys.exit(f"--study {study}: no finished study there; run `make study` first")
+    data = study / "data"
     catalog = Catalog.load(data)
     split = leave_one_out(Histories.load(data, catalog))
-    runs = {"before": demo / "cgen"}
+    runs = {"before": study / "cgen"}
     for seed in range(options.seeds):
-        runs[f"s{seed}"] = train_grpo(_settings(demo, out / f"s{seed}", options.steps, seed))
+        runs[f"s{seed}"] = train_grpo(_settings(study, out / f"s{seed}", options.steps, seed))
     everyone = list(range(len(split)))
     rows = []
     for title, held_out, decode in (
@@ -77,7 +77,7 @@ def main() -> None:
             out_of_domain = f"{tables[f's{seed}']['OOD@10'].mean():g}"
             rows.append((title, seed, *_intervals([before, after, after - before]), out_of_domain))
     told = []
-    teacher = load_teacher(demo / "teacher", catalog, "cpu")
+    teacher = load_teacher(study / "teacher", catalog, "cpu")
     for seed in range(options.seeds):
         users = sorted({*everyone} - {*validation_users(split, CHOOSING, seed)})[:SAMPLED]
         before, after = (
@@ -108,17 +108,17 @@ def main() -> None:
             markdown(("seed", "at the start", "best", "at step", "gap to the engine"), chosen),
         ]
     )
-    publish("grpo_training", "Does GRPO improve the demo's model (cgen)?", body)
+    publish("grpo_training", "Does GRPO improve the study's model (cgen)?", body)
 
 
-def _settings(demo: Path, out: Path, steps: int, seed: int) -> GrpoSettings:
+def _settings(study: Path, out: Path, steps: int, seed: int) -> GrpoSettings:
     return GrpoSettings(
-        model=demo / "cgen",
-        data=demo / "data",
+        model=study / "cgen",
+        data=study / "data",
         out=out,
         tune="full",
         reward=("ndcg", "teacher"),
-        teacher=str(demo / "teacher"),
+        teacher=str(study / "teacher"),
         list_length=10,
         next_items=10,
         exclude_seen=True,

@@ -1,9 +1,9 @@
 """Does a service answer while a thousand requests are held open half-sent?
 
-A real `incatalog serve` of the demo's model; each kind of half-sent request is held for some
+A real `incatalog serve` of the study's model; each kind of half-sent request is held for some
 seconds while its health is asked for again and again, each time on a connection of its own.
 
-    python -m benchmarks.half_sent [--model runs/demo/cgen] [--held 1000] [--seconds 15]
+    python -m benchmarks.half_sent [--model runs/study/cgen] [--held 1000] [--seconds 15]
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def slowest(port: int, half: bytes, held: int, seconds: float) -> tuple[int, flo
 def main() -> None:
     """Measures and writes the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, default=Path("runs/demo/cgen"))
+    parser.add_argument("--model", type=Path, default=Path("runs/study/cgen"))
     parser.add_argument("--held", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=15)
     options = parser.parse_args()
     if not options.model.is_dir():
-        sys.exit(f"{options.model}: no such folder; make the demo first: make demo")
+        sys.exit(f"{options.model}: no such folder; make the study first: make study")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     rows = []
     for files in (most, _FEW_FILES):

@@ -35,6 +35,10 @@ HEADLINES = {
         "How long does an answer of ten items take?",
         ("office", "cgen", "8", "engine"), "against generate", "of the time of `generate`, batch 8",
     ),
+    "assistant": Headline(
+        "Does a chat model that was never trained recommend, and name nothing but items?",
+        ("names outside spans that are no items",), "found", "names that are no items",
+    ),
     "beam": Headline(
         "How long does the search for the best items of one place take?",
         ("50",), "in all, ms", "ms, width 50, a million items",
@@ -103,6 +107,10 @@ HEADLINES = {
         "How good and how fast are the quantizers?",
         ("RQ-VAE, nearest codes",), "against ResidualVQ", "of the time of ResidualVQ",
     ),
+    "quickstart": Headline(
+        "How long from two files to the first answer, and how good are the answers?",
+        ("chat over HTTP",), "HR@10", "HR@10 of chats about a shop of two files",
+    ),
     "ranking": Headline(
         "Is it better to rank items or to write a list?",
         ("--decode beam",), "HR@10", "HR@10 of ranking",
@@ -130,6 +138,10 @@ HEADLINES = {
     "teacher_service": Headline(
         "What does the teacher's service bear?",
         ("requests a second",), "value", "requests a second from 64 clients",
+    ),
+    "steering": Headline(
+        "Do people get what they ask for?",
+        ("all films",), "meant", "of five films are what a phrase means without naming it",
     ),
     "trie": Headline(
         "What does the prefix tree cost?",

@@ -1,8 +1,8 @@
 """What does ranking items by their probability cost and bring beside writing a list?
 
-The demo's model answers both ways for the same users, batch by batch in turn.
+The study's model answers both ways for the same users, batch by batch in turn.
 
-    python -m benchmarks.ranking [--demo runs/demo] [--users 0]
+    python -m benchmarks.ranking [--study runs/study] [--users 0]
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ BATCH = 64
 def main() -> None:
     """Compares both on the held-out items."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--study", type=Path, default=Path("runs/study"))
     parser.add_argument("--users", type=int, default=0, help="0 takes all")
     options = parser.parse_args()
-    if not (options.demo / "summary.json").is_file():
-        sys.exit(f"--demo {options.demo}: no finished demo there; run `make demo` first")
-    recommender = Recommender.from_pretrained(options.demo / "cgen")
-    catalog = Catalog.load(options.demo / "data")
-    split = leave_one_out(Histories.load(options.demo / "data", catalog))
+    if not (options.study / "summary.json").is_file():
+        sys.exit(f"--study {options.study}: no finished study there; run `make study` first")
+    recommender = Recommender.from_pretrained(options.study / "cgen")
+    catalog = Catalog.load(options.study / "data")
+    split = leave_one_out(Histories.load(options.study / "data", catalog))
     users = np.linspace(0, len(split) - 1, options.users or len(split)).astype(int)
     holdouts = [split.test(int(user)) for user in users]
     histories = [[catalog.item(int(row)).item_id for row in one.history] for one in holdouts]

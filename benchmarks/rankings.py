@@ -1,10 +1,10 @@
 """Do long rankings hold the chats? A short chat alone, and beside clients that rank without pause.
 
-A real `incatalog serve` of the demo's model. One client chats, one short answer after the other;
+A real `incatalog serve` of the study's model. One client chats, one short answer after the other;
 then others ask for the hundred best items of a history each, again and again, on connections of
 their own.
 
-    python -m benchmarks.rankings [--model runs/demo/cgen] [--clients 16] [--seconds 15]
+    python -m benchmarks.rankings [--model runs/study/cgen] [--clients 16] [--seconds 15]
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class Rankers:
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, default=Path("runs/demo/cgen"))
+    parser.add_argument("--model", type=Path, default=Path("runs/study/cgen"))
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=15)
     options = parser.parse_args()
     if not options.model.is_dir():
-        sys.exit(f"{options.model}: no such folder; make the demo first: make demo")
+        sys.exit(f"{options.model}: no such folder; make the study first: make study")
     ids = [item.item_id for item in Catalog.load(options.model).items]
     server = Server(options.model)
     chats(server.port, 2)

@@ -4,7 +4,7 @@ A real `incatalog serve`. Clients ask without a pause for conversations, lists a
 histories, exclusions and sets of categories of their own; others add, remove, disable and enable
 items all the while. Every item named is compared with the catalog version that its answer names.
 
-    python -m benchmarks.serving_load [--minutes 10] [--clients 64] [--model runs/demo/cgen]
+    python -m benchmarks.serving_load [--minutes 10] [--clients 64] [--model runs/study/cgen]
 """
 
 from __future__ import annotations

@@ -57,3 +57,14 @@ class Watched:
 
     def close(self) -> None:
         self._context.close()
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds wrong with a page as it stands."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python"
+    )
+    return [
+        f"{one['id']}: {one['help']}: {one['nodes'][0]['html']}"
+        for one in axe.Axe().run(page).response["violations"]
+    ]

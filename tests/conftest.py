@@ -212,6 +212,21 @@ def tiny_backbone(titles: tuple[str, ...]) -> Backbone:
 
 
 @pytest.fixture(scope="session")
+def talkative_backbone(tiny_backbone: Backbone) -> Backbone:
+    """The same with a random output layer that likes to open item spans. Do not modify it."""
+    import torch
+
+    talkative = copy.deepcopy(tiny_backbone)
+    network: Any = talkative.model
+    torch.manual_seed(1)
+    with torch.no_grad():
+        weight = torch.randn_like(network.get_output_embeddings().weight)
+        network.lm_head.weight = torch.nn.Parameter(weight)
+        network.lm_head.weight[talkative.soi_token_id] *= 4
+    return talkative
+
+
+@pytest.fixture(scope="session")
 def plain_chat_model(tmp_path_factory: pytest.TempPathFactory, titles: tuple[str, ...]) -> Path:
     """The folder of the same model as Hugging Face would have it, without control tokens."""
     from incatalog.model.tiny import TinyConfig, create_tiny_model, train_tokenizer

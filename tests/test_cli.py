@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
+import io
 import json
 import os
 import resource
@@ -18,6 +20,7 @@ from incatalog.flags import field_help
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
+    from incatalog.recommender.answer import Recommendation
 
 INCATALOG = Path(sys.executable).parent / "incatalog"
 
@@ -30,6 +33,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     return captured.err.removeprefix("error: ").rstrip()
+
+
+def shown(one: Recommendation) -> dict[str, object]:
+    """A recommendation as a program reads it."""
+    return {name: getattr(one, name) for name in ("rank", "item_id", "title", "score")}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +172,7 @@ def test_recommend_prints_json_that_python_agrees_with(
     assert main(["recommend", *flags, "--device", "cpu"]) == 0
     found = json.loads(capsys.readouterr().out)
     expected = Recommender.from_pretrained(model, device="cpu").recommend(["m1", "m5"], k=3)
-    assert found == [dataclasses.asdict(one) for one in expected]
+    assert found == [shown(one) for one in expected]
     assert [one["rank"] for one in found] == [1, 2, 3]
     assert not {"m1", "m5"} & {one["item_id"] for one in found}
 
@@ -178,6 +186,13 @@ def test_recommend_prints_a_table(
     assert titles[3] in captured.out
     assert "m3" in captured.out
     assert "notice" not in captured.err
+
+
+def test_recommend_obeys_conditions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(model), "--history", "m1", "--k", "2", "--format", "json"]
+    where = ["--where", "id=m2,m3,m4", "--where", "id!=m3", "category=drama"]
+    assert main(["recommend", *flags, *where, "--device", "cpu"]) == 0
+    assert {one["item_id"] for one in json.loads(capsys.readouterr().out)} == {"m2"}
 
 
 def test_recommend_more_than_there_is_gives_all_with_a_notice(
@@ -201,6 +216,16 @@ def test_recommend_more_than_there_is_gives_all_with_a_notice(
         (["--history", "zzz"], "--history: no item 'zzz' in the model's catalog of 8 items"),
         (["--history", "m1", "--exclude", "9"], "--exclude: no item '9'"),
         (["--history", "m1", "--categories", "Dramas"], "--categories: "),
+        (["--history", "m1", "--where", "prize<3"], "--where: catalog model"),
+        (
+            ["--history", "m1", "--where", "id<3"],
+            "--where: id: lt: found 3, and items of model",
+        ),
+        (["--history", "m1", "--where", "<3"], "--where '<3': no condition; expected one such as"),
+        (
+            ["--history", "m1", "--where", "id=x"],
+            "--where: no item of 8 fulfils id=x; ask for less",
+        ),
         (["--history", "m1", "--k", "0"], "--k 0: expected at least 1"),
         (["--history", "m1", "--exclude", "m0,m2,m3", "--categories", "Drama"], "no item left"),
     ],
@@ -222,7 +247,9 @@ def test_near_items_are_named_with_their_titles(
 
 def test_recommend_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = refused(capsys, "recommend", "--model", str(tmp_path / "x"), "--history", "1")
-    assert missing == f"--model: no such folder: {tmp_path / 'x'}"
+    assert missing.startswith(
+        f"--model: no such folder: {tmp_path / 'x'}; expected a trained model"
+    )
     refused(capsys, "recommend", "--model", str(tmp_path), "--history", "1")
 
 
@@ -264,6 +291,120 @@ def test_names_that_hold_commas_can_be_given(
     assert hint.endswith("""in quotes: --categories '"Toys, Games"'""")
 
 
+def test_recommend_takes_titles_and_writes_csv(
+    model: Path, titles: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from incatalog.recommender.recommender import Recommender
+
+    base = ["recommend", "--model", str(model), "--k", "2", "--device", "cpu"]
+    expected = Recommender.from_pretrained(model, device="cpu").recommend(["m1", "m5"], k=2)
+    history = ["--history", "harbour lights ii", "m5"]
+    assert main([*base, *history, "--format", "csv"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0] == ["rank", "item_id", "title", "score"]
+    assert [row[1:3] for row in rows[1:]] == [[one.item_id, one.title] for one in expected]
+    # The ending of a file says what is wanted; a format that is named wins.
+    out = tmp_path / "deep" / "list.json"
+    assert main([*base, *history, "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == [shown(one) for one in expected]
+    assert main([*base, *history, "--out", str(out), "--format", "table"]) == 0
+    assert titles[1] not in out.read_text()
+    assert expected[0].title in out.read_text()
+    assert capsys.readouterr().out == ""
+    message = refused(capsys, *base, "--history", "Harbor Lights 2")
+    assert message.startswith("--history: no item 'Harbor Lights 2' in the model's catalog of 8")
+    assert f"({titles[1]})" in message
+
+
+def test_recommend_for_a_file_of_users(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from incatalog.recommender.recommender import Recommender
+
+    file = tmp_path / "users.jsonl"
+    file.write_text(
+        '{"user": "ann", "history": ["m1", "Harbour", "gone"]}\n'
+        '{"7": ["m5"]}\n{"history": ["m3"]}\n'
+    )
+    base = ["recommend", "--model", str(model), "--k", "2", "--device", "cpu"]
+    assert main([*base, "--history-file", str(file), "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    assert f"notice: {file}: 'gone' left out, as the catalog has no such item\n" in captured.err
+    found = json.loads(captured.out)
+    assert [one["user"] for one in found] == ["ann", "7", "line 3"]
+    recommender = Recommender.from_pretrained(model, device="cpu")
+    for one, history in zip(found, (["m1", "m2"], ["m5"], ["m3"]), strict=True):
+        expected = [item.item_id for item in recommender.recommend(history, k=2)]
+        assert [item["item_id"] for item in one["items"]] == expected
+    assert main([*base, "--history-file", str(file), "--format", "csv"]) == 0
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0][0] == "user"
+    assert [row[0] for row in rows[1:]] == ["ann", "ann", "7", "7", "line 3", "line 3"]
+    both = refused(capsys, *base, "--history-file", str(file), "--history", "m1")
+    assert both.startswith("--history, --history-file: each says whose list is wanted")
+    file.write_text('{"user": "ann", "history": "m1"}\n')
+    broken = refused(capsys, *base, "--history-file", str(file))
+    assert broken.startswith(f"{file}:1: user 'ann' has no list of items; expected")
+
+
+def test_a_teacher_recommends_by_itself(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from incatalog.data.catalog import Catalog
+    from incatalog.teacher.popularity import Popularity
+    from incatalog.teacher.teacher_folder import save_teacher
+
+    catalog, counts = Catalog.load(model), [8, 1, 7, 2, 6, 3, 5, 4]
+    save_teacher(tmp_path / "popular", Popularity(counts, catalog), catalog)
+    base = ["recommend", "--model", str(tmp_path / "popular"), "--format", "json"]
+    asked = [*base, "--data", str(model), "--history", "m0"]
+    assert main([*asked, "--k", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["item_id"] for one in found] == ["m2", "m4", "m6"]
+    # Its scores are log(count + 1), so the probabilities are as the counts and one.
+    assert [one["score"] for one in found] == pytest.approx([n / 44 for n in (8, 7, 6)], rel=1e-5)
+    assert main([*asked, "--no-exclude-seen", "--k", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["item_id"] == "m0"
+    rules = ["--categories", "Drama", "--exclude", "m2", "--where", "title~harbour"]
+    assert main([*asked, *rules]) == 0
+    assert [one["item_id"] for one in json.loads(capsys.readouterr().out)] == ["m3", "m1"]
+    lacking = refused(capsys, *base, "--history", "m0")
+    assert lacking.endswith("a teacher's run holds no catalog; add --data with the folder it was "
+                            "fitted on")  # fmt: skip
+    for flags in (["--guide", "x"], ["--decode", "list"], ["--system", "Hi"]):
+        assert "is a teacher and is asked by itself" in refused(capsys, *asked, *flags)
+    own = refused(capsys, "recommend", "--model", str(model), "--data", str(model), "--history",
+                  "m0")  # fmt: skip
+    assert own.endswith("has a catalog of its own; leave --data out")
+
+
+def test_what_is_no_folder_of_data_is_said_to_be_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text("user_id,item_id\n")
+    message = refused(capsys, "teacher", "fit", "--data", str(orders), "--out", str(tmp_path / "t"))
+    assert message == (
+        f"{orders}: is a file; expected a folder; `incatalog data table` makes one of tables"
+    )
+
+
+@pytest.mark.parametrize("command", ["teacher fit", "train sft"])
+def test_a_device_that_is_not_there_is_an_error(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    flags = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cuda"]
+    flags += ["--model", "tiny"] if command == "train sft" else []
+    message = refused(capsys, *command.split(), *flags)
+    assert message.startswith("--device cuda: not usable (")
+    assert message.endswith("; expected auto, cpu or cuda")
+    assert not (tmp_path / "out").exists()
+
+
 # What is not installed, and what cannot be written
 
 
@@ -278,8 +419,9 @@ def test_names_that_hold_commas_can_be_given(
         ("train grpo", "accelerate", "grpo"),
         ("rewrite train", "trl", "grpo"),
         ("rewrite train", "accelerate", "grpo"),
-        ("demo", "accelerate", "train,items,evaluate"),
-        ("demo", "sentence_transformers", "train,items,evaluate"),
+        ("study", "accelerate", "train,items,evaluate"),
+        ("study", "sentence_transformers", "train,items,evaluate"),
+        ("demo", "fastapi", "serve"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_done(
@@ -289,6 +431,7 @@ def test_a_missing_package_is_named_before_anything_is_done(
         "train sft": ["--model", "tiny", "--data", "data"],
         "train grpo": ["--model", "model", "--data", "data"],
         "rewrite train": ["--model", "model", "--data", "data", "--scorers", "x.yaml"],
+        "study": [],
         "demo": [],
     }[command]
     # None in the place of a module is what Python takes for one that cannot be found.

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from incatalog.cli import COMMANDS, with_leading
 from incatalog.codes.settings import QuantizeSettings
-from incatalog.data.settings import AmazonSettings, SteamSettings
+from incatalog.data.settings import AmazonSettings
 from incatalog.errors import ConfigError
-from incatalog.flags import parse
+from incatalog.flags import examples, grouped, parse
 from incatalog.recommender.settings import RecommendSettings
 from incatalog.training.settings import SftSettings
 
@@ -21,6 +26,12 @@ def refused(flags: list[str]) -> str:
     message = str(raised.value)
     assert len(message.splitlines()) == 1
     return message
+
+
+def parsed(name: str, flags: list[str]) -> Any:
+    """The settings of a command, whose leading value may stand alone."""
+    command = COMMANDS[name]
+    return parse(name, command.settings, with_leading(command, flags))
 
 
 def test_flags_fill_the_settings() -> None:
@@ -77,10 +88,10 @@ def test_one_value_of_several_may_stand_alone_in_yaml(tmp_path: Path) -> None:
     for text, history in (("a,b", ("a,b",)), ("[a, 'b, c']", ("a", "b, c")), ("", ())):
         file.write_text(f"model: m\nhistory: {text}\n")
         settings = parse("recommend", RecommendSettings, ["--config", str(file)])
-        assert settings == RecommendSettings(Path("m"), history)
+        assert settings == RecommendSettings("m", history)
     flags = ["--model", "m", "--history", "a", "--k", "3", "--history=b, c", "--history", "d", "e"]
     settings = parse("recommend", RecommendSettings, flags)
-    assert settings == RecommendSettings(Path("m"), ("a", "b, c", "d", "e"), k=3)
+    assert settings == RecommendSettings("m", ("a", "b, c", "d", "e"), k=3)
     file.write_text("model: m\nhistory: [a, 7]\n")
     with pytest.raises(
         ConfigError, match=r"--history: expected texts, got '7'; in YAML, put it in"
@@ -93,12 +104,12 @@ def test_one_value_of_several_may_stand_alone_in_yaml(tmp_path: Path) -> None:
 
 def test_yaml_fills_the_settings_and_flags_behind_it_win(tmp_path: Path) -> None:
     file = tmp_path / "sft.yaml"
-    file.write_text("model: tiny\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")
+    file.write_text("model: m\ndata: d\nepochs: 3\nbf16: true\nlearning_rate: 1e-4\n")
     settings = parse(
         "train sft", SftSettings, ["--config", str(file), "--out", "o", "--epochs", "7"]
     )
     assert settings == SftSettings(
-        model="tiny", data=Path("d"), out=Path("o"), epochs=7, bf16=True, learning_rate=1e-4
+        model="m", data=Path("d"), out=Path("o"), epochs=7, bf16=True, learning_rate=1e-4
     )
 
 
@@ -185,15 +196,58 @@ def test_yaml_file_still_wins_over_a_flag_of_several_in_front_of_it(tmp_path: Pa
     assert parse("serve", ServeSettings, behind).domain == ("a=x",)
 
 
-def test_help_ends_with_commands_that_can_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, settings in (("amazon", AmazonSettings), ("steam", SteamSettings)):
-        with pytest.raises(SystemExit):
-            parse(f"data {name}", settings, ["--help"])
-        said = capsys.readouterr().out
-        assert said.count(f"incatalog data {name} --reviews ") == 1
-        command = said.rstrip().splitlines()[-1].strip()
-        assert command.startswith(f"incatalog data {name} --reviews ")
-        assert parse(f"data {name}", settings, command.split()[3:]).out == Path("data")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_commands_that_can_be_copied(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = COMMANDS[name].settings
+    with pytest.raises(SystemExit):
+        parse(name, settings, ["--help"])
+    head, _, said = capsys.readouterr().out.partition("\nexamples:\n")
+    assert "--quiet" in head
+    commands = [line.strip() for line in said.splitlines() if line.strip()]
+    assert commands == examples(settings)
+    assert commands
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "incatalog"
+        assert words[: len(name.split())] == name.split()
+        parsed(name, words[len(name.split()) :])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_heading_names_settings_and_each_once(name: str) -> None:
+    settings = COMMANDS[name].settings
+    fields = {field.name for field in dataclasses.fields(settings)}
+    below = [member for members in grouped(settings).values() for member in members]
+    assert set(below) <= fields
+    assert len(set(below)) == len(below)
+    # Whoever has many flags has all of them below some heading.
+    if below or len(fields) > 18:
+        assert fields - set(below) == set()
+
+
+def test_help_stands_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("train sft", SftSettings, ["--help"])
-    assert "example:" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    usage = "incatalog train sft [--config FILE] --model TEXT --data PATH --out PATH"
+    assert said.startswith(f"usage: {usage} [--flag value ...]\n")
+    lora = said.partition("\nLoRA:\n")[2].partition("\n\n")[0]
+    flags = re.findall(r"(?m)^  (--[a-z-]+)", lora)
+    assert flags[:4] == ["--tune", "--lora-r", "--lora-alpha", "--lora-targets"]
+    assert flags[4:] == [
+        *("--lora-dropout", "--lora-init", "--train-embeddings", "--train-lm-head"),
+        "--quantization",
+    ]
+
+
+def test_quiet_is_a_flag_of_every_command_and_no_setting(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parse("train sft", SftSettings, [*SFT, "--quiet"]) == parse(
+        "train sft", SftSettings, SFT
+    )
+    with pytest.raises(SystemExit):
+        parse("train sft", SftSettings, [*SFT, "--quiet", "--print-config"])
+    assert "quiet" not in capsys.readouterr().out

@@ -45,7 +45,8 @@ def told(*, terminal: bool, done: int = 0) -> str:
 
 def test_a_log_gets_lines() -> None:
     assert told(terminal=False) == (
-        "teacher: epoch 3  loss 6.500  valid NDCG@10 0.0800 (best 0.0900, HR@10 0.1600, epoch 2)\n"
+        "teacher: epoch 3  loss 6.500  valid NDCG@10 0.0800 (best 0.0900, HR@10 0.1600, epoch 2)"
+        "  at most 0:00:00 left\n"
     )
 
 

@@ -13,14 +13,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
-from incatalog.config import DemoSettings
 from incatalog.data.settings import (
     AmazonSettings,
     CheckSettings,
     MiniOneRecSettings,
     MovieLensSettings,
+    SampleShopSettings,
     SteamSettings,
     TableSettings,
     ToUnirecSettings,
@@ -37,8 +38,9 @@ from incatalog.evaluation.settings import (
     EvaluateRetrievalSettings,
     GuideFitSettings,
 )
-from incatalog.flags import near, parse, summary
+from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
+from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
@@ -46,7 +48,8 @@ from incatalog.rewrite.settings import (
     RewriteDataSettings,
     RewriteTrainSettings,
 )
-from incatalog.serving.settings import ServeSettings
+from incatalog.serving.settings import CatalogSyncSettings, ServeSettings
+from incatalog.steering.settings import SteeringFitSettings
 from incatalog.storage import storage_fault, writing
 from incatalog.teacher.settings import (
     ImportUnirecSettings,
@@ -54,6 +57,7 @@ from incatalog.teacher.settings import (
     TeacherFitSettings,
 )
 from incatalog.teacher_service.settings import TeacherServeSettings
+from incatalog.terminal.settings import ChatSettings
 from incatalog.training.settings import MergeSettings, SftSettings
 
 _UNTRAINABLE = 1
@@ -61,6 +65,7 @@ _USER_ERROR = 2
 _INTERRUPTED = 130
 _NO_READER = 141
 _TRAINING = ("accelerate", "peft", "tensorboard")
+_SERVICE = ("fastapi", "httpx", "prometheus_client", "uvicorn")
 _REWARDED = (*_TRAINING, "datasets", "trl")
 
 
@@ -74,7 +79,7 @@ class Command:
     settings: type
     # "module:function"
     function: str
-    # The flag whose value may stand alone right behind the command.
+    # The flags whose values may stand alone right behind the command, in order.
     leading: str = ""
     # Optional dependencies, and which of their modules must be there before it begins.
     extra: str = ""
@@ -87,6 +92,19 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        QuickstartSettings,
+        "incatalog.quickstart.quickstart:run_quickstart",
+        leading="--orders --products",
+        extra="serve",
+        needs=_SERVICE,
+    ),
+    "sample": Command(
+        SampleShopSettings, "incatalog.data.sample_shop:write_sample", leading="--out"
+    ),
+    "demo": Command(
+        DemoSettings, "incatalog.quickstart.demo:run_demo", extra="serve", needs=_SERVICE
+    ),
     "data amazon": Command(AmazonSettings, "incatalog.data.amazon:prepare_amazon"),
     "data movielens": Command(MovieLensSettings, "incatalog.data.movielens:prepare_movielens"),
     "data minionerec": Command(MiniOneRecSettings, "incatalog.data.minionerec:prepare_minionerec"),
@@ -152,11 +170,20 @@ COMMANDS: dict[str, Command] = {
         EvaluateReportSettings, "incatalog.evaluation.report:evaluate_report", leading="--runs"
     ),
     "guide fit": Command(GuideFitSettings, "incatalog.evaluation.guide_fit:fit_guide"),
+    "steering fit": Command(SteeringFitSettings, "incatalog.steering.fit_steering:fit_steering"),
     "recommend": Command(RecommendSettings, "incatalog.recommender.command:recommend"),
+    "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
     "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
-    "demo": Command(
-        DemoSettings,
-        "incatalog.demo:run_demo",
+    "catalog sync": Command(
+        CatalogSyncSettings,
+        "incatalog.serving.catalog_sync:sync_catalog",
+        leading="--items",
+        extra="serve",
+        needs=("httpx",),
+    ),
+    "study": Command(
+        StudySettings,
+        "incatalog.quickstart.study:run_study",
         extra="train,items,evaluate",
         needs=(*_TRAINING, "faiss", "matplotlib", "sentence_transformers", "jinja2"),
     ),
@@ -233,10 +260,18 @@ def _run(arguments: list[str]) -> int:
     return _call(name, verbs[name], arguments[2:])
 
 
+def with_leading(command: Command, flags: Sequence[str]) -> list[str]:
+    """The flags with the names of those whose values may stand alone right behind the command."""
+    named: list[str] = []
+    for place, flag in enumerate(command.leading.split()):
+        if place == len(flags) or flags[place].startswith("-"):
+            break
+        named += [flag, flags[place]]
+    return [*named, *flags[len(named) // 2 :]]
+
+
 def _call(name: str, command: Command, flags: list[str]) -> int:
-    if command.leading and flags and not flags[0].startswith("-"):
-        flags = [command.leading, *flags]
-    settings = parse(name, command.settings, flags)
+    settings = parse(name, command.settings, with_leading(command, flags))
     for needed in command.needs:
         if importlib.util.find_spec(needed) is None:
             raise _missing(needed, command)
@@ -253,7 +288,20 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
         if isinstance(error, MissingExtraError) or not error.name:
             raise
         raise _missing(error.name, command) from error
-    return 0 if getattr(result, "trainable", True) else _UNTRAINABLE
+    if not getattr(result, "trainable", True):
+        return _UNTRAINABLE
+    if QUIET not in flags and os.environ.get("RANK", "0") == "0":
+        _tell_ending(name, settings)
+    return 0
+
+
+def _tell_ending(name: str, settings: Any) -> None:
+    """Says what was written, how good it is and what comes next; one process of several does."""
+    from incatalog.ending import ending
+
+    sys.stdout.flush()
+    for line in ending(name, settings).lines():
+        sys.stderr.write(f"{line}\n")
 
 
 def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:

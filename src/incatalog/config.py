@@ -10,10 +10,9 @@ import dataclasses
 import functools
 import math
 import typing
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from incatalog.errors import ConfigError
 
@@ -23,8 +22,11 @@ HistoryForm = Literal["title", "span"]
 AnswerForm = Literal["span", "title"]
 ListForm = Literal["numbered", "plain", "indented"]
 Decode = Literal["beam", "list", "greedy"]
+ListFormat = Literal["auto", "table", "json", "csv"]
 EmptyHistory = Literal["popularity", "nothing"]
 Quote = Literal["double", "none"]
+# What two ids may differ in and be one.
+IdForm = Literal["exact", "trimmed", "folded", "number"]
 # How an item is written into its span: found by exact search, or token by token.
 ItemDecode = Literal["search", "token"]
 EvaluationDecode = Literal["beam", "list", "greedy", "unconstrained"]
@@ -34,6 +36,10 @@ LossType = Literal["focal-items", "focal", "plain"]
 Projection = Literal["linear", "mlp"]
 LoraInit = Literal["kaiming", "orthogonal"]
 ParaphrasePlace = Literal["history", "targets", "both"]
+# Headings of `--help`, each with the names of the settings below it, between spaces.
+Headings = Mapping[str, str]
+# What makes a folder that of a trained model; the second since before the package was renamed.
+SPEC_FILES = ("incatalog.json", "reclm.json")
 RewardName = Literal["rule", "ndcg", "ranking-aware", "teacher", "diversity", "format"]
 
 
@@ -77,7 +83,13 @@ FractionBelowOne = Annotated[float, Bounds(0, 1, open_high=True)]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of one command, checked when they are made, from flags, a file or Python alike."""
+    """Settings of one command, checked when they are made, from flags, a file or Python alike.
+
+    ``headings`` says below which heading of ``--help`` a setting stands. Those of a class that is
+    extended come first there, and the order of the headings is that of the class itself.
+    """
+
+    headings: ClassVar[Headings] = {}
 
     def __post_init__(self) -> None:
         """Holds every number to the bounds of its type.
@@ -94,6 +106,15 @@ class Settings:
                 if not bounds.hold(number):
                     flag = name.replace("_", "-")
                     raise ConfigError(f"--{flag} {number}: expected {bounds}")
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """Defaults that other settings bring with them where flags or a file give them; none here.
+
+        Args:
+            given: All settings with what flags, file and defaults say, by name.
+        """
+        return {}
 
     def named(self, *names: str) -> dict[str, Any]:
         """Some of the settings, for what takes them under the same names."""
@@ -150,18 +171,3 @@ def _bounds(settings: Any) -> dict[str, Bounds]:
                 if isinstance(extra, Bounds):
                     found[field.name] = extra
     return found
-
-
-@dataclass(frozen=True)
-class DemoSettings(Settings):
-    """Data, teacher, training and evaluation in one go, on MovieLens-100K."""
-
-    out: Path = Path("runs/demo")
-    """Folder for data, teacher, model and summary."""
-    source: str = ""
-    """MovieLens-100K folder; empty takes the one in the recbole wheel."""
-    budget: Literal["smoke", "laptop", "hour"] = "laptop"
-    """Size of the training: smoke (a minute, only shows that it runs), laptop (a quarter of an hour
-    on two cores) or hour."""
-    seed: NonNegative = 0
-    """Seed of everything."""

@@ -77,6 +77,10 @@ class TeacherError(IncatalogError):
     """The teacher cannot answer."""
 
 
+class ServiceError(IncatalogError):
+    """A running service does not answer, or refuses a request."""
+
+
 class ScorerError(IncatalogError):
     """A scorer of rewritten titles cannot answer; a reward is never made up in its place."""
 

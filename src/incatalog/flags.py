@@ -19,6 +19,8 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from incatalog.errors import ConfigError
 
+QUIET = "--quiet"
+_EXAMPLES = "examples:"
 _METAVARS = {
     int: "N",
     float: "X",
@@ -36,13 +38,21 @@ def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
     Raises:
         ConfigError: A flag, a value or the YAML file cannot be used; names the flag.
     """
-    parser = build_parser(name, settings)
+    parser, words = build_parser(name, settings), _gathered(settings, flags)
     try:
-        values = parser.parse_args(_gathered(settings, flags))
+        parser.set_defaults(_implied(settings, parser, words))
+        values = parser.parse_args(words)
     except argparse.ArgumentError as error:
         raise ConfigError(_explain(str(error), name, settings, flags)) from error
     given = {field.name: values[field.name] for field in dataclasses.fields(settings)}
     return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _implied(settings: Any, parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """The defaults that a command line brings with it, beside those that stand in the settings."""
+    given = parser.parse_args([word for word in words if not word.startswith("--print-config")])
+    found: dict[str, Any] = settings.implied(vars(given))
+    return found
 
 
 def build_parser(name: str, settings: type) -> ArgumentParser:
@@ -54,11 +64,12 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
     parser = _Parser(
         prog=f"incatalog {name}",
         description=summary(settings),
-        epilog=_examples(settings),
+        epilog=_epilog(settings),
         exit_on_error=False,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
         print_config="--print-config",
+        usage=_usage(name, settings),
     )
     parser.add_argument(
         "--config",
@@ -66,8 +77,17 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
         metavar="FILE",
         help="YAML file with any of these settings; flags behind it win over it.",
     )
+    parser.add_argument(
+        QUIET, action=_Quiet, help="Say nothing at the end of what was written and what is next."
+    )
+    for action in parser._actions:
+        if action.dest == "print_config":
+            action.help, action.metavar = "Print these settings as YAML, and exit.", ""
+    group_of: dict[str, Any] = {}
+    for heading, members in grouped(settings).items():
+        group_of |= dict.fromkeys(members, parser.add_argument_group(heading))
     for setting in _flags_of(settings):
-        text = setting.help.replace("%", "%%")
+        text = setting.help
         if setting.required:
             text += " (required)"
         elif setting.default not in ("", None):
@@ -85,8 +105,17 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
             options["type"] = setting.type
             if setting.type in _METAVARS:
                 options["metavar"] = _METAVARS[setting.type]
-        parser.add_argument(_flag(setting.name), **options)
+        group_of.get(setting.name, parser).add_argument(_flag(setting.name), **options)
     return parser
+
+
+def grouped(settings: type) -> dict[str, list[str]]:
+    """The headings of a command's help, each with the settings that stand below it."""
+    found: dict[str, list[str]] = {}
+    for one in settings.__mro__:
+        for heading, members in vars(one).get("headings", {}).items():
+            found.setdefault(heading, [])[:0] = members.split()
+    return found
 
 
 def summary(settings: type) -> str:
@@ -94,11 +123,24 @@ def summary(settings: type) -> str:
     return docstring_parser.parse(settings.__doc__ or "").short_description or ""
 
 
-def _examples(settings: type) -> str | None:
-    """The commands below "Example:" in a settings class's docstring, as the end of its help."""
+def _usage(name: str, settings: type) -> str:
+    """What a command cannot do without; the rest stands below."""
+    needed = (s for s in _flags_of(settings) if s.required)
+    told = [f"{_flag(s.name)} {_METAVARS.get(_member(s.type) or s.type, 'TEXT')}" for s in needed]
+    return " ".join(["incatalog", name, "[--config FILE]", *told, "[--flag value ...]"])
+
+
+def examples(settings: type) -> list[str]:
+    """The commands below "Example:" in a settings class's docstring."""
     found = docstring_parser.parse(settings.__doc__ or "").examples
     lines = [line for example in found for line in (example.description or "").splitlines()]
-    return "\n".join(["example:", *(f"  {line.strip()}" for line in lines)]) if lines else None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _epilog(settings: type) -> str | None:
+    """The end of a command's help: its examples."""
+    lines = examples(settings)
+    return "\n".join([_EXAMPLES, *(f"  {line}" for line in lines)]) if lines else None
 
 
 def field_help(settings: type) -> dict[str, str]:
@@ -153,6 +195,17 @@ class _Parser(ArgumentParser):  # type: ignore[misc]
         return super()._check_value_key(action, value, *args, **kw)
 
 
+class _Quiet(argparse.Action):
+    """A flag of every command that is no setting: `cli.py` looks for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str = "", **options: Any) -> None:  # noqa: ARG002
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
+        self.default = argparse.SUPPRESS
+
+    def __call__(self, *_: Any) -> None:
+        """Leaves it to the command line."""
+
+
 class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
     """Shows the help of a field as written; types and defaults are already in it."""
 
@@ -161,11 +214,12 @@ class _HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         # A command line is copied from here: it is not broken.
-        if text.startswith("example:"):
+        if text.startswith(_EXAMPLES):
             return text
         return str(super()._fill_text(text, width, indent))
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _expand_help(self, action: argparse.Action) -> str:
+        # It holds no templates; a percent sign in it is one.
         return action.help or ""
 
 

@@ -53,10 +53,12 @@ class FitReport(Report):
     ) -> None:
         """Reports at most `epochs` epochs; `done` of them were done before an interruption."""
         epoch = TextColumn(f"epoch {{task.fields[epoch]}} of {epochs}")
-        columns = (epoch, TextColumn("{task.fields[result]}"), TimeElapsedColumn())
+        # What is left is as long as it takes at most: patience may end it sooner.
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        columns = (epoch, TextColumn("{task.fields[result]}"), *times)
         fields = {"completed": done, "epoch": done + 1, "result": ""}
         super().__init__(job, epochs, *columns, console=console, **fields)
-        self._epochs = epochs
+        self._epochs, self._done, self._started = epochs, done, time.monotonic()
         self._printed = float("-inf")
         if done:
             self.console.print(f"{job}: resuming after epoch {done}")
@@ -64,8 +66,11 @@ class FitReport(Report):
     def epoch_done(self, epoch: int, result: str) -> None:
         """Shows the result of an epoch; an empty one leaves the result before it."""
         fields = {"result": result} if result else {}
-        line = f"epoch {epoch}  {result}" if result else ""
         last = epoch == self._epochs
+        line = f"epoch {epoch}  {result}" if result else ""
+        if line and not last:
+            left = time_left(self._started, epoch - self._done, self._epochs - self._done)
+            line += f"  at most {left} left"
         self.show(line, now=last, completed=epoch, epoch=epoch if last else epoch + 1, **fields)
 
 
@@ -81,9 +86,13 @@ def with_progress(
             done += len(batch)
             line = ""
             if 0 < done < total:
-                left = (time.monotonic() - started) / done * (total - done)
-                line = f"{done} of {total}, {_clock(left)} left"
+                line = f"{done} of {total}, {time_left(started, done, total)} left"
             report.show(line, completed=done)
+
+
+def time_left(started: float, done: int, total: int) -> str:
+    """How long what is left takes if it goes on like what is done since a monotonic time."""
+    return _clock((time.monotonic() - started) / done * (total - done))
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 
 from incatalog.errors import DataError
 
+# Endings of what people give in place of a folder of prepared data.
+_TABLES = {".csv", ".tsv", ".parquet", ".jsonl", ".json"}
+
 
 def read_text(path: str | Path, *, otherwise: str = "") -> str:
     """Reads a UTF-8 file, with or without byte order mark.
@@ -36,6 +39,11 @@ def file_fault(path: str | Path, error: OSError) -> DataError:
         return DataError.at(path, "no such file")
     if isinstance(error, IsADirectoryError):
         return DataError.at(path, "is a folder; expected a file")
+    if isinstance(error, NotADirectoryError):
+        folder = Path(path).parent
+        table = folder.suffix in _TABLES
+        hint = "; `incatalog data table` makes one of tables" if table else ""
+        return DataError.at(folder, f"is a file; expected a folder{hint}")
     return DataError.at(path, f"cannot be read ({error.strerror})")
 
 

@@ -280,7 +280,10 @@ def test_files_of_2023(tmp_path, capsys) -> None:
     }
     assert "user_id" not in (notice := capsys.readouterr().err)
     assert "rating, title, text" not in notice
-    assert "price" in notice
+    assert "rating_number" in notice
+    assert "price" not in notice
+    known = [dict(item.attributes) for item in catalog.items]
+    assert [one.get("brand") for one in known] == ["Howard", None, "M"]
 
 
 def test_files_of_2014(tmp_path) -> None:
@@ -288,6 +291,9 @@ def test_files_of_2014(tmp_path) -> None:
     reviews = [REVIEW_2014 % ("A2SUAM1J3GNN3B", item, time) for item, time in times.items()]
     reviews.append(REVIEW_2014 % ("A2SUAM1J3GNN3B", "0000031909", 1))
     catalog, histories = load(prepare_amazon(raw(tmp_path, reviews, META_2014)))
+    tutu = next(item for item in catalog.items if "Tutu" in item.title)
+    assert dict(tutu.attributes) == {"price": 3.17, "brand": "Coxlures"}
+    assert catalog.shown(tutu)[0]["shown"] == "$3.17"
     assert histories == {"A2SUAM1J3GNN3B": list(times)}
     assert catalog.titles == ("Girl's Ballet Tutu", "Ball", "Café 😀")
     assert [set(item.categories) for item in catalog.items] == [
@@ -427,6 +433,27 @@ def test_ids_and_times_that_cannot_stand_are_refused(tmp_path) -> None:
 
 
 def test_fields_that_are_not_used_are_named(tmp_path, capsys) -> None:
-    prepare_amazon(config(tmp_path, REVIEWS, [*METAS[:5], meta("f", price="$1")]))
-    notice = "notice: columns not used: overall of Shop_5.json.gz; price of meta_Shop.json.gz\n"
+    prepare_amazon(config(tmp_path, REVIEWS, [*METAS[:5], meta("f", rank=1)]))
+    notice = "notice: columns not used: overall of Shop_5.json.gz; rank of meta_Shop.json.gz\n"
     assert capsys.readouterr().err == notice
+
+
+def test_prices_and_brands_where_there_are_usable_ones(tmp_path) -> None:
+    given: list[dict[str, Any]] = [
+        {"price": "$1,299.50", "brand": " A &amp; B "},
+        {"price": ".a-box-inner{background-color:#fff}", "brand": ""},
+        {"price": 3, "store": "S"},
+        {"price": None, "brand": "x" * 101},
+        {"price": -1.0, "brand": ["A"]},
+    ]
+    metas = [meta(name, **fields) for name, fields in zip("abcde", given, strict=True)]
+    reviews = [review("u", name, time) for time, name in enumerate("abcde", 1)]
+    catalog = Catalog.load(prepare_amazon(config(tmp_path, reviews, metas, length=5)))
+    assert [dict(item.attributes) for item in catalog.items] == [
+        {"price": 1299.5, "brand": "A & B"},
+        {},
+        {"price": 3.0, "brand": "S"},
+        {},
+        {},
+    ]
+    assert catalog.formats == (("price", "USD"),)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -252,3 +253,41 @@ def test_boosts_that_are_no_factors_are_refused(tmp_path: Path, boost: str) -> N
     folder = write(tmp_path, f'{{"a": {{"title": "A", "boost": {boost}}}}}')
     with pytest.raises(DataError, match=r"metas\.jsonl:1: (boost of item 'a' is|not valid JSON)"):
         Catalog.load(folder)
+
+
+def test_boosts_end_on_their_day() -> None:
+    items = (
+        Item("a", "Apple", boost=2.0, boost_until="2026-02-01"),
+        Item("b", "Beet", boost=3.0),
+        Item("c", "Cherry"),
+    )
+    catalog = Catalog.from_items(items)
+    last, later = datetime.date(2026, 2, 1), datetime.date(2026, 2, 2)
+    assert catalog.log_boosts_on(last) == pytest.approx(np.log([2, 3, 1]))
+    assert catalog.log_boosts_on(later) == pytest.approx(np.log([1, 3, 1]))
+    changed, _ = catalog.with_changes([Item("d", "Date", boost=5, boost_until="2026-02-02")], ["a"])
+    assert changed.log_boosts_on(later) == pytest.approx(np.log([1, 3, 1, 5]))
+    assert changed.log_boosts_on(datetime.date(2026, 2, 3)) == pytest.approx(np.log([1, 3, 1, 1]))
+    assert Catalog.from_items([Item("a", "A", boost_until="2020-01-01")]).log_boosts is None
+    long_gone = Catalog.from_items([Item("a", "A", boost=2, boost_until="2020-01-01")])
+    assert long_gone.log_boosts == pytest.approx([0])
+
+
+def test_items_change_in_their_rows_without_their_names(tmp_path: Path) -> None:
+    catalog = Catalog.from_items(ITEMS)
+    assert catalog.category_rows("fruit").tolist() == [0, 2]
+    assert not catalog.attribute("category").with_text("nut").any()
+    new = replace(ITEMS[2], categories=("nut",), boost=2, attributes={"price": 1})
+    updated = catalog.with_updated([new])
+    assert updated.items == (*ITEMS[:2], new)
+    assert updated.category_rows("nut").tolist() == [2]
+    assert updated.category_rows("fruit").tolist() == [0]
+    assert updated.attribute("category").with_text("nut").tolist() == [False, False, True]
+    assert updated.attribute_names == ("price",)
+    assert updated.log_boosts == pytest.approx([0, 0, np.log(2)])
+    assert updated.row("c") == 2
+    assert updated.fingerprint == catalog.fingerprint
+    assert catalog.items == ITEMS
+    assert catalog.log_boosts is None
+    with pytest.raises(CatalogError, match="no item with id 'zz'"):
+        catalog.with_updated([Item("zz", "Z")])

@@ -95,6 +95,16 @@ def test_every_edition_is_read(tmp_path, files, encoding, titles, categories) ->
     assert histories.rows.tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("files", [RECBOLE, ML_100K, ML_1M, LATEST])
+def test_years_are_numbers(tmp_path, files) -> None:
+    source = write(tmp_path / "source", files)
+    items = Catalog.load(prepare_movielens(MovieLensSettings(source, tmp_path / "out"))).items
+    years = {item.title: item.attributes.get("year") for item in items}
+    assert years["Toy Story (1995)"] == 1995
+    assert all(years[t] == int(t[-5:-1]) for t in years if t[-5:-1].isdigit())
+    assert all(years[t] is None for t in years if not t[-5:-1].isdigit())
+
+
 def test_ratings_can_be_filtered(tmp_path) -> None:
     more = "".join(f"9\t{item}\t4\t5\n" for item in (3, 1, 2))
     source = write(tmp_path / "source", RECBOLE | {"ml.inter": RECBOLE["ml.inter"] + more})

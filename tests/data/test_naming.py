@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from incatalog.data.catalog import Catalog, Item
-from incatalog.data.naming import remember_field, remembered_field
+from incatalog.data.naming import remember_catalog, remembered_field
 from incatalog.errors import CatalogError, DataError
 
 METAS = {
@@ -109,7 +109,7 @@ def test_items_without_a_name_join_no_catalog_that_has_names() -> None:
         Catalog.from_items([Item("a", "Alien", name="al")])
 
 
-@pytest.mark.parametrize("text", ['{"title_field": 3}', "{}", "[]", '{"title_field": ""}'])
+@pytest.mark.parametrize("text", ['{"title_field": 3}', "[]", '{"title_field": ""}'])
 def test_a_damaged_note_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path / "m", METAS)
     (tmp_path / "m" / "catalog.json").write_text(text)
@@ -118,7 +118,7 @@ def test_a_damaged_note_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_the_title_needs_no_note(tmp_path: Path) -> None:
-    remember_field(tmp_path, "short")
+    remember_catalog(tmp_path, "short")
     assert json.loads((tmp_path / "catalog.json").read_text()) == {"title_field": "short"}
-    remember_field(tmp_path, "title")
+    remember_catalog(tmp_path, "title")
     assert list(tmp_path.iterdir()) == []

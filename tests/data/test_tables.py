@@ -16,6 +16,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories
 from incatalog.data.settings import TableSettings
 from incatalog.data.tables import prepare_table
+from incatalog.data.where import Where
 from incatalog.errors import ConfigError, DataError
 
 ITEMS = "item_id,title\na,Apple\nb,Beet\nc,Cherry\n"
@@ -137,14 +138,12 @@ def test_parquet_types(tmp_path) -> None:
         ("user_id,item_id,timestamp\n", ITEMS, r"clicks\.csv: holds a header but no rows"),
         (
             CLICKS,
-            "id,title\na,A\n",
-            r"items\.csv:1: no column 'item_id' \(--item-id-column\); found id",
+            "title,note\nFirst,x\nSecond,y\n",
+            r"columns that cannot be told: --item-column for the product in clicks\.csv.*; "
+            r"--item-id-column for the product id in items\.csv.* clicks\.csv has user_id, ",
         ),
-        ("user,item_id\n", ITEMS, r"clicks\.csv:1: no column 'user_id' \(--user-column\)"),
-        (CLICKS + "u,zz,4\n", ITEMS, r"clicks\.csv:7: item 'zz' is not in .*items\.csv"),
+        ("user,item_id\n", ITEMS, r"clicks\.csv: holds a header but no rows"),
         (CLICKS + "u,a\n", ITEMS, r"clicks\.csv:7: 2 cells; expected 3"),
-        (CLICKS + ",a,4\n", ITEMS, r"clicks\.csv:7: user_id is ''; expected an id"),
-        (CLICKS + "u,,4\n", ITEMS, r"clicks\.csv:7: item_id is ''; expected an id"),
         (CLICKS + "u,a,soon\n", ITEMS, r"clicks\.csv:7: timestamp is 'soon'; expected a number"),
         (CLICKS + "u,a,nan\n", ITEMS, r"clicks\.csv:7: timestamp is 'nan'"),
         (CLICKS + 'u,"a', ITEMS, r"clicks\.csv:7: not valid CSV"),
@@ -173,16 +172,22 @@ def test_bad_formats(tmp_path) -> None:
         prepare_table(TableSettings(tmp_path / "bad.parquet", settings.items, settings.out))
     assert "\n" not in str(caught.value)
     (tmp_path / "x.jsonl").write_text('{"user_id": "u", "item_id": "a"}\n')
-    with pytest.raises(DataError, match=r"x\.jsonl:1: no column 'timestamp' \(--time-column\)"):
-        prepare_table(TableSettings(tmp_path / "x.jsonl", settings.items, settings.out))
+    with pytest.raises(DataError, match=r"x\.jsonl: no column 'timestamp' \(--time-column\)"):
+        prepare_table(
+            TableSettings(
+                tmp_path / "x.jsonl", settings.items, settings.out, time_column="timestamp"
+            )
+        )
     (tmp_path / "x.jsonl").write_text(json.dumps({"user_id": 1.5, "item_id": "a", "timestamp": 1}))
     with pytest.raises(DataError, match=r"x\.jsonl:1: user_id is 1\.5; expected an id"):
         prepare_table(TableSettings(tmp_path / "x.jsonl", settings.items, settings.out))
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"]}).write_parquet(tmp_path / "c.parquet")
-    with pytest.raises(DataError, match=r"c\.parquet: no column 'timestamp'"):
-        prepare_table(TableSettings(tmp_path / "c.parquet", settings.items, settings.out))
+    with pytest.raises(DataError, match=r"c\.parquet: no column 'when' \(--time-column\)"):
+        prepare_table(
+            TableSettings(tmp_path / "c.parquet", settings.items, settings.out, time_column="when")
+        )
     (tmp_path / "x.xlsx").write_text("x")
-    with pytest.raises(ConfigError, match=r"x\.xlsx: unknown ending '\.xlsx'"):
+    with pytest.raises(ConfigError, match=r"x\.xlsx: unknown ending '\.xlsx'.*save the sheet as"):
         prepare_table(TableSettings(tmp_path / "x.xlsx", settings.items, settings.out))
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         prepare_table(TableSettings(tmp_path / "none.csv", settings.items, settings.out))
@@ -354,24 +359,57 @@ def test_long_cells_are_read_and_the_limit_of_others_stays(tmp_path) -> None:
 def test_columns_that_are_not_used_are_named_in_one_line(tmp_path, capsys) -> None:
     prepare_table(config(tmp_path))
     assert capsys.readouterr().err == ""
-    items = "item_id,title,genre,year\na,Apple,x,1\nb,Beet,y,2\nc,Cherry,z,3\n"
-    prepare_table(config(tmp_path, items=items, category_column="genre"))
-    assert capsys.readouterr().err == "notice: columns not used: year of items.csv\n"
-    prepare_table(config(tmp_path, items=items, time_column=""))
-    notice = "notice: columns not used: timestamp of clicks.csv; genre, year of items.csv\n"
-    assert capsys.readouterr().err == notice
+    clicks = "user_id,item_id,timestamp,shop\n" + "".join(
+        f"u,{i},{n},x\n" for n, i in enumerate("abc")
+    )
+    prepare_table(config(tmp_path, clicks))
+    assert capsys.readouterr().err == "notice: columns not used: shop of clicks.csv\n"
     wide = "item_id,title," + ",".join(f"c{n}" for n in range(24)) + "\n"
     wide += "".join(f"{item},T{',' * 24}\n" for item in "abc")
     prepare_table(config(tmp_path, items=wide))
     named = ", ".join(f"c{n}" for n in range(20))
-    assert capsys.readouterr().err == f"notice: columns not used: {named}, 4 more of items.csv\n"
-    records = lines(apple(note=1), {**apple(), "item_id": "b", "more": 2}, OTHERS[1])
-    prepare_table(table(tmp_path, "i.jsonl", records, category_column="kind"))
-    assert capsys.readouterr().err == "notice: columns not used: text, note, more of i.jsonl\n"
-    settings = table(tmp_path, "i.parquet", b"")
-    pl.read_csv(items.encode()).write_parquet(settings.items)
-    prepare_table(settings)
-    assert capsys.readouterr().err == "notice: columns not used: genre, year of i.parquet\n"
+    assert f"notice: columns not used: {named}, 4 more of items.csv\n" in capsys.readouterr().err
+
+
+def test_rows_that_say_nothing_are_left_out_and_counted(tmp_path) -> None:
+    clicks = CLICKS + "u,zz,4\nu,yy,5\nu,zz,6\n,a,4\nu,,4\n , ,4\n"
+    out = prepare_table(config(tmp_path, clicks))
+    assert load(out) == {"u": ["a", "b", "c"]}
+    assert read_json(out / MANIFEST)["results"]["skipped"] == {
+        "rows of 2 items that are not in the catalog (zz, yy)": 3,
+        "rows without user": 1,
+        "rows without item": 1,
+        "rows without user and item": 1,
+        "users with fewer than 3 interactions": 1,
+    }
+    with pytest.raises(DataError, match=r"clicks\.csv:7: item 'zz' is not in .*items\.csv"):
+        prepare_table(config(tmp_path, clicks, unknown_items="error"))
+
+
+def test_a_german_export_is_read_as_it_comes(tmp_path, capsys) -> None:
+    orders = "Beleg;KundenNr;ArtikelNr;Bestellt am\n" + "".join(
+        f"{number};K{number % 5};{number * 7 % 20:04d};{28 - number % 27:02d}.03.2023 10:{number}\n"
+        for number in range(10, 60)
+    )
+    products = "Nr;Größe;Bezeichnung;Warengruppe\n" + "".join(
+        f" {number} ;XL;Käse {number};{'Bad|Küche' if number % 2 else 'Küche'}\n"
+        for number in range(20)
+    )
+    paths = tmp_path / "orders.csv", tmp_path / "products.csv"
+    for path, text in zip(paths, (orders, products), strict=True):
+        path.write_bytes(text.encode("cp1252"))
+    out = prepare_table(TableSettings(*paths, tmp_path / "out"))
+    catalog = Catalog.load(out)
+    assert catalog.item(3).item_id == "3"
+    assert (catalog.item(3).title, catalog.item(3).categories) == ("Käse 3", ("Bad", "Küche"))
+    rows = [line.split(";") for line in orders.splitlines()[1:]]
+    own = sorted((row for row in rows if row[1] == "K2"), key=lambda row: row[3])
+    assert load(out)["K2"] == [str(int(row[2])) for row in own]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Times are read as %d.%m.%Y %H:%M." in said
+    assert "zeros in front" in said
+    manifest = read_json(out / MANIFEST)["config"]
+    assert (manifest["user_column"], manifest["id_form"]) == ("KundenNr", "number")
 
 
 def test_a_column_of_boosts(tmp_path) -> None:
@@ -384,3 +422,92 @@ def test_a_column_of_boosts(tmp_path) -> None:
             DataError, match=rf"items\.csv:2: weight is '{cell}'; expected a number"
         ):
             prepare_table(config(tmp_path, items=wrong, boost_column="weight"))
+
+
+def test_other_columns_of_the_items_become_attributes_of_their_kind(tmp_path, capsys) -> None:
+    items = (
+        "item_id,title,price,weight,in_stock,brand,since,sku,note\n"
+        "a,Apple,€2.50,1.5,yes,Orchard,2024-05-01,007,\n"
+        "b,Beet,€20,,no,,2023-01-01,12,\n"
+        "c,Cherry,,3,yes,Field,,13,\n"
+    )
+    out = prepare_table(config(tmp_path, items=items))
+    catalog = Catalog.load(out)
+    assert [dict(item.attributes) for item in catalog.items] == [
+        {
+            "price": 2.5,
+            "weight": 1.5,
+            "in_stock": True,
+            "brand": "Orchard",
+            "since": "2024-05-01",
+            "sku": "007",
+        },
+        {"price": 20.0, "in_stock": False, "since": "2023-01-01", "sku": "12"},
+        {"weight": 3.0, "in_stock": True, "brand": "Field", "sku": "13"},
+    ]
+    assert catalog.formats == (("price", "EUR"),)
+    cheap = Where.from_flags(["price<=20", "in_stock"])
+    assert cheap.rows(catalog).tolist() == [True, False, False]
+    said = capsys.readouterr()
+    assert said.err.endswith("notice: columns not used: note of items.csv\n")
+    assert (
+        "columns used: user_id, item_id, timestamp of clicks.csv; item_id, title of items.csv; "
+        "kept as attributes: price (prices in EUR), weight (numbers), in_stock (yes or no), "
+        "brand (texts), since (dates), sku (texts)\n"
+    ) in said.out
+    # A narrower catalog keeps what its items know, and no note stays of what is not there.
+    plain = prepare_table(config(tmp_path))
+    assert not (plain / "catalog.json").exists()
+
+
+def test_all_formats_keep_the_same_attributes(tmp_path) -> None:
+    rows = [
+        {"item_id": "a", "title": "Apple", "price": 2.5, "sizes": ["x", "y"], "day": "2024-05-01"},
+        {"item_id": "b", "title": "Beet", "price": None, "sizes": [], "day": None, "more": 1},
+        {"item_id": "c", "title": "Cherry", "price": 3, "sizes": None},
+    ]
+    expected = [
+        {"price": 2.5, "sizes": ("x", "y"), "day": "2024-05-01"},
+        {"more": 1},
+        {"price": 3.0},
+    ]
+    config(tmp_path)
+    (tmp_path / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    frame = pl.DataFrame(rows).with_columns(pl.col("day").str.to_date())
+    frame.write_parquet(tmp_path / "i.parquet")
+    for name in ("i.jsonl", "i.parquet"):
+        settings = TableSettings(tmp_path / "clicks.csv", tmp_path / name, tmp_path / "out")
+        items = Catalog.load(prepare_table(settings)).items
+        assert [dict(item.attributes) for item in items] == expected
+
+
+def test_currencies_are_those_of_the_flag(tmp_path) -> None:
+    items = "item_id,title,list_price,deposit,brand\na,Apple,2.5,1,x\nb,Beet,3,1,y\nc,C,4,1,z\n"
+    out = prepare_table(config(tmp_path, items=items, currency=("CHF", "deposit=EUR")))
+    catalog = Catalog.load(out)
+    assert dict(catalog.formats) == {"list_price": "CHF", "deposit": "EUR"}
+    assert [one["shown"] for one in catalog.shown(catalog.item(0))] == ["2.50 CHF", "€1.00", "x"]
+    for wrong, message in (
+        ("euro", "--currency euro: expected three letters"),
+        ("color=EUR", "no such column of prices; columns of numbers are list_price, deposit"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare_table(config(tmp_path, items=items, currency=(wrong,)))
+    bare = "item_id,title,brand\na,A,x\nb,B,x\nc,C,x\n"
+    with pytest.raises(ConfigError, match="columns of numbers are none"):
+        prepare_table(config(tmp_path, items=bare, currency=("EUR",)))
+
+
+def test_boosts_may_end(tmp_path) -> None:
+    items = "item_id,title,weight,end\na,Apple,2.5,2026-02-01\nb,Beet,,\nc,Cherry,1,\n"
+    columns = {"boost_column": "weight", "boost_until_column": "end"}
+    out = prepare_table(config(tmp_path, items=items, **columns))
+    assert [item.boost_until for item in Catalog.load(out).items] == ["2026-02-01", None, None]
+    with pytest.raises(DataError, match=r"items\.csv:2: end is 'soon'; expected a day such as"):
+        prepare_table(config(tmp_path, items=items.replace("2026-02-01", "soon"), **columns))
+
+
+def test_tables_without_a_common_item_are_refused(tmp_path) -> None:
+    foreign = "user_id,item_id,timestamp\n" + "".join(f"u,{n},{n}\n" for n in range(9))
+    with pytest.raises(DataError, match=r"none of its items is in .*items\.csv; found '0', '1'"):
+        prepare_table(config(tmp_path, foreign, item_column="item_id", item_id_column="item_id"))

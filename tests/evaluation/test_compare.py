@@ -15,13 +15,20 @@ from incatalog.cli import main
 from incatalog.errors import ArtifactError, ConfigError, DataError, IncatalogError
 from incatalog.evaluation.compare import evaluate_compare, holm, permutation_p
 from incatalog.evaluation.settings import EvaluateCompareSettings
+from incatalog.metrics import named_intervals
+from scored import MISSED, scored_run
 
 
 def make_run(folder: Path, method: str, hits: list[float], **columns: Any) -> str:
     folder.mkdir()
-    manifest = {"stage": "evaluate recommend", "status": "finished"}
+    config = {"data": "shop", "split": "test", "exclude_seen": False}
+    manifest = {"stage": "evaluate recommend", "status": "finished", "config": config}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "summary.json").write_text(json.dumps({"method": method, "users": 4, "k": 10}))
+    scores = {name: np.array(hits) for name in ("HR@10", "NDCG@10")}
+    found = {"metrics": named_intervals(scores, 20, 0)}
+    (folder / "summary.json").write_text(
+        json.dumps({"method": method, "users": 4, "k": 10} | found)
+    )
     users = [f"u{number}" for number in range(len(hits))]
     table = {"user_id": users, "target": ["i"] * len(hits), "HR@10": hits, "NDCG@10": hits}
     pl.DataFrame(table | columns).write_parquet(folder / "users.parquet")
@@ -77,7 +84,27 @@ def test_the_command_takes_runs_side_by_side(
     runs = [make_run(tmp_path / name, name, [0.0, 1.0]) for name in ("sasrec", "cgen", "ret")]
     assert main(["evaluate", "compare", *runs, "--resamples", "50"]) == 0
     shown = capsys.readouterr().out
-    assert [shown.count(name) for name in ("sasrec", "cgen", "ret")] == [4, 4, 4]
+    table = shown[: shown.index("The teacher")]
+    assert [table.count(name) for name in ("sasrec", "cgen", "ret")] == [4, 4, 4]
+
+
+def test_the_sentences_of_a_report_end_the_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        str(scored_run(tmp_path / name, name, [place] * 4, **more).folder)
+        for name, place, more in (("sasrec", 1, {}), ("cgen", MISSED, {"decode": "beam"}))
+    ]
+    command = ["evaluate", "compare", *runs, "--resamples", "50", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The winner is SASRec: it has NDCG@3 1.000 (95 % interval 1.000 to 1.000)" in shown
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())["headline"]
+    assert shown.endswith(" ".join(" ".join(found.values()).split()))
+    assert list(found) == ["compared", "winner", "language_model"]
+    # Nobody wins by what only describes.
+    assert main(["evaluate", "compare", *runs, "--metrics", "OOD@3", "--resamples", "50"]) == 0
+    assert "winner" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

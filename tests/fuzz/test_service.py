@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 import time
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from chatting import HOSTILE, Server
 from incatalog import Catalog, Item
@@ -46,19 +44,12 @@ class State:
 
 @pytest.fixture(scope="module")
 def films(
-    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
+    tmp_path_factory: pytest.TempPathFactory, talkative_backbone: Backbone, titles: tuple[str, ...]
 ) -> tuple[Path, dict[str, Item]]:
     """A random model that likes to open item spans, with forty films."""
     folder = tmp_path_factory.mktemp("fuzzed") / "films"
     folder.mkdir()
-    talkative = copy.deepcopy(tiny_backbone)
-    network: Any = talkative.model
-    torch.manual_seed(1)
-    with torch.no_grad():
-        weight = torch.randn_like(network.get_output_embeddings().weight)
-        network.lm_head.weight = torch.nn.Parameter(weight)
-        network.lm_head.weight[talkative.soi_token_id] *= 4
-    save_model(folder, talkative, ModelSpec(base="tiny", list_form="plain"))
+    save_model(folder, talkative_backbone, ModelSpec(base="tiny", list_form="plain"))
     items = [
         Item(f"i{row}", title, f"About {title}", (GENRES[row % 3],))
         for row, title in enumerate(titles[:40])

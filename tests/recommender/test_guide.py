@@ -28,6 +28,7 @@ from incatalog.recommender.command import recommend
 from incatalog.recommender.guide import Guide, item_weights
 from incatalog.recommender.guide_folder import GuideChoice, own_guide_files, save_guide
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.neighbours import NEAREST, Neighbours
 from incatalog.recommender.settings import RecommendSettings
 from incatalog.teacher.sasrec import WEIGHTS_FILE, SasRec, SasRecSizes, save_network
 from incatalog.teacher.selection import ScoringTeacher
@@ -549,3 +550,64 @@ def test_the_own_guide_of_another_catalog_says_how_to_go_on(
     save_guide(folder, str(run), ranking=0.5, listing=0.5, empty="nothing", fitted={})
     with pytest.raises(TeacherError, match=r"guide\.json: .*another catalog.*--guide off"):
         GuideChoice().load(folder, make_catalog(titles[:9]), "cpu")
+
+
+def test_a_new_item_has_the_mean_of_those_that_are_like_it(catalog: Catalog) -> None:
+    known = catalog.items[0]
+    alike = {row for row, item in enumerate(catalog.items) if "Clockmaker" in item.title}
+    assert len(alike) == 3
+    table = np.random.default_rng(1).normal(size=(50, 50))
+    guide = Guide(Table(table, catalog), catalog)
+    new = [
+        Item("new", "Clockmaker", categories=("nothing of it",)),
+        Item("odd", "Zzyzx"),
+        Item("twin", known.title, categories=known.categories),
+    ]
+    grown, rows = catalog.with_changes(new)
+    items = fake_items(grown)
+    [found] = guide.log_weights([[4]], items)
+    assert found is not None
+    line = log_softmax(table[4])
+    assert found[:50] == pytest.approx(line)
+    likely = np.exp(line[sorted(alike)])
+    assert likely.min() <= np.exp(found[rows[0]]) <= likely.max()
+    # Nothing in common with anything: as before, nothing speaks for it.
+    assert found[rows[1]] == found[:50].min()
+    nearest = guide._neighbours.shares([new[2]]).toarray()[0]
+    assert nearest.argmax() == 0
+    assert nearest.sum() == pytest.approx(1)
+    assert np.exp(found[rows[2]]) == pytest.approx(nearest @ np.exp(line))
+
+
+def fake_items(catalog: Catalog) -> Any:
+    """What a guide looks at of the items of a model."""
+
+    class Items:
+        pass
+
+    items: Any = Items()
+    items.catalog, items.grounding = catalog, Items()
+    return items
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8))
+def test_likeness_is_the_cosine_of_words(seed: int, words: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def item(row: int) -> Item:
+        own = random.choice(list("abcdefgh"), size=random.integers(1, words + 1))
+        return Item(f"{seed}-{row}", " ".join(letter * 3 for letter in own))
+
+    known = Catalog.from_items(map(item, range(9)))
+    likeness = Neighbours.of(known)
+    asked = [item(row) for row in range(9, 12)]
+    shares = likeness.shares(asked).toarray()
+    for line, one in zip(shares, asked, strict=True):
+        own = likeness.vectorizer.transform([one]).toarray()[0]
+        cosines = likeness.known.toarray() @ own
+        best = sorted(cosines, reverse=True)[:NEAREST]
+        assert sorted(line[line > 0] * sum(best), reverse=True) == pytest.approx(
+            [value for value in best if value > 0]
+        )
+        common = [set(one.title.split()) & set(other.title.split()) for other in known.items]
+        assert all(bool(words) or not share for words, share in zip(common, line, strict=True))

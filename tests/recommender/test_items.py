@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from incatalog import Catalog, Item, Recommender
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.errors import CatalogError, SemanticIdError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
@@ -78,3 +80,61 @@ def test_a_rule_is_made_once_for_a_set_of_categories(items: ModelItems) -> None:
     odd = items.rule(["odd"])
     assert odd is not None
     assert np.flatnonzero(~odd.rows).tolist() == list(range(1, len(items.catalog), 2))
+
+
+def allowed(items: ModelItems, **how: Any) -> list[int]:
+    return np.flatnonzero(~items.excluded(**how).rows).tolist()
+
+
+def test_conditions_exclude_what_does_not_fulfil_them(items: ModelItems) -> None:
+    priced = items.with_metadata(
+        Catalog.from_items(
+            replace(item, attributes={"price": row}) for row, item in enumerate(items.catalog.items)
+        )
+    )
+    cheap = Where.parse({"price": {"lt": 6}})
+    assert allowed(priced, where=cheap) == [0, 1, 2, 3, 4, 5]
+    assert allowed(priced, where=cheap, categories=["odd"], exclude=["i3"]) == [1, 5]
+    assert allowed(priced.with_disabled(["i1"]), where=cheap) == [0, 2, 3, 4, 5]
+    assert priced.rule(where=EVERYTHING) is None
+    assert priced.rule((), cheap) is priced.rule((), Where.parse({"price": {"lt": 6.0}}))
+    with pytest.raises(CatalogError, match="no field 'price'"):
+        items.excluded(where=cheap)
+
+
+def test_conditions_hold_right_after_a_change(items: ModelItems) -> None:
+    where = Where.parse({"price": {"lt": 6}, "kind": {"ne": "old"}})
+    first = [Item("a", "Alpha Alpha", attributes={"price": 5, "kind": "new"})]
+    now = items.with_changes(first)
+    row = now.catalog.row("a")
+    assert allowed(now, where=where) == [row]
+    dearer = now.with_changes([replace(first[0], attributes={"price": 7})], ["a"])
+    assert allowed(now, where=where) == [row]
+    assert dearer.excluded(where=where).rows.all()
+    both = dearer.with_changes([Item("b", "Beta Beta", attributes={"price": 1, "kind": "OLD"})])
+    assert both.excluded(where=where).rows.all()
+    assert allowed(both, where=Where.parse({"kind": "old"})) == [both.catalog.row("b")]
+
+
+def test_many_different_conditions_take_no_more_room(items: ModelItems) -> None:
+    priced = items.with_changes([Item("a", "Alpha Alpha", attributes={"price": 5})])
+    for number in range(2000):
+        priced.excluded(where=Where.parse({"price": {"ne": number}}))
+        priced.excluded(where=Where.parse({"title": {"contains": f"x{number}"}}))
+    assert len(priced._rules) <= 16
+    assert len(priced.catalog._columns) == 2
+
+
+def test_items_that_know_something_else_keep_their_index(items: ModelItems) -> None:
+    old = items.catalog.items[3]
+    new = replace(old, title_t=None, description="New.", attributes={"price": 2})
+    updated = items.with_updated([new])
+    assert updated.grounding is items.grounding
+    assert updated.tokens is items.tokens
+    assert updated.catalog.items[3] == replace(new, title_t=old.title_t)
+    assert allowed(updated, where=Where.parse({"price": 2})) == [3]
+    assert items.with_updated([]) is items
+    for wrong, message in ((replace(old, title="Other"), "is called 'Other', before"),
+                           (replace(old, item_id="zz"), "no item with id 'zz'")):  # fmt: skip
+        with pytest.raises(CatalogError, match=message):
+            items.with_updated([wrong])

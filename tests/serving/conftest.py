@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
+from browser import Watched, chromium
 from chatting import HOSTILE, Server
 from incatalog import Catalog, Item, Recommender
 from incatalog.codes.semantic_ids import SemanticIds
@@ -17,32 +17,32 @@ from incatalog.model.backbone import Backbone, add_codes
 from incatalog.model.head import RetrievalHead
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
+from page_acts import watching
 
 GENRES = ("Drama", "Comedy", "Crime")
 
 
 def items(titles: tuple[str, ...]) -> list[Item]:
     return [
-        Item(f"i{row}", title, f"About {title}", (GENRES[row % 3],))
+        Item(
+            f"i{row}",
+            title,
+            f"About {title}",
+            (GENRES[row % 3],),
+            attributes={"price": row / 2, "studio": "AB"[row % 2], "in_stock": row % 5 > 0},
+        )
         for row, title in enumerate(titles)
     ]
 
 
 @pytest.fixture(scope="session")
 def model(
-    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone, titles: tuple[str, ...]
+    tmp_path_factory: pytest.TempPathFactory, talkative_backbone: Backbone, titles: tuple[str, ...]
 ) -> Path:
     """A random model that likes to open item spans, with forty films."""
     folder = tmp_path_factory.mktemp("served") / "films"
     folder.mkdir()
-    talkative = copy.deepcopy(tiny_backbone)
-    network: Any = talkative.model
-    torch.manual_seed(1)
-    with torch.no_grad():
-        weight = torch.randn_like(network.get_output_embeddings().weight)
-        network.lm_head.weight = torch.nn.Parameter(weight)
-        network.lm_head.weight[talkative.soi_token_id] *= 4
-    save_model(folder, talkative, ModelSpec(base="tiny", list_form="plain"))
+    save_model(folder, talkative_backbone, ModelSpec(base="tiny", list_form="plain"))
     Catalog.from_items(items(titles)[:40]).save(folder)
     return folder
 
@@ -62,7 +62,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def recommender(model: Path) -> Recommender:
     """The same model in this process: what the service has to say."""
-    return Recommender.from_pretrained(model, device="cpu")
+    return Recommender.from_pretrained(model, device="cpu", encoder="words")
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +98,16 @@ def retrieving(tiny_backbone: Backbone, titles: tuple[str, ...]) -> Recommender:
     spec = ModelSpec(base="tiny", method="ret")
     catalog = Catalog.from_items(items(titles)[:40])
     return Recommender(replace(backbone, head=head.eval()), spec, catalog)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def watched(browser: Any, server: Server) -> Iterator[Watched]:
+    """The page, which must not complain, and must not ask elsewhere."""
+    with watching(browser, server.url) as page:
+        yield page

@@ -4,14 +4,19 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from incatalog import Catalog, Item, Recommender
+from incatalog.data.where import Where
 from incatalog.errors import (
     ArtifactError,
     CatalogError,
@@ -332,3 +337,181 @@ def test_title_fields_of_several_domains(given: tuple[str, ...], found: Any) -> 
     else:
         with pytest.raises(ConfigError, match=found):
             _title_fields(settings, ("a", "b"))
+
+
+def feed(domain: Domain, items: list[NewItem], *, disable: bool = False) -> dict[str, int]:
+    """What a feed changes, without what is nothing."""
+    _, counts = asyncio.run(domain.feed(items, disable=disable))
+    return {name: count for name, count in asdict(counts).items() if count}
+
+
+def known_items(recommender: Recommender) -> list[NewItem]:
+    return [NewItem(replace(item, title_t=None)) for item in recommender.catalog.live_items]
+
+
+def priced(new: NewItem, price: float) -> NewItem:
+    return replace(new, item=replace(new.item, attributes={"price": price}))
+
+
+def off(domain: Domain) -> set[str]:
+    recommender = domain.version.recommender
+    return {recommender.catalog.item(row).item_id for row in recommender.disabled}
+
+
+def test_a_feed_makes_one_version_of_what_differs(tmp_path: Path, recommender: Recommender) -> None:
+    store = CatalogStore(tmp_path / "state.sqlite")
+    domain = Domain("films", recommender, store)
+    items = known_items(recommender)
+    assert feed(domain, items) == {"unchanged": 40}
+    assert domain.version.number == 0
+    renamed = replace(items[3], item=replace(items[3].item, title="Another Title"))
+    now = [priced(items[0], 99), *items[1:3], renamed, *items[5:], new("new", "Brand New")]
+    counts = {"added": 1, "changed": 2, "removed": 1, "unchanged": 37}
+    assert feed(domain, now) == counts
+    assert domain.version.number == 1
+    store.close()
+    for one in (domain, Domain("films", recommender, CatalogStore(store.path))):
+        assert one.version.number == 1
+        assert ids(one) == {item.item.item_id for item in now}
+        catalog = one.version.catalog
+        assert catalog.item(catalog.row("i3")).title == "Another Title"
+        assert dict(catalog.item(catalog.row("i0")).attributes) == {"price": 99}
+        assert catalog.item(catalog.row("i1")) == recommender.catalog.item(1)
+    assert feed(one, now) == {"unchanged": 40}
+    assert one.version.number == 1
+
+
+def test_prices_and_stock_touch_no_index(tmp_path: Path, recommender: Recommender) -> None:
+    domain = Domain("films", recommender, CatalogStore(tmp_path / "state.sqlite"))
+    items = known_items(recommender)
+    before = domain.version.recommender
+    where = Where.parse({"price": {"gte": 50}})
+    assert before.excluded(where=where).rows.all()
+    assert feed(domain, [priced(new, row + 40) for row, new in enumerate(items)]) == {"changed": 40}
+    after = domain.version.recommender
+    assert after.grounding is before.grounding
+    assert after.item_tokens is before.item_tokens
+    assert np.flatnonzero(~after.excluded(where=where).rows).tolist() == list(range(10, 40))
+    assert before.excluded(where=where).rows.all()
+    assert [one.item_id for one in after.recommend([], 50, where=where)]
+    assert after.catalog.fingerprint == before.catalog.fingerprint
+    assert after.catalog.titles_t == before.catalog.titles_t
+
+
+def test_what_a_feed_lacks_can_be_disabled_until_it_is_back(
+    tmp_path: Path, recommender: Recommender
+) -> None:
+    store = CatalogStore(tmp_path / "state.sqlite")
+    domain = Domain("films", recommender, store)
+    items = known_items(recommender)
+    asyncio.run(domain.enable("i9", enabled=False))
+    assert feed(domain, items[2:], disable=True) == {"removed": 2, "unchanged": 38}
+    assert off(domain) == {"i0", "i1", "i9"}
+    assert len(ids(domain)) == 40
+    assert feed(domain, items[2:], disable=True) == {"unchanged": 38}
+    store.close()
+    store = CatalogStore(store.path)
+    again = Domain("films", recommender, store)
+    assert feed(again, items[2:], disable=True) == {"unchanged": 38}
+    # Back they come, and what the operator has switched off stays off.
+    assert feed(again, items[1:], disable=True) == {"changed": 1, "unchanged": 38}
+    assert off(again) == {"i0", "i9"}
+    assert feed(again, items, disable=True) == {"changed": 1, "unchanged": 39}
+    assert off(again) == {"i9"}
+    store.close()
+    again = Domain("films", recommender, CatalogStore(store.path))
+    assert off(again) == {"i9"}
+    assert feed(again, items[:5]) == {"removed": 35, "unchanged": 5}
+    assert off(again) == set()
+
+
+def test_a_feed_that_cannot_be_leaves_everything(
+    tmp_path: Path, recommender: Recommender, coded: Recommender
+) -> None:
+    domain = Domain("films", recommender, CatalogStore(tmp_path / "state.sqlite"))
+    items = known_items(recommender)
+    for wrong, error, message in (
+        ([items[0], items[0]], CatalogError, "two of them share an id"),
+        ([*items, new("x", " ")], DataError, "empty"),
+    ):
+        with pytest.raises(error, match=message):
+            feed(domain, wrong)
+    asyncio.run(domain.enable("i9", enabled=False))
+    with pytest.raises(CatalogError, match="all of them are disabled"):
+        feed(domain, [items[9]])
+    assert domain.version.number == 1
+    store = CatalogStore(tmp_path / "codes.sqlite")
+    codes = Domain("codes", coded, store)
+    cheap = [priced(one, 1) for one in known_items(coded)]
+    assert feed(codes, cheap) == {"changed": 40}
+    with pytest.raises(SemanticIdError, match="item 'new'"):
+        feed(codes, [*cheap, new("new", "Brand New")])
+    # What was only priced needs no codes when the service starts again.
+    store.close()
+    again = Domain("codes", coded, CatalogStore(tmp_path / "codes.sqlite"))
+    assert again.version.catalog.item(5).attributes["price"] == 1
+    assert again.version.recommender.grounding is coded.grounding
+
+
+PRICES = st.none() | st.integers(0, 6)
+QUESTIONS = st.sampled_from(
+    [
+        ({"price": {"lte": 3}}, lambda known: known.get("price", 9) <= 3),
+        (
+            {"price": {"gt": 1, "ne": 4}},
+            lambda known: known.get("price", 0) > 1 and known["price"] != 4,
+        ),
+        ({"studio": "b"}, lambda known: known.get("studio") == "B"),
+        ({"studio": {"ne": "B"}}, lambda known: known.get("studio") != "B"),
+        ({"price": [0, 5], "in_stock": True}, lambda known: known.get("price") in (0, 5)),
+    ]
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_answer_breaks_its_conditions_in_the_version_it_saw(
+    recommender: Recommender, data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = CatalogStore(Path(folder) / "state.sqlite")
+        domain = Domain("films", recommender, store)
+        started = []
+        for step in range(5):
+            known = {one.item.item_id: one for one in known_items(domain.version.recommender)}
+            for one in data.draw(st.sets(st.sampled_from(sorted(known)), max_size=6)):
+                own = {"studio": data.draw(st.sampled_from("AB")), "in_stock": True}
+                price = data.draw(PRICES)
+                own |= {} if price is None else {"price": price}
+                known[one] = replace(known[one], item=replace(known[one].item, attributes=own))
+            if data.draw(st.booleans()):
+                known[f"n{step}"] = new(f"n{step}", f"Harbour of {step} Moons", "Drama")
+            for one in data.draw(st.sets(st.sampled_from(sorted(known)), max_size=3)):
+                del known[one]
+            asyncio.run(domain.feed(list(known.values()), disable=data.draw(st.booleans())))
+            asked, holds = data.draw(QUESTIONS)
+            version, where = domain.version, Where.parse(asked)
+            allowed = {
+                item.item_id
+                for row, item in enumerate(version.catalog.items)
+                if row not in version.catalog.vacant
+                and row not in version.recommender.disabled
+                and holds(item.attributes)
+                and ("in_stock" not in asked or item.attributes.get("in_stock"))
+            }
+            excluded = version.recommender.excluded(where=where).rows
+            rows = set(np.flatnonzero(~excluded).tolist()) - version.catalog.vacant
+            assert {version.catalog.item(row).item_id for row in rows} == allowed
+            if allowed:
+                found = version.recommender.recommend([], 5, where=where)
+                assert {one.item_id for one in found} <= allowed
+                assert len(found) == min(5, len(allowed))
+                said = [{"role": "user", "content": "Hello"}]
+                how: Any = {"max_new_tokens": 30, "where": where}
+                started.append((version.recommender.stream(said, **how), allowed))
+                # Answers that have begun go on while the catalog changes under them.
+                next(started[-1][0])
+        for stream, allowed in started:
+            items = {one.item_id for one in stream if not isinstance(one, str)}
+            assert items <= allowed
+        store.close()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from incatalog import Recommender
-from incatalog.decoding.events import Finished, ItemDone, TextToken
 from incatalog.dialogue.render import ItemRef, Text
 from incatalog.errors import CatalogError
-from incatalog.serving.chat_answer import Writer, _message, chat_request
+from incatalog.recommender.answer import Recommendation
+from incatalog.serving.chat_answer import Writer, _message, check_items, enquiry
 from incatalog.serving.schemas import ChatMessage, ChatRequest, NamedItem
+from incatalog.serving.settings import ServeSettings
 
 letters = st.text("abc", max_size=12)
 
@@ -41,21 +42,23 @@ def test_text_ends_before_the_first_stop_however_it_is_cut_into_pieces(
 
 
 def test_writer_places_items_in_the_text(recommender: Recommender) -> None:
-    tokenizer: Any = recommender.backbone.tokenizer
-    said = tokenizer("Try ", add_special_tokens=False)["input_ids"]
-    then = tokenizer(" tonight.", add_special_tokens=False)["input_ids"]
-    writer = Writer(recommender)
-    pieces = writer.feed([TextToken(0, token) for token in said])
-    pieces += writer.feed([ItemDone(0, 3, tuple(recommender.item_tokens.row(3).tolist()), -0.5)])
-    pieces += writer.feed([*(TextToken(0, token) for token in then), Finished(0, "eos")])
-    title = recommender.catalog.item(3).title
+    writer = Writer(recommender.catalog, ("!",))
+    named = recommender.catalog.item(3)
+    found = Recommendation(named.item_id, named.title, 1, np.exp(-0.5), "It fits.")
+    pieces = writer.feed(["Try ", found, " tonight."])
+    assert writer.finish_reason is None
+    pieces += writer.end("length")
+    assert writer.text == f"Try {named.title} tonight."
     assert writer.text == "".join(piece.text for piece in pieces)
     [item] = writer.items
-    assert writer.text[item.start : item.end] == title
+    assert writer.text[item.start : item.end] == named.title
     assert item.score == pytest.approx(np.exp(-0.5))
     assert item.categories == ["Drama"]
-    assert writer.finish_reason == "stop"
-    assert writer.tokens == len(said) + len(then) + len(recommender.item_tokens.span(3))
+    assert item.reason == "It fits."
+    assert writer.finish_reason == "length"
+    # Nothing comes behind the end.
+    assert writer.feed([" More"]) == []
+    assert writer.end("stop") == []
 
 
 def test_items_sent_back_are_items_only_where_the_text_has_them(recommender: Recommender) -> None:
@@ -78,21 +81,26 @@ def test_items_sent_back_are_items_only_where_the_text_has_them(recommender: Rec
     assert _message(user, catalog).parts == (Text(text),)
 
 
-def test_request_names_its_field_and_has_the_catalog_of_its_version(
-    recommender: Recommender,
-) -> None:
+def test_an_enquiry_is_what_the_body_says(recommender: Recommender) -> None:
     body = {"model": "incatalog", "messages": [{"role": "user", "content": "Hi"}], "seed": -5}
-    asked = ChatRequest.model_validate(body | {"history": ["i1", "i4"], "k": 3})
-    request = chat_request(asked, recommender, items=True, max_tokens=50)
-    assert request.grounding is recommender.grounding
-    assert request.max_items == 3
-    assert request.seed >= 0
-    assert request.excluded is not None
-    assert set(np.flatnonzero(request.excluded.rows)) == {1, 4}
-    plain = chat_request(ChatRequest.model_validate(body), recommender, items=False, max_tokens=50)
-    assert plain.max_items == 0
-    with pytest.raises(CatalogError, match=r"^history: "):
-        chat_request(
-            ChatRequest.model_validate(body | {"history": ["none"]}),
-            recommender, items=True, max_tokens=5,
-        )  # fmt: skip
+    settings = ServeSettings(Path("m"), max_tokens=50, max_k=9)
+    catalog = recommender.catalog
+    more = {"history": ["i1", "none"], "k": "auto", "where": {"category": "Crime"}, "max_tokens": 7}
+    asked = ChatRequest.model_validate(body | more | {"filters_off": ["a=b"], "voice": "facts"})
+    found = enquiry(asked, catalog, settings)
+    assert (found.history, found.k, found.filters_off) == (["i1", "none"], "auto", ["a=b"])
+    assert (found.voice, found.max_new_tokens, found.usual_tokens) == ("facts", 7, 50)
+    assert found.most_items == 9
+    assert found.where.as_mapping() == {"category": {"eq": "Crime"}}
+    assert found.seed >= 0
+    assert enquiry(ChatRequest.model_validate(body), None, settings).max_new_tokens is None
+
+
+def test_ids_that_are_not_in_the_catalog_are_told_or_refused(recommender: Recommender) -> None:
+    body = {"model": "incatalog", "messages": [{"role": "user", "content": "Hi"}]}
+    asked = ChatRequest.model_validate(body | {"history": ["none", "i1"]})
+    assert check_items(asked, recommender.catalog) == ["none"]
+    for wrong in ({"history": ["none"], "unknown": "error"}, {"exclude": ["none"]}):
+        [name] = wrong.keys() - {"unknown"}
+        with pytest.raises(CatalogError, match=f"^{name}: .*no item with id 'none'"):
+            check_items(ChatRequest.model_validate(body | wrong), recommender.catalog)

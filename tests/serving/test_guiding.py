@@ -65,7 +65,8 @@ class Taught:
         self.url = self.teach()
         flags = ("--model", model, "--domain", f"films={model}", "--domain", f"books={books}")
         flags += ("--guide", f"films={self.url}", "--guide-weight", f"films={SHARE}")
-        flags += ("--guide-empty", "nothing", "--guide-timeout", "2")
+        # What is said is not to steer here as well.
+        flags += ("--guide-empty", "nothing", "--guide-timeout", "2", "--encoder", "off")
         self.server = self._stack.enter_context(Server(folder / "log", *flags))
         self.http = httpx.Client(base_url=self.server.url, timeout=30)
 

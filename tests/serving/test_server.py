@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import socket
 import threading
 import time
@@ -70,7 +71,9 @@ def test_catalog_changes_while_it_is_served_and_survives_a_kill(
         body: dict[str, Any] = {"domain": "films", "k": 3, "history": ["i8", "new/1"]}
         assert http.post("/v1/recommendations", json=body).status_code == 200
         gone = http.post("/v1/recommendations", json=body | {"history": ["i7"]})
-        assert gone.status_code == 400
+        assert gone.json()["unknown"] == ["i7"]
+        strict = body | {"history": ["i7"], "unknown": "error"}
+        assert http.post("/v1/recommendations", json=strict).status_code == 400
         assert http.delete("/v1/catalogs/films/items/i7").status_code == 404
         # All of several, or none.
         several = {"ids": ["i10", "nothing"]}
@@ -336,7 +339,9 @@ def test_control_tokens_and_templates_in_any_field_stay_text(
             assert reply.json()["choices"][0]["message"]["content"] == expected.text
             known = set(recommender.catalog.titles)
             assert {item["title"] for item in reply.json()["items"]} <= known
-        for field in ("history", "exclude", "categories"):
+        body = {"model": "incatalog/films", "messages": said(), "history": [CONTROL]}
+        assert http.post("/v1/chat/completions", json=body).json()["unknown"] == [CONTROL]
+        for field in ("exclude", "categories"):
             body = {"model": "incatalog/films", "messages": said(), field: [CONTROL]}
             assert http.post("/v1/chat/completions", json=body).status_code == 400
         for field in ("session", "user"):
@@ -447,9 +452,12 @@ def test_a_model_that_was_never_trained_says_so(
     bare = plain_chat_model
     for folder, trained in ((bare, False), (model, True)):
         log = tmp_path / f"log-{trained}"
-        with Server(log, "--model", folder, "--domain", f"books={books}") as running:
+        flags = ("--domain", f"books={books}", "--guide", "off")
+        with Server(log, "--model", folder, *flags) as running:
             names = httpx.get(f"{running.url}/v1/models").json()["data"]
             assert [name["trained"] for name in names] == [trained] * len(names)
+            assert ("never trained on this catalog" in names[1]["about"]) is not trained
+            assert "names no item" in names[0]["about"]
             health = httpx.get(f"{running.url}/healthz").json()
             assert health == {"status": "ok", "trained": trained}
             while "--state keeps them" not in running.said:
@@ -457,9 +465,28 @@ def test_a_model_that_was_never_trained_says_so(
             said = running.said
         assert ("incatalog: untrained chat model on http" in said) is not trained
         assert ("incatalog: cgen model on http" in said) is trained
-        warned = f"{bare} was never trained on a catalog" in said
+        warned = f"books: {bare} was never trained on this catalog: items are its own guess" in said
         assert warned is not trained
-        assert (f"train it first: incatalog train sft --model {bare}" in said) is not trained
+
+
+def test_a_model_that_was_never_trained_needs_a_guide_or_histories(
+    tmp_path: Path, books: Path, plain_chat_model: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(books, data)
+    how: Any = {"model": plain_chat_model, "domain": (f"books={data}",), "port": 0}
+    with pytest.raises(ConfigError, match=r"--domain books: .*`incatalog teacher fit --data"):
+        serve(ServeSettings(**how))
+    # The last two items of a history are not counted.
+    taken = {"u1": ["b/2", "b/1", "b/0"], "u2": ["b/2", "b/3", "b/0"]}
+    (data / "sequential.jsonl").write_text(json.dumps(taken))
+    flags = ("--model", plain_chat_model, "--domain", f"books={data}")
+    with Server(tmp_path / "log", *flags) as running:
+        assert "items come from the guide; the model only talks" in running.said
+        body = {"model": "incatalog/books", "messages": [{"role": "user", "content": "Books?"}]}
+        answer = httpx.post(f"{running.url}/v1/chat/completions", json=body | {"k": 1}).json()
+    assert [item["id"] for item in answer["items"]] == ["b/2"]
+    assert answer["guided"] is True
 
 
 def test_model_without_a_catalog_and_a_broken_catalog(tmp_path: Path, model: Path) -> None:

@@ -15,6 +15,7 @@ from openai.types.chat import completion_create_params as openai_params
 
 from chatting import HOSTILE, Server
 from incatalog import Recommender
+from incatalog.data.where import Where
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.service import ChatService
 from incatalog.serving.settings import ServeSettings
@@ -130,6 +131,50 @@ def test_recommendations_are_those_of_the_library(
         reply = http.post("/v1/recommendations", json=body | nothing)
         assert reply.status_code == 400
         assert reply.json()["error"]["code"] == "no_item_left"
+
+
+def test_answers_obey_conditions(
+    client: openai.OpenAI, http: httpx.Client, recommender: Recommender
+) -> None:
+    where = {"price": {"lte": 10, "gt": 1.5}, "studio": ["a"], "in_stock": True}
+    wanted = {f"i{row}" for row in range(4, 21, 2) if row % 5}
+    body = {"domain": "films", "k": 40, "where": where}
+    reply = http.post("/v1/recommendations", json=body)
+    found = [item["id"] for item in reply.json()["items"]]
+    assert set(found) == wanted
+    expected = recommender.recommend([], 40, where=Where.parse(where))
+    assert found == [one.item_id for one in expected]
+    answer = chat(client, "", k=40, where=where)
+    assert {item["id"] for item in answer.items} == wanted
+    answer = chat(client, where=where, max_tokens=60)
+    assert answer.items
+    assert {item["id"] for item in answer.items} <= wanted
+    told = recommender.chat(said("Hello"), max_new_tokens=60, where=Where.parse(where))
+    assert [item["id"] for item in answer.items] == [one.item_id for one in told.items]
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "message"),
+    [
+        ({"prize": 3}, None, "where: catalog films: no field 'prize'; near: 'price'"),
+        ({"price": {"less": 3}}, "form", "where: price: no condition 'less'; expected one of eq"),
+        ({"studio": {"lt": 3}}, None, "where: studio: lt: found 3, and items of films have texts"),
+        ({"price": {"lt": 0}}, "no_item_left", "no item left to recommend"),
+        (["price"], "form", "where: input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_condition_names_its_field(
+    http: httpx.Client, where: Any, code: str | None, message: str
+) -> None:
+    asked = {"domain": "films", "where": where}
+    chatting = {"model": "incatalog/films", "messages": said("Hello"), "k": 2, "where": where}
+    for path, body in (("recommendations", asked), ("chat/completions", chatting)):
+        reply = http.post(f"/v1/{path}", json=body)
+        error = reply.json()["error"]
+        assert reply.status_code == 400
+        assert error["message"].startswith(message)
+        assert error["code"] == code
+        assert error["param"] == ("exclude" if code == "no_item_left" else "where")
 
 
 def test_another_domain_has_other_items(client: openai.OpenAI, http: httpx.Client) -> None:
@@ -285,7 +330,11 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"messages": [{"role": "user", "content": 7}]}, 400, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "x" * 90_000}]}, 400, "tokens"),
         ({"messages": said("Hi") * 201}, 400, "expected 200 at most"),
-        ({"history": ["i999"], "domain": "films"}, 400, "no item with id 'i999'"),
+        ({"history": ["i9"], "domain": "books", "unknown": "error"}, 400, "no item with id 'i9'"),
+        ({"k": "many", "domain": "films"}, 400, "k: "),
+        ({"k": 1.5, "domain": "films"}, 400, "k: "),
+        ({"voice": "loud", "domain": "films"}, 400, "voice: "),
+        ({"filters_off": ["a"]}, 400, "needs a domain"),
         ({"exclude": [3], "domain": "films"}, 400, "exclude.0"),
         ({"exlude": ["i3"], "domain": "films"}, 400, "exlude: no such field"),
         ({"categories": ["Dramma"], "domain": "films"}, 400, "near: 'Drama'"),

@@ -36,7 +36,7 @@ def test_plain_chat_is_that_of_transformers_token_for_token(
             written = model.generate(**ids, max_new_tokens=40, do_sample=False)
         tokens = written[0, ids["input_ids"].shape[1] :].tolist()
         expected.append((tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)))
-    flags = ("--model", smollm2_folder, "--domain", f"books={books}")
+    flags = ("--model", smollm2_folder, "--domain", f"books={books}", "--guide", "off")
     with Server(tmp_path / "log", *flags) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120)
         for question, (text, count) in zip(QUESTIONS, expected, strict=True):

@@ -9,40 +9,8 @@ import httpx
 import pytest
 
 from chatting import Server
-from incatalog.serving.schemas import ChatMessage
-from incatalog.serving.turns import shortened
 
 PATH = "/v1/chat/completions"
-
-
-def messages(text: str) -> list[ChatMessage]:
-    """A conversation of `s`, `u` and `a`, each message with its place as its text."""
-    roles: dict[str, Any] = {"s": "system", "u": "user", "a": "assistant", "d": "developer"}
-    return [ChatMessage(role=roles[role], content=str(n)) for n, role in enumerate(text)]
-
-
-@pytest.mark.parametrize(
-    ("kept", "most", "left"),
-    [
-        ("uaua", 4, "0123"),
-        ("uaua", 3, "23"),
-        ("uaua", 1, ""),
-        ("suaua", 4, "034"),
-        ("suaua", 2, "0"),
-        ("suaua", 0, "0"),  # nothing else can go
-        ("uuauua", 5, "345"),
-        ("duasua", 4, "0345"),
-        ("duasua", 3, "03"),
-        ("", 0, ""),
-        ("a", 0, ""),
-        ("uau", 2, "2"),
-        ("uauauauauaua", 5, "89" + "1011"),
-    ],
-)
-def test_fewest_oldest_turns_are_left_out(kept: str, most: int, left: str) -> None:
-    found, count = shortened(messages(kept), lambda some: len(some) <= most)
-    assert "".join(message.text for message in found) == left
-    assert count == len(kept) - len(found)
 
 
 @pytest.fixture(scope="module")

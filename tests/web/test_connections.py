@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 # A service of three endpoints behind the same door as both services.
 SERVICE = """
 import asyncio, sys

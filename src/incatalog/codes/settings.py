@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from incatalog.config import (
     FractionBelowOne,
+    Headings,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -18,7 +19,25 @@ from incatalog.config import (
 
 @dataclass(frozen=True)
 class QuantizeSettings(Settings):
-    """Learn codes for item vectors."""
+    """Learn codes for item vectors.
+
+    Example:
+        incatalog items quantize --vectors runs/vectors/data.emb-minilm-td.npy --out runs/codebooks
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "vectors out standardise",
+        "codes": (
+            "method codebooks kmeans_init kmeans_iterations kmeans_sample restart_after "
+            "sinkhorn_eps sinkhorn_iterations"
+        ),
+        "network (rqvae)": "layers e_dim batch_norm dropout",
+        "loss": "beta quant_loss_weight contrastive_weight temperature",
+        "optimiser": (
+            "epochs batch_size learning_rate scheduler warmup_epochs weight_decay clip_norm"
+        ),
+        "run": "validate_every device seed",
+    }
 
     vectors: Path
     """A npy file with a row for each item, as `incatalog items embed` writes it."""
@@ -83,7 +102,12 @@ class QuantizeSettings(Settings):
 
 @dataclass(frozen=True)
 class AssignSettings(Settings):
-    """Give each item a semantic ID of its own."""
+    """Give each item a semantic ID of its own.
+
+    Example:
+        incatalog items assign --data data --model runs/codebooks \
+--vectors runs/vectors/data.emb-minilm-td.npy --out runs/codes
+    """
 
     data: Path
     """Folder of prepared data."""

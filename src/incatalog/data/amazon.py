@@ -9,11 +9,14 @@ those of RecLM-cgen (arXiv 2505.03336); users are sampled without replacement he
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from incatalog.data.amazon_ratings import find_ratings
+from incatalog.data.attributes import Value
 from incatalog.data.catalog import Item
 from incatalog.data.cleaning import is_page_code, plain_text
 from incatalog.data.fields import FilePlace
@@ -31,7 +34,8 @@ from incatalog.data.reviews import (
 from incatalog.data.settings import AmazonSettings
 from incatalog.errors import DataError
 
-_LONGEST_CATEGORY = 50
+_LONGEST_CATEGORY, _LONGEST_BRAND = 50, 100
+_DOLLARS = re.compile(r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class _Vintage:
     @property
     def used(self) -> set[str]:
         shared = {"title", "category", "categories", "main_category", "description"}
-        return {self.user, self.asin, self.time, *shared}
+        return {self.user, self.asin, self.time, *shared, "price", "brand", "store"}
 
     def item_id(self, place: FilePlace, record: Record) -> str:
         return text_id(place, record, self.asin)
@@ -61,7 +65,13 @@ class _Vintage:
         parts = text_parts(place, record, "description", or_text=True)
         words = (part for part in map(plain_text, parts) if part and not is_page_code(part))
         title = plain_field(place, record, "title")
-        return Item(record[self.asin], title, " ".join(words), _categories(place, record))
+        return Item(
+            record[self.asin],
+            title,
+            " ".join(words),
+            _categories(place, record),
+            attributes=_attributes(record),
+        )
 
     def review(self, place: FilePlace, record: Record) -> tuple[str, str, Any]:
         user, item = text_id(place, record, self.user), text_id(place, record, self.asin)
@@ -104,7 +114,7 @@ def prepare_amazon(settings: AmazonSettings) -> Path:
         step = f"get the metadata of {described.years} or the reviews of {items.years}"
         raise DataError.at(reviews, f"{found}; {expected}: {step}")
     read = None if ratings is None else ratings.read
-    return prepare_reviews("data amazon", settings, items, read)
+    return prepare_reviews("data amazon", settings, items, read, formats=(("price", "USD"),))
 
 
 def _vintage(path: Path, flag: str, field: str) -> _Vintage:
@@ -117,6 +127,23 @@ def _vintage(path: Path, flag: str, field: str) -> _Vintage:
     new, old = getattr(_NEW, field), getattr(_OLD, field)
     found = f"no field {old!r} (2014, 2018) or {new!r} (2023)"
     raise wrong_file(path, flag, "a file of Amazon's", found, names)
+
+
+def _attributes(record: Record) -> dict[str, Value]:
+    """Price and brand where the record has usable ones: both fields hold much else."""
+    found: dict[str, Value] = {}
+    price = record.get("price")
+    if isinstance(price, str) and (amount := _DOLLARS.fullmatch(price.strip())):
+        price = float(amount[1].replace(",", ""))
+    if isinstance(price, int | float) and not isinstance(price, bool) and 0 < price < math.inf:
+        found["price"] = float(price)
+    for field in ("brand", "store"):
+        brand = record.get(field)
+        brand = plain_text(brand) if isinstance(brand, str) else ""
+        if 0 < len(brand) <= _LONGEST_BRAND and not is_page_code(brand):
+            found["brand"] = brand
+            break
+    return found
 
 
 def _categories(place: FilePlace, record: Record) -> tuple[str, ...]:

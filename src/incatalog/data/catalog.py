@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 
+from incatalog.data.attributes import (
+    NO_ATTRIBUTES,
+    Attributes,
+    Value,
+    checked_attributes,
+    read_attributes,
+)
+from incatalog.data.catalog_columns import FIELDS, CatalogColumns
 from incatalog.data.documents import Entry, unique_entries, write_document
-from incatalog.data.fields import first_repeated, id_problem, identifier, shown
+from incatalog.data.fields import first_repeated, id_problem, identifier, shown, unknown
 from incatalog.data.naming import (
     TITLE,
     TITLE_FIELDS,
     field_text,
     name_of,
-    remember_field,
+    remember_catalog,
     remembered_field,
+    remembered_formats,
     title_of,
 )
 from incatalog.errors import CatalogError, DataError
@@ -44,7 +53,9 @@ class Item:
         categories: Names of the categories the item belongs to.
         title_t: The title made unique and stable under tokenize and decode, where known.
         boost: What the shop multiplies the item's weight in answers by, more than 0.
+        boost_until: Last day (ISO date) on which the boost counts; None for ever.
         name: What a model knows the item by, where the catalog says that it is not the title.
+        attributes: What else is known of the item, by name; not part of its fingerprint.
     """
 
     item_id: str
@@ -54,15 +65,29 @@ class Item:
     title_t: str | None = None
     boost: float = 1.0
     name: str | None = None
+    attributes: Mapping[str, Value] = field(default=NO_ATTRIBUTES, hash=False)
+    boost_until: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attributes, Attributes):
+            checked = checked_attributes(self.item_id, self.attributes)
+            object.__setattr__(self, "attributes", checked)
 
     @property
     def called(self) -> str:
         """What a model knows the item by."""
         return self.title if self.name is None else self.name
 
+    def value(self, name: str) -> Value | None:
+        """The value of an attribute, or of one of `FIELDS`; None where the item has none."""
+        if name not in FIELDS:
+            return self.attributes.get(name)
+        own: dict[str, Value] = {"category": self.categories, "title": self.title}
+        return own.get(name, self.item_id)
+
 
 @dataclass(frozen=True)
-class Catalog:
+class Catalog(CatalogColumns):
     """Items in a fixed order; the position of an item is its row.
 
     Attributes:
@@ -70,6 +95,7 @@ class Catalog:
         name: Name of the domain, for example ``"movies"``.
         vacant: Rows of items that were removed; only :meth:`item` still knows them.
         title_field: The field of ``metas.jsonl`` by which a model knows the items.
+        formats: Attributes that are prices, with their currencies such as ``EUR``.
 
     Raises:
         CatalogError: There is no item, two items have one id, or one lacks the name that the title
@@ -80,6 +106,7 @@ class Catalog:
     name: str
     vacant: frozenset[int] = frozenset()
     title_field: str = TITLE
+    formats: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.num_live:
@@ -140,25 +167,26 @@ class Catalog:
             raise DataError.at(path, "holds no items; expected at least one")
         path, categories = folder / CATEGORIES, defaultdict[str, list[str]](list)
         for entry in unique_entries(path, (), "category", hint="") if path.exists() else ():
-            for member in dict.fromkeys(category_members(entry)):
+            for member in dict.fromkeys(entry.ids("category")):
                 if member is None or member not in found:
                     named = f"category {entry.key!r} names item {member!r}"
                     raise entry.error(f"{named}, unknown to {METAS}")
                 categories[member].append(entry.key)
-        for item_id, names in categories.items():
-            found[item_id] = replace(found[item_id], categories=tuple(names))
-        return cls(tuple(found.values()), name or folder.resolve().name, title_field=title_field)
+        for one, names in categories.items():
+            found[one] = replace(found[one], categories=tuple(names))
+        name, formats = name or folder.resolve().name, remembered_formats(folder)
+        return cls(tuple(found.values()), name, title_field=title_field, formats=formats)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``metas.jsonl`` and ``category.jsonl``, each atomically, one entry a line.
 
-        A title field other than ``title`` is noted beside them in ``catalog.json``.
+        A title field other than ``title``, and formats, are noted beside them in ``catalog.json``.
         """
         folder, field = Path(folder), self.title_field
         metas = {item.item_id: _meta(item, field) for item in self.live_items}
         write_document(folder / METAS, metas)
         write_document(folder / CATEGORIES, self.members())
-        remember_field(folder, field)
+        remember_catalog(folder, field, self.formats)
 
     def __len__(self) -> int:
         """Number of rows, vacant ones included."""
@@ -214,23 +242,12 @@ class Catalog:
             name=self.name,
             vacant=self.vacant.difference(rows) | gone,
             title_field=self.title_field,
+            formats=self.formats,
             _row_of=row_of,
             titles_taken=taken,
-            log_boosts=self._boosts_with(rows, items, len(changed)),
+            **self.columns_with(rows, items, len(changed)),
         )
         return catalog, rows
-
-    def _boosts_with(
-        self, rows: Sequence[int], items: Sequence[Item], total: int
-    ) -> Float64[np.ndarray, " items"] | None:
-        """The logarithms of the boosts where some rows hold new items."""
-        before = self.log_boosts
-        if before is None and all(item.boost == 1 for item in items):
-            return None
-        boosts = np.zeros(total)
-        boosts[: len(self.items)] = 0.0 if before is None else before
-        boosts[list(rows)] = np.log([item.boost for item in items])
-        return boosts
 
     @cached_property
     def titles_taken(self) -> frozenset[str]:
@@ -252,9 +269,8 @@ class Catalog:
         """The row of an item; an id that no item has is a CatalogError."""
         try:
             return self._row_of[item_id]
-        except KeyError:
-            near = _near(item_id, self._row_of)
-            raise self._error(f"no item with id {item_id!r}{near}") from None
+        except (KeyError, TypeError):
+            raise self._error(unknown("item with id", item_id, self._row_of)) from None
 
     def has(self, item_id: str) -> bool:
         """Whether there is an item of this id."""
@@ -262,6 +278,8 @@ class Catalog:
 
     def rows(self, item_ids: Iterable[str]) -> Int64[np.ndarray, " ids"]:
         """The rows of several items, in their order."""
+        if isinstance(item_ids, str):
+            raise self._error(f"item ids are the text {item_ids!r}; give [{item_ids!r}]")
         return np.fromiter((self.row(item_id) for item_id in item_ids), dtype=np.int64)
 
     @cached_property
@@ -284,8 +302,7 @@ class Catalog:
         try:
             return self._category_rows[name]
         except KeyError:
-            near = _near(name, self._category_rows)
-            raise self._error(f"no category {name!r}{near}") from None
+            raise self._error(unknown("category", name, self._category_rows)) from None
 
     def members(self) -> dict[str, list[str]]:
         """Item ids of every category."""
@@ -320,12 +337,6 @@ class Catalog:
             digest.update(json.dumps([item.item_id, item.title]).encode() + b"\n")
         return digest.hexdigest()
 
-    @cached_property
-    def log_boosts(self) -> Float64[np.ndarray, " items"] | None:
-        """Logarithms of the items' boosts, by row; None where no item has one."""
-        boosts = np.array([item.boost for item in self.items])
-        return None if (boosts == 1).all() else np.log(boosts)
-
     def with_titles_t(self, titles: Sequence[str]) -> Catalog:
         """The same with ``titles`` as ``title_t``; another number of them is a CatalogError."""
         if len(titles) != len(self.items):
@@ -333,7 +344,7 @@ class Catalog:
             raise self._error(f"{counts}; expected one for every row")
         pairs = zip(self.items, titles, strict=True)
         items = (replace(item, title_t=title) for item, title in pairs)
-        return Catalog(tuple(items), self.name, self.vacant, self.title_field)
+        return replace(self, items=tuple(items))
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -365,25 +376,17 @@ def parse_item(entry: Entry, title_field: str = TITLE) -> Item:
     name, title_t = name_of(entry, title_field), field_text(entry, "title_t")
     description = field_text(entry, "description", several=True)
     boost = entry.factor(f"boost of item {entry.key!r}", entry.value.get("boost"))
-    return Item(item_id, title, description, title_t=title_t or None, boost=boost, name=name)
+    used = {one for one in ID_FIELDS if identifier(entry.value.get(one)) == item_id}
+    used |= {title_field, *(one for one in TITLE_FIELDS if entry.value.get(one) == title)}
+    attributes = read_attributes(entry, f"item {item_id!r}", entry.value, used)
+    until = entry.day(f"boost_until of item {item_id!r}", entry.value.get("boost_until"))
+    known: Any = {"title_t": title_t or None, "boost": boost, "name": name, "boost_until": until}
+    return Item(item_id, title, description, attributes=attributes, **known)
 
 
-def category_members(entry: Entry) -> list[str | None]:
-    """The item ids of one entry of ``category.jsonl``; None stands for a value that is no id."""
-    entry.unicode(f"category {entry.key!r}", entry.key)
-    if not isinstance(entry.value, list):
-        raise entry.error(f"category {entry.key!r}: expected a list of item ids")
-    return [identifier(value) for value in entry.value]
-
-
-def _meta(item: Item, title_field: str) -> dict[str, str | float]:
+def _meta(item: Item, title_field: str) -> dict[str, Value]:
     meta = {"title": item.title, "title_t": item.title_t, "description": item.description or None}
-    known = meta | {"boost": None if item.boost == 1 else item.boost}
-    # As given, so that the catalog stays the same when it is read again.
+    known: dict[str, Value | None] = {**meta, "boost": None if item.boost == 1 else item.boost}
+    known |= {**item.attributes, "boost_until": item.boost_until}
     known |= {} if item.name is None else {title_field: item.name}
     return {field: value for field, value in known.items() if value is not None}
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3)
-    return f"; near: {', '.join(map(repr, near))}" if near else ""

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, category_members, parse_item
+from incatalog.data.catalog import CATEGORIES, ID_FIELDS, METAS, Item, parse_item
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry, entries
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, USER_FIELDS, item_ids
@@ -99,6 +99,20 @@ def check(settings: CheckSettings) -> CheckReport:
     Raises:
         DataError: A file is missing, empty or not JSON; names file and line.
     """
+    report, notice = _examined(settings)
+    Console().print(report)
+    if notice:
+        sys.stderr.write(f"{notice}\n")
+    return report
+
+
+def examined(settings: CheckSettings) -> CheckReport:
+    """What `check` finds, without a word."""
+    return _examined(settings)[0]
+
+
+def _examined(settings: CheckSettings) -> tuple[CheckReport, str | None]:
+    """The report, and what there is to say of names that are not used."""
     folder = Path(settings.data)
     if not folder.is_dir():
         raise DataError.at(folder, f"no such folder; expected {METAS}, {CATEGORIES}, {SEQUENCES}")
@@ -122,10 +136,7 @@ def check(settings: CheckSettings) -> CheckReport:
         repeats=repeats,
         problems=tuple(found.values()),
     )
-    Console().print(report)
-    if notice := unused_names(filter(None, items.values()), settings.title_field):
-        sys.stderr.write(f"{notice}\n")
-    return report
+    return report, unused_names(filter(None, items.values()), settings.title_field)
 
 
 def _unique(path: Path, id_fields: tuple[str, ...], noun: str, found: _Findings) -> Iterator[Entry]:
@@ -168,7 +179,7 @@ def _check_categories(path: Path, items: Collection[str], found: _Findings) -> d
     for entry in _unique(path, (), "category", found) if path.exists() else ():
         categories[entry.key] = set()
         try:
-            members = category_members(entry)
+            members = entry.ids("category")
         except DataError as error:
             found.add("categories that are no list of item ids", error)
             continue

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,13 @@ class Entry(FilePlace):
 
     key: str
     value: Any
+
+    def ids(self, what: str) -> list[str | None]:
+        """The item ids that it lists, where ``what`` it is; None stands for one that is no id."""
+        self.unicode(f"{what} {self.key!r}", self.key)
+        if not isinstance(self.value, list):
+            raise self.error(f"{what} {self.key!r}: expected a list of item ids")
+        return [identifier(value) for value in self.value]
 
 
 def read_text(path: str | Path) -> str:
@@ -145,8 +153,11 @@ def json_lines(
         raise DataError.at(path, "the file is empty; expected one JSON object a line")
 
 
-def text_lines(path: Path, *, label: str = "") -> Iterator[str]:
-    """Streams the lines of a UTF-8 file with their line ends, plain or gzip."""
+def text_lines(path: Path, *, label: str = "", encoding: str = "utf-8") -> Iterator[str]:
+    """Streams the lines of a text file with their line ends, plain or gzip."""
+    if encoding != "utf-8":
+        yield from _foreign_lines(path, label, encoding)
+        return
     for number, content in _lines(path, label):
         try:
             yield content.decode("utf-8")
@@ -198,6 +209,20 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes]]:
             if number % 4096 == 0:
                 opened.show()
             yield number, content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
+
+
+def _foreign_lines(path: Path, label: str, encoding: str) -> Iterator[str]:
+    """Yields the lines of a file that is not UTF-8; a line may end in bytes of its own."""
+    with _opened(path, label) as opened:
+        try:
+            for number, line in enumerate(TextIOWrapper(opened.stream, encoding, newline=""), 1):
+                opened.line = number
+                if number % 4096 == 0:
+                    opened.show()
+                yield line
+        except (UnicodeError, LookupError) as error:
+            what = f"not text in the encoding {encoding} ({error})"
+            raise DataError.at(path, what, line=opened.line + 1) from error
 
 
 @dataclass

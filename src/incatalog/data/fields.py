@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +19,7 @@ _UNNAMEABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MOST_SHOWN = 60
 # A factor beyond them is a mistake; zero would be an exclusion, which has a field of its own.
 _LEAST_FACTOR, _MOST_FACTOR = 1e-9, 1e9
+DAY_EXPECTED = "expected a day such as 2026-01-31"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,16 @@ class FilePlace:
         if problem := factor_problem(found):
             raise self.error(f"{name} is {shown(value)}; {problem}")
         return found
+
+    def day(self, name: str, value: Any) -> str | None:
+        """The day in a field, as an ISO date; None for a missing value or an empty cell."""
+        if is_missing(value) or value == "":
+            return None
+        text = value.isoformat() if isinstance(value, datetime.date) else value
+        try:
+            return datetime.date.fromisoformat(text[:10]).isoformat()
+        except (TypeError, ValueError):
+            raise self.error(f"{name} is {shown(value)}; {DAY_EXPECTED}") from None
 
     def id(self, name: str, value: Any) -> str:
         """The id in a field; refuses one that a command or an address could not name."""
@@ -124,6 +137,12 @@ def first_repeated(ids: Iterable[str]) -> str | None:
     return None
 
 
+def near_names(name: str, names: Iterable[str]) -> str:
+    """What a mistyped name may have meant, as the end of a message; empty if nothing is alike."""
+    near = difflib.get_close_matches(name, list(names), n=3)
+    return f"; near: {', '.join(map(repr, near))}" if near else ""
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it; a long or nested one is shortened."""
     if isinstance(value, Mapping):
@@ -134,3 +153,11 @@ def shown(value: Any) -> str:
     text = text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
     plain = isinstance(value, str | int | float | None)
     return text if plain else f"{text} ({type(value).__name__})"
+
+
+def unknown(noun: str, name: object, known: Iterable[str]) -> str:
+    """What to say of a name that nothing of a kind has."""
+    if not isinstance(name, str):
+        kind = type(name).__name__
+        return f"no {noun} {name!r}, which is of type {kind}; expected a text: give {str(name)!r}"
+    return f"no {noun} {name!r}{near_names(name, known)}"

@@ -200,6 +200,10 @@ class Interactions:
         self._users.frombytes(users.astype(np.intc).tobytes())
         self._items.frombytes(items.astype(np.intc).tobytes())
 
+    def __len__(self) -> int:
+        """Rows so far."""
+        return len(self._users)
+
     def frame(self, **columns: array[float]) -> pl.DataFrame:
         """Columns ``user``, ``item`` (codes), ``time`` and ``columns``, by user and time.
 

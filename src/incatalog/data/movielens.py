@@ -28,7 +28,7 @@ from incatalog.reading import read_text
 
 _NO_GENRE = {"unknown", "(no genres listed)"}
 _YEAR = re.compile(r"\d{4}")
-_ENDS_IN_YEAR = re.compile(r"\(\d{4}\)\s*$")
+_ENDS_IN_YEAR = re.compile(r"\((\d{4})\)\s*$")
 _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
     "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
@@ -144,7 +144,7 @@ def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
     Tab (RecBole): id, title, year, genres between spaces; ``::`` (ml-1m, ml-10m) and comma (later
     ones): id, title, genre|genre; ``|`` (ml-100k): id, title, date, video date, URL, 19 flags.
     """
-    names, year = _GENRES_100K.split("|"), ""
+    names, year, released = _GENRES_100K.split("|"), "", ""
     expected = {"\t": 4, "::": 3, ",": 3, "|": 5 + len(names)}[separator]
     if len(fields) != expected:
         raise place.error(f"{len(fields)} fields; expected {expected}")
@@ -155,6 +155,7 @@ def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
         genres = rest[0].split("|")
     else:
         genres = [name for name, flag in zip(names, rest[3:], strict=True) if flag == "1"]
+        released = rest[0][-4:]
     title = title.strip()
     if not clean_title(title):
         raise place.error(f"movie {item_id!r} has an empty title")
@@ -163,7 +164,12 @@ def _movie(place: FilePlace, separator: str, fields: list[str]) -> Item:
     if _YEAR.fullmatch(year) and not _ENDS_IN_YEAR.search(title):
         title = f"{title} ({year})"
     categories = tuple(g for g in dict.fromkeys(genres) if g and g not in _NO_GENRE)
-    return Item(place.id("movie id", item_id), title, categories=categories)
+    # The year in the title is the one that people know; not every edition has another.
+    named = _ENDS_IN_YEAR.search(title)
+    year = named[1] if named else year or released
+    known = {"year": int(year)} if _YEAR.fullmatch(year) else {}
+    item_id = place.id("movie id", item_id)
+    return Item(item_id, title, categories=categories, attributes=known)
 
 
 def _read_movies(file: _File) -> list[Item]:

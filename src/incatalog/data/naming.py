@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from incatalog.artifacts import read_json, write_json
 from incatalog.data.cleaning import clean_title
 from incatalog.data.documents import Entry
+from incatalog.data.formats import is_currency
 from incatalog.errors import CatalogError
 
 TITLE = "title"  # The field by which a model knows items unless another one is named.
 TITLE_FIELDS = (TITLE, "title_t", "name", "item_title", "movie_title")
 CATALOG_FILE = "catalog.json"
-_FIELD = "title_field"
+_FIELD, _FORMATS = "title_field", "formats"
 
 
 def field_text(entry: Entry, field: str, *, several: bool = False) -> str:
@@ -56,21 +57,45 @@ def remembered_field(folder: str | Path) -> str:
     Raises:
         CatalogError: The note is damaged.
     """
-    path = Path(folder) / CATALOG_FILE
-    if not path.is_file():
-        return TITLE
-    found = read_json(path)
-    field = found.get(_FIELD) if isinstance(found, dict) else None
+    path, found = Path(folder) / CATALOG_FILE, _noted(folder)
+    field = found.get(_FIELD, TITLE) if isinstance(found, dict) else None
     if not isinstance(field, str) or not field:
         why = f"{_FIELD}: found {field!r}; expected the name of a field of metas.jsonl"
         raise CatalogError(f"{path}: {why}; restore it or train the model again")
     return field
 
 
-def remember_field(folder: str | Path, field: str) -> None:
-    """Notes the field beside the items, unless it is the title."""
+def remembered_formats(folder: str | Path) -> tuple[tuple[str, str], ...]:
+    """The currencies of attributes that are prices, as noted beside the items.
+
+    Raises:
+        CatalogError: The note is damaged.
+    """
+    found = _noted(folder)
+    formats = found.get(_FORMATS, {}) if isinstance(found, dict) else found
+    if not isinstance(formats, dict) or not all(map(_is_currency, formats.values())):
+        why = f"{_FORMATS}: found {formats!r}; expected attributes with currencies such as EUR"
+        raise CatalogError(f"{Path(folder) / CATALOG_FILE}: {why}; restore it or prepare the data")
+    return tuple(formats.items())
+
+
+def remember_catalog(
+    folder: str | Path, field: str, formats: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Notes beside the items what names them, unless it is the title, and which are prices."""
     path = Path(folder) / CATALOG_FILE
-    if field == TITLE:
-        path.unlink(missing_ok=True)
+    noted: dict[str, object] = {} if field == TITLE else {_FIELD: field}
+    noted |= {_FORMATS: dict(formats)} if formats else {}
+    if noted:
+        write_json(path, noted)
     else:
-        write_json(path, {_FIELD: field})
+        path.unlink(missing_ok=True)
+
+
+def _is_currency(code: object) -> bool:
+    return isinstance(code, str) and is_currency(code)
+
+
+def _noted(folder: str | Path) -> object:
+    path = Path(folder) / CATALOG_FILE
+    return read_json(path) if path.is_file() else {}

@@ -17,6 +17,7 @@ from incatalog.artifacts import MANIFEST, atomic_folder, open_run, read_json
 from incatalog.checksums import FILES
 from incatalog.data.catalog import CATEGORIES, METAS, Catalog
 from incatalog.data.interactions import MIN_INTERACTIONS, SEQUENCES, Histories
+from incatalog.data.naming import CATALOG_FILE
 from incatalog.data.settings import (
     MiniOneRecSettings,
     MovieLensSettings,
@@ -29,7 +30,7 @@ from incatalog.storage import follow_umask, partial_name, writing
 PrepareSettings = ReviewSettings | MiniOneRecSettings | MovieLensSettings | TableSettings
 _MOST_NAMED = 20
 # The manifest is written last.
-_FILES = (METAS, CATEGORIES, SEQUENCES, MANIFEST)
+_FILES = (METAS, CATEGORIES, SEQUENCES, CATALOG_FILE, MANIFEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Prepared:
     histories: Histories
     skipped: Mapping[str, int]  # How many were left out, by reason.
     unused: Mapping[Path, Collection[str]] = field(default_factory=dict)  # Columns, by file.
+    told: Collection[str] = ()  # Lines about what was read; notices among them.
 
 
 def catalog_files(folder: Path) -> dict[str, str | Path]:
@@ -104,7 +106,10 @@ def _written_together(out: Path) -> Iterator[Path]:
             yield partial
             follow_umask(partial)
             for name in _FILES:
-                (partial / name).replace(out / name)
+                if (partial / name).exists():
+                    (partial / name).replace(out / name)
+                else:
+                    (out / name).unlink(missing_ok=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -137,6 +142,11 @@ def write_prepared(
     console = Console()
     console.print(table)
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    for line in prepared.told:
+        if line.startswith("notice: "):
+            sys.stderr.write(f"{line}\n")
+        else:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     _print_unused(prepared.unused)
     return out
 

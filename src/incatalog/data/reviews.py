@@ -72,7 +72,11 @@ def check_reviews(settings: ReviewSettings) -> None:
 
 
 def prepare_reviews(
-    command: str, settings: ReviewSettings, form: ReviewFormat, read: ReadReviews | None = None
+    command: str,
+    settings: ReviewSettings,
+    form: ReviewFormat,
+    read: ReadReviews | None = None,
+    formats: tuple[tuple[str, str], ...] = (),
 ) -> Path:
     """Writes reviews as ``metas.jsonl``, ``category.jsonl`` and ``sequential.jsonl``.
 
@@ -87,6 +91,7 @@ def prepare_reviews(
         settings: Its settings, for which :func:`check_reviews` has been called.
         form: Where the files keep what is read.
         read: Gathers the reviews where they are no records.
+        formats: Attributes of the items that are prices, with their currencies.
 
     Returns:
         The output folder.
@@ -117,7 +122,7 @@ def prepare_reviews(
     frame, codes = renumber(frame)
     name = meta.name.split(".")[0].removeprefix("meta_")
     prepared = Prepared(
-        Catalog.from_items(_read_items(meta, form, item_codes, codes), name),
+        Catalog(tuple(_read_items(meta, form, item_codes, codes)), name, formats=formats),
         found.histories(frame),
         skipped,
         {path: [name for name in names if name not in form.used] for path, names in fields.items()},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from incatalog.config import NonNegative, Quote, Settings
+from incatalog.config import Bounds, Headings, IdForm, NonNegative, Quote, Settings
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,73 @@ class MovieLensSettings(Settings):
     """Keep users with at least this many interactions."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColumnSettings(Settings):
+    """How two tables are written, and which columns hold what."""
+
+    headings: ClassVar[Headings] = {
+        "columns of interactions": "user_column item_column time_column time_format",
+        "columns of items": (
+            "item_id_column title_column description_column category_column category_separator "
+            "boost_column boost_until_column currency"
+        ),
+        "form of the files": "id_form separator encoding quote",
+    }
+
+    user_column: str | None = None
+    """Column of the orders (or other interactions) that holds the user id; guessed if not given, as
+    all columns are."""
+    item_column: str | None = None
+    """Column of the orders that holds the item id."""
+    time_column: str | None = None
+    """Column of the orders to order by; empty keeps the order of the file."""
+    item_id_column: str | None = None
+    """Column of the products that holds the item id."""
+    title_column: str | None = None
+    """Column of the products that holds the title."""
+    description_column: str | None = None
+    """Column of the products that holds the description; empty for none."""
+    category_column: str | None = None
+    """Column of the products that holds the category; empty for none."""
+    boost_column: str | None = None
+    """Column of the products that holds what the shop multiplies an item's weight by; empty for
+    none."""
+    boost_until_column: str | None = None
+    """Column of the products that holds the last day (ISO date) of the boost; empty for none."""
+    currency: tuple[str, ...] = ()
+    """Currency of the numbers in columns called price, cost and the like, such as EUR, or of one
+    column as COLUMN=EUR; cells with a sign (€12.50) need none."""
+    category_separator: str | None = None
+    """Splits several categories in one cell; empty for one category."""
+    time_format: str | None = None
+    """How times are written, such as %d.%m.%Y; empty for numbers and ISO 8601."""
+    id_form: IdForm | None = None
+    """What ids of the two files may differ in: exact (nothing), trimmed (spaces around them),
+    folded (case too) or number (zeros in front and .0 behind too). The first of them in which the
+    files agree best if not given."""
+    separator: str | None = None
+    """What separates the cells of CSV; found out if not given."""
+    encoding: str | None = None
+    """Encoding of CSV, such as cp1252; found out if not given."""
+    quote: Quote = "double"
+    """Whether double quotes hold the cells of CSV and TSV together (double) or are letters like any
+    other (none)."""
+
+
 @dataclass(frozen=True)
-class TableSettings(Settings):
+class TableSettings(ColumnSettings):
     """Prepare tables (CSV, Parquet or JSON lines) of interactions and items.
 
     Example:
         incatalog data table --interactions views.csv --items films.csv --out data
     """
+
+    headings: ClassVar[Headings] = {
+        "files": "interactions items out",
+        "columns of interactions": "",
+        "columns of items": "",
+        "what is kept": "k_core min_interactions unknown_items",
+    }
 
     interactions: Path
     """File with one row per interaction."""
@@ -107,36 +167,23 @@ class TableSettings(Settings):
     """File with one row per item."""
     out: Path
     """Folder for metas.jsonl, category.jsonl and sequential.jsonl; other files in it stay."""
-    user_column: str = "user_id"
-    """Column of `interactions` that holds the user id."""
-    item_column: str = "item_id"
-    """Column of `interactions` that holds the item id."""
-    time_column: str = "timestamp"
-    """Column of `interactions` to order by; empty keeps the order of the file."""
-    item_id_column: str = "item_id"
-    """Column of `items` that holds the item id."""
-    title_column: str = "title"
-    """Column of `items` that holds the title."""
-    description_column: str = ""
-    """Column of `items` that holds the description; empty for none."""
-    category_column: str = ""
-    """Column of `items` that holds the category; empty for none."""
-    boost_column: str = ""
-    """Column of `items` that holds what the shop multiplies an item's weight by; empty for none."""
-    category_separator: str = ""
-    """Splits several categories in one cell; empty for one category."""
-    quote: Quote = "double"
-    """Whether double quotes hold the cells of CSV and TSV together (double) or are letters like any
-    other (none)."""
     k_core: int = 0
     """Keep the k-core of users and items; 0 switches it off."""
     min_interactions: int = 3
     """Keep users with at least this many interactions."""
+    unknown_items: Literal["ignore", "error"] = "ignore"
+    """Leave out and count interactions with items that the table of items has not, such as products
+    that are on sale no longer (ignore), or stop at the first (error)."""
 
 
 @dataclass(frozen=True)
 class MiniOneRecSettings(Settings):
-    """Prepare the item file and the rows of MiniOneRec."""
+    """Prepare the item file and the rows of MiniOneRec.
+
+    Example:
+        incatalog data minionerec --items Office.item.json --rows train.csv valid.csv test.csv \
+--out data
+    """
 
     items: Path
     """Item file (X.item.json)."""
@@ -150,8 +197,28 @@ class MiniOneRecSettings(Settings):
 
 
 @dataclass(frozen=True)
+class SampleShopSettings(Settings):
+    """Write orders.csv and products.csv of a small invented shop, to try everything with.
+
+    Example:
+        incatalog sample shop
+    """
+
+    out: Path
+    """Folder for the two files."""
+    customers: Annotated[int, Bounds(20, 100_000)] = 700
+    """Customers; each buys some nine products."""
+    seed: NonNegative = 0
+    """Seed of everything that is invented."""
+
+
+@dataclass(frozen=True)
 class CheckSettings(Settings):
-    """Report on prepared data and say whether it can be trained on."""
+    """Report on prepared data and say whether it can be trained on.
+
+    Example:
+        incatalog data check data
+    """
 
     data: Path
     """Folder with metas.jsonl, category.jsonl and sequential.jsonl."""
@@ -161,7 +228,11 @@ class CheckSettings(Settings):
 
 @dataclass(frozen=True)
 class ToUnirecSettings(Settings):
-    """Write prepared data as the files UniRec trains on."""
+    """Write prepared data as the files UniRec trains on.
+
+    Example:
+        incatalog data to-unirec data --out unirec/shop
+    """
 
     data: Path
     """Folder of prepared data."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import re
@@ -47,8 +48,9 @@ class _Example(NamedTuple):
 class Times:
     """Collects the times of a column row by row."""
 
-    def __init__(self, column: str) -> None:
-        self._column = column
+    def __init__(self, column: str, pattern: str = "") -> None:
+        """``pattern`` is how they are written, for `strptime`; empty for numbers and ISO 8601."""
+        self._column, self._pattern = column, pattern
         self._whole = array("q")
         # Takes over from `_whole` once a time is no whole number of 64 bits.
         self._others: list[_Number] | None = None
@@ -58,10 +60,12 @@ class Times:
 
     def add(self, place: FilePlace, cell: Any) -> None:
         """Adds the time of a row: a number, or an ISO 8601 date or time, but not both."""
-        kind, value = _time(cell)
+        read = self._read(cell) if self._pattern and isinstance(cell, str) else cell
+        kind, value = _time(read)
         if value is None:
             found = f"{self._column} is {_shown(cell)}"
-            raise place.error(f"{found}; expected a number or an ISO 8601 time")
+            expected = self._pattern or "a number or an ISO 8601 time"
+            raise place.error(f"{found}; expected {expected}")
         example = _Example(value, place, cell)
         first = self._kinds.setdefault(kind, example)
         if len(self._kinds) > 1:
@@ -119,11 +123,22 @@ class Times:
         rank = {value: number for number, value in enumerate(sorted(set(self._others)))}
         return np.fromiter((rank[value] for value in self._others), np.int64, len(self._others))
 
+    def _read(self, text: str) -> datetime.datetime | None:
+        """A text as a moment; None if it is not written in the pattern."""
+        with contextlib.suppress(ValueError):
+            return datetime.datetime.strptime(text.strip(), self._pattern)
+        return None
+
     def _mixed(self, one: _Example, other: _Example) -> DataError:
         first, second = sorted((one, other), key=lambda example: example.place.line)
         found = f"{_shown(second.cell)}, but {_shown(first.cell)} on line {first.place.line}"
         expected = "expected times of one kind, such as seconds in all rows"
         return second.place.error(f"{self._column} is {found}; {expected}")
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a number or an ISO 8601 time."""
+    return _time(text)[1] is not None
 
 
 def _time(cell: Any) -> tuple[str, _Number | None]:

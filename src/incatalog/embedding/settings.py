@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from incatalog.config import NonNegative, Positive, Settings
+from incatalog.config import Headings, NonNegative, Positive, Settings
 
 
 @dataclass(frozen=True)
 class EmbedSettings(Settings):
-    """Make a vector of each item, from its text, from what teachers learned, or from both."""
+    """Make a vector of each item, from its text, from what teachers learned, or from both.
+
+    Example:
+        incatalog items embed --data data --out runs/vectors
+        incatalog items embed --data data --out runs/vectors --source both --teacher runs/teacher
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "data out dataset",
+        "vectors": "source like",
+        "texts": "encoder model wording max_tokens",
+        "teachers": "teacher svd_dim",
+        "run": "batch_size dtype device seed",
+    }
 
     data: Path
     """Folder of prepared data."""

@@ -20,6 +20,7 @@ from incatalog.evaluation.finished import (
     check_same_users,
     named_runs,
 )
+from incatalog.evaluation.headline import deciding_metric, headline
 from incatalog.evaluation.result_tables import comparison_table
 from incatalog.evaluation.settings import EvaluateCompareSettings
 
@@ -31,15 +32,19 @@ _SAME = 1e-12
 
 
 def evaluate_compare(settings: EvaluateCompareSettings) -> dict[str, Any]:
-    """Compares each two runs user by user, prints a table, and writes ``comparison.json``.
+    """Compares each two runs user by user, prints what is found, and writes ``comparison.json``.
 
     For every metric the mean difference over users comes with its 95 % bootstrap interval, and
     with the two-sided p-value of the paired permutation test (the sign of each user's difference
     is flipped at random). ``p_holm`` is that value corrected for the number of pairs (Holm, 1979).
     Users for whom a metric is not defined in one of the two runs do not count for it.
 
+    Three sentences follow, as on top of a report: what was compared, who wins by NDCG (or the first
+    that was compared of hit rate, MRR and recall), and what the language model adds.
+
     Returns:
-        The contents of ``comparison.json``: ``runs``, and ``pairs`` with their differences.
+        The contents of ``comparison.json``: ``runs``, ``pairs`` with their differences, and the
+        sentences as ``headline``, if there is a metric to win by.
 
     Raises:
         ConfigError: There are fewer than two runs, or a metric that a run does not have.
@@ -62,10 +67,17 @@ def evaluate_compare(settings: EvaluateCompareSettings) -> dict[str, Any]:
         inputs = {f"run {number}": run.folder / USERS for number, run in enumerate(runs)}
         opened = open_run(settings.out, "evaluate compare", settings, inputs=inputs)
     result = compare_runs(runs, names, settings.resamples, settings.seed)
+    sentences: tuple[str, ...] = ()
+    if (deciding := deciding_metric(names)) is not None:
+        sentences = found = headline(runs, result["pairs"], deciding)
+        result["headline"] = found._asdict()
     if opened is not None and not opened.finished:
         write_json(opened.folder / COMPARISON, result)
         opened.finish()
-    Console().print(comparison_table(result))
+    console = Console()
+    console.print(comparison_table(result))
+    for sentence in sentences:
+        console.print(sentence, highlight=False, markup=False)
     return result
 
 

@@ -19,7 +19,12 @@ RECOMMEND, CHAT = "evaluate recommend", "evaluate chat"
 SUMMARY = "summary.json"
 USERS = "users.parquet"
 CONVERSATIONS = "conversations.jsonl"
+# What the name of a method with a guide ends with.
+GUIDED = ", guided"
 
+# How a language model answered, where that was not by ranking items.
+_FORMS = {"list": "list", "greedy": "greedy list", "unconstrained": "unconstrained"}
+_FREE = ("unconstrained", "free text")
 _AGAIN = "restore it, or evaluate again"
 
 
@@ -39,8 +44,46 @@ class FinishedRun:
         """Reads a run of one of these commands."""
         folder = Path(folder)
         manifest, summary = read_finished(folder, stages)
-        name, stage = str(summary["method"]), str(manifest["stage"])
-        return cls(folder, name, manifest, summary, stage, int(summary["k"]))
+        method, stage = str(summary["method"]), str(manifest["stage"])
+        found = cls(folder, method, manifest, summary, stage, int(summary["k"]))
+        asked = " ".join(filter(None, ("guided" if found.guided else "", found.form)))
+        return replace(found, name=f"{found.method} ({asked})" if asked else found.method)
+
+    @property
+    def method(self) -> str:
+        """The method, whether it was guided or not."""
+        return str(self.summary["method"]).removesuffix(GUIDED)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a teacher weighed the items of a language model."""
+        return "guide_weight" in self.summary
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether a language model answered."""
+        return "decode" in self.summary or self.stage == CHAT
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing held a language model to the catalog."""
+        return self.summary.get("decode") in _FREE
+
+    @property
+    def form(self) -> str:
+        """How a language model answered; empty for a ranking, and where there is no other way."""
+        return _FORMS.get(str(self.summary.get("decode")), "")
+
+    def is_guided_by(self, teacher: FinishedRun) -> bool:
+        """Whether the guide is the very teacher that another run scored."""
+        own, its = self._inputs("guide"), teacher._inputs("model")
+        return self.guided and bool(own) and own == its
+
+    def _inputs(self, role: str) -> dict[str, str]:
+        """Hashes of the files of a model or guide, or the identity of a served one."""
+        found, folder = dict(self.manifest.get("data", {})), f"{role}/"
+        files = {k.removeprefix(folder): v for k, v in found.items() if k.startswith(folder)}
+        return files or ({"": found[role]} if role in found else {})
 
     @cached_property
     def users(self) -> pl.DataFrame:
@@ -49,7 +92,7 @@ class FinishedRun:
 
 
 def named_runs(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """Runs under the names of their methods; where these repeat, under those of their folders."""
+    """Runs under the names of their methods; where two are alike, under those of their folders."""
     methods = [run.name for run in runs]
     folders = [str(run.folder) for run in runs]
     for names in (methods, [run.folder.name for run in runs], folders):

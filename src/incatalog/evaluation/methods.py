@@ -16,6 +16,7 @@ from incatalog.data.model_catalog import data_catalog
 from incatalog.data.vectors import load_vectors
 from incatalog.dialogue.templates import asking_wording
 from incatalog.errors import ConfigError
+from incatalog.evaluation.finished import GUIDED
 from incatalog.evaluation.plain_text import (
     PACKAGED,
     TitleReader,
@@ -199,7 +200,7 @@ def _language_model(settings: EvaluateRecommendSettings, catalog: Catalog, devic
     guide = recommender.guide
     if guide is None:
         return Scored(name, answer, decode=decode)
-    return Scored(f"{name}, guided", answer, guide.share(_kind(settings)), decode)
+    return Scored(f"{name}{GUIDED}", answer, guide.share(_kind(settings)), decode)
 
 
 def _check_own_catalog(settings: EvaluateRecommendSettings) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from incatalog.artifacts import atomic_path, open_run
-from incatalog.data.catalog import METAS, Catalog
-from incatalog.data.interactions import SEQUENCES, Histories
 from incatalog.errors import ConfigError, DataError, require
 from incatalog.evaluation.compare import compare_runs
-from incatalog.evaluation.figures import accuracy_figure, calibration_figure, segment_figure
+from incatalog.evaluation.example_cards import conversations, example_cards, prepared_data
+from incatalog.evaluation.figures import (
+    Panel,
+    calibration_figure,
+    dot_figure,
+    highest,
+    segment_facets,
+)
 from incatalog.evaluation.finished import (
     CHAT,
     CONVERSATIONS,
@@ -26,7 +30,18 @@ from incatalog.evaluation.finished import (
     USERS,
     FinishedRun,
     check_same_users,
-    read_lines,
+)
+from incatalog.evaluation.glossary import glossary
+from incatalog.evaluation.headline import Standing, headline
+from incatalog.evaluation.looks import colour_rules, label_of, look_of
+from incatalog.evaluation.report_tables import (
+    ReportTable,
+    chat_table,
+    gaps_table,
+    in_order,
+    metrics_table,
+    pairs_table,
+    segments_table,
 )
 from incatalog.evaluation.settings import (
     EvaluateChatSettings,
@@ -37,7 +52,6 @@ from incatalog.evaluation.settings import (
 
 PAGE = "report.html"
 
-_SHOWN_HISTORY = 10
 _SETTINGS: dict[str, type] = {
     RECOMMEND: EvaluateRecommendSettings,
     CHAT: EvaluateChatSettings,
@@ -48,8 +62,10 @@ _SETTINGS: dict[str, type] = {
 def evaluate_report(settings: EvaluateReportSettings) -> Path:
     """Writes ``report.html`` about runs of `incatalog evaluate recommend` and `chat`.
 
-    The page needs no other file: figures are inlined, there is no script, and a content
-    security policy forbids it to load anything. Texts of data and models are escaped.
+    Three sentences say what was compared, who wins, and what the language model adds; figures,
+    examples, tables and a glossary follow. The page needs no other file: figures are inlined,
+    there is no script, and a content security policy forbids it to load anything. Texts of data
+    and models are escaped.
 
     Returns:
         The path of the page.
@@ -80,51 +96,60 @@ def evaluate_report(settings: EvaluateReportSettings) -> Path:
 
 def render(runs: Sequence[FinishedRun], settings: EvaluateReportSettings) -> str:
     """The page as HTML."""
-    jinja2 = require("jinja2", extra="evaluate")
+    jinja2, markupsafe = (require(name, extra="evaluate") for name in ("jinja2", "markupsafe"))
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-    indented = partial(json.dumps, ensure_ascii=False, indent=2)
-    environment.filters |= {"command": command, "indented": indented}
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"command": command, "indented": _indented}
     scored, chats = ([run for run in runs if run.stage == stage] for stage in (RECOMMEND, CHAT))
-    rows, chat_rows = ([{**run.summary, "name": run.name} for run in of] for of in (scored, chats))
     k, chat_k = (min((run.k for run in of), default=0) for of in (scored, chats))
-    figures = {}
-    if rows:
-        figures["accuracy"] = accuracy_figure(rows, k)
-        if segmented := [row for row in rows if "segments" in row]:
-            figures["segments"] = segment_figure(segmented, k)
-        if calibrated := [row for row in rows if "calibration" in row]:
-            figures["calibration"] = calibration_figure(calibrated)
-    pairs, not_compared = _pairs(scored, k, settings)
+    names = (f"NDCG@{k}", f"HR@{k}")
+    scored = in_order(scored, names[0])
+    pairs, not_compared = _pairs(scored, names, settings)
+    tables = _tables(scored, pairs, names, k) | (
+        {"chats": chat_table(chats, chat_k)} if chats else {}
+    )
+    best = max(scored, key=lambda run: _level(run, names[0]), default=None)
+    alike = [run for run in scored if best and _data(run) == _data(best)]
+    data = prepared_data(best) if best else None
+    light, dark = colour_rules()
     html: str = environment.from_string(template).render(
         title=settings.title,
-        rows=rows,
-        k=k,
-        figures=figures,
-        pairs=pairs,
+        light=light,
+        dark=dark,
+        headline=headline(scored, pairs, names[0], chats, len(data.catalog) if data else None),
+        tables=tables,
+        # Figures are ours, and what they hold of others was escaped when they were drawn.
+        figures={name: list(map(markupsafe.Markup, found))
+                 for name, found in _figures(scored, names).items()},
+        best=label_of(best) if best else "",
+        cards=example_cards(alike, best, settings.examples, data) if best else [],
+        dialogues=[one for run in chats for one in conversations(run, settings.examples)],
+        glossary=glossary(_terms(runs, tables.values()), k or chat_k),
         not_compared=not_compared,
-        chats=chat_rows,
-        chat_k=chat_k,
-        examples=[example for run in runs for example in _examples(run, settings.examples)],
-        runs=runs,
-    )
+        runs=[(label_of(run), run.manifest) for run in [*scored, *chats]],
+    )  # fmt: skip
     return html
 
 
 def _named(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """Runs under different names; where a method repeats in a stage, its folder is added."""
+    """Runs under different names; where one repeats in a stage, its folder is added."""
     found = []
     for run in runs:
         alike = [o.folder for o in runs if (o.name, o.stage) == (run.name, run.stage)]
+        if len(alike) == 1:
+            found.append(run)
+            continue
         short = len({folder.name for folder in alike}) == len(alike)
         folder = run.folder.name if short else run.folder
-        name = f"{run.name} ({folder})" if len(alike) > 1 else run.name
+        name = f"{run.name[:-1]}, {folder})" if run.name.endswith(")") else f"{run.name} ({folder})"
         found.append(dataclasses.replace(run, name=name))
     return found
 
 
 def _pairs(
-    runs: Sequence[FinishedRun], k: int, settings: EvaluateReportSettings
+    runs: Sequence[FinishedRun], names: Sequence[str], settings: EvaluateReportSettings
 ) -> tuple[list[dict[str, Any]], str]:
     """Tests between each two runs, or why there are none."""
     if len(runs) < 2:
@@ -133,66 +158,73 @@ def _pairs(
         check_same_users(runs)
     except DataError as error:
         return [], str(error)
-    names = (f"HR@{k}", f"NDCG@{k}")
-    result = compare_runs(runs, names, settings.resamples, settings.seed)
-    return sorted(result["pairs"], key=lambda pair: str(pair["metric"])), ""
+    for run in runs:
+        if missing := [name for name in names if name not in run.users.columns]:
+            others = f"other runs have answers of another length (--k {run.k} here)"
+            return [], f"{run.folder}: has no {missing[0]}; {others}; repeat some with one --k"
+    return compare_runs(runs, names, settings.resamples, settings.seed)["pairs"], ""
 
 
-def _examples(run: FinishedRun, count: int) -> list[dict[str, Any]]:
-    """The first conversations or recommendations of a run, as turns with marked items."""
-    if run.stage == CHAT:
-        records = read_lines(run.folder / CONVERSATIONS, count)
-        return [conversation_example(record, run.name, run.k) for record in records]
-    shown: tuple[Catalog, Histories] | None = None
-    data = Path(str(run.manifest["config"].get("data")))
-    if (data / METAS).exists() and (data / SEQUENCES).exists():
-        catalog = Catalog.load(data)
-        shown = catalog, Histories.load(data, catalog)
-    rows = run.users.head(count).iter_rows(named=True)
-    return [recommendation_example(row, run.name, shown) for row in rows]
+def _tables(
+    runs: Sequence[FinishedRun], pairs: Sequence[Mapping[str, Any]], names: Sequence[str], k: int
+) -> dict[str, ReportTable]:
+    """The tables about recommendations, by where they stand."""
+    if not runs:
+        return {}
+    tables = {"metrics": metrics_table(runs, k)}
+    if any("segments" in run.summary for run in runs):
+        tables["segments"] = segments_table(runs, f"HR@{k}")
+    if pairs:
+        tables["gaps"] = gaps_table([Standing(runs, pairs, name) for name in names])
+        tables["pairs"] = pairs_table(pairs, runs)
+    return tables
 
 
-def conversation_example(record: Mapping[str, Any], run: str, k: int) -> dict[str, Any]:
-    """A conversation of three rounds, from a line of ``conversations.jsonl``."""
-    told, target = record["recommendation"], record["target"]
-    answer = [p["text"] if "text" in p else _item(p["title"], p["item"], target) for p in told]
-    history = " → ".join(record["history"][-_SHOWN_HISTORY:])
-    turns = [
-        _turn("user", record["example"]["question"]),
-        _turn("assistant", record["example"]["answer"]),
-        _turn("user", f"[asks for {k} items after: {history}]"),
-        _turn("assistant", *answer),
-        _turn("user", record["question"]),
-        _turn("assistant", record["reply"]),
-    ]
-    return {"run": run, "user_id": record["user_id"], "turns": turns}
+def _figures(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, list[str]]:
+    """The figures about recommendations, by where they stand."""
+    found: dict[str, list[str]] = {}
+    if runs:
+        facets = [Panel(name, [r.summary["metrics"].get(name) for r in runs]) for name in names]
+        found["accuracy"] = [dot_figure(runs, [one], highest([one])) for one in facets]
+    cut = [run for run in runs if "segments" in run.summary]
+    for by in ("target", "history") if cut else ():
+        facets = segment_facets(cut, names[1], by)
+        # Kinds of users stand beside one another on one scale.
+        found[by] = [dot_figure(cut, [one], highest(facets)) for one in facets]
+    if calibrated := [run for run in runs if "calibration" in run.summary]:
+        found["calibration"] = [calibration_figure(calibrated)]
+    return found
 
 
-def recommendation_example(
-    row: Mapping[str, Any], run: str, data: tuple[Catalog, Histories] | None
-) -> dict[str, Any]:
-    """What was recommended to a user, and the history if the data is still there."""
-    parts: list[str | dict[str, str]] = []
-    for place, (name, item) in enumerate(zip(row["named"], row["items"], strict=True), start=1):
-        parts += [f"{place}. ", _item(name, item, row["target"]), "\n"]
-    asked = f"{row['history_length']} items"
-    if data is not None and row["user_id"] in data[1].user_ids:
-        catalog, histories = data
-        user = histories.user_ids.index(row["user_id"])
-        seen = histories.history(user)[: row["history_length"]].tolist()[-_SHOWN_HISTORY:]
-        asked += ", the last of them: " + " → ".join(catalog.titles[item] for item in seen)
-    turns = [_turn("user", f"[{asked}]"), _turn("assistant", *parts[:-1])]
-    return {"run": run, "user_id": row["user_id"], "turns": turns}
+def _terms(runs: Sequence[FinishedRun], tables: Iterable[ReportTable]) -> set[str]:
+    """The keys of all terms that the page uses."""
+    used = {"held-out", "interval"} | {run.method for run in runs}
+    used |= {column.term for table in tables for column in table.columns}
+    families = {look_of(run).family for run in runs}
+    scored = [run for run in runs if run.stage == RECOMMEND and run.is_language_model]
+    for term, is_used in (
+        ("teacher", "teacher" in families),
+        ("guided", any(run.guided for run in scored)),
+        ("free", any(run.is_free for run in scored)),
+        ("list", any("list" in run.form for run in scored)),
+        ("ranking", any(run.summary.get("decode") == "beam" for run in scored)),
+        ("segment", any("segments" in run.summary for run in runs)),
+    ):
+        used |= {term} if is_used else set()
+    return used
 
 
-def _turn(role: str, *parts: str | dict[str, str]) -> dict[str, Any]:
-    shown = [{"kind": "text", "text": part} if isinstance(part, str) else part for part in parts]
-    return {"role": role, "parts": shown}
+def _level(run: FinishedRun, metric: str) -> float:
+    found = run.summary["metrics"].get(metric)
+    return float(found["value"]) if found else -1.0
 
 
-def _item(title: str, item_id: str | None, target: str) -> dict[str, str]:
-    kind = "outside" if item_id is None else "hit" if item_id == target else "item"
-    return {"kind": kind, "text": title}
+def _data(run: FinishedRun) -> str:
+    return str(run.manifest["config"].get("data"))
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def command(manifest: Mapping[str, Any]) -> str:

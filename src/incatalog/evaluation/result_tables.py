@@ -30,6 +30,18 @@ def _cell(interval: Mapping[str, float]) -> str:
     return f"{interval['value']:.3f} [dim]({interval['low']:.3f}–{interval['high']:.3f})[/dim]"
 
 
+def range_text(interval: Any, what: str = "") -> str:
+    """A value and its interval for a sentence: ``0.016 (0.005 to 0.026)``."""
+    value, low, high = (number(getattr(interval, name)) for name in ("value", "low", "high"))
+    return f"{value} ({what}{low} to {high})"
+
+
+def number(value: float, sign: str = "") -> str:
+    """Three decimals, with a real minus, and no sign before a zero."""
+    text = f"{value:{sign}.3f}"
+    return text[1:] if float(text) == 0 and text[0] in "+-" else text.replace("-", "−")
+
+
 def chat_tables(summary: Mapping[str, Any]) -> list[Table]:
     """The metrics, and what else was found out in the conversations."""
     table = Table("rounds", "", box=SIMPLE_HEAD, title=f"{summary['users']} conversations")

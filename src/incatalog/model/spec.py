@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from incatalog.artifacts import read_json
-from incatalog.config import AnswerForm, HistoryForm, ItemForm, ListForm, Method, Projection
+from incatalog.config import (
+    SPEC_FILES,
+    AnswerForm,
+    HistoryForm,
+    ItemForm,
+    ListForm,
+    Method,
+    Projection,
+)
 from incatalog.errors import BackboneError, DataError
 from incatalog.items.tokens import EOI, SOI, ControlNames
 
-SPEC_FILE = "incatalog.json"
-# Folders written before the package was renamed.
-_FORMER_SPEC_FILE = "reclm.json"
+SPEC_FILE, _FORMER_SPEC_FILE = SPEC_FILES
 
 _REQUIRED = ("base", "tokenizer_fingerprint")
 _LEAST = {"max_history": 1, "list_length": 1, "max_length": 1, "aliases": 0}
@@ -147,6 +153,14 @@ def require_spans(folder: str | Path, spec: ModelSpec) -> None:
 def described(spec: ModelSpec) -> str:
     """What to call the model: its method, or that it was never trained."""
     return f"{spec.method} model" if spec.trained else "untrained chat model"
+
+
+def about(spec: ModelSpec, *, guided: bool) -> str:
+    """What a model is and is not, in a sentence."""
+    if spec.trained:
+        return f"{described(spec)}, trained on a catalog; it names the items itself"
+    items = "items come from the guide" if guided else "items are its own guess"
+    return f"{spec.base} was never trained on this catalog: {items}; the model only talks"
 
 
 def untrained_warning(spec: ModelSpec) -> str | None:

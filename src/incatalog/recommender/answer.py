@@ -30,6 +30,7 @@ class Recommendation:
     title: str  # as published
     rank: int  # from 1
     score: float
+    reason: str | None = None  # why it was named, in words, where an assistant says so
 
 
 @dataclass(frozen=True)

@@ -1,93 +1,153 @@
-"""`incatalog recommend`: recommendations for one history, as a table or as JSON."""
+"""`incatalog recommend`: lists for one history or for many, as a table, JSON or CSV."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from incatalog.data.model_catalog import model_catalog
-from incatalog.errors import CatalogError, ConfigError
+from incatalog.artifacts import atomic_path
+from incatalog.data.catalog import Catalog
+from incatalog.data.where import Where
+from incatalog.errors import CatalogError, ConfigError, NoItemLeftError
 from incatalog.names import names, quoted_name
-from incatalog.recommender.settings import RecommendSettings
+from incatalog.recommender.history_file import UserHistory, read_histories
+from incatalog.recommender.item_names import ItemNames
+from incatalog.recommender.opening import ModelKind, catalog_of, model_kind, open_recommender
+from incatalog.recommender.settings import OFF, OWN, RecommendSettings
 
 if TYPE_CHECKING:
     from incatalog.recommender.answer import Recommendation
 
+_MOST_NAMED = 3
+
 
 def recommend(settings: RecommendSettings) -> None:
-    """Prints recommendations for one history as a table or as JSON.
+    """Prints what follows one history or many, or writes it to a file.
 
     Raises:
-        ConfigError: A flag names no model, no item or no category of the model's catalog.
+        CatalogError: A flag names no item of the model's catalog, or several.
+        ConfigError: A flag names no model or category, or what does not go together.
+        DataError: The file of histories is missing or broken.
     """
-    if not settings.model.is_dir():
-        raise ConfigError(f"--model: no such folder: {settings.model}")
+    kind = model_kind(settings.model)
+    _check_flags(settings, kind)
     # Before the weights are loaded: a mistyped id should not cost that time.
-    catalog = model_catalog(settings.model, settings.title_field)
-    titles = {item.item_id: item.title for item in catalog.items}
-    history = names("--history", settings.history, titles)
-    exclude = names("--exclude", settings.exclude, titles)
+    catalog = catalog_of(settings.model, kind, settings.data, settings.title_field)
+    items = ItemNames(catalog)
+    users = _users(settings, items)
+    exclude = items.listed("--exclude", settings.exclude)
     categories = names("--categories", settings.categories, catalog.categories)
-    _check_items("--history", history, titles)
-    _check_items("--exclude", exclude, titles)
     for category in categories:
         try:
             catalog.category_rows(category)
         except CatalogError as error:
             hint = quoted_name("--categories", category, catalog.categories)
             raise ConfigError(f"--categories: {error}{hint}") from error
+    where = Where.from_flags(settings.where)
+    if not where.rows(catalog, "--where").any():
+        raise ConfigError(f"--where: no item of {len(catalog)} fulfils {where}; ask for less")
 
-    from incatalog.model.spec import untrained_warning
-    from incatalog.recommender.recommender import Recommender
+    from incatalog.recommender.list_tables import UserList, chosen_format, write_lists
 
-    recommender = Recommender.from_pretrained(
-        settings.model,
-        device=settings.device,
-        verify=settings.verify,
-        guide=settings.guide,
-        **settings.named("guide_weight", "wording", "system", "title_field"),
-    )
-    warning = untrained_warning(recommender.spec)
-    if warning is not None:
-        sys.stderr.write(f"{warning}\n")
-    found = recommender.recommend(
-        history,
-        k=settings.k,
-        exclude=exclude,
-        categories=categories,
-        exclude_seen=settings.exclude_seen,
-        decode=settings.decode,
-    )
-    if len(found) < settings.k:
-        few = f"only {len(found)} items are left to recommend"
-        sys.stderr.write(f"notice: --k {settings.k}: {few}\n")
-    _print_recommendations(found, settings.format)
-
-
-def _check_items(flag: str, item_ids: Sequence[str], titles: Mapping[str, str]) -> None:
-    for item_id in item_ids:
-        if item_id not in titles:
-            close = difflib.get_close_matches(item_id, titles, n=3, cutoff=0.3)
-            alike = ", ".join(f"{other!r} ({titles[other]})" for other in close)
-            lacking = f"no item {item_id!r} in the model's catalog of {len(titles)} items"
-            hint = (f"; near: {alike}" if alike else "") + quoted_name(flag, item_id, titles)
-            raise ConfigError(f"{flag}: {lacking}{hint}")
-
-
-def _print_recommendations(found: Sequence[Recommendation], form: str) -> None:
-    if form == "json":
-        fields = "rank", "item_id", "title", "score"
-        rows = [{field: getattr(one, field) for field in fields} for one in found]
-        sys.stdout.write(json.dumps(rows, ensure_ascii=False, indent=2) + "\n")
+    rules: dict[str, Any] = {"exclude": exclude, "categories": categories, "where": where}
+    histories = [user.item_ids for user in users]
+    asked = _by_teacher if kind == "teacher" else _by_model
+    found = asked(settings, kind, catalog, histories, rules)
+    if not any(found):
+        why = f"the exclusions leave none of the {len(catalog)} items"
+        hint = "exclude fewer or name other categories"
+        raise NoItemLeftError(f"no item left to recommend: {why}; {hint}")
+    _tell_short_lists(settings, users, found)
+    alone = settings.history_file is None
+    lists = [
+        UserList(None if alone else user.user, own) for user, own in zip(users, found, strict=True)
+    ]
+    form = chosen_format(settings.format, settings.out)
+    if settings.out is None:
+        write_lists(lists, form, sys.stdout)
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    with atomic_path(settings.out) as partial, partial.open("w", encoding="utf-8") as stream:
+        write_lists(lists, form, stream)
 
-    table = Table("rank", "item", "title", "score")
-    for one in found:
-        table.add_row(str(one.rank), Text(one.item_id), Text(one.title), f"{one.score:.3f}")
-    Console().print(table)
+
+def _check_flags(settings: RecommendSettings, kind: ModelKind) -> None:
+    """Refuses flags that say two things, or something of another kind of model."""
+    settings.refuse_first([
+        (bool(settings.history) and settings.history_file is not None, "--history, --history-file",
+         "each says whose list is wanted; leave one out"),
+        *((kind == "teacher" and given, flag,
+           f"{settings.model} is a teacher and is asked by itself; leave it out")
+          for flag, given in (
+              ("--guide", settings.guide not in (OWN, OFF)),
+              ("--guide-weight", settings.guide_weight is not None),
+              ("--wording", settings.wording is not None),
+              ("--system", settings.system is not None),
+              ("--decode", settings.decode != "beam"))),
+    ])  # fmt: skip
+
+
+def _users(settings: RecommendSettings, items: ItemNames) -> list[UserHistory]:
+    """Whose lists are wanted; what a file names that is no item is told and left out."""
+    if settings.history_file is None:
+        return [UserHistory("", tuple(items.listed("--history", settings.history)), ())]
+    users = read_histories(settings.history_file, items)
+    unknown = list(dict.fromkeys(name for user in users for name in user.unknown))
+    if unknown:
+        named = ", ".join(map(repr, unknown[:_MOST_NAMED]))
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        told = f"{named}{more} left out, as the catalog has no such item"
+        sys.stderr.write(f"notice: {settings.history_file}: {told}\n")
+    return users
+
+
+def _by_model(
+    settings: RecommendSettings,
+    kind: ModelKind,
+    catalog: Catalog,
+    histories: Sequence[Sequence[str]],
+    rules: dict[str, Any],
+) -> list[list[Recommendation]]:
+    from incatalog.model.spec import untrained_warning
+
+    asked = settings.named("guide", "guide_weight", "device", "verify", "wording", "system")
+    field = settings.title_field
+    recommender = open_recommender(settings.model, kind, catalog, **asked, title_field=field)
+    warning = untrained_warning(recommender.spec)
+    if warning is not None and recommender.guide is None:
+        sys.stderr.write(f"{warning}\n")
+    how = settings.named("k", "exclude_seen", "decode")
+    return recommender.recommend_batch(histories, **how, **rules)
+
+
+def _by_teacher(
+    settings: RecommendSettings,
+    _kind: ModelKind,
+    catalog: Catalog,
+    histories: Sequence[Sequence[str]],
+    rules: dict[str, Any],
+) -> list[list[Recommendation]]:
+    from incatalog.recommender.teacher_lists import teacher_lists
+    from incatalog.teacher.teacher import load_teacher
+
+    teacher = load_teacher(settings.model, catalog, settings.device)
+    allowed = catalog.allowed_rows(rules["categories"]) & rules["where"].rows(catalog)
+    allowed[catalog.rows(rules["exclude"])] = False
+    rows = [catalog.rows(history).tolist() for history in histories]
+    seen = settings.exclude_seen
+    return teacher_lists(teacher, catalog, rows, settings.k, allowed, exclude_seen=seen)
+
+
+def _tell_short_lists(
+    settings: RecommendSettings,
+    users: Sequence[UserHistory],
+    found: Sequence[Sequence[Recommendation]],
+) -> None:
+    """Says where fewer items are left than were asked for."""
+    short = [len(own) for own in found if len(own) < settings.k]
+    if not short:
+        return
+    few = f"only {max(short)} items are left to recommend"
+    if len(users) > 1:
+        few = f"fewer items are left for {len(short)} of {len(users)} users"
+    sys.stderr.write(f"notice: --k {settings.k}: {few}\n")

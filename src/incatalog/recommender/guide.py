@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,9 @@ from incatalog.recommender.items import ModelItems
 from incatalog.teacher.row_lists import RowLists
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
+    from incatalog.recommender.neighbours import Neighbours
     from incatalog.teacher.teacher import Teacher
 
 Kind = Literal["ranking", "list"]
@@ -33,6 +37,7 @@ Kind = Literal["ranking", "list"]
 USUAL_SHARE = 0.7
 # A smaller share changes nothing, and factors are divided by it.
 _LEAST_SHARE = 1e-6
+_TINY = np.finfo(np.float64).tiny
 
 LogWeights = Float64[np.ndarray, " items"]
 
@@ -43,6 +48,8 @@ class _Rows:
 
     to_teacher: Int64[np.ndarray, " items"]  # by row of the catalog; -1 where it is unknown
     known: bool  # whether all items are known, in the teacher's order
+    new: Int64[np.ndarray, " new"]  # rows of the catalog that the teacher does not know
+    alike: sparse.csr_array | None  # [new, its items], how much each says of a new one
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +58,10 @@ class Guide:
 
     The teacher knows the catalog it was fitted on. Where items were added, removed or replaced
     since, they are matched by their ids: an item that takes the id of another counts as that one;
-    an item the teacher does not know has the lowest log-probability that the teacher gives any
-    item after the same history; a removed one vanishes; a history is shown to it without the items
-    it does not know.
+    an item the teacher does not know has the mean of the probabilities of the known items that are
+    nearest to it by words and categories (:mod:`~incatalog.recommender.neighbours`), or the lowest
+    that any item has after the same history, if no word is common; a removed one vanishes; a
+    history is shown to it without the items it does not know.
 
     Raises:
         ConfigError: A share is not from 0 to 1.
@@ -139,7 +147,7 @@ class Guide:
                 "item; fit the teacher again"
             )
         for place, line in zip(asked, answer.astype(np.float64), strict=True):
-            found[place] = line if rows.known else _moved(line, rows.to_teacher)
+            found[place] = line if rows.known else _moved(line, rows)
         return found
 
     def weights(
@@ -176,8 +184,30 @@ class Guide:
         # A change of the items makes another grounding; names and categories do not matter here.
         rows = self._rows.get(items.grounding)
         if rows is None:
-            rows = self._rows[items.grounding] = _matched(items.catalog, self.catalog)
+            rows = self._rows[items.grounding] = self._matched(items.catalog)
         return rows
+
+    def _matched(self, catalog: Catalog) -> _Rows:
+        """Where the teacher knows each item of a catalog."""
+        fitted, vacant = self.catalog, catalog.vacant
+        places = [
+            fitted.row(item.item_id) if row not in vacant and fitted.has(item.item_id) else -1
+            for row, item in enumerate(catalog.items)
+        ]
+        to_teacher = np.array(places, dtype=np.int64)
+        known = bool(np.array_equal(to_teacher, np.arange(len(fitted))))
+        new = np.array([row for row in np.flatnonzero(to_teacher < 0) if row not in vacant], int)
+        alike = None
+        if len(new):
+            alike = self._neighbours.shares([catalog.items[row] for row in new.tolist()])
+        return _Rows(to_teacher, known, new, alike)
+
+    @cached_property
+    def _neighbours(self) -> Neighbours:
+        # Its packages take memory that a service whose catalog stays has no use for.
+        from incatalog.recommender.neighbours import Neighbours
+
+        return Neighbours.of(self.catalog)
 
 
 def item_weights(
@@ -190,6 +220,7 @@ def item_weights(
     boost: Mapping[str, float] | None = None,
     share: float | None = None,
     said: Sequence[LogWeights | None] | None = None,
+    steer: LogWeights | None = None,
 ) -> list[ItemWeights | None]:
     """The weights of the items in an answer to each history.
 
@@ -202,6 +233,8 @@ def item_weights(
         boost: Factors by item id, beside those of the catalog.
         share: How much the teacher counts, in place of what the guide says.
         said: What :meth:`Guide.log_weights` gave for each history, where it was asked before.
+        steer: What was said of the items, in all answers: log-weights by item row, which count in
+            full beside model and guide.
 
     Returns:
         None for a history after which nothing weighs: the answer is the model's alone.
@@ -212,6 +245,8 @@ def item_weights(
         TeacherError: The teacher fails, or its answer is none.
     """
     factors = log_factors(items.catalog, boost or {})
+    if steer is not None:
+        factors = steer if factors is None else factors + steer
     if guide is not None:
         how: Any = {"log_factors": factors, "share": share, "said": said}
         return guide.weights(histories, items, excluded, kind, **how)
@@ -239,26 +274,21 @@ def log_factors(catalog: Catalog, boost: Mapping[str, float]) -> LogWeights | No
     return found
 
 
-def _matched(catalog: Catalog, fitted: Catalog) -> _Rows:
-    """Where the teacher knows each item of a catalog."""
-    live = (row not in catalog.vacant for row in range(len(catalog)))
-    places = [
-        fitted.row(item.item_id) if here and fitted.has(item.item_id) else -1
-        for item, here in zip(catalog.items, live, strict=True)
-    ]
-    to_teacher = np.array(places, dtype=np.int64)
-    return _Rows(to_teacher, bool(np.array_equal(to_teacher, np.arange(len(fitted)))))
-
-
 def _seen(rows: _Rows, history: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " seen"]:
     """A history in the teacher's rows, as far as it knows the items."""
     found: np.ndarray = rows.to_teacher[np.asarray(history, dtype=np.int64)]
     return found[found >= 0]
 
 
-def _moved(line: LogWeights, to_teacher: Int64[np.ndarray, " items"]) -> LogWeights:
-    """Log-probabilities by row of the catalog; the lowest for an item that is unknown."""
-    found: np.ndarray = np.append(line, line.min())[to_teacher]
+def _moved(line: LogWeights, rows: _Rows) -> LogWeights:
+    """Log-probabilities by row of the catalog, of new items by those that are like them."""
+    found: np.ndarray = np.append(line, line.min())[rows.to_teacher]
+    if rows.alike is not None:
+        some = np.diff(rows.alike.indptr) > 0
+        # The best of them is the zero of the exponents, so that none is too small for a float.
+        best = line.max()
+        means = (rows.alike @ np.exp(line - best))[some]
+        found[rows.new[some]] = np.maximum(np.log(np.maximum(means, _TINY)) + best, line.min())
     return found
 
 

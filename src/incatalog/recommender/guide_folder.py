@@ -15,6 +15,7 @@ from incatalog.data.catalog import Catalog
 from incatalog.errors import ArtifactError, ConfigError, DataError, TeacherError
 from incatalog.recommender.guide import USUAL_SHARE, Guide
 from incatalog.recommender.settings import GUIDE_FILE, OFF, OWN
+from incatalog.steering.balance import STEERING_FILE
 from incatalog.teacher.teacher_folder import copy_teacher
 from incatalog.teacher_service.client import is_url, open_served
 from incatalog.teacher_service.published_teacher import require_probabilities
@@ -67,6 +68,13 @@ class GuideChoice:
         ranking, listing = kept if self.share is None else (self.share, self.share)
         empty = found["empty"] if self.empty is None else empty_of(teacher, self.empty)
         return Guide(teacher, catalog, ranking, listing, empty)
+
+    def folder(self, model: str | Path) -> Path | None:
+        """The run folder of the teacher; None where there is none, or it is served elsewhere."""
+        own = Path(model) / GUIDE_FOLDER
+        if self.teacher == OWN:
+            return own if own.is_dir() else None
+        return None if self.teacher == OFF or is_url(self.teacher) else Path(self.teacher)
 
     def _refuse_share(self, why: str) -> None:
         if self.share is not None:
@@ -144,6 +152,8 @@ def save_guide(
         target = folder / GUIDE_FOLDER
         if Path(teacher).resolve() != target.resolve():
             copy_teacher(teacher, target)
+            if (fit := Path(teacher) / STEERING_FILE).exists():
+                shutil.copyfile(fit, target / STEERING_FILE)
         files = file_checksums(target)
     shares = {"ranking": ranking, "list": listing, "empty": empty}
     where = teacher if is_url(teacher) else GUIDE_FOLDER

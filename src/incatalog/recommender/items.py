@@ -15,6 +15,7 @@ from incatalog.codes.semantic_ids import INDEX, ITEM2ID, SemanticIds
 from incatalog.config import ItemForm
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.data.catalog import Catalog, Item
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.request import Grounding
 from incatalog.decoding.retriever import ItemRetriever
 from incatalog.errors import (
@@ -30,7 +31,7 @@ from incatalog.items.titles import canonical_titles, new_titles
 from incatalog.items.tokens import OUR_NAMES, ControlNames, ItemTokens, encode_titles
 from incatalog.recent import RecentlyUsed
 
-# Users choose which sets of categories there are, so the number of rules is bounded.
+# Users choose which categories and conditions there are, so the number of rules is bounded.
 _RULES_KEPT = 16
 
 
@@ -46,8 +47,8 @@ class ModelItems:
     grounding: Grounding  # what the engine holds answers to
     longest_alias: int = 0  # in tokens
     disabled: frozenset[int] = frozenset()  # rows that are never recommended
-    # A copy with other items or categories starts without rules.
-    _rules: RecentlyUsed[tuple[str, ...], ExcludedItems] = field(
+    # A copy with other items, categories or attributes starts without rules.
+    _rules: RecentlyUsed[tuple[tuple[str, ...], Where], ExcludedItems] = field(
         init=False, repr=False, default_factory=lambda: RecentlyUsed(_RULES_KEPT)
     )
 
@@ -124,6 +125,26 @@ class ModelItems:
             disabled=self.disabled.difference(gone),
         )
 
+    def with_updated(self, items: Sequence[Item]) -> ModelItems:
+        """The same items, some of which have other categories, texts, boosts or attributes.
+
+        Nothing that the model writes changes, so no index is touched.
+
+        Raises:
+            CatalogError: One of them is not there, or is called otherwise.
+        """
+        if not items:
+            return self
+        known = [self.catalog.item(self.catalog.row(item.item_id)) for item in items]
+        for old, new in zip(known, items, strict=True):
+            if (old.title, old.called) != (new.title, new.called):
+                found = f"item {new.item_id!r} is called {new.called!r}, before {old.called!r}"
+                expected = "expected the same name; remove it and add it for another"
+                raise CatalogError(f"catalog {self.catalog.name}: {found}; {expected}")
+        pairs = zip(known, items, strict=True)
+        named = [replace(new, title_t=old.title_t) for old, new in pairs]
+        return replace(self, catalog=self.catalog.with_updated(named))
+
     def with_metadata(self, catalog: Catalog) -> ModelItems:
         """The same items under another catalog's name, categories and descriptions."""
         if catalog.fingerprint != self.catalog.fingerprint:
@@ -142,31 +163,39 @@ class ModelItems:
         categories: Sequence[str] = (),
         history: Sequence[int] = (),
         exclude_seen: bool = False,
+        where: Where = EVERYTHING,
     ) -> ExcludedItems:
         """The items an answer may not name.
 
-        These are the given ids, items outside all given categories, items that are disabled, and
-        with `exclude_seen` the item rows of the history.
+        These are the given ids, items outside all given categories, items for which one of the
+        conditions does not hold, items that are disabled, and with `exclude_seen` the item rows of
+        the history.
         """
         rows = set(self.catalog.rows(exclude).tolist())
         rows.update(map(int, history) if exclude_seen else ())
-        return ExcludedItems.build(self.grounding.trie, rows, base=self.rule(categories))
+        return ExcludedItems.build(self.grounding.trie, rows, base=self.rule(categories, where))
 
-    def rule(self, categories: Sequence[str] = ()) -> ExcludedItems | None:
-        """What every answer from these categories excludes."""
-        key = tuple(sorted(set(categories)))
-        if not key and not self.disabled:
+    def rule(
+        self, categories: Sequence[str] = (), where: Where = EVERYTHING
+    ) -> ExcludedItems | None:
+        """What every answer from these categories and under these conditions excludes."""
+        names = tuple(sorted(set(categories)))
+        if not (names or where or self.disabled):
             return None
 
         def make() -> ExcludedItems:
-            outside = ~self.catalog.allowed_rows(key)
+            outside = ~self.catalog.allowed_rows(names)
+            if where:
+                outside |= ~where.rows(self.catalog)
             outside[list(self.disabled)] = True
             return ExcludedItems.build(self.grounding.trie, outside)
 
-        return self._rules.get(key, make)
+        return self._rules.get((names, where), make)
 
     def at_most(self, k: int) -> int:
         """How many items can be recommended where ``k`` are asked for."""
+        if not isinstance(k, int | np.integer):
+            raise ConfigError(f"k: found {k!r}; expected a whole number")
         if k < 1:
             raise ConfigError(f"k: found {k}; expected at least 1")
         return min(k, self.catalog.num_live)
@@ -191,7 +220,7 @@ class ModelItems:
     def no_item_left(self) -> NoItemLeftError:
         """The error where an answer could not name a single item."""
         none = f"the exclusions leave none of the {len(self.catalog)} items"
-        hint = "exclude fewer or name other categories"
+        hint = "exclude fewer, name other categories or ask for less"
         return NoItemLeftError(f"no item left to recommend: {none}; {hint}")
 
     def _tokens_of(

@@ -16,6 +16,7 @@ from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
 from incatalog.config import Decode, ItemDecode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.model_catalog import model_catalog
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
@@ -35,6 +36,7 @@ from incatalog.recommender.items import ModelItems
 from incatalog.recommender.prompts import Prompts
 from incatalog.recommender.settings import OFF, OWN
 from incatalog.recommender.talking import Talking
+from incatalog.steering.steering import Steering
 
 
 class Recommender(Talking):
@@ -53,9 +55,10 @@ class Recommender(Talking):
             Answers and later prompts still show titles.
         packed: The same model as the engine feeds it, where there is one already.
         guide: A teacher of this catalog that counts in every answer; None for the model alone.
+        steering: What reads conversations about this catalog; None where nothing said steers.
 
     Attributes:
-        backbone, spec, guide: As given.
+        backbone, spec, guide, steering: As given.
         items: The items as the model writes them, with ``catalog`` (each item has what the model
             writes as its ``title_t``; answers show its ``title``), ``item_tokens``, ``aliases``,
             ``grounding``, ``disabled`` and ``excluded`` of this value.
@@ -81,6 +84,7 @@ class Recommender(Talking):
         aliases: Aliases | None = None,
         packed: PackedModel | None = None,
         guide: Guide | None = None,
+        steering: Steering | None = None,
     ) -> None:
         items = catalog
         if isinstance(items, Catalog):
@@ -94,6 +98,7 @@ class Recommender(Talking):
         if guide is not None:
             guide.check_catalog(items.catalog)
         self.backbone, self.spec, self.guide = backbone, spec, guide
+        self.steering = None if steering is None else steering.with_catalog(items.catalog)
         self._take(items, Prompts(backbone, spec, items))
         self.engine = Engine(
             backbone.model if packed is None else packed,
@@ -119,6 +124,8 @@ class Recommender(Talking):
         if items.grounding is not self.grounding:
             changed.__dict__.pop("beam", None)
         changed._take(items, self.prompts.with_items(items))
+        if self.steering is not None:
+            changed.steering = self.steering.with_catalog(items.catalog)
         return changed
 
     @classmethod
@@ -134,6 +141,7 @@ class Recommender(Talking):
         wording: str | None = None,
         system: str | None = None,
         title_field: str = "",
+        encoder: str = OFF,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -149,6 +157,8 @@ class Recommender(Talking):
             wording: Name of the wording to ask with, in place of the model's own.
             system: What the system message says, in place of the model's own; empty for none.
             title_field: The field by which the model knows its items, where that is to be held.
+            encoder: What compares messages with items, so that what is said steers: ``minilm``,
+                ``words``, the folder of a sentence-transformers model, or ``off``.
 
         Raises:
             ArtifactError: A file is not the one that was written.
@@ -176,7 +186,8 @@ class Recommender(Talking):
         aliases = Aliases.load(folder, catalog, spec.aliases)
         packed = PackedModel(backbone.model, frozen=frozen)
         spec = spec.asked(wording, system)
-        return cls(backbone, spec, catalog, codes, aliases, packed, loaded)
+        steering = Steering.chosen(catalog, encoder, chosen.folder(folder))
+        return cls(backbone, spec, catalog, codes, aliases, packed, loaded, steering)
 
     def with_guide(self, guide: Guide | None) -> Recommender:
         """The same recommender with another guide, or with none.
@@ -187,6 +198,12 @@ class Recommender(Talking):
             guide.check_catalog(self.catalog)
         changed = copy.copy(self)
         changed.guide = guide
+        return changed
+
+    def with_steering(self, steering: Steering | None) -> Recommender:
+        """The same recommender, where what is said steers so, or not at all."""
+        changed = copy.copy(self)
+        changed.steering = None if steering is None else steering.with_catalog(self.catalog)
         return changed
 
     def with_catalog(
@@ -256,6 +273,13 @@ class Recommender(Talking):
         """
         return self._with_items(self.items.with_changes(items, removed, semantic_ids, vectors))
 
+    def with_updated(self, items: Sequence[Item]) -> Recommender:
+        """The same items, some of which have other categories, texts, boosts or attributes.
+
+        An item that is not there, or is called otherwise, is a CatalogError.
+        """
+        return self._with_items(self.items.with_updated(items))
+
     def with_metadata(self, catalog: Catalog) -> Recommender:
         """The same items under another catalog's name, categories and descriptions.
 
@@ -281,6 +305,7 @@ class Recommender(Talking):
         decode: Decode = "beam",
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> list[Recommendation]:
         """Recommends items that follow a history.
 
@@ -295,17 +320,19 @@ class Recommender(Talking):
                 its place; ``greedy`` has it write that list token by token.
             boost: Factors of items by id, more than 0, beside those of the catalog.
             guide_weight: How much the guide counts, in place of what it says itself.
+            where: Conditions that every item fulfils, such as
+                ``Where.parse({"price": {"lte": 20}})``.
 
         Returns:
             ``k`` different items, best first; fewer only where the catalog has no more to offer.
 
         Raises:
-            CatalogError: An item or category is not in the catalog.
+            CatalogError: An item, category or field is not in the catalog.
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
         how: Any = {"exclude_seen": exclude_seen, "decode": decode, "boost": boost}
-        how["guide_weight"] = guide_weight
+        how |= {"guide_weight": guide_weight, "where": where}
         [found] = self.recommend_batch([history_item_ids], k, exclude, categories, **how)
         if not found:
             raise self.items.no_item_left()
@@ -322,6 +349,7 @@ class Recommender(Talking):
         batch_size: int = 64,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories side by side; arguments as in :meth:`recommend`.
 
@@ -331,7 +359,8 @@ class Recommender(Talking):
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
-        excluded = [self.excluded(exclude, categories, row, exclude_seen) for row in rows]
+        rules = exclude, categories
+        excluded = [self.excluded(*rules, row, exclude_seen, where) for row in rows]
         kind: Kind = "ranking" if decode == "beam" else "list"
         found: list[list[Recommendation]] = []
         for start in range(0, len(rows), batch_size):

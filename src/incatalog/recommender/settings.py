@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
-from incatalog.config import Decode, Fraction, ListForm, Positive, Settings
+from incatalog.config import (
+    Decode,
+    Fraction,
+    Headings,
+    ListForm,
+    ListFormat,
+    Positive,
+    Settings,
+)
 
 # In place of a teacher: the guide that lies in the model's folder, if one does; none.
 OWN: Final = "own"
@@ -16,19 +24,45 @@ GUIDE_FILE = "guide.json"
 
 @dataclass(frozen=True)
 class RecommendSettings(Settings):
-    """Recommend items that follow a history."""
+    """Recommend items that follow a history.
 
-    model: Path
-    """Folder of a trained model."""
-    history: tuple[str, ...]
-    """Item ids, oldest first, separated by commas; one that holds a comma stands in double
-    quotes."""
+    Example:
+        incatalog recommend --model runs/tiny --history "Toy Story" "Alien (1979)"
+        incatalog recommend --model smollm2 --data data --guide runs/teacher --history 1,50 \
+--format csv
+        incatalog recommend --model runs/teacher --history-file users.jsonl --format json \
+--out lists.json
+    """
+
+    headings: ClassVar[Headings] = {
+        "whose list": "history history_file exclude_seen",
+        "which items": "k exclude categories where",
+        "model": "model data title_field decode wording system guide guide_weight device verify",
+        "output": "format out",
+    }
+
+    model: str
+    """Folder of a trained model, of a chat model (with --data) or of a teacher's run, or
+    smollm2."""
+    history: tuple[str, ...] = ()
+    """Items by id or title, oldest first, separated by commas; one that holds a comma stands in
+    double quotes."""
+    history_file: Path | None = None
+    """JSON lines with a user and items each: {"user": "7", "history": ["id or title"]}, or a
+    sequential.jsonl."""
+    data: Path | None = None
+    """Folder of prepared data for a model that has no catalog of its own; that of a teacher's
+    fitting if not given."""
     k: Positive = 10
     """Items to recommend."""
     exclude: tuple[str, ...] = ()
-    """Item ids never to recommend, separated by commas."""
+    """Items never to recommend, by id or title, separated by commas."""
     categories: tuple[str, ...] = ()
     """Recommend from these categories only, separated by commas."""
+    where: tuple[str, ...] = ()
+    """Conditions that items fulfil, all of them, such as 'price<=20', brand=A,B (one of them),
+    'brand!=A', title~moon (contains) or in_stock (is true); the flag once for each, or several
+    behind it."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
     decode: Decode = "beam"
@@ -48,8 +82,10 @@ class RecommendSettings(Settings):
     title_field: str = ""
     """Field by which the model knows the items; the one of its training, which it remembers, and
     another one is refused."""
-    format: Literal["table", "json"] = "table"
-    """Print a table or JSON."""
+    format: ListFormat = "auto"
+    """Table, JSON or CSV; auto goes by the ending of --out, and is a table otherwise."""
+    out: Path | None = None
+    """File to write instead of printing."""
     device: str = "auto"
     """Device to run on; auto takes CUDA where there is one."""
     verify: bool = True
@@ -59,7 +95,11 @@ class RecommendSettings(Settings):
 
 @dataclass(frozen=True)
 class ModelImportSettings(Settings):
-    """Take a chat model that was trained on a catalog elsewhere; then all commands know it."""
+    """Take a chat model that was trained on a catalog elsewhere; then all commands know it.
+
+    Example:
+        incatalog model import FOLDER --data data --out runs/imported
+    """
 
     model: Path
     """Merged Hugging Face folder, whose vocabulary has the control tokens."""

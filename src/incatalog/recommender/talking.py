@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
+from incatalog.data.where import EVERYTHING, Where
 from incatalog.decoding.engine import Engine
 from incatalog.decoding.request import Request
 from incatalog.recommender.answer import Answer, AnswerText, Recommendation
-from incatalog.recommender.guide import Guide, Kind, item_weights
+from incatalog.recommender.guide import Guide, Kind, LogWeights, item_weights
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.mentions import conversation_items
-from incatalog.recommender.prompts import ChatMessage, Prompts
+from incatalog.recommender.prompts import ChatMessage, Prompts, as_message
+from incatalog.steering.steering import Steering
+from incatalog.steering.wish import Wish
 from incatalog.teacher.row_lists import RowLists
 
 
@@ -25,6 +28,18 @@ class Talking:
     items: ModelItems
     prompts: Prompts
     guide: Guide | None
+    steering: Steering | None = None
+
+    def wish(self, messages: Sequence[ChatMessage], off: Collection[str] = ()) -> Wish:
+        """What a conversation wants of the items; nothing where the recommender has no steering.
+
+        Args:
+            messages: As in :meth:`chat`.
+            off: Ids of filters that were taken off.
+        """
+        if self.steering is None:
+            return Wish()
+        return self.steering.read([as_message(one) for one in messages], off=off)
 
     def weights(
         self,
@@ -33,12 +48,13 @@ class Talking:
         kind: Kind,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        steer: LogWeights | None = None,
     ) -> list[ItemWeights | None]:
         """The weights of the items after each history (item rows): guide, boosts, exclusions.
 
         None where the model decides alone; see :func:`~incatalog.recommender.guide.item_weights`.
         """
-        how: Any = {"boost": boost, "share": guide_weight}
+        how: Any = {"boost": boost, "share": guide_weight, "steer": steer}
         return item_weights(self.guide, histories, self.items, excluded, kind, **how)
 
     def chat(
@@ -53,6 +69,8 @@ class Talking:
         seed: int = 0,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
+        steer: bool = True,
     ) -> Answer:
         """Answers the last message of a conversation.
 
@@ -72,15 +90,19 @@ class Talking:
             seed: Seed of the samples.
             boost: As in :meth:`recommend`.
             guide_weight: Likewise.
+            where: Likewise.
+            steer: Let what is said weigh and choose the items, where the recommender has a steering
+                (docs/steering.md).
 
         Raises:
-            CatalogError: An item or category is not in the catalog.
+            CatalogError: An item, category or field is not in the catalog.
             DataError: A message is malformed.
             NoItemLeftError: The exclusions leave no item at all.
             TeacherError: The guide does not answer.
         """
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        rules |= {"where": where, "steer": steer}
         text = self.answer_text()
         request = self._turn(messages, history, guide_weight, how, **rules)
         for _ in self._read(request, text):
@@ -99,6 +121,8 @@ class Talking:
         seed: int = 0,
         boost: Mapping[str, float] | None = None,
         guide_weight: float | None = None,
+        where: Where = EVERYTHING,
+        steer: bool = True,
     ) -> Iterator[str | Recommendation]:
         """Answers as :meth:`chat` does, in pieces: text, and items in place of their titles.
 
@@ -107,6 +131,7 @@ class Talking:
         """
         how: Any = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         rules: Any = {"exclude": exclude, "categories": categories, "boost": boost}
+        rules |= {"where": where, "steer": steer}
         request = self._turn(messages, history, guide_weight, how, **rules)
         return self._read(request, self.answer_text())
 
@@ -120,13 +145,18 @@ class Talking:
         exclude: Sequence[str],
         categories: Sequence[str],
         boost: Mapping[str, float] | None,
+        where: Where = EVERYTHING,
+        steer: bool = True,
     ) -> Request:
         rows = seen = self.items.catalog.rows(history).tolist()
         # Without a guide nobody asks what the conversation names.
         if not rows and self.guide is not None and guide_weight != 0:
             seen = conversation_items(messages, self.items)
-        excluded = self.items.excluded(exclude, categories, seen, True)
-        [weights] = self.weights([seen], [excluded], "list", boost, guide_weight)
+        wish = self.wish(messages) if steer else Wish()
+        gone, held = [*seen, *wish.without], where.joined(wish.where)
+        excluded = self.items.excluded(exclude, categories, gone, True, held)
+        how_much: Any = {"guide_weight": guide_weight, "steer": wish.log_weights}
+        [weights] = self.weights([seen], [excluded], "list", boost, **how_much)
         told: Any = {"history": rows, "excluded": excluded, "weights": weights}
         return self.prompts.chat_request(messages, **told, **how)
 

@@ -14,6 +14,7 @@ from incatalog.artifacts import atomic_path, open_run
 from incatalog.data.catalog import ID_FIELDS, METAS, Catalog
 from incatalog.data.cleaning import clean_title, title_key
 from incatalog.data.documents import unique_entries, write_document
+from incatalog.data.naming import CATALOG_FILE
 from incatalog.data.prepared import prepared_files
 from incatalog.errors import ArtifactError, DataError
 from incatalog.items.aliases import paraphrase_pairs
@@ -54,8 +55,10 @@ def rewrite_catalog(settings: RewriteCatalogSettings) -> Path:
     if not run.finished:
         of_id = {item.item_id: name for item, name in zip(catalog.items, names, strict=True)}
         write_document(run.folder / METAS, _metas(settings.data / METAS, of_id))
-        for name, source in files.items():
-            if name != METAS:
+        # The currencies of prices stand beside them.
+        others = files | {CATALOG_FILE: settings.data / CATALOG_FILE}
+        for name, source in others.items():
+            if name != METAS and Path(source).is_file():
                 with atomic_path(run.folder / name) as partial:
                     shutil.copyfile(source, partial)
         run.finish(items=len(names), renamed=renamed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from incatalog.config import (
     AtLeastTwo,
     Bounds,
+    Headings,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -20,7 +21,12 @@ from incatalog.config import (
 
 @dataclass(frozen=True)
 class RewriteDataSettings(Settings):
-    """Make the data on which titles are learned to be rewritten."""
+    """Make the data on which titles are learned to be rewritten.
+
+    Example:
+        incatalog rewrite data --data data --vectors runs/vectors/data.emb-minilm-t.npy \
+--out runs/rows
+    """
 
     data: Path
     """Folder of prepared data."""
@@ -40,7 +46,20 @@ class RewriteDataSettings(Settings):
 
 @dataclass(frozen=True)
 class RewriteTrainSettings(Settings):
-    """Train a chat model to rewrite titles, by GRPO with five rewards."""
+    """Train a chat model to rewrite titles, by GRPO with five rewards.
+
+    Example:
+        incatalog rewrite train --data runs/rows --model smollm2 --scorers scorers.yaml \
+--out runs/rewriter
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "data model scorers out",
+        "rewards": "reward reward_weights num_generations max_tokens temperature beta",
+        "LoRA": "tune lora_r lora_alpha",
+        "optimiser": "batch_size max_steps learning_rate",
+        "run": "checkpoint_every device seed",
+    }
 
     data: Path
     """Folder of `incatalog rewrite data`."""
@@ -84,7 +103,18 @@ class RewriteTrainSettings(Settings):
 
 @dataclass(frozen=True)
 class RewriteApplySettings(Settings):
-    """Write paraphrases of every title with a model that rewrites."""
+    """Write paraphrases of every title with a model that rewrites.
+
+    Example:
+        incatalog rewrite apply --data data --rows runs/rows --model runs/rewriter --out runs/names
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "data rows model out title_field",
+        "rewrites": "per_item temperature max_tokens",
+        "rewards": "scorers reward least",
+        "run": "batch_size device seed",
+    }
 
     data: Path
     """Folder of prepared data."""
@@ -118,7 +148,12 @@ class RewriteApplySettings(Settings):
 
 @dataclass(frozen=True)
 class RewriteCatalogSettings(Settings):
-    """Write prepared data whose items are named by their paraphrases."""
+    """Write prepared data whose items are named by their paraphrases.
+
+    Example:
+        incatalog rewrite catalog --paraphrases runs/names/paraphrases.jsonl --data data \
+--out renamed
+    """
 
     paraphrases: Path
     """File of `incatalog rewrite apply` for the data; of each item the first that can be used

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
+from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.data.catalog import Catalog
 from incatalog.data.model_catalog import check_field
-from incatalog.data.vectors import check_numbers, load_vectors
+from incatalog.data.vectors import check_numbers
 from incatalog.errors import (
     ArtifactError,
     CatalogError,
@@ -23,8 +23,10 @@ from incatalog.errors import (
     VectorError,
 )
 from incatalog.recommender.guide import Guide
+from incatalog.recommender.opening import moved_to
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.store import CatalogStore, NewItem, Stored
+from incatalog.steering.steering import Steering
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -43,22 +45,80 @@ class Version:
 
 
 @dataclass(frozen=True)
+class FeedCounts:
+    """What a feed has changed, in items."""
+
+    added: int
+    changed: int
+    removed: int  # or disabled, where that was asked for
+    unchanged: int
+
+
+@dataclass(frozen=True)
 class _Draft:
     """The next version while it is made, and what differs from the last one, by item id."""
 
     recommender: Recommender
     stored: Mapping[str, Stored]
+    absent: frozenset[str]  # disabled as the newest feed lacks them
 
     def put(self, items: Sequence[NewItem]) -> _Draft:
         stored = {new.item.item_id: Stored(new.item.item_id, new) for new in items}
         if len(stored) < len(items):
             raise CatalogError("items: two of them share an id; expected each once")
-        replaced = [item_id for item_id in stored if self.recommender.catalog.has(item_id)]
-        return _Draft(_changed(self.recommender, replaced, items), {**self.stored, **stored})
+        changed = _put(self.recommender, items, again=True)
+        return _Draft(changed, {**self.stored, **stored}, self.absent - stored.keys())
 
     def remove(self, item_ids: Sequence[str]) -> _Draft:
         stored = {item_id: Stored(item_id, None, "removed") for item_id in item_ids}
-        return _Draft(_changed(self.recommender, item_ids, ()), {**self.stored, **stored})
+        changed = _changed(self.recommender, item_ids, ())
+        return _Draft(changed, {**self.stored, **stored}, self.absent - stored.keys())
+
+    def feed(
+        self, items: Sequence[NewItem], added: Mapping[str, NewItem], *, disable: bool
+    ) -> tuple[_Draft, FeedCounts]:
+        """The catalog of exactly these items; those it has beside them are removed or disabled."""
+        model, catalog = self.recommender, self.recommender.catalog
+        given = {new.item.item_id: new for new in items}
+        if len(given) < len(items):
+            raise CatalogError("items: two of them share an id; expected each once")
+        fresh = [new for new in items if not catalog.has(new.item.item_id)]
+        other = [new for new in items if catalog.has(new.item.item_id) and _differs(catalog, new)]
+        gone = [one.item_id for one in catalog.live_items if one.item_id not in given]
+        off = {catalog.item(row).item_id for row in model.disabled}
+        leaving = [one for one in gone if one not in off] if disable else gone
+        back = self.absent & given.keys() & off
+        off = (off | set(gone) if disable else off - set(gone)) - back
+        if len(off) >= len(given.keys() | (gone if disable else ())):
+            raise CatalogError("items: all of them are disabled; enable one first")
+        changed = _put(model, [*other, *fresh], removed=() if disable else gone)
+        disabled = {changed.catalog.item(row).item_id for row in changed.disabled}
+        changed = changed if disabled == off else changed.with_disabled(off)
+        stored = {
+            one: Stored(one, self._new(one, given, added), "disabled" if one in off else "changed")
+            for one in [*(new.item.item_id for new in (*other, *fresh)), *back]
+        }
+        for one in leaving:
+            kept = self._new(one, {}, added) if disable else None
+            stored[one] = Stored(one, kept, "disabled" if disable else "removed")
+        absent = (self.absent - back) | set(leaving) if disable else self.absent - back - set(gone)
+        changes = {new.item.item_id for new in other} | back
+        counts = FeedCounts(
+            added=len(fresh),
+            changed=len(changes),
+            removed=len(leaving),
+            unchanged=len(items) - len(fresh) - len(changes),
+        )
+        return _Draft(changed, {**self.stored, **stored}, absent), counts
+
+    def _new(
+        self, item_id: str, given: Mapping[str, NewItem], added: Mapping[str, NewItem]
+    ) -> NewItem | None:
+        """An item as it was given last; None if it is that of the folder."""
+        if item_id in given:
+            return given[item_id]
+        before = self.stored.get(item_id)
+        return added.get(item_id) if before is None else before.new
 
     def enable(self, item_id: str, added: Mapping[str, NewItem], *, enabled: bool) -> _Draft:
         catalog = self.recommender.catalog
@@ -69,10 +129,10 @@ class _Draft:
             if len(disabled) >= catalog.num_live:
                 why = "nothing would be left to recommend; enable another first"
                 raise CatalogError(f"item {item_id!r}: {why}")
-        before = self.stored.get(item_id)
-        new = added.get(item_id) if before is None else before.new
+        new = self._new(item_id, {}, added)
         stored = Stored(item_id, new, "changed" if enabled else "disabled")
-        return _Draft(self.recommender.with_disabled(disabled), {**self.stored, item_id: stored})
+        changed = self.recommender.with_disabled(disabled)
+        return _Draft(changed, {**self.stored, item_id: stored}, self.absent - {item_id})
 
 
 Change = Callable[[_Draft], _Draft]
@@ -89,6 +149,7 @@ class Domain:
         self.name = name
         self._store = store
         self._added: dict[str, NewItem] = {}
+        self._absent = store.absent(name)
         self._pending: list[tuple[Change, asyncio.Future[Version]]] = []
         self._making: asyncio.Task[None] | None = None
         try:
@@ -104,6 +165,23 @@ class Domain:
     async def put(self, items: Sequence[NewItem]) -> Version:
         """Adds items, or replaces those with the same ids; all of them, or none if one is wrong."""
         return await self._change(lambda draft: draft.put(items))
+
+    async def feed(
+        self, items: Sequence[NewItem], *, disable: bool = False
+    ) -> tuple[Version, FeedCounts]:
+        """Makes the catalog one of exactly these items; an item that stays keeps what it has.
+
+        Where only texts, categories, boosts and attributes differ, no index is touched. With
+        `disable`, what is missing is disabled and not removed, until a feed has it again.
+        """
+        told: list[FeedCounts] = []
+
+        def change(draft: _Draft) -> _Draft:
+            draft, counts = draft.feed(items, self._added, disable=disable)
+            told.append(counts)
+            return draft
+
+        return await self._change(change), told[0]
 
     async def remove(self, item_ids: Sequence[str]) -> Version:
         """Removes items; all of them, or none if one is not there."""
@@ -140,7 +218,7 @@ class Domain:
     ) -> tuple[Version, list[IncatalogError | None]]:
         """Makes and saves the next version, with all changes but those that are refused."""
         before = self.version
-        draft = _Draft(before.recommender, {})
+        draft = _Draft(before.recommender, {}, self._absent)
         errors: list[IncatalogError | None] = []
         for change in changes:
             try:
@@ -151,8 +229,9 @@ class Domain:
         if draft.recommender is before.recommender:
             return before, errors
         version = Version(before.number + 1, draft.recommender)
-        self._store.save(self.name, version.number, draft.stored.values())
+        self._store.save(self.name, version.number, draft.stored.values(), draft.absent)
         self._remember(draft.stored.values())
+        self._absent = draft.absent
         return version, errors
 
     def _remember(self, changes: Iterable[Stored]) -> None:
@@ -165,12 +244,51 @@ class Domain:
         """The changes of the store, made on what the folder holds."""
         changes = list(self._store.changes(self.name))
         self._remember(changes)
-        gone = [one.item_id for one in changes if one.state == "removed" or one.new is not None]
+        gone = [one.item_id for one in changes if one.state == "removed"]
         gone = [item_id for item_id in gone if recommender.catalog.has(item_id)]
-        recommender = _changed(recommender, gone, list(self._added.values()))
+        recommender = _put(recommender, list(self._added.values()), removed=gone)
         disabled = [one.item_id for one in changes if one.state == "disabled"]
         disabled = [item_id for item_id in disabled if recommender.catalog.has(item_id)]
         return recommender.with_disabled(disabled) if disabled else recommender
+
+
+def _differs(catalog: Catalog, new: NewItem) -> bool:
+    """Whether an item that is there is given otherwise."""
+    if new.codes is not None or new.vector is not None:
+        return True
+    known = catalog.item(catalog.row(new.item.item_id))
+    # Files keep categories in an order of their own.
+    alike = sorted(known.categories) == sorted(new.item.categories)
+    plain = replace(new.item, title_t=known.title_t, categories=known.categories)
+    return not alike or known != plain
+
+
+def _put(
+    recommender: Recommender,
+    items: Sequence[NewItem],
+    *,
+    removed: Sequence[str] = (),
+    again: bool = False,
+) -> Recommender:
+    """The recommender with some items removed, and others added or put in place of theirs.
+
+    An item that keeps its names keeps its place in the index too, and stays disabled, unless all
+    are to be written `again`.
+    """
+    catalog, same, new = recommender.catalog, list[NewItem](), list[NewItem]()
+    for one in items:
+        known = (
+            catalog.item(catalog.row(one.item.item_id)) if catalog.has(one.item.item_id) else None
+        )
+        names = known is not None and (known.title, known.called) == (
+            one.item.title,
+            one.item.called,
+        )
+        keeps = names and one.codes is None and one.vector is None and not again
+        (same if keeps else new).append(one)
+    replaced = [one.item.item_id for one in new if catalog.has(one.item.item_id)]
+    changed = _changed(recommender, [*removed, *replaced], new)
+    return changed.with_updated([one.item for one in same])
 
 
 def _changed(
@@ -210,17 +328,20 @@ def load_domains(
     store: CatalogStore,
     guide: Callable[[str, Catalog], Guide | None] = lambda *_: None,
     title_fields: Mapping[str, str] | None = None,
+    steering: Callable[[str, Catalog], Steering | None] = lambda *_: None,
 ) -> dict[str, Domain]:
     """The domains of a service by name, from a folder each, or the model's own catalog alone.
 
-    Each is guided by what `guide` says for its name and catalog. Its title field is that of the
-    model's training, unless `title_fields` has another one for its name.
+    Each is guided by what `guide` says for its name and catalog, and steered by what `steering`
+    says for them. Its title field is that of the model's training, unless `title_fields` has
+    another one for its name.
     """
     known, trained = recommender.catalog, recommender.spec.trained
     usual = known.title_field if trained else None
     if not named:
         name = own_name(recommender.catalog)
         guided = recommender.with_guide(guide(name, recommender.catalog))
+        guided = guided.with_steering(steering(name, recommender.catalog))
         return {name: Domain(name, guided, store)}
     domains = {}
     for name, folder in named.items():
@@ -231,21 +352,9 @@ def load_domains(
         catalog = Catalog.load(folder, name, field)
         if trained:
             check_field(catalog, known, f"the model (domain {name})")
-        if catalog.fingerprint == known.fingerprint:
-            own = recommender.with_metadata(catalog)
-        else:
-            codes = vectors = None
-            if recommender.spec.item_form == "codes":
-                codes = load_semantic_ids(folder, catalog)
-            if (head := recommender.backbone.head) is not None:
-                found = sorted(folder.glob("*.npy"))
-                if len(found) != 1:
-                    why = f"expected one with the items' vectors; {head.how_to_embed()}"
-                    files = f"found {len(found)} npy files in {folder}"
-                    raise ConfigError(f"--domain {name}: {files}; {why}")
-                vectors = load_vectors(found[0], len(catalog))
-            own = recommender.with_catalog(catalog, codes, vectors, guide=None)
-        domains[name] = Domain(name, own.with_guide(guide(name, catalog)), store)
+        own = moved_to(recommender, catalog, folder)
+        guided = own.with_guide(guide(name, catalog)).with_steering(steering(name, catalog))
+        domains[name] = Domain(name, guided, store)
     return domains
 
 

@@ -1,23 +1,22 @@
-"""From the body of a request to a request of the engine, and from its events to an answer."""
+"""From the body of a request to what the assistant is asked, and from what it says to an answer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from incatalog.assistant.planning import Enquiry
+from incatalog.assistant.script import Said
 from incatalog.data.catalog import Catalog
 from incatalog.data.conversations import Role
-from incatalog.decoding.events import Event, Finished
-from incatalog.decoding.request import Request
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
-from incatalog.recommender.answer import AnswerText, Recommendation
-from incatalog.recommender.mentions import conversation_items
-from incatalog.recommender.recommender import Recommender
+from incatalog.recommender.answer import Recommendation
+from incatalog.serving.attribute_form import Attribute
 from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
-from incatalog.serving.worker import count_tokens
+from incatalog.serving.settings import ServeSettings
 
 _MOST_SEED = 1 << 63
 
@@ -30,36 +29,32 @@ class Piece:
     item: AnswerItem | None = None
 
 
-def chat_request(
-    asked: ChatRequest, recommender: Recommender, *, items: bool, max_tokens: int
-) -> Request:
-    """What the engine is asked for; `items` says whether the answer may name items."""
-    catalog = recommender.catalog
-    history, excluded = [], None
-    if items:
-        check_items(asked, catalog)
-        history = catalog.rows(asked.history).tolist()
-        seen = history if asked.exclude_seen else []
-        excluded = recommender.excluded(asked.exclude, asked.categories, seen, bool(seen))
+def enquiry(asked: ChatRequest, catalog: Catalog | None, settings: ServeSettings) -> Enquiry:
+    """What the assistant is asked; without a catalog the answer names no item."""
+    messages = [_message(message, catalog) for message in asked.messages]
     seed = int.from_bytes(os.urandom(7), "little") if asked.seed is None else asked.seed
-    return recommender.chat_request(
-        [_message(message, catalog if items else None) for message in asked.messages],
-        history=history,
-        k=asked.k if items else None,
-        items=items,
-        excluded=excluded,
-        max_new_tokens=asked.max_completion_tokens or asked.max_tokens or max_tokens,
+    return Enquiry(
+        messages,
+        history=asked.history,
+        k=asked.k,
+        exclude=asked.exclude,
+        categories=asked.categories,
+        where=asked.conditions,
+        exclude_seen=asked.exclude_seen,
+        boost=asked.boost,
+        guide_weight=asked.guide_weight,
+        unknown=asked.unknown,
+        steer=asked.steer,
+        filters_off=asked.filters_off,
+        voice=asked.voice,
+        max_new_tokens=asked.max_completion_tokens or asked.max_tokens,
+        usual_tokens=settings.max_tokens,
+        most_items=settings.max_k,
         temperature=asked.temperature or 0.0,
         top_p=1.0 if asked.top_p is None else asked.top_p,
-        item_decode=asked.item_decode,
         seed=seed % _MOST_SEED,
+        item_decode=asked.item_decode,
     )
-
-
-def named_items(asked: ChatRequest, recommender: Recommender) -> list[int]:
-    """Rows of the items that a conversation names, for a guide that is given no history."""
-    catalog, items = recommender.catalog, recommender.items
-    return conversation_items([_message(one, catalog) for one in asked.messages], items)
 
 
 def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
@@ -91,34 +86,34 @@ def _parts(message: ChatMessage, catalog: Catalog) -> Iterator[Part]:
 class Writer:
     """The text of one answer as it grows, with the items in it."""
 
-    recommender: Recommender
+    catalog: Catalog
     stops: tuple[str, ...] = ()  # the answer ends before them; not looked for in items
     text: str = ""
     items: list[AnswerItem] = field(default_factory=list)
-    tokens: int = 0
     finish_reason: Literal["stop", "length"] | None = None
 
     def __post_init__(self) -> None:
-        self._answer: AnswerText = self.recommender.answer_text()
         self._held = ""
 
-    def feed(self, events: Sequence[Event]) -> list[Piece]:
-        """What some events add; nothing after the end of the answer."""
+    def feed(self, said: Iterable[Said]) -> list[Piece]:
+        """What is added; nothing after the end of the answer."""
         pieces: list[Piece] = []
-        for event in events:
+        for one in said:
             if self.finish_reason is not None:
                 break
-            self.tokens += count_tokens(event)
-            for said in self._answer.feed(event):
-                if isinstance(said, Recommendation):
-                    pieces += self._release()
-                    pieces.append(self._item(said))
-                else:
-                    pieces += self._say(said)
-            if isinstance(event, Finished) and self.finish_reason is None:
+            if isinstance(one, Recommendation):
                 pieces += self._release()
-                self.finish_reason = "length" if event.reason == "length" else "stop"
+                pieces.append(self._item(one))
+            else:
+                pieces += self._say(one)
         return pieces
+
+    def end(self, reason: Literal["stop", "length"]) -> list[Piece]:
+        """The rest, where the answer has not ended before a stop text."""
+        if self.finish_reason is not None:
+            return []
+        self.finish_reason = reason
+        return self._release()
 
     def _say(self, text: str) -> list[Piece]:
         """Text, as far as it cannot be the beginning of a stop text."""
@@ -140,7 +135,7 @@ class Writer:
         return [Piece(text)] if text else []
 
     def _item(self, found: Recommendation) -> Piece:
-        item = answer_item(self.recommender.catalog, found, start=len(self.text))
+        item = answer_item(self.catalog, found, start=len(self.text))
         self.text += found.title
         self.items.append(item)
         return Piece(found.title, item)
@@ -148,23 +143,30 @@ class Writer:
 
 def answer_item(catalog: Catalog, found: Recommendation, start: int | None = None) -> AnswerItem:
     """An item as the client gets it, with its place if it stands in a text."""
+    item = catalog.item(catalog.row(found.item_id))
     return AnswerItem(
         id=found.item_id,
         title=found.title,
-        categories=list(catalog.item(catalog.row(found.item_id)).categories),
+        categories=list(item.categories),
         rank=found.rank,
         score=found.score,
         start=start,
         end=None if start is None else start + len(found.title),
+        reason=found.reason,
+        attributes=[Attribute(**one) for one in catalog.shown(item)],
     )
 
 
-def check_items(asked: ItemQuestion, catalog: Catalog) -> None:
-    """Refuses items that are not in the catalog, without a search for similar names."""
-    for name in ("history", "exclude", "boost"):
+def check_items(asked: ItemQuestion, catalog: Catalog) -> list[str]:
+    """Refuses items that are not in the catalog, without a search for similar names.
+
+    Ids of the history are let go, and returned, unless the request will have them refused.
+    """
+    for name in ("exclude", "boost", *(("history",) if asked.unknown == "error" else ())):
         for item_id in getattr(asked, name):
             if not catalog.has(item_id):
                 raise CatalogError(f"{name}: catalog {catalog.name}: no item with id {item_id!r}")
+    return [item_id for item_id in asked.history if not catalog.has(item_id)]
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from incatalog.assistant.assistant import Assistant
+from incatalog.assistant.planning import Plan
+from incatalog.assistant.shortening import last_turn
+from incatalog.assistant.voices import voice_of
 from incatalog.config import ItemDecode
 from incatalog.constraint.excluded import ExcludedItems
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.request import Request as EngineRequest
 from incatalog.decoding.request import Slot
-from incatalog.errors import ContextLengthError
 from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.guide import Kind
-from incatalog.recommender.prompts import weighed_request
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving import schemas as forms
 from incatalog.serving.catalogs import Domain, Version
-from incatalog.serving.chat_answer import (
-    Piece,
-    Writer,
-    answer_item,
-    chat_request,
-    check_items,
-    named_items,
+from incatalog.serving.chat_answer import Piece, answer_item, check_items, enquiry
+from incatalog.serving.chat_forms import (
+    ChatAnswer,
+    completion,
+    event_line,
+    first_chunk,
+    last_chunk,
+    piece_chunk,
+    usage_chunk,
 )
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.guiding import Guiding
@@ -42,30 +46,12 @@ from incatalog.serving.limits import Limits
 from incatalog.serving.problems import PROBLEMS, ApiError, api_error, find_domain
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
-from incatalog.serving.turns import Turns, shortened, written
-from incatalog.serving.worker import Stream, Worker
+from incatalog.serving.turns import Turns, written
+from incatalog.serving.worker import Worker
 
 _LONG = 10_000  # letters beyond which a conversation is read off the event loop
-# Part of the context that is kept free for the answer where a kept conversation is shortened.
-_ANSWERS_SHARE = 4
 _T = TypeVar("_T")
 _Messages = Sequence[forms.ChatMessage]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A conversation that is being answered."""
-
-    body: forms.ChatRequest
-    version: Version | None  # the catalog it sees; None for plain text
-    stream: Stream
-    writer: Writer
-    guided: bool | None  # whether a guide counts; None where there is none
-    started: float  # by the clock that measures
-    owner: str  # of the session it is a turn of
-    left_out: int  # messages of the session that were too many
-    answer_id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
-    created: int = field(default_factory=lambda: int(time.time()))
 
 
 @dataclass
@@ -82,6 +68,10 @@ class Conversations:
 
     def __post_init__(self) -> None:
         self._limits = Limits(self.settings, self.domains)
+        self._voice = voice_of(self.settings.voice, self.plain.backbone)
+        self._plain = Assistant(self.plain, self._voice)
+        # One for each version of a catalog.
+        self._assistants: WeakKeyDictionary[Recommender, Assistant] = WeakKeyDictionary()
         self._turns = Turns(self.sessions)
 
     def add_to(self, app: FastAPI) -> None:
@@ -96,12 +86,12 @@ class Conversations:
                 if body.session is not None:
                     kept = await self._turns.begin(owner, body.session, taken)
                 asked = await self._asked(body, kept, owner)
-                taken.callback(self.worker.cancel, asked.stream)
+                taken.callback(self._give_up, asked)
                 pieces = self._pieces(asked)
                 if not body.stream:
                     await _unless_gone(request, _exhausted(pieces))
                     await self._keep(asked)
-                    return JSONResponse(_completion(asked).model_dump())
+                    return JSONResponse(completion(asked).model_dump())
                 # An answer that cannot be begun is an error with a status of its own.
                 first = await _unless_gone(request, anext(pieces, []))
                 end = taken.pop_all().close
@@ -119,9 +109,11 @@ class Conversations:
                 domain = find_domain(self.domains, body.domain or "")
             version = domain.version
             model, catalog = version.recommender, version.catalog
-            check_items(body, catalog)
-            history = catalog.rows(body.history).tolist()
-            excluded = model.excluded(body.exclude, body.categories, history, body.exclude_seen)
+            unknown = check_items(body, catalog)
+            history = catalog.rows(filter(catalog.has, body.history)).tolist()
+            rules = body.exclude, body.categories, history, body.exclude_seen, body.conditions
+            # A field that was not asked about before is looked up for all items.
+            excluded = await asyncio.to_thread(model.excluded, *rules)
             finding = self._found(model, body, history, excluded)
             async with asyncio.timeout(self.settings.timeout):
                 found, guided = await _unless_gone(request, finding)
@@ -130,6 +122,7 @@ class Conversations:
                 catalog_version=version.number,
                 guided=guided,
                 items=[answer_item(catalog, one) for one in found],
+                unknown=unknown,
             )
 
         self._turns.add_to(app)
@@ -172,105 +165,131 @@ class Conversations:
             raise model.items.no_item_left()
         return found
 
-    async def _asked(self, body: forms.ChatRequest, kept: _Messages, owner: str) -> _Asked:
-        """Puts a conversation, with what is kept of it, into the queue."""
-        started = time.perf_counter()
+    async def _asked(self, body: forms.ChatRequest, kept: _Messages, owner: str) -> ChatAnswer:
+        """Plans the answer to a conversation, with what is kept of it."""
+        started, messages = time.perf_counter(), len(body.messages)
         version = self._limits.version(body)
-        self._limits.check_conversation(body)
-        model = self.plain if version is None else version.recommender
-        read = partial(self._read, body, kept, model, items=version is not None)
+        self._limits.check_bounds(body)
+        planned = partial(self._planned, body, kept, version)
         characters = body.characters + sum(len(message.text) for message in kept)
-        body, asked, left_out = await asyncio.to_thread(read) if characters > _LONG else read()
+        # Reading a catalog's names or a long conversation takes a while.
+        apart = version is not None or characters > _LONG
+        assistant, body, plan = await asyncio.to_thread(planned) if apart else planned()
+        left_out = len(kept) + messages - len(plan.places)
         guided = None
+        weights = None
         if version is not None:
             seconds = self.settings.timeout
             async with asyncio.timeout(min(body.deadline or seconds, seconds)):
-                asked, guided = await self._weighed(body, asked, model)
-        stream, writer = self.worker.submit(asked), Writer(model, body.stops)
-        return _Asked(body, version, stream, writer, guided, started, owner, left_out)
+                weights, guided = await self._weighed(body, plan, version.recommender)
+        script = assistant.script(plan, weights)
+        known = body, version, assistant, plan, script
+        return ChatAnswer(*known, guided, started, owner, left_out)
 
     async def _weighed(
-        self, body: forms.ChatRequest, asked: EngineRequest, model: Recommender
-    ) -> tuple[EngineRequest, bool | None]:
-        """What the engine is asked for, with what weighs the items, and whether a guide counts."""
-        history, excluded = model.catalog.rows(body.history).tolist(), asked.excluded
-        if model.guide is not None and body.guide_weight != 0 and not history:
-            # What the conversation names is the history.
-            history = await asyncio.to_thread(named_items, body, model)
-            seen = body.exclude, body.categories, history, body.exclude_seen
-            excluded = model.excluded(*seen)
-        weighed = await self.guiding.weigh(model, body, history, excluded, "list")
-        return weighed_request(asked, excluded, weighed.weights), weighed.guided
+        self, body: forms.ChatRequest, plan: Plan, model: Recommender
+    ) -> tuple[ItemWeights | None, bool | None]:
+        """What weighs the items of an answer, and whether a guide counts."""
+        if not plan.names_items:
+            return None, None if model.guide is None else False
+        steer = None if plan.wish is None else plan.wish.log_weights
+        how: Any = {"kind": "list", "steer": steer}
+        weighed = await self.guiding.weigh(model, body, plan.history, plan.excluded, **how)
+        return weighed.weights, weighed.guided
 
-    def _read(
-        self, body: forms.ChatRequest, kept: _Messages, model: Recommender, *, items: bool
-    ) -> tuple[forms.ChatRequest, EngineRequest, int]:
-        """The whole conversation, what the engine is asked for, and how much was left out."""
-        most = self.settings.max_tokens
-        read = partial(chat_request, recommender=model, items=items, max_tokens=most)
-        wanted = body.max_completion_tokens or body.max_tokens or most
-        context = model.prompts.context_length
+    def _planned(
+        self, body: forms.ChatRequest, kept: _Messages, version: Version | None
+    ) -> tuple[Assistant, forms.ChatRequest, Plan]:
+        """The assistant, the conversation as far as it is looked at, and the plan of the answer."""
+        whole = body.model_copy(update={"messages": [*kept, *body.messages]})
 
-        def behind(left: _Messages) -> forms.ChatRequest:
-            return body.model_copy(update={"messages": [*left, *body.messages]})
+        def left(places: Sequence[int]) -> forms.ChatRequest:
+            return body.model_copy(update={"messages": [whole.messages[one] for one in places]})
 
-        def fits(left: _Messages) -> bool:
-            whole = behind(left)
+        def within(places: Sequence[int]) -> bool:
             try:
-                self._limits.check_conversation(whole)
-                prompt = len(read(whole).prompt_ids)
-            except (ApiError, ContextLengthError):
+                self._limits.check_conversation(left(places))
+            except ApiError:
                 return False
-            # The answer needs room too.
-            return context is None or prompt + min(wanted, context // _ANSWERS_SHARE) <= context
+            return True
 
-        left, left_out = shortened(kept, fits)
-        whole = behind(left)
-        return whole, read(whole), left_out
+        # What is said last is looked at whatever its length; the rest only as far as it fits.
+        roles = [message.role for message in whole.messages]
+        self._limits.check_conversation(left(range(last_turn(roles), len(roles))))
+        if version is None:
+            assistant = self._plain
+            plan = assistant.plain(enquiry(whole, None, self.settings), within)
+        else:
+            assistant = self._assistant(version.recommender)
+            check_items(body, version.catalog)
+            plan = assistant.plan(enquiry(whole, version.catalog, self.settings), within)
+        return assistant, left(plan.places), plan
 
-    async def _pieces(self, asked: _Asked) -> AsyncIterator[list[Piece]]:
+    def _assistant(self, model: Recommender) -> Assistant:
+        """The assistant of a catalog's version, made once."""
+        found = self._assistants.get(model)
+        if found is None:
+            found = self._assistants[model] = Assistant(model, self._voice)
+        return found
+
+    def _give_up(self, asked: ChatAnswer) -> None:
+        for stream in asked.streams:
+            self.worker.cancel(stream)
+
+    async def _pieces(self, asked: ChatAnswer) -> AsyncIterator[list[Piece]]:
         """The answer as it grows; its place is free when it ends or is not read any more."""
         first, seconds = True, self.settings.timeout
+        clock = asyncio.get_running_loop().time
+        end = clock() + min(asked.body.deadline or seconds, seconds)
         try:
-            async for events in asked.stream.batches(min(asked.body.deadline or seconds, seconds)):
-                pieces = asked.writer.feed(events)
-                if pieces and first:
-                    self.telemetry.first_seconds.observe(time.perf_counter() - asked.started)
-                    first = False
-                if pieces:
-                    yield pieces
-                if asked.writer.finish_reason is not None:
-                    break
+            for pieces in asked.begin():
+                yield pieces
+            while not asked.is_over() and (requests := asked.script.take_requests()):
+                # All of them grow side by side, and are told one after the other.
+                streams = [self.worker.submit(request) for request in requests]
+                asked.streams += streams
+                for stream in streams:
+                    async for events in stream.batches(end - clock()):
+                        if pieces := asked.feed(events):
+                            if first:
+                                waited = time.perf_counter() - asked.started
+                                self.telemetry.first_seconds.observe(waited)
+                            first = False
+                            yield pieces
+                        if asked.is_over():
+                            break
+                    if asked.is_over():
+                        break
+            if pieces := await asyncio.to_thread(asked.end):
+                yield pieces
         finally:
-            self.worker.cancel(asked.stream)
+            self._give_up(asked)
 
     async def _events(
         self,
-        asked: _Asked,
+        asked: ChatAnswer,
         first: list[Piece],
         pieces: AsyncIterator[list[Piece]],
         end: Callable[[], None],
     ) -> AsyncIterator[str]:
         """The answer as server-sent events; `end` lets the next turn of the session begin."""
         try:
-            yield _event(_chunk(asked, {"role": "assistant", "content": ""}))
+            yield event_line(first_chunk(asked))
             for piece in first:
-                yield _event(_piece_chunk(asked, piece))
+                yield event_line(piece_chunk(asked, piece))
             async for several in pieces:
-                yield "".join(_event(_piece_chunk(asked, piece)) for piece in several)
+                yield "".join(event_line(piece_chunk(asked, piece)) for piece in several)
             await self._keep(asked)
             end()
-            last = _chunk(asked, {}, asked.writer.finish_reason)
-            yield _event(last | ({"left_out": asked.left_out} if asked.left_out else {}))
+            yield event_line(last_chunk(asked))
             options = asked.body.stream_options
             if options is not None and options.include_usage:
-                usage = _usage(asked).model_dump()
-                yield _event(_chunk(asked, None) | {"choices": [], "usage": usage})
+                yield event_line(usage_chunk(asked))
         except Exception as error:
-            yield _event(api_error(error).body())
+            yield event_line(api_error(error).body())
         yield "data: [DONE]\n\n"
 
-    async def _keep(self, asked: _Asked) -> None:
+    async def _keep(self, asked: ChatAnswer) -> None:
         """Writes the conversation down, if the request named a session."""
         if asked.body.session is None:
             return
@@ -316,49 +335,3 @@ async def _unless_gone(request: Request, work: Awaitable[_T]) -> _T:
 async def _exhausted(pieces: AsyncIterator[list[Piece]]) -> None:
     async for _ in pieces:
         pass
-
-
-def _completion(asked: _Asked) -> forms.ChatCompletion:
-    writer, version = asked.writer, asked.version
-    message = forms.AnswerMessage(content=writer.text, items=writer.items)
-    choice = forms.Choice(message=message, finish_reason=writer.finish_reason or "length")
-    return forms.ChatCompletion(
-        id=asked.answer_id,
-        created=asked.created,
-        model=asked.body.model,
-        choices=[choice],
-        usage=_usage(asked),
-        items=writer.items,
-        domain=None if version is None else version.catalog.name,
-        catalog_version=None if version is None else version.number,
-        guided=asked.guided,
-        left_out=asked.left_out,
-    )
-
-
-def _usage(asked: _Asked) -> forms.Usage:
-    read, said = len(asked.stream.request.prompt_ids), asked.writer.tokens
-    return forms.Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
-
-
-def _chunk(
-    asked: _Asked, delta: dict[str, Any] | None, finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {
-        "id": asked.answer_id,
-        "object": "chat.completion.chunk",
-        "created": asked.created,
-        "model": asked.body.model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
-        "catalog_version": None if asked.version is None else asked.version.number,
-        "guided": asked.guided,
-    }
-
-
-def _piece_chunk(asked: _Asked, piece: Piece) -> dict[str, Any]:
-    chunk = _chunk(asked, {"content": piece.text})
-    return chunk if piece.item is None else chunk | {"items": [piece.item.model_dump()]}
-
-
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

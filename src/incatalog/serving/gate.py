@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,19 +22,28 @@ _OPEN = frozenset(("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/do
 _OPEN_BELOW = "/page/"
 _WRONG_KEYS = 60  # a minute, from one address
 _POLICY = (
-    "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
+    "default-src 'self'; img-src 'self' data:{images}; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'"
 )
 
 
 class Gate(Measured):
-    """Lets requests in that may ask, and counts and logs all; without `keys` anyone may ask."""
+    """Lets requests in that may ask, and counts and logs all; without `keys` anyone may ask.
+
+    The page may load images from the origins `images`, and nothing else from anywhere else.
+    """
 
     def __init__(
-        self, app: ASGIApp, keys: Keys | None, rate: int, telemetry: EngineTelemetry
+        self,
+        app: ASGIApp,
+        keys: Keys | None,
+        rate: int,
+        telemetry: EngineTelemetry,
+        images: Sequence[str] = (),
     ) -> None:
         super().__init__(app, telemetry, (), ())
         self._keys = keys
+        self._policy = _POLICY.format(images="".join(f" {origin}" for origin in images))
         self._limit = RateLimit(rate)
         self._wrong = RateLimit(_WRONG_KEYS, what="requests without a valid API key")
         self._span = telemetry.span
@@ -55,7 +65,7 @@ class Gate(Measured):
         headers["X-Request-Id"] = scope["state"]["request_id"]
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
-        headers["Content-Security-Policy"] = _POLICY
+        headers["Content-Security-Policy"] = self._policy
         headers.setdefault("Cache-Control", "no-store")
 
     def _count(self, scope: Scope, status: int, seconds: float, *, complete: bool) -> None:

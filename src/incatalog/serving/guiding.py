@@ -12,6 +12,7 @@ from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.weights import ItemWeights
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError, TeacherError
+from incatalog.recommender.domain_flags import by_domain
 from incatalog.recommender.guide import Guide, Kind, LogWeights, item_weights
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.recommender import Recommender
@@ -43,9 +44,13 @@ class GuideChoices:
 
     def load(self, name: str, catalog: Catalog) -> Guide | None:
         """The guide of a domain; None where its answers are the model's alone."""
+        return self.choice(name, catalog).load(self.settings.model, catalog, self.settings.device)
+
+    def choice(self, name: str, catalog: Catalog) -> GuideChoice:
+        """Which guide a domain has."""
         settings = self.settings
-        teacher = self._named("--guide", settings.guide).get(name)
-        shares = self._named("--guide-weight", settings.guide_weight)
+        teacher = by_domain("--guide", settings.guide, self.domains).get(name)
+        shares = by_domain("--guide-weight", settings.guide_weight, self.domains)
         share = _share(shares[name]) if name in shares else None
         if teacher is None:
             # What lies in the model's folder is for the catalog that lies there.
@@ -54,31 +59,17 @@ class GuideChoices:
             if share is not None and not own:
                 why = f"domain {name} has no guide; name one with --guide"
                 raise ConfigError(f"--guide-weight {share:g}: {why}")
-        choice = GuideChoice(
+        return GuideChoice(
             teacher,
             share,
             settings.guide_empty,
             trained=self.trained,
             patience=settings.guide_timeout,
         )
-        return choice.load(settings.model, catalog, settings.device)
 
-    def _named(self, flag: str, values: Sequence[str]) -> dict[str, str]:
-        """What a flag says of each domain."""
-        found: dict[str, str] = {}
-        for value in values:
-            name, equals, rest = value.partition("=")
-            if not equals or name not in self.domains:
-                # The address of a teacher may have an equals sign too.
-                if len(self.domains) > 1:
-                    known = ", ".join(self.domains)
-                    why = f"expected NAME=… with one of the domains {known}"
-                    raise ConfigError(f"{flag} {value}: {why}")
-                [name], rest = self.domains, value
-            if name in found:
-                raise ConfigError(f"{flag} {value}: given twice for domain {name}")
-            found[name] = rest
-        return found
+    def is_off(self, name: str) -> bool:
+        """Whether a domain is to have no guide."""
+        return by_domain("--guide", self.settings.guide, self.domains).get(name) == OFF
 
 
 def _share(text: str) -> float:
@@ -109,6 +100,7 @@ class _Weighing:
     kind: Kind
     boost: Mapping[str, float]
     share: float | None  # None for the guide's
+    steer: LogWeights | None  # what was said of the items
 
     @property
     def guided(self) -> bool:
@@ -129,6 +121,7 @@ class _Weighing:
             boost=self.boost,
             share=self.share,
             said=[said],
+            steer=self.steer,
         )
         return found
 
@@ -155,16 +148,20 @@ class Guiding:
         history: Sequence[int],
         excluded: ExcludedItems | None,
         kind: Kind,
+        steer: LogWeights | None = None,
     ) -> Weighed:
         """What weighs the items of an answer after a history (item rows).
+
+        What was said of the items (``steer``, by row) counts beside guide and model.
 
         A teacher that fails is an ApiError (503), or makes the answer one of the model alone,
         where the operator has chosen that.
         """
         boost, share = asked.boost, asked.guide_weight
-        if model.guide is None and model.catalog.log_boosts is None and not (boost or share):
+        plain = model.guide is None and model.catalog.log_boosts is None and steer is None
+        if plain and not (boost or share):
             return Weighed(None, None)
-        weighing = _Weighing(model, history, excluded, kind, boost, share)
+        weighing = _Weighing(model, history, excluded, kind, boost, share, steer)
         try:
             weights = await self._asked(weighing)
         except TeacherError as error:

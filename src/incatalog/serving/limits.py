@@ -11,6 +11,18 @@ from incatalog.serving.problems import ApiError, find_domain
 from incatalog.serving.schemas import ChatRequest, ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
+# Without a catalog these mean nothing; `auto` lists nothing there.
+_NEEDING_ITEMS = (
+    "history",
+    "exclude",
+    "categories",
+    "where",
+    "k",
+    "boost",
+    "guide_weight",
+    "filters_off",
+)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -31,8 +43,8 @@ class Limits:
             return find_domain(self.domains, of_model, "model").version
         if body.domain is not None:
             return find_domain(self.domains, body.domain).version
-        for field in ("history", "exclude", "categories", "k", "boost", "guide_weight"):
-            if getattr(body, field):
+        for field in _NEEDING_ITEMS:
+            if getattr(body, field) and getattr(body, field) != "auto":
                 why = f"{field}: needs a domain to recommend from"
                 raise ApiError(400, why, param="domain", code="domain_missing")
         return None
@@ -46,17 +58,21 @@ class Limits:
         if k is not None and k > settings.max_k:
             _refuse("k", f"found {k}; expected {settings.max_k} at most")
 
-    def check_conversation(self, body: ChatRequest) -> None:
-        """Checks what is said of items, the messages, and the length of the answer."""
+    def check_bounds(self, body: ChatRequest) -> None:
+        """Checks what is said of items, and the length of the answer."""
         settings = self.settings
-        self.check_question(body, body.k)
+        self.check_question(body, body.k if isinstance(body.k, int) else None)
+        for field in ("max_tokens", "max_completion_tokens"):
+            if (getattr(body, field) or 0) > settings.max_tokens:
+                _refuse(field, f"expected {settings.max_tokens} at most")
+
+    def check_conversation(self, body: ChatRequest) -> None:
+        """Checks the messages that are looked at."""
+        settings = self.settings
         if (count := len(body.messages)) > settings.max_messages:
             _refuse("messages", f"{count}; expected {settings.max_messages} at most")
         if (count := body.characters) > settings.max_characters:
             _refuse("messages", f"{count} characters; expected {settings.max_characters} at most")
-        for field in ("max_tokens", "max_completion_tokens"):
-            if (getattr(body, field) or 0) > settings.max_tokens:
-                _refuse(field, f"expected {settings.max_tokens} at most")
 
 
 def _refuse(field: str, why: str) -> NoReturn:

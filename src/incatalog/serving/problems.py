@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from incatalog import errors
 from incatalog.serving.catalogs import Domain
-from incatalog.serving.schemas import LIST, TEXT, ErrorAnswer
+from incatalog.serving.schemas import LIST, NUMBER, TEXT, ErrorAnswer
 from incatalog.web.app import QueueFullError, first_fault
 
 _log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ async def _respond_to_form(_request: Request, error: Exception) -> JSONResponse:
     kind = error.errors()[0]["type"]
     if kind == "json_invalid":
         return ApiError(400, "body: expected JSON", param="body", code="json").response()
-    name, message = first_fault(error.errors(), 1, (TEXT, LIST))
+    name, message = first_fault(error.errors(), 1, (TEXT, LIST, NUMBER))
     if not name:
         name, message = "body", "expected a JSON object with Content-Type: application/json"
     if kind == "extra_forbidden":

@@ -7,35 +7,56 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from incatalog.data.fields import id_problem
+from incatalog.data.where import OPS, Where
+from incatalog.errors import ConfigError
+from incatalog.serving.attribute_form import Attribute
 from incatalog.web.bodies import Form
 
 Id = Annotated[str, Field(min_length=1, max_length=512)]
 # Fails at the first wrong entry: a list of a million of them would be a million error records.
-_FIRST = Field(fail_fast=True)
-Ids = Annotated[list[Id], _FIRST]
-Names = Annotated[list[Annotated[str, Field(max_length=512)]], _FIRST]
+FIRST = Field(fail_fast=True)
+Ids = Annotated[list[Id], FIRST]
+Names = Annotated[list[Annotated[str, Field(max_length=512)]], FIRST]
 # The numbers that `factor_problem` lets pass.
 Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
 Boosts = dict[Id, Factor]
 
 
-def _nameable(item_id: str) -> str:
-    """Refuses an id that no path could name, so that its item could never be removed."""
-    if problem := id_problem(item_id):
-        raise PydanticCustomError("id", problem)
-    return item_id
+def _conditions(given: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what are no conditions; whether the catalog has the fields is another question."""
+    try:
+        Where.parse(given)
+    except ConfigError as error:
+        why = str(error).removeprefix("where: ")
+        raise PydanticCustomError("where", "{why}", {"why": why}) from error
+    return given
+
+
+_SCALAR = {"type": ["boolean", "number", "string"]}
+_SCALARS = {"type": "array", "items": _SCALAR, "minItems": 1}
+_COMPARISONS = {
+    "type": "object",
+    "properties": {op: _SCALARS if op in ("in", "not_in") else _SCALAR for op in OPS},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+Conditions = Annotated[
+    dict[str, Any],
+    AfterValidator(_conditions),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _SCALARS, _COMPARISONS]}}
+    ),
+]
 
 
 # Names of the two forms a value may have; an error is then about the form that was sent.
-TEXT, LIST = "[text]", "[list]"
+TEXT, LIST, NUMBER = "[text]", "[list]", "[number]"
 # A value that says that a field is not used.
 _Empty = Annotated[list[Any], Field(max_length=0)]
 _Zero = Annotated[float, Field(ge=0, le=0)]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _form(value: Any) -> str | None:
@@ -52,11 +73,24 @@ _Stop = Annotated[
 ]
 
 
-class _Strict(Form):
+def _counted(value: Any) -> str | None:
+    return TEXT if isinstance(value, str) else NUMBER
+
+
+_Count = Annotated[
+    Annotated[Literal["auto"], Tag(TEXT)] | Annotated[int, Field(ge=1), Tag(NUMBER)],
+    Discriminator(_counted, "two_forms", "Expected a number or auto"),
+]
+_FEW = Field(max_length=1000)
+
+
+class StrictForm(Form):
+    """A body of which every field is known, and of its type."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class TextPart(_Strict):
+class TextPart(StrictForm):
     """A part of a message; only text is understood."""
 
     type: Literal["text"]
@@ -64,7 +98,7 @@ class TextPart(_Strict):
     prompt_cache_breakpoint: Any = None
 
 
-class NamedItem(_Strict):
+class NamedItem(StrictForm):
     """An item that an earlier answer named, so that the model sees it as one."""
 
     model_config = ConfigDict(extra="ignore")
@@ -76,16 +110,16 @@ class NamedItem(_Strict):
     """Where it ends."""
 
 
-class ChatMessage(_Strict):
+class ChatMessage(StrictForm):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], _FIRST, Tag(LIST)],
+        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], FIRST, Tag(LIST)],
         _one_of_two("a list of parts"),
     ]
     name: str | None = None
-    items: Annotated[list[NamedItem], _FIRST] | None = None
+    items: Annotated[list[NamedItem], FIRST] | None = None
     """The `items` of an answer, sent back with it. Not in OpenAI's API."""
     refusal: str | None = None
     annotations: list[Any] | None = None
@@ -102,14 +136,14 @@ class ChatMessage(_Strict):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Strict):
+class StreamOptions(StrictForm):
     """What a stream tells besides the answer."""
 
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class ItemQuestion(_Strict):
+class ItemQuestion(StrictForm):
     """What recommendations are about; none of it is in OpenAI's API."""
 
     domain: str | None = Field(None, max_length=64)
@@ -120,12 +154,24 @@ class ItemQuestion(_Strict):
     """Ids of items that must not be recommended."""
     categories: Names = Field([])
     """Recommend from these only; all if empty."""
+    where: Conditions = Field({})
+    """Conditions that every item fulfils: a value, a list of values (one of them), or an object of
+    `eq`, `ne`, `in`, `not_in`, `lt`, `lte`, `gt`, `gte`, `contains`, by attribute (also `category`,
+    `title`, `id`): `{"price": {"lte": 20}, "brand": ["A", "B"], "in_stock": true}`."""
     exclude_seen: bool = True
     """Never recommend items of the history."""
     boost: Boosts = Field({})
     """Factors of items by id: what their weight is multiplied by, beside what the catalog says."""
     guide_weight: float | None = Field(None, ge=0, le=1)
     """How much the guide counts, from 0 (the model alone) to 1; null: as the service is set."""
+    unknown: Literal["ignore", "error"] = "ignore"
+    """What is done about ids of the history that the catalog has not: they are left out and listed
+    in the answer, or they are an error."""
+
+    @property
+    def conditions(self) -> Where:
+        """What `where` says."""
+        return Where.parse(self.where)
 
 
 class ChatRequest(ItemQuestion):
@@ -134,8 +180,17 @@ class ChatRequest(ItemQuestion):
     model: str = Field(max_length=256)
     """`NAME`, or `NAME/DOMAIN` to name the domain."""
     messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
-    k: int | None = Field(None, ge=1)
-    """Answer with a list of this many items; null: the model's choice."""
+    k: _Count | None = None
+    """Answer with a list of this many items; `auto`: with as many as the conversation asks for, if
+    it asks for any; null: `auto` of a model that was never trained on the catalog, and the model's
+    own choice of one that was."""
+    steer: bool = True
+    """Whether what is said steers which items are named."""
+    filters_off: Annotated[list[Annotated[str, Field(max_length=2000)]], FIRST, _FEW] = Field([])
+    """Ids of `filters` of earlier answers that are not to hold, whatever the conversation says."""
+    voice: Literal["facts", "model"] | None = None
+    """Who speaks of the items, of a model that was never trained: sentences made of what is known,
+    or the model; null: as the service is set."""
     item_decode: Literal["search", "token"] = "search"
     """`search`: each item is the best of all at its place (at a temperature, drawn with its exact
     probability, whatever `top_p` is); `token`: items are written token by token."""
@@ -216,6 +271,27 @@ class AnswerItem(Form):
     """Probability the model gave it at its place; guided, the exponential of its score."""
     start: int | None = None
     end: int | None = None
+    reason: str | None = None
+    """Why it is named, in words, made of what is known; null where nothing is."""
+    attributes: list[Attribute] = Field([])
+
+
+class AnswerFilter(Form):
+    """What was understood as a condition that every item fulfils; `filters_off` takes it off."""
+
+    id: str
+    field: str
+    op: str
+    value: Any
+    label: str
+
+
+class ItemMention(Form):
+    """Where a text names an item besides its `items`, in characters."""
+
+    id: str
+    start: int
+    end: int
 
 
 class AnswerMessage(Form):
@@ -261,7 +337,16 @@ class ChatCompletion(Form):
     guided: bool | None = None
     """Whether a guide counted in the choice of the items; null where the catalog has none."""
     left_out: int = 0
-    """Oldest messages of the session that were left out, as they were too many."""
+    """Oldest messages that were left out, as they were too many."""
+    filters: list[AnswerFilter] = Field([])
+    """What was understood as conditions."""
+    unknown: list[str] = Field([])
+    """Ids of the history that the catalog has not; they were left out."""
+    invented: int = 0
+    """Names that looked like items and were none. A model that was never trained on the catalog is
+    not let say them."""
+    mentions: list[ItemMention] = Field([])
+    """Where the text names items besides `items`."""
 
 
 class Recommendations(Form):
@@ -273,6 +358,8 @@ class Recommendations(Form):
     guided: bool | None = None
     """Whether a guide counted in the choice of the items; null where the catalog has none."""
     items: list[AnswerItem]
+    unknown: list[str] = Field([])
+    """Ids of the history that the catalog has not; they were left out."""
 
 
 class Model(Form):
@@ -284,6 +371,10 @@ class Model(Form):
     owned_by: str = "incatalog"
     domain: str | None = None
     trained: bool = True
+    about: str = ""
+    """What the model is, in a sentence."""
+    parameters: int | None = None
+    """Of its network, in all."""
 
 
 class Models(Form):
@@ -291,95 +382,6 @@ class Models(Form):
 
     object: Literal["list"] = "list"
     data: list[Model]
-
-
-class CatalogInfo(Form):
-    """A catalog as it stands."""
-
-    domain: str
-    version: int
-    items: int
-    categories: list[str]
-    guided: bool
-    """Whether a teacher guides the answers."""
-    title_field: str
-    """Field by which the model knows the items; people are shown `title`."""
-
-
-class Catalogs(Form):
-    """All catalogs."""
-
-    catalogs: list[CatalogInfo]
-
-
-class CatalogItem(Form):
-    """An item of a catalog, with the `title_field` of the catalog where that is not `title`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    title: str
-    categories: list[str]
-    description: str
-    boost: float
-    """What its weight is multiplied by."""
-    enabled: bool
-
-
-class CatalogPage(Form):
-    """Some items of a catalog."""
-
-    domain: str
-    version: int
-    total: int
-    """Items that match."""
-    items: list[CatalogItem]
-
-
-class NewCatalogItem(_Strict):
-    """An item to add, or to put in place of the one with its id.
-
-    Where the `title_field` of the catalog is another one than `title`, the item has that field too.
-    """
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Annotated[str, Field(min_length=1, max_length=2000)]]
-
-    id: Annotated[Id, AfterValidator(_nameable)]
-    title: str = Field(min_length=1, max_length=2000)
-    description: str = Field("", max_length=20_000)
-    categories: Names = Field([], max_length=100)
-    boost: Factor = 1.0
-    """What its weight is multiplied by."""
-    codes: Annotated[list[int], Field(max_length=26)] | None = None
-    """Its semantic ID, for a model that writes codes."""
-    vector: Annotated[list[_Finite], Field(max_length=65_536, fail_fast=True)] | None = None
-    """Its vector, for a model that retrieves."""
-
-
-class NewCatalogItems(_Strict):
-    """Items to add at once: all of them, or none if one does not fit."""
-
-    items: Annotated[list[NewCatalogItem], Field(min_length=1, max_length=10_000, fail_fast=True)]
-
-
-class ItemSwitch(_Strict):
-    """Whether an item may be recommended."""
-
-    enabled: bool
-
-
-class Removal(_Strict):
-    """Items to remove at once: all of them, or none if one is not there."""
-
-    ids: Annotated[Ids, Field(min_length=1, max_length=10_000)]
-
-
-class Changed(Form):
-    """The version of the catalog from which on a change holds."""
-
-    domain: str
-    version: int
 
 
 class ErrorBody(Form):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tempfile
 from collections.abc import Collection
 from contextlib import ExitStack, closing
@@ -17,7 +18,11 @@ from incatalog.serving.settings import ServeSettings
 from incatalog.web.listener import bound, serve_app
 
 if TYPE_CHECKING:
+    from incatalog.data.catalog import Catalog
+    from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
+
+_ORIGIN = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?")
 
 
 def serve(settings: ServeSettings) -> None:
@@ -27,18 +32,20 @@ def serve(settings: ServeSettings) -> None:
         ConfigError: A setting cannot work, or the port is taken.
         DataError: A catalog is missing or broken.
         BackboneError: The model is.
-        MissingExtraError: FastAPI, uvicorn or the Prometheus client is not installed.
+        MissingExtraError: FastAPI, uvicorn, rapidfuzz or the Prometheus client is not installed.
     """
-    for package in ("fastapi", "prometheus_client", "uvicorn"):
+    for package in ("fastapi", "prometheus_client", "rapidfuzz", "uvicorn"):
         require(package, extra="serve")
     give_memory_back()
     import_lean()
-    from incatalog.model.spec import described, untrained_warning
+    from incatalog.model.spec import about, described
+    from incatalog.recommender.popular_guide import popular_guide
     from incatalog.serving.access import Keys
     from incatalog.serving.catalogs import load_domains, own_name
     from incatalog.serving.guiding import GuideChoices
     from incatalog.serving.service import ChatService
     from incatalog.serving.sessions import SessionStore
+    from incatalog.serving.steering_choices import SteeringChoices
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
@@ -59,7 +66,16 @@ def serve(settings: ServeSettings) -> None:
             names = list(named) or [own_name(recommender.catalog)]
             own = recommender.catalog.fingerprint
             guides = GuideChoices(settings, names, recommender.spec.trained, own)
-            domains = load_domains(recommender, named, store, guides.load, fields)
+            steerings = SteeringChoices(settings.encoder, guides)
+
+            def guide(name: str, catalog: Catalog) -> Guide | None:
+                found = guides.load(name, catalog)
+                if found is None and not recommender.spec.trained and not guides.is_off(name):
+                    return popular_guide(name, named[name], catalog)
+                return found
+
+            how = guide, fields, steerings.load
+            domains = load_domains(recommender, named, store, *how)
         service = ChatService(recommender, domains, settings, keys, sessions)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
@@ -74,8 +90,10 @@ def serve(settings: ServeSettings) -> None:
                     without = f"without history: {guide.empty}"
                     told = f"items of {domain.name} are guided, weight {shares}, {without}"
                     console.print(f"incatalog: {told}", markup=False)
-            if warning := untrained_warning(recommender.spec):
-                console.print(f"incatalog: {warning}", style="yellow", markup=False)
+            for domain in () if recommender.spec.trained else domains.values():
+                guided = domain.version.recommender.guide is not None
+                told = about(recommender.spec, guided=guided)
+                console.print(f"incatalog: {domain.name}: {told}", style="yellow", markup=False)
             if settings.state is None:
                 note = "changes of catalogs end with this process; --state keeps them"
                 console.print(f"incatalog: {note}")
@@ -92,9 +110,8 @@ def _recommender(
 ) -> Recommender:
     """The model with its catalog; a plain chat model takes the first domain's."""
     from incatalog.data.catalog import Catalog
-    from incatalog.model.backbone import load_plain_backbone
-    from incatalog.model.spec import ModelSpec, spec_file
-    from incatalog.packed.model import PackedModel
+    from incatalog.model.spec import spec_file
+    from incatalog.recommender.opening import plain_recommender
     from incatalog.recommender.recommender import Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
@@ -109,16 +126,15 @@ def _recommender(
     if not model.is_dir() and str(model) != "smollm2":
         raise BackboneError(f"--model {model}: no such folder")
     name, folder = next(iter(named.items()))
-    backbone = load_plain_backbone(model, device, verify=verify)
-    spec = ModelSpec(base=str(model), trained=False).asked(settings.wording, settings.system)
-    packed = PackedModel(backbone.model, frozen=True)
     catalog = Catalog.load(folder, name, fields.get(name))
-    return Recommender(backbone, spec, catalog, packed=packed)
+    asked = settings.named("device", "verify", "wording", "system")
+    return plain_recommender(str(model), catalog, **asked)
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:
     """The folders of the domains, if the settings can work."""
     from incatalog.dialogue.templates import asking_wording
+    from incatalog.recommender.domain_flags import domain_folders
 
     if not settings.name or "/" in settings.name:
         raise ConfigError(f"--name: found {settings.name!r}; expected a name without a slash")
@@ -129,6 +145,11 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             # A name would not do: any client can claim to have it.
             why = f"an address or a network, such as 10.0.0.5 or 10.0.0.0/24 ({error})"
             raise ConfigError(f"--trusted-proxy {proxy}: expected {why}") from None
+    for origin in settings.allow_image:
+        # A space or a semicolon would add rules to the page's policy.
+        if not _ORIGIN.fullmatch(origin):
+            why = "expected an origin such as https://images.example.com, without a path"
+            raise ConfigError(f"--allow-image {origin}: {why}")
     if settings.wording is not None:
         asking_wording(settings.wording)
     if settings.keys is None and not _is_this_machine(settings.host):
@@ -138,17 +159,7 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if state is not None and sessions is not None and state.resolve() == sessions.resolve():
         why = "is the file of --state; give each a file of its own"
         raise ConfigError(f"--sessions {sessions}: {why}")
-    named: dict[str, Path] = {}
-    for pair in settings.domain:
-        name, equals, folder = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--domain {pair}: expected NAME=FOLDER")
-        if name in named:
-            raise ConfigError(f"--domain {name}: given twice")
-        if not Path(folder).is_dir():
-            raise ConfigError(f"--domain {name}: no such folder: {folder}")
-        named[name] = Path(folder)
-    return named
+    return domain_folders(settings.domain)
 
 
 def _title_fields(settings: ServeSettings, named: Collection[str]) -> dict[str, str]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
-from incatalog.serving.catalog_endpoints import CatalogEndpoints
+from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.gate import Gate
 from incatalog.serving.guiding import Guiding
+from incatalog.serving.page_endpoints import PageEndpoints
 from incatalog.serving.problems import PROBLEMS, ApiError, add_problems
 from incatalog.serving.schemas import ErrorAnswer, Model, Models
 from incatalog.serving.sessions import SessionStore
@@ -29,7 +29,6 @@ from incatalog.serving.worker import Worker
 from incatalog.web.app import add_states, new_app
 from incatalog.web.bodies import BodyLimit
 
-_PAGE = Path(__file__).parent / "page"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -48,7 +47,8 @@ class ChatService:
         sessions: SessionStore | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
-        self._trained = recommender.spec.trained
+        self._spec, self._trained = recommender.spec, recommender.spec.trained
+        self._parameters = sum(one.numel() for one in recommender.backbone.model.parameters())
         self.telemetry = EngineTelemetry(trace=settings.trace)
         self.worker = Worker(
             recommender.engine,
@@ -76,15 +76,19 @@ class ChatService:
         add_problems(app)
         self._conversations.add_to(app)
         CatalogEndpoints(self._domains).add_to(app)
+        PageEndpoints(self._domains, self._settings).add_to(app)
 
         @app.get("/v1/models", responses=PROBLEMS)
         async def models() -> Models:
             """The names that requests may give: the model alone, and with each domain."""
-            name, trained = self._settings.name, self._trained
+            name = self._settings.name
+            known: Any = {"trained": self._trained, "parameters": self._parameters}
             own = [
-                Model(id=f"{name}/{each}", domain=each, trained=trained) for each in self._domains
+                Model(id=f"{name}/{each}", domain=each, about=self._about(domain), **known)
+                for each, domain in self._domains.items()
             ]
-            return Models(data=[Model(id=name, trained=trained), *own])
+            plain = "plain chat, which names no item of a catalog"
+            return Models(data=[Model(id=name, about=plain, **known), *own])
 
         add_states(
             app,
@@ -96,16 +100,11 @@ class ChatService:
             trained=self._trained,
         )
 
-        @app.get("/", include_in_schema=False)
-        async def page() -> FileResponse:
-            return FileResponse(_PAGE / "index.html")
-
-        @app.get("/docs", include_in_schema=False)
-        async def docs() -> FileResponse:
-            return FileResponse(_PAGE / "docs.html")
-
-        app.mount("/page", StaticFiles(directory=_PAGE))
         return app
+
+    def _about(self, domain: Domain) -> str:
+        guided = domain.version.recommender.guide is not None
+        return about(self._spec, guided=guided)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
@@ -139,13 +138,20 @@ class ChatService:
             max_bytes=settings.max_body,
             timeout=settings.timeout,
             refusal=lambda status, message: ApiError(status, message, param="body").body(),
+            larger=lambda scope: settings.max_feed if is_feed(scope) else None,
         )
-        app.add_middleware(Gate, keys=self._keys, rate=settings.rate, telemetry=self.telemetry)
+        app.add_middleware(
+            Gate,
+            keys=self._keys,
+            rate=settings.rate,
+            telemetry=self.telemetry,
+            images=settings.allow_image,
+        )
         if settings.allow_origin:
             app.add_middleware(
                 CORSMiddleware,
                 allow_origins=list(settings.allow_origin),
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["Authorization", "Content-Type"],
             )
         # A name that points here from elsewhere would let a foreign page ask in this one's name.

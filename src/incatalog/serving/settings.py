@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
-from incatalog.config import EmptyHistory, NonNegative, Port, Positive, PositiveFloat, Settings
+from incatalog.config import (
+    EmptyHistory,
+    Headings,
+    NonNegative,
+    Port,
+    Positive,
+    PositiveFloat,
+    Quote,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
 class ServeSettings(Settings):
-    """Chat and recommend over HTTP: an OpenAI-compatible service and its web page."""
+    """Chat and recommend over HTTP: an OpenAI-compatible service and its web page.
+
+    Example:
+        incatalog serve --model runs/tiny
+        incatalog serve --model smollm2 --domain shop=data --guide runs/teacher
+    """
+
+    headings: ClassVar[Headings] = {
+        "model and catalogs": "model domain title_field wording system name device verify",
+        "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
+        "what is said": "voice encoder",
+        "page": "title allow_image",
+        "address": "host port allow_origin allow_host trusted_proxy keys",
+        "what is kept": "state sessions",
+        "limits": (
+            "rate batch queue max_tokens max_messages max_characters max_history max_k max_body "
+            "max_feed timeout"
+        ),
+        "observation": "trace",
+    }
 
     model: Path
     """Folder of a trained model, or a plain chat model."""
@@ -37,6 +66,13 @@ class ServeSettings(Settings):
     unguided_when_teacher_fails: bool = False
     """Let the model answer alone where the teacher fails, which the answer says; by default that is
     an error (503)."""
+    voice: Literal["facts", "model", "auto"] = "auto"
+    """Who speaks of the items that a model names which was never trained on the catalog: sentences
+    made of what is known (facts), or the model in its own words; auto takes the facts for models
+    below a billion parameters."""
+    encoder: str = "words"
+    """What compares messages with items, so that what is said steers: `minilm` (sentence vectors),
+    `words`, the folder of a sentence-transformers model, or off (docs/steering.md)."""
     wording: str | None = None
     """Name of the wording to ask with, such as `test-two-turns-mention` (docs/evaluation.md lists
     them); the model's own if not given."""
@@ -45,6 +81,11 @@ class ServeSettings(Settings):
     the model's own if not given."""
     name: str = "incatalog"
     """Name of the model in requests."""
+    title: str = "incatalog"
+    """Heading of the web page."""
+    allow_image: tuple[str, ...] = ()
+    """Web origins that the page may show items' images from, such as https://images.example.com,
+    the flag once for each; by default only its own, so that a visit asks nothing elsewhere."""
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own needs --keys."""
     port: Port = 8000
@@ -85,7 +126,49 @@ class ServeSettings(Settings):
     """Items that may be asked for."""
     max_body: Positive = 1_048_576
     """Bytes of a request at most."""
+    max_feed: Positive = 134_217_728
+    """Bytes of a whole feed of items at most (PUT of a catalog's items)."""
     timeout: PositiveFloat = 120.0
     """Seconds until an answer is given up (504), or a body that does not arrive (408)."""
     trace: bool = False
     """Tell OpenTelemetry about requests, with what its own environment variables say."""
+
+
+@dataclass(frozen=True)
+class CatalogSyncSettings(Settings):
+    """Make the catalog of a running service one of exactly the items of a table, as one version.
+
+    Example:
+        incatalog catalog sync products.csv --url http://127.0.0.1:8000 --data runs/shop/data
+    """
+
+    items: Path
+    """File with one row per item, as `incatalog data table` reads it; columns that no flag names
+    become attributes."""
+    url: str
+    """Address of the service; the environment variable INCATALOG_API_KEY may hold its key."""
+    domain: str = ""
+    """Name of the catalog; may be left out if there is one."""
+    missing: Literal["remove", "disable"] = "remove"
+    """What happens to items of the catalog that the table has not; disabled ones come back with a
+    later table that has them."""
+    data: Path | None = None
+    """Folder of prepared data whose columns the table has too; without it, columns are those of the
+    flags."""
+    item_id_column: str | None = None
+    """Column that holds the item id; `item_id` if nothing says otherwise."""
+    title_column: str | None = None
+    """Column that holds the title; `title` if nothing says otherwise."""
+    description_column: str | None = None
+    """Column that holds the description; none if nothing says otherwise."""
+    category_column: str | None = None
+    """Column that holds the category; none if nothing says otherwise."""
+    category_separator: str | None = None
+    """Splits several categories in one cell."""
+    boost_column: str | None = None
+    """Column that holds what the shop multiplies an item's weight by."""
+    boost_until_column: str | None = None
+    """Column that holds the last day (ISO date) of the boost."""
+    quote: Quote = "double"
+    """Whether double quotes hold the cells of CSV and TSV together (double) or are letters like any
+    other (none)."""

@@ -24,6 +24,11 @@ CREATE TABLE IF NOT EXISTS items (
     item TEXT,
     UNIQUE (domain, item_id)
 );
+CREATE TABLE IF NOT EXISTS absent (
+    domain TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    PRIMARY KEY (domain, item_id)
+);
 """
 _SAVE_ITEM = """
 INSERT INTO items (domain, item_id, state, item) VALUES (?, ?, ?, ?)
@@ -55,7 +60,7 @@ class Stored:
     @property
     def text(self) -> str | None:
         """The item of its row."""
-        return None if self.new is None else json.dumps(asdict(self.new))
+        return None if self.new is None else json.dumps(asdict(self.new), default=dict)
 
 
 class CatalogStore(Database):
@@ -85,11 +90,25 @@ class CatalogStore(Database):
                 raise self.malformed("items", row, str(error)) from None
             yield Stored(item_id, new, state)
 
-    def save(self, domain: str, number: int, changes: Iterable[Stored]) -> None:
+    def absent(self, domain: str) -> frozenset[str]:
+        """Items that are disabled because the newest feed of the domain lacks them."""
+        found = self.read("SELECT item_id FROM absent WHERE domain = ?", (domain,))
+        if wrong := [one for (one,) in found if not isinstance(one, str)]:
+            why = f"item_id: found {wrong[0]!r}; expected text"
+            raise self.malformed("absent", f"domain {domain!r}", why)
+        return frozenset(one for (one,) in found)
+
+    def save(
+        self, domain: str, number: int, changes: Iterable[Stored], absent: Iterable[str] = ()
+    ) -> None:
         """Writes a version down: from the return on, it survives a killed process."""
         rows = [(domain, change.item_id, change.state, change.text) for change in changes]
         with self.change() as database:
             database.executemany(_SAVE_ITEM, rows)
+            database.execute("DELETE FROM absent WHERE domain = ?", (domain,))
+            database.executemany(
+                "INSERT INTO absent VALUES (?, ?)", [(domain, one) for one in absent]
+            )
             database.execute(_SAVE_VERSION, (domain, number))
 
 

@@ -1,10 +1,9 @@
-"""Turns of conversations that the service keeps: one after the other, the oldest left out."""
+"""Turns of conversations that the service keeps, one after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -81,29 +80,3 @@ def written(message: ChatMessage) -> dict[str, Any]:
     """A message as it is kept."""
     items = [item.model_dump() for item in message.items or ()]
     return {"role": message.role, "content": message.text} | ({"items": items} if items else {})
-
-
-def shortened(
-    kept: Sequence[ChatMessage], fits: Callable[[Sequence[ChatMessage]], bool]
-) -> tuple[list[ChatMessage], int]:
-    """A conversation without the fewest oldest turns that must go, and how many messages went.
-
-    System messages stay. If no other message can stay, none does, whether the rest fits or not.
-    """
-    begins = [
-        place
-        for place, message in enumerate(kept)
-        if message.role == "user" and (place == 0 or kept[place - 1].role != "user")
-    ]
-    begins = [0, *begins[1:], len(kept)] if kept else [0]
-
-    def left(turns: int) -> list[ChatMessage]:
-        start = begins[turns]
-        system = [m for m in kept[:start] if m.role in ("system", "developer")]
-        return [*system, *kept[start:]]
-
-    turns = 0
-    if kept and not fits(kept):
-        some = range(1, len(begins) - 1)
-        turns = 1 + bisect.bisect_left(some, True, key=lambda turns: fits(left(turns)))
-    return left(turns), len(kept) - len(left(turns))

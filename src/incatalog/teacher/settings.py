@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from incatalog.config import (
     Fraction,
     FractionBelowOne,
+    Headings,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -36,7 +37,28 @@ class TeacherFitSettings(Settings):
 
     Settings of kinds other than the fitted one are not read. Where several values are given for
     one of a counting kind, the validation items choose.
+
+    Example:
+        incatalog teacher fit --data data --out runs/teacher --exclude-seen
+        incatalog teacher fit --data data --out runs/blend --kind blend --exclude-seen
     """
+
+    headings: ClassVar[Headings] = {
+        "data": "data out kind sasrec",
+        "network (sasrec, gru4rec)": (
+            "max_length hidden inner layers heads dropout unseen_only sequences"
+        ),
+        "optimiser": (
+            "batch_size learning_rate warmup_steps plateau_factor plateau_patience weight_decay "
+            "epochs patience max_minutes"
+        ),
+        "validation": "validate_every exclude_seen",
+        "counting (knn, ease, words)": (
+            "newest recency window decay backward power regularisation ease_window max_items "
+            "wording vectors"
+        ),
+        "run": "device seed",
+    }
 
     data: Path
     """Folder of prepared data."""
@@ -156,7 +178,11 @@ class TeacherFitSettings(Settings):
 
 @dataclass(frozen=True)
 class TeacherBlendSettings(Settings):
-    """Join fitted teachers into one, weighed on the validation items."""
+    """Join fitted teachers into one, weighed on the validation items.
+
+    Example:
+        incatalog teacher blend runs/teacher runs/knn --data data --out runs/blend
+    """
 
     runs: tuple[str, ...]
     """Run folders of the teachers."""
@@ -174,7 +200,11 @@ class TeacherBlendSettings(Settings):
 
 @dataclass(frozen=True)
 class ImportUnirecSettings(Settings):
-    """Import a SASRec teacher that UniRec trained."""
+    """Import a SASRec teacher that UniRec trained.
+
+    Example:
+        incatalog teacher import-unirec --weights SASRec.pth --data data --out runs/teacher
+    """
 
     weights: Path
     """UniRec's checkpoint (.pth, read without running code), or .safetensors."""

@@ -10,7 +10,11 @@ from incatalog.config import NonNegativeFloat, Port, Positive, PositiveFloat, Se
 
 @dataclass(frozen=True)
 class TeacherServeSettings(Settings):
-    """Answer for a fitted teacher over HTTP, in the published wire format."""
+    """Answer for a fitted teacher over HTTP, in the published wire format.
+
+    Example:
+        incatalog teacher serve --model runs/teacher --data data
+    """
 
     model: Path
     """Run folder of the teacher."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from incatalog.errors import require
-from incatalog.progress import Report
+from incatalog.progress import Report, time_left
 from incatalog.storage import writing
 
 _SHOWN = {
@@ -32,6 +33,8 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
 
     console: Console
     _bar: Report = field(init=False)
+    _started: float = field(default=0.0, init=False)
+    _first: int = field(default=0, init=False)  # steps done before an interruption
     _loss: str = field(default="", init=False)
     _warned: bool = field(default=False, init=False)
 
@@ -40,6 +43,7 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
         loss = TextColumn("{task.fields[loss]}")
         columns = (MofNCompleteColumn(), loss, TimeElapsedColumn(), TimeRemainingColumn())
         fields = {"completed": state.global_step, "loss": ""}
+        self._started, self._first = time.monotonic(), state.global_step
         self._bar = Report("train sft", state.max_steps, *columns, console=self.console, **fields)
         self._bar.start()
 
@@ -60,7 +64,10 @@ class ProgressReport(TrainerCallback):  # type: ignore[misc]
                 "oldest first, to keep samples within --max-length (counted in the log)"
             )
         if "eval_loss" in logs or ("loss" in logs and self._bar.disable):
-            self.console.print(f"train sft: {_line(state, logs, _SHOWN)}")
+            line, done = _line(state, logs, _SHOWN), state.global_step - self._first
+            if 0 < done < state.max_steps - self._first:
+                line += f", {time_left(self._started, done, state.max_steps - self._first)} left"
+            self.console.print(f"train sft: {line}")
 
     def on_train_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Closes the bar."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from incatalog.config import (
     AnswerForm,
     Fraction,
     FractionBelowOne,
+    Headings,
     HistoryForm,
     ListForm,
     LoraInit,
@@ -24,11 +26,22 @@ from incatalog.config import (
     ScopeType,
     Settings,
 )
+from incatalog.training.presets import Preset, implied_preset, preset_settings
 
 
 @dataclass(frozen=True)
 class TrainerSettings(Settings):
     """What every training of a recommender is told."""
+
+    headings: ClassVar[Headings] = {
+        "data": "model data out title_field",
+        "LoRA": "tune lora_r lora_alpha lora_targets",
+        "optimiser": (
+            "batch_size gradient_accumulation max_steps learning_rate warmup_ratio scheduler "
+            "weight_decay clip_norm"
+        ),
+        "run": "bf16 attention logging_steps device",
+    }
 
     model: str | Path
     """Hub name or folder of a causal LM, or `tiny` or `smollm2`."""
@@ -84,6 +97,20 @@ class TrainerSettings(Settings):
 @dataclass(frozen=True)
 class SampleSettings(Settings):
     """What samples of supervised training look like, and how many there are of a kind."""
+
+    headings: ClassVar[Headings] = {
+        "form of items": (
+            "item_form history_form answer_form list_form mention_control_tokens system"
+        ),
+        "samples": (
+            "max_history window history_dropout list_length fixed_list_length candidate_ratio "
+            "min_candidates max_candidates chat_ratio multi_round_ratio align_ratio max_length "
+            "loss_on_history"
+        ),
+        "teacher": "teacher_sees distill distill_temperature distill_items",
+        "other names of items": "paraphrases_in paraphrase_ratio",
+        "run": "seed",
+    }
 
     item_form: Literal["auto", "codes", "titles"] = "auto"
     """For `token`, `codes` or `titles`; auto takes codes where the index files are and says so
@@ -164,9 +191,38 @@ class SampleSettings(Settings):
 
 @dataclass(frozen=True)
 class SftSettings(SampleSettings, TrainerSettings):
-    """Fine-tune a chat model on recommendation conversations."""
+    """Fine-tune a chat model on recommendation conversations.
+
+    Example:
+        incatalog train sft --model tiny --data data --teacher runs/teacher --out runs/tiny
+        incatalog train sft --preset 8b --model FOLDER --data data --teacher runs/teacher \
+--out runs/sft
+    """
+
+    headings: ClassVar[Headings] = {
+        "data": "preset chat",
+        "method": "method index scope loss focal_gamma",
+        "retrieval (ret)": (
+            "vectors retrieval_weight projection projection_inner negatives unseen_only "
+            "train_item_vectors only_head"
+        ),
+        "teacher": "teacher",
+        "form of items": "wording soi_token eoi_token",
+        "samples": "",
+        "other names of items": "paraphrases",
+        "LoRA": "lora_dropout lora_init train_embeddings train_lm_head quantization",
+        "tiny model": "tiny_vocab tiny_hidden tiny_inner tiny_layers tiny_heads tiny_dropout",
+        "optimiser": "epochs adam_beta2 adam_eps scheduler_power scheduler_end",
+        "validation": "validate_every validation_users keep_best patience exclude_seen",
+        "run": "gradient_checkpointing checkpoint_every workers",
+    }
 
     model: str
+    preset: Preset = "auto"
+    """Defaults that fit a model, for all that flags and files leave open: tiny (from scratch),
+    small (LoRA of up to a billion parameters), 8b (as published, on Llama-3-8B) or none; auto takes
+    tiny for `tiny`, small for `smollm2` and folders of chat models of that size, none for
+    others."""
     method: Method = "cgen"
     """How an item is written inside its span: `cgen` by its title, `token` by its codes, `ret` by
     its title too, but found by its vector and not chosen word by word."""
@@ -252,7 +308,7 @@ class SftSettings(SampleSettings, TrainerSettings):
     scheduler_end: FractionBelowOne = 0.1
     """Share of the peak learning rate that the polynomial schedule ends with."""
     validate_every: NonNegative = 1
-    """Epochs between validations; 0 never validates."""
+    """Epochs between validations; 0 for none before the end."""
     validation_users: Positive = 320
     """Users of a validation at most."""
     keep_best: bool = False
@@ -267,10 +323,25 @@ class SftSettings(SampleSettings, TrainerSettings):
     workers: NonNegative = 0
     """Processes that prepare batches."""
 
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of the preset."""
+        preset = given["preset"]
+        if preset == "auto":
+            preset = implied_preset(given["model"])
+        if preset == "none":
+            return {}
+        return {"preset": preset, **preset_settings(preset, given["method"], given)}
+
     @property
     def index_folder(self) -> Path:
         """Where the index files of codes lie."""
         return Path(self.index) if self.index else self.data
+
+    @property
+    def ranked_unseen(self) -> bool:
+        """Whether the trained model is ranked with seen items left out, as it will be asked."""
+        return self.exclude_seen or not self.keep_best
 
     @property
     def adapts(self) -> bool:
@@ -280,7 +351,11 @@ class SftSettings(SampleSettings, TrainerSettings):
 
 @dataclass(frozen=True)
 class MergeSettings(Settings):
-    """Merge an adapter into its backbone and write a plain Hugging Face folder."""
+    """Merge an adapter into its backbone and write a plain Hugging Face folder.
+
+    Example:
+        incatalog train merge --run runs/sft --out runs/merged
+    """
 
     run: Path
     """Run folder of `incatalog train sft` or `incatalog train grpo`."""

@@ -45,8 +45,9 @@ from incatalog.training.trainer import ScopedTrainer, plain_forward
 from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
-# Settings that cannot change the weights, so a run may be resumed with others.
-_FREE = ("workers", "logging_steps", "checkpoint_every")
+# Settings that cannot change the weights, so a run may be resumed with others. What a preset says
+# stands in the others.
+_FREE = ("workers", "logging_steps", "checkpoint_every", "preset")
 
 
 def train_sft(settings: SftSettings) -> Path:
@@ -91,7 +92,20 @@ def train_sft(settings: SftSettings) -> Path:
     best = {}
     if settings.keep_best:
         best = {"best_step": trainer.state.best_global_step, "ndcg_best": trainer.state.best_metric}
-    return run.finish(model.save, steps=result.global_step, loss=result.training_loss, **best)
+    found = _ranked(settings, inputs, model)
+    done = {"steps": result.global_step, "loss": result.training_loss}
+    return run.finish(model.save, **done, **best, **found)
+
+
+def _ranked(settings: SftSettings, inputs: Materials, model: TrainedModel) -> dict[str, float]:
+    """How well the trained model ranks the validation items, seen items left out by default."""
+    if settings.answer_form == "title":
+        # Nothing holds its titles to the catalog, so it ranks no items.
+        return {}
+    model.backbone.model.eval()
+    recommender = Recommender(model.backbone, model.spec, model.items)
+    prompts = validation_prompts(inputs.split, settings.validation_users, settings.seed)
+    return ranking_validation(recommender, prompts, exclude_seen=settings.ranked_unseen)()
 
 
 def check_config(settings: SftSettings) -> None:

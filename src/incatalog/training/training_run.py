@@ -16,6 +16,7 @@ from incatalog.artifacts import open_run
 from incatalog.codes.semantic_ids import SemanticIds, index_name
 from incatalog.devices import trains_on_cpu
 from incatalog.model.backbone import Backbone
+from incatalog.model.pretrained import quiet_libraries
 from incatalog.model.saved import save_model
 from incatalog.model.spec import ModelSpec
 from incatalog.recommender.items import ModelItems
@@ -86,7 +87,8 @@ class TrainingRun:
             trainer.remove_callback(PrinterCallback)
         if log and self._processes.is_main_process:
             trainer.add_callback(tensorboard(self.folder, after=checkpoint_step(self.newest)))
-        return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
+        with quiet_libraries():
+            return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
 
     def finish(self, save: Callable[[Path], None], **results: Any) -> Path:
         """The main process saves what was trained and closes the run, while the others wait."""

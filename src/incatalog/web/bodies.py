@@ -37,8 +37,10 @@ class BodyLimit:
         max_bytes: int,
         timeout: float,
         refusal: Refusing = lambda _, detail: {"detail": detail},
+        larger: Callable[[Scope], int | None] = lambda _: None,
     ) -> None:
-        self._app, self._refusal = app, refusal
+        """Takes limits; `larger` says for which requests there is another one of bytes."""
+        self._app, self._refusal, self._larger = app, refusal, larger
         self._max_bytes, self._timeout = max_bytes, timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,8 +49,9 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
+            most = self._larger(scope) or self._max_bytes
             async with asyncio.timeout(self._timeout):
-                body = await self._read(receive)
+                body = await _read(receive, most)
         except ClientDisconnect:
             return
         except TimeoutError:
@@ -58,31 +61,32 @@ class BodyLimit:
             if body is not None:
                 await self._app(scope, _replayed(body, receive), send)
                 return
-            status, most = 413, self._max_bytes
+            status = 413
             why = f"more than {most} bytes; expected {most} at most, so ask about less at once"
         # What is left of the body would be read as the next request.
         headers = {"Connection": "close"}
         response = JSONResponse(self._refusal(status, f"body: {why}"), status, headers=headers)
         await response(scope, receive, send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
-        body, size = bytearray(), 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            part = message.get("body", b"")
-            size += len(part)
-            if size <= self._max_bytes:
-                body += part
-            else:
-                # A client that is cut off before it has sent all would not see the answer.
-                body.clear()
-            if size > _DISCARDED * self._max_bytes:
-                return None
-            if not message.get("more_body", False):
-                return bytes(body) if size <= self._max_bytes else None
+
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """The whole body; None if it is too large."""
+    body, size = bytearray(), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= most:
+            body += part
+        else:
+            # A client that is cut off before it has sent all would not see the answer.
+            body.clear()
+        if size > _DISCARDED * most:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body) if size <= most else None
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -10,10 +10,11 @@ export const key = {
 
 // An answer that is none. `wait` is in seconds, where the service says when to come back.
 export class Problem extends Error {
-  constructor(message, { status = 0, wait = null } = {}) {
+  constructor(message, { status = 0, wait = null, code = null } = {}) {
     super(message);
     this.status = status;
     this.wait = wait;
+    this.code = code;
   }
 }
 
@@ -31,7 +32,7 @@ async function send(path, options = {}) {
   const body = await response.json().catch(() => ({}));
   const wait = Number(response.headers.get("Retry-After")) || null;
   const message = body.error?.message ?? `The service answered with status ${response.status}.`;
-  throw new Problem(message, { status: response.status, wait });
+  throw new Problem(message, { status: response.status, wait, code: body.error?.code });
 }
 
 async function get(path) {
@@ -41,19 +42,32 @@ async function get(path) {
 export const models = () => get("/v1/models");
 export const catalogs = async () => (await get("/v1/catalogs")).catalogs;
 
-export function search(domain, query, limit = 8) {
-  const asked = new URLSearchParams({ query, limit });
-  return get(`/v1/catalogs/${encodeURIComponent(domain)}/items?${asked}`);
+export const settings = () => get("/page/settings.json");
+
+const catalogPath = (domain) => `/v1/catalogs/${encodeURIComponent(domain)}`;
+
+export const suggestions = (domain) => get(`${catalogPath(domain)}/suggestions`);
+export const facets = (domain) => get(`${catalogPath(domain)}/facets`);
+export const item = (domain, id) => get(`${catalogPath(domain)}/items/${encodeURIComponent(id)}`);
+
+// Titles that are probably meant, however they are misspelled.
+export function search(domain, text, limit = 8) {
+  return get(`${catalogPath(domain)}/items?${new URLSearchParams({ search: text, limit })}`);
+}
+
+const posted = (body) => ({
+  method: "POST",
+  headers: { "Content-Type": "application/json" },
+  body: JSON.stringify(body),
+});
+
+export async function recommend(body) {
+  return (await (await send("/v1/recommendations", posted(body))).json()).items;
 }
 
 // The chunks of an answer as they come.
 export async function* chat(body, signal) {
-  const response = await send("/v1/chat/completions", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...body, stream: true }),
-    signal,
-  });
+  const response = await send("/v1/chat/completions", { ...posted({ ...body, stream: true }), signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
@@ -66,7 +80,7 @@ export async function* chat(body, signal) {
         if (line === "data: [DONE]") return;
         if (!line.startsWith("data: ")) continue;
         const chunk = JSON.parse(line.slice(6));
-        if (chunk.error) throw new Problem(chunk.error.message);
+        if (chunk.error) throw new Problem(chunk.error.message, { code: chunk.error.code });
         yield chunk;
       }
     }

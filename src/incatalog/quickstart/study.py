@@ -1,4 +1,4 @@
-"""The first run: MovieLens-100K from raw files to a table, in minutes on a laptop."""
+"""The study: MovieLens-100K from raw files to a report on three trained methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from incatalog.artifacts import read_json, write_json
 from incatalog.codes.settings import AssignSettings, QuantizeSettings
-from incatalog.config import DemoSettings, Method
+from incatalog.config import Method
 from incatalog.data.settings import MovieLensSettings
 from incatalog.embedding.settings import EmbedSettings
 from incatalog.evaluation.settings import (
@@ -21,6 +21,7 @@ from incatalog.evaluation.settings import (
     EvaluateReportSettings,
     GuideFitSettings,
 )
+from incatalog.quickstart.settings import StudySettings
 from incatalog.teacher.settings import TeacherFitSettings
 from incatalog.training.settings import SftSettings
 
@@ -31,7 +32,7 @@ _SHOWN_ITEMS = 5
 
 @dataclass(frozen=True)
 class Budget:
-    """What a demo may use: the sizes of the tiny language model and the length of its trainings."""
+    """What a study may use: the sizes of the tiny language model, the length of its training."""
 
     teacher_epochs: int
     hidden: int
@@ -75,7 +76,7 @@ BUDGETS = {
 }  # fmt: skip
 
 
-def run_demo(settings: DemoSettings) -> Path:
+def run_study(settings: StudySettings) -> Path:
     """Prepares MovieLens-100K, fits teachers, trains three tiny recommenders, and compares them.
 
     A finished stage is kept when the command is repeated, an interrupted one resumes.

@@ -1,0 +1,1 @@
+"""The assistant: what a turn of a conversation is about, and how it is answered."""

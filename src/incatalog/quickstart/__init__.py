@@ -1,0 +1,1 @@
+"""First runs: from two files to a conversation, the demo, and the study of three methods."""

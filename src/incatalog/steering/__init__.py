@@ -1,0 +1,1 @@
+"""What is said steers: a conversation becomes weights and filters of items."""

@@ -1,0 +1,375 @@
+"""A conversation becomes a wish: weights and filters of a catalog's items."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from incatalog.data.catalog import Catalog, Item
+from incatalog.dialogue.render import ItemRef, Message, Text
+from incatalog.model.pretrained import cache_folder
+from incatalog.steering.balance import WORDS, Balance
+from incatalog.steering.bounds import MeasuredFields
+from incatalog.steering.described_items import all_described, described
+from incatalog.steering.heard import Heard, Listener
+from incatalog.steering.intent import says_whether, sounds_like_request
+from incatalog.steering.kinds import Kinds
+from incatalog.steering.lexicon import Lexicon
+from incatalog.steering.likeness import Alike, Likeness
+from incatalog.steering.pointing import TitleKeys
+from incatalog.steering.sentences import Sentences
+from incatalog.steering.stems import in_lower_case, stems
+from incatalog.steering.trends import trend_weights
+from incatalog.steering.wish import Filter, LogWeights, Wish
+
+OFF = "off"
+CACHE = "steering"
+# What a message counts for each turn that came after it; less where a new wish began since.
+_FADING, _PASSED = 0.5, 0.2
+# Older messages are not read: their wishes have faded, and reading takes time.
+_MOST_TURNS = 12
+_MOST_LETTERS = 2000
+# Items that count as fitting best, or a hundredth of a large catalog; measured.
+_FITTING, _SLOPE = 50, 0.15
+# What a likeness of 1 to an item that is pointed at adds to a log-weight.
+_ABOUT = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """How well items fit a text: by words, by vectors, and by the categories that are meant."""
+
+    words: Alike
+    vectors: Alike | None = None  # None without an encoder
+    kinds: Alike | None = None  # logarithms; None where there are none to choose from
+
+    def weighed(self, balance: Balance) -> Alike:
+        """The log-weights of the items."""
+        if self.vectors is None:
+            return balance.strength * fitting(self.words)
+        mixed = (1 - balance.words) * self.vectors + balance.words * self.words
+        found = balance.strength * fitting(mixed)
+        return found if self.kinds is None else found + balance.kinds * self.kinds
+
+
+def fitting(likeness: Alike) -> Alike:
+    """Likeness, flattened among the items that fit best.
+
+    What is said chooses what fits; which of that a user likes best, the teacher knows better. What
+    the teacher knows nothing of is still in the order of its likeness.
+    """
+    best = max(_FITTING, len(likeness) // 100)
+    if len(likeness) <= best:
+        return likeness
+    enough = np.partition(likeness, -best)[-best]
+    found: Alike = np.where(likeness > enough, enough + _SLOPE * (likeness - enough), likeness)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Reads what is said about the items of one catalog; several threads may.
+
+    Attributes:
+        catalog: The items.
+        listener: Reads single messages.
+        likeness: Compares texts with items.
+        balance: How much words, vectors and categories count beside a teacher.
+    """
+
+    catalog: Catalog
+    listener: Listener
+    likeness: Likeness
+    balance: Balance
+
+    @classmethod
+    def of(
+        cls,
+        catalog: Catalog,
+        texts: Sequence[str] | None = None,
+        encoder: str | Sentences = "minilm",
+        balance: Balance | None = None,
+        cache: Path | None = None,
+        console: Console | None = None,
+    ) -> Steering:
+        """Reads the texts of a catalog's items.
+
+        Args:
+            catalog: The items.
+            texts: What is read of each row, in place of what the catalog has.
+            encoder: ``minilm``, the folder of a sentence-transformers model, ``words`` for none, or
+                one that is loaded.
+            balance: What counts how much; as it was measured well if not given.
+            cache: Folder where vectors are kept, so that no text is read twice; None keeps none.
+            console: Where a long reading shows how far it is.
+
+        Raises:
+            BackboneError: The encoder is damaged, or MiniLM is not installed.
+            ConfigError: There is no such encoder.
+            VectorError: It gives no numbers for an item.
+        """
+        sentences = encoder if isinstance(encoder, Sentences) else None
+        if isinstance(encoder, str) and encoder != WORDS:
+            sentences = Sentences.load(encoder, cache)
+        found = all_described(catalog) if texts is None else texts
+        likeness = Likeness.of(found, sentences, console)
+        listener = Listener(
+            catalog,
+            Lexicon.of(catalog),
+            TitleKeys.of(catalog),
+            MeasuredFields.of(catalog),
+            likeness.memory,
+        )
+        usual = Balance.usual(WORDS if sentences is None else "")
+        return cls(catalog, listener, likeness, balance or usual)
+
+    @classmethod
+    def chosen(cls, catalog: Catalog, encoder: str, teacher: Path | None = None) -> Steering | None:
+        """The steering that a flag names; None for ``off``.
+
+        Vectors of items are kept in the cache of this user.
+
+        Args:
+            catalog: The items.
+            encoder: As for :meth:`of`, or ``off``.
+            teacher: Run folder of the teacher beside which it counts, as fitted there.
+        """
+        if encoder == OFF:
+            return None
+        balance = Balance.beside(teacher, encoder)
+        return cls.of(catalog, None, encoder, balance, cache_folder() / CACHE)
+
+    def with_catalog(self, catalog: Catalog) -> Steering:
+        """The same for a changed catalog; only items that are new or changed are read."""
+        before = self.catalog.items
+        new = {
+            row: item
+            for row, item in enumerate(catalog.items)
+            if row not in catalog.vacant and not (row < len(before) and _same(item, before[row]))
+        }
+        likeness = self.likeness.with_texts(
+            {row: described(item) for row, item in new.items()}, len(catalog)
+        )
+        known = self.listener
+        titles = known.titles
+        if any(row < len(before) and item.title != before[row].title for row, item in new.items()):
+            # A row that holds another item now would be found by its old title.
+            titles = TitleKeys.of(catalog)
+        listener = Listener(
+            catalog,
+            known.lexicon.with_items(new.values()),
+            titles.with_titles((row, item.title) for row, item in new.items()),
+            known.measured.with_items(new.values()),
+            likeness.memory,
+        )
+        return replace(self, catalog=catalog, listener=listener, likeness=likeness)
+
+    def with_balance(self, balance: Balance) -> Steering:
+        """The same, where words, vectors and categories count as given."""
+        return replace(self, balance=balance)
+
+    def read(self, messages: Sequence[Message], *, off: Collection[str] = ()) -> Wish:
+        """What a conversation wants, most of all its last message.
+
+        Args:
+            messages: The turns; system messages say nothing of a wish.
+            off: Ids of filters that were taken off. Their words count as weights then.
+
+        Returns:
+            The wish; one that changes nothing where nothing was said of items.
+        """
+        turns = self._turns(messages)
+        if not turns:
+            return Wish()
+        newest = turns[-1]
+        filters = tuple(one for one in _kept_filters(turns) if one.id not in off)
+        about, without = self._pointed(turns)
+        return Wish(
+            self._log_weights(turns, about, frozenset(off)),
+            filters,
+            without,
+            about,
+            newest.k,
+            self.recommends(_last_text(messages), newest),
+            tuple(dict.fromkeys(word for turn in reversed(turns) for word in turn.shown_words)),
+        )
+
+    def recommends(self, text: str, heard: Heard | None = None) -> bool:
+        """Whether an answer to a message should name items."""
+        known = says_whether(in_lower_case(text))
+        if known is not None:
+            return known
+        heard = self.listener.hear(text) if heard is None else heard
+        point = heard.pointing
+        if heard.filters or heard.trends or heard.k or point.about or point.without:
+            return True
+        sentences = self.likeness.memory.sentences
+        if sentences is None:
+            return heard.steers and not text.rstrip().endswith("?")
+        return sounds_like_request(text[:_MOST_LETTERS], sentences)
+
+    def _turns(self, messages: Sequence[Message]) -> list[Heard]:
+        """What each of the user's turns says; an answer counts as what was shown before it."""
+        shown: list[list[int]] = []
+        turns: list[Heard] = []
+        users = sum(message.role == "user" for message in messages)
+        for message in messages:
+            if message.role == "assistant":
+                shown.append(self._named(message))
+            elif message.role == "user":
+                users -= 1
+                if users < _MOST_TURNS:
+                    turns.append(self.listener.hear(_text(message), shown))
+        return turns
+
+    def _named(self, message: Message) -> list[int]:
+        """Rows of the items that an answer names, in its order."""
+        rows: list[int] = []
+        for part in message.parts:
+            if isinstance(part, ItemRef):
+                rows.append(part.row)
+            elif isinstance(part, Text):
+                rows += [hit.rows[0] for hit in self.listener.titles.spotted(part.text)]
+        gone = self.catalog.vacant
+        return [row for row in dict.fromkeys(rows) if row not in gone]
+
+    def _pointed(self, turns: Sequence[Heard]) -> tuple[tuple[int, ...], frozenset[int]]:
+        gone = self.catalog.vacant
+        about: tuple[int, ...] = ()
+        for turn in turns:
+            # A wish that is new ends what was said of single items before.
+            if turn.pointing.about or turn.anew:
+                about = turn.pointing.about
+        without = frozenset(row for turn in turns for row in turn.pointing.without)
+        return tuple(row for row in about if row not in gone), without - gone
+
+    def _log_weights(
+        self, turns: Sequence[Heard], about: Sequence[int], off: frozenset[str]
+    ) -> LogWeights | None:
+        found = np.zeros(len(self.catalog))
+        counts = _weights_of(turns)
+        asked = [
+            (turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)
+        ]
+        wanted = [(turn, count, text) for turn, count, text in asked if text]
+        unwanted = [text for turn in turns for text in turn.unwanted]
+        if wanted:
+            words = [(word, count) for turn, count, _ in wanted for word in turn.words]
+            texts = [(text, count) for _, count, text in wanted]
+            found += self._alike(texts, words)
+        for text in unwanted:
+            found -= self._alike([(text, 1.0)], [(word, 1.0) for word in stems(text)])
+        if about:
+            found += _ABOUT * fitting(self.likeness.to_items(about))
+        trending = {one.what: one.way for turn in turns for one in turn.trends}
+        moved = trend_weights(self.catalog, self.listener.measured, trending)
+        if moved is not None:
+            found += moved
+        # Words that no item knows say nothing of any.
+        return found - found.max() if np.ptp(found) > 0 else None
+
+    def parts(self, text: str) -> Parts:
+        """What a text alone says of the items, before it is known what counts how much."""
+        return self._parts([(text, 1.0)], [(word, 1.0) for word in stems(text)])
+
+    def _alike(
+        self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
+    ) -> Alike:
+        """Log-weights of likeness to texts that count differently."""
+        return self._parts(texts, words).weighed(self.balance)
+
+    def _parts(
+        self, texts: Sequence[tuple[str, float]], words: Sequence[tuple[str, float]]
+    ) -> Parts:
+        by_words, sentences = self.likeness.by_words(words), self.likeness.memory.sentences
+        if sentences is None:
+            return Parts(by_words)
+        vectors = sentences.questions([text[:_MOST_LETTERS] for text, _ in texts])
+        counts = np.array([count for _, count in texts], dtype=np.float32)
+        joined = counts @ np.stack(vectors)
+        vector = joined / max(float(np.linalg.norm(joined)), 1e-9)
+        kinds = None if self.kinds is None else self.kinds.log_meant(vector)
+        return Parts(by_words, self.likeness.by_vectors(vector), kinds)
+
+    @cached_property
+    def kinds(self) -> Kinds | None:
+        """What finds the categories that are meant; None where there are none to choose from."""
+        return Kinds.of(self.catalog, self.likeness)
+
+
+def _same(item: Item, other: Item) -> bool:
+    """Whether two items read alike; a model's spelling of the title does not matter."""
+    return item is other or all(
+        getattr(item, name) == getattr(other, name)
+        for name in ("title", "categories", "description", "attributes")
+    )
+
+
+def _weights_of(turns: Sequence[Heard]) -> list[float]:
+    """How much each turn counts: the newest wish most."""
+    found: list[float] = []
+    count = 1.0
+    for turn in reversed(turns):
+        found.append(count)
+        if turn.wanted or turn.filters:
+            count *= _PASSED if turn.anew else _FADING
+    return found[::-1]
+
+
+def _wanted(turn: Heard, off: frozenset[str]) -> str:
+    """What items are compared with; the names of filters, too, where one was taken off."""
+    return turn.named if any(one.id in off for one in turn.filters) else turn.wanted
+
+
+def _kept_filters(turns: Sequence[Heard]) -> Iterable[Filter]:
+    """The filters that hold after all turns.
+
+    A new limit of a field takes the place of the old one in that direction, and a new wish that of
+    the kinds that were asked for; what is not wanted stays so until it is asked for.
+    """
+    kept: dict[str, Filter] = {}
+    for turn in turns:
+        named = {(one.condition.field, _direction(one)) for one in turn.filters}
+        for filter_id, one in list(kept.items()):
+            field, way = one.condition.field, _direction(one)
+            replaced = (field, way) in named and way != "not"
+            replaced |= way == "is" and any(own == field for own, other in named if other != "not")
+            passed = turn.anew and way == "is" and not isinstance(one.condition.value, bool | int)
+            opposite = any(_opposite(one, new) for new in turn.filters)
+            if replaced or passed or opposite:
+                del kept[filter_id]
+        kept.update((one.id, one) for one in turn.filters)
+    return kept.values()
+
+
+def _direction(one: Filter) -> str:
+    op = one.condition.op
+    if op in ("ne", "not_in"):
+        return "not"
+    return {"lt": "up to", "lte": "up to", "gt": "from", "gte": "from"}.get(op, "is")
+
+
+def _opposite(one: Filter, other: Filter) -> bool:
+    """Whether two filters name one value, and one of them excludes it."""
+    first, second = one.condition, other.condition
+    if first.field != second.field or (_direction(one) == "not") == (_direction(other) == "not"):
+        return False
+    return bool(_values(one) & _values(other))
+
+
+def _values(one: Filter) -> set[object]:
+    value = one.condition.value
+    return set(value) if isinstance(value, tuple) else {value}
+
+
+def _text(message: Message) -> str:
+    return "".join(part.text for part in message.parts if isinstance(part, Text))
+
+
+def _last_text(messages: Sequence[Message]) -> str:
+    return next((_text(one) for one in reversed(messages) if one.role == "user"), "")
