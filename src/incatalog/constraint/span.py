@@ -54,13 +54,17 @@ class SpanConstraint:
         excluded: ExcludedItems | None = None,
         unique: bool = True,
         weights: ItemWeights | None = None,
+        among: SpanConstraint | None = None,
     ) -> None:
+        """Takes the items and what must not be named; `among` are answers to share a batch with."""
         if trie.contains_token(eoi_token_id):
             raise TrieError(
                 f"eoi_token_id {eoi_token_id}: occurs inside an item's tokens, so that the end of "
                 "a span could not be told; build the trie from rows without control tokens"
             )
-        spans = SpanBatch(trie, eoi_token_id)
+        spans = SpanBatch(trie, eoi_token_id) if among is None else among._row.spans
+        if spans.trie is not trie or spans.eoi_token_id != eoi_token_id:
+            raise TrieError("among: holds answers with other items; expected the same trie")
         self._row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
         self._shared = False
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
