@@ -69,7 +69,7 @@ class FollowedAnswer:
         return self._answer.request.max_new_tokens - len(self.given)
 
     def begin(self) -> list[Event]:
-        """What comes before the first decision; the other engine gets it as a part of the prompt."""
+        """What comes before the first decision; the other engine gets it as part of the prompt."""
         events = self._go_on(self._answer.start())
         self._answer.unfed()
         return events

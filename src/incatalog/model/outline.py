@@ -13,7 +13,7 @@ from incatalog.checksums import verify_checksums
 from incatalog.errors import BackboneError, TokenizerError
 from incatalog.items.tokens import OUR_NAMES, control_token_ids, tokenizer_fingerprint
 from incatalog.model.backbone import Backbone
-from incatalog.model.pretrained import check_settings, load_tokenizer, loading, source_of
+from incatalog.model.pretrained import check_settings, fast_tokenizer, loading, source_of
 from incatalog.model.saved import is_adapter
 from incatalog.model.spec import ModelSpec, load_spec, spec_file
 from incatalog.model.vocabulary import check_control_names, check_own_ids, code_token_ids
@@ -76,7 +76,7 @@ def _outline(source: str | Path, name: str | Path) -> Backbone:
         config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config)
-    tokenizer = load_tokenizer(source, name)
+    tokenizer = fast_tokenizer(source, name)
     if (Path(source) / GENERATION_CONFIG_NAME).exists():
         with loading(name, GENERATION_CONFIG_NAME):
             model.generation_config = GenerationConfig.from_pretrained(source)

@@ -49,7 +49,7 @@ def load_pretrained(
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
-    tokenizer = load_tokenizer(source, name_or_path)
+    tokenizer = fast_tokenizer(source, name_or_path)
     if (Path(source) / GENERATION_CONFIG_NAME).exists():
         # Read with the model, a damaged one would be passed over.
         with loading(name_or_path, GENERATION_CONFIG_NAME):
@@ -80,7 +80,7 @@ def load_decoder(
                 f"{name_or_path}: is a {', '.join(kinds) or config.model_type}; expected a causal "
                 "language model"
             )
-    tokenizer = load_tokenizer(source, name_or_path)
+    tokenizer = fast_tokenizer(source, name_or_path)
     with loading(name_or_path, "weights or config.json"):
         model = _complete(AutoModel, source, name_or_path, config=config, dtype=dtype)
     return model.to(device).eval(), tokenizer
@@ -109,7 +109,7 @@ def named(tensors: Collection[str]) -> str:
     return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
 
 
-def load_tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
+def fast_tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
     """Loads the fast tokenizer of a model; `name` is what errors call it."""
     with loading(name, "tokenizer.json or tokenizer_config.json"):
         tokenizer = AutoTokenizer.from_pretrained(source)

@@ -14,6 +14,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
+from incatalog.serving.any_worker import AnyWorker
+from incatalog.serving.async_worker import AsyncWorker
 from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
@@ -26,6 +28,7 @@ from incatalog.serving.schemas import ErrorAnswer, Model, Models
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.worker import Worker
+from incatalog.vllm.async_engine import AsyncEngine
 from incatalog.web.app import add_states, new_app
 from incatalog.web.bodies import BodyLimit
 
@@ -35,7 +38,8 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 class ChatService:
     """A model, its catalogs, its thread and its counters, as an ASGI application.
 
-    Without `keys` anyone may ask; without `sessions` no conversation is kept.
+    Without `keys` anyone may ask; without `sessions` no conversation is kept. Requests are answered
+    by the recommender's own engine, or by `engine` where one is given.
     """
 
     def __init__(
@@ -45,17 +49,18 @@ class ChatService:
         settings: ServeSettings,
         keys: Keys | None = None,
         sessions: SessionStore | None = None,
+        engine: AsyncEngine | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._spec, self._trained = recommender.spec, recommender.spec.trained
         self._parameters = sum(one.numel() for one in recommender.backbone.model.parameters())
         self.telemetry = EngineTelemetry(trace=settings.trace)
-        self.worker = Worker(
-            recommender.engine,
-            max_rows=settings.batch,
-            max_queue=settings.queue,
-            observe=self.telemetry.passed,
-        )
+        limits: Any = {"max_rows": settings.batch, "max_queue": settings.queue}
+        self.worker: AnyWorker
+        if engine is None:
+            self.worker = Worker(recommender.engine, observe=self.telemetry.passed, **limits)
+        else:
+            self.worker = AsyncWorker(engine, wrote=self.telemetry.wrote, **limits)
         self._measure()
         self._guiding = Guiding(settings, self.telemetry)
         self._conversations = Conversations(
