@@ -15,7 +15,7 @@ from benchmarks.report import RESULTS
 
 _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses", "fault_world"}
-_SHARED.add("steering_requests")
+_SHARED |= {"steering_requests", "vllm_contender"}
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
     "ablation",
@@ -33,6 +33,7 @@ _LONG = {
     "assistant",
     "steering",
     "quickstart",
+    "vllm_constraint",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

@@ -17,9 +17,11 @@ One that crashes, takes too long or too much memory is a row that says so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,9 +70,7 @@ def main() -> None:
             job, items = prepared(name, Path(folder) / name)
             for contender in options.contenders:
                 python = sys.executable if contender in _OURS else options.vllm
-                told, failure = watched(
-                    python, contender, job, options.seconds, options.megabytes
-                )
+                told, failure = watched(python, contender, job, options.seconds, options.megabytes)
                 row = (contender, f"{items:,}", *figures(told, failure))
                 print(*row, flush=True)
                 table.append(row)
@@ -160,7 +160,8 @@ def watched(
                     failure = f"no end after {seconds:.0f} s"
                 elif (held := _resident(process.pid)) > megabytes:
                     failure = f"{held:,.0f} MB after {time.monotonic() - began:.0f} s"
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
     if not failure and code != 0:
         failure = f"{_reason(errors)} after {time.monotonic() - began:.0f} s"

@@ -63,9 +63,7 @@ def follow(request: Request, trie: ItemTrie, tokens: Sequence[int]) -> list[Even
 
 
 @thorough
-@given(
-    spelled_rows(), prompts, st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]), st.data()
-)
+@given(spelled_rows(), prompts, st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]), st.data())
 def test_events_are_those_of_the_engine_that_decides_itself(
     spelled: tuple[list[list[int]], list[int]],
     batch: list[list[int]],
@@ -143,7 +141,9 @@ def test_what_is_forced_is_told_before_it_is_written_and_adds_nothing() -> None:
     ],
 )
 def test_a_token_that_no_item_allows_is_an_error(tokens: list[int], why: str) -> None:
-    followed = FollowedAnswer(Request([3], scaffold=Scaffold(((4,),))), ItemTrie.build(ROWS), CONTROL)
+    followed = FollowedAnswer(
+        Request([3], scaffold=Scaffold(((4,),))), ItemTrie.build(ROWS), CONTROL
+    )
     followed.begin()
     with pytest.raises(BackboneError, match=why):
         for token in tokens:
