@@ -4,8 +4,8 @@ Each contender runs in a process of its own, on SmolLM2 with two tokens more, an
 of a catalog for users each of whom has items that may not be named:
 
 - ``plain``: vLLM, held to nothing: the model's own step.
-- ``xgrammar``, ``guidance``: vLLM's ``structured_outputs`` with all titles as choices, but for those
-  of the user.
+- ``xgrammar``, ``guidance``: vLLM's ``structured_outputs`` with all titles as choices, but for
+  those of the user.
 - ``grammar``: the grammar of this package in vLLM, as `incatalog serve --engine vllm` has it.
 - ``engine``: the engine of this package.
 

@@ -2,8 +2,8 @@
 
     python benchmarks/vllm_contender.py NAME JOB
 
-JOB is a file of JSON: the model's folder, the titles, and of each user the prompt and the items that
-are left out. It is run by the Python of vLLM's environment, and imports nothing of this package but
+JOB is a file of JSON: the model's folder, the titles, and of each user the prompt and the items
+that are left out. It is run by the Python of vLLM's environment, and imports nothing of this package but
 where the contender is of it.
 """
 
@@ -87,7 +87,7 @@ def plain(job: dict[str, Any]) -> Iterator[Any]:
 
 
 def choices(job: dict[str, Any], backend: str) -> Iterator[Any]:
-    """vLLM's own structured outputs, every title a choice."""
+    """Structured outputs as vLLM has them, every title a choice."""
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 

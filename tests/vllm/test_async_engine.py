@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,6 @@ def test_arguments_of_vllm_are_for_vllm(tmp_path: Path) -> None:
         serve(settings)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_without_vllm_the_service_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'incatalog\[vllm\]'"):
         serve(ServeSettings(model=tmp_path, engine="vllm"))

@@ -139,7 +139,7 @@ class Conversations:
         weighed = await self.guiding.weigh(model, body, history, excluded, kind)
         usual = "decode" not in body.model_fields_set
         if usual and self.worker.item_decode(weighed.weights) == "token":
-            # The default of an engine that does not search; where a search is asked for, it refuses.
+            # The default where an engine does not search; what is asked for, it refuses.
             greedy = body.model_copy(update={"decode": "greedy"})
             return await self._found(model, greedy, history, excluded)
         how: Any = {"excluded": excluded, "weights": weighed.weights}

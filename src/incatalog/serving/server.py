@@ -190,7 +190,7 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
     if settings.engine == "vllm":
         from incatalog.vllm.async_engine import checked_arguments
 
-        require("vllm", extra="vllm")
+        require("vllm.version", extra="vllm")
         checked_arguments(settings.vllm)
     if settings.keys is None and not _is_this_machine(settings.host):
         why = "others could reach the service without a key; give --keys FILE"

@@ -206,7 +206,7 @@ def start_engine(
         ConfigError: An argument cannot work.
         MissingExtraError: vLLM is not installed.
     """
-    require("vllm", extra="vllm")
+    require("vllm.version", extra="vllm")
     given = checked_arguments(arguments)
     folder = tempfile.mkdtemp(prefix="incatalog-tries-")
     # vLLM's process must not share what threads of this one hold, and inherits the folder's name.
