@@ -3,8 +3,8 @@
     python benchmarks/vllm_contender.py NAME JOB
 
 JOB is a file of JSON: the model's folder, the titles, and of each user the prompt and the items
-that are left out. It is run by the Python of vLLM's environment, and imports nothing of this package but
-where the contender is of it.
+that are left out. It is run by the Python of vLLM's environment, and imports nothing of this
+package but where the contender is of it.
 """
 
 from __future__ import annotations

@@ -136,18 +136,20 @@ def test_what_is_forced_is_told_before_it_is_written_and_adds_nothing() -> None:
     [
         ([5, 8], "leads to no item that may be named"),
         ([8, 5], "expected 9, which has to come next"),
+        ([4], "leads to no item that may be named"),
         ([EOI], "leads to no item that may be named"),
         ([STOP], "leads to no item that may be named"),
     ],
 )
 def test_a_token_that_no_item_allows_is_an_error(tokens: list[int], why: str) -> None:
-    followed = FollowedAnswer(
-        Request([3], scaffold=Scaffold(((4,),))), ItemTrie.build(ROWS), CONTROL
-    )
+    request = Request([3], scaffold=Scaffold(((4,),)))
+    followed = FollowedAnswer(request, ItemTrie.build(ROWS), CONTROL)
     followed.begin()
+    *before, last = tokens
+    for token in before:
+        followed.feed(token, -1.0)
     with pytest.raises(BackboneError, match=why):
-        for token in tokens:
-            followed.feed(token, -1.0)
+        followed.feed(last, -1.0)
 
 
 @pytest.mark.parametrize("token", [EOI, SOI, 7])

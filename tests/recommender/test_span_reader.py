@@ -27,10 +27,8 @@ BY_TITLE = reader("Night", "Night Train (1959)", "Ä")
 def test_spans_become_titles_with_their_places() -> None:
     found = BY_TITLE.read("1. <SOI>Night<EOI>\n2. <SOI>Ä<EOI>, and that is all")
     assert found.text == "1. Night\n2. Ä, and that is all"
-    assert [(one.item_id, one.start, one.end) for one in found.items] == [
-        ("a", 3, 8),
-        ("c", 12, 13),
-    ]
+    assert [one.item_id for one in found.items] == ["a", "c"]
+    assert [(one.start, one.end) for one in found.items] == [(3, 8), (12, 13)]
     assert [found.text[one.start : one.end] for one in found.items] == ["Night", "Ä"]
 
 

@@ -263,7 +263,6 @@ def test_a_session_is_kept(http: httpx.Client) -> None:
 
 def test_what_cannot_start_says_why(films: Path, tmp_path: Path) -> None:
     python, variables = vllm_python(), vllm_variables()
-    speculation = "speculative-config={}"
+    flags = ("--engine", "vllm", "--model", films, "--vllm", "speculative-config={}")
     with pytest.raises(AssertionError, match="leaves the catalog's logits processor out"):
-        flags = ("--engine", "vllm", "--model", films, "--vllm", speculation)
         Server(tmp_path / "log", *flags, python=python, **variables)
