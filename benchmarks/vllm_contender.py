@@ -111,14 +111,14 @@ def grammar(job: dict[str, Any]) -> Iterator[Any]:
     """The grammar of this package in vLLM."""
     from vllm import SamplingParams
 
-    options = {"logits_processors": ["incatalog.vllm.served_answers:ServedAnswers"]}
-    engine = Vllm(job, async_scheduling=False, **options)
+    settings = {"incatalog": {"through": "processor", "catalogs": job["tries"]}}
+    engine = Vllm(job, async_scheduling=False, additional_config=settings)
     yield None
     from incatalog.vllm.answer_terms import AnswerTerms
-    from incatalog.vllm.shared_tries import FOLDER, WrittenTries
+    from incatalog.vllm.item_request import KEY
+    from incatalog.vllm.shared_tries import WrittenTries
 
     recommender = _recommender(job, weights=False)
-    os.environ[FOLDER] = job["tries"]
     tries = WrittenTries(Path(job["tries"]))
     control = _control(recommender)
 
@@ -130,7 +130,7 @@ def grammar(job: dict[str, Any]) -> Iterator[Any]:
             terms = AnswerTerms.of(request, name, control, (), ())
             own: Any = {"temperature": 0, "max_tokens": most, "skip_special_tokens": False}
             own["stop_token_ids"] = sorted(control.stop)
-            params.append(SamplingParams(**own, extra_args=terms.to_args()))
+            params.append(SamplingParams(**own, extra_args={KEY: terms.to_args()}))
         return engine.ask(_prompts(job, users), params)
 
     yield ask

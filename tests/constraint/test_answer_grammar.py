@@ -43,8 +43,8 @@ def expected(
         return set()
     spent, found = set(barred), read(said)
     for span in found.spans:
-        free = [n for n, row in enumerate(rows) if tuple(row) == span and n not in spent]
-        spent |= {n for n, row in enumerate(rows) if tuple(row) == span and n == min(free)}
+        # Items that share a title all go with the one that is named.
+        spent |= {n for n, row in enumerate(rows) if tuple(row) == span}
     if found.open_span is not None:
         return choices(rows, found.open_span, spent)
     named, limit = len(found.spans), form.limit

@@ -21,7 +21,7 @@ from incatalog.decoding.following import FollowedAnswer
 from incatalog.decoding.request import Request, Scaffold
 from incatalog.errors import NOT_NUMBERS, BackboneError, ConfigError, TrieError
 from incatalog.trie.trie import ItemTrie
-from incatalog.vllm.answer_terms import KEY, AnswerTerms
+from incatalog.vllm.answer_terms import TERMS, AnswerTerms
 from worlds import EOI, FIRST_WORD, SOI, STOP, make_model, prompts, spelled_rows
 
 thorough = settings(
@@ -51,7 +51,7 @@ def follow(request: Request, trie: ItemTrie, tokens: Sequence[int]) -> list[Even
         given_ = followed.given
         assert given_ == list(tokens[: len(given_)])
         terms = AnswerTerms.of(request, "0", CONTROL, (), tuple(given_))
-        grammar = AnswerTerms.from_args(terms.to_args()[KEY]).grammar(trie)
+        grammar = AnswerTerms.from_args(terms.to_args()[TERMS]).grammar(trie)
         for token in tokens[len(given_) :]:
             assert not grammar.accept(token)
             events += followed.feed(token, -0.5)
@@ -188,7 +188,7 @@ def test_terms_carry_weights_and_exclusions_bit_by_bit() -> None:
     weights = ItemWeights.build(trie, random.normal(size=len(rows)), share=0.6, base=excluded)
     request = Request([3], excluded=excluded, weights=weights, max_items=1)
     terms = AnswerTerms.of(request, "7", CONTROL, (9,), (SOI,))
-    again = AnswerTerms.from_args(terms.to_args()[KEY])
+    again = AnswerTerms.from_args(terms.to_args()[TERMS])
     assert again == terms
     assert terms.trie == "7"
     grammar = again.grammar(trie)

@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Se
     folder = tmp_path_factory.mktemp("service")
     flags = ("--engine", "vllm", "--model", films, "--domain", f"films={films}")
     more = ("--domain", f"changing={films}", "--sessions", folder / "sessions.sqlite")
-    how = {"python": vllm_python(), **vllm_variables()}
+    how = {"python": vllm_python(), **vllm_variables(folder / "plugin")}
     running = Server(folder / "log", *flags, *more, "--batch", "8", "--encoder", "words", **how)
     yield running
     running.terminate()
@@ -262,7 +262,7 @@ def test_a_session_is_kept(http: httpx.Client) -> None:
 
 
 def test_what_cannot_start_says_why(films: Path, tmp_path: Path) -> None:
-    python, variables = vllm_python(), vllm_variables()
+    python, variables = vllm_python(), vllm_variables(tmp_path / "plugin")
     flags = ("--engine", "vllm", "--model", films, "--vllm", "speculative-config={}")
     with pytest.raises(AssertionError, match="leaves the catalog's logits processor out"):
         Server(tmp_path / "log", *flags, python=python, **variables)

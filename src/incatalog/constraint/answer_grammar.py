@@ -15,6 +15,7 @@ from jaxtyping import Int32
 
 from incatalog.constraint.control import ControlTokens
 from incatalog.constraint.span import AllowedTokens, SpanConstraint, allowed_in
+from incatalog.constraint.spans import SpanBatch
 from incatalog.errors import ConfigError, NoItemLeftError, TrieError
 
 Tokens = Int32[np.ndarray, " tokens"]
@@ -100,6 +101,11 @@ class AnswerGrammar:
     def inside(self) -> bool:
         """Whether a span is open."""
         return self._now.span.inside
+
+    @property
+    def batch(self) -> SpanBatch:
+        """What answers that are asked together (`allowed_next`) have in common."""
+        return self._now.span.batch
 
     @property
     def free(self) -> bool:

@@ -78,6 +78,11 @@ class SpanConstraint:
         """Whether a span is open."""
         return self._depth >= 0
 
+    @property
+    def batch(self) -> SpanBatch:
+        """The batch it is a row of."""
+        return self._row.spans
+
     def can_begin(self) -> bool:
         """Whether a span may be opened now: none is open and an item is left."""
         return self._depth < 0 and self._row.spans.left(self._row.slot) > 0

@@ -109,6 +109,17 @@ def named(tensors: Collection[str]) -> str:
     return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
 
 
+def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerFast, int | list[int] | None]:
+    """The tokenizer of a model's folder, and the tokens that are set up to end its answers."""
+    tokenizer = fast_tokenizer(folder, folder)
+    with loading(folder, "config.json or generation_config.json"):
+        if (folder / "generation_config.json").exists():
+            settings = GenerationConfig.from_pretrained(folder)
+        else:
+            settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+    return tokenizer, settings.eos_token_id
+
+
 def fast_tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
     """Loads the fast tokenizer of a model; `name` is what errors call it."""
     with loading(name, "tokenizer.json or tokenizer_config.json"):

@@ -1,1 +1,1 @@
-"""The constraint inside vLLM: what holds its answers to the catalog, and who asks it."""
+"""The guarantee inside vLLM: its answers held to the items by the grammar of an answer."""

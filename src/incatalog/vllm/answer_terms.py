@@ -16,8 +16,8 @@ from incatalog.decoding.request import Request
 from incatalog.errors import ConfigError, TrieError
 from incatalog.trie.trie import ItemTrie
 
-KEY = "incatalog_terms"
-"""Where the terms stand among the extra arguments of a request."""
+TERMS = "terms"
+"""Where they stand in what a request asks of the items."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class AnswerTerms:
         return cls(trie, control, form, given, packed, weighed)
 
     def to_args(self) -> dict[str, Any]:
-        """The extra arguments of a request to vLLM."""
+        """What a request to vLLM asks of the items."""
         form = self.form
         lines = None if form.before_item is None else [list(line) for line in form.before_item]
         return {
-            KEY: {
+            TERMS: {
                 "trie": self.trie,
                 "control": [self.control.soi, self.control.eoi, *sorted(self.control.stop)],
                 "lines": lines,
@@ -80,7 +80,7 @@ class AnswerTerms:
 
     @classmethod
     def from_args(cls, found: Any) -> AnswerTerms:
-        """What stands under `KEY`.
+        """What stands under `TERMS`.
 
         Raises:
             ConfigError: It was not written by `to_args`.
@@ -99,11 +99,13 @@ class AnswerTerms:
             return cls(str(found["trie"]), control, form, given, barred, weighed)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{KEY}: not what a service of incatalog writes ({error!r}); ask the service"
+                f"{TERMS}: not what a service of incatalog writes ({error!r}); ask the service"
             ) from error
 
-    def grammar(self, trie: ItemTrie) -> AnswerGrammar:
+    def grammar(self, trie: ItemTrie, among: SpanConstraint | None = None) -> AnswerGrammar:
         """The grammar of the answer, behind what is given of it.
+
+        It shares the batch of `among` where that is given.
 
         Raises:
             NoItemLeftError: The answer needs items, and none may be named.
@@ -124,7 +126,8 @@ class AnswerTerms:
             barred = excluded or ExcludedItems.build(trie, [])
             weights = ItemWeights(trie, model, share, by_position, barred)
             excluded = barred
-        span = SpanConstraint(trie, self.control.eoi, excluded=excluded, weights=weights)
+        how: Any = {"excluded": excluded, "weights": weights, "among": among}
+        span = SpanConstraint(trie, self.control.eoi, **how)
         grammar = AnswerGrammar(span, self.control, self.form)
         for token in self.given:
             if why := grammar.accept(token):

@@ -1,7 +1,7 @@
 """vLLM's `AsyncLLM` as an engine: requests of this package in, its events out.
 
 vLLM decides, in a process of its own, and holds its answers to the terms that go along
-(:mod:`incatalog.vllm.served_answers`). Here its tokens become events, by the state of the engine of
+(:mod:`incatalog.vllm.answer_terms`). Here its tokens become events, by the state of the engine of
 this package: what no item allows never becomes an answer.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from incatalog.decoding.following import FollowedAnswer, check_followed
 from incatalog.decoding.request import Request
 from incatalog.errors import BackboneError, ConfigError, SpanError, first_line, require
 from incatalog.vllm.answer_terms import AnswerTerms
-from incatalog.vllm.shared_tries import FOLDER, WrittenTries
+from incatalog.vllm.item_request import KEY
+from incatalog.vllm.shared_tries import WrittenTries
 
-_PROCESSOR = "incatalog.vllm.served_answers:ServedAnswers"
+_GROUP = "vllm.general_plugins"
 # Arguments that would undo what the service relies on.
 _OWN = {
     "model": "it is --model",
     "tokenizer": "it is that of --model",
     "logits-processors": "the catalog is held by one",
+    "additional-config": "the service tells vLLM there where its catalogs are",
     "speculative-config": "vLLM leaves the catalog's logits processor out with it",
     "async-scheduling": "the catalog's logits processor needs the newest token",
     "logprobs-mode": "scores of items are read from it",
@@ -138,7 +141,7 @@ class AsyncEngine:
         given, extra = followed.given, None
         if trie is not None:
             own = self._control, tuple(sorted(self._item_only)), tuple(given)
-            extra = AnswerTerms.of(request, trie, *own).to_args()
+            extra = {KEY: AnswerTerms.of(request, trie, *own).to_args()}
         params = SamplingParams(
             max_tokens=followed.room,
             temperature=request.temperature,
@@ -209,15 +212,14 @@ def start_engine(
     require("vllm.version", extra="vllm")
     given = checked_arguments(arguments)
     folder = tempfile.mkdtemp(prefix="incatalog-tries-")
-    # vLLM's process must not share what threads of this one hold, and inherits the folder's name.
+    # What vLLM would fork holds threads of this process and its sockets.
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     # The newer runner takes no logits processor of this kind.
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-    os.environ[FOLDER] = folder
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
-        llm = _started(model, given, rows, device)
+        llm = _started(model, given, rows, device, folder if names_items else None)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -247,7 +249,16 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def _started(model: str | Path, given: list[str], rows: int, device: str) -> Any:
+def _check_plugin() -> None:
+    """Makes sure that vLLM will find what holds its answers."""
+    if KEY not in {one.name for one in entry_points(group=_GROUP)}:
+        raise BackboneError(
+            f"vllm: finds no plugin {KEY!r} (entry point {_GROUP}), which holds answers to the "
+            "catalog; install this package there: pip install 'incatalog[vllm]'"
+        )
+
+
+def _started(model: str | Path, given: list[str], rows: int, device: str, tries: str | None) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -268,7 +279,9 @@ def _started(model: str | Path, given: list[str], rows: int, device: str) -> Any
     if unknown:
         raise ConfigError(f"--vllm: no argument of vLLM: {unknown[0]}; see vllm serve --help=all")
     arguments = AsyncEngineArgs.from_cli_args(parsed)
-    arguments.logits_processors = [_PROCESSOR]
+    if tries is not None:
+        _check_plugin()
+        arguments.additional_config = {KEY: {"through": "processor", "catalogs": tries}}
     if kind == "cpu" and arguments.dtype == "auto":
         # As the engine of this package: answers are the same, and half the precision is no faster.
         arguments.dtype = "float32"
