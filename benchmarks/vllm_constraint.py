@@ -147,7 +147,7 @@ def watched(
     began, took, last = time.monotonic(), 0.0, ""
     with errors.open("w") as log:
         process = subprocess.Popen(
-            [python, str(_SCRIPT), contender, str(job)],
+            [python, "-P", str(_SCRIPT), contender, str(job)],
             stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.DEVNULL,
