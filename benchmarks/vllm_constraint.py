@@ -77,7 +77,8 @@ def main() -> None:
             job, items = prepared(name, Path(folder) / name, options.clock)
             for contender in options.contenders:
                 python = sys.executable if contender in _OURS else options.vllm
-                told, failure = watched(python, contender, job, options.seconds, options.megabytes)
+                most = options.seconds, options.megabytes
+                told, failure = watched(python, contender, job, *most, options.clock)
                 row = (contender, f"{items:,}", *figures(told, failure))
                 print(*row, flush=True)
                 table.append(row)
