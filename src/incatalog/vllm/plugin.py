@@ -99,7 +99,7 @@ def _start(plain: Callable[..., None], self: Any, config: Any, *args: Any, **nam
     """An engine starts: refuses one that would answer unchecked."""
     plan = plan_of(config)
     setattr(self, _MARK, plan)
-    if plan is not None and plan.through == "processor" and not config.use_v2_model_runner:
+    if plan is not None and plan.weighs:
         model_config = config.model_config
         others = [one for one in model_config.logits_processors or () if one != PROCESSOR]
         if OUTPUT_TOKENS not in others:
@@ -156,9 +156,9 @@ def _refuse_params(params: Any, plan: EnginePlan, asked: ItemRequest, *, resumab
             raise ConfigError(f"{name}: found {found!r} {held}; leave it out")
     if resumable:
         raise ConfigError("prompt: found a stream of inputs; expected a whole prompt")
-    if plan.through == "grammar" and plan.grammars.weighs(asked):
-        found = "weights, and the engine masks scores and cannot weigh them"
-        hint = "start it without a speculative_config, through the processor"
+    if not plan.weighs and plan.grammars.weighs(asked):
+        found = "weights, and this engine masks scores and cannot weigh them"
+        hint = "start it without a speculative_config and with VLLM_USE_V2_MODEL_RUNNER=0"
         raise ConfigError(f'extra_args["{KEY}"]: found {found}; {hint}')
 
 
