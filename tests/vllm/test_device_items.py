@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def _masks(trie: ItemTrie) -> st.SearchStrategy[list[bool]]:
     return st.lists(st.booleans(), min_size=trie.num_items, max_size=trie.num_items)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(token_rows, st.data())
 def test_answers_on_the_device_are_those_of_the_loops(
     rows: list[list[int]], data: st.DataObject
@@ -93,7 +94,17 @@ def test_answers_on_the_device_are_those_of_the_loops(
     compare(ItemTrie.build(rows), data)
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.long
+@settings(max_examples=100, deadline=None)
+@given(token_rows, st.data())
+def test_many_answers_on_the_device_are_those_of_the_loops(
+    rows: list[list[int]], data: st.DataObject
+) -> None:
+    compare(ItemTrie.build(rows), data)
+
+
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
 @given(spelled_rows(), st.data())
 def test_other_spellings_go_with_an_item(
     spelled: tuple[list[list[int]], list[int]], data: st.DataObject
@@ -102,7 +113,8 @@ def test_other_spellings_go_with_an_item(
     compare(ItemTrie.build(rows, items=of), data)
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
 @given(token_rows, st.data())
 def test_removed_items_stay_away(rows: list[list[int]], data: st.DataObject) -> None:
     trie = ItemTrie.build(rows)

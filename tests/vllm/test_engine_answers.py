@@ -85,6 +85,12 @@ def asked(folder: Path, histories: list[list[str]]) -> Asked:
     )
 
 
+def read_lists(data: Path) -> list[list[str]]:
+    """The histories of all users of prepared data."""
+    lists: dict[str, list[str]] = json.loads((data / "sequential.jsonl").read_text("utf-8"))
+    return list(lists.values())
+
+
 @pytest.fixture(scope="session")
 def models(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -93,11 +99,8 @@ def models(
     repository = Path(__file__).resolve().parents[2]
     study = Path(os.environ.get("INCATALOG_STUDY", repository / "runs" / "study"))
     if all((study / name / "incatalog.json").exists() for name in ("cgen", "token")):
-        told = (study / "data" / "sequential.jsonl").read_text(encoding="utf-8")
-        known: dict[str, list[str]] = {}
-        for line in told.splitlines():
-            known |= json.loads(line)
-        histories = [history[:-1] for history in list(known.values())[:USERS]]
+        known = read_lists(study / "data")
+        histories = [history[:-1] for history in known[:USERS]]
         return {name: asked(study / name, histories) for name in ("cgen", "token")}
     folder = tmp_path_factory.mktemp("models")
     teacher, data = (request.getfixturevalue(name) for name in ("teacher", "data"))
@@ -109,10 +112,7 @@ def models(
     train_sft(base)
     index = request.getfixturevalue("index")
     train_sft(replace(base, out=folder / "token", method="token", index=index))
-    known = {}
-    for line in (data / "sequential.jsonl").read_text(encoding="utf-8").splitlines():
-        known |= json.loads(line)
-    some = list(known.values())
+    some = read_lists(data)
     histories = [some[user % len(some)][: -1 - user // len(some)] for user in range(USERS)]
     return {name: asked(folder / name, histories) for name in ("cgen", "token")}
 
@@ -143,15 +143,11 @@ def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
     jobs: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         whole = [{"requests": model.plain}, {"requests": model.guided}]
-        sampled = [
-            {**one, "sampling": one["sampling"] | {"temperature": 1.0, "n": 16, "seed": number}}
-            for number, one in enumerate(model.plain)
-        ]
         folder = str(model.folder)
         jobs[f"{name}, processor"] = {
             "model": folder,
             "engine": engine(),
-            "batches": [*whole, {"requests": sampled}, *refused(model)],
+            "batches": [*whole, *refused(model)],
         }
         forced = {"model": folder, "engine": engine(speculative_config=FORCED), "batches": whole}
         jobs[f"{name}, grammar with proposer"] = forced
@@ -183,11 +179,19 @@ def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
                 "engine": engine(**how, **with_it),
                 "batches": [*few, *few],
             }
+    for name, model in models.items():
+        sampled = [
+            {**one, "sampling": one["sampling"] | {"temperature": 1.0, "n": 16, "seed": number}}
+            for number, one in enumerate(model.plain)
+        ]
+        batches = [{"requests": sampled}]
+        folder = str(model.folder)
+        jobs[f"{name}, samples"] = {"model": folder, "engine": engine(), "batches": batches}
     jobs["blind"] = {
-        "model": str(model.folder), "engine": engine(), "blind": True,
+        "model": str(models["cgen"].folder), "engine": engine(), "blind": True,
         "batches": [{"requests": [
             {**one, "sampling": one["sampling"] | {"temperature": 3.0, "seed": 0}}
-            for one in model.plain[:FEW]
+            for one in models["cgen"].plain[:FEW]
         ]}],
     }  # fmt: skip
     return dict(zip(jobs, answer(list(jobs.values())), strict=True))
@@ -256,7 +260,7 @@ def test_samples_name_only_what_may_be_named(
     name: str, told: dict[str, Any], models: dict[str, Asked]
 ) -> None:
     model = models[name]
-    found = told[f"{name}, processor"]["batches"][2]
+    [found] = told[f"{name}, samples"]["batches"]
     assert found.get("error") is None, found
     soi, eoi = (getattr(model.recommender.backbone, f"{one}_token_id") for one in ("soi", "eoi"))
     catalog = model.recommender.catalog
@@ -277,7 +281,7 @@ def test_samples_name_only_what_may_be_named(
 
 @pytest.mark.parametrize("name", ["cgen", "token"])
 def test_what_cannot_be_held_is_refused(name: str, told: dict[str, Any]) -> None:
-    batches = told[f"{name}, processor"]["batches"][3:]
+    batches = told[f"{name}, processor"]["batches"][2:]
     for words, batch in zip(WORDS, batches, strict=True):
         assert words in batch.get("error", ""), batch
 
