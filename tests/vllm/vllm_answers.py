@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 def run(job: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
-    os.environ |= job.get("environment", {})
+    if job.get("blind"):
+        leave_scores_as_they_are()
     try:
         llm = LLM(job["model"], dtype="float32", enforce_eager=True, **job["engine"])
     except Exception as error:
@@ -76,6 +76,13 @@ def count_passes() -> None:
         return plain(self, scheduler_output, *args, **named)
 
     CPUModelRunner.execute_model = counted
+
+
+def leave_scores_as_they_are() -> None:
+    """A runner that asks no processor, for the rest of the process."""
+    from incatalog.vllm.logits_processor import ItemLogitsProcessor
+
+    ItemLogitsProcessor.apply = lambda self, logits: logits  # type: ignore[method-assign]
 
 
 def _said(error: BaseException) -> str:

@@ -65,7 +65,7 @@ class SpanConstraint:
         spans = SpanBatch(trie, eoi_token_id) if among is None else among._row.spans
         if spans.trie is not trie or spans.eoi_token_id != eoi_token_id:
             raise TrieError("among: holds answers with other items; expected the same trie")
-        self._row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
+        self._row: _Row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
         self._shared = False
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
         self._depth = -1  # tokens of the open span; -1 outside of spans

@@ -130,8 +130,7 @@ class AnswerGrammars:
         if asked.terms is not None:
             trie = self._written(asked.terms.trie)
             return asked.terms.grammar(trie, self._among(trie, together=together))
-        trie = self._trie(asked)
-        excluded = self._excluded(asked, trie)
+        trie, excluded, form = self.parts(asked)
         span = SpanConstraint(
             trie,
             self.control.eoi,
@@ -139,7 +138,12 @@ class AnswerGrammars:
             weights=self._weights(asked, trie, excluded),
             among=self._among(trie, together=together),
         )
-        return AnswerGrammar(span, self.control, self._form(asked, trie))
+        return AnswerGrammar(span, self.control, form)
+
+    def parts(self, asked: ItemRequest) -> tuple[ItemTrie, ExcludedItems | None, AnswerForm]:
+        """What the grammar of an answer is made of, but for its weights; errors are the same."""
+        trie = self._trie(asked)
+        return trie, self._excluded(asked, trie), self._form(asked, trie)
 
     def weighs(self, asked: ItemRequest) -> bool:
         """Whether something beside the model weighs the items of an answer."""

@@ -61,12 +61,14 @@ class EnginePlan:
     Attributes:
         grammars: Makes the grammar of each answer.
         through: What masks the scores.
+        weighs: Whether items can have weights: the V1 runner's, where drafts hold no decision.
         proposes: Whether what is forced is fed as drafts.
         drafts: Tokens of a draft at most.
     """
 
     grammars: AnswerGrammars
     through: Through
+    weighs: bool
     proposes: bool
     drafts: int
 
@@ -90,7 +92,8 @@ def plan_of(config: Any) -> EnginePlan | None:
     _refuse_what_drops_it(config, through)
     proposes = speculates is not None and speculates.model == PROPOSER
     grammars = _loaded(str(model), settings)
-    return EnginePlan(grammars, through, proposes, config.num_speculative_tokens)
+    weighs = not config.use_v2_model_runner and (proposes or not speculates)
+    return EnginePlan(grammars, through, weighs, proposes, config.num_speculative_tokens)
 
 
 @functools.lru_cache(maxsize=4)

@@ -59,14 +59,17 @@ class _Answer:
 class ItemLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     """Masks every token that would not lead to an item, and weighs the items of guided answers.
 
-    Without a speculative configuration a row is an answer. It is the last but one of what vLLM does
-    to scores: penalties come behind it, and none of them lifts a ban.
+    A row is an answer. Where a backend of structured outputs masks, weighing is all there is to do;
+    where drafts are verified too, a row is the place behind them, and they are what is forced, so
+    that it is either the next decision or has no choice. Penalties come behind it, and none of them
+    lifts a ban.
     """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002 - vLLM's form
         plan = plan_of(vllm_config)
-        # Of other models nothing is masked, nor where a structured-output backend does.
-        self._grammars = plan.grammars if plan and plan.through == "processor" else None
+        self._grammars = plan.grammars if plan and plan.weighs else None
+        self._masks = plan is not None and plan.through == "processor"
+        self._drafts = plan.drafts if plan and plan.proposes else 0
         self._answers: dict[int, _Answer] = {}
 
     def is_argmax_invariant(self) -> bool:
@@ -81,6 +84,9 @@ class ItemLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             self._answers.pop(row, None)
         for row, params, _, written in batch_update.added:
             asked = ItemRequest.parse((params.extra_args or {}).get(KEY))
+            if not (self._masks or self._grammars.weighs(asked)):
+                self._answers.pop(row, None)
+                continue
             grammar = self._grammars.grammar(asked, together=True)
             self._answers[row] = _Answer(grammar, self._grammars.model_share(asked), written)
         for row, other, way in batch_update.moved:
@@ -98,11 +104,12 @@ class ItemLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         for row, answer in self._answers.items():
             _read(answer)
             # vLLM may go on by a step where an answer has ended, and throws that away.
-            if not (answer.grammar.ended or answer.lost):
-                going[row] = answer.grammar
+            grammar = self._behind_drafts(answer.grammar)
+            if not (grammar.ended or answer.lost):
+                going[row] = grammar
         free = [row for row, grammar in going.items() if grammar.free]
         held = [row for row, grammar in going.items() if not grammar.free]
-        if free:
+        if free and self._masks:
             banned = [(row, token) for row in free for token in going[row].banned()]
             rows, tokens = torch.tensor(banned, device=logits.device).T
             logits[rows, tokens] = -torch.inf
@@ -111,21 +118,30 @@ class ItemLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         for row in held:
             groups.setdefault(going[row].batch, []).append(row)
         for group in groups.values():
-            self._hold(logits, group)
+            self._hold(logits, group, [going[row] for row in group])
         return logits
 
-    def _hold(self, logits: _Scores, rows: list[int]) -> None:
+    def _behind_drafts(self, grammar: AnswerGrammar) -> AnswerGrammar:
+        """The answer as it stands at its row: where it is forced no further."""
+        forced = grammar.forced(self._drafts) if self._drafts else []
+        if forced:
+            grammar = grammar.fork()
+            for token in forced:
+                grammar.accept(token)
+        return grammar
+
+    def _hold(self, logits: _Scores, rows: list[int], grammars: list[AnswerGrammar]) -> None:
         """Leaves these rows what they may go on with, weighed."""
-        answers = [self._answers[row] for row in rows]
-        sizes, tokens, bias = allowed_next([answer.grammar for answer in answers])
+        sizes, tokens, bias = allowed_next(grammars)
         device = logits.device
         at = torch.from_numpy(np.repeat(rows, sizes)).to(device)
         columns = torch.from_numpy(tokens.astype(np.int64)).to(device)
         scores = logits[at, columns]
         if bias is not None:
-            models = np.repeat([answer.model for answer in answers], sizes)
+            models = np.repeat([self._answers[row].model for row in rows], sizes)
             scores = weighed(scores, models, bias)
-        logits[rows] = -torch.inf
+        if self._masks:
+            logits[rows] = -torch.inf
         logits[at, columns] = scores
 
 
@@ -140,7 +156,9 @@ def weighed(
     # Zero times minus infinity is not a number, where the weights alone decide.
     least = torch.full_like(model, -torch.inf)
     least.masked_fill_(model == 0, torch.finfo(scores.dtype).min)
-    return torch.addcmul(added, model, torch.maximum(scores, least))
+    found = torch.addcmul(added, model, torch.maximum(scores, least))
+    # What was banned stays so.
+    return found.masked_fill(scores == -torch.inf, -torch.inf)
 
 
 def _read(answer: _Answer) -> None:

@@ -1,14 +1,16 @@
 """What vLLM calls as it starts: the doors through which nothing goes that was not held to items.
 
 vLLM has no registry for backends of structured outputs (its RFC 50966), and leaves plugins out in
-some modes without a word. So four places are wrapped, in the one version they are known of: where
-an engine starts, where a request comes in, where a grammar is made, and where tokens go out.
+some modes without a word. So these places are wrapped, in the one version they are known of: where
+an engine starts and makes its processors, where a request comes in, where a grammar is made, and
+where tokens go out.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -26,6 +28,7 @@ def register() -> None:
     """The entry point `vllm.general_plugins`; vLLM calls it in each of its processes."""
     import vllm
     from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.sample import logits_processor
     from vllm.v1.structured_output import StructuredOutputManager
 
     if hasattr(InputProcessor, _MARK):
@@ -35,6 +38,12 @@ def register() -> None:
     if not vllm.__version__.startswith(f"{VERSION}."):
         _wrap(InputProcessor, "__init__", functools.partial(_refuse_version, vllm.__version__))
         return
+    plain = logits_processor.build_logitsprocs
+    _wrap(logits_processor, "build_logitsprocs", _build_processors)
+    # The runner may have taken it under its own name.
+    runner = sys.modules.get("vllm.v1.worker.gpu_model_runner")
+    if getattr(runner, "build_logitsprocs", None) is plain:
+        runner.build_logitsprocs = logits_processor.build_logitsprocs
     _wrap(InputProcessor, "__init__", _start)
     _wrap(InputProcessor, "process_inputs", _admit)
     _wrap(InputProcessor, "resolve_watermarking", _refuse_beams)
@@ -61,7 +70,7 @@ def _let_modules_be_looked_through() -> None:
     ffi._lib_wrapper.__getattr__ = function
 
 
-def _wrap(owner: type, name: str, around: Callable[..., Any]) -> None:
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     """Puts a function around a method; it gets the method first."""
     plain = getattr(owner, name)
 
@@ -99,12 +108,25 @@ def _start(plain: Callable[..., None], self: Any, config: Any, *args: Any, **nam
     """An engine starts: refuses one that would answer unchecked."""
     plan = plan_of(config)
     setattr(self, _MARK, plan)
-    if plan is not None and plan.through == "processor" and not config.use_v2_model_runner:
+    processes = plan is not None and plan.weighs and not plan.proposes
+    if processes:
         model_config = config.model_config
         others = [one for one in model_config.logits_processors or () if one != PROCESSOR]
         if OUTPUT_TOKENS not in others:
             model_config.logits_processors = [*others, OUTPUT_TOKENS]
     plain(self, config, *args, **named)
+
+
+def _build_processors(plain: Callable[..., Any], config: Any, *args: Any, **named: Any) -> Any:
+    """Processors of a V1 runner: vLLM leaves out even those that could stay beside drafts."""
+    plan, made = plan_of(config), plain(config, *args, **named)
+    if plan is None or not plan.proposes:
+        return made
+    from vllm.v1.sample.logits_processor import LogitsProcessors
+
+    from incatalog.vllm.logits_processor import ItemLogitsProcessor
+
+    return LogitsProcessors([*made.all, ItemLogitsProcessor(config, *args[:2])])
 
 
 def _admit(
@@ -157,9 +179,9 @@ def _refuse_params(params: Any, plan: EnginePlan, asked: ItemRequest, *, resumab
             raise ConfigError(f"{name}: found {found!r} {held}; leave it out")
     if resumable:
         raise ConfigError("prompt: found a stream of inputs; expected a whole prompt")
-    if plan.through == "grammar" and plan.grammars.weighs(asked):
-        found = "weights, and the engine masks scores and cannot weigh them"
-        hint = "start it without a speculative_config, through the processor"
+    if not plan.weighs and plan.grammars.weighs(asked):
+        found = "weights, and this engine masks scores and cannot weigh them"
+        hint = "start it with VLLM_USE_V2_MODEL_RUNNER=0, and drafts of what is forced or none"
         raise ConfigError(f'extra_args["{KEY}"]: found {found}; {hint}')
 
 
