@@ -61,12 +61,12 @@ test-swift: setup .venv-swift/.setup-done
 # INCATALOG_VLLM names another environment that has both.
 VLLM_FOLDER ?= .venv-vllm
 test-vllm: setup $(if $(INCATALOG_VLLM),,$(VLLM_FOLDER)/.setup-done)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/vllm tests/serving/test_vllm_service.py
 
 $(VLLM_FOLDER)/.setup-done: constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_FOLDER)
 	$(VLLM_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-vllm.txt
-	$(VLLM_FOLDER)/bin/python -m pip uninstall --quiet --yes torchvision
+	$(VLLM_FOLDER)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # UniRec is in no package registry: UNIREC names a checkout of it, which stays as it is.

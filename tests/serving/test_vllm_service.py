@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +18,7 @@ import pytest
 import torch
 
 from chatting import Server
-from incatalog import Catalog, Item, Recommender
+from incatalog import Catalog, Item, Recommender, SpanReader
 from incatalog.data.where import Where
 from incatalog.model.backbone import create_tiny
 from incatalog.model.saved import save_model
@@ -266,3 +270,58 @@ def test_what_cannot_start_says_why(films: Path, tmp_path: Path) -> None:
     flags = ("--engine", "vllm", "--model", films, "--vllm", "speculative-config={}")
     with pytest.raises(AssertionError, match="leaves the catalog's logits processor out"):
         Server(tmp_path / "log", *flags, python=python, **variables)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[str]:
+    """`vllm serve` as anyone starts it, on a model of this package."""
+    folder = tmp_path_factory.mktemp("plain")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--model", films, "--port", port, "--dtype", "float32", "--served-model-name", "films"]
+    how = ["--max-num-seqs", "8", "--enforce-eager", "--host", "127.0.0.1"]
+    variables = vllm_variables(folder / "plugin")
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen(
+        [vllm_python(), "-m", "vllm.entrypoints.openai.api_server", *map(str, [*flags, *how])],
+        env=os.environ | {"OMP_NUM_THREADS": "1", **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/health", timeout=30).status_code == 200:
+                    break
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=120)
+        log.close()
+
+
+def test_items_of_plain_vllm_are_read_from_its_text(
+    plain: str, films: Path, own: Recommender
+) -> None:
+    body = {
+        "model": "films",
+        "messages": said("Two films, please."),
+        "max_tokens": 60,
+        "temperature": 0,
+        "skip_special_tokens": False,
+    }
+    reply = httpx.post(f"{plain}/v1/chat/completions", json=body, timeout=600)
+    assert reply.status_code == 200, reply.text
+    found = SpanReader.from_pretrained(films).read(text_of(reply.json()))
+    request = request_of(own, "Two films, please.", max_new_tokens=60)
+    _, items = expected(own, request)
+    assert [one.item_id for one in found.items] == items
+    assert items
+    assert [found.text[one.start : one.end] for one in found.items] == [
+        one.title for one in found.items
+    ]

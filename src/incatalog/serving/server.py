@@ -101,7 +101,7 @@ def serve(settings: ServeSettings) -> None:
                 console.print(f"incatalog: {domain.name}: {told}", style="yellow", markup=False)
             if engine:
                 told = "items are written token by token, but where a guide decides alone"
-                console.print(f"incatalog: {told} (docs/vllm.md)", markup=False)
+                console.print(f"incatalog: {told} (docs/serving-vllm.md)", markup=False)
             if settings.state is None:
                 note = "changes of catalogs end with this process; --state keeps them"
                 console.print(f"incatalog: {note}")

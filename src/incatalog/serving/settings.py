@@ -98,7 +98,7 @@ class ServeSettings(Settings):
     models sooner."""
     engine: Literal["incatalog", "vllm"] = "incatalog"
     """Who computes: the engine of this package, or vLLM in a process of its own, which holds its
-    answers to the same catalogs (docs/vllm.md); it wants an environment of its own."""
+    answers to the same catalogs (docs/serving-vllm.md); it wants an environment of its own."""
     vllm: tuple[str, ...] = ()
     """Argument of vLLM's engine as NAME=VALUE, such as tensor-parallel-size=2, the flag once for
     each; with --engine vllm."""
