@@ -142,7 +142,9 @@ def watched(
     python: str, contender: str, job: Path, seconds: float, megabytes: float, clock: str
 ) -> tuple[dict[str, Any], str]:
     """What a contender told of its stages, and why it came no further, if it did not."""
-    paths = os.pathsep.join([str(_SOURCE), str(plugin(job.parent / "plugin"))])
+    # With its plugin vLLM refuses all other structured outputs of a model that was trained here.
+    known = [plugin(job.parent / "plugin")] if contender == "grammar" else []
+    paths = os.pathsep.join(map(str, [_SOURCE, *known]))
     errors = job.with_name(f"{contender}.log")
     told: dict[str, Any] = {}
     began, took, last = time.monotonic(), 0.0, ""
