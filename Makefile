@@ -9,7 +9,7 @@ STUDY ?= runs/study
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-unirec lint bench docs clean
+.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-vllm test-unirec lint bench docs clean
 
 setup: $(SETUP)
 
@@ -56,6 +56,19 @@ test-swift: setup .venv-swift/.setup-done
 	.venv-swift/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 'ms-swift>=4' 'transformers>=5.10,<5.20' 'trl<1' 'peft<0.21' msgspec jaxtyping 'jsonargparse[signatures]' polars rich httpx sentence-transformers
 	@touch $@
 
+# vLLM wants other versions than the rest, so it lives in an environment of its own, with what
+# incatalog needs there: the build for CPUs, whose torchvision breaks transformers and has to go.
+# INCATALOG_VLLM names another environment that has both.
+VLLM_FOLDER ?= .venv-vllm
+test-vllm: setup $(if $(INCATALOG_VLLM),,$(VLLM_FOLDER)/.setup-done)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/vllm tests/serving/test_vllm_service.py
+
+$(VLLM_FOLDER)/.setup-done: constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_FOLDER)
+	$(VLLM_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-vllm.txt
+	$(VLLM_FOLDER)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 # UniRec is in no package registry: UNIREC names a checkout of it, which stays as it is.
 UNIREC ?=
 UNIREC_FOLDER ?= .venv-unirec
@@ -79,4 +92,4 @@ docs: setup
 	$(BIN)/python docs/figures.py $(STUDY)
 
 clean:
-	rm -rf .venv .venv-swift .venv-unirec runs build dist
+	rm -rf .venv .venv-swift .venv-vllm .venv-unirec runs build dist

@@ -16,6 +16,7 @@ from benchmarks.report import RESULTS
 _HERE = Path(__file__).parent
 _SHARED = {"__init__", "__main__", "headlines", "report", "study", "weaknesses", "fault_world"}
 _SHARED |= {"steering_requests", "replica_load", "replica_world"}
+_SHARED |= {"vllm_contender"}
 # They train or serve, and take a quarter of an hour or so; or read raw files that not everyone has.
 _LONG = {
     "batch_lists",
@@ -37,6 +38,7 @@ _LONG = {
     "replicas",
     "prepare",
     "growth",
+    "vllm_constraint",
 }
 _ON_A_DEVICE = {"answer", "scale"}
 

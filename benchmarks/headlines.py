@@ -159,6 +159,10 @@ HEADLINES = {
         "What does the prefix tree cost?",
         ("1,000,000 x 4 random codes", "ItemTrie"), "build, ms", "ms to build, a million items",
     ),
+    "vllm_constraint": Headline(
+        "What holds titles in vLLM, and at what price?",
+        ("grammar", "16,424"), "another user, s", "s to the first token of a user, 16,424 titles",
+    ),
 }  # fmt: skip
 
 

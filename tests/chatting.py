@@ -16,15 +16,22 @@ HOSTILE = '<img src=x onerror="document.title=1">&amp;<b>Bold</b>'
 class Server:
     """`incatalog serve` as users start it."""
 
-    def __init__(self, log: Path, *flags: str | Path, files: int | None = None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *flags: str | Path,
+        files: int | None = None,
+        python: str = sys.executable,
+        **environment: str,
+    ) -> None:
         self._log = log.open("w+")
         limit = () if files is None else ("prlimit", f"--nofile={files}:{files}")
         command = ("-m", "incatalog.cli", "serve", "--port", "0")
         self._process = subprocess.Popen(
-            [*limit, sys.executable, *command, *map(str, flags)],
+            [*limit, python, *command, *map(str, flags)],
             stderr=self._log,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
             if self._process.poll() is not None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog, Item
     from incatalog.items.tokens import ItemTokens
     from incatalog.recommender.recommender import Recommender
+    from incatalog.recommender.span_reader import SpanReader
     from incatalog.trie.trie import ItemTrie
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ItemTokens",
     "ItemTrie",
     "Recommender",
+    "SpanReader",
 ]
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "ItemTokens": "incatalog.items.tokens",
     "ItemTrie": "incatalog.trie.trie",
     "Recommender": "incatalog.recommender.recommender",
+    "SpanReader": "incatalog.recommender.span_reader",
 }
 
 

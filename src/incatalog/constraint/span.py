@@ -54,14 +54,18 @@ class SpanConstraint:
         excluded: ExcludedItems | None = None,
         unique: bool = True,
         weights: ItemWeights | None = None,
+        among: SpanConstraint | None = None,
     ) -> None:
+        """Takes the items and what must not be named; `among` are answers to share a batch with."""
         if trie.contains_token(eoi_token_id):
             raise TrieError(
                 f"eoi_token_id {eoi_token_id}: occurs inside an item's tokens, so that the end of "
                 "a span could not be told; build the trie from rows without control tokens"
             )
-        spans = SpanBatch(trie, eoi_token_id)
-        self._row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
+        spans = SpanBatch(trie, eoi_token_id) if among is None else among._row.spans
+        if spans.trie is not trie or spans.eoi_token_id != eoi_token_id:
+            raise TrieError("among: holds answers with other items; expected the same trie")
+        self._row: _Row = _Row(spans, spans.join(excluded, unique=unique, weights=weights))
         self._shared = False
         self.emitted: tuple[int, ...] = ()  # item rows named so far, in order
         self._depth = -1  # tokens of the open span; -1 outside of spans
@@ -73,6 +77,11 @@ class SpanConstraint:
     def inside(self) -> bool:
         """Whether a span is open."""
         return self._depth >= 0
+
+    @property
+    def batch(self) -> SpanBatch:
+        """The batch it is a row of."""
+        return self._row.spans
 
     def can_begin(self) -> bool:
         """Whether a span may be opened now: none is open and an item is left."""

@@ -49,7 +49,7 @@ def load_pretrained(
     options = _quantized(quantization, device)
     with loading(name_or_path, "config.json"):
         config = AutoConfig.from_pretrained(source)
-    tokenizer = _tokenizer(source, name_or_path)
+    tokenizer = fast_tokenizer(source, name_or_path)
     if (Path(source) / GENERATION_CONFIG_NAME).exists():
         # Read with the model, a damaged one would be passed over.
         with loading(name_or_path, GENERATION_CONFIG_NAME):
@@ -57,7 +57,7 @@ def load_pretrained(
     options |= {"config": config, "attn_implementation": attention, "dtype": dtype}
     with loading(name_or_path, "weights or config.json"):
         model = _complete(AutoModelForCausalLM, source, name_or_path, strict=strict, **options)
-    _check_settings(name_or_path, tokenizer, model)
+    check_settings(name_or_path, tokenizer, model)
     if not tokenizer.chat_template:
         raise BackboneError(
             f"{name_or_path}: its tokenizer has no chat template; choose an instruction-tuned model"
@@ -80,7 +80,7 @@ def load_decoder(
                 f"{name_or_path}: is a {', '.join(kinds) or config.model_type}; expected a causal "
                 "language model"
             )
-    tokenizer = _tokenizer(source, name_or_path)
+    tokenizer = fast_tokenizer(source, name_or_path)
     with loading(name_or_path, "weights or config.json"):
         model = _complete(AutoModel, source, name_or_path, config=config, dtype=dtype)
     return model.to(device).eval(), tokenizer
@@ -109,7 +109,19 @@ def named(tensors: Collection[str]) -> str:
     return first if len(tensors) <= _NAMED else f"{first} and {len(tensors) - _NAMED} more"
 
 
-def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerFast, int | list[int] | None]:
+    """The tokenizer of a model's folder, and the tokens that are set up to end its answers."""
+    tokenizer = fast_tokenizer(folder, folder)
+    with loading(folder, "config.json or generation_config.json"):
+        if (folder / "generation_config.json").exists():
+            settings = GenerationConfig.from_pretrained(folder)
+        else:
+            settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+    return tokenizer, settings.eos_token_id
+
+
+def fast_tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
+    """Loads the fast tokenizer of a model; `name` is what errors call it."""
     with loading(name, "tokenizer.json or tokenizer_config.json"):
         tokenizer = AutoTokenizer.from_pretrained(source)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -117,7 +129,7 @@ def _tokenizer(source: str | Path, name: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
+def check_settings(name: str | Path, tokenizer: PreTrainedTokenizerFast, model: Any) -> None:
     """Checks what transformers reads unchecked and this package uses."""
     template, longest = tokenizer.chat_template, tokenizer.model_max_length
     ends = model.generation_config.eos_token_id

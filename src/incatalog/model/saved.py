@@ -83,6 +83,11 @@ def save_spec(folder: Path, spec: ModelSpec, tokenizer: PreTrainedTokenizerFast)
     )
 
 
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder holds an adapter, and not a whole model."""
+    return (Path(folder) / _ADAPTER_FILE).exists()
+
+
 def load_model(
     folder: str | Path,
     device: str = "auto",
@@ -100,7 +105,7 @@ def load_model(
     target = resolve_device(device)
     if dtype is None:
         dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
-    adapted = (folder / _ADAPTER_FILE).exists()
+    adapted = is_adapter(folder)
     source: str | Path = folder
     if adapted:
         source = folder / spec.base if spec.base.startswith(".") else spec.base

@@ -114,20 +114,30 @@ def plain_recommender(
     verify: bool = True,
     wording: str | None = None,
     system: str | None = None,
+    weights: bool = True,
 ) -> Recommender:
     """Loads a chat model that was never trained on a catalog, to name the items of one.
+
+    Without `weights` these stay where another engine has them, which is then to be asked.
 
     Raises:
         BackboneError: The model is incomplete or damaged, or was trained on a catalog elsewhere.
     """
     from incatalog.model.backbone import load_plain_backbone
+    from incatalog.model.outline import load_plain_outline
     from incatalog.model.spec import ModelSpec
     from incatalog.packed.model import PackedModel
+    from incatalog.packed.unloaded import UnloadedModel
     from incatalog.recommender.recommender import Recommender
 
-    backbone = load_plain_backbone(model, device, verify=verify)
+    packed: PackedModel
+    if weights:
+        backbone = load_plain_backbone(model, device, verify=verify)
+        packed = PackedModel(backbone.model, frozen=True)
+    else:
+        backbone = load_plain_outline(model, verify=verify)
+        packed = UnloadedModel(backbone.model)
     spec = ModelSpec(base=model, trained=False).asked(wording, system)
-    packed = PackedModel(backbone.model, frozen=True)
     return Recommender(backbone, spec, catalog, packed=packed, guide=guide)
 
 

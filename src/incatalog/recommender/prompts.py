@@ -10,6 +10,7 @@ from functools import partial
 from typing import cast
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from incatalog.config import ItemDecode, ListForm
 from incatalog.constraint.excluded import ExcludedItems
@@ -169,13 +170,9 @@ class Prompts:
     @property
     def stop_token_ids(self) -> set[int]:
         """The special token the chat template ends a turn with, and what the model itself names."""
-        tokenizer = self._backbone.tokenizer
-        known = tokenizer.added_tokens_decoder
         _, end = self._scaffold(1)
-        stop = {token for token in end if token in known and known[token].special}
         configured = getattr(self._backbone.model.generation_config, "eos_token_id", None)
-        named = configured if isinstance(configured, list) else [configured]
-        return stop | {int(one) for one in (tokenizer.eos_token_id, *named) if one is not None}
+        return stop_tokens(self._backbone.tokenizer, end, configured)
 
     def _with_history(
         self, message: Message, history: Sequence[int], k: int | None
@@ -209,6 +206,16 @@ def list_scaffold(renderer: Renderer, list_form: ListForm, k: int) -> _List:
     bounds = np.split(rendered.input_ids, [written[0], *inside, written[-1] + 1])[1:-1]
     *runs, end = (tuple(run.tolist()) for run in bounds[::2])
     return Scaffold(tuple(runs)), end
+
+
+def stop_tokens(
+    tokenizer: PreTrainedTokenizerFast, end: Sequence[int], configured: int | list[int] | None
+) -> set[int]:
+    """What ends an answer: the special tokens behind a list, and those that are set up to do so."""
+    known = tokenizer.added_tokens_decoder
+    stop = {token for token in end if token in known and known[token].special}
+    named = configured if isinstance(configured, list) else [configured]
+    return stop | {int(one) for one in (tokenizer.eos_token_id, *named) if one is not None}
 
 
 def weighed_request(

@@ -26,9 +26,11 @@ from incatalog.dialogue.templates import asking_wording, wording_named
 from incatalog.errors import BackboneError, ConfigError, VectorError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
+from incatalog.model.outline import load_outline
 from incatalog.model.saved import load_model
 from incatalog.model.spec import ModelSpec, load_spec, require_spans, spec_file
 from incatalog.packed.model import PackedModel
+from incatalog.packed.unloaded import UnloadedModel
 from incatalog.recommender.answer import Recommendation, recommendations
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import GuideChoice
@@ -142,6 +144,7 @@ class Recommender(Talking):
         system: str | None = None,
         title_field: str = "",
         encoder: str = OFF,
+        weights: bool = True,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
@@ -159,6 +162,8 @@ class Recommender(Talking):
             title_field: The field by which the model knows its items, where that is to be held.
             encoder: What compares messages with items, so that what is said steers: ``minilm``,
                 ``words``, the folder of a sentence-transformers model, or ``off``.
+            weights: False leaves the weights where another engine has them, which is then to be
+                asked in place of this recommender's.
 
         Raises:
             ArtifactError: A file is not the one that was written.
@@ -182,9 +187,14 @@ class Recommender(Talking):
         named = OFF if guide is None else str(guide)
         chosen = GuideChoice(named, guide_weight, trained=spec.trained)
         loaded = chosen.load(folder, catalog, device)
-        backbone, spec = load_model(folder, device, verify=verify)
+        packed: PackedModel
+        if weights:
+            backbone, spec = load_model(folder, device, verify=verify)
+            packed = PackedModel(backbone.model, frozen=frozen)
+        else:
+            backbone, spec = load_outline(folder, verify=verify)
+            packed = UnloadedModel(backbone.model)
         aliases = Aliases.load(folder, catalog, spec.aliases)
-        packed = PackedModel(backbone.model, frozen=frozen)
         spec = spec.asked(wording, system)
         steering = Steering.chosen(catalog, encoder, chosen.folder(folder))
         return cls(backbone, spec, catalog, codes, aliases, packed, loaded, steering)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -29,6 +29,7 @@ from incatalog.recommender.answer import Recommendation
 from incatalog.recommender.guide import Kind
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving import schemas as forms
+from incatalog.serving.any_worker import AnyWorker
 from incatalog.serving.catalogs import Domain, Version
 from incatalog.serving.chat_answer import Piece, answer_item, check_items, enquiry
 from incatalog.serving.chat_forms import (
@@ -47,7 +48,6 @@ from incatalog.serving.problems import PROBLEMS, ApiError, api_error, find_domai
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.turns import Turns, written
-from incatalog.serving.worker import Worker
 
 _LONG = 10_000  # letters beyond which a conversation is read off the event loop
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ class Conversations:
     plain: Recommender  # answers where no domain is named
     domains: Mapping[str, Domain]
     settings: ServeSettings
-    worker: Worker
+    worker: AnyWorker
     telemetry: EngineTelemetry
     sessions: SessionStore | None
     guiding: Guiding
@@ -137,6 +137,11 @@ class Conversations:
         """The items, and whether a guide counted."""
         kind: Kind = "ranking" if body.decode == "beam" else "list"
         weighed = await self.guiding.weigh(model, body, history, excluded, kind)
+        usual = "decode" not in body.model_fields_set
+        if usual and self.worker.item_decode(weighed.weights) == "token":
+            # The default where an engine does not search; what is asked for, it refuses.
+            greedy = body.model_copy(update={"decode": "greedy"})
+            return await self._found(model, greedy, history, excluded)
         how: Any = {"excluded": excluded, "weights": weighed.weights}
         if kind == "ranking":
             found = await self._ranked(model, model.slot(history, body.k, **how), body.k)
@@ -182,6 +187,9 @@ class Conversations:
             seconds = self.settings.timeout
             async with asyncio.timeout(min(body.deadline or seconds, seconds)):
                 weights, guided = await self._weighed(body, plan, version.recommender)
+        if plan.request is not None and "item_decode" not in body.model_fields_set:
+            usual = replace(plan.request, item_decode=self.worker.item_decode(weights))
+            plan = replace(plan, request=usual)
         script = assistant.script(plan, weights)
         known = body, version, assistant, plan, script
         return ChatAnswer(*known, guided, started, owner, left_out)

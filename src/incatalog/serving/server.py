@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog
     from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
+    from incatalog.vllm.async_engine import RunningEngine
 
 # Seconds that a request waits to be counted with those of other services.
 _RATE_TIMEOUT = 1.0
@@ -85,13 +86,17 @@ def serve(settings: ServeSettings) -> None:
             how = guide, fields, steerings.load
             domains = load_domains(recommender, named, store, *how)
         follower = None if settings.state is None else Follower(store, domains)
+        engine = None
+        if settings.engine == "vllm":
+            engine = stack.enter_context(closing(_vllm(settings, recommender)))
         kept = sessions, follower, rates
-        service = ChatService(recommender, domains, settings, keys, *kept)
+        service = ChatService(recommender, domains, settings, keys, *kept, engine)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         items = ", ".join(f"{d.name} ({d.version.catalog.num_live})" for d in domains.values())
 
         def announce(address: str) -> None:
-            where = f"{address} ({recommender.engine.model.device})"
+            device = "vLLM" if engine else recommender.engine.model.device
+            where = f"{address} ({device})"
             what = f"{described(recommender.spec)} on {where}, items of {items}"
             console.print(f"incatalog: {what}", markup=False)
             for domain in domains.values():
@@ -104,6 +109,9 @@ def serve(settings: ServeSettings) -> None:
                 guided = domain.version.recommender.guide is not None
                 told = about(recommender.spec, guided=guided)
                 console.print(f"incatalog: {domain.name}: {told}", style="yellow", markup=False)
+            if engine:
+                told = "items are written token by token, but where a guide decides alone"
+                console.print(f"incatalog: {told} (docs/serving-vllm.md)", markup=False)
             if settings.state is None:
                 note = "changes of catalogs end with this process; --state keeps them"
                 console.print(f"incatalog: {note}")
@@ -125,8 +133,9 @@ def _recommender(
     from incatalog.recommender.recommender import Recommender
 
     model, device, verify = settings.model, settings.device, settings.verify
+    weights = settings.engine == "incatalog"
     if spec_file(model).exists():
-        how: Any = {"device": device, "verify": verify, "guide": None}
+        how: Any = {"device": device, "verify": verify, "guide": None, "weights": weights}
         how |= settings.named("wording", "system")
         how["title_field"] = "" if named else fields.get("", "")
         return Recommender.from_pretrained(model, **how)
@@ -138,7 +147,31 @@ def _recommender(
     name, folder = next(iter(named.items()))
     catalog = Catalog.load(folder, name, fields.get(name))
     asked = settings.named("device", "verify", "wording", "system")
-    return plain_recommender(str(model), catalog, **asked)
+    return plain_recommender(str(model), catalog, weights=weights, **asked)
+
+
+def _vllm(settings: ServeSettings, recommender: Recommender) -> RunningEngine:
+    """Starts vLLM on the model of a recommender, which leaves the weights to it."""
+    from incatalog.constraint.control import ControlTokens
+    from incatalog.model.pretrained import source_of
+    from incatalog.vllm.async_engine import start_engine
+
+    backbone = recommender.backbone
+    stop = frozenset(recommender.prompts.stop_token_ids)
+    control = ControlTokens(backbone.soi_token_id, backbone.eoi_token_id, stop)
+    engine = start_engine(
+        source_of(settings.model),
+        control,
+        backbone.code_token_ids,
+        rows=settings.batch,
+        names_items=recommender.spec.trained,
+        arguments=settings.vllm,
+        device=settings.device,
+    )
+    # Prompts are made for what vLLM was started with, where that is less than the model could.
+    config, longest = backbone.model.config, recommender.prompts.context_length
+    config.max_position_embeddings = min(longest or engine.context_length, engine.context_length)
+    return engine
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:
@@ -162,6 +195,13 @@ def _check(settings: ServeSettings) -> dict[str, Path]:
             raise ConfigError(f"--allow-image {origin}: {why}")
     if settings.wording is not None:
         asking_wording(settings.wording)
+    if settings.vllm and settings.engine != "vllm":
+        raise ConfigError(f"--vllm {settings.vllm[0]}: is for --engine vllm; add that")
+    if settings.engine == "vllm":
+        from incatalog.vllm.async_engine import checked_arguments
+
+        require("vllm.version", extra="vllm")
+        checked_arguments(settings.vllm)
     if settings.keys is None and not _is_this_machine(settings.host):
         why = "others could reach the service without a key; give --keys FILE"
         raise ConfigError(f"--host {settings.host}: {why}")

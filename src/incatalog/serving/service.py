@@ -14,6 +14,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
+from incatalog.serving.any_worker import AnyWorker
+from incatalog.serving.async_worker import AsyncWorker
 from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
 from incatalog.serving.chat_endpoints import Conversations
@@ -29,6 +31,7 @@ from incatalog.serving.schemas import ErrorAnswer
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.worker import Worker
+from incatalog.vllm.async_engine import AsyncEngine
 from incatalog.web.app import add_states, new_app
 from incatalog.web.bodies import BodyLimit
 
@@ -41,6 +44,7 @@ class ChatService:
     Without `keys` anyone may ask; without `sessions` no conversation is kept; without a `follower`
     the catalogs hear of other services only when they are changed here, and without `rates` each
     service counts the requests of a client for itself.
+    Requests are answered by the recommender's own engine, or by `engine` where one is given.
     """
 
     def __init__(
@@ -52,17 +56,18 @@ class ChatService:
         sessions: SessionStore | None = None,
         follower: Follower | None = None,
         rates: SharedRates | None = None,
+        engine: AsyncEngine | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
         self._spec, self._trained = recommender.spec, recommender.spec.trained
         self._parameters = sum(one.numel() for one in recommender.backbone.model.parameters())
         self.telemetry = EngineTelemetry(trace=settings.trace)
-        self.worker = Worker(
-            recommender.engine,
-            max_rows=settings.batch,
-            max_queue=settings.queue,
-            observe=self.telemetry.passed,
-        )
+        limits: Any = {"max_rows": settings.batch, "max_queue": settings.queue}
+        self.worker: AnyWorker
+        if engine is None:
+            self.worker = Worker(recommender.engine, observe=self.telemetry.passed, **limits)
+        else:
+            self.worker = AsyncWorker(engine, wrote=self.telemetry.wrote, **limits)
         self._follower, self._rates = follower, rates
         self._measure()
         self._guiding = Guiding(settings, self.telemetry)

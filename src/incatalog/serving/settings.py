@@ -29,6 +29,7 @@ class ServeSettings(Settings):
 
     headings: ClassVar[Headings] = {
         "model and catalogs": "model domain title_field wording system name device verify",
+        "engine": "engine vllm",
         "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
         "what is said": "voice encoder",
         "page": "title allow_image",
@@ -95,6 +96,12 @@ class ServeSettings(Settings):
     verify: bool = True
     """Check the model's files against the checksums recorded when it was trained; false loads huge
     models sooner."""
+    engine: Literal["incatalog", "vllm"] = "incatalog"
+    """Who computes: the engine of this package, or vLLM in a process of its own, which holds its
+    answers to the same catalogs (docs/serving-vllm.md); it wants an environment of its own."""
+    vllm: tuple[str, ...] = ()
+    """Argument of vLLM's engine as NAME=VALUE, such as tensor-parallel-size=2, the flag once for
+    each; with --engine vllm."""
     state: str | None = None
     """Where changes of the catalogs are kept, which several services may share: a SQLite file on
     one machine, postgresql://USER@HOST/DATABASE on several (docs/replicas.md); without it they end

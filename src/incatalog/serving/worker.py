@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from incatalog.config import ItemDecode
+from incatalog.constraint.weights import ItemWeights
 from incatalog.decoding.engine import Engine, Session
 from incatalog.decoding.events import Event, Finished, ItemDone, RankedItems, TextToken
 from incatalog.decoding.request import Request, Slot
@@ -21,7 +23,7 @@ from incatalog.web.app import QueueFullError
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_NEWEST = 0.1  # weight of the newest answer in the running estimate of the time one takes
+NEWEST = 0.1  # weight of the newest answer in the running estimate of the time one takes
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,10 @@ class Worker:
             self._left.add(stream)
             self._condition.notify()
 
+    def item_decode(self, _weights: ItemWeights | None) -> ItemDecode:
+        """Whole items, whatever weighs them."""
+        return "search"
+
     async def rank(self, ranker: Ranker, slot: Slot, k: int) -> RankedItems:
         """The best items of a place in a text, searched beside the answers."""
         found: asyncio.Future[RankedItems] = asyncio.get_running_loop().create_future()
@@ -218,7 +224,7 @@ class Worker:
                 posted.setdefault(stream.loop, []).append((stream, own))
             if ended:
                 del self._rows[index]
-                self._seconds += _NEWEST * (now - stream.began - self._seconds)
+                self._seconds += NEWEST * (now - stream.began - self._seconds)
         for loop, several in posted.items():
             loop.call_soon_threadsafe(_deliver, several)
         tokens = sum(count_tokens(event) for event in events)

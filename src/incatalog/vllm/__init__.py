@@ -1,0 +1,1 @@
+"""The guarantee inside vLLM: its answers held to the items by the grammar of an answer."""
