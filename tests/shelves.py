@@ -50,7 +50,7 @@ OFFICE = Catalog.from_items(
 
 STATIONERY = Catalog.from_items(
     [
-        Item(f"s{row}", title, categories=(brand,))
+        Item(f"s{row}", title, attributes={"brand": brand})
         for row, (title, brand) in enumerate(
             (f"{brand} {what}, {place}", brand)
             for place, brand in enumerate(("Acme", "Nordlicht", "Tilde", "Quill", "Oak"))

@@ -456,7 +456,7 @@ def test_own_answer_is_taken_back_as_the_client_prints_it(
             {"content": [{"type": "text", "text": ""}, {"type": "image_url", "text": ""}]},
             "messages.0.content.1.type", "'text'",
         ),
-        ({"content": "x", "tool_calls": [{}]}, "messages.0.tool_calls", "0 items"),
+        ({"content": "x", "tool_calls": [{}]}, "messages.0.tool_calls", "found 1; expected none"),
         ({"content": "x", "audio": {"id": "a"}}, "messages.0.audio", ""),
         ({"content": "x", "items": [{"id": 7}]}, "messages.0.items.0.id", "string"),
     ],

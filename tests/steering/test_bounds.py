@@ -45,6 +45,8 @@ def said(catalog: Catalog, text: str) -> list[str]:
         ("12 angry men", []),
         ("a film about 9 to 5 jobs", []),
         ("under the sea", []),
+        ("at least 90 minutes", []),
+        ("rating of at least 4", []),
     ],
 )  # fmt: skip
 def test_limits_of_films(text: str, expected: list[str]) -> None:

@@ -101,7 +101,7 @@ SHOP = Steering.of(STATIONERY, encoder="words")
     ("turns", "expected"),
     [
         (("a stapler",), ["title~~stapler"]),
-        (("gel pens by Quill",), ["category=Quill", "title~~pen"]),
+        (("gel pens by Quill",), ["brand=Quill", "title~~pen"]),
         (("a pen or a marker",), ["title~~marker,pen"]),
         (("pens", "a stapler"), ["title~~stapler"]),
         (("pens", "only red ones"), ["title~~pen"]),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -82,10 +83,17 @@ def server(
         yield server
 
 
+def _by_words(_name: str, catalog: Catalog) -> Steering:
+    return Steering.of(catalog, encoder="words")
+
+
 @contextlib.contextmanager
-def serving(recommender: Recommender, model: Path, books: Path, state: Path) -> Iterator[Server]:
+def serving(
+    recommender: Recommender, model: Path, books: Path, state: Path, *, steered: bool = False
+) -> Iterator[Server]:
+    how: Any = {"steering": _by_words} if steered else {}
     with contextlib.closing(CatalogStore(state)) as store:
-        domains = load_domains(recommender, {"films": model, "books": books}, store)
+        domains = load_domains(recommender, {"films": model, "books": books}, store, **how)
         app = ChatService(recommender, domains, ServeSettings(model)).app()
         listener = socket.create_server(("127.0.0.1", 0))
         running = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -186,11 +194,11 @@ def steered(
     tmp_path: Path,
 ) -> Iterator[Talk]:
     """A conversation with somebody who understands filters."""
-    hearing = recommender.with_steering(Steering.of(recommender.catalog, encoder="words"))
+    hearing = recommender.with_steering(_by_words("films", recommender.catalog))
     if request.param == "local":
         yield Talk(LocalTalker({"films": hearing}, max_tokens=60))
         return
-    with serving(hearing, model, books, tmp_path / "state.sqlite") as server:
+    with serving(recommender, model, books, tmp_path / "state.sqlite", steered=True) as server:
         yield Talk(RemoteTalker(server.url, "films", max_tokens=60))
 
 

@@ -24,6 +24,9 @@ _MEASURES = {
     "player": ("player",),
 }  # fmt: skip
 
+# Before a number these say what it is of, as units do behind it.
+_MEASURED = frozenset(("rating", "rated", "score", "runtime", "duration", "page", "player", "year"))
+
 _N = NUMBER
 _UNIT = rf"(?:\s*(?P<unit>{MONEY}|[a-z]+))?"
 _MOST = (
@@ -198,11 +201,16 @@ class MeasuredFields:
             named = (stem(unit), *_MEASURES.get(stem(unit), ()))
             if known := called(named, self.numbers):
                 return known, end
+            if stem(unit) in _MEASURES:
+                # Minutes are no price, whatever the catalog knows.
+                return None, end
             end = match.end("unit") - len(unit)
         before = match.string[: match.start()].split()[-3:]
         for word in reversed(before):
             if known := called((stem(word),), self.numbers):
                 return known, end
+            if stem(word) in _MEASURED:
+                return None, end
         values = [number(match[name]) for name in ("low", "high") if match.groupdict().get(name)]
         if self.price is None or not bare or (self.year and all(map(is_year, values))):
             return None, end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from incatalog.data.catalog import Catalog
 from incatalog.data.where import Condition, Where
@@ -128,7 +129,7 @@ class Listener:
         conditions += self._conditions(wanted, named)
         inside = {at for one in named for at in range(one.start, one.end)}
         filters = [labelled(one, self.measured) for one in dict.fromkeys(conditions)]
-        if kinds := named_kinds(wanted, words, inside, self.kinds.kinds):
+        if kinds := named_kinds(wanted, words, inside, self._kind_names):
             kinds = self._with_other_names(kinds)
             filters.append(_of_kinds(kinds))
         spans = [(one.start, one.end) for one in truths]
@@ -155,6 +156,11 @@ class Listener:
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),
         )
+
+    @cached_property
+    def _kind_names(self) -> frozenset[str]:
+        """What people call the kinds that titles tell."""
+        return frozenset(name for one in self.kinds.kinds for name in other_names(one))
 
     def _with_other_names(self, kinds: NamedKinds) -> NamedKinds:
         """The kinds by all names that titles have for them."""

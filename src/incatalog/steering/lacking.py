@@ -27,13 +27,15 @@ class Lacked:
     end: int
 
 
+_RUNTIME = ("minute", "min", "hour", "runtime", "duration", "length")
 # A catalog that knows all that is usual; by each field, the names that a catalog may have for it,
 # and what people call it.
 _USUAL = {
     "price": (PRICE, "prices"),
     "year": (YEAR, "years"),
     "page": (("page", "page count"), "numbers of pages"),
-    "runtime": (("minute", "min", "hour", "runtime", "duration", "length"), "running times"),
+    "runtime": (_RUNTIME, "running times"),
+    "hour": (_RUNTIME, "running times"),
     "rating": (("rating", "star", "score"), "ratings"),
     "player": (("player",), "numbers of players"),
 }

@@ -76,7 +76,7 @@ class TitleKinds:
         heads, tails, seen, count = Counter[str](), Counter[str](), Counter[str](), 0
         for item in items:
             title = item.title
-            tail = self.tails_of[title] = tail_of(title, item.categories)
+            tail = self.tails_of[title] = tail_of(title, _names(item))
             heads.update(tail[-1:])
             tails.update(set(tail))
             seen.update({word.stem for word in words_of(title)})
@@ -131,6 +131,12 @@ def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
         if words:
             return tuple(words[-_TAIL:])
     return ()
+
+
+def _names(item: Item) -> list[str]:
+    """What may be a brand in front of a title."""
+    values = item.attributes.values()
+    return [*item.categories, *(value for value in values if isinstance(value, str))]
 
 
 def _is_noun(word: str) -> bool:
