@@ -135,7 +135,7 @@ def test_a_folder_of_something_else_is_refused(
     assert refused(capsys, *flags, "--guide", guide).startswith(f"{own} (contents of guide)")
     lone = ["--model", guide, "--data", model]
     said = refused(capsys, *flags, *lone)
-    assert said.startswith(f"{own} (contents of guide, contents of model)")
+    assert said.startswith(f"{own} (contents of model, contents of guide)")
     other = ["evaluate", "recommend", "--model", model, "--data", model, "--out", out]
     (model_data := tmp_path / "data").mkdir()
     catalog.save(model_data)
