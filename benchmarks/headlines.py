@@ -39,6 +39,10 @@ HEADLINES = {
         "Does a chat model that was never trained recommend, and name nothing but items?",
         ("names outside spans that are no items",), "found", "names that are no items",
     ),
+    "batch_lists": Headline(
+        "Lists for everybody: how fast, and what do kills leave?",
+        ("incatalog batch",), "of recommend_batch", "of the speed of `recommend_batch`",
+    ),
     "beam": Headline(
         "How long does the search for the best items of one place take?",
         ("50",), "in all, ms", "ms, width 50, a million items",

@@ -7,7 +7,8 @@ import stat
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from incatalog.artifacts import (
     atomic_path,
     fingerprint,
     open_run,
+    open_shared_run,
     read_json,
     versions,
     write_json,
@@ -369,6 +371,50 @@ def test_missing_data_is_refused_before_anything_is_written(config, tmp_path):
     with pytest.raises(DataError, match="gone: no such file or folder"):
         start(StageConfig(data=tmp_path / "gone", out=config.out))
     assert not config.out.exists()
+
+
+def share(config: StageConfig, model: str = "a"):
+    same = {"identities": {"model": model}, "free_fields": ("workers", "data")}
+    return open_shared_run(config.out, "batch", config, **same)
+
+
+def test_a_shared_run_is_open_to_all_who_want_the_same(config):
+    assert not share(config).resumed
+    # At the same time as the first, from other data that is known by its contents.
+    second = share(replace(config, workers=9, data=config.data / "elsewhere"))
+    assert second.resumed
+    assert not second.finished
+    assert [path.name for path in config.out.iterdir()] == [MANIFEST]
+    with pytest.raises(ArtifactError, match=r"other settings \(contents of model\); repeat its"):
+        share(config, "b")
+    with pytest.raises(ArtifactError, match=r"other settings \(steps\)"):
+        share(replace(config, steps=4))
+    second.finish(lists=3)
+    again = share(config)
+    assert again.finished
+    # As the first of them does too.
+    again.finish(lists=3)
+    assert read_json(config.out / MANIFEST)["results"] == {"lists": 3}
+
+
+def test_of_many_that_begin_a_shared_run_one_writes_the_manifest(config):
+    gate, found = threading.Barrier(8), []
+
+    def begin(number: int) -> None:
+        gate.wait()
+        try:
+            share(replace(config, steps=number))
+            found.append(number)
+        except ArtifactError:
+            pass
+
+    threads = [threading.Thread(target=begin, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [read_json(config.out / MANIFEST)["config"]["steps"]]
+    assert [path.name for path in config.out.iterdir()] == [MANIFEST]
 
 
 def test_importing_stays_light():

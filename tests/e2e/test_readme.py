@@ -38,6 +38,7 @@ _PAGES = (
     "docs/evaluation.md",
     "docs/losses.md",
     "docs/terminal.md",
+    "docs/batch.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make study` runs below, in small, and the demo in test_demo.py.

@@ -111,6 +111,26 @@ def test_batch_equals_one_by_one(recommender: Recommender, decode: Any) -> None:
 
 
 @decodings
+def test_each_history_has_rules_of_its_own(recommender: Recommender, decode: Any) -> None:
+    histories = [["i1"], ["i4", "i9"], ["i2"]]
+    excludes = [[], ["i0", "i3"], ["i7"]]
+    boosts = [{}, {"i5": 90.0}, {"i6": 0.01, "i8": 4.0}]
+    shared: Any = {"k": 5, "exclude": ["i11"], "boost": {"i8": 5.0}, "decode": decode}
+    together = recommender.recommend_batch(
+        histories, excludes=excludes, boosts=boosts, batch_size=2, **shared
+    )
+    for number, found in enumerate(together):
+        own = boosts[number]
+        factors = {"i8": 5.0 * own.get("i8", 1.0)} | {k: v for k, v in own.items() if k != "i8"}
+        rules = {"exclude": ["i11", *excludes[number]], "boost": factors}
+        alone = recommender.recommend(histories[number], **shared | rules)
+        assert [one.item_id for one in alone] == [one.item_id for one in found]
+        assert [one.score for one in alone] == pytest.approx([one.score for one in found], rel=1e-4)
+    with pytest.raises(ConfigError, match="boosts: found 1; expected one for each history"):
+        recommender.recommend_batch(histories, boosts=[{}])
+
+
+@decodings
 def test_more_items_than_there_are_ends_with_all_of_them(
     recommender: Recommender, decode: Any
 ) -> None:

@@ -61,9 +61,10 @@ class BatchJob:
             ArtifactError: It belongs to other settings, another model, catalog or table.
             ConfigError: There is no such guide.
         """
+        model = source_of(settings.model) if kind == "chat" else settings.model
         identities = {
             "histories": fingerprint(table.files),
-            "model": _digest(file_checksums(source_of(settings.model))),
+            "model": _digest(file_checksums(model)),
             "catalog": _catalog_identity(catalog),
             "guide": _guide_identity(settings, kind, catalog),
         }
