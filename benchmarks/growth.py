@@ -1,10 +1,10 @@
 """How much memory does a catalog take, by formula and measured?
 
 Builds, each in a process of its own that may take 8 GB: the tree of titles (those of a real catalog
-in many editions, three random tokens behind each), the tree of semantic IDs (four random codes),
-the weights of one guided answer, and the items as the package holds them. What the formulas take
-from a catalog (nodes and tokens an item) is counted at the smallest size; larger ones are foretold
-by it, and 100 million items are only foretold.
+in many editions, which differ in three random tokens behind the first five), the tree of semantic
+IDs (four random codes), the weights of one guided answer, and the items as the package holds them.
+What the formulas take from a catalog (nodes and tokens an item) is counted at the smallest size;
+larger ones are foretold by it, and 100 million items are only foretold.
 
     python -m benchmarks.growth [--sizes 1000000 10000000]
 """
@@ -26,7 +26,7 @@ from benchmarks.report import markdown, publish, shared_data
 _MOST = 8 << 30  # bytes of a process
 _FAR = 100_000_000
 _MOST_TOKENS = 2**31 - 3  # of all titles of a tree
-_EDITION = 3
+_BRAND, _EDITION = 5, 3  # tokens that editions share, and those they differ in behind them
 _CODES, _LEVELS = 256, 4
 
 
@@ -46,12 +46,14 @@ def token_rows(kind: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     catalog = Catalog.load(shared_data() / "office")
     titles = encode_titles(canonical_titles(catalog, tokenizer), tokenizer)
     words = np.unique(np.concatenate(titles)).astype(np.int32)
-    whole = np.concatenate([[*title, *[-1] * _EDITION] for title in titles]).astype(np.int32)
+    free = [-1] * _EDITION
+    parts = [[*title[:_BRAND], *free, *title[_BRAND:]] for title in titles]
+    whole = np.concatenate(parts).astype(np.int32)
     lengths = np.array([len(title) + _EDITION for title in titles])
     rounds, rest = divmod(size, len(titles))
     flat = np.concatenate([np.tile(whole, rounds), whole[: lengths[:rest].sum()]])
-    free = np.flatnonzero(flat < 0)
-    flat[free] = random.choice(words, size=len(free))
+    places = np.flatnonzero(flat < 0)
+    flat[places] = random.choice(words, size=len(places))
     every = np.concatenate([np.tile(lengths, rounds), lengths[:rest]])
     return flat, np.concatenate([[0], np.cumsum(every)])
 
