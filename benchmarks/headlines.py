@@ -77,7 +77,7 @@ HEADLINES = {
     ),
     "growth": Headline(
         "How much memory does a catalog take?",
-        ("tree of semantic IDs", "10,000,000"), "measured, GB", "GB for the tree of ten million IDs",
+        ("tree of semantic IDs", "10,000,000"), "measured, GB", "GB, the tree of ten million IDs",
     ),
     "grpo": Headline(
         "Is the policy that is trained the one that is sampled from?",
