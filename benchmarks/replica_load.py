@@ -215,9 +215,8 @@ class Load:
     def _kill(self, _number: int) -> None:
         rng = random.Random(f"{self._seed} kill")
         while not self._over.wait(self._kill_every * rng.uniform(0.5, 1.5)):
-            replica = rng.choice(self.replicas)
+            replica = self.replicas[self._count("kills") % len(self.replicas)]
             replica.kill()
-            self._count("kills")
             replica.start()
 
     def _fingerprints(self) -> list[tuple[int, str]]:

@@ -140,6 +140,7 @@ def overtaken(slow: httpx.Client, fast: httpx.Client, asked: dict[str, Any]) -> 
         return "".join(lines), done.status_code == 200
 
 
+@pytest.mark.timeout(600)
 def test_a_service_without_its_postgres_confirms_nothing_and_recovers(
     server: Postgres, tmp_path: Path, model: Path
 ) -> None:
