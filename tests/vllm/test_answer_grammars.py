@@ -98,6 +98,9 @@ def test_other_versions_are_those_that_were_kept(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("{k: 3}", "expected the JSON text of an object"),
+        ("3", "found 3; expected an object with some of"),
+        ('{"k": 0}', "k: found 0"),
         ([], "expected an object with some of catalog_version"),
         ({"n": 3}, "n: found 3; expected one of"),
         ({"k": 0}, "k: found 0; expected a whole number of at least 1"),
