@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from incatalog.training.sft import train_sft
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
 
 Jobs = list[dict[str, Any]]
-Answer = Callable[[Jobs], Jobs]
+Answer = Callable[..., Jobs]
 K = 10
 PROCESSOR = "incatalog.vllm.runners:ItemProcessor"
 FORCED = {
@@ -138,7 +139,9 @@ def same(found: dict[str, Any], expected: list[list[int]]) -> int:
 
 
 @pytest.fixture(scope="session")
-def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
+def told(
+    models: dict[str, Asked], answer: Answer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """What engines of both models and all kinds answered; one process, as vLLM starts slowly."""
     jobs: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
@@ -147,7 +150,7 @@ def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
         jobs[f"{name}, processor"] = {
             "model": folder,
             "engine": engine(),
-            "batches": [*whole, *refused(model)],
+            "batches": [*whole, *refused(model), {"requests": free_text(model)}],
         }
         forced = {"model": folder, "engine": engine(speculative_config=FORCED), "batches": whole}
         jobs[f"{name}, grammar with proposer"] = forced
@@ -188,6 +191,11 @@ def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
         batches = [{"requests": sampled}]
         folder = str(model.folder)
         jobs[f"{name}, samples"] = {"model": folder, "engine": engine(), "batches": batches}
+    lost = tmp_path_factory.mktemp("lost")
+    for path in models["cgen"].folder.iterdir():
+        if path.is_file() and path.name != "incatalog.json":
+            shutil.copy(path, lost)
+    jobs["lost"] = {"model": str(lost), "engine": engine(), "batches": []}
     jobs["blind"] = {
         "model": str(models["cgen"].folder), "engine": engine(), "blind": True,
         "batches": [{"requests": [
@@ -196,6 +204,13 @@ def told(models: dict[str, Asked], answer: Answer) -> dict[str, dict[str, Any]]:
         ]}],
     }  # fmt: skip
     return dict(zip(jobs, answer(list(jobs.values())), strict=True))
+
+
+def free_text(model: Asked) -> list[dict[str, Any]]:
+    """Requests without a word about items, and some for two at most."""
+    sampling = {"temperature": 1.0, "max_tokens": 120, "seed": 0}
+    some = [{**one, "sampling": sampling, "items": None} for one in model.plain[:FEW]]
+    return [*some, *({**one, "items": {"max_items": 2}} for one in some)]
 
 
 def refused(model: Asked) -> list[dict[str, Any]]:
@@ -281,8 +296,33 @@ def test_samples_name_only_what_may_be_named(
 
 
 @pytest.mark.parametrize("name", ["cgen", "token"])
+def test_free_text_names_items_alone(
+    name: str, told: dict[str, Any], models: dict[str, Asked]
+) -> None:
+    model = models[name]
+    found = told[f"{name}, processor"]["batches"][-1]
+    assert found.get("error") is None, found
+    backbone, count = model.recommender.backbone, len(model.recommender.catalog)
+    spans = {tuple(model.recommender.item_tokens.span(row)) for row in range(count)}
+    named = []
+    for tokens in found["tokens"]:
+        own, place = [], 0
+        while backbone.soi_token_id in tokens[place:]:
+            start = tokens.index(backbone.soi_token_id, place)
+            if backbone.eoi_token_id not in tokens[start:]:
+                break
+            place = tokens.index(backbone.eoi_token_id, start) + 1
+            own.append(tuple(tokens[start:place]))
+        assert spans.issuperset(own)
+        assert len(set(own)) == len(own)
+        named.append(len(own))
+    assert sum(named) > 0
+    assert max(named[FEW:]) <= 2
+
+
+@pytest.mark.parametrize("name", ["cgen", "token"])
 def test_what_cannot_be_held_is_refused(name: str, told: dict[str, Any]) -> None:
-    batches = told[f"{name}, processor"]["batches"][2:]
+    batches = told[f"{name}, processor"]["batches"][2:-1]
     for words, batch in zip(WORDS, batches, strict=True):
         assert words in batch.get("error", ""), batch
 
@@ -310,6 +350,22 @@ def test_every_cell_is_exact_or_an_error(told: dict[str, Any], models: dict[str,
     for cell, error in errors.items():
         assert cell.startswith(("cell processor, named, spec", "cell processor, spec")), cell
         assert "leaves" in error, error
+
+
+def test_a_folder_without_its_description_is_refused(told: dict[str, Any]) -> None:
+    error = told["lost"]["start_error"]
+    assert "its vocabulary has <SOI> and <EOI>" in error
+    assert "holds no incatalog.json" in error
+
+
+def test_a_plugin_left_out_is_an_error(models: dict[str, Asked], answer: Answer) -> None:
+    model = models["cgen"]
+    batches = [{"requests": [{**model.plain[0], "items": None}]}]
+    ways = (engine(), engine(speculative_config=NGRAM))
+    jobs = [{"model": str(model.folder), "engine": how, "batches": batches} for how in ways]
+    for found in answer(jobs, VLLM_PLUGINS="other"):
+        [batch] = found["batches"]
+        assert "VLLM_PLUGINS: leaves incatalog out" in batch["error"]
 
 
 def test_what_nothing_masked_is_an_error(told: dict[str, Any], models: dict[str, Asked]) -> None:
