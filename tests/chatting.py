@@ -59,8 +59,8 @@ class Server:
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
-    def wait(self) -> int:
-        code = self._process.wait(timeout=60)
+    def wait(self, patience: float = 60) -> int:
+        code = self._process.wait(timeout=patience)
         self._log.close()
         return code
 

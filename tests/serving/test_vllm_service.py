@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Iterator[Se
     running = Server(folder / "log", *flags, *more, "--batch", "8", "--encoder", "words", **how)
     yield running
     running.terminate()
-    assert running.wait() == 0
+    assert running.wait(patience=300) == 0
     assert "Traceback" not in running.said
 
 
@@ -114,7 +114,8 @@ def test_answers_are_those_of_the_engine(http: httpx.Client, own: Recommender) -
         assert text_of(answer) == text
         assert [one["id"] for one in answer["items"]] == items
         assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["usage"]["completion_tokens"] == 60
+        # A span that is still open at the end is no item, and its tokens do not count.
+        assert 50 < answer["usage"]["completion_tokens"] <= 60
         for one in answer["items"]:
             assert text[one["start"] : one["end"]] == one["title"]
         named += len(items)
@@ -268,7 +269,7 @@ def test_a_session_is_kept(http: httpx.Client) -> None:
 def test_what_cannot_start_says_why(films: Path, tmp_path: Path) -> None:
     python, variables = vllm_python(), vllm_variables(tmp_path / "plugin")
     flags = ("--engine", "vllm", "--model", films, "--vllm", "speculative-config={}")
-    with pytest.raises(AssertionError, match="leaves the catalog's logits processor out"):
+    with pytest.raises(AssertionError, match="the drafts are what the catalog forces"):
         Server(tmp_path / "log", *flags, python=python, **variables)
 
 

@@ -21,10 +21,10 @@ def test_arguments_are_those_of_its_command_line() -> None:
 @pytest.mark.parametrize(
     ("argument", "why"),
     [
-        ("speculative-config={}", "leaves the catalog's logits processor out"),
-        ("speculative_config={}", "leaves the catalog's logits processor out"),
+        ("speculative-config={}", "the drafts are what the catalog forces"),
+        ("speculative_config={}", "the drafts are what the catalog forces"),
         ("no-async-scheduling=true", "needs the newest token"),
-        ("logits_processors=x", "the catalog is held by one"),
+        ("logits_processors=x", "leaves them out beside drafts"),
         ("max-num-seqs=4", "it is --batch"),
         ("enforce-eager", "expected NAME=VALUE"),
         ("--dtype=float32", "expected NAME=VALUE"),

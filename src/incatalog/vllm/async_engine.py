@@ -23,18 +23,20 @@ from incatalog.decoding.following import FollowedAnswer, check_followed
 from incatalog.decoding.request import Request
 from incatalog.errors import BackboneError, ConfigError, SpanError, first_line, require
 from incatalog.vllm.answer_terms import AnswerTerms
+from incatalog.vllm.engine_plan import PROPOSER
 from incatalog.vllm.item_request import KEY
 from incatalog.vllm.shared_tries import WrittenTries
 
 _GROUP = "vllm.general_plugins"
+_DRAFTS = 16  # tokens; few titles are longer than that behind a choice
 # Arguments that would undo what the service relies on.
 _OWN = {
     "model": "it is --model",
     "tokenizer": "it is that of --model",
-    "logits-processors": "the catalog is held by one",
+    "logits-processors": "vLLM leaves them out beside drafts",
     "additional-config": "the service tells vLLM there where its catalogs are",
-    "speculative-config": "vLLM leaves the catalog's logits processor out with it",
-    "async-scheduling": "the catalog's logits processor needs the newest token",
+    "speculative-config": "the drafts are what the catalog forces",
+    "async-scheduling": "what weighs the items needs the newest token",
     "logprobs-mode": "scores of items are read from it",
     "max-num-seqs": "it is --batch",
     "enable-log-requests": "requests stay private",
@@ -178,9 +180,10 @@ class RunningEngine(AsyncEngine):
         self._folder = folder
 
     def close(self) -> None:
-        """Ends vLLM's process, and lets the folder go."""
-        super().close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Ends vLLM's process, and lets the folder go; may be called more than once."""
+        if Path(self._folder).exists():
+            super().close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def start_engine(
@@ -281,7 +284,10 @@ def _started(model: str | Path, given: list[str], rows: int, device: str, tries:
     arguments = AsyncEngineArgs.from_cli_args(parsed)
     if tries is not None:
         _check_plugin()
-        arguments.additional_config = {KEY: {"through": "processor", "catalogs": tries}}
+        arguments.additional_config = {KEY: {"catalogs": tries}}
+        # What is forced is verified in one pass, in place of a pass a token.
+        forced: dict[str, Any] = {"method": "custom_class", "model": PROPOSER}
+        arguments.speculative_config = {**forced, "num_speculative_tokens": _DRAFTS}
     if kind == "cpu" and arguments.dtype == "auto":
         # As the engine of this package: answers are the same, and half the precision is no faster.
         arguments.dtype = "float32"
