@@ -185,8 +185,8 @@ def told(
             }
     for name, model in models.items():
         sampled = [
-            {**one, "sampling": one["sampling"] | {"temperature": 1.0, "n": 16, "seed": number}}
-            for number, one in enumerate(model.plain)
+            {**one, "sampling": one["sampling"] | {"temperature": 1.0, "n": 16}}
+            for one in model.plain
         ]
         batches = [{"requests": sampled}]
         folder = str(model.folder)
@@ -199,7 +199,7 @@ def told(
     jobs["blind"] = {
         "model": str(models["cgen"].folder), "engine": engine(), "blind": True,
         "batches": [{"requests": [
-            {**one, "sampling": one["sampling"] | {"temperature": 3.0, "seed": 0}}
+            {**one, "sampling": one["sampling"] | {"temperature": 2.0}}
             for one in models["cgen"].plain[:FEW]
         ]}],
     }  # fmt: skip
@@ -208,7 +208,8 @@ def told(
 
 def free_text(model: Asked) -> list[dict[str, Any]]:
     """Requests without a word about items, and some for two at most."""
-    sampling = {"temperature": 1.0, "max_tokens": 120, "seed": 0}
+    # On a CPU vLLM knows no seeds of requests, only that of the engine.
+    sampling = {"temperature": 1.0, "max_tokens": 120}
     some = [{**one, "sampling": sampling, "items": None} for one in model.plain[:FEW]]
     return [*some, *({**one, "items": {"max_items": 2}} for one in some)]
 
@@ -361,9 +362,10 @@ def test_a_folder_without_its_description_is_refused(told: dict[str, Any]) -> No
 def test_a_plugin_left_out_is_an_error(models: dict[str, Asked], answer: Answer) -> None:
     model = models["cgen"]
     batches = [{"requests": [{**model.plain[0], "items": None}]}]
-    ways = (engine(), engine(speculative_config=NGRAM))
-    jobs = [{"model": str(model.folder), "engine": how, "batches": batches} for how in ways]
-    for found in answer(jobs, VLLM_PLUGINS="other"):
+    # A process each: the plugin is also what lets an engine start once numba is loaded.
+    for how in (engine(), engine(speculative_config=NGRAM)):
+        job = {"model": str(model.folder), "engine": how, "batches": batches}
+        [found] = answer([job], VLLM_PLUGINS="other")
         [batch] = found["batches"]
         assert "VLLM_PLUGINS: leaves incatalog out" in batch["error"]
 
