@@ -22,7 +22,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True)
-class NamedItem:
+class WrittenItem:
     """An item in a text.
 
     Attributes:
@@ -43,7 +43,7 @@ class ReadText:
     """A text with titles in place of item spans, and the items in it, in order."""
 
     text: str
-    items: tuple[NamedItem, ...]
+    items: tuple[WrittenItem, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class SpanReader:
                 wrote it was not held to the catalog. Or something closes a span that none opens.
         """
         soi, eoi = self.control
-        plain, items = list[str](), list[NamedItem]()
+        plain, items = list[str](), list[WrittenItem]()
         length = 0
         before, *spans = text.split(soi)
         self._check_outside(before)
@@ -107,7 +107,7 @@ class SpanReader:
                     raise self._no_item(written, "opens another span")
                 break
             item = self.catalog.item(self._row(written))
-            items.append(NamedItem(item.item_id, item.title, length, length + len(item.title)))
+            items.append(WrittenItem(item.item_id, item.title, length, length + len(item.title)))
             self._check_outside(behind)
             plain += [item.title, behind]
             length += len(item.title) + len(behind)
