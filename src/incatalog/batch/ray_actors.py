@@ -51,7 +51,7 @@ def work_on_ray(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     mine = not ray.is_initialized()
     if mine:
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if settings.device != "cpu" else 0
         count = workers or gpus or len(ray.nodes())
