@@ -66,15 +66,15 @@ class Outcome:
 
 
 class Load:
-    """Threads that change, ask and talk until so many changes are confirmed."""
+    """Threads that change, ask and talk until there were so many changes, and so many kills."""
 
     def __init__(
         self,
         replicas: Sequence[Replica],
         changes: int,
         kill_every: float,
+        kills: int = 0,
         seed: int = 0,
-        pause: float = 0.0,
     ) -> None:
         self.replicas = replicas
         self.counts, self.wrong = Counter[str](), list[str]()
@@ -82,7 +82,8 @@ class Load:
         # What was answered: the version, the titles by id, and whether all items are named.
         self.answers: list[tuple[int, dict[str, str], bool]] = []
         self.turns: dict[str, list[tuple[str, bool]]] = {}
-        self._wanted, self._kill_every, self._seed, self._pause = changes, kill_every, seed, pause
+        self._wanted, self._kill_every, self._seed = changes, kill_every, seed
+        self._least = kills
         self._lock, self._over = threading.Lock(), threading.Event()
 
     def run(self) -> Outcome:
@@ -157,9 +158,9 @@ class Load:
             log.switches.append((version, now))
             there[item], last[item] = now is not None, version
             self._read_back(rng, item, now, version)
-            if self._count("changes confirmed") >= self._wanted:
+            confirmed = self._count("changes confirmed")
+            if confirmed >= self._wanted and self.counts["kills"] >= self._least:
                 self._over.set()
-            time.sleep(self._pause)
 
     def _read_back(self, rng: random.Random, item: str, now: str | None, version: int) -> None:
         """Asks any service for what was just confirmed."""
@@ -279,7 +280,7 @@ def under_load(
     changes: int,
     kill_every: float,
     count: int = 3,
-    pause: float = 0.0,
+    kills: int = 0,
 ) -> Outcome:
     """Starts services on a state, loads them, and ends them."""
     flags = ("--model", str(model), "--domain", f"items={model}", "--device", "cpu")
@@ -289,7 +290,7 @@ def under_load(
     try:
         for number in range(count):
             replicas.append(Replica(nursery, folder / f"log-{number}", *flags, *kept))
-        outcome = Load(replicas, changes, kill_every, pause=pause).run()
+        outcome = Load(replicas, changes, kill_every, kills).run()
         for replica in replicas:
             if "Traceback" in (said := replica.said):
                 outcome.wrong.append(said[said.index("Traceback") :][:1500])

@@ -229,11 +229,13 @@ def held(outcome: Outcome, changes: int) -> None:
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_what_three_services_confirm_holds_whichever_is_killed(tmp_path: Path, kind: str) -> None:
     make_model(tmp_path / "model")
+    # Changes, seconds between kills, services, kills.
+    load = 150, 3.0, 3, 3
     if kind == "sqlite":
         state = str(tmp_path / "state.sqlite")
-        held(under_load(tmp_path, tmp_path / "model", state, 200, 5.0), 200)
+        held(under_load(tmp_path, tmp_path / "model", state, *load), 150)
         return
     if lacking := postgres_lacks():
         pytest.skip(lacking)
     with postgres() as server:
-        held(under_load(tmp_path, tmp_path / "model", server.url, 200, 5.0), 200)
+        held(under_load(tmp_path, tmp_path / "model", server.url, *load), 150)
