@@ -124,7 +124,7 @@ def test_items_that_fulfil_conditions_are_counted(http: httpx.Client) -> None:
         ('{"prise": 1}', "where: catalog films: no field 'prise'; near: 'price'"),
         ("price", "where: found no JSON; expected an object such as"),
         ("[" * 5000, "where: found no JSON; expected an object such as"),
-        ("[]", "where: found []; expected an object such as"),
+        ("[]", "where: found a list; expected an object such as"),
     ):
         refused = asked(wrong)
         assert refused.status_code == 400
