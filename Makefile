@@ -61,7 +61,7 @@ test-swift: setup .venv-swift/.setup-done
 # INCATALOG_VLLM names another environment that has both.
 VLLM_FOLDER ?= .venv-vllm
 test-vllm: setup $(if $(INCATALOG_VLLM),,$(VLLM_FOLDER)/.setup-done)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/vllm tests/serving/test_vllm_service.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m vllm tests/inside_vllm tests/serving/test_vllm_service.py
 
 $(VLLM_FOLDER)/.setup-done: constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_FOLDER)

@@ -216,7 +216,7 @@ def test_no_history_is_popularity_or_nothing(recommender: Recommender, catalog: 
     none, some = nothing.log_weights([[], [5]], items)
     assert none is None
     assert some is not None
-    assert nothing.weights([[]], items, [None], "list") == [None]
+    assert nothing.weights([[]], items, [None], "list", log_factors=[None]) == [None]
     expected = recommender.recommend([], k=5)
     assert recommender.with_guide(nothing).recommend([], k=5) == expected
     assert recommender.with_guide(popular).recommend([], k=1)[0].item_id == "i31"
@@ -494,7 +494,7 @@ def test_the_command_takes_a_guide(
 ) -> None:
     def named(**flags: Any) -> list[str]:
         how: Any = {"k": 4, "decode": "list", "format": "json", "device": "cpu", **flags}
-        recommend(RecommendSettings(folder, ("i3", "i8"), **how))
+        recommend(RecommendSettings(folder, history=("i3", "i8"), **how))
         return [one["item_id"] for one in json.loads(capsys.readouterr().out)]
 
     catalog = Catalog.load(folder)

@@ -26,11 +26,9 @@ from incatalog.dialogue.templates import asking_wording, wording_named
 from incatalog.errors import BackboneError, ConfigError, VectorError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
-from incatalog.model.outline import load_outline
-from incatalog.model.saved import load_model
 from incatalog.model.spec import ModelSpec, load_spec, require_spans, spec_file
 from incatalog.packed.model import PackedModel
-from incatalog.packed.unloaded import UnloadedModel
+from incatalog.packed.unloaded import load_packed
 from incatalog.recommender.answer import Recommendation, recommendations
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import GuideChoice
@@ -187,13 +185,8 @@ class Recommender(Talking):
         named = OFF if guide is None else str(guide)
         chosen = GuideChoice(named, guide_weight, trained=spec.trained)
         loaded = chosen.load(folder, catalog, device)
-        packed: PackedModel
-        if weights:
-            backbone, spec = load_model(folder, device, verify=verify)
-            packed = PackedModel(backbone.model, frozen=frozen)
-        else:
-            backbone, spec = load_outline(folder, verify=verify)
-            packed = UnloadedModel(backbone.model)
+        how: Any = {"weights": weights, "verify": verify, "frozen": frozen}
+        backbone, spec, packed = load_packed(folder, device, **how)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         spec = spec.asked(wording, system)
         steering = Steering.chosen(catalog, encoder, chosen.folder(folder))
@@ -375,9 +368,7 @@ class Recommender(Talking):
                 raise ConfigError(f"{name}: found {len(own)}; expected one for each history")
         k = self.items.at_most(k)
         rows = [self.catalog.rows(history).tolist() for history in histories]
-        barring = [exclude] * len(rows)
-        if excludes is not None:
-            barring = [[*exclude, *own] for own in excludes]
+        barring = [[*exclude, *own] for own in excludes or [()] * len(rows)]
         excluded = [
             self.excluded(without, categories, row, exclude_seen, where)
             for row, without in zip(rows, barring, strict=True)
