@@ -68,10 +68,10 @@ def vllm_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 @pytest.fixture(scope="session")
 def answer(
     vllm_python: Path, vllm_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Jobs], Jobs]:
+) -> Callable[..., Jobs]:
     """Runs jobs of `vllm_answers.py` in one process."""
 
-    def run(jobs: Jobs) -> Jobs:
+    def run(jobs: Jobs, **environment: str) -> Jobs:
         folder = tmp_path_factory.mktemp("jobs")
         asked, told = folder / "jobs.json", folder / "told.json"
         asked.write_text(json.dumps(jobs), encoding="utf-8")
@@ -80,7 +80,7 @@ def answer(
         script = shutil.copy(program, folder)
         done = subprocess.run(
             [vllm_python, script, asked, told],
-            env=vllm_environment,
+            env=vllm_environment | environment,
             capture_output=True,
             text=True,
             check=False,

@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.v1.sample.logits_processor import _load_logitsprocs_plugins
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs_plugins
 
 from incatalog.constraint.answer_grammar import AnswerForm, AnswerGrammar
 from incatalog.constraint.control import ControlTokens
 from incatalog.constraint.excluded import ExcludedItems
 from incatalog.constraint.span import SpanConstraint
 from incatalog.trie.trie import ItemTrie
-from incatalog.vllm import device_processor
+from incatalog.vllm import device_processor, logits_processor
 from incatalog.vllm.runners import ItemProcessor
 
 SOI, EOI, STOP, VOCAB = 1, 2, 3, 14
@@ -98,7 +100,6 @@ def compare(seed: int) -> int:
     processor = ItemProcessor(config, state)
     assert type(processor) is device_processor.DeviceItemProcessor
     slots: dict[int, Slot] = {}
-    plain: dict[int, list[int]] = {}  # requests of another kind, which stay as they are
     checked = 0
 
     def put(number: int, slot: Slot) -> None:
@@ -173,9 +174,18 @@ def compare(seed: int) -> int:
                 slot.tokens.append(token)
             whole = slot.prompt + slot.tokens
             every[number, : len(whole)] = torch.tensor(whole)
-    del plain
     return checked
 
 
+def find_each_its_own() -> None:
+    """Both runners look through one group of entry points, and V2 refuses what it does not know."""
+    assert _load_logitsprocs_plugins() == [ItemProcessor]
+    assert _load_v2_logitsprocs_plugins() == [ItemProcessor]
+    logits_processor.plan_of = lambda config: None
+    [found] = [one(None, torch.device("cpu"), False) for one in _load_logitsprocs_plugins()]
+    assert type(found) is logits_processor.ItemLogitsProcessor
+
+
 if __name__ == "__main__":
+    find_each_its_own()
     print(sum(compare(seed) for seed in range(int(sys.argv[1]))))  # noqa: T201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,10 @@ class DeviceItems:
             torch.tensor(list(only), dtype=torch.int64, device=device),
             vocabulary,
         )
-        whole = torch.zeros(slots, dtype=torch.int64, device=device)
+        numbers = [field.name for field in fields(DeviceAnswers) if field.name != "blocked"]
+        zeros = {name: torch.zeros(slots, dtype=torch.int64, device=device) for name in numbers}
         blocked = torch.full((slots, _LEAST_WIDTH), NOWHERE, device=device)
-        self.answers = DeviceAnswers(*(whole.clone() for _ in range(10)), blocked)
+        self.answers = DeviceAnswers(**zeros, blocked=blocked)
 
     def begin(
         self, slot: int, excluded: ExcludedItems | None, form: AnswerForm, tokens: int

@@ -59,9 +59,9 @@ class DeviceTree(NamedTuple):
         known = {"edge_token": closing, "edge_node": leads, "gone_start": start, "gone": gone}
         named = ("node_edges", "bounds", "tail_start", "tail")
         known |= {name: getattr(arrays, name) for name in named}
-        # An entry more, so that there is something to read where nothing is asked for.
+        # Entries more, so that there is something to read where nothing is asked for.
         tensors = {
-            name: torch.from_numpy(np.append(array, 0).astype(np.int64)).to(device)
+            name: torch.from_numpy(np.append(array, [0, 0]).astype(np.int64)).to(device)
             for name, array in known.items()
         }
         root = trie.root()

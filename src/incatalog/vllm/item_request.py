@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -93,11 +94,18 @@ class ItemRequest:
     def parse(cls, given: Any) -> ItemRequest:
         """A request as vLLM hands it on; None asks for text with any items.
 
+        Over HTTP vLLM takes no objects there, so it may be the JSON text of one.
+
         Raises:
             ConfigError: A field is unknown, or its value cannot be used.
         """
         if given is None:
             return cls()
+        if isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except ValueError as error:
+                raise wrong(KEY, given, f"the JSON text of an object ({error})") from error
         found = _object("", given, {field.name for field in fields(cls)})
         found = {name: value for name, value in found.items() if value is not None}
         if TERMS in found:

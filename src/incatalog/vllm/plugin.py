@@ -41,7 +41,7 @@ def register() -> None:
     plain = logits_processor.build_logitsprocs
     _wrap(logits_processor, "build_logitsprocs", _build_processors)
     # The runner may have taken it under its own name.
-    runner = sys.modules.get("vllm.v1.worker.gpu_model_runner")
+    runner: Any = sys.modules.get("vllm.v1.worker.gpu_model_runner")
     if getattr(runner, "build_logitsprocs", None) is plain:
         runner.build_logitsprocs = logits_processor.build_logitsprocs
     _wrap(InputProcessor, "__init__", _start)
