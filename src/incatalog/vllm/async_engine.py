@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -101,7 +101,7 @@ class AsyncEngine:
         if open_span(request.prompt_ids, control.soi, control.eoi) is not None:
             raise SpanError("prompt_ids: end within an item span; close it, or leave it out")
 
-    async def answer(self, request: Request) -> AsyncIterator[list[Event]]:
+    async def answer(self, request: Request) -> AsyncGenerator[list[Event], None]:
         """The events of one answer, as they come; closing it takes the request from vLLM.
 
         Raises:
@@ -135,7 +135,7 @@ class AsyncEngine:
 
     async def _written(
         self, request: Request, followed: FollowedAnswer, trie: str | None
-    ) -> AsyncIterator[tuple[int, float]]:
+    ) -> AsyncGenerator[tuple[int, float], None]:
         """The tokens that vLLM goes on with, and the logarithm of each one's probability."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
