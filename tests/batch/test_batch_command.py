@@ -139,7 +139,8 @@ def test_a_folder_of_something_else_is_refused(
     other = ["evaluate", "recommend", "--model", model, "--data", model, "--out", out]
     (model_data := tmp_path / "data").mkdir()
     catalog.save(model_data)
-    (model_data / "sequential.jsonl").write_text(
+    history = json.dumps({"1": [item.item_id for item in catalog.items[:3]]})
+    (model_data / "sequential.jsonl").write_text(history)
         '{"1": ["%s"]}' % '","'.join(item.item_id for item in catalog.items[:3])
     )
     assert f"--out {out}: holds a run of `incatalog batch`" in refused(
