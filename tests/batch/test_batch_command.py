@@ -141,8 +141,6 @@ def test_a_folder_of_something_else_is_refused(
     catalog.save(model_data)
     history = json.dumps({"1": [item.item_id for item in catalog.items[:3]]})
     (model_data / "sequential.jsonl").write_text(history)
-        '{"1": ["%s"]}' % '","'.join(item.item_id for item in catalog.items[:3])
-    )
     assert f"--out {out}: holds a run of `incatalog batch`" in refused(
         capsys, *other[:4], "--data", model_data, "--out", out
     )
