@@ -45,8 +45,8 @@ class Asked:
     passes: int
 
 
-def asked(folder: Path, histories: list[list[str]]) -> Asked:
-    recommender = Recommender.from_pretrained(folder, "cpu")
+def asked(folder: Path, histories: list[list[str]], **guide: Any) -> Asked:
+    recommender = Recommender.from_pretrained(folder, "cpu", **guide)
     k = min(K, recommender.spec.list_length)
     rows = [recommender.catalog.rows(history).tolist() for history in histories]
     barred = [recommender.excluded((), (), row, True) for row in rows]
@@ -115,7 +115,8 @@ def models(
     train_sft(replace(base, out=folder / "token", method="token", index=index))
     some = read_lists(data)
     histories = [some[user % len(some)][: -1 - user // len(some)] for user in range(USERS)]
-    return {name: asked(folder / name, histories) for name in ("cgen", "token")}
+    guide: Any = {"guide": teacher, "guide_weight": 0.6}
+    return {name: asked(folder / name, histories, **guide) for name in ("cgen", "token")}
 
 
 def engine(**changes: Any) -> dict[str, Any]:
