@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from incatalog.model.backbone import create_tiny
+from incatalog.model.saved import save_backbone
+from incatalog.model.tiny import TinyConfig
 from incatalog.recommender.recommender import Recommender
 from incatalog.training.settings import SftSettings
 from incatalog.training.sft import train_sft
@@ -105,8 +108,11 @@ def models(
         return {name: asked(study / name, histories) for name in ("cgen", "token")}
     folder = tmp_path_factory.mktemp("models")
     teacher, data = (request.getfixturevalue(name) for name in ("teacher", "data"))
+    # Of a width that vLLM knows on a CPU.
+    sizes = TinyConfig(vocab_size=512, hidden=64, inner=64, layers=2, heads=2, seed=0)
+    save_backbone(folder / "tiny", create_tiny(request.getfixturevalue("titles"), sizes))
     base = SftSettings(
-        model=str(request.getfixturevalue("tiny_folder")), data=data, out=folder / "cgen",
+        model=str(folder / "tiny"), data=data, out=folder / "cgen",
         teacher=str(teacher), tune="full", history_form="span", list_length=K, max_history=4,
         epochs=1, batch_size=4, max_steps=60, learning_rate=1e-2, validate_every=0, device="cpu",
     )  # fmt: skip
