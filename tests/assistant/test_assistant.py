@@ -91,6 +91,8 @@ def test_whether_the_catalog_has_something(assistant: Assistant) -> None:
     yes = assistant.answer([user("Do you have Alien?")])
     assert yes.text == "Yes: Alien (1979): Horror and Sci-Fi, from 1971."
     assert (yes.items, [one.row for one in yes.mentions]) == ((), [1])
+    lacking = assistant.answer([user("Is Alien in stock?")])
+    assert lacking.text.startswith("The catalog has no stock levels, so I could not go by them. Al")
     no = assistant.answer([user("Is The Matrix in there?")], k="auto")
     assert no.text.startswith("No title in the catalog is like that. ")
     assert no.items

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from incatalog import Recommender
 from incatalog.assistant.having import Having, having, name_asked_for
 from incatalog.assistant.known_names import KnownNames
+from incatalog.steering.steering import Steering
+from shelves import FILMS, OFFICE, user
 
 
 @pytest.mark.parametrize(
@@ -29,18 +34,29 @@ def test_the_name_in_a_question(text: str, name: str | None) -> None:
 
 def test_what_the_catalog_has(untrained: Recommender) -> None:
     items = untrained.items
-    known, rows = KnownNames(items), list(range(len(items.catalog)))
+    known, live = KnownNames(items), np.ones(len(items.catalog), dtype=np.bool_)
 
-    def found(text: str, understood: bool = False, rows: list[int] = rows) -> Having | None:
-        return having(text, items.catalog, rows, known, understood=understood)
+    def found(text: str, understood: bool = False, live: Any = live) -> Having | None:
+        return having(text, items.catalog, live, known, understood=understood)
 
     titles = {title: row for row, title in enumerate(items.catalog.titles)}
     alien = titles["Alien (1979)"]
     assert found("Do you have alien?") == Having((alien,))
-    assert found("Do you have alien?", rows=[0]) == Having(missing=True)
+    assert found("Do you have alien?", live=np.arange(len(live)) == 0) == Having(missing=True)
     assert found("Do you have Wars?") == Having((titles["Star Wars (1977)"],))
     assert found("Do you have Wars?", understood=True) is None
     assert found("Do you have The Matrix?") == Having(missing=True)
     # A title has one of the words.
     assert found("Do you have Star Dust?") == Having()
     assert found("Who directed Alien?") is None
+
+
+def test_what_is_asked_of_items_holds_or_is_unmet() -> None:
+    def unmet(text: str, catalog: Any, row: int) -> tuple[str, ...]:
+        wish = Steering.of(catalog, encoder="words").read([user(text)])
+        return Having((row,)).asked(wish.filters, catalog).unmet
+
+    assert unmet("Is Aliens in stock?", FILMS, 2) == ("in stock",)
+    assert unmet("Is Alien in stock?", FILMS, 1) == ()
+    assert unmet("Is the ink printer in stock?", OFFICE, 1) == ("in stock",)
+    assert unmet("Do you have Aliens?", FILMS, 2) == ()

@@ -184,7 +184,8 @@ class Answering:
         why = asks_why(said_by(plan.messages[-1]))
         rows = plan.about if plan.act == "explain" else ()
         if plan.having is not None:
-            yield "Yes: " if len(rows) == 1 else "Yes:\n"
+            yield frames.having_line(plan.having.unmet, plan.named.lacking)
+            yield " " if len(rows) == 1 else "\n"
         for place, row in enumerate(rows):
             told = self.facts.known(row)
             yield ("\n" if place else "") + told

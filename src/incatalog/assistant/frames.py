@@ -63,6 +63,14 @@ def lacking_line(lacking: Sequence[str]) -> str:
     return f"The catalog has no {listed(list(lacking), 'or')}, so I could not go by them."
 
 
+def having_line(unmet: Sequence[str], lacking: Sequence[str]) -> str:
+    """What is said before the items that were asked for by name."""
+    if unmet:
+        return f"In the catalog, but not {listed(list(unmet), 'or')}:"
+    # Whether they can be had is then not known.
+    return lacking_line(lacking) if lacking else "Yes:"
+
+
 def closing(count: int, wanted: int, *, liked: bool, seed: object = 0) -> str:
     """The line behind a list."""
     if count < wanted:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool
 
 from incatalog.assistant.known_names import KnownNames
 from incatalog.data.catalog import Catalog
+from incatalog.data.where import Condition
 from incatalog.data.word_forms import has_words
+from incatalog.steering.wish import Filter
 
 _THERE = (
     r"(?:in (?:there|here|it|stock|the (?:catalog(?:ue)?|list)|your (?:catalog(?:ue)?|list|shop|"
@@ -43,10 +48,19 @@ class Having:
     Attributes:
         rows: The items of that name, or whose titles have all of its words.
         missing: Whether no title has a word of it.
+        unmet: What was asked of them and does not hold for all, such as "in stock".
     """
 
     rows: tuple[int, ...] = ()
     missing: bool = False
+    unmet: tuple[str, ...] = ()
+
+    def asked(self, filters: Sequence[Filter], catalog: Catalog) -> Having:
+        """With what the filters ask of the items: whether they can be had, and other truths."""
+        truths = [one for one in filters if _is_truth(one.condition)]
+        rows = list(self.rows)
+        unmet = [one.label for one in truths if not one.condition.rows(catalog)[rows].all()]
+        return replace(self, unmet=tuple(unmet))
 
 
 def name_asked_for(text: str) -> str | None:
@@ -60,15 +74,24 @@ def name_asked_for(text: str) -> str | None:
     return None
 
 
+def _is_truth(condition: Condition) -> bool:
+    return condition.value is True or (condition.op, condition.value) == ("gt", 0)
+
+
 def having(
-    text: str, catalog: Catalog, rows: Sequence[int], known: KnownNames, *, understood: bool
+    text: str,
+    catalog: Catalog,
+    live: Bool[np.ndarray, " items"],
+    known: KnownNames,
+    *,
+    understood: bool,
 ) -> Having | None:
     """What the catalog has of what a question asks for by its name.
 
     Args:
         text: The question.
         catalog: The items.
-        rows: Those that may be named now.
+        live: Which of them may be named now.
         known: Their names.
         understood: Whether the question names a kind of item, and so may ask for any of it.
 
@@ -79,11 +102,12 @@ def having(
     if name is None:
         return None
     row = known.row(name)
-    if row is not None and row in rows:
+    if row is not None and live[row]:
         return Having((row,))
     words = [word for word in _WORD.findall(name.lower()) if word not in _ARTICLES]
     if understood or not words:
         return None
+    rows = np.flatnonzero(live).tolist()
     titles = [(one, catalog.item(one).title.lower()) for one in rows]
     every = has_words(" ".join(words))
     found = tuple(one for one, title in titles if every(title))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from incatalog.assistant.known_names import KnownNames
+from incatalog.dialogue.list_lines import LIST_MARK
 
 
 def _words(text: str) -> frozenset[str]:
@@ -22,7 +23,7 @@ _QUOTED = re.compile(
     r"|(?<![\w'’])['‘]([A-Z0-9][^'’\n]{1,80}(?:['’]\w[^'’\n]{0,60})?)['’](?!\w)"
 )
 _MARKED = re.compile(r"(\*{1,3}|_{1,3})(?=\S)([^*_\n]{2,120}?)(?<=\S)\1")
-_LIST_LINE = re.compile(r"(?m)^[ \t]*(?:\d{1,3}[.)]|[-*•–])[ \t]+(.+)$")
+_LIST_LINE = re.compile(rf"{LIST_MARK}(.+)$", re.MULTILINE)
 # Behind these a list line says what its name is.
 _HEAD_END = re.compile(r"\s+[-–—:(]|[:,;(]|\s+by\s|[.!?](?:\s|$)")
 _DATED = re.compile(r"\((?:1[89]|20)\d\d\)")

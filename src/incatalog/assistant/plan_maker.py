@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from incatalog.assistant.facts import AskedFor
 from incatalog.assistant.having import Having, having
 from incatalog.assistant.invented import names_in
@@ -172,14 +170,10 @@ class PlanMaker:
 
     def _having(self, asked: Enquiry, wish: Wish | None) -> Having | None:
         """What the catalog has of a name that the message asks for."""
-        items = self.recommender.items
-        return having(
-            said_by(asked.messages[-1]),
-            items.catalog,
-            np.flatnonzero(items.grounding.trie.live_rows).tolist(),
-            known_names(items),
-            understood=wish is not None and bool(wish.filters),
-        )
+        items, filters = self.recommender.items, () if wish is None else wish.filters
+        live, text = items.grounding.trie.live_rows, said_by(asked.messages[-1])
+        found = having(text, items.catalog, live, known_names(items), understood=bool(filters))
+        return None if found is None else found.asked(filters, items.catalog)
 
     def _act(
         self, asked: Enquiry, wish: Wish | None, found: Having | None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+LIST_MARK = r"^[ \t]*(?:\d{1,3}[.)]|[-*•–])[ \t]+"
+"""The number or mark that a line of a list begins with; for patterns over several lines."""
 # Marks of emphasis, quotes and links may stand around a title.
-_LINE = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•–])[ \t]+[*_\"“'\[]{0,3}", re.MULTILINE)
+_LINE = re.compile(rf"{LIST_MARK}[*_\"“'\[]{{0,3}}", re.MULTILINE)
 
 
 def list_starts(text: str) -> frozenset[int]:
