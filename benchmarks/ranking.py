@@ -58,7 +58,7 @@ def main() -> None:
         )
         for decode, lists in answers.items()
     ]
-    question = f"Ranking items or writing a list: the demo's model, {len(users)} users"
+    question = f"Ranking items or writing a list: the study's model, {len(users)} users"
     publish("ranking", question, markdown(("answers", "HR@10", "NDCG@10", "time"), table))
 
 

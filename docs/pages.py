@@ -9,6 +9,7 @@ navigation, the notebook as a page, and the reference behind the names of ``docs
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
 _RESULTS = "benchmarks/results"
+_NOTEBOOK = "notebook.ipynb"
+_ROLES = re.compile(r":(?:meth|class|func|attr|mod):(?=<code>)")
 # Pages whose address is not that of their path.
 _ADDRESSES = {"README.md": "start.html", "recipes/README.md": "recipes.html"}
 # `Name` at the beginning of a row, and the file that defines it.
@@ -49,6 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = links.pages()
     shown = {links.target_file(page, link.target) for page in pages for link in links.links(page)}
     themed = [file for file in files if file.src_dir != config.docs_dir]
+    shown.update(links.ROOT / style for style in config.extra_css)
     repository = [_site_file(path, config) for path in sorted({*pages, *shown})]
     return Files([*themed, *repository])
 
@@ -60,6 +64,16 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri == "docs/python.md":
         return reference(markdown)
     return markdown
+
+
+def on_page_content(html: str, page: Page, **_: Any) -> str:
+    """Takes the roles of names in docstrings away, which Markdown does not know."""
+    return _ROLES.sub("", html) if page.file.src_uri == "docs/python.md" else html
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Lays the notebook beside its page, to be taken along."""
+    shutil.copy(links.ROOT / "docs" / _NOTEBOOK, Path(config.site_dir) / _NOTEBOOK)
 
 
 def reference(markdown: str) -> str:
@@ -78,7 +92,9 @@ def notebook(text: str) -> str:
     """A notebook as Markdown, with the outputs that it was kept with."""
     exporter = MarkdownExporter()
     body, _ = exporter.from_notebook_node(nbformat.reads(text, as_version=4))
-    return body
+    # A link to the notebook would be one to its page.
+    taken = f'<a href="{_NOTEBOOK}" download>this notebook</a>'
+    return body.replace(f"[this notebook]({_NOTEBOOK})", taken)
 
 
 def _uri(path: Path) -> str:
@@ -93,5 +109,6 @@ def _site_file(path: Path, config: MkDocsConfig) -> File:
         name = _ADDRESSES.get(uri, Path(uri).with_suffix(".html").as_posix().lower())
         file.dest_uri = name.removeprefix("docs/").replace("/readme.html", "/index.html")
     else:
-        file.dest_uri = uri.removeprefix("docs/")
+        # Styles are asked for as the settings name them.
+        file.dest_uri = uri if uri in config.extra_css else uri.removeprefix("docs/")
     return file

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 from browser import Watched, chromium
 from conftest import REPOSITORY
@@ -61,17 +62,40 @@ def test_every_page_of_the_repository_is_one_of_the_site(site: Path) -> None:
     ).read_bytes()
 
 
+# By their tags, what GitHub's Markdown and the site's could take for something else.
+_TAGS = ("li", "ol", "tr", "td", "pre", "code", "h2", "h3", "em", "strong", "img", "blockquote")
+
+
+def test_the_site_shows_what_the_repository_shows(site: Path) -> None:
+    soup = pytest.importorskip("bs4", reason="pip install 'incatalog[docs]'").BeautifulSoup
+    reader = MarkdownIt("commonmark").enable("table")
+    shown = {"README.md": "start", "recipes/README.md": "recipes", "CHANGELOG.md": "changelog"}
+    pages = {REPOSITORY / page: site / f"{name}.html" for page, name in shown.items()}
+    pages |= {page: site / f"{page.stem}.html" for page in (REPOSITORY / "docs").glob("*.md")}
+    # Its sections are made for the site alone.
+    del pages[REPOSITORY / "docs" / "python.md"]
+    for page, built in pages.items():
+        here = soup(reader.render(page.read_text(encoding="utf-8")), "html.parser")
+        there = soup(built.read_text(encoding="utf-8"), "html.parser").find("article")
+        counts = [{tag: len(found.find_all(tag)) for tag in _TAGS} for found in (here, there)]
+        assert (page.name, counts[0]) == (page.name, counts[1])
+
+
 def test_the_names_have_their_sections(site: Path) -> None:
     page = (site / "python.html").read_text(encoding="utf-8")
     for name in ("recommender.recommender.Recommender.chat", "teacher.teacher.Teacher.top_k"):
         assert f'id="incatalog.{name}"' in page
     assert "Never answer an item of the history" in page
+    assert ":meth:" not in page
 
 
 def test_the_notebook_is_a_page_with_what_it_printed(site: Path) -> None:
     page = (site / "notebook.html").read_text(encoding="utf-8")
     assert "the service is ready" in page
     assert 'href="guide.html"' in page
+    assert '<a href="notebook.ipynb" download>' in page
+    kept = (REPOSITORY / "docs" / "notebook.ipynb").read_bytes()
+    assert (site / "notebook.ipynb").read_bytes() == kept
 
 
 def test_no_page_asks_for_anything_elsewhere_or_complains(site: Path, address: str) -> None:
@@ -89,7 +113,8 @@ def test_no_page_asks_for_anything_elsewhere_or_complains(site: Path, address: s
 def test_the_search_finds_a_page_by_its_words(address: str) -> None:
     with chromium() as browser:
         watched = Watched(browser, address)
-        watched.page.fill(".md-search__input", "misspelled flag of the catalog sync")
+        watched.page.click(".md-search__input")
+        watched.page.keyboard.type("catalog sync")
         found = watched.page.locator(".md-search-result__link").first
         found.wait_for()
         assert "sync" in found.inner_text()
