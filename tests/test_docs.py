@@ -136,12 +136,8 @@ def test_the_page_of_names_has_the_public_ones_where_they_are_defined() -> None:
 
 def test_errors_that_are_explained_exist() -> None:
     """What stands as code in the first column of an explanation is said by the package."""
-    said = " ".join(
-        node.value
-        for path in sorted((REPOSITORY / "src").rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
+    sources = (REPOSITORY / "src").rglob("*.py")
+    said = "".join(path.read_text(encoding="utf-8") for path in sources)
     page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     tables = page.split("## What is left")[0]
     quoted = re.findall(r"`([^`]+)`", " ".join(re.findall(r"(?m)^\| (.*?) \|", tables)))
@@ -173,3 +169,50 @@ def test_the_kept_notebook_shows_what_its_code_printed() -> None:
     joined = "\n\n".join("".join(cell["source"]) for cell in code)
     found = hashlib.sha256(joined.encode()).hexdigest()
     assert kept["metadata"]["incatalog"]["sources"] == found, "run make notebook"
+
+
+PAGES = sorted(
+    page
+    for page in LINKS["pages"](REPOSITORY)
+    if page.suffix == ".md" and "results" not in str(page)
+)
+# What these pages name in other programs is not ours.
+FOREIGN_PAGES = {"CHANGELOG.md", "from-reclm-uni.md", "from-minionerec.md", "unirec.md"}
+OUR_PAGES = [page for page in PAGES if page.name not in FOREIGN_PAGES]
+FOREIGN_FLAGS = {
+    *("--fail", "--request", "--retry", "--retry-connrefused", "--retry-delay", "--silent"),  # curl
+    *("--cpu", "--multi_gpu", "--num_processes"),  # accelerate
+    *("--additional-config", "--kv-transfer-config", "--speculative-config"),  # vLLM
+    *("--strict", "--logdir", "--no-deps", "--install"),
+    *("--domains", "--seeds"),  # benchmarks
+    *("--teacher_port", "--use_scope_mask"),  # the published scripts
+    *("--config", "--help", "--quiet", "--print-config"),  # of every command
+}
+
+
+@pytest.mark.parametrize("page", OUR_PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    package = REPOSITORY / "src" / "incatalog"
+    folders = [path.name for path in package.iterdir() if path.is_dir()]
+    top = "|".join(["tests", "benchmarks", "deploy", "docs", "recipes", *folders])
+    places = (REPOSITORY, package)
+    named = re.findall(rf"`((?:{top})/[\w/-]+\.\w+)`", text)
+    assert [one for one in named if not any((at / one).exists() for at in places)] == []
+    modules = re.findall(r"python -m benchmarks\.(\w+)", text)
+    assert [one for one in modules if not (REPOSITORY / "benchmarks" / f"{one}.py").exists()] == []
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"`make ([a-z-]+)", text)
+    assert [one for one in targets if not re.search(rf"(?m)^{one}:", makefile)] == []
+
+
+@pytest.mark.parametrize("page", OUR_PAGES, ids=lambda page: page.name)
+def test_flags_of_a_page_are_those_of_the_commands(page: Path) -> None:
+    commands = json.loads((REPOSITORY / "tests" / "flags.json").read_text(encoding="utf-8"))
+    known = {f"--{flag.lstrip('-').replace('_', '-')}" for one in commands.values() for flag in one}
+    known |= {flag.replace("--", "--no-", 1) for flag in known} | FOREIGN_FLAGS
+    text = page.read_text(encoding="utf-8")
+    # ms-swift's, which stands on a page with ours.
+    text = re.sub(r"(?s)## With ms-swift.*", "", text)
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    assert named - known == set()
