@@ -22,6 +22,7 @@ from nbconvert import MarkdownExporter
 
 _RESULTS = "benchmarks/results"
 _NOTEBOOK = "notebook.ipynb"
+_STYLE = "docs/site.css"
 _ROLES = re.compile(r":(?:meth|class|func|attr|mod):(?=<code>)")
 # Pages whose address is not that of their path.
 _ADDRESSES = {"README.md": "start.html", "recipes/README.md": "recipes.html"}
@@ -52,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = links.pages()
     shown = {links.target_file(page, link.target) for page in pages for link in links.links(page)}
     themed = [file for file in files if file.src_dir != config.docs_dir]
-    shown.update(links.ROOT / style for style in config.extra_css)
+    shown.add(links.ROOT / _STYLE)
     repository = [_site_file(path, config) for path in sorted({*pages, *shown})]
     return Files([*themed, *repository])
 
@@ -109,6 +110,6 @@ def _site_file(path: Path, config: MkDocsConfig) -> File:
         name = _ADDRESSES.get(uri, Path(uri).with_suffix(".html").as_posix().lower())
         file.dest_uri = name.removeprefix("docs/").replace("/readme.html", "/index.html")
     else:
-        # Styles are asked for as the settings name them.
-        file.dest_uri = uri if uri in config.extra_css else uri.removeprefix("docs/")
+        # It is asked for as the settings name it.
+        file.dest_uri = uri if uri == _STYLE else uri.removeprefix("docs/")
     return file
