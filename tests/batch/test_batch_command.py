@@ -136,15 +136,6 @@ def test_a_folder_of_something_else_is_refused(
     lone = ["--model", guide, "--data", model]
     said = refused(capsys, *flags, *lone)
     assert said.startswith(f"{own} (contents of model, contents of guide)")
-    other = ["evaluate", "recommend", "--model", model, "--data", model, "--out", out]
-    (model_data := tmp_path / "data").mkdir()
-    catalog.save(model_data)
-    (model_data / "sequential.jsonl").write_text(
-        '{"1": ["%s"]}' % '","'.join(item.item_id for item in catalog.items[:3])
-    )
-    assert f"--out {out}: holds a run of `incatalog batch`" in refused(
-        capsys, *other[:4], "--data", model_data, "--out", out
-    )
 
 
 def test_flags_that_cannot_work(

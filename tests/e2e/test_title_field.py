@@ -257,12 +257,17 @@ def test_people_are_served_titles(server: Server, recommender: Recommender) -> N
         scores = [item["score"] for item in same["items"]]
         assert [item["score"] for item in again["items"]] == pytest.approx(scores, rel=1e-4)
         assert again["usage"] == same["usage"]
-        unmarked = {**told, "items": []}
-        text = client.post(
-            "/v1/chat/completions", json=more | {"messages": [asked, unmarked, more["messages"][2]]}
-        ).json()
-        # Each of the three spans has two control tokens, which names in plain text have not.
-        assert again["usage"]["prompt_tokens"] > text["usage"]["prompt_tokens"]
+
+        def after(content: str) -> dict[str, Any]:
+            turns = [asked, {"role": "assistant", "content": content}, more["messages"][2]]
+            answer = client.post("/v1/chat/completions", json=more | {"messages": turns}).json()
+            return dict(answer["usage"])
+
+        # Titles on the lines of a list are items, marked or not; in a sentence they are text. Each
+        # of the three spans has two control tokens, which names in plain text have not.
+        assert after(content) == again["usage"]
+        sentence = "So " + " ".join(content.split("\n"))
+        assert after(sentence)["prompt_tokens"] < again["usage"]["prompt_tokens"]
         ranked = client.post("/v1/recommendations", json={"history": ["i3"], "k": 3}).json()
         assert all(i["title"] == catalog.titles[catalog.row(i["id"])] for i in ranked["items"])
 

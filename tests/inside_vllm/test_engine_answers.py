@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from incatalog.model.backbone import create_tiny
+from incatalog.model.saved import save_backbone
+from incatalog.model.tiny import TinyConfig
 from incatalog.recommender.recommender import Recommender
 from incatalog.training.settings import SftSettings
 from incatalog.training.sft import train_sft
@@ -45,8 +48,8 @@ class Asked:
     passes: int
 
 
-def asked(folder: Path, histories: list[list[str]]) -> Asked:
-    recommender = Recommender.from_pretrained(folder, "cpu")
+def asked(folder: Path, histories: list[list[str]], **guide: Any) -> Asked:
+    recommender = Recommender.from_pretrained(folder, "cpu", **guide)
     k = min(K, recommender.spec.list_length)
     rows = [recommender.catalog.rows(history).tolist() for history in histories]
     barred = [recommender.excluded((), (), row, True) for row in rows]
@@ -105,8 +108,11 @@ def models(
         return {name: asked(study / name, histories) for name in ("cgen", "token")}
     folder = tmp_path_factory.mktemp("models")
     teacher, data = (request.getfixturevalue(name) for name in ("teacher", "data"))
+    # Of a width that vLLM knows on a CPU.
+    sizes = TinyConfig(vocab_size=512, hidden=64, inner=64, layers=2, heads=2, seed=0)
+    save_backbone(folder / "tiny", create_tiny(request.getfixturevalue("titles"), sizes))
     base = SftSettings(
-        model=str(request.getfixturevalue("tiny_folder")), data=data, out=folder / "cgen",
+        model=str(folder / "tiny"), data=data, out=folder / "cgen",
         teacher=str(teacher), tune="full", history_form="span", list_length=K, max_history=4,
         epochs=1, batch_size=4, max_steps=60, learning_rate=1e-2, validate_every=0, device="cpu",
     )  # fmt: skip
@@ -115,7 +121,8 @@ def models(
     train_sft(replace(base, out=folder / "token", method="token", index=index))
     some = read_lists(data)
     histories = [some[user % len(some)][: -1 - user // len(some)] for user in range(USERS)]
-    return {name: asked(folder / name, histories) for name in ("cgen", "token")}
+    guide: Any = {"guide": teacher, "guide_weight": 0.6}
+    return {name: asked(folder / name, histories, **guide) for name in ("cgen", "token")}
 
 
 def engine(**changes: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class UnloadedModel(PackedModel):
 
 
 def load_packed(
-    folder: Path, device: str, *, weights: bool, verify: bool, frozen: bool
+    folder: str | Path, device: str, *, weights: bool, verify: bool, frozen: bool
 ) -> tuple[Backbone, ModelSpec, PackedModel]:
     """A trained model and how it is fed: with its weights, or in outline for another engine."""
     if not weights:
