@@ -183,7 +183,7 @@ FOREIGN_FLAGS = {
     *("--fail", "--request", "--retry", "--retry-connrefused", "--retry-delay", "--silent"),  # curl
     *("--cpu", "--multi_gpu", "--num_processes"),  # accelerate
     *("--additional-config", "--kv-transfer-config", "--speculative-config"),  # vLLM
-    *("--strict", "--logdir", "--no-deps", "--install"),
+    *("--strict", "--logdir", "--no-deps", "--install", "--local-dir"),
     *("--domains", "--seeds"),  # benchmarks
     *("--teacher_port", "--use_scope_mask"),  # the published scripts
     *("--config", "--help", "--quiet", "--print-config"),  # of every command
