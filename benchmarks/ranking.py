@@ -1,6 +1,6 @@
 """What does ranking items by their probability cost and bring beside writing a list?
 
-The study's model answers both ways for the same users, batch by batch in turn.
+The study's model, without its guide, answers both ways for the same users, batch by batch in turn.
 
     python -m benchmarks.ranking [--study runs/study] [--users 0]
 """
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.study / "summary.json").is_file():
         sys.exit(f"--study {options.study}: no finished study there; run `make study` first")
-    recommender = Recommender.from_pretrained(options.study / "cgen")
+    recommender = Recommender.from_pretrained(options.study / "cgen", guide="off")
     catalog = Catalog.load(options.study / "data")
     split = leave_one_out(Histories.load(options.study / "data", catalog))
     users = np.linspace(0, len(split) - 1, options.users or len(split)).astype(int)
@@ -58,7 +58,7 @@ def main() -> None:
         )
         for decode, lists in answers.items()
     ]
-    question = f"Ranking items or writing a list: the demo's model, {len(users)} users"
+    question = f"Ranking items or writing a list: the study's model, {len(users)} users"
     publish("ranking", question, markdown(("answers", "HR@10", "NDCG@10", "time"), table))
 
 

@@ -41,7 +41,7 @@ _DIM = 384
 
 
 def make_backbone(model: str, catalog: Catalog) -> Backbone:
-    """A model with an untrained head; `tiny` is as large as that of the demo."""
+    """A model with an untrained head; `tiny` is as large as that of the study."""
     if model == "tiny":
         texts = [*catalog.titles, "You recommend items. Please recommend what fits.\n1 2 3"]
         sizes = TinyConfig(vocab_size=6144, hidden=128, inner=256, layers=2, heads=2)

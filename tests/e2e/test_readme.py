@@ -38,6 +38,8 @@ _PAGES = (
     "docs/evaluation.md",
     "docs/losses.md",
     "docs/terminal.md",
+    "docs/assistant.md",
+    "docs/python.md",
     "docs/batch.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -58,7 +58,7 @@ class Recommender(Talking):
         steering: What reads conversations about this catalog; None where nothing said steers.
 
     Attributes:
-        backbone, spec, guide, steering: As given.
+        backbone: As given, and so are ``spec``, ``guide`` and ``steering``.
         items: The items as the model writes them, with ``catalog`` (each item has what the model
             writes as its ``title_t``; answers show its ``title``), ``item_tokens``, ``aliases``,
             ``grounding``, ``disabled`` and ``excluded`` of this value.
