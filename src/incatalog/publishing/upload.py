@@ -104,7 +104,8 @@ class HubTarget:
 
     def _open(self, api: HfApi) -> None:
         """Makes the repository and the branch where they are not there yet; they stay empty."""
-        api.create_repo(self.name, private=self.private, exist_ok=True)
+        # An organization may make what it has private by default.
+        api.create_repo(self.name, private=self.private or None, exist_ok=True)
         if self.private and not api.model_info(self.name).private:
             told = "is public already, and would stay so; make it private on its page"
             raise HubError(f"--private: {self.name} {told}, or leave the flag out")

@@ -362,5 +362,6 @@ def _interval(figure: Mapping[str, float]) -> str:
 
 def _plain(value: object) -> str:
     """A value as text that neither ends a line nor a cell nor begins a tag."""
-    text = " ".join(str(value).split())
-    return re.sub(r"[|<>`*_\[\]]", "", text) if isinstance(value, str) else text
+    if not isinstance(value, str):
+        return str(value)
+    return " ".join(re.sub(r"[|<>`*_\[\]]", "", value).split())

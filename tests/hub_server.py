@@ -1,4 +1,4 @@
-"""A server that speaks as much of the Hugging Face hub's protocol as models need, over real HTTP."""
+"""A server that speaks the Hugging Face hub's protocol, as far as models need it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,9 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self._answer({"error": "You already created it", "url": f"{self.hub.url}/{name}"}, 409)
             return
-        made = self.hub.repositories[name] = Repository(private=bool(asked.get("private")))
+        made = self.hub.repositories[name] = Repository(
+            private=asked.get("visibility") == "private"
+        )
         made.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
         self._answer({"url": f"{self.hub.url}/{name}", "name": name, "id": "1"})
 
@@ -303,7 +305,7 @@ def serving_hub() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
