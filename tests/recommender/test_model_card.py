@@ -89,7 +89,7 @@ def test_figures_stand_beside_those_of_others_and_in_the_metadata(folder: Path) 
 def test_names_cannot_break_the_page(folder: Path, tiny_backbone: Backbone) -> None:
     text = card_text(folder, "org/films", [table("this | model\n\n# <b>x")])
     assert cells(text)[1][0] == "**this model # bx**"
-    ids = ['i"0', "i'1\n---\n"]
+    ids = ['i"0', "i'1 |<b>```"]
     odd = Catalog.from_items([Item(one, f"Title {one}") for one in ids])
     odd.save(folder)
     card = ModelCard(card_text(folder, "org/films"))
