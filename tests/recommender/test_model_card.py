@@ -94,7 +94,7 @@ def test_names_cannot_break_the_page(folder: Path, tiny_backbone: Backbone) -> N
     odd.save(folder)
     card = ModelCard(card_text(folder, "org/films"))
     assert card.data.library_name == "incatalog"
-    [code] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    [code] = [one.content for one in MarkdownIt().parse(card.text) if one.info == "python"]
     assert repr(ids) in code
     compile(code, "README.md", "exec")
 

@@ -89,16 +89,20 @@ def hub_errors() -> tuple[type[Exception], ...]:
 @contextmanager
 def bars_for_people() -> Iterator[None]:
     """Has the hub's client draw its bars on terminals alone."""
-    from huggingface_hub import utils
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
-    if sys.stderr.isatty() or utils.are_progress_bars_disabled():
+    if sys.stderr.isatty() or are_progress_bars_disabled():
         yield
         return
-    utils.disable_progress_bars()
+    disable_progress_bars()
     try:
         yield
     finally:
-        utils.enable_progress_bars()
+        enable_progress_bars()
 
 
 def hub_fault(error: Exception, name: str, revision: str | None) -> str:

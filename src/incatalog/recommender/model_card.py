@@ -10,8 +10,9 @@ from typing import Any
 
 from incatalog.artifacts import MANIFEST, atomic_path, read_json
 from incatalog.checksums import CARD
-from incatalog.data.catalog import Catalog
+from incatalog.data.catalog import METAS, Catalog
 from incatalog.data.model_catalog import model_catalog
+from incatalog.data.parquet_documents import document
 from incatalog.errors import DataError
 from incatalog.model.spec import ModelSpec, load_spec
 from incatalog.reading import read_text
@@ -57,12 +58,14 @@ class CardTable:
 def write_card(folder: str | Path, results: Mapping[str, float] | None = None) -> None:
     """Writes or renews the card of a model folder; one that somebody wrote or changed is kept.
 
+    A folder without a catalog, as other programs leave it, gets none.
+
     Args:
         folder: Folder of a trained model.
         results: What a run that is just ending is about to record.
     """
     path = Path(folder) / CARD
-    if own_words(folder) is None:
+    if document(Path(folder), METAS).exists() and own_words(folder) is None:
         with atomic_path(path) as partial:
             partial.write_text(card_text(folder, str(folder), results=results), encoding="utf-8")
 
