@@ -19,7 +19,9 @@ _MANIFEST = "manifest.json"
 _MEND = "restore it or make the folder anew; if the change was meant, take"
 # These change after the end of a run; a reader of one checks it by other means.
 _LOGS = ("tensorboard", "checkpoints", "checkpoint.safetensors", "shards")
-_UNRECORDED = (".*", *_LOGS, "batches-*.jsonl", "perplexity-*.jsonl")
+# Written anew when more is known of a model, and by people.
+CARD = "README.md"
+_UNRECORDED = (".*", *_LOGS, "batches-*.jsonl", "perplexity-*.jsonl", CARD)
 
 
 def file_checksums(folder: str | Path) -> dict[str, str]:

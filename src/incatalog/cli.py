@@ -42,6 +42,7 @@ from incatalog.evaluation.settings import (
 )
 from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
+from incatalog.publishing.settings import PublishSettings
 from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
@@ -192,6 +193,7 @@ COMMANDS: dict[str, Command] = {
         extra="serve",
         needs=("httpx",),
     ),
+    "publish": Command(PublishSettings, "incatalog.publishing.publish:publish", leading="--model"),
     "study": Command(
         StudySettings,
         "incatalog.quickstart.study:run_study",

@@ -252,6 +252,14 @@ def _written(settings: Any) -> Closing:
     return Closing(f"{settings.out}" if settings.out is not None else "")
 
 
+def _published(settings: Any) -> Closing:
+    """A model that others can load, unless nothing was sent."""
+    if settings.dry_run:
+        return Closing()
+    at = [] if settings.revision is None else ["--revision", settings.revision]
+    return Closing(next=["chat", "--model", settings.to, *at])
+
+
 _DATA = ("amazon", "movielens", "minionerec", "steam", "yelp", "table", "convert")
 _ENDINGS: dict[str, Callable[[Any], Closing]] = {
     **{f"data {source}": _prepared for source in _DATA},
@@ -278,6 +286,7 @@ _ENDINGS: dict[str, Callable[[Any], Closing]] = {
     "evaluate compare": _written,
     "evaluate report": _written,
     "batch": _listed,
+    "publish": _published,
     "guide fit": _guided,
     "steering fit": _steered,
 }

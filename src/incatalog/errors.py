@@ -97,6 +97,10 @@ class BackboneError(IncatalogError):
     """A language model cannot be created, loaded, adapted or saved."""
 
 
+class HubError(IncatalogError):
+    """The Hugging Face hub does not give or take a model, or is not to be asked."""
+
+
 class MissingExtraError(IncatalogError, ImportError):
     """An optional dependency is not installed."""
 

@@ -151,6 +151,8 @@ def test_the_fit_is_the_protocol_of_the_evaluation(
     written = read_json(model / "guide.json")
     assert written["fitted"]["users"] == USERS
     assert not (model / ".guide-fit.jsonl").exists()
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert f"with the weight {written['ranking']:g} in rankings" in card
     assert not list(model.glob(".*lock*"))
     for kind, decode in (("ranking", "beam"), ("list", "list")):
         assert f"{kind}: weight {written[kind]:g}, NDCG@10" in said

@@ -120,6 +120,8 @@ def test_policy_is_the_one_that_was_sampled_from(
     measured = logged(out, "eval/NDCG@10")
     assert results["ndcg_start"] == pytest.approx(measured[0])
     assert results["ndcg_best"] == pytest.approx(max(measured))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert f"of the model it started from {results['ndcg_start']:.4f}" in card
     start, end = weights(models[method]), weights(out)
     same = all(torch.equal(start[name], end[name]) for name in start)
     assert same == (results["best_step"] == 0)

@@ -363,6 +363,7 @@ def test_merged_folder_loads_plainly_with_the_adapters_logits(
     assert json.loads((out / "manifest.json").read_text())["status"] == "finished"
     loaded, spec = load_model(out, "cpu")
     assert spec.base == "./base"
+    assert "how it was trained is not recorded" in (out / "README.md").read_text(encoding="utf-8")
     torch.testing.assert_close(logits_of(loaded.model, ids), expected, rtol=0, atol=1e-4)
 
 

@@ -110,6 +110,7 @@ def test_an_imported_model_answers_as_the_one_it_was(
     after = import_model(settings_for(method, merged, tmp_path / "imported", data, index))
     described, again = load_spec(before), load_spec(after)
     assert replace(again, base=described.base, versions=described.versions) == described
+    assert "trained elsewhere and imported" in (after / "README.md").read_text(encoding="utf-8")
     for name in _FOREIGN:
         assert (after / name).read_bytes() == (before / name).read_bytes()
     models = [Recommender.from_pretrained(folder, device="cpu") for folder in (before, after)]

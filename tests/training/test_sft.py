@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerControl, Tr
 
 from damage import cut, edit_json, flip_bit
 from incatalog.artifacts import read_json
+from incatalog.checksums import verify_checksums
 from incatalog.config import Method
 from incatalog.data.catalog import Catalog
 from incatalog.data.interactions import Histories, leave_one_out
@@ -390,6 +391,12 @@ def test_adapter_of_a_tiny_model_merges_to_the_same_logits(
     train_sft(config)
     merged = merge_run(MergeSettings(run=config.out, out=tmp_path / "merged"))
     check_merged(config.out, merged)
+    result = read_json(config.out / "manifest.json")["results"]["NDCG@10"]
+    for folder in (config.out, merged):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "at the end of its training: HR@10" in card
+        assert f"NDCG@10 {result:.4f}" in card
+    verify_checksums(config.out)
 
 
 @pytest.fixture

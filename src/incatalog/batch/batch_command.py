@@ -11,6 +11,7 @@ from incatalog.batch.batch_job import BatchJob, JobReport, rooted, tell_unread
 from incatalog.batch.settings import BatchSettings
 from incatalog.batch.shard_folder import Tally
 from incatalog.batch.user_table import UserTable
+from incatalog.model.hub import with_model_here
 from incatalog.recommender.asking import asked_rules, refuse_model_flags
 from incatalog.recommender.item_names import ItemNames
 from incatalog.recommender.opening import catalog_of, model_kind
@@ -38,7 +39,7 @@ def make_lists(settings: BatchSettings, console: Console | None = None) -> None:
         (bool(settings.workers) and not ray, "workers",
          "counts actors of Ray; add --on ray, or start the command so often"),
     ])  # fmt: skip
-    settings = rooted(settings)
+    settings = rooted(with_model_here(settings))
     kind = model_kind(settings.model)
     refuse_model_flags(settings, kind)
     table = UserTable.open(settings.histories)

@@ -29,6 +29,7 @@ from incatalog.data.naming import (
     TITLE,
     TITLE_FIELDS,
     field_text,
+    folder_name,
     name_of,
     remember_catalog,
     remembered_field,
@@ -177,7 +178,7 @@ class Catalog(CatalogColumns):
                 categories[member].append(entry.key)
         for one, names in categories.items():
             found[one] = replace(found[one], categories=tuple(names))
-        name, formats = name or folder.resolve().name, remembered_formats(folder)
+        name, formats = name or folder_name(folder), remembered_formats(folder)
         return cls(tuple(found.values()), name, title_field=title_field, formats=formats)
 
     def save(self, folder: str | Path, form: DataFormat = "json") -> None:

@@ -17,6 +17,15 @@ CATALOG_FILE = "catalog.json"
 _FIELD, _FORMATS = "title_field", "formats"
 
 
+def folder_name(folder: str | Path) -> str:
+    """What a folder is called; one of the hub's cache is called as the model is there."""
+    path = Path(folder).resolve()
+    # models--ORG--NAME/snapshots/COMMIT
+    kind, *words = path.parent.parent.name.split("--")
+    cached = path.parent.name == "snapshots" and kind == "models" and bool(words)
+    return "--".join(words[1:]) or words[0] if cached else path.name
+
+
 def field_text(entry: Entry, field: str, *, several: bool = False) -> str:
     """The text in a field of an item; empty for a missing value."""
     value = entry.value.get(field)

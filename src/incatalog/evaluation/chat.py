@@ -23,6 +23,7 @@ from incatalog.evaluation.result_tables import chat_tables
 from incatalog.evaluation.rounds import Rounds, hold_conversations, plan_rounds, score_rounds
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateChatSettings
+from incatalog.model.hub import with_model_here
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
@@ -54,6 +55,7 @@ def evaluate_chat(settings: EvaluateChatSettings) -> Path:
         DataError: Data, questions or conversations are broken.
         MissingExtraError: rapidfuzz is not installed.
     """
+    settings = with_model_here(settings)
     if settings.before and settings.chat is None:
         raise ConfigError("--before: its perplexity needs conversations; give them with --chat")
     if settings.exclude_seen and not settings.grounded:

@@ -14,6 +14,7 @@ from incatalog.evaluation.finished import SUMMARY
 from incatalog.evaluation.methods import check_language_model, model_files
 from incatalog.evaluation.result_tables import general_table
 from incatalog.evaluation.settings import EvaluateGeneralSettings
+from incatalog.model.hub import with_model_here
 
 if TYPE_CHECKING:
     from incatalog.model.backbone import Backbone
@@ -39,6 +40,7 @@ def evaluate_general(settings: EvaluateGeneralSettings) -> Path:
         raise ConfigError("--only-local: needs a folder of tasks; name it with --task-path")
     if settings.task_path is not None and not settings.task_path.is_dir():
         raise ConfigError(f"--task-path {settings.task_path}: no such folder")
+    settings = with_model_here(settings)
     check_language_model(settings.model)
     require("lm_eval", extra="lm-eval")
     inputs = {**model_files(settings.model), "tasks": settings.task_path}

@@ -33,6 +33,7 @@ from incatalog.metrics import Users
 from incatalog.progress import with_progress
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import empty_of, save_guide
+from incatalog.recommender.model_card import write_card
 from incatalog.recommender.recommender import Recommender
 from incatalog.teacher.held_out import sample_users
 from incatalog.teacher.teacher import Teacher
@@ -145,6 +146,7 @@ def fit_guide(settings: GuideFitSettings) -> Path:
     }
     shares = {"ranking": fitted["ranking"].share, "listing": fitted["list"].share}
     save_guide(model, settings.teacher, **shares, empty=empty, fitted=about)
+    write_card(model)
     log.remove()
     if lock is not None:
         lock.release()

@@ -28,6 +28,7 @@ from incatalog.evaluation.result_tables import metric_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.segments import segment_results, user_groups
 from incatalog.evaluation.settings import EvaluateRecommendSettings
+from incatalog.model.hub import with_model_here
 from incatalog.recommender.settings import OFF, OWN
 
 _CUTOFFS = (1, 5, 10)
@@ -77,7 +78,7 @@ def evaluate_recommend(settings: EvaluateRecommendSettings) -> Path:
         TeacherError: The teacher was fitted on another catalog.
         BackboneError: The model is incomplete or damaged.
     """
-    settings = with_decode(settings)
+    settings = with_decode(with_model_here(settings))
     free, plain = settings.decode == "unconstrained", is_plain_model(settings.model)
     text = free and (plain or writes_plain_text(settings.model))
     if text and settings.exclude_seen:

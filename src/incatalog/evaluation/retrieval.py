@@ -28,6 +28,7 @@ from incatalog.evaluation.result_tables import metric_names, places_table
 from incatalog.evaluation.run import EvaluationRun
 from incatalog.evaluation.settings import EvaluateRetrievalSettings
 from incatalog.model.backbone import base_model
+from incatalog.model.hub import with_model_here
 
 if TYPE_CHECKING:
     from incatalog.recommender.recommender import Recommender
@@ -73,6 +74,7 @@ def evaluate_retrieval(settings: EvaluateRetrievalSettings) -> Path:
         VectorError: The data is another catalog and its vectors are missing or do not fit.
         MissingExtraError: matplotlib is not installed.
     """
+    settings = with_model_here(settings)
     check_language_model(settings.model, _WANTED)
     check_asked(settings)
     require("matplotlib", extra="plot")

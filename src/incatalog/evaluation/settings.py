@@ -24,17 +24,19 @@ class HeldOutSettings(Settings):
     """What all evaluations on the held-out item of each user have in common."""
 
     headings: ClassVar[Headings] = {
-        "data": "model data out title_field vectors split users",
+        "data": "model revision data out title_field vectors split users",
         "question": "k max_history wording system exclude_seen",
         "run": "batch_size bootstrap device verify seed",
     }
 
     model: str
-    """Folder of a trained model."""
+    """Folder of a trained model, or its name on the Hugging Face hub (org/name)."""
     data: Path
     """Folder of prepared data; another domain's data for a cross-domain run."""
     out: Path
     """Run folder for summary.json and users.parquet."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     title_field: str = ""
     """Field of metas.jsonl by which the model knows the items of `data`: that of its training,
     which it remembers; only another domain's data may have another one."""
@@ -86,8 +88,9 @@ class EvaluateRecommendSettings(HeldOutSettings):
     }
 
     model: str
-    """Folder of a trained model or of a teacher run, the URL of a served teacher, the word
-    popularity, or a plain chat model that was never trained: a Hugging Face folder or smollm2."""
+    """Folder of a trained model or of a teacher run, the name of one on the Hugging Face hub
+    (org/name), the URL of a served teacher, the word popularity, or a plain chat model that was
+    never trained: a Hugging Face folder or smollm2."""
     index: str = ""
     """Folder of the index files of another domain's data, for a model that writes codes; the data
     folder if empty."""
@@ -207,7 +210,7 @@ class EvaluateRetrievalSettings(HeldOutSettings):
     }
 
     model: str
-    """Folder of a model trained with `--method ret`."""
+    """Folder of a model trained with `--method ret`, or its name on the Hugging Face hub."""
     out: Path
     """Run folder for summary.json, places.parquet, and the similarity of the states."""
     cutoff: Positive = 10
@@ -224,17 +227,19 @@ class EvaluateGeneralSettings(Settings):
     """
 
     headings: ClassVar[Headings] = {
-        "data": "model tasks out before task_path only_local",
+        "data": "model revision tasks out before task_path only_local",
         "question": "few_shot limit chat_template",
         "run": "batch_size device verify seed",
     }
 
     model: str
-    """Folder of a trained model."""
+    """Folder of a trained model, or its name on the Hugging Face hub (org/name)."""
     tasks: tuple[str, ...]
     """Tasks by their names in lm-eval."""
     out: Path
     """Run folder for summary.json."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     before: str = ""
     """The backbone before training (hub name, folder, or smollm2); empty for none."""
     task_path: Path | None = None

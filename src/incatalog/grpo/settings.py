@@ -30,7 +30,7 @@ class GrpoSettings(TrainerSettings):
     """
 
     headings: ClassVar[Headings] = {
-        "data": "",
+        "data": "revision",
         "answers and rewards": (
             "reward reward_weights teacher rollout list_length next_items exclude_seen "
             "num_generations max_samples temperature"
@@ -43,9 +43,12 @@ class GrpoSettings(TrainerSettings):
     }
 
     model: Path
-    """Folder of a trained model; an adapter has to be merged first."""
+    """Folder of a trained model, or its name on the Hugging Face hub (org/name); an adapter has to
+    be merged first."""
     data: Path
     """Folder of prepared data, the catalog of which is the model's own."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     reward: tuple[str, ...] = ("rule", "ndcg")
     """What an answer is rewarded for, one or more of: rule (it names a right item), ndcg (and how
     early), ranking-aware (wrong answers lose the more the likelier they are), teacher (the teacher

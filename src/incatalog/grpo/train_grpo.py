@@ -27,6 +27,7 @@ from incatalog.grpo.rewards import REWARDS, reward_functions
 from incatalog.grpo.rollouts import EngineSampler, make_prompts
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.items.aliases import ALIASES, Aliases
+from incatalog.model.hub import with_model_here
 from incatalog.model.lora import add_lora
 from incatalog.model.saved import check_writable, load_model
 from incatalog.model.spec import load_spec, require_spans, spec_file
@@ -70,6 +71,7 @@ def train_grpo(settings: GrpoSettings) -> Path:
         DataError: The data cannot be trained on, or has another catalog than the model.
         ArtifactError: The run folder holds something else.
     """
+    settings = with_model_here(settings)
     check_config(settings)
     require("trl", extra="grpo")
     on_cpu = trains_on_cpu(settings.device)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from incatalog.errors import BackboneError
-from incatalog.model.backbone import Backbone
-from incatalog.model.outline import load_outline
-from incatalog.model.saved import load_model
-from incatalog.model.spec import ModelSpec
 from incatalog.packed.model import PackedModel
 
 
@@ -36,14 +31,3 @@ class UnloadedModel(PackedModel):
             "the weights of the model are in another engine, which answers for it; "
             "ask that one, or serve with --engine incatalog"
         )
-
-
-def load_packed(
-    folder: str | Path, device: str, *, weights: bool, verify: bool, frozen: bool
-) -> tuple[Backbone, ModelSpec, PackedModel]:
-    """A trained model and how it is fed: with its weights, or in outline for another engine."""
-    if not weights:
-        backbone, spec = load_outline(folder, verify=verify)
-        return backbone, spec, UnloadedModel(backbone.model)
-    backbone, spec = load_model(folder, device, verify=verify)
-    return backbone, spec, PackedModel(backbone.model, frozen=frozen)

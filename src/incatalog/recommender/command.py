@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from incatalog.artifacts import atomic_path
 from incatalog.data.catalog import Catalog
 from incatalog.errors import NoItemLeftError
+from incatalog.model.hub import with_model_here
 from incatalog.recommender.asking import asked_rules, open_asked, refuse_model_flags
 from incatalog.recommender.history_file import UserHistory, read_histories
 from incatalog.recommender.item_names import ItemNames
@@ -29,6 +30,7 @@ def recommend(settings: RecommendSettings) -> None:
         ConfigError: A flag names no model or category, or flags do not go together.
         DataError: The file of histories is missing or broken.
     """
+    settings = with_model_here(settings)
     kind = model_kind(settings.model)
     _check_flags(settings, kind)
     # Before the weights are loaded: a mistyped id should not cost that time.

@@ -131,6 +131,17 @@ def own_guide_files(model: str | Path) -> dict[str, Path]:
     return files
 
 
+def verify_own_guide(model: str | Path) -> None:
+    """Refuses a model's own guide if its files are not those that its description names.
+
+    Raises:
+        ArtifactError: They are not.
+    """
+    path = Path(model) / GUIDE_FILE
+    if path.exists():
+        _location(path, _read(path))
+
+
 def save_guide(
     model: str | Path,
     teacher: str,

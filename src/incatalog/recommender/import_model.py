@@ -28,6 +28,7 @@ from incatalog.dialogue.templates import asking_wording
 from incatalog.errors import BackboneError, ConfigError, TokenizerError
 from incatalog.items.tokens import ControlNames, control_token_ids, tokenizer_fingerprint
 from incatalog.model.backbone import Backbone, checked
+from incatalog.model.hub import with_model_here
 from incatalog.model.pretrained import load_pretrained, loading
 from incatalog.model.saved import save_spec
 from incatalog.model.spec import ModelSpec, spec_file
@@ -39,6 +40,7 @@ from incatalog.model.vocabulary import (
 )
 from incatalog.packed.model import PackedModel
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.model_card import write_card
 from incatalog.recommender.recommender import Recommender
 from incatalog.recommender.settings import ModelImportSettings
 from incatalog.storage import writing
@@ -79,6 +81,7 @@ def import_model(settings: ModelImportSettings) -> Path:
         SemanticIdError: The index files are missing, broken or not those of the catalog.
         ArtifactError: ``settings.out`` holds something else.
     """
+    settings = with_model_here(settings)
     _check(settings)
     catalog = Catalog.load(settings.data, title_field=settings.title_field or None)
     codes, files = None, catalog_files(settings.data)
@@ -218,6 +221,7 @@ def _write(
             "save it anew with save_pretrained, and import that"
         )
     save_spec(out, recommender.spec, tokenizer)
+    write_card(out)
 
 
 def _report(settings: ModelImportSettings, catalog: Catalog, recommender: Recommender) -> None:

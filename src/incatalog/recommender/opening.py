@@ -34,7 +34,7 @@ def model_kind(model: str) -> ModelKind:
     folder = Path(model)
     if model == PACKAGED:
         return "chat"
-    wanted = f"a trained model, a chat model, a teacher's run folder, or {PACKAGED}"
+    wanted = f"a trained model, a chat model, a teacher's run folder, {PACKAGED}, or a hub name"
     if not folder.is_dir():
         raise ConfigError(f"--model: no such folder: {model}; expected {wanted}")
     if any((folder / name).exists() for name in SPEC_FILES):

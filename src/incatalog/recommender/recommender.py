@@ -22,17 +22,17 @@ from incatalog.decoding.events import RankedItems
 from incatalog.decoding.ranking import ItemBeam, ItemRanking
 from incatalog.decoding.request import Grounding
 from incatalog.decoding.retriever import ItemRetriever
-from incatalog.dialogue.templates import asking_wording, wording_named
-from incatalog.errors import BackboneError, ConfigError, VectorError
+from incatalog.errors import ConfigError, VectorError
 from incatalog.items.aliases import Aliases
 from incatalog.model.backbone import Backbone
-from incatalog.model.spec import ModelSpec, load_spec, require_spans, spec_file
+from incatalog.model.hub import on_disk
+from incatalog.model.spec import ModelSpec
 from incatalog.packed.model import PackedModel
-from incatalog.packed.unloaded import load_packed
 from incatalog.recommender.answer import Recommendation, recommendations
 from incatalog.recommender.guide import Guide, Kind
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.model_parts import checked_spec, load_packed
 from incatalog.recommender.prompts import Prompts
 from incatalog.recommender.settings import OFF, OWN
 from incatalog.recommender.talking import Talking
@@ -143,11 +143,12 @@ class Recommender(Talking):
         title_field: str = "",
         encoder: str = OFF,
         weights: bool = True,
+        revision: str | None = None,
     ) -> Recommender:
         """Loads a trained model with the catalog that lies beside it.
 
         Args:
-            folder: Folder of a trained model.
+            folder: Folder of a trained model, or its name on the Hugging Face hub, as org/name.
             device: ``auto``, ``cpu``, ``cuda``, ...
             frozen: The weights will not change; see :class:`~incatalog.packed.model.PackedModel`.
             verify: Check the files against the checksums that were recorded when the model was
@@ -162,6 +163,7 @@ class Recommender(Talking):
                 ``words``, the folder of a sentence-transformers model, or ``off``.
             weights: False leaves the weights where another engine has them, which is then to be
                 asked in place of this recommender's.
+            revision: Branch, tag or commit of a model on the hub; its main branch if None.
 
         Raises:
             ArtifactError: A file is not the one that was written.
@@ -169,24 +171,19 @@ class Recommender(Talking):
             ConfigError: No wording has that name, or it offers candidates; or the model was trained
                 with another title field.
             DataError: The catalog is incomplete or damaged.
+            HubError: The hub does not give the model, and the cache does not hold it.
             SemanticIdError: The model writes codes, and the index files are missing or damaged.
             TeacherError: The guide is damaged, was fitted on another catalog, or does not answer.
             TokenizerError: The tokenizer is not the one the model was saved with.
         """
-        catalog, spec = model_catalog(folder, title_field), load_spec(folder)
-        require_spans(folder, spec)
-        try:
-            wording_named(spec.wording)
-        except ConfigError as error:
-            raise BackboneError(f"{spec_file(folder)}: wording: {error}") from error
-        if wording is not None:
-            asking_wording(wording)
+        folder = on_disk(folder, revision)
+        catalog, spec = model_catalog(folder, title_field), checked_spec(folder, wording)
         codes = load_semantic_ids(folder, catalog) if spec.item_form == "codes" else None
         named = OFF if guide is None else str(guide)
         chosen = GuideChoice(named, guide_weight, trained=spec.trained)
         loaded = chosen.load(folder, catalog, device)
-        how: Any = {"weights": weights, "verify": verify, "frozen": frozen}
-        backbone, spec, packed = load_packed(folder, device, **how)
+        how: Any = {"weights": weights, "frozen": frozen, "verify": verify}
+        backbone, packed = load_packed(folder, device, **how)
         aliases = Aliases.load(folder, catalog, spec.aliases)
         spec = spec.asked(wording, system)
         steering = Steering.chosen(catalog, encoder, chosen.folder(folder))

@@ -29,12 +29,14 @@ class AskedSettings(Settings):
     headings: ClassVar[Headings] = {
         "whose list": "exclude_seen",
         "which items": "k exclude categories where",
-        "model": "model data title_field decode wording system guide guide_weight device verify",
+        "model": (
+            "model revision data title_field decode wording system guide guide_weight device verify"
+        ),
     }
 
     model: str
-    """Folder of a trained model, of a chat model (with --data) or of a teacher's run, or
-    smollm2."""
+    """Folder of a trained model, of a chat model (with --data) or of a teacher's run, its name on
+    the Hugging Face hub (org/name), or smollm2."""
     data: Path | None = None
     """Folder of prepared data for a model that has no catalog of its own; that of a teacher's
     fitting if not given."""
@@ -64,6 +66,8 @@ class AskedSettings(Settings):
     guide_weight: Fraction | None = None
     """How much the guide counts, from 0 (the model alone) to 1 (the guide alone); as fitted if not
     given, 0.7 (1 for an untrained model) where nothing was fitted."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     title_field: str = ""
     """Field by which the model knows the items; the one of its training, which it remembers, and
     another one is refused."""
@@ -114,11 +118,14 @@ class ModelImportSettings(Settings):
     """
 
     model: Path
-    """Merged Hugging Face folder, whose vocabulary has the control tokens."""
+    """Merged Hugging Face folder, or its name on the hub (org/name), whose vocabulary has the
+    control tokens."""
     data: Path
     """Folder of prepared data; its catalog is that of the model."""
     out: Path
     """Folder for the model as all commands take it: a copy, with the catalog beside it."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     title_field: str = ""
     """Text field of metas.jsonl by which the model knows the items; `title` if empty."""
     method: Literal["cgen", "token"] = "cgen"

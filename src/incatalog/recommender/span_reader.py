@@ -16,6 +16,7 @@ from incatalog.data.model_catalog import model_catalog
 from incatalog.errors import SpanError
 from incatalog.items.aliases import Aliases
 from incatalog.items.tokens import ControlNames
+from incatalog.model.hub import on_disk
 from incatalog.model.spec import load_spec, require_spans
 
 _SHOWN = 60
@@ -61,13 +62,18 @@ class SpanReader:
     rows: Mapping[str, int]
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> SpanReader:
+    def from_pretrained(cls, folder: str | Path, revision: str | None = None) -> SpanReader:
         """Reads the catalog beside a trained model; its weights and tokenizer are not touched.
+
+        Args:
+            folder: Folder of a trained model, or its name on the Hugging Face hub.
+            revision: Branch, tag or commit of a model on the hub; its main branch if None.
 
         Raises:
             BackboneError: It was not trained to write spans.
             IncatalogError: The catalog, its codes or its other names are missing or damaged.
         """
+        folder = on_disk(folder, revision)
         spec = load_spec(folder)
         require_spans(folder, spec)
         catalog = model_catalog(folder)

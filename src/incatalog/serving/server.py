@@ -42,6 +42,7 @@ def serve(settings: ServeSettings) -> None:
         require(package, extra="serve")
     give_memory_back()
     import_lean()
+    from incatalog.model.hub import with_model_here
     from incatalog.model.spec import about, described
     from incatalog.recommender.popular_guide import popular_guide
     from incatalog.serving.access import Keys
@@ -55,6 +56,7 @@ def serve(settings: ServeSettings) -> None:
     from incatalog.serving.store import CatalogStore
 
     named = _check(settings)
+    settings = with_model_here(settings)
     fields = _title_fields(settings, named)
     keys = None if settings.keys is None else Keys.load(settings.keys)
     with ExitStack() as stack:

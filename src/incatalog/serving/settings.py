@@ -28,7 +28,7 @@ class ServeSettings(Settings):
     """
 
     headings: ClassVar[Headings] = {
-        "model and catalogs": "model domain title_field wording system name device verify",
+        "model and catalogs": "model revision domain title_field wording system name device verify",
         "engine": "engine vllm",
         "guide": "guide guide_weight guide_empty guide_timeout unguided_when_teacher_fails",
         "what is said": "voice encoder",
@@ -43,7 +43,10 @@ class ServeSettings(Settings):
     }
 
     model: Path
-    """Folder of a trained model, or a plain chat model."""
+    """Folder of a trained model, its name on the Hugging Face hub (org/name), or a plain chat
+    model."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given."""
     title_field: tuple[str, ...] = ()

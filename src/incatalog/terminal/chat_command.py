@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from incatalog.data.catalog import Catalog
 from incatalog.errors import ConfigError
+from incatalog.model.hub import with_model_here
 from incatalog.names import names
 from incatalog.recommender.domain_flags import by_domain, domain_folders
 from incatalog.recommender.opening import catalog_of, model_kind, open_domains
@@ -101,6 +102,7 @@ def _remote(settings: ChatSettings) -> Talker:
 
 
 def _local(settings: ChatSettings) -> Talker:
+    settings = with_model_here(settings)
     kind = model_kind(settings.model)
     if kind == "teacher":
         why = "is a teacher, which holds no conversations; give it as --guide of a chat model"

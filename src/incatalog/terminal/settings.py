@@ -20,13 +20,14 @@ class ChatSettings(Settings):
     """
 
     headings: ClassVar[Headings] = {
-        "who answers": "model url key_file device verify",
+        "who answers": "model revision url key_file device verify",
         "catalogs": "domain guide guide_weight title_field",
         "answers": "history voice encoder max_tokens temperature seed wording system",
     }
 
     model: str = ""
-    """Folder of a trained model, of a chat model (with --domain), or smollm2."""
+    """Folder of a trained model, its name on the Hugging Face hub (org/name), of a chat model (with
+    --domain), or smollm2."""
     url: str = ""
     """Address of a running `incatalog serve`, in place of a model."""
     key_file: Path | None = None
@@ -41,6 +42,8 @@ class ChatSettings(Settings):
     guide_weight: float | None = None
     """How much the guide counts, from 0 to 1; as fitted if not given, 0.7 (1 for an untrained
     model) where nothing was fitted."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     title_field: str = ""
     """Field of metas.jsonl by which the model knows the items of --domain; that of its training if
     not given."""

@@ -13,6 +13,7 @@ from incatalog.errors import ArtifactError, BackboneError
 from incatalog.items.aliases import ALIASES
 from incatalog.model.saved import _ADAPTER_FILE, _ADAPTER_WEIGHTS, load_model, save_model
 from incatalog.model.spec import load_spec, spec_file
+from incatalog.recommender.model_card import write_card
 from incatalog.training.settings import MergeSettings
 
 _ITEMS_OF_MODEL = (METAS, CATEGORIES, CATALOG_FILE, ALIASES, f"*{INDEX}", f"*{ITEM2ID}")
@@ -45,5 +46,6 @@ def merge_run(settings: MergeSettings) -> Path:
             with atomic_path(settings.out / file.name) as partial:
                 shutil.copyfile(file, partial)
     save_model(settings.out, backbone, spec)
+    write_card(settings.out)
     run.finish()
     return settings.out

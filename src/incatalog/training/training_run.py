@@ -18,8 +18,9 @@ from incatalog.devices import trains_on_cpu
 from incatalog.model.backbone import Backbone
 from incatalog.model.pretrained import quiet_libraries
 from incatalog.model.saved import save_model
-from incatalog.model.spec import ModelSpec
+from incatalog.model.spec import ModelSpec, spec_file
 from incatalog.recommender.items import ModelItems
+from incatalog.recommender.model_card import write_card
 from incatalog.training.callbacks import main_console, tensorboard
 from incatalog.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
 from incatalog.training.settings import TrainerSettings
@@ -94,6 +95,8 @@ class TrainingRun:
         """The main process saves what was trained and closes the run, while the others wait."""
         if self._processes.is_main_process:
             save(self.folder)
+            if spec_file(self.folder).exists():
+                write_card(self.folder, results)
             self._run.finish(**results)
             self._delete_checkpoints()
         self._processes.wait_for_everyone()
