@@ -12,7 +12,8 @@ from incatalog.dialogue.render import ItemRef, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
 from incatalog.serving.chat_answer import Writer, _message, check_items, enquiry
-from incatalog.serving.schemas import ChatMessage, ChatRequest, NamedItem
+from incatalog.serving.chat_schemas import ChatRequest
+from incatalog.serving.message_schemas import ChatMessage, NamedItem
 from incatalog.serving.settings import ServeSettings
 
 letters = st.text("abc", max_size=12)

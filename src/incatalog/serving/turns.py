@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from incatalog.serving.message_schemas import ChatMessage
 from incatalog.serving.problems import PROBLEMS, ApiError
-from incatalog.serving.schemas import ChatMessage
 from incatalog.serving.sessions import SessionStore
 
 
