@@ -340,10 +340,10 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"categories": ["Dramma"], "domain": "films"}, 400, "near: 'Drama'"),
         ({"k": 0, "domain": "films"}, 400, "k: "),
         ({"k": 101, "domain": "films"}, 400, "100 at most"),
-        ({"max_tokens": 100_000}, 400, "512 at most"),
+        ({"max_tokens": 0}, 400, "max_tokens: "),
         ({"n": 2}, 400, "n: "),
-        ({"tools": [{"type": "function"}]}, 400, "tools: found 1; expected none, as answers are "
-         "text and items: leave the field out, and call tools in your own code"),
+        ({"tools": [{}], "tool_choice": "required"}, 400, "tool_choice: found 'required'; "
+         "expected 'none' or 'auto', as no tool is called here: answers are text and items"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"top_p": 0}, 400, "top_p"),
@@ -360,6 +360,16 @@ def test_what_cannot_be_answered_says_why(
     assert "\n" not in error["message"]
     assert len(error["message"]) < 500
     assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_more_tokens_than_the_service_lets_are_the_most_it_lets(http: httpx.Client) -> None:
+    body = {"model": "incatalog", "messages": said("Hi")}
+    expected = http.post("/v1/chat/completions", json=body).json()
+    for field in ("max_tokens", "max_completion_tokens"):
+        answer = http.post("/v1/chat/completions", json=body | {field: 100_000}).json()
+        assert answer["choices"] == expected["choices"]
+        assert answer["usage"] == expected["usage"]
+        assert answer["usage"]["completion_tokens"] <= 512
 
 
 UNUSED = {
@@ -389,6 +399,9 @@ def test_field_of_openai_that_is_null_is_not_used(client: openai.OpenAI, name: s
         {"verbosity": "medium"}, {"response_format": {"type": "text"}}, {"metadata": {}},
         {"prompt_cache_retention": "24h"}, {"prompt_cache_options": {"mode": "implicit"}},
         {"stream_options": {}}, {"parallel_tool_calls": True}, {"service_tier": "auto"},
+        {"n": 1.0}, {"max_tokens": 5.0}, {"seed": 3.0}, {"store": False}, {"user": "u"},
+        {"history": None}, {"steer": None}, {"where": None}, {"a_field_of_tomorrow": None},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"functions": [{}]},
     ],
     ids=str,
 )  # fmt: skip
@@ -405,7 +418,7 @@ def test_neutral_value_of_a_field_that_is_not_used_is_taken(
 @pytest.mark.parametrize(
     "field",
     [
-        {"frequency_penalty": 0.5}, {"function_call": {"name": "f"}}, {"functions": [{}]},
+        {"frequency_penalty": 0.5}, {"function_call": {"name": "f"}}, {"tool_choice": "required"},
         {"logit_bias": {"5": 1}}, {"logprobs": True}, {"modalities": ["text", "audio"]},
         {"modalities": ["audio"]}, {"top_logprobs": 3}, {"audio": {}}, {"prediction": {}},
         {"reasoning_effort": "high"}, {"verbosity": "low"}, {"web_search_options": {}},

@@ -76,7 +76,7 @@ def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
 def _parts(message: ChatMessage, catalog: Catalog) -> Iterator[Part]:
     """An earlier answer, its items as items where the catalog still has them."""
     text, at = message.text, 0
-    for named in sorted(message.items or (), key=lambda named: named.start):
+    for named in sorted(message.named, key=lambda named: named.start):
         if named.start < at or not catalog.has(named.id):
             continue
         row = catalog.row(named.id)

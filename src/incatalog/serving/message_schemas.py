@@ -30,6 +30,14 @@ class NamedItem(LenientForm):
     """Where it ends."""
 
 
+class ProviderFields(LenientForm):
+    """Where LiteLLM keeps what OpenAI's API has not."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    items: Annotated[list[NamedItem], FIRST] | None = None
+
+
 class ChatMessage(LenientForm):
     """One turn of the conversation."""
 
@@ -41,12 +49,19 @@ class ChatMessage(LenientForm):
     name: str | None = None
     items: Annotated[list[NamedItem], FIRST] | None = None
     """The `items` of an answer, sent back with it. Not in OpenAI's API."""
+    provider_specific_fields: ProviderFields | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     # As OpenAI's client prints an answer that has none of them.
     audio: None = None
     function_call: None = None
     tool_calls: NoCalls | None = None
+
+    @property
+    def named(self) -> list[NamedItem]:
+        """The items it names, as far as they are sent with it."""
+        provided = self.provider_specific_fields
+        return self.items or (provided and provided.items) or []
 
     @property
     def text(self) -> str:

@@ -70,5 +70,4 @@ def _in_its_words() -> Iterator[None]:
         if found.param != "messages":
             raise
         message = f"input{found.message.removeprefix('messages')}"
-        how = {"code": found.code, "headers": found.headers}
-        raise ApiError(found.status, message, param="input", **how) from error
+        raise ApiError(found.status, message, param="input", code=found.code) from error

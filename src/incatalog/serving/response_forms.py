@@ -47,7 +47,7 @@ class ResponseWriter:
 
     def piece(self, piece: Piece) -> str:
         """Some text, or an item's title with the item beside it."""
-        told = {"delta": piece.text, "logprobs": []}
+        told: dict[str, Any] = {"delta": piece.text, "logprobs": []}
         if piece.item is not None:
             told |= {"items": [piece.item.model_dump()]}
         return self._event("response.output_text.delta", **self._place, **told)
@@ -110,7 +110,7 @@ class ResponseWriter:
             truncation=body.truncation or "auto",
             usage=usage if over else None,
             user=body.user,
-            **facts(asked),
+            **facts(asked) | ({} if over else {"items": []}),
         )
 
     def _event(self, kind: str, **told: Any) -> str:

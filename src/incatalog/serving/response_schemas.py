@@ -130,8 +130,8 @@ class OutputText(Form):
 
     type: Literal["output_text"] = "output_text"
     text: str
-    annotations: list[Any] = Field([])
-    logprobs: list[Any] = Field([])
+    annotations: list[Any] = Field(default=[])
+    logprobs: list[Any] = Field(default=[])
 
 
 class OutputMessage(Form):
@@ -142,7 +142,7 @@ class OutputMessage(Form):
     role: Literal["assistant"] = "assistant"
     status: Literal["in_progress", "completed", "incomplete"]
     content: list[OutputText]
-    items: list[AnswerItem] = Field([])
+    items: list[AnswerItem] = Field(default=[])
     """The items it names, in order. Not in OpenAI's API."""
 
 
@@ -200,9 +200,9 @@ class ResponseHead(Form):
     previous_response_id: None = None
     store: Literal[False] = False
     temperature: float | None = None
-    text: dict[str, Any] = Field({"format": {"type": "text"}})
+    text: dict[str, Any] = Field(default={"format": {"type": "text"}})
     tool_choice: Literal["auto", "none"] = "auto"
-    tools: list[Any] = Field([])
+    tools: list[Any] = Field(default=[])
     top_p: float | None = None
     truncation: Literal["auto", "disabled"] = "auto"
     usage: ResponseUsage | None = None

@@ -90,5 +90,5 @@ def _unknown() -> ApiError:
 
 def written(message: ChatMessage) -> dict[str, Any]:
     """A message as it is kept."""
-    items = [item.model_dump() for item in message.items or ()]
+    items = [item.model_dump() for item in message.named]
     return {"role": message.role, "content": message.text} | ({"items": items} if items else {})
