@@ -31,11 +31,18 @@ def respond(client: openai.OpenAI, asked: Any = "Hello", **more: Any) -> Any:
     return client.responses.create(input=asked, extra_body=own, **standard)
 
 
+def without_scores(items: Any) -> Any:
+    """Items without what depends on the company they were computed in, by a last digit."""
+    return [{name: one for name, one in item.items() if name != "score"} for item in items]
+
+
 def told(response: Any) -> dict[str, Any]:
     """All of a response but its names."""
     found = response.model_dump()
+    found["items"] = without_scores(found["items"])
     for message in found["output"]:
         message.pop("id")
+        message["items"] = without_scores(message["items"])
     return {name: one for name, one in found.items() if name not in NAMED_BY_CHANCE}
 
 
@@ -45,7 +52,8 @@ def test_a_response_is_the_answer_of_a_chat(client: openai.OpenAI) -> None:
     expected: Any = client.chat.completions.create(**chatting, max_tokens=50)
     found = respond(client)
     assert found.output_text == expected.choices[0].message.content
-    assert found.items == found.output[0].items == expected.items
+    assert found.items == found.output[0].items
+    assert without_scores(found.items) == without_scores(expected.items)
     assert found.items
     assert found.usage.input_tokens == expected.usage.prompt_tokens
     assert found.usage.output_tokens == expected.usage.completion_tokens == 50
@@ -87,7 +95,7 @@ def test_events_tell_what_the_whole_response_does(client: openai.OpenAI) -> None
         assert [event.sequence_number for event in events] == list(range(len(events)))
         assert "".join(event.delta for event in deltas) == whole.output_text
         named = [(event.delta, item) for event in deltas for item in getattr(event, "items", [])]
-        assert [item for _, item in named] == whole.items
+        assert without_scores(item for _, item in named) == without_scores(whole.items)
         assert [text for text, _ in named] == [item["title"] for item in whole.items]
         assert told(events[-1].response) == told(whole)
         assert events[0].response.output == []
@@ -132,7 +140,7 @@ def test_the_output_of_a_response_is_taken_back_as_the_client_prints_it(
         ({"tools": [{"type": "function", "name": "f"}], "tool_choice": "required"},
          "tool_choice", "unsupported_value", "no tool is called here"),
         ({"text": {"format": {"type": "json_object"}}}, "text.format", "unsupported_value", "text"),
-        ({"model": "incatalog/film"}, "model", "model_not_found", "did you mean incatalog/films?"),
+        ({"model": "incatalg"}, "model", "model_not_found", "did you mean incatalog?"),
         ({"outputs": 1}, "outputs", "form", "no such field"),
     ],
     ids=str,
@@ -151,8 +159,8 @@ def test_a_response_that_cannot_be_had_says_why(
 
 @pytest.mark.long
 def test_a_conversation_too_long_is_cut_or_refused(client: openai.OpenAI) -> None:
-    turn = [{"role": "user", "content": "x" * 1000}, {"role": "assistant", "content": "y" * 1000}]
-    asked = [*turn * 90, {"role": "user", "content": "Hello"}]
+    turn = [{"role": "user", "content": "x" * 900}, {"role": "assistant", "content": "y" * 900}]
+    asked = [*turn * 45, {"role": "user", "content": "Hello"}]
     cut = respond(client, asked, max_output_tokens=5)
     assert cut.left_out > 0
     assert respond(client, asked, max_output_tokens=5, truncation="auto").left_out == cut.left_out
@@ -168,12 +176,12 @@ def test_a_response_that_fails_on_its_way_ends_in_an_event(
     service = ChatService(recommender, domains, ServeSettings(Path("nowhere")))
     real, passes = recommender.engine.model.forward, 0
 
-    def broken(rows: Any) -> Any:
+    def broken(*given: Any) -> Any:
         nonlocal passes
         passes += 1
         if passes > 20:
             raise RuntimeError("out of memory")
-        return real(rows)
+        return real(*given)
 
     async def ask() -> str:
         transport = httpx.ASGITransport(service.app(), raise_app_exceptions=False)
