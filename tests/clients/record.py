@@ -26,6 +26,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _HERE = Path(__file__).parent
+_LONG = 160
 _TITLES = {"langchain": ("langchain-openai", "langchain-core", "openai"),
            "litellm": ("litellm", "openai"),
            "llama_index": ("llama-index-llms-openai-like", "llama-index-core", "openai"),
@@ -34,6 +35,15 @@ _VERSIONS = """
 import importlib.metadata, json, sys
 print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:]}))
 """
+
+
+def shortened(sent: Any) -> Any:
+    """What was sent, of long texts only the beginning: they are the words of somebody else."""
+    if isinstance(sent, dict):
+        return {name: shortened(one) for name, one in sent.items()}
+    if isinstance(sent, list):
+        return [shortened(one) for one in sent]
+    return f"{sent[:_LONG]}…" if isinstance(sent, str) and len(sent) > _LONG else sent
 
 
 class _Proxy(BaseHTTPRequestHandler):
@@ -52,7 +62,7 @@ class _Proxy(BaseHTTPRequestHandler):
         connection.request(self.command, f"/{path}", sent or None, headers)
         answer = connection.getresponse()
         request = {"about": about, "method": self.command, "path": f"/{path}"}
-        body = {"body": json.loads(sent)} if sent else {}
+        body = {"body": shortened(json.loads(sent))} if sent else {}
         self.server.requests.append(request | body | {"status": answer.status})
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.headers["Content-Type"])
