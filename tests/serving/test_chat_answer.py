@@ -13,7 +13,7 @@ from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
 from incatalog.serving.chat_answer import Writer, _message, check_items, enquiry
 from incatalog.serving.chat_schemas import ChatRequest
-from incatalog.serving.message_schemas import ChatMessage, NamedItem
+from incatalog.serving.message_schemas import ChatMessage, SentItem
 from incatalog.serving.settings import ServeSettings
 
 letters = st.text("abc", max_size=12)
@@ -68,11 +68,11 @@ def test_items_sent_back_are_items_only_where_the_text_has_them(recommender: Rec
     text = f"{one.title} or {other.title}!"
     at = len(one.title) + 4
     named = [
-        NamedItem(id=other.item_id, start=at, end=at + len(other.title)),
-        NamedItem(id=one.item_id, start=0, end=len(one.title)),
-        NamedItem(id="gone", start=0, end=3),
-        NamedItem(id=one.item_id, start=1, end=5),
-        NamedItem(id=one.item_id, start=10**9, end=10**9 + 1),
+        SentItem(id=other.item_id, start=at, end=at + len(other.title)),
+        SentItem(id=one.item_id, start=0, end=len(one.title)),
+        SentItem(id="gone", start=0, end=3),
+        SentItem(id=one.item_id, start=1, end=5),
+        SentItem(id=one.item_id, start=10**9, end=10**9 + 1),
     ]
     message = ChatMessage(role="assistant", content=text, items=named)
     parts = _message(message, catalog).parts

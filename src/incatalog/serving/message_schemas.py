@@ -18,7 +18,7 @@ class TextPart(LenientForm):
     prompt_cache_breakpoint: Any = None
 
 
-class NamedItem(LenientForm):
+class SentItem(LenientForm):
     """An item that an earlier answer named, so that the model sees it as one."""
 
     model_config = ConfigDict(extra="ignore")
@@ -35,7 +35,7 @@ class ProviderFields(LenientForm):
 
     model_config = ConfigDict(extra="ignore")
 
-    items: Annotated[list[NamedItem], FIRST] | None = None
+    items: Annotated[list[SentItem], FIRST] | None = None
 
 
 class ChatMessage(LenientForm):
@@ -47,7 +47,7 @@ class ChatMessage(LenientForm):
         text_or("a list of parts"),
     ]
     name: str | None = None
-    items: Annotated[list[NamedItem], FIRST] | None = None
+    items: Annotated[list[SentItem], FIRST] | None = None
     """The `items` of an answer, sent back with it. Not in OpenAI's API."""
     provider_specific_fields: ProviderFields | None = None
     refusal: str | None = None
@@ -58,7 +58,7 @@ class ChatMessage(LenientForm):
     tool_calls: NoCalls | None = None
 
     @property
-    def named(self) -> list[NamedItem]:
+    def named(self) -> list[SentItem]:
         """The items it names, as far as they are sent with it."""
         provided = self.provider_specific_fields
         return self.items or (provided and provided.items) or []

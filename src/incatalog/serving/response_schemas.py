@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, Tag
 from incatalog.serving.answer_schemas import AnswerFacts, AnswerItem
 from incatalog.serving.body_values import FIRST, LIST, TEXT, LenientForm, Positive, text_or
 from incatalog.serving.chat_schemas import ChatRequest, ConversationRequest
-from incatalog.serving.message_schemas import ChatMessage, NamedItem
+from incatalog.serving.message_schemas import ChatMessage, SentItem
 from incatalog.serving.unused_values import PlainText, refuse, text_kinds
 from incatalog.web.bodies import Form
 
@@ -37,7 +37,7 @@ class InputMessage(LenientForm):
         Annotated[str, Tag(TEXT)] | Annotated[list[InputText], FIRST, Tag(LIST)],
         text_or("a list of parts"),
     ]
-    items: Annotated[list[NamedItem], FIRST] | None = None
+    items: Annotated[list[SentItem], FIRST] | None = None
     """The `items` of an answer, sent back with it. Not in OpenAI's API."""
     id: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
