@@ -61,6 +61,8 @@ def test_a_whole_number_may_be_written_as_a_float(field: str, value: Any) -> Non
     assert read == (value["at_least"] if nested else value)
     assert type(read) is int
     jsonschema.validate(FORMS[ChatRequest] | {field: as_float}, ChatRequest.model_json_schema())
+    if field == "k":
+        assert RecommendationRequest.model_validate({field: as_float}).k == value
 
 
 @pytest.mark.parametrize("value", [5.5, float("inf"), float("nan"), True, "5", 0.0, -1.0, 1e30])

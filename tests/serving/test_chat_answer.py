@@ -77,6 +77,10 @@ def test_items_sent_back_are_items_only_where_the_text_has_them(recommender: Rec
     message = ChatMessage(role="assistant", content=text, items=named)
     parts = _message(message, catalog).parts
     assert parts == (ItemRef(2), Text(" or "), ItemRef(5), Text("!"))
+    # LiteLLM puts what OpenAI's API has not one level deeper.
+    deeper = {"refusal": None, "items": [one.model_dump() for one in named]}
+    printed = {"role": "assistant", "content": text, "provider_specific_fields": deeper}
+    assert _message(ChatMessage.model_validate(printed), catalog).parts == parts
     assert _message(message, None).parts == (Text(text),)
     user = message.model_copy(update={"role": "user"})
     assert _message(user, catalog).parts == (Text(text),)
@@ -95,6 +99,9 @@ def test_an_enquiry_is_what_the_body_says(recommender: Recommender) -> None:
     assert found.where.as_mapping() == {"category": {"eq": "Crime"}}
     assert found.seed >= 0
     assert enquiry(ChatRequest.model_validate(body), None, settings).max_new_tokens is None
+    for field in ("max_tokens", "max_completion_tokens"):
+        longer = ChatRequest.model_validate(body | {field: 51})
+        assert enquiry(longer, None, settings).max_new_tokens == 50
 
 
 def test_ids_that_are_not_in_the_catalog_are_told_or_refused(recommender: Recommender) -> None:

@@ -87,6 +87,8 @@ def test_a_text_is_what_the_user_says() -> None:
         ({"background": True}, ("background",), "False"),
         ({"reasoning": {"effort": "high"}}, ("reasoning", "effort"), "none"),
         ({"include": ["message.output_text.logprobs"]}, ("include",), "0 items"),
+        ({"metadata": {"a": 1}}, ("metadata", "a"), "string"),
+        ({"metadata": {"a": "\ud800"}}, ("metadata", "a"), "unicode"),
         ({"session": "s"}, ("session",), "not permitted"),
     ],
     ids=str,

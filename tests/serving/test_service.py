@@ -86,6 +86,20 @@ def test_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
     assert usage == whole.usage
 
 
+def test_a_stream_says_what_was_ignored_and_tells_tokens_last(http: httpx.Client) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    body = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 5, "stream": True}
+    more: dict[str, Any] = {"tools": tools, "stream_options": {"include_usage": True}}
+    for fields in ({}, more):
+        reply = http.post("/v1/chat/completions", json=body | fields)
+        lines = [line[6:] for line in reply.text.splitlines() if line.startswith("data: {")]
+        chunks = [json.loads(line) for line in lines]
+        assert chunks[0].get("ignored") == (["tools"] if fields else None)
+        assert all(("usage" in chunk) is bool(fields) for chunk in chunks)
+        assert not any(chunk.get("usage") for chunk in chunks[:-1])
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+
+
 def test_without_a_domain_no_item_is_named(client: openai.OpenAI, recommender: Recommender) -> None:
     answer = chat(client, model="incatalog", max_tokens=60)
     assert answer.items == []

@@ -81,7 +81,6 @@ class ConversationRequest(ItemQuestion):
     top_p: float | None = Field(None, gt=0, le=1)
     # These only describe the request; they are accepted and not used.
     user: str | None = None
-    metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -116,6 +115,7 @@ class ChatRequest(ConversationRequest):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = None
     stop: _Stop | None = None
     n: Once | None = 1
+    metadata: dict[str, Any] | None = None
     functions: Definitions | None = None
     """As `tools`, of old clients."""
     function_call: ToolChoice | None = None

@@ -93,6 +93,8 @@ class ResponseRequest(ConversationRequest):
     """`disabled`: a conversation that is too long is refused; otherwise its oldest messages are
     left out."""
     stream_options: ResponseStreamOptions | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    """Told again in the answer."""
     # Nothing is called.
     max_tool_calls: Positive | None = None
     # These would change the answer; only the values that mean "not used" are accepted.
@@ -193,7 +195,7 @@ class ResponseHead(Form):
     incomplete_details: Incomplete | None = None
     instructions: str | None = None
     max_output_tokens: int | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, str]
     model: str
     output: list[OutputMessage]
     parallel_tool_calls: bool = True
