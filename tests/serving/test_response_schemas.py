@@ -89,6 +89,7 @@ def test_a_text_is_what_the_user_says() -> None:
         ({"include": ["message.output_text.logprobs"]}, ("include",), "0 items"),
         ({"metadata": {"a": 1}}, ("metadata", "a"), "string"),
         ({"metadata": {"a": "\ud800"}}, ("metadata", "a"), "unicode"),
+        ({"instructions": "\ud800"}, ("instructions",), "unicode"),
         ({"session": "s"}, ("session",), "not permitted"),
     ],
     ids=str,

@@ -377,6 +377,7 @@ def test_what_cannot_be_answered_says_why(
     assert set(error) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.long
 def test_more_tokens_than_the_service_lets_are_the_most_it_lets(http: httpx.Client) -> None:
     body = {"model": "incatalog", "messages": said("Hi")}
     expected = http.post("/v1/chat/completions", json=body).json()

@@ -109,7 +109,6 @@ class ResponseWriter:
             top_p=1.0 if body.top_p is None else body.top_p,
             truncation=body.truncation or "auto",
             usage=usage if over else None,
-            user=body.user,
             **facts(asked) | ({} if over else {"items": []}),
         )
 

@@ -16,6 +16,10 @@ from incatalog.serving.message_schemas import ChatMessage, SentItem
 from incatalog.serving.unused_values import PlainText, refuse, text_kinds
 from incatalog.web.bodies import Form
 
+# What is told again in the answer; a length has pydantic look whether it is text that can be sent.
+_TOLD = Field(max_length=10_000_000)
+_Notes = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]]
+
 
 class InputText(LenientForm):
     """A part of a message; only text is understood."""
@@ -85,7 +89,7 @@ class ResponseRequest(ConversationRequest):
         text_or("a list of messages"),
     ]
     """What the user says, or all messages."""
-    instructions: str | None = None
+    instructions: Annotated[str, _TOLD] | None = None
     """A system message in front of them."""
     max_output_tokens: Positive | None = None
     """The service has a limit of its own, which counts where it is lower."""
@@ -93,7 +97,7 @@ class ResponseRequest(ConversationRequest):
     """`disabled`: a conversation that is too long is refused; otherwise its oldest messages are
     left out."""
     stream_options: ResponseStreamOptions | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Annotated[_Notes, Field(max_length=16)] | None = None
     """Told again in the answer."""
     # Nothing is called.
     max_tool_calls: Positive | None = None
@@ -208,7 +212,6 @@ class ResponseHead(Form):
     top_p: float | None = None
     truncation: Literal["auto", "disabled"] = "auto"
     usage: ResponseUsage | None = None
-    user: str | None = None
 
 
 class ResponseAnswer(AnswerFacts, ResponseHead):
