@@ -235,7 +235,7 @@ def postgres() -> Iterator[Postgres]:
 
 def _nurse() -> None:
     """Starts a fork of this process for each line."""
-    import incatalog.serving.chat_endpoints
+    import incatalog.serving.chats
     import incatalog.serving.server
     import incatalog.serving.service  # noqa: F401
     from incatalog.cli import main

@@ -12,7 +12,8 @@ from incatalog.dialogue.render import ItemRef, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
 from incatalog.serving.chat_answer import Writer, _message, check_items, enquiry
-from incatalog.serving.schemas import ChatMessage, ChatRequest, NamedItem
+from incatalog.serving.chat_schemas import ChatRequest
+from incatalog.serving.message_schemas import ChatMessage, SentItem
 from incatalog.serving.settings import ServeSettings
 
 letters = st.text("abc", max_size=12)
@@ -67,15 +68,19 @@ def test_items_sent_back_are_items_only_where_the_text_has_them(recommender: Rec
     text = f"{one.title} or {other.title}!"
     at = len(one.title) + 4
     named = [
-        NamedItem(id=other.item_id, start=at, end=at + len(other.title)),
-        NamedItem(id=one.item_id, start=0, end=len(one.title)),
-        NamedItem(id="gone", start=0, end=3),
-        NamedItem(id=one.item_id, start=1, end=5),
-        NamedItem(id=one.item_id, start=10**9, end=10**9 + 1),
+        SentItem(id=other.item_id, start=at, end=at + len(other.title)),
+        SentItem(id=one.item_id, start=0, end=len(one.title)),
+        SentItem(id="gone", start=0, end=3),
+        SentItem(id=one.item_id, start=1, end=5),
+        SentItem(id=one.item_id, start=10**9, end=10**9 + 1),
     ]
     message = ChatMessage(role="assistant", content=text, items=named)
     parts = _message(message, catalog).parts
     assert parts == (ItemRef(2), Text(" or "), ItemRef(5), Text("!"))
+    # LiteLLM puts what OpenAI's API has not one level deeper.
+    deeper = {"refusal": None, "items": [one.model_dump() for one in named]}
+    printed = {"role": "assistant", "content": text, "provider_specific_fields": deeper}
+    assert _message(ChatMessage.model_validate(printed), catalog).parts == parts
     assert _message(message, None).parts == (Text(text),)
     user = message.model_copy(update={"role": "user"})
     assert _message(user, catalog).parts == (Text(text),)
@@ -94,6 +99,9 @@ def test_an_enquiry_is_what_the_body_says(recommender: Recommender) -> None:
     assert found.where.as_mapping() == {"category": {"eq": "Crime"}}
     assert found.seed >= 0
     assert enquiry(ChatRequest.model_validate(body), None, settings).max_new_tokens is None
+    for field in ("max_tokens", "max_completion_tokens"):
+        longer = ChatRequest.model_validate(body | {field: 51})
+        assert enquiry(longer, None, settings).max_new_tokens == 50
 
 
 def test_ids_that_are_not_in_the_catalog_are_told_or_refused(recommender: Recommender) -> None:

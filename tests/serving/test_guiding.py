@@ -22,7 +22,7 @@ from incatalog.serving.catalogs import load_domains
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.guiding import GuideChoices, Guiding
 from incatalog.serving.problems import ApiError
-from incatalog.serving.schemas import RecommendationRequest
+from incatalog.serving.question_schemas import RecommendationRequest
 from incatalog.serving.server import _recommender
 from incatalog.serving.settings import ServeSettings
 from incatalog.serving.store import CatalogStore

@@ -86,6 +86,20 @@ def test_stream_is_the_answer_in_pieces(client: openai.OpenAI) -> None:
     assert usage == whole.usage
 
 
+def test_a_stream_says_what_was_ignored_and_tells_tokens_last(http: httpx.Client) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    body = {"model": "incatalog", "messages": said("Hi"), "max_tokens": 5, "stream": True}
+    more: dict[str, Any] = {"tools": tools, "stream_options": {"include_usage": True}}
+    for fields in ({}, more):
+        reply = http.post("/v1/chat/completions", json=body | fields)
+        lines = [line[6:] for line in reply.text.splitlines() if line.startswith("data: {")]
+        chunks = [json.loads(line) for line in lines]
+        assert chunks[0].get("ignored") == (["tools"] if fields else None)
+        assert all(("usage" in chunk) is bool(fields) for chunk in chunks)
+        assert not any(chunk.get("usage") for chunk in chunks[:-1])
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+
+
 def test_without_a_domain_no_item_is_named(client: openai.OpenAI, recommender: Recommender) -> None:
     answer = chat(client, model="incatalog", max_tokens=60)
     assert answer.items == []
@@ -325,7 +339,8 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"model": "incatalog/films", "domain": "books"}, 400, "says another"),
         ({"domain": "../../etc"}, 404, "no such catalog"),
         ({"messages": []}, 400, "messages"),
-        ({"messages": [{"role": "assistant", "content": "Hi"}]}, 400, "one from the user"),
+        ({"messages": [{"role": "assistant", "content": "Hi"}]}, 400,
+         "messages: the last message is from the assistant; expected one from the user"),
         ({"messages": [{"role": "tool", "content": "Hi"}]}, 400, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 7}]}, 400, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "x" * 90_000}]}, 400, "tokens"),
@@ -340,10 +355,10 @@ def test_catalog_is_searched_by_words(http: httpx.Client) -> None:
         ({"categories": ["Dramma"], "domain": "films"}, 400, "near: 'Drama'"),
         ({"k": 0, "domain": "films"}, 400, "k: "),
         ({"k": 101, "domain": "films"}, 400, "100 at most"),
-        ({"max_tokens": 100_000}, 400, "512 at most"),
+        ({"max_tokens": 0}, 400, "max_tokens: "),
         ({"n": 2}, 400, "n: "),
-        ({"tools": [{"type": "function"}]}, 400, "tools: found 1; expected none, as answers are "
-         "text and items: leave the field out, and call tools in your own code"),
+        ({"tools": [{}], "tool_choice": "required"}, 400, "tool_choice: found 'required'; "
+         "expected 'none' or 'auto', as no tool is called here: answers are text and items"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"top_p": 0}, 400, "top_p"),
@@ -360,6 +375,17 @@ def test_what_cannot_be_answered_says_why(
     assert "\n" not in error["message"]
     assert len(error["message"]) < 500
     assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.long
+def test_more_tokens_than_the_service_lets_are_the_most_it_lets(http: httpx.Client) -> None:
+    body = {"model": "incatalog", "messages": said("Hi")}
+    expected = http.post("/v1/chat/completions", json=body).json()
+    for field in ("max_tokens", "max_completion_tokens"):
+        answer = http.post("/v1/chat/completions", json=body | {field: 100_000}).json()
+        assert answer["choices"] == expected["choices"]
+        assert answer["usage"] == expected["usage"]
+        assert answer["usage"]["completion_tokens"] <= 512
 
 
 UNUSED = {
@@ -389,6 +415,9 @@ def test_field_of_openai_that_is_null_is_not_used(client: openai.OpenAI, name: s
         {"verbosity": "medium"}, {"response_format": {"type": "text"}}, {"metadata": {}},
         {"prompt_cache_retention": "24h"}, {"prompt_cache_options": {"mode": "implicit"}},
         {"stream_options": {}}, {"parallel_tool_calls": True}, {"service_tier": "auto"},
+        {"n": 1.0}, {"max_tokens": 5.0}, {"seed": 3.0}, {"store": False}, {"user": "u"},
+        {"history": None}, {"steer": None}, {"where": None}, {"a_field_of_tomorrow": None},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"functions": [{}]},
     ],
     ids=str,
 )  # fmt: skip
@@ -405,7 +434,7 @@ def test_neutral_value_of_a_field_that_is_not_used_is_taken(
 @pytest.mark.parametrize(
     "field",
     [
-        {"frequency_penalty": 0.5}, {"function_call": {"name": "f"}}, {"functions": [{}]},
+        {"frequency_penalty": 0.5}, {"function_call": {"name": "f"}}, {"tool_choice": "required"},
         {"logit_bias": {"5": 1}}, {"logprobs": True}, {"modalities": ["text", "audio"]},
         {"modalities": ["audio"]}, {"top_logprobs": 3}, {"audio": {}}, {"prediction": {}},
         {"reasoning_effort": "high"}, {"verbosity": "low"}, {"web_search_options": {}},

@@ -80,7 +80,7 @@ def test_a_turn_that_goes_wrong_or_is_left_lets_the_next_begin(http: httpx.Clien
     for wrong in (
         {"deadline": 1e-6},
         {"domain": "nowhere"},
-        {"max_tokens": 10_000},
+        {"k": 3},
         {"messages": [{"role": "assistant", "content": "x"}]},
         {"messages": [{"role": "user", "content": "x"}] * 11},
     ):

@@ -303,7 +303,7 @@ def _check_last(messages: Sequence[Message]) -> None:
         raise DataError("messages: found none; expected at least one")
     if messages[-1].role != "user":
         last = f"the last message is from the {messages[-1].role}"
-        raise DataError(f"{last}; expected one from the user")
+        raise DataError(f"messages: {last}; expected one from the user")
 
 
 # More tokens than any answer has: the frame and its items end it.

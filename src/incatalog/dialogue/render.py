@@ -144,7 +144,7 @@ class Renderer:
         """Renders a conversation up to where the assistant's next turn begins."""
         if messages and messages[-1].role != "user":
             last = f"the last message is from the {messages[-1].role}"
-            raise DataError(f"{last}; expected one from the user")
+            raise DataError(f"messages: {last}; expected one from the user")
         return self._render(messages, generation_prompt=True).input_ids
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:

@@ -15,7 +15,7 @@ from incatalog.data.attributes import checked_attributes
 from incatalog.data.fields import DAY_EXPECTED, id_problem
 from incatalog.errors import CatalogError
 from incatalog.serving.attribute_form import Attribute
-from incatalog.serving.schemas import Factor, Id, Ids, Names, StrictForm
+from incatalog.serving.body_values import Factor, Id, Ids, Names, StrictForm
 from incatalog.web.bodies import Form
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]

@@ -14,8 +14,11 @@ from incatalog.data.conversations import Role
 from incatalog.dialogue.render import ItemRef, Message, Part, Text
 from incatalog.errors import CatalogError
 from incatalog.recommender.answer import Recommendation
+from incatalog.serving.answer_schemas import AnswerItem
 from incatalog.serving.attribute_form import Attribute
-from incatalog.serving.schemas import AnswerItem, ChatMessage, ChatRequest, ItemQuestion
+from incatalog.serving.chat_schemas import ChatRequest
+from incatalog.serving.message_schemas import ChatMessage
+from incatalog.serving.question_schemas import ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
 _MOST_SEED = 1 << 63
@@ -47,7 +50,7 @@ def enquiry(asked: ChatRequest, catalog: Catalog | None, settings: ServeSettings
         steer=asked.steer,
         filters_off=asked.filters_off,
         voice=asked.voice,
-        max_new_tokens=asked.max_completion_tokens or asked.max_tokens,
+        max_new_tokens=_most_tokens(asked, settings),
         usual_tokens=settings.max_tokens,
         most_items=settings.max_k,
         temperature=asked.temperature or 0.0,
@@ -55,6 +58,12 @@ def enquiry(asked: ChatRequest, catalog: Catalog | None, settings: ServeSettings
         seed=seed % _MOST_SEED,
         item_decode=asked.item_decode,
     )
+
+
+def _most_tokens(asked: ChatRequest, settings: ServeSettings) -> int | None:
+    """How long the answer may be, if the request says so; never longer than the service lets it."""
+    most = asked.max_completion_tokens or asked.max_tokens
+    return most and min(most, settings.max_tokens)
 
 
 def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
@@ -67,7 +76,7 @@ def _message(message: ChatMessage, catalog: Catalog | None) -> Message:
 def _parts(message: ChatMessage, catalog: Catalog) -> Iterator[Part]:
     """An earlier answer, its items as items where the catalog still has them."""
     text, at = message.text, 0
-    for named in sorted(message.items or (), key=lambda named: named.start):
+    for named in sorted(message.named, key=lambda named: named.start):
         if named.start < at or not catalog.has(named.id):
             continue
         row = catalog.row(named.id)

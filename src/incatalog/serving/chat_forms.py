@@ -7,15 +7,24 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from incatalog.assistant.assistant import Assistant
 from incatalog.assistant.planning import Plan
 from incatalog.assistant.script import Script
 from incatalog.decoding.events import Event
-from incatalog.serving import schemas as forms
+from incatalog.serving.answer_schemas import (
+    AnswerFilter,
+    AnswerMessage,
+    ChatCompletion,
+    Choice,
+    ItemMention,
+    Usage,
+)
 from incatalog.serving.catalogs import Version
 from incatalog.serving.chat_answer import Piece, Writer
+from incatalog.serving.chat_schemas import ChatRequest
 from incatalog.serving.worker import Stream, count_tokens
 from incatalog.steering.labels import phrases
 
@@ -24,7 +33,7 @@ from incatalog.steering.labels import phrases
 class ChatAnswer:
     """A conversation that is being answered."""
 
-    body: forms.ChatRequest  # with the messages that are looked at
+    body: ChatRequest  # with the messages that are looked at
     version: Version | None  # the catalog it sees; None for plain text
     assistant: Assistant
     plan: Plan
@@ -34,9 +43,9 @@ class ChatAnswer:
     owner: str  # of the session it is a turn of
     left_out: int  # messages that were too many
     streams: list[Stream] = field(default_factory=list)
-    mentions: list[forms.ItemMention] = field(default_factory=list)
+    mentions: list[ItemMention] = field(default_factory=list)
     invented: int = 0
-    answer_id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    answer_id: str = field(default_factory=partial(secrets.token_hex, 12))
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -74,7 +83,7 @@ class ChatAnswer:
                 self.invented += sum(name.row is None for name in named)
             catalog = self.version.catalog
             self.mentions = [
-                forms.ItemMention(id=catalog.item(name.row).item_id, start=name.start, end=name.end)
+                ItemMention(id=catalog.item(name.row).item_id, start=name.start, end=name.end)
                 for name in named
                 if name.row is not None
             ]
@@ -85,17 +94,17 @@ class ChatAnswer:
         return pieces
 
     @property
-    def usage(self) -> forms.Usage:
+    def usage(self) -> Usage:
         """Tokens that the model read, and those of the answer."""
         read = sum(len(stream.request.prompt_ids) for stream in self.streams)
         said = self._tokens
-        return forms.Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
+        return Usage(prompt_tokens=read, completion_tokens=said, total_tokens=read + said)
 
     @property
-    def filters(self) -> list[forms.AnswerFilter]:
+    def filters(self) -> list[AnswerFilter]:
         """What was understood as conditions."""
         return [
-            forms.AnswerFilter(
+            AnswerFilter(
                 id=chip.id,
                 field=chip.condition.field,
                 op=chip.condition.op,
@@ -113,72 +122,94 @@ class ChatAnswer:
         return [] if self.plan.wish is None else list(self.plan.wish.lacking)
 
 
-def completion(asked: ChatAnswer) -> forms.ChatCompletion:
+def facts(asked: ChatAnswer) -> dict[str, Any]:
+    """What is known of an answer when all is said, beside what OpenAI's API has."""
+    version = asked.version
+    return {
+        "items": asked.writer.items,
+        "domain": None if version is None else version.catalog.name,
+        "catalog_version": None if version is None else version.number,
+        "guided": asked.guided,
+        "left_out": asked.left_out,
+        "filters": asked.filters,
+        "lacking": asked.lacking,
+        "unknown": list(asked.plan.unknown),
+        "invented": asked.invented,
+        "mentions": asked.mentions,
+        "ignored": asked.body.ignored,
+    }
+
+
+def completion(asked: ChatAnswer) -> ChatCompletion:
     """An answer as a whole."""
-    writer, version = asked.writer, asked.version
-    message = forms.AnswerMessage(content=writer.text, items=writer.items)
-    choice = forms.Choice(message=message, finish_reason=writer.finish_reason or "length")
-    return forms.ChatCompletion(
-        id=asked.answer_id,
+    writer = asked.writer
+    message = AnswerMessage(content=writer.text, items=writer.items)
+    return ChatCompletion(
+        id=f"chatcmpl-{asked.answer_id}",
         created=asked.created,
         model=asked.body.model,
-        choices=[choice],
+        choices=[Choice(message=message, finish_reason=writer.finish_reason or "length")],
         usage=asked.usage,
-        items=writer.items,
-        domain=None if version is None else version.catalog.name,
-        catalog_version=None if version is None else version.number,
-        guided=asked.guided,
-        left_out=asked.left_out,
-        filters=asked.filters,
-        lacking=asked.lacking,
-        unknown=list(asked.plan.unknown),
-        invented=asked.invented,
-        mentions=asked.mentions,
+        **facts(asked),
     )
 
 
-def first_chunk(asked: ChatAnswer) -> dict[str, Any]:
-    """The first chunk of a stream: what was understood."""
-    told = _chunk(asked, {"role": "assistant", "content": ""})
-    filters = [one.model_dump() for one in asked.filters]
-    understood = {"filters": filters, "lacking": asked.lacking}
-    return told | understood | {"unknown": list(asked.plan.unknown)}
+@dataclass(frozen=True)
+class ChunkWriter:
+    """The chunks of an answer that is sent as a stream."""
 
+    asked: ChatAnswer
 
-def piece_chunk(asked: ChatAnswer, piece: Piece) -> dict[str, Any]:
-    """A chunk with some text, or with an item."""
-    chunk = _chunk(asked, {"content": piece.text})
-    return chunk if piece.item is None else chunk | {"items": [piece.item.model_dump()]}
+    @property
+    def tells_usage(self) -> bool:
+        """Whether the stream ends with the number of tokens."""
+        options = self.asked.body.stream_options
+        return options is not None and options.include_usage
 
+    def first(self) -> dict[str, Any]:
+        """The first chunk: what was understood."""
+        asked = self.asked
+        told = self._chunk({"role": "assistant", "content": ""})
+        filters = [one.model_dump() for one in asked.filters]
+        understood = {"filters": filters, "lacking": asked.lacking}
+        ignored = {"ignored": asked.body.ignored} if asked.body.ignored else {}
+        return told | understood | {"unknown": list(asked.plan.unknown)} | ignored
 
-def last_chunk(asked: ChatAnswer) -> dict[str, Any]:
-    """The last chunk: what is known when all is said."""
-    told: dict[str, Any] = {"left_out": asked.left_out} if asked.left_out else {}
-    if asked.version is not None:
-        told |= {"invented": asked.invented}
-        told |= {"mentions": [one.model_dump() for one in asked.mentions]}
-    return _chunk(asked, {}, asked.writer.finish_reason) | told
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        """A chunk with some text, or with an item."""
+        chunk = self._chunk({"content": piece.text})
+        return chunk if piece.item is None else chunk | {"items": [piece.item.model_dump()]}
 
+    def last(self) -> dict[str, Any]:
+        """The last chunk: what is known when all is said."""
+        asked = self.asked
+        told: dict[str, Any] = {"left_out": asked.left_out} if asked.left_out else {}
+        if asked.version is not None:
+            told |= {"invented": asked.invented}
+            told |= {"mentions": [one.model_dump() for one in asked.mentions]}
+        return self._chunk({}, asked.writer.finish_reason) | told
 
-def usage_chunk(asked: ChatAnswer) -> dict[str, Any]:
-    """The chunk that tells of tokens."""
-    return _chunk(asked, None) | {"choices": [], "usage": asked.usage.model_dump()}
+    def usage(self) -> dict[str, Any]:
+        """The chunk that tells of tokens."""
+        return self._chunk(None) | {"choices": [], "usage": self.asked.usage.model_dump()}
+
+    def _chunk(
+        self, delta: dict[str, Any] | None, finish_reason: str | None = None
+    ) -> dict[str, Any]:
+        asked = self.asked
+        return {
+            "id": f"chatcmpl-{asked.answer_id}",
+            "object": "chat.completion.chunk",
+            "created": asked.created,
+            "model": asked.body.model,
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+            # As OpenAI has it: null in all chunks but the last, where usage is asked for.
+            **({"usage": None} if self.tells_usage else {}),
+            "catalog_version": None if asked.version is None else asked.version.number,
+            "guided": asked.guided,
+        }
 
 
 def event_line(value: dict[str, Any]) -> str:
     """A server-sent event."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-
-def _chunk(
-    asked: ChatAnswer, delta: dict[str, Any] | None, finish_reason: str | None = None
-) -> dict[str, Any]:
-    return {
-        "id": asked.answer_id,
-        "object": "chat.completion.chunk",
-        "created": asked.created,
-        "model": asked.body.model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
-        "catalog_version": None if asked.version is None else asked.version.number,
-        "guided": asked.guided,
-    }

@@ -20,7 +20,7 @@ from incatalog.recommender.settings import OFF, OWN
 from incatalog.serving.engine_telemetry import EngineTelemetry
 from incatalog.serving.gathering import Gathering
 from incatalog.serving.problems import ApiError
-from incatalog.serving.schemas import ItemQuestion
+from incatalog.serving.question_schemas import ItemQuestion
 from incatalog.serving.settings import ServeSettings
 from incatalog.teacher_service.client import HttpTeacher
 

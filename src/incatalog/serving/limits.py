@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from incatalog.serving.catalogs import Domain, Version
+from incatalog.serving.chat_schemas import ChatRequest
+from incatalog.serving.model_forms import model_names
 from incatalog.serving.newest import version_from
-from incatalog.serving.problems import ApiError, find_domain
-from incatalog.serving.schemas import ChatRequest, ItemQuestion
+from incatalog.serving.problems import ApiError, find_domain, unknown_model
+from incatalog.serving.question_schemas import ItemQuestion
 from incatalog.serving.settings import ServeSettings
 
 # Without a catalog these mean nothing; `auto` lists nothing there.
@@ -47,8 +49,7 @@ class Limits:
     def _domain(self, body: ChatRequest) -> Domain | None:
         name, _, of_model = body.model.partition("/")
         if name != self.settings.name:
-            why = f"model: no model {body.model!r}; see /v1/models"
-            raise ApiError(404, why, param="model", code="model_not_found")
+            raise unknown_model(body.model, model_names(self.settings.name, self.domains))
         if of_model and body.domain not in (None, of_model):
             raise ApiError(400, "domain: the model's name says another", param="domain")
         if of_model:
@@ -71,12 +72,8 @@ class Limits:
             _refuse("k", f"found {k}; expected {settings.max_k} at most")
 
     def check_bounds(self, body: ChatRequest) -> None:
-        """Checks what is said of items, and the length of the answer."""
-        settings = self.settings
+        """Checks what is said of items in a conversation."""
         self.check_question(body, body.k if isinstance(body.k, int) else None)
-        for field in ("max_tokens", "max_completion_tokens"):
-            if (getattr(body, field) or 0) > settings.max_tokens:
-                _refuse(field, f"expected {settings.max_tokens} at most")
 
     def check_conversation(self, body: ChatRequest) -> None:
         """Checks the messages that are looked at."""

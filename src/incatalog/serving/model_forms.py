@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from incatalog.web.bodies import Form
@@ -27,3 +28,8 @@ class Models(Form):
 
     object: Literal["list"] = "list"
     data: list[Model]
+
+
+def model_names(name: str, domains: Iterable[str]) -> list[str]:
+    """The names of a service's model: alone, and with each domain."""
+    return [name, *(f"{name}/{domain}" for domain in domains)]

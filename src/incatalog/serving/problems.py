@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,11 +13,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from incatalog import errors
+from incatalog.flags import near
+from incatalog.serving.body_values import LIST, NUMBER, TEXT
 from incatalog.serving.catalogs import Domain
-from incatalog.serving.schemas import LIST, NUMBER, TEXT, ErrorAnswer
+from incatalog.serving.error_schemas import ErrorAnswer
+from incatalog.serving.unused_values import UNSUPPORTED
 from incatalog.web.app import QueueFullError, first_fault
 
 _log = logging.getLogger(__name__)
+_LONGEST_NAME = 256
 _OF_THE_CLIENT = (
     errors.CatalogError,
     errors.ConfigError,
@@ -116,7 +120,8 @@ async def _respond_to_form(_request: Request, error: Exception) -> JSONResponse:
         name, message = "body", "expected a JSON object with Content-Type: application/json"
     if kind == "extra_forbidden":
         message = "no such field; see /docs"
-    return ApiError(400, f"{name}: {message}", param=name, code="form").response()
+    code = UNSUPPORTED if kind == UNSUPPORTED else "form"
+    return ApiError(400, f"{name}: {message}", param=name, code=code).response()
 
 
 _ABOUT = {
@@ -143,3 +148,10 @@ def find_domain(domains: Mapping[str, Domain], name: str, param: str = "domain")
         known = ", ".join(domains)
         message = f"{param}: no such catalog; expected one of {known}"
         raise ApiError(404, message, param=param, code="domain_not_found") from None
+
+
+def unknown_model(name: str, known: Iterable[str]) -> ApiError:
+    """What is said of a name that is not one of the `known` ones."""
+    name = name[:_LONGEST_NAME]
+    why = f"model: no model {name!r}{near(name, known)}; see /v1/models"
+    return ApiError(404, why, param="model", code="model_not_found")

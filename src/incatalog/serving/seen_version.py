@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
+from incatalog.serving.body_values import WHOLE
 from incatalog.web.bodies import Form
 
 # What a database keeps as a whole number.
@@ -15,5 +18,5 @@ class SeenVersion(Form):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    at_least: int = Field(ge=0, le=NEWEST)
+    at_least: Annotated[int, Field(ge=0, le=NEWEST), WHOLE]
     """As a change of the catalog, or an earlier answer, has named it."""

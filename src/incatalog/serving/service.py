@@ -11,25 +11,28 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from incatalog.model.spec import about
 from incatalog.recommender.recommender import Recommender
 from incatalog.serving.access import Keys
 from incatalog.serving.any_worker import AnyWorker
 from incatalog.serving.async_worker import AsyncWorker
 from incatalog.serving.catalog_endpoints import CatalogEndpoints, is_feed
 from incatalog.serving.catalogs import Domain
-from incatalog.serving.chat_endpoints import Conversations
+from incatalog.serving.chat_endpoints import ChatEndpoints
+from incatalog.serving.chats import Chats
 from incatalog.serving.engine_telemetry import EngineTelemetry
+from incatalog.serving.error_schemas import ErrorAnswer
 from incatalog.serving.follower import Follower
 from incatalog.serving.gate import Gate
 from incatalog.serving.guiding import Guiding
-from incatalog.serving.model_forms import Model, Models
+from incatalog.serving.model_endpoints import ModelEndpoints
 from incatalog.serving.page_endpoints import PageEndpoints
-from incatalog.serving.problems import PROBLEMS, ApiError, add_problems
+from incatalog.serving.problems import ApiError, add_problems
 from incatalog.serving.rates import SharedRates
-from incatalog.serving.schemas import ErrorAnswer
+from incatalog.serving.recommendation_endpoints import RecommendationEndpoints
+from incatalog.serving.response_endpoints import ResponseEndpoints
 from incatalog.serving.sessions import SessionStore
 from incatalog.serving.settings import ServeSettings
+from incatalog.serving.turns import Turns
 from incatalog.serving.worker import Worker
 from incatalog.vllm.async_engine import AsyncEngine
 from incatalog.web.app import add_states, new_app
@@ -59,8 +62,8 @@ class ChatService:
         engine: AsyncEngine | None = None,
     ) -> None:
         self._domains, self._settings, self._keys = dict(domains), settings, keys
-        self._spec, self._trained = recommender.spec, recommender.spec.trained
-        self._parameters = sum(one.numel() for one in recommender.backbone.model.parameters())
+        self._trained = recommender.spec.trained
+        self._models = ModelEndpoints(recommender, self._domains, settings.name)
         self.telemetry = EngineTelemetry(trace=settings.trace)
         limits: Any = {"max_rows": settings.batch, "max_queue": settings.queue}
         self.worker: AnyWorker
@@ -71,13 +74,14 @@ class ChatService:
         self._follower, self._rates = follower, rates
         self._measure()
         self._guiding = Guiding(settings, self.telemetry)
-        self._conversations = Conversations(
+        self._turns = Turns(sessions)
+        self._chats = Chats(
             recommender,
             self._domains,
             settings,
             self.worker,
             self.telemetry,
-            sessions,
+            self._turns,
             self._guiding,
         )
 
@@ -87,21 +91,14 @@ class ChatService:
         app = new_app(title="incatalog", description=about, lifespan=self._lifespan)
         self._add_layers(app)
         add_problems(app)
-        self._conversations.add_to(app)
+        ChatEndpoints(self._chats).add_to(app)
+        ResponseEndpoints(self._chats).add_to(app)
+        asking: Any = self._domains, self._settings, self.worker, self._guiding
+        RecommendationEndpoints(*asking).add_to(app)
+        self._turns.add_to(app)
+        self._models.add_to(app)
         CatalogEndpoints(self._domains, self._settings.state_timeout).add_to(app)
         PageEndpoints(self._domains, self._settings).add_to(app)
-
-        @app.get("/v1/models", responses=PROBLEMS)
-        async def models() -> Models:
-            """The names that requests may give: the model alone, and with each domain."""
-            name = self._settings.name
-            known: Any = {"trained": self._trained, "parameters": self._parameters}
-            own = [
-                Model(id=f"{name}/{each}", domain=each, about=self._about(domain), **known)
-                for each, domain in self._domains.items()
-            ]
-            plain = "plain chat, which names no item of a catalog"
-            return Models(data=[Model(id=name, about=plain, **known), *own])
 
         add_states(
             app,
@@ -119,10 +116,6 @@ class ChatService:
         """Whether a request would be answered, with the versions that other services have."""
         faults = [domain.fault for domain in self._domains.values()]
         return self.worker.has_room and not any(faults)
-
-    def _about(self, domain: Domain) -> str:
-        guided = domain.version.recommender.guide is not None
-        return about(self._spec, guided=guided)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from incatalog.errors import OutcomeError
 from incatalog.serving.address import opened
 from incatalog.serving.database import row_fault
-from incatalog.serving.schemas import ChatMessage
+from incatalog.serving.message_schemas import ChatMessage
 from incatalog.serving.store import TIMEOUT
 
 _TABLES = """

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
+from incatalog.serving.message_schemas import ChatMessage
 from incatalog.serving.problems import PROBLEMS, ApiError
-from incatalog.serving.schemas import ChatMessage
 from incatalog.serving.sessions import SessionStore
 
 
@@ -90,5 +90,5 @@ def _unknown() -> ApiError:
 
 def written(message: ChatMessage) -> dict[str, Any]:
     """A message as it is kept."""
-    items = [item.model_dump() for item in message.items or ()]
+    items = [item.model_dump() for item in message.named]
     return {"role": message.role, "content": message.text} | ({"items": items} if items else {})
