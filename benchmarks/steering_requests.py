@@ -148,9 +148,9 @@ KINDS = {
          "Which ink do you have?"),
         ("my printer is empty", "refills for my inkjet", "something so that I can print in colour "
          "again", "my printer prints only faint pages", "supplies for an HP Officejet"),
-        # A pen has its ink in the title.
+        # A pen has its ink in the title; what fills one is ink.
         r"^(?!.*(?:\bpens?\b|pencil|marker|ball ?point|roller ?ball|highlighter|\bnibs?\b))"
-        r".*(?:\bink\b|toner)",
+        r".*(?:\bink\b|toner)|ink (?:cartridge|refill|bottle)|(?:bottled|refill|pen) ink\b",
     ),
     "pens": Meant(
         ("pens", "I need a pen", "ballpoint pens, please", "good gel pens", "a box of pens"),
@@ -217,6 +217,8 @@ KINDS = {
          "for brainstorming with my team on the wall", "a magnetic surface for notes",
          "an eraser and colours for the board"),
         r"dry.?erase|white ?board|\bboards?\b|expo\b",
-        r"^(?!.*\b(?:markers?|erasers?|cleaner)\b).*(?:dry.?erase|white ?board|\bboards?\b)",
+        # Markers may come with a board.
+        r"^(?!(?:(?!includes|with).)*\b(?:markers?|erasers?|cleaner)\b)"
+        r".*(?:dry.?erase|white ?board|\bboards?\b)",
     ),
 }  # fmt: skip

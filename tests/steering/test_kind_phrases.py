@@ -45,6 +45,8 @@ def test_the_head_of_what_is_wanted(text: str, values: tuple[str, ...], label: s
         "for pens and pencils",
         "to keep letters, pens and paper in",
         "print the labels",
+        "3-pen with a clip",
+        "a D-pen, please",
         "a holder for pens and pencils",
         "",
     ],

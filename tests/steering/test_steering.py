@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incatalog.data.catalog import Item
+from incatalog.data.catalog import Catalog, Item
 from incatalog.data.where import Where
 from incatalog.dialogue.render import Message
 from incatalog.steering.balance import Balance
@@ -125,6 +125,32 @@ def test_a_kind_is_found_in_titles_and_can_be_taken_off() -> None:
     assert off.filters == ()
     assert off.log_weights is not None
     assert "Stapler" in STATIONERY.titles[int(off.log_weights.argmax())]
+
+
+def test_what_is_of_a_kind_comes_before_what_mentions_it() -> None:
+    titles = [
+        *(f"Acme {what} Pens" for what in ("Gel Ink", "Blue Ink", "Fountain", "Gel", "Felt")),
+        *(f"Acme Ink Cartridge {number}" for number in range(4)),
+        *(f"Acme Bottled Ink, {size} ml" for size in range(4)),
+    ]
+    shop = Catalog.from_items([Item(str(n), title) for n, title in enumerate(titles)], "shop")
+    wish = Steering.of(shop, encoder="words").read([user("I need ink")])
+    assert [one.id for one in wish.filters] == ["title~~ink"]
+    assert np.flatnonzero(wish.where.rows(shop)).tolist() == [0, 1, *range(5, 13)]
+    assert wish.log_weights is not None
+    assert wish.log_weights[:5].max() < wish.log_weights[5:].min() - 1
+
+
+@pytest.mark.parametrize("text", ["a whiteboard", "whiteboards, please"])
+def test_a_kind_is_found_by_its_other_names(text: str) -> None:
+    boards = [*(f"Acme Whiteboard {n}" for n in range(4)), "Acme Dry-Erase Board", "White Board"]
+    titles = [*boards, "Marker", "Dry Erase Marker for Boards", "Stapler"]
+    shop = Catalog.from_items([Item(str(n), title) for n, title in enumerate(titles)], "shop")
+    wish = Steering.of(shop, encoder="words").read([user(text)])
+    assert [one.id for one in wish.filters] == ["title~~dry erase board,white board,whiteboard"]
+    assert np.flatnonzero(wish.where.rows(shop)).tolist() == [0, 1, 2, 3, 4, 5, 7]
+    assert wish.log_weights is not None
+    assert wish.log_weights[7] < wish.log_weights[:6].min() - 1
 
 
 def test_kinds_that_titles_tell_are_meant_where_none_is_named() -> None:

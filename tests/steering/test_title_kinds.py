@@ -37,6 +37,21 @@ def test_nouns_that_titles_share_are_kinds() -> None:
     assert kinds.of_title("Acme Set") == ()
 
 
+def test_a_noun_names_what_it_heads_and_what_is_mostly_called_so() -> None:
+    titles = [
+        "Black Ink Cartridge", "Cyan Ink Cartridges, 2 Pack", "Toner Cartridge", "Bottled Ink",
+        "Gel Ink Pen", "Fountain Pen", "Ballpoint Pen", "Binder with Ring", "Binder, 3 Ring",
+        "White Binder, Ring", "Key Ring",
+    ]  # fmt: skip
+    catalog = Catalog.from_items([Item(str(n), title) for n, title in enumerate(titles)])
+    named = TitleKinds.of(catalog).named_rows(catalog)
+    assert (named["cartridge"], named["pen"]) == ([0, 1, 2], [4, 5, 6])
+    # Two of three cartridges are of ink, and one of three pens.
+    assert named["ink"] == [0, 1, 3]
+    # One of four rings: what lacks the word at its head may be what is wanted.
+    assert "ring" not in named
+
+
 def test_it_grows_with_the_catalog() -> None:
     first = TitleKinds().with_items(SHOP[:12])
     assert first.with_items([]) is first

@@ -14,7 +14,7 @@ from incatalog.steering.bounds import MeasuredFields, Said
 from incatalog.steering.kind_phrases import NamedKinds, named_kinds
 from incatalog.steering.labels import labelled
 from incatalog.steering.lacking import lacked
-from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues, other_names
+from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues, other_names, written_names
 from incatalog.steering.likeness import Memory
 from incatalog.steering.meant_limits import as_meant
 from incatalog.steering.negation import blanked, denied
@@ -165,8 +165,9 @@ class Listener:
     def _with_other_names(self, kinds: NamedKinds) -> NamedKinds:
         """The kinds by all names that titles have for them."""
         seen = self.kinds.seen
-        names = {other for one in kinds.values for other in other_names(one)}
-        return kinds._replace(values=tuple(sorted(one for one in names if seen.get(one))))
+        names = {other for one in kinds.values for other in written_names(one)}
+        known = (one for one in names if all(seen.get(word.stem) for word in words_of(one)))
+        return kinds._replace(values=tuple(sorted(known)))
 
     def _conditions(self, text: str, named: Sequence[NamedValues]) -> list[Condition]:
         """Conditions of values that a text names: any of a list, or all of what stands together."""

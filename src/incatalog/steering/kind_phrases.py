@@ -24,6 +24,8 @@ _OPENER = re.compile(
 )
 _SENTENCE = re.compile(r"[.!?;:\n()]|\s[-–—]\s")
 _COMMA = re.compile(r"[,&/+]")
+# "3-ring" and "D-ring" say what something has, and not what it is.
+_SIZED = re.compile(r"(?:\b\d+|\b[A-Za-z])-$")
 _JOINING = frozenset(("and", "or", "but", "plus"))
 # Before what is wanted, these make of it what something is for, whose it is, or what it is like.
 _BEFORE_OTHERS = """
@@ -62,6 +64,8 @@ def named_kinds(
     for run in _noun_phrases(text, words):
         # Behind the head another noun may stand that is no kind: "toner cartridge refills".
         head = next((at for at in reversed(run) if words[at].stem in kinds), None)
+        if head is not None and _SIZED.search(text, 0, words[head].start):
+            continue
         if head is not None and head not in taken:
             found.setdefault(words[head].stem, (_told(text, words, run, head), head))
     if not found:

@@ -38,6 +38,10 @@ _SAME = (
     ("cook", "cooking", "cookery"),
     ("laptop", "notebook computer"),
     ("cell phone", "mobile phone", "smartphone"),
+    ("whiteboard", "white board", "dry erase board"),
+    ("sofa", "couch"),
+    ("refrigerator", "fridge"),
+    ("sneaker", "trainer", "running shoe"),
 )
 _OWNERS = frozenset(("my", "your", "his", "her", "our", "their", "a", "an", "the"))
 
@@ -211,7 +215,7 @@ def _keys(text: str) -> set[str]:
         if part != text and all(word.stem in GRAMMAR or word.stem in GOODS for word in words):
             continue
         keys.add(key)
-        keys |= _OTHER_NAMES.get(key, set())
+        keys |= other_names(key)
     return keys
 
 
@@ -241,14 +245,18 @@ def _nameable(text: str) -> bool:
     return any(letter.isalpha() for letter in text) and not text.startswith(_LINKS)
 
 
-def _grouped() -> dict[str, set[str]]:
-    groups = [{key_of(words_of(name)) for name in group} for group in _SAME]
-    return {key: group for group in groups for key in group}
+def _grouped() -> dict[str, frozenset[str]]:
+    return {key_of(words_of(name)): frozenset(group) for group in _SAME for name in group}
 
 
-_OTHER_NAMES = _grouped()
+_GROUPS = _grouped()
 
 
 def other_names(name: str) -> set[str]:
-    """A name of one word, and the others of its group."""
-    return {name} | _OTHER_NAMES.get(name, set())
+    """The keys of a name of one word, and of the others of its group."""
+    return {name, *(key_of(words_of(other)) for other in _GROUPS.get(name, ()))}
+
+
+def written_names(name: str) -> frozenset[str]:
+    """A name of one word, and the others of its group as they are written."""
+    return _GROUPS.get(name, frozenset()) | {name}

@@ -24,6 +24,7 @@ from incatalog.steering.kept_filters import kept_filters
 from incatalog.steering.kinds import Kinds
 from incatalog.steering.lexicon import Lexicon
 from incatalog.steering.likeness import Alike, Likeness
+from incatalog.steering.nouns import Nouns
 from incatalog.steering.pointing import TitleKeys
 from incatalog.steering.sentences import Sentences
 from incatalog.steering.stems import in_lower_case, stems
@@ -40,6 +41,8 @@ _MOST_TURNS = 12
 _MOST_LETTERS = 2000
 # Items that count as fitting best, or a hundredth of a large catalog; measured.
 _FITTING, _SLOPE = 50, 0.15
+# What an item wins that is of a kind, beside those that mention it: "ink" beside "gel ink pens".
+_NAMED = 5.0
 # What a likeness of 1 to an item that is pointed at adds to a log-weight.
 _ABOUT = 20.0
 
@@ -285,12 +288,13 @@ class Steering:
             (turn, count, _wanted(turn, off)) for turn, count in zip(turns, counts, strict=True)
         ]
         wanted = [(turn, count, text) for turn, count, text in asked if text]
+        named = [one.condition.value for one in filters if one.condition.op == "words"]
         unwanted = [text for turn in turns for text in turn.unwanted]
         if wanted:
             words = [(word, count) for turn, count, _ in wanted for word in turn.words]
             texts = [(text, count) for _, count, text in wanted]
             parts = self._parts(texts, words)
-            if any(one.condition.op == "words" for one in filters):
+            if named:
                 # Kinds that were named need not be guessed.
                 parts = replace(parts, kinds=None)
             found += parts.weighed(self.balance)
@@ -298,6 +302,9 @@ class Steering:
             found -= self.parts(text).weighed(self.balance)
         if about:
             found += _ABOUT * fitting(self.likeness.to_items(about))
+        for kinds in named:
+            if rows := self._nouns.rows(kinds):
+                found[rows] += _NAMED
         trending = {one.what: one.way for turn in turns for one in turn.trends}
         moved = trend_weights(self.catalog, self.listener.measured, trending)
         if moved is not None:
@@ -323,6 +330,10 @@ class Steering:
         units = unit_rows(np.stack([counts @ own for own in vectors])).astype(np.float32)
         kinds = None if self.kinds is None else self.kinds.log_meant(units[-1])
         return Parts(by_words, self.likeness.by_vectors(units[0]), kinds)
+
+    @cached_property
+    def _nouns(self) -> Nouns:
+        return Nouns(self.catalog, self.listener.kinds.named_rows(self.catalog))
 
     @cached_property
     def kinds(self) -> Kinds | None:

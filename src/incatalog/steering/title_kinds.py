@@ -46,6 +46,10 @@ _AT_HEAD = 0.35
 # The part of the catalog that has kinds; names of films or songs have no nouns in common.
 _HELD = 0.4
 _TAIL = 2
+# The part of a head's titles that have a kind just before it, where what they name is of that kind.
+_MOSTLY = 0.5
+# The part of the titles with a noun that it names, where what it does not name is something else.
+_NAMES = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class TitleKinds:
         heads: How many titles have a stem as their head.
         tails: How many have it as their head, or just before.
         seen: How many have it at all.
+        pairs: How many titles with a head have a stem just before it, by stem and head.
         total: How many titles there are.
         tails_of: The last words of each title's noun phrase, which all versions share.
     """
@@ -63,6 +68,7 @@ class TitleKinds:
     heads: Mapping[str, int] = field(default_factory=dict)
     tails: Mapping[str, int] = field(default_factory=dict)
     seen: Mapping[str, int] = field(default_factory=dict)
+    pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     total: int = 0
     tails_of: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
@@ -74,18 +80,21 @@ class TitleKinds:
     def with_items(self, items: Iterable[Item]) -> TitleKinds:
         """The same with the titles of further items."""
         heads, tails, seen, count = Counter[str](), Counter[str](), Counter[str](), 0
+        pairs = Counter[tuple[str, str]]()
         for item in items:
             title = item.title
             tail = self.tails_of[title] = tail_of(title, _names(item))
             heads.update(tail[-1:])
             tails.update(set(tail))
+            pairs.update((word, tail[-1]) for word in set(tail[:-1]))
             seen.update({word.stem for word in words_of(title)})
             count += 1
         if not count:
             return self
         old = Counter(self.heads), Counter(self.tails), Counter(self.seen)
         counts = old[0] + heads, old[1] + tails, old[2] + seen
-        return TitleKinds(*counts, self.total + count, self.tails_of)
+        together = Counter(self.pairs) + pairs
+        return TitleKinds(*counts, together, self.total + count, self.tails_of)
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -102,6 +111,23 @@ class TitleKinds:
     def of_title(self, title: str) -> tuple[str, ...]:
         """The kinds of an item with this title."""
         return tuple(word for word in self.tails_of.get(title, ()) if word in self.kinds)
+
+    def named_rows(self, catalog: Catalog) -> dict[str, list[int]]:
+        """The items that each noun names, and does not only describe.
+
+        "Black Ink Cartridge" is ink, as most cartridges are called so; "Gel Ink Pens" are pens. A
+        word that describes far more than it names is left out: most rings are those of binders.
+        """
+        found: dict[str, list[int]] = {}
+        for row, item in enumerate(catalog.items):
+            if row not in catalog.vacant and (tail := self.tails_of.get(item.title)):
+                for word in set(tail):
+                    if word == tail[-1] or self._mostly(word, tail[-1]):
+                        found.setdefault(word, []).append(row)
+        return {w: rows for w, rows in found.items() if len(rows) >= _NAMES * self.seen[w]}
+
+    def _mostly(self, word: str, head: str) -> bool:
+        return self.pairs.get((word, head), 0) >= _MOSTLY * self.heads[head]
 
     def rows(self, catalog: Catalog) -> dict[str, Int64[np.ndarray, " rows"]]:
         """The items of each kind."""
