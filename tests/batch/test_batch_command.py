@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import polars as pl
 import pytest
 
 from incatalog.cli import main
+from incatalog.data.catalog import Catalog
 from incatalog.recommender.recommender import Recommender
+from incatalog.teacher.popularity import Popularity
+from incatalog.teacher.teacher_folder import save_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS = 40
@@ -116,10 +120,6 @@ def test_a_repeated_command_makes_what_is_lacking(
 def test_a_folder_of_something_else_is_refused(
     flags: list[str], users: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from incatalog.data.catalog import Catalog
-    from incatalog.teacher.popularity import Popularity
-    from incatalog.teacher.teacher_folder import save_teacher
-
     assert main(flags) == 0
     capsys.readouterr()
     out = tmp_path / "lists"
@@ -149,7 +149,22 @@ def test_flags_that_cannot_work(
         "--guide nowhere: no such folder"
     )
     assert "no item" in refused(capsys, *flags, "--exclude", "zzz")
+    vllm = ["--engine", "vllm"]
+    assert refused(capsys, *flags, *vllm).startswith("--decode beam: searches all items")
+    assert refused(capsys, *flags, "--vllm", "dtype=auto").endswith(
+        "is for --engine vllm; add that"
+    )
     assert refused(capsys, *flags, "--data", model).endswith("leave --data out")
+    assert not (tmp_path / "lists" / "shards").exists()
+
+
+def test_what_vllm_needs_is_said_before_any_list(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec("vllm") is not None:
+        pytest.skip("vLLM is installed here")
+    greedy = ["--engine", "vllm", "--decode", "greedy"]
+    assert "pip install 'incatalog[vllm]'" in refused(capsys, *flags, *greedy)
     assert not (tmp_path / "lists" / "shards").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from incatalog.batch.batch_job import BatchJob, JobReport, rooted, tell_unread
 from incatalog.batch.settings import BatchSettings
 from incatalog.batch.shard_folder import Tally
 from incatalog.batch.user_table import UserTable
+from incatalog.errors import require
 from incatalog.model.hub import with_model_here
 from incatalog.recommender.asking import asked_rules, refuse_model_flags
 from incatalog.recommender.item_names import ItemNames
@@ -34,14 +36,27 @@ def make_lists(settings: BatchSettings, console: Console | None = None) -> None:
         DataError: The table of users lacks a column, has a broken row, or a user twice.
         TeacherError: The guide is one of another catalog, or does not answer.
     """
-    ray = settings.on == "ray"
+    ray, vllm = settings.on == "ray", settings.engine == "vllm"
     settings.refuse_first([
         (bool(settings.workers) and not ray, "workers",
          "counts actors of Ray; add --on ray, or start the command so often"),
+        (vllm and settings.decode == "beam", "decode",
+         "searches all items, and vLLM writes lists token by token; take greedy"),
+        (bool(settings.vllm) and not vllm, "vllm", "is for --engine vllm; add that"),
     ])  # fmt: skip
+    if vllm:
+        from incatalog.vllm.async_engine import checked_arguments
+
+        if not ray:
+            require("vllm.version", extra="vllm")
+        checked_arguments(settings.vllm)
     settings = rooted(with_model_here(settings))
     kind = model_kind(settings.model)
     refuse_model_flags(settings, kind)
+    settings.refuse_first([
+        (vllm and kind == "teacher", "engine",
+         f"{settings.model} is a teacher, which is asked by itself; leave it out"),
+    ])  # fmt: skip
     table = UserTable.open(settings.histories)
     catalog = catalog_of(settings.model, kind, settings.data, settings.title_field)
     rules = asked_rules(settings, catalog, ItemNames(catalog))
@@ -58,8 +73,10 @@ def make_lists(settings: BatchSettings, console: Console | None = None) -> None:
         # Before the first list, so that nothing is loaded where nothing is left.
         from incatalog.batch.list_makers import open_lists
 
-        maker = open_lists(settings, kind, catalog, rules)
-        with JobReport(job, console) as report:
+        with (
+            closing(open_lists(settings, kind, catalog, rules)) as maker,
+            JobReport(job, console) as report,
+        ):
             job.work(maker, report)
     _tell(settings, job.finish())
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class ListMaker(Protocol):
     """Makes lists for users, as an engine can."""
 
+    def close(self) -> None:
+        """Lets go of what was started for it."""
+
     def lists(self, users: Sequence[UserRow]) -> list[list[Recommendation]]:
         """The list of each user, best first.
 
@@ -48,6 +51,9 @@ class ModelLists:
     ) -> None:
         how = settings.named("k", "exclude_seen", "decode", "batch_size")
         self._recommender, self._how = recommender, {**how, **rules}
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def lists(self, users: Sequence[UserRow]) -> list[list[Recommendation]]:
         """See :meth:`ListMaker.lists`; the guide says what follows an empty history."""
@@ -73,6 +79,9 @@ class TeacherLists:
         self._allowed = catalog.allowed_rows(rules["categories"]) & rules["where"].rows(catalog)
         self._allowed[catalog.rows(rules["exclude"])] = False
         self._answers_all = empty_of(teacher, None) == "popularity"
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def lists(self, users: Sequence[UserRow]) -> list[list[Recommendation]]:
         """See :meth:`ListMaker.lists`; a teacher that needs a history says nothing without one."""
@@ -105,6 +114,10 @@ def open_lists(
     Raises:
         IncatalogError: It is incomplete or damaged, or its guide is none of this catalog.
     """
+    if settings.engine == "vllm":
+        from incatalog.batch.engine_lists import EngineLists
+
+        return EngineLists(open_asked(settings, kind, catalog, weights=False), settings, rules)
     if kind != "teacher":
         return ModelLists(open_asked(settings, kind, catalog), settings, rules)
     from incatalog.teacher.teacher import load_teacher

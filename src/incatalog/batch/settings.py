@@ -24,6 +24,7 @@ class BatchSettings(AskedSettings):
         "which items": "",
         "model": "batch_size",
         "output": "out shard_users",
+        "engine": "engine vllm",
         "processes": "on workers lease",
     }
 
@@ -37,6 +38,12 @@ class BatchSettings(AskedSettings):
     """Users of a shard at most: each row group of the histories is one shard, or several."""
     batch_size: Positive = 64
     """Users asked for side by side; lists do not depend on it but for the rounding of scores."""
+    engine: Literal["incatalog", "vllm"] = "incatalog"
+    """Who computes: the engine of this package, or vLLM, which is held to the same catalog, writes
+    lists token by token (--decode greedy), and wants an environment of its own."""
+    vllm: tuple[str, ...] = ()
+    """Argument of vLLM's engine as NAME=VALUE, such as tensor-parallel-size=2, the flag once for
+    each; with --engine vllm."""
     on: Literal["local", "ray"] = "local"
     """Where the work is done: in this process, or by actors of Ray, in the cluster that RAY_ADDRESS
     names or else on this machine."""

@@ -56,8 +56,12 @@ def asked_rules(settings: AskedSettings, catalog: Catalog, items: ItemNames) -> 
     return {"exclude": exclude, "categories": categories, "where": where}
 
 
-def open_asked(settings: AskedSettings, kind: ModelKind, catalog: Catalog) -> Recommender:
+def open_asked(
+    settings: AskedSettings, kind: ModelKind, catalog: Catalog, *, weights: bool = True
+) -> Recommender:
     """Loads the model with its guide; says so where nothing has taught it the items.
+
+    Without `weights` these stay where another engine has them, which is then to be asked.
 
     Raises:
         IncatalogError: As :func:`~incatalog.recommender.opening.open_recommender` does.
@@ -65,8 +69,8 @@ def open_asked(settings: AskedSettings, kind: ModelKind, catalog: Catalog) -> Re
     from incatalog.model.spec import untrained_warning
 
     asked = settings.named("guide", "guide_weight", "device", "verify", "wording", "system")
-    field = settings.title_field
-    recommender = open_recommender(settings.model, kind, catalog, **asked, title_field=field)
+    asked |= {"title_field": settings.title_field, "weights": weights}
+    recommender = open_recommender(settings.model, kind, catalog, **asked)
     warning = untrained_warning(recommender.spec)
     if warning is not None and recommender.guide is None:
         sys.stderr.write(f"{warning}\n")

@@ -85,8 +85,11 @@ def open_recommender(
     wording: str | None = None,
     system: str | None = None,
     title_field: str = "",
+    weights: bool = True,
 ) -> Recommender:
     """Loads a trained model with its catalog, or a chat model on the catalog given.
+
+    Without `weights` these stay where another engine has them, which is then to be asked.
 
     Raises:
         BackboneError: The model is incomplete or damaged.
@@ -97,6 +100,7 @@ def open_recommender(
     from incatalog.recommender.recommender import Recommender
 
     asked: dict[str, Any] = {"verify": verify, "wording": wording, "system": system}
+    asked["weights"] = weights
     if kind == "trained":
         asked |= {"guide": guide, "guide_weight": guide_weight, "title_field": title_field}
         return Recommender.from_pretrained(model, device, **asked)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from incatalog.codes.semantic_ids import SemanticIds, load_semantic_ids
-from incatalog.config import Decode, ItemDecode
+from incatalog.config import Decode
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.model_catalog import model_catalog
 from incatalog.data.where import EVERYTHING, Where
@@ -29,13 +29,14 @@ from incatalog.model.hub import on_disk
 from incatalog.model.spec import ModelSpec
 from incatalog.packed.model import PackedModel
 from incatalog.recommender.answer import Recommendation, recommendations
-from incatalog.recommender.guide import Guide, Kind
+from incatalog.recommender.guide import Guide
 from incatalog.recommender.guide_folder import GuideChoice
 from incatalog.recommender.items import ModelItems
 from incatalog.recommender.model_parts import checked_spec, load_packed
 from incatalog.recommender.prompts import Prompts
 from incatalog.recommender.settings import OFF, OWN
 from incatalog.recommender.talking import Talking
+from incatalog.recommender.weighed_histories import ListRules, weighed_histories
 from incatalog.steering.steering import Steering
 
 
@@ -360,33 +361,25 @@ class Recommender(Talking):
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: found {batch_size}; expected at least 1")
-        for name, own in (("excludes", excludes), ("boosts", boosts)):
-            if own is not None and len(own) != len(histories):
-                raise ConfigError(f"{name}: found {len(own)}; expected one for each history")
+        rules = ListRules(
+            exclude=exclude,
+            categories=categories,
+            exclude_seen=exclude_seen,
+            decode=decode,
+            boost=boost,
+            guide_weight=guide_weight,
+            where=where,
+            excludes=excludes,
+            boosts=boosts,
+        )
         k = self.items.at_most(k)
-        rows = [self.catalog.rows(history).tolist() for history in histories]
-        barring = [[*exclude, *own] for own in excludes or [()] * len(rows)]
-        excluded = [
-            self.excluded(without, categories, row, exclude_seen, where)
-            for row, without in zip(rows, barring, strict=True)
-        ]
-        kind: Kind = "ranking" if decode == "beam" else "list"
         found: list[list[Recommendation]] = []
-        for start in range(0, len(rows), batch_size):
-            part = slice(start, start + batch_size)
-            own, barred = rows[part], excluded[part]
-            factors = None if boosts is None else boosts[part]
-            weights = self.weights(own, barred, kind, boost, guide_weight, boosts=factors)
-            asked = zip(own, barred, weights, strict=True)
+        for asked in weighed_histories(self, histories, rules, batch_size):
             if decode == "beam":
-                slots = [self.slot(row, k, without, weights=w) for row, without, w in asked]
+                slots = [one.slot(self, k) for one in asked]
                 found += map(self.ranking, self.beam.top_items(slots, k))
                 continue
-            by: ItemDecode = "search" if decode == "list" else "token"
-            requests = [
-                self.list_request(row, k, without, weights=w, item_decode=by)
-                for row, without, w in asked
-            ]
+            requests = [one.request(self, k, rules.written) for one in asked]
             for done in self.engine.complete(requests):
                 found.append(recommendations(self.catalog, done.items, done.logprobs))
         return found

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from incatalog.data.catalog import Catalog
     from incatalog.recommender.guide import Guide
     from incatalog.recommender.recommender import Recommender
-    from incatalog.vllm.async_engine import RunningEngine
 
 # Seconds that a request waits to be counted with those of other services.
 _RATE_TIMEOUT = 1.0
@@ -90,7 +89,11 @@ def serve(settings: ServeSettings) -> None:
         follower = None if settings.state is None else Follower(store, domains)
         engine = None
         if settings.engine == "vllm":
-            engine = stack.enter_context(closing(_vllm(settings, recommender)))
+            from incatalog.vllm.started import engine_of
+
+            asked: Any = {"rows": settings.batch, "arguments": settings.vllm}
+            started = engine_of(recommender, settings.model, device=settings.device, **asked)
+            engine = stack.enter_context(closing(started))
         kept = sessions, follower, rates
         service = ChatService(recommender, domains, settings, keys, *kept, engine)
         console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -150,30 +153,6 @@ def _recommender(
     catalog = Catalog.load(folder, name, fields.get(name))
     asked = settings.named("device", "verify", "wording", "system")
     return plain_recommender(str(model), catalog, weights=weights, **asked)
-
-
-def _vllm(settings: ServeSettings, recommender: Recommender) -> RunningEngine:
-    """Starts vLLM on the model of a recommender, which leaves the weights to it."""
-    from incatalog.constraint.control import ControlTokens
-    from incatalog.model.pretrained import source_of
-    from incatalog.vllm.async_engine import start_engine
-
-    backbone = recommender.backbone
-    stop = frozenset(recommender.prompts.stop_token_ids)
-    control = ControlTokens(backbone.soi_token_id, backbone.eoi_token_id, stop)
-    engine = start_engine(
-        source_of(settings.model),
-        control,
-        backbone.code_token_ids,
-        rows=settings.batch,
-        names_items=recommender.spec.trained,
-        arguments=settings.vllm,
-        device=settings.device,
-    )
-    # Prompts are made for what vLLM was started with, where that is less than the model could.
-    config, longest = backbone.model.config, recommender.prompts.context_length
-    config.max_position_embeddings = min(longest or engine.context_length, engine.context_length)
-    return engine
 
 
 def _check(settings: ServeSettings) -> dict[str, Path]:

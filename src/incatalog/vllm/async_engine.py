@@ -38,7 +38,7 @@ _OWN = {
     "speculative-config": "the drafts are what the catalog forces",
     "async-scheduling": "what weighs the items needs the newest token",
     "logprobs-mode": "scores of items are read from it",
-    "max-num-seqs": "it is --batch",
+    "max-num-seqs": "it is --batch (serve) or --batch-size (batch)",
     "enable-log-requests": "requests stay private",
     "skip-tokenizer-init": "vLLM needs the tokenizer to end answers",
     "watermark-config": "it takes vLLM's newer runner, which leaves the catalog's processor out",
