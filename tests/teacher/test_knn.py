@@ -17,6 +17,7 @@ OPTIONS = st.builds(
     decay=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
     backward=st.sampled_from([0.0, 0.5, 1.0]),
     power=st.sampled_from([0.0, 0.25, 1.0]),
+    row_power=st.sampled_from([0.0, 0.5, 0.75, 1.0]),
     newest=st.integers(1, 4),
     recency=st.sampled_from([0.3, 0.8, 1.0]),
 )
@@ -44,7 +45,7 @@ def scored(histories: list[list[int]], asked: list[int], options: KnnOptions) ->
         if pairs[item].sum() > 0:
             for other in range(NUM_ITEMS):
                 if pairs[item, other]:
-                    likeness = pairs[item, other] / pairs[item].sum() ** 0.5
+                    likeness = pairs[item, other] / pairs[item].sum() ** options.row_power
                     likeness /= popularity[other] ** options.power
                     scores[other] += options.recency**age * likeness
     return scores
@@ -65,13 +66,15 @@ def test_pairs_count_by_distance_and_direction() -> None:
     assert found.sum() == pytest.approx(1.5 * (3 + 2 * 0.8 + 1))
 
 
-def test_similarity_is_counts_over_root_of_row_and_power_of_popularity() -> None:
+def test_similarity_is_counts_over_powers_of_row_and_popularity() -> None:
     teacher = fitted([[0, 1], [0, 1], [0, 2]], KnnOptions(power=0.5))
     # Row 0: twice 1 and once 2, each forward. Item 1 was trained on twice.
     assert teacher.similarity.toarray()[0, :3] == pytest.approx(
         [0, 2 / 3**0.5 / 2**0.5, 1 / 3**0.5]
     )
     assert teacher.top_k([[0]], 2).tolist() == [[1, 2]]
+    whole = fitted([[0, 1], [0, 1], [0, 2]], KnnOptions(row_power=1.0))
+    assert whole.similarity.toarray()[0, :3] == pytest.approx([0, 2 / 3, 1 / 3])
 
 
 @settings(deadline=None, max_examples=60)

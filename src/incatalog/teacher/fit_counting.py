@@ -84,6 +84,7 @@ def _fit_knn(
     axes = {
         "window": settings.window,
         "decay": settings.decay,
+        "row_power": settings.row_power,
         "power": settings.power,
         "recency": settings.recency,
     }

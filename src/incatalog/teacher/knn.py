@@ -2,8 +2,8 @@
 
 Counts: c[i, j] grows by decay^(gap - 1) for each item j that stands `gap` places behind i in a
 training history, up to `window` places, and by `backward` times as much for i behind j. Similarity:
-W[i, j] = c[i, j] / sqrt(sum of row i) / popularity[j]^power. Score of j: the sum over the newest
-items i of a history of recency^age W[i, j].
+W[i, j] = c[i, j] / (sum of row i)^row_power / popularity[j]^power. Score of j: the sum over the
+newest items i of a history of recency^age W[i, j].
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class KnnOptions:
     power: float = 0.0
     newest: int = 10
     recency: float = 0.8
+    row_power: float = 0.5
 
 
 class ItemKnn(CountedTeacher):
@@ -64,7 +65,7 @@ class ItemKnn(CountedTeacher):
         super().__init__(catalog, counts, temperature)
         self.pairs, self._options = pairs, options
         self._row_sums: Counts = np.asarray(pairs.sum(axis=1)).reshape(-1)
-        self._by_row = _inverse_roots(self._row_sums)
+        self._by_row = _inverse_powers(self._row_sums, options.row_power)
         self._by_column = self._by_popularity(self.counts)
 
     @classmethod
@@ -129,9 +130,8 @@ class ItemKnn(CountedTeacher):
         for line, first, _, weight in own:
             np.subtract.at(row_sums, (line, first), weight)
         left = np.where(row_sums > _NOTHING * np.maximum(self._row_sums, 1), row_sums, 0.0)
-        asked = sparse.csr_array(
-            (weights * _inverse_roots(left[lines, items]), (lines, items)), shape=shape
-        )
+        by_row = _inverse_powers(left[lines, items], self._options.row_power)
+        asked = sparse.csr_array((weights * by_row, (lines, items)), shape=shape)
         scores, speaking = (asked @ self.pairs).toarray(), asked.toarray()
         for line, first, second, weight in own:
             np.subtract.at(scores, (line, second), speaking[line, first] * weight)
@@ -184,7 +184,9 @@ def _own_pairs(left_out: Lists, options: KnnOptions) -> Iterator[tuple[Rows, Row
         yield line, second, first, options.backward * weight
 
 
-def _inverse_roots(sums: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
-    """1 / sqrt of sums; 0 for a row without pairs."""
-    found: np.ndarray = np.where(sums > 0, 1 / np.sqrt(np.where(sums > 0, sums, 1)), 0.0)
+def _inverse_powers(
+    sums: Float64[np.ndarray, " rows"], power: float
+) -> Float64[np.ndarray, " rows"]:
+    """Sums to the power of -power; 0 for a row without pairs."""
+    found: np.ndarray = np.where(sums > 0, np.where(sums > 0, sums, 1.0) ** -power, 0.0)
     return found

@@ -23,7 +23,7 @@ TeacherKind = Literal["sasrec", "gru4rec", "knn", "ease", "words", "popularity",
 WORDINGS = ("t", "td", "tc", "tdc")
 # The settings of each kind that counts, and of a blend alone.
 _COUNTING = {
-    "knn": ("newest", "recency", "window", "decay", "backward", "power"),
+    "knn": ("newest", "recency", "window", "decay", "backward", "row_power", "power"),
     "ease": ("newest", "recency", "regularisation", "ease_window", "max_items"),
     "words": ("newest", "recency", "wording", "vectors"),
     "popularity": (),
@@ -54,8 +54,8 @@ class TeacherFitSettings(Settings):
         ),
         "validation": "validate_every exclude_seen",
         "counting (knn, ease, words)": (
-            "newest recency window decay backward power regularisation ease_window max_items "
-            "wording vectors"
+            "newest recency window decay backward row_power power regularisation ease_window "
+            "max_items wording vectors"
         ),
         "run": "device seed",
     }
@@ -123,10 +123,13 @@ class TeacherFitSettings(Settings):
     """knn, ease, words: weight of an item of a history beside the next newer one."""
     window: tuple[Positive, ...] = (10, 20, 5)
     """knn: places between two items of a history that count as a pair, at most."""
-    decay: tuple[Fraction, ...] = (0.8, 0.6)
+    decay: tuple[Fraction, ...] = (0.8, 0.9, 0.6)
     """knn: weight of a pair beside one that is a place nearer."""
     backward: Fraction = 0.5
     """knn: weight of a pair against the order of time."""
+    row_power: tuple[NonNegativeFloat, ...] = (0.5, 0.75)
+    """knn: power of an item's own pairs that its similarities are divided by: with 1 all items of
+    a history say as much, however often they stand elsewhere."""
     power: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5)
     """knn: power of an item's popularity that its similarities are divided by."""
     regularisation: tuple[PositiveFloat, ...] = (100.0, 20.0, 500.0)
@@ -163,7 +166,15 @@ class TeacherFitSettings(Settings):
         """
         super().__post_init__()
         known = ", ".join(WORDINGS)
-        several = ("recency", "window", "decay", "power", "regularisation", "ease_window")
+        several = (
+            "recency",
+            "window",
+            "decay",
+            "row_power",
+            "power",
+            "regularisation",
+            "ease_window",
+        )
         unknown = [one for one in self.wording if one not in WORDINGS]
         none = [name for name in (*several, "wording") if not getattr(self, name)]
         self.refuse_first([
