@@ -42,7 +42,7 @@ _MOST_LETTERS = 2000
 # Items that count as fitting best, or a hundredth of a large catalog; measured.
 _FITTING, _SLOPE = 50, 0.15
 # What an item wins that is of a kind, beside those that mention it: "ink" beside "gel ink pens".
-_NAMED = 5.0
+_NAMED = 1.5
 # What a likeness of 1 to an item that is pointed at adds to a log-weight.
 _ABOUT = 20.0
 
