@@ -93,6 +93,10 @@ class ScorerError(IncatalogError):
     """A scorer of rewritten titles cannot answer; a reward is never made up in its place."""
 
 
+class TrackerError(IncatalogError):
+    """A tracker of experiments does not take the log of a training."""
+
+
 class BackboneError(IncatalogError):
     """A language model cannot be created, loaded, adapted or saved."""
 
