@@ -43,7 +43,12 @@ from incatalog.evaluation.settings import (
 from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
 from incatalog.publishing.settings import PublishSettings
-from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
+from incatalog.quickstart.settings import (
+    DemoSettings,
+    QuickstartSettings,
+    RecipesSettings,
+    StudySettings,
+)
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
@@ -192,6 +197,9 @@ COMMANDS: dict[str, Command] = {
         leading="--items",
         extra="serve",
         needs=("httpx",),
+    ),
+    "recipes": Command(
+        RecipesSettings, "incatalog.quickstart.recipes_command:show_recipes", leading="--name"
     ),
     "publish": Command(PublishSettings, "incatalog.publishing.publish:publish", leading="--model"),
     "study": Command(
