@@ -109,6 +109,10 @@ class MissingExtraError(IncatalogError, ImportError):
     """An optional dependency is not installed."""
 
 
+class InstallationError(IncatalogError, ImportError):
+    """A package that is installed cannot be imported, and takes others with it."""
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, with the one that it announces."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
