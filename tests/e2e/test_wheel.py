@@ -212,7 +212,8 @@ LACKING = [
         "items",
     ),
     (
-        "items quantize --vectors teacher/data.emb-teacher.npy --method rqkmeans --codebooks 8 8 --out codes",
+        "items quantize --vectors teacher/data.emb-teacher.npy --codebooks 8 8 --method rqkmeans "
+        "--out codes",
         "faiss",
         "items",
     ),
