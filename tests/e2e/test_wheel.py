@@ -171,11 +171,11 @@ def test_everything_installed_runs_the_readme(whole: Installed) -> None:
 
 
 def test_a_recipe_is_trained_without_the_repository(whole: Installed) -> None:
-    whole.incatalog("sample", "shop")
-    tables = ("--interactions", "shop/orders.csv", "--items", "shop/products.csv")
+    whole.incatalog("sample", "goods")
+    tables = ("--interactions", "goods/orders.csv", "--items", "goods/products.csv")
     whole.incatalog("data", "table", *tables, "--out", "data")
     sizes = ("--tiny-hidden", "32", "--tiny-inner", "32", "--max-steps", "2", "--device", "cpu")
-    recipe = ("--config", "recipes:movielens/cgen", "--validate-every", "0", "--no-keep-best")
+    recipe = ("--config", "recipes:movielens/cgen")
     whole.incatalog("train", "sft", *recipe, "--data", "data", *sizes, "--out", "tiny")
     assert (whole.work / "tiny" / "model.safetensors").is_file()
 
