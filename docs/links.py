@@ -21,7 +21,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).resolve().parents[1]
 # What is a page, beside the files in docs/.
 _PAGES = ("*.md", "docs/*.md", "docs/*.ipynb", "recipes/*.md", "benchmarks/results/*.md")
-_ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:")
+ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
 class Link(NamedTuple):
@@ -51,7 +51,7 @@ def links(page: Path) -> list[Link]:
     for block in _parsed(page):
         for token in block.children or ():
             target = token.attrGet("href") or token.attrGet("src")
-            if isinstance(target, str) and not _ELSEWHERE.match(target):
+            if isinstance(target, str) and not ELSEWHERE.match(target):
                 found.append(Link(block.map[0] + 1 if block.map else 0, target))
     return found
 

@@ -110,8 +110,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # for what may be wanting there: how the reason of such a skip begins, and why.
 MAY_BE_MISSING = {
     "no real data at": "the data sets may not be passed on with the code",
-    "needs the extra: pip install 'incatalog[lm-eval]'": "lm-eval wants other versions",
-    "pip install rectools": "RecTools wants other versions than the rest",
     "no ms-swift in .venv-swift": "ms-swift lives in an environment of its own: make test-swift",
     "no vLLM in": "vLLM lives in an environment of its own: make test-vllm",
     "no checkout of UniRec": "UniRec is in no registry: make test-unirec UNIREC=DIR",

@@ -184,9 +184,10 @@ FOREIGN_FLAGS = {
     *("--cpu", "--multi_gpu", "--num_processes"),  # accelerate
     *("--additional-config", "--kv-transfer-config", "--speculative-config"),  # vLLM
     *("--strict", "--logdir", "--no-deps", "--install", "--local-dir"),
+    *("--constraint", "--index-url"),  # pip
     *("--domains", "--seeds"),  # benchmarks
     *("--teacher_port", "--use_scope_mask"),  # the published scripts
-    *("--config", "--help", "--quiet", "--print-config"),  # of every command
+    *("--config", "--help", "--quiet", "--print-config", "--version"),  # of every command
 }
 
 

@@ -20,6 +20,7 @@ from incatalog.codes.semantic_ids import SemanticIds
 from incatalog.data.interactions import Histories
 from incatalog.data.vectors import load_vectors, save_vectors
 from incatalog.flags import parse
+from incatalog.recipe_files import recipes
 from incatalog.teacher.sasrec import SasRec, SasRecSizes, save_network
 from incatalog.teacher.teacher import load_teacher
 from incatalog.training.merge import merge_run
@@ -28,18 +29,7 @@ from incatalog.training.settings import MergeSettings
 _ROOT = Path(__file__).resolve().parents[1] / "recipes"
 _PUBLISHED = _ROOT / "published"
 _RECIPES = sorted(_ROOT.rglob("*.yaml"))
-_COMMANDS = {
-    "data": "data amazon",
-    "teacher": "teacher fit",
-    "vectors": "items embed",
-    "vectors-ret": "items embed",
-    "vectors-token": "items embed",
-    "codebooks": "items quantize",
-    "cgen": "train sft",
-    "ret": "train sft",
-    "token": "train sft",
-    "grpo": "train grpo",
-}
+_COMMANDS = {one.path.stem: one.command for one in recipes()}
 _TRAINED = [
     # Those of the other folders are much like them, and wait for `make test-slow`.
     pytest.param(path, marks=() if path.parent.name == "published" else pytest.mark.slow)

@@ -38,4 +38,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name on first use, so that ``import incatalog`` does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'incatalog' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from incatalog.installation import telling_broken
+
+    with telling_broken():
+        return getattr(importlib.import_module(_HOMES[name]), name)

@@ -30,7 +30,7 @@ from incatalog.data.settings import (
     YelpSettings,
 )
 from incatalog.embedding.settings import EmbedSettings
-from incatalog.errors import ConfigError, IncatalogError, MissingExtraError
+from incatalog.errors import ConfigError, IncatalogError
 from incatalog.evaluation.settings import (
     EvaluateChatSettings,
     EvaluateCompareSettings,
@@ -42,8 +42,14 @@ from incatalog.evaluation.settings import (
 )
 from incatalog.flags import QUIET, near, parse, summary
 from incatalog.grpo.settings import GrpoSettings
+from incatalog.installation import missing, telling_broken, version_lines
 from incatalog.publishing.settings import PublishSettings
-from incatalog.quickstart.settings import DemoSettings, QuickstartSettings, StudySettings
+from incatalog.quickstart.settings import (
+    DemoSettings,
+    QuickstartSettings,
+    RecipesSettings,
+    StudySettings,
+)
 from incatalog.recommender.settings import ModelImportSettings, RecommendSettings
 from incatalog.rewrite.settings import (
     RewriteApplySettings,
@@ -129,7 +135,10 @@ COMMANDS: dict[str, Command] = {
         ImportUnirecSettings, "incatalog.teacher.import_unirec:import_unirec"
     ),
     "teacher serve": Command(
-        TeacherServeSettings, "incatalog.teacher_service.serve_teacher:serve_teacher"
+        TeacherServeSettings,
+        "incatalog.teacher_service.serve_teacher:serve_teacher",
+        extra="serve",
+        needs=_SERVICE,
     ),
     "items embed": Command(EmbedSettings, "incatalog.embedding.embed:embed_items"),
     "items quantize": Command(QuantizeSettings, "incatalog.codes.quantize:quantize_items"),
@@ -185,13 +194,18 @@ COMMANDS: dict[str, Command] = {
         needs=("pyarrow",),
     ),
     "chat": Command(ChatSettings, "incatalog.terminal.chat_command:chat"),
-    "serve": Command(ServeSettings, "incatalog.serving.server:serve"),
+    "serve": Command(
+        ServeSettings, "incatalog.serving.server:serve", extra="serve", needs=_SERVICE
+    ),
     "catalog sync": Command(
         CatalogSyncSettings,
         "incatalog.serving.catalog_sync:sync_catalog",
         leading="--items",
         extra="serve",
         needs=("httpx",),
+    ),
+    "recipes": Command(
+        RecipesSettings, "incatalog.quickstart.recipes_command:show_recipes", leading="--name"
     ),
     "publish": Command(PublishSettings, "incatalog.publishing.publish:publish", leading="--model"),
     "study": Command(
@@ -250,9 +264,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.write(_overview(COMMANDS))
         return 0
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
-        sys.stdout.write(f"incatalog {version('incatalog')}\n")
+        sys.stdout.writelines(f"{line}\n" for line in version_lines())
         return 0
     stage = arguments[0]
     verbs = {name: command for name, command in COMMANDS.items() if name.split()[0] == stage}
@@ -287,7 +299,7 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
     settings = parse(name, command.settings, with_leading(command, flags))
     for needed in command.needs:
         if importlib.util.find_spec(needed) is None:
-            raise _missing(needed, command)
+            raise missing(needed, command.extra)
     # Read when torch is loaded. Threads that spin while they wait for one another make a step up to
     # twenty times as slow where something else runs on the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -295,12 +307,13 @@ def _call(name: str, command: Command, flags: list[str]) -> int:
     module, function = command.function.split(":")
     out = getattr(settings, "out", None)
     try:
-        with writing(out) if out else contextlib.nullcontext():
+        with writing(out) if out else contextlib.nullcontext(), telling_broken():
             result = getattr(importlib.import_module(module), function)(settings)
     except ModuleNotFoundError as error:
-        if isinstance(error, MissingExtraError) or not error.name:
+        # Our own modules are another matter.
+        if not error.name or error.name.partition(".")[0] == "incatalog":
             raise
-        raise _missing(error.name, command) from error
+        raise missing(error.name, command.extra) from error
     if not getattr(result, "trainable", True):
         return _UNTRAINABLE
     if QUIET not in flags and os.environ.get("RANK", "0") == "0":
@@ -321,15 +334,6 @@ def _quiet_when_full(raised: threading.ExceptHookArgs) -> None:
     """Says nothing of a writer's thread that has no room; the command tells of it in a line."""
     if raised.exc_value is None or storage_fault(raised.exc_value) is None:
         threading.__excepthook__(raised)
-
-
-def _missing(module: str, command: Command) -> MissingExtraError | ModuleNotFoundError:
-    """A package that the command cannot do without; our own modules are another matter."""
-    package = module.split(".")[0]
-    if package == "incatalog":
-        return ModuleNotFoundError(f"No module named {module!r}", name=module)
-    what = f"incatalog[{command.extra}]" if command.extra else "incatalog"
-    return MissingExtraError(f"{package} is not installed; run: pip install '{what}'")
 
 
 def _overview(commands: dict[str, Command]) -> str:

@@ -93,6 +93,10 @@ class ScorerError(IncatalogError):
     """A scorer of rewritten titles cannot answer; a reward is never made up in its place."""
 
 
+class TrackerError(IncatalogError):
+    """A tracker of experiments does not take the log of a training."""
+
+
 class BackboneError(IncatalogError):
     """A language model cannot be created, loaded, adapted or saved."""
 
@@ -103,6 +107,10 @@ class HubError(IncatalogError):
 
 class MissingExtraError(IncatalogError, ImportError):
     """An optional dependency is not installed."""
+
+
+class InstallationError(IncatalogError, ImportError):
+    """A package that is installed cannot be imported, and takes others with it."""
 
 
 def first_line(error: Exception) -> str:

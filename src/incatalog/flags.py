@@ -18,6 +18,7 @@ import docstring_parser
 from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from incatalog.errors import ConfigError
+from incatalog.recipe_files import with_recipes
 
 QUIET = "--quiet"
 _EXAMPLES = "examples:"
@@ -38,7 +39,7 @@ def parse(name: str, settings: type, flags: Sequence[str]) -> Any:
     Raises:
         ConfigError: A flag, a value or the YAML file cannot be used; names the flag.
     """
-    parser, words = build_parser(name, settings), _gathered(settings, flags)
+    parser, words = build_parser(name, settings), _gathered(settings, with_recipes(list(flags)))
     try:
         parser.set_defaults(_implied(settings, parser, words))
         values = parser.parse_args(words)
@@ -75,7 +76,8 @@ def build_parser(name: str, settings: type) -> ArgumentParser:
         "--config",
         action="config",
         metavar="FILE",
-        help="YAML file with any of these settings; flags behind it win over it.",
+        help="YAML file with any of these settings, or recipes:NAME for one of `incatalog "
+        "recipes`; flags behind it win over it.",
     )
     parser.add_argument(
         QUIET, action=_Quiet, help="Say nothing at the end of what was written and what is next."

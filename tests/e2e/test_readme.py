@@ -42,6 +42,7 @@ _PAGES = (
     "docs/python.md",
     "docs/batch.md",
     "docs/hub.md",
+    "docs/install.md",
 )
 _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # CI itself is `make test`; `make study` runs below, in small, and the demo in test_demo.py.

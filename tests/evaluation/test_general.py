@@ -50,6 +50,7 @@ def tasks(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_local_task_is_scored_as_by_hand(
     tmp_path: Path, model: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ from incatalog.teacher_service.published_teacher import require_known_items
 from incatalog.training.callbacks import RewardReport, main_console
 from incatalog.training.checkpoints import BestFollowed
 from incatalog.training.materials import read_teacher, teacher_files, teacher_identity
+from incatalog.training.trackers import check_trackers
 from incatalog.training.trainer import plain_forward
 from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import HR, NDCG, ranking_validation, validation_prompts
@@ -86,7 +87,7 @@ def train_grpo(settings: GrpoSettings) -> Path:
     files = sorted([*weights, spec_file(settings.model)])
     inputs = prepared_files(settings.data) | teacher_files(settings.teacher)
     inputs |= {f"model/{file.name}": file for file in files}
-    free = ("logging_steps",)
+    free = ("logging_steps", "report_to")
     run = TrainingRun("train grpo", settings, inputs=inputs, identities=identity, free_fields=free)
     if run.finished:
         return run.folder
@@ -143,6 +144,7 @@ def check_config(settings: GrpoSettings) -> None:
         raise ConfigError(
             f"--model {settings.model}: is an adapter; merge it first with `incatalog train merge`"
         )
+    check_trackers(settings.report_to)
 
 
 def check_groups(settings: GrpoSettings, processes: int) -> None:

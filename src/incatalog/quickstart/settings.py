@@ -83,3 +83,16 @@ class StudySettings(Settings):
     on two cores) or hour."""
     seed: NonNegative = 0
     """Seed of everything."""
+
+
+@dataclass(frozen=True)
+class RecipesSettings(Settings):
+    """The settings of whole trainings that come with the package, for `--config`.
+
+    Example:
+        incatalog recipes
+        incatalog recipes movielens/cgen
+    """
+
+    name: str = ""
+    """Recipe whose file is printed, such as movielens/cgen; empty lists all of them."""

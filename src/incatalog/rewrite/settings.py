@@ -58,7 +58,7 @@ class RewriteTrainSettings(Settings):
         "rewards": "reward reward_weights num_generations max_tokens temperature beta",
         "LoRA": "tune lora_r lora_alpha",
         "optimiser": "batch_size max_steps learning_rate",
-        "run": "checkpoint_every device seed",
+        "run": "checkpoint_every report_to device seed",
     }
 
     data: Path
@@ -95,6 +95,9 @@ class RewriteTrainSettings(Settings):
     """Scale of the adapters."""
     checkpoint_every: Positive = 100
     """Steps between checkpoints."""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Who is told the log, one or more of: tensorboard (in the run folder), mlflow, wandb, trackio;
+    or none."""
     device: str = "auto"
     """Device to train on; auto takes CUDA where there is one."""
     seed: NonNegative = 0

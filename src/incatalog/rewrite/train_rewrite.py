@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -27,6 +27,10 @@ from incatalog.rewrite.rows import row_of
 from incatalog.rewrite.scoring import RewriteScoring
 from incatalog.rewrite.settings import RewriteTrainSettings
 from incatalog.training.checkpoints import checkpoint_step
+from incatalog.training.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from incatalog.training.training_run import TrainingRun
 
 _STAGE = "rewrite train"
 
@@ -61,7 +65,8 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     if not rows:
         raise DataError.at(file, "holds no row; make it with more items")
     scoring = RewriteScoring.load(settings.scorers, settings.device)
-    run = TrainingRun(_STAGE, settings, inputs={"rows": file, "scorers": settings.scorers})
+    inputs = {"rows": file, "scorers": settings.scorers}
+    run = TrainingRun(_STAGE, settings, inputs=inputs, free_fields=("report_to",))
     if run.finished:
         return run.folder
     if run.newest is not None:
@@ -79,11 +84,11 @@ def train_rewrite(settings: RewriteTrainSettings) -> Path:
     trainer = RewriteTrainer(
         model=backbone.model,
         reward_funcs=[scoring.function(name) for name in settings.reward],  # type: ignore[arg-type]
-        args=_arguments(settings, trl, run.checkpoints, on_cpu=on_cpu),
+        args=_arguments(settings, trl, run, on_cpu=on_cpu),
         train_dataset=datasets.Dataset.from_list(rows).select(order),
         processing_class=backbone.tokenizer,
     )
-    run.train(trainer, log=False)
+    run.train(trainer, printed=True)
     logged = [pair for entry in trainer.state.log_history for pair in entry.items()]
     rewards = {n: v for n, v in logged if n.startswith("rewards/") and n.endswith("/mean")}
 
@@ -120,6 +125,7 @@ def check_config(settings: RewriteTrainSettings) -> None:
          "data", f"holds no {ROWS_FILE}; make it with `incatalog rewrite data`"),
         (not settings.scorers.is_file(), "scorers", "no such file"),
     ])  # fmt: skip
+    check_trackers(settings.report_to)
 
 
 def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -134,11 +140,11 @@ def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         yield {"prompt": messages, **line}
 
 
-def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, on_cpu: bool) -> Any:
+def _arguments(settings: RewriteTrainSettings, trl: Any, run: TrainingRun, *, on_cpu: bool) -> Any:
     same = ("max_steps", "learning_rate", "num_generations", "temperature", "beta", "seed")
     return trl.GRPOConfig(
         **settings.named(*same),
-        output_dir=str(checkpoints),
+        output_dir=str(run.checkpoints),
         per_device_train_batch_size=settings.batch_size,
         gradient_checkpointing=False,
         bf16=False,
@@ -152,5 +158,5 @@ def _arguments(settings: RewriteTrainSettings, trl: Any, checkpoints: Path, *, o
         logging_steps=1,
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        report_to="none",
+        **run.reporting(),
     )

@@ -40,7 +40,7 @@ class TrainerSettings(Settings):
             "batch_size gradient_accumulation max_steps learning_rate warmup_ratio scheduler "
             "weight_decay clip_norm"
         ),
-        "run": "bf16 attention logging_steps device",
+        "run": "bf16 attention logging_steps report_to device",
     }
 
     model: str | Path
@@ -82,6 +82,9 @@ class TrainerSettings(Settings):
     """Attention implementation passed to transformers."""
     logging_steps: Positive = 10
     """Steps between log lines."""
+    report_to: tuple[str, ...] = ("tensorboard",)
+    """Who is told the log, one or more of: tensorboard (in the run folder), mlflow, wandb, trackio;
+    or none."""
     device: str = "auto"
     """`cpu`, or auto for what accelerate finds."""
 

@@ -41,13 +41,14 @@ from incatalog.training.materials import (
 from incatalog.training.retrieval_loss import Retrieval
 from incatalog.training.samples import SampleSource
 from incatalog.training.settings import SftSettings
+from incatalog.training.trackers import check_trackers
 from incatalog.training.trainer import ScopedTrainer, plain_forward
 from incatalog.training.training_run import TrainedModel, TrainingRun
 from incatalog.training.validation import NDCG, ranking_validation, validation_prompts
 
 # Settings that cannot change the weights, so a run may be resumed with others. What a preset says
 # stands in the others.
-_FREE = ("workers", "logging_steps", "checkpoint_every", "preset")
+_FREE = ("workers", "logging_steps", "report_to", "checkpoint_every", "preset")
 
 
 def train_sft(settings: SftSettings) -> Path:
@@ -207,6 +208,7 @@ def check_config(settings: SftSettings) -> None:
              f"{model} was trained with {own.soi} and {own.eoi}; give those"),
         ])  # fmt: skip
     trains_on_cpu(settings.device)
+    check_trackers(settings.report_to)
 
 
 def _check_plain_titles(settings: SftSettings) -> None:

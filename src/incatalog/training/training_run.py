@@ -24,6 +24,7 @@ from incatalog.recommender.model_card import write_card
 from incatalog.training.callbacks import main_console, tensorboard
 from incatalog.training.checkpoints import checkpoint_step, newest_checkpoint, remove_unusable
 from incatalog.training.settings import TrainerSettings
+from incatalog.training.trackers import TENSORBOARD, run_name, telling_trackers, trackers
 from incatalog.training.validation import NDCG
 
 
@@ -34,6 +35,7 @@ class TrainingRun:
         """Opens the folder `settings.out`, with options of `open_run`, and sets all seeds."""
         self._processes = processes = PartialState()
         self.folder: Path = settings.out
+        self._report_to: tuple[str, ...] = settings.report_to
         count = processes.num_processes
         with processes.main_process_first():
             self._run = open_run(self.folder, stage, settings, processes=count, **options)
@@ -79,16 +81,25 @@ class TrainingRun:
             "dataloader_pin_memory": False,
             "ddp_find_unused_parameters": False,
             "disable_tqdm": True,
-            "report_to": "none",
+            **self.reporting(),
         }
 
-    def train(self, trainer: Any, *, log: bool = True) -> Any:
-        """Trains from the newest checkpoint on; logs for TensorBoard, where nothing is printed."""
-        if log:
+    def reporting(self) -> dict[str, Any]:
+        """What trainers are told of the trackers, and how the run is called there."""
+        return {
+            # A trainer takes the word for none, and not an empty list, in every version.
+            "report_to": trackers(self._report_to) or "none",
+            "run_name": run_name(self.folder),
+            "project": "incatalog",
+        }
+
+    def train(self, trainer: Any, *, printed: bool = False) -> Any:
+        """Trains from the newest checkpoint on; `printed` has the trainer print its log, too."""
+        if not printed:
             trainer.remove_callback(PrinterCallback)
-        if log and self._processes.is_main_process:
+        if TENSORBOARD in self._report_to and self._processes.is_main_process:
             trainer.add_callback(tensorboard(self.folder, after=checkpoint_step(self.newest)))
-        with quiet_libraries():
+        with quiet_libraries(), telling_trackers(self._report_to):
             return trainer.train(resume_from_checkpoint=self.newest and str(self.newest))
 
     def finish(self, save: Callable[[Path], None], **results: Any) -> Path:
