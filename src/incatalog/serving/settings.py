@@ -45,8 +45,6 @@ class ServeSettings(Settings):
     model: Path
     """Folder of a trained model, its name on the Hugging Face hub (org/name), or a plain chat
     model."""
-    revision: str | None = None
-    """Branch, tag or commit of a model on the hub; its main branch if not given."""
     domain: tuple[str, ...] = ()
     """Catalogs as NAME=FOLDER, the flag once for each; the model's own if none is given."""
     title_field: tuple[str, ...] = ()
@@ -148,6 +146,8 @@ class ServeSettings(Settings):
     """Seconds until an answer is given up (504), or a body that does not arrive (408)."""
     trace: bool = False
     """Tell OpenTelemetry about requests, with what its own environment variables say."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub; its main branch if not given."""
 
 
 @dataclass(frozen=True)
