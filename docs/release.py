@@ -46,8 +46,8 @@ def readme(text: str, url: str, version: str) -> str:
 
 
 def metadata(text: str, url: str, version: str) -> str:
-    """The pyproject.toml with the addresses of the project, if there are some."""
-    if not url:
+    """The pyproject.toml with the addresses of the project, if there are some and it has none."""
+    if not url or "[project.urls]" in text:
         return text
     addresses = {
         "Source": url,

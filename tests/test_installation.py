@@ -8,7 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -91,11 +90,9 @@ def process(*words: str, first: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_version_is_told_at_once(tmp_path: Path) -> None:
+def test_the_version_is_told_without_what_is_slow_to_load(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
-    begun = time.monotonic()
     done = process("-m", "incatalog.cli", "--version", first=tmp_path)
-    assert time.monotonic() - begun < 20
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"incatalog {importlib.metadata.version('incatalog')}"
 

@@ -207,13 +207,14 @@ LACKING = [
     ("train grpo --model tiny --data data --out run", "accelerate", "grpo"),
     ("rewrite train --data data --model tiny --scorers s.yaml --out run", "accelerate", "grpo"),
     (
-        "items quantize --vectors teacher/data.emb-teacher.npy --codebooks 8 8 --out codes",
+        "items quantize --vectors teacher/data.emb-teacher.npy --codebooks 8 8 --sinkhorn-eps 0 0 "
+        "--out codes",
         "tensorboard",
         "items",
     ),
     (
-        "items quantize --vectors teacher/data.emb-teacher.npy --codebooks 8 8 --method rqkmeans "
-        "--out codes",
+        "items quantize --vectors teacher/data.emb-teacher.npy --codebooks 8 8 --sinkhorn-eps 0 0 "
+        "--method rqkmeans --out codes",
         "faiss",
         "items",
     ),
