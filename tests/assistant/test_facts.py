@@ -34,6 +34,9 @@ def test_reasons_are_made_of_what_is_known(films: Catalog) -> None:
     assert facts.reason(1, [], horror, 1) == "Horror, as you asked, with Sci-Fi."
     told = "Horror, as you asked, and Sci-Fi like Star Wars (1977), which you liked."
     assert facts.reason(1, [0], horror) == told
+    early = AskedFor(others=("from 1970 to 1979",))
+    assert facts.reason(1, [], early) == "Horror and Sci-Fi, from 1970 to 1979, as you asked."
+    assert facts.reason(1, [], early, known=True) == "From 1970 to 1979, as you asked."
     # A category that the item has not is not claimed.
     assert facts.reason(2, [], horror) == "Crime and Drama."
     assert facts.reason(7, [0], horror) == "From 1977."

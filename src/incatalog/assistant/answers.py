@@ -203,7 +203,9 @@ class Answering:
         liked, _ = self.facts.alike(row, history)
         if liked is None and not plan.named.labels:
             return None
-        return self.facts.reason(row, history, plan.named, mentioned=plan.mentioned)
+        return self.facts.reason(
+            row, history, plan.named, mentioned=plan.mentioned, known=True
+        )  # fmt: skip
 
     def _entry(self, one: Recommendation, place: int) -> Iterator[Said]:
         yield f"{place + 1}. "

@@ -66,6 +66,7 @@ class Facts:
         place: int = 0,
         *,
         mentioned: Collection[int] = (),
+        known: bool = False,
     ) -> str | None:
         """Why an item was chosen, in one sentence; None where nothing is known of it.
 
@@ -76,6 +77,7 @@ class Facts:
             place: The item's place in its answer, by which the words vary.
             mentioned: The rows of the history that the conversation named, and that are not known
                 to be liked.
+            known: Whether its own fields stand beside the sentence, and are not told again.
         """
         asked = asked or AskedFor()
         own = self.kinds(row)
@@ -84,9 +86,13 @@ class Facts:
         liked, shared = self.alike(row, history)
         wanted = f"{listed(fulfilled)}, as you asked" if fulfilled else ""
         if liked is None:
+            if wanted and known:
+                return _sentence(wanted)
             others = [name for name in own if name not in named][:_MOST_SHARED]
             if wanted and others:
                 told = both_in(others)
+                if not named:
+                    return _sentence(f"{told}, {wanted}")
                 return _sentence(f"{wanted}, {f'with {told}' if place % 2 else f'and {told} too'}")
             parts = [part for part in (wanted or listed(others), *self.details(row)) if part]
             return _sentence(", ".join(parts)) if parts else None
