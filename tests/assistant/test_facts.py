@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from incatalog import Catalog, Item
-from incatalog.assistant.facts import AskedFor, Facts, chosen, listed
+from incatalog.assistant.facts import AskedFor, Facts, chosen, listed, together
 
 
 def test_names_are_listed() -> None:
@@ -37,9 +37,20 @@ def test_reasons_are_made_of_what_is_known(films: Catalog) -> None:
     early = AskedFor(others=("from 1970 to 1979",))
     assert facts.reason(1, [], early) == "Horror and Sci-Fi, from 1970 to 1979, as you asked."
     assert facts.reason(1, [], early, known=True) == "From 1970 to 1979, as you asked."
+    both = AskedFor(("Horror",), ("from 1970 to 1979",))
+    told = "Horror from 1970 to 1979, as you asked, and Sci-Fi too."
+    assert facts.reason(1, [], both) == told
     # A category that the item has not is not claimed.
     assert facts.reason(2, [], horror) == "Crime and Drama."
     assert facts.reason(7, [0], horror) == "From 1977."
+
+
+def test_limits_stand_behind_what_they_belong_to() -> None:
+    assert together(("Horror", "War", "from 1970 to 1979")) == "Horror and War from 1970 to 1979"
+    assert together(("in stock", "price up to 20")) == "price up to 20 in stock"
+    assert together(("until 1970",), "something") == "something until 1970"
+    assert together(("pens",), "something") == "pens"
+    assert together(()) == ""
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:

@@ -164,6 +164,14 @@ def test_kinds_that_titles_tell_are_meant_where_none_is_named() -> None:
     assert categories.balance == Balance()
 
 
+def test_a_limit_that_is_added_leaves_the_wish_what_it_was() -> None:
+    before = FILM.read([user("a story about toys")])
+    after = FILM.read([user("a story about toys"), answer(0), user("only ones before 2000")])
+    assert [one.id for one in after.filters] == ["year<=1999"]
+    assert before.log_weights is not None
+    assert after.log_weights.tolist() == before.log_weights.tolist()
+
+
 def test_newer_turns_count_more() -> None:
     alone = FILM.read([user("a story about toys")])
     both = FILM.read([user("a story about toys"), answer(0), user("something with the falcon")])

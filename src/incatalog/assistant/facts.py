@@ -12,6 +12,8 @@ import numpy as np
 
 from incatalog.data.catalog import Catalog, Item
 
+# Labels that belong behind a noun: "from 1970 to 1979", "in stock".
+_LIMIT = re.compile(r"(?:not )?(?:from|until|after|before|in)\b")
 _TITLE_WORD = re.compile(r"[^\W\d_]{4,}")
 # Categories that say nothing.
 _NO_CATEGORY = frozenset({"unknown", "other", "misc", "none", "n/a", "all", "(no genres listed)"})
@@ -84,7 +86,7 @@ class Facts:
         named = [name for name in own if name in asked.categories]
         fulfilled = [*named, *asked.others]
         liked, shared = self.alike(row, history)
-        wanted = f"{listed(fulfilled)}, as you asked" if fulfilled else ""
+        wanted = f"{together(fulfilled)}, as you asked" if fulfilled else ""
         if liked is None:
             if wanted and known:
                 return _sentence(wanted)
@@ -222,6 +224,18 @@ def listed(names: Sequence[str], joining: str = "and") -> str:
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} {joining} {names[-1]}"
+
+
+def together(labels: Sequence[str], noun: str = "") -> str:
+    """What was asked for as one phrase: "Horror from 1970 to 1979".
+
+    Args:
+        labels: Categories, and what else an item fulfils.
+        noun: What limits stand behind where nothing else is named.
+    """
+    limits = [label for label in labels if _LIMIT.match(label)]
+    named = listed([label for label in labels if label not in limits])
+    return " ".join(filter(None, (named or noun, listed(limits))))
 
 
 def _in(names: Collection[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from incatalog.assistant.facts import AskedFor, chosen, listed
+from incatalog.assistant.facts import AskedFor, chosen, listed, together
 from incatalog.data.catalog import Catalog
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -30,11 +30,12 @@ def opening(
     """
     these = "this one" if count == 1 else f"these {number(count)}"
     fits, comes = ("fits", "comes") if count == 1 else ("fit", "come")
-    asked, without = listed(named.labels), listed(named.unwanted, "or")
+    asked, without = together(named.labels), listed(named.unwanted, "or")
     if asked:
         but = f", without {without}" if without else ""
+        things = together(named.labels, "something")
         ways = (
-            f"You asked for {asked}{but}; {these} {fits} best:",
+            f"You asked for {things}{but}; {these} {fits} best:",
             f"{asked[:1].upper() + asked[1:]}{but}: {these} {fits} you best:",
         )
         return chosen(ways, seed)

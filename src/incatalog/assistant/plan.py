@@ -40,13 +40,14 @@ _ABOUT = re.compile(
     r"\b(?:tell me (?:more |something |a bit )?(?:about|of)|more about|what(?:'s| is| are| was)|"
     r"describe|details|who (?:made|directed|wrote|stars|plays|is in)|when (?:was|did)|"
     r"is (?:it|that|this|the)|are (?:they|those|these)|how (?:old|long|much|many)|compare|"
-    r"do you know|have you (?:seen|read|heard)|what do you (?:think|know))\b",
+    r"do you know|have you (?:seen|read|heard)|what (?:else |more )?do you (?:think|know))\b",
     re.IGNORECASE,
 )
 _WISH = re.compile(
     r"\b(?:recommend|suggest|show me|find me|give me|looking for|look for|i(?:'d| would) like|"
-    r"i want|i need|in the mood|something|anything|somewhat|more like|similar to|else|another|"
-    r"others?|any (?:good|other)|best|which (?:one|ones|film|films|movie|movies|should)|"
+    r"i want|i need|in the mood|something|anything|somewhat|more like|similar to|"
+    r"else(?! do you know)|another|others?|any (?:good|other)|best|"
+    r"which (?:one|ones|film|films|movie|movies|should)|"
     r"what (?:should|to|could|shall|would you)|good (?:film|movie|book|game|gift)s?|list of|"
     r"top \d+|ideas?|pick|picks|gift|for (?:my|me|a|the)|tonight|bored|"
     r"watch|buy|read next|surprise)\b",

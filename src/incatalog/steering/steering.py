@@ -355,7 +355,8 @@ def _weights_of(turns: Sequence[Heard]) -> list[float]:
     count = 1.0
     for turn in reversed(turns):
         found.append(count)
-        if turn.wanted or turn.filters:
+        # A limit that is added to a wish leaves the wish what it was.
+        if turn.wanted or (turn.filters and turn.anew):
             count *= _PASSED if turn.anew else _FADING
     return found[::-1]
 
