@@ -19,7 +19,7 @@ from incatalog.codes.semantic_ids import Codes
 from incatalog.codes.settings import QuantizeSettings
 from incatalog.data.vectors import load_vectors
 from incatalog.devices import resolve_device
-from incatalog.errors import ConfigError, VectorError
+from incatalog.errors import ConfigError, VectorError, require
 from incatalog.fitting import Epoch, remove_checkpoint, save_weights
 
 HISTORY_FILE = "history.json"
@@ -41,6 +41,7 @@ def quantize_items(settings: QuantizeSettings) -> Path:
         VectorError: Vectors that cannot be quantised: of another shape, not finite, too few.
         ArtifactError: The run folder holds something else, or a damaged checkpoint.
         SemanticIdError: The training diverges.
+        MissingExtraError: TensorBoard, faiss or matplotlib is not installed.
     """
     levels, most = len(settings.codebooks), max(settings.codebooks)
     if levels > 26:
@@ -61,6 +62,8 @@ def quantize_items(settings: QuantizeSettings) -> Path:
         )
     if settings.batch_norm and len(vectors) < 2:
         raise VectorError(f"{settings.vectors}: 1 item; expected at least 2 with --batch-norm")
+    for package in ("tensorboard" if settings.method == "rqvae" else "faiss", "matplotlib"):
+        require(package, extra="items")
     run = open_run(settings.out, "items quantize", settings, inputs={"vectors": settings.vectors})
     if run.finished:
         return run.folder
