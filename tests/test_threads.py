@@ -89,6 +89,7 @@ def jobs_of(recommender: Recommender, titles: tuple[str, ...]) -> list[Callable[
     ]
 
 
+@pytest.mark.long
 def test_threads_get_the_answers_of_one_alone(
     recommender: Recommender, titles: tuple[str, ...]
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_stream_that_one_thread_holds_open_holds_up_no_other(recommender: Reco
     assert [first, *rest] == whole
 
 
+@pytest.mark.long
 def test_streams_that_are_not_read_to_their_end_leave_nothing(recommender: Recommender) -> None:
     before, whole = generated(recommender), told(recommender)
     pool = recommender.engine.model.pool

@@ -184,6 +184,7 @@ def expected_texts(recommender: Recommender, data: Path, room: int) -> list[str]
     return texts
 
 
+@pytest.mark.long
 def test_training_without_control_tokens_learns_plain_lists(
     trained: Path, data: Path, tmp_path: Path
 ) -> None:

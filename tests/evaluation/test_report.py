@@ -236,6 +236,7 @@ def test_every_column_can_be_reached(browser: Any, boss_page: str, width: int) -
     watched.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
 def test_light_and_dark_are_accessible_and_a_method_has_one_colour(
     browser: Any, boss_page: str, scheme: str, width: int

@@ -131,6 +131,7 @@ def test_policy_is_the_one_that_was_sampled_from(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.long
 def test_aliases_are_sampled_and_kept(
     settings: Settings, data: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_sampling_flags_beside_a_model_stop_no_training(
     assert read_json(config.out / "manifest.json")["status"] == "finished"
 
 
+@pytest.mark.long
 def test_beams_and_the_variants_of_the_loss_run(settings: Settings, tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [
         {

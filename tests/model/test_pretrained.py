@@ -61,6 +61,7 @@ def test_control_tokens_follow_the_vocabulary(smollm2):
     assert smollm2.model.lm_head.weight is smollm2.model.model.embed_tokens.weight
 
 
+@pytest.mark.long
 def test_adapter_finds_its_base_by_name(smollm2_folder, tmp_path):
     backbone = load_backbone("smollm2", device="cpu")
     wrapped = add_lora(backbone, r=2, alpha=4.0, dropout=0.0, targets="q_proj", seed=1)

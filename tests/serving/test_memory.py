@@ -32,6 +32,7 @@ def run(code: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is asked")
 def test_what_threads_have_freed_is_given_back() -> None:
     """Blocks of all sizes, as passes of many rows take them and free them."""

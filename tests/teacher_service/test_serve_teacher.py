@@ -161,6 +161,7 @@ class Crowd:
             self.counts[kind] += 1
 
 
+@pytest.mark.long
 def test_many_clients_get_their_own_answers(process: Process, reference: InProcessTeacher) -> None:
     crowd = Crowd(process.url, reference, CLIENTS)
     time.sleep(2)
@@ -169,6 +170,7 @@ def test_many_clients_get_their_own_answers(process: Process, reference: InProce
     assert counts[200] > 10 * CLIENTS
 
 
+@pytest.mark.long
 def test_termination_under_load_loses_no_accepted_request(
     run: Path, walks: Path, reference: InProcessTeacher
 ) -> None:

@@ -685,6 +685,7 @@ def test_samples_longer_than_the_model_reads_are_refused(settings: Settings) -> 
         train_sft(settings(max_length=5000))
 
 
+@pytest.mark.long
 def test_a_served_teacher_gives_the_same_samples(
     settings: Settings, data: Path, teacher: Path, tmp_path: Path
 ) -> None:
