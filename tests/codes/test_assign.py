@@ -289,7 +289,7 @@ def test_the_published_index_is_repaired(shared_data: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("method", ["rqvae", "rqkmeans"])
 @pytest.mark.parametrize("items", [1, 2])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 def test_the_smallest_catalogs_get_codes(method: Any, items: int, tmp_path: Path) -> None:
     catalog = Catalog.from_items([Item(f"i{row}", f"Toy {row}") for row in range(items)])
     catalog.save(tmp_path / "toys")

@@ -351,7 +351,7 @@ def test_foreign_and_damaged_quantizers_are_named(vectors: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", ["rqvae", "rqkmeans"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 def test_the_largest_numbers_are_quantised(method: str, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).uniform(-1e12, 1e12, size=(40, 64)).astype(np.float32)
     np.save(tmp_path / "x.npy", rows)

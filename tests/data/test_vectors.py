@@ -78,7 +78,7 @@ def test_bad_rows_are_found_in_every_block(tmp_path: Path, monkeypatch: pytest.M
         load_vectors(tmp_path / "x.npy")
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")
 def test_the_largest_numbers_pass(tmp_path: Path) -> None:
     for kind in (np.float16, np.float32, np.float64):
         made = np.array([[60_000, -60_000], [0, 1]], dtype=kind)
