@@ -59,7 +59,10 @@ def test_a_trained_folder_has_a_card_that_the_hub_reads(folder: Path) -> None:
     assert "No evaluation of it on test items is known here." in text
 
 
-def test_the_lines_of_a_card_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_of_a_card_work(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
     text = (folder / "README.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(code.splitlines()) <= 10

@@ -33,6 +33,7 @@ _TOLD = (
 )
 _DATA_SETS = ("amazon", "movielens", "minionerec", "steam", "yelp")
 _VERSIONS = ("incatalog", "torch", "transformers")
+HERE = "."
 _OWN_NAME = "this model"
 _FIGURE = r"(HR|NDCG|MRR)@\d+"
 
@@ -67,7 +68,7 @@ def write_card(folder: str | Path, results: Mapping[str, float] | None = None) -
     path = Path(folder) / CARD
     if document(Path(folder), METAS).exists() and own_words(folder) is None:
         with atomic_path(path) as partial:
-            partial.write_text(card_text(folder, str(folder), results=results), encoding="utf-8")
+            partial.write_text(card_text(folder, results=results), encoding="utf-8")
 
 
 def own_words(folder: str | Path) -> str | None:
@@ -81,7 +82,7 @@ def own_words(folder: str | Path) -> str | None:
 
 def card_text(
     folder: str | Path,
-    name: str,
+    name: str = HERE,
     tables: Sequence[CardTable] = (),
     *,
     results: Mapping[str, float] | None = None,
@@ -91,7 +92,7 @@ def card_text(
 
     Args:
         folder: Folder of a trained model.
-        name: What it is loaded by: a folder, or a name on the hub.
+        name: What it is loaded by: its name on the hub, or from within the folder.
         tables: Evaluations of it.
         results: What its run records, where the manifest does not say so yet.
         licence: Identifier of its licence; if empty that of its base, where that is known.
@@ -104,7 +105,7 @@ def card_text(
     spec, catalog = load_spec(folder), model_catalog(folder)
     run = _run(folder)
     base = BaseModel.of(folder, spec.base)
-    title = Path(name).name
+    title = Path(name).name or folder.resolve().name
     head = _metadata(spec, base, run.source or title, tables, title, licence)
     parts = [
         f"---\n{head}\n---\n{_OURS}\n",
@@ -179,8 +180,10 @@ def _use(spec: ModelSpec, catalog: Catalog, name: str) -> str:
             "It names items in plain text, without item spans, so nothing holds them to the "
             "catalog: it is a baseline for `incatalog evaluate recommend` alone.\n"
         )
+    # A folder may be moved, and where it lies is nobody else's concern.
+    place = "In this folder:\n\n" if name == HERE else ""
     return (
-        "```bash\npip install incatalog\n```\n\n```python\n"
+        f"{place}```bash\npip install incatalog\n```\n\n```python\n"
         "from incatalog import Recommender\n\n"
         f"recommender = Recommender.from_pretrained({name!r})\n"
         f"history = {history!r}  # ids of items, oldest first\n"
