@@ -141,7 +141,7 @@ phrasings that name it (named) or do not (meant). NDCG@10 of up to 100 users who
 item is what is asked for; phrasings take turns, every second one names it. In brackets 95 % of the
 bootstrap over users. What counts as an office product of a kind is a rule about titles, which knows
 no synonyms. "Held out" are twenty kinds with three phrasings of each way, written after the first
-rules of the steering. The rules of nouns came later, and were made with the ten kinds in view and the
+rules of the steering. The rules of nouns came later, with the ten kinds in view and the
 twenty beside them, several times: they decided nothing, but are no longer unseen. """
 
 
