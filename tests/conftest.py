@@ -113,6 +113,7 @@ MAY_BE_MISSING = {
     "no ms-swift in .venv-swift": "ms-swift lives in an environment of its own: make test-swift",
     "no vLLM in": "vLLM lives in an environment of its own: make test-vllm",
     "no checkout of UniRec": "UniRec is in no registry: make test-unirec UNIREC=DIR",
+    "vLLM is installed here": "the test is about an environment without it",
     "ms-swift is installed here": "the test is about an environment without it",
     "this PyTorch has no oneDNN": "depends on the processor, not on what is installed",
 }

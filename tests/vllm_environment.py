@@ -6,18 +6,14 @@ import os
 import tomllib
 from pathlib import Path
 
-import pytest
-
-_REPOSITORY = Path(__file__).resolve().parents[1]
+from conftest import REPOSITORY
+from other_python import other_python
 
 
 def vllm_python() -> str:
     """The Python that has vLLM: that of `.venv-vllm`, or of the environment INCATALOG_VLLM."""
-    folder = Path(os.environ.get("INCATALOG_VLLM", _REPOSITORY / ".venv-vllm"))
-    python = folder / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no vLLM in .venv-vllm: make test-vllm")
-    return str(python)
+    lacking = "no vLLM in .venv-vllm: make test-vllm"
+    return str(other_python(".venv-vllm", "INCATALOG_VLLM", lacking))
 
 
 def vllm_variables(folder: Path) -> dict[str, str]:
@@ -25,7 +21,7 @@ def vllm_variables(folder: Path) -> dict[str, str]:
 
     The entry points are written into a folder, as the package need not be installed there.
     """
-    described = tomllib.loads((_REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    described = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     known = folder / "incatalog-0.dist-info"
     known.mkdir(parents=True)
     (known / "METADATA").write_text("Metadata-Version: 2.1\nName: incatalog\nVersion: 0\n")
@@ -35,5 +31,5 @@ def vllm_variables(folder: Path) -> dict[str, str]:
         for group, own in groups
     )
     (known / "entry_points.txt").write_text("".join(lines))
-    paths = [str(_REPOSITORY / "src"), str(folder), os.environ.get("PYTHONPATH", "")]
+    paths = [str(REPOSITORY / "src"), str(folder), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "VLLM_CPU_KVCACHE_SPACE": "1"}

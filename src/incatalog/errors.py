@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 
 
@@ -111,6 +112,14 @@ class MissingExtraError(IncatalogError, ImportError):
 
 class InstallationError(IncatalogError, ImportError):
     """A package that is installed cannot be imported, and takes others with it."""
+
+
+def packages_in(error: BaseException) -> set[str]:
+    """The packages whose code an error went through."""
+    return {
+        str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        for frame, _ in walk_tb(error.__traceback__)
+    }
 
 
 def first_line(error: Exception) -> str:

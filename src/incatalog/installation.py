@@ -7,9 +7,8 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Iterator
-from traceback import walk_tb
 
-from incatalog.errors import InstallationError, MissingExtraError, first_line
+from incatalog.errors import InstallationError, MissingExtraError, first_line, packages_in
 
 _PACKAGE = "incatalog"
 _TORCHVISION = "torchvision"
@@ -90,11 +89,7 @@ def telling_broken() -> Iterator[None]:
         yield
     except Exception as error:
         for cause in _chain(error):
-            packages = {
-                str(frame.f_globals.get("__name__", "")).partition(".")[0]
-                for frame, _ in walk_tb(cause.__traceback__)
-            }
-            if _TORCHVISION in packages:
+            if _TORCHVISION in packages_in(cause):
                 raise InstallationError(_broken_torchvision(cause)) from error
         raise
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
 from incatalog.data.catalog import Catalog, Item
 from incatalog.data.interactions import Holdout
 from incatalog.evaluation.reader import Named
 from incatalog.evaluation.recommend import score
 from incatalog.metrics import coverage
+from other_python import other_python
 
 USERS, ITEMS, K = 80, 200, 10
 
@@ -72,11 +71,8 @@ def test_metrics_are_those_that_rectools_gave(world: World) -> None:
 
 def rectools_python() -> str:
     """The Python that has RecTools: that of `.venv-rectools`, or of INCATALOG_RECTOOLS."""
-    folder = Path(os.environ.get("INCATALOG_RECTOOLS", REPOSITORY / ".venv-rectools"))
-    python = folder / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no RecTools in .venv-rectools: make test-rectools")
-    return str(python)
+    lacking = "no RecTools in .venv-rectools: make test-rectools"
+    return str(other_python(".venv-rectools", "INCATALOG_RECTOOLS", lacking))
 
 
 # Run where RecTools is: reads the world, and writes its metrics.

@@ -20,6 +20,7 @@ from training_fixtures import (
     teacher,
     tiny_folder,
 )
+from vllm_environment import vllm_python as vllm_environment_python
 
 __all__ = ["catalog", "data", "histories", "index", "semantic_ids", "teacher", "tiny_folder"]
 
@@ -30,11 +31,7 @@ Jobs = list[dict[str, Any]]
 @pytest.fixture(scope="session")
 def vllm_python() -> Path:
     """The Python of an environment that has vLLM."""
-    folder = Path(os.environ.get("INCATALOG_VLLM", REPOSITORY / ".venv-vllm"))
-    python = folder / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"no vLLM in {folder}; run `make test-vllm`")
-    return python
+    return Path(vllm_environment_python())
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def closing(count: int, wanted: int, *, liked: bool, seed: object = 0) -> str:
 
 def nothing_fits(named: AskedFor) -> str:
     """What is said where no item fulfils what was asked."""
-    asked = listed([*named.labels, *(f"not {one}" for one in named.unwanted)])
+    asked = together([*named.labels, *(f"not {one}" for one in named.unwanted)])
     what = f"is {asked}" if asked else "fulfils that"
     return f"Nothing in the catalog {what}. Take one of the filters off, and ask again."
 

@@ -43,7 +43,6 @@ class EngineLists:
         # Before vLLM starts, which takes a minute.
         for request in self._requests([UserRow("", ())]):
             check_followed(request)
-        self._loop = asyncio.new_event_loop()
         self._engine = engine_of(
             recommender,
             settings.model,
@@ -51,6 +50,7 @@ class EngineLists:
             arguments=settings.vllm,
             device=settings.device,
         )
+        self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
         """Ends vLLM's process."""

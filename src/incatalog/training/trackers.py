@@ -9,9 +9,8 @@ import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from traceback import walk_tb
 
-from incatalog.errors import ConfigError, MissingExtraError, TrackerError, first_line
+from incatalog.errors import ConfigError, MissingExtraError, TrackerError, first_line, packages_in
 
 TENSORBOARD = "tensorboard"
 NONE = "none"
@@ -59,10 +58,7 @@ def telling_trackers(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        packages = {
-            str(frame.f_globals.get("__name__", "")).partition(".")[0]
-            for frame, _ in walk_tb(error.__traceback__)
-        }
+        packages = packages_in(error)
         for name in trackers(names):
             if name in packages:
                 told = first_line(error).rstrip(".") or type(error).__name__
