@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from incatalog.data.catalog import Catalog, Item
-from incatalog.steering.title_kinds import TitleKinds, tail_of
+from incatalog.steering.title_kinds import TitleKinds, phrase_of
 from shelves import FILMS
 
 TITLES = [
@@ -15,6 +17,10 @@ TITLES = [
     "Acme Set",
 ]
 SHOP = [Item(str(n), title, categories=("Acme",)) for n, title in enumerate(TITLES)]
+
+
+def tail_of(title: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    return phrase_of(title, names)[-2:]
 
 
 def test_the_last_words_of_the_noun_phrase() -> None:
@@ -50,6 +56,20 @@ def test_a_noun_names_what_it_heads_and_what_is_mostly_called_so() -> None:
     assert named["ink"] == [0, 1, 3]
     # One of four rings: what lacks the word at its head may be what is wanted.
     assert "ring" not in named
+
+
+def test_a_colour_after_a_kind_begins_the_details() -> None:
+    titles = [
+        *(f"{n} Gel Pen" for n in ("Fine", "Bold", "Medium", "Broad")),
+        "Gel Impact Pen Silver Ink, 3 pens per Pack", "Pens Fine Point 2-Pack Black Ink",
+        "Bottled Black Ink", "Fountain Pen Ink", "Laser Printer Black Ink", "Blue Pen",
+        "Pen Black", "Noodler's Ink 3 Oz Blue-Black", "Pen Black Ink Cartridge",
+    ]  # fmt: skip
+    catalog = Catalog.from_items([Item(str(n), title) for n, title in enumerate(titles)])
+    kinds = TitleKinds.of(catalog)
+    named = kinds.named_rows(catalog)
+    assert "printer" not in kinds.kinds
+    assert (named["ink"], named["pen"]) == ([6, 7, 8, 11, 12], [0, 1, 2, 3, 4, 5, 9, 10])
 
 
 def test_it_grows_with_the_catalog() -> None:

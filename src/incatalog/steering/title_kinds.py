@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from incatalog.data.catalog import Catalog, Item
+from incatalog.data.word_forms import stem
 from incatalog.steering.stems import GOODS, GRAMMAR, words_of
 
 # Where the noun phrase ends, and details begin.
@@ -31,6 +32,12 @@ _PACKED = re.compile(
     r"^\W*(?:\w+[- ])?(?:pack|set|box|case|lot|pair|bundle|carton|\d+)s? of (?:\d+)?\W*",
     re.IGNORECASE,
 )
+# An adjective comes before its noun, so that a colour after a kind begins the details.
+_COLOURS = """
+black white red blue green yellow orange purple violet pink brown grey gray silver gold golden
+turquoise beige navy teal ivory clear color colour multicolor multicolour assorted
+"""
+COLOURS = frozenset(map(stem, _COLOURS.split()))
 # Nouns that say how much there is, or nothing of what it is; in no shop a kind of its own.
 _SAYS_NOTHING = """
 pack packet set box case lot pair bundle carton count ct pk pc piece unit each dozen roll kit bag
@@ -63,6 +70,7 @@ class TitleKinds:
         pairs: How many titles with a head have a stem just before it, by stem and head.
         total: How many titles there are.
         tails_of: The last words of each title's noun phrase, which all versions share.
+        before_colour: What a title's noun phrase has before a colour and its head, likewise.
     """
 
     heads: Mapping[str, int] = field(default_factory=dict)
@@ -71,6 +79,7 @@ class TitleKinds:
     pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     total: int = 0
     tails_of: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    before_colour: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleKinds:
@@ -83,7 +92,10 @@ class TitleKinds:
         pairs = Counter[tuple[str, str]]()
         for item in items:
             title = item.title
-            tail = self.tails_of[title] = tail_of(title, _names(item))
+            phrase = phrase_of(title, _names(item))
+            tail = self.tails_of[title] = phrase[-_TAIL:]
+            if before := _before_colour(phrase):
+                self.before_colour[title] = before
             heads.update(tail[-1:])
             tails.update(set(tail))
             pairs.update((word, tail[-1]) for word in set(tail[:-1]))
@@ -94,7 +106,8 @@ class TitleKinds:
         old = Counter(self.heads), Counter(self.tails), Counter(self.seen)
         counts = old[0] + heads, old[1] + tails, old[2] + seen
         together = Counter(self.pairs) + pairs
-        return TitleKinds(*counts, together, self.total + count, self.tails_of)
+        total = self.total + count
+        return TitleKinds(*counts, together, total, self.tails_of, self.before_colour)
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -115,16 +128,24 @@ class TitleKinds:
     def named_rows(self, catalog: Catalog) -> dict[str, list[int]]:
         """The items that each noun names, and does not only describe.
 
-        "Black Ink Cartridge" is ink, as most cartridges are called so; "Gel Ink Pens" are pens. A
-        word that describes far more than it names is left out: most rings are those of binders.
+        "Black Ink Cartridge" is ink, as most cartridges are called so; "Gel Ink Pens" are pens, and
+        so is "Gel Pen Silver Ink". A word that describes far more than it names is left out: most
+        rings are those of binders.
         """
         found: dict[str, list[int]] = {}
         for row, item in enumerate(catalog.items):
-            if row not in catalog.vacant and (tail := self.tails_of.get(item.title)):
+            if row not in catalog.vacant and (tail := self._named_by(item.title)):
                 for word in set(tail):
                     if word == tail[-1] or self._mostly(word, tail[-1]):
                         found.setdefault(word, []).append(row)
         return {w: rows for w, rows in found.items() if len(rows) >= _NAMES * self.seen[w]}
+
+    def _named_by(self, title: str) -> tuple[str, ...]:
+        """The last words of what a title calls its item, without the details after a kind."""
+        for word in reversed(self.before_colour.get(title, ())):
+            if word in self.kinds:
+                return (word,)
+        return self.tails_of.get(title, ())
 
     def _mostly(self, word: str, head: str) -> bool:
         return self.pairs.get((word, head), 0) >= _MOSTLY * self.heads[head]
@@ -139,8 +160,8 @@ class TitleKinds:
         return {kind: np.array(rows, dtype=np.int64) for kind, rows in found.items()}
 
 
-def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
-    """The stems of the last words of the noun phrase that a title begins with, its head last.
+def phrase_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
+    """The stems of the noun phrase that a title begins with, its head last.
 
     Args:
         title: The title.
@@ -155,8 +176,13 @@ def tail_of(title: str, names: Iterable[str] = ()) -> tuple[str, ...]:
         while words and not _is_noun(words[-1]):
             words.pop()
         if words:
-            return tuple(words[-_TAIL:])
+            return tuple(words)
     return ()
+
+
+def _before_colour(phrase: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands before a colour and the one word behind it."""
+    return phrase[:-2] if len(phrase) > 2 and phrase[-2] in COLOURS else ()
 
 
 def _names(item: Item) -> list[str]:
@@ -170,6 +196,7 @@ def _is_noun(word: str) -> bool:
         len(word) > 2
         and word.isalpha()
         and word not in GENERIC
+        and word not in COLOURS
         and word not in GRAMMAR
         and word not in GOODS
     )
