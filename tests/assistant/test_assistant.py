@@ -226,3 +226,14 @@ def test_words_of_a_title_that_was_named_are_no_wish(assistant: Assistant, asked
     answer = assistant.answer([user(asked)])
     assert answer.items
     assert "in mind" not in answer.text
+
+
+def test_what_the_catalog_does_not_mention_is_said(assistant: Assistant) -> None:
+    answer = assistant.answer([user("a comedy with Tom Hanks, please")])
+    assert "The catalog does not mention Tom Hanks, so this is a guess." in answer.text
+    assert "in mind" not in answer.text
+
+
+def test_words_beside_a_filter_are_told(assistant: Assistant) -> None:
+    answer = assistant.answer([user("a comedy for a rainy day")])
+    assert "You asked for Comedy; with “rainy” and “day” in mind, " in answer.text

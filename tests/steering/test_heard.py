@@ -36,6 +36,9 @@ DESK = Steering.of(OFFICE, encoder="words").listener
         ("not horror, and nothing after 1970", ["year<=1970", "category!=Horror"]),
         ("more like Star Wars", []),
         ("cheap thrillers", ["category=Thriller"]),
+        ("my husband doesn't like horror", ["category!=Horror"]),
+        ("something for adults instead", ["category!=Children's"]),
+        ("adults only, please", ["category!=Children's"]),
         ("hello", []),
     ],
 )  # fmt: skip
@@ -82,11 +85,26 @@ def test_what_is_not_wanted_is_no_word_of_the_wish() -> None:
     assert FILM.hear("no horror stories").unwanted == ()
 
 
+def test_words_that_say_more_than_the_filters() -> None:
+    assert FILM.hear("a French comedy").beyond == ("french",)
+    assert FILM.hear("horror from the seventies").beyond == ()
+    assert DESK.hear("quiet pens by HP").beyond == ("quiet", "pens")
+    found = FILM.hear("a comedy with Tom Hanks")
+    assert (found.beyond, found.unmentioned) == (("tom", "hanks"), ("Tom Hanks",))
+
+
+def test_words_of_talk_say_nothing() -> None:
+    found = FILM.hear("exactly three, my friend said, similar to what people usually like")
+    assert (found.shown_words, found.k) == (("friend",), 3)
+
+
 def test_trends() -> None:
     assert [(one.what, one.way) for one in FILM.hear("cheap and new").trends] == [
         ("price", -1), ("year", 1),
     ]  # fmt: skip
-    assert FILM.hear("not too expensive").trends == ()
+    assert [one.way for one in FILM.hear("not too expensive").trends] == [-1]
+    assert [one.way for one in FILM.hear("that is too old").trends] == [1]
+    assert FILM.hear("not too new, not too old").trends == ()
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ class Answering:
             yield f"{frames.MISSING} "
         if lacking:
             yield f"{frames.lacking_line(lacking)} "
+        if plan.named.unmentioned and not plan.named.missing:
+            yield f"{frames.unmentioned_line(plan.named.unmentioned)} "
         if request is None:
             yield frames.nothing_fits(plan.named)
             return

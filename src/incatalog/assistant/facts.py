@@ -33,6 +33,7 @@ class AskedFor:
         unwanted: What it does not want, in words.
         words: Other words by which it was understood.
         lacking: What it limits and no item has, such as "prices".
+        unmentioned: Names in it that no item has in its text.
         missing: Whether it asked for an item by a name that none has.
     """
 
@@ -41,6 +42,7 @@ class AskedFor:
     unwanted: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    unmentioned: tuple[str, ...] = ()
     missing: bool = False
 
     @property

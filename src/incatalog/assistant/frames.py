@@ -31,17 +31,20 @@ def opening(
     these = "this one" if count == 1 else f"these {number(count)}"
     fits, comes = ("fits", "comes") if count == 1 else ("fit", "come")
     asked, without = together(named.labels), listed(named.unwanted, "or")
+    words = listed([f"“{word}”" for word in named.words[:_MOST_NAMED]])
+    but = f", without {without}" if without else ""
+    things = together(named.labels, "something")
+    if asked and words:
+        return f"You asked for {things}{but}; with {words} in mind, {these} {comes} closest:"
     if asked:
-        but = f", without {without}" if without else ""
-        things = together(named.labels, "something")
         ways = (
             f"You asked for {things}{but}; {these} {fits} best:",
             f"{asked[:1].upper() + asked[1:]}{but}: {these} {fits} you best:",
         )
         return chosen(ways, seed)
-    if named.words:
-        words = listed([f"“{word}”" for word in named.words[:_MOST_NAMED]])
-        return f"With {words} in mind, {these} {comes} closest:"
+    if words:
+        also = f" and without {without}" if without else ""
+        return f"With {words} in mind{also}, {these} {comes} closest:"
     titles = listed(list(liked)[-_MOST_NAMED:][::-1])
     if without:
         after = f" after {titles}" if liked else ""
@@ -62,6 +65,11 @@ def opening(
 def lacking_line(lacking: Sequence[str]) -> str:
     """What is said where a limit is of something that the catalog does not know."""
     return f"The catalog has no {listed(list(lacking), 'or')}, so I could not go by them."
+
+
+def unmentioned_line(names: Sequence[str]) -> str:
+    """What is said where a request names what no item's text has."""
+    return f"The catalog does not mention {listed(list(names), 'or')}, so this is a guess."
 
 
 def having_line(unmet: Sequence[str], lacking: Sequence[str]) -> str:

@@ -20,7 +20,8 @@ _THERE = (
     r"store|collection|assortment))|available|on (?:the|your) list)"
 )
 _QUESTIONS = (
-    re.compile(r"\b(?:do you (?:also |still )?(?:have|sell|carry|stock|offer)|have you got)\s+"
+    re.compile(r"\b(?:do you (?:also |still )?(?:have|sell|carry|stock|offer|know)|"
+               r"have you (?:got|heard of))\s+"
                r"(?P<name>[^?!.;\n]+)", re.IGNORECASE),
     re.compile(rf"\b(?:is|are)\s+(?P<name>[^?!;\n]+?)\s+{_THERE}\b", re.IGNORECASE),
 )  # fmt: skip
@@ -32,7 +33,8 @@ _AROUND = re.compile(
 # What begins so is no name, but a wish.
 _WISH = re.compile(
     r"(?:any|some|something|anything|someone|more|others?|another|an?|enough|good|nice|it|this|that|"
-    r"these|those|them|there|one|ones|all|your|my|cheap\w*|new\w*|old\w*|similar)\b",
+    r"these|those|them|there|one|ones|all|your|my|me|us|what|why|how|when|where|who|whom|whose|"
+    r"which|whether|if|about|of|cheap\w*|new\w*|old\w*|similar)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]+")

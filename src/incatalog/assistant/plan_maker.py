@@ -326,7 +326,15 @@ def _named(asked: Enquiry, wish: Wish | None, titles: Sequence[str]) -> AskedFor
             kinds += map(str, value if isinstance(value, tuple) else (value,))
         else:
             others.append(label)
-    words = () if wish is None or wish.log_weights is None else wish.words
-    words = tuple(word for word in words if word.casefold() not in taken)
-    lacking = () if wish is None else wish.lacking
-    return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted), words, lacking)
+    if wish is None:
+        return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted))
+    unheard = {word.casefold() for name in wish.unmentioned for word in name.split()} | taken
+    words = () if wish.log_weights is None else wish.beyond
+    return AskedFor(
+        tuple(dict.fromkeys(kinds)),
+        tuple(others),
+        tuple(unwanted),
+        tuple(word for word in words if word.casefold() not in unheard),
+        wish.lacking,
+        wish.unmentioned,
+    )

@@ -118,8 +118,9 @@ class ChatAnswer:
 
     @property
     def lacking(self) -> list[str]:
-        """What was limited and no item has."""
-        return [] if self.plan.wish is None else list(self.plan.wish.lacking)
+        """What was limited or named and no item has."""
+        wish = self.plan.wish
+        return [] if wish is None else [*wish.lacking, *wish.unmentioned]
 
 
 def facts(asked: ChatAnswer) -> dict[str, Any]:

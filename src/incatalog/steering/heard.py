@@ -14,7 +14,15 @@ from incatalog.steering.bounds import MeasuredFields, Said
 from incatalog.steering.kind_phrases import NamedKinds, named_kinds
 from incatalog.steering.labels import labelled
 from incatalog.steering.lacking import lacked
-from incatalog.steering.lexicon import CATEGORY, Lexicon, NamedValues, other_names, written_names
+from incatalog.steering.lexicon import (
+    ADULTS,
+    CATEGORY,
+    CHILDREN,
+    Lexicon,
+    NamedValues,
+    other_names,
+    written_names,
+)
 from incatalog.steering.likeness import Memory
 from incatalog.steering.meant_limits import as_meant
 from incatalog.steering.negation import blanked, denied
@@ -22,7 +30,8 @@ from incatalog.steering.numbers_said import UNITS_AND_TENS
 from incatalog.steering.pointing import Pointing, TitleKeys, read_pointing
 from incatalog.steering.stems import in_lower_case, words_of
 from incatalog.steering.title_kinds import TitleKinds
-from incatalog.steering.trends import Trend, beside, trends
+from incatalog.steering.trends import Trend, beside, trends, turned
+from incatalog.steering.unmentioned import unmentioned
 from incatalog.steering.wish import Filter
 
 # "comedies and thrillers" are two kinds of films, "an action and adventure film" is one.
@@ -51,12 +60,14 @@ class Heard:
         named: The same with what became filters, for when these are taken off.
         words: Words of it that say something, in the form that is compared.
         shown_words: The same as they were written.
+        beyond: Those of them that say more than the filters.
         unwanted: What it does not want and no filter says.
         pointing: Single items that it speaks of.
         trends: Which way prices and years are to go.
         anew: Whether it begins a wish of its own.
         k: How many items it asks for.
         lacking: What it limits and the catalog knows nothing of, such as "prices".
+        unmentioned: Names in it that no item has in its text.
     """
 
     filters: tuple[Filter, ...] = ()
@@ -64,12 +75,14 @@ class Heard:
     named: str = ""
     words: tuple[str, ...] = ()
     shown_words: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
     pointing: Pointing = field(default_factory=Pointing)
     trends: tuple[Trend, ...] = ()
     anew: bool = True
     k: int | None = None
     lacking: tuple[str, ...] = ()
+    unmentioned: tuple[str, ...] = ()
 
     @property
     def steers(self) -> bool:
@@ -113,48 +126,57 @@ class Listener:
         moved = trends(blanked(lower, taken), self.measured)
         refused = denied(blanked(lower, taken))
         conditions, unwanted = [_flipped(one, refused) for one in said], []
-        going = [one for one in moved if not _within(one, refused)]
+        going = [turned(one, lower, refused) for one in moved]
         limits = [beside(one, pointing.compared, self.catalog, self.measured) for one in going]
         conditions += [one for one in limits if one is not None]
         for _, start, end in refused:
             part = blanked(text, taken)[start:end]
             named = self.lexicon.find(words_of(part), self.memory)
             conditions += [_any_of(own, negative=True) for own in _fields(named)]
-            if left := _left(part, named, truths, start):
+            if left := _left(part, named, (*truths, *moved), start):
                 unwanted.append(left)
         taken += [(start, end) for start, _, end in refused]
+        for match in ADULTS.finditer(blanked(lower, taken)):
+            if of_children := self.lexicon.find(words_of(CHILDREN)):
+                conditions += [_any_of(own, negative=True) for own in _fields(of_children)]
+                taken.append(match.span())
         wanted = blanked(text, taken)
         words = words_of(wanted)
         named = self.lexicon.find(words, self.memory)
         conditions += self._conditions(wanted, named)
         inside = {at for one in named for at in range(one.start, one.end)}
         filters = [labelled(one, self.measured) for one in dict.fromkeys(conditions)]
+        said_by_filters = set(inside)
         if kinds := named_kinds(wanted, words, inside, self._kind_names):
+            said_by_filters |= kinds.places
             kinds = self._with_other_names(kinds)
             filters.append(_of_kinds(kinds))
         spans = [(one.start, one.end) for one in truths]
         spans += [(one.start, one.end) for one in moved]
         telling = [
-            (at in inside, word)
+            (at, word)
             for at, word in enumerate(words)
             if (word.says or at in inside)
             and not (word.stem.isdigit() or word.stem in UNITS_AND_TENS)
             and not any(start <= word.start < end for start, end in spans)
         ]
-        beyond = any(not own for own, _ in telling)
+        beyond = any(at not in inside for at, _ in telling)
         plain = " ".join(wanted.split()) if telling else ""
+        nameless = blanked(wanted, [(words[at].start, words[at].end) for at in inside])
         return Heard(
             filters=tuple(filters),
             wanted=plain if beyond else "",
             named=plain,
             words=tuple(word.stem for _, word in telling),
             shown_words=tuple(word.text.lower() for _, word in telling),
+            beyond=tuple(word.text.lower() for at, word in telling if at not in said_by_filters),
             unwanted=tuple(unwanted),
             pointing=pointing,
-            trends=tuple(one for one, limit in zip(going, limits, strict=True) if limit is None),
+            trends=_agreeing(one for one, own in zip(going, limits, strict=True) if own is None),
             anew=(bool(telling) and not _GOES_ON.search(lower)) or bool(_INSTEAD.search(lower)),
             k=None if count is None else count.k,
             lacking=tuple(dict.fromkeys(one.what for one in missing)),
+            unmentioned=unmentioned(nameless, self.memory),
         )
 
     @cached_property
@@ -236,11 +258,16 @@ def _flipped(one: Said, refused: Sequence[tuple[int, int, int]]) -> Condition:
     return replace(condition, op="ne")
 
 
-def _within(one: Trend, refused: Sequence[tuple[int, int, int]]) -> bool:
-    return any(start <= one.start < end for start, _, end in refused)
+def _agreeing(trends: Iterable[Trend]) -> tuple[Trend, ...]:
+    """Trends that no other takes back: "not too new, not too old" has none."""
+    known = tuple(trends)
+    ways = {(one.what, one.way) for one in known}
+    return tuple(one for one in known if (one.what, -one.way) not in ways)
 
 
-def _left(part: str, named: Sequence[NamedValues], truths: Sequence[Said], offset: int) -> str:
+def _left(
+    part: str, named: Sequence[NamedValues], spans: Sequence[Said | Trend], offset: int
+) -> str:
     """What a denied part says beside the values that it names."""
     inside = {at for one in named for at in range(one.start, one.end)}
     left = [
@@ -248,7 +275,7 @@ def _left(part: str, named: Sequence[NamedValues], truths: Sequence[Said], offse
         for at, word in enumerate(words_of(part))
         if at not in inside
         and word.says
-        and not any(one.start <= word.start + offset < one.end for one in truths)
+        and not any(one.start <= word.start + offset < one.end for one in spans)
     ]
     # Nouns beside a named value belong to it: "no horror stories".
     if not left or (named and len(left) < 2):

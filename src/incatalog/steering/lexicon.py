@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,11 @@ _SAME = (
     ("refrigerator", "fridge"),
     ("sneaker", "trainer", "running shoe"),
 )
+# Who wants one has no use for the other.
+ADULTS = re.compile(
+    r"\b(?:only |just )?for (?:us )?(?:adults|grown-?ups)\b|\badults? only\b|\badult \w+"
+)
+CHILDREN = "children"
 _OWNERS = frozenset(("my", "your", "his", "her", "our", "their", "a", "an", "the"))
 
 

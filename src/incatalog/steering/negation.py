@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
+# Who dislikes it does not matter: "my husband doesn't like musicals" asks for none.
 _NEGATOR = re.compile(
-    r"\b(?:(?:i|we)\s+(?:do not|don['’]?t|would not|wouldn['’]?t)\s+(?:really\s+|ever\s+)?"
-    r"(?:like|want|need|enjoy|care for|watch)|(?:i|we)\s+(?:hate|dislike|can['’]?t stand|"
-    r"am tired of|are tired of)|i['’]m tired of|tired of|instead of|rather than|anything but|"
+    r"\b(?:(?:do|does|did|would|will|could)(?: not|n['’]?t)\s+"
+    r"(?:(?:really|ever|particularly)\s+)?(?:like|want|need|enjoy|care for|watch|stand|bear|love)|"
+    r"(?<!about )(?<!of )(?<!with )(?<!on )(?:hates?|dislikes?|detests?|loathes?)|"
+    r"can(?:not| not|['’]?t) (?:stand|bear|handle|take)|had enough of|"
+    r"(?<!who is )(?:sick|tired|bored|afraid|scared|terrified|frightened)(?: and tired)? "
+    r"(?:of|by|with)|"
+    r"(?:fed up|bored) with|allergic to|"
+    r"(?:not|never|isn['’]?t|aren['’]?t)(?: really| exactly| been| such| much of| that)*(?: an?)?"
+    r"(?: big| huge| great)? fans? of|no fans? of|"
+    r"instead of|rather than|anything but|"
     r"everything but|but no|but not|and no|and not|nothing(?: that is| too| with)?|no more|"
     r"not(?: too| so| very| really| a| an| any| another)*|no|without(?: any)?|except(?: for)?|"
     r"excluding|exclude|avoid|skip|leave out|less|non|never|none|isn['’]?t|aren['’]?t|"

@@ -21,13 +21,15 @@ _LIKE = re.compile(
 )
 _LIKED = re.compile(
     r"\b(?:(?:i|we)(?:'ve)?(?: have)?(?: really| also| just| always| both)?\s+"
-    r"(?:liked?|loved?|enjoyed?|adored?)|(?:my|a|our) favou?rites? (?:is|was|are)|"
+    r"(?:liked?|loved?|enjoyed?|adored?)|liked|loved|enjoyed|adored|"
+    r"(?:my|a|our) favou?rites? (?:is|was|are)|"
     r"fans? of|because of|more of|based on)\s+"
 )
 _OTHER_PEOPLE = r"(?:they|he|she|everyone|everybody|(?:my|our|the) \w+)(?:['’](?:ve|s)| have| has)?"
 _DISLIKED = re.compile(
-    r"\b(?:(?:i|we)\s+(?:do not|don['’]?t|did not|didn['’]?t|never)\s+(?:really\s+)?"
-    r"(?:like|love|enjoy|want)|(?:i|we)\s+(?:hate|hated|dislike|disliked)|"
+    r"\b(?:(?:(?:do|does|did|would)(?: not|n['’]?t)|never)\s+(?:really\s+)?"
+    r"(?:like|liked|love|loved|enjoy|enjoyed|want)|(?:hate|dislike)[sd]?|detest(?:s|ed)?|"
+    r"(?:can|could)(?:not| not|n?['’]?t) (?:stand|bear)|nothing like|"
     r"(?:i|we)(?:['’]ve| have)?\s+(?:already\s+)?(?:seen|watched|own|owned|have|had|bought|know|"
     rf"read|played)|{_OTHER_PEOPLE}\s+(?:already\s+)?(?:seen|watched|owned?|owns|bought|knows?|"
     r"read|played)|not|but not|except|without|leave out|skip|anything but|no more)\s+"
@@ -183,6 +185,9 @@ def read_pointing(text: str, titles: TitleKeys, shown: Sequence[Sequence[int]]) 
             if any(start < match.end() <= end for start, end in (*spans, *others)):
                 continue
             for found in _targets(lower, match.end(), target):
+                # "Loved Fargo, hated Alien": each title belongs to its own word.
+                if any(start <= found.start < end for start, end in spans):
+                    continue
                 if wanted:
                     about += found.rows
                 without.update(found.rows)

@@ -208,8 +208,10 @@ class Steering:
             about,
             newest.k,
             self.recommends(_last_text(messages), newest, follows=_follows(messages)),
-            tuple(dict.fromkeys(_said_of_this(turns))),
+            tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.shown_words)),
+            tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.beyond)),
             newest.lacking,
+            newest.unmentioned,
         )
 
     def recommends(self, text: str, heard: Heard | None = None, *, follows: bool = False) -> bool:
@@ -366,10 +368,10 @@ def _wanted(turn: Heard, off: frozenset[str]) -> str:
     return turn.named if any(one.id in off for one in turn.filters) else turn.wanted
 
 
-def _said_of_this(turns: Sequence[Heard]) -> Iterator[str]:
-    """Words of the newest wish and of what was added to it, the newest first."""
+def _of_this_wish(turns: Sequence[Heard]) -> Iterator[Heard]:
+    """The newest wish and what was added to it, the newest first."""
     for turn in reversed(turns):
-        yield from turn.shown_words
+        yield turn
         if turn.anew:
             return
 

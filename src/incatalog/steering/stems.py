@@ -35,6 +35,13 @@ film films movie movies picture pictures flick flicks video videos title titles 
 article articles stuff buy watch watching read play purchase order spend spending pay paying cost
 costs costing afford exceed surprise
 """
+# Words that say something in the text of an item, and nothing in a request.
+_TALK = """
+exactly usual usually finish finished directed prefer preferably ideally decide everybody
+completely know known say said start starting first second third made based people person moment
+popular well yesterday seen saw similar different direct feel feeling help choose simply honestly
+basically especially cannot can't couldn't wouldn't shouldn't won't stand hour minute hated
+"""
 
 
 def in_lower_case(text: str) -> str:
@@ -44,6 +51,7 @@ def in_lower_case(text: str) -> str:
 
 GRAMMAR = frozenset(map(stem, _GRAMMAR.split())) | frozenset(_GRAMMAR.split())
 GOODS = frozenset(map(stem, _GOODS.split()))
+_SILENT = GRAMMAR | GOODS | frozenset(map(stem, _TALK.split()))
 
 
 class Word(NamedTuple):
@@ -57,7 +65,7 @@ class Word(NamedTuple):
     @property
     def says(self) -> bool:
         """Whether it says something of what is wanted."""
-        return self.stem not in GRAMMAR and self.stem not in GOODS
+        return self.stem not in _SILENT
 
 
 def words_of(text: str) -> list[Word]:

@@ -19,7 +19,7 @@ _TRENDS = {
     "price": (
         (re.compile(r"\b(?:cheap(?:er|est|ly)?|inexpensive|affordable|low[- ](?:cost|price[ds]?)|"
                     r"(?:on a |tight |small )budget|less expensive|good value)\b"), -1),
-        (re.compile(r"\b(?:(?<!less )(?<!not )(?<!too )expensive|premium|luxur(?:y|ious)|"
+        (re.compile(r"\b(?:(?<!less )expensive|premium|luxur(?:y|ious)|"
                     r"high[- ]end|pric(?:ey|ier)|exclusive)\b"), 1),
     ),
     "year": (
@@ -33,6 +33,8 @@ _TRENDS = {
 
 _THAN = re.compile(r"\s+than\b")
 _COMPARED = re.compile(r"(?:more|less) |er$")
+# "That is too old" asks for what is newer.
+_TOO = re.compile(r"\btoo $")
 
 
 class Trend(NamedTuple):
@@ -62,6 +64,13 @@ def trends(lower: str, measured: MeasuredFields) -> tuple[Trend, ...]:
                 compared = bool(_COMPARED.search(match[0]) or _COMPARED.match(before))
                 found.append(Trend(what, way, *match.span(), compared))
     return tuple(found)
+
+
+def turned(trend: Trend, lower: str, refused: Sequence[tuple[int, int, int]]) -> Trend:
+    """A trend the other way where it is denied, or there is too much of it: "not too old"."""
+    denied = any(start <= trend.start < end for _, start, end in refused)
+    too_much = _TOO.search(lower[: trend.start]) is not None
+    return trend._replace(way=-trend.way) if denied or too_much else trend
 
 
 def beside(

@@ -53,7 +53,9 @@ class Wish:
         k: How many items are asked for, if that was said.
         recommends: Whether an answer should name items.
         words: What was asked for, in words that say something.
+        beyond: Those of them that say more than the filters.
         lacking: What the last message limits and no item of the catalog has, such as "prices".
+        unmentioned: Names in the last message that no item has in its text.
     """
 
     log_weights: LogWeights | None = None
@@ -63,7 +65,9 @@ class Wish:
     k: int | None = None
     recommends: bool = False
     words: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    unmentioned: tuple[str, ...] = ()
     where: Where = field(init=False)
 
     def __post_init__(self) -> None:

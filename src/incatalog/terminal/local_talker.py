@@ -72,7 +72,7 @@ class LocalTalker:
         how: Any = {"where": asked.where, "usual_tokens": self._max_tokens, **self._sampling}
         how |= {"history": asked.history, "filters_off": asked.filters_off}
         plan, pieces = self._assistants[asked.domain].planned_stream(messages, **how)
-        lacking = () if plan.wish is None else plan.wish.lacking
+        lacking = () if plan.wish is None else (*plan.wish.lacking, *plan.wish.unmentioned)
         yield Understood(
             tuple(
                 UnderstoodFilter(label, tuple(one.id for one in filters))
