@@ -237,3 +237,20 @@ def test_what_the_catalog_does_not_mention_is_said(assistant: Assistant) -> None
 def test_words_beside_a_filter_are_told(assistant: Assistant) -> None:
     answer = assistant.answer([user("a comedy for a rainy day")])
     assert "You asked for Comedy; with “rainy” and “day” in mind, " in answer.text
+
+
+def test_what_is_to_be_avoided_is_told(assistant: Assistant) -> None:
+    answer = assistant.answer([user("something with a toy, she hates wars")])
+    assert answer.text.startswith("With “toy” in mind and away from “wars”, these five come ")
+    answer = assistant.answer([user("recommend something, but no wars please")])
+    assert answer.text.startswith("Away from “wars”, these five come closest:")
+    # No item has such a word, so nothing was kept away from it.
+    answer = assistant.answer([user("recommend something, but no gherkins please")])
+    assert "gherkins" not in answer.text
+
+
+def test_what_was_asked_before_does_not_hide_a_name(assistant: Assistant) -> None:
+    first = assistant.answer([user("no horror please")])
+    said = [user("no horror please"), {"role": "assistant", "content": first.text}]
+    answer = assistant.answer([*said, user("Do you know The Matrix?")])
+    assert "No title in the catalog is like that." in answer.text

@@ -32,6 +32,7 @@ class AskedFor:
         others: What else an item fulfils, in words, such as "price at most 20".
         unwanted: What it does not want, in words.
         words: Other words by which it was understood.
+        avoided: What it does not want, and items may have all the same.
         lacking: What it limits and no item has, such as "prices".
         unmentioned: Names in it that no item has in its text.
         missing: Whether it asked for an item by a name that none has.
@@ -41,6 +42,7 @@ class AskedFor:
     others: tuple[str, ...] = ()
     unwanted: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    avoided: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()
     missing: bool = False

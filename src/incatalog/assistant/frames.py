@@ -31,20 +31,20 @@ def opening(
     these = "this one" if count == 1 else f"these {number(count)}"
     fits, comes = ("fits", "comes") if count == 1 else ("fit", "come")
     asked, without = together(named.labels), listed(named.unwanted, "or")
-    words = listed([f"“{word}”" for word in named.words[:_MOST_NAMED]])
+    minding = _minding(named)
     but = f", without {without}" if without else ""
     things = together(named.labels, "something")
-    if asked and words:
-        return f"You asked for {things}{but}; with {words} in mind, {these} {comes} closest:"
+    if asked and minding:
+        return f"You asked for {things}{but}; {minding}, {these} {comes} closest:"
     if asked:
         ways = (
             f"You asked for {things}{but}; {these} {fits} best:",
             f"{asked[:1].upper() + asked[1:]}{but}: {these} {fits} you best:",
         )
         return chosen(ways, seed)
-    if words:
+    if minding:
         also = f" and without {without}" if without else ""
-        return f"With {words} in mind{also}, {these} {comes} closest:"
+        return f"{minding[:1].upper()}{minding[1:]}{also}, {these} {comes} closest:"
     titles = listed(list(liked)[-_MOST_NAMED:][::-1])
     if without:
         after = f" after {titles}" if liked else ""
@@ -65,6 +65,14 @@ def opening(
 def lacking_line(lacking: Sequence[str]) -> str:
     """What is said where a limit is of something that the catalog does not know."""
     return f"The catalog has no {listed(list(lacking), 'or')}, so I could not go by them."
+
+
+def _minding(named: AskedFor) -> str:
+    """What an answer went by, though items may fit it more or less."""
+    words = listed([f"“{word}”" for word in named.words[:_MOST_NAMED]])
+    avoided = listed([f"“{text}”" for text in named.avoided[-_MOST_NAMED:]])
+    parts = [f"with {words} in mind" if words else "", f"away from {avoided}" if avoided else ""]
+    return " and ".join(filter(None, parts))
 
 
 def unmentioned_line(names: Sequence[str]) -> str:

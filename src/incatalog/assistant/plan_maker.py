@@ -172,7 +172,10 @@ class PlanMaker:
         """What the catalog has of a name that the message asks for."""
         items, filters = self.recommender.items, () if wish is None else wish.filters
         live, text = items.grounding.trie.live_rows, said_by(asked.messages[-1])
-        found = having(text, items.catalog, live, known_names(items), understood=bool(filters))
+        steering = self.recommender.steering
+        # What was said before names no kind in this question.
+        understood = steering is not None and bool(steering.listener.hear(text).filters)
+        found = having(text, items.catalog, live, known_names(items), understood=understood)
         return None if found is None else found.asked(filters, items.catalog)
 
     def _act(
@@ -329,12 +332,14 @@ def _named(asked: Enquiry, wish: Wish | None, titles: Sequence[str]) -> AskedFor
     if wish is None:
         return AskedFor(tuple(dict.fromkeys(kinds)), tuple(others), tuple(unwanted))
     unheard = {word.casefold() for name in wish.unmentioned for word in name.split()} | taken
-    words = () if wish.log_weights is None else wish.beyond
+    steered = wish.log_weights is not None
+    words = wish.beyond if steered else ()
     return AskedFor(
         tuple(dict.fromkeys(kinds)),
         tuple(others),
         tuple(unwanted),
         tuple(word for word in words if word.casefold() not in unheard),
+        wish.avoided if steered else (),
         wish.lacking,
         wish.unmentioned,
     )

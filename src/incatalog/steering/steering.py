@@ -210,6 +210,7 @@ class Steering:
             self.recommends(_last_text(messages), newest, follows=_follows(messages)),
             tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.shown_words)),
             tuple(dict.fromkeys(w for turn in _of_this_wish(turns) for w in turn.beyond)),
+            tuple(dict.fromkeys(text for turn in turns for text in turn.unwanted)),
             newest.lacking,
             newest.unmentioned,
         )

@@ -54,6 +54,7 @@ class Wish:
         recommends: Whether an answer should name items.
         words: What was asked for, in words that say something.
         beyond: Those of them that say more than the filters.
+        avoided: What is not wanted and no filter says.
         lacking: What the last message limits and no item of the catalog has, such as "prices".
         unmentioned: Names in the last message that no item has in its text.
     """
@@ -66,6 +67,7 @@ class Wish:
     recommends: bool = False
     words: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
+    avoided: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     unmentioned: tuple[str, ...] = ()
     where: Where = field(init=False)
